@@ -1,0 +1,61 @@
+# Every command of the project. CI runs what a person runs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check --quiet
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo dev run migrate test check lint types contracts fix lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: $(VENV)/ready ## Make the virtual environment with the locked dependencies
+
+# Stamp of the installed environment. The second form of venv is for Debian without python3-venv.
+$(VENV)/ready: requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed: make PYTHON=python3.12 ...")'
+	@echo "installing the locked dependencies into $(VENV) (once)"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m venv --clear --without-pip $(VENV)
+	@$(PIP) install --require-hashes --only-binary :all: -r requirements/dev.txt
+	@$(PIP) install --no-deps --no-index --no-build-isolation --editable .
+	@touch $@
+
+demo: $(VENV)/ready ## Show it working: servers, a worker, Jane, and an import of 10,000 people
+	@$(BIN)/users-worker demo $(ARGS)
+
+dev: $(VENV)/ready ## Run PostgreSQL, Valkey and a worker until Ctrl-C
+	@$(BIN)/users-worker dev $(ARGS)
+
+run: $(VENV)/ready ## Run a worker on DATABASE_URL and REDIS_URL
+	@$(BIN)/users-worker run $(ARGS)
+
+migrate: $(VENV)/ready ## Apply the migrations to DATABASE_URL
+	@$(BIN)/users-worker migrate $(ARGS)
+
+test: $(VENV)/ready ## Run all tests (ARGS="-k name" for some)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: lint types contracts test ## Run everything that CI runs
+
+lint: $(VENV)/ready ## Check style and formatting
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+types: $(VENV)/ready ## Check types
+	@$(BIN)/mypy
+
+contracts: $(VENV)/ready ## Check which package may import which
+	@$(BIN)/lint-imports --no-logo
+
+fix: $(VENV)/ready ## Mend style and formatting where that can be done by a program
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+lock: $(VENV)/ready ## Write the hash-pinned requirements anew from pyproject.toml
+	@$(BIN)/python requirements/lock.py
+
+clean: ## Remove the environment, caches and data of the embedded servers
+	@rm -rf $(VENV) .data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,89 @@
+"""Makes the engine and the one sessionmaker, and closes them. Knows no table and no job."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import Connection, event
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+
+from db.settings import DatabaseSettings
+
+_POOL_TIMEOUT = timedelta(seconds=5)
+"""Longest wait for a free connection. The worker never has more jobs than connections, so a wait is a fault."""
+
+_IDLE_IN_TRANSACTION = timedelta(minutes=1)
+"""The server ends a transaction that does nothing for so long: a handler that hangs elsewhere holds no locks."""
+
+
+@asynccontextmanager
+async def open_database(
+    settings: DatabaseSettings, *, pool_size: int
+) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
+    """Yield the shared sessionmaker over a pool of at most ``pool_size`` connections; dispose the pool at the end.
+
+    Opens no connection by itself: the first session does. Objects stay readable after commit.
+    """
+    engine = build_engine(settings, pool_size=pool_size)
+    try:
+        yield async_sessionmaker(engine, expire_on_commit=False)
+    finally:
+        await engine.dispose()
+
+
+def build_engine(settings: DatabaseSettings, *, pool_size: int) -> AsyncEngine:
+    """Construct the engine. No overflow: the pool's size is the limit. No pre-ping: dispatch retries instead."""
+    engine = create_async_engine(
+        settings.sqlalchemy_url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=_POOL_TIMEOUT.total_seconds(),
+        pool_use_lifo=True,  # a quiet worker keeps few connections warm
+        hide_parameters=True,  # parameters are people's data
+        connect_args=_connect_arguments(settings),
+    )
+    if settings.pgbouncer:
+        _limit_each_transaction(engine, settings)
+    return engine
+
+
+def _connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "timeout": settings.connect_timeout.total_seconds(),
+        "command_timeout": settings.command_timeout.total_seconds(),
+        "server_settings": {"application_name": settings.application_name},
+    }
+    if settings.pgbouncer:
+        # Transactions wander between server connections, so no prepared statement may outlive one, and two
+        # clients must never use the same name (SQLAlchemy manual, "Prepared Statement Name with PGBouncer").
+        arguments |= {
+            "statement_cache_size": 0,
+            "prepared_statement_cache_size": 0,
+            "prepared_statement_name_func": lambda: f"__asyncpg_{uuid4()}__",
+        }
+    else:
+        arguments["server_settings"] |= _timeouts(settings)
+    return arguments
+
+
+def _timeouts(settings: DatabaseSettings) -> dict[str, str]:
+    return {
+        "statement_timeout": _milliseconds(settings.statement_timeout),
+        "idle_in_transaction_session_timeout": _milliseconds(_IDLE_IN_TRANSACTION),
+    }
+
+
+def _milliseconds(duration: timedelta) -> str:
+    return str(round(duration / timedelta(milliseconds=1)))
+
+
+def _limit_each_transaction(engine: AsyncEngine, settings: DatabaseSettings) -> None:
+    # PgBouncer refuses these as start-up parameters; SET LOCAL costs one round trip a transaction.
+    statement = "; ".join(f"SET LOCAL {name} = {value}" for name, value in _timeouts(settings).items())
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def _limit(connection: Connection) -> None:
+        for part in statement.split("; "):
+            connection.exec_driver_sql(part)

@@ -1,0 +1,134 @@
+"""Reads settings from the environment and from secret files, and explains wrong ones.
+
+Owns the rules that all settings classes share. Nothing is read before a class's ``load`` is called.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BeforeValidator, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
+
+_DEFAULT_SECRETS = Path("/run/secrets")
+"""Where Docker and Podman mount secrets; ``SECRETS_DIR`` names another directory (systemd: ``%d``)."""
+
+_UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)")
+
+
+class SettingsError(ValueError):
+    """Some settings are missing or wrong; the text has one line for each, with its cure."""
+
+
+def read_duration(text: str) -> timedelta:
+    """Read a length of time such as ``500ms``, ``30s``, ``5m``, ``1h`` or ``2d``; a bare number is seconds.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("is not a duration such as 500ms, 30s, 5m, 1h or 2d (a bare number is seconds)")
+    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+
+
+def _parse_duration(value: object) -> object:
+    return read_duration(value) if isinstance(value, str) else value
+
+
+def _require_positive(value: timedelta) -> timedelta:
+    if value <= timedelta(0):
+        message = "must be longer than zero"
+        raise ValueError(message)
+    return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_parse_duration), AfterValidator(_require_positive)]
+"""A positive length of time, written ``500ms``, ``30s``, ``5m``, ``1h`` or ``2d``; a bare number is seconds."""
+
+
+class EnvironmentSettings(BaseSettings):
+    """Settings from environment variables and, for secrets, from files of the same name in lower case."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    @classmethod
+    def load(cls, **values: Any) -> Self:  # noqa: ANN401 - passed on to pydantic, which checks it
+        """Read and validate; ``values`` win over the environment.
+
+        Raises:
+            SettingsError: a setting is missing, wrong or misspelt; the text names it and the cure.
+        """
+        try:
+            settings = cls(**values)
+        except ValidationError as error:
+            # "from None": the original would print the values, secrets among them.
+            raise SettingsError("\n".join(_explain(cls, detail) for detail in error.errors())) from None
+        if misspelt := list(_misspelt(cls, os.environ)):
+            raise SettingsError("\n".join(misspelt))
+        return settings
+
+    @classmethod
+    def variable(cls, field: str) -> str:
+        """Name the environment variable of ``field``."""
+        return f"{cls.model_config['env_prefix']}{field}".upper()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the hook's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the hook's signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment first, then secret files; the directory is looked up on each load, not on import."""
+        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
+        if directory := _secrets_directory():
+            sources += (SecretsSettingsSource(settings_cls, secrets_dir=directory),)
+        return sources
+
+
+def _secrets_directory() -> Path | None:
+    named = os.environ.get("SECRETS_DIR")
+    directory = Path(named) if named else _DEFAULT_SECRETS
+    if directory.is_dir():
+        return directory
+    if named:
+        message = f"SECRETS_DIR: {named} is not a directory. Create it or unset SECRETS_DIR."
+        raise SettingsError(message)
+    return None
+
+
+def _explain(cls: type[EnvironmentSettings], detail: ErrorDetails) -> str:
+    field = str(detail["loc"][0]) if detail["loc"] else ""
+    info = cls.model_fields.get(field)
+    if info is None:
+        return detail["msg"].removeprefix("Value error, ")
+    problem = "is not set" if detail["type"] == "missing" else detail["msg"].removeprefix("Value error, ")
+    return f"{cls.variable(field)}: {problem}. {_cure(cls, field, info)}"
+
+
+def _cure(cls: type[EnvironmentSettings], field: str, info: FieldInfo) -> str:
+    examples = ", ".join(str(example) for example in info.examples or [])
+    cure = f"Set it to {examples}" if examples else f"It is: {info.description}"
+    if "Secret" in str(info.annotation):
+        cure += f", or put that in a file named {cls.variable(field).lower()} in /run/secrets or $SECRETS_DIR"
+    return cure + "."
+
+
+def _misspelt(cls: type[EnvironmentSettings], environment: Mapping[str, str]) -> Iterator[str]:
+    prefix = cls.model_config["env_prefix"]
+    known = [cls.variable(field) for field in cls.model_fields]
+    # Only near misses: platforms inject variables of their own, such as REDIS_PORT or WORKER_SERVICE_HOST.
+    for name in environment:
+        if name.startswith(prefix) and name not in known:
+            for meant in difflib.get_close_matches(name, known, n=1, cutoff=0.85):
+                yield f"{name}: there is no such setting. Did you mean {meant}?"

@@ -1,0 +1,42 @@
+"""Tells what went wrong in PostgreSQL: will it pass, and which constraint was it? Decides nothing."""
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+_TRANSIENT_CLASSES = frozenset({"08", "53", "57"})
+"""Connection exceptions, insufficient resources, operator intervention (manual, appendix A)."""
+
+_TRANSIENT_STATES = frozenset({
+    "25006",  # read-only transaction: the primary has moved
+    "40001",  # serialization failure
+    "40P01",  # deadlock detected
+    "55P03",  # lock not available
+})  # fmt: skip
+
+
+def _driver_error(error: BaseException) -> BaseException | None:
+    # SQLAlchemy wraps twice: DBAPIError.orig is its own adapter's error, whose cause is asyncpg's.
+    orig = error.orig if isinstance(error, DBAPIError) else error
+    return orig.__cause__ or orig if orig is not None else None
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """Return the five-character SQLSTATE of a database error, ``None`` where the server sent none."""
+    return getattr(_driver_error(error), "sqlstate", None)
+
+
+def constraint_of(error: BaseException) -> str | None:
+    """Return the name of the violated constraint, ``None`` where it was something else."""
+    return getattr(_driver_error(error), "constraint_name", None)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Say whether the same statement may succeed later with nothing changed by us."""
+    if isinstance(error, PoolTimeoutError):
+        return True
+    state = sqlstate_of(error)
+    if state is not None:
+        return state[:2] in _TRANSIENT_CLASSES or state in _TRANSIENT_STATES
+    # No answer from the server: refused, reset, closed, timed out. OSError includes TimeoutError.
+    return isinstance(_driver_error(error), OSError | asyncpg.InterfaceError | asyncpg.InternalClientError)

@@ -1,0 +1,41 @@
+"""Runs migrations with an async engine. Alembic's entry point: ``alembic`` reads it through ``pyproject.toml``."""
+
+import asyncio
+
+from alembic import context
+from sqlalchemy import Connection, text
+
+from db.engine import build_engine
+from db.settings import DatabaseSettings
+from db.tables import Base
+
+_LOCK = 0x75736572735F776F  # "users_wo": any number that nobody else uses
+"""Advisory lock of the database: several ``migrate`` at once run one after the other."""
+
+
+def _migrate(connection: Connection) -> None:
+    context.configure(connection=connection, target_metadata=Base.metadata)
+    with context.begin_transaction():
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        context.run_migrations()
+
+
+async def _migrate_online(settings: DatabaseSettings) -> None:
+    engine = build_engine(settings, pool_size=1)
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(_migrate)
+    finally:
+        await engine.dispose()
+
+
+def _print_sql() -> None:
+    context.configure(dialect_name="postgresql", target_metadata=Base.metadata, literal_binds=True)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+if context.is_offline_mode():
+    _print_sql()
+else:
+    asyncio.run(_migrate_online(context.config.attributes.get("database") or DatabaseSettings.load()))

@@ -1,0 +1,84 @@
+"""Where the database is and how long to wait for it. Opens no connection."""
+
+from datetime import timedelta
+from typing import Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import SettingsConfigDict
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from db.environment import Duration, EnvironmentSettings
+
+_DRIVERS = frozenset({"postgres", "postgresql", "postgresql+asyncpg"})
+
+
+class DatabaseSettings(EnvironmentSettings):
+    """The ``DATABASE_*`` variables."""
+
+    model_config = SettingsConfigDict(env_prefix="DATABASE_")
+
+    url: SecretStr = Field(
+        description="PostgreSQL to persist to, as a URL; its query may hold asyncpg's options and sslmode",
+        examples=["postgresql://user@host:5432/database"],
+    )
+    password: SecretStr | None = Field(
+        default=None, description="password, where it shall not stand in the URL", examples=["the password"]
+    )
+    connect_timeout: Duration = Field(
+        default=timedelta(seconds=5), description="longest wait for a new connection", examples=["5s"]
+    )
+    statement_timeout: Duration = Field(
+        default=timedelta(seconds=20), description="the server cancels a statement after this", examples=["20s"]
+    )
+    command_timeout: Duration = Field(
+        default=timedelta(seconds=25),
+        description="the client gives up on a silent server after this; longer than the statement timeout",
+        examples=["25s"],
+    )
+    application_name: str = Field(
+        default="users-worker", description="how our connections are named in pg_stat_activity", examples=["billing"]
+    )
+    pgbouncer: bool = Field(
+        default=False, description="whether the URL leads to PgBouncer in transaction mode", examples=["true"]
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _require_postgresql(cls, value: SecretStr) -> SecretStr:
+        try:
+            url = make_url(value.get_secret_value())
+        except (ArgumentError, ValueError):
+            message = "is not a URL"
+            raise ValueError(message) from None  # the original text repeats the URL and its password
+        if url.drivername not in _DRIVERS:
+            message = f"has the scheme {url.drivername}, which is not PostgreSQL through asyncpg"
+            raise ValueError(message)
+        if not url.database:
+            message = "names no database"
+            raise ValueError(message)
+        return value
+
+    @model_validator(mode="after")
+    def _let_the_server_time_out_first(self) -> Self:
+        if self.command_timeout <= self.statement_timeout:
+            message = "DATABASE_COMMAND_TIMEOUT: must be longer than DATABASE_STATEMENT_TIMEOUT. Raise it."
+            raise ValueError(message)
+        return self
+
+    @property
+    def sqlalchemy_url(self) -> URL:
+        """The URL for SQLAlchemy: asyncpg's driver name, the password put in, libpq's ``sslmode`` translated."""
+        url = make_url(self.url.get_secret_value()).set(drivername="postgresql+asyncpg")
+        if self.password is not None:
+            url = url.set(password=self.password.get_secret_value())
+        if sslmode := url.query.get("sslmode"):
+            url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": sslmode})
+        return url
+
+    @property
+    def location(self) -> str:
+        """Host, port and database, without user and password: fit for logs and errors."""
+        url = self.sqlalchemy_url
+        host = url.host or url.query.get("host") or "localhost"
+        return f"{host}:{url.port or 5432}/{url.database}"

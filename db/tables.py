@@ -1,0 +1,46 @@
+"""Tables and their constraints. The same rules stand in the payloads; here they are the last word."""
+
+from datetime import datetime
+from typing import ClassVar
+
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, Identity, Index, MetaData, Text, func
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+NAME_LENGTH = 200
+"""Longest name, in characters (code points)."""
+
+EMAIL_LENGTH = 254
+"""Longest e-mail address, in characters (RFC 5321, 4.5.3.1.3, less the angle brackets)."""
+
+
+class Base(DeclarativeBase):
+    """What all tables share: the names of constraints, so that migrations and errors can rely on them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "%(table_name)s_pkey",
+            "uq": "%(table_name)s_%(column_0_name)s_key",
+            "ix": "%(table_name)s_%(column_0_name)s_idx",
+            "ck": "%(table_name)s_%(constraint_name)s_check",
+            "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        }
+    )
+    type_annotation_map: ClassVar = {str: Text, int: BigInteger, datetime: DateTime(timezone=True)}
+
+
+class User(Base):
+    """A person. Names repeat; e-mails do not."""
+
+    __tablename__ = "users"
+    __table_args__ = (
+        CheckConstraint(f"char_length(name) BETWEEN 1 AND {NAME_LENGTH}", name="name_length"),
+        CheckConstraint("name = btrim(name)", name="name_trimmed"),
+        CheckConstraint(f"char_length(email) BETWEEN 3 AND {EMAIL_LENGTH}", name="email_length"),
+        CheckConstraint("email = lower(btrim(email)) AND position('@' IN email) > 1", name="email_normal"),
+        Index(None, "name", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    name: Mapped[str]
+    email: Mapped[str | None] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -1,0 +1,47 @@
+"""Makes a payload of what stood in a message or on a command line, with errors for people. No database, no Redis."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from jobs.failures import InvalidPayloadError
+from jobs.payloads import AnyPayload
+
+PayloadT = TypeVar("PayloadT", bound=AnyPayload)
+
+
+def read_payload(payload: type[PayloadT], args: Sequence[Any], kwargs: Mapping[str, Any]) -> PayloadT:
+    """Validate the fields; ``args`` are the first fields in their order, as plain arq producers may pass them.
+
+    Raises:
+        InvalidPayloadError: the text names every wrong field, and the right ones; it repeats no value.
+    """
+    named = _name_arguments(payload, args, kwargs)
+    try:
+        return payload.model_validate(named | dict(kwargs))
+    except ValidationError as error:
+        text = f"{payload.job_name}: {problems_of(error)}. Its fields are: {', '.join(payload.model_fields)}"
+        raise InvalidPayloadError(text) from None  # pydantic's own text is for its users
+
+
+def _name_arguments(payload: type[AnyPayload], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    fields, name = list(payload.model_fields), payload.job_name
+    if len(args) > len(fields):
+        raise InvalidPayloadError(
+            f"{name} takes at most {len(fields)} arguments ({', '.join(fields)}), not {len(args)}"
+        )
+    named = dict(zip(fields, args, strict=False))
+    if twice := sorted(named.keys() & kwargs.keys()):
+        raise InvalidPayloadError(f"{name} was given {', '.join(twice)} both by position and by name")
+    return named
+
+
+def problems_of(error: ValidationError) -> str:
+    """Say which fields are wrong and how, without their values."""
+    problems = []
+    for detail in error.errors(include_input=False, include_url=False, include_context=False):
+        where = ".".join(str(part) for part in detail["loc"])
+        what = detail["msg"].removeprefix("Value error, ")
+        problems.append(f"{where}: {what}" if where else what)
+    return "; ".join(problems)

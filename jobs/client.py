@@ -1,0 +1,221 @@
+"""Enqueues jobs and waits for their results, from asyncio. Speaks arq's wire format without importing arq."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from jobs.codec import decode, encode
+from jobs.connection import build_redis, explain
+from jobs.failures import InvalidMessageError, ResultMissingError
+from jobs.payloads import AnyPayload, Payload
+from jobs.wire import JOB_KEY, QUEUE, RESULT_KEY, job_message, new_job_id
+
+ResultT = TypeVar("ResultT", bound=BaseModel)
+
+_EXPIRY = timedelta(days=7)
+"""How long after its due time a job may wait to be started. arq's own default is a day."""
+
+_PIPELINED = 500
+"""How many jobs go to Redis in one round trip."""
+
+_FIRST_POLL, _LAST_POLL = timedelta(milliseconds=5), timedelta(milliseconds=250)
+"""How often ``result`` looks: twice as rarely each time."""
+
+_ENQUEUE = """
+if redis.call('EXISTS', KEYS[1], KEYS[2]) > 0 then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('ZADD', KEYS[3], ARGV[3], ARGV[4])
+return 1
+"""
+"""What arq does with WATCH and MULTI in three round trips, in one: it cannot lose a race and answer ``None``."""
+
+
+class Enqueued(Enum):
+    """What became of a request to enqueue."""
+
+    NEW = "new"
+    """The job is queued now."""
+
+    DUPLICATE = "duplicate"
+    """A job with this key is queued, running or finished within the last hour: nothing was added."""
+
+
+@dataclass(frozen=True)
+class JobHandle(Generic[ResultT]):
+    """A job that was enqueued, by this call or by an earlier one with the same key."""
+
+    job_id: str
+    outcome: Enqueued
+    _client: "JobClient"
+    _result_type: type[ResultT]
+
+    async def result(self, *, timeout: timedelta | None = None) -> ResultT:  # noqa: ASYNC109 - arq's name for it
+        """Wait for the result. ``timeout`` counts from this call; ``None`` waits for ever. Polls every 5 to 250 ms.
+
+        Raises:
+            JobFailedError: the job failed; the subclass and ``type`` say why.
+            ResultMissingError: the job is neither queued nor answered.
+            TimeoutError: no result in time; the job goes on, and ``result`` may be called again.
+            QueueUnavailableError: Redis cannot be reached.
+        """
+        seconds = None if timeout is None else timeout.total_seconds()
+        try:
+            async with asyncio.timeout(seconds):
+                message = await self._client._wait_for_result(self.job_id)  # noqa: SLF001 - two halves of one module
+        except TimeoutError:
+            text = f"job {self.job_id} has no result after {seconds:g} s; it stays queued: is a worker running?"
+            raise TimeoutError(text) from None
+        if message["s"]:
+            return self._result_type.model_validate(message["r"])
+        raise message["r"]
+
+
+class JobClient:
+    """Enqueues jobs. Safe to share between tasks of one event loop; made by ``open_client``."""
+
+    def __init__(self, redis: Redis, url: str, *, queue: str) -> None:
+        """Use an open connection. ``url`` is only for errors."""
+        self._redis = redis
+        self._url = url
+        self._queue = queue
+        self._script = redis.register_script(_ENQUEUE)
+
+    async def enqueue(
+        self,
+        payload: Payload[ResultT],
+        *,
+        key: str | None = None,
+        delay: timedelta | None = None,
+        at: datetime | None = None,
+    ) -> JobHandle[ResultT]:
+        """Enqueue a job, due now, after ``delay`` or ``at`` a time with a zone. One round trip.
+
+        With a ``key`` (an idempotency key: it becomes the job's id) only the first of several calls enqueues, as long
+        as the job is queued or its result is kept, which is an hour unless the worker is set otherwise. If the
+        connection is lost while Redis answers, the call is repeated and may say ``DUPLICATE`` of its own job.
+
+        Raises:
+            InvalidMessageError: key, time or size is wrong; nothing was sent.
+            QueueUnavailableError: Redis cannot be reached; with a key it is safe to call again.
+        """
+        now = _now_ms()
+        due = _due_ms(now, delay, at)
+        job_id = new_job_id(key)
+        arguments = self._arguments(payload, job_id, now_ms=now, due_ms=due)
+        with self._explained():
+            added = await self._script(**arguments)
+        return self._handle(payload, job_id, added)
+
+    async def enqueue_many(
+        self, payloads: Iterable[Payload[ResultT]], *, keys: Sequence[str] | None = None
+    ) -> list[JobHandle[ResultT]]:
+        """Enqueue many jobs, due now, in the order given; two round trips for each 500.
+
+        Raises:
+            InvalidMessageError: a key or size is wrong; nothing was sent.
+            QueueUnavailableError: Redis cannot be reached; a part may be queued: call again with the same keys.
+        """
+        listed = list(payloads)
+        if keys is not None and len(keys) != len(listed):
+            message = f"there are {len(listed)} payloads and {len(keys)} keys: give one key for each"
+            raise InvalidMessageError(message)
+        ids = [new_job_id(key) for key in (keys or itertools.repeat(None, len(listed)))]
+        now = _now_ms()
+        jobs = [
+            self._arguments(payload, job_id, now_ms=now, due_ms=now)
+            for payload, job_id in zip(listed, ids, strict=True)
+        ]
+        added = [
+            outcome
+            for at in range(0, len(jobs), _PIPELINED)
+            for outcome in await self._send(jobs[at : at + _PIPELINED])
+        ]
+        return [self._handle(payload, job_id, new) for payload, job_id, new in zip(listed, ids, added, strict=True)]
+
+    async def _send(self, jobs: Sequence[dict[str, Any]]) -> list[int]:
+        with self._explained():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for arguments in jobs:
+                    await self._script(**arguments, client=pipe)
+                added: list[int] = await pipe.execute()
+        return added
+
+    def _arguments(self, payload: AnyPayload, job_id: str, *, now_ms: int, due_ms: int) -> dict[str, Any]:
+        data = encode(job_message(payload, enqueued_ms=now_ms))
+        expiry_ms = due_ms - now_ms + round(_EXPIRY / timedelta(milliseconds=1))
+        return {
+            "keys": [JOB_KEY + job_id, RESULT_KEY + job_id, self._queue],
+            "args": [data, expiry_ms, due_ms, job_id],
+        }
+
+    def _handle(self, payload: Payload[ResultT], job_id: str, added: int) -> JobHandle[ResultT]:
+        outcome = Enqueued.NEW if added else Enqueued.DUPLICATE
+        return JobHandle(job_id, outcome, self, payload.result_type())
+
+    async def _wait_for_result(self, job_id: str) -> dict[str, Any]:
+        poll = _FIRST_POLL
+        while True:
+            with self._explained():
+                async with self._redis.pipeline(transaction=True) as pipe:
+                    pipe.get(RESULT_KEY + job_id)
+                    pipe.zscore(self._queue, job_id)
+                    data, score = await pipe.execute()
+            if data is not None:
+                return decode(data)
+            if score is None:
+                message = f"job {job_id} is not queued and has no result: it never was, or its result has expired"
+                raise ResultMissingError(message)
+            await asyncio.sleep(poll.total_seconds())
+            poll = min(2 * poll, _LAST_POLL)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (RedisError, OSError) as error:
+            raise explain(error, self._url) from error
+
+
+@asynccontextmanager
+async def open_client(redis_url: str, *, password: str | None = None, queue: str = QUEUE) -> AsyncIterator[JobClient]:
+    """Yield a client for the queue, and close its connections at the end. One round trip, to see that Redis is there.
+
+    Raises:
+        QueueUnavailableError: Redis cannot be reached or refuses us; the text names the cure.
+    """
+    async with build_redis(redis_url, Redis, password=password) as redis:
+        client = JobClient(redis, redis_url, queue=queue)
+        with client._explained():  # noqa: SLF001 - two halves of one module
+            await redis.ping()
+        yield client
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _due_ms(now_ms: int, delay: timedelta | None, at: datetime | None) -> int:
+    if delay is not None and at is not None:
+        message = "give delay or at, not both"
+        raise InvalidMessageError(message)
+    if at is not None:
+        if at.tzinfo is None:
+            message = "at has no time zone: give datetime.now(UTC) or another aware time"
+            raise InvalidMessageError(message)
+        return round(at.astimezone(UTC).timestamp() * 1000)
+    if delay is None:
+        return now_ms
+    if delay < timedelta(0):
+        message = "delay is negative"
+        raise InvalidMessageError(message)
+    return now_ms + round(delay / timedelta(milliseconds=1))

@@ -1,0 +1,80 @@
+"""JSON on the wire, both ways: arq's ``job_serializer`` and ``job_deserializer``. Knows arq's fields, not arq.
+
+A job is ``{"t": try or null, "f": name, "a": [], "k": {fields}, "et": enqueued, ms since 1970}``; a result has besides
+``s`` success, ``r`` result or failure, ``st`` and ``ft`` started and finished in ms, ``q`` queue and ``id``.
+Never pickle: whoever can write to Redis could then run code in the worker (arq's default).
+"""
+
+from asyncio import CancelledError
+from typing import Any
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from jobs.failures import InvalidMessageError, failure_from_wire, failure_to_wire
+
+MAX_BYTES = 1024 * 1024
+"""Largest message. Larger data belongs into a table or a file, with its key in the message."""
+
+_PICKLE = b"\x80"
+"""First byte of a pickle of protocol 2 or later: no JSON text begins with it."""
+
+
+def encode(message: Any) -> bytes:  # noqa: ANN401 - whatever JSON can hold, models and exceptions besides
+    """Write a message as JSON. Pydantic models, dates, UUIDs and exceptions are understood.
+
+    Raises:
+        InvalidMessageError: it is too large, or holds what JSON cannot.
+    """
+    try:
+        data = to_json(message, fallback=_encode_exception, inf_nan_mode="null")
+    except (PydanticSerializationError, ValueError) as error:
+        text = f"the message cannot be written as JSON: {error}"
+        raise InvalidMessageError(text) from error
+    _require_small(data)
+    return data
+
+
+def decode(data: bytes) -> dict[str, Any]:
+    """Read a message. The result of a failed job comes as a typed error, ready to be raised.
+
+    Raises:
+        InvalidMessageError: it is too large, not JSON or no JSON object; the text names the cure.
+    """
+    _require_small(data)
+    if data[:1] == _PICKLE:
+        text = "the message is a pickle, not JSON: pass job_serializer=jobs.codec.encode to arq.create_pool"
+        raise InvalidMessageError(text)
+    try:
+        message = from_json(data, allow_inf_nan=False)
+    except ValueError as error:
+        text = f"the message is not JSON in UTF-8: {error}"
+        raise InvalidMessageError(text) from None
+    if not isinstance(message, dict):
+        text = f"the message is JSON, but not an object: {type(message).__name__}"
+        raise InvalidMessageError(text)
+    if message.get("s") is False:
+        message["r"] = _decode_failure(message.get("r"))
+    return message
+
+
+def _require_small(data: bytes) -> None:
+    if len(data) > MAX_BYTES:
+        text = (
+            f"the message has {len(data):,} bytes, more than the {MAX_BYTES:,} allowed: split it into several jobs, "
+            "or store the data and send its key"
+        )
+        raise InvalidMessageError(text)
+
+
+def _encode_exception(value: object) -> dict[str, str]:
+    if isinstance(value, BaseException):
+        return failure_to_wire(value)
+    text = f"{type(value).__name__} has no form in JSON"
+    raise ValueError(text)
+
+
+def _decode_failure(failure: object) -> BaseException:
+    # arq's Job.abort() knows by this exception that the job was aborted.
+    if isinstance(failure, dict) and failure.get("type") == CancelledError.__name__:
+        return CancelledError()
+    return failure_from_wire(failure)

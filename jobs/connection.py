@@ -1,0 +1,82 @@
+"""Connections to Redis or Valkey with time limits, and errors that name the cure. Knows no job."""
+
+from datetime import timedelta
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from jobs.failures import QueueUnavailableError
+
+RedisT = TypeVar("RedisT", bound=Redis)
+
+_CONNECT_TIMEOUT = timedelta(seconds=3)
+"""Longest wait for a connection: a host that drops packets is noticed by then."""
+
+_COMMAND_TIMEOUT = timedelta(seconds=5)
+"""Longest wait for an answer; redis-py has none by default and would hang on a half-open connection."""
+
+_CHECK_IDLE_AFTER = timedelta(seconds=15)
+"""A connection that was idle for longer is checked with PING before it is used."""
+
+_RETRIES = 3
+"""How often a command is sent again after a lost connection, 50 to 500 ms apart."""
+
+
+def build_redis(
+    url: str, client: type[RedisT], *, password: str | None = None, max_connections: int = 20, retries: int = _RETRIES
+) -> RedisT:
+    """Construct a client of class ``client``; it connects at its first command. ``rediss://`` verifies the server.
+
+    Raises:
+        QueueUnavailableError: the URL is none of Redis'.
+    """
+    options: dict[str, Any] = {} if password is None else {"password": password}
+    if urlsplit(url).scheme == "rediss":
+        options["ssl_check_hostname"] = True  # arq and redis-py 5 leave it off
+    try:
+        pool = BlockingConnectionPool.from_url(url, **options, **_limits(max_connections, retries))
+    except ValueError:
+        # The original text may repeat the URL with its password.
+        message = "REDIS_URL is not a URL such as redis://host:6379/0 or rediss://host:6379/0"
+        raise QueueUnavailableError(message) from None
+    redis = client(connection_pool=pool)
+    redis.auto_close_connection_pool = True
+    return redis
+
+
+def _limits(max_connections: int, retries: int) -> dict[str, Any]:
+    return {
+        "max_connections": max_connections,
+        "timeout": _COMMAND_TIMEOUT.total_seconds(),
+        "socket_timeout": _COMMAND_TIMEOUT.total_seconds(),
+        "socket_connect_timeout": _CONNECT_TIMEOUT.total_seconds(),
+        "socket_keepalive": True,
+        "health_check_interval": _CHECK_IDLE_AFTER.total_seconds(),
+        "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), retries),
+        "retry_on_error": [RedisConnectionError, RedisTimeoutError, OSError],
+    }
+
+
+def location(url: str) -> str:
+    """Return host, port and database of a Redis URL, without user and password: fit for logs and errors."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return parts.path
+    return f"{parts.hostname or 'localhost'}:{parts.port or 6379}/{parts.path.lstrip('/') or 0}"
+
+
+def explain(error: RedisError | OSError, url: str) -> QueueUnavailableError:
+    """Say in one line what is wrong with Redis and what to do about it."""
+    if isinstance(error, AuthenticationError | AuthorizationError) or "NOAUTH" in str(error):
+        return QueueUnavailableError(f"Redis at {location(url)} refuses the user or password: correct REDIS_URL")
+    if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
+        return QueueUnavailableError(
+            f"Redis at {location(url)} cannot be reached ({type(error).__name__}): is it running, is REDIS_URL right?"
+        )
+    return QueueUnavailableError(f"Redis at {location(url)} refuses the command: {error}")

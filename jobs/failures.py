@@ -1,0 +1,128 @@
+"""Why a job failed, in a form that every language can read, and back as typed errors.
+
+    JobError
+    ├── EnqueueError              the job was not accepted
+    │   ├── InvalidMessageError       ... because it is malformed or too large
+    │   └── QueueUnavailableError     ... because Redis cannot be reached or refuses us
+    ├── ResultMissingError        there is no result, and none will come
+    └── JobFailedError            the job ran, or was refused by the worker; ``kind`` says why
+        ├── MalformedMessageError ... UnknownJobError ... InvalidPayloadError ...
+
+On the wire a failure is ``{"type": kind, "message": text}``. The text never repeats a person's data.
+"""
+
+from typing import Any, ClassVar
+
+
+class JobError(Exception):
+    """Anything that goes wrong with a job, as its producer sees it."""
+
+
+class EnqueueError(JobError):
+    """The job was not accepted; nothing is queued."""
+
+
+class InvalidMessageError(EnqueueError, ValueError):
+    """The message cannot be sent or read; the text says what is wrong with it."""
+
+
+class QueueUnavailableError(EnqueueError, ConnectionError):
+    """Redis cannot be reached, or refuses us."""
+
+
+class ResultMissingError(JobError, LookupError):
+    """The job is neither queued nor answered: never enqueued, or its result has expired."""
+
+
+class JobFailedError(JobError):
+    """The job failed for good. Subclasses name the failures that a producer may want to tell apart."""
+
+    kind: ClassVar[str] = "job_failed"
+    """The ``type`` on the wire."""
+
+    _kinds: ClassVar[dict[str, type["JobFailedError"]]] = {}
+
+    def __init__(self, message: str, *, kind: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.type = kind or self.kind
+
+    def __init_subclass__(cls) -> None:
+        """Make the subclass known to ``failure_from_wire``."""
+        cls._kinds[cls.kind] = cls
+
+    def __str__(self) -> str:
+        """Show the type as well: it is what a reader of a log searches for."""
+        return f"{self.type}: {self.message}"
+
+    @classmethod
+    def named(cls, kind: str) -> type["JobFailedError"]:
+        """Return the class of failures with this wire type, the base class if it is not known here."""
+        return cls._kinds.get(kind, JobFailedError)
+
+
+class MalformedMessageError(JobFailedError):
+    """The worker could not read the message."""
+
+    kind = "malformed_message"
+
+
+class UnknownJobError(JobFailedError):
+    """The worker has no job of this name."""
+
+    kind = "unknown_job"
+
+
+class InvalidPayloadError(JobFailedError):
+    """The arguments do not fit the job: unknown or missing field, wrong type, out of range."""
+
+    kind = "invalid_payload"
+
+
+class EmailTakenError(JobFailedError):
+    """Another user has this e-mail."""
+
+    kind = "email_taken"
+
+
+class ConstraintViolatedError(JobFailedError):
+    """The database refused the data; the text names the constraint."""
+
+    kind = "constraint_violated"
+
+
+class DatabaseFailedError(JobFailedError):
+    """The database failed on each attempt; the text names the SQLSTATE where there is one."""
+
+    kind = "database_failed"
+
+
+class DeadlineExceededError(JobFailedError):
+    """The job took longer than its deadline on each attempt."""
+
+    kind = "deadline_exceeded"
+
+
+class AttemptsExhaustedError(JobFailedError):
+    """The job was started as often as it may and never ended: its worker died or was killed each time."""
+
+    kind = "attempts_exhausted"
+
+
+def failure_to_wire(error: BaseException) -> dict[str, str]:
+    """Describe a failure for any language. Foreign exceptions go by the name of their class."""
+    if isinstance(error, JobFailedError):
+        return {"type": error.type, "message": error.message}
+    return {"type": type(error).__name__, "message": str(error)[:_MESSAGE_LENGTH]}
+
+
+_MESSAGE_LENGTH = 500
+"""Longest text of a foreign exception on the wire, in characters."""
+
+
+def failure_from_wire(failure: Any) -> JobFailedError:  # noqa: ANN401 - whatever stood on the wire
+    """Make the typed error of a failure; of anything else too, so that no result is unreadable."""
+    if not isinstance(failure, dict):
+        return JobFailedError(str(failure))
+    kind, message = str(failure.get("type", JobFailedError.kind)), str(failure.get("message", ""))
+    return JobFailedError.named(kind)(message, kind=kind)

@@ -1,0 +1,51 @@
+"""The two kinds of text that people give us: names in any script, and e-mail addresses. Normal forms and limits."""
+
+import re
+import unicodedata
+from typing import Annotated
+
+from pydantic import AfterValidator, StringConstraints
+
+NAME_LENGTH = 200
+"""Longest name, in characters; the column's check says the same."""
+
+EMAIL_LENGTH = 254
+"""Longest e-mail address, in characters; the column's check says the same."""
+
+_ADDRESS = re.compile(r"""[^\s@"(),:;<>\[\]\\]{1,64}@[^\s@"(),:;<>\[\]\\.]+(?:\.[^\s@"(),:;<>\[\]\\.]+)+""")
+"""One @, a local part, a domain with a dot; no quoting or comments. Whether mail arrives only a mail can tell."""
+
+
+def _normal_name(value: str) -> str:
+    """Compose (NFC), so that a name typed on any keyboard is found again; refuse what no name contains."""
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
+        message = "contains a control character"
+        raise ValueError(message)
+    return unicodedata.normalize("NFC", value)
+
+
+def _normal_email(value: str) -> str:
+    """Lower-case all of it: no provider in use tells two people apart by case."""
+    address = unicodedata.normalize("NFC", value).lower()
+    if not _ADDRESS.fullmatch(address) or any(unicodedata.category(character) == "Cc" for character in address):
+        message = "is not an e-mail address such as jane@example.org"
+        raise ValueError(message)
+    return address
+
+
+# The limits stand last: normal forms can be longer than what was given, and the database counts those.
+UserName = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True),
+    AfterValidator(_normal_name),
+    StringConstraints(min_length=1, max_length=NAME_LENGTH),
+]
+"""A person's name: 1 to 200 characters of any script, outer white space removed, composed (NFC)."""
+
+EmailAddress = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, max_length=4 * EMAIL_LENGTH),
+    AfterValidator(_normal_email),
+    StringConstraints(max_length=EMAIL_LENGTH),
+]
+"""An e-mail address: at most 254 characters, outer white space removed, lower case, composed (NFC)."""

@@ -1,0 +1,108 @@
+"""Reads people from a CSV file, line by line, and tells for each line that cannot be used why. No queue."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from jobs.arguments import problems_of
+from jobs.payloads import NewUser
+
+_COLUMNS = ("name", "email")
+_DELIMITERS = (",", ";", "\t")
+_UTF8_MARK, _UTF16_MARKS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
+
+
+class PeopleFileError(ValueError):
+    """The file as a whole cannot be read; the text names the cure."""
+
+
+class _UnusableError(ValueError):
+    """This line cannot be imported; the text says why."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """A line that can be imported."""
+
+    line: int
+    user: NewUser
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A line that cannot be imported. Lines count from 1, the header's."""
+
+    line: int
+    reason: str
+    row: str
+
+
+def read_people(file: Path) -> Iterator[Person | Refused]:
+    """Yield each line of the file in order, header and empty lines left out. Reads as it goes: any size is fine.
+
+    The header names the columns ``name`` and ``email``, in any order; comma, semicolon or tab part them; text is UTF-8.
+    A line stands for one person: no name spans lines, so an open quote spoils one line and not the rest of the file.
+
+    Raises:
+        PeopleFileError: no such file, no such columns, or another encoding altogether.
+    """
+    try:
+        with file.open("rb") as lines:
+            layout = _read_header(next(lines, b""), file)
+            yield from _read_lines(lines, layout)
+    except OSError as error:
+        raise PeopleFileError(f"cannot read {file}: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class _Layout:
+    delimiter: str
+    columns: list[str]
+
+
+def _read_header(line: bytes, file: Path) -> _Layout:
+    if line.startswith(_UTF16_MARKS):
+        raise PeopleFileError(f"{file} is UTF-16: save it as CSV in UTF-8")
+    text = line.removeprefix(_UTF8_MARK).decode("utf-8", "replace")
+    delimiter = max(_DELIMITERS, key=text.count)
+    columns = [column.strip().strip('"').lower() for column in text.split(delimiter)]
+    if missing := [column for column in _COLUMNS if column not in columns]:
+        raise PeopleFileError(
+            f"the first line of {file} must name the columns name,email; missing: {', '.join(missing)}"
+        )
+    return _Layout(delimiter, columns)
+
+
+def _read_lines(lines: Iterator[bytes], layout: _Layout) -> Iterator[Person | Refused]:
+    seen: dict[str, int] = {}
+    for number, line in enumerate(lines, start=2):
+        raw = line.rstrip(b"\r\n")
+        if not raw.strip():
+            continue
+        text = raw.decode("utf-8", "backslashreplace")
+        try:
+            user = _read_person(raw, layout)
+        except _UnusableError as error:
+            yield Refused(number, str(error), text)
+            continue
+        first = seen.setdefault(user.email, number) if user.email else number
+        yield Person(number, user) if first == number else Refused(number, f"email: the same as on line {first}", text)
+
+
+def _read_person(raw: bytes, layout: _Layout) -> NewUser:
+    try:
+        values = next(csv.reader([raw.decode()], delimiter=layout.delimiter, strict=True))
+    except UnicodeDecodeError:
+        raise _UnusableError("the line is not UTF-8") from None
+    except csv.Error as error:
+        raise _UnusableError(f"the line is not CSV: {error}") from None
+    if len(values) != len(layout.columns):
+        raise _UnusableError(f"the line has {len(values)} columns, the header {len(layout.columns)}")
+    row = dict(zip(layout.columns, values, strict=True))
+    try:
+        return NewUser(name=row["name"], email=row["email"].strip() or None)
+    except ValidationError as error:
+        raise _UnusableError(problems_of(error)) from None

@@ -1,0 +1,93 @@
+"""Imports people through the queue: many jobs of many users each, a bounded number of them at a time."""
+
+import hashlib
+import itertools
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from jobs.client import Enqueued, JobClient, JobHandle
+from jobs.failures import JobFailedError
+from jobs.payloads import CreateUsers, StoredUsers
+from jobs.people_csv import Person, Refused
+
+_CHUNK = 500
+"""People in one job: a transaction of some 10 ms."""
+
+_AHEAD = 16
+"""Jobs that are enqueued before the first must be done: a huge file neither fills memory nor the queue."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """How some lines of the file ended."""
+
+    created: int = 0
+    existing: int = 0
+    refused: tuple[Refused, ...] = ()
+
+    @property
+    def lines(self) -> int:
+        """How many lines these are."""
+        return self.created + self.existing + len(self.refused)
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    people: list[Person]
+    handle: JobHandle[StoredUsers]
+
+
+async def import_people(
+    client: JobClient,
+    rows: Iterable[Person | Refused],
+    *,
+    timeout: timedelta,  # noqa: ASYNC109 - for each result
+) -> AsyncIterator[Imported]:
+    """Store the people and yield how it goes, part by part, in the order of the file.
+
+    The key of each job is the hash of its people: a broken import that is started again goes on where it was, and
+    answers of the first try count as ``existing``.
+
+    Raises:
+        TimeoutError: a job had no result within ``timeout``.
+        QueueUnavailableError: Redis cannot be reached.
+    """
+    waiting: deque[_Chunk] = deque()
+    for some in _chunks(rows):
+        refused = tuple(row for row in some if isinstance(row, Refused))
+        people = [row for row in some if isinstance(row, Person)]
+        yield Imported(refused=refused)
+        if people:
+            waiting.append(await _enqueue(client, people))
+        if len(waiting) >= _AHEAD:
+            yield await _finish(waiting.popleft(), timeout)
+    while waiting:
+        yield await _finish(waiting.popleft(), timeout)
+
+
+def _chunks(rows: Iterable[Person | Refused]) -> Iterable[list[Person | Refused]]:
+    iterator = iter(rows)
+    while some := list(itertools.islice(iterator, _CHUNK)):
+        yield some
+
+
+async def _enqueue(client: JobClient, people: list[Person]) -> _Chunk:
+    payload = CreateUsers(users=[person.user for person in people])
+    key = "import-" + hashlib.sha256(payload.model_dump_json().encode()).hexdigest()
+    return _Chunk(people, await client.enqueue(payload, key=key))
+
+
+async def _finish(chunk: _Chunk, timeout: timedelta) -> Imported:  # noqa: ASYNC109 - handed on
+    try:
+        stored = (await chunk.handle.result(timeout=timeout)).users
+    except JobFailedError as error:
+        return Imported(refused=tuple(_unstored(person, error) for person in chunk.people))
+    is_ours = chunk.handle.outcome is Enqueued.NEW
+    created = sum(user.is_new for user in stored) if is_ours else 0
+    return Imported(created=created, existing=len(stored) - created)
+
+
+def _unstored(person: Person, error: JobFailedError) -> Refused:
+    return Refused(person.line, str(error), f"{person.user.name},{person.user.email or ''}")

@@ -1,0 +1,92 @@
+"""The table of contents: which payload goes to which handler, under which limits."""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from jobs.failures import EmailTakenError, JobFailedError
+from jobs.payloads import CreateUser, CreateUsers, FindUser, GetOrCreateUser, Payload
+from jobs.users import create_user, create_users, find_user, get_or_create_user
+
+ResultT = TypeVar("ResultT", bound=BaseModel)
+PayloadT = TypeVar("PayloadT", bound=Payload[BaseModel])
+Handler = Callable[[AsyncSession, PayloadT], Awaitable[ResultT]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """How a violated constraint is told to the producer: as which failure, and with which cure."""
+
+    error: type[JobFailedError]
+    message: str
+
+
+@dataclass(frozen=True)
+class JobSpec(Generic[PayloadT, ResultT]):
+    """One kind of job."""
+
+    payload: type[PayloadT]
+    handler: Handler[PayloadT, ResultT]
+
+    deadline: timedelta = field(default=timedelta(seconds=30), kw_only=True)
+    """Longest time of one attempt, waiting for a connection included. An attempt that is late is tried again."""
+
+    max_attempts: int = field(default=5, kw_only=True)
+    """How often the job may be started, crashes of its worker included, before it fails for good."""
+
+    refusals: Mapping[str, Refusal] = field(default_factory=dict, kw_only=True)
+    """What to tell the producer when the database enforces a constraint, by the constraint's name."""
+
+    @property
+    def name(self) -> str:
+        """The job's name on the wire."""
+        return self.payload.job_name
+
+
+class Registry:
+    """All jobs of a worker, by wire name."""
+
+    def __init__(self, *specs: JobSpec[Any, Any]) -> None:
+        """Collect the specs.
+
+        Raises:
+            ValueError: two of them have the same wire name.
+        """
+        self._specs = {spec.name: spec for spec in specs}
+        if len(self._specs) < len(specs):
+            message = "two jobs have the same job_name: give each payload a wire name of its own"
+            raise ValueError(message)
+
+    def __iter__(self) -> Iterator[JobSpec[Any, Any]]:
+        """Yield the specs in the order of registration."""
+        return iter(self._specs.values())
+
+    def __contains__(self, name: object) -> bool:
+        """Say whether there is a job of this wire name."""
+        return name in self._specs
+
+    def __getitem__(self, name: str) -> JobSpec[Any, Any]:
+        """Return the spec of this wire name."""
+        return self._specs[name]
+
+    @property
+    def names(self) -> list[str]:
+        """The wire names, in the order of registration."""
+        return list(self._specs)
+
+
+_EMAIL_TAKEN = Refusal(
+    error=EmailTakenError, message="another user has this e-mail: use get_or_create_user to find that user"
+)
+
+REGISTRY = Registry(
+    JobSpec(CreateUser, create_user, refusals={"users_email_key": _EMAIL_TAKEN}),
+    JobSpec(GetOrCreateUser, get_or_create_user),
+    JobSpec(FindUser, find_user),
+    JobSpec(CreateUsers, create_users, deadline=timedelta(minutes=1)),
+)
+"""What this worker can do. A new job is one more line."""

@@ -1,0 +1,44 @@
+"""arq's keys in Redis, its message for a job, and what a job id may be. The same for every client and the worker."""
+
+import re
+from typing import Any
+from uuid import uuid4
+
+from jobs.failures import InvalidMessageError
+from jobs.payloads import AnyPayload
+
+QUEUE = "arq:queue"
+"""The sorted set of queued job ids, scored by when they are due, in ms since 1970."""
+
+JOB_KEY = "arq:job:"
+RESULT_KEY = "arq:result:"
+IN_PROGRESS_KEY = "arq:in-progress:"
+RETRY_KEY = "arq:retry:"
+
+_JOB_ID = re.compile(r"[!-~]{1,200}")
+"""Printable ASCII without spaces: an id can be logged, typed and put into a key."""
+
+
+def is_job_id(value: str) -> bool:
+    """Say whether ``value`` can be a job's id."""
+    return _JOB_ID.fullmatch(value) is not None
+
+
+def new_job_id(key: str | None) -> str:
+    """Return the caller's idempotency key, or a random id.
+
+    Raises:
+        InvalidMessageError: the key cannot be an id.
+    """
+    if key is None:
+        return uuid4().hex
+    if not is_job_id(key):
+        message = "the key must be 1 to 200 printable ASCII characters without spaces: hash what is longer or other"
+        raise InvalidMessageError(message)
+    return key
+
+
+def job_message(payload: AnyPayload, *, enqueued_ms: int) -> dict[str, Any]:
+    """Return arq's message for a job; fields that were not given are left out, so that the worker's defaults hold."""
+    fields = payload.model_dump(mode="json", exclude_unset=True)
+    return {"t": None, "f": payload.job_name, "a": [], "k": fields, "et": enqueued_ms}

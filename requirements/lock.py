@@ -1,0 +1,22 @@
+"""Writes runtime.txt and dev.txt: every dependency with its hashes, for all platforms and Pythons 3.11 to 3.14."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+_COMPILE = (
+    "pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes "
+    "--no-emit-index-url --no-header pyproject.toml"
+).split()
+
+
+def lock(output: str, *options: str) -> None:
+    """Resolve and write one file; the options say what beyond the runtime dependencies is in it."""
+    command = [sys.executable, "-m", "uv", *_COMPILE, *options, "--output-file", f"requirements/{output}"]
+    subprocess.run(command, check=True, cwd=_HERE.parent)
+
+
+if __name__ == "__main__":
+    lock("runtime.txt")
+    lock("dev.txt", "--all-extras", "--group", "dev", "--constraint", "requirements/runtime.txt")

@@ -1,0 +1,115 @@
+"""Makes arq's functions of our jobs, and arq's view of malformed messages. Decides nothing: dispatch does."""
+
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from typing import Any, cast
+
+import structlog
+from arq.typing import WorkerCoroutine
+from arq.worker import Function, Retry, func
+
+from jobs.codec import decode
+from jobs.failures import InvalidMessageError, MalformedMessageError, UnknownJobError
+from jobs.registry import Registry
+from worker.dispatch import AnySpec, Delivery, Dispatcher, RetryLater
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.arq_functions")
+
+MARGIN = timedelta(seconds=5)
+"""arq's own timeout is so much longer than our deadline: arq fails a late job for good, dispatch tries it again."""
+
+_REFUSE = "refuse_message"
+"""arq function that fails with the reason why a message could not be read. No payload may have this name."""
+
+_UNLIMITED = 1_000_000
+"""arq's limit of attempts. Dispatch has the real one; arq's would hide the true error behind its own."""
+
+_LATEST_MS = 253_402_300_799_000
+"""The end of the year 9999: arq makes a datetime of ``et`` and would die of a later one."""
+
+
+def build_functions(registry: Registry) -> list[Function]:
+    """Return one arq function for each job, and one that refuses what cannot be read."""
+    return [_build_function(spec) for spec in registry] + [_function(_refuse, _REFUSE, timeout=MARGIN)]
+
+
+def _build_function(spec: AnySpec) -> Function:
+    async def run(ctx: dict[str, Any], /, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - from the wire
+        dispatcher: Dispatcher = ctx["dispatcher"]
+        delivery = Delivery(ctx["job_id"], ctx["job_try"], args, kwargs)
+        try:
+            return await dispatcher.run(spec, delivery)
+        except RetryLater as later:
+            raise Retry(defer=later.delay) from later
+
+    return _function(run, spec.name, timeout=spec.deadline + MARGIN)
+
+
+def _function(run: Callable[..., Coroutine[Any, Any, Any]], name: str, *, timeout: timedelta) -> Function:
+    # arq's type for a coroutine is a protocol that forbids positional-only arguments; ours need one, because a
+    # message may have a field named "ctx".
+    return func(cast("WorkerCoroutine", run), name=name, timeout=timeout, max_tries=_UNLIMITED)
+
+
+async def _refuse(ctx: dict[str, Any], /, *args: Any, **_kwargs: Any) -> None:  # noqa: ANN401 - arq's signature
+    kind, message = args
+    _log.warning("job refused", job_id=ctx["job_id"], reason=kind)
+    raise MalformedMessageError.named(kind)(message)
+
+
+class MessageReader:
+    """arq's deserializer for the worker: whatever lies in Redis, it neither raises nor returns a wrong type.
+
+    A message that cannot be run is turned into a call of ``refuse_message``, so that it ends as a failed result.
+    (arq dies of a message whose ``f``, ``t`` or ``et`` has the wrong type, again and again.)
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        """Accept the jobs of ``registry``."""
+        self._registry = registry
+
+    def __call__(self, data: bytes) -> dict[str, Any]:
+        """Read a job or a result."""
+        try:
+            message = decode(data)
+            if "s" in message:
+                return message
+            _require_envelope(message)
+        except InvalidMessageError as error:
+            return _refusal(MalformedMessageError.kind, str(error))
+        if message["f"] not in self._registry:
+            names = ", ".join(self._registry.names)
+            return _refusal(UnknownJobError.kind, f"this worker has no job {message['f'][:100]!r}; it has {names}")
+        return message
+
+
+def _refusal(kind: str, message: str) -> dict[str, Any]:
+    return {"t": None, "f": _REFUSE, "a": (kind, message), "k": {}, "et": 0}
+
+
+def _require_envelope(message: dict[str, Any]) -> None:
+    checks = {
+        "f": "a string: the job's name",
+        "a": "a list: positional arguments, [] if there are none",
+        "k": "an object: the job's fields by name",
+        "t": "null",
+        "et": "an integer: when it was enqueued, in ms since 1970",
+    }
+    for field, expected in checks.items():
+        if not _fits(field, message.get(field)):
+            text = f"the message's field {field!r} must be {expected}"
+            raise InvalidMessageError(text)
+
+
+def _fits(field: str, value: Any) -> bool:  # noqa: ANN401 - from the wire
+    match field:
+        case "f":
+            return isinstance(value, str)
+        case "a":
+            return isinstance(value, list)
+        case "k":
+            return isinstance(value, dict)
+        case "t":
+            return value is None or (type(value) is int and 0 <= value < _UNLIMITED)
+        case _:
+            return type(value) is int and 0 <= value <= _LATEST_MS

@@ -1,0 +1,1 @@
+"""The command line, ``users-worker``: one file for each command."""

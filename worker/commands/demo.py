@@ -1,0 +1,48 @@
+"""``users-worker demo``: shows it working, on real servers, in a directory of its own."""
+
+import asyncio
+import shutil
+from datetime import timedelta
+from importlib.resources import files
+from pathlib import Path
+
+import typer
+
+from jobs import FindUser, GetOrCreateUser, open_client
+from worker.commands.dev import DataDirectory
+from worker.commands.import_people import print_summary, run_import
+from worker.sandbox import Sandbox, open_sandbox
+from worker.settings import QueueSettings, WorkerSettings
+
+_PATIENCE = timedelta(seconds=30)
+
+
+def demo(*, data: DataDirectory = Path(".data/demo")) -> None:
+    """Start servers and a worker, store and find Jane, import 10,000 people, and stop everything.
+
+    Nothing of yours is touched: servers, data and the copy of the sample file live in one directory.
+    """
+    with (
+        open_sandbox(data.absolute()) as sandbox,
+        (sandbox.directory / "worker.log").open("wb") as log,
+        sandbox.open_worker(log),
+    ):
+        asyncio.run(_store_and_find(sandbox.queue, WorkerSettings.load().queue))
+        _import_sample(sandbox)
+    typer.echo("everything is stopped; run it again: Jane and the others are still there")
+
+
+async def _store_and_find(settings: QueueSettings, queue: str) -> None:
+    async with open_client(settings.url.get_secret_value(), queue=queue) as client:
+        jane = GetOrCreateUser(name="Jane", email="jane@example.org")
+        await (await client.enqueue(jane)).result(timeout=_PATIENCE)
+        found = await (await client.enqueue(FindUser(email=jane.email))).result(timeout=_PATIENCE)
+    for user in found.users:
+        typer.echo(f"User ID: {user.id}, Name: {user.name}")
+
+
+def _import_sample(sandbox: Sandbox) -> None:
+    sample = sandbox.directory / "people.csv"
+    shutil.copyfile(str(files("worker") / "sample" / "people.csv"), sample)
+    typer.echo(f"importing {sample.name}: 10,000 people, some of them bad on purpose")
+    print_summary(run_import(sample, sandbox.queue, WorkerSettings.load().queue))

@@ -1,0 +1,24 @@
+"""``users-worker dev``: everything that development needs, until Ctrl-C."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from worker.sandbox import open_sandbox
+
+DataDirectory = Annotated[Path, typer.Option("--data", help="Directory of the servers' data.")]
+
+
+def dev(*, data: DataDirectory = Path(".data/dev")) -> None:
+    """Run PostgreSQL, Valkey and a worker in the foreground until Ctrl-C. Data is kept for the next time.
+
+    Prints the two URLs that other programs need to use them: export them in another terminal.
+    """
+    with open_sandbox(data.absolute()) as sandbox:
+        typer.echo(f"export DATABASE_URL='{sandbox.servers.database_url}'")
+        typer.echo(f"export REDIS_URL='{sandbox.servers.redis_url}'")
+        with sandbox.open_worker() as worker:
+            typer.echo("a worker is running; Ctrl-C stops everything")
+            code = worker.wait()
+        raise typer.Exit(code)

@@ -1,0 +1,57 @@
+"""How a command ends: its exit code and its one line of explanation."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+
+from db.environment import SettingsError
+from db.schema import SchemaBehindError
+from jobs.failures import EnqueueError, InvalidPayloadError, JobError, QueueUnavailableError
+from jobs.people_csv import PeopleFileError
+from worker.lifecycle import StartupError
+
+
+class ExitCode(IntEnum):
+    """What a script can tell from the end of a command."""
+
+    OK = 0
+    """Done."""
+
+    FAILED = 1
+    """The job failed, rows of an import were refused, or there was no result in time."""
+
+    USAGE = 2
+    """The command line or the input is wrong; nothing was done."""
+
+    SETTINGS = 3
+    """A setting is missing or wrong."""
+
+    UNAVAILABLE = 4
+    """PostgreSQL or Redis cannot be reached or refuses us, or the schema is behind."""
+
+
+_CODES: dict[type[Exception], ExitCode] = {
+    SettingsError: ExitCode.SETTINGS,
+    StartupError: ExitCode.UNAVAILABLE,
+    SchemaBehindError: ExitCode.UNAVAILABLE,
+    QueueUnavailableError: ExitCode.UNAVAILABLE,
+    InvalidPayloadError: ExitCode.USAGE,
+    EnqueueError: ExitCode.USAGE,
+    PeopleFileError: ExitCode.USAGE,
+    JobError: ExitCode.FAILED,
+    TimeoutError: ExitCode.FAILED,
+}
+"""The first class that fits counts."""
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn the errors that have a cure into one line on standard error and an exit code; let all others through."""
+    try:
+        yield
+    except tuple(_CODES) as error:
+        sys.stderr.write(f"users-worker: {error}\n")
+        raise SystemExit(next(code for kind, code in _CODES.items() if isinstance(error, kind))) from None
+    except KeyboardInterrupt:
+        raise SystemExit(128 + 2) from None

@@ -1,0 +1,165 @@
+"""The worker class: arq's, made to survive a lost Redis, hostile job ids and its own shutdown.
+
+Overrides parts of arq 0.28, which is why the version is pinned; each override says what arq does instead.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
+from signal import Signals
+from typing import Any
+
+import structlog
+from arq.connections import ArqRedis
+from arq.worker import Worker
+from redis.exceptions import RedisError
+
+from jobs.codec import encode
+from jobs.connection import build_redis
+from jobs.failures import MalformedMessageError
+from jobs.registry import Registry
+from jobs.wire import JOB_KEY, RESULT_KEY, RETRY_KEY, is_job_id
+from worker.arq_functions import MARGIN, MessageReader, build_functions
+from worker.lifecycle import Lifecycle
+from worker.settings import Settings
+
+_RECONNECT_EVERY = timedelta(milliseconds=500)
+"""How long to wait between looks at a Redis that is gone."""
+
+_CLOSE_LIMIT = timedelta(seconds=5)
+"""How long the end waits for Redis to take the last results and keys. Longer would outlast supervisors' patience."""
+
+_RETRIES = 6
+"""How often redis-py repeats a command by itself: about two seconds, a restart of Redis."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.consumer")
+
+
+def build_arq_redis(settings: Settings, registry: Registry, client: type[ArqRedis] = ArqRedis) -> ArqRedis:
+    """Construct arq's client over our pool: with time limits, JSON, and retries after a lost connection."""
+    redis = build_redis(
+        settings.queue.url.get_secret_value(),
+        client,
+        password=settings.queue.plain_password,
+        max_connections=settings.worker.max_jobs + 10,
+        retries=_RETRIES,
+    )
+    redis.job_serializer = encode
+    redis.job_deserializer = MessageReader(registry)
+    redis.default_queue_name = settings.worker.queue
+    return redis
+
+
+def worker_arguments(settings: Settings, registry: Registry, redis: ArqRedis) -> dict[str, Any]:
+    """Return the arguments for ``arq.Worker``: the same for our worker class and for arq's own."""
+    lifecycle = Lifecycle(settings)
+    return {
+        "functions": build_functions(registry),
+        "queue_name": settings.worker.queue,
+        "redis_pool": redis,
+        "on_startup": lifecycle.startup,
+        "on_shutdown": lifecycle.shutdown,
+        "job_serializer": encode,
+        "job_deserializer": redis.job_deserializer,
+        "max_jobs": settings.worker.max_jobs,
+        "job_timeout": MARGIN,  # of refuse_message; every job has its own
+        "job_completion_wait": settings.worker.shutdown_grace.total_seconds(),
+        "keep_result": settings.worker.keep_result,
+        "poll_delay": settings.worker.poll_interval,
+        "health_check_interval": 10,
+        "allow_abort_jobs": True,
+        "log_results": False,
+    }
+
+
+class UsersWorker(Worker):
+    """arq's worker, which lives on where arq's exits."""
+
+    _is_stopping = False
+    _is_cut_off = False
+
+    async def start_jobs(self, job_ids: list[bytes]) -> None:
+        """Claim jobs one by one. arq dies of an id that is not UTF-8, and loses a slot at each lost connection."""
+        for job_id in job_ids:
+            if not is_job_id(job_id.decode("utf-8", "replace")):
+                await self._remove_hostile(job_id)
+                continue
+            try:
+                await super().start_jobs([job_id])
+            except (RedisError, OSError):
+                self._release_sem_dec_counter_on_complete()
+                raise
+
+    async def _remove_hostile(self, job_id: bytes) -> None:
+        failure = MalformedMessageError("the job's id must be 1 to 200 printable ASCII characters without spaces")
+        result = {"t": 1, "f": "<unknown>", "a": [], "k": {}, "et": 0, "s": False, "r": failure, "st": 0, "ft": 0}
+        async with self.pool.pipeline(transaction=True) as pipe:
+            pipe.zrem(self.queue_name, job_id)
+            pipe.delete(JOB_KEY.encode() + job_id)
+            pipe.set(RESULT_KEY.encode() + job_id, encode(result), px=round(self.keep_result_s * 1000))
+            await pipe.execute()
+        _log.warning("job refused", job_id=ascii(job_id[:64]), reason=failure.type)
+
+    async def _poll_iteration(self) -> None:
+        """Take one turn. arq ends the process at the first error of Redis; we wait until it is back."""
+        try:
+            await super()._poll_iteration()
+        except (RedisError, OSError) as error:
+            if not self._is_cut_off:
+                _log.error("Redis is gone: waiting for it", exc_info=error)
+            self._is_cut_off = True
+            await asyncio.sleep(_RECONNECT_EVERY.total_seconds())
+        else:
+            if self._is_cut_off:
+                _log.info("Redis is back")
+            self._is_cut_off = False
+
+    async def finish_job(self, job_id: str, finish: bool, *rest: Any) -> None:  # noqa: FBT001, ANN401 - arq's
+        """Record the outcome, however long Redis is gone. arq loses it, and runs the job again."""
+        await self._until_redis_answers(lambda: super(UsersWorker, self).finish_job(job_id, finish, *rest))
+        if self._is_stopping and not finish:
+            # A job given back at shutdown has not failed: its attempt does not count.
+            await self._until_redis_answers(lambda: self.pool.decr(RETRY_KEY + job_id))
+
+    async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:
+        """Record the failure, however long Redis is gone."""
+        await self._until_redis_answers(lambda: super(UsersWorker, self).finish_failed_job(job_id, result_data))
+
+    async def _until_redis_answers(self, command: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            try:
+                await command()
+            except (RedisError, OSError):
+                await asyncio.sleep(_RECONNECT_EVERY.total_seconds())
+            else:
+                return
+
+    def handle_sig_wait_for_completion(self, signum: Signals) -> None:
+        """Stop claiming and let running jobs end within the grace; a second signal ends them at once."""
+        if self._is_stopping:
+            self.handle_sig(signum)
+            return
+        self._is_stopping = True
+        super().handle_sig_wait_for_completion(signum)
+
+    async def close(self) -> None:
+        """End jobs, hooks and connections, each whatever became of the one before. arq stops at the first error."""
+        self._is_stopping = True
+        try:
+            await self._end_jobs()
+            with suppress(RedisError, OSError, TimeoutError):
+                async with asyncio.timeout(_CLOSE_LIMIT.total_seconds()):
+                    await self.pool.delete(self.health_check_key)
+        finally:
+            if self.on_shutdown:
+                await self.on_shutdown(self.ctx)
+            await self.pool.aclose(close_connection_pool=True)
+
+    async def _end_jobs(self) -> None:
+        if not self.tasks:
+            return
+        _, running = await asyncio.wait(self.tasks.values(), timeout=_CLOSE_LIMIT.total_seconds())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*self.tasks.values(), return_exceptions=True)

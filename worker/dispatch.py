@@ -1,0 +1,148 @@
+"""Runs one attempt of a job: opens its session and transaction, and decides what a failure means.
+
+The only place that opens transactions and the only one that turns failures into retries. Knows neither arq nor Redis.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from db.faults import constraint_of, is_transient, sqlstate_of
+from jobs.arguments import read_payload
+from jobs.failures import (
+    AttemptsExhaustedError,
+    ConstraintViolatedError,
+    DatabaseFailedError,
+    DeadlineExceededError,
+    JobFailedError,
+)
+from jobs.payloads import AnyPayload
+from jobs.registry import JobSpec
+from worker.backoff import backoff
+
+AnySpec = JobSpec[Any, Any]
+
+_FAULTS = (DatabaseFailedError, DeadlineExceededError, AttemptsExhaustedError)
+"""Failures that are ours, not the request's: worth an alarm and, but for the last, another attempt."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.dispatch")
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A job as it came from the queue: ``attempt`` counts from 1, crashes of earlier workers included."""
+
+    job_id: str
+    attempt: int
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+class RetryLater(Exception):  # noqa: N818 - an outcome, not an error
+    """The attempt failed and another one, after ``delay``, may succeed."""
+
+    def __init__(self, delay: timedelta) -> None:
+        super().__init__(f"try again in {delay}")
+        self.delay = delay
+
+
+@dataclass(frozen=True)
+class Dispatcher:
+    """Runs jobs, each in a session and a transaction of its own."""
+
+    sessions: async_sessionmaker[AsyncSession]
+
+    async def run(self, spec: AnySpec, delivery: Delivery) -> dict[str, Any]:
+        """Run one attempt and return the result in JSON's types. Commits before it returns.
+
+        Raises:
+            RetryLater: the attempt failed and the job has attempts left.
+            JobFailedError: the job failed for good, in a way that the producer can read.
+            Exception: an unknown error of the last attempt, as it was raised.
+        """
+        log = _log.bind(job_id=delivery.job_id, job_name=spec.name, attempt=delivery.attempt)
+        started = time.perf_counter()
+        try:
+            result = await self._attempt(spec, delivery)
+        except Exception as error:
+            decided = _decide(spec, delivery.attempt, error)
+            _log_failure(log.bind(duration_ms=_milliseconds_since(started)), error, decided)
+            if decided is error:
+                raise
+            raise decided from error
+        log.info("job done", duration_ms=_milliseconds_since(started))
+        return result
+
+    async def _attempt(self, spec: AnySpec, delivery: Delivery) -> dict[str, Any]:
+        if delivery.attempt > spec.max_attempts:
+            message = f"started {delivery.attempt - 1} times and never ended: its worker died or was killed each time"
+            raise AttemptsExhaustedError(message)
+        payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
+        try:
+            async with asyncio.timeout(spec.deadline.total_seconds()) as deadline:
+                return await self._transact(spec, payload)
+        except TimeoutError as error:
+            if deadline.expired():
+                message = f"took longer than {spec.deadline.total_seconds():g} s on each of its attempts"
+                raise DeadlineExceededError(message) from error
+            raise
+
+    async def _transact(self, spec: AnySpec, payload: AnyPayload) -> dict[str, Any]:
+        async with self.sessions.begin() as session:
+            result = await spec.handler(session, payload)
+            # Before the commit: a result that cannot be sent must not leave an effect behind.
+            return _dump_result(spec, result)
+
+
+def _dump_result(spec: AnySpec, result: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever the handler returned
+    expected = spec.payload.result_type()
+    if not isinstance(result, expected):
+        message = f"the handler of {spec.name} returned {type(result).__name__}, not {expected.__name__}"
+        raise TypeError(message)
+    dumped: dict[str, Any] = result.model_dump(mode="json")
+    return dumped
+
+
+def _decide(spec: AnySpec, attempt: int, error: Exception) -> Exception:
+    """Return what to raise for the failure of an attempt: itself, a clearer failure, or a retry."""
+    failure = _as_failure(spec, error)
+    if isinstance(failure, JobFailedError) and not isinstance(failure, _FAULTS):
+        return failure
+    is_final = isinstance(error, SQLAlchemyError) and not is_transient(error)
+    if attempt < spec.max_attempts and not is_final:
+        return RetryLater(backoff(attempt))
+    return failure
+
+
+def _as_failure(spec: AnySpec, error: Exception) -> Exception:
+    """Tell a failure of the database without its text, which repeats people's data."""
+    if not isinstance(error, SQLAlchemyError | ConnectionError | TimeoutError):
+        return error
+    state, constraint = sqlstate_of(error), constraint_of(error)
+    if refusal := spec.refusals.get(constraint or ""):
+        return refusal.error(refusal.message)
+    if constraint is not None:
+        return ConstraintViolatedError(f"the database refuses the data: {constraint} (SQLSTATE {state})")
+    if isinstance(error, DBAPIError) or is_transient(error):
+        cause = f"SQLSTATE {state}" if state else type(getattr(error, "orig", None) or error).__name__
+        return DatabaseFailedError(f"the database failed: {cause}")
+    return error
+
+
+def _log_failure(log: structlog.stdlib.BoundLogger, error: Exception, decided: Exception) -> None:
+    if isinstance(decided, RetryLater):
+        log.warning("job retried", delay_ms=round(decided.delay / timedelta(milliseconds=1)), exc_info=error)
+    elif isinstance(decided, JobFailedError) and not isinstance(decided, _FAULTS):
+        log.warning("job refused", reason=decided.type)
+    else:
+        log.error("job failed", exc_info=error)
+
+
+def _milliseconds_since(started: float) -> float:
+    return round((time.perf_counter() - started) * 1000, 1)

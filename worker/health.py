@@ -1,0 +1,76 @@
+"""States the worker's health in a file, and reads it. The file goes stale when the event loop hangs."""
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+
+_INTERVAL = timedelta(seconds=5)
+"""How often the servers are asked and the file is written."""
+
+_PROBE_LIMIT = timedelta(seconds=4)
+"""How long a server may take to answer before it counts as gone."""
+
+STALE_AFTER = timedelta(seconds=20)
+"""How old the file may be: a few missed turns of a loop that is busy, not one that hangs."""
+
+Probe = Callable[[], Awaitable[object]]
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.health")
+
+
+@asynccontextmanager
+async def report_health(file: Path, probes: dict[str, Probe]) -> AsyncIterator[None]:
+    """Write the outcome of all probes to ``file`` now and every 5 s, and remove the file at the end."""
+    await _report(file, probes)
+    task = asyncio.create_task(_report_forever(file, probes), name="health")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        file.unlink(missing_ok=True)  # noqa: ASYNC240 - a local file, at the very end
+
+
+def read_health(file: Path) -> list[str]:
+    """Return what is wrong with the worker that writes ``file``; nothing if it is well."""
+    try:
+        state = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return [f"there is no health file {file}: the worker is starting, has ended, or has no WORKER_HEALTH_FILE"]
+    age = time.time() - state["time"]
+    if age > STALE_AFTER.total_seconds():
+        return [f"the worker has not reported for {age:.0f} s: it hangs or was killed"]
+    return [f"{name} does not answer the worker" for name, is_well in state["servers"].items() if not is_well]
+
+
+async def _report_forever(file: Path, probes: dict[str, Probe]) -> None:
+    while True:
+        await asyncio.sleep(_INTERVAL.total_seconds())
+        await _report(file, probes)
+
+
+async def _report(file: Path, probes: dict[str, Probe]) -> None:
+    answers = await asyncio.gather(*(_answers(probe) for probe in probes.values()))
+    state = {"pid": os.getpid(), "time": time.time(), "servers": dict(zip(probes, answers, strict=True))}
+    fresh = file.with_name(file.name + ".new")
+    try:
+        fresh.write_text(json.dumps(state))
+        fresh.replace(file)
+    except OSError as error:
+        _log.warning("cannot write WORKER_HEALTH_FILE", file=str(file), reason=error.strerror)
+
+
+async def _answers(probe: Probe) -> bool:
+    try:
+        async with asyncio.timeout(_PROBE_LIMIT.total_seconds()):
+            await probe()
+    except Exception:  # noqa: BLE001 - whatever goes wrong, the server did not answer
+        return False
+    return True

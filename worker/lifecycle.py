@@ -1,0 +1,115 @@
+"""Startup and shutdown: opens what jobs need, in order, and closes it, also after a failed start.
+
+One exit stack, because arq runs the shutdown hook even when the startup hook raised, and in another task.
+"""
+
+from contextlib import AsyncExitStack
+from typing import Any
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from db.engine import open_database
+from db.faults import sqlstate_of
+from db.schema import SchemaBehindError, require_current_schema
+from db.settings import DatabaseSettings
+from jobs.connection import explain, location
+from worker.dispatch import Dispatcher
+from worker.health import report_health
+from worker.settings import QueueSettings, Settings
+
+_SPARE_CONNECTIONS = 1
+"""Beyond one for each job: for the health probe, so that a busy worker is not an ill one."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.lifecycle")
+
+
+class StartupError(RuntimeError):
+    """The worker cannot start; the text names the cure."""
+
+
+class Lifecycle:
+    """The worker's two hooks for arq."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Open nothing yet."""
+        self._settings = settings
+        self._stack = AsyncExitStack()
+
+    async def startup(self, ctx: dict[str, Any]) -> None:
+        """Check both servers, open the database and put the dispatcher into ``ctx``.
+
+        Raises:
+            StartupError: a server cannot be reached, refuses us or is unsafe, or the schema is behind.
+        """
+        async with AsyncExitStack() as stack:
+            await _require_safe_redis(ctx["redis"], self._settings.queue)
+            pool_size = self._settings.worker.max_jobs + _SPARE_CONNECTIONS
+            sessions = await stack.enter_async_context(open_database(self._settings.database, pool_size=pool_size))
+            await _require_ready_database(sessions, self._settings.database)
+            ctx["dispatcher"] = Dispatcher(sessions)
+            if file := self._settings.worker.health_file:
+                probes = {"Redis": ctx["redis"].ping, "PostgreSQL": lambda: _select_one(sessions)}
+                await stack.enter_async_context(report_health(file, probes))
+            self._stack = stack.pop_all()
+        _log.info(
+            "worker ready",
+            queue=self._settings.worker.queue,
+            redis=location(self._settings.queue.url.get_secret_value()),
+            database=self._settings.database.location,
+            max_jobs=self._settings.worker.max_jobs,
+        )
+
+    async def shutdown(self, _ctx: dict[str, Any]) -> None:
+        """Close what startup opened; after a failed start there is nothing left to close."""
+        await self._stack.aclose()
+        _log.info("worker stopped")
+
+
+async def _require_safe_redis(redis: Redis, settings: QueueSettings) -> None:
+    url = settings.url.get_secret_value()
+    try:
+        memory = await redis.info("memory")
+    except (RedisError, OSError) as error:
+        raise StartupError(str(explain(error, url))) from error
+    policy = memory.get("maxmemory_policy", "noeviction")
+    if memory.get("maxmemory") and policy != "noeviction":
+        message = f"Redis at {location(url)} may throw queued jobs away ({policy}): set maxmemory-policy noeviction"
+        raise StartupError(message)
+
+
+async def _require_ready_database(sessions: async_sessionmaker[AsyncSession], settings: DatabaseSettings) -> None:
+    try:
+        await require_current_schema(sessions)
+    except SchemaBehindError as error:
+        raise StartupError(str(error)) from error
+    except (SQLAlchemyError, OSError) as error:
+        raise StartupError(explain_database(error, settings)) from error
+
+
+_REFUSALS = {
+    "28P01": "refuses the password: correct DATABASE_URL or DATABASE_PASSWORD",
+    "28000": "refuses this user: correct DATABASE_URL, or let the user in with pg_hba.conf",
+    "3D000": "has no such database: create it, or correct DATABASE_URL",
+    "42501": "does not let this user read alembic_version: grant it",
+}
+
+
+def explain_database(error: Exception, settings: DatabaseSettings) -> str:
+    """Say in one line what is wrong with PostgreSQL and what to do about it."""
+    state = sqlstate_of(error)
+    if refusal := _REFUSALS.get(state or ""):
+        return f"PostgreSQL at {settings.location} {refusal}"
+    if state is not None:
+        return f"PostgreSQL at {settings.location} is not ready (SQLSTATE {state})"
+    reason = type(getattr(error, "orig", None) or error).__name__
+    return f"PostgreSQL at {settings.location} cannot be reached ({reason}): is it running, is DATABASE_URL right?"
+
+
+async def _select_one(sessions: async_sessionmaker[AsyncSession]) -> None:
+    async with sessions() as session:
+        await session.execute(text("SELECT 1"))

@@ -1,0 +1,112 @@
+"""Structured logs: for people on a console, for machines as JSON. Owns the rule that no person's data is in them.
+
+Text of exceptions is left out, because it repeats data (PostgreSQL: "Key (email)=(jane@example.org) already exists"):
+an error is logged as its types, SQLSTATE, constraint and places in the code, cause by cause.
+"""
+
+import logging
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import PurePath
+from types import TracebackType
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from db.environment import SettingsError
+from db.faults import constraint_of, sqlstate_of
+from jobs.failures import JobError
+from worker.settings import WorkerSettings
+
+_SPEAKING = (JobError, SettingsError)
+"""Our own errors, whose texts never hold a person's data."""
+
+_FRAMES = 4
+"""How many places in the code are shown of each error, innermost last."""
+
+
+def set_up_logging(settings: WorkerSettings) -> None:
+    """Send everything that the process logs, libraries included, to standard error in one form."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=_shared_processors(),
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(settings.log_format)],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(settings.log_level.upper())
+    _quieten_arq()
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_shared_processors(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _shared_processors() -> list[Processor]:
+    return [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _replace_exception,
+    ]
+
+
+def _renderers(log_format: str) -> list[Processor]:
+    if log_format == "console" or (log_format == "auto" and sys.stderr.isatty()):
+        return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    return [structlog.processors.JSONRenderer(sort_keys=True)]
+
+
+def _quieten_arq() -> None:
+    logger = logging.getLogger("arq")
+    logger.handlers = []
+    logger.propagate = True
+    logging.getLogger("arq.worker").addFilter(_is_free_of_arguments)
+
+
+def _is_free_of_arguments(record: logging.LogRecord) -> bool:
+    # arq prints a job's arguments and its exceptions' texts; dispatch logs the same events without them.
+    return record.funcName != "run_job" or "expired" in record.msg
+
+
+def _replace_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    info = event.pop("exc_info", None)
+    if info is True:
+        info = sys.exc_info()
+    error = info[1] if isinstance(info, tuple) else info
+    if isinstance(error, BaseException):
+        event["error"] = " <- ".join(_describe(part) for part in _chain(error))
+    return event
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+
+
+def _describe(error: BaseException) -> str:
+    facts = [f"SQLSTATE {state}" for state in [sqlstate_of(error)] if state]
+    facts += [constraint for constraint in [constraint_of(error)] if constraint]
+    facts += [str(error)] if isinstance(error, _SPEAKING) else []
+    text = type(error).__qualname__ + (f" ({', '.join(facts)})" if facts else "")
+    places = _places(error.__traceback__)
+    return f"{text} at {' > '.join(places)}" if places else text
+
+
+def _places(trace: TracebackType | None) -> list[str]:
+    frames = traceback.extract_tb(trace)[-_FRAMES:]
+    return [f"{'/'.join(PurePath(frame.filename).parts[-2:])}:{frame.lineno} {frame.name}" for frame in frames]

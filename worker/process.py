@@ -1,0 +1,53 @@
+"""One worker process: from settings to exit code."""
+
+import asyncio
+import sys
+from asyncio import AbstractEventLoop
+from collections.abc import Callable
+
+import structlog
+from redis.exceptions import RedisError
+
+from jobs.connection import explain
+from jobs.registry import REGISTRY
+from worker.consumer import UsersWorker, build_arq_redis, worker_arguments
+from worker.lifecycle import StartupError
+from worker.logs import set_up_logging
+from worker.settings import Settings
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.process")
+
+
+def run_worker(settings: Settings, *, burst: bool = False) -> None:
+    """Work until SIGTERM or SIGINT or, with ``burst``, until the queue is empty. Owns the event loop.
+
+    Raises:
+        StartupError: a server cannot be reached, refuses us or is unsafe, or the schema is behind.
+    """
+    set_up_logging(settings.worker)
+    with asyncio.Runner(loop_factory=_fastest_loop()) as runner:
+        runner.run(_work(settings, burst=burst))
+
+
+async def _work(settings: Settings, *, burst: bool) -> None:
+    redis = build_arq_redis(settings, REGISTRY)
+    try:
+        await redis.ping()
+    except (RedisError, OSError) as error:
+        await redis.aclose(close_connection_pool=True)
+        raise StartupError(str(explain(error, settings.queue.url.get_secret_value()))) from error
+    worker = UsersWorker(**worker_arguments(settings, REGISTRY, redis), burst=burst)
+    try:
+        await worker.async_run()
+    except asyncio.CancelledError:
+        _log.info("worker told to stop")
+    finally:
+        await worker.close()
+
+
+def _fastest_loop() -> Callable[[], AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    import uvloop  # noqa: PLC0415 - does not exist on Windows
+
+    return uvloop.new_event_loop

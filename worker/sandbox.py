@@ -1,0 +1,102 @@
+"""A private world for demo and development: embedded servers, migrated, and a real worker process on them."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import IO
+
+from pydantic import SecretStr
+
+from db.schema import upgrade_schema
+from db.settings import DatabaseSettings
+from embedded import Servers, open_servers
+from worker.health import read_health
+from worker.lifecycle import StartupError
+from worker.settings import QueueSettings
+
+_START_LIMIT = timedelta(seconds=30)
+"""How long a worker may take to be ready; it takes about one second."""
+
+_STOP_LIMIT = timedelta(seconds=30)
+"""How long a worker may take to stop: its grace and what follows."""
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """Servers that run, with a schema."""
+
+    servers: Servers
+    directory: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs to use the servers: our environment without its own servers, and these."""
+        ours = {name: value for name, value in os.environ.items() if not name.startswith(("DATABASE_", "REDIS_"))}
+        return ours | {"DATABASE_URL": self.servers.database_url, "REDIS_URL": self.servers.redis_url}
+
+    @property
+    def queue(self) -> QueueSettings:
+        """How to reach the queue."""
+        return QueueSettings(url=SecretStr(self.servers.redis_url))
+
+    @contextmanager
+    def open_worker(self, log: IO[bytes] | None = None) -> Iterator["subprocess.Popen[bytes]"]:
+        """Start a worker process, wait until it is ready, and stop it at the end. It logs to ``log`` or the terminal.
+
+        Raises:
+            StartupError: it ended, or was not ready in time.
+        """
+        health = self.directory / "worker.health"
+        health.unlink(missing_ok=True)
+        # In a session of its own: Ctrl-C goes to us alone, and we stop worker and servers in the right order.
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "worker", "run"],
+            env=self.environment | {"WORKER_HEALTH_FILE": str(health)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            _wait_until_ready(worker, health)
+            yield worker
+        finally:
+            _stop(worker)
+
+
+@contextmanager
+def open_sandbox(directory: Path) -> Iterator[Sandbox]:
+    """Start the embedded servers with their data in ``directory`` and migrate; stop them at the end.
+
+    Raises:
+        EmbeddedServerError: they cannot be started here, or somebody else uses ``directory``.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with open_servers(directory) as servers:
+        upgrade_schema(DatabaseSettings(url=SecretStr(servers.database_url)))
+        yield Sandbox(servers, directory)
+
+
+def _wait_until_ready(worker: "subprocess.Popen[bytes]", health: Path) -> None:
+    limit = time.monotonic() + _START_LIMIT.total_seconds()
+    while read_health(health):
+        if worker.poll() is not None:
+            raise StartupError(f"the worker ended with exit code {worker.returncode}: see its log")
+        if time.monotonic() > limit:
+            raise StartupError(f"the worker was not ready within {_START_LIMIT.total_seconds():g} s: see its log")
+        time.sleep(0.02)
+
+
+def _stop(worker: "subprocess.Popen[bytes]") -> None:
+    worker.terminate()
+    try:
+        worker.wait(_STOP_LIMIT.total_seconds())
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        worker.wait()

@@ -1,0 +1,104 @@
+"""Settings of the queue and of the worker process. Reads the environment only when asked to load."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import SettingsConfigDict
+
+from db.environment import Duration, EnvironmentSettings, SettingsError
+from db.settings import DatabaseSettings
+from jobs.wire import QUEUE
+
+
+class QueueSettings(EnvironmentSettings):
+    """The ``REDIS_*`` variables."""
+
+    model_config = SettingsConfigDict(env_prefix="REDIS_")
+
+    url: SecretStr = Field(
+        description="Redis or Valkey that holds the queue, as a URL; rediss:// for TLS",
+        examples=["redis://host:6379/0"],
+    )
+    password: SecretStr | None = Field(
+        default=None, description="password, where it shall not stand in the URL", examples=["the password"]
+    )
+
+    @property
+    def plain_password(self) -> str | None:
+        """The password in the clear, for connecting."""
+        return None if self.password is None else self.password.get_secret_value()
+
+    @field_validator("url")
+    @classmethod
+    def _require_redis(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            message = "is not a URL of Redis"
+            raise ValueError(message)
+        return value
+
+
+class WorkerSettings(EnvironmentSettings):
+    """The ``WORKER_*`` variables."""
+
+    model_config = SettingsConfigDict(env_prefix="WORKER_")
+
+    queue: Annotated[str, Field(min_length=1)] = Field(
+        default=QUEUE, description="key of the queue, as in arq's queue_name", examples=[QUEUE]
+    )
+    max_jobs: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=10, description="jobs that run at once; the pool has as many connections", examples=["10"]
+    )
+    shutdown_grace: Duration = Field(
+        default=timedelta(seconds=20),
+        description="how long running jobs may go on after SIGTERM; the supervisor's own limit must be longer",
+        examples=["20s"],
+    )
+    keep_result: Duration = Field(
+        default=timedelta(hours=1),
+        description="how long a result can be read; so long a key counts as a duplicate",
+        examples=["1h"],
+    )
+    poll_interval: Duration = Field(
+        default=timedelta(milliseconds=50), description="how often the queue is looked at", examples=["50ms"]
+    )
+    log_format: Literal["auto", "console", "json"] = Field(
+        default="auto", description="console for people, json for machines; auto: console on a terminal",
+        examples=["auto", "console", "json"],
+    )  # fmt: skip
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least important level to log", examples=["debug", "info", "warning", "error"]
+    )
+    health_file: Path | None = Field(
+        default=None,
+        description="file in which the worker states its health, for users-worker health; none by default",
+        examples=["/tmp/users-worker-health"],  # noqa: S108 - an example for a container, whose /tmp is its own
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a worker process needs to know."""
+
+    database: DatabaseSettings
+    queue: QueueSettings
+    worker: WorkerSettings
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment and the secret files.
+
+        Raises:
+            SettingsError: names every setting that is missing or wrong, one in a line, with its cure.
+        """
+        problems = []
+        for settings in (DatabaseSettings, QueueSettings, WorkerSettings):
+            try:
+                settings.load()
+            except SettingsError as error:
+                problems.append(str(error))
+        if problems:
+            raise SettingsError("\n".join(problems))
+        return cls(DatabaseSettings.load(), QueueSettings.load(), WorkerSettings.load())
