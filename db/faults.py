@@ -17,8 +17,9 @@ _TRANSIENT_STATES = frozenset({
 
 def _driver_error(error: BaseException) -> BaseException | None:
     # SQLAlchemy wraps twice: DBAPIError.orig is its own adapter's error, whose cause is asyncpg's.
-    orig = error.orig if isinstance(error, DBAPIError) else error
-    return orig.__cause__ or orig if orig is not None else None
+    if not isinstance(error, DBAPIError):
+        return error
+    return error.orig and (error.orig.__cause__ or error.orig)
 
 
 def sqlstate_of(error: BaseException) -> str | None:

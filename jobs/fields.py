@@ -21,31 +21,28 @@ def _normal_name(value: str) -> str:
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
         message = "contains a control character"
         raise ValueError(message)
-    return unicodedata.normalize("NFC", value)
+    # Counted last: the normal form can be longer than what was given, and the database counts it.
+    name = unicodedata.normalize("NFC", value)
+    if not 1 <= len(name) <= NAME_LENGTH:
+        message = f"must have 1 to {NAME_LENGTH} characters"
+        raise ValueError(message)
+    return name
 
 
 def _normal_email(value: str) -> str:
     """Lower-case all of it: no provider in use tells two people apart by case."""
     address = unicodedata.normalize("NFC", value).lower()
+    if len(address) > EMAIL_LENGTH:
+        message = f"must have at most {EMAIL_LENGTH} characters"
+        raise ValueError(message)
     if not _ADDRESS.fullmatch(address) or any(unicodedata.category(character) == "Cc" for character in address):
         message = "is not an e-mail address such as jane@example.org"
         raise ValueError(message)
     return address
 
 
-# The limits stand last: normal forms can be longer than what was given, and the database counts those.
-UserName = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True),
-    AfterValidator(_normal_name),
-    StringConstraints(min_length=1, max_length=NAME_LENGTH),
-]
+UserName = Annotated[str, StringConstraints(strip_whitespace=True), AfterValidator(_normal_name)]
 """A person's name: 1 to 200 characters of any script, outer white space removed, composed (NFC)."""
 
-EmailAddress = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, max_length=4 * EMAIL_LENGTH),
-    AfterValidator(_normal_email),
-    StringConstraints(max_length=EMAIL_LENGTH),
-]
+EmailAddress = Annotated[str, StringConstraints(strip_whitespace=True), AfterValidator(_normal_email)]
 """An e-mail address: at most 254 characters, outer white space removed, lower case, composed (NFC)."""

@@ -1,6 +1,7 @@
 """Reads people from a CSV file, line by line, and tells for each line that cannot be used why. No queue."""
 
 import csv
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ def _read_lines(lines: Iterator[bytes], layout: _Layout) -> Iterator[Person | Re
         raw = line.rstrip(b"\r\n")
         if not raw.strip():
             continue
-        text = raw.decode("utf-8", "backslashreplace")
+        text = _printable(raw)
         try:
             user = _read_person(raw, layout)
         except _UnusableError as error:
@@ -90,6 +91,16 @@ def _read_lines(lines: Iterator[bytes], layout: _Layout) -> Iterator[Person | Re
             continue
         first = seen.setdefault(user.email, number) if user.email else number
         yield Person(number, user) if first == number else Refused(number, f"email: the same as on line {first}", text)
+
+
+def _columns(count: int) -> str:
+    return "1 column" if count == 1 else f"{count} columns"
+
+
+def _printable(raw: bytes) -> str:
+    """Show a line as it stands, but for bytes that are no text and characters that would act on a terminal."""
+    text = raw.decode("utf-8", "backslashreplace")
+    return "".join(ascii(char)[1:-1] if unicodedata.category(char) in {"Cc", "Cs"} else char for char in text)
 
 
 def _read_person(raw: bytes, layout: _Layout) -> NewUser:
@@ -100,7 +111,7 @@ def _read_person(raw: bytes, layout: _Layout) -> NewUser:
     except csv.Error as error:
         raise _UnusableError(f"the line is not CSV: {error}") from None
     if len(values) != len(layout.columns):
-        raise _UnusableError(f"the line has {len(values)} columns, the header {len(layout.columns)}")
+        raise _UnusableError(f"the line has {_columns(len(values))}, the header {len(layout.columns)}")
     row = dict(zip(layout.columns, values, strict=True))
     try:
         return NewUser(name=row["name"], email=row["email"].strip() or None)

@@ -1,0 +1,121 @@
+"""Migrations against the tables of the code, on databases of their own."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import inspect, make_url, text
+
+from db.engine import build_engine, open_database
+from db.schema import (
+    SchemaBehindError,
+    check_migrations,
+    downgrade_schema,
+    require_current_schema,
+    upgrade_schema,
+)
+from db.settings import DatabaseSettings
+
+
+@pytest.fixture
+def empty(postgres_url: str) -> Iterator[DatabaseSettings]:
+    """Make an empty database, and drop it after the test."""
+    name = f"test_{uuid4().hex}"
+    _administrate(postgres_url, f"CREATE DATABASE {name}")
+    yield DatabaseSettings(url=SecretStr(make_url(postgres_url).set(database=name).render_as_string(False)))
+    _administrate(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _administrate(url: str, statement: str) -> None:
+    async def execute() -> None:
+        engine = build_engine(DatabaseSettings(url=SecretStr(url)), pool_size=1)
+        async with engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await connection.execute(text(statement))
+        await engine.dispose()
+
+    asyncio.run(execute())
+
+
+def _tables(settings: DatabaseSettings) -> set[str]:
+    async def read() -> set[str]:
+        engine = build_engine(settings, pool_size=1)
+        async with engine.connect() as connection:
+            names = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
+        await engine.dispose()
+        return set(names)
+
+    return asyncio.run(read())
+
+
+def _require_current(settings: DatabaseSettings) -> None:
+    async def require() -> None:
+        async with open_database(settings, pool_size=1) as sessions:
+            await require_current_schema(sessions)
+
+    asyncio.run(require())
+
+
+def _execute(settings: DatabaseSettings, statement: str) -> None:
+    _administrate(settings.url.get_secret_value(), statement)
+
+
+def test_migrations_make_the_tables_of_the_code(empty: DatabaseSettings) -> None:
+    """``alembic check`` finds nothing that a migration lacks."""
+    upgrade_schema(empty)
+
+    check_migrations(empty)
+
+
+def test_every_migration_can_be_undone_and_applied_again(empty: DatabaseSettings) -> None:
+    """Down to nothing and up again."""
+    upgrade_schema(empty)
+
+    downgrade_schema(empty, "base")
+    after_down = _tables(empty)
+    upgrade_schema(empty)
+
+    assert (after_down, _tables(empty)) == ({"alembic_version"}, {"alembic_version", "users"})
+
+
+def test_an_empty_database_is_behind_and_says_the_cure(empty: DatabaseSettings) -> None:
+    """A worker that starts before the migration says which command to run."""
+    with pytest.raises(SchemaBehindError, match="Run: users-worker migrate"):
+        _require_current(empty)
+
+
+def test_a_newer_database_is_welcome(empty: DatabaseSettings) -> None:
+    """Deploys migrate first: old workers start on a schema that they do not know yet."""
+    upgrade_schema(empty)
+    _execute(empty, "UPDATE alembic_version SET version_num = '9999'")
+
+    _require_current(empty)
+
+
+def test_several_migrate_at_once(empty: DatabaseSettings) -> None:
+    """Each of four processes succeeds; one applies, three find it done (create_all fails three of four)."""
+    program = "import sys; from db.schema import *; from db.settings import *; upgrade_schema(DatabaseSettings.load())"
+    environment = {"DATABASE_URL": empty.url.get_secret_value(), "PYTHONPATH": "."}
+
+    processes = [subprocess.Popen([sys.executable, "-c", program], env=environment) for _ in range(4)]
+
+    assert [process.wait(60) for process in processes] == [0, 0, 0, 0]
+    check_migrations(empty)
+
+
+def test_alembic_finds_its_settings_in_pyproject(empty: DatabaseSettings) -> None:
+    """Developers use ``alembic`` itself for new migrations."""
+    done = subprocess.run(
+        [sys.executable, "-m", "alembic", "upgrade", "head"],
+        env={"DATABASE_URL": empty.url.get_secret_value()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "users" in _tables(empty)

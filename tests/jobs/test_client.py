@@ -1,0 +1,214 @@
+"""The producer's client, on a real queue without a worker, and its wire format."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from arq.connections import ArqRedis
+from arq.jobs import Job, JobStatus
+from redis.asyncio import ConnectionPool, Redis
+
+from jobs import CreateUser, CreateUsers, Enqueued, GetOrCreateUser, JobClient, NewUser, open_client
+from jobs.codec import decode, encode
+from jobs.failures import (
+    EmailTakenError,
+    InvalidMessageError,
+    QueueUnavailableError,
+    ResultMissingError,
+)
+from jobs.payloads import UserView
+
+JANE = CreateUser(name="Jane")
+
+
+async def _finish(redis: Redis, job_id: str, result: object, *, success: bool = True) -> None:
+    await redis.set(f"arq:result:{job_id}", encode({"s": success, "r": result}))
+    await redis.zrem("arq:queue", job_id)
+
+
+async def test_a_job_lies_in_redis_as_arq_puts_it(client: JobClient, redis: Redis) -> None:
+    """Keys, fields, score and expiry are arq's; fields that were not given are left to the worker."""
+    before = time.time() * 1000
+
+    handle = await client.enqueue(JANE)
+
+    message = json.loads(await redis.get(f"arq:job:{handle.job_id}"))
+    score = await redis.zscore("arq:queue", handle.job_id)
+    assert handle.outcome is Enqueued.NEW
+    assert message == {"t": None, "f": "create_user", "a": [], "k": {"name": "Jane"}, "et": score}
+    assert before - 1 <= score <= time.time() * 1000
+    assert timedelta(days=6) < timedelta(milliseconds=await redis.pttl(f"arq:job:{handle.job_id}")) <= timedelta(days=7)
+
+
+async def test_arq_itself_reads_our_job(client: JobClient, valkey_url: str) -> None:
+    """``queued_jobs()`` and ``Job.status()`` of plain arq work on what we enqueue."""
+    handle = await client.enqueue(JANE, delay=timedelta(minutes=1))
+
+    arq = ArqRedis(ConnectionPool.from_url(valkey_url), job_deserializer=decode)
+    jobs = await arq.queued_jobs()
+    status = await Job(handle.job_id, arq, _deserializer=decode).status()
+    await arq.aclose(close_connection_pool=True)
+
+    assert [(job.job_id, job.function, job.kwargs) for job in jobs] == [
+        (handle.job_id, "create_user", {"name": "Jane"})
+    ]
+    assert status is JobStatus.deferred
+
+
+async def test_a_key_enqueues_once_among_fifty_calls_at_once(client: JobClient, redis: Redis) -> None:
+    """Exactly one call is told that it was new."""
+    handles = await asyncio.gather(*(client.enqueue(JANE, key="jane") for _ in range(50)))
+
+    assert sorted(handle.outcome.value for handle in handles) == ["duplicate"] * 49 + ["new"]
+    assert await redis.zcard("arq:queue") == 1
+
+
+async def test_a_key_is_taken_as_long_as_its_result_is_kept(client: JobClient, redis: Redis) -> None:
+    """Finished is a duplicate too, and its handle has the result; forgotten is new."""
+    await client.enqueue(JANE, key="jane")
+    await redis.delete("arq:job:jane")
+    await _finish(redis, "jane", {"id": 1, "name": "Jane", "email": None, "created_at": "2026-01-01T00:00:00Z"})
+
+    again = await client.enqueue(JANE, key="jane")
+    result = await again.result()
+    await redis.delete("arq:result:jane")
+    later = await client.enqueue(JANE, key="jane")
+
+    assert (again.outcome, later.outcome) == (Enqueued.DUPLICATE, Enqueued.NEW)
+    assert isinstance(result, UserView)
+
+
+@pytest.mark.parametrize("key", ["", "a b", "ü", "x" * 201, "new\nline"])
+async def test_a_key_that_cannot_be_an_id_is_refused(client: JobClient, redis: Redis, key: str) -> None:
+    """Nothing is sent."""
+    with pytest.raises(InvalidMessageError, match="the key must be"):
+        await client.enqueue(JANE, key=key)
+
+    assert await redis.dbsize() == 0
+
+
+async def test_delay_and_at_defer_the_job(client: JobClient, redis: Redis) -> None:
+    """The score is when the job is due, in ms."""
+    at = datetime.now(UTC) + timedelta(hours=2)
+
+    delayed = await client.enqueue(JANE, delay=timedelta(hours=1))
+    dated = await client.enqueue(JANE, at=at)
+
+    now = time.time() * 1000
+    assert await redis.zscore("arq:queue", delayed.job_id) == pytest.approx(now + 3_600_000, abs=5000)
+    assert await redis.zscore("arq:queue", dated.job_id) == round(at.timestamp() * 1000)
+    assert await redis.pttl(f"arq:job:{dated.job_id}") > 7 * 86_400_000
+
+
+@pytest.mark.parametrize(
+    ("when", "text"),
+    [
+        ({"delay": timedelta(1), "at": datetime(2100, 1, 1, tzinfo=UTC)}, "not both"),
+        ({"at": datetime(2100, 1, 1)}, "no time zone"),  # noqa: DTZ001 - the mistake under test
+        ({"delay": timedelta(-1)}, "negative"),
+    ],
+)
+async def test_a_wrong_time_is_refused(client: JobClient, when: dict[str, object], text: str) -> None:
+    """The error says which."""
+    with pytest.raises(InvalidMessageError, match=text):
+        await client.enqueue(JANE, **when)  # type: ignore[arg-type] # parametrised
+
+
+async def test_enqueue_many_keeps_order_and_keys(client: JobClient, redis: Redis) -> None:
+    """More than one pipeline, duplicates among them: one handle for each payload, in order."""
+    await client.enqueue(CreateUser(name="3"), key="k3")
+
+    handles = await client.enqueue_many(
+        (CreateUser(name=str(number)) for number in range(1200)), keys=[f"k{number}" for number in range(1200)]
+    )
+
+    assert [handle.job_id for handle in handles] == [f"k{number}" for number in range(1200)]
+    assert [handle.job_id for handle in handles if handle.outcome is Enqueued.DUPLICATE] == ["k3"]
+    assert await redis.zcard("arq:queue") == 1200
+    assert decode(await redis.get("arq:job:k1199"))["k"] == {"name": "1199"}
+
+
+async def test_enqueue_many_wants_one_key_for_each(client: JobClient) -> None:
+    """A lost key would be a lost job."""
+    with pytest.raises(InvalidMessageError, match="2 payloads and 1 keys"):
+        await client.enqueue_many([JANE, JANE], keys=["a"])
+
+
+async def test_a_large_payload_is_refused_before_it_is_sent(client: JobClient, redis: Redis) -> None:
+    """The producer learns it at once."""
+    names = [NewUser(name="\U0001f600" * 200, email=f"{'x' * 60}@{'y' * 180}.org") for _ in range(1000)]
+
+    with pytest.raises(InvalidMessageError, match="split it"):
+        await client.enqueue(CreateUsers(users=names))
+
+    assert await redis.dbsize() == 0
+
+
+async def test_a_failure_is_raised_as_its_type(client: JobClient, redis: Redis) -> None:
+    """The producer can tell failures apart without reading texts."""
+    handle = await client.enqueue(GetOrCreateUser(name="J", email="j@example.org"))
+    await _finish(redis, handle.job_id, EmailTakenError("taken"), success=False)
+
+    with pytest.raises(EmailTakenError):
+        await handle.result()
+
+
+async def test_no_result_in_time_leaves_the_job(client: JobClient, redis: Redis) -> None:
+    """The error says so, and waiting again is possible."""
+    handle = await client.enqueue(JANE)
+
+    with pytest.raises(TimeoutError, match="is a worker running"):
+        await handle.result(timeout=timedelta(milliseconds=50))
+
+    assert await redis.zcard("arq:queue") == 1
+
+
+async def test_a_job_that_is_nowhere_has_no_result(client: JobClient, redis: Redis) -> None:
+    """Waiting for ever for a lost result helps nobody."""
+    handle = await client.enqueue(JANE)
+    await redis.flushall()
+
+    with pytest.raises(ResultMissingError):
+        await handle.result(timeout=timedelta(seconds=5))
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("redis://127.0.0.1:1/0", "Redis at 127.0.0.1:1/0 cannot be reached"),
+        ("redis://user:hidden-word@127.0.0.1:1/0", "Redis at 127.0.0.1:1/0 cannot be reached"),
+        ("http://hidden-word", "REDIS_URL is not a URL such as"),
+    ],
+)
+async def test_a_redis_that_is_not_there_is_one_clear_error(url: str, text: str) -> None:
+    """On opening, with the cure and without the password."""
+    with pytest.raises(QueueUnavailableError) as caught:
+        async with open_client(url):
+            pass
+
+    assert text in str(caught.value)
+    assert "hidden-word" not in str(caught.value)
+
+
+async def test_wrong_credentials_are_one_clear_error(valkey_url: str) -> None:
+    """Redis' own refusal is told with its cure."""
+    with pytest.raises(QueueUnavailableError, match="refuses the user or password: correct REDIS_URL"):
+        async with open_client(valkey_url.replace("redis://", "redis://nobody:wrong@")):
+            pass
+
+
+def test_a_producer_loads_no_driver() -> None:
+    """Importing the producer's side needs neither SQLAlchemy nor arq."""
+    program = (
+        "import sys, jobs, jobs.codec, jobs.client; "
+        "heavy = {'sqlalchemy', 'asyncpg', 'alembic', 'arq', 'db', 'worker', 'structlog', 'typer'}; "
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,64 @@
+"""The health file. No server is needed."""
+
+import asyncio
+import json
+import os
+import time
+from pathlib import Path
+
+from worker.health import read_health, report_health
+
+
+async def _well() -> None:
+    pass
+
+
+async def _ill() -> None:
+    raise ConnectionError
+
+
+async def _silent() -> None:
+    await asyncio.sleep(60)
+
+
+async def test_a_worker_that_reaches_its_servers_is_well(tmp_path: Path) -> None:
+    """While it runs; afterwards there is no file and no health."""
+    file = tmp_path / "health"
+
+    async with report_health(file, {"Redis": _well, "PostgreSQL": _well}):
+        during = read_health(file)
+
+    assert during == []
+    assert "there is no health file" in read_health(file)[0]
+
+
+async def test_a_server_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    """Refusal and silence alike."""
+    file = tmp_path / "health"
+
+    async with report_health(file, {"Redis": _ill, "PostgreSQL": _silent}):
+        problems = read_health(file)
+
+    assert problems == ["Redis does not answer the worker", "PostgreSQL does not answer the worker"]
+
+
+def test_a_worker_that_stopped_reporting_is_ill(tmp_path: Path) -> None:
+    """Hanging or killed: the file grows old."""
+    file = tmp_path / "health"
+    file.write_text(json.dumps({"pid": os.getpid(), "time": time.time() - 60, "servers": {}}))
+
+    assert "has not reported for 60 s" in read_health(file)[0]
+
+
+def test_a_broken_file_is_ill(tmp_path: Path) -> None:
+    """Not an exception."""
+    file = tmp_path / "health"
+    file.write_text("{")
+
+    assert len(read_health(file)) == 1
+
+
+async def test_a_file_that_cannot_be_written_does_not_end_the_worker(tmp_path: Path) -> None:
+    """It is logged; the worker works."""
+    async with report_health(tmp_path / "no" / "such" / "health", {"Redis": _well}):
+        pass

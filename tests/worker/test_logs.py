@@ -1,0 +1,81 @@
+"""Logs: what they name, and what they must not. No server is needed."""
+
+import json
+import logging
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import logging, structlog
+from jobs.failures import EmailTakenError
+from worker.logs import set_up_logging
+from worker.settings import WorkerSettings
+
+set_up_logging(WorkerSettings(log_format="{form}"))
+
+def fail():
+    try:
+        raise KeyError("secret-person")
+    except KeyError as error:
+        raise ValueError("secret-person@example.org") from error
+
+try:
+    fail()
+except ValueError:
+    structlog.get_logger("ours").exception("job failed", job_id="j1")
+    logging.getLogger("sqlalchemy.pool").exception("foreign")
+
+def run_job():
+    logging.getLogger("arq.worker").info("%s(%s)", "job", "secret-person")
+
+run_job()
+logging.getLogger("arq.worker").info("Starting worker")
+try:
+    raise EmailTakenError("cure")
+except EmailTakenError:
+    structlog.get_logger("ours").exception("speaks")
+"""
+
+
+def _run(form: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(form=form)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == ""
+    return done.stderr
+
+
+def test_json_logs_are_one_object_a_line() -> None:
+    """Ours and other libraries' lines alike, with level, logger and time."""
+    lines = [json.loads(line) for line in _run("json").splitlines()]
+
+    assert [line["event"] for line in lines] == ["job failed", "foreign", "Starting worker", "speaks"]
+    assert all({"level", "logger", "timestamp"} <= line.keys() for line in lines)
+    assert lines[0]["job_id"] == "j1"
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_an_error_is_logged_without_its_text(form: str) -> None:
+    """Types and places, cause by cause; texts of exceptions repeat people's data."""
+    output = _run(form)
+
+    assert "secret-person" not in output
+    assert "ValueError at" in output
+    assert "<- KeyError at" in output
+
+
+def test_our_own_errors_speak() -> None:
+    """Their texts hold cures, never data."""
+    assert "EmailTakenError (email_taken: cure)" in _run("json")
+
+
+def test_importing_the_worker_sets_up_no_logging() -> None:
+    """An import has no effects."""
+    program = "import logging, worker.process, worker.__main__; print(logging.getLogger().handlers)"
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
+    assert logging.getLogger("arq.worker").filters == []

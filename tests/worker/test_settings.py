@@ -1,0 +1,46 @@
+"""Settings of queue and worker. No server is needed."""
+
+import pytest
+
+from db.environment import SettingsError
+from worker.settings import QueueSettings, Settings, WorkerSettings
+
+
+def test_all_that_is_missing_is_named_at_once() -> None:
+    """One start, one list."""
+    with pytest.raises(SettingsError) as caught:
+        Settings.load()
+
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == ["DATABASE_URL", "REDIS_URL"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("WORKER_MAX_JOBS", "0", "WORKER_MAX_JOBS: Input should be greater than or equal to 1. Set it to 10."),
+        ("WORKER_MAX_JOBS", "many", "WORKER_MAX_JOBS: Input should be a valid integer"),
+        ("WORKER_LOG_FORMAT", "xml", "WORKER_LOG_FORMAT: Input should be 'auto', 'console' or 'json'"),
+        ("WORKER_QUEUE", "", "WORKER_QUEUE: String should have at least 1 character"),
+        ("WORKER_MAXJOBS", "5", "WORKER_MAXJOBS: there is no such setting. Did you mean WORKER_MAX_JOBS?"),
+    ],
+)
+def test_a_wrong_worker_setting_names_itself(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: str
+) -> None:
+    """With the cure behind it."""
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(SettingsError) as caught:
+        WorkerSettings.load()
+
+    assert str(caught.value).startswith(expected)
+
+
+def test_a_wrong_redis_url_hides_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name and the cure, not the value."""
+    monkeypatch.setenv("REDIS_URL", "http://:hidden-word@h")
+
+    with pytest.raises(SettingsError, match="REDIS_URL: is not a URL of Redis. Set it to redis://host:6379/0") as caught:
+        QueueSettings.load()
+
+    assert "hidden-word" not in str(caught.value)
