@@ -120,8 +120,9 @@ def settings(database: DatabaseSettings, queue: QueueSettings) -> Settings:
 class WorkerProcess:
     """A worker that runs as users run it: a process with an environment and a log."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", log: Path, health: Path) -> None:
         self.process = process
+        self.health = health
         self._log = log
 
     @property
@@ -170,7 +171,7 @@ def start_worker(environment: dict[str, str], tmp_path: Path, redis: Redis) -> I
             )
             stack.callback(_end, process)
             wait_until(lambda: process.poll() is not None or not read_health(health), _READY_LIMIT)
-            worker = WorkerProcess(process, log)
+            worker = WorkerProcess(process, log, health)
             assert process.poll() is None, worker.log
             return worker
 

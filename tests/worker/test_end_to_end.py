@@ -1,0 +1,209 @@
+"""Each job through a real worker process, in both ways of running it, and hostile messages on the way."""
+
+import asyncio
+import json
+import pickle
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from arq.connections import ArqRedis, RedisSettings, create_pool
+from arq.jobs import Job, JobStatus
+from redis.asyncio import Redis
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from jobs import CreateUser, CreateUsers, FindUser, GetOrCreateUser, JobClient, NewUser
+from jobs.codec import decode, encode
+from jobs.failures import EmailTakenError, InvalidPayloadError, JobFailedError, MalformedMessageError, UnknownJobError
+from tests.conftest import StartWorker, WorkerProcess
+
+SOON = timedelta(seconds=20)
+BOTH = pytest.mark.parametrize("command", ["ours", "arq"])
+COMMANDS = {
+    "ours": (sys.executable, "-m", "worker", "run"),
+    "arq": (str(Path(sys.executable).parent / "arq"), "worker.WorkerSettings"),
+}
+
+
+@pytest.fixture
+def worker(command: str, start_worker: StartWorker, sessions: async_sessionmaker[AsyncSession]) -> WorkerProcess:
+    """Start a worker in the way that the test names."""
+    assert sessions is not None  # it removes the users afterwards
+    return start_worker(*COMMANDS[command])
+
+
+@BOTH
+async def test_every_job_runs(worker: WorkerProcess, client: JobClient) -> None:
+    """Create, find or create, find, create many: results are typed, failures too."""
+    jane = await (await client.enqueue(CreateUser(name="Jane", email="Jane@Example.org"))).result(timeout=SOON)
+    again = await (await client.enqueue(GetOrCreateUser(name="J", email="jane@example.org"))).result(timeout=SOON)
+    found = await (await client.enqueue(FindUser(name="Jane"))).result(timeout=SOON)
+    many = await (
+        await client.enqueue(CreateUsers(users=[NewUser(name="A"), NewUser(name="J", email="jane@example.org")]))
+    ).result(timeout=SOON)
+    with pytest.raises(EmailTakenError):
+        await (await client.enqueue(CreateUser(name="Janet", email="jane@example.org"))).result(timeout=SOON)
+
+    assert (jane.name, jane.email) == ("Jane", "jane@example.org")
+    assert (again.user, again.is_new) == (jane, False)
+    assert found.users == [jane]
+    assert [(user.id == jane.id, user.is_new) for user in many.users] == [(False, True), (True, False)]
+    assert worker.stop() == 0
+
+
+@BOTH
+async def test_a_plain_arq_producer_is_served(worker: WorkerProcess, valkey_url: str) -> None:
+    """arq's own pool with our two functions; positional arguments; Job.result(), status(), abort(), info()."""
+    pool = await create_pool(RedisSettings.from_dsn(valkey_url), job_serializer=encode, job_deserializer=decode)
+
+    job = await pool.enqueue_job("create_user", "Jane", email="jane@example.org")
+    deferred = await pool.enqueue_job("create_user", "Later", _defer_by=300)
+    assert job is not None
+    assert deferred is not None
+    result = await job.result(timeout=20, poll_delay=0.02)
+    with pytest.raises(InvalidPayloadError, match="Its fields are: name, email"):
+        await _arq_result(pool, "create_user", nme="Jane")
+    was_aborted = await deferred.abort(timeout=20, poll_delay=0.02)
+    info = await job.result_info()
+    status = await job.status()
+    await pool.aclose()
+
+    assert (result["name"], result["email"]) == ("Jane", "jane@example.org")
+    assert was_aborted
+    assert info is not None
+    assert (info.function, info.success, status) == ("create_user", True, JobStatus.complete)
+    assert "Jane" not in worker.log
+    assert "jane@" not in worker.log
+
+
+async def _arq_result(pool: ArqRedis, function: str, **kwargs: object) -> object:
+    job = await pool.enqueue_job(function, **kwargs)
+    assert job is not None
+    return await job.result(timeout=20, poll_delay=0.02)
+
+
+HOSTILE = {
+    "garbage": b"\xff\x00garbage",
+    "pickle": pickle.dumps({"t": None, "f": "create_user", "a": (), "k": {}, "et": 1}),
+    "nested": b"[" * 100_000,
+    "large": b'"' + b"x" * 2_000_000 + b'"',
+    "list": b"[1,2]",
+    "function": b'{"t":null,"f":["x"],"a":[],"k":{},"et":1}',
+    "try": b'{"t":"x","f":"create_user","a":[],"k":{"name":"x"},"et":1}',
+    "huge-try": b'{"t":1e30,"f":"create_user","a":[],"k":{"name":"x"},"et":1}',
+    "time": b'{"t":null,"f":"create_user","a":[],"k":{"name":"x"},"et":"now"}',
+    "far": b'{"t":null,"f":"create_user","a":[],"k":{"name":"x"},"et":99999999999999999}',
+    "arguments": b'{"t":null,"f":"create_user","a":7,"k":{"name":"x"},"et":1}',
+    "surrogate": b'{"t":null,"f":"create_user","a":[],"k":{"name":"\\ud800"},"et":1}',
+}
+
+
+@BOTH
+async def test_no_message_kills_the_worker(worker: WorkerProcess, client: JobClient, redis: Redis) -> None:
+    """Each hostile message ends as a failure that the producer can read; ids that are no ids are removed."""
+    now = time.time() * 1000
+    for job_id, data in HOSTILE.items():
+        await redis.set(f"arq:job:{job_id}", data)
+        await redis.zadd("arq:queue", {job_id: now})
+    await redis.zadd("arq:queue", {b"\xff\xfe": now, "with space": now, "line\nbreak": now, "": now})
+
+    failures = {job_id: await _failure(redis, job_id) for job_id in HOSTILE}
+    after = await (await client.enqueue(CreateUser(name="After"))).result(timeout=SOON)
+
+    assert {type(failure) for failure in failures.values()} == {MalformedMessageError}
+    assert after.name == "After"
+    assert worker.process.poll() is None
+    assert await redis.zcard("arq:queue") == 0
+
+
+async def _failure(redis: Redis, job_id: str) -> JobFailedError:
+    job = Job(job_id, redis, _deserializer=decode)
+    with pytest.raises(JobFailedError) as caught:
+        await job.result(timeout=20, poll_delay=0.02)
+    return caught.value
+
+
+@BOTH
+async def test_an_unknown_job_ends_as_a_failure(worker: WorkerProcess, redis: Redis) -> None:
+    """With the names that there are."""
+    message = {"t": None, "f": "send_mail", "a": [], "k": {}, "et": 1}
+    await redis.set("arq:job:unknown", json.dumps(message))
+    await redis.zadd("arq:queue", {"unknown": 1})
+
+    failure = await _failure(redis, "unknown")
+
+    assert isinstance(failure, UnknownJobError)
+    assert "create_user, get_or_create_user, find_user, create_users" in failure.message
+    assert worker.process.poll() is None
+
+
+@BOTH
+async def test_burst_ends_with_the_queue(
+    command: str, client: JobClient, start_burst: "StartBurst", sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    """All that is queued is done, then the process ends with 0."""
+    await client.enqueue_many([CreateUser(name=f"User {number}") for number in range(50)])
+
+    code = await asyncio.to_thread(start_burst, *COMMANDS[command], "--burst")
+
+    async with sessions() as session:
+        stored = await session.scalar(text("SELECT count(*) FROM users"))
+    assert (code, stored) == (0, 50)
+
+
+class StartBurst:
+    """Runs a command to its end."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._environment = environment
+
+    def __call__(self, *command: str) -> int:
+        return subprocess.run(command, env=self._environment, timeout=60, check=False, capture_output=True).returncode
+
+
+@pytest.fixture
+def start_burst(environment: dict[str, str]) -> StartBurst:
+    """Return a function that runs a command of the worker to its end."""
+    return StartBurst(environment)
+
+
+async def test_arqs_check_sees_the_worker(worker_of_arq: WorkerProcess, start_burst: StartBurst) -> None:
+    """``arq --check`` says 0 while a worker of the queue lives, and 1 afterwards."""
+    during = start_burst(*COMMANDS["arq"], "--check")
+    worker_of_arq.stop()
+    after = start_burst(*COMMANDS["arq"], "--check")
+
+    assert (during, after) == (0, 1)
+
+
+@pytest.fixture
+def worker_of_arq(start_worker: StartWorker) -> WorkerProcess:
+    """Start arq's own worker class."""
+    return start_worker(*COMMANDS["arq"])
+
+
+async def test_the_log_names_each_job_and_nobodys_data(
+    start_worker: StartWorker, client: JobClient, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    """Id, name, attempt and duration of every job; never what is in it."""
+    assert sessions is not None
+    worker = start_worker()
+    done = await client.enqueue(CreateUser(name="Secret Person", email="secret@example.org"))
+    await done.result(timeout=SOON)
+    taken = await client.enqueue(CreateUser(name="Secret Person", email="secret@example.org"))
+    with pytest.raises(EmailTakenError):
+        await taken.result(timeout=SOON)
+    worker.stop()
+
+    lines = [json.loads(line) for line in worker.log.splitlines()]
+    jobs = {line["job_id"]: line for line in lines if "job_id" in line}
+    assert {"job_name": "create_user", "attempt": 1, "event": "job done"}.items() <= jobs[done.job_id].items()
+    assert {"job_name": "create_user", "reason": "email_taken", "event": "job refused"}.items() <= jobs[
+        taken.job_id
+    ].items()
+    assert jobs[done.job_id]["duration_ms"] > 0
+    assert "ecret" not in worker.log

@@ -1,0 +1,257 @@
+"""Signals, lost servers and failed starts, on real processes."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from embedded import open_postgres, open_valkey
+from jobs import CreateUser, JobClient, open_client
+from tests.conftest import StartWorker, wait_until
+from tests.worker.test_end_to_end import BOTH, COMMANDS
+
+SOON = timedelta(seconds=20)
+Sessions = async_sessionmaker[AsyncSession]
+
+
+async def _backends(sessions: Sessions, name: str) -> int:
+    async with sessions() as session:
+        return (
+            await session.scalar(
+                text("SELECT count(*) FROM pg_stat_activity WHERE application_name = :name"), {"name": name}
+            )
+            or 0
+        )
+
+
+async def _wait_for_no_backends(sessions: Sessions, name: str) -> None:
+    async with asyncio.timeout(10):
+        while await _backends(sessions, name):
+            await asyncio.sleep(0.02)
+
+
+async def _wait_for_waiting_backends(sessions: Sessions, name: str, count: int) -> None:
+    """Wait until ``count`` transactions of the worker hang on the lock that the test holds."""
+    query = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = :name AND wait_event_type = 'Lock'")
+    async with asyncio.timeout(20):
+        while True:
+            async with sessions() as session:
+                if await session.scalar(query, {"name": name}) == count:
+                    return
+            await asyncio.sleep(0.02)
+
+
+async def _count_users(sessions: Sessions) -> int:
+    async with sessions() as session:
+        return await session.scalar(text("SELECT count(*) FROM users")) or 0
+
+
+@BOTH
+async def test_sigterm_lets_running_jobs_end(
+    command: str, start_worker: StartWorker, client: JobClient, redis: Redis, sessions: Sessions
+) -> None:
+    """Jobs that run end within the grace, others stay queued, the engine is disposed, the exit code is 0."""
+    name = f"term-{command}"
+    worker = start_worker(*COMMANDS[command], DATABASE_APPLICATION_NAME=name, WORKER_MAX_JOBS="3")
+    async with sessions() as blocker:
+        await blocker.execute(text("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"))
+        handles = await client.enqueue_many([CreateUser(name=f"User {number}") for number in range(8)])
+        await _wait_for_waiting_backends(sessions, name, 3)
+        worker.process.terminate()
+        await asyncio.sleep(0.5)  # the signal must find the jobs running: there is no state to wait for
+        assert worker.process.poll() is None
+        await blocker.rollback()
+
+    code = await asyncio.to_thread(worker.process.wait, 20)
+
+    await _wait_for_no_backends(sessions, name)
+    assert (code, await _count_users(sessions), await redis.zcard("arq:queue")) == (0, 3, 5)
+    assert len([handle for handle in handles if await redis.exists(f"arq:result:{handle.job_id}")]) == 3
+    assert await redis.keys("arq:in-progress:*") == []
+
+
+async def test_what_outlasts_the_grace_goes_back_unharmed(
+    start_worker: StartWorker, client: JobClient, redis: Redis, sessions: Sessions
+) -> None:
+    """Given back to the queue at once, rolled back, without a burnt attempt; the next worker does it."""
+    worker = start_worker(WORKER_SHUTDOWN_GRACE="300ms", DATABASE_APPLICATION_NAME="grace")
+    async with sessions() as blocker:
+        await blocker.execute(text("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"))
+        handle = await client.enqueue(CreateUser(name="Patient"))
+        await _wait_for_waiting_backends(sessions, "grace", 1)
+
+        code = await asyncio.to_thread(worker.stop)
+
+        attempts = int(await redis.get(f"arq:retry:{handle.job_id}") or 0)
+        assert (code, attempts) == (0, 0)
+        assert await redis.keys("arq:in-progress:*") == []
+        await blocker.rollback()
+    start_worker()
+    assert (await handle.result(timeout=SOON)).name == "Patient"
+    assert await _count_users(sessions) == 1
+
+
+async def test_a_second_signal_ends_at_once(
+    start_worker: StartWorker, client: JobClient, redis: Redis, sessions: Sessions
+) -> None:
+    """No waiting for the grace; the job goes back all the same."""
+    worker = start_worker(WORKER_SHUTDOWN_GRACE="60s", DATABASE_APPLICATION_NAME="second")
+    async with sessions() as blocker:
+        await blocker.execute(text("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"))
+        await client.enqueue(CreateUser(name="Patient"))
+        await _wait_for_waiting_backends(sessions, "second", 1)
+        worker.process.send_signal(signal.SIGINT)
+        await asyncio.to_thread(wait_until, lambda: "shutdown on SIGINT" in worker.log, 5)
+        worker.process.send_signal(signal.SIGINT)
+
+        code = await asyncio.to_thread(worker.process.wait, 10)
+        await blocker.rollback()
+
+    assert (code, await redis.zcard("arq:queue"), await redis.keys("arq:in-progress:*")) == (0, 1, [])
+
+
+@BOTH
+async def test_a_worker_without_redis_still_disposes_its_engine(
+    command: str, start_worker: StartWorker, sessions: Sessions, tmp_path: Path
+) -> None:
+    """Redis is gone for good, then SIGTERM: connections to PostgreSQL are closed and the process ends."""
+    name = f"orphan-{command}"
+    with open_valkey(tmp_path / "valkey") as valkey:
+        worker = start_worker(*COMMANDS[command], REDIS_URL=valkey.url, DATABASE_APPLICATION_NAME=name)
+        assert await _backends(sessions, name) > 0
+    worker.process.terminate()
+
+    await asyncio.to_thread(worker.process.wait, 40)
+
+    await _wait_for_no_backends(sessions, name)
+    assert "worker stopped" in worker.log
+
+
+async def test_a_worker_outlives_a_restart_of_redis(
+    start_worker: StartWorker, sessions: Sessions, tmp_path: Path
+) -> None:
+    """It waits, says so once, goes on when Redis is back, and is ill meanwhile. (arq ends.)"""
+    assert sessions is not None
+    with open_valkey(tmp_path / "valkey") as valkey:
+        url, port = valkey.url, valkey.url.rsplit(":", 1)[1].split("/")[0]
+        worker = start_worker(REDIS_URL=url)
+    await asyncio.to_thread(wait_until, lambda: "Redis is gone" in worker.log, 30)
+
+    with open_valkey(tmp_path / "valkey", settings={"port": port}):
+        async with open_client(url) as client:
+            user = await (await client.enqueue(CreateUser(name="Later"))).result(timeout=SOON)
+
+    assert user.name == "Later"
+    assert worker.process.poll() is None
+    assert worker.log.count("Redis is gone") == 1
+    worker.process.kill()
+
+
+async def test_a_worker_outlives_a_restart_of_postgresql(
+    start_worker: StartWorker, client: JobClient, tmp_path: Path
+) -> None:
+    """A job that comes meanwhile is tried again and done."""
+    with open_postgres(tmp_path / "postgres") as postgres:
+        url, port = postgres.url, postgres.url.rsplit(":", 1)[1].split("/")[0]
+        migrated = _run(os.environ | {"DATABASE_URL": url}, sys.executable, "-m", "worker", "migrate")
+        assert migrated.returncode == 0, migrated.stderr
+        worker = start_worker(DATABASE_URL=url)
+    handle = await client.enqueue(CreateUser(name="Meanwhile"))
+    await asyncio.to_thread(wait_until, lambda: "job retried" in worker.log, 20)
+
+    with open_postgres(tmp_path / "postgres", settings={"port": port}):
+        user = await handle.result(timeout=timedelta(seconds=60))
+
+    assert user.name == "Meanwhile"
+    worker.process.kill()
+
+
+@pytest.mark.parametrize(
+    ("variables", "code", "text_"),
+    [
+        ({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}, 4, "PostgreSQL at 127.0.0.1:1/none cannot be reached"),
+        ({"DATABASE_PASSWORD": "wrong"}, 4, "refuses the password: correct DATABASE_URL or DATABASE_PASSWORD"),
+        ({"REDIS_URL": "redis://127.0.0.1:1/0"}, 4, "Redis at 127.0.0.1:1/0 cannot be reached"),
+        ({"REDIS_PASSWORD": "wrong"}, 4, "refuses the user or password: correct REDIS_URL"),
+        ({"WORKER_MAX_JOBS": "none"}, 3, "WORKER_MAX_JOBS: Input should be a valid integer"),
+        ({"DATABASE_URL": ""}, 3, "DATABASE_URL: is not a URL"),
+    ],
+)
+def test_a_start_that_cannot_succeed_says_why_in_one_line(
+    environment: dict[str, str], variables: dict[str, str], code: int, text_: str
+) -> None:
+    """One line on standard error with the cure, no traceback, and the documented exit code."""
+    done = _run(environment | variables)
+
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == code, done.stderr
+    assert last.startswith("users-worker: ")
+    assert text_ in last
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_database_and_a_missing_schema_name_their_cures(
+    environment: dict[str, str], postgres_url: str
+) -> None:
+    """Create it; run users-worker migrate."""
+    nowhere = _run(environment | {"DATABASE_URL": postgres_url.rsplit("/", 1)[0] + "/nowhere"})
+    empty = _run(environment | {"DATABASE_URL": postgres_url.rsplit("/", 1)[0] + "/template1"})
+
+    assert (nowhere.returncode, empty.returncode) == (4, 4)
+    assert "has no such database: create it" in nowhere.stderr
+    assert "Run: users-worker migrate" in empty.stderr
+
+
+def test_a_redis_that_may_throw_jobs_away_is_refused(environment: dict[str, str], tmp_path: Path) -> None:
+    """An eviction policy is no place for a queue."""
+    policy = {"maxmemory": "100mb", "maxmemory-policy": "allkeys-lru"}
+    with open_valkey(tmp_path / "valkey", settings=policy) as valkey:
+        done = _run(environment | {"REDIS_URL": valkey.url})
+
+    assert done.returncode == 4
+    assert "may throw queued jobs away (allkeys-lru): set maxmemory-policy noeviction" in done.stderr
+
+
+def test_a_failed_start_under_arq_shows_the_true_error(environment: dict[str, str]) -> None:
+    """arq runs the shutdown hook after it; that must not hide the reason."""
+    done = _run(environment | {"DATABASE_PASSWORD": "wrong"}, *COMMANDS["arq"])
+
+    assert done.returncode != 0
+    assert "refuses the password: correct DATABASE_URL" in done.stderr.strip().splitlines()[-1]
+
+
+def _run(environment: dict[str, str], *command: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command or (sys.executable, "-m", "worker", "run"),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_health_tells_the_truth(start_worker: StartWorker) -> None:
+    """``users-worker health`` says 0 while the worker works, and 1 when it was killed and its file has grown old."""
+    worker = start_worker()
+
+    well = _health(worker.health)
+    worker.process.kill()
+    worker.health.write_text(json.dumps(json.loads(worker.health.read_text()) | {"time": 0}))
+    ill = _health(worker.health)
+
+    assert (well, ill) == (0, 1)
+
+
+def _health(file: Path) -> int:
+    command = (sys.executable, "-m", "worker", "health")
+    return _run(os.environ | {"WORKER_HEALTH_FILE": str(file)}, *command).returncode
