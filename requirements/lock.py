@@ -5,10 +5,19 @@ import sys
 from pathlib import Path
 
 _HERE = Path(__file__).parent
-_COMPILE = (
-    "pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes "
-    "--no-emit-index-url --no-header pyproject.toml"
-).split()
+_COMPILE = [
+    "pip",
+    "compile",
+    "--quiet",
+    "--upgrade",
+    "--universal",
+    "--python-version",
+    "3.11",
+    "--generate-hashes",
+    "--no-emit-index-url",
+    "--no-header",
+    "pyproject.toml",
+]
 
 
 def lock(output: str, *options: str) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db.engine import build_engine, open_database
-from db.schema import upgrade_schema
+from db.migrate import upgrade_schema
 from db.settings import DatabaseSettings
 from embedded import open_postgres, open_valkey
 from jobs.client import JobClient, open_client
@@ -113,7 +113,7 @@ async def client(redis: Redis, valkey_url: str) -> AsyncIterator[JobClient]:
 
 @pytest.fixture
 def settings(database: DatabaseSettings, queue: QueueSettings) -> Settings:
-    """Settings of a worker on the servers of the tests, in its own words in the log and quick to stop."""
+    """Return the settings of a worker on the servers of the tests."""
     return Settings(database, queue, WorkerSettings(log_format="json"))
 
 
@@ -139,7 +139,9 @@ class WorkerProcess:
 class StartWorker(Protocol):
     """Starts a worker process and waits until it is ready; keyword arguments are environment variables."""
 
-    def __call__(self, *command: str, **environment: str) -> WorkerProcess: ...
+    def __call__(self, *command: str, **environment: str) -> WorkerProcess:
+        """Start one; the command is ours unless another is given."""
+        ...
 
 
 @pytest.fixture

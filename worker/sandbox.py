@@ -13,7 +13,7 @@ from typing import IO
 
 from pydantic import SecretStr
 
-from db.schema import upgrade_schema
+from db.migrate import upgrade_schema
 from db.settings import DatabaseSettings
 from embedded import Servers, open_servers
 from worker.health import read_health

@@ -11,13 +11,8 @@ from pydantic import SecretStr
 from sqlalchemy import inspect, make_url, text
 
 from db.engine import build_engine, open_database
-from db.schema import (
-    SchemaBehindError,
-    check_migrations,
-    downgrade_schema,
-    require_current_schema,
-    upgrade_schema,
-)
+from db.migrate import check_migrations, downgrade_schema, upgrade_schema
+from db.schema import SchemaBehindError, require_current_schema, revisions
 from db.settings import DatabaseSettings
 
 
@@ -26,7 +21,9 @@ def empty(postgres_url: str) -> Iterator[DatabaseSettings]:
     """Make an empty database, and drop it after the test."""
     name = f"test_{uuid4().hex}"
     _administrate(postgres_url, f"CREATE DATABASE {name}")
-    yield DatabaseSettings(url=SecretStr(make_url(postgres_url).set(database=name).render_as_string(False)))
+    yield DatabaseSettings(
+        url=SecretStr(make_url(postgres_url).set(database=name).render_as_string(hide_password=False))
+    )
     _administrate(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
@@ -39,6 +36,14 @@ def _administrate(url: str, statement: str) -> None:
         await engine.dispose()
 
     asyncio.run(execute())
+
+
+def _scalars(settings: DatabaseSettings, query: str) -> list[object]:
+    async def read() -> list[object]:
+        async with open_database(settings, pool_size=1) as sessions, sessions() as session:
+            return list(await session.scalars(text(query)))
+
+    return asyncio.run(read())
 
 
 def _tables(settings: DatabaseSettings) -> set[str]:
@@ -88,6 +93,24 @@ def test_an_empty_database_is_behind_and_says_the_cure(empty: DatabaseSettings) 
         _require_current(empty)
 
 
+def test_files_are_named_for_their_revisions(empty: DatabaseSettings) -> None:
+    """A worker tells by the names of the files which migrations there are: they must be Alembic's own."""
+    upgrade_schema(empty)
+
+    stored = _scalars(empty, "SELECT version_num FROM alembic_version")
+
+    assert stored == revisions()[-1:]
+
+
+def test_a_half_migrated_database_is_behind(empty: DatabaseSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first migration that is missing is named."""
+    upgrade_schema(empty)
+    monkeypatch.setattr("db.schema.revisions", lambda: ["0001", "0002", "0003"])
+
+    with pytest.raises(SchemaBehindError, match=r"lacks 2 .*first: 0002"):
+        _require_current(empty)
+
+
 def test_a_newer_database_is_welcome(empty: DatabaseSettings) -> None:
     """Deploys migrate first: old workers start on a schema that they do not know yet."""
     upgrade_schema(empty)
@@ -98,7 +121,7 @@ def test_a_newer_database_is_welcome(empty: DatabaseSettings) -> None:
 
 def test_several_migrate_at_once(empty: DatabaseSettings) -> None:
     """Each of four processes succeeds; one applies, three find it done (create_all fails three of four)."""
-    program = "import sys; from db.schema import *; from db.settings import *; upgrade_schema(DatabaseSettings.load())"
+    program = "import sys; from db.migrate import *; from db.settings import *; upgrade_schema(DatabaseSettings.load())"
     environment = {"DATABASE_URL": empty.url.get_secret_value(), "PYTHONPATH": "."}
 
     processes = [subprocess.Popen([sys.executable, "-c", program], env=environment) for _ in range(4)]

@@ -13,7 +13,8 @@ from pydantic import SecretStr
 from sqlalchemy import make_url, text
 
 from db.engine import open_database
-from db.schema import require_current_schema, upgrade_schema
+from db.migrate import upgrade_schema
+from db.schema import require_current_schema
 from db.settings import DatabaseSettings
 from jobs.registry import REGISTRY
 from tests.conftest import wait_until
@@ -80,7 +81,9 @@ async def test_two_thousand_jobs_run_through_it(pgbouncer: DatabaseSettings) -> 
             if name == "get_or_create_user":
                 fields["email"] = f"user{number % 400}@example.org"
             if name == "create_users":
-                fields = {"users": [{"name": f"User {number}"}, {"name": "x", "email": f"set{number % 40}@example.org"}]}
+                fields = {
+                    "users": [{"name": f"User {number}"}, {"name": "x", "email": f"set{number % 40}@example.org"}]
+                }
             async with slots:
                 return await dispatcher.run(REGISTRY[name], Delivery(f"j{number}", 5, (), fields))
 

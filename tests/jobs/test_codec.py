@@ -68,7 +68,7 @@ def test_a_foreign_exception_stays_readable() -> None:
 
 
 def test_an_aborted_job_comes_back_as_cancelled() -> None:
-    """arq's own Job.abort() waits for exactly this exception."""
+    """Arq's own Job.abort() waits for exactly this exception."""
     assert isinstance(decode(encode({"s": False, "r": CancelledError()}))["r"], CancelledError)
 
 

@@ -2,7 +2,6 @@
 
 import json
 import pickle
-from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
@@ -12,7 +11,7 @@ from jobs.registry import REGISTRY
 from worker.arq_functions import MessageReader, build_functions
 
 READ = MessageReader(REGISTRY)
-GOOD = {"t": None, "f": "create_user", "a": [], "k": {"name": "x"}, "et": 1}
+GOOD: dict[str, object] = {"t": None, "f": "create_user", "a": [], "k": {"name": "x"}, "et": 1}
 
 
 def test_a_good_message_passes_unchanged() -> None:
@@ -37,8 +36,8 @@ def test_a_good_message_passes_unchanged() -> None:
         ({"f": "refuse_message"}, "this worker has no job 'refuse_message'"),
     ],
 )
-def test_a_wrong_message_becomes_a_refusal_with_its_reason(change: Mapping[str, object], text: str) -> None:
-    """arq's worker dies of some of these, again and again."""
+def test_a_wrong_message_becomes_a_refusal_with_its_reason(change: dict[str, object], text: str) -> None:
+    """Arq's worker dies of some of these, again and again."""
     message = READ(json.dumps(GOOD | change).encode())
 
     assert (message["f"], message["t"], message["et"]) == ("refuse_message", None, 0)
@@ -72,7 +71,7 @@ def test_whatever_the_envelope_arq_gets_the_right_types(envelope: dict[str, obje
 
 
 def test_arqs_timeout_is_longer_than_our_deadline() -> None:
-    """arq's timeout is a permanent failure: ours must come first."""
+    """Arq's timeout is a permanent failure: ours must come first."""
     timeouts = {function.name: function.timeout_s for function in build_functions(REGISTRY)}
 
     assert all((timeouts[spec.name] or 0) >= spec.deadline.total_seconds() + 5 for spec in REGISTRY)

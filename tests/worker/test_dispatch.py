@@ -39,7 +39,7 @@ class Work(Payload[Done]):
     name: str = "x"
 
 
-def _spec(handler: Callable[[AsyncSession, Work], Awaitable[Any]], **limits: Any) -> JobSpec[Any, Any]:
+def _spec(handler: Callable[[AsyncSession, Work], Awaitable[Any]], **limits: Any) -> JobSpec[Any, Any]:  # noqa: ANN401 - handed on
     return JobSpec(Work, handler, **limits)
 
 
@@ -112,7 +112,7 @@ async def test_jobs_at_once_have_sessions_of_their_own(sessions: Sessions) -> No
 
 
 async def test_unknown_errors_are_retried_and_the_last_is_the_true_one(sessions: Sessions) -> None:
-    """arq fails them at once, and hides the true error at the end."""
+    """Arq fails them at once, and hides the true error at the end."""
 
     async def fail(_session: AsyncSession, _payload: Work) -> Done:
         raise ZeroDivisionError

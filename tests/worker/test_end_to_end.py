@@ -8,6 +8,7 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from arq.connections import ArqRedis, RedisSettings, create_pool
@@ -57,7 +58,7 @@ async def test_every_job_runs(worker: WorkerProcess, client: JobClient) -> None:
 
 @BOTH
 async def test_a_plain_arq_producer_is_served(worker: WorkerProcess, valkey_url: str) -> None:
-    """arq's own pool with our two functions; positional arguments; Job.result(), status(), abort(), info()."""
+    """Arq's own pool with our two functions; positional arguments; Job.result(), status(), abort(), info()."""
     pool = await create_pool(RedisSettings.from_dsn(valkey_url), job_serializer=encode, job_deserializer=decode)
 
     job = await pool.enqueue_job("create_user", "Jane", email="jane@example.org")
@@ -80,7 +81,7 @@ async def test_a_plain_arq_producer_is_served(worker: WorkerProcess, valkey_url:
     assert "jane@" not in worker.log
 
 
-async def _arq_result(pool: ArqRedis, function: str, **kwargs: object) -> object:
+async def _arq_result(pool: ArqRedis, function: str, **kwargs: Any) -> object:  # noqa: ANN401 - arq's
     job = await pool.enqueue_job(function, **kwargs)
     assert job is not None
     return await job.result(timeout=20, poll_delay=0.02)
@@ -109,7 +110,8 @@ async def test_no_message_kills_the_worker(worker: WorkerProcess, client: JobCli
     for job_id, data in HOSTILE.items():
         await redis.set(f"arq:job:{job_id}", data)
         await redis.zadd("arq:queue", {job_id: now})
-    await redis.zadd("arq:queue", {b"\xff\xfe": now, "with space": now, "line\nbreak": now, "": now})
+    hostile_ids: list[bytes] = [b"\xff\xfe", b"with space", b"line\nbreak", b""]
+    await redis.zadd("arq:queue", dict.fromkeys(hostile_ids, now))
 
     failures = {job_id: await _failure(redis, job_id) for job_id in HOSTILE}
     after = await (await client.enqueue(CreateUser(name="After"))).result(timeout=SOON)
@@ -130,7 +132,7 @@ async def _failure(redis: Redis, job_id: str) -> JobFailedError:
 @BOTH
 async def test_an_unknown_job_ends_as_a_failure(worker: WorkerProcess, redis: Redis) -> None:
     """With the names that there are."""
-    message = {"t": None, "f": "send_mail", "a": [], "k": {}, "et": 1}
+    message: dict[str, object] = {"t": None, "f": "send_mail", "a": [], "k": {}, "et": 1}
     await redis.set("arq:job:unknown", json.dumps(message))
     await redis.zadd("arq:queue", {"unknown": 1})
 
@@ -162,6 +164,7 @@ class StartBurst:
         self._environment = environment
 
     def __call__(self, *command: str) -> int:
+        """Return its exit code."""
         return subprocess.run(command, env=self._environment, timeout=60, check=False, capture_output=True).returncode
 
 

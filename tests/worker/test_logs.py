@@ -40,9 +40,7 @@ except EmailTakenError:
 
 
 def _run(form: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(form=form)], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", PROGRAM.format(form=form)], capture_output=True, text=True, check=True)
     assert done.stdout == ""
     return done.stderr
 

