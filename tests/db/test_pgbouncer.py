@@ -7,6 +7,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from pydantic import SecretStr
@@ -24,14 +25,21 @@ JOBS, AT_ONCE, SERVER_CONNECTIONS = 2000, 20, 5
 
 
 @pytest.fixture(scope="module")
-def pgbouncer(database: DatabaseSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabaseSettings]:
+def directory() -> Iterator[Path]:
+    """Make a folder that another account may enter; pytest's own are closed."""
+    with TemporaryDirectory(prefix="pgbouncer-") as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def pgbouncer(database: DatabaseSettings, directory: Path) -> Iterator[DatabaseSettings]:
     """Start PgBouncer before the database of the tests."""
     program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
     if program is None:
         if os.environ.get("CI"):
             pytest.fail("pgbouncer is missing: install what .ci/packages.txt names")
         pytest.skip("pgbouncer is not installed (Debian: apt-get install pgbouncer)")
-    directory = tmp_path_factory.mktemp("pgbouncer")
     url, port = make_url(database.url.get_secret_value()), _free_port()
     (directory / "users.txt").write_text(f'"{url.username}" "{url.password}"\n')
     (directory / "pgbouncer.ini").write_text(
@@ -60,13 +68,11 @@ def _free_port() -> int:
 
 
 def _unprivileged_account(directory: Path) -> str | None:
-    """Name whom to run as: PgBouncer refuses root. Pytest's folders are for their owner alone, so let it in."""
+    """Name whom to run as: PgBouncer refuses root."""
     if os.geteuid() != 0:
         return None
     for path in (directory, *directory.iterdir()):
         shutil.chown(path, "nobody")
-    directory.parent.chmod(0o711)
-    directory.parent.parent.chmod(0o711)
     return "nobody"
 
 

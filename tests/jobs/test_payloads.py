@@ -50,9 +50,11 @@ def test_an_email_is_normalised(given_email: str, stored: str) -> None:
 
 @pytest.mark.parametrize(
     "email",
-    ["", "jane", "@b.c", "jane@", "jane@host", "a b@c.d", "a@b@c.d", "a@b..c", "a@.b", "a@b.", "a,b@c.d", "x" * 65 + "@b.c",
-     "a@" + "b" * 300 + ".c", "a\x00@b.c", "a@b.c\x07"],
-)  # fmt: skip
+    [
+        *("", "jane", "@b.c", "jane@", "jane@host", "a b@c.d", "a@b@c.d", "a@b..c", "a@.b", "a@b.", "a,b@c.d"),
+        *("x" * 65 + "@b.c", "a@" + "b" * 300 + ".c", "a\x00@b.c", "a@b.c\x07"),
+    ],
+)
 def test_what_is_no_email_is_refused(email: str) -> None:
     """One @, a local part and a domain with a dot, within the limits."""
     with pytest.raises(ValidationError):
