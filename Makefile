@@ -53,6 +53,7 @@ contracts: $(VENV)/ready ## Check which package may import which
 fix: $(VENV)/ready ## Mend style and formatting where that can be done by a program
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+	@$(BIN)/python tests/docs/settings_table.py
 
 lock: $(VENV)/ready ## Write the hash-pinned requirements anew from pyproject.toml
 	@$(BIN)/python requirements/lock.py

@@ -90,7 +90,11 @@ class Stack:
 
     def run(self, name: str, command: list[str] | None = None) -> int:
         """Run such a command to its end and return its exit code."""
-        return self.start(name, command).wait(READY_LIMIT.total_seconds())
+        process = self.start(name, command)
+        try:
+            return process.wait(READY_LIMIT.total_seconds())
+        finally:
+            _end(process)
 
     def log(self, name: str) -> str:
         """Return what the service has written."""
@@ -101,6 +105,11 @@ class Stack:
         file = self.directory / self.compose["secrets"][name]["file"]
         file.parent.mkdir(exist_ok=True)
         file.write_text(f"{value}\n")
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    process.kill()
+    process.wait()
 
 
 @dataclass(frozen=True)
@@ -180,8 +189,7 @@ def _valkey(stack: Stack, password: str) -> Iterator["subprocess.Popen[str]"]:
         assert process.poll() is None, stack.log("valkey")
         yield process
     finally:
-        process.kill()
-        process.wait()
+        _end(process)
 
 
 def _answers(stack: Stack, password: str) -> bool:
@@ -215,8 +223,7 @@ def test_worker_lives_and_dies_as_compose_expects(stack: Stack, image: dict[str,
             worker.send_signal(signal.Signals[image["STOPSIGNAL"]])
             ends = [worker.wait(patience.total_seconds()), stack.run("worker", health)]
         finally:
-            worker.kill()
-            worker.wait()
+            _end(worker)
 
     assert ends == [0, 1], stack.log("worker")
     assert "worker ready" in stack.log("worker")

@@ -1,0 +1,57 @@
+"""Writes the settings table of the README from the settings classes: ``python tests/docs/settings_table.py``."""
+
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic.fields import FieldInfo
+
+from db.environment import EnvironmentSettings
+from db.settings import DatabaseSettings
+from worker.settings import QueueSettings, WorkerSettings
+
+README = Path(__file__).parents[2] / "README.md"
+BEGIN, END = "<!-- settings: written by make fix -->", "<!-- end of settings -->"
+
+
+def render() -> str:
+    """Return the table."""
+    rows = [row for settings in (DatabaseSettings, QueueSettings, WorkerSettings) for row in _rows(settings)]
+    return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows])
+
+
+def _rows(settings: type[EnvironmentSettings]) -> Iterator[str]:
+    for name, field in settings.model_fields.items():
+        yield f"| `{settings.variable(name)}` | {_default(field)} | {field.description} |"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "**required**"
+    value = field.default
+    if value is None:
+        return ""
+    if isinstance(value, timedelta):
+        return f"`{_duration(value)}`"
+    return f"`{str(value).lower()}`"
+
+
+def _duration(value: timedelta) -> str:
+    milliseconds = round(value / timedelta(milliseconds=1))
+    for unit, size in (("h", 3_600_000), ("m", 60_000), ("s", 1000)):
+        if milliseconds % size == 0:
+            return f"{milliseconds // size}{unit}"
+    return f"{milliseconds}ms"
+
+
+def with_table(text: str) -> str:
+    """Return the README's text with a fresh table in it."""
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    return f"{before}{BEGIN}\n{render()}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
+    sys.exit()
