@@ -36,7 +36,7 @@ migrate: $(VENV)/ready ## Apply the migrations to DATABASE_URL
 	@$(BIN)/users-worker migrate $(ARGS)
 
 test: $(VENV)/ready ## Run all tests (ARGS="-k name" for some)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 $(ARGS)
 
 check: lint types contracts test ## Run everything that CI runs
 
