@@ -92,6 +92,7 @@ class EnvironmentSettings(BaseSettings):
         """Environment first, then secret files; the directory is looked up on each load, not on import."""
         sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
         if directory := _secrets_directory():
+            _require_readable(settings_cls, directory)
             sources += (SecretsSettingsSource(settings_cls, secrets_dir=directory),)
         return sources
 
@@ -105,6 +106,14 @@ def _secrets_directory() -> Path | None:
         message = f"SECRETS_DIR: {named} is not a directory. Create it or unset SECRETS_DIR."
         raise SettingsError(message)
     return None
+
+
+def _require_readable(cls: type[BaseSettings], directory: Path) -> None:
+    for field in cls.model_fields:
+        file = directory / f"{cls.model_config['env_prefix']}{field}".lower()
+        if file.exists() and not (file.is_file() and os.access(file, os.R_OK)):
+            user = os.geteuid()
+            raise SettingsError(f"{file.name.upper()}: {file} cannot be read by user {user}. Let it: chmod or chown.")
 
 
 def _explain(cls: type[EnvironmentSettings], detail: ErrorDetails) -> str:

@@ -57,6 +57,9 @@ def _limits(max_connections: int, retries: int) -> dict[str, Any]:
         "socket_timeout": _COMMAND_TIMEOUT.total_seconds(),
         "socket_connect_timeout": _CONNECT_TIMEOUT.total_seconds(),
         "socket_keepalive": True,
+        # With these, redis-py 5.3 greets before it has looked at the password, and without one recurses until it dies.
+        "lib_name": None,
+        "lib_version": None,
         "health_check_interval": _CHECK_IDLE_AFTER.total_seconds(),
         "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), retries),
         "retry_on_error": [RedisConnectionError, RedisTimeoutError, OSError],

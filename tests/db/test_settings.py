@@ -1,5 +1,6 @@
 """Settings of the database, and the rules that all settings share. No server is needed."""
 
+import os
 from datetime import timedelta
 from pathlib import Path
 
@@ -70,6 +71,26 @@ def test_secrets_come_from_files_too(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     url = DatabaseSettings.load().sqlalchemy_url
 
     assert (url.drivername, url.password, url.host) == ("postgresql+asyncpg", "p@ss/word", "db.example.org")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything; the directory below shows the same for it")
+def test_a_secret_file_that_is_closed_names_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file of mode 600 of another user is the likeliest mistake with mounted secrets."""
+    (tmp_path / "database_url").touch(mode=0o000)
+    monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
+
+    with pytest.raises(SettingsError, match=r"DATABASE_URL: .*database_url cannot be read by user \d+. Let it"):
+        DatabaseSettings.load()
+
+
+def test_a_secret_that_is_no_file_names_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Docker makes a directory where the file to mount is missing."""
+    (tmp_path / "database_password").mkdir()
+    monkeypatch.setenv("DATABASE_URL", URL)
+    monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
+
+    with pytest.raises(SettingsError, match=r"DATABASE_PASSWORD: .*database_password cannot be read"):
+        DatabaseSettings.load()
 
 
 def test_no_form_of_the_settings_shows_the_password(monkeypatch: pytest.MonkeyPatch) -> None:

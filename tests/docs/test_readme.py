@@ -108,6 +108,19 @@ def test_the_producers_in_python_get_their_user(environment: dict[str, str], tex
     assert output in done.stdout
 
 
+@pytest.mark.parametrize("text", ["open_client", "create_pool"])
+def test_the_producers_in_python_type_check(tmp_path: Path, text: str) -> None:
+    """``result`` of a ``CreateUser`` is a user to mypy, too."""
+    (tmp_path / "producer.py").write_text(_example(text).replace("user.id", "user.id + 1"))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", str(tmp_path / "producer.py")],
+        cwd=ROOT, env=os.environ | {"MYPYPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.usefixtures("_worker")
 def test_the_producer_in_node_gets_its_user(environment: dict[str, str], tmp_path: Path) -> None:
     """Written to the documented keys by npm's redis client."""

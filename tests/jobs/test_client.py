@@ -6,12 +6,14 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from arq.connections import ArqRedis
 from arq.jobs import Job, JobStatus
 from redis.asyncio import ConnectionPool, Redis
 
+from embedded import open_valkey
 from jobs import CreateUser, CreateUsers, Enqueued, GetOrCreateUser, JobClient, NewUser, open_client
 from jobs.codec import decode, encode
 from jobs.failures import (
@@ -199,6 +201,17 @@ async def test_wrong_credentials_are_one_clear_error(valkey_url: str) -> None:
     with pytest.raises(QueueUnavailableError, match="refuses the user or password: correct REDIS_URL"):
         async with open_client(valkey_url.replace("redis://", "redis://nobody:wrong@")):
             pass
+
+
+async def test_a_missing_password_is_one_clear_error(tmp_path: Path) -> None:
+    """Not a recursion of redis-py's."""
+    with open_valkey(tmp_path) as server:
+        async with Redis.from_url(server.url) as redis:
+            await redis.config_set("requirepass", "hidden-word")
+
+        with pytest.raises(QueueUnavailableError, match="refuses the user or password: correct REDIS_URL"):
+            async with open_client(server.url):
+                pass
 
 
 def test_a_producer_loads_no_driver() -> None:

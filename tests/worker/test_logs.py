@@ -71,7 +71,7 @@ def test_our_own_errors_speak() -> None:
 
 def test_importing_the_worker_sets_up_no_logging() -> None:
     """An import has no effects."""
-    program = "import logging, worker.process, worker.__main__; print(logging.getLogger().handlers)"
+    program = "import logging, worker.process, worker.commands.app; print(logging.getLogger().handlers)"
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 

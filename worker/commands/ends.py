@@ -55,5 +55,3 @@ def explained() -> Iterator[None]:
     except tuple(_CODES) as error:
         sys.stderr.write(f"users-worker: {error}\n")
         raise SystemExit(next(code for kind, code in _CODES.items() if isinstance(error, kind))) from None
-    except KeyboardInterrupt:
-        raise SystemExit(128 + 2) from None

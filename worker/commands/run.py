@@ -1,5 +1,6 @@
 """``users-worker run``: the worker in the foreground, as a supervisor starts it."""
 
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -17,4 +18,6 @@ def run(
     Settings come from DATABASE_*, REDIS_* and WORKER_* (see the README). On the first signal it claims no more jobs,
     lets running ones end within WORKER_SHUTDOWN_GRACE, and gives the rest back to the queue.
     """
-    run_worker(Settings.load(), burst=burst)
+    # Told to stop before the worker was ready to hear it: nothing was claimed, so that is an orderly end as well.
+    with suppress(KeyboardInterrupt):
+        run_worker(Settings.load(), burst=burst)

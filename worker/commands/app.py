@@ -1,0 +1,44 @@
+"""Puts the commands together."""
+
+from collections.abc import Callable
+
+import typer
+
+from worker.commands.demo import demo
+from worker.commands.dev import dev
+from worker.commands.ends import ExitCode, explained
+from worker.commands.enqueue import build_enqueue_app
+from worker.commands.health import health
+from worker.commands.import_people import import_
+from worker.commands.migrate import migrate
+from worker.commands.run import run
+from worker.commands.status import status
+
+_HELP = f"""A background worker: arq on the wire, users in PostgreSQL.
+
+Servers come from DATABASE_URL and REDIS_URL; `dev` starts its own.
+
+Exit codes: {", ".join(f"{code.value} {code.name.lower()}" for code in ExitCode)}.
+"""
+
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "run": run,
+    "migrate": migrate,
+    "status": status,
+    "health": health,
+    "import": import_,
+    "dev": dev,
+    "demo": demo,
+}
+
+
+def run_app() -> None:
+    """Run the command that the process was started with, and exit with its code."""
+    app = typer.Typer(
+        name="users-worker", help=_HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    )
+    for name, command in _COMMANDS.items():
+        app.command(name)(command)
+    app.add_typer(build_enqueue_app(), name="enqueue")
+    with explained():
+        app()
