@@ -78,15 +78,23 @@ class UsersWorker(Worker):
 
     _is_stopping = False
     _is_cut_off = False
+    _claim: asyncio.Task[None] | None = None
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
-        """Claim jobs one by one. arq dies of an id that is not UTF-8, and loses a slot at each lost connection."""
+        """Claim jobs one by one, none after the signal to stop.
+
+        arq dies of an id that is not UTF-8, loses a slot at each lost connection, and leaves a job locked whose claim
+        is cut off by the end of the worker.
+        """
         for job_id in job_ids:
+            if not self.allow_pick_jobs:
+                return
             if not is_job_id(job_id.decode("utf-8", "replace")):
                 await self._remove_hostile(job_id)
                 continue
+            self._claim = asyncio.create_task(super().start_jobs([job_id]))
             try:
-                await super().start_jobs([job_id])
+                await asyncio.shield(self._claim)
             except (RedisError, OSError):
                 self._release_sem_dec_counter_on_complete()
                 raise
@@ -115,10 +123,20 @@ class UsersWorker(Worker):
                 _log.info("Redis is back")
             self._is_cut_off = False
 
-    async def finish_job(self, job_id: str, finish: bool, *rest: Any) -> None:  # noqa: FBT001, ANN401 - arq's
+    async def finish_job(  # noqa: PLR0913, PLR0917 - arq's signature
+        self,
+        job_id: str,
+        finish: bool,  # noqa: FBT001 - arq's signature
+        result_data: bytes | None,
+        result_timeout_s: float | None,
+        keep_result_forever: bool,  # noqa: FBT001 - arq's signature
+        incr_score: int | None,
+        keep_in_progress: float | None,
+    ) -> None:
         """Record the outcome, however long Redis is gone. arq loses it, and runs the job again."""
-        await self._until_redis_answers(lambda: super(UsersWorker, self).finish_job(job_id, finish, *rest))
-        if self._is_stopping and not finish:
+        arguments = (finish, result_data, result_timeout_s, keep_result_forever, incr_score, keep_in_progress)
+        await self._until_redis_answers(lambda: super(UsersWorker, self).finish_job(job_id, *arguments))
+        if self._is_stopping and not finish and incr_score is None:
             # A job given back at shutdown has not failed: its attempt does not count.
             await self._until_redis_answers(lambda: self.pool.decr(RETRY_KEY + job_id))
 
@@ -157,6 +175,8 @@ class UsersWorker(Worker):
             await self.pool.aclose(close_connection_pool=True)
 
     async def _end_jobs(self) -> None:
+        if self._claim is not None:
+            await asyncio.wait([self._claim], timeout=_CLOSE_LIMIT.total_seconds())
         if not self.tasks:
             return
         _, running = await asyncio.wait(self.tasks.values(), timeout=_CLOSE_LIMIT.total_seconds())

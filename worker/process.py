@@ -41,6 +41,8 @@ async def _work(settings: Settings, *, burst: bool) -> None:
         await worker.async_run()
     except asyncio.CancelledError:
         _log.info("worker told to stop")
+    except (RedisError, OSError) as error:  # in burst mode nobody waits for a lost Redis
+        raise StartupError(str(explain(error, settings.queue.url.get_secret_value()))) from error
     finally:
         await worker.close()
 

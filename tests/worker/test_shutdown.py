@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -98,6 +99,30 @@ async def test_what_outlasts_the_grace_goes_back_unharmed(
     start_worker()
     assert (await handle.result(timeout=SOON)).name == "Patient"
     assert await _count_users(sessions) == 1
+
+
+async def test_deploys_under_load_lose_nothing_and_do_nothing_twice(
+    start_worker: StartWorker, client: JobClient, redis: Redis, sessions: Sessions
+) -> None:
+    """Workers come and go by SIGTERM while jobs pour in: one row for each job, no job left locked, no attempt burnt."""
+    count, workers = 0, []
+    for _ in range(6):
+        worker = start_worker()
+        workers.append(worker)
+        for _ in range(5):
+            await client.enqueue_many([CreateUser(name=f"User {count + number}") for number in range(60)])
+            count += 60
+            await asyncio.sleep(random.uniform(0, 0.02))
+        assert await asyncio.to_thread(worker.stop) == 0
+        assert await redis.keys("arq:in-progress:*") == []
+    start_worker()
+    async with asyncio.timeout(30):
+        while await redis.zcard("arq:queue"):
+            await asyncio.sleep(0.05)
+
+    attempts = [json.loads(line).get("attempt", 1) for worker in workers for line in worker.log.splitlines()]
+    assert await _count_users(sessions) == count
+    assert set(attempts) == {1}
 
 
 async def test_a_second_signal_ends_at_once(

@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import json
+import shutil
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -109,6 +110,7 @@ def _write_refused(summary: Summary) -> None:
         writer = csv.writer(output)
         writer.writerow(["line", "reason", "row"])
         writer.writerows(sorted((row.line, row.reason, row.row) for row in summary.refused))
+    shutil.copymode(summary.file, summary.refused_file)  # it holds people's data, as the input does
 
 
 def _as_dict(summary: Summary) -> dict[str, object]:
