@@ -1,9 +1,21 @@
 """Tables and their constraints. The same rules stand in the payloads; here they are the last word."""
 
 from datetime import datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, CheckConstraint, DateTime, Identity, Index, MetaData, Text, func
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Text,
+    func,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 NAME_LENGTH = 200
@@ -44,3 +56,20 @@ class User(Base):
     name: Mapped[str]
     email: Mapped[str | None] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class JobReceipt(Base):
+    """A job that took effect, and what it answered. Written in the transaction of the effect.
+
+    The primary key is the fence: of two workers that run the same job only one can commit.
+    """
+
+    __tablename__ = "job_receipts"
+    __table_args__ = (Index(None, "finished_at"),)  # for the retention, which removes the oldest
+
+    job_id: Mapped[str] = mapped_column(primary_key=True)
+    job_name: Mapped[str]
+    request_hash: Mapped[bytes] = mapped_column(LargeBinary)
+    result: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    attempt: Mapped[int] = mapped_column(Integer)
+    finished_at: Mapped[datetime] = mapped_column(server_default=func.now())

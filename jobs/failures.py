@@ -79,6 +79,12 @@ class InvalidPayloadError(JobFailedError):
     kind = "invalid_payload"
 
 
+class RequestConflictError(JobFailedError):
+    """Another job with this id, but with other arguments, has taken effect: a key was used for two requests."""
+
+    kind = "request_conflict"
+
+
 class EmailTakenError(JobFailedError):
     """Another user has this e-mail."""
 

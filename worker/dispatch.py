@@ -1,9 +1,14 @@
 """Runs one attempt of a job: opens its session and transaction, and decides what a failure means.
 
 The only place that opens transactions and the only one that turns failures into retries. Knows neither arq nor Redis.
+
+A job takes effect once, however often it is delivered: its receipt commits with its effect, and of two owners of one
+job only one can write it. There is no look before the first attempt, which is nearly always the only one; a delivery
+that comes too late finds out at its last statement, is rolled back, and answers from the receipt.
 """
 
 import asyncio
+import hashlib
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +19,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db.faults import constraint_of, is_transient, sqlstate_of
+from db.receipts import Receipt, insert_receipt, receipt_by_job_id
 from jobs.arguments import read_payload
 from jobs.failures import (
     AttemptsExhaustedError,
@@ -21,6 +27,7 @@ from jobs.failures import (
     DatabaseFailedError,
     DeadlineExceededError,
     JobFailedError,
+    RequestConflictError,
 )
 from jobs.payloads import AnyPayload
 from jobs.registry import JobSpec
@@ -30,6 +37,9 @@ AnySpec = JobSpec[Any, Any]
 
 _FAULTS = (DatabaseFailedError, DeadlineExceededError, AttemptsExhaustedError)
 """Failures that are ours, not the request's: worth an alarm and, but for the last, another attempt."""
+
+_LOOK_LIMIT = timedelta(seconds=3)
+"""Longest look for a receipt. It comes on top of the job's deadline, and arq ends the job 5 s after that."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.dispatch")
 
@@ -69,7 +79,8 @@ class Dispatcher:
         log = _log.bind(job_id=delivery.job_id, job_name=spec.name, attempt=delivery.attempt)
         started = time.perf_counter()
         try:
-            result = await self._attempt(spec, delivery)
+            payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
+            result = await self._answer(spec, delivery, payload)
         except Exception as error:
             decided = _decide(spec, delivery.attempt, error)
             _log_failure(log.bind(duration_ms=_milliseconds_since(started)), error, decided)
@@ -79,25 +90,60 @@ class Dispatcher:
         log.info("job done", duration_ms=_milliseconds_since(started))
         return result
 
-    async def _attempt(self, spec: AnySpec, delivery: Delivery) -> dict[str, Any]:
+    async def _answer(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
+        """Run the job, or answer from the receipt of a run that has taken effect already."""
+        if delivery.attempt > 1 and (earlier := await self._earlier(spec, delivery, payload)) is not None:
+            return earlier
+        try:
+            return await self._attempt(spec, delivery, payload)
+        except Exception as error:
+            # Final failures too: a second create_user finds the e-mail of the first taken.
+            is_final = not isinstance(_decide(spec, delivery.attempt, error), RetryLater)
+            if is_final and (earlier := await self._earlier(spec, delivery, payload)) is not None:
+                return earlier
+            raise
+
+    async def _earlier(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any] | None:
+        async with asyncio.timeout(_LOOK_LIMIT.total_seconds()), self.sessions() as session:
+            receipt = await receipt_by_job_id(session, delivery.job_id)
+        return None if receipt is None else _result_of(receipt, spec, payload)
+
+    async def _attempt(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
         if delivery.attempt > spec.max_attempts:
             message = f"started {delivery.attempt - 1} times and never ended: its worker died or was killed each time"
             raise AttemptsExhaustedError(message)
-        payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
         try:
             async with asyncio.timeout(spec.deadline.total_seconds()) as deadline:
-                return await self._transact(spec, payload)
+                return await self._transact(spec, delivery, payload)
         except TimeoutError as error:
             if deadline.expired():
                 message = f"took longer than {spec.deadline.total_seconds():g} s on each of its attempts"
                 raise DeadlineExceededError(message) from error
             raise
 
-    async def _transact(self, spec: AnySpec, payload: AnyPayload) -> dict[str, Any]:
+    async def _transact(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
         async with self.sessions.begin() as session:
-            result = await spec.handler(session, payload)
             # Before the commit: a result that cannot be sent must not leave an effect behind.
-            return _dump_result(spec, result)
+            result = _dump_result(spec, await spec.handler(session, payload))
+            receipt = Receipt(
+                job_id=delivery.job_id,
+                job_name=spec.name,
+                request_hash=_hash(payload),
+                result=result,
+                attempt=delivery.attempt,
+            )
+            return _result_of(await insert_receipt(session, receipt), spec, payload)
+
+
+def _result_of(receipt: Receipt, spec: AnySpec, payload: AnyPayload) -> dict[str, Any]:
+    if (receipt.job_name, receipt.request_hash) != (spec.name, _hash(payload)):
+        raise RequestConflictError("another request with this id has taken effect: give each request its own key")
+    return receipt.result
+
+
+def _hash(payload: AnyPayload) -> bytes:
+    # Defaults are left out: a field that a later version adds does not make another request of a queued job.
+    return hashlib.sha256(payload.model_dump_json(exclude_defaults=True).encode()).digest()
 
 
 def _dump_result(spec: AnySpec, result: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever the handler returned

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, ClassVar
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
@@ -44,7 +45,7 @@ def _spec(handler: Callable[[AsyncSession, Work], Awaitable[Any]], **limits: Any
 
 
 def _delivery(attempt: int = 1, **fields: object) -> Delivery:
-    return Delivery("j1", attempt, (), fields)
+    return Delivery(uuid4().hex, attempt, (), fields)
 
 
 async def _count(sessions: Sessions) -> int:
@@ -147,11 +148,11 @@ async def test_wrong_fields_never_reach_the_handler(sessions: Sessions) -> None:
 
 async def test_a_constraint_is_told_as_the_registry_says(sessions: Sessions) -> None:
     """The producer gets a typed failure with its cure, and no row of anybody."""
-    delivery = Delivery("j1", 1, ("Jane", "jane@example.org"), {})
-    await Dispatcher(sessions).run(REGISTRY["create_user"], delivery)
+    jane = ("Jane", "jane@example.org")
+    await Dispatcher(sessions).run(REGISTRY["create_user"], Delivery("j1", 1, jane, {}))
 
     with pytest.raises(EmailTakenError) as caught:
-        await Dispatcher(sessions).run(REGISTRY["create_user"], delivery)
+        await Dispatcher(sessions).run(REGISTRY["create_user"], Delivery("j2", 1, jane, {}))
 
     assert "get_or_create_user" in caught.value.message
     assert "jane" not in caught.value.message

@@ -1,0 +1,176 @@
+"""Exactly one effect and one answer for each job, however often and by however many workers it is delivered."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from db.tables import User
+from jobs.failures import EmailTakenError, RequestConflictError
+from jobs.payloads import CreateUser, UserView
+from jobs.registry import REGISTRY, JobSpec
+from jobs.users import create_user
+from worker.dispatch import Delivery, Dispatcher, RetryLater
+
+Sessions = async_sessionmaker[AsyncSession]
+JANE = {"name": "Jane", "email": "jane@example.org"}
+
+
+def _delivery(job_id: str, attempt: int = 1, **fields: object) -> Delivery:
+    return Delivery(job_id, attempt, (), fields or JANE)
+
+
+async def _counts(sessions: Sessions) -> tuple[int, int]:
+    async with sessions() as session:
+        row = (
+            await session.execute(text("SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM job_receipts)"))
+        ).one()
+    return row[0], row[1]
+
+
+@pytest.mark.parametrize("attempt", [1, 2, 6])
+async def test_a_redelivered_job_answers_from_its_receipt(sessions: Sessions, attempt: int) -> None:
+    """Also if Redis forgot that it was tried, and if its attempts are used up: it has taken effect."""
+    first = await Dispatcher(sessions).run(REGISTRY["create_user"], _delivery("j1"))
+
+    again = await Dispatcher(sessions).run(REGISTRY["create_user"], _delivery("j1", attempt))
+
+    assert again == first
+    assert await _counts(sessions) == (1, 1)
+
+
+async def test_a_redelivery_without_any_other_conflict_is_rolled_back(sessions: Sessions) -> None:
+    """Nothing but the receipt stops the second row of a user without e-mail."""
+    deliveries = [_delivery("j1", name="Nobody") for _ in range(3)]
+
+    answers = [await Dispatcher(sessions).run(REGISTRY["create_user"], delivery) for delivery in deliveries]
+
+    assert answers[0] == answers[1] == answers[2]
+    assert await _counts(sessions) == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["create_user", "get_or_create_user"])
+async def test_owners_at_once_take_effect_once(sessions: Sessions, name: str) -> None:
+    """Twenty zombies of each of twenty jobs, all at the same time: one effect and one answer for each job."""
+    deliveries = [
+        _delivery(f"j{job}", name=f"User {job}", email=f"user{job}@example.org") for job in range(20) for _ in range(20)
+    ]
+
+    answers = await asyncio.gather(*(_run_to_the_end(sessions, name, delivery) for delivery in deliveries))
+
+    by_job: dict[str, list[dict[str, Any]]] = {}
+    for delivery, answer in zip(deliveries, answers, strict=True):
+        by_job.setdefault(delivery.job_id, []).append(answer)
+    assert all(answer == answers[0] for answers in by_job.values() for answer in answers)
+    assert await _counts(sessions) == (20, 20)
+
+
+async def _run_to_the_end(sessions: Sessions, name: str, delivery: Delivery) -> dict[str, Any]:
+    for attempt in range(1, 10):
+        try:
+            return await Dispatcher(sessions).run(
+                REGISTRY[name], Delivery(delivery.job_id, min(attempt, 4), (), delivery.kwargs)
+            )
+        except RetryLater:
+            continue
+    pytest.fail("retried for ever")
+
+
+async def test_the_same_id_with_another_request_is_refused(sessions: Sessions) -> None:
+    """A key that was used for two requests gets no answer that belongs to the other."""
+    await Dispatcher(sessions).run(REGISTRY["create_user"], _delivery("j1"))
+
+    for other in (_delivery("j1", name="Janet"), _delivery("j1", 2, name="Janet")):
+        with pytest.raises(RequestConflictError):
+            await Dispatcher(sessions).run(REGISTRY["create_user"], other)
+    with pytest.raises(RequestConflictError):
+        await Dispatcher(sessions).run(REGISTRY["get_or_create_user"], _delivery("j1", 2))
+
+    assert await _counts(sessions) == (1, 1)
+
+
+async def test_a_request_given_in_another_way_is_the_same(sessions: Sessions) -> None:
+    """By position, by name, with a default written out, in another case: what counts is what it asks for."""
+    first = await Dispatcher(sessions).run(
+        REGISTRY["create_user"], _delivery("j1", name="Jane", email="jane@example.org")
+    )
+
+    again = await Dispatcher(sessions).run(
+        REGISTRY["create_user"], Delivery("j1", 2, ("Jane ",), {"email": "JANE@example.org"})
+    )
+
+    assert again == first
+
+
+async def test_a_look_up_writes_no_receipt(sessions: Sessions) -> None:
+    """It can be run again at any time; nor does a find-or-create that finds."""
+    await Dispatcher(sessions).run(REGISTRY["create_user"], _delivery("j1"))
+
+    await Dispatcher(sessions).run(REGISTRY["find_user"], _delivery("j2", name="Jane"))
+    await Dispatcher(sessions).run(REGISTRY["get_or_create_user"], _delivery("j3"))
+
+    assert await _counts(sessions) == (1, 1)
+
+
+async def test_a_refused_job_leaves_no_receipt(sessions: Sessions) -> None:
+    """It has taken no effect."""
+    await Dispatcher(sessions).run(REGISTRY["create_user"], _delivery("j1"))
+
+    with pytest.raises(EmailTakenError):
+        await Dispatcher(sessions).run(REGISTRY["create_user"], _delivery("j2"))
+
+    assert await _counts(sessions) == (1, 1)
+
+
+class _LosesTheReply:
+    """A sessionmaker whose connection is cut after the server has committed and before it says so."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._is_cut = True
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncSession]:
+        async with self._sessions.begin() as session:
+            yield session
+        if self._is_cut:
+            self._is_cut = False
+            raise ConnectionResetError
+
+    def __call__(self) -> AsyncSession:
+        return self._sessions()
+
+
+async def test_a_lost_reply_to_the_commit_is_found_out(sessions: Sessions) -> None:
+    """The attempt fails, but has taken effect: the next one answers from its receipt."""
+    dispatcher = Dispatcher(_LosesTheReply(sessions))  # type: ignore[arg-type] # as much of it as dispatch uses
+    with pytest.raises(RetryLater):
+        await dispatcher.run(REGISTRY["create_user"], _delivery("j1", name="Nobody"))
+
+    answer = await dispatcher.run(REGISTRY["create_user"], _delivery("j1", 2, name="Nobody"))
+
+    assert answer["name"] == "Nobody"
+    assert await _counts(sessions) == (1, 1)
+
+
+async def test_pending_objects_of_the_handler_are_part_of_the_effect(sessions: Sessions) -> None:
+    """A handler need not flush: what it has added is written before the receipt, which must not miss it."""
+
+    async def add_without_flush(session: AsyncSession, payload: CreateUser) -> UserView:
+        view = await create_user(session, payload)
+        user = await session.get_one(User, view.id)
+        user.name = "Later"
+        return view
+
+    spec = JobSpec(CreateUser, add_without_flush)
+    await Dispatcher(sessions).run(spec, _delivery("j1"))
+    await Dispatcher(sessions).run(spec, _delivery("j1", 2))
+
+    async with sessions() as session:
+        names = list(await session.scalars(text("SELECT name FROM users")))
+    assert names == ["Later"]
+    assert await _counts(sessions) == (1, 1)
