@@ -132,7 +132,8 @@ class Dispatcher:
                 result=result,
                 attempt=delivery.attempt,
             )
-            return _result_of(await insert_receipt(session, receipt), spec, payload)
+            counts = await insert_receipt(session, receipt)
+            return result if counts is receipt else _result_of(counts, spec, payload)
 
 
 def _result_of(receipt: Receipt, spec: AnySpec, payload: AnyPayload) -> dict[str, Any]:
