@@ -23,7 +23,8 @@ class Receipt:
 
 _INSERT = (
     text("""
-    WITH written AS (
+    WITH revived AS (DELETE FROM dead_jobs WHERE job_id = :job_id),
+    written AS (
         INSERT INTO job_receipts (job_id, job_name, request_hash, result, attempt)
         SELECT :job_id, :job_name, :request_hash, :result, :attempt
         WHERE pg_current_xact_id_if_assigned() IS NOT NULL)
@@ -46,6 +47,8 @@ _INSERT = (
 )
 """A transaction that has written nothing has no id: a look-up needs no receipt, because it can simply be run again.
 But a find-or-create that found what a twin of the same job created sees the twin's receipt here, and must answer it.
+
+A dead letter of the job goes: it was retried, and is dead no more.
 
 Without ON CONFLICT on purpose: a second owner's whole transaction must fail, its effect included."""
 

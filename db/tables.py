@@ -73,3 +73,20 @@ class JobReceipt(Base):
     result: Mapped[dict[str, Any]] = mapped_column(JSONB)
     attempt: Mapped[int] = mapped_column(Integer)
     finished_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class DeadJob(Base):
+    """A job that failed for good: what it was asked and why it ended. Kept until it is retried or discarded."""
+
+    __tablename__ = "dead_jobs"
+    __table_args__ = (Index(None, "died_at"),)
+
+    job_id: Mapped[str] = mapped_column(primary_key=True)
+    job_name: Mapped[str | None]
+    message: Mapped[bytes] = mapped_column(LargeBinary)
+    reason: Mapped[str]
+    explanation: Mapped[str]
+    error: Mapped[str]
+    sqlstate: Mapped[str | None]
+    attempts: Mapped[int] = mapped_column(Integer)
+    died_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -7,10 +7,14 @@ from typing import Any, cast
 import structlog
 from arq.typing import WorkerCoroutine
 from arq.worker import Function, Retry, func
+from sqlalchemy.exc import SQLAlchemyError
 
-from jobs.codec import decode
+from jobs.codec import MAX_BYTES, decode
 from jobs.failures import InvalidMessageError, MalformedMessageError, UnknownJobError
 from jobs.registry import Registry
+from jobs.wire import JOB_KEY
+from worker.backoff import backoff
+from worker.dead_letters import bury, write_letter
 from worker.dispatch import AnySpec, Delivery, Dispatcher, RetryLater
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.arq_functions")
@@ -52,9 +56,18 @@ def _function(run: Callable[..., Coroutine[Any, Any, Any]], name: str, *, timeou
 
 
 async def _refuse(ctx: dict[str, Any], /, *args: Any, **_kwargs: Any) -> None:  # noqa: ANN401 - arq's signature
-    kind, message = args
+    kind, text = args
+    failure = MalformedMessageError.named(kind)(text)
     _log.warning("job refused", job_id=ctx["job_id"], reason=kind)
-    raise MalformedMessageError.named(kind)(message)
+    data = await ctx["redis"].get(JOB_KEY + ctx["job_id"]) or b""
+    letter = write_letter(
+        failure, failure, job_id=ctx["job_id"], job_name=None, message=data[:MAX_BYTES], attempts=ctx["job_try"]
+    )
+    try:
+        await bury(ctx["dispatcher"].sessions, letter)
+    except (SQLAlchemyError, OSError) as error:
+        raise Retry(defer=backoff(ctx["job_try"])) from error
+    raise failure
 
 
 class MessageReader:

@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from db.faults import constraint_of, is_transient, sqlstate_of
 from db.receipts import Receipt, insert_receipt, receipt_by_job_id
 from jobs.arguments import read_payload
+from jobs.codec import encode
 from jobs.failures import (
     AttemptsExhaustedError,
     ConstraintViolatedError,
@@ -32,6 +33,7 @@ from jobs.failures import (
 from jobs.payloads import AnyPayload
 from jobs.registry import JobSpec
 from worker.backoff import backoff
+from worker.dead_letters import bury, is_dead, write_letter
 
 AnySpec = JobSpec[Any, Any]
 
@@ -82,13 +84,33 @@ class Dispatcher:
             payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
             result = await self._answer(spec, delivery, payload)
         except Exception as error:
-            decided = _decide(spec, delivery.attempt, error)
+            decided = await self._settle(spec, delivery, error)
             _log_failure(log.bind(duration_ms=_milliseconds_since(started)), error, decided)
             if decided is error:
                 raise
             raise decided from error
         log.info("job done", duration_ms=_milliseconds_since(started))
         return result
+
+    async def _settle(self, spec: AnySpec, delivery: Delivery, error: Exception) -> Exception:
+        """Decide what the failure means; a dead job is recorded first, or else delivered again: it is never lost."""
+        decided = _decide(spec, delivery.attempt, error)
+        if isinstance(decided, RetryLater) or not is_dead(decided):
+            return decided
+        message = {"t": None, "f": spec.name, "a": delivery.args, "k": delivery.kwargs, "et": 0}
+        letter = write_letter(
+            decided,
+            error,
+            job_id=delivery.job_id,
+            job_name=spec.name,
+            message=encode(message),
+            attempts=delivery.attempt,
+        )
+        try:
+            await bury(self.sessions, letter)
+        except (SQLAlchemyError, OSError):
+            return RetryLater(backoff(delivery.attempt))
+        return decided
 
     async def _answer(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
         """Run the job, or answer from the receipt of a run that has taken effect already."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import typer
 
+from worker.commands.dead import build_dead_app
 from worker.commands.demo import demo
 from worker.commands.dev import dev
 from worker.commands.ends import ExitCode, explained
@@ -40,5 +41,6 @@ def run_app() -> None:
     for name, command in _COMMANDS.items():
         app.command(name)(command)
     app.add_typer(build_enqueue_app(), name="enqueue")
+    app.add_typer(build_dead_app(), name="dead")
     with explained():
         app()

@@ -1,0 +1,73 @@
+"""Dead letters: jobs that failed for good, with what they were asked and why they ended. Knows no queue."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, delete, exists, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.tables import DeadJob, JobReceipt
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeadLetter:
+    """A job that failed for good."""
+
+    job_id: str
+    job_name: str | None
+    message: bytes
+    reason: str
+    explanation: str
+    error: str
+    sqlstate: str | None
+    attempts: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeadFilter:
+    """Which dead letters are meant; what is ``None`` does not matter."""
+
+    job_ids: Collection[str] | None = None
+    job_name: str | None = None
+    reason: str | None = None
+    since: datetime | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """Return the filter in SQL. A job that has taken effect meanwhile is dead no more."""
+        conditions: list[ColumnElement[bool]] = [~exists().where(JobReceipt.job_id == DeadJob.job_id)]
+        if self.job_ids is not None:
+            conditions.append(DeadJob.job_id.in_(self.job_ids))
+        if self.job_name is not None:
+            conditions.append(DeadJob.job_name == self.job_name)
+        if self.reason is not None:
+            conditions.append(DeadJob.reason == self.reason)
+        if self.since is not None:
+            conditions.append(DeadJob.died_at >= self.since)
+        return conditions
+
+
+async def insert_dead_letter(session: AsyncSession, letter: DeadLetter) -> bool:
+    """Record that the job failed for good, anew if it did before; return whether it was recorded.
+
+    It is not if the job has taken effect: another owner was quicker, and the failure is only ours. Two round trips.
+    """
+    if await session.scalar(select(exists().where(JobReceipt.job_id == letter.job_id))):
+        return False
+    statement = insert(DeadJob).values(**vars(letter))
+    replaced = {name: statement.excluded[name] for name in vars(letter)} | {"died_at": statement.excluded.died_at}
+    await session.execute(statement.on_conflict_do_update(index_elements=[DeadJob.job_id], set_=replaced))
+    return True
+
+
+async def dead_jobs(session: AsyncSession, which: DeadFilter, *, limit: int) -> Sequence[DeadJob]:
+    """Find dead letters, the latest first, at most ``limit``. One round trip."""
+    statement = select(DeadJob).where(*which.conditions()).order_by(DeadJob.died_at.desc(), DeadJob.job_id).limit(limit)
+    return (await session.scalars(statement)).all()
+
+
+async def delete_dead_jobs(session: AsyncSession, which: DeadFilter) -> int:
+    """Remove dead letters for good; return how many. One round trip."""
+    removed = await session.scalars(delete(DeadJob).where(*which.conditions()).returning(DeadJob.job_id))
+    return len(removed.all())

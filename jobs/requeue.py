@@ -1,0 +1,25 @@
+"""Puts a job back into the queue under its own id."""
+
+import time
+from datetime import timedelta
+
+from redis.asyncio import Redis
+
+from jobs.wire import JOB_KEY, RESULT_KEY, RETRY_KEY
+
+_EXPIRY = timedelta(days=7)
+"""How long the job may wait to be started, as for one that is enqueued."""
+
+
+async def requeue(redis: Redis, queue: str, messages: dict[str, bytes]) -> None:
+    """Queue the messages by their ids, due now, with fresh attempts; what was answered before is forgotten.
+
+    Harmless for a job that is queued already or has taken effect: its receipt answers. One round trip.
+    """
+    now = time.time_ns() // 1_000_000
+    async with redis.pipeline(transaction=True) as pipe:
+        for job_id, message in messages.items():
+            pipe.delete(RESULT_KEY + job_id, RETRY_KEY + job_id)
+            pipe.set(JOB_KEY + job_id, message, px=_EXPIRY)
+            pipe.zadd(queue, {job_id: now})
+        await pipe.execute()

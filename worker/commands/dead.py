@@ -1,0 +1,171 @@
+"""``users-worker dead``: jobs that failed for good: list, show, retry, discard."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Annotated, TypeVar
+
+import typer
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.dead_jobs import DeadFilter, dead_jobs, delete_dead_jobs
+from db.engine import open_database
+from db.environment import read_duration
+from db.settings import DatabaseSettings
+from db.tables import DeadJob
+from jobs.connection import build_redis, explain
+from jobs.requeue import requeue
+from worker.commands.ends import ExitCode
+from worker.lifecycle import StartupError, explain_database
+from worker.settings import QueueSettings, WorkerSettings
+
+T = TypeVar("T")
+
+_AT_ONCE = 1000
+"""How many dead letters one retry puts back."""
+
+JobIds = Annotated[list[str] | None, typer.Argument(help="Ids of dead jobs.")]
+JobName = Annotated[str | None, typer.Option("--job", help="Only of this job, such as create_user.")]
+Reason = Annotated[str | None, typer.Option(help="Only for this reason, such as invalid_payload.")]
+Since = Annotated[str | None, typer.Option(help="Only of the last, such as 30m or 2d.")]
+All = Annotated[bool, typer.Option("--all", help="All that the filters let through.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+def build_dead_app() -> typer.Typer:
+    """Make the command group."""
+    app = typer.Typer(no_args_is_help=True, help="Jobs that failed for good: list, show, retry, discard.")
+    commands: dict[str, Callable[..., None]] = {"list": list_, "show": show, "retry": retry, "discard": discard}
+    for name, command in commands.items():
+        app.command(name)(command)
+    return app
+
+
+def list_(
+    *,
+    job: JobName = None,
+    reason: Reason = None,
+    since: Since = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List dead jobs, the latest first. Shows no person's data: that is in the messages, see show."""
+    letters = _ask(lambda session: dead_jobs(session, _filter(None, job, reason, since), limit=limit))
+    if as_json:
+        typer.echo(json.dumps([_summary(letter) for letter in letters]))
+        return
+    table = Table("job id", "job", "reason", "attempts", "died at", "explanation")
+    for letter in letters:
+        summary = _summary(letter)
+        table.add_row(*(str(summary[key]) for key in ("job_id", "job_name", "reason", "attempts", "died_at")),
+                      letter.explanation)  # fmt: skip
+    Console().print(table)
+
+
+def show(job_id: Annotated[str, typer.Argument(help="Id of a dead job.")]) -> None:
+    """Show one dead job as JSON, with its error and its message, which is people's data."""
+    letters = _ask(lambda session: dead_jobs(session, DeadFilter(job_ids=[job_id]), limit=1))
+    if not letters:
+        raise _nothing()
+    letter = letters[0]
+    details = {
+        "explanation": letter.explanation,
+        "error": letter.error,
+        "sqlstate": letter.sqlstate,
+        "message": letter.message.decode("utf-8", "backslashreplace"),
+    }
+    typer.echo(json.dumps(_summary(letter) | details, ensure_ascii=False, indent=2))
+
+
+def retry(
+    job_ids: JobIds = None, *, job: JobName = None, reason: Reason = None, since: Since = None, everything: All = False
+) -> None:
+    """Put dead jobs back into the queue, under their own ids and with fresh attempts; up to 1,000 at once.
+
+    A dead letter goes when its job takes effect; until then it stays, so a retry that is cut off loses nothing and may
+    be repeated: the job takes effect once.
+    """
+    which = _chosen(job_ids, job, reason, since, everything=everything)
+    letters = _ask(lambda session: dead_jobs(session, which, limit=_AT_ONCE))
+    if not letters:
+        raise _nothing()
+    asyncio.run(_requeue({letter.job_id: letter.message for letter in letters}))
+    typer.echo(f"put back {len(letters)}")
+
+
+def discard(
+    job_ids: JobIds = None, *, job: JobName = None, reason: Reason = None, since: Since = None, everything: All = False
+) -> None:
+    """Remove dead jobs for good: what they were asked is lost."""
+    which = _chosen(job_ids, job, reason, since, everything=everything)
+    count = _ask(lambda session: delete_dead_jobs(session, which))
+    if not count:
+        raise _nothing()
+    typer.echo(f"discarded {count}")
+
+
+def _nothing() -> typer.Exit:
+    typer.echo("users-worker: no such dead job: see users-worker dead list", err=True)
+    return typer.Exit(ExitCode.FAILED)
+
+
+def _chosen(
+    job_ids: Sequence[str] | None, job: str | None, reason: str | None, since: str | None, *, everything: bool
+) -> DeadFilter:
+    if bool(job_ids) == everything:
+        raise typer.BadParameter("name the ids, or give --all, with or without filters")
+    return _filter(job_ids, job, reason, since)
+
+
+def _filter(job_ids: Sequence[str] | None, job: str | None, reason: str | None, since: str | None) -> DeadFilter:
+    try:
+        oldest = None if since is None else datetime.now(UTC) - read_duration(since)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--since") from None
+    return DeadFilter(job_ids=job_ids or None, job_name=job, reason=reason, since=oldest)
+
+
+def _summary(letter: DeadJob) -> dict[str, object]:
+    return {
+        "job_id": letter.job_id,
+        "job_name": letter.job_name,
+        "reason": letter.reason,
+        "attempts": letter.attempts,
+        "died_at": letter.died_at.isoformat(timespec="seconds"),
+    }
+
+
+def _ask(question: Callable[[AsyncSession], Awaitable[T]]) -> T:
+    async def ask() -> T:
+        async with _open_session() as session:
+            return await question(session)
+
+    return asyncio.run(ask())
+
+
+@asynccontextmanager
+async def _open_session() -> AsyncIterator[AsyncSession]:
+    settings = DatabaseSettings.load()
+    async with open_database(settings, pool_size=1) as sessions:
+        try:
+            async with sessions.begin() as session:
+                yield session
+        except (SQLAlchemyError, OSError) as error:
+            raise StartupError(explain_database(error, settings)) from error
+
+
+async def _requeue(messages: dict[str, bytes]) -> None:
+    settings = QueueSettings.load()
+    url = settings.url.get_secret_value()
+    async with build_redis(url, Redis, password=settings.plain_password) as redis:
+        try:
+            await requeue(redis, WorkerSettings.load().queue, messages)
+        except (RedisError, OSError) as error:
+            raise explain(error, url) from error
