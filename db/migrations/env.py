@@ -3,9 +3,11 @@
 import asyncio
 
 from alembic import context
+from alembic.operations.ops import MigrationScript
 from sqlalchemy import Connection, text
 
 from db.engine import build_engine
+from db.schema import revisions
 from db.settings import DatabaseSettings
 from db.tables import Base
 
@@ -13,8 +15,14 @@ _LOCK = 0x75736572735F776F  # "users_wo": any number that nobody else uses
 """Advisory lock of the database: several ``migrate`` at once run one after the other."""
 
 
+def _number(_context: object, _revision: object, directives: list[MigrationScript]) -> None:
+    """Name a new revision with the next number: workers tell by it whether a database is behind."""
+    for script in directives:
+        script.rev_id = f"{int(revisions()[-1]) + 1:04}"
+
+
 def _migrate(connection: Connection) -> None:
-    context.configure(connection=connection, target_metadata=Base.metadata)
+    context.configure(connection=connection, target_metadata=Base.metadata, process_revision_directives=_number)
     with context.begin_transaction():
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         context.run_migrations()

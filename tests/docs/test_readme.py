@@ -14,6 +14,7 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from db.schema import revisions
 from tests.conftest import StartWorker
 from tests.docs.settings_table import README, with_table
 
@@ -223,8 +224,10 @@ def test_the_recipe_for_a_migration_works(project: Path, environment: dict[str, 
 
     alembic("upgrade", "head")
     tables = project / "db" / "tables.py"
-    tables.write_text(tables.read_text() + "    nickname: Mapped[str | None]\n")
+    tables.write_text(tables.read_text() + "    nickname: Mapped[str | None]\n")  # of the last table
     done = [alembic(*command[1:]) for command in _commands(CONTRIBUTING, "alembic")]
 
     assert [(one.args, one.stderr) for one in done if one.returncode != 0] == []
-    assert "nickname" in (project / "db/migrations/versions/0002_add_something.py").read_text()
+    (migration,) = (project / "db/migrations/versions").glob("*_add_something.py")
+    assert migration.name == f"{len(revisions()) + 1:04}_add_something.py"
+    assert "nickname" in migration.read_text()
