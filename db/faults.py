@@ -15,6 +15,14 @@ _TRANSIENT_STATES = frozenset({
 })  # fmt: skip
 
 
+_GONE_STATES = frozenset({
+    "53300",  # too many connections
+    "57P01",  # admin shutdown
+    "57P02",  # crash shutdown
+    "57P03",  # cannot connect now: it is starting or stopping
+})  # fmt: skip
+
+
 def _driver_error(error: BaseException) -> BaseException | None:
     # SQLAlchemy wraps twice: DBAPIError.orig is its own adapter's error, whose cause is asyncpg's.
     if not isinstance(error, DBAPIError):
@@ -30,6 +38,14 @@ def sqlstate_of(error: BaseException) -> str | None:
 def constraint_of(error: BaseException) -> str | None:
     """Return the name of the violated constraint, ``None`` where it was something else."""
     return getattr(_driver_error(error), "constraint_name", None)
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Say whether the error looks like a server that is gone. One session may be lost without that: ask the server."""
+    state = sqlstate_of(error)
+    if state is None:
+        return is_transient(error) and not isinstance(error, PoolTimeoutError)
+    return state[:2] == "08" or state in _GONE_STATES
 
 
 def is_transient(error: BaseException) -> bool:

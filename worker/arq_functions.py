@@ -44,6 +44,8 @@ def _build_function(spec: AnySpec) -> Function:
         try:
             return await dispatcher.run(spec, delivery)
         except RetryLater as later:
+            if not later.counts:
+                ctx["uncounted"].add(delivery.job_id)
             raise Retry(defer=later.delay) from later
 
     return _function(run, spec.name, timeout=spec.deadline + MARGIN)

@@ -21,11 +21,12 @@ from jobs.failures import MalformedMessageError
 from jobs.registry import Registry
 from jobs.wire import JOB_KEY, RESULT_KEY, RETRY_KEY, is_job_id
 from worker.arq_functions import MARGIN, MessageReader, build_functions
+from worker.gate import DatabaseGate
 from worker.lifecycle import Lifecycle
 from worker.settings import Settings
 
 _RECONNECT_EVERY = timedelta(milliseconds=500)
-"""How long to wait between looks at a Redis that is gone."""
+"""How long to wait between looks at a server that is gone."""
 
 _CLOSE_LIMIT = timedelta(seconds=5)
 """How long the end waits for Redis to take the last results and keys. Longer would outlast supervisors' patience."""
@@ -58,6 +59,8 @@ def worker_arguments(settings: Settings, registry: Registry, redis: ArqRedis) ->
         "functions": build_functions(registry),
         "queue_name": settings.worker.queue,
         "redis_pool": redis,
+        # Job ids whose attempt does not count: only our class gives it back.
+        "ctx": {"uncounted": set()},
         "on_startup": lifecycle.startup,
         "on_shutdown": lifecycle.shutdown,
         "job_serializer": encode,
@@ -87,7 +90,7 @@ class UsersWorker(Worker):
         is cut off by the end of the worker.
         """
         for job_id in job_ids:
-            if not self.allow_pick_jobs:
+            if not self.allow_pick_jobs or not self.ctx["dispatcher"].gate.is_open:
                 return
             if not is_job_id(job_id.decode("utf-8", "replace")):
                 await self._remove_hostile(job_id)
@@ -112,6 +115,7 @@ class UsersWorker(Worker):
     async def _poll_iteration(self) -> None:
         """Take one turn. arq ends the process at the first error of Redis; we wait until it is back."""
         try:
+            await self._wait_for_database()
             await super()._poll_iteration()
         except (RedisError, OSError) as error:
             if not self._is_cut_off:
@@ -122,6 +126,12 @@ class UsersWorker(Worker):
             if self._is_cut_off:
                 _log.info("Redis is back")
             self._is_cut_off = False
+
+    async def _wait_for_database(self) -> None:
+        """While PostgreSQL is gone, take turns slowly and claim nothing: a claimed job could only fail."""
+        gate: DatabaseGate = self.ctx["dispatcher"].gate
+        if not gate.is_open and not await gate.check():
+            await asyncio.sleep(_RECONNECT_EVERY.total_seconds())
 
     async def finish_job(  # noqa: PLR0913, PLR0917 - arq's signature
         self,
@@ -136,8 +146,10 @@ class UsersWorker(Worker):
         """Record the outcome, however long Redis is gone. arq loses it, and runs the job again."""
         arguments = (finish, result_data, result_timeout_s, keep_result_forever, incr_score, keep_in_progress)
         await self._until_redis_answers(lambda: super(UsersWorker, self).finish_job(job_id, *arguments))
-        if self._is_stopping and not finish and incr_score is None:
-            # A job given back at shutdown has not failed: its attempt does not count.
+        is_given_back = self._is_stopping and not finish and incr_score is None
+        if is_given_back or job_id in self.ctx["uncounted"]:
+            # Neither a shutdown nor an outage is a failure of the job: the attempt does not count.
+            self.ctx["uncounted"].discard(job_id)
             await self._until_redis_answers(lambda: self.pool.decr(RETRY_KEY + job_id))
 
     async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:

@@ -18,7 +18,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.faults import constraint_of, is_transient, sqlstate_of
+from db.faults import constraint_of, is_transient, is_unreachable, sqlstate_of
 from db.receipts import Receipt, insert_receipt, receipt_by_job_id
 from jobs.arguments import read_payload
 from jobs.codec import encode
@@ -34,11 +34,15 @@ from jobs.payloads import AnyPayload
 from jobs.registry import JobSpec
 from worker.backoff import backoff
 from worker.dead_letters import bury, is_dead, write_letter
+from worker.gate import DatabaseGate
 
 AnySpec = JobSpec[Any, Any]
 
 _FAULTS = (DatabaseFailedError, DeadlineExceededError, AttemptsExhaustedError)
 """Failures that are ours, not the request's: worth an alarm and, but for the last, another attempt."""
+
+_AFTER_OUTAGE = timedelta(milliseconds=200)
+"""A job that an outage hit is due again so soon: no job is claimed before the server is back anyway."""
 
 _LOOK_LIMIT = timedelta(seconds=3)
 """Longest look for a receipt. It comes on top of the job's deadline, and arq ends the job 5 s after that."""
@@ -57,18 +61,21 @@ class Delivery:
 
 
 class RetryLater(Exception):  # noqa: N818 - an outcome, not an error
-    """The attempt failed and another one, after ``delay``, may succeed."""
+    """The attempt failed and another one, after ``delay``, may succeed. In an outage the attempt does not count."""
 
-    def __init__(self, delay: timedelta) -> None:
+    def __init__(self, delay: timedelta, *, counts: bool = True) -> None:
         super().__init__(f"try again in {delay}")
         self.delay = delay
+        self.counts = counts
 
 
-@dataclass(frozen=True)
 class Dispatcher:
-    """Runs jobs, each in a session and a transaction of its own."""
+    """Runs jobs, each in a session and a transaction of its own. ``gate`` is closed while the database is gone."""
 
-    sessions: async_sessionmaker[AsyncSession]
+    def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
+        """Use the shared sessionmaker."""
+        self.sessions = sessions
+        self.gate = DatabaseGate(sessions)
 
     async def run(self, spec: AnySpec, delivery: Delivery) -> dict[str, Any]:
         """Run one attempt and return the result in JSON's types. Commits before it returns.
@@ -94,6 +101,8 @@ class Dispatcher:
 
     async def _settle(self, spec: AnySpec, delivery: Delivery, error: Exception) -> Exception:
         """Decide what the failure means; a dead job is recorded first, or else delivered again: it is never lost."""
+        if is_unreachable(error) and not await self.gate.check():
+            return RetryLater(_AFTER_OUTAGE, counts=False)
         decided = _decide(spec, delivery.attempt, error)
         if isinstance(decided, RetryLater) or not is_dead(decided):
             return decided

@@ -1,6 +1,6 @@
 """Settings for arq's own command line, ``arq worker.WorkerSettings``: the same jobs in arq's own worker class.
 
-It lacks what needs our worker class: it ends when Redis stays away, and a deploy counts as an attempt.
+It lacks what needs our worker class: it ends when Redis stays away, and deploys and outages count as attempts.
 """
 
 from typing import Any

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -182,21 +183,30 @@ async def test_a_worker_outlives_a_restart_of_redis(
 
 
 async def test_a_worker_outlives_a_restart_of_postgresql(
-    start_worker: StartWorker, client: JobClient, tmp_path: Path
+    start_worker: StartWorker, client: JobClient, redis: Redis, tmp_path: Path
 ) -> None:
-    """A job that comes meanwhile is tried again and done."""
+    """Jobs that come meanwhile are not claimed, burn no attempt, and are done soon after it is back."""
     with open_postgres(tmp_path / "postgres") as postgres:
         url, port = postgres.url, postgres.url.rsplit(":", 1)[1].split("/")[0]
         migrated = _run(os.environ | {"DATABASE_URL": url}, sys.executable, "-m", "worker", "migrate")
         assert migrated.returncode == 0, migrated.stderr
         worker = start_worker(DATABASE_URL=url)
-    handle = await client.enqueue(CreateUser(name="Meanwhile"))
-    await asyncio.to_thread(wait_until, lambda: "job retried" in worker.log, 20)
+    first = await client.enqueue(CreateUser(name="First"))
+    await asyncio.to_thread(wait_until, lambda: "PostgreSQL is gone" in worker.log, 20)
+    handles = await client.enqueue_many([CreateUser(name=f"User {number}") for number in range(50)])
+    await asyncio.sleep(3)  # an outage of some length: time for several attempts, were they made
+    attempts = [int(await redis.get(key) or 0) for key in await redis.keys("arq:retry:*")]
 
     with open_postgres(tmp_path / "postgres", settings={"port": port}):
-        user = await handle.result(timeout=timedelta(seconds=60))
+        back = time.monotonic()
+        await asyncio.gather(*(handle.result(timeout=SOON) for handle in [first, *handles]))
+        took = time.monotonic() - back
 
-    assert user.name == "Meanwhile"
+    done = [json.loads(line) for line in worker.log.splitlines() if '"job done"' in line]
+    assert sum(attempts) == 0
+    assert {line["attempt"] for line in done} == {1}
+    assert took < 10  # about one second on a quiet machine
+    assert worker.log.count("PostgreSQL is gone") == 1
     worker.process.kill()
 
 
