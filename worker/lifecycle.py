@@ -20,10 +20,11 @@ from db.settings import DatabaseSettings
 from jobs.connection import explain, location
 from worker.dispatch import Dispatcher
 from worker.health import report_health
+from worker.housekeeping import keep_house
 from worker.settings import QueueSettings, Settings
 
 _SPARE_CONNECTIONS = 1
-"""Beyond one for each job: for the health probe, so that a busy worker is not an ill one."""
+"""Beyond one for each job: for health probe and housekeeping, so that a busy worker is not an ill one."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.lifecycle")
 
@@ -52,6 +53,8 @@ class Lifecycle:
             sessions = await stack.enter_async_context(open_database(self._settings.database, pool_size=pool_size))
             await _require_ready_database(sessions, self._settings.database)
             ctx["dispatcher"] = Dispatcher(sessions)
+            ages = {"job_receipts": self._settings.worker.keep_receipts, "dead_jobs": self._settings.worker.keep_dead}
+            await stack.enter_async_context(keep_house(sessions, ages))
             if file := self._settings.worker.health_file:
                 probes = {"Redis": ctx["redis"].ping, "PostgreSQL": lambda: _select_one(sessions)}
                 await stack.enter_async_context(report_health(file, probes))

@@ -12,6 +12,9 @@ from db.environment import Duration, EnvironmentSettings, SettingsError
 from db.settings import DatabaseSettings
 from jobs.wire import QUEUE
 
+_LONGEST_REDELIVERY = timedelta(days=8)
+"""A message expires in Redis 7 days after its job is due; a day more for retries that were under way."""
+
 
 class QueueSettings(EnvironmentSettings):
     """The ``REDIS_*`` variables."""
@@ -61,6 +64,14 @@ class WorkerSettings(EnvironmentSettings):
         description="how long a result can be read; so long a key counts as a duplicate",
         examples=["1h"],
     )
+    keep_receipts: Duration = Field(
+        default=timedelta(days=30),
+        description="how long a job that took effect is remembered; longer than any redelivery, so at least 8d",
+        examples=["30d"],
+    )
+    keep_dead: Duration = Field(
+        default=timedelta(days=90), description="how long a dead letter is kept", examples=["90d"]
+    )
     poll_interval: Duration = Field(
         default=timedelta(milliseconds=50), description="how often the queue is looked at", examples=["50ms"]
     )
@@ -76,6 +87,14 @@ class WorkerSettings(EnvironmentSettings):
         description="file in which the worker states its health, for users-worker health; none by default",
         examples=["/tmp/users-worker-health"],  # noqa: S108 - an example for a container, whose /tmp is its own
     )
+
+    @field_validator("keep_receipts")
+    @classmethod
+    def _outlast_redelivery(cls, value: timedelta) -> timedelta:
+        if value < _LONGEST_REDELIVERY:
+            message = "must be at least 8d: a job that is delivered again later would take effect twice"
+            raise ValueError(message)
+        return value
 
 
 @dataclass(frozen=True)

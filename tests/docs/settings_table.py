@@ -39,7 +39,7 @@ def _default(field: FieldInfo) -> str:
 
 def _duration(value: timedelta) -> str:
     milliseconds = round(value / timedelta(milliseconds=1))
-    for unit, size in (("h", 3_600_000), ("m", 60_000), ("s", 1000)):
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)):
         if milliseconds % size == 0:
             return f"{milliseconds // size}{unit}"
     return f"{milliseconds}ms"

@@ -1,0 +1,66 @@
+"""Receipts and dead letters do not grow for ever."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from db.environment import SettingsError
+from worker.housekeeping import keep_house, sweep
+from worker.settings import WorkerSettings
+
+Sessions = async_sessionmaker[AsyncSession]
+AGES = {"job_receipts": timedelta(days=30), "dead_jobs": timedelta(days=90)}
+
+_FILL = """
+    INSERT INTO job_receipts (job_id, job_name, request_hash, result, attempt, finished_at)
+    SELECT 'r' || day, 'x', '', '{}', 1, now() - day * interval '1 hour' FROM generate_series(1, 3000) AS day;
+    INSERT INTO dead_jobs (job_id, job_name, message, reason, explanation, error, attempts, died_at)
+    SELECT 'd' || day, 'x', '', '', '', '', 1, now() - day * interval '1 day' FROM generate_series(1, 100) AS day;
+"""
+
+
+async def _fill(sessions: Sessions) -> None:
+    async with sessions.begin() as session:
+        for statement in _FILL.split(";")[:2]:
+            await session.execute(text(statement))
+
+
+async def _counts(sessions: Sessions) -> tuple[int, int]:
+    async with sessions() as session:
+        receipts = await session.scalar(text("SELECT count(*) FROM job_receipts"))
+        dead = await session.scalar(text("SELECT count(*) FROM dead_jobs"))
+    return receipts or 0, dead or 0
+
+
+async def test_only_what_is_too_old_goes(sessions: Sessions) -> None:
+    """More than one step, each table by its own age; several workers at once remove each row once."""
+    await _fill(sessions)
+
+    removed = await asyncio.gather(*(sweep(sessions, AGES) for _ in range(3)))
+
+    assert await _counts(sessions) == (30 * 24 - 1, 89)
+    assert sum(one["job_receipts"] for one in removed) == 3000 - (30 * 24 - 1)
+    assert sum(one["dead_jobs"] for one in removed) == 11
+
+
+async def test_it_happens_in_the_background_until_the_end(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And leaves no task behind."""
+    monkeypatch.setattr("worker.housekeeping._INTERVAL", timedelta(milliseconds=1))
+    await _fill(sessions)
+
+    async with keep_house(sessions, AGES), asyncio.timeout(10):
+        while (await _counts(sessions))[0] > 30 * 24:
+            await asyncio.sleep(0.01)
+
+    assert "housekeeping" not in {task.get_name() for task in asyncio.all_tasks()}
+
+
+def test_receipts_outlast_every_redelivery(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shorter time would let a job take effect twice: it is refused."""
+    monkeypatch.setenv("WORKER_KEEP_RECEIPTS", "7d")
+
+    with pytest.raises(SettingsError, match="WORKER_KEEP_RECEIPTS: must be at least 8d"):
+        WorkerSettings.load()
