@@ -19,7 +19,7 @@ from jobs.codec import encode
 from jobs.connection import build_redis
 from jobs.failures import MalformedMessageError
 from jobs.registry import Registry
-from jobs.wire import JOB_KEY, RESULT_KEY, RETRY_KEY, is_job_id
+from jobs.wire import IN_PROGRESS_KEY, JOB_KEY, RESULT_KEY, RETRY_KEY, is_job_id
 from worker.arq_functions import MARGIN, MessageReader, build_functions
 from worker.gate import DatabaseGate
 from worker.lifecycle import Lifecycle
@@ -77,7 +77,32 @@ def worker_arguments(settings: Settings, registry: Registry, redis: ArqRedis) ->
 
 
 class UsersWorker(Worker):
-    """arq's worker, which lives on where arq's exits."""
+    """arq's worker, which lives on where arq's exits.
+
+    A claim is a lease of seconds that is renewed while the job runs. arq's lasts as long as the longest timeout of all
+    jobs, is never renewed, and so keeps the jobs of a killed worker locked for minutes. Two workers that believe to own
+    one job, because one of them was stopped for longer than its lease, do no harm: see the receipts in ``dispatch``.
+    """
+
+    def __init__(self, *args: Any, lease: timedelta, **kwargs: Any) -> None:  # noqa: ANN401 - arq's arguments
+        super().__init__(*args, **kwargs)
+        self._lease = lease
+        self._heartbeat: asyncio.Task[None] | None = None
+        self.in_progress_timeout_s = lease.total_seconds()
+
+    async def main(self) -> None:
+        """Work, and renew the leases meanwhile and until the last job has ended."""
+        self._heartbeat = asyncio.create_task(self._renew_leases(), name="heartbeat")
+        await super().main()
+
+    async def _renew_leases(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease.total_seconds() / 3)
+            with suppress(RedisError, OSError):  # the main loop tells of it
+                async with self.pool.pipeline(transaction=False) as pipe:
+                    for job_id in self.tasks:
+                        pipe.pexpire(IN_PROGRESS_KEY + job_id, self._lease)
+                    await pipe.execute()
 
     _is_stopping = False
     _is_cut_off = False
@@ -178,6 +203,8 @@ class UsersWorker(Worker):
         self._is_stopping = True
         try:
             await self._end_jobs()
+            if self._heartbeat is not None:
+                self._heartbeat.cancel()
             with suppress(RedisError, OSError, TimeoutError):
                 async with asyncio.timeout(_CLOSE_LIMIT.total_seconds()):
                     await self.pool.delete(self.health_check_key)

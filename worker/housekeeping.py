@@ -16,7 +16,7 @@ _INTERVAL = timedelta(minutes=5)
 """How often a worker looks, spread by half to either side so that a fleet does not look at once."""
 
 _PAUSE = timedelta(milliseconds=200)
-"""Rest between two full steps: 10 million rows take about an hour, and nobody notices."""
+"""Rest between two full steps: 10 million rows take half an hour, and nobody notices."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.housekeeping")
 

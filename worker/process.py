@@ -36,7 +36,7 @@ async def _work(settings: Settings, *, burst: bool) -> None:
     except (RedisError, OSError) as error:
         await redis.aclose(close_connection_pool=True)
         raise StartupError(str(explain(error, settings.queue.url.get_secret_value()))) from error
-    worker = UsersWorker(**worker_arguments(settings, REGISTRY, redis), burst=burst)
+    worker = UsersWorker(**worker_arguments(settings, REGISTRY, redis), lease=settings.worker.lease, burst=burst)
     try:
         await worker.async_run()
     except asyncio.CancelledError:

@@ -16,6 +16,10 @@ _LONGEST_REDELIVERY = timedelta(days=8)
 """A message expires in Redis 7 days after its job is due; a day more for retries that were under way."""
 
 
+_SHORTEST_LEASE = timedelta(seconds=1)
+"""A lease is renewed three times in its length, by the event loop that also runs the jobs."""
+
+
 class QueueSettings(EnvironmentSettings):
     """The ``REDIS_*`` variables."""
 
@@ -54,6 +58,11 @@ class WorkerSettings(EnvironmentSettings):
     max_jobs: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=10, description="jobs that run at once; the pool has as many connections", examples=["10"]
     )
+    lease: Duration = Field(
+        default=timedelta(seconds=15),
+        description="how long a job stays claimed without a sign of life: a killed worker's jobs start again after it",
+        examples=["15s"],
+    )
     shutdown_grace: Duration = Field(
         default=timedelta(seconds=20),
         description="how long running jobs may go on after SIGTERM; the supervisor's own limit must be longer",
@@ -87,6 +96,14 @@ class WorkerSettings(EnvironmentSettings):
         description="file in which the worker states its health, for users-worker health; none by default",
         examples=["/tmp/users-worker-health"],  # noqa: S108 - an example for a container, whose /tmp is its own
     )
+
+    @field_validator("lease")
+    @classmethod
+    def _outlast_a_hiccup(cls, value: timedelta) -> timedelta:
+        if value < _SHORTEST_LEASE:
+            message = "must be at least 1s: a worker that is merely busy would lose its jobs to another"
+            raise ValueError(message)
+        return value
 
     @field_validator("keep_receipts")
     @classmethod

@@ -102,6 +102,73 @@ async def test_what_outlasts_the_grace_goes_back_unharmed(
     assert await _count_users(sessions) == 1
 
 
+async def test_the_jobs_of_a_killed_worker_start_elsewhere(
+    start_worker: StartWorker, client: JobClient, sessions: Sessions
+) -> None:
+    """After its lease, not after the longest timeout; once, and as a second attempt."""
+    killed = start_worker(WORKER_LEASE="2s", DATABASE_APPLICATION_NAME="killed")
+    async with sessions() as blocker:
+        await blocker.execute(text("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"))
+        handles = await client.enqueue_many([CreateUser(name=f"User {number}") for number in range(5)])
+        await _wait_for_waiting_backends(sessions, "killed", 5)
+        killed.process.kill()
+        killed.process.wait()
+        since = time.monotonic()
+        await blocker.rollback()
+    other = start_worker(WORKER_LEASE="2s")
+
+    await asyncio.gather(*(handle.result(timeout=SOON) for handle in handles))
+    took = time.monotonic() - since
+
+    attempts = {json.loads(line)["attempt"] for line in other.log.splitlines() if '"job done"' in line}
+    assert (await _count_users(sessions), attempts) == (5, {2})
+    assert took < 10  # about 2.5 s on a quiet machine; arq waits for 75
+
+
+async def test_a_job_longer_than_its_lease_stays_with_its_worker(
+    start_worker: StartWorker, client: JobClient, redis: Redis, sessions: Sessions
+) -> None:
+    """The lease is renewed while the job runs: another worker never claims it."""
+    start_worker(WORKER_LEASE="1s", DATABASE_APPLICATION_NAME="long")
+    start_worker(WORKER_LEASE="1s", DATABASE_APPLICATION_NAME="long")
+    async with sessions() as blocker:
+        await blocker.execute(text("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"))
+        handle = await client.enqueue(CreateUser(name="Long"))
+        await _wait_for_waiting_backends(sessions, "long", 1)
+        await asyncio.sleep(3)  # three leases
+
+        attempts = int(await redis.get(f"arq:retry:{handle.job_id}") or 0)
+        await blocker.rollback()
+
+    assert (await handle.result(timeout=SOON)).name == "Long"
+    assert attempts == 1
+
+
+async def test_a_zombie_takes_no_second_effect(
+    start_worker: StartWorker, client: JobClient, redis: Redis, sessions: Sessions
+) -> None:
+    """Stopped for longer than its lease and then continued, it finds the job done by another, and harms nothing."""
+    zombie = start_worker(WORKER_LEASE="1s", DATABASE_APPLICATION_NAME="zombie")
+    async with sessions() as blocker:
+        await blocker.execute(text("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"))
+        handle = await client.enqueue(CreateUser(name="Once"))
+        await _wait_for_waiting_backends(sessions, "zombie", 1)
+        zombie.process.send_signal(signal.SIGSTOP)
+        await blocker.rollback()
+    start_worker(WORKER_LEASE="1s")
+    answer = await handle.result(timeout=SOON)
+
+    zombie.process.send_signal(signal.SIGCONT)
+    late = await client.enqueue(CreateUser(name="Afterwards"))
+    await late.result(timeout=SOON)
+    await asyncio.to_thread(wait_until, lambda: '"job done"' in zombie.log, 10)
+
+    async with sessions() as session:
+        ids = list(await session.scalars(text("SELECT id FROM users WHERE name = 'Once'")))
+    assert ids == [answer.id]
+    assert await redis.zcard("arq:queue") == 0
+
+
 async def test_deploys_under_load_lose_nothing_and_do_nothing_twice(
     start_worker: StartWorker, client: JobClient, redis: Redis, sessions: Sessions
 ) -> None:
