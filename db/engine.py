@@ -80,10 +80,9 @@ def _milliseconds(duration: timedelta) -> str:
 
 
 def _limit_each_transaction(engine: AsyncEngine, settings: DatabaseSettings) -> None:
-    # PgBouncer refuses these as start-up parameters; SET LOCAL costs one round trip a transaction.
-    statement = "; ".join(f"SET LOCAL {name} = {value}" for name, value in _timeouts(settings).items())
+    # PgBouncer refuses these as start-up parameters; setting them costs one round trip a transaction.
+    calls = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in _timeouts(settings).items())
 
     @event.listens_for(engine.sync_engine, "begin")
     def _limit(connection: Connection) -> None:
-        for part in statement.split("; "):
-            connection.exec_driver_sql(part)
+        connection.exec_driver_sql(f"SELECT {calls}")

@@ -36,7 +36,10 @@ def read_duration(text: str) -> timedelta:
     match = _DURATION.fullmatch(text.strip())
     if match is None:
         raise ValueError("is not a duration such as 500ms, 30s, 5m, 1h or 2d (a bare number is seconds)")
-    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+    try:
+        return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+    except OverflowError:
+        raise ValueError("is longer than any time that can be counted") from None
 
 
 def _parse_duration(value: object) -> object:
@@ -111,9 +114,16 @@ def _secrets_directory() -> Path | None:
 def _require_readable(cls: type[BaseSettings], directory: Path) -> None:
     for field in cls.model_fields:
         file = directory / f"{cls.model_config['env_prefix']}{field}".lower()
-        if file.exists() and not (file.is_file() and os.access(file, os.R_OK)):
+        if not file.exists():
+            continue
+        try:
+            file.read_text()
+        except OSError:
             user = os.geteuid()
-            raise SettingsError(f"{file.name.upper()}: {file} cannot be read by user {user}. Let it: chmod or chown.")
+            text = f"{file.name.upper()}: {file} cannot be read by user {user}. Let it: chmod or chown."
+            raise SettingsError(text) from None
+        except UnicodeDecodeError:
+            raise SettingsError(f"{file.name.upper()}: {file} is not text in UTF-8. Write it anew.") from None
 
 
 def _explain(cls: type[EnvironmentSettings], detail: ErrorDetails) -> str:
@@ -139,5 +149,5 @@ def _misspelt(cls: type[EnvironmentSettings], environment: Mapping[str, str]) ->
     # Only near misses: platforms inject variables of their own, such as REDIS_PORT or WORKER_SERVICE_HOST.
     for name in environment:
         if name.startswith(prefix) and name not in known:
-            for meant in difflib.get_close_matches(name, known, n=1, cutoff=0.85):
+            for meant in set(difflib.get_close_matches(name, known, n=1, cutoff=0.85)) - environment.keys():
                 yield f"{name}: there is no such setting. Did you mean {meant}?"

@@ -2,18 +2,35 @@
 
 from typing import TYPE_CHECKING
 
-from db.schema import MIGRATIONS
+from db.schema import MIGRATIONS, revisions
 from db.settings import DatabaseSettings
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
 
-def upgrade_schema(settings: DatabaseSettings, revision: str = "head") -> None:
-    """Apply the migrations up to ``revision``; several at once wait for each other. Starts an event loop of its own."""
-    from alembic import command  # noqa: PLC0415 - see the module's docstring
+class UnknownRevisionError(ValueError):
+    """A revision was named that this version of the code does not have."""
 
-    command.upgrade(_config(settings), revision)
+
+def upgrade_schema(settings: DatabaseSettings, revision: str = "head") -> None:
+    """Apply the migrations up to ``revision``; several at once wait for each other. Starts an event loop of its own.
+
+    A database that a newer version has migrated is left as it is: after a rollback of the code there is nothing to do.
+
+    Raises:
+        UnknownRevisionError: there is no such revision.
+    """
+    from alembic import command  # noqa: PLC0415 - see the module's docstring
+    from alembic.util import CommandError  # noqa: PLC0415 - see the module's docstring
+
+    if revision not in {"head", *revisions()}:
+        raise UnknownRevisionError(f"there is no revision {revision}: there are {', '.join(revisions())}")
+    try:
+        command.upgrade(_config(settings), revision)
+    except CommandError as error:
+        if "Can't locate revision" not in str(error):
+            raise
 
 
 def downgrade_schema(settings: DatabaseSettings, revision: str) -> None:

@@ -13,6 +13,25 @@ from db.environment import Duration, EnvironmentSettings
 _DRIVERS = frozenset({"postgres", "postgresql", "postgresql+asyncpg"})
 
 
+_OPTIONS = frozenset({"ssl", "sslmode", "host", "port", "target_session_attrs", "krbsrvname", "gsslib"})
+"""What may stand in the URL's query: asyncpg's own options of that kind, and libpq's name for one of them."""
+
+_SSL_MODES = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
+
+
+def _require_parts(url: URL) -> None:
+    """Refuse what the driver would refuse later, and worse."""
+    if not url.database:
+        raise ValueError("names no database")
+    if "@" in f"{url.database}{url.host}":
+        raise ValueError("has a character in user or password that must be percent-encoded: / is %2F, @ is %40")
+    if unknown := sorted(url.query.keys() - _OPTIONS):
+        raise ValueError(f"has options that asyncpg does not take: {', '.join(unknown)}; there are DATABASE_* for some")
+    mode = url.query.get("sslmode", url.query.get("ssl", "prefer"))
+    if mode not in _SSL_MODES:
+        raise ValueError(f"has an unknown sslmode; there are {', '.join(sorted(_SSL_MODES))}")
+
+
 class DatabaseSettings(EnvironmentSettings):
     """The ``DATABASE_*`` variables."""
 
@@ -54,9 +73,7 @@ class DatabaseSettings(EnvironmentSettings):
         if url.drivername not in _DRIVERS:
             message = f"has the scheme {url.drivername}, which is not PostgreSQL through asyncpg"
             raise ValueError(message)
-        if not url.database:
-            message = "names no database"
-            raise ValueError(message)
+        _require_parts(url)
         return value
 
     @model_validator(mode="after")

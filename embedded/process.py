@@ -53,7 +53,7 @@ def start_process(
             user=account.pw_uid if account else None,
             group=account.pw_gid if account else None,
             extra_groups=[] if account else None,
-            preexec_fn=_die_with(os.getpid(), death_signal),  # noqa: PLW1509  two system calls that take no lock
+            preexec_fn=die_with(os.getpid(), death_signal),  # noqa: PLW1509  two system calls that take no lock
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise EmbeddedServerError(
@@ -102,7 +102,7 @@ def stop_leftover(pid_path: Path, mark: str, steps: StopSteps) -> None:
     pid_path.unlink(missing_ok=True)
 
 
-def _die_with(owner: int, death_signal: signal.Signals) -> Callable[[], None] | None:
+def die_with(owner: int, death_signal: signal.Signals) -> Callable[[], None] | None:
     """Return what a child runs before its program: on Linux it asks for a signal at its owner's death."""
     if sys.platform != "linux":
         return None

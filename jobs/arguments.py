@@ -8,6 +8,9 @@ from pydantic import ValidationError
 from jobs.failures import InvalidPayloadError
 from jobs.payloads import AnyPayload
 
+_NAME_LENGTH = 60
+"""How much of a field's name is shown: it may be anything that a producer has sent."""
+
 PayloadT = TypeVar("PayloadT", bound=AnyPayload)
 
 
@@ -41,7 +44,7 @@ def problems_of(error: ValidationError) -> str:
     """Say which fields are wrong and how, without their values."""
     problems = []
     for detail in error.errors(include_input=False, include_url=False, include_context=False):
-        where = ".".join(str(part) for part in detail["loc"])
+        where = ".".join(str(part)[:_NAME_LENGTH] for part in detail["loc"])
         what = detail["msg"].removeprefix("Value error, ")
         problems.append(f"{where}: {what}" if where else what)
     return "; ".join(problems)

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -10,13 +11,20 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from jobs.codec import decode, encode
 from jobs.connection import build_redis, explain
-from jobs.failures import InvalidMessageError, ResultMissingError
+from jobs.failures import (
+    InvalidMessageError,
+    InvalidResultError,
+    JobAbortedError,
+    JobFailedError,
+    ResultMissingError,
+    failure_from_wire,
+)
 from jobs.payloads import AnyPayload, Payload
 from jobs.wire import JOB_KEY, QUEUE, RESULT_KEY, job_message, new_job_id
 
@@ -24,6 +32,9 @@ ResultT = TypeVar("ResultT", bound=BaseModel)
 
 _EXPIRY = timedelta(days=7)
 """How long after its due time a job may wait to be started. arq's own default is a day."""
+
+_CONNECTIONS = 20
+"""Most connections of one client."""
 
 _PIPELINED = 500
 """How many jobs go to Redis in one round trip."""
@@ -65,19 +76,31 @@ class JobHandle(Generic[ResultT]):
         Raises:
             JobFailedError: the job failed; the subclass and ``type`` say why.
             ResultMissingError: the job is neither queued nor answered.
+            InvalidResultError: the answer is of another kind of job, one that had the same key.
             TimeoutError: no result in time; the job goes on, and ``result`` may be called again.
             QueueUnavailableError: Redis cannot be reached.
         """
         seconds = None if timeout is None else timeout.total_seconds()
         try:
             async with asyncio.timeout(seconds):
-                message = await self._client._wait_for_result(self.job_id)  # noqa: SLF001 - two halves of one module
+                message = await self._client._wait_for_result(self.job_id, seconds)  # noqa: SLF001 - two halves
         except TimeoutError:
             text = f"job {self.job_id} has no result after {seconds:g} s; it stays queued: is a worker running?"
             raise TimeoutError(text) from None
-        if message["s"]:
-            return self._result_type.model_validate(message["r"])
-        raise message["r"]
+        if message.get("s") is True:
+            return self._read_result(message.get("r"))
+        failure = message.get("r")
+        if isinstance(failure, asyncio.CancelledError):
+            # Not raised as it is: it would look like a cancellation of the caller's own task.
+            raise JobAbortedError("somebody has aborted the job")
+        raise failure if isinstance(failure, JobFailedError) else failure_from_wire(failure)
+
+    def _read_result(self, result: object) -> ResultT:
+        try:
+            return self._result_type.model_validate(result)
+        except ValidationError:
+            text = f"job {self.job_id} has answered something else than {self._result_type.__name__}"
+            raise InvalidResultError(f"{text}: was its key used for another kind of job?") from None
 
 
 class JobClient:
@@ -89,6 +112,8 @@ class JobClient:
         self._url = url
         self._queue = queue
         self._script = redis.register_script(_ENQUEUE)
+        # More callers than connections wait for each other here, not in the pool, whose wait has a limit.
+        self._slots = asyncio.Semaphore(_CONNECTIONS)
 
     async def enqueue(
         self,
@@ -113,7 +138,8 @@ class JobClient:
         job_id = new_job_id(key)
         arguments = self._arguments(payload, job_id, now_ms=now, due_ms=due)
         with self._explained():
-            added = await self._script(**arguments)
+            async with self._slots:
+                added = await self._script(**arguments)
         return self._handle(payload, job_id, added)
 
     async def enqueue_many(
@@ -144,7 +170,7 @@ class JobClient:
 
     async def _send(self, jobs: Sequence[dict[str, Any]]) -> list[int]:
         with self._explained():
-            async with self._redis.pipeline(transaction=False) as pipe:
+            async with self._slots, self._redis.pipeline(transaction=False) as pipe:
                 for arguments in jobs:
                     await self._script(**arguments, client=pipe)
                 added: list[int] = await pipe.execute()
@@ -152,7 +178,7 @@ class JobClient:
 
     def _arguments(self, payload: AnyPayload, job_id: str, *, now_ms: int, due_ms: int) -> dict[str, Any]:
         data = encode(job_message(payload, enqueued_ms=now_ms))
-        expiry_ms = due_ms - now_ms + round(_EXPIRY / timedelta(milliseconds=1))
+        expiry_ms = max(0, due_ms - now_ms) + round(_EXPIRY / timedelta(milliseconds=1))
         return {
             "keys": [JOB_KEY + job_id, RESULT_KEY + job_id, self._queue],
             "args": [data, expiry_ms, due_ms, job_id],
@@ -162,11 +188,13 @@ class JobClient:
         outcome = Enqueued.NEW if added else Enqueued.DUPLICATE
         return JobHandle(job_id, outcome, self, payload.result_type())
 
-    async def _wait_for_result(self, job_id: str) -> dict[str, Any]:
+    async def _wait_for_result(self, job_id: str, seconds: float | None) -> dict[str, Any]:
         poll = _FIRST_POLL
-        while True:
+        # Looked at besides the caller's timeout: on Python 3.11 redis-py can swallow that one's cancellation.
+        end = math.inf if seconds is None else time.monotonic() + seconds
+        while time.monotonic() < end:
             with self._explained():
-                async with self._redis.pipeline(transaction=True) as pipe:
+                async with self._slots, self._redis.pipeline(transaction=True) as pipe:
                     pipe.get(RESULT_KEY + job_id)
                     pipe.zscore(self._queue, job_id)
                     data, score = await pipe.execute()
@@ -177,6 +205,7 @@ class JobClient:
                 raise ResultMissingError(message)
             await asyncio.sleep(poll.total_seconds())
             poll = min(2 * poll, _LAST_POLL)
+        raise TimeoutError
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -193,7 +222,7 @@ async def open_client(redis_url: str, *, password: str | None = None, queue: str
     Raises:
         QueueUnavailableError: Redis cannot be reached or refuses us; the text names the cure.
     """
-    async with build_redis(redis_url, Redis, password=password) as redis:
+    async with build_redis(redis_url, Redis, password=password, max_connections=_CONNECTIONS) as redis:
         client = JobClient(redis, redis_url, queue=queue)
         with client._explained():  # noqa: SLF001 - two halves of one module
             await redis.ping()
@@ -204,6 +233,13 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def _timestamp_ms(at: datetime) -> int:
+    try:
+        return round(at.astimezone(UTC).timestamp() * 1000)
+    except OverflowError:
+        raise InvalidMessageError("at is out of the range of dates") from None
+
+
 def _due_ms(now_ms: int, delay: timedelta | None, at: datetime | None) -> int:
     if delay is not None and at is not None:
         message = "give delay or at, not both"
@@ -212,7 +248,7 @@ def _due_ms(now_ms: int, delay: timedelta | None, at: datetime | None) -> int:
         if at.tzinfo is None:
             message = "at has no time zone: give datetime.now(UTC) or another aware time"
             raise InvalidMessageError(message)
-        return round(at.astimezone(UTC).timestamp() * 1000)
+        return max(0, _timestamp_ms(at))
     if delay is None:
         return now_ms
     if delay < timedelta(0):

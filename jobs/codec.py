@@ -25,6 +25,9 @@ def encode(message: Any) -> bytes:  # noqa: ANN401 - whatever JSON can hold, mod
     Raises:
         InvalidMessageError: it is too large, or holds what JSON cannot.
     """
+    if isinstance(message, dict) and "s" in message:
+        # Arguments are people's data, and nobody needs them with the result; arq keeps them for an hour.
+        message = message | {"a": [], "k": {}}
     try:
         data = to_json(message, fallback=_encode_exception, inf_nan_mode="null")
     except (PydanticSerializationError, ValueError) as error:

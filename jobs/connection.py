@@ -7,7 +7,15 @@ from urllib.parse import urlsplit
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    WatchError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -36,18 +44,29 @@ def build_redis(
     Raises:
         QueueUnavailableError: the URL is none of Redis'.
     """
-    options: dict[str, Any] = {} if password is None else {"password": password}
-    if urlsplit(url).scheme == "rediss":
-        options["ssl_check_hostname"] = True  # arq and redis-py 5 leave it off
     try:
-        pool = BlockingConnectionPool.from_url(url, **options, **_limits(max_connections, retries))
-    except ValueError:
+        options = _options(url, password) | _limits(max_connections, retries)
+        pool = BlockingConnectionPool.from_url(url, **options)
+        pool.connection_class(**pool.connection_kwargs)  # connects to nothing, but knows which options there are
+    except (ValueError, TypeError):
         # The original text may repeat the URL with its password.
-        message = "REDIS_URL is not a URL such as redis://host:6379/0 or rediss://host:6379/0"
+        message = "REDIS_URL is not a URL such as redis://host:6379/0 or rediss://host:6379/0, with redis-py's options"
         raise QueueUnavailableError(message) from None
     redis = client(connection_pool=pool)
     redis.auto_close_connection_pool = True
     return redis
+
+
+def _options(url: str, password: str | None) -> dict[str, Any]:
+    parts = urlsplit(url)
+    if parts.fragment:
+        raise ValueError("a # in user or password must be written %23")
+    options: dict[str, Any] = {} if password is None else {"password": password}
+    if parts.scheme == "rediss":
+        options["ssl_check_hostname"] = True  # arq and redis-py 5 leave it off
+    if parts.scheme != "unix":
+        options |= {"socket_keepalive": True, "socket_connect_timeout": _CONNECT_TIMEOUT.total_seconds()}
+    return options
 
 
 def _limits(max_connections: int, retries: int) -> dict[str, Any]:
@@ -55,8 +74,6 @@ def _limits(max_connections: int, retries: int) -> dict[str, Any]:
         "max_connections": max_connections,
         "timeout": _COMMAND_TIMEOUT.total_seconds(),
         "socket_timeout": _COMMAND_TIMEOUT.total_seconds(),
-        "socket_connect_timeout": _CONNECT_TIMEOUT.total_seconds(),
-        "socket_keepalive": True,
         # With these, redis-py 5.3 greets before it has looked at the password, and without one recurses until it dies.
         "lib_name": None,
         "lib_version": None,
@@ -64,6 +81,22 @@ def _limits(max_connections: int, retries: int) -> dict[str, Any]:
         "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), retries),
         "retry_on_error": [RedisConnectionError, RedisTimeoutError, OSError],
     }
+
+
+_PASSING = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN")
+"""Refusals of a server that is full, starting, or not the primary: they end when that ends."""
+
+
+def is_outage(error: Exception) -> bool:
+    """Say whether the same command may succeed later: Redis is gone, full, starting, or not the primary."""
+    if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError | WatchError):
+        return True
+    return str(error).startswith(_PASSING) or isinstance(error, ReadOnlyError | OutOfMemoryError)
+
+
+def is_of_wrong_type(error: ResponseError) -> bool:
+    """Say whether a key holds something that nobody of us has put there."""
+    return str(error).startswith("WRONGTYPE") or "not an integer" in str(error) or "not a valid" in str(error)
 
 
 def location(url: str) -> str:

@@ -5,10 +5,12 @@
     │   ├── InvalidMessageError       ... because it is malformed or too large
     │   └── QueueUnavailableError     ... because Redis cannot be reached or refuses us
     ├── ResultMissingError        there is no result, and none will come
+    ├── InvalidResultError        the result is that of another kind of job
     └── JobFailedError            the job ran, or was refused by the worker; ``kind`` says why
         ├── MalformedMessageError ... UnknownJobError ... InvalidPayloadError ...
 
-On the wire a failure is ``{"type": kind, "message": text}``. The text never repeats a person's data.
+On the wire a failure is ``{"type": kind, "message": text}``. The texts of our own failures never repeat a person's
+data; a foreign exception goes with the beginning of its own text, to its producer and nobody else.
 """
 
 from typing import Any, ClassVar
@@ -32,6 +34,10 @@ class QueueUnavailableError(EnqueueError, ConnectionError):
 
 class ResultMissingError(JobError, LookupError):
     """The job is neither queued nor answered: never enqueued, or its result has expired."""
+
+
+class InvalidResultError(JobError, ValueError):
+    """The result is of another kind of job than asked for: two kinds were given the same key."""
 
 
 class JobFailedError(JobError):
@@ -107,6 +113,12 @@ class DeadlineExceededError(JobFailedError):
     """The job took longer than its deadline on each attempt."""
 
     kind = "deadline_exceeded"
+
+
+class JobAbortedError(JobFailedError):
+    """Somebody has aborted the job before it took effect."""
+
+    kind = "aborted"
 
 
 class AttemptsExhaustedError(JobFailedError):

@@ -24,7 +24,7 @@ ResultT_co = TypeVar("ResultT_co", bound=BaseModel, covariant=True)
 class Result(BaseModel):
     """What a job answers. Fields that a newer worker adds are ignored by an older producer."""
 
-    model_config = ConfigDict(frozen=True, from_attributes=True)
+    model_config = ConfigDict(frozen=True, from_attributes=True, hide_input_in_errors=True)
 
 
 class Payload(BaseModel, Generic[ResultT_co]):

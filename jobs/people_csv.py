@@ -42,7 +42,7 @@ class Refused:
 
 
 def read_people(file: Path) -> Iterator[Person | Refused]:
-    """Yield each line of the file in order, header and empty lines left out. Reads as it goes: any size is fine.
+    """Yield each line of the file in order, header and empty lines left out. Reads as it goes.
 
     The header names the columns ``name`` and ``email``, in any order; comma, semicolon or tab part them; text is UTF-8.
     A line stands for one person: no name spans lines, so an open quote spoils one line and not the rest of the file.
@@ -70,6 +70,8 @@ def _read_header(line: bytes, file: Path) -> _Layout:
     text = line.removeprefix(_UTF8_MARK).decode("utf-8", "replace")
     delimiter = max(_DELIMITERS, key=text.count)
     columns = [column.strip().strip('"').lower() for column in text.split(delimiter)]
+    if repeated := [column for column in _COLUMNS if columns.count(column) > 1]:
+        raise PeopleFileError(f"the first line of {file} names a column twice: {', '.join(repeated)}")
     if missing := [column for column in _COLUMNS if column not in columns]:
         raise PeopleFileError(
             f"the first line of {file} must name the columns name,email; missing: {', '.join(missing)}"

@@ -15,6 +15,9 @@ from jobs.people_csv import Person, Refused
 _CHUNK = 500
 """People in one job: a transaction of some 10 ms."""
 
+_TRIES = 10
+"""How many failed imports of the same people are passed over, while their results are kept."""
+
 _AHEAD = 16
 """Jobs that are enqueued before the first must be done: a huge file neither fills memory nor the queue."""
 
@@ -36,6 +39,8 @@ class Imported:
 @dataclass(frozen=True)
 class _Chunk:
     people: list[Person]
+    payload: CreateUsers
+    key: str
     handle: JobHandle[StoredUsers]
 
 
@@ -62,9 +67,9 @@ async def import_people(
         if people:
             waiting.append(await _enqueue(client, people))
         if len(waiting) >= _AHEAD:
-            yield await _finish(waiting.popleft(), timeout)
+            yield await _finish(client, waiting.popleft(), timeout)
     while waiting:
-        yield await _finish(waiting.popleft(), timeout)
+        yield await _finish(client, waiting.popleft(), timeout)
 
 
 def _chunks(rows: Iterable[Person | Refused]) -> Iterable[list[Person | Refused]]:
@@ -75,18 +80,26 @@ def _chunks(rows: Iterable[Person | Refused]) -> Iterable[list[Person | Refused]
 
 async def _enqueue(client: JobClient, people: list[Person]) -> _Chunk:
     payload = CreateUsers(users=[person.user for person in people])
-    key = "import-" + hashlib.sha256(payload.model_dump_json().encode()).hexdigest()
-    return _Chunk(people, await client.enqueue(payload, key=key))
+    # With the line: equal people at two places of the file are different people.
+    content = f"{people[0].line}:{payload.model_dump_json()}"
+    key = "import-" + hashlib.sha256(content.encode()).hexdigest()
+    return _Chunk(people, payload, key, await client.enqueue(payload, key=key))
 
 
-async def _finish(chunk: _Chunk, timeout: timedelta) -> Imported:  # noqa: ASYNC109 - handed on
-    try:
-        stored = (await chunk.handle.result(timeout=timeout)).users
-    except JobFailedError as error:
-        return Imported(refused=tuple(_unstored(person, error) for person in chunk.people))
-    is_ours = chunk.handle.outcome is Enqueued.NEW
-    created = sum(user.is_new for user in stored) if is_ours else 0
-    return Imported(created=created, existing=len(stored) - created)
+async def _finish(client: JobClient, chunk: _Chunk, timeout: timedelta) -> Imported:  # noqa: ASYNC109 - handed on
+    handle, tries = chunk.handle, 1
+    while True:
+        try:
+            stored = (await handle.result(timeout=timeout)).users
+        except JobFailedError as error:
+            if handle.outcome is Enqueued.NEW or tries == _TRIES:
+                return Imported(refused=tuple(_unstored(person, error) for person in chunk.people))
+            # The failure of an earlier import, which is kept under this key: this is a new try.
+            handle = await client.enqueue(chunk.payload, key=f"{chunk.key}-{tries}")
+            tries += 1
+        else:
+            created = sum(user.is_new for user in stored) if handle.outcome is Enqueued.NEW else 0
+            return Imported(created=created, existing=len(stored) - created)
 
 
 def _unstored(person: Person, error: JobFailedError) -> Refused:

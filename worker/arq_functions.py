@@ -86,13 +86,11 @@ class MessageReader:
     def __call__(self, data: bytes) -> dict[str, Any]:
         """Read a job or a result."""
         try:
-            message = decode(data)
-            if "s" in message:
-                return message
+            message = {"t": None, "a": [], "k": {}} | decode(data)
             _require_envelope(message)
         except InvalidMessageError as error:
             return _refusal(MalformedMessageError.kind, str(error))
-        if message["f"] not in self._registry:
+        if "s" not in message and message["f"] not in self._registry:
             names = ", ".join(self._registry.names)
             return _refusal(UnknownJobError.kind, f"this worker has no job {message['f'][:100]!r}; it has {names}")
         return message

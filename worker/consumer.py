@@ -8,20 +8,21 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
 from signal import Signals
-from typing import Any
+from typing import Any, cast
 
 import structlog
-from arq.connections import ArqRedis
+from arq.constants import abort_jobs_ss
 from arq.worker import Worker
-from redis.exceptions import RedisError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
 
 from jobs.codec import encode
-from jobs.connection import build_redis
-from jobs.failures import MalformedMessageError
+from jobs.connection import build_redis, is_of_wrong_type, is_outage
 from jobs.registry import Registry
-from jobs.wire import IN_PROGRESS_KEY, JOB_KEY, RESULT_KEY, RETRY_KEY, is_job_id
+from jobs.wire import IN_PROGRESS_KEY, RETRY_KEY, is_job_id
 from worker.arq_functions import MARGIN, MessageReader, build_functions
 from worker.gate import DatabaseGate
+from worker.guarded_redis import GuardedRedis
 from worker.lifecycle import Lifecycle
 from worker.settings import Settings
 
@@ -37,11 +38,11 @@ _RETRIES = 6
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.consumer")
 
 
-def build_arq_redis(settings: Settings, registry: Registry, client: type[ArqRedis] = ArqRedis) -> ArqRedis:
+def build_arq_redis(settings: Settings, registry: Registry) -> GuardedRedis:
     """Construct arq's client over our pool: with time limits, JSON, and retries after a lost connection."""
     redis = build_redis(
         settings.queue.url.get_secret_value(),
-        client,
+        GuardedRedis,
         password=settings.queue.plain_password,
         max_connections=settings.worker.max_jobs + 10,
         retries=_RETRIES,
@@ -52,7 +53,7 @@ def build_arq_redis(settings: Settings, registry: Registry, client: type[ArqRedi
     return redis
 
 
-def worker_arguments(settings: Settings, registry: Registry, redis: ArqRedis) -> dict[str, Any]:
+def worker_arguments(settings: Settings, registry: Registry, redis: GuardedRedis) -> dict[str, Any]:
     """Return the arguments for ``arq.Worker``: the same for our worker class and for arq's own."""
     lifecycle = Lifecycle(settings)
     return {
@@ -90,6 +91,11 @@ class UsersWorker(Worker):
         self._heartbeat: asyncio.Task[None] | None = None
         self.in_progress_timeout_s = lease.total_seconds()
 
+    @property
+    def pool(self) -> GuardedRedis:
+        """Arq's client, with its guards."""
+        return cast("GuardedRedis", self._pool)
+
     async def main(self) -> None:
         """Work, and renew the leases meanwhile and until the last job has ended."""
         self._heartbeat = asyncio.create_task(self._renew_leases(), name="heartbeat")
@@ -105,21 +111,18 @@ class UsersWorker(Worker):
                     await pipe.execute()
 
     _is_stopping = False
-    _is_cut_off = False
+    _is_ending = False
+    _trouble: str | None = None
     _claim: asyncio.Task[None] | None = None
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
         """Claim jobs one by one, none after the signal to stop.
 
-        arq dies of an id that is not UTF-8, loses a slot at each lost connection, and leaves a job locked whose claim
-        is cut off by the end of the worker.
+        arq loses a slot at each lost connection, and leaves a job locked whose claim is cut off by the worker's end.
         """
         for job_id in job_ids:
             if not self.allow_pick_jobs or not self.ctx["dispatcher"].gate.is_open:
                 return
-            if not is_job_id(job_id.decode("utf-8", "replace")):
-                await self._remove_hostile(job_id)
-                continue
             self._claim = asyncio.create_task(super().start_jobs([job_id]))
             try:
                 await asyncio.shield(self._claim)
@@ -127,30 +130,44 @@ class UsersWorker(Worker):
                 self._release_sem_dec_counter_on_complete()
                 raise
 
-    async def _remove_hostile(self, job_id: bytes) -> None:
-        failure = MalformedMessageError("the job's id must be 1 to 200 printable ASCII characters without spaces")
-        result = {"t": 1, "f": "<unknown>", "a": [], "k": {}, "et": 0, "s": False, "r": failure, "st": 0, "ft": 0}
-        async with self.pool.pipeline(transaction=True) as pipe:
-            pipe.zrem(self.queue_name, job_id)
-            pipe.delete(JOB_KEY.encode() + job_id)
-            pipe.set(RESULT_KEY.encode() + job_id, encode(result), px=round(self.keep_result_s * 1000))
-            await pipe.execute()
-        _log.warning("job refused", job_id=ascii(job_id[:64]), reason=failure.type)
+    async def run_job(self, job_id: str, score: int) -> None:
+        """Run a job. arq dies of keys of another type, again whenever their lock has expired."""
+        try:
+            await super().run_job(job_id, score)
+        except ResponseError as error:
+            if not is_of_wrong_type(error):
+                raise
+            await self.pool.refuse(self.queue_name, job_id.encode(), f"the job's keys in Redis are unusable: {error}")
+
+    async def _cancel_aborted_jobs(self) -> None:
+        """Cancel what is to be aborted. arq dies of an id that is not UTF-8, at each start anew."""
+        try:
+            await super()._cancel_aborted_jobs()
+        except UnicodeDecodeError:
+            await remove_hostile_aborts(self.pool)
 
     async def _poll_iteration(self) -> None:
         """Take one turn. arq ends the process at the first error of Redis; we wait until it is back."""
+        if self._is_ending:
+            # On Python 3.11 a cancellation can be lost in redis-py, whose time limit uses wait_for.
+            raise asyncio.CancelledError
         try:
             await self._wait_for_database()
             await super()._poll_iteration()
         except (RedisError, OSError) as error:
-            if not self._is_cut_off:
-                _log.error("Redis is gone: waiting for it", exc_info=error)
-            self._is_cut_off = True
+            trouble = "Redis is gone: waiting for it" if is_outage(error) else "Redis refuses a command"
+            self._tell_trouble(trouble, error)
             await asyncio.sleep(_RECONNECT_EVERY.total_seconds())
         else:
-            if self._is_cut_off:
-                _log.info("Redis is back")
-            self._is_cut_off = False
+            self._tell_trouble(None)
+
+    def _tell_trouble(self, trouble: str | None, error: Exception | None = None) -> None:
+        """Log a change, not each turn of an outage."""
+        if trouble is not None and trouble != self._trouble:
+            _log.error(trouble, exc_info=error, reason=str(error))
+        if trouble is None and self._trouble is not None:
+            _log.info("Redis is back")
+        self._trouble = trouble
 
     async def _wait_for_database(self) -> None:
         """While PostgreSQL is gone, take turns slowly and claim nothing: a claimed job could only fail."""
@@ -169,13 +186,14 @@ class UsersWorker(Worker):
         keep_in_progress: float | None,
     ) -> None:
         """Record the outcome, however long Redis is gone. arq loses it, and runs the job again."""
-        arguments = (finish, result_data, result_timeout_s, keep_result_forever, incr_score, keep_in_progress)
-        await self._until_redis_answers(lambda: super(UsersWorker, self).finish_job(job_id, *arguments))
         is_given_back = self._is_stopping and not finish and incr_score is None
         if is_given_back or job_id in self.ctx["uncounted"]:
             # Neither a shutdown nor an outage is a failure of the job: the attempt does not count.
+            # Before the job is free again, or another worker's count would suffer.
             self.ctx["uncounted"].discard(job_id)
             await self._until_redis_answers(lambda: self.pool.decr(RETRY_KEY + job_id))
+        arguments = (finish, result_data, result_timeout_s, keep_result_forever, incr_score, keep_in_progress)
+        await self._until_redis_answers(lambda: super(UsersWorker, self).finish_job(job_id, *arguments))
 
     async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:
         """Record the failure, however long Redis is gone."""
@@ -185,7 +203,9 @@ class UsersWorker(Worker):
         while True:
             try:
                 await command()
-            except (RedisError, OSError):
+            except (RedisError, OSError) as error:
+                if not is_outage(error):
+                    raise  # the job's lease ends, and its receipt answers
                 await asyncio.sleep(_RECONNECT_EVERY.total_seconds())
             else:
                 return
@@ -198,6 +218,16 @@ class UsersWorker(Worker):
         self._is_stopping = True
         super().handle_sig_wait_for_completion(signum)
 
+    def handle_sig(self, signum: Signals) -> None:
+        """End at once."""
+        self._is_ending = True
+        super().handle_sig(signum)
+
+    async def _wait_for_tasks_to_complete(self, signum: Signals) -> None:
+        """Let running jobs end within the grace, then end the main loop."""
+        await super()._wait_for_tasks_to_complete(signum)
+        self._is_ending = True
+
     async def close(self) -> None:
         """End jobs, hooks and connections, each whatever became of the one before. arq stops at the first error."""
         self._is_stopping = True
@@ -205,7 +235,7 @@ class UsersWorker(Worker):
             await self._end_jobs()
             if self._heartbeat is not None:
                 self._heartbeat.cancel()
-            with suppress(RedisError, OSError, TimeoutError):
+            with suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_LIMIT.total_seconds()):
                     await self.pool.delete(self.health_check_key)
         finally:
@@ -222,3 +252,11 @@ class UsersWorker(Worker):
         for task in running:
             task.cancel()
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+
+
+async def remove_hostile_aborts(redis: Redis) -> None:
+    """Remove requests to abort what cannot be a job: arq dies of an id that is not UTF-8. One or two round trips."""
+    found = await redis.zrange(abort_jobs_ss, 0, -1)
+    if hostile := [job_id for job_id in found if not is_job_id(job_id.decode("utf-8", "replace"))]:
+        await redis.zrem(abort_jobs_ss, *hostile)
+        _log.warning("requests to abort refused", count=len(hostile))

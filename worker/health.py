@@ -42,12 +42,12 @@ def read_health(file: Path) -> list[str]:
     """Return what is wrong with the worker that writes ``file``; nothing if it is well."""
     try:
         state = json.loads(file.read_text())
-    except (OSError, ValueError):
+        age, servers = time.time() - float(state["time"]), dict(state["servers"])
+    except (OSError, ValueError, KeyError, TypeError):
         return [f"there is no health file {file}: the worker is starting, has ended, or has no WORKER_HEALTH_FILE"]
-    age = time.time() - state["time"]
     if age > STALE_AFTER.total_seconds():
         return [f"the worker has not reported for {age:.0f} s: it hangs or was killed"]
-    return [f"{name} does not answer the worker" for name, is_well in state["servers"].items() if not is_well]
+    return [f"{name} does not answer the worker" for name, is_well in servers.items() if not is_well]
 
 
 async def _report_forever(file: Path, probes: dict[str, Probe]) -> None:

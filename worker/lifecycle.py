@@ -6,6 +6,7 @@ One exit stack, because arq runs the shutdown hook even when the startup hook ra
 from contextlib import AsyncExitStack
 from typing import Any
 
+import asyncpg
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -98,7 +99,7 @@ _REFUSALS = {
     "28P01": "refuses the password: correct DATABASE_URL or DATABASE_PASSWORD",
     "28000": "refuses this user: correct DATABASE_URL, or let the user in with pg_hba.conf",
     "3D000": "has no such database: create it, or correct DATABASE_URL",
-    "42501": "does not let this user read alembic_version: grant it",
+    "42501": "does not let this user do that: grant it (deploys: the schema to migrate, the tables to work)",
 }
 
 
@@ -109,7 +110,11 @@ def explain_database(error: Exception, settings: DatabaseSettings) -> str:
         return f"PostgreSQL at {settings.location} {refusal}"
     if state is not None:
         return f"PostgreSQL at {settings.location} is not ready (SQLSTATE {state})"
-    reason = type(getattr(error, "orig", None) or error).__name__
+    orig = getattr(error, "orig", None)
+    cause = getattr(orig, "__cause__", None)
+    if isinstance(cause, asyncpg.exceptions.ClientConfigurationError):
+        return f"DATABASE_URL cannot be used for PostgreSQL at {settings.location}: {cause}"
+    reason = type(orig or error).__name__
     return f"PostgreSQL at {settings.location} cannot be reached ({reason}): is it running, is DATABASE_URL right?"
 
 

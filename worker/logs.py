@@ -63,7 +63,7 @@ def _quieten_arq() -> None:
 
 def _is_free_of_arguments(record: logging.LogRecord) -> bool:
     # arq prints a job's arguments and its exceptions' texts; dispatch logs the same events without them.
-    return record.funcName != "run_job" or "expired" in record.msg
+    return record.funcName != "run_job" or "expired" in record.msg or "aborted" in record.msg
 
 
 def _replace_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

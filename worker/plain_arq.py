@@ -4,38 +4,14 @@ It lacks what needs our worker class: it ends when Redis stays away, and deploys
 """
 
 from typing import Any
+from urllib.parse import unquote
 
-import structlog
-from arq.connections import ArqRedis, RedisSettings
-from redis.exceptions import RedisError
+from arq.connections import RedisSettings
 
 from jobs.registry import REGISTRY
-from jobs.wire import is_job_id
-from worker.consumer import build_arq_redis, worker_arguments
+from worker.consumer import build_arq_redis, remove_hostile_aborts, worker_arguments
 from worker.logs import set_up_logging
 from worker.settings import QueueSettings, Settings
-
-_log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.plain_arq")
-
-
-class _GuardedRedis(ArqRedis):
-    """Keeps from arq's worker what would kill it."""
-
-    async def zrangebyscore(self, name: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - redis-py's
-        """Return the due job ids, without those that arq cannot decode; they are removed."""
-        found = await super().zrangebyscore(name, *args, **kwargs)
-        hostile = [job_id for job_id in found if not is_job_id(job_id.decode("utf-8", "replace"))]
-        if hostile:
-            _log.warning("jobs refused", count=len(hostile), reason="malformed_message")
-            await self.zrem(name, *hostile)
-        return [job_id for job_id in found if job_id not in hostile]
-
-    async def delete(self, *names: Any) -> Any:  # noqa: ANN401 - redis-py's
-        """Delete, or give up: arq deletes its health key before it calls the shutdown hook, and stops if that fails."""
-        try:
-            return await super().delete(*names)
-        except (RedisError, OSError):
-            return 0
 
 
 def build_worker_settings() -> type:
@@ -45,12 +21,13 @@ def build_worker_settings() -> type:
         SettingsError: a setting is missing or wrong.
     """
     settings = Settings.load()
-    arguments = worker_arguments(settings, REGISTRY, build_arq_redis(settings, REGISTRY, _GuardedRedis))
+    arguments = worker_arguments(settings, REGISTRY, build_arq_redis(settings, REGISTRY))
     start = arguments["on_startup"]
 
     async def on_startup(ctx: dict[str, Any]) -> None:
         # Not earlier: arq's command line sets up its own logging, which prints people's data.
         set_up_logging(settings.worker)
+        await remove_hostile_aborts(ctx["redis"])
         await start(ctx)
 
     arguments |= {"on_startup": on_startup, "redis_settings": _redis_settings(settings.queue)}
@@ -61,5 +38,7 @@ def _redis_settings(settings: QueueSettings) -> RedisSettings:
     """Return what ``arq --check`` connects with."""
     redis = RedisSettings.from_dsn(settings.url.get_secret_value())
     redis.ssl_check_hostname = True
-    redis.password = settings.plain_password or redis.password
+    # arq takes both from the URL as they stand there, percent-encoded.
+    redis.username = None if redis.username is None else unquote(redis.username)
+    redis.password = settings.plain_password or (None if redis.password is None else unquote(redis.password))
     return redis

@@ -1,6 +1,7 @@
 """A private world for demo and development: embedded servers, migrated, and a real worker process on them."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from pydantic import SecretStr
 from db.migrate import upgrade_schema
 from db.settings import DatabaseSettings
 from embedded import Servers, open_servers
+from embedded.process import die_with
 from worker.health import read_health
 from worker.lifecycle import StartupError
 from worker.settings import QueueSettings
@@ -37,8 +39,7 @@ class Sandbox:
     @property
     def environment(self) -> dict[str, str]:
         """What a process needs to use the servers: our environment without its own servers, and these."""
-        ours = {name: value for name, value in os.environ.items() if not name.startswith(("DATABASE_", "REDIS_"))}
-        return ours | {"DATABASE_URL": self.servers.database_url, "REDIS_URL": self.servers.redis_url}
+        return os.environ | {"DATABASE_URL": self.servers.database_url, "REDIS_URL": self.servers.redis_url}
 
     @property
     def queue(self) -> QueueSettings:
@@ -62,6 +63,7 @@ class Sandbox:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            preexec_fn=die_with(os.getpid(), signal.SIGTERM),  # noqa: PLW1509 - two system calls that take no lock
         )
         try:
             _wait_until_ready(worker, health)
@@ -78,9 +80,24 @@ def open_sandbox(directory: Path) -> Iterator[Sandbox]:
         EmbeddedServerError: they cannot be started here, or somebody else uses ``directory``.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    with open_servers(directory) as servers:
+    with _no_settings_of_others(directory), open_servers(directory) as servers:
         upgrade_schema(DatabaseSettings(url=SecretStr(servers.database_url)))
         yield Sandbox(servers, directory)
+
+
+@contextmanager
+def _no_settings_of_others(directory: Path) -> Iterator[None]:
+    """Forget what the caller has set for servers of his own: passwords and limits that do not fit ours."""
+    kept = dict(os.environ)
+    for name in kept:
+        if name.startswith(("DATABASE_", "REDIS_")):
+            del os.environ[name]
+    os.environ["SECRETS_DIR"] = str(directory)  # which has no secrets, in place of /run/secrets, which may
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
 
 
 def _wait_until_ready(worker: "subprocess.Popen[bytes]", health: Path) -> None:

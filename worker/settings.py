@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
@@ -41,9 +42,14 @@ class QueueSettings(EnvironmentSettings):
     @field_validator("url")
     @classmethod
     def _require_redis(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-            message = "is not a URL of Redis"
-            raise ValueError(message)
+        try:
+            parts = urlsplit(value.get_secret_value())
+        except ValueError:
+            raise ValueError("is not a URL") from None  # the original text repeats the URL and its password
+        if parts.scheme not in {"redis", "rediss", "unix"}:
+            raise ValueError("is not a URL of Redis")
+        if parts.fragment:
+            raise ValueError("has a #: write it as %23 in user or password")
         return value
 
 

@@ -1,6 +1,7 @@
 """Runs migrations with an async engine. Alembic's entry point: ``alembic`` reads it through ``pyproject.toml``."""
 
 import asyncio
+from datetime import timedelta
 
 from alembic import context
 from alembic.operations.ops import MigrationScript
@@ -10,6 +11,9 @@ from db.engine import build_engine
 from db.schema import revisions
 from db.settings import DatabaseSettings
 from db.tables import Base
+
+_PATIENCE = {"statement_timeout": timedelta(hours=12), "command_timeout": timedelta(hours=13)}
+"""An index of a large table takes hours, and so does waiting for somebody who makes it."""
 
 _LOCK = 0x75736572735F776F  # "users_wo": any number that nobody else uses
 """Advisory lock of the database: several ``migrate`` at once run one after the other."""
@@ -29,7 +33,7 @@ def _migrate(connection: Connection) -> None:
 
 
 async def _migrate_online(settings: DatabaseSettings) -> None:
-    engine = build_engine(settings, pool_size=1)
+    engine = build_engine(settings.model_copy(update=_PATIENCE), pool_size=1)
     try:
         async with engine.connect() as connection:
             await connection.run_sync(_migrate)

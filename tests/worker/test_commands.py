@@ -213,7 +213,7 @@ def test_an_import_without_fault_leaves_no_list(command_line: CommandLine, tmp_p
     """Nor that of an earlier try; the exit code is 0."""
     file, refused = tmp_path / "people.csv", tmp_path / "people.refused.csv"
     file.write_text("name,email\nAnn,ann@example.org\n")
-    refused.write_text("old")
+    refused.write_text("line,reason,row\r\n2,old,old\r\n")
 
     done = command_line("import", str(file))
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from enum import IntEnum
 
 from db.environment import SettingsError
+from db.migrate import UnknownRevisionError
 from db.schema import SchemaBehindError
 from embedded import EmbeddedServerError
 from jobs.failures import EnqueueError, InvalidPayloadError, JobError, QueueUnavailableError
@@ -41,6 +42,7 @@ _CODES: dict[type[Exception], ExitCode] = {
     InvalidPayloadError: ExitCode.USAGE,
     EnqueueError: ExitCode.USAGE,
     PeopleFileError: ExitCode.USAGE,
+    UnknownRevisionError: ExitCode.USAGE,
     JobError: ExitCode.FAILED,
     TimeoutError: ExitCode.FAILED,
 }

@@ -14,10 +14,11 @@ from pydantic.fields import FieldInfo
 
 from db.environment import read_duration
 from jobs.arguments import read_payload
-from jobs.client import open_client
-from jobs.failures import InvalidPayloadError
+from jobs.client import JobHandle, open_client
+from jobs.failures import InvalidPayloadError, JobFailedError
 from jobs.payloads import Payload
 from jobs.registry import REGISTRY
+from worker.commands.ends import ExitCode
 from worker.settings import QueueSettings, WorkerSettings
 
 OWN_OPTIONS = {
@@ -74,7 +75,7 @@ def _parse(field: FieldInfo, name: str, value: str) -> object:
         return value
     try:
         return json.loads(value)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidPayloadError(f"--{name} is not JSON: {error}") from None
 
 
@@ -101,11 +102,20 @@ async def _enqueue(payload: Payload[BaseModel], request: _Request) -> None:
         if not request.as_json:
             typer.echo(f"job {handle.job_id} ({handle.outcome.value})", err=request.wait)
         if request.wait:
-            answer["result"] = (await handle.result(timeout=request.timeout)).model_dump(mode="json")
+            answer["result"] = await _wait(handle, request.timeout)
     if request.as_json:
         typer.echo(json.dumps(answer, ensure_ascii=False))
     elif request.wait:
         typer.echo(json.dumps(answer["result"], ensure_ascii=False, indent=2))
+
+
+async def _wait(handle: JobHandle[BaseModel], longest: timedelta) -> dict[str, Any]:
+    try:
+        return (await handle.result(timeout=longest)).model_dump(mode="json")
+    except JobFailedError as error:
+        # Also if the worker finds the payload invalid: the job was enqueued, and has failed.
+        typer.echo(f"users-worker: {error}", err=True)
+        raise typer.Exit(ExitCode.FAILED) from error
 
 
 def _duration(option: str, text: str) -> timedelta:

@@ -3,24 +3,30 @@
 import asyncio
 import csv
 import json
-import shutil
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from jobs.client import open_client
-from jobs.people_csv import Refused, read_people
+from jobs.people_csv import PeopleFileError, Refused, read_people
 from jobs.people_import import Imported, import_people
 from worker.commands.ends import ExitCode
 from worker.settings import QueueSettings, WorkerSettings
 
 _PATIENCE = timedelta(minutes=1)
 """How long to wait for the result of one job before we suppose that no worker runs."""
+
+
+_HEADER = "line,reason,row"
+"""First line of a list of refused rows."""
 
 
 @dataclass
@@ -68,9 +74,10 @@ def import_(
 def run_import(file: Path, settings: QueueSettings, queue: str, *, quiet: bool = False) -> Summary:
     """Import the file with a progress bar, and write the list of refused rows."""
     columns = (TextColumn("import"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
-        summary = asyncio.run(_import(file, settings, queue, progress))
-    _write_refused(summary)
+    with _open_refused(Summary(file).refused_file) as output:
+        with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+            summary = asyncio.run(_import(file, settings, queue, progress))
+        _write_refused(summary, output)
     return summary
 
 
@@ -94,23 +101,44 @@ async def _import(file: Path, settings: QueueSettings, queue: str, progress: Pro
     return summary
 
 
-def _count_lines(file: Path) -> int:
+def _count_lines(file: Path) -> int | None:
+    if not file.is_file():
+        return None  # a pipe can be read only once; the reader says so if there is nothing
+    with file.open("rb") as lines:
+        return max(0, sum(1 for line in lines if line.strip()) - 1)
+
+
+@contextmanager
+def _open_refused(file: Path) -> Iterator[IO[str]]:
+    """Open the list of refused rows, for its owner alone: it holds people's data. Done first, to fail first.
+
+    Raises:
+        PeopleFileError: it cannot be written, or there is a file of somebody else.
+    """
     try:
-        with file.open("rb") as lines:
-            return max(0, sum(1 for line in lines if line.strip()) - 1)
-    except OSError:
-        return 0  # the reader says what is wrong with it
+        if file.exists() and file.stat().st_size and not file.read_bytes().startswith(_HEADER.encode()):
+            raise PeopleFileError(f"{file} is no list of refused rows, and would be overwritten: move it away")
+        # Not through a link, which may lead to a file of somebody else.
+        output = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        text = f"cannot write the list of refused rows, {file}: {error.strerror}; import a copy from another folder"
+        raise PeopleFileError(text) from error
+    try:
+        with os.fdopen(output, "w", encoding="utf-8", newline="") as opened:
+            yield opened
+            is_empty = not opened.tell()
+    except BaseException:
+        file.unlink()
+        raise
+    if is_empty:
+        file.unlink()
 
 
-def _write_refused(summary: Summary) -> None:
+def _write_refused(summary: Summary, output: IO[str]) -> None:
     if not summary.refused:
-        summary.refused_file.unlink(missing_ok=True)  # of an earlier import
         return
-    with summary.refused_file.open("w", encoding="utf-8", newline="") as output:
-        writer = csv.writer(output)
-        writer.writerow(["line", "reason", "row"])
-        writer.writerows(sorted((row.line, row.reason, row.row) for row in summary.refused))
-    shutil.copymode(summary.file, summary.refused_file)  # it holds people's data, as the input does
+    output.write(_HEADER + "\r\n")
+    csv.writer(output).writerows(sorted((row.line, row.reason, row.row) for row in summary.refused))
 
 
 def _as_dict(summary: Summary) -> dict[str, object]:

@@ -1,0 +1,55 @@
+"""arq's Redis client, which keeps from arq's worker what would kill or stall it. Used under both worker classes."""
+
+import time
+from typing import Any
+
+import structlog
+from arq.connections import ArqRedis
+from redis.exceptions import RedisError
+
+from jobs.codec import encode
+from jobs.failures import MalformedMessageError
+from jobs.wire import IN_PROGRESS_KEY, JOB_KEY, RESULT_KEY, RETRY_KEY, is_job_id
+
+_KEEP_REFUSAL_MS = 3_600_000
+"""How long the reason can be read why a message was refused."""
+
+_ID_RULE = "the job's id must be 1 to 200 printable ASCII characters without spaces"
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.guarded_redis")
+
+
+class GuardedRedis(ArqRedis):
+    """Filters what arq reads from the queue."""
+
+    async def zrangebyscore(self, name: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - redis-py's
+        """Return the ids that are due. Ids that arq cannot decode are refused; a score of 0 or less counts as now.
+
+        (arq never runs a job whose score is 0, and dies of one that is minus infinity.)
+        """
+        found = await super().zrangebyscore(name, *args, **kwargs, withscores=True)  # type: ignore[misc] # not given twice
+        hostile = [job_id for job_id, _ in found if not is_job_id(job_id.decode("utf-8", "replace"))]
+        for job_id in hostile:
+            await self.refuse(name, job_id, _ID_RULE)
+        good = [(job_id, score) for job_id, score in found if job_id not in hostile]
+        if early := [job_id for job_id, score in good if score <= 0]:
+            await self.zadd(name, dict.fromkeys(early, time.time_ns() // 1_000_000), xx=True)
+        return [job_id for job_id, _ in good if job_id not in early]
+
+    async def delete(self, *names: Any) -> Any:  # noqa: ANN401 - redis-py's
+        """Delete, or give up: arq deletes its health key before it calls the shutdown hook, and stops if that fails."""
+        try:
+            return await super().delete(*names)
+        except (RedisError, OSError):
+            return 0
+
+    async def refuse(self, queue: str, job_id: bytes, reason: str) -> None:
+        """Remove a job that cannot be run, and leave the reason as its result."""
+        failure = MalformedMessageError(reason)
+        result = {"t": 1, "f": "<unknown>", "a": [], "k": {}, "et": 0, "s": False, "r": failure, "st": 0, "ft": 0}
+        async with self.pipeline(transaction=True) as pipe:
+            pipe.zrem(queue, job_id)
+            pipe.delete(*(prefix.encode() + job_id for prefix in (JOB_KEY, RETRY_KEY, IN_PROGRESS_KEY)))
+            pipe.set(RESULT_KEY.encode() + job_id, encode(result), px=_KEEP_REFUSAL_MS)
+            await pipe.execute()
+        _log.warning("job refused", job_id=ascii(job_id[:64]), reason=failure.type)
