@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from sqlalchemy import inspect, make_url, text
 
 from db.engine import build_engine, open_database
-from db.migrate import check_migrations, downgrade_schema, upgrade_schema
+from db.migrate import UnknownRevisionError, check_migrations, downgrade_schema, upgrade_schema
 from db.schema import SchemaBehindError, require_current_schema, revisions
 from db.settings import DatabaseSettings
 from db.tables import Base
@@ -118,6 +118,13 @@ def test_a_newer_database_is_welcome(empty: DatabaseSettings) -> None:
     _execute(empty, "UPDATE alembic_version SET version_num = '9999'")
 
     _require_current(empty)
+    upgrade_schema(empty)  # after a rollback of the code, a deploy migrates as ever
+
+
+def test_an_unknown_revision_names_the_known_ones(empty: DatabaseSettings) -> None:
+    """A slip of the pen is no newer database."""
+    with pytest.raises(UnknownRevisionError, match="there is no revision zzz: there are 0001"):
+        upgrade_schema(empty, "zzz")
 
 
 def test_several_migrate_at_once(empty: DatabaseSettings) -> None:

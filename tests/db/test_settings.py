@@ -30,6 +30,10 @@ def test_a_missing_url_names_itself_and_the_cure() -> None:
         ({"DATABASE_URL": "not a url hidden-word"}, "DATABASE_URL: is not a URL"),
         ({"DATABASE_URL": "postgresql://u:hidden-word@h"}, "DATABASE_URL: names no database"),
         ({"DATABASE_URL": "postgresql://u:hidden-word@h:port/d"}, "DATABASE_URL: is not a URL"),
+        ({"DATABASE_URL": "postgresql://u:pa@ss/hidden-word@h/d"}, "DATABASE_URL: has a character in user or password"),
+        ({"DATABASE_URL": URL + "?connect_timeout=5"}, "DATABASE_URL: has options that asyncpg does not take: connect"),
+        ({"DATABASE_URL": URL + "?sslmode=bogus"}, "DATABASE_URL: has an unknown sslmode"),
+        ({"DATABASE_URL": URL, "DATABASE_CONNECT_TIMEOUT": "99999999999999d"}, "DATABASE_CONNECT_TIMEOUT: is longer"),
         ({"DATABASE_URL": URL, "DATABASE_STATEMENT_TIMEOUT": "soon"}, "DATABASE_STATEMENT_TIMEOUT: is not a duration"),
         ({"DATABASE_URL": URL, "DATABASE_CONNECT_TIMEOUT": "0"}, "DATABASE_CONNECT_TIMEOUT: must be longer than zero"),
         ({"DATABASE_URL": URL, "DATABASE_COMMAND_TIMEOUT": "5s"}, "DATABASE_COMMAND_TIMEOUT: must be longer than"),
@@ -54,7 +58,7 @@ def test_a_wrong_setting_names_itself_and_hides_its_value(
 
 def test_variables_of_platforms_are_no_misspellings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kubernetes and others inject names of their own."""
-    for name in ("DATABASE_SERVICE_HOST", "DATABASE_PORT_5432_TCP", "DATABASE_HOST"):
+    for name in ("DATABASE_SERVICE_HOST", "DATABASE_PORT_5432_TCP", "DATABASE_HOST", "DATABASE_URI"):
         monkeypatch.setenv(name, "10.0.0.1")
     monkeypatch.setenv("DATABASE_URL", URL)
 

@@ -14,11 +14,13 @@ from arq.jobs import Job, JobStatus
 from redis.asyncio import ConnectionPool, Redis
 
 from embedded import open_valkey
-from jobs import CreateUser, CreateUsers, Enqueued, GetOrCreateUser, JobClient, NewUser, open_client
+from jobs import CreateUser, CreateUsers, Enqueued, FindUser, GetOrCreateUser, JobClient, NewUser, open_client
 from jobs.codec import decode, encode
 from jobs.failures import (
     EmailTakenError,
     InvalidMessageError,
+    InvalidResultError,
+    JobAbortedError,
     QueueUnavailableError,
     ResultMissingError,
 )
@@ -159,6 +161,44 @@ async def test_a_failure_is_raised_as_its_type(client: JobClient, redis: Redis) 
         await handle.result()
 
 
+async def test_an_aborted_job_is_a_failure_and_no_cancellation(client: JobClient, redis: Redis) -> None:
+    """A CancelledError would look like one of the caller's own task."""
+    handle = await client.enqueue(JANE)
+    await _finish(redis, handle.job_id, asyncio.CancelledError(), success=False)
+
+    with pytest.raises(JobAbortedError):
+        await handle.result()
+
+
+async def test_the_answer_of_another_kind_of_job_says_so(client: JobClient, redis: Redis) -> None:
+    """One key for two kinds of jobs: the error names the mistake and hides the answer."""
+    handle = await client.enqueue(FindUser(name="x"), key="k")
+    await _finish(redis, "k", {"id": 4, "name": "Secret Person", "email": None, "created_at": "2026-01-01T00:00:00Z"})
+
+    with pytest.raises(InvalidResultError, match="was its key used for another kind of job") as caught:
+        await handle.result()
+
+    assert "Secret" not in str(caught.value)
+
+
+async def test_a_time_long_past_means_now(client: JobClient, redis: Redis) -> None:
+    """The job keeps its full time to be started."""
+    handle = await client.enqueue(JANE, at=datetime(1970, 1, 1, tzinfo=UTC))
+
+    assert await redis.pttl(f"arq:job:{handle.job_id}") > 6 * 86_400_000
+
+
+async def test_many_more_callers_than_connections_wait_for_each_other(client: JobClient, redis: Redis) -> None:
+    """Two thousand results at once are no outage of Redis."""
+    handles = await client.enqueue_many([JANE] * 2000)
+    answer = {"id": 1, "name": "Jane", "email": None, "created_at": "2026-01-01T00:00:00Z"}
+    waiting = asyncio.gather(*(handle.result(timeout=timedelta(seconds=60)) for handle in handles))
+    for handle in handles:
+        await _finish(redis, handle.job_id, answer)
+
+    assert len(await waiting) == 2000
+
+
 async def test_no_result_in_time_leaves_the_job(client: JobClient, redis: Redis) -> None:
     """The error says so, and waiting again is possible."""
     handle = await client.enqueue(JANE)
@@ -183,6 +223,10 @@ async def test_a_job_that_is_nowhere_has_no_result(client: JobClient, redis: Red
     [
         ("redis://127.0.0.1:1/0", "Redis at 127.0.0.1:1/0 cannot be reached"),
         ("redis://user:hidden-word@127.0.0.1:1/0", "Redis at 127.0.0.1:1/0 cannot be reached"),
+        ("redis://:pass#hidden-word@127.0.0.1:1/0", "REDIS_URL is not a URL such as"),
+        ("redis://127.0.0.1:1/0?hidden-word=1", "REDIS_URL is not a URL such as"),
+        ("redis://[::1", "REDIS_URL is not a URL such as"),
+        ("unix:///no/such/socket", "Redis at /no/such/socket cannot be reached"),
         ("http://hidden-word", "REDIS_URL is not a URL such as"),
     ],
 )

@@ -1,10 +1,12 @@
 """The command line, as scripts and people use it: real processes, exit codes, and what is printed where."""
 
+import asyncio
 import csv
 import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from jobs.registry import REGISTRY
@@ -209,6 +212,55 @@ def test_import_stores_people_and_lists_the_refused(command_line: CommandLine, t
 
 
 @pytest.mark.usefixtures("_worker")
+def test_equal_people_without_email_are_all_stored(command_line: CommandLine, tmp_path: Path) -> None:
+    """A thousand John Smiths are a thousand people; imported again, they are recognised."""
+    file = tmp_path / "people.csv"
+    file.write_text("name,email\n" + "John Smith,\n" * 1000)
+
+    done = [json.loads(command_line("import", str(file), "--json").stdout) for _ in range(2)]
+
+    assert [(one["created"], one["existing"]) for one in done] == [(1000, 0), (0, 1000)]
+
+
+@pytest.mark.usefixtures("_worker")
+async def test_an_import_that_failed_can_be_done_again(
+    command_line: CommandLine, tmp_path: Path, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    """The failure of the first try is kept for an hour, and must not answer the second."""
+    file = tmp_path / "people.csv"
+    file.write_text("name,email\nAnn,\n")
+    async with sessions.begin() as session:
+        await session.execute(text("ALTER TABLE users RENAME TO away"))
+    broken = await asyncio.to_thread(command_line, "import", str(file), "--json")
+    async with sessions.begin() as session:
+        await session.execute(text("ALTER TABLE away RENAME TO users"))
+
+    mended = await asyncio.to_thread(command_line, "import", str(file), "--json")
+
+    assert json.loads(broken.stdout)["refused"] == 1
+    assert json.loads(mended.stdout)["created"] == 1
+
+
+@pytest.mark.usefixtures("_worker")
+def test_the_list_of_refused_rows_is_for_its_owner_alone(command_line: CommandLine, tmp_path: Path) -> None:
+    """It holds people's data; a file of somebody else in its place is neither overwritten nor followed."""
+    file, refused = tmp_path / "people.csv", tmp_path / "people.refused.csv"
+    file.write_text("name,email\n,\n")
+    first = command_line("import", str(file))
+    mode = stat.S_IMODE(refused.stat().st_mode)
+    refused.write_text("mine")
+    foreign = command_line("import", str(file))
+    refused.unlink()
+    refused.symlink_to(tmp_path / "elsewhere")
+    link = command_line("import", str(file))
+
+    assert (first.returncode, mode) == (1, 0o600)
+    assert (foreign.returncode, link.returncode) == (2, 2)
+    assert "move it away" in foreign.stderr
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.usefixtures("_worker")
 def test_an_import_without_fault_leaves_no_list(command_line: CommandLine, tmp_path: Path) -> None:
     """Nor that of an earlier try; the exit code is 0."""
     file, refused = tmp_path / "people.csv", tmp_path / "people.refused.csv"
@@ -286,6 +338,23 @@ def test_dev_runs_until_it_is_stopped(tmp_path: Path, stop: signal.Signals) -> N
         False,
         False,
     ]
+
+
+def test_a_killed_dev_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Servers and worker end with their owner, also when that cannot say so any more."""
+    output = tmp_path / "output"
+    with output.open("wb") as out:
+        dev = subprocess.Popen(
+            [sys.executable, "-m", "worker", "dev", "--data", str(tmp_path / "dev")],
+            env={"PYTHONPATH": ".", "PATH": os.environ["PATH"], "WORKER_LOG_FORMAT": "json"},
+            stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+        )  # fmt: skip
+    wait_until(lambda: dev.poll() is not None or "a worker is running" in output.read_text(), 60)
+
+    dev.kill()
+    dev.wait()
+
+    wait_until(lambda: '"worker stopped"' in output.read_text(), 30)
 
 
 def test_dev_twice_in_one_directory_is_refused(tmp_path: Path) -> None:

@@ -99,6 +99,8 @@ HOSTILE = {
     "time": b'{"t":null,"f":"create_user","a":[],"k":{"name":"x"},"et":"now"}',
     "far": b'{"t":null,"f":"create_user","a":[],"k":{"name":"x"},"et":99999999999999999}',
     "arguments": b'{"t":null,"f":"create_user","a":7,"k":{"name":"x"},"et":1}',
+    "result-like": b'{"s":true,"f":["x"],"a":[],"k":{},"t":null,"et":0}',
+    "result-like-late": b'{"s":true,"f":"create_user","a":[],"k":{"name":"x"},"t":null,"et":1000000000000000000000000}',
     "surrogate": b'{"t":null,"f":"create_user","a":[],"k":{"name":"\\ud800"},"et":1}',
 }
 
@@ -127,6 +129,54 @@ async def _failure(redis: Redis, job_id: str) -> JobFailedError:
     with pytest.raises(JobFailedError) as caught:
         await job.result(timeout=20, poll_delay=0.02)
     return caught.value
+
+
+@BOTH
+async def test_any_score_that_is_past_means_now(worker: WorkerProcess, redis: Redis) -> None:
+    """Zero is a natural choice of a producer; arq never runs such a job, and dies of minus infinity."""
+    message = '{"f": "create_user", "k": {"name": "x"}, "et": 0}'
+    scores = {"zero": 0.0, "negative": -5.0, "infinite": float("-inf")}
+    for job_id, score in scores.items():
+        await redis.set(f"arq:job:{job_id}", message)
+        await redis.zadd("arq:queue", {job_id: score})
+
+    answers = [await Job(job_id, redis, _deserializer=decode).result(timeout=20, poll_delay=0.02) for job_id in scores]
+
+    assert [answer["name"] for answer in answers] == ["x", "x", "x"]
+    assert worker.process.poll() is None
+
+
+async def test_keys_of_another_type_end_their_job_alone(
+    start_worker: StartWorker, client: JobClient, redis: Redis, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    """A list where the message should be, text where the count should be, an id to abort that is none."""
+    assert sessions is not None
+    worker = start_worker()
+    await redis.rpush("arq:job:list", "x")  # type: ignore[misc] # redis-py types sync and async alike
+    await redis.set("arq:job:count", '{"f": "create_user", "k": {"name": "x"}, "et": 0}')
+    await redis.set("arq:retry:count", "many")
+    await redis.zadd("arq:abort", {b"\xff\xfe": time.time() * 1000})
+    await redis.zadd("arq:queue", {"list": 1, "count": 1})
+
+    failures = [await _failure(redis, job_id) for job_id in ("list", "count")]
+    after = await (await client.enqueue(CreateUser(name="After"))).result(timeout=SOON)
+
+    assert {type(failure) for failure in failures} == {MalformedMessageError}
+    assert after.name == "After"
+    assert worker.process.poll() is None
+    assert await redis.zcard("arq:abort") == 0
+
+
+async def test_results_keep_nobodys_arguments(
+    start_worker: StartWorker, client: JobClient, redis: Redis, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    """What was asked is not kept for an hour beside the answer."""
+    assert sessions is not None
+    start_worker()
+    handle = await client.enqueue(FindUser(name="Secret Person"))
+    await handle.result(timeout=SOON)
+
+    assert b"Secret" not in (await redis.get(f"arq:result:{handle.job_id}") or b"")
 
 
 @BOTH

@@ -193,6 +193,20 @@ async def test_deploys_under_load_lose_nothing_and_do_nothing_twice(
     assert set(attempts) == {1}
 
 
+async def test_sigterm_is_never_lost(start_worker: StartWorker, redis: Redis) -> None:
+    """A worker busy with looking at claimed jobs ends each time; on Python 3.11 a cancellation can get lost in it."""
+    jobs = {f"claimed{number}": 1 for number in range(60)}
+    for job_id in jobs:
+        await redis.set(f"arq:in-progress:{job_id}", "1")
+    await redis.zadd("arq:queue", jobs)
+    workers = [start_worker(WORKER_POLL_INTERVAL="1ms") for _ in range(6)]
+
+    for worker in workers:
+        worker.process.terminate()
+
+    assert [await asyncio.to_thread(worker.process.wait, 15) for worker in workers] == [0] * 6
+
+
 async def test_a_second_signal_ends_at_once(
     start_worker: StartWorker, client: JobClient, redis: Redis, sessions: Sessions
 ) -> None:
