@@ -59,8 +59,8 @@ def import_(
 
     A person whose e-mail is stored already stays as it is. Refused rows are listed, with line number and reason, in
     FILE.refused.csv beside the input; mend them in a copy and import that. An import that broke off goes on where it
-    was when it is started again. Rows without an e-mail cannot be recognised: they are stored again when the same
-    file is imported after results have expired (WORKER_KEEP_RESULT).
+    was when it is started again. The same file imported again stores nothing twice, rows without an e-mail included,
+    for as long as receipts are kept (WORKER_KEEP_RECEIPTS); after WORKER_KEEP_RESULT its summary is the first one's.
     """
     summary = run_import(file, QueueSettings.load(), WorkerSettings.load().queue, quiet=as_json)
     if as_json:
