@@ -26,12 +26,9 @@ from jobs.failures import (
     failure_from_wire,
 )
 from jobs.payloads import AnyPayload, Payload
-from jobs.wire import JOB_KEY, QUEUE, RESULT_KEY, job_message, new_job_id
+from jobs.wire import EXPIRY, JOB_KEY, QUEUE, RESULT_KEY, job_message, new_job_id, now_ms
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
-
-_EXPIRY = timedelta(days=7)
-"""How long after its due time a job may wait to be started. arq's own default is a day."""
 
 _CONNECTIONS = 20
 """Most connections of one client."""
@@ -133,10 +130,10 @@ class JobClient:
             InvalidMessageError: key, time or size is wrong; nothing was sent.
             QueueUnavailableError: Redis cannot be reached; with a key it is safe to call again.
         """
-        now = _now_ms()
+        now = now_ms()
         due = _due_ms(now, delay, at)
         job_id = new_job_id(key)
-        arguments = self._arguments(payload, job_id, now_ms=now, due_ms=due)
+        arguments = self._arguments(payload, job_id, now=now, due=due)
         with self._explained():
             async with self._slots:
                 added = await self._script(**arguments)
@@ -156,11 +153,8 @@ class JobClient:
             message = f"there are {len(listed)} payloads and {len(keys)} keys: give one key for each"
             raise InvalidMessageError(message)
         ids = [new_job_id(key) for key in (keys or itertools.repeat(None, len(listed)))]
-        now = _now_ms()
-        jobs = [
-            self._arguments(payload, job_id, now_ms=now, due_ms=now)
-            for payload, job_id in zip(listed, ids, strict=True)
-        ]
+        now = now_ms()
+        jobs = [self._arguments(payload, job_id, now=now, due=now) for payload, job_id in zip(listed, ids, strict=True)]
         added = [
             outcome
             for at in range(0, len(jobs), _PIPELINED)
@@ -176,12 +170,12 @@ class JobClient:
                 added: list[int] = await pipe.execute()
         return added
 
-    def _arguments(self, payload: AnyPayload, job_id: str, *, now_ms: int, due_ms: int) -> dict[str, Any]:
-        data = encode(job_message(payload, enqueued_ms=now_ms))
-        expiry_ms = max(0, due_ms - now_ms) + round(_EXPIRY / timedelta(milliseconds=1))
+    def _arguments(self, payload: AnyPayload, job_id: str, *, now: int, due: int) -> dict[str, Any]:
+        data = encode(job_message(payload, enqueued_ms=now))
+        expiry_ms = max(0, due - now) + round(EXPIRY / timedelta(milliseconds=1))
         return {
             "keys": [JOB_KEY + job_id, RESULT_KEY + job_id, self._queue],
-            "args": [data, expiry_ms, due_ms, job_id],
+            "args": [data, expiry_ms, due, job_id],
         }
 
     def _handle(self, payload: Payload[ResultT], job_id: str, added: int) -> JobHandle[ResultT]:
@@ -229,10 +223,6 @@ async def open_client(redis_url: str, *, password: str | None = None, queue: str
         yield client
 
 
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 def _timestamp_ms(at: datetime) -> int:
     try:
         return round(at.astimezone(UTC).timestamp() * 1000)
@@ -240,7 +230,7 @@ def _timestamp_ms(at: datetime) -> int:
         raise InvalidMessageError("at is out of the range of dates") from None
 
 
-def _due_ms(now_ms: int, delay: timedelta | None, at: datetime | None) -> int:
+def _due_ms(now: int, delay: timedelta | None, at: datetime | None) -> int:
     if delay is not None and at is not None:
         message = "give delay or at, not both"
         raise InvalidMessageError(message)
@@ -250,8 +240,8 @@ def _due_ms(now_ms: int, delay: timedelta | None, at: datetime | None) -> int:
             raise InvalidMessageError(message)
         return max(0, _timestamp_ms(at))
     if delay is None:
-        return now_ms
+        return now
     if delay < timedelta(0):
         message = "delay is negative"
         raise InvalidMessageError(message)
-    return now_ms + round(delay / timedelta(milliseconds=1))
+    return now + round(delay / timedelta(milliseconds=1))

@@ -1,14 +1,8 @@
 """Puts a job back into the queue under its own id."""
 
-import time
-from datetime import timedelta
-
 from redis.asyncio import Redis
 
-from jobs.wire import JOB_KEY, RESULT_KEY, RETRY_KEY
-
-_EXPIRY = timedelta(days=7)
-"""How long the job may wait to be started, as for one that is enqueued."""
+from jobs.wire import EXPIRY, JOB_KEY, RESULT_KEY, RETRY_KEY, now_ms
 
 
 async def requeue(redis: Redis, queue: str, messages: dict[str, bytes]) -> None:
@@ -16,10 +10,10 @@ async def requeue(redis: Redis, queue: str, messages: dict[str, bytes]) -> None:
 
     Harmless for a job that is queued already or has taken effect: its receipt answers. One round trip.
     """
-    now = time.time_ns() // 1_000_000
+    now = now_ms()
     async with redis.pipeline(transaction=True) as pipe:
         for job_id, message in messages.items():
             pipe.delete(RESULT_KEY + job_id, RETRY_KEY + job_id)
-            pipe.set(JOB_KEY + job_id, message, px=_EXPIRY)
+            pipe.set(JOB_KEY + job_id, message, px=EXPIRY)
             pipe.zadd(queue, {job_id: now})
         await pipe.execute()

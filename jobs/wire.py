@@ -1,6 +1,8 @@
 """arq's keys in Redis, its message for a job, and what a job id may be. The same for every client and the worker."""
 
 import re
+import time
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -15,8 +17,16 @@ RESULT_KEY = "arq:result:"
 IN_PROGRESS_KEY = "arq:in-progress:"
 RETRY_KEY = "arq:retry:"
 
+EXPIRY = timedelta(days=7)
+"""How long after its due time a job may wait in Redis to be started. arq's own default is a day."""
+
 _JOB_ID = re.compile(r"[!-~]{1,200}")
 """Printable ASCII without spaces: an id can be logged, typed and put into a key."""
+
+
+def now_ms() -> int:
+    """Return the time as Redis holds it for arq: in ms since 1970."""
+    return time.time_ns() // 1_000_000
 
 
 def is_job_id(value: str) -> bool:

@@ -1,6 +1,5 @@
 """arq's Redis client, which keeps from arq's worker what would kill or stall it. Used under both worker classes."""
 
-import time
 from typing import Any
 
 import structlog
@@ -9,7 +8,7 @@ from redis.exceptions import RedisError
 
 from jobs.codec import encode
 from jobs.failures import MalformedMessageError
-from jobs.wire import IN_PROGRESS_KEY, JOB_KEY, RESULT_KEY, RETRY_KEY, is_job_id
+from jobs.wire import IN_PROGRESS_KEY, JOB_KEY, RESULT_KEY, RETRY_KEY, is_job_id, now_ms
 
 _KEEP_REFUSAL_MS = 3_600_000
 """How long the reason can be read why a message was refused."""
@@ -33,7 +32,7 @@ class GuardedRedis(ArqRedis):
             await self.refuse(name, job_id, _ID_RULE)
         good = [(job_id, score) for job_id, score in found if job_id not in hostile]
         if early := [job_id for job_id, score in good if score <= 0]:
-            await self.zadd(name, dict.fromkeys(early, time.time_ns() // 1_000_000), xx=True)
+            await self.zadd(name, dict.fromkeys(early, now_ms()), xx=True)
         return [job_id for job_id, _ in good if job_id not in early]
 
     async def delete(self, *names: Any) -> Any:  # noqa: ANN401 - redis-py's

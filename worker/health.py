@@ -5,11 +5,13 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import structlog
+
+from worker.background import running
 
 _INTERVAL = timedelta(seconds=5)
 """How often the servers are asked and the file is written."""
@@ -28,13 +30,10 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.health")
 async def report_health(file: Path, probes: dict[str, Probe]) -> AsyncIterator[None]:
     """Write the outcome of all probes to ``file`` now and every 5 s, and remove the file at the end."""
     await _report(file, probes)
-    task = asyncio.create_task(_report_forever(file, probes), name="health")
     try:
-        yield
+        async with running(_report_forever(file, probes), name="health"):
+            yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
         file.unlink(missing_ok=True)  # noqa: ASYNC240 - a local file, at the very end
 
 

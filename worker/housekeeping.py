@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import structlog
@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db.retention import STEP, delete_older
+from worker.background import running
 
 _INTERVAL = timedelta(minutes=5)
 """How often a worker looks, spread by half to either side so that a fleet does not look at once."""
@@ -24,13 +25,8 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.housekeeping")
 @asynccontextmanager
 async def keep_house(sessions: async_sessionmaker[AsyncSession], ages: Mapping[str, timedelta]) -> AsyncIterator[None]:
     """Remove rows older than the table's age, now and then, until the end."""
-    task = asyncio.create_task(_sweep_forever(sessions, ages), name="housekeeping")
-    try:
+    async with running(_sweep_forever(sessions, ages), name="housekeeping"):
         yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 async def sweep(sessions: async_sessionmaker[AsyncSession], ages: Mapping[str, timedelta]) -> dict[str, int]:
