@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -55,6 +55,22 @@ def build_redis(
     redis = client(connection_pool=pool)
     redis.auto_close_connection_pool = True
     return redis
+
+
+def without_retries(redis: RedisT) -> RedisT:
+    """Construct a client of one connection to the same server, for commands that must not be sent twice unseen."""
+    pool = redis.connection_pool
+    options = pool.connection_kwargs | {"retry": Retry(NoBackoff(), 0), "retry_on_error": []}
+    single = type(redis)(
+        connection_pool=BlockingConnectionPool(
+            connection_class=pool.connection_class,
+            max_connections=1,
+            timeout=round(_COMMAND_TIMEOUT.total_seconds()),
+            **options,
+        )
+    )
+    single.auto_close_connection_pool = True
+    return single
 
 
 def _options(url: str, password: str | None) -> dict[str, Any]:

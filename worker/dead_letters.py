@@ -16,6 +16,7 @@ from jobs.failures import (
     InvalidPayloadError,
     JobFailedError,
     MalformedMessageError,
+    MessageMissingError,
     UnknownJobError,
     failure_to_wire,
 )
@@ -23,6 +24,7 @@ from worker.diagnosis import diagnose
 
 _UNEXPECTED = (
     MalformedMessageError,
+    MessageMissingError,
     UnknownJobError,
     InvalidPayloadError,
     ConstraintViolatedError,
