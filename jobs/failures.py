@@ -78,6 +78,12 @@ class MalformedMessageError(JobFailedError):
     kind = "malformed_message"
 
 
+class MessageMissingError(JobFailedError):
+    """The job was queued, but its message is gone from Redis: it had expired, or somebody has deleted it."""
+
+    kind = "message_missing"
+
+
 class UnknownJobError(JobFailedError):
     """The worker has no job of this name."""
 

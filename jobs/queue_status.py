@@ -6,11 +6,11 @@ from datetime import timedelta
 
 from redis.asyncio import Redis
 
-from jobs.wire import IN_PROGRESS_KEY
+from jobs.wire import IN_PROGRESS_KEY, leases_key
 
 _LOOKED_AT = 1000
-"""How many of the oldest due jobs are looked at to tell running from waiting. arq runs at most 100 of a queue at once
-by default, and always from its old end."""
+"""How many of the oldest due jobs are looked at to tell which ones arq's own worker class runs: at most 100 of a queue
+at once by default, and always from its old end."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,18 @@ async def read_queue_status(redis: Redis, queue: str) -> QueueStatus:
     async with redis.pipeline(transaction=True) as pipe:
         pipe.zcount(queue, "-inf", now)
         pipe.zcount(queue, f"({now}", "+inf")
+        pipe.zcount(leases_key(queue), f"({now}", "+inf")
         pipe.zrange(queue, "-inf", now, byscore=True, offset=0, num=_LOOKED_AT, withscores=True)  # type: ignore[arg-type] # scores
-        due, deferred, oldest = await pipe.execute()
-    is_running = await _are_running(redis, [job_id for job_id, _ in oldest])
-    scores = [score for (_, score), running in zip(oldest, is_running, strict=True) if not running]
+        due, later, leased, oldest = await pipe.execute()
+    are_running = await _are_running(redis, [job_id for job_id, _ in oldest])
+    scores = [score for (_, score), running in zip(oldest, are_running, strict=True) if not running]
     age = timedelta(milliseconds=max(0.0, now - scores[0])) if scores else None
-    running = sum(is_running)
-    return QueueStatus(waiting=due - running, deferred=deferred, running=running, oldest_waiting=age)
+    return QueueStatus(
+        waiting=due - sum(are_running),
+        deferred=max(0, later - leased),
+        running=leased + sum(are_running),
+        oldest_waiting=age,
+    )
 
 
 async def _are_running(redis: Redis, job_ids: list[bytes]) -> list[bool]:

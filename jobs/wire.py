@@ -18,11 +18,19 @@ RESULT_KEY = "arq:result:"
 IN_PROGRESS_KEY = "arq:in-progress:"
 RETRY_KEY = "arq:retry:"
 
+ABORT_KEY = "arq:abort"
+"""The sorted set of ids that somebody wants aborted, of all queues, scored by when that was."""
+
 EXPIRY = timedelta(days=7)
 """How long after its due time a job may wait in Redis to be started. arq's own default is a day."""
 
 _JOB_ID = re.compile(r"[!-~]{1,200}")
 """Printable ASCII without spaces: an id can be logged, typed and put into a key."""
+
+
+def leases_key(queue: str) -> str:
+    """Return the key of our running jobs, a sorted set scored by when their leases end. arq has no such thing."""
+    return f"{queue}:leases"
 
 
 def now_ms() -> int:
@@ -33,6 +41,12 @@ def now_ms() -> int:
 def is_job_id(value: str) -> bool:
     """Say whether ``value`` can be a job's id."""
     return _JOB_ID.fullmatch(value) is not None
+
+
+def printable_job_id(raw: bytes) -> str:
+    """Return the id in a form that can be logged, stored and used for a job: a digest, if the real one cannot."""
+    text = raw.decode("ascii", "replace")
+    return text if is_job_id(text) else f"hostile-{hashlib.sha256(raw).hexdigest()[:32]}"
 
 
 def new_job_id(key: str | None) -> str:

@@ -1,10 +1,11 @@
 """Real servers for all tests, and what most tests need on top of them. Tests that use none of it start no server."""
 
+import asyncio
 import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
@@ -192,3 +193,11 @@ def wait_until(is_so: Callable[[], bool], seconds: float) -> None:
     while not is_so():
         assert time.monotonic() < limit, f"not so after {seconds} s"
         time.sleep(0.01)
+
+
+async def wait_until_async(is_so: Callable[[], Awaitable[bool]], seconds: float) -> None:
+    """Wait for a state that must be awaited, and fail if it does not come in time."""
+    limit = time.monotonic() + seconds
+    while not await is_so():
+        assert time.monotonic() < limit, f"not so after {seconds} s"
+        await asyncio.sleep(0.01)

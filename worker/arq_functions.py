@@ -10,19 +10,23 @@ from arq.worker import Function, Retry, func
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.codec import MAX_BYTES, decode
-from jobs.failures import InvalidMessageError, MalformedMessageError, UnknownJobError
+from jobs.failures import InvalidMessageError, JobFailedError, MalformedMessageError, UnknownJobError
 from jobs.registry import Registry
-from jobs.wire import JOB_KEY
 from worker.backoff import backoff
 from worker.dead_letters import bury, write_letter
 from worker.dispatch import AnySpec, Delivery, Dispatcher, RetryLater
+
+
+class UncountedRetry(Retry):
+    """Run the job again, and do not count the attempt. To arq's own class it is any retry."""
+
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.arq_functions")
 
 MARGIN = timedelta(seconds=5)
 """arq's own timeout is so much longer than our deadline: arq fails a late job for good, dispatch tries it again."""
 
-_REFUSE = "refuse_message"
+REFUSE = "refuse_message"
 """arq function that fails with the reason why a message could not be read. No payload may have this name."""
 
 _UNLIMITED = 1_000_000
@@ -34,7 +38,7 @@ _LATEST_MS = 253_402_300_799_000
 
 def build_functions(registry: Registry) -> list[Function]:
     """Return one arq function for each job, and one that refuses what cannot be read."""
-    return [_build_function(spec) for spec in registry] + [_function(_refuse, _REFUSE, timeout=MARGIN)]
+    return [_build_function(spec) for spec in registry] + [_function(_refuse, REFUSE, timeout=MARGIN)]
 
 
 def _build_function(spec: AnySpec) -> Function:
@@ -44,9 +48,7 @@ def _build_function(spec: AnySpec) -> Function:
         try:
             return await dispatcher.run(spec, delivery)
         except RetryLater as later:
-            if not later.counts:
-                ctx["uncounted"].add(delivery.job_id)
-            raise Retry(defer=later.delay) from later
+            raise (Retry if later.counts else UncountedRetry)(defer=later.delay) from later
 
     return _function(run, spec.name, timeout=spec.deadline + MARGIN)
 
@@ -58,12 +60,11 @@ def _function(run: Callable[..., Coroutine[Any, Any, Any]], name: str, *, timeou
 
 
 async def _refuse(ctx: dict[str, Any], /, *args: Any, **_kwargs: Any) -> None:  # noqa: ANN401 - arq's signature
-    kind, text = args
-    failure = MalformedMessageError.named(kind)(text)
+    kind, text, message = args
+    failure = JobFailedError.named(kind)(text)
     _log.warning("job refused", job_id=ctx["job_id"], reason=kind)
-    data = await ctx["redis"].get(JOB_KEY + ctx["job_id"]) or b""
     letter = write_letter(
-        failure, failure, job_id=ctx["job_id"], job_name=None, message=data[:MAX_BYTES], attempts=ctx["job_try"]
+        failure, failure, job_id=ctx["job_id"], job_name=None, message=message, attempts=ctx["job_try"]
     )
     try:
         await bury(ctx["dispatcher"].sessions, letter)
@@ -89,15 +90,21 @@ class MessageReader:
             message = {"t": None, "a": [], "k": {}} | decode(data)
             _require_envelope(message)
         except InvalidMessageError as error:
-            return _refusal(MalformedMessageError.kind, str(error))
+            return _refusal(MalformedMessageError(str(error)), data)
         if "s" not in message and message["f"] not in self._registry:
             names = ", ".join(self._registry.names)
-            return _refusal(UnknownJobError.kind, f"this worker has no job {message['f'][:100]!r}; it has {names}")
+            text = f"this worker has no job {message['f'][:100]!r}; it has {names}"
+            return _refusal(UnknownJobError(text), data)
         return message
 
 
-def _refusal(kind: str, message: str) -> dict[str, Any]:
-    return {"t": None, "f": _REFUSE, "a": (kind, message), "k": {}, "et": 0}
+def refusal_arguments(error: JobFailedError, message: bytes) -> tuple[str, str, bytes]:
+    """Return the arguments for ``refuse_message``: what is wrong with a job's message."""
+    return error.kind, error.message, message[:MAX_BYTES]
+
+
+def _refusal(error: JobFailedError, message: bytes) -> dict[str, Any]:
+    return {"t": None, "f": REFUSE, "a": refusal_arguments(error, message), "k": {}, "et": 0}
 
 
 def _require_envelope(message: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The worker class: arq's, made to survive a lost Redis, hostile job ids and its own shutdown.
+"""The worker class: arq's, with claims of its own, made to survive a lost Redis, hostile job ids and its own shutdown.
 
 Overrides parts of arq 0.28, which is why the version is pinned; each override says what arq does instead.
 """
@@ -7,24 +7,20 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
-from signal import Signals
+from functools import partial
+from signal import SIGUSR1, Signals
 from typing import Any, cast
 
 import structlog
-from arq.constants import abort_jobs_ss
+from arq.connections import ArqRedis, create_pool, log_redis_info
 from arq.worker import Worker
-from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from arq.worker import logger as arq_logger
+from redis.exceptions import RedisError
 
-from jobs.codec import encode
-from jobs.connection import build_redis, is_of_wrong_type, is_outage
-from jobs.registry import Registry
-from jobs.wire import IN_PROGRESS_KEY, RETRY_KEY, is_job_id
-from worker.arq_functions import MARGIN, MessageReader, build_functions
-from worker.gate import DatabaseGate
-from worker.guarded_redis import GuardedRedis
-from worker.lifecycle import Lifecycle
-from worker.settings import Settings
+from jobs.connection import is_outage
+from worker.dispatch import Dispatcher
+from worker.job_run import JobRun
+from worker.leases import Claim, Leases
 
 _RECONNECT_EVERY = timedelta(milliseconds=500)
 """How long to wait between looks at a server that is gone."""
@@ -32,134 +28,161 @@ _RECONNECT_EVERY = timedelta(milliseconds=500)
 _CLOSE_LIMIT = timedelta(seconds=5)
 """How long the end waits for Redis to take the last results and keys. Longer would outlast supervisors' patience."""
 
-_RETRIES = 6
-"""How often redis-py repeats a command by itself: about two seconds, a restart of Redis."""
-
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.consumer")
 
 
-def build_arq_redis(settings: Settings, registry: Registry) -> GuardedRedis:
-    """Construct arq's client over our pool: with time limits, JSON, and retries after a lost connection."""
-    redis = build_redis(
-        settings.queue.url.get_secret_value(),
-        GuardedRedis,
-        password=settings.queue.plain_password,
-        max_connections=settings.worker.max_jobs + 10,
-        retries=_RETRIES,
-    )
-    redis.job_serializer = encode
-    redis.job_deserializer = MessageReader(registry)
-    redis.default_queue_name = settings.worker.queue
-    return redis
-
-
-def worker_arguments(settings: Settings, registry: Registry, redis: GuardedRedis) -> dict[str, Any]:
-    """Return the arguments for ``arq.Worker``: the same for our worker class and for arq's own."""
-    lifecycle = Lifecycle(settings)
-    return {
-        "functions": build_functions(registry),
-        "queue_name": settings.worker.queue,
-        "redis_pool": redis,
-        # Job ids whose attempt does not count: only our class gives it back.
-        "ctx": {"uncounted": set()},
-        "on_startup": lifecycle.startup,
-        "on_shutdown": lifecycle.shutdown,
-        "job_serializer": encode,
-        "job_deserializer": redis.job_deserializer,
-        "max_jobs": settings.worker.max_jobs,
-        "job_timeout": MARGIN,  # of refuse_message; every job has its own
-        "job_completion_wait": settings.worker.shutdown_grace.total_seconds(),
-        "keep_result": settings.worker.keep_result,
-        "poll_delay": settings.worker.poll_interval,
-        "health_check_interval": 10,
-        "allow_abort_jobs": True,
-        "log_results": False,
-    }
-
-
 class UsersWorker(Worker):
-    """arq's worker, which lives on where arq's exits.
+    """arq's worker, with claims of its own, and living on where arq's exits. Takes arq's arguments.
 
     A claim is a lease of seconds that is renewed while the job runs. arq's lasts as long as the longest timeout of all
     jobs, is never renewed, and so keeps the jobs of a killed worker locked for minutes. Two workers that believe to own
-    one job, because one of them was stopped for longer than its lease, do no harm: see the receipts in ``dispatch``.
+    one job, because one of them was stopped for longer than its lease, do no harm: in Redis none touches what is no
+    longer its own, and in PostgreSQL the receipts are the fence (``dispatch``).
     """
 
-    def __init__(self, *args: Any, lease: timedelta, **kwargs: Any) -> None:  # noqa: ANN401 - arq's arguments
+    def __init__(self, *args: Any, lease: timedelta = timedelta(seconds=15), **kwargs: Any) -> None:  # noqa: ANN401 - arq's
+        if kwargs.get("job_timeout", 0) is None:
+            raise ValueError("job_timeout must be a time: a job without a limit can hold its slot for ever")
         super().__init__(*args, **kwargs)
+        self.is_stopping = False
         self._lease = lease
+        self._is_ending = False
+        self._trouble: str | None = None
+        self._next_look_for_aborts = 0.0
+        self._claims: dict[str, Claim] = {}
+        self._claiming: asyncio.Task[bool] | None = None
         self._heartbeat: asyncio.Task[None] | None = None
-        self.in_progress_timeout_s = lease.total_seconds()
+        self._has_room = asyncio.Event()
 
     @property
-    def pool(self) -> GuardedRedis:
-        """Arq's client, with its guards."""
-        return cast("GuardedRedis", self._pool)
+    def pool(self) -> ArqRedis:
+        """Arq's client."""
+        return cast("ArqRedis", self._pool)
 
     async def main(self) -> None:
-        """Work, and renew the leases meanwhile and until the last job has ended."""
+        """Start, then work until cancelled or, in burst mode, until the queue is empty."""
+        await self._start()
+        while True:
+            has_more = await self._poll_iteration()
+            if self.burst and await self._is_burst_over():
+                await asyncio.gather(*self.tasks.values())
+                return
+            await self._pause(has_more=has_more)
+
+    async def _start(self) -> None:
+        if self._pool is None:
+            self._pool = await create_pool(
+                self.redis_settings,
+                job_deserializer=self.job_deserializer,
+                job_serializer=self.job_serializer,
+                default_queue_name=self.queue_name,
+                expires_extra_ms=self.expires_extra_ms,
+            )
+        self.leases = Leases(self.pool, self.queue_name, self._lease)
+        await log_redis_info(self.pool, arq_logger.info)
+        self.ctx["redis"] = self.pool
+        if self.on_startup:
+            await self.on_startup(self.ctx)
         self._heartbeat = asyncio.create_task(self._renew_leases(), name="heartbeat")
-        await super().main()
+
+    async def _is_burst_over(self) -> bool:
+        if 0 <= self.max_burst_jobs <= self._jobs_started():
+            return True
+        queued: int = await self.pool.zcard(self.queue_name)
+        return queued == 0
+
+    async def _pause(self, *, has_more: bool) -> None:
+        """Wait for the next turn: until a job has ended if more of them are waiting, else for the poll delay."""
+        self._has_room.clear()
+        if not has_more:
+            await asyncio.sleep(self.poll_delay_s)
+        elif len(self._claims) >= self.max_jobs:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.poll_delay_s):
+                    await self._has_room.wait()
 
     async def _renew_leases(self) -> None:
         while True:
             await asyncio.sleep(self._lease.total_seconds() / 3)
             with suppress(RedisError, OSError):  # the main loop tells of it
-                async with self.pool.pipeline(transaction=False) as pipe:
-                    for job_id in self.tasks:
-                        pipe.pexpire(IN_PROGRESS_KEY + job_id, self._lease)
-                    await pipe.execute()
+                await self.leases.renew(list(self._claims.values()))
 
-    _is_stopping = False
-    _is_ending = False
-    _trouble: str | None = None
-    _claim: asyncio.Task[None] | None = None
-
-    async def start_jobs(self, job_ids: list[bytes]) -> None:
-        """Claim jobs one by one, none after the signal to stop.
-
-        arq loses a slot at each lost connection, and leaves a job locked whose claim is cut off by the worker's end.
-        """
-        for job_id in job_ids:
-            if not self.allow_pick_jobs or not self.ctx["dispatcher"].gate.is_open:
-                return
-            self._claim = asyncio.create_task(super().start_jobs([job_id]))
-            try:
-                await asyncio.shield(self._claim)
-            except (RedisError, OSError):
-                self._release_sem_dec_counter_on_complete()
-                raise
-
-    async def run_job(self, job_id: str, score: int) -> None:
-        """Run a job. arq dies of keys of another type, again whenever their lock has expired."""
-        try:
-            await super().run_job(job_id, score)
-        except ResponseError as error:
-            if not is_of_wrong_type(error):
-                raise
-            await self.pool.refuse(self.queue_name, job_id.encode(), f"the job's keys in Redis are unusable: {error}")
-
-    async def _cancel_aborted_jobs(self) -> None:
-        """Cancel what is to be aborted. arq dies of an id that is not UTF-8, at each start anew."""
-        try:
-            await super()._cancel_aborted_jobs()
-        except UnicodeDecodeError:
-            await remove_hostile_aborts(self.pool)
-
-    async def _poll_iteration(self) -> None:
-        """Take one turn. arq ends the process at the first error of Redis; we wait until it is back."""
+    async def _poll_iteration(self) -> bool:  # type: ignore[override] # arq's returns nothing
+        """Take one turn; return whether more jobs may be waiting. arq ends the process at the first error of Redis."""
         if self._is_ending:
             # On Python 3.11 a cancellation can be lost in redis-py, whose time limit uses wait_for.
             raise asyncio.CancelledError
+        has_more = False
         try:
-            await self._wait_for_database()
-            await super()._poll_iteration()
+            if await self._database_answers():
+                has_more = await self._claim_shielded()
+            await self._cancel_aborted_jobs()
+            await self.heart_beat()
         except (RedisError, OSError) as error:
             trouble = "Redis is gone: waiting for it" if is_outage(error) else "Redis refuses a command"
             self._tell_trouble(trouble, error)
             await asyncio.sleep(_RECONNECT_EVERY.total_seconds())
         else:
             self._tell_trouble(None)
+        return has_more
+
+    async def _claim_shielded(self) -> bool:
+        """Claim and start jobs, not cut short by the worker's end: arq leaves a job locked whose claim is cut off."""
+        self._claiming = asyncio.create_task(self._claim_jobs(), name="claim")
+        return await asyncio.shield(self._claiming)
+
+    async def _claim_jobs(self) -> bool:
+        room = self._room()
+        if room <= 0:
+            return len(self._claims) >= self.max_jobs
+        claims = await self.leases.claim(room)
+        if self.is_stopping:
+            await self._give_back(claims)
+            return False
+        for claim in claims:
+            self._start_job(claim)
+        return len(claims) == room
+
+    def _room(self) -> int:
+        """Return how many jobs may be claimed; none after the signal to stop."""
+        if not self.allow_pick_jobs or self.is_stopping:
+            return 0
+        room = self.max_jobs - len(self._claims)
+        if self.burst and self.max_burst_jobs >= 0:
+            room = min(room, self.max_burst_jobs - self._jobs_started())
+        return room
+
+    def _start_job(self, claim: Claim) -> None:
+        running = self._claims.get(claim.job_id)
+        self._claims[claim.job_id] = claim
+        if running is not None:
+            return  # our own, whose lease had ended while nothing could be renewed: it runs on, under the new lease
+        task = self.loop.create_task(JobRun(self, claim).run(), name=claim.job_id)
+        self.tasks[claim.job_id] = task
+        task.add_done_callback(partial(self._forget, claim.job_id))
+
+    def _forget(self, job_id: str, task: "asyncio.Task[None]") -> None:
+        self._claims.pop(job_id, None)
+        self.tasks.pop(job_id, None)
+        self._has_room.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a job was left to its lease", job_id=job_id, exc_info=error)
+
+    def claim_of(self, job_id: str) -> Claim:
+        """Return the claim under which the job runs now."""
+        return self._claims[job_id]
+
+    async def _cancel_aborted_jobs(self) -> None:
+        """Cancel the jobs that somebody wants aborted; looks once in each poll delay."""
+        now = self.loop.time()
+        if not self.allow_abort_jobs or not self._claims or now < self._next_look_for_aborts:
+            return
+        self._next_look_for_aborts = now + self.poll_delay_s
+        wanted = await self.leases.aborted()
+        found = {job_id for job_id, claim in self._claims.items() if claim.id in wanted and job_id in self.job_tasks}
+        self.aborting_tasks.update(found)
+        for job_id in found:
+            self.job_tasks[job_id].cancel()
 
     def _tell_trouble(self, trouble: str | None, error: Exception | None = None) -> None:
         """Log a change, not each turn of an outage."""
@@ -169,58 +192,35 @@ class UsersWorker(Worker):
             _log.info("Redis is back")
         self._trouble = trouble
 
-    async def _wait_for_database(self) -> None:
+    async def _database_answers(self) -> bool:
         """While PostgreSQL is gone, take turns slowly and claim nothing: a claimed job could only fail."""
-        gate: DatabaseGate = self.ctx["dispatcher"].gate
-        if not gate.is_open and not await gate.check():
-            await asyncio.sleep(_RECONNECT_EVERY.total_seconds())
+        dispatcher: Dispatcher | None = self.ctx.get("dispatcher")
+        if dispatcher is None or dispatcher.gate.is_open or await dispatcher.gate.check():
+            return True
+        await asyncio.sleep(_RECONNECT_EVERY.total_seconds())
+        return False
 
-    async def finish_job(  # noqa: PLR0913, PLR0917 - arq's signature
-        self,
-        job_id: str,
-        finish: bool,  # noqa: FBT001 - arq's signature
-        result_data: bytes | None,
-        result_timeout_s: float | None,
-        keep_result_forever: bool,  # noqa: FBT001 - arq's signature
-        incr_score: int | None,
-        keep_in_progress: float | None,
-    ) -> None:
-        """Record the outcome, however long Redis is gone. arq loses it, and runs the job again."""
-        is_given_back = self._is_stopping and not finish and incr_score is None
-        if is_given_back or job_id in self.ctx["uncounted"]:
-            # Neither a shutdown nor an outage is a failure of the job: the attempt does not count.
-            # Before the job is free again, or another worker's count would suffer.
-            self.ctx["uncounted"].discard(job_id)
-            await self._until_redis_answers(lambda: self.pool.decr(RETRY_KEY + job_id))
-        arguments = (finish, result_data, result_timeout_s, keep_result_forever, incr_score, keep_in_progress)
-        await self._until_redis_answers(lambda: super(UsersWorker, self).finish_job(job_id, *arguments))
-
-    async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:
-        """Record the failure, however long Redis is gone."""
-        await self._until_redis_answers(lambda: super(UsersWorker, self).finish_failed_job(job_id, result_data))
-
-    async def _until_redis_answers(self, command: Callable[[], Awaitable[object]]) -> None:
+    async def until_redis_answers(self, command: Callable[[], Awaitable[bool]]) -> bool:
+        """Repeat the command however long Redis is gone: arq loses the outcome, and runs the job again."""
         while True:
             try:
-                await command()
+                return await command()
             except (RedisError, OSError) as error:
                 if not is_outage(error):
                     raise  # the job's lease ends, and its receipt answers
                 await asyncio.sleep(_RECONNECT_EVERY.total_seconds())
-            else:
-                return
 
     def handle_sig_wait_for_completion(self, signum: Signals) -> None:
         """Stop claiming and let running jobs end within the grace; a second signal ends them at once."""
-        if self._is_stopping:
+        if self.is_stopping:
             self.handle_sig(signum)
             return
-        self._is_stopping = True
+        self.is_stopping = True
         super().handle_sig_wait_for_completion(signum)
 
     def handle_sig(self, signum: Signals) -> None:
         """End at once."""
-        self._is_ending = True
+        self.is_stopping = self._is_ending = True
         super().handle_sig(signum)
 
     async def _wait_for_tasks_to_complete(self, signum: Signals) -> None:
@@ -230,33 +230,36 @@ class UsersWorker(Worker):
 
     async def close(self) -> None:
         """End jobs, hooks and connections, each whatever became of the one before. arq stops at the first error."""
-        self._is_stopping = True
+        if not self._handle_signals:
+            self.handle_sig(SIGUSR1)
+        self.is_stopping = True
+        if self._pool is None:
+            return
         try:
             await self._end_jobs()
             if self._heartbeat is not None:
                 self._heartbeat.cancel()
-            with suppress(TimeoutError):
+            with suppress(RedisError, OSError):
                 async with asyncio.timeout(_CLOSE_LIMIT.total_seconds()):
                     await self.pool.delete(self.health_check_key)
         finally:
             if self.on_shutdown:
                 await self.on_shutdown(self.ctx)
+            await self.leases.aclose()
             await self.pool.aclose(close_connection_pool=True)
+            self._pool = None
 
     async def _end_jobs(self) -> None:
-        if self._claim is not None:
-            await asyncio.wait([self._claim], timeout=_CLOSE_LIMIT.total_seconds())
+        if self._claiming is not None:
+            await asyncio.wait([self._claiming], timeout=_CLOSE_LIMIT.total_seconds())
         if not self.tasks:
             return
         _, running = await asyncio.wait(self.tasks.values(), timeout=_CLOSE_LIMIT.total_seconds())
         for task in running:
             task.cancel()
-        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
 
-
-async def remove_hostile_aborts(redis: Redis) -> None:
-    """Remove requests to abort what cannot be a job: arq dies of an id that is not UTF-8. One or two round trips."""
-    found = await redis.zrange(abort_jobs_ss, 0, -1)
-    if hostile := [job_id for job_id in found if not is_job_id(job_id.decode("utf-8", "replace"))]:
-        await redis.zrem(abort_jobs_ss, *hostile)
-        _log.warning("requests to abort refused", count=len(hostile))
+    async def _give_back(self, claims: list[Claim]) -> None:
+        for claim in claims:
+            with suppress(RedisError, OSError):  # else its lease ends
+                await self.leases.give_back(claim)

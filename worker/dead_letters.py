@@ -19,6 +19,7 @@ from jobs.failures import (
     InvalidPayloadError,
     JobFailedError,
     MalformedMessageError,
+    MessageMissingError,
     PromiseExpiredError,
     RequestConflictError,
     UnknownJobError,
@@ -30,6 +31,7 @@ from worker.promises import is_same_request
 
 _UNEXPECTED = (
     MalformedMessageError,
+    MessageMissingError,
     UnknownJobError,
     InvalidPayloadError,
     ConstraintViolatedError,

@@ -1,14 +1,18 @@
-"""arq's Redis client, which keeps from arq's worker what would kill or stall it. Used under both worker classes."""
+"""arq's Redis client, which keeps from arq's own worker class what would kill or stall it. Ours needs none of it."""
 
+from contextlib import suppress
 from typing import Any
 
 import structlog
 from arq.connections import ArqRedis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from jobs.codec import encode
+from jobs.codec import MAX_BYTES, encode
 from jobs.failures import MalformedMessageError
-from jobs.wire import IN_PROGRESS_KEY, JOB_KEY, RESULT_KEY, RETRY_KEY, is_job_id, now_ms
+from jobs.wire import ABORT_KEY, IN_PROGRESS_KEY, JOB_KEY, RESULT_KEY, RETRY_KEY, is_job_id, now_ms, printable_job_id
+from worker.dead_letters import bury, write_letter
 
 _KEEP_REFUSAL_MS = 3_600_000
 """How long the reason can be read why a message was refused."""
@@ -20,6 +24,9 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.guarded_redis"
 
 class GuardedRedis(ArqRedis):
     """Filters what arq reads from the queue."""
+
+    sessions: async_sessionmaker[AsyncSession] | None = None
+    """Where dead letters are written; set once the database is open."""
 
     async def zrangebyscore(self, name: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - redis-py's
         """Return the ids that are due. Ids that arq cannot decode are refused; a score of 0 or less counts as now.
@@ -42,9 +49,18 @@ class GuardedRedis(ArqRedis):
         except (RedisError, OSError):
             return 0
 
+    async def remove_hostile_aborts(self) -> None:
+        """Remove requests to abort what cannot be a job: arq dies of ids that are not UTF-8. One or two round trips."""
+        found = await self.zrange(ABORT_KEY, 0, -1)
+        if hostile := [job_id for job_id in found if not is_job_id(job_id.decode("utf-8", "replace"))]:
+            await self.zrem(ABORT_KEY, *hostile)
+            _log.warning("requests to abort refused", count=len(hostile))
+
     async def refuse(self, queue: str, job_id: bytes, reason: str) -> None:
         """Remove a job that cannot be run, and leave the reason as its result."""
         failure = MalformedMessageError(reason)
+        if not await self._bury(job_id, failure):
+            return  # it stays in the queue until the letter can be written
         result = {"t": 1, "f": "<unknown>", "a": [], "k": {}, "et": 0, "s": False, "r": failure, "st": 0, "ft": 0}
         async with self.pipeline(transaction=True) as pipe:
             pipe.zrem(queue, job_id)
@@ -52,3 +68,17 @@ class GuardedRedis(ArqRedis):
             pipe.set(RESULT_KEY.encode() + job_id, encode(result), px=_KEEP_REFUSAL_MS)
             await pipe.execute()
         _log.warning("job refused", job_id=ascii(job_id[:64]), reason=failure.type)
+
+    async def _bury(self, job_id: bytes, failure: MalformedMessageError) -> bool:
+        message = b""
+        with suppress(ResponseError):  # of another type: there is no message
+            message = await self.get(JOB_KEY.encode() + job_id) or b""
+        letter = write_letter(
+            failure, failure, job_id=printable_job_id(job_id), job_name=None, message=message[:MAX_BYTES], attempts=0
+        )
+        try:
+            if self.sessions is not None:
+                await bury(self.sessions, letter)
+        except (SQLAlchemyError, OSError):
+            return False
+        return self.sessions is not None

@@ -9,7 +9,8 @@ from urllib.parse import unquote
 from arq.connections import RedisSettings
 
 from jobs.registry import REGISTRY
-from worker.consumer import build_arq_redis, remove_hostile_aborts, worker_arguments
+from worker.arq_arguments import build_arq_redis, worker_arguments
+from worker.guarded_redis import GuardedRedis
 from worker.logs import set_up_logging
 from worker.settings import QueueSettings, Settings
 
@@ -21,14 +22,16 @@ def build_worker_settings() -> type:
         SettingsError: a setting is missing or wrong.
     """
     settings = Settings.load()
-    arguments = worker_arguments(settings, REGISTRY, build_arq_redis(settings, REGISTRY))
+    redis = build_arq_redis(settings, REGISTRY, GuardedRedis)
+    arguments = worker_arguments(settings, REGISTRY, redis)
     start = arguments["on_startup"]
 
     async def on_startup(ctx: dict[str, Any]) -> None:
         # Not earlier: arq's command line sets up its own logging, which prints people's data.
         set_up_logging(settings.worker)
-        await remove_hostile_aborts(ctx["redis"])
+        await redis.remove_hostile_aborts()
         await start(ctx)
+        redis.sessions = ctx["dispatcher"].sessions
 
     arguments |= {"on_startup": on_startup, "redis_settings": _redis_settings(settings.queue)}
     return type("WorkerSettings", (), arguments)

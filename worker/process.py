@@ -6,11 +6,13 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable
 
 import structlog
+from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
 from jobs.connection import explain
 from jobs.registry import REGISTRY
-from worker.consumer import UsersWorker, build_arq_redis, worker_arguments
+from worker.arq_arguments import build_arq_redis, worker_arguments
+from worker.consumer import UsersWorker
 from worker.lifecycle import StartupError
 from worker.logs import set_up_logging
 from worker.settings import Settings
@@ -30,7 +32,7 @@ def run_worker(settings: Settings, *, burst: bool = False) -> None:
 
 
 async def _work(settings: Settings, *, burst: bool) -> None:
-    redis = build_arq_redis(settings, REGISTRY)
+    redis = build_arq_redis(settings, REGISTRY, ArqRedis)
     try:
         await redis.ping()
     except (RedisError, OSError) as error:

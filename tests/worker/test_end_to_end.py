@@ -17,10 +17,18 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from db.dead_jobs import DeadFilter, dead_jobs
 from jobs import CreateUser, CreateUsers, FindUser, GetOrCreateUser, JobClient, NewUser
 from jobs.codec import decode, encode
-from jobs.failures import EmailTakenError, InvalidPayloadError, JobFailedError, MalformedMessageError, UnknownJobError
-from tests.conftest import StartWorker, WorkerProcess
+from jobs.failures import (
+    EmailTakenError,
+    InvalidPayloadError,
+    JobFailedError,
+    MalformedMessageError,
+    MessageMissingError,
+    UnknownJobError,
+)
+from tests.conftest import StartWorker, WorkerProcess, wait_until_async
 
 SOON = timedelta(seconds=20)
 BOTH = pytest.mark.parametrize("command", ["ours", "arq"])
@@ -149,22 +157,62 @@ async def test_any_score_that_is_past_means_now(worker: WorkerProcess, redis: Re
 async def test_keys_of_another_type_end_their_job_alone(
     start_worker: StartWorker, client: JobClient, redis: Redis, sessions: async_sessionmaker[AsyncSession]
 ) -> None:
-    """A list where the message should be, text where the count should be, an id to abort that is none."""
-    assert sessions is not None
+    """A list for a message ends its job; a list for a lock, and text for a count, are put right."""
     worker = start_worker()
+    message = '{"f": "create_user", "k": {"name": "x"}, "et": 0}'
     await redis.rpush("arq:job:list", "x")  # type: ignore[misc] # redis-py types sync and async alike
-    await redis.set("arq:job:count", '{"f": "create_user", "k": {"name": "x"}, "et": 0}')
-    await redis.set("arq:retry:count", "many")
-    await redis.zadd("arq:abort", {b"\xff\xfe": time.time() * 1000})
-    await redis.zadd("arq:queue", {"list": 1, "count": 1})
+    await redis.mset({"arq:job:lock": message, "arq:job:count": message, "arq:retry:count": "many"})
+    await redis.rpush("arq:in-progress:lock", "x")  # type: ignore[misc]
+    await redis.zadd("arq:abort", {b"\xff\xfe": time.time() * 1000, b"old": 1})
+    await redis.zadd("arq:queue", {"list": 1, "lock": 1, "count": 1})
 
-    failures = [await _failure(redis, job_id) for job_id in ("list", "count")]
+    failure = await _failure(redis, "list")
+    results = [await Job(job_id, redis, _deserializer=decode).result(timeout=20) for job_id in ("lock", "count")]
     after = await (await client.enqueue(CreateUser(name="After"))).result(timeout=SOON)
 
-    assert {type(failure) for failure in failures} == {MalformedMessageError}
+    assert type(failure) is MalformedMessageError
+    assert [result["name"] for result in results] == ["x", "x"]
     assert after.name == "After"
     assert worker.process.poll() is None
-    assert await redis.zcard("arq:abort") == 0
+    async with sessions() as session:
+        letters = await dead_jobs(session, DeadFilter(), limit=10)
+    assert [letter.job_id for letter in letters] == ["list"]
+
+
+@BOTH
+async def test_hostile_ids_are_dead_letters_with_their_messages(
+    worker: WorkerProcess, redis: Redis, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    """A message under an id that no job may have can be read, and queued again under one that it may have."""
+    assert worker.process.poll() is None
+    message = b'{"f": "create_user", "k": {"name": "Jane"}, "et": 0}'
+    await redis.set(b"arq:job:\xff\xfe", message)
+    await redis.zadd("arq:queue", {b"\xff\xfe": 1})
+
+    await wait_until_async(lambda: _is_empty(redis), 20)
+
+    async with sessions() as session:
+        (letter,) = await dead_jobs(session, DeadFilter(), limit=10)
+    assert (letter.job_id[:8], letter.message, letter.reason) == ("hostile-", message, "malformed_message")
+
+
+async def _is_empty(redis: Redis) -> bool:
+    queued: int = await redis.zcard("arq:queue")
+    return queued == 0
+
+
+async def test_a_job_without_a_message_is_a_dead_letter(
+    start_worker: StartWorker, redis: Redis, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    """Its message has expired, or was evicted: the producer and the operator learn of it."""
+    start_worker()
+    await redis.zadd("arq:queue", {"gone": 1})
+
+    failure = await _failure(redis, "gone")
+
+    async with sessions() as session:
+        (letter,) = await dead_jobs(session, DeadFilter(), limit=10)
+    assert (type(failure), letter.job_id, letter.reason) == (MessageMissingError, "gone", "message_missing")
 
 
 async def test_results_keep_nobodys_arguments(

@@ -1,0 +1,284 @@
+"""Claims on a real server: who owns a job, when, and what those may do who do not own it any more."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from jobs.connection import build_redis
+from tests.conftest import wait_until_async
+from worker.leases import Claim, Leases
+
+LEASE = timedelta(milliseconds=300)
+HOUR = timedelta(hours=1)
+
+OpenLeases = Callable[[], Leases]
+
+
+@pytest.fixture
+async def worker(redis: Redis, valkey_url: str) -> AsyncIterator[OpenLeases]:
+    """Yield a function that returns the leases of one more worker."""
+    assert redis is not None  # the queue is empty
+    async with AsyncExitStack() as stack:
+
+        def open_leases() -> Leases:
+            client = build_redis(valkey_url, Redis)
+            stack.push_async_callback(client.aclose)
+            leases = Leases(client, "arq:queue", LEASE)
+            stack.push_async_callback(leases.aclose)
+            return leases
+
+        yield open_leases
+
+
+async def _enqueue(redis: Redis, *job_ids: str, score: float | None = None) -> None:
+    due = time.time() * 1000 - 1 if score is None else score
+    for number, job_id in enumerate(job_ids):
+        await redis.set(f"arq:job:{job_id}", f"message of {job_id}", px=60_000)
+        await redis.zadd("arq:queue", {job_id: due + number / 1000})
+
+
+def _ids(claims: list[Claim]) -> list[str]:
+    return [claim.job_id for claim in claims]
+
+
+async def _claim_when_due(leases: Leases, room: int = 10) -> list[Claim]:
+    claims: list[Claim] = []
+
+    async def is_claimed() -> bool:
+        claims.extend(await leases.claim(room))
+        return bool(claims)
+
+    await wait_until_async(is_claimed, 5)
+    return claims
+
+
+async def test_a_claim_brings_all_that_is_needed_to_run(redis: Redis, worker: OpenLeases) -> None:
+    """The oldest first, as many as there is room for, each with its message, attempt and old score."""
+    await _enqueue(redis, "a", "b", "c", score=1000)
+
+    claims = await worker().claim(2)
+
+    facts = [(claim.job_id, claim.attempt, claim.message, claim.score, claim.is_aborted) for claim in claims]
+    assert facts == [("a", 1, b"message of a", b"1000", False), ("b", 1, b"message of b", b"1000.001", False)]
+    assert await redis.get("arq:in-progress:a") == claims[0].owner.encode()
+    assert await redis.get("arq:retry:a") == b"1"
+
+
+async def test_two_hundred_claims_at_once_share_no_job(redis: Redis, worker: OpenLeases) -> None:
+    """Ten workers, each asking twenty times: every job has one owner."""
+    await _enqueue(redis, *(f"j{number}" for number in range(500)))
+    workers = [worker() for _ in range(10)]
+
+    async def ask(leases: Leases) -> list[str]:
+        return [job_id for _ in range(20) for job_id in _ids(await leases.claim(5))]
+
+    claimed = [job_id for found in await asyncio.gather(*map(ask, workers)) for job_id in found]
+
+    assert (len(claimed), len(set(claimed))) == (500, 500)
+
+
+async def test_running_jobs_hide_no_waiting_ones(redis: Redis, worker: OpenLeases) -> None:
+    """Nor do five hundred orphans: a new job is claimed at once, whoever has what before it."""
+    await _enqueue(redis, *(f"old{number}" for number in range(500)))
+    await worker().claim(500)
+    await _enqueue(redis, "new")
+
+    assert _ids(await worker().claim(1)) == ["new"]
+
+
+async def test_jobs_that_stock_workers_run_are_passed_over(redis: Redis, worker: OpenLeases) -> None:
+    """Arq leaves the score of a running job as it is; hundreds of them are no obstacle."""
+    await _enqueue(redis, *(f"theirs{number}" for number in range(300)), "ours")
+    for number in range(300):
+        await redis.set(f"arq:in-progress:theirs{number}", "1", px=60_000)
+
+    assert _ids(await worker().claim(2)) == ["ours"]
+
+
+async def test_a_lock_without_an_end_gets_one(redis: Redis, worker: OpenLeases) -> None:
+    """A job is not lost because somebody has locked it for ever."""
+    await _enqueue(redis, "locked")
+    await redis.set("arq:in-progress:locked", "1")
+    leases = worker()
+
+    assert await leases.claim(1) == []
+    assert _ids(await _claim_when_due(leases)) == ["locked"]
+
+
+async def test_orphans_start_before_whatever_is_waiting(redis: Redis, worker: OpenLeases) -> None:
+    """A killed worker's jobs are the oldest: a backlog does not delay them again."""
+    await _enqueue(redis, "orphan", score=1)
+    await worker().claim(1)
+    await _enqueue(redis, *(f"waiting{number}" for number in range(50)), score=2)
+    await asyncio.sleep(LEASE.total_seconds() * 1.1)  # time is what is tested: the lease must have ended
+
+    (claim,) = await worker().claim(1)
+
+    assert (claim.job_id, claim.attempt) == ("orphan", 2)
+
+
+async def test_a_renewed_lease_does_not_end(redis: Redis, worker: OpenLeases) -> None:
+    """Renewed within its length, a job stays with its owner for three lengths."""
+    await _enqueue(redis, "long")
+    owner, other = worker(), worker()
+    claims = await owner.claim(1)
+
+    for _ in range(9):
+        await asyncio.sleep(LEASE.total_seconds() / 3)
+        assert await owner.renew(claims) == set()
+        assert await other.claim(1) == []
+
+
+async def test_a_zombie_touches_nothing_that_is_anothers(redis: Redis, worker: OpenLeases) -> None:
+    """Neither its success, nor its failure, nor its shutdown; and renewing tells it."""
+    await _enqueue(redis, "job")
+    zombie, other = worker(), worker()
+    (late,) = await zombie.claim(1)
+    (current,) = await _claim_when_due(other)
+    before = await _state(redis)
+
+    touched = [
+        await zombie.end(late, b"late", keep=HOUR),
+        await zombie.postpone(late, HOUR),
+        await zombie.give_back(late),
+    ]
+    lost = await zombie.renew([late])
+
+    assert (touched, lost) == ([False] * 3, {b"job"})
+    assert await _state(redis) == before
+    assert await other.end(current, b"right", keep=HOUR)
+    assert await redis.get("arq:result:job") == b"right"
+
+
+async def _state(redis: Redis) -> dict[str, object]:
+    """Return what Redis has of the job, but for times to live, which pass."""
+    return {
+        "queue": await redis.zrange("arq:queue", 0, -1, withscores=True),
+        "leases": await redis.zrange("arq:queue:leases", 0, -1, withscores=True),
+        **{key: await redis.get(f"arq:{key}:job") for key in ("job", "in-progress", "retry", "result")},
+    }
+
+
+async def test_an_ended_lease_that_nobody_took_is_still_ours(redis: Redis, worker: OpenLeases) -> None:
+    """After an outage of Redis for longer than the lease, the job goes on where it is."""
+    await _enqueue(redis, "job")
+    leases = worker()
+    claims = await leases.claim(1)
+    await asyncio.sleep(LEASE.total_seconds() * 1.1)  # time is what is tested
+
+    assert await leases.renew(claims) == set()
+    assert await worker().claim(1) == []
+    assert await leases.end(claims[0], b"result", keep=HOUR)
+
+
+async def test_an_ended_job_leaves_its_result_alone(redis: Redis, worker: OpenLeases) -> None:
+    """No key of it stays behind."""
+    await _enqueue(redis, "job")
+    leases = worker()
+    (claim,) = await leases.claim(1)
+
+    assert await leases.end(claim, b"result", keep=HOUR)
+
+    assert await redis.keys("*") == [b"arq:result:job"]
+    assert 3_500_000 < await redis.pttl("arq:result:job") <= 3_600_000
+
+
+async def test_a_result_of_a_job_that_redis_lost_is_kept(redis: Redis, worker: OpenLeases) -> None:
+    """The producer may still wait for it, and it is in nobody's way."""
+    await _enqueue(redis, "job")
+    leases = worker()
+    (claim,) = await leases.claim(1)
+    await redis.flushall()
+
+    assert not await leases.end(claim, b"result", keep=HOUR)
+
+    assert await redis.keys("*") == [b"arq:result:job"]
+
+
+async def test_a_postponed_job_outlives_its_first_expiry(redis: Redis, worker: OpenLeases) -> None:
+    """Arq lets a job expire between two attempts if the second comes late."""
+    await _enqueue(redis, "job")
+    leases = worker()
+    (claim,) = await leases.claim(1)
+
+    assert await leases.postpone(claim, HOUR)
+
+    assert await redis.pttl("arq:job:job") > 7 * 86_400_000
+    assert (await redis.zscore("arq:queue", "job") or 0) > (time.time() + 3_590) * 1000
+    assert (await redis.get("arq:retry:job"), await redis.exists("arq:in-progress:job")) == (b"1", 0)
+
+
+async def test_what_is_given_back_was_never_started(redis: Redis, worker: OpenLeases) -> None:
+    """The same score, the same attempts."""
+    await _enqueue(redis, "job", score=1234)
+    before = await _state(redis)
+    leases = worker()
+
+    (claim,) = await leases.claim(1)
+    assert await leases.give_back(claim)
+
+    assert await _state(redis) == before
+
+
+async def test_a_claim_without_an_answer_is_given_back_and_does_not_count(
+    redis: Redis, worker: OpenLeases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has claimed, the connection is lost before its answer: the next call takes it back, as attempt 1."""
+    await _enqueue(redis, "job")
+    leases = worker()
+    claim = leases._scripts["CLAIM"].__call__
+
+    async def lose_the_answer(*args: object, **kwargs: object) -> None:
+        await claim(*args, **kwargs)  # type: ignore[arg-type]
+        raise RedisConnectionError("Connection lost")
+
+    with monkeypatch.context() as patch:
+        patch.setitem(leases._scripts, "CLAIM", lose_the_answer)
+        with pytest.raises(RedisConnectionError):
+            await leases.claim(1)
+    assert await redis.exists("arq:in-progress:job")
+
+    (again,) = await leases.claim(1)
+
+    assert (again.job_id, again.attempt) == ("job", 1)
+
+
+async def test_a_claim_is_not_repeated_unseen() -> None:
+    """redis-py would send it again after a lost connection, and nobody would run what the first one claimed."""
+    received = 0
+
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal received
+        while b"PING" in (command := await reader.read(65536)):
+            writer.write(b"+PONG\r\n")
+        received += b"EVALSHA" in command
+        writer.close()
+
+    server = await asyncio.start_server(cut, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, build_redis(f"redis://127.0.0.1:{port}", Redis) as client:
+        leases = Leases(client, "arq:queue", LEASE)
+        with pytest.raises(RedisConnectionError):
+            await leases.claim(1)
+        await leases.aclose()
+
+    assert received == 1
+
+
+async def test_requests_to_abort_end_with_their_jobs(redis: Redis, worker: OpenLeases) -> None:
+    """A waiting job is claimed as aborted; an old request for no job is forgotten, or it would hit a later job."""
+    await _enqueue(redis, "waiting", "kept")
+    now = time.time() * 1000
+    await redis.zadd("arq:abort", {"waiting": now, "kept": now - 120_000, "gone": now - 120_000, "fresh": now})
+    leases = worker()
+
+    (claim,) = await leases.claim(1)
+
+    assert claim.is_aborted
+    assert await leases.aborted() == {b"kept", b"fresh"}
