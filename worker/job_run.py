@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
@@ -19,7 +20,7 @@ from arq.worker import Function, JobExecutionFailed, Retry, RetryJob
 
 from jobs.failures import JobFailedError, MalformedMessageError, MessageMissingError
 from jobs.wire import now_ms
-from worker.arq_functions import REFUSE, UncountedRetry, refusal_arguments
+from worker.arq_functions import ABORT, REFUSE, UncountedRetry, refusal_arguments
 from worker.backoff import backoff
 from worker.leases import Claim
 
@@ -53,6 +54,9 @@ class GivenBack:
 
 
 Outcome = Ended | Postponed | GivenBack
+
+
+_GiveUp = Callable[[Claim], Awaitable[bool]]
 
 
 class _Hook(Protocol):
@@ -118,8 +122,9 @@ class JobRun:
 
     async def _outcome(self, call: _Call) -> Outcome:
         worker, claim = self._worker, self._claim
+        self._ctx["job_try"] = call.attempt
         if claim.is_aborted:
-            return Ended(asyncio.CancelledError(), succeeded=False)
+            return await self._aborted(call)
         function = worker.functions.get(call.name)
         if function is None:
             return Ended(JobExecutionFailed(f"function {call.name!r} not found"), succeeded=False)
@@ -127,7 +132,6 @@ class JobRun:
         if call.attempt > limit:
             return Ended(JobExecutionFailed(f"max {limit} retries exceeded"), succeeded=False)
         self._ctx |= {
-            "job_try": call.attempt,
             "enqueue_time": ms_to_datetime(call.enqueued_ms),
             "score": int(max(float(claim.score), 0)),
         }
@@ -148,12 +152,32 @@ class JobRun:
             async with asyncio.timeout(timeout_s):
                 result = await function.coroutine(self._ctx, *call.args, **call.kwargs)
         except asyncio.CancelledError as error:
-            return self._cancelled(error)
+            if job_id not in worker.aborting_tasks:
+                return self._cancelled(error)
         except Exception as error:  # noqa: BLE001 - every failure of the function is an outcome
             return self._failed(error)
+        else:
+            return Ended(result, succeeded=True)
         finally:
             worker.job_tasks.pop(job_id, None)
-        return Ended(result, succeeded=True)
+        worker.aborting_tasks.discard(job_id)
+        return await self._aborted(call)
+
+    async def _aborted(self, call: _Call) -> Outcome:
+        """End the job as aborted, on record; it may have ended otherwise before the abort reached it."""
+        worker, claim = self._worker, self._claim
+        recorder = worker.functions.get(ABORT)
+        result = None
+        try:
+            if recorder is not None:
+                result = await recorder.coroutine(self._ctx, call.name, call.args, call.kwargs)
+        except Retry as later:
+            await worker.leases.ask_abort(claim)
+            return self._failed(later)
+        except Exception as error:  # noqa: BLE001 - how it had ended
+            return Ended(error, succeeded=False)
+        _log.info("job aborted", job_id=claim.job_id, too_late=result is not None)
+        return Ended(asyncio.CancelledError(), succeeded=False) if result is None else Ended(result, succeeded=True)
 
     def _failed(self, error: Exception) -> Outcome:
         if self._worker.retry_jobs and isinstance(error, Retry):
@@ -167,11 +191,6 @@ class JobRun:
         return Ended(error, succeeded=False)
 
     def _cancelled(self, error: asyncio.CancelledError) -> Outcome:
-        job_id = self._claim.job_id
-        if job_id in self._worker.aborting_tasks:
-            self._worker.aborting_tasks.remove(job_id)
-            _log.info("job aborted", job_id=job_id)
-            return Ended(error, succeeded=False)
         if not self._worker.retry_jobs:
             return Ended(error, succeeded=False)
         # Neither a deploy nor an outage is a failure of the job; a function that cancels itself is one.
@@ -192,24 +211,32 @@ class JobRun:
         worker = self._worker
         function = worker.functions.get(call.name)
         self._count(outcome)
-        give_up = self._give_up(function, call, outcome)
-        if not await worker.until_redis_answers(give_up):
+        if not await self._leave(self._give_up(function, call, outcome)):
             _log.warning("the job was no longer ours: another worker has it", job_id=self._claim.job_id)
         await self._hook(worker.after_job_end)
 
-    def _give_up(
-        self, function: Function | CronJob | None, call: _Call, outcome: Outcome
-    ) -> Callable[[], Awaitable[bool]]:
+    async def _leave(self, give_up: _GiveUp) -> bool:
+        """Give up the job under the claim that it has by now: a lease that ends in an outage of Redis gets a new one.
+
+        With the old one the outcome would be lost, and the job, though it has taken effect, run again.
+        """
+        while True:
+            claim = self._worker.claim_of(self._claim.job_id)
+            if await self._worker.until_redis_answers(partial(give_up, claim)):
+                return True
+            if self._worker.claim_of(self._claim.job_id) is claim:
+                return False
+
+    def _give_up(self, function: Function | CronJob | None, call: _Call, outcome: Outcome) -> _GiveUp:
         leases = self._worker.leases
-        claim = self._worker.claim_of(self._claim.job_id)  # renewed under another owner, if it had ended
         held = timedelta(seconds=keep_cronjob_progress) if isinstance(function, CronJob) else None
         if isinstance(outcome, GivenBack):
-            return lambda: leases.give_back(claim)
+            return leases.give_back
         if isinstance(outcome, Postponed):
-            return lambda: leases.postpone(claim, outcome.delay, counts=outcome.counts, held=held)
+            return lambda claim: leases.postpone(claim, outcome.delay, counts=outcome.counts, held=held)
         keep = self._keep(function)
         data = None if keep == timedelta(0) else self._serialize(call, outcome)
-        return lambda: leases.end(claim, data, keep=keep, held=held)
+        return lambda claim: leases.end(claim, data, keep=keep, held=held)
 
     def _keep(self, function: Function | CronJob | None) -> timedelta | None:
         worker = self._worker
