@@ -6,7 +6,7 @@ PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check --qui
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev run migrate test check lint types contracts fix lock clean
+.PHONY: help setup demo dev run migrate test check lint types contracts audit fix lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -38,7 +38,7 @@ migrate: $(VENV)/ready ## Apply the migrations to DATABASE_URL
 test: $(VENV)/ready ## Run all tests (ARGS="-k name" for some)
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 $(ARGS)
 
-check: lint types contracts test ## Run everything that CI runs
+check: lint types contracts audit test ## Run everything that CI runs
 
 lint: $(VENV)/ready ## Check style and formatting
 	@$(BIN)/ruff check
@@ -49,6 +49,9 @@ types: $(VENV)/ready ## Check types
 
 contracts: $(VENV)/ready ## Check which package may import which
 	@$(BIN)/lint-imports --no-logo
+
+audit: $(VENV)/ready ## Look up known vulnerabilities of the locked runtime dependencies
+	@$(BIN)/python requirements/audit.py
 
 fix: $(VENV)/ready ## Mend style and formatting where that can be done by a program
 	@$(BIN)/ruff check --fix
