@@ -3,7 +3,7 @@
 import os
 import re
 import subprocess
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,17 +23,20 @@ class Rights:
     database: str
     """Of workers."""
 
+    relay_database: str
+    producer_database: str
     operator_database: str
     redis: str
     """Of workers."""
 
+    relay_redis: str
     producer_redis: str
     operator_redis: str
 
 
 def all_rights(postgres_url: str, valkey_url: str) -> Rights:
     """Let everybody do everything."""
-    return Rights(postgres_url, postgres_url, valkey_url, valkey_url, valkey_url)
+    return Rights(*[postgres_url] * 4, *[valkey_url] * 4)
 
 
 def least_rights(postgres_url: str, valkey_url: str) -> Rights:
@@ -45,13 +48,9 @@ def least_rights(postgres_url: str, valkey_url: str) -> Rights:
         for rule in acl_rules():
             if not rule.startswith("user default"):  # the tests themselves remain in
                 redis.execute_command("ACL", "SETUSER", *_words(rule))
-    return replace(
-        all_rights(postgres_url, valkey_url),
-        database=database_url(postgres_url, "worker"),
-        operator_database=database_url(postgres_url, "operator"),
-        redis=redis_url(valkey_url, "worker"),
-        producer_redis=redis_url(valkey_url, "producer"),
-        operator_redis=redis_url(valkey_url, "operator"),
+    return Rights(
+        *(database_url(postgres_url, role) for role in ("worker", "relay", "producer", "operator")),
+        *(redis_url(valkey_url, user) for user in ("worker", "relay", "producer", "operator")),
     )
 
 

@@ -95,8 +95,8 @@ FORBIDDEN_TO = {
     "worker": {"backdate a receipt": "UPDATE job_receipts SET finished_at = now()"},
     "relay": {
         "read users": "SELECT FROM users",
-        "read receipts": "SELECT FROM job_receipts",
-        "read dead letters": "SELECT FROM dead_jobs",
+        "read answers": "SELECT result FROM job_receipts",
+        "forge receipts": "INSERT INTO job_receipts (job_id) VALUES ('x')",
     },
     "operator": {
         "read users": "SELECT FROM users",
@@ -107,9 +107,9 @@ FORBIDDEN_TO = {
     "producer": {
         "read users": "SELECT FROM users",
         "add users": "INSERT INTO users (name) VALUES ('x')",
-        "read receipts": "SELECT result FROM job_receipts",
+        "read answers": "SELECT result FROM job_receipts",
         "forge receipts": "INSERT INTO job_receipts (job_id) VALUES ('x')",
-        "read dead letters": "SELECT FROM dead_jobs",
+        "read dead letters": "SELECT message FROM dead_jobs",
     },
     "reader": {
         "read names": "SELECT name FROM users",
