@@ -52,7 +52,7 @@ def build_redis(
         pool = BlockingConnectionPool.from_url(url, **options)
         pool.connection_class = _told_of_closing(pool.connection_class)
         pool.connection_class(**pool.connection_kwargs)  # connects to nothing, but knows which options there are
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RedisError):
         # The original text may repeat the URL with its password.
         message = "REDIS_URL is not a URL such as redis://host:6379/0 or rediss://host:6379/0, with redis-py's options"
         raise QueueUnavailableError(message) from None

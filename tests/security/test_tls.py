@@ -261,11 +261,14 @@ def test_a_worker_refuses_a_wrong_postgres_too(urls: dict[str, str], ports: Port
     assert "Traceback" not in ended.stderr
 
 
-def test_a_missing_file_is_named(files: Files) -> None:
+def test_a_wrong_option_or_file_is_named(files: Files) -> None:
     """It is no server that cannot be reached."""
     redis = _run("status", REDIS_URL=_redis_url(1, Path("/no/such.pem"), files.ours))
     postgres = _run("migrate", DATABASE_URL=_database_url(1, Path("/no/such.pem"), files.ours))
 
+    bogus = _run("status", REDIS_URL=f"rediss://:{PASSWORD}@localhost:1/0?ssl_cert_reqs=perhaps")
+
+    _require_one_line(bogus, "with redis-py's options")
     assert "there is no /no/such.pem that we may read, which ssl_ca_certs names" in redis.stderr
     assert "names a file with sslrootcert that is not there" in postgres.stderr
 
