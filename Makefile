@@ -7,7 +7,7 @@ ARGS ?=
 FUZZ ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev run migrate test fuzz check lint types contracts fix lock clean
+.PHONY: help setup demo dev run migrate test fuzz check lint types contracts audit fix lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -43,7 +43,7 @@ fuzz: $(VENV)/ready ## Fuzz the reading of messages for FUZZ seconds (60); Linux
 	@$(PIP) install --require-hashes --only-binary :all: -r requirements/fuzz.txt
 	@PYTHONPATH=. $(BIN)/python tests/fuzz/harness.py -max_total_time=$(FUZZ) -verbosity=0 -print_final_stats=1
 
-check: lint types contracts test ## Run everything that CI runs
+check: lint types contracts audit test ## Run everything that CI runs
 
 lint: $(VENV)/ready ## Check style and formatting
 	@$(BIN)/ruff check
@@ -54,6 +54,9 @@ types: $(VENV)/ready ## Check types
 
 contracts: $(VENV)/ready ## Check which package may import which
 	@$(BIN)/lint-imports --no-logo
+
+audit: $(VENV)/ready ## Look up known vulnerabilities of the locked runtime dependencies
+	@$(BIN)/python requirements/audit.py
 
 fix: $(VENV)/ready ## Mend style and formatting where that can be done by a program
 	@$(BIN)/ruff check --fix

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlencode
 from uuid import uuid4
 
 from sqlalchemy import Connection, event
@@ -55,6 +56,9 @@ def _connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
         "command_timeout": settings.command_timeout.total_seconds(),
         "server_settings": {"application_name": settings.application_name},
     }
+    if settings.tls_files:
+        # asyncpg takes these from a DSN alone; what the URL says besides is given as arguments, which win.
+        arguments["dsn"] = f"postgresql:///?{urlencode(settings.tls_files)}"
     if settings.pgbouncer:
         # Transactions wander between server connections, so no prepared statement may outlive one, and two
         # clients must never use the same name (SQLAlchemy manual, "Prepared Statement Name with PGBouncer").
