@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import (
@@ -47,6 +48,7 @@ def build_redis(
     try:
         options = _options(url, password) | _limits(max_connections, retries)
         pool = BlockingConnectionPool.from_url(url, **options)
+        pool.connection_class = _told_of_closing(pool.connection_class)
         pool.connection_class(**pool.connection_kwargs)  # connects to nothing, but knows which options there are
     except (ValueError, TypeError):
         # The original text may repeat the URL with its password.
@@ -55,6 +57,24 @@ def build_redis(
     redis = client(connection_pool=pool)
     redis.auto_close_connection_pool = True
     return redis
+
+
+def _told_of_closing(connection: type[AbstractConnection]) -> type[AbstractConnection]:
+    """Return the class of connection, made to fail as redis-py expects when the server has reset it before a command.
+
+    uvloop raises a RuntimeError then, which redis-py lets through: nothing would be sent again, and a worker end.
+    """
+
+    class Told(connection):  # type: ignore[misc, valid-type] # TCP, TLS or Unix socket: the URL decides
+        async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - redis-py's
+            try:
+                await super().send_packed_command(*args, **kwargs)
+            except RuntimeError as error:
+                if "closed" not in str(error):
+                    raise
+                raise RedisConnectionError("the connection was reset before the command") from error
+
+    return Told
 
 
 def without_retries(redis: RedisT) -> RedisT:

@@ -1,0 +1,45 @@
+"""Connections to Redis that go away: every event loop must tell of it in the same way."""
+
+import asyncio
+import socket
+import struct
+
+import pytest
+import uvloop
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from jobs.connection import build_redis
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_reset_before_a_command_is_an_error_of_redis(loop_factory: type[asyncio.AbstractEventLoop]) -> None:
+    """A worker waits for Redis after its errors, and ends after others: uvloop has one of its own for this."""
+
+    async def send_after_reset() -> None:
+        open_ones: list[asyncio.StreamWriter] = []
+
+        async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            open_ones.append(writer)
+            await reader.read(100)
+            writer.write(b"+OK\r\n")
+
+        server = await asyncio.start_server(greet, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, build_redis(f"redis://127.0.0.1:{port}/0", Redis) as redis, redis.pipeline() as pipe:
+            await pipe.watch("key")
+            for writer in open_ones:
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+                writer.transport.abort()
+            await asyncio.sleep(0.1)  # nothing tells this side when the reset has arrived
+
+            with pytest.raises(RedisError):
+                await pipe.get("key")
+            await pipe.reset()
+            for writer in open_ones:
+                writer.close()
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(send_after_reset())
