@@ -6,7 +6,7 @@ PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check --qui
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev run migrate test check lint types contracts fix lock clean
+.PHONY: help setup demo dev run migrate test chaos check lint types contracts fix lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,10 @@ migrate: $(VENV)/ready ## Apply the migrations to DATABASE_URL
 
 test: $(VENV)/ready ## Run all tests (ARGS="-k name" for some)
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 $(ARGS)
+
+chaos: $(VENV)/ready ## Break everything at once and count (SEED= JOBS=5000 DURATION=60 FAULTS=kill,lock)
+	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) \
+		$(if $(DURATION),--duration $(DURATION)) $(if $(FAULTS),--faults $(FAULTS)) $(ARGS)
 
 check: lint types contracts test ## Run everything that CI runs
 
