@@ -82,6 +82,10 @@ class Verdict:
             case _:
                 return False
 
+    def is_taken(self, payload: AnyPayload) -> bool:
+        """Say whether the job stores a user with an e-mail that is stored."""
+        return isinstance(payload, CreateUser) and payload.email in self._emails
+
     @cached_property
     def _emails(self) -> set[str]:
         return {person.email for person in self.evidence.users.values() if person.email is not None}
@@ -176,6 +180,14 @@ def _answers_without_effect(verdict: Verdict) -> Iterator[object]:
             yield f"{order.key}: user {told.user_id}"
 
 
+def _refused_for_nothing(verdict: Verdict) -> Iterator[object]:
+    """Only an e-mail that somebody has may be refused."""
+    for order in verdict.submitted:
+        receipt = verdict.evidence.receipts.get(order.key)
+        if receipt is not None and receipt.failure is not None and not verdict.is_taken(order.payload):
+            yield f"{order.key}: {receipt.failure.get('type')}"
+
+
 def _fits(person: Person, told: Told) -> bool:
     return told.name in {None, person.name} and (told.email == person.email or (told.email is None and not told.is_new))
 
@@ -230,6 +242,7 @@ CHECKS: dict[str, Check] = {
     "took effect twice": _effects_twice,
     "effect without an answer": _effects_without_answer,
     "answer without its effect": _answers_without_effect,
+    "refused for nothing": _refused_for_nothing,
     "two answers": _two_answers,
     "dead without being poison": _dead_without_poison,
     "poison took effect": _poison_applied,

@@ -34,10 +34,11 @@ class Person(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """A row of job_receipts; ``result`` is ``None`` if the job was refused."""
+    """A row of job_receipts: a result or, if the job was refused, a failure."""
 
     job_name: str
     result: dict[str, Any] | None
+    failure: dict[str, Any] | None = None
 
 
 @dataclass(kw_only=True)
@@ -83,16 +84,22 @@ async def read_database(evidence: Evidence, url: str) -> None:
     connection = await asyncpg.connect(url)
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         users = await connection.fetch("SELECT id, name, email FROM users")
-        receipts = await connection.fetch("SELECT job_id, job_name, result FROM job_receipts")
+        receipts = await connection.fetch("SELECT job_id, job_name, result, failure FROM job_receipts")
         dead = await connection.fetch(
             "SELECT job_id, reason FROM dead_jobs WHERE job_id NOT IN (SELECT job_id FROM job_receipts)"
         )
+        outbox = await connection.fetch("SELECT job_id FROM job_outbox")
         effects = await connection.fetch("SELECT name, count(*) AS times FROM effects GROUP BY name")
     await connection.close()
     evidence.users = {row["id"]: Person(row["name"], row["email"]) for row in users}
-    evidence.receipts = {row["job_id"]: Receipt(row["job_name"], _json(row["result"])) for row in receipts}
+    evidence.receipts = {row["job_id"]: _receipt(row) for row in receipts}
     evidence.dead = {row["job_id"]: row["reason"] for row in dead}
+    evidence.outbox = {row["job_id"] for row in outbox}
     evidence.effects = Counter({row["name"]: row["times"] for row in effects})
+
+
+def _receipt(row: asyncpg.Record) -> Receipt:
+    return Receipt(row["job_name"], _json(row["result"]), _json(row["failure"]))
 
 
 def _json(text: str | None) -> dict[str, Any] | None:

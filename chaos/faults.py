@@ -131,16 +131,17 @@ async def _black_hole(world: World, random: Random, _number: int) -> bool:
 
 async def _lock(world: World, _random: Random, _number: int) -> bool:
     """Hold a lock on users that nobody gets past; statements wait, and have time limits."""
+    is_held = False
     with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         connection = await asyncpg.connect(world.servers.database.url.get_secret_value(), timeout=5)
         try:
             async with connection.transaction():
                 await connection.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+                is_held = True
                 await asyncio.sleep(FAULTS["lock"].longest)
         finally:
             connection.terminate()
-        return True
-    return False
+    return is_held
 
 
 async def _exhaust(world: World, _random: Random, _number: int) -> bool:

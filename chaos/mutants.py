@@ -22,6 +22,7 @@ from db.tables import JobReceipt
 from jobs.codec import decode, encode
 from jobs.registry import REGISTRY, JobSpec
 from worker import dispatch
+from worker.epoch import RedisEpoch
 from worker.__main__ import main as run_our_worker
 
 _LIFE = 20
@@ -35,7 +36,7 @@ def commit_receipts_apart() -> None:
     """
     written = count(1)
 
-    async def insert_apart(session: AsyncSession, receipt: Receipt) -> Receipt:
+    async def insert_apart(session: AsyncSession, *args: Any, **kwargs: Any) -> Receipt:  # noqa: ANN401 - passed on
         await session.flush()
         connection = await session.connection()
         await connection.exec_driver_sql("COMMIT")
@@ -43,7 +44,7 @@ def commit_receipts_apart() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         await connection.exec_driver_sql("BEGIN")
         await connection.exec_driver_sql("SELECT pg_current_xact_id()")
-        return await insert_receipt(session, receipt)
+        return await insert_receipt(session, *args, **kwargs)
 
     vars(dispatch)["insert_receipt"] = insert_apart
     _run_as_usual()
@@ -52,6 +53,19 @@ def commit_receipts_apart() -> None:
 def _run_as_usual() -> None:
     sys.argv[1:] = ["run"]
     run_our_worker()
+
+
+def blind_relay() -> None:
+    """Run our worker with a relay that gives each job once: it does not notice that Redis has forgotten them.
+
+    Without any relay, outbox jobs would not even reach Redis, which would show nothing.
+    """
+
+    async def always_the_first(_epoch: RedisEpoch) -> int:
+        return 1
+
+    setattr(RedisEpoch, RedisEpoch.read.__name__, always_the_first)
+    _run_as_usual()
 
 
 def run_plain_arq() -> None:
@@ -96,6 +110,7 @@ def _naive(spec: JobSpec[Any, Any]) -> Function:
 
 MUTANTS: Mapping[str, Callable[[], None]] = {
     "receipt-apart": commit_receipts_apart,
+    "relay-blind": blind_relay,
     "plain-arq": run_plain_arq,
 }
 """All mutants by name."""

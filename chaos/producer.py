@@ -13,6 +13,7 @@ from chaos.plan import Route
 from chaos.workload import Fate, Order
 from jobs.client import JobClient
 from jobs.failures import QueueUnavailableError
+from jobs.outbox import enqueue_in
 
 _AGAIN = 0.1
 """Seconds before a submission that failed is tried again, under the same key."""
@@ -54,4 +55,6 @@ class Producer:
         if order.route is Route.DIRECT:
             await self.client.enqueue(order.payload, key=order.key)
             return
-        raise NotImplementedError
+        async with self.sessions() as session:
+            await enqueue_in(session, order.payload, key=order.key)
+            await (session.rollback() if order.fate is Fate.NEVER else session.commit())

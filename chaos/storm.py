@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-import asyncpg
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from chaos.checks import Verdict
 from chaos.evidence import Evidence, prepare_ledger, read_database, read_logs, read_valkey
@@ -27,6 +29,9 @@ from jobs.client import open_client
 from jobs.wire import QUEUE
 
 _PRODUCERS_CONNECTIONS = 10
+
+_STABLE = timedelta(milliseconds=300)
+"""How long nothing may be left to do before the queue counts as drained."""
 
 _START_LIMIT = timedelta(seconds=60)
 """How long all workers together may take to be ready, on a machine that has other things to do."""
@@ -86,7 +91,7 @@ async def _storm(plan: Plan, servers: Servers, fleet: Fleet, directory: Path) ->
         submitted = orders(plan)
         submitting = asyncio.create_task(producer.submit_all(submitted), name="producer")
         await inject_all(world)
-        drain = await _drain(plan, submitting, redis, url)
+        drain = await _drain(plan, submitting, redis, sessions)
         fleet.stop()
         await supervisor
         evidence = Evidence(
@@ -103,25 +108,32 @@ async def _storm(plan: Plan, servers: Servers, fleet: Fleet, directory: Path) ->
     return Outcome(verdict=Verdict(evidence), faults=world.counts, drain=drain)
 
 
-async def _drain(plan: Plan, submitting: "asyncio.Task[None]", redis: Redis, url: str) -> timedelta:
+async def _drain(
+    plan: Plan, submitting: "asyncio.Task[None]", redis: Redis, sessions: async_sessionmaker[AsyncSession]
+) -> timedelta:
     """Wait until all jobs are submitted and none is left to do, or the time for it is over; return how long it took."""
     started = time.monotonic()
     with suppress(TimeoutError):
         async with asyncio.timeout(plan.drain.total_seconds()):
             await submitting
-            while not await _is_idle(redis, url):
+            # Twice: a relay may be about to give a job that has just ended, which then is done a second time.
+            while not (await _is_idle(redis, sessions) and await _is_idle_later(redis, sessions)):
                 await asyncio.sleep(0.05)
     return timedelta(seconds=time.monotonic() - started)
 
 
-async def _is_idle(redis: Redis, url: str) -> bool:
+async def _is_idle(redis: Redis, sessions: async_sessionmaker[AsyncSession]) -> bool:
     try:
-        if await redis.zcard(QUEUE):
-            return False
-        return not await _outbox_rows(url)
-    except (RedisError, OSError, asyncpg.PostgresError):
+        return not await redis.zcard(QUEUE) and not await _owed(sessions)
+    except (RedisError, OSError, SQLAlchemyError):
         return False
 
 
-async def _outbox_rows(url: str) -> int:
-    return 0
+async def _is_idle_later(redis: Redis, sessions: async_sessionmaker[AsyncSession]) -> bool:
+    await asyncio.sleep(_STABLE.total_seconds())
+    return await _is_idle(redis, sessions)
+
+
+async def _owed(sessions: async_sessionmaker[AsyncSession]) -> int:
+    async with sessions() as session:
+        return await session.scalar(text("SELECT count(*) FROM job_outbox")) or 0

@@ -106,8 +106,8 @@ class _People:
         Most have no e-mail, so that no constraint hides a second effect.
         """
         kinds: dict[Callable[[], AnyPayload], int] = {
-            self.create: 50,
-            self.create_shared: 0,
+            self.create: 45,
+            self.create_shared: 5,
             self.get_or_create: 10,
             self.get_or_create_shared: 20,
             self.find: 10,
