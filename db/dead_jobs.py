@@ -23,6 +23,8 @@ class DeadLetter:
     error: str
     sqlstate: str | None
     attempts: int
+    request_hash: bytes | None = None
+    """What the request was; ``None`` if that could not be told."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,7 +86,7 @@ async def sessions(
     """Yield the sessionmaker for tests that really commit; the users are removed afterwards."""
     yield shared_sessions
     async with shared_sessions.begin() as session:
-        await session.execute(text("TRUNCATE users, job_receipts, dead_jobs RESTART IDENTITY"))
+        await session.execute(text("TRUNCATE users, job_receipts, dead_jobs, job_outbox RESTART IDENTITY"))
 
 
 @pytest.fixture

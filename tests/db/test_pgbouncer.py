@@ -97,7 +97,7 @@ async def test_two_thousand_jobs_run_through_it(pgbouncer: DatabaseSettings) -> 
 
         async with sessions.begin() as session:
             stored = await session.scalar(text("SELECT count(*) FROM users"))
-            await session.execute(text("TRUNCATE users, job_receipts, dead_jobs RESTART IDENTITY"))
+            await session.execute(text("TRUNCATE users, job_receipts, dead_jobs, job_outbox RESTART IDENTITY"))
     assert len(results) == JOBS
     # 500 by create_user; 100 e-mails of get_or_create_user (every fourth of 400); 500 nameless and 10 e-mails of sets.
     assert stored == 500 + 100 + 500 + 10
