@@ -22,8 +22,8 @@ from db.tables import JobReceipt
 from jobs.codec import decode, encode
 from jobs.registry import REGISTRY, JobSpec
 from worker import dispatch
-from worker.epoch import RedisEpoch
 from worker.__main__ import main as run_our_worker
+from worker.epoch import RedisEpoch
 
 _LIFE = 20
 """How many receipts a worker of ``receipt-apart`` writes before it dies between a job's two commits."""

@@ -48,12 +48,12 @@ class DatabaseSettings(EnvironmentSettings):
         default=timedelta(seconds=5), description="longest wait for a new connection", examples=["5s"]
     )
     statement_timeout: Duration = Field(
-        default=timedelta(seconds=20), description="the server cancels a statement after this", examples=["20s"]
+        default=timedelta(seconds=8), description="the server cancels a statement after this", examples=["8s"]
     )
     command_timeout: Duration = Field(
-        default=timedelta(seconds=25),
+        default=timedelta(seconds=10),
         description="the client gives up on a silent server after this; longer than the statement timeout",
-        examples=["25s"],
+        examples=["10s"],
     )
     application_name: str = Field(
         default="users-worker", description="how our connections are named in pg_stat_activity", examples=["billing"]

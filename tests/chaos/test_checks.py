@@ -64,7 +64,12 @@ BREACHES: dict[str, list[Callable[[Evidence], object]]] = {
         lambda e: e.done.clear(),
         lambda e: e.dead.pop("poison"),
         # An outbox job is no loss of Redis.
-        lambda e: (e.receipts.pop("jane"), e.users.pop(1), e.effects.pop("Jane"), e.__dict__.update(valkey_lost_at=9.0)),
+        lambda e: (
+            e.receipts.pop("jane"),
+            e.users.pop(1),
+            e.effects.pop("Jane"),
+            e.__dict__.update(valkey_lost_at=9.0),
+        ),
     ],
     "not submitted": [lambda e: e.accepted.pop("find")],
     "in two books": [lambda e: e.outbox.add("jane"), lambda e: e.dead.update(jane="timeout")],

@@ -108,7 +108,7 @@ async def test_the_time_limits_hold_through_it(pgbouncer: DatabaseSettings) -> N
     async with open_database(pgbouncer, pool_size=1) as sessions, sessions() as session:
         limit = await session.scalar(text("SHOW statement_timeout"))
 
-    assert limit == "20s"
+    assert limit == "8s"
 
 
 async def test_start_checks_and_migrations_work_through_it(pgbouncer: DatabaseSettings) -> None:

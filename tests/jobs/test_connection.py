@@ -37,7 +37,7 @@ def test_a_reset_before_a_command_is_an_error_of_redis(loop_factory: type[asynci
 
             with pytest.raises(RedisError):
                 await pipe.get("key")
-            await pipe.reset()  # type: ignore[no-untyped-call] # redis-py's
+            await pipe.reset()  # type: ignore[no-untyped-call] # redis-py
             for writer in open_ones:
                 writer.close()
 

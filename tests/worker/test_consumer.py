@@ -1,0 +1,394 @@
+"""The worker class in the test's own process, with functions of arq's kind: what arq documents, and where arq fails."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+from arq import cron
+from arq.connections import ArqRedis, RedisSettings, create_pool
+from arq.jobs import Job
+from arq.typing import WorkerCoroutine
+from arq.worker import FailedJobs, Function, Retry, RetryJob, Worker, func
+from redis.asyncio import Redis
+
+from jobs.codec import decode, encode
+from jobs.failures import JobFailedError
+from tests.conftest import wait_until_async
+from worker.consumer import UsersWorker
+
+Context = dict[Any, Any]
+Work = Callable[..., Awaitable[object]]
+BuildWorker = Callable[..., Awaitable[UsersWorker]]
+
+
+@pytest.fixture
+async def pool(redis: Redis, valkey_url: str) -> AsyncIterator[ArqRedis]:
+    """Yield arq's own producer."""
+    assert redis is not None  # the queue is empty
+    pool = await create_pool(RedisSettings.from_dsn(valkey_url), job_serializer=encode, job_deserializer=decode)
+    yield pool
+    await pool.aclose()
+
+
+@pytest.fixture
+async def build(pool: ArqRedis, valkey_url: str) -> AsyncIterator[BuildWorker]:
+    """Yield a function that builds a worker; what is started in the test ends with it."""
+    assert pool is not None
+    async with AsyncExitStack() as stack:
+
+        async def build(*functions: Work | Function, kind: type[Worker] = UsersWorker, **arguments: object) -> Any:  # noqa: ANN401 - as asked for
+            arguments = {"burst": True, "poll_delay": 0.02, "handle_signals": False} | arguments
+            worker = kind(
+                [_function(work) if callable(work) else work for work in functions],
+                redis_pool=await create_pool(
+                    RedisSettings.from_dsn(valkey_url), job_serializer=encode, job_deserializer=decode
+                ),
+                job_serializer=encode,
+                job_deserializer=decode,
+                **arguments,  # type: ignore[arg-type] # arq's own
+            )
+            stack.push_async_callback(worker.close)
+            return worker
+
+        yield build
+
+
+def _function(work: Work, **limits: Any) -> Function:  # noqa: ANN401 - arq's
+    """Register a function under its short name."""
+    return func(cast("WorkerCoroutine", work), **{"name": work.__name__} | limits)
+
+
+async def _run_in_background(worker: Worker) -> "asyncio.Task[None]":
+    task = asyncio.create_task(worker.async_run())
+    await asyncio.sleep(0)
+    return task
+
+
+async def _stop(*workers: "asyncio.Task[None]") -> None:
+    for worker in workers:
+        worker.cancel()
+    await asyncio.gather(*workers, return_exceptions=True)
+
+
+async def test_a_function_gets_arqs_context_and_arguments(pool: ArqRedis, build: BuildWorker) -> None:
+    """Job id, try, score, time of enqueueing, the connection, and what the startup hook has added."""
+
+    async def start(ctx: Context) -> None:
+        ctx["greeting"] = "Hello"
+
+    async def greet(ctx: Context, name: str, *, mark: str) -> list[Any]:
+        assert isinstance(ctx["redis"], ArqRedis)
+        assert {"job_id", "job_try", "enqueue_time", "score"} <= ctx.keys()
+        return [ctx["job_id"], ctx["job_try"], f"{ctx['greeting']} {name}{mark}"]
+
+    job = await pool.enqueue_job("greet", "Jane", mark="!", _job_id="id")
+    worker = await build(greet, on_startup=start)
+
+    assert await worker.run_check() == 1
+    assert job is not None
+    assert await job.result(timeout=1) == ["id", 1, "Hello Jane!"]
+
+
+async def test_run_check_tells_of_failed_jobs(pool: ArqRedis, build: BuildWorker) -> None:
+    """An ordinary exception is final, as in arq: retries are what dispatch adds."""
+
+    async def fail(_ctx: Context) -> None:
+        raise ValueError("no")
+
+    job = await pool.enqueue_job("fail")
+    worker = await build(fail)
+
+    with pytest.raises(FailedJobs):
+        await worker.run_check()
+    assert job is not None
+    with pytest.raises(JobFailedError, match="ValueError: no"):
+        await job.result(timeout=1)
+
+
+@pytest.mark.parametrize("again", [Retry(defer=0.05), RetryJob()])
+async def test_a_job_may_ask_for_another_attempt(pool: ArqRedis, build: BuildWorker, again: Exception) -> None:
+    """Up to ``max_tries``; then it fails and says so."""
+    attempts: list[int] = []
+
+    async def try_again(ctx: Context) -> None:
+        attempts.append(ctx["job_try"])
+        raise again
+
+    await pool.enqueue_job("try_again")
+    worker = await build(_function(try_again, max_tries=3))
+
+    with pytest.raises(FailedJobs, match="max 3 retries exceeded"):
+        await worker.run_check()
+    assert attempts == [1, 2, 3]
+
+
+async def test_a_late_job_fails_with_a_timeout(pool: ArqRedis, build: BuildWorker) -> None:
+    """In arq's terms a timeout is final; our own deadline comes before it and is not."""
+
+    async def dawdle(_ctx: Context) -> None:
+        await asyncio.sleep(60)
+
+    await pool.enqueue_job("dawdle")
+    worker = await build(_function(dawdle, timeout=0.1))
+
+    with pytest.raises(FailedJobs) as failed:
+        await worker.run_check()
+    assert [result.result.type for result in failed.value.job_results] == ["TimeoutError"]
+
+
+async def test_a_running_job_is_aborted(pool: ArqRedis, build: BuildWorker) -> None:
+    """``Job.abort`` ends it and says so, although its score is the end of its lease."""
+    started = asyncio.Event()
+
+    async def wait(_ctx: Context) -> None:
+        started.set()
+        await asyncio.sleep(60)
+
+    job = await pool.enqueue_job("wait")
+    task = await _run_in_background(await build(wait, burst=False, allow_abort_jobs=True))
+    await asyncio.wait_for(started.wait(), 5)
+
+    assert job is not None
+    assert await job.abort(timeout=5, poll_delay=0.02)
+    await _stop(task)
+
+
+async def test_a_deferred_job_is_aborted(pool: ArqRedis, build: BuildWorker) -> None:
+    """``Job.abort`` pulls it forward and then asks for its end: between the two it may have been started."""
+
+    async def wait(_ctx: Context) -> None:
+        await asyncio.sleep(60)
+
+    job = await pool.enqueue_job("wait", _defer_by=3600)
+    task = await _run_in_background(await build(wait, burst=False, allow_abort_jobs=True))
+
+    assert job is not None
+    assert await job.abort(timeout=5, poll_delay=0.02)
+    await _stop(task)
+
+
+async def test_max_burst_jobs_is_kept_to(pool: ArqRedis, build: BuildWorker) -> None:
+    """The rest stays queued."""
+    for _ in range(5):
+        await pool.enqueue_job("work")
+
+    async def work(_ctx: Context) -> None:
+        await asyncio.sleep(0)
+
+    worker = await build(work)
+
+    assert await worker.run_check(max_burst_jobs=2) == 2
+    assert await pool.zcard("arq:queue") == 3
+
+
+async def test_hooks_run_in_arqs_order_with_the_jobs_context(pool: ArqRedis, build: BuildWorker) -> None:
+    """One context for all hooks of a job."""
+    calls: list[str] = []
+
+    def hook(name: str) -> Callable[[Context], Awaitable[None]]:
+        async def call(ctx: Context) -> None:
+            calls.append(name)
+            ctx.setdefault("seen", []).append(name)
+
+        return call
+
+    async def work(ctx: Context) -> list[str]:
+        return list(ctx["seen"])
+
+    job = await pool.enqueue_job("work")
+    worker = await build(work, on_job_start=hook("start"), on_job_end=hook("end"), after_job_end=hook("after"))
+    await worker.run_check()
+
+    assert calls == ["start", "end", "after"]
+    assert job is not None
+    assert await job.result(timeout=1) == ["start"]
+
+
+@pytest.mark.parametrize("name", ["on_job_start", "on_job_end", "after_job_end"])
+async def test_a_hook_that_raises_harms_neither_worker_nor_neighbours(
+    pool: ArqRedis, build: BuildWorker, name: str
+) -> None:
+    """Arq's whole worker ends, and the jobs that it had are locked for minutes."""
+    raised: list[str] = []
+
+    async def raise_once(ctx: Context) -> None:
+        if not raised:
+            raised.append(ctx["job_id"])
+            raise RuntimeError("the database is down")
+
+    async def work(_ctx: Context) -> str:
+        return "done"
+
+    jobs = [await pool.enqueue_job("work") for _ in range(3)]
+    worker = await build(work, **{name: raise_once})
+
+    assert await worker.run_check() == 3
+    assert [await job.result(timeout=1) for job in jobs if job is not None] == ["done"] * 3
+
+
+async def test_keep_result_decides_how_long_a_result_is_kept(pool: ArqRedis, build: BuildWorker) -> None:
+    """Not at all, for ever, for a time: the function's own word before the worker's."""
+
+    async def work(_ctx: Context) -> int:
+        return 1
+
+    functions = [
+        _function(work, name="none", keep_result=0),
+        _function(work, name="for_ever", keep_result_forever=True),
+        _function(work, name="default"),
+    ]
+    for function in functions:
+        await pool.enqueue_job(function.name, _job_id=function.name)
+    worker = await build(*functions, keep_result=60)
+    await worker.run_check()
+
+    ttl = {function.name: await pool.ttl(f"arq:result:{function.name}") for function in functions}
+    assert ttl == {"none": -2, "for_ever": -1, "default": 60}
+
+
+async def test_a_cron_job_runs_once_among_workers(pool: ArqRedis, build: BuildWorker) -> None:
+    """Its in-progress key stays for a minute, as arq has it, so that a slower worker does not enqueue it again."""
+    ran: list[str] = []
+
+    async def tick(ctx: Context) -> None:
+        ran.append(ctx["job_id"])
+
+    def jobs() -> list[Any]:
+        return [cron(tick, run_at_startup=True, unique=True, job_id="tick", hour=0, minute=0, second=0)]
+
+    tasks = [
+        await _run_in_background(await build(burst=False, cron_jobs=jobs())),
+        await _run_in_background(await build(burst=False, cron_jobs=jobs())),
+    ]
+
+    async def is_over() -> bool:
+        return bool(ran) and await _is_empty(pool)
+
+    await wait_until_async(is_over, 5)
+    await asyncio.sleep(0.2)  # time for the other worker, had it enqueued the job again
+    await _stop(*tasks)
+
+    assert ran == ["tick"]
+    assert 0 < await pool.ttl("arq:in-progress:tick") <= 60
+
+
+async def test_an_unreadable_result_is_a_failure_that_can_be_read(pool: ArqRedis, build: BuildWorker) -> None:
+    """The effect is done; the producer learns that the answer could not be written."""
+
+    async def answer(_ctx: Context) -> object:
+        return object()
+
+    job = await pool.enqueue_job("answer")
+    worker = await build(answer)
+    await worker.run_check()
+
+    assert job is not None
+    with pytest.raises(JobFailedError, match="unable to serialize result"):
+        await job.result(timeout=1)
+
+
+async def test_a_fleet_runs_more_than_a_hundred_long_jobs(pool: ArqRedis, build: BuildWorker) -> None:
+    """Arq's window of 100 ids is full of running jobs then, and the other slots stay idle."""
+    running, end = 0, asyncio.Event()
+
+    async def work(_ctx: Context) -> None:
+        nonlocal running
+        running += 1
+        await end.wait()
+
+    for _ in range(180):
+        await pool.enqueue_job("work")
+    tasks = [await _run_in_background(await build(work, burst=False, max_jobs=60)) for _ in range(3)]
+
+    async def are_all_running() -> bool:
+        return running == 180
+
+    await wait_until_async(are_all_running, 10)
+    end.set()
+    await wait_until_async(lambda: _is_empty(pool), 10)
+    await _stop(*tasks)
+
+
+async def _is_empty(redis: Redis) -> bool:
+    queued: int = await redis.zcard("arq:queue")
+    return queued == 0
+
+
+async def test_stock_workers_may_share_the_queue(pool: ArqRedis, build: BuildWorker) -> None:
+    """Two of each kind, a thousand jobs: each runs once, and both kinds have a part."""
+    ran: dict[str, list[str]] = {"ours": [], "arq's": []}
+
+    def work_of(name: str) -> Function:
+        async def work(ctx: Context) -> None:
+            ran[name].append(ctx["job_id"])
+            await asyncio.sleep(0.02)
+
+        return _function(work)
+
+    for _ in range(1000):
+        await pool.enqueue_job("work")
+    kinds = {"ours": UsersWorker, "arq's": Worker}
+    workers = [
+        await build(work_of(name), kind=kind, max_jobs=5) for name, kind in kinds.items() for _ in range(2)
+    ]  # in burst mode: arq's class cannot be cancelled while it claims without a warning
+    await asyncio.wait_for(asyncio.gather(*(worker.async_run() for worker in workers)), 30)
+
+    everything = ran["ours"] + ran["arq's"]
+    assert (len(everything), len(set(everything))) == (1000, 1000)
+    assert all(ran.values())
+
+
+async def test_a_job_runs_on_under_a_new_lease_when_its_own_had_ended(pool: ArqRedis, build: BuildWorker) -> None:
+    """A loop that was blocked for longer than the lease claims its own running job: it does not start it again."""
+    starts = 0
+
+    async def block(_ctx: Context) -> str:
+        nonlocal starts
+        starts += 1
+        time.sleep(1.2)  # noqa: ASYNC251 - the fault that is tested
+        await asyncio.sleep(0.3)
+        return "once"
+
+    job = await pool.enqueue_job("block")
+    worker = await build(block, lease=timedelta(seconds=1))
+    await worker.run_check()
+
+    assert job is not None
+    assert (starts, await job.result(timeout=1)) == (1, "once")
+
+
+async def test_a_job_without_a_limit_is_refused() -> None:
+    """Arq starts such a job a second time after ten seconds, while it runs."""
+
+    async def work(_ctx: Context) -> None: ...
+
+    with pytest.raises(ValueError, match="job_timeout must be a time"):
+        UsersWorker([_function(work)], job_timeout=None)
+
+
+async def test_a_cancelled_worker_gives_its_jobs_back_unharmed(pool: ArqRedis, build: BuildWorker) -> None:
+    """As if they had never been started: no attempt, no lock, and due at the same time."""
+    started = asyncio.Event()
+
+    async def wait(_ctx: Context) -> None:
+        started.set()
+        await asyncio.sleep(60)
+
+    job = await pool.enqueue_job("wait")
+    assert job is not None
+    before = await pool.zscore("arq:queue", job.job_id)
+    worker = await build(wait, burst=False)
+    task = await _run_in_background(worker)
+    await asyncio.wait_for(started.wait(), 5)
+
+    with suppress(asyncio.CancelledError):
+        task.cancel()
+        await worker.close()
+
+    assert await pool.zscore("arq:queue", job.job_id) == before
+    assert sorted(await pool.keys("*")) == [f"arq:job:{job.job_id}".encode(), b"arq:queue"]
+    assert await Job(job.job_id, pool).status() == "queued"
