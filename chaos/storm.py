@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+import uvloop
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import text
@@ -58,7 +59,10 @@ def run(plan: Plan, directory: Path) -> Outcome:
     command = (sys.executable, "-m", "chaos.mutants", plan.mutant) if plan.mutant else OURS
     with open_servers(directory) as servers:
         environment = servers.worker_environment | _settings(plan)
-        with Fleet.open(command, environment, logs, size=plan.workers) as fleet, asyncio.Runner() as runner:
+        with (
+            Fleet.open(command, environment, logs, size=plan.workers) as fleet,
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
             return runner.run(_storm(plan, servers, fleet, directory))
 
 
