@@ -4,6 +4,7 @@ Overrides parts of arq 0.28, which is why the version is pinned; each override s
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -15,7 +16,7 @@ import structlog
 from arq.connections import ArqRedis, create_pool, log_redis_info
 from arq.worker import Worker
 from arq.worker import logger as arq_logger
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from jobs.connection import is_outage
 from worker.dispatch import Dispatcher
@@ -27,6 +28,9 @@ _RECONNECT_EVERY = timedelta(milliseconds=500)
 
 _CLOSE_LIMIT = timedelta(seconds=5)
 """How long the end waits for Redis to take the last results and keys. Longer would outlast supervisors' patience."""
+
+_IDLE_LOOK_FOR_ABORTS = timedelta(seconds=10)
+"""How often requests to abort are looked at while no job runs: old ones must go, or they would hit a later job."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.consumer")
 
@@ -48,7 +52,7 @@ class UsersWorker(Worker):
         self._lease = lease
         self._is_ending = False
         self._trouble: str | None = None
-        self._next_look_for_aborts = 0.0
+        self._last_look_for_aborts = -math.inf
         self._claims: dict[str, Claim] = {}
         self._claiming: asyncio.Task[bool] | None = None
         self._heartbeat: asyncio.Task[None] | None = None
@@ -119,8 +123,13 @@ class UsersWorker(Worker):
             await self._cancel_aborted_jobs()
             await self.heart_beat()
         except (RedisError, OSError) as error:
-            trouble = "Redis is gone: waiting for it" if is_outage(error) else "Redis refuses a command"
-            self._tell_trouble(trouble, error)
+            is_refusal = isinstance(error, ResponseError)  # full, a replica, without its replicas
+            self._tell_trouble(
+                "Redis refuses a command: waiting until it takes it" if is_refusal else "Redis is gone: waiting for it",
+                error,
+            )
+            # The next turn writes the health key: a Redis that can be read but not written to is not back.
+            self._last_health_check = 0.0
             await asyncio.sleep(_RECONNECT_EVERY.total_seconds())
         else:
             self._tell_trouble(None)
@@ -173,11 +182,11 @@ class UsersWorker(Worker):
         return self._claims[job_id]
 
     async def _cancel_aborted_jobs(self) -> None:
-        """Cancel the jobs that somebody wants aborted; looks once in each poll delay."""
-        now = self.loop.time()
-        if not self.allow_abort_jobs or not self._claims or now < self._next_look_for_aborts:
+        """Cancel the jobs that somebody wants aborted; looks once in each poll delay, and seldom while none runs."""
+        now, pause = self.loop.time(), self.poll_delay_s if self._claims else _IDLE_LOOK_FOR_ABORTS.total_seconds()
+        if not self.allow_abort_jobs or now < self._last_look_for_aborts + pause:
             return
-        self._next_look_for_aborts = now + self.poll_delay_s
+        self._last_look_for_aborts = now
         wanted = await self.leases.aborted()
         found = {job_id for job_id, claim in self._claims.items() if claim.id in wanted and job_id in self.job_tasks}
         self.aborting_tasks.update(found)

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
@@ -53,6 +54,9 @@ class GivenBack:
 
 
 Outcome = Ended | Postponed | GivenBack
+
+
+_GiveUp = Callable[[Claim], Awaitable[bool]]
 
 
 class _Hook(Protocol):
@@ -192,24 +196,32 @@ class JobRun:
         worker = self._worker
         function = worker.functions.get(call.name)
         self._count(outcome)
-        give_up = self._give_up(function, call, outcome)
-        if not await worker.until_redis_answers(give_up):
+        if not await self._leave(self._give_up(function, call, outcome)):
             _log.warning("the job was no longer ours: another worker has it", job_id=self._claim.job_id)
         await self._hook(worker.after_job_end)
 
-    def _give_up(
-        self, function: Function | CronJob | None, call: _Call, outcome: Outcome
-    ) -> Callable[[], Awaitable[bool]]:
+    async def _leave(self, give_up: _GiveUp) -> bool:
+        """Give up the job under the claim that it has by now: a lease that ends in an outage of Redis gets a new one.
+
+        With the old one the outcome would be lost, and the job, though it has taken effect, run again.
+        """
+        while True:
+            claim = self._worker.claim_of(self._claim.job_id)
+            if await self._worker.until_redis_answers(partial(give_up, claim)):
+                return True
+            if self._worker.claim_of(self._claim.job_id) is claim:
+                return False
+
+    def _give_up(self, function: Function | CronJob | None, call: _Call, outcome: Outcome) -> _GiveUp:
         leases = self._worker.leases
-        claim = self._worker.claim_of(self._claim.job_id)  # renewed under another owner, if it had ended
         held = timedelta(seconds=keep_cronjob_progress) if isinstance(function, CronJob) else None
         if isinstance(outcome, GivenBack):
-            return lambda: leases.give_back(claim)
+            return leases.give_back
         if isinstance(outcome, Postponed):
-            return lambda: leases.postpone(claim, outcome.delay, counts=outcome.counts, held=held)
+            return lambda claim: leases.postpone(claim, outcome.delay, counts=outcome.counts, held=held)
         keep = self._keep(function)
         data = None if keep == timedelta(0) else self._serialize(call, outcome)
-        return lambda: leases.end(claim, data, keep=keep, held=held)
+        return lambda claim: leases.end(claim, data, keep=keep, held=held)
 
     def _keep(self, function: Function | CronJob | None) -> timedelta | None:
         worker = self._worker

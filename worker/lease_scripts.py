@@ -110,7 +110,7 @@ local function answer(...)
     else redis.call('SET', 'arq:result:' .. id, result, 'PX', keep_ms, ...) end
 end
 
-if current ~= owner then
+if current ~= owner and (current or not redis.call('ZSCORE', leases, id)) then
     local gone = not current and redis.call('EXISTS', job) == 0 and not redis.call('ZSCORE', queue, id)
     if gone and outcome == 'done' then answer('NX') end  -- Redis has lost the job: its answer is in nobody's way
     return 0
@@ -134,10 +134,10 @@ redis.call('ZADD', queue, 'XX', number, id)
 return 1
 """
 )
-"""End an attempt if the job is still its owner's: ``done`` with a result (empty: none; kept ``keep_ms``, 0 for ever),
-``later`` by ``number`` ms, or given ``back`` with its old score as ``number``; an attempt that does not count is taken
-back. The in-progress key stays for ``held_ms``: arq holds a cron job's so that it is not enqueued twice. A job that is
-to run again lives as long as a fresh one; arq lets it expire."""
+"""End an attempt if the job is still its owner's, or its lease has ended and nobody has taken it since: ``done`` with a
+result (empty: none; kept ``keep_ms``, 0 for ever), ``later`` by ``number`` ms, or given ``back`` with its old score as
+``number``; an attempt that does not count is taken back. The in-progress key stays for ``held_ms``: arq holds a cron
+job's so that it is not enqueued twice. A job that is to run again lives as long as a fresh one; arq lets it expire."""
 
 RELEASE = """
 local queue, leases, released = KEYS[1], KEYS[2], 0
