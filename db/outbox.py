@@ -9,20 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import (
-    ARRAY,
-    BigInteger,
-    DateTime,
-    Interval,
-    LargeBinary,
-    Text,
-    bindparam,
-    column,
-    delete,
-    func,
-    select,
-    text,
-)
+from sqlalchemy import ARRAY, BigInteger, Interval, Text, bindparam, delete, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.tables import DISPATCH_EPOCH, PromisedJob
@@ -51,8 +38,7 @@ class Promise:
     """Whether that time is over."""
 
 
-_DISPATCH = (
-    text(f"""
+_DISPATCH = text(f"""
     WITH waiting AS (
         SELECT job_id FROM job_outbox WHERE queue = :queue AND give_at <= now()
         ORDER BY give_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED),
@@ -70,15 +56,12 @@ _DISPATCH = (
     RETURNING job.job_id, job.job_name, job.queue, job.message, job.request_hash, job.due_at,
         greatest(job.created_at, job.due_at) + :keep AS last_at,
         greatest(job.created_at, job.due_at) + :keep <= now() AS is_late
-""")  # noqa: S608 - the number is ours
-    .bindparams(
-        bindparam("queue", type_=Text),
-        bindparam("epoch", type_=BigInteger),
-        bindparam("keep", type_=Interval),
-        bindparam("first", type_=Interval, value=_FIRST_AGAIN),
-        bindparam("last", type_=Interval, value=_LAST_AGAIN),
-    )
-    .columns(column("message", LargeBinary), column("due_at", DateTime(timezone=True)))
+""").bindparams(  # noqa: S608 - the number is ours
+    bindparam("queue", type_=Text),
+    bindparam("epoch", type_=BigInteger),
+    bindparam("keep", type_=Interval),
+    bindparam("first", type_=Interval, value=_FIRST_AGAIN),
+    bindparam("last", type_=Interval, value=_LAST_AGAIN),
 )
 """Two looks, each along an index: what is to be given by now, and what was given to a Redis that has forgotten. Rows
 that somebody else is giving are left out. A dispatch in a new epoch counts as the first."""

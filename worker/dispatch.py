@@ -27,6 +27,8 @@ from jobs.failures import (
     ConstraintViolatedError,
     DatabaseFailedError,
     DeadlineExceededError,
+    InvalidPayloadError,
+    JobAbortedError,
     JobFailedError,
     RequestConflictError,
     failure_from_wire,
@@ -103,6 +105,23 @@ class Dispatcher:
             raise decided from error
         log.info("job done", duration_ms=_milliseconds_since(started))
         return result
+
+    async def abort(self, spec: AnySpec, delivery: Delivery) -> dict[str, Any] | None:
+        """Record that somebody has aborted the job, so that it stays so; return the result if it had ended before.
+
+        Raises:
+            RetryLater: it could not be recorded.
+            JobFailedError: the job had failed before.
+        """
+        try:
+            payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
+        except InvalidPayloadError:
+            return None
+        try:
+            receipt = await self._conclude(spec, delivery, payload, JobAbortedError("somebody has aborted the job"))
+        except (SQLAlchemyError, OSError) as error:
+            raise RetryLater(_AFTER_OUTAGE, counts=False) from error
+        return None if receipt is None else await self._replay(spec, payload, receipt)
 
     async def _settle(
         self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, error: Exception

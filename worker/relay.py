@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
+from db.faults import is_transient
 from db.outbox import BATCH, Promise, dispatch_batch, take_back
 from jobs.connection import build_redis, is_outage
 from jobs.failures import PromiseExpiredError
@@ -110,13 +111,9 @@ class Relay:
         """Look once, and return how many jobs were given. While a server is gone: none, after half a second."""
         try:
             given = await self._look()
-        except (RedisError, SQLAlchemyError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is: a relay that ends leaves the jobs to nobody
             self._known = None
-            self._tell_trouble("Redis" if isinstance(error, RedisError) else "PostgreSQL or Redis", error)
-            await asyncio.sleep(_RECONNECT_EVERY.total_seconds())
-            return 0
-        except Exception as error:  # noqa: BLE001 - whatever it is: a relay that ends leaves jobs to nobody
-            _log.error("relay failed, it will be tried again", exc_info=error)
+            self._tell_trouble(_trouble_of(error), error)
             await asyncio.sleep(_RECONNECT_EVERY.total_seconds())
             return 0
         self._tell_trouble(None)
@@ -124,8 +121,8 @@ class Relay:
 
     def _tell_trouble(self, trouble: str | None, error: Exception | None = None) -> None:
         """Log a change, not each turn of an outage."""
-        if trouble is not None and self._trouble is None:
-            _log.error("relay waits: a server is gone", server=trouble, exc_info=error)
+        if trouble is not None and trouble != self._trouble:
+            _log.error(trouble, exc_info=error)
         if trouble is None and self._trouble is not None:
             _log.info("relay goes on")
         self._trouble = trouble
@@ -211,6 +208,14 @@ class Relay:
             failure, failure, job_id=promise.job_id, job_name=promise.job_name, message=promise.message, attempts=0
         )
         await bury(self._sessions, letter)
+
+
+def _trouble_of(error: Exception) -> str:
+    if isinstance(error, RedisError) and is_outage(error):
+        return "relay waits: Redis is gone"
+    if is_transient(error):
+        return "relay waits: PostgreSQL or Redis is gone"
+    return "relay failed, it will be tried again"
 
 
 def _milliseconds(when: datetime) -> int:
