@@ -71,9 +71,6 @@ def _settings(plan: Plan) -> dict[str, str]:
         "WORKER_LEASE": f"{plan.lease.total_seconds():g}s",
         "WORKER_LOG_FORMAT": "json",
         "WORKER_SHUTDOWN_GRACE": "5s",
-        # Longer than the longest lock, much shorter than the drain.
-        "DATABASE_STATEMENT_TIMEOUT": "10s",
-        "DATABASE_COMMAND_TIMEOUT": "12s",
     }
 
 
