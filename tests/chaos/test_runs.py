@@ -25,7 +25,7 @@ def _run(module: str, arguments: str) -> "subprocess.CompletedProcess[str]":
 @pytest.mark.timeout(240)
 def test_all_faults_at_once_break_no_promise() -> None:
     """Nothing is lost, nothing happens twice, and every process ends as it was told to."""
-    run = _run("chaos", "--seed 20 --jobs 3000 --duration 60 --drain 60")
+    run = _run("chaos", "--seed 20 --jobs 3000 --duration 50 --drain 60")
 
     assert run.returncode == 0, run.stdout + run.stderr
     assert "BREACH" not in run.stdout
@@ -33,6 +33,7 @@ def test_all_faults_at_once_break_no_promise() -> None:
 
 _CONTROLS = {
     "receipt-apart": ("--jobs 150 --duration 3 --faults none", "BREACH took effect twice"),
+    "relay-blind": ("--jobs 300 --duration 8 --faults lock,valkey-wipe", "BREACH not done in time"),
     "plain-arq": ("--jobs 300 --duration 4 --faults cut-postgres --route direct", "BREACH lost"),
 }
 
@@ -47,6 +48,14 @@ def test_a_mutant_fails_for_its_own_reason(mutant: str) -> None:
     assert reason in run.stdout
 
 
+def test_the_relay_finds_out_that_redis_was_wiped() -> None:
+    """What the blind one leaves undone, ours does in the same time."""
+    run = _run("chaos", f"--seed 1 --lease 1 --drain 15 {_CONTROLS['relay-blind'][0]}")
+
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
 def test_ctrl_c_leaves_no_process_behind() -> None:
     """Neither servers nor workers, in the middle of the faults."""
     mark = f"chaos-test-{os.getpid()}-{time.monotonic_ns()}"
