@@ -31,7 +31,7 @@ _MOST_LATE = timedelta(seconds=5)
 _LOOK = timedelta(milliseconds=250)
 """How often the queue is looked at if the worker reports nothing."""
 
-_MOST_TRIES = 3
+_MOST_TRIES = 2
 """How often a point of the clean run is tried that a run passes by: an answer that is there already is not waited for.
 
 A point that only a later run has passed, such as a second connection to Redis, is tried once."""
