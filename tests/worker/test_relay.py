@@ -583,7 +583,10 @@ async def test_a_dead_job_is_owed_no_more_unless_it_was_another(sessions: Sessio
             text("UPDATE job_outbox SET message = :message WHERE job_id = 'wrong'"),
             {"message": json.dumps(wrong).encode()},
         )
-        message: bytes = await session.scalar(text("SELECT message FROM job_outbox WHERE job_id = 'same'")) or b""
+        message = b"\xff unreadable"
+        await session.execute(
+            text("UPDATE job_outbox SET message = :message WHERE job_id = 'same'"), {"message": message}
+        )
 
     await bury(sessions, _letter("same", message))  # type: ignore[arg-type] # a letter
     await bury(sessions, _letter("foreign", b"garbage"))  # type: ignore[arg-type] # a letter
