@@ -39,7 +39,7 @@ class DeadFilter:
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """Return the filter in SQL. A job that has taken effect meanwhile is dead no more."""
-        conditions: list[ColumnElement[bool]] = [~exists().where(JobReceipt.job_id == DeadJob.job_id)]
+        conditions: list[ColumnElement[bool]] = [~exists(JobReceipt.job_id).where(JobReceipt.job_id == DeadJob.job_id)]
         if self.job_ids is not None:
             conditions.append(DeadJob.job_id.in_(self.job_ids))
         if self.job_name is not None:
@@ -56,7 +56,7 @@ async def insert_dead_letter(session: AsyncSession, letter: DeadLetter) -> bool:
 
     It is not if the job has taken effect: another owner was quicker, and the failure is only ours. Two round trips.
     """
-    if await session.scalar(select(exists().where(JobReceipt.job_id == letter.job_id))):
+    if await session.scalar(select(exists(JobReceipt.job_id).where(JobReceipt.job_id == letter.job_id))):
         return False
     statement = insert(DeadJob).values(**vars(letter))
     replaced: dict[str, ColumnElement[Any]] = {name: statement.excluded[name] for name in (*vars(letter), "died_at")}

@@ -19,6 +19,7 @@ from db.faults import sqlstate_of
 from db.schema import SchemaBehindError, require_current_schema
 from db.settings import DatabaseSettings
 from jobs.connection import explain, location
+from jobs.tls import tls_problem
 from worker.dispatch import Dispatcher
 from worker.health import Probe, report_health
 from worker.housekeeping import keep_house
@@ -122,6 +123,8 @@ def explain_database(error: Exception, settings: DatabaseSettings) -> str:
         return f"PostgreSQL at {settings.location} {refusal}"
     if state is not None:
         return f"PostgreSQL at {settings.location} is not ready (SQLSTATE {state})"
+    if problem := tls_problem(error, authority="?sslmode=verify-full&sslrootcert=/path/ca.pem in DATABASE_URL"):
+        return f"TLS with PostgreSQL at {settings.location} fails: {problem}"
     orig = getattr(error, "orig", None)
     cause = getattr(orig, "__cause__", None)
     if isinstance(cause, asyncpg.exceptions.ClientConfigurationError):

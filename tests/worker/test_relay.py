@@ -146,6 +146,16 @@ async def test_a_wiped_redis_is_given_everything_again_once(sessions: Sessions, 
     assert dispatches == {1}  # a new epoch is no reason for longer waits
 
 
+async def test_relays_that_notice_at_once_agree_on_one_epoch(sessions: Sessions, redis: Redis) -> None:
+    """Otherwise the jobs would be given once for each of them."""
+    await redis.ping()
+
+    epochs = await asyncio.gather(*(RedisEpoch(redis, sessions, "arq:queue").read() for _ in range(10)))
+
+    assert len(set(epochs)) == 1
+    assert await RedisEpoch(redis, sessions, "arq:queue").read() == epochs[0]
+
+
 async def test_another_process_of_redis_begins_an_epoch(sessions: Sessions, tmp_path: Path) -> None:
     """Restarted, or a replica after a failover: it may have forgotten the last second."""
     epochs: list[int] = []
