@@ -58,6 +58,7 @@ async def test_cuts_every_150_ms_lose_and_double_nothing(
 async def test_a_claim_that_is_cut_off_burns_no_attempt(
     start_worker: StartWorker,
     client: JobClient,
+    redis: Redis,
     sessions: Sessions,
     redis_proxy: Proxy,
 ) -> None:
@@ -65,8 +66,14 @@ async def test_a_claim_that_is_cut_off_burns_no_attempt(
     assert sessions is not None  # it removes the users afterwards
     worker = start_worker(**redis_proxy.environment)
     redis_proxy.loses_replies_to = CLAIM
+    await asyncio.to_thread(_wait_for_losses, redis_proxy, 1)  # or a claim that was under way could get the job
     handle = await client.enqueue(CreateUser(name="Claimed"))
-    await asyncio.to_thread(_wait_for_losses, redis_proxy, 3)
+
+    async def is_claimed() -> bool:
+        return bool(await redis.exists(f"arq:in-progress:{handle.job_id}"))
+
+    await wait_until_async(is_claimed, 20)
+    await asyncio.to_thread(_wait_for_losses, redis_proxy, redis_proxy.losses + 2)
     redis_proxy.heal()
     healed = time.monotonic()
 
