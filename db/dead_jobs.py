@@ -3,8 +3,9 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, delete, exists, select
+from sqlalchemy import ColumnElement, case, delete, exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -23,6 +24,8 @@ class DeadLetter:
     error: str
     sqlstate: str | None
     attempts: int
+    request_hash: bytes | None = None
+    """What the request was; ``None`` if that could not be told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,7 @@ class DeadFilter:
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """Return the filter in SQL. A job that has taken effect meanwhile is dead no more."""
-        conditions: list[ColumnElement[bool]] = [~exists().where(JobReceipt.job_id == DeadJob.job_id)]
+        conditions: list[ColumnElement[bool]] = [~exists(JobReceipt.job_id).where(JobReceipt.job_id == DeadJob.job_id)]
         if self.job_ids is not None:
             conditions.append(DeadJob.job_id.in_(self.job_ids))
         if self.job_name is not None:
@@ -53,10 +56,13 @@ async def insert_dead_letter(session: AsyncSession, letter: DeadLetter) -> bool:
 
     It is not if the job has taken effect: another owner was quicker, and the failure is only ours. Two round trips.
     """
-    if await session.scalar(select(exists().where(JobReceipt.job_id == letter.job_id))):
+    if await session.scalar(select(exists(JobReceipt.job_id).where(JobReceipt.job_id == letter.job_id))):
         return False
     statement = insert(DeadJob).values(**vars(letter))
-    replaced = {name: statement.excluded[name] for name in vars(letter)} | {"died_at": statement.excluded.died_at}
+    replaced: dict[str, ColumnElement[Any]] = {name: statement.excluded[name] for name in (*vars(letter), "died_at")}
+    # Delivered again after its letter, the job is owed no more, and nobody else knows the hash of a broken request.
+    known = case((DeadJob.message == statement.excluded.message, DeadJob.request_hash))
+    replaced["request_hash"] = func.coalesce(statement.excluded.request_hash, known)
     await session.execute(statement.on_conflict_do_update(index_elements=[DeadJob.job_id], set_=replaced))
     return True
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlencode
 from uuid import uuid4
 
 from sqlalchemy import Connection, event
@@ -14,8 +15,12 @@ from db.settings import DatabaseSettings
 _POOL_TIMEOUT = timedelta(seconds=5)
 """Longest wait for a free connection. The worker never has more jobs than connections, so a wait is a fault."""
 
-_IDLE_IN_TRANSACTION = timedelta(minutes=1)
-"""The server ends a transaction that does nothing for so long: a handler that hangs elsewhere holds no locks."""
+_IDLE_IN_TRANSACTION = timedelta(seconds=20)
+"""The server ends a transaction that does nothing for so long: a handler that hangs elsewhere holds no locks.
+
+Nor does one whose host has vanished, of which the server hears nothing for hours. Its job, delivered again, waits for
+these locks, a statement timeout in each attempt: it must not run out of attempts before they are gone.
+"""
 
 
 @asynccontextmanager
@@ -55,6 +60,9 @@ def _connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
         "command_timeout": settings.command_timeout.total_seconds(),
         "server_settings": {"application_name": settings.application_name},
     }
+    if settings.tls_files:
+        # asyncpg takes these from a DSN alone; what the URL says besides is given as arguments, which win.
+        arguments["dsn"] = f"postgresql:///?{urlencode(settings.tls_files)}"
     if settings.pgbouncer:
         # Transactions wander between server connections, so no prepared statement may outlive one, and two
         # clients must never use the same name (SQLAlchemy manual, "Prepared Statement Name with PGBouncer").

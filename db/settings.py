@@ -1,5 +1,6 @@
 """Where the database is and how long to wait for it. Opens no connection."""
 
+import os
 from datetime import timedelta
 from typing import Self
 
@@ -13,8 +14,11 @@ from db.environment import Duration, EnvironmentSettings
 _DRIVERS = frozenset({"postgres", "postgresql", "postgresql+asyncpg"})
 
 
-_OPTIONS = frozenset({"ssl", "sslmode", "host", "port", "target_session_attrs", "krbsrvname", "gsslib"})
-"""What may stand in the URL's query: asyncpg's own options of that kind, and libpq's name for one of them."""
+_TLS_FILES = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl"})
+"""libpq's names for the files of TLS: the trusted authorities, our certificate and key, revoked certificates."""
+
+_OPTIONS = _TLS_FILES | {"ssl", "sslmode", "host", "port", "target_session_attrs", "krbsrvname", "gsslib"}
+"""What may stand in the URL's query: asyncpg's own options of that kind, and libpq's names."""
 
 _SSL_MODES = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
 
@@ -27,6 +31,9 @@ def _require_parts(url: URL) -> None:
         raise ValueError("has a character in user or password that must be percent-encoded: / is %2F, @ is %40")
     if unknown := sorted(url.query.keys() - _OPTIONS):
         raise ValueError(f"has options that asyncpg does not take: {', '.join(unknown)}; there are DATABASE_* for some")
+    for name in sorted(url.query.keys() & _TLS_FILES):
+        if not os.access(str(url.query[name]), os.R_OK):
+            raise ValueError(f"names a file with {name} that is not there or that we may not read")
     mode = url.query.get("sslmode", url.query.get("ssl", "prefer"))
     if mode not in _SSL_MODES:
         raise ValueError(f"has an unknown sslmode; there are {', '.join(sorted(_SSL_MODES))}")
@@ -91,7 +98,14 @@ class DatabaseSettings(EnvironmentSettings):
             url = url.set(password=self.password.get_secret_value())
         if sslmode := url.query.get("sslmode"):
             url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": sslmode})
-        return url
+        return url.difference_update_query(_TLS_FILES)
+
+    @property
+    def tls_files(self) -> dict[str, str]:
+        """The files of TLS that the URL names, by libpq's names."""
+        return {
+            name: str(file) for name, file in make_url(self.url.get_secret_value()).query.items() if name in _TLS_FILES
+        }
 
     @property
     def location(self) -> str:

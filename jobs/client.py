@@ -7,9 +7,9 @@ import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import Enum
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from redis.asyncio import Redis
@@ -26,7 +26,10 @@ from jobs.failures import (
     failure_from_wire,
 )
 from jobs.payloads import AnyPayload, Payload
-from jobs.wire import EXPIRY, JOB_KEY, QUEUE, RESULT_KEY, job_message, new_job_id, now_ms
+from jobs.wire import EXPIRY, JOB_KEY, QUEUE, RESULT_KEY, due_ms, job_message, new_job_id, now_ms
+
+if TYPE_CHECKING:
+    from jobs.outbox import Promised  # which needs Enqueued from here
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
 
@@ -66,13 +69,14 @@ class JobHandle(Generic[ResultT]):
     outcome: Enqueued
     _client: "JobClient"
     _result_type: type[ResultT]
+    _is_promised: bool = False
 
     async def result(self, *, timeout: timedelta | None = None) -> ResultT:  # noqa: ASYNC109 - arq's name for it
         """Wait for the result. ``timeout`` counts from this call; ``None`` waits for ever. Polls every 5 to 250 ms.
 
         Raises:
             JobFailedError: the job failed; the subclass and ``type`` say why.
-            ResultMissingError: the job is neither queued nor answered.
+            ResultMissingError: the job is neither queued nor answered; never raised for a promised job, see ``handle``.
             InvalidResultError: the answer is of another kind of job, one that had the same key.
             TimeoutError: no result in time; the job goes on, and ``result`` may be called again.
             QueueUnavailableError: Redis cannot be reached.
@@ -80,7 +84,9 @@ class JobHandle(Generic[ResultT]):
         seconds = None if timeout is None else timeout.total_seconds()
         try:
             async with asyncio.timeout(seconds):
-                message = await self._client._wait_for_result(self.job_id, seconds)  # noqa: SLF001 - two halves
+                message = await self._client._wait_for_result(  # noqa: SLF001 - two halves
+                    self.job_id, seconds, is_promised=self._is_promised
+                )
         except TimeoutError:
             text = f"job {self.job_id} has no result after {seconds:g} s; it stays queued: is a worker running?"
             raise TimeoutError(text) from None
@@ -131,7 +137,7 @@ class JobClient:
             QueueUnavailableError: Redis cannot be reached; with a key it is safe to call again.
         """
         now = now_ms()
-        due = _due_ms(now, delay, at)
+        due = due_ms(now, delay, at)
         job_id = new_job_id(key)
         arguments = self._arguments(payload, job_id, now=now, due=due)
         with self._explained():
@@ -162,6 +168,16 @@ class JobClient:
         ]
         return [self._handle(payload, job_id, new) for payload, job_id, new in zip(listed, ids, added, strict=True)]
 
+    def handle(self, promised: "Promised[ResultT]") -> JobHandle[ResultT]:
+        """Return the handle of a job that was promised with ``jobs.outbox.enqueue_in``. No round trip.
+
+        Its ``result`` waits although the job may not be in Redis yet; call it after the commit, and with a timeout:
+        a transaction that was rolled back has promised nothing, and is waited for in vain. So is a result that Redis
+        has lost, or has kept for its hour. The job's receipt still has it: ``enqueue`` the same payload with
+        ``key=promised.job_id``, and the worker answers from there without running the job again.
+        """
+        return JobHandle(promised.job_id, promised.outcome, self, promised.result_type, _is_promised=True)
+
     async def _send(self, jobs: Sequence[dict[str, Any]]) -> list[int]:
         with self._explained():
             async with self._slots, self._redis.pipeline(transaction=False) as pipe:
@@ -182,7 +198,7 @@ class JobClient:
         outcome = Enqueued.NEW if added else Enqueued.DUPLICATE
         return JobHandle(job_id, outcome, self, payload.result_type())
 
-    async def _wait_for_result(self, job_id: str, seconds: float | None) -> dict[str, Any]:
+    async def _wait_for_result(self, job_id: str, seconds: float | None, *, is_promised: bool) -> dict[str, Any]:
         poll = _FIRST_POLL
         # Looked at besides the caller's timeout: on Python 3.11 redis-py can swallow that one's cancellation.
         end = math.inf if seconds is None else time.monotonic() + seconds
@@ -194,7 +210,7 @@ class JobClient:
                     data, score = await pipe.execute()
             if data is not None:
                 return decode(data)
-            if score is None:
+            if score is None and not is_promised:
                 message = f"job {job_id} is not queued and has no result: it never was, or its result has expired"
                 raise ResultMissingError(message)
             await asyncio.sleep(poll.total_seconds())
@@ -221,27 +237,3 @@ async def open_client(redis_url: str, *, password: str | None = None, queue: str
         with client._explained():  # noqa: SLF001 - two halves of one module
             await redis.ping()
         yield client
-
-
-def _timestamp_ms(at: datetime) -> int:
-    try:
-        return round(at.astimezone(UTC).timestamp() * 1000)
-    except OverflowError:
-        raise InvalidMessageError("at is out of the range of dates") from None
-
-
-def _due_ms(now: int, delay: timedelta | None, at: datetime | None) -> int:
-    if delay is not None and at is not None:
-        message = "give delay or at, not both"
-        raise InvalidMessageError(message)
-    if at is not None:
-        if at.tzinfo is None:
-            message = "at has no time zone: give datetime.now(UTC) or another aware time"
-            raise InvalidMessageError(message)
-        return max(0, _timestamp_ms(at))
-    if delay is None:
-        return now
-    if delay < timedelta(0):
-        message = "delay is negative"
-        raise InvalidMessageError(message)
-    return now + round(delay / timedelta(milliseconds=1))

@@ -1,5 +1,6 @@
 """Connections to Redis or Valkey with time limits, and errors that name the cure. Knows no job."""
 
+import os
 from datetime import timedelta
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from jobs.failures import QueueUnavailableError
+from jobs.tls import tls_problem
 
 RedisT = TypeVar("RedisT", bound=Redis)
 
@@ -50,10 +52,11 @@ def build_redis(
         pool = BlockingConnectionPool.from_url(url, **options)
         pool.connection_class = _told_of_closing(pool.connection_class)
         pool.connection_class(**pool.connection_kwargs)  # connects to nothing, but knows which options there are
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RedisError):
         # The original text may repeat the URL with its password.
         message = "REDIS_URL is not a URL such as redis://host:6379/0 or rediss://host:6379/0, with redis-py's options"
         raise QueueUnavailableError(message) from None
+    _require_files(pool.connection_kwargs)
     redis = client(connection_pool=pool)
     redis.auto_close_connection_pool = True
     return redis
@@ -91,6 +94,13 @@ def without_retries(redis: RedisT) -> RedisT:
     )
     single.auto_close_connection_pool = True
     return single
+
+
+def _require_files(options: dict[str, Any]) -> None:
+    """Refuse what would look like an unreachable server later."""
+    for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+        if (file := options.get(name)) and not os.access(file, os.R_OK):
+            raise QueueUnavailableError(f"REDIS_URL: there is no {file} that we may read, which {name} names")
 
 
 def _options(url: str, password: str | None) -> dict[str, Any]:
@@ -147,8 +157,13 @@ def explain(error: RedisError | OSError, url: str) -> QueueUnavailableError:
     """Say in one line what is wrong with Redis and what to do about it."""
     if isinstance(error, AuthenticationError | AuthorizationError) or "NOAUTH" in str(error):
         return QueueUnavailableError(f"Redis at {location(url)} refuses the user or password: correct REDIS_URL")
+    if problem := tls_problem(error, authority="?ssl_ca_certs=/path/ca.pem in REDIS_URL"):
+        return QueueUnavailableError(f"TLS with Redis at {location(url)} fails: {problem}")
     if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
+        question = "is REDIS_URL right?"
+        if url.startswith("rediss:"):  # a server without TLS stays silent, and one that wants a certificate may hang up
+            question = "with TLS on this port, does it want a certificate of ours (ssl_certfile, ssl_keyfile)?"
         return QueueUnavailableError(
-            f"Redis at {location(url)} cannot be reached ({type(error).__name__}): is it running, is REDIS_URL right?"
+            f"Redis at {location(url)} cannot be reached ({type(error).__name__}): is it running, {question}"
         )
     return QueueUnavailableError(f"Redis at {location(url)} refuses the command: {error}")

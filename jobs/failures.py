@@ -3,6 +3,7 @@
     JobError
     ├── EnqueueError              the job was not accepted
     │   ├── InvalidMessageError       ... because it is malformed or too large
+    │   ├── KeyConflictError          ... because its key belongs to another request
     │   └── QueueUnavailableError     ... because Redis cannot be reached or refuses us
     ├── ResultMissingError        there is no result, and none will come
     ├── InvalidResultError        the result is that of another kind of job
@@ -26,6 +27,10 @@ class EnqueueError(JobError):
 
 class InvalidMessageError(EnqueueError, ValueError):
     """The message cannot be sent or read; the text says what is wrong with it."""
+
+
+class KeyConflictError(EnqueueError, ValueError):
+    """The key was used before, for another request: that one counts."""
 
 
 class QueueUnavailableError(EnqueueError, ConnectionError):
@@ -95,6 +100,12 @@ class RequestConflictError(JobFailedError):
     """Another job with this id, but with other arguments, has taken effect: a key was used for two requests."""
 
     kind = "request_conflict"
+
+
+class PromiseExpiredError(JobFailedError):
+    """The job was promised so long ago that, had it taken effect, nobody would remember: it must not run any more."""
+
+    kind = "promise_expired"
 
 
 class EmailTakenError(JobFailedError):

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -61,6 +61,49 @@ def new_job_id(key: str | None) -> str:
         message = "the key must be 1 to 200 printable ASCII characters without spaces: hash what is longer or other"
         raise InvalidMessageError(message)
     return key
+
+
+def conflict_id(job_id: str, request: bytes) -> str:
+    """Return the id under which a request is recorded whose own id belongs to another; the same for the same two."""
+    digest = hashlib.sha256(job_id.encode() + b"\0" + request).hexdigest()[:16]
+    return f"{job_id[:170]}~conflict~{digest}"
+
+
+def due_ms(now: int, delay: timedelta | None, at: datetime | None) -> int:
+    """Return when a job is due, in ms since 1970: now, after ``delay``, or ``at`` a time with a zone.
+
+    Raises:
+        InvalidMessageError: that is no time; the text says why.
+    """
+    if delay is not None and at is not None:
+        message = "give delay or at, not both"
+        raise InvalidMessageError(message)
+    if at is not None:
+        if at.tzinfo is None:
+            message = "at has no time zone: give datetime.now(UTC) or another aware time"
+            raise InvalidMessageError(message)
+        return max(0, _timestamp_ms(at))
+    if delay is None:
+        return now
+    if delay < timedelta(0):
+        message = "delay is negative"
+        raise InvalidMessageError(message)
+    return now + round(delay / timedelta(milliseconds=1))
+
+
+def _timestamp_ms(at: datetime) -> int:
+    try:
+        return round(at.astimezone(UTC).timestamp() * 1000)
+    except OverflowError:
+        raise InvalidMessageError("at is out of the range of dates") from None
+
+
+def request_hash(payload: AnyPayload) -> bytes:
+    """Return what tells one request of a kind of job from another.
+
+    Defaults are left out: a field that a later version adds does not make another request of a queued job.
+    """
+    return hashlib.sha256(payload.model_dump_json(exclude_defaults=True).encode()).digest()
 
 
 def job_message(payload: AnyPayload, *, enqueued_ms: int) -> dict[str, Any]:

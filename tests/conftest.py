@@ -22,11 +22,20 @@ from db.migrate import upgrade_schema
 from db.settings import DatabaseSettings
 from embedded import open_postgres, open_valkey
 from jobs.client import JobClient, open_client
+from jobs.testing.worlds import Servers
+from tests.leaks import pytest_runtest_logreport, pytest_sessionfinish  # noqa: F401 - hooks of pytest
+from tests.rights import Rights, all_rights, least_rights
 from worker.health import read_health
 from worker.settings import QueueSettings, Settings, WorkerSettings
 
+pytest_plugins = ["jobs.testing.crash_points"]
+
 _READY_LIMIT = 30.0
 """How long, in seconds, a worker process may take to be ready."""
+
+
+_POSTGRES_SETTINGS = {"fsync": "off", "log_error_verbosity": "terse"}
+"""Terse: the DETAIL of a violated constraint would repeat people's data in the server's log."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -42,7 +51,7 @@ def _no_settings_from_outside() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start PostgreSQL for this run of tests."""
-    with open_postgres(tmp_path_factory.mktemp("postgres"), settings={"fsync": "off"}) as server:
+    with open_postgres(tmp_path_factory.mktemp("postgres"), settings=_POSTGRES_SETTINGS) as server:
         yield server.url
 
 
@@ -51,6 +60,12 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start Valkey for this run of tests."""
     with open_valkey(tmp_path_factory.mktemp("valkey")) as server:
         yield server.url
+
+
+@pytest.fixture(scope="session")
+def crash_points_servers(postgres_url: str, valkey_url: str) -> Servers:
+    """Prove crash points on the same servers."""
+    return Servers(database_url=f"{postgres_url}?sslmode=disable", redis_url=valkey_url)
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +101,7 @@ async def sessions(
     """Yield the sessionmaker for tests that really commit; the users are removed afterwards."""
     yield shared_sessions
     async with shared_sessions.begin() as session:
-        await session.execute(text("TRUNCATE users, job_receipts, dead_jobs RESTART IDENTITY"))
+        await session.execute(text("TRUNCATE users, job_receipts, dead_jobs, job_outbox RESTART IDENTITY"))
 
 
 @pytest.fixture
@@ -104,11 +119,26 @@ async def redis(valkey_url: str) -> AsyncIterator[Redis]:
     await client.aclose()
 
 
+@pytest.fixture(scope="session")
+def with_least_rights(database: DatabaseSettings, valkey_url: str) -> Rights:
+    """Set up the roles and users of ``deploy/``."""
+    return least_rights(database.url.get_secret_value(), valkey_url)
+
+
 @pytest.fixture
-async def client(redis: Redis, valkey_url: str) -> AsyncIterator[JobClient]:
+def rights(request: pytest.FixtureRequest, database: DatabaseSettings, valkey_url: str) -> Rights:
+    """Say how each part reaches the servers: with all rights, or parametrised with "least rights", with few."""
+    if getattr(request, "param", None) == "least rights":
+        found: Rights = request.getfixturevalue("with_least_rights")
+        return found
+    return all_rights(database.url.get_secret_value(), valkey_url)
+
+
+@pytest.fixture
+async def client(redis: Redis, rights: Rights) -> AsyncIterator[JobClient]:
     """Yield our client of an empty queue."""
     await redis.ping()
-    async with open_client(valkey_url) as client:
+    async with open_client(rights.producer_redis) as client:
         yield client
 
 
@@ -146,11 +176,11 @@ class StartWorker(Protocol):
 
 
 @pytest.fixture
-def environment(database: DatabaseSettings, valkey_url: str) -> dict[str, str]:
+def environment(rights: Rights) -> dict[str, str]:
     """Return the environment of a process that uses the servers of the tests."""
     return os.environ | {
-        "DATABASE_URL": database.url.get_secret_value(),
-        "REDIS_URL": valkey_url,
+        "DATABASE_URL": rights.database,
+        "REDIS_URL": rights.redis,
         "WORKER_LOG_FORMAT": "json",
         "PYTHONPATH": str(Path(__file__).parent.parent),
     }

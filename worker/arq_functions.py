@@ -29,6 +29,9 @@ MARGIN = timedelta(seconds=5)
 REFUSE = "refuse_message"
 """arq function that fails with the reason why a message could not be read. No payload may have this name."""
 
+ABORT = "record_abort"
+"""arq function that records an abort: our worker class calls it with a job's name and arguments, no message can."""
+
 _UNLIMITED = 1_000_000
 """arq's limit of attempts. Dispatch has the real one; arq's would hide the true error behind its own."""
 
@@ -37,8 +40,11 @@ _LATEST_MS = 253_402_300_799_000
 
 
 def build_functions(registry: Registry) -> list[Function]:
-    """Return one arq function for each job, and one that refuses what cannot be read."""
-    return [_build_function(spec) for spec in registry] + [_function(_refuse, REFUSE, timeout=MARGIN)]
+    """Return one arq function for each job, one that refuses what cannot be read, and one that records an abort."""
+    return [_build_function(spec) for spec in registry] + [
+        _function(_refuse, REFUSE, timeout=MARGIN),
+        _function(_build_abort(registry), ABORT, timeout=MARGIN),
+    ]
 
 
 def _build_function(spec: AnySpec) -> Function:
@@ -51,6 +57,21 @@ def _build_function(spec: AnySpec) -> Function:
             raise (Retry if later.counts else UncountedRetry)(defer=later.delay) from later
 
     return _function(run, spec.name, timeout=spec.deadline + MARGIN)
+
+
+def _build_abort(registry: Registry) -> Callable[..., Coroutine[Any, Any, Any]]:
+    async def abort(ctx: dict[str, Any], /, *args: Any) -> dict[str, Any] | None:  # noqa: ANN401 - from the wire
+        name, positional, named = args
+        if name not in registry:
+            return None
+        dispatcher: Dispatcher = ctx["dispatcher"]
+        delivery = Delivery(ctx["job_id"], ctx["job_try"], positional, named)
+        try:
+            return await dispatcher.abort(registry[name], delivery)
+        except RetryLater as later:
+            raise UncountedRetry(defer=later.delay) from later
+
+    return abort
 
 
 def _function(run: Callable[..., Coroutine[Any, Any, Any]], name: str, *, timeout: timedelta) -> Function:

@@ -1,6 +1,8 @@
 """Decides which failures become dead letters, and writes them. A dead letter wants a person; an answer does not."""
 
 import asyncio
+import hashlib
+from dataclasses import replace
 from datetime import timedelta
 
 import structlog
@@ -8,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db.dead_jobs import DeadLetter, insert_dead_letter
 from db.faults import sqlstate_of
+from db.outbox import delete_promise, lock_promise
 from jobs.failures import (
     AttemptsExhaustedError,
     ConstraintViolatedError,
@@ -17,10 +20,14 @@ from jobs.failures import (
     JobFailedError,
     MalformedMessageError,
     MessageMissingError,
+    PromiseExpiredError,
+    RequestConflictError,
     UnknownJobError,
     failure_to_wire,
 )
+from jobs.wire import conflict_id
 from worker.diagnosis import diagnose
+from worker.promises import is_same_request
 
 _UNEXPECTED = (
     MalformedMessageError,
@@ -31,6 +38,8 @@ _UNEXPECTED = (
     DatabaseFailedError,
     DeadlineExceededError,
     AttemptsExhaustedError,
+    RequestConflictError,
+    PromiseExpiredError,
 )
 """Failures that no handler has chosen as its answer."""
 
@@ -49,7 +58,14 @@ def is_dead(failure: Exception) -> bool:
 
 
 def write_letter(  # noqa: PLR0913 - the facts of the letter
-    failure: Exception, cause: BaseException, *, job_id: str, job_name: str | None, message: bytes, attempts: int
+    failure: Exception,
+    cause: BaseException,
+    *,
+    job_id: str,
+    job_name: str | None,
+    message: bytes,
+    attempts: int,
+    request_hash: bytes | None = None,
 ) -> DeadLetter:
     """Say in a dead letter what the job was asked and why it ended."""
     told = failure_to_wire(failure)
@@ -62,16 +78,36 @@ def write_letter(  # noqa: PLR0913 - the facts of the letter
         error=diagnose(cause),
         sqlstate=sqlstate_of(cause),
         attempts=attempts,
+        request_hash=request_hash,
     )
 
 
 async def bury(sessions: async_sessionmaker[AsyncSession], letter: DeadLetter) -> None:
-    """Record the dead letter in a transaction of its own, unless the job has taken effect meanwhile.
+    """Record the dead letter in a transaction of its own, unless the job has ended otherwise meanwhile.
+
+    A promised job is owed no more with that. If its id is owed to another request, or has a receipt of one, the letter
+    gets an id of its own (``conflict_id``), and the other goes on. If the message was missing in Redis (it is empty)
+    and the job is owed, nothing is recorded: the relay gives it again. Three to four round trips.
 
     Raises:
         TimeoutError: the database did not answer.
         SQLAlchemyError: it could not be written; the job must be delivered again.
     """
     async with asyncio.timeout(_WRITE_LIMIT.total_seconds()), sessions.begin() as session:
+        promise = await lock_promise(session, letter.job_id)
+        if promise is not None and not letter.message:
+            return
+        is_promised = promise is not None and is_same_request(letter, promise)
+        if is_promised:
+            await delete_promise(session, letter.job_id)
+        if letter.reason == RequestConflictError.kind or (promise is not None and not is_promised):
+            letter = _under_another_id(letter)
+        elif promise is not None:
+            letter = replace(letter, request_hash=promise.request_hash)
         if await insert_dead_letter(session, letter):
             _log.error("job is dead", job_id=letter.job_id, job_name=letter.job_name, reason=letter.reason)
+
+
+def _under_another_id(letter: DeadLetter) -> DeadLetter:
+    request = letter.request_hash or hashlib.sha256(letter.message).digest()
+    return replace(letter, job_id=conflict_id(letter.job_id, request))

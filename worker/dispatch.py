@@ -4,18 +4,18 @@ The only place that opens transactions and the only one that turns failures into
 
 A job takes effect once, however often it is delivered: its receipt commits with its effect, and of two owners of one
 job only one can write it. There is no look before the first attempt, which is nearly always the only one; a delivery
-that comes too late finds out at its last statement, is rolled back, and answers from the receipt.
+that comes too late finds out at its last statement, is rolled back, and answers from the receipt. A refusal is recorded
+in the same way, in a transaction of its own after the rollback: delivered again, the job is refused again.
 """
 
 import asyncio
-import hashlib
 import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db.faults import constraint_of, is_transient, is_unreachable, sqlstate_of
@@ -27,14 +27,20 @@ from jobs.failures import (
     ConstraintViolatedError,
     DatabaseFailedError,
     DeadlineExceededError,
+    InvalidPayloadError,
+    JobAbortedError,
     JobFailedError,
     RequestConflictError,
+    failure_from_wire,
+    failure_to_wire,
 )
 from jobs.payloads import AnyPayload
 from jobs.registry import JobSpec
+from jobs.wire import request_hash
 from worker.backoff import backoff
 from worker.dead_letters import bury, is_dead, write_letter
 from worker.gate import DatabaseGate
+from worker.promises import settle_promise
 
 AnySpec = JobSpec[Any, Any]
 
@@ -87,11 +93,12 @@ class Dispatcher:
         """
         log = _log.bind(job_id=delivery.job_id, job_name=spec.name, attempt=delivery.attempt)
         started = time.perf_counter()
+        payload: AnyPayload | None = None
         try:
             payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
             result = await self._answer(spec, delivery, payload)
         except Exception as error:
-            decided = await self._settle(spec, delivery, error)
+            decided = await self._settle(spec, delivery, payload, error)
             _log_failure(log.bind(duration_ms=_milliseconds_since(started)), error, decided)
             if decided is error:
                 raise
@@ -99,8 +106,29 @@ class Dispatcher:
         log.info("job done", duration_ms=_milliseconds_since(started))
         return result
 
-    async def _settle(self, spec: AnySpec, delivery: Delivery, error: Exception) -> Exception:
+    async def abort(self, spec: AnySpec, delivery: Delivery) -> dict[str, Any] | None:
+        """Record that somebody has aborted the job, so that it stays so; return the result if it had ended before.
+
+        Raises:
+            RetryLater: it could not be recorded.
+            JobFailedError: the job had failed before.
+        """
+        try:
+            payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
+        except InvalidPayloadError:
+            return None
+        try:
+            receipt = await self._conclude(spec, delivery, payload, JobAbortedError("somebody has aborted the job"))
+        except (SQLAlchemyError, OSError) as error:
+            raise RetryLater(_AFTER_OUTAGE, counts=False) from error
+        return None if receipt is None else await self._replay(spec, payload, receipt)
+
+    async def _settle(
+        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, error: Exception
+    ) -> Exception:
         """Decide what the failure means; a dead job is recorded first, or else delivered again: it is never lost."""
+        if isinstance(error, RetryLater):
+            return error
         if is_unreachable(error) and not await self.gate.check():
             return RetryLater(_AFTER_OUTAGE, counts=False)
         decided = _decide(spec, delivery.attempt, error)
@@ -114,6 +142,7 @@ class Dispatcher:
             job_name=spec.name,
             message=encode(message),
             attempts=delivery.attempt,
+            request_hash=None if payload is None else request_hash(payload),
         )
         try:
             await bury(self.sessions, letter)
@@ -122,24 +151,63 @@ class Dispatcher:
         return decided
 
     async def _answer(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
-        """Run the job, or answer from the receipt of a run that has taken effect already."""
-        if delivery.attempt > 1 and (earlier := await self._earlier(spec, delivery, payload)) is not None:
-            return earlier
+        """Run the job, or answer from the receipt of a run that has ended already."""
+        if delivery.attempt > 1:
+            async with asyncio.timeout(_LOOK_LIMIT.total_seconds()):
+                earlier = await self._earlier(delivery)
+            if earlier is not None:
+                return await self._replay(spec, payload, earlier)
         try:
-            return await self._attempt(spec, delivery, payload)
+            result, receipt = await self._attempt(spec, delivery, payload)
         except Exception as error:
+            decided = _decide(spec, delivery.attempt, error)
+            if isinstance(decided, RetryLater):
+                raise
             # Final failures too: a second create_user finds the e-mail of the first taken.
-            is_final = not isinstance(_decide(spec, delivery.attempt, error), RetryLater)
-            if is_final and (earlier := await self._earlier(spec, delivery, payload)) is not None:
-                return earlier
-            raise
+            receipt = await self._conclude(spec, delivery, payload, decided)
+            if receipt is None:
+                raise
+            return await self._replay(spec, payload, receipt)
+        return result if receipt is None else await self._replay(spec, payload, receipt)
 
-    async def _earlier(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any] | None:
-        async with asyncio.timeout(_LOOK_LIMIT.total_seconds()), self.sessions() as session:
-            receipt = await receipt_by_job_id(session, delivery.job_id)
-        return None if receipt is None else _result_of(receipt, spec, payload)
+    async def _conclude(
+        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload, failure: Exception
+    ) -> Receipt | None:
+        """Return the receipt of an earlier end, or record the refusal; ``None`` for our own and for dead jobs."""
+        try:
+            async with asyncio.timeout(_LOOK_LIMIT.total_seconds()):
+                if (earlier := await self._earlier(delivery)) is not None or is_dead(failure):
+                    return earlier
+                refusal = _receipt(spec, delivery, payload, failure=failure_to_wire(failure))
+                try:
+                    async with self.sessions.begin() as session:
+                        await insert_receipt(session, refusal)
+                except IntegrityError:  # another owner was quicker
+                    return await self._earlier(delivery)
+        except (SQLAlchemyError, OSError) as error:
+            if is_unreachable(error):
+                raise  # an outage, in which the attempt does not count
+            raise RetryLater(backoff(delivery.attempt)) from error
+        return None
 
-    async def _attempt(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
+    async def _earlier(self, delivery: Delivery) -> Receipt | None:
+        async with self.sessions() as session:
+            return await receipt_by_job_id(session, delivery.job_id)
+
+    async def _replay(self, spec: AnySpec, payload: AnyPayload, receipt: Receipt) -> dict[str, Any]:
+        """Answer from the receipt, and see to it that the job is owed no more."""
+        async with asyncio.timeout(_LOOK_LIMIT.total_seconds()):
+            settled = await settle_promise(self.sessions, receipt, spec)
+        # The same in a promise that this receipt has settled: then only the version of the code is another.
+        if receipt.job_name != spec.name or request_hash(payload) not in {receipt.request_hash, settled}:
+            raise RequestConflictError("another request with this id has taken effect: give each request its own key")
+        if receipt.result is None:
+            raise failure_from_wire(receipt.failure)
+        return receipt.result
+
+    async def _attempt(
+        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload
+    ) -> tuple[dict[str, Any], Receipt | None]:
         if delivery.attempt > spec.max_attempts:
             message = f"started {delivery.attempt - 1} times and never ended: its worker died or was killed each time"
             raise AttemptsExhaustedError(message)
@@ -152,30 +220,34 @@ class Dispatcher:
                 raise DeadlineExceededError(message) from error
             raise
 
-    async def _transact(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
+    async def _transact(
+        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload
+    ) -> tuple[dict[str, Any], Receipt | None]:
+        """Run the handler, and return its result and the receipt of an earlier run, which counts if there is one."""
         async with self.sessions.begin() as session:
             # Before the commit: a result that cannot be sent must not leave an effect behind.
             result = _dump_result(spec, await spec.handler(session, payload))
-            receipt = Receipt(
-                job_id=delivery.job_id,
-                job_name=spec.name,
-                request_hash=_hash(payload),
-                result=result,
-                attempt=delivery.attempt,
-            )
+            receipt = _receipt(spec, delivery, payload, result=result)
             counts = await insert_receipt(session, receipt)
-            return result if counts is receipt else _result_of(counts, spec, payload)
+        return result, None if counts is receipt else counts
 
 
-def _result_of(receipt: Receipt, spec: AnySpec, payload: AnyPayload) -> dict[str, Any]:
-    if (receipt.job_name, receipt.request_hash) != (spec.name, _hash(payload)):
-        raise RequestConflictError("another request with this id has taken effect: give each request its own key")
-    return receipt.result
-
-
-def _hash(payload: AnyPayload) -> bytes:
-    # Defaults are left out: a field that a later version adds does not make another request of a queued job.
-    return hashlib.sha256(payload.model_dump_json(exclude_defaults=True).encode()).digest()
+def _receipt(
+    spec: AnySpec,
+    delivery: Delivery,
+    payload: AnyPayload,
+    *,
+    result: dict[str, Any] | None = None,
+    failure: dict[str, str] | None = None,
+) -> Receipt:
+    return Receipt(
+        job_id=delivery.job_id,
+        job_name=spec.name,
+        request_hash=request_hash(payload),
+        result=result,
+        failure=failure,
+        attempt=delivery.attempt,
+    )
 
 
 def _dump_result(spec: AnySpec, result: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever the handler returned

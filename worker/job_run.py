@@ -20,7 +20,7 @@ from arq.worker import Function, JobExecutionFailed, Retry, RetryJob
 
 from jobs.failures import JobFailedError, MalformedMessageError, MessageMissingError
 from jobs.wire import now_ms
-from worker.arq_functions import REFUSE, UncountedRetry, refusal_arguments
+from worker.arq_functions import ABORT, REFUSE, UncountedRetry, refusal_arguments
 from worker.backoff import backoff
 from worker.leases import Claim
 
@@ -122,8 +122,9 @@ class JobRun:
 
     async def _outcome(self, call: _Call) -> Outcome:
         worker, claim = self._worker, self._claim
+        self._ctx["job_try"] = call.attempt
         if claim.is_aborted:
-            return Ended(asyncio.CancelledError(), succeeded=False)
+            return await self._aborted(call)
         function = worker.functions.get(call.name)
         if function is None:
             return Ended(JobExecutionFailed(f"function {call.name!r} not found"), succeeded=False)
@@ -131,7 +132,6 @@ class JobRun:
         if call.attempt > limit:
             return Ended(JobExecutionFailed(f"max {limit} retries exceeded"), succeeded=False)
         self._ctx |= {
-            "job_try": call.attempt,
             "enqueue_time": ms_to_datetime(call.enqueued_ms),
             "score": int(max(float(claim.score), 0)),
         }
@@ -152,12 +152,32 @@ class JobRun:
             async with asyncio.timeout(timeout_s):
                 result = await function.coroutine(self._ctx, *call.args, **call.kwargs)
         except asyncio.CancelledError as error:
-            return self._cancelled(error)
+            if job_id not in worker.aborting_tasks:
+                return self._cancelled(error)
         except Exception as error:  # noqa: BLE001 - every failure of the function is an outcome
             return self._failed(error)
+        else:
+            return Ended(result, succeeded=True)
         finally:
             worker.job_tasks.pop(job_id, None)
-        return Ended(result, succeeded=True)
+        worker.aborting_tasks.discard(job_id)
+        return await self._aborted(call)
+
+    async def _aborted(self, call: _Call) -> Outcome:
+        """End the job as aborted, on record; it may have ended otherwise before the abort reached it."""
+        worker, claim = self._worker, self._claim
+        recorder = worker.functions.get(ABORT)
+        result = None
+        try:
+            if recorder is not None:
+                result = await recorder.coroutine(self._ctx, call.name, call.args, call.kwargs)
+        except Retry as later:
+            await worker.leases.ask_abort(claim)
+            return self._failed(later)
+        except Exception as error:  # noqa: BLE001 - how it had ended
+            return Ended(error, succeeded=False)
+        _log.info("job aborted", job_id=claim.job_id, too_late=result is not None)
+        return Ended(asyncio.CancelledError(), succeeded=False) if result is None else Ended(result, succeeded=True)
 
     def _failed(self, error: Exception) -> Outcome:
         if self._worker.retry_jobs and isinstance(error, Retry):
@@ -171,11 +191,6 @@ class JobRun:
         return Ended(error, succeeded=False)
 
     def _cancelled(self, error: asyncio.CancelledError) -> Outcome:
-        job_id = self._claim.job_id
-        if job_id in self._worker.aborting_tasks:
-            self._worker.aborting_tasks.remove(job_id)
-            _log.info("job aborted", job_id=job_id)
-            return Ended(error, succeeded=False)
         if not self._worker.retry_jobs:
             return Ended(error, succeeded=False)
         # Neither a deploy nor an outage is a failure of the job; a function that cancels itself is one.

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from jobs.connection import without_retries
-from jobs.wire import ABORT_KEY, EXPIRY, is_job_id, leases_key, printable_job_id
+from jobs.wire import ABORT_KEY, EXPIRY, is_job_id, leases_key, now_ms, printable_job_id
 from worker import lease_scripts
 
 _KEEP_ATTEMPTS = timedelta(days=1)
@@ -125,6 +125,10 @@ class Leases:
         held_ms = 0 if held is None else _milliseconds(held)
         ends = [outcome, number, int(counts), result, keep_ms, held_ms, _milliseconds(EXPIRY)]
         return bool(await self._run("FINISH", [claim.id, claim.owner, *ends]))
+
+    async def ask_abort(self, claim: Claim) -> None:
+        """Ask for the job's abort, as arq's ``Job.abort`` does: it could not be carried out now."""
+        await self._redis.zadd(ABORT_KEY, {claim.id: now_ms()})
 
     async def aborted(self) -> set[bytes]:
         """Return the ids of jobs that somebody wants aborted, at most 1,000."""

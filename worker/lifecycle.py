@@ -19,13 +19,16 @@ from db.faults import sqlstate_of
 from db.schema import SchemaBehindError, require_current_schema
 from db.settings import DatabaseSettings
 from jobs.connection import explain, location
+from jobs.tls import tls_problem
 from worker.dispatch import Dispatcher
-from worker.health import report_health
+from worker.health import Probe, report_health
 from worker.housekeeping import keep_house
+from worker.relay import open_relay
 from worker.settings import QueueSettings, Settings
 
-_SPARE_CONNECTIONS = 1
-"""Beyond one for each job: for health probe and housekeeping, so that a busy worker is not an ill one."""
+_SPARE_CONNECTIONS = 3
+"""Beyond one for each job: for health probe and housekeeping, so that a busy worker is not an ill one; for the relay's
+looks; and for its listening, which keeps one."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.lifecycle")
 
@@ -49,16 +52,16 @@ class Lifecycle:
             StartupError: a server cannot be reached, refuses us or is unsafe, or the schema is behind.
         """
         async with AsyncExitStack() as stack:
-            await _require_safe_redis(ctx["redis"], self._settings.queue)
+            await require_safe_redis(ctx["redis"], self._settings.queue)
             pool_size = self._settings.worker.max_jobs + _SPARE_CONNECTIONS
             sessions = await stack.enter_async_context(open_database(self._settings.database, pool_size=pool_size))
-            await _require_ready_database(sessions, self._settings.database)
+            await require_ready_database(sessions, self._settings.database)
             ctx["dispatcher"] = Dispatcher(sessions)
             ages = {"job_receipts": self._settings.worker.keep_receipts, "dead_jobs": self._settings.worker.keep_dead}
             await stack.enter_async_context(keep_house(sessions, ages))
+            await stack.enter_async_context(open_relay(sessions, self._settings))
             if file := self._settings.worker.health_file:
-                probes = {"Redis": ctx["redis"].ping, "PostgreSQL": lambda: _select_one(sessions)}
-                await stack.enter_async_context(report_health(file, probes))
+                await stack.enter_async_context(report_health(file, server_probes(ctx["redis"], sessions)))
             self._stack = stack.pop_all()
         _log.info(
             "worker ready",
@@ -74,7 +77,12 @@ class Lifecycle:
         _log.info("worker stopped")
 
 
-async def _require_safe_redis(redis: Redis, settings: QueueSettings) -> None:
+async def require_safe_redis(redis: Redis, settings: QueueSettings) -> None:
+    """Return if Redis answers and throws nothing away. One round trip.
+
+    Raises:
+        StartupError: it does not; the text names the cure.
+    """
     url = settings.url.get_secret_value()
     try:
         memory = await redis.info("memory")
@@ -86,7 +94,12 @@ async def _require_safe_redis(redis: Redis, settings: QueueSettings) -> None:
         raise StartupError(message)
 
 
-async def _require_ready_database(sessions: async_sessionmaker[AsyncSession], settings: DatabaseSettings) -> None:
+async def require_ready_database(sessions: async_sessionmaker[AsyncSession], settings: DatabaseSettings) -> None:
+    """Return if PostgreSQL answers and has our schema. Up to three round trips.
+
+    Raises:
+        StartupError: it does not; the text names the cure.
+    """
     try:
         await require_current_schema(sessions)
     except SchemaBehindError as error:
@@ -110,12 +123,19 @@ def explain_database(error: Exception, settings: DatabaseSettings) -> str:
         return f"PostgreSQL at {settings.location} {refusal}"
     if state is not None:
         return f"PostgreSQL at {settings.location} is not ready (SQLSTATE {state})"
+    if problem := tls_problem(error, authority="?sslmode=verify-full&sslrootcert=/path/ca.pem in DATABASE_URL"):
+        return f"TLS with PostgreSQL at {settings.location} fails: {problem}"
     orig = getattr(error, "orig", None)
     cause = getattr(orig, "__cause__", None)
     if isinstance(cause, asyncpg.exceptions.ClientConfigurationError):
         return f"DATABASE_URL cannot be used for PostgreSQL at {settings.location}: {cause}"
     reason = type(orig or error).__name__
     return f"PostgreSQL at {settings.location} cannot be reached ({reason}): is it running, is DATABASE_URL right?"
+
+
+def server_probes(redis: Redis, sessions: async_sessionmaker[AsyncSession]) -> dict[str, Probe]:
+    """Return how to ask the two servers whether they are there."""
+    return {"Redis": redis.ping, "PostgreSQL": lambda: _select_one(sessions)}
 
 
 async def _select_one(sessions: async_sessionmaker[AsyncSession]) -> None:

@@ -62,7 +62,7 @@ class WorkerSettings(EnvironmentSettings):
         default=QUEUE, description="key of the queue, as in arq's queue_name", examples=[QUEUE]
     )
     max_jobs: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=10, description="jobs that run at once; the pool has as many connections", examples=["10"]
+        default=10, description="jobs that run at once; the pool has three connections more", examples=["10"]
     )
     lease: Duration = Field(
         default=timedelta(seconds=15),
@@ -81,7 +81,7 @@ class WorkerSettings(EnvironmentSettings):
     )
     keep_receipts: Duration = Field(
         default=timedelta(days=30),
-        description="how long a job that took effect is remembered; longer than any redelivery, so at least 8d",
+        description="how long the answer of a job is remembered; longer than any redelivery, so at least 8d",
         examples=["30d"],
     )
     keep_dead: Duration = Field(

@@ -11,15 +11,20 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from pydantic import SecretStr
+from redis.asyncio import Redis
 from sqlalchemy import make_url, text
 
 from db.engine import open_database
 from db.migrate import upgrade_schema
 from db.schema import require_current_schema
 from db.settings import DatabaseSettings
+from jobs import CreateUser
+from jobs.outbox import enqueue_in
 from jobs.registry import REGISTRY
 from tests.conftest import wait_until
 from worker.dispatch import Delivery, Dispatcher
+from worker.relay import open_relay
+from worker.settings import QueueSettings, Settings, WorkerSettings
 
 JOBS, AT_ONCE, SERVER_CONNECTIONS = 2000, 20, 5
 
@@ -97,7 +102,7 @@ async def test_two_thousand_jobs_run_through_it(pgbouncer: DatabaseSettings) -> 
 
         async with sessions.begin() as session:
             stored = await session.scalar(text("SELECT count(*) FROM users"))
-            await session.execute(text("TRUNCATE users, job_receipts, dead_jobs RESTART IDENTITY"))
+            await session.execute(text("TRUNCATE users, job_receipts, dead_jobs, job_outbox RESTART IDENTITY"))
     assert len(results) == JOBS
     # 500 by create_user; 100 e-mails of get_or_create_user (every fourth of 400); 500 nameless and 10 e-mails of sets.
     assert stored == 500 + 100 + 500 + 10
@@ -117,3 +122,20 @@ async def test_start_checks_and_migrations_work_through_it(pgbouncer: DatabaseSe
 
     async with open_database(pgbouncer, pool_size=1) as sessions:
         await require_current_schema(sessions)
+
+
+async def test_promises_are_given_through_it(pgbouncer: DatabaseSettings, queue: QueueSettings, redis: Redis) -> None:
+    """No notification, no session lock: the relay looks every 500 ms, and leaves no lock behind."""
+    settings = Settings(pgbouncer, queue, WorkerSettings())
+    async with open_database(pgbouncer, pool_size=3) as sessions:
+        async with open_relay(sessions, settings):
+            for number in range(20):
+                async with sessions.begin() as session:
+                    await enqueue_in(session, CreateUser(name="Jane"), key=f"j{number}")
+            async with asyncio.timeout(5):
+                while await redis.zcard("arq:queue") < 20:
+                    await asyncio.sleep(0.01)
+        async with sessions.begin() as session:
+            locks = await session.scalar(text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"))
+            await session.execute(text("TRUNCATE job_outbox"))
+    assert locks == 0

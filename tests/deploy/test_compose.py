@@ -144,6 +144,11 @@ def test_only_the_migration_ends(compose: Compose) -> None:
     assert restarts == dict.fromkeys(restarts, "unless-stopped") | {"migrate": "no"}
 
 
+def test_the_log_of_postgres_repeats_no_rows(compose: Compose) -> None:
+    """The server is told to leave the detail of a violated constraint out, which is the refused row."""
+    assert compose["services"]["postgres"]["command"] == ["postgres", "-c", "log_error_verbosity=terse"]
+
+
 def test_servers_keep_their_data(compose: Compose) -> None:
     """What the servers write is on a named volume, at the path that their images use."""
     volumes = {name: compose["services"][name].get("volumes") for name in SERVERS}

@@ -1,6 +1,7 @@
 """Exactly one effect and one answer for each job, however often and by however many workers it is delivered."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db.tables import User
-from jobs.failures import EmailTakenError, RequestConflictError
+from jobs.failures import EmailTakenError, JobFailedError, RequestConflictError
 from jobs.payloads import CreateUser, UserView
 from jobs.registry import REGISTRY, JobSpec
 from jobs.users import create_user
@@ -116,14 +117,60 @@ async def test_a_look_up_writes_no_receipt(sessions: Sessions) -> None:
     assert await _counts(sessions) == (1, 1)
 
 
-async def test_a_refused_job_leaves_no_receipt(sessions: Sessions) -> None:
-    """It has taken no effect."""
+async def test_a_refusal_is_recorded_and_answered_again(sessions: Sessions) -> None:
+    """The e-mail is free again later, and the same job is still refused, in the same words."""
     await Dispatcher(sessions).run(REGISTRY["create_user"], _delivery("j1"))
-
-    with pytest.raises(EmailTakenError):
+    with pytest.raises(EmailTakenError) as first:
         await Dispatcher(sessions).run(REGISTRY["create_user"], _delivery("j2"))
+    async with sessions.begin() as session:
+        await session.execute(text("DELETE FROM users"))
 
-    assert await _counts(sessions) == (1, 1)
+    for attempt in (1, 2, 6):
+        with pytest.raises(EmailTakenError) as again:
+            await Dispatcher(sessions).run(REGISTRY["create_user"], _delivery("j2", attempt))
+        assert again.value.message == first.value.message
+
+    assert await _counts(sessions) == (0, 2)
+
+
+async def test_a_handlers_own_refusal_keeps_its_type(sessions: Sessions) -> None:
+    """Recorded once, whatever the handler would say later."""
+    said = iter(["not_today", "never"])
+
+    async def refuse(_session: AsyncSession, _payload: CreateUser) -> UserView:
+        raise JobFailedError("no", kind=next(said))
+
+    spec = JobSpec(CreateUser, refuse)
+    for attempt in (1, 1, 2):
+        with pytest.raises(JobFailedError) as caught:
+            await Dispatcher(sessions).run(spec, _delivery("j1", attempt))
+        assert caught.value.type == "not_today"
+
+    assert await _counts(sessions) == (0, 1)
+
+
+async def test_owners_at_once_that_differ_give_one_answer(sessions: Sessions) -> None:
+    """Some refuse and some succeed: whoever commits first has answered for all."""
+
+    async def toss(session: AsyncSession, payload: CreateUser) -> UserView:
+        await asyncio.sleep(random.random() / 100)
+        if random.random() < 0.5:
+            raise JobFailedError("no", kind="not_today")
+        return await create_user(session, payload)
+
+    spec, jobs = JobSpec(CreateUser, toss), range(20)
+
+    async def answer(job: int) -> str:
+        try:
+            return str(await Dispatcher(sessions).run(spec, _delivery(f"j{job}", name=f"n{job}")))
+        except JobFailedError as error:
+            return str(error)
+
+    answers = await asyncio.gather(*(answer(job) for job in jobs for _ in range(10)))
+
+    assert [len(set(answers[job * 10 : job * 10 + 10])) for job in jobs] == [1] * len(jobs)
+    users, receipts = await _counts(sessions)
+    assert (users, receipts) == (sum("not_today" not in answer for answer in answers[::10]), len(jobs))
 
 
 class _LosesTheReply:

@@ -12,6 +12,7 @@ from worker.commands.enqueue import build_enqueue_app
 from worker.commands.health import health
 from worker.commands.import_people import import_
 from worker.commands.migrate import migrate
+from worker.commands.relay import relay
 from worker.commands.run import run
 from worker.commands.status import status
 
@@ -24,6 +25,7 @@ Exit codes: {", ".join(f"{code.value} {code.name.lower()}" for code in ExitCode)
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
+    "relay": relay,
     "migrate": migrate,
     "status": status,
     "health": health,

@@ -1,0 +1,1 @@
+"""Measurements. Run by hand or by make; nothing is asserted about time in tests."""

@@ -1,0 +1,204 @@
+"""The roles of ``deploy/postgres/`` in a database that was set up from nothing as the files say.
+
+What they may do is shown by the end-to-end tests, which run under them.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+from sqlalchemy import make_url
+
+from db.tables import Base
+from tests.rights import DEPLOY, database_url, run_psql, set_passwords
+
+DATABASE = "least_rights"
+TABLES = {*Base.metadata.tables, "alembic_version"}
+ROLES = ("worker", "relay", "operator", "producer", "reader")
+
+
+@pytest.fixture(scope="module")
+def admin_url(postgres_url: str) -> Iterator[str]:
+    """Set up a database of its own: the roles, the migrations as the migrator, the grants as the migrator."""
+    run_psql(postgres_url, "--command", f"CREATE DATABASE {DATABASE}")
+    url = make_url(postgres_url).set(database=DATABASE).render_as_string(hide_password=False)
+    run_psql(url, "--file", str(DEPLOY / "postgres" / "roles.sql"))
+    set_passwords(url)
+    _migrate(database_url(url, "migrator"))
+    run_psql(database_url(url, "migrator"), "--file", str(DEPLOY / "postgres" / "grants.sql"))
+    yield url
+    run_psql(postgres_url, "--command", f"DROP DATABASE {DATABASE} WITH (FORCE)")
+
+
+def _migrate(url: str) -> None:
+    command = [sys.executable, "-m", "worker", "migrate"]
+    done = subprocess.run(command, env=os.environ | {"DATABASE_URL": url}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@asynccontextmanager
+async def _connect(url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(url)
+    yield connection
+    await connection.close()
+
+
+async def _outcome(url: str, statement: str) -> str:
+    async with _connect(url) as connection:
+        try:
+            await connection.execute(statement)
+        except asyncpg.InsufficientPrivilegeError:
+            return "denied"
+        except asyncpg.ReadOnlySQLTransactionError:
+            return "denied"
+    return "allowed"
+
+
+async def test_the_owner_owns_everything_and_cannot_log_in(admin_url: str) -> None:
+    """What the migrator makes is the owner's: a stolen password of anybody's owns no table."""
+    async with _connect(admin_url) as connection:
+        owners = await connection.fetch(
+            "SELECT relname, relowner::regrole::text AS owner FROM pg_class "
+            "WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'S')"
+        )
+        may_log_in = await connection.fetchval("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'app_owner'")
+
+    assert {row["owner"] for row in owners} == {"app_owner"}
+    assert {row["relname"] for row in owners} >= TABLES
+    assert not may_log_in
+
+
+FORBIDDEN_TO_ALL = {
+    "make a table": "CREATE TABLE mine (id int)",
+    "make a temporary table": "CREATE TEMPORARY TABLE mine (id int)",
+    "drop a table": "DROP TABLE users",
+    "change a table": "ALTER TABLE users ADD COLUMN x int",
+    "empty a table": "TRUNCATE users",
+    "make a function": "CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "become the owner": "SET ROLE app_owner",
+    "make a role": "CREATE ROLE mine",
+    "change users": "UPDATE users SET name = 'x'",
+    "remove users": "DELETE FROM users",
+    "backdate a user": "INSERT INTO users (name, created_at) VALUES ('x', now())",
+    "forge the schema's version": "UPDATE alembic_version SET version_num = 'x'",
+    "forge an answer": "UPDATE job_receipts SET result = '{}'",
+    "unsettle a job": "UPDATE job_receipts SET job_id = 'x'",
+    "read files": "SELECT pg_read_file('PG_VERSION')",
+    "run programs": "COPY users TO PROGRAM 'cat'",
+    "read passwords": "SELECT * FROM pg_authid",
+}
+FORBIDDEN_TO = {
+    "worker": {"backdate a receipt": "UPDATE job_receipts SET finished_at = now()"},
+    "relay": {
+        "read users": "SELECT FROM users",
+        "read answers": "SELECT result FROM job_receipts",
+        "forge receipts": "INSERT INTO job_receipts (job_id) VALUES ('x')",
+    },
+    "operator": {
+        "read users": "SELECT FROM users",
+        "read answers": "SELECT result FROM job_receipts",
+        "remove receipts": "DELETE FROM job_receipts",
+        "write dead letters": "INSERT INTO dead_jobs (job_id) VALUES ('x')",
+    },
+    "producer": {
+        "read users": "SELECT FROM users",
+        "add users": "INSERT INTO users (name) VALUES ('x')",
+        "read answers": "SELECT result FROM job_receipts",
+        "forge receipts": "INSERT INTO job_receipts (job_id) VALUES ('x')",
+        "read dead letters": "SELECT message FROM dead_jobs",
+    },
+    "reader": {
+        "read names": "SELECT name FROM users",
+        "read e-mails": "SELECT email FROM users",
+        "read answers": "SELECT result FROM job_receipts",
+        "read messages": "SELECT message FROM dead_jobs",
+        "read errors": "SELECT error FROM dead_jobs",
+        "add users": "INSERT INTO users (name) VALUES ('x')",
+    },
+}
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_nobody_may_do_more_than_its_part(admin_url: str, role: str) -> None:
+    """Each statement is run by each role, and each is denied."""
+    forbidden = FORBIDDEN_TO_ALL | FORBIDDEN_TO[role]
+    url = database_url(admin_url, role)
+
+    outcomes = {name: await _outcome(url, statement) for name, statement in forbidden.items()}
+
+    assert outcomes == dict.fromkeys(forbidden, "denied")
+
+
+async def test_the_reader_sees_how_jobs_fare(admin_url: str) -> None:
+    """Counts, ages and reasons, for a dashboard."""
+    statement = (
+        "SELECT count(id), max(created_at) FROM users; "
+        "SELECT job_name, count(job_id), max(finished_at) FROM job_receipts GROUP BY job_name; "
+        "SELECT reason, count(job_id), max(died_at) FROM dead_jobs GROUP BY reason"
+    )
+
+    assert await _outcome(database_url(admin_url, "reader"), statement) == "allowed"
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_each_role_has_limits(admin_url: str, role: str) -> None:
+    """No statement, lock or idle transaction of a role lasts for ever, unless its session says so."""
+    names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+    async with _connect(database_url(admin_url, role)) as connection:
+        limits = {name: await connection.fetchval(f"SHOW {name}") for name in names}
+
+    assert [name for name, limit in limits.items() if limit == "0"] == []
+
+
+async def test_no_role_shuts_the_others_out(admin_url: str) -> None:
+    """All connections that the roles may open together are fewer than the server has by default for all."""
+    async with _connect(admin_url) as connection:
+        limits = await connection.fetch("SELECT rolconnlimit FROM pg_roles WHERE rolname LIKE 'app_%' AND rolcanlogin")
+
+    assert min(limit["rolconnlimit"] for limit in limits) > 0
+    assert sum(limit["rolconnlimit"] for limit in limits) <= 100 - 3  # superuser_reserved_connections
+
+
+async def test_the_files_may_be_run_again(admin_url: str) -> None:
+    """In any order, with the same rights afterwards; a right that somebody has given by hand is taken back."""
+    before = await _privileges(admin_url)
+    run_psql(admin_url, "--command", "GRANT DELETE, UPDATE (name) ON users TO app_worker")
+
+    run_psql(database_url(admin_url, "migrator"), "--file", str(DEPLOY / "postgres" / "grants.sql"))
+    run_psql(admin_url, "--file", str(DEPLOY / "postgres" / "roles.sql"))
+    _migrate(database_url(admin_url, "migrator"))
+
+    assert await _privileges(admin_url) == before
+
+
+async def _privileges(admin_url: str) -> set[tuple[str, ...]]:
+    async with _connect(admin_url) as connection:
+        rows = await connection.fetch(
+            "SELECT grantee, table_name, column_name, privilege_type FROM information_schema.column_privileges "
+            "WHERE table_schema = 'public' UNION ALL "
+            "SELECT grantee, table_name, '', privilege_type FROM information_schema.table_privileges "
+            "WHERE table_schema = 'public'"
+        )
+    return {tuple(row) for row in rows if row["grantee"] != "app_owner"}
+
+
+async def test_no_new_table_is_forgotten(admin_url: str) -> None:
+    """``grants.sql`` names every table, so a migration that adds one fails here until somebody decides on rights."""
+    granted = {table for grantee, table, *_ in await _privileges(admin_url) if grantee == "app_worker"}
+
+    assert granted == TABLES
+
+
+async def test_strangers_cannot_connect(admin_url: str) -> None:
+    """A role of somebody else's has no way into the database."""
+    run_psql(admin_url, "--command", "CREATE ROLE stranger LOGIN PASSWORD 'x'")
+    stranger = make_url(admin_url).set(username="stranger", password="x").render_as_string(hide_password=False)
+    try:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await asyncpg.connect(stranger)
+    finally:
+        run_psql(admin_url, "--command", "DROP ROLE stranger")

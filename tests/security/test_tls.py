@@ -1,0 +1,278 @@
+"""TLS to Redis and PostgreSQL: real servers of Debian, with certificates of an authority that is made for the run."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import asyncpg
+import pytest
+from sqlalchemy import make_url
+
+from jobs import CreateUser, open_client
+from jobs.failures import QueueUnavailableError
+from jobs.tls import tls_problem
+from tests.conftest import StartWorker
+from tests.leaks import EMAIL, NAME, PASSWORD
+from tests.security.certificates import Authority, Pair
+from tests.security.programs import debian_program, free_port, running, unprivileged_account
+
+POSTGRES = "/usr/lib/postgresql/15/bin"
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Two servers of each kind: with a certificate for ``localhost``, and with one that has expired."""
+
+    redis: int
+    expired_redis: int
+    postgres: int
+    expired_postgres: int
+
+
+@dataclass(frozen=True)
+class Files:
+    """What clients need."""
+
+    authority: Path
+    stranger: Path
+    """An authority that has signed nothing of the servers."""
+
+    ours: Pair
+    """The client's own certificate."""
+
+
+@pytest.fixture(scope="module")
+def directory() -> Iterator[Path]:
+    """Make a folder that the account of PostgreSQL may enter; pytest's own are closed."""
+    with TemporaryDirectory(prefix="tls-") as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def authority(directory: Path) -> Authority:
+    """Make the authority that signs for the servers."""
+    return Authority(directory, "authority")
+
+
+@pytest.fixture(scope="module")
+def files(directory: Path, authority: Authority) -> Files:
+    """Make what clients need."""
+    return Files(authority.file, Authority(directory, "stranger").file, authority.issue("client"))
+
+
+@pytest.fixture(scope="module")
+def ports(directory: Path, authority: Authority) -> Iterator[Ports]:
+    """Start the servers. All of them want a certificate of the client as well."""
+    good, expired = authority.issue("localhost"), authority.issue("localhost", lasts=timedelta(days=-1))
+    with ExitStack() as stack:
+        _initialise(directory)
+        yield Ports(
+            redis=stack.enter_context(_redis(directory / "redis", good, authority)),
+            expired_redis=stack.enter_context(_redis(directory / "expired-redis", expired, authority)),
+            postgres=stack.enter_context(_postgres(directory, "postgres", good, authority)),
+            expired_postgres=stack.enter_context(_postgres(directory, "expired-postgres", expired, authority)),
+        )
+
+
+@contextmanager
+def _redis(directory: Path, pair: Pair, authority: Authority) -> Iterator[int]:
+    program = debian_program("redis-server", package="redis-server")
+    directory.mkdir()
+    port = free_port()
+    options = {
+        "bind": "127.0.0.1", "port": "0", "tls-port": str(port), "tls-auth-clients": "yes", "save": "",
+        "tls-cert-file": str(pair.certificate), "tls-key-file": str(pair.key), "tls-ca-cert-file": str(authority.file),
+        "dir": str(directory), "requirepass": PASSWORD,
+    }  # fmt: skip
+    command = [program, *(word for name, value in options.items() for word in (f"--{name}", value))]
+    with running(command, port, directory / "server.log"):
+        yield port
+
+
+def _initialise(directory: Path) -> None:
+    program = debian_program("initdb", package="postgresql-15", folder=POSTGRES)
+    (directory / "password").write_text(PASSWORD)
+    (directory / "template").mkdir()
+    _hand_over(directory / "password", directory / "template")
+    options = ["--no-sync", "--auth=scram-sha-256", "--username=postgres", f"--pwfile={directory / 'password'}"]
+    subprocess.run(
+        [program, *options, "--encoding=UTF8", "--locale=C", "-D", str(directory / "template")],
+        user=_account(), capture_output=True, check=True, cwd="/",
+    )  # fmt: skip
+
+
+def _account() -> str | None:
+    account = unprivileged_account()
+    return account and account.pw_name
+
+
+def _hand_over(*paths: Path) -> None:
+    if account := _account():
+        for path in paths:
+            shutil.chown(path, account)
+
+
+@contextmanager
+def _postgres(directory: Path, name: str, pair: Pair, authority: Authority) -> Iterator[int]:
+    program = debian_program("postgres", package="postgresql-15", folder=POSTGRES)
+    data, port = directory / name, free_port()
+    shutil.copytree(directory / "template", data)
+    # TLS alone, and with a certificate of ours.
+    (data / "pg_hba.conf").write_text("hostssl all all 127.0.0.1/32 scram-sha-256 clientcert=verify-ca\n")
+    shutil.copy(pair.key, data / "server.key")
+    _hand_over(data, *data.rglob("*"))
+    options = {
+        "listen_addresses": "127.0.0.1", "port": str(port), "unix_socket_directories": "", "fsync": "off", "ssl": "on",
+        "ssl_cert_file": str(pair.certificate), "ssl_key_file": str(data / "server.key"),
+        "ssl_ca_file": str(authority.file), "log_error_verbosity": "terse",
+    }  # fmt: skip
+    command = [program, "-D", str(data), *(word for pair in options.items() for word in ("-c", "=".join(pair)))]
+    with running(command, port, directory / f"{name}.log", account=_account()):
+        yield port
+
+
+def _redis_url(port: int, authority: Path, ours: Pair | None, *, host: str = "localhost") -> str:
+    own = f"&ssl_certfile={ours.certificate}&ssl_keyfile={ours.key}" if ours else ""
+    return f"rediss://:{PASSWORD}@{host}:{port}/0?ssl_ca_certs={authority}{own}"
+
+
+def _database_url(port: int, authority: Path, ours: Pair | None, *, host: str = "localhost") -> str:
+    own = f"&sslcert={ours.certificate}&sslkey={ours.key}" if ours else ""
+    return f"postgresql://postgres:{PASSWORD}@{host}:{port}/postgres?sslmode=verify-full&sslrootcert={authority}{own}"
+
+
+def _run(*command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "worker", *command],
+        env=os.environ | variables, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def urls(ports: Ports, files: Files) -> dict[str, str]:
+    """Say how to reach the good servers as they want it."""
+    return {
+        "REDIS_URL": _redis_url(ports.redis, files.authority, files.ours),
+        "DATABASE_URL": _database_url(ports.postgres, files.authority, files.ours),
+    }
+
+
+async def test_a_job_runs_over_tls(urls: dict[str, str], start_worker: StartWorker) -> None:
+    """Migration, worker process and client, each with a verified server and a certificate of its own."""
+    migrated = _run("migrate", **urls)
+    worker = start_worker(**urls)
+
+    async with open_client(urls["REDIS_URL"]) as client:
+        handle = await client.enqueue(CreateUser(name=NAME, email=EMAIL))
+        user = await handle.result(timeout=timedelta(seconds=20))
+
+    assert (migrated.returncode, migrated.stderr) == (0, "")
+    assert user.name == NAME
+    assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("command", ["redis", "postgres"])
+async def test_nothing_is_sent_in_the_clear(ports: Ports, command: str) -> None:
+    """The servers of these tests take no connection without TLS, so that the tests prove something."""
+    if command == "redis":
+        with pytest.raises(QueueUnavailableError):
+            async with open_client(f"redis://:{PASSWORD}@localhost:{ports.redis}/0"):
+                pass
+        return
+    with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError):
+        await asyncpg.connect(f"postgresql://postgres:{PASSWORD}@localhost:{ports.postgres}/postgres?sslmode=disable")
+
+
+WRONG = {
+    "authority": "its certificate is of an authority that is not trusted here: name the authority's file with ?",
+    "host": "its certificate is for another host name: connect by a name that is in it",
+    "expired": "its certificate has expired or is not valid yet: renew it, or set the clock",
+    "plain": "it speaks no TLS on this port: turn that on, or correct the port",
+}
+
+
+def _require_one_line(ended: "subprocess.CompletedProcess[str]", expected: str) -> None:
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (4, "", 1)
+    assert expected in ended.stderr
+    assert PASSWORD not in ended.stderr
+
+
+@pytest.mark.parametrize("wrong", ["authority", "host", "expired"])
+def test_a_wrong_redis_is_refused(wrong: str, ports: Ports, files: Files) -> None:
+    """A worker ends with one line that names the cure, without a traceback and a password."""
+    url = {
+        "authority": _redis_url(ports.redis, files.stranger, files.ours),
+        "host": _redis_url(ports.redis, files.authority, files.ours, host="127.0.0.1"),
+        "expired": _redis_url(ports.expired_redis, files.authority, files.ours),
+    }[wrong]
+
+    ended = _run("run", DATABASE_URL="postgresql://nobody@localhost:1/none", REDIS_URL=url)
+
+    _require_one_line(ended, WRONG[wrong])
+
+
+def test_a_redis_without_tls_is_refused(files: Files, valkey_url: str) -> None:
+    """It waits for the end of a line that never comes, so that all we see is its silence."""
+    url = _redis_url(make_url(valkey_url).port or 0, files.authority, None) + "&socket_connect_timeout=0.2"
+
+    ended = _run("status", REDIS_URL=url)
+
+    _require_one_line(ended, "cannot be reached (TimeoutError): is it running, with TLS on this port")
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_postgres_is_refused(wrong: str, ports: Ports, files: Files, postgres_url: str) -> None:
+    """A migration ends with one line that names the cure, without a traceback and a password."""
+    url = {
+        "authority": _database_url(ports.postgres, files.stranger, files.ours),
+        "host": _database_url(ports.postgres, files.authority, files.ours, host="127.0.0.1"),
+        "expired": _database_url(ports.expired_postgres, files.authority, files.ours),
+        "plain": _database_url(make_url(postgres_url).port or 0, files.authority, None),
+    }[wrong]
+
+    ended = _run("migrate", DATABASE_URL=url)
+
+    _require_one_line(ended, WRONG[wrong])
+
+
+def test_without_our_certificate_we_stay_out(ports: Ports, files: Files) -> None:
+    """Servers that want one say so, each in one line."""
+    redis = _run("status", REDIS_URL=_redis_url(ports.redis, files.authority, None))
+    postgres = _run("migrate", DATABASE_URL=_database_url(ports.postgres, files.authority, None))
+
+    _require_one_line(redis, "certificate")  # the server's own word for it may be lost when it hangs up
+    _require_one_line(postgres, "let the user in with pg_hba.conf")
+
+
+def test_a_worker_refuses_a_wrong_postgres_too(urls: dict[str, str], ports: Ports, files: Files) -> None:
+    """Not the migration alone."""
+    ended = _run("run", **urls | {"DATABASE_URL": _database_url(ports.postgres, files.stranger, files.ours)})
+
+    assert ended.returncode == 4
+    assert WRONG["authority"] in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_wrong_option_or_file_is_named(files: Files) -> None:
+    """It is no server that cannot be reached."""
+    redis = _run("status", REDIS_URL=_redis_url(1, Path("/no/such.pem"), files.ours))
+    postgres = _run("migrate", DATABASE_URL=_database_url(1, Path("/no/such.pem"), files.ours))
+
+    bogus = _run("status", REDIS_URL=f"rediss://:{PASSWORD}@localhost:1/0?ssl_cert_reqs=perhaps")
+
+    _require_one_line(bogus, "with redis-py's options")
+    assert "there is no /no/such.pem that we may read, which ssl_ca_certs names" in redis.stderr
+    assert "names a file with sslrootcert that is not there" in postgres.stderr
+
+
+def test_other_errors_are_none_of_tls() -> None:
+    """They keep their own explanations."""
+    assert tls_problem(ConnectionRefusedError(), authority="x") is None

@@ -1,0 +1,57 @@
+"""What stays of people's data after a job, and where settings could show a password."""
+
+from datetime import timedelta
+
+import pytest
+from pydantic import SecretStr
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from db.settings import DatabaseSettings
+from jobs import CreateUser, FindUser, JobClient
+from jobs.failures import EmailTakenError, JobFailedError
+from tests.conftest import StartWorker
+from tests.leaks import EMAIL, NAME, PASSWORD
+from worker.settings import QueueSettings, Settings, WorkerSettings
+
+SOON = timedelta(seconds=20)
+KEPT = timedelta(seconds=30)
+
+
+async def test_redis_keeps_answers_alone_and_not_for_long(
+    start_worker: StartWorker, client: JobClient, redis: Redis, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    """After jobs that succeed, are refused or cannot be read, only their answers are left, with an end."""
+    assert sessions is not None  # it removes the users afterwards
+    worker = start_worker(WORKER_KEEP_RESULT=f"{KEPT.total_seconds()}s")
+    for payload in (CreateUser(name=NAME, email=EMAIL), FindUser(email=EMAIL)):
+        await (await client.enqueue(payload)).result(timeout=SOON)
+    with pytest.raises(EmailTakenError):
+        await (await client.enqueue(CreateUser(name=NAME, email=EMAIL))).result(timeout=SOON)
+    garbled = await client.enqueue(CreateUser(name=NAME), delay=timedelta(seconds=1))
+    await redis.set(f"arq:job:{garbled.job_id}", f'{{"f": "create_user", "k": {{"name": "{NAME}"')
+    with pytest.raises(JobFailedError):
+        await garbled.result(timeout=SOON)
+    worker.stop()
+
+    left = {key.decode(): await redis.pttl(key) for key in await redis.keys() if not key.startswith(b"users-worker:")}
+    refused = await redis.get(f"arq:result:{garbled.job_id}")
+
+    assert sorted(left) == sorted(key for key in left if key.startswith("arq:result:"))
+    assert len(left) == 4
+    assert [key for key, ms in left.items() if not 0 < ms <= KEPT / timedelta(milliseconds=1)] == []
+    assert NAME.encode() not in refused
+
+
+def test_no_form_of_the_settings_shows_a_password() -> None:
+    """Repr and str, as a traceback or a log would show them, and their dump as JSON."""
+    settings = Settings(
+        DatabaseSettings(url=SecretStr(f"postgresql://ann:{PASSWORD}@db/people"), password=SecretStr(PASSWORD)),
+        QueueSettings(url=SecretStr(f"redis://ann:{PASSWORD}@redis:6379/0"), password=SecretStr(PASSWORD)),
+        WorkerSettings(),
+    )
+
+    forms = [repr(settings), str(settings), f"{settings.database.sqlalchemy_url!r} {settings.database.sqlalchemy_url}"]
+    forms += [part.model_dump_json() for part in (settings.database, settings.queue, settings.worker)]
+
+    assert [form for form in forms if PASSWORD in form] == []

@@ -1,0 +1,17 @@
+"""``users-worker relay``: the relay in the foreground, without a worker."""
+
+from contextlib import suppress
+
+from worker.relay_process import run_relay
+from worker.settings import Settings
+
+
+def relay() -> None:
+    """Give promised jobs to Redis until SIGTERM or Ctrl-C; a second signal ends it at once.
+
+    Every worker does this as well. Alone, it serves a queue whose workers are plain arq's or of another language.
+    Settings are those of `run`; any number at once.
+    """
+    # Told to stop before it was ready to hear it: nothing was taken, so that is an orderly end as well.
+    with suppress(KeyboardInterrupt):
+        run_relay(Settings.load())
