@@ -62,7 +62,7 @@ class Proxy:
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = (writer, writer)
-        with suppress(OSError):
+        with suppress(OSError, asyncio.CancelledError):  # asyncio's streams would print a cancellation at the end
             if not self.is_closed:
                 replies, server = await asyncio.open_connection("127.0.0.1", self._target)
                 link = (writer, server)

@@ -58,15 +58,23 @@ async def test_cuts_every_150_ms_lose_and_double_nothing(
 async def test_a_claim_that_is_cut_off_burns_no_attempt(
     start_worker: StartWorker,
     client: JobClient,
+    redis: Redis,
     sessions: Sessions,
     redis_proxy: Proxy,
 ) -> None:
     """The server has claimed, its answer is lost, several times over: the job still starts as attempt 1, and soon."""
     assert sessions is not None  # it removes the users afterwards
     worker = start_worker(**redis_proxy.environment)
+    await redis.script_load(lease_scripts.CLAIM)  # or what is lost is only Redis' word that it does not know it yet
     redis_proxy.loses_replies_to = CLAIM
+    await asyncio.to_thread(_wait_for_losses, redis_proxy, 1)  # or a claim that was under way could get the job
     handle = await client.enqueue(CreateUser(name="Claimed"))
-    await asyncio.to_thread(_wait_for_losses, redis_proxy, 3)
+
+    async def is_claimed() -> bool:
+        return bool(await redis.exists(f"arq:in-progress:{handle.job_id}"))
+
+    await wait_until_async(is_claimed, 20)
+    await asyncio.to_thread(_wait_for_losses, redis_proxy, redis_proxy.losses + 2)
     redis_proxy.heal()
     healed = time.monotonic()
 
@@ -92,6 +100,7 @@ async def test_an_outcome_whose_answer_is_lost_is_recorded_once(
 ) -> None:
     """The result is written, the worker does not learn it: it asks again, and nothing runs a second time."""
     worker = start_worker(**redis_proxy.environment)
+    await redis.script_load(lease_scripts.FINISH)  # or what is lost is only Redis' word that it does not know it yet
     redis_proxy.loses_replies_to = FINISH
     handle = await client.enqueue(CreateUser(name="Finished"))
     await asyncio.to_thread(_wait_for_losses, redis_proxy, 1)
