@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check --quiet
 ARGS ?=
+FUZZ ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev run migrate test check lint types contracts audit fix lock clean
+.PHONY: help setup demo dev run migrate test chaos fuzz check lint types contracts audit fix lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +38,14 @@ migrate: $(VENV)/ready ## Apply the migrations to DATABASE_URL
 
 test: $(VENV)/ready ## Run all tests (ARGS="-k name" for some)
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 $(ARGS)
+
+chaos: $(VENV)/ready ## Break everything at once and count (SEED= JOBS=5000 DURATION=60 FAULTS=kill,lock)
+	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) \
+		$(if $(DURATION),--duration $(DURATION)) $(if $(FAULTS),--faults $(FAULTS)) $(ARGS)
+
+fuzz: $(VENV)/ready ## Fuzz the reading of messages for FUZZ seconds (60); Linux on x86-64, Python 3.11 to 3.13
+	@$(PIP) install --require-hashes --only-binary :all: -r requirements/fuzz.txt
+	@PYTHONPATH=. $(BIN)/python tests/fuzz/harness.py -max_total_time=$(FUZZ) -verbosity=0 -print_final_stats=1
 
 check: lint types contracts audit test ## Run everything that CI runs
 

@@ -3,8 +3,9 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, delete, exists, select
+from sqlalchemy import ColumnElement, case, delete, exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -58,7 +59,10 @@ async def insert_dead_letter(session: AsyncSession, letter: DeadLetter) -> bool:
     if await session.scalar(select(exists(JobReceipt.job_id).where(JobReceipt.job_id == letter.job_id))):
         return False
     statement = insert(DeadJob).values(**vars(letter))
-    replaced = {name: statement.excluded[name] for name in vars(letter)} | {"died_at": statement.excluded.died_at}
+    replaced: dict[str, ColumnElement[Any]] = {name: statement.excluded[name] for name in (*vars(letter), "died_at")}
+    # Delivered again after its letter, the job is owed no more, and nobody else knows the hash of a broken request.
+    known = case((DeadJob.message == statement.excluded.message, DeadJob.request_hash))
+    replaced["request_hash"] = func.coalesce(statement.excluded.request_hash, known)
     await session.execute(statement.on_conflict_do_update(index_elements=[DeadJob.job_id], set_=replaced))
     return True
 

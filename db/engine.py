@@ -15,8 +15,12 @@ from db.settings import DatabaseSettings
 _POOL_TIMEOUT = timedelta(seconds=5)
 """Longest wait for a free connection. The worker never has more jobs than connections, so a wait is a fault."""
 
-_IDLE_IN_TRANSACTION = timedelta(minutes=1)
-"""The server ends a transaction that does nothing for so long: a handler that hangs elsewhere holds no locks."""
+_IDLE_IN_TRANSACTION = timedelta(seconds=20)
+"""The server ends a transaction that does nothing for so long: a handler that hangs elsewhere holds no locks.
+
+Nor does one whose host has vanished, of which the server hears nothing for hours. Its job, delivered again, waits for
+these locks, a statement timeout in each attempt: it must not run out of attempts before they are gone.
+"""
 
 
 @asynccontextmanager

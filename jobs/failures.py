@@ -147,8 +147,16 @@ class AttemptsExhaustedError(JobFailedError):
 def failure_to_wire(error: BaseException) -> dict[str, str]:
     """Describe a failure for any language. Foreign exceptions go by the name of their class."""
     if isinstance(error, JobFailedError):
-        return {"type": error.type, "message": error.message}
-    return {"type": type(error).__name__, "message": str(error)[:_MESSAGE_LENGTH]}
+        return {"type": error.type, "message": storable(error.message)}
+    return {"type": type(error).__name__, "message": storable(str(error)[:_MESSAGE_LENGTH])}
+
+
+def storable(text: str) -> str:
+    """Return the text without what PostgreSQL or UTF-8 cannot hold: a field's name may be anything in JSON.
+
+    A dead letter that cannot be written would deliver its job again for ever.
+    """
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 _MESSAGE_LENGTH = 500

@@ -1,4 +1,4 @@
-"""Writes runtime.txt and dev.txt: every dependency with its hashes, for all platforms and Pythons 3.11 to 3.14."""
+"""Writes the locked requirements: every dependency with its hashes, for all platforms and Pythons 3.11 to 3.14."""
 
 import subprocess
 import sys
@@ -16,7 +16,6 @@ _COMPILE = [
     "--generate-hashes",
     "--no-emit-index-url",
     "--no-header",
-    "pyproject.toml",
 ]
 
 
@@ -27,5 +26,6 @@ def lock(output: str, *options: str) -> None:
 
 
 if __name__ == "__main__":
-    lock("runtime.txt")
-    lock("dev.txt", "--all-extras", "--group", "dev", "--constraint", "requirements/runtime.txt")
+    lock("runtime.txt", "pyproject.toml")
+    lock("dev.txt", "pyproject.toml", "--all-extras", "--group", "dev", "--constraint", "requirements/runtime.txt")
+    lock("fuzz.txt", "--group", "fuzz")

@@ -22,10 +22,13 @@ from db.migrate import upgrade_schema
 from db.settings import DatabaseSettings
 from embedded import open_postgres, open_valkey
 from jobs.client import JobClient, open_client
+from jobs.testing.worlds import Servers
 from tests.leaks import pytest_runtest_logreport, pytest_sessionfinish  # noqa: F401 - hooks of pytest
 from tests.rights import Rights, all_rights, least_rights
 from worker.health import read_health
 from worker.settings import QueueSettings, Settings, WorkerSettings
+
+pytest_plugins = ["jobs.testing.crash_points"]
 
 _READY_LIMIT = 30.0
 """How long, in seconds, a worker process may take to be ready."""
@@ -57,6 +60,12 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start Valkey for this run of tests."""
     with open_valkey(tmp_path_factory.mktemp("valkey")) as server:
         yield server.url
+
+
+@pytest.fixture(scope="session")
+def crash_points_servers(postgres_url: str, valkey_url: str) -> Servers:
+    """Prove crash points on the same servers."""
+    return Servers(database_url=f"{postgres_url}?sslmode=disable", redis_url=valkey_url)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from types import TracebackType
 
 from db.environment import SettingsError
 from db.faults import constraint_of, sqlstate_of
-from jobs.failures import JobError
+from jobs.failures import JobError, storable
 
 _SPEAKING = (JobError, SettingsError)
 """Our own errors, whose texts never hold a person's data."""
@@ -22,7 +22,7 @@ _FRAMES = 4
 
 def diagnose(error: BaseException) -> str:
     """Describe an error and its causes in one line."""
-    return " <- ".join(_describe(part) for part in _chain(error))
+    return storable(" <- ".join(_describe(part) for part in _chain(error)))
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

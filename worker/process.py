@@ -10,7 +10,7 @@ from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
 from jobs.connection import explain
-from jobs.registry import REGISTRY
+from jobs.registry import REGISTRY, Registry
 from worker.arq_arguments import build_arq_redis, worker_arguments
 from worker.consumer import UsersWorker
 from worker.lifecycle import StartupError
@@ -20,7 +20,7 @@ from worker.settings import Settings
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.process")
 
 
-def run_worker(settings: Settings, *, burst: bool = False) -> None:
+def run_worker(settings: Settings, *, registry: Registry = REGISTRY, burst: bool = False) -> None:
     """Work until SIGTERM or SIGINT or, with ``burst``, until the queue is empty. Owns the event loop.
 
     Raises:
@@ -28,17 +28,17 @@ def run_worker(settings: Settings, *, burst: bool = False) -> None:
     """
     set_up_logging(settings.worker)
     with asyncio.Runner(loop_factory=_fastest_loop()) as runner:
-        runner.run(_work(settings, burst=burst))
+        runner.run(_work(settings, registry, burst=burst))
 
 
-async def _work(settings: Settings, *, burst: bool) -> None:
-    redis = build_arq_redis(settings, REGISTRY, ArqRedis)
+async def _work(settings: Settings, registry: Registry, *, burst: bool) -> None:
+    redis = build_arq_redis(settings, registry, ArqRedis)
     try:
         await redis.ping()
     except (RedisError, OSError) as error:
         await redis.aclose(close_connection_pool=True)
         raise StartupError(str(explain(error, settings.queue.url.get_secret_value()))) from error
-    worker = UsersWorker(**worker_arguments(settings, REGISTRY, redis), lease=settings.worker.lease, burst=burst)
+    worker = UsersWorker(**worker_arguments(settings, registry, redis), lease=settings.worker.lease, burst=burst)
     try:
         await worker.async_run()
     except asyncio.CancelledError:

@@ -124,7 +124,7 @@ class Relay:
         if trouble is not None and trouble != self._trouble:
             _log.error(trouble, exc_info=error)
         if trouble is None and self._trouble is not None:
-            _log.info("relay goes on")
+            _log.info("the relay goes on")
         self._trouble = trouble
 
     async def _look(self) -> int:
@@ -212,10 +212,10 @@ class Relay:
 
 def _trouble_of(error: Exception) -> str:
     if isinstance(error, RedisError) and is_outage(error):
-        return "relay waits: Redis is gone"
+        return "the relay waits for Redis"
     if is_transient(error):
-        return "relay waits: PostgreSQL or Redis is gone"
-    return "relay failed, it will be tried again"
+        return "the relay waits for PostgreSQL or Redis"
+    return "the relay failed and tries again"
 
 
 def _milliseconds(when: datetime) -> int:

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db.dead_jobs import DeadFilter, DeadLetter, dead_jobs, insert_dead_letter
-from jobs import CreateUser, JobClient
+from jobs import CreateUser, Enqueued, JobClient
 from jobs.failures import (
     AttemptsExhaustedError,
     ConstraintViolatedError,
@@ -21,6 +21,7 @@ from jobs.failures import (
     JobFailedError,
     MalformedMessageError,
 )
+from jobs.outbox import enqueue_in
 from jobs.payloads import UserView
 from jobs.registry import REGISTRY, JobSpec
 from tests.conftest import StartWorker
@@ -216,6 +217,20 @@ async def test_a_retried_job_takes_effect_and_is_dead_no_more(
     assert (retried, answer.name, count) == ([0, 0], "Jane", 1)
     assert await _letters(sessions) == []
     assert await redis.zcard("arq:queue") == 0
+
+
+async def test_a_letter_that_is_written_again_still_knows_its_request(sessions: Sessions) -> None:
+    """Its worker died right after it, and so the job was delivered again: the same promise is still a duplicate."""
+    broken = CreateUser.model_construct(name="")
+    async with sessions.begin() as session:
+        await enqueue_in(session, broken, key="j1")
+
+    for attempt in (1, 2):
+        with pytest.raises(InvalidPayloadError):
+            await Dispatcher(sessions).run(REGISTRY["create_user"], Delivery("j1", attempt, (), {"name": ""}))
+
+    async with sessions.begin() as session:
+        assert (await enqueue_in(session, broken, key="j1")).outcome is Enqueued.DUPLICATE
 
 
 @pytest.mark.parametrize("arguments", [["retry"], ["discard"], ["discard", "--all", "j1"], ["list", "--since", "soon"]])

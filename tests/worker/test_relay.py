@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from sqlalchemy import text
@@ -31,7 +32,7 @@ from worker.dead_letters import bury, write_letter
 from worker.dispatch import Delivery, Dispatcher
 from worker.epoch import RedisEpoch
 from worker.relay import Relay, open_relay
-from worker.settings import Settings
+from worker.settings import QueueSettings, Settings, WorkerSettings
 from worker.wakeup import Wakeup
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -143,6 +144,16 @@ async def test_a_wiped_redis_is_given_everything_again_once(sessions: Sessions, 
         dispatches = set(await session.scalars(text("SELECT dispatches FROM job_outbox")))
     assert (after_cut, sum(given), await redis.zcard("arq:queue")) == (0, 20, 20)
     assert dispatches == {1}  # a new epoch is no reason for longer waits
+
+
+async def test_relays_that_notice_at_once_agree_on_one_epoch(sessions: Sessions, redis: Redis) -> None:
+    """Otherwise the jobs would be given once for each of them."""
+    await redis.ping()
+
+    epochs = await asyncio.gather(*(RedisEpoch(redis, sessions, "arq:queue").read() for _ in range(10)))
+
+    assert len(set(epochs)) == 1
+    assert await RedisEpoch(redis, sessions, "arq:queue").read() == epochs[0]
 
 
 async def test_another_process_of_redis_begins_an_epoch(sessions: Sessions, tmp_path: Path) -> None:
@@ -268,6 +279,32 @@ async def test_a_job_that_is_older_than_receipts_is_dead_not_run(sessions: Sessi
     }  # fmt: skip
     assert sorted(await redis.zrange("arq:queue", 0, -1)) == [b"deferred", b"younger"]
     assert await redis.pttl("arq:job:younger") < timedelta(days=1, minutes=1) / timedelta(milliseconds=1)
+
+
+async def test_an_outage_of_redis_is_waited_out(
+    sessions: Sessions, tmp_path: Path, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is told once, and what was promised meanwhile is given within 2 s of Redis' return."""
+    with open_valkey(tmp_path) as server:
+        url = server.url
+    port = url.rpartition(":")[2].partition("/")[0]
+    here = Settings(settings.database, QueueSettings(url=SecretStr(url)), WorkerSettings())
+    async with open_relay(sessions, here):
+        await _promise(sessions, JANE, "jane")
+        await asyncio.sleep(1.5)  # several turns without Redis
+        with open_valkey(tmp_path, settings={"port": port}):
+            returned = time.perf_counter()
+            redis = Redis.from_url(url)
+
+            async def is_given() -> bool:
+                return bool(await redis.zcard("arq:queue"))
+
+            await _until(is_given)
+            took = time.perf_counter() - returned
+            await redis.aclose()
+
+    assert took < 2
+    assert capsys.readouterr().out.count("the relay waits") == 1
 
 
 @asynccontextmanager

@@ -1,0 +1,255 @@
+"""The promises, each as a check on the evidence: pure functions, so that each can be shown to bite."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from chaos.evidence import Evidence, Person, Receipt
+from chaos.plan import Route
+from chaos.workload import Fate, Order
+from jobs.payloads import AnyPayload, CreateUser, CreateUsers, FindUser, GetOrCreateUser
+
+_EXAMPLES = 5
+"""How many examples of a breach are shown."""
+
+
+class Breach(NamedTuple):
+    """A promise that was not kept, with everything that breaks it."""
+
+    promise: str
+    examples: list[str]
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        shown = ", ".join(self.examples[:_EXAMPLES])
+        return f"{self.promise}: {len(self.examples)} ({shown}{', …' if len(self.examples) > _EXAMPLES else ''})"
+
+
+class Told(NamedTuple):
+    """What a job's answer says of one user: the id, whether the job stored it, and what it must be."""
+
+    user_id: int
+    is_new: bool
+    name: str | None
+    email: str | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The evidence, judged."""
+
+    evidence: Evidence
+
+    @cached_property
+    def breaches(self) -> list[Breach]:
+        """All promises that were not kept."""
+        found = (Breach(promise, sorted(map(str, check(self)))) for promise, check in CHECKS.items())
+        return [breach for breach in found if breach.examples]
+
+    @cached_property
+    def submitted(self) -> list[Order]:
+        """The jobs that must have happened."""
+        return [order for order in self.evidence.orders if order.key in self.evidence.accepted]
+
+    @cached_property
+    def missing(self) -> list[Order]:
+        """The jobs that are in no book."""
+        return [order for order in self.submitted if not self._is_recorded(order)]
+
+    @cached_property
+    def lost_by_redis(self) -> list[Order]:
+        """Those that only Valkey had, and that it may have lost after it had acknowledged them."""
+        return [order for order in self.missing if self._may_be_lost(order)]
+
+    def _is_recorded(self, order: Order) -> bool:
+        evidence = self.evidence
+        if any(order.key in book for book in (evidence.receipts, evidence.dead, evidence.outbox)):
+            return True
+        # What came directly and found all that it was to store writes no receipt: it can simply be run again.
+        is_answered = order.key in evidence.answers or order.key in evidence.done
+        return order.route is Route.DIRECT and is_answered and self._needed_no_effect(order.payload)
+
+    def _needed_no_effect(self, payload: AnyPayload) -> bool:
+        match payload:
+            case FindUser():
+                return True
+            case GetOrCreateUser():
+                return payload.email in self._emails
+            case CreateUsers():
+                return all(user.email in self._emails for user in payload.users)
+            case _:
+                return False
+
+    def is_taken(self, payload: AnyPayload) -> bool:
+        """Say whether the job stores a user with an e-mail that is stored."""
+        return isinstance(payload, CreateUser) and payload.email in self._emails
+
+    @cached_property
+    def _emails(self) -> set[str]:
+        return {person.email for person in self.evidence.users.values() if person.email is not None}
+
+    def _may_be_lost(self, order: Order) -> bool:
+        return order.route is Route.DIRECT and self.evidence.accepted[order.key] <= self.evidence.valkey_lost_at
+
+    @cached_property
+    def successes(self) -> list[tuple[Order, dict[str, Any]]]:
+        """The jobs that have taken effect, with their recorded answers; look-ups too."""
+        found = []
+        for order in self.evidence.orders:
+            receipt = self.evidence.receipts.get(order.key)
+            result = self.evidence.answers.get(order.key) if receipt is None else receipt.result
+            if result is not None and order.fate is Fate.SETTLED:
+                found.append((order, result))
+        return found
+
+    @cached_property
+    def told(self) -> list[tuple[Order, Told]]:
+        """What all answers say of users."""
+        return [(order, told) for order, result in self.successes for told in tell(order.payload, result)]
+
+
+def tell(payload: AnyPayload, result: dict[str, Any]) -> Iterator[Told]:
+    """Yield what the answer says of each user, with what the payload demands of it; ``None`` demands nothing."""
+    match payload:
+        case CreateUser():
+            yield Told(result["id"], is_new=True, name=payload.name, email=payload.email)
+        case GetOrCreateUser():
+            yield Told(result["user"]["id"], result["is_new"], _if(result["is_new"], payload.name), payload.email)
+        case CreateUsers():
+            for asked, stored in zip(payload.users, result["users"], strict=True):
+                yield Told(stored["id"], stored["is_new"], _if(stored["is_new"], asked.name), asked.email)
+        case FindUser():
+            for user in result["users"]:
+                name, email = payload.name or user["name"], payload.email or user["email"]
+                yield Told(user["id"], is_new=False, name=name, email=email)
+
+
+def _if(is_new: bool, name: str) -> str | None:  # noqa: FBT001 - a word in a sentence
+    return name if is_new else None
+
+
+Check = Callable[[Verdict], Iterator[object]]
+
+
+def _lost(verdict: Verdict) -> Iterator[object]:
+    excused = {order.key for order in verdict.lost_by_redis}
+    return (order.key for order in verdict.missing if order.key not in excused)
+
+
+def _booked_twice(verdict: Verdict) -> Iterator[object]:
+    books = Counter([*verdict.evidence.receipts, *verdict.evidence.dead, *verdict.evidence.outbox])
+    return (key for key, times in books.items() if times > 1)
+
+
+def _late(verdict: Verdict) -> Iterator[object]:
+    yield from verdict.evidence.outbox
+    yield from verdict.evidence.queued
+
+
+def _not_submitted(verdict: Verdict) -> Iterator[object]:
+    return (
+        order.key
+        for order in verdict.evidence.orders
+        if order.fate is not Fate.NEVER and order.key not in verdict.evidence.accepted
+    )
+
+
+def _effects_twice(verdict: Verdict) -> Iterator[object]:
+    evidence = verdict.evidence
+    yield from (_unmarked(name) for name, times in evidence.effects.items() if times > 1)
+    stored = Counter(told.user_id for _, told in verdict.told if told.is_new)
+    yield from (f"user {user_id}" for user_id, times in stored.items() if times > 1)
+
+
+def _effects_without_answer(verdict: Verdict) -> Iterator[object]:
+    claimed = {told.user_id for _, told in verdict.told if told.is_new}
+    yield from (f"user {user_id}" for user_id in verdict.evidence.users.keys() - claimed)
+    yield from (_unmarked(name) for name in verdict.evidence.effects - Counter(_names(verdict)))
+
+
+def _names(verdict: Verdict) -> Iterator[str]:
+    return (person.name for person in verdict.evidence.users.values())
+
+
+def _answers_without_effect(verdict: Verdict) -> Iterator[object]:
+    for order, told in verdict.told:
+        person = verdict.evidence.users.get(told.user_id)
+        if person is None or not _fits(person, told):
+            yield f"{order.key}: user {told.user_id}"
+
+
+def _refused_for_nothing(verdict: Verdict) -> Iterator[object]:
+    """Only an e-mail that somebody has may be refused."""
+    for order in verdict.submitted:
+        receipt = verdict.evidence.receipts.get(order.key)
+        if receipt is not None and receipt.failure is not None and not verdict.is_taken(order.payload):
+            yield f"{order.key}: {receipt.failure.get('type')}"
+
+
+def _fits(person: Person, told: Told) -> bool:
+    return told.name in {None, person.name} and (told.email == person.email or (told.email is None and not told.is_new))
+
+
+def _two_answers(verdict: Verdict) -> Iterator[object]:
+    for key, answer in verdict.evidence.answers.items():
+        receipt = verdict.evidence.receipts.get(key)
+        if key in verdict.evidence.dead or (receipt is not None and receipt.result != answer):
+            yield key
+
+
+def _dead_without_poison(verdict: Verdict) -> Iterator[object]:
+    return (
+        f"{order.key}: {verdict.evidence.dead[order.key]}"
+        for order in verdict.submitted
+        if order.key in verdict.evidence.dead and order.fate is not Fate.DEAD
+    )
+
+
+def _poison_applied(verdict: Verdict) -> Iterator[object]:
+    receipts = verdict.evidence.receipts
+    yield from (order.key for order in verdict.submitted if order.fate is Fate.DEAD and order.key in receipts)
+    yield from verdict.evidence.hostile_ids & receipts.keys()
+    if verdict.evidence.has_exploded:
+        yield "the pickle was read"
+
+
+def _rolled_back_and_run(verdict: Verdict) -> Iterator[object]:
+    evidence = verdict.evidence
+    known: set[str] = {*evidence.receipts, *evidence.dead, *evidence.outbox, *evidence.answers, *evidence.done}
+    return (order.key for order in evidence.orders if order.fate is Fate.NEVER and order.key in known)
+
+
+def _unexplained_ends(verdict: Verdict) -> Iterator[object]:
+    return (end for end in verdict.evidence.ends if end not in {"killed", "stopped", "could not start"})
+
+
+def _leaks(verdict: Verdict) -> Iterator[object]:
+    yield from verdict.evidence.leaks
+
+
+def _unmarked(name: str) -> str:
+    """Shorten an invented name to its numbers: what we print is searched for the marker too."""
+    return name.rsplit(" ", maxsplit=1)[-1]
+
+
+CHECKS: dict[str, Check] = {
+    "lost": _lost,
+    "not submitted": _not_submitted,
+    "in two books": _booked_twice,
+    "not done in time": _late,
+    "took effect twice": _effects_twice,
+    "effect without an answer": _effects_without_answer,
+    "answer without its effect": _answers_without_effect,
+    "refused for nothing": _refused_for_nothing,
+    "two answers": _two_answers,
+    "dead without being poison": _dead_without_poison,
+    "poison took effect": _poison_applied,
+    "rolled back and yet run": _rolled_back_and_run,
+    "worker ended unasked": _unexplained_ends,
+    "data or password in a log": _leaks,
+}
+"""Every promise by the words in which its breach is told."""
+
+__all__ = ["CHECKS", "Breach", "Evidence", "Receipt", "Verdict", "tell"]

@@ -1,0 +1,157 @@
+"""What a run has left behind: in PostgreSQL, in Valkey, in the logs. Gathers, and judges nothing."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import asyncpg
+from redis.asyncio import Redis
+
+from chaos.workload import Order
+from jobs.codec import decode
+from jobs.failures import InvalidMessageError
+from jobs.wire import IN_PROGRESS_KEY, JOB_KEY, QUEUE, RESULT_KEY
+
+_LEDGER = """
+    CREATE TABLE effects (name text NOT NULL);
+    CREATE FUNCTION note_effect() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN INSERT INTO effects VALUES (NEW.name); RETURN NULL; END $$;
+    CREATE TRIGGER note_effect AFTER INSERT ON users FOR EACH ROW EXECUTE FUNCTION note_effect();
+"""
+"""A book without any constraint, written in the transaction of the effect: what happens twice stands in it twice."""
+
+_PIPELINED = 500
+
+
+class Person(NamedTuple):
+    """A row of users."""
+
+    name: str
+    email: str | None
+
+
+class Receipt(NamedTuple):
+    """A row of job_receipts: a result or, if the job was refused, a failure."""
+
+    job_name: str
+    result: dict[str, Any] | None
+    failure: dict[str, Any] | None = None
+
+
+@dataclass(kw_only=True)
+class Evidence:
+    """All that the checks need to know."""
+
+    orders: Sequence[Order]
+    accepted: dict[str, float]
+    """When each job was accepted, by key; monotonic seconds."""
+    valkey_lost_at: float = 0.0
+    """Valkey may have lost what it had acknowledged before."""
+    users: dict[int, Person] = field(default_factory=dict)
+    receipts: dict[str, Receipt] = field(default_factory=dict)
+    dead: dict[str, str] = field(default_factory=dict)
+    """Reasons, by key."""
+    outbox: set[str] = field(default_factory=set)
+    effects: Counter[str] = field(default_factory=Counter)
+    """How often a user of each name was stored."""
+    answers: dict[str, Any] = field(default_factory=dict)
+    """Results in Valkey of jobs that succeeded, by key."""
+    done: set[str] = field(default_factory=set)
+    """Jobs that a worker's log calls done."""
+    queued: list[str] = field(default_factory=list)
+    """What is still in the queue, and keys of jobs that are not."""
+    hostile_ids: set[str] = field(default_factory=set)
+    has_exploded: bool = False
+    """Whether somebody has read the hostile pickle."""
+    ends: Counter[str] = field(default_factory=Counter)
+    """How worker processes have ended."""
+    leaks: list[str] = field(default_factory=list)
+    """Logs that show what they must not, and what."""
+
+
+async def prepare_ledger(url: str) -> None:
+    """Make the book of effects."""
+    connection = await asyncpg.connect(url)
+    await connection.execute(_LEDGER)
+    await connection.close()
+
+
+async def read_database(evidence: Evidence, url: str) -> None:
+    """Read all tables into the evidence."""
+    connection = await asyncpg.connect(url)
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        users = await connection.fetch("SELECT id, name, email FROM users")
+        receipts = await connection.fetch("SELECT job_id, job_name, result, failure FROM job_receipts")
+        dead = await connection.fetch(
+            "SELECT job_id, reason FROM dead_jobs WHERE job_id NOT IN (SELECT job_id FROM job_receipts)"
+        )
+        outbox = await connection.fetch("SELECT job_id FROM job_outbox")
+        effects = await connection.fetch("SELECT name, count(*) AS times FROM effects GROUP BY name")
+    await connection.close()
+    evidence.users = {row["id"]: Person(row["name"], row["email"]) for row in users}
+    evidence.receipts = {row["job_id"]: _receipt(row) for row in receipts}
+    evidence.dead = {row["job_id"]: row["reason"] for row in dead}
+    evidence.outbox = {row["job_id"] for row in outbox}
+    evidence.effects = Counter({row["name"]: row["times"] for row in effects})
+
+
+def _receipt(row: asyncpg.Record) -> Receipt:
+    return Receipt(row["job_name"], _json(row["result"]), _json(row["failure"]))
+
+
+def _json(text: str | None) -> dict[str, Any] | None:
+    return None if text is None else json.loads(text)
+
+
+async def read_valkey(evidence: Evidence, redis: Redis) -> None:
+    """Read the results of all jobs, and what is left over, into the evidence."""
+    keys = [order.key for order in evidence.orders]
+    for at in range(0, len(keys), _PIPELINED):
+        part = keys[at : at + _PIPELINED]
+        for key, data in zip(part, await redis.mget([RESULT_KEY + key for key in part]), strict=True):
+            if data is not None and (answer := _success(data)) is not None:
+                evidence.answers[key] = answer
+    evidence.queued = [ascii(job_id) for job_id in await redis.zrange(QUEUE, 0, -1)]
+    for key in keys:
+        evidence.queued += [f"{name}" for name in await _leftovers(redis, key)]
+
+
+async def _leftovers(redis: Redis, key: str) -> list[str]:
+    names = [JOB_KEY + key, IN_PROGRESS_KEY + key]
+    return [name for name, data in zip(names, await redis.mget(names), strict=True) if data is not None]
+
+
+def _success(data: bytes) -> Any:  # noqa: ANN401 - whatever the job answered
+    try:
+        message = decode(data)
+    except InvalidMessageError:
+        return None
+    return message.get("r") if message.get("s") is True else None
+
+
+def read_logs(evidence: Evidence, logs: Iterable[Path], secrets: Sequence[str]) -> None:
+    """Read from the workers' logs which jobs they call done, and whether they show one of ``secrets``.
+
+    Secrets are looked for without regard to upper and lower case.
+    """
+    for log in logs:
+        text = log.read_text(errors="replace")
+        lowered = text.lower()
+        evidence.leaks += [f"{log}: {_mask(secret)}" for secret in secrets if secret.lower() in lowered]
+        evidence.done.update(_done(text))
+
+
+def _mask(secret: str) -> str:
+    return secret[:3] + "…"
+
+
+def _done(text: str) -> Iterator[str]:
+    for line in text.splitlines():
+        if '"job done"' in line:
+            try:
+                yield json.loads(line)["job_id"]
+            except (ValueError, KeyError):
+                continue  # the line of a worker that was killed while it wrote

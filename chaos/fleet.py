@@ -1,0 +1,159 @@
+"""Real worker processes and the supervisor that starts again what ends; it judges each end. Knows no job."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from random import Random
+from typing import Self
+
+from embedded.process import die_with
+
+_LOOK = 0.02
+"""Seconds between two looks at a process."""
+
+_STOP_LIMIT = 25.0
+"""Seconds that a worker may take to end after SIGTERM: its grace, and what follows where a server is gone."""
+
+_PAUSE = 0.2
+"""Seconds before the next start of a worker that could not start."""
+
+_CANNOT_START = 4
+"""Exit code of a worker that cannot reach a server when it starts."""
+
+_TOLD_TO_STOP = {0, -signal.SIGTERM, 128 + signal.SIGINT}
+"""How a worker ends on SIGTERM; the last two only before it was ready."""
+
+
+class WorkerProcess:
+    """One worker process from start to end."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self._health = log.with_suffix(".health")
+        self._log = log.open("wb")
+        self._signals: dict[int, float] = {}
+        self._was_ready = False
+        self.process = subprocess.Popen(
+            command,
+            env={**environment, "WORKER_HEALTH_FILE": str(self._health)},
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
+            preexec_fn=die_with(os.getpid(), signal.SIGKILL),  # noqa: PLW1509 - two system calls that take no lock
+        )
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has begun to work."""
+        self._was_ready = self._was_ready or self._health.exists()
+        return self._was_ready
+
+    @property
+    def is_hit(self) -> bool:
+        """Whether it was told to end already."""
+        return bool(self._signals.keys() & {signal.SIGKILL, signal.SIGTERM})
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal and remember it."""
+        self._signals.setdefault(number, time.monotonic())
+        self.process.send_signal(number)
+
+    def end(self) -> None:
+        """Kill it if it lives, and close its log."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._log.close()
+
+    async def outcome(self) -> str:
+        """Wait until it has ended and say how: a fault of ours has a short name, anything else is told in full."""
+        while self.process.poll() is None:
+            _ = self.is_ready
+            if time.monotonic() - self._signals.get(signal.SIGTERM, float("inf")) > _STOP_LIMIT:
+                self.send(signal.SIGKILL)
+                return f"hung for {_STOP_LIMIT:g} s after SIGTERM: {self._log.name}"
+            await asyncio.sleep(_LOOK)
+        code = self.process.returncode
+        if code == -signal.SIGKILL and signal.SIGKILL in self._signals:
+            return "killed"
+        if signal.SIGTERM in self._signals and (code == 0 or (code in _TOLD_TO_STOP and not self.is_ready)):
+            return "stopped"
+        if code == _CANNOT_START and not self.is_ready:
+            return "could not start"
+        return f"exit code {code} for no reason of ours: {self._log.name}"
+
+
+class Fleet:
+    """Workers that are started again whatever ends them."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], logs: Path, size: int) -> None:
+        self._command, self._environment, self._logs = command, environment, logs
+        self._workers: dict[int, WorkerProcess] = {}
+        self._is_stopping = False
+        self.size = size
+        self.ends: Counter[str] = Counter()
+        """How the processes have ended."""
+
+    @classmethod
+    @contextmanager
+    def open(cls, command: Sequence[str], environment: Mapping[str, str], logs: Path, *, size: int) -> Iterator[Self]:
+        """Yield a fleet that ``run`` starts; at the end nothing of it is left, whatever has happened."""
+        everything = os.environ | dict(environment) | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+        fleet = cls(command, everything, logs, size)
+        try:
+            yield fleet
+        finally:
+            for worker in fleet._workers.values():
+                worker.end()
+
+    async def run(self) -> None:
+        """Supervise until ``stop``."""
+        await asyncio.gather(*(self._keep_running(slot) for slot in range(self.size)))
+
+    async def wait_until_ready(self) -> None:
+        """Wait until all workers work."""
+        while len(self.ready) < self.size:
+            await asyncio.sleep(_LOOK)
+
+    @property
+    def ready(self) -> list[WorkerProcess]:
+        """The workers that work and were not told to end."""
+        return [
+            worker
+            for worker in self._workers.values()
+            if worker.process.poll() is None and worker.is_ready and not worker.is_hit
+        ]
+
+    def pick(self, random: Random) -> WorkerProcess | None:
+        """Choose one that works, ``None`` if there is none just now."""
+        return random.choice(ready) if (ready := self.ready) else None
+
+    def stop(self) -> None:
+        """Tell all to end, and start none any more."""
+        self._is_stopping = True
+        for worker in self._workers.values():
+            if worker.process.poll() is None:
+                with suppress(ProcessLookupError):
+                    worker.send(signal.SIGTERM)
+
+    async def _keep_running(self, slot: int) -> None:
+        number = 0
+        while not self._is_stopping:
+            log = self._logs / f"worker-{slot}-{number:03}.log"
+            worker = self._workers[slot] = WorkerProcess(self._command, self._environment, log)
+            ended = await worker.outcome()
+            worker.end()
+            self.ends[ended] += 1
+            number += 1
+            await asyncio.sleep(_PAUSE if ended == "could not start" else 0)
+
+
+OURS = (sys.executable, "-m", "worker", "run")
+"""The command of our worker."""

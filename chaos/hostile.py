@@ -1,0 +1,121 @@
+"""Messages that nobody should send, written straight into Valkey. Each id is recorded: none may ever take effect."""
+
+import json
+import os
+import pickle
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from redis.asyncio import Redis
+
+from chaos.plan import MARKER
+from jobs.wire import IN_PROGRESS_KEY, JOB_KEY, QUEUE, RETRY_KEY
+
+
+class _Bomb:
+    """A pickle that leaves a file when it is read."""
+
+    def __init__(self, trace: Path) -> None:
+        self._trace = trace
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return os.mkdir, (str(self._trace),)
+
+
+def messages(trace: Path) -> dict[str, bytes]:
+    """Return hostile messages by what is wrong with them; whoever reads the pickle makes the folder ``trace``."""
+
+    def job(**fields: object) -> bytes:
+        message: dict[str, object] = {
+            "t": None,
+            "f": "create_user",
+            "a": [],
+            "k": {"name": f"{MARKER} hostile"},
+            "et": 0,
+        }
+        return json.dumps(message | fields).encode()
+
+    return {
+        "bytes": b"\xff\x00garbage",
+        "pickle": pickle.dumps(_Bomb(trace)),
+        "pickle-of-arq": pickle.dumps({"t": None, "f": "create_user", "a": (), "k": {"name": "x"}, "et": 0}),
+        "deep": b"[" * 100_000,
+        "deep-field": b'{"f":"create_user","et":0,"k":{"name":' + b"[" * 5_000 + b"]" * 5_000 + b"}}",
+        "large": b'"' + b"x" * 2_000_000 + b'"',
+        "list": b"[1,2]",
+        "function": job(f=["x"]),
+        "no-function": job(f=None),
+        "try": job(t="x"),
+        "huge-try": job(t=1e30),
+        "time": job(et="now"),
+        "far": job(et=10**30),
+        "arguments": job(a=7),
+        "fields": job(k=[1]),
+        "name": job(k={"name": {"a": 1}}),
+        "zero-byte": job(k={"name": f"{MARKER}\0"}),
+        "surrogate": job(k={"name": "\ud800"}),
+        "long": job(k={"name": MARKER * 1000}),
+        "ctx": job(k={"ctx": 1, "self": 2, "name": f"{MARKER} hostile"}),
+        "result": job(s=True, f="x"),
+        "refusal": job(f="refuse_message", a=["x", "y"]),
+    }
+
+
+_LOOKUP = json.dumps({"f": "find_user", "k": {"id": 1}, "et": 0})
+"""A message that may be run: the wrong key beside it may be mended."""
+
+_IDS = (b"\xff\xfe", b"with space", b"line\nbreak", b"", b"x" * 201, "Ünicode".encode(), b"\0")
+"""What can be no id. Each comes with a good message, which must not run either."""
+
+
+class Intruder:
+    """Whoever else can write to the queue."""
+
+    def __init__(self, redis: Redis, trace: Path) -> None:
+        self._redis, self._messages = redis, messages(trace)
+        self.ids: set[str] = set()
+        """The ids used so far, those that are text."""
+
+    async def strike(self, random: Random, number: int) -> None:
+        """Put one hostile thing into the queue.
+
+        Raises:
+            RedisError: Valkey is gone just now.
+        """
+        kind = random.randrange(3)
+        job_id = f"intruder-{number}"
+        if kind == 0:
+            await self._queue(random.choice(_IDS), self._good())
+        elif kind == 1:
+            self.ids.add(job_id)
+            await self._wrong_type(job_id, random)
+        else:
+            self.ids.add(job_id)
+            await self._queue(job_id.encode(), self._messages[random.choice(sorted(self._messages))])
+
+    def _good(self) -> bytes:
+        return json.dumps({"f": "create_user", "k": {"name": f"{MARKER} hostile"}, "et": 0}).encode()
+
+    async def _wrong_type(self, job_id: str, random: Random) -> None:
+        """Give one of a job's keys a type that arq's never have."""
+        prefix = random.choice([JOB_KEY, RETRY_KEY, IN_PROGRESS_KEY])
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.set(JOB_KEY + job_id, _LOOKUP, px=600_000)
+            pipe.delete(prefix + job_id)
+            pipe.rpush(prefix + job_id, "x")
+            pipe.pexpire(prefix + job_id, 10_000)
+            pipe.zadd(QUEUE, {job_id: _now()})
+            await pipe.execute()
+
+    async def _queue(self, job_id: bytes, message: bytes) -> None:
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.set(JOB_KEY.encode() + job_id, message, px=600_000)
+            pipe.zadd(QUEUE, {job_id: _now()})
+            await pipe.execute()
+
+
+def _now() -> float:
+    return time.time() * 1000

@@ -1,0 +1,51 @@
+"""Says what was done and what came of it: one table for people, or one row of Markdown."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+from chaos.checks import Verdict
+from chaos.plan import Plan, Route
+
+
+def facts(plan: Plan, verdict: Verdict, faults: Mapping[str, int], drain: float) -> dict[str, str]:
+    """Return the columns of the table."""
+    evidence = verdict.evidence
+    routes = Counter(order.route for order in verdict.submitted)
+    ends = Counter({end.split(":")[0]: times for end, times in evidence.ends.items()})
+
+    def counted(*names: str) -> str:
+        return "/".join(str(faults.get(name, 0)) for name in names)
+
+    return {
+        "seed": str(plan.seed),
+        "check": "FAIL" if verdict.breaches else "pass",
+        "submitted direct/outbox": f"{routes[Route.DIRECT]}/{routes[Route.OUTBOX]}",
+        "receipts": str(sum(order.key in evidence.receipts for order in verdict.submitted)),
+        "dead": str(sum(order.key in evidence.dead for order in verdict.submitted)),
+        "lost": str(len(verdict.missing) - len(verdict.lost_by_redis)),
+        "lost by Redis, direct": str(len(verdict.lost_by_redis)),
+        "effects/users": f"{evidence.effects.total()}/{len(evidence.users)}",
+        "drain s": f"{drain:.1f}",
+        "SIGKILL/TERM/STOP": counted("kill", "term", "stop"),
+        "cuts Redis/PG": counted("cut-valkey", "cut-postgres"),
+        "Redis kill/wipe": counted("valkey-kill", "valkey-wipe"),
+        "PG immediate": counted("postgres-stop"),
+        "black holes/delays": counted("black-hole", "delay"),
+        "locks/exhausted": counted("lock", "exhaust"),
+        "hostile": counted("hostile"),
+        "worker exits": str(ends.total()),
+    }
+
+
+def table(columns: Mapping[str, str]) -> str:
+    """Write the facts one below the other."""
+    width = max(map(len, columns))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in columns.items())
+
+
+def markdown(columns: Mapping[str, str], *, header: bool = False) -> str:
+    """Write the facts as a row of Markdown, with the header's two rows above it if wanted."""
+    rows = [list(columns.values())]
+    if header:
+        rows = [list(columns), ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -1,0 +1,140 @@
+"""One run from start to verdict: servers, workers, jobs and faults; then the drain, and the checks."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import uvloop
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from chaos.checks import Verdict
+from chaos.evidence import Evidence, prepare_ledger, read_database, read_logs, read_valkey
+from chaos.faults import World, inject_all
+from chaos.fleet import OURS, Fleet
+from chaos.hostile import Intruder
+from chaos.plan import MARKER, Plan
+from chaos.producer import Producer
+from chaos.servers import Servers, open_servers
+from chaos.workload import orders
+from db.engine import open_database
+from jobs.client import open_client
+from jobs.wire import QUEUE
+
+_PRODUCERS_CONNECTIONS = 10
+
+_STABLE = timedelta(milliseconds=300)
+"""How long nothing may be left to do before the queue counts as drained."""
+
+_START_LIMIT = timedelta(seconds=60)
+"""How long all workers together may take to be ready, on a machine that has other things to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a run has shown."""
+
+    verdict: Verdict
+    faults: Mapping[str, int]
+    drain: timedelta
+
+
+def run(plan: Plan, directory: Path) -> Outcome:
+    """Do the whole run, with data and logs in ``directory``. Nothing that it starts outlives it.
+
+    Raises:
+        EmbeddedServerError: a server cannot be started here.
+        TimeoutError: the workers were not ready in time, or jobs could not be submitted.
+    """
+    logs = directory / "logs"
+    logs.mkdir(parents=True)
+    command = (sys.executable, "-m", "chaos.mutants", plan.mutant) if plan.mutant else OURS
+    with open_servers(directory) as servers:
+        environment = servers.worker_environment | _settings(plan)
+        with (
+            Fleet.open(command, environment, logs, size=plan.workers) as fleet,
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
+            return runner.run(_storm(plan, servers, fleet, directory))
+
+
+def _settings(plan: Plan) -> dict[str, str]:
+    return {
+        "WORKER_LEASE": f"{plan.lease.total_seconds():g}s",
+        "WORKER_LOG_FORMAT": "json",
+        "WORKER_SHUTDOWN_GRACE": "5s",
+    }
+
+
+async def _storm(plan: Plan, servers: Servers, fleet: Fleet, directory: Path) -> Outcome:
+    url = servers.database.url.get_secret_value()
+    await prepare_ledger(url)
+    supervisor = asyncio.create_task(fleet.run(), name="supervisor")
+    async with (
+        asyncio.timeout(_START_LIMIT.total_seconds()),
+    ):
+        await fleet.wait_until_ready()
+    async with (
+        open_client(servers.redis_url) as client,
+        open_database(servers.database, pool_size=_PRODUCERS_CONNECTIONS) as sessions,
+        Redis.from_url(servers.redis_url) as redis,
+    ):
+        world = World(plan=plan, servers=servers, fleet=fleet, intruder=Intruder(redis, directory / "pickle-was-read"))
+        producer = Producer(client=client, sessions=sessions)
+        submitted = orders(plan)
+        submitting = asyncio.create_task(producer.submit_all(submitted), name="producer")
+        await inject_all(world)
+        drain = await _drain(plan, submitting, redis, sessions)
+        fleet.stop()
+        await supervisor
+        evidence = Evidence(
+            orders=submitted,
+            accepted=producer.accepted,
+            valkey_lost_at=world.valkey_lost_at,
+            hostile_ids=world.intruder.ids,
+            has_exploded=(directory / "pickle-was-read").exists(),
+            ends=fleet.ends,
+        )
+        await read_database(evidence, url)
+        await read_valkey(evidence, redis)
+    read_logs(evidence, sorted((directory / "logs").glob("*.log")), [MARKER, *servers.passwords])
+    return Outcome(verdict=Verdict(evidence), faults=world.counts, drain=drain)
+
+
+async def _drain(
+    plan: Plan, submitting: "asyncio.Task[None]", redis: Redis, sessions: async_sessionmaker[AsyncSession]
+) -> timedelta:
+    """Wait until all jobs are submitted and none is left to do, or the time for it is over; return how long it took."""
+    started = time.monotonic()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(plan.drain.total_seconds()):
+            await submitting
+            # Twice: a relay may be about to give a job that has just ended, which then is done a second time.
+            while not (await _is_idle(redis, sessions) and await _is_idle_later(redis, sessions)):
+                await asyncio.sleep(0.05)
+    return timedelta(seconds=time.monotonic() - started)
+
+
+async def _is_idle(redis: Redis, sessions: async_sessionmaker[AsyncSession]) -> bool:
+    try:
+        return not await redis.zcard(QUEUE) and not await _owed(sessions)
+    except (RedisError, OSError, SQLAlchemyError):
+        return False
+
+
+async def _is_idle_later(redis: Redis, sessions: async_sessionmaker[AsyncSession]) -> bool:
+    await asyncio.sleep(_STABLE.total_seconds())
+    return await _is_idle(redis, sessions)
+
+
+async def _owed(sessions: async_sessionmaker[AsyncSession]) -> int:
+    async with sessions() as session:
+        return await session.scalar(text("SELECT count(*) FROM job_outbox")) or 0

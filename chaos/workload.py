@@ -1,0 +1,164 @@
+"""The jobs of one run, made from its seed: all kinds, both ways in, poison and duplicates among them. Sends nothing."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from random import Random
+from typing import ClassVar
+
+from chaos.plan import MARKER, Plan, Route
+from jobs.payloads import (
+    AnyPayload,
+    CreateUser,
+    CreateUsers,
+    FindUser,
+    FoundUsers,
+    GetOrCreateUser,
+    NewUser,
+    Payload,
+    UserView,
+)
+
+_SHARE_OF_TIME = 0.9
+"""Part of the duration in which jobs are submitted: the last ones meet faults too."""
+
+_COPIES = 20
+"""How often a duplicate is submitted at once, under one key."""
+
+
+class Fate(Enum):
+    """What must become of a job."""
+
+    SETTLED = "settled"
+    """It succeeds, or the registry refuses it (an e-mail that is taken)."""
+
+    DEAD = "dead"
+    """It is poison: a dead letter and nothing else."""
+
+    NEVER = "never"
+    """Its transaction is rolled back: nobody ever hears of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """One job to submit, ``at`` seconds after the start, in ``copies`` at once."""
+
+    key: str
+    payload: AnyPayload
+    route: Route
+    at: float
+    copies: int = 1
+    fate: Fate = Fate.SETTLED
+
+
+class MisspeltUser(Payload[UserView]):
+    """What a producer with a mistake would send: ``create_user`` has no such field."""
+
+    job_name: ClassVar[str] = "create_user"
+    nme: str
+
+
+class SendMail(Payload[UserView]):
+    """A job that no worker has."""
+
+    job_name: ClassVar[str] = "send_mail"
+    name: str
+
+
+class NumberedUser(Payload[FoundUsers]):
+    """A field of a wrong type."""
+
+    job_name: ClassVar[str] = "get_or_create_user"
+    name: int
+    email: str
+
+
+def orders(plan: Plan) -> list[Order]:
+    """Return the jobs of the run in the order in which they are submitted."""
+    random = plan.random("jobs")
+    span = plan.duration.total_seconds() * _SHARE_OF_TIME
+    times = sorted(random.uniform(0, span) for _ in range(plan.jobs))
+    return [_order(plan, random, number, at) for number, at in enumerate(times)]
+
+
+def _order(plan: Plan, random: Random, number: int, at: float) -> Order:
+    route, chance = random.choice(plan.routes), random.random()
+    people, key = _People(plan, random, number), f"chaos-{plan.seed}-{number}"
+    if "poison" in plan.faults and chance < 0.01:
+        return Order(key=key, payload=random.choice(people.poison)(), route=route, at=at, fate=Fate.DEAD)
+    if route is Route.OUTBOX and chance < 0.03:
+        return Order(key=key, payload=people.create(), route=route, at=at, fate=Fate.NEVER)
+    copies = _COPIES if "duplicates" in plan.faults and chance > 0.98 else 1
+    return Order(key=key, payload=random.choices(*people.kinds)[0](), route=route, at=at, copies=copies)
+
+
+class _People:
+    """Invents the people of one job. Names are unique in the run; some e-mails are shared by many jobs."""
+
+    def __init__(self, plan: Plan, random: Random, number: int) -> None:
+        self._plan, self._random, self._number = plan, random, number
+        self._names = self._numbered(f"{MARKER} {plan.seed}.{number}")
+
+    @property
+    def kinds(self) -> tuple[list[Callable[[], AnyPayload]], list[int]]:
+        """What a job may be, and how often it is so among a hundred.
+
+        Most have no e-mail, so that no constraint hides a second effect.
+        """
+        kinds: dict[Callable[[], AnyPayload], int] = {
+            self.create: 45,
+            self.create_shared: 5,
+            self.get_or_create: 10,
+            self.get_or_create_shared: 20,
+            self.find: 10,
+            self.batch: 10,
+        }
+        return list(kinds), list(kinds.values())
+
+    @property
+    def poison(self) -> list[Callable[[], AnyPayload]]:
+        """What can only die."""
+        return [
+            lambda: MisspeltUser(nme=next(self._names)),
+            lambda: SendMail(name=next(self._names)),
+            lambda: NumberedUser(name=self._number, email=self._own_email()),
+        ]
+
+    def create(self) -> AnyPayload:
+        return CreateUser(name=next(self._names))
+
+    def create_shared(self) -> AnyPayload:
+        return CreateUser(name=next(self._names), email=self._shared_email())
+
+    def get_or_create(self) -> AnyPayload:
+        return GetOrCreateUser(name=next(self._names), email=self._own_email())
+
+    def get_or_create_shared(self) -> AnyPayload:
+        return GetOrCreateUser(name=next(self._names), email=self._shared_email())
+
+    def find(self) -> AnyPayload:
+        if self._random.random() < 0.5:
+            return FindUser(email=self._shared_email())
+        return FindUser(name=f"{MARKER} {self._plan.seed}.{self._random.randint(0, self._number)}.0")
+
+    def batch(self) -> AnyPayload:
+        size = self._random.randint(2, 12)
+        return CreateUsers(
+            users=[NewUser(name=next(self._names), email=self._maybe_email()) for _ in range(size)],
+        )
+
+    def _maybe_email(self) -> str | None:
+        return self._shared_email() if self._random.random() < 0.3 else None
+
+    def _own_email(self) -> str:
+        return f"{self._number}@{MARKER.lower()}.example"
+
+    def _shared_email(self) -> str:
+        return f"shared{self._random.randrange(1 + self._plan.jobs // 20)}@{MARKER.lower()}.example"
+
+    @staticmethod
+    def _numbered(name: str) -> Iterator[str]:
+        number = 0
+        while True:
+            yield f"{name}.{number}"
+            number += 1

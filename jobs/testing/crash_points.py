@@ -1,0 +1,111 @@
+"""pytest plugin: ``crash_points`` kills the worker at every point of a job and compares the end with a clean run.
+
+    pytest_plugins = ["jobs.testing.crash_points"]
+
+
+    async def test_jane_is_stored_once_whatever_crashes(crash_points: CrashPoints) -> None:
+        await crash_points.prove(CreateUser(name="Jane"))
+
+For each point in turn a real worker on real servers claims the job and dies there, without any cleaning up; another
+worker gets the job when the lease of the first has ended, and what it leaves behind must be what a run without a crash
+does. POSIX only: workers are forked.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from embedded import open_postgres, open_valkey
+from jobs.payloads import AnyPayload
+from jobs.registry import REGISTRY, Registry
+from jobs.testing.end_state import State
+from jobs.testing.forks import ForkError, Forks, Load
+from jobs.testing.trials import Case, CrashPointError, Run, Search
+from jobs.testing.worlds import MOST, Servers, Worlds
+
+__all__ = ["CrashPointError", "CrashPoints", "ForkError", "Proof", "Servers"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """What was proven."""
+
+    points: tuple[str, ...]
+    """Every point at which the worker was killed, and the job still ended as in the clean run."""
+
+    state: State
+    """The end of the clean run."""
+
+    took: timedelta
+    """From the first run to the last."""
+
+
+class CrashPoints:
+    """Proves jobs. Made by the fixture of this name."""
+
+    def __init__(self, forks: Forks, worlds: Worlds, *, at_once: int = MOST) -> None:
+        """Try ``at_once`` points at the same time: most of it is waiting for leases."""
+        self._forks = forks
+        self._worlds = worlds
+        self._at_once = at_once
+
+    async def prove(  # noqa: PLR0913 - what a job may depend on
+        self,
+        payload: AnyPayload,
+        *,
+        registry: Registry = REGISTRY,
+        given: Callable[[AsyncSession], Awaitable[object]] | None = None,
+        prepare: Callable[[], None] | None = None,
+        is_promised: bool = False,
+        ignore: Collection[str] = (),
+    ) -> Proof:
+        """Kill the worker at each point of this job in turn; return the points if the end is always the same.
+
+        Compared are all tables, all keys in Redis and all files that the job leaves in the worker's folder; times,
+        counters of attempts and the numbers of ids are not, nor are columns and fields of JSON named in ``ignore``.
+        ``given`` writes what shall be there before the job. ``prepare`` runs in each worker before it starts, to put a
+        fake in the place of another service: one that appends to a file in the current folder makes its calls count.
+        The worker is another process: it finds registry entries and ``prepare`` by their names. A job that
+        ``is_promised`` comes through the outbox.
+
+        Raises:
+            CrashPointError: a point at which it is not, or the clean run itself leaves something unfinished.
+            ForkError: the worker cannot load the job, or does not start.
+        """
+        case = Case(payload=payload, load=Load(registry, prepare), given=given, is_promised=is_promised, ignore=ignore)
+        started = time.monotonic()
+        async with AsyncExitStack() as stack:
+            stack.enter_context(self._forks.heard())
+            first = await stack.enter_async_context(self._worlds.open(1))
+            clean, points = await Run(self._forks, first, case).count()
+            others = range(2, min(self._at_once, len(points)) + 1)
+            worlds = [first, *[await stack.enter_async_context(self._worlds.open(number)) for number in others]]
+            proven = await Search(self._forks, case, clean, points).run(worlds)
+        return Proof(points=proven, state=clean, took=timedelta(seconds=time.monotonic() - started))
+
+
+@pytest.fixture(scope="session")
+def crash_points_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Start servers for the proofs; override this where there are some already."""
+    directory = tmp_path_factory.mktemp("crash-points-servers")
+    with (
+        open_postgres(directory / "postgres", settings={"fsync": "off"}) as postgres,
+        open_valkey(directory / "valkey") as valkey,
+    ):
+        yield Servers(database_url=f"{postgres.url}?sslmode=disable", redis_url=valkey.url)
+
+
+@pytest.fixture(scope="session")
+def crash_points(crash_points_servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CrashPoints]:
+    """Yield the prover."""
+    forks = Forks()
+    worlds = Worlds(crash_points_servers, tmp_path_factory.mktemp("crash-points"))
+    try:
+        yield CrashPoints(forks, worlds)
+    finally:
+        forks.close()

@@ -1,0 +1,236 @@
+"""Tries the points of one job, several at once, each in a world of its own, and compares how the job ends."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from jobs.client import JobClient
+from jobs.outbox import enqueue_in
+from jobs.payloads import AnyPayload
+from jobs.testing.end_state import State, differences, read_state
+from jobs.testing.forks import Fork, ForkError, Forks, Load
+from jobs.testing.worlds import LEASE, World
+from jobs.wire import JOB_KEY, QUEUE, RESULT_KEY
+
+_KEY = "crash-points"
+"""The job's id in every world."""
+
+_END_LIMIT = timedelta(seconds=30)
+"""How long a job may take to its end, a lease and some pauses of retries included."""
+
+_MOST_LATE = timedelta(seconds=5)
+"""How long after the end of the lease, if a worker is ready by then, the job must run again; mostly 50 ms later."""
+
+_LOOK = timedelta(milliseconds=250)
+"""How often the queue is looked at if the worker reports nothing."""
+
+_MOST_TRIES = 2
+"""How often a point of the clean run is tried that a run passes by: an answer that is there already is not waited for.
+
+A point that only a later run has passed, such as a second connection to Redis, is tried once."""
+
+_MOST_TOLD = 5
+"""Failures that are told in full."""
+
+
+class CrashPointError(AssertionError):
+    """A crash at some point leaves something else behind than a clean run; the text names the point."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What is to be proven: the arguments of ``prove``."""
+
+    payload: AnyPayload
+    load: Load
+    given: Callable[[AsyncSession], Awaitable[object]] | None
+    is_promised: bool
+    ignore: Collection[str]
+
+
+class Search:
+    """Tries all points, several at once, each in a world of its own; none any more after the first failure."""
+
+    def __init__(self, forks: Forks, case: Case, clean: State, points: Iterable[str]) -> None:
+        self._forks = forks
+        self._case = case
+        self._clean = clean
+        self._tries = dict.fromkeys(points, 0)
+        self._waiting = deque(self._tries)
+        self._proven: set[str] = set()
+        self._failures: list[str] = []
+
+    async def run(self, worlds: Iterable[World]) -> tuple[str, ...]:
+        """Try all points; return those that were reached.
+
+        Raises:
+            CrashPointError: the job ends otherwise after a crash at some of them.
+            ForkError: a worker does not start or does not end.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                for world in worlds:
+                    group.create_task(self._try_points(world))
+        except* ForkError as errors:
+            raise errors.exceptions[0] from None
+        if self._failures:
+            raise CrashPointError("\n\n".join(["the job ends otherwise after a crash", *self._failures[:_MOST_TOLD]]))
+        return tuple(point for point in self._tries if point in self._proven)
+
+    async def _try_points(self, world: World) -> None:
+        while self._waiting and not self._failures:
+            point = self._waiting.popleft()
+            outcome = await Run(self._forks, world, self._case).crash(point, self._clean)
+            self._tries[point] += 1
+            if outcome.problems:
+                self._failures.append("\n".join([point, *outcome.problems]))
+            elif outcome.is_reached:
+                self._proven.add(point)
+            elif self._tries[point] < _MOST_TRIES:
+                self._waiting.append(point)
+            self._add(outcome.passed)
+
+    def _add(self, points: Iterable[str]) -> None:
+        """Remember points that no run has passed before."""
+        new = [point for point in points if point not in self._tries]
+        self._tries |= dict.fromkeys(new, _MOST_TRIES - 1)
+        self._waiting.extend(new)
+
+
+@dataclass
+class _Outcome:
+    """How a run that was to crash ended."""
+
+    is_reached: bool = False
+    passed: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+class Run:
+    """One job in one world, from an empty start."""
+
+    def __init__(self, forks: Forks, world: World, case: Case) -> None:
+        self._forks = forks
+        self._world = world
+        self._case = case
+
+    async def count(self) -> tuple[State, list[str]]:
+        """Let the job run without a crash; return the end and the points on the way.
+
+        Raises:
+            CrashPointError: the job leaves something unfinished even so.
+        """
+        await self._enqueue()
+        points: list[str] = []
+        async with self._worker(crash_at="") as fork:
+            if await self._crash(fork, points) is not None or await self._is_unfinished():
+                raise CrashPointError(f"the job does not end within {_END_LIMIT} without a crash: see {fork.log}")
+        clean = await read_state(self._world, self._case.ignore)
+        if unfinished := _unfinished(clean):
+            raise CrashPointError("\n".join(["the clean run leaves something unfinished", *unfinished]))
+        return clean, points
+
+    async def crash(self, point: str, clean: State) -> _Outcome:
+        """Kill the worker at this point, let another one end the job, and compare."""
+        outcome = _Outcome()
+        await self._enqueue()
+        async with self._worker(crash_at=point) as fork:
+            crash = await self._crash(fork, outcome.passed)
+        if crash is not None:
+            outcome.is_reached = True
+            if await self._is_unfinished():
+                outcome.problems += await self._recover(crash["at"])
+        found = differences(clean, await read_state(self._world, self._case.ignore))
+        outcome.problems += [*found, *(_trail(crash) if found and crash else [])]
+        return outcome
+
+    async def _crash(self, fork: Fork, passed: list[str]) -> dict[str, Any] | None:
+        """Return the report of the crash, when the process is gone; ``None`` if the job runs through or hangs."""
+        limit = time.monotonic() + _END_LIMIT.total_seconds()
+        while time.monotonic() < limit:
+            report = await fork.next_report("crash", "through", "point", seconds=_LOOK.total_seconds())
+            if report is not None and report["event"] == "point":
+                passed.append(report["point"])
+            elif report is not None and report["event"] == "crash":
+                await fork.end()
+                return report
+            elif not await self._is_unfinished():
+                return None
+        return None
+
+    async def _recover(self, crashed_at: float) -> list[str]:
+        """Start another worker and let the job end; return what is wrong with that."""
+        async with self._worker(crash_at=None) as fork:
+            due = crashed_at + LEASE.total_seconds()
+            while (report := await self._next_start(fork)) is not None and report["event"] == "ready":
+                due = max(due, report["at"])
+            if report is None:
+                # What was sent right before the crash may have ended the job a moment later.
+                return [f"the job is not delivered again within {_END_LIMIT}"] if await self._is_unfinished() else []
+            late = timedelta(seconds=report["at"] - due)
+            problems = [] if late < _MOST_LATE else [f"the job is delivered again {late} after its lease has ended"]
+            return problems if await self._end(fork) else [*problems, f"the job does not end within {_END_LIMIT}"]
+
+    async def _next_start(self, fork: Fork) -> dict[str, Any] | None:
+        """Wait until the worker is ready, or begins the job; as long as there is something to wait for."""
+        limit = time.monotonic() + _END_LIMIT.total_seconds()
+        while time.monotonic() < limit and await self._is_unfinished():
+            if report := await fork.next_report("ready", "begun", seconds=_LOOK.total_seconds()):
+                return report
+        return None
+
+    async def _end(self, fork: Fork) -> bool:
+        """Wait for the job's end, and say whether it came."""
+        limit = time.monotonic() + _END_LIMIT.total_seconds()
+        while time.monotonic() < limit:
+            await fork.next_report("through", seconds=_LOOK.total_seconds())
+            if not await self._is_unfinished():
+                return True
+        return False
+
+    async def _enqueue(self) -> None:
+        await self._world.clear()
+        if self._case.given is not None:
+            async with AsyncSession(self._world.engine) as session, session.begin():
+                await self._case.given(session)
+        if self._case.is_promised:
+            async with AsyncSession(self._world.engine) as session, session.begin():
+                await enqueue_in(session, self._case.payload, key=_KEY)
+        else:
+            client = JobClient(self._world.redis, self._world.settings.queue.url.get_secret_value(), queue=QUEUE)
+            await client.enqueue(self._case.payload, key=_KEY)
+
+    async def _is_unfinished(self) -> bool:
+        async with self._world.redis.pipeline() as pipe:
+            pipe.exists(JOB_KEY + _KEY)
+            pipe.zscore(QUEUE, _KEY)
+            pipe.exists(RESULT_KEY + _KEY)
+            job, score, result = await pipe.execute()
+        return bool(job) or score is not None or not result
+
+    def _worker(self, *, crash_at: str | None) -> AbstractAsyncContextManager[Fork]:
+        return self._forks.worker(self._case.load, self._world.settings, self._world.directory, crash_at=crash_at)
+
+
+def _unfinished(clean: State) -> list[str]:
+    """Say what of a job that has ended should be no more, or be there once."""
+    left = [f"{place}: {value}" for place, value in clean.items() if _must_be_empty(place) and value]
+    ends = len(clean.get("table job_receipts", [])) + len(clean.get("table dead_jobs", []))
+    return left if ends <= 1 else [*left, f"{ends} receipts and dead letters of one job"]
+
+
+def _must_be_empty(place: str) -> bool:
+    return place == "table job_outbox" or (
+        place.startswith("redis arq:") and not place.startswith(f"redis {RESULT_KEY}")
+    )
+
+
+def _trail(report: dict[str, Any]) -> list[str]:
+    return ["done before, the latest last:", *(f"  {what}" for what in report["done"] or ["nothing in the database"])]

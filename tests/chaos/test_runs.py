@@ -1,0 +1,115 @@
+"""Whole runs: all faults at once break nothing, and each mutant breaks what it should."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import wait_until
+
+_ROOT = Path(__file__).parent.parent.parent
+
+
+def _command(module: str, arguments: str) -> list[str]:
+    return [sys.executable, "-m", module, *arguments.split()]
+
+
+def _run(module: str, arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(_command(module, arguments), cwd=_ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.timeout(240)
+def test_all_faults_at_once_break_no_promise() -> None:
+    """Nothing is lost, nothing happens twice, and every process ends as it was told to."""
+    run = _run("chaos", "--seed 20 --jobs 3000 --duration 50 --drain 60")
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "BREACH" not in run.stdout
+
+
+_CONTROLS = {
+    "receipt-apart": ("--jobs 150 --duration 3 --faults none", "BREACH took effect twice"),
+    "relay-blind": ("--jobs 300 --duration 8 --faults lock,valkey-wipe", "BREACH not done in time"),
+    "plain-arq": ("--jobs 300 --duration 4 --faults cut-postgres --route direct", "BREACH lost"),
+}
+
+
+@pytest.mark.parametrize("mutant", _CONTROLS)
+def test_a_mutant_fails_for_its_own_reason(mutant: str) -> None:
+    """A check that no broken worker fails would prove nothing."""
+    arguments, reason = _CONTROLS[mutant]
+    run = _run("chaos", f"--seed 1 --lease 1 --drain 15 --mutant {mutant} {arguments}")
+
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert reason in run.stdout
+
+
+def test_the_relay_finds_out_that_redis_was_wiped() -> None:
+    """What the blind one leaves undone, ours does in the same time."""
+    run = _run("chaos", f"--seed 1 --lease 1 --drain 15 {_CONTROLS['relay-blind'][0]}")
+
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
+def test_ctrl_c_leaves_no_process_behind() -> None:
+    """Neither servers nor workers, in the middle of the faults."""
+    mark = f"chaos-test-{os.getpid()}-{time.monotonic_ns()}"
+    process = subprocess.Popen(
+        _command("chaos", "--seed 1 --jobs 100 --duration 60 --faults stop"),
+        cwd=_ROOT, env=os.environ | {"CHAOS_MARK": mark}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_until(lambda: len(_marked(mark)) >= 4, 60)  # chaos and three workers
+        servers = _children(process.pid)
+
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+        assert process.returncode != 0
+        wait_until(lambda: not _marked(mark) and not any(map(_is_running, servers)), 10)
+    finally:
+        process.kill()
+
+
+def _marked(mark: str) -> list[int]:
+    """Find the processes that have inherited the mark in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if mark.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue  # it has ended
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    """Find all that descends from a process now."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(path.parent.name)] = int(path.read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            continue  # it has ended
+    found, added = [pid], [pid]
+    while added := [child for child, parent in parents.items() if parent in added]:
+        found += added
+    return found
+
+
+def _is_running(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def test_jobs_of_killed_workers_start_elsewhere_within_the_lease() -> None:
+    """And one look of the heir later; each takes effect once."""
+    run = _run("chaos.recovery", "--kills 4 --lanes 2 --lease 2")
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    worst = float(run.stdout.split("worst ")[1].split(" s")[0])
+    assert worst < 2 + 1.5, run.stdout

@@ -1,0 +1,119 @@
+"""Every job ends the same wherever its worker is killed; and the prover finds what would not."""
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.users import insert_user
+from jobs import CreateUser, CreateUsers, FindUser, GetOrCreateUser, NewUser
+from jobs.payloads import AnyPayload
+from jobs.registry import JobSpec, Registry
+from jobs.testing.crash_points import CrashPointError, CrashPoints
+from jobs.testing.forks import ForkError
+from jobs.testing.points import Moment
+from jobs.users import create_user
+from tests.testing import crash_handlers
+
+JANE = CreateUser(name="Jane", email="jane@example.org")
+NOBODY = CreateUser(name="Nobody")
+Given = Callable[[AsyncSession], Awaitable[object]]
+
+
+async def _jane_is_stored(session: AsyncSession) -> None:
+    await insert_user(session, "Jane", "jane@example.org")
+
+
+def _registry(handler: Any) -> Registry:  # noqa: ANN401 - any handler of CreateUser
+    return Registry(JobSpec(CreateUser, handler))
+
+
+WRITING = {
+    "get_or_create_user": GetOrCreateUser(name="Jane", email="jane@example.org"),
+    "create_users": CreateUsers(users=[NewUser(name="Jane", email="jane@example.org"), NewUser(name="Nobody")]),
+}
+
+
+@pytest.mark.parametrize("payload", WRITING.values(), ids=WRITING)
+async def test_a_crash_anywhere_leaves_one_effect_and_one_receipt(
+    payload: AnyPayload, crash_points: CrashPoints
+) -> None:
+    """At each await and on both sides of the commit: the job is delivered again, and ends as if nothing had been."""
+    proof = await crash_points.prove(payload)
+
+    moments = {moment for moment in Moment if any(moment.value in point for point in proof.points)}
+    assert moments == set(Moment)
+    assert len(proof.state["table job_receipts"]) == 1
+    assert len(proof.points) > 15
+
+
+async def test_a_crash_anywhere_in_a_promised_job_leaves_one_effect(crash_points: CrashPoints) -> None:
+    """Without an e-mail only the receipt stands against a second one; the row in the outbox goes with it."""
+    proof = await crash_points.prove(NOBODY, is_promised=True)
+
+    assert len(proof.state["table users"]) == len(proof.state["table job_receipts"]) == 1
+
+
+async def test_a_crash_anywhere_in_a_look_up_leaves_nothing(crash_points: CrashPoints) -> None:
+    """It is run again, and answers."""
+    proof = await crash_points.prove(FindUser(name="Jane"), given=_jane_is_stored)
+
+    assert [user["name"] for user in proof.state["redis arq:result:crash-points"]["r"]["users"]] == ["Jane"]
+
+
+async def test_a_crash_anywhere_in_a_refused_job_leaves_the_same_refusal(crash_points: CrashPoints) -> None:
+    """Never an effect, and never another answer."""
+    proof = await crash_points.prove(JANE, given=_jane_is_stored)
+
+    assert proof.state["redis arq:result:crash-points"]["r"]["type"] == "email_taken"
+    assert len(proof.state["table users"]) == 1
+    assert len(proof.state["table job_receipts"]) == 1
+
+
+async def test_a_crash_anywhere_in_an_invalid_job_leaves_one_dead_letter(crash_points: CrashPoints) -> None:
+    """The letter is the same as without a crash; also of a job whose row in the outbox went with the first letter."""
+    proof = await crash_points.prove(CreateUser.model_construct(name=""), is_promised=True)
+
+    assert [letter["reason"] for letter in proof.state["table dead_jobs"]] == ["invalid_payload"]
+
+
+FAULTS = {
+    "receipt in a second transaction": (create_user, crash_handlers.split_the_transaction, "table users"),
+    "handler commits": (crash_handlers.commit_by_itself, None, "table users"),
+    "effect outside": (crash_handlers.write_a_file, None, "file mails.txt"),
+}
+
+
+@pytest.mark.parametrize(("handler", "prepare", "place"), FAULTS.values(), ids=FAULTS)
+async def test_the_prover_finds(
+    handler: Any,  # noqa: ANN401 - any handler of CreateUser
+    prepare: Callable[[], None] | None,
+    place: str,
+    crash_points: CrashPoints,
+) -> None:
+    """A job that a crash can make take effect twice: it names the point, what was done before, and the difference."""
+    with pytest.raises(CrashPointError) as caught:
+        await crash_points.prove(NOBODY, registry=_registry(handler), prepare=prepare)
+
+    _, told, *_ = str(caught.value).split("\n\n", 2)
+    assert re.match(r"(\S+\.py:\d+ in \w+|a transaction of the job).*, (before|after|right before) .*\n", told)
+    assert place in told
+    assert "done before, the latest last:" in told
+
+
+async def test_a_handler_that_no_other_process_finds_is_refused(crash_points: CrashPoints) -> None:
+    """The error says where to put it."""
+
+    async def local(session: AsyncSession, payload: CreateUser) -> Any:  # noqa: ANN401 - never called
+        return await create_user(session, payload)
+
+    with pytest.raises(ForkError, match="top of a module"):
+        await crash_points.prove(NOBODY, registry=_registry(local))
+
+
+async def test_a_worker_that_does_not_start_is_told_with_its_log(crash_points: CrashPoints) -> None:
+    """Nobody waits for it."""
+    with pytest.raises(ForkError, match=r"ended by itself(.|\n)*the preparation is broken"):
+        await crash_points.prove(NOBODY, prepare=crash_handlers.fail)
