@@ -6,19 +6,21 @@ BEGIN;
 SELECT pg_advisory_xact_lock(hashtext('users-worker grants')); -- two at once would fail on each other's rows
 
 -- From nothing, so that a right that no longer stands here is gone.
-REVOKE ALL ON users, job_receipts, dead_jobs, alembic_version
+REVOKE ALL ON users, job_receipts, dead_jobs, job_outbox, alembic_version
     FROM PUBLIC, app_worker, app_relay, app_operator, app_producer, app_reader;
-REVOKE ALL ON SEQUENCE users_id_seq FROM PUBLIC, app_worker, app_relay, app_operator, app_producer, app_reader;
+REVOKE ALL ON SEQUENCE users_id_seq, job_dispatch_epoch
+    FROM PUBLIC, app_worker, app_relay, app_operator, app_producer, app_reader;
 
 -- The worker: handlers find and add users. A job that changes or removes them needs one more line.
 GRANT SELECT, INSERT (id, name, email) ON users TO app_worker;
 GRANT USAGE ON SEQUENCE users_id_seq TO app_worker;  -- create_users draws its ids first
-GRANT SELECT, INSERT (job_id, job_name, request_hash, result, attempt), DELETE ON job_receipts TO app_worker;
+GRANT SELECT, INSERT (job_id, job_name, request_hash, result, failure, attempt), DELETE ON job_receipts TO app_worker;
 GRANT UPDATE (attempt) ON job_receipts TO app_worker;  -- for FOR UPDATE, when old ones are removed; it changes none
 GRANT SELECT, DELETE,  -- SELECT of all, because ON CONFLICT reads what it replaces with
-      INSERT (job_id, job_name, message, reason, explanation, error, sqlstate, attempts),
-      UPDATE (job_id, job_name, message, reason, explanation, error, sqlstate, attempts, died_at)
+      INSERT (job_id, job_name, message, reason, explanation, error, sqlstate, attempts, request_hash),
+      UPDATE (job_id, job_name, message, reason, explanation, error, sqlstate, attempts, request_hash, died_at)
     ON dead_jobs TO app_worker;
+GRANT SELECT, DELETE ON job_outbox TO app_worker;  -- the row goes with the job's receipt or dead letter
 GRANT SELECT ON alembic_version TO app_worker;
 
 -- Operators: list, show, retry and discard dead letters, which hold people's data.
@@ -30,16 +32,6 @@ GRANT SELECT (id, created_at) ON users TO app_reader;
 GRANT SELECT (job_id, job_name, attempt, finished_at) ON job_receipts TO app_reader;
 GRANT SELECT (job_id, job_name, reason, sqlstate, attempts, died_at) ON dead_jobs TO app_reader;
 GRANT SELECT ON alembic_version TO app_reader;
-
--- From migration 0004 on: jobs that are promised in a transaction, and answers that are refusals.
-SELECT to_regclass('job_outbox') IS NOT NULL AS has_outbox \gset
-\if :has_outbox
-REVOKE ALL ON job_outbox FROM PUBLIC, app_worker, app_relay, app_operator, app_producer, app_reader;
-REVOKE ALL ON SEQUENCE job_dispatch_epoch FROM PUBLIC, app_worker, app_relay, app_operator, app_producer, app_reader;
-
-GRANT INSERT (failure) ON job_receipts TO app_worker;
-GRANT INSERT (request_hash), UPDATE (request_hash) ON dead_jobs TO app_worker;
-GRANT SELECT, DELETE ON job_outbox TO app_worker;  -- the row goes with the job's receipt or dead letter
 
 -- The relay gives jobs to Redis; what is too old to run it turns into a dead letter. It reads no answers. The worker
 -- has its rights as well.
@@ -59,6 +51,5 @@ GRANT SELECT (job_id, job_name, request_hash) ON job_receipts, dead_jobs TO app_
 
 GRANT SELECT (job_id, job_name, queue, due_at, give_at, created_at, epoch, dispatched_at, dispatches)
     ON job_outbox TO app_reader;
-\endif
 
 COMMIT;

@@ -6,9 +6,10 @@ import sys
 
 import pytest
 from redis.asyncio import Redis
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from tests.conftest import StartWorker, wait_until
+from tests.conftest import StartWorker, wait_until_async
 from tests.rights import Rights
 
 pytestmark = pytest.mark.parametrize("rights", ["least rights"], indirect=True)
@@ -28,7 +29,7 @@ async def test_dead_letters_are_handled(
     for job_id in ("one", "two"):
         await redis.set(f"arq:job:{job_id}", '{"f": "no_such_job", "et": 0}')
         await redis.zadd("arq:queue", {job_id: 1})
-    wait_until(lambda: len(_dead(own)) == 2, 20)
+    await wait_until_async(lambda: _are_dead(sessions, 2), 20)
     worker.stop()
 
     shown = json.loads(_run(own, "dead", "show", "one"))
@@ -39,6 +40,12 @@ async def test_dead_letters_are_handled(
     assert shown["reason"] == "unknown_job"
     assert (retried, queued["waiting"], discarded) == ("put back 1\n", 1, "discarded 1\n")
     assert [letter["job_id"] for letter in _dead(own)] == ["one"]
+
+
+async def _are_dead(sessions: async_sessionmaker[AsyncSession], count: int) -> bool:
+    async with sessions() as session:
+        found: int = await session.scalar(text("SELECT count(*) FROM dead_jobs"))
+    return found == count
 
 
 def _dead(environment: dict[str, str]) -> list[dict[str, str]]:

@@ -1,17 +1,21 @@
 """What stays of people's data after a job, and where settings could show a password."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from db.engine import open_database
 from db.settings import DatabaseSettings
 from jobs import CreateUser, FindUser, JobClient
 from jobs.failures import EmailTakenError, JobFailedError
 from tests.conftest import StartWorker
 from tests.leaks import EMAIL, NAME, PASSWORD
+from tests.rights import Rights
+from worker.housekeeping import sweep
 from worker.settings import QueueSettings, Settings, WorkerSettings
 
 SOON = timedelta(seconds=20)
@@ -41,6 +45,26 @@ async def test_redis_keeps_answers_alone_and_not_for_long(
     assert len(left) == 4
     assert [key for key, ms in left.items() if not 0 < ms <= KEPT / timedelta(milliseconds=1)] == []
     assert NAME.encode() not in refused
+
+
+@pytest.mark.parametrize("rights", ["least rights"], indirect=True)
+async def test_a_worker_may_remove_what_is_too_old(rights: Rights, sessions: async_sessionmaker[AsyncSession]) -> None:
+    """The role of workers is enough for the retention of receipts and dead letters."""
+    old = {"then": datetime.now(UTC) - timedelta(days=100)}
+    async with sessions.begin() as session:
+        await session.execute(
+            text("INSERT INTO job_receipts (job_id, job_name, request_hash, result, attempt, finished_at) "
+                 "VALUES ('old', 'x', '', '{}', 1, :then)"), old
+        )  # fmt: skip
+        await session.execute(
+            text("INSERT INTO dead_jobs (job_id, message, reason, explanation, error, attempts, died_at) "
+                 "VALUES ('old', '', 'x', 'x', 'x', 1, :then)"), old
+        )  # fmt: skip
+
+    async with open_database(DatabaseSettings(url=SecretStr(rights.database)), pool_size=1) as own:
+        removed = await sweep(own, {"job_receipts": timedelta(days=30), "dead_jobs": timedelta(days=90)})
+
+    assert removed == {"job_receipts": 1, "dead_jobs": 1}
 
 
 def test_no_form_of_the_settings_shows_a_password() -> None:
