@@ -37,7 +37,7 @@ migrate: $(VENV)/ready ## Apply the migrations to DATABASE_URL
 	@$(BIN)/users-worker migrate $(ARGS)
 
 test: $(VENV)/ready ## Run all tests (ARGS="-k name" for some)
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 chaos: $(VENV)/ready ## Break everything at once and count (SEED= JOBS=5000 DURATION=60 FAULTS=kill,lock)
 	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) \
