@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db.tables import DISPATCH_EPOCH, PromisedJob
 
 BATCH = 500
-"""Most jobs of one look: some 5 ms in PostgreSQL, and one pipeline to Redis."""
+"""Most jobs of one look: some 25 ms in PostgreSQL, and one pipeline to Redis."""
 
 _FIRST_AGAIN, _LAST_AGAIN = timedelta(seconds=30), timedelta(minutes=10)
 """After how long a job that has not ended is given again: at first, and at most; twice as long each time."""

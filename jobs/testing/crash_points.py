@@ -38,6 +38,10 @@ class Proof:
     points: tuple[str, ...]
     """Every point at which the worker was killed, and the job still ended as in the clean run."""
 
+    unreached: tuple[str, ...]
+    """Points of one run that the runs which were to crash there passed by: an answer that is there already is not
+    waited for, and a script or a connection is new to a server only once."""
+
     state: State
     """The end of the clean run."""
 
@@ -85,8 +89,9 @@ class CrashPoints:
             clean, points = await Run(self._forks, first, case).count()
             others = range(2, min(self._at_once, len(points)) + 1)
             worlds = [first, *[await stack.enter_async_context(self._worlds.open(number)) for number in others]]
-            proven = await Search(self._forks, case, clean, points).run(worlds)
-        return Proof(points=proven, state=clean, took=timedelta(seconds=time.monotonic() - started))
+            proven, unreached = await Search(self._forks, case, clean, points).run(worlds)
+        took = timedelta(seconds=time.monotonic() - started)
+        return Proof(points=tuple(proven), unreached=tuple(unreached), state=clean, took=took)
 
 
 @pytest.fixture(scope="session")

@@ -67,8 +67,8 @@ class Search:
         self._proven: set[str] = set()
         self._failures: list[str] = []
 
-    async def run(self, worlds: Iterable[World]) -> tuple[str, ...]:
-        """Try all points; return those that were reached.
+    async def run(self, worlds: Iterable[World]) -> tuple[list[str], list[str]]:
+        """Try all points; return those that were reached, and those that no run but the clean one has passed.
 
         Raises:
             CrashPointError: the job ends otherwise after a crash at some of them.
@@ -82,7 +82,8 @@ class Search:
             raise errors.exceptions[0] from None
         if self._failures:
             raise CrashPointError("\n\n".join(["the job ends otherwise after a crash", *self._failures[:_MOST_TOLD]]))
-        return tuple(point for point in self._tries if point in self._proven)
+        unreached = [point for point in self._tries if point not in self._proven]
+        return [point for point in self._tries if point in self._proven], unreached
 
     async def _try_points(self, world: World) -> None:
         while self._waiting and not self._failures:

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from db.receipts import Receipt
 from db.tables import User
 from jobs.failures import EmailTakenError, JobFailedError, RequestConflictError
 from jobs.payloads import CreateUser, UserView
@@ -221,3 +222,22 @@ async def test_pending_objects_of_the_handler_are_part_of_the_effect(sessions: S
         names = list(await session.scalars(text("SELECT name FROM users")))
     assert names == ["Later"]
     assert await _counts(sessions) == (1, 1)
+
+
+async def test_of_a_refusal_and_an_effect_at_once_the_first_is_the_answer(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A zombie is about to record that the e-mail is taken, when the other owner's effect commits: that one counts."""
+    done = await Dispatcher(sessions).run(REGISTRY["create_user"], _delivery("j1"))
+    zombie = Dispatcher(sessions)
+    look, looks = zombie._earlier, 0
+
+    async def look_too_early(delivery: Delivery) -> Receipt | None:
+        nonlocal looks
+        looks += 1
+        return None if looks == 1 else await look(delivery)
+
+    monkeypatch.setattr(zombie, "_earlier", look_too_early)
+
+    assert await zombie.run(REGISTRY["create_user"], _delivery("j1")) == done
+    assert (looks, await _counts(sessions)) == (2, (1, 1))

@@ -1,0 +1,187 @@
+"""How promised jobs end: answered, refused or dead, and never owed for ever, also if one id was used twice."""
+
+import asyncio
+import json
+from datetime import timedelta
+
+import pytest
+from redis.asyncio import Redis
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from db.dead_jobs import DeadFilter, dead_jobs
+from db.outbox import count_promises, whereabouts
+from jobs import CreateUser, FindUser, JobClient
+from jobs.failures import EmailTakenError, RequestConflictError
+from jobs.outbox import enqueue_in
+from jobs.payloads import AnyPayload
+from jobs.registry import REGISTRY
+from jobs.wire import conflict_id, request_hash
+from tests.conftest import StartWorker
+from worker.dead_letters import bury, write_letter
+from worker.dispatch import Delivery, Dispatcher
+
+Sessions = async_sessionmaker[AsyncSession]
+KEEP = timedelta(days=29)
+JANE = CreateUser(name="Jane", email="jane@example.org")
+
+
+async def _promise(sessions: Sessions, payload: AnyPayload, key: str, **options: object) -> None:
+    async with sessions.begin() as session:
+        await enqueue_in(session, payload, key=key, **options)  # type: ignore[arg-type] # handed on
+
+
+async def _execute(sessions: Sessions, statement: str) -> None:
+    async with sessions.begin() as session:
+        await session.execute(text(statement))
+
+
+async def _where(sessions: Sessions, *job_ids: str) -> dict[str, list[str]]:
+    async with sessions() as session:
+        return dict(await whereabouts(session, job_ids))
+
+
+async def test_a_promise_is_answered_like_any_job(
+    start_worker: StartWorker, client: JobClient, sessions: Sessions, redis: Redis
+) -> None:
+    """Through a real worker: a result, a look-up that gets a receipt, a refusal, and none is owed any more."""
+    start_worker()
+    async with sessions.begin() as session:
+        jane = await enqueue_in(session, JANE, key="jane")
+    answer = await client.handle(jane).result(timeout=timedelta(seconds=20))
+    async with sessions.begin() as session:
+        found = await enqueue_in(session, FindUser(email="jane@example.org"), key="find")
+        taken = await enqueue_in(session, JANE, key="taken")
+    matches = await client.handle(found).result(timeout=timedelta(seconds=20))
+    with pytest.raises(EmailTakenError):
+        await client.handle(taken).result(timeout=timedelta(seconds=20))
+    await redis.flushall()
+    again = await (await client.enqueue(JANE, key="jane")).result(timeout=timedelta(seconds=20))
+
+    assert (answer, matches.first) == (again, answer)
+    assert set(map(tuple, (await _where(sessions, "jane", "find", "taken")).values())) == {("receipts",)}
+
+
+async def _run(sessions: Sessions, key: str, payload: AnyPayload, attempt: int = 1) -> dict[str, object]:
+    fields = payload.model_dump(mode="json", exclude_unset=True)
+    return await Dispatcher(sessions).run(REGISTRY[payload.job_name], Delivery(key, attempt, (), fields))
+
+
+async def test_another_request_with_the_id_is_recorded_as_dead(sessions: Sessions) -> None:
+    """X was sent directly and took effect; Y was promised under the same id: X's run leaves Y's row, Y's ends it."""
+    other = CreateUser(name="Janet")
+    await _promise(sessions, other, "k")
+    await _run(sessions, "k", JANE)
+    between = await _where(sessions, "k")
+    await _run(sessions, "k", JANE)  # delivered twice: that settles nothing of the other request either
+
+    for attempt in (1, 2):
+        with pytest.raises(RequestConflictError):
+            await _run(sessions, "k", other, attempt)
+
+    conflict = conflict_id("k", request_hash(other))
+    async with sessions() as session:
+        owed = await count_promises(session, "arq:queue")
+        (letter,) = await dead_jobs(session, DeadFilter(), limit=9)
+    assert between == {"k": ["outbox", "receipts"]}
+    assert (owed, letter.job_id, letter.reason) == (0, conflict, "request_conflict")
+    assert json.loads(letter.message)["k"] == {"name": "Janet"}
+    assert await _where(sessions, "k", conflict) == {"k": ["receipts"], conflict: ["dead"]}
+
+
+async def test_the_longest_id_has_a_conflict_id_too() -> None:
+    """At most 200 characters; other requests and other ids give others."""
+    ids = {conflict_id(key, request) for key in ("k" * 200, "k" * 199) for request in (b"x", b"y")}
+
+    assert len(ids) == 4
+    assert max(map(len, ids)) <= 200
+
+
+@pytest.mark.parametrize("payload", [JANE, FindUser(name="Jane")])
+async def test_a_row_of_another_version_of_the_code_goes(sessions: Sessions, payload: AnyPayload) -> None:
+    """Its hash is another because defaults were: the job ends, and its next delivery finds out that it is the same."""
+    await _promise(sessions, payload, "k")
+    await _execute(sessions, "UPDATE job_outbox SET request_hash = 'old'")
+    first = await _run(sessions, "k", payload)
+    between = await _where(sessions, "k")
+
+    again = await _run(sessions, "k", payload)
+
+    assert again == first
+    assert (between, await _where(sessions, "k")) == ({"k": ["outbox", "receipts"]}, {"k": ["receipts"]})
+
+
+async def test_an_answer_of_another_version_of_the_code_is_given(sessions: Sessions) -> None:
+    """The receipt and the row were written by it: today's code knows the request by its message."""
+    await _promise(sessions, JANE, "k")
+    first = await _run(sessions, "k", JANE)
+    await _promise(sessions, JANE, "copy")
+    await _execute(sessions, "UPDATE job_outbox SET job_id = 'k', request_hash = 'old'")
+    await _execute(sessions, "UPDATE job_receipts SET request_hash = 'old'")
+
+    again = await _run(sessions, "k", JANE)
+
+    assert again == first
+    assert await _where(sessions, "k") == {"k": ["receipts"]}
+
+
+async def test_twins_of_a_promised_look_up_give_one_answer(sessions: Sessions) -> None:
+    """Of two at once only one may write the receipt; the other answers from it."""
+    await _promise(sessions, FindUser(name="Jane"), "find")
+
+    answers = await asyncio.gather(*(_run(sessions, "find", FindUser(name="Jane")) for _ in range(10)))
+
+    assert answers == [{"users": []}] * 10
+    assert await _where(sessions, "find") == {"find": ["receipts"]}
+
+
+def _letter(job_id: str, message: bytes) -> object:
+    failure = RequestConflictError("x", kind="malformed_message")
+    return write_letter(failure, failure, job_id=job_id, job_name=None, message=message, attempts=1)
+
+
+async def test_a_dead_job_is_owed_no_more_unless_it_was_another(sessions: Sessions) -> None:
+    """Of four deaths: its own message, a wrong field of its own, somebody else's message, and one that was missing."""
+    for key in ("same", "foreign", "missing"):
+        await _promise(sessions, JANE, key)
+    await _promise(sessions, JANE, "wrong")
+    wrong: dict[str, object] = {"t": None, "f": "create_user", "a": [], "k": {"nme": "Jane"}, "et": 1}
+    async with sessions.begin() as session:
+        await session.execute(
+            text("UPDATE job_outbox SET message = :message WHERE job_id = 'wrong'"),
+            {"message": json.dumps(wrong).encode()},
+        )
+        message = b"\xff unreadable"
+        await session.execute(
+            text("UPDATE job_outbox SET message = :message WHERE job_id = 'same'"), {"message": message}
+        )
+
+    await bury(sessions, _letter("same", message))  # type: ignore[arg-type] # a letter
+    await bury(sessions, _letter("foreign", b"garbage"))  # type: ignore[arg-type] # a letter
+    await bury(sessions, _letter("missing", b""))  # type: ignore[arg-type] # a letter
+    with pytest.raises(Exception, match="nme"):
+        await Dispatcher(sessions).run(REGISTRY["create_user"], Delivery("wrong", 1, (), {"nme": "Jane"}))
+
+    async with sessions() as session:
+        letters = {letter.job_id for letter in await dead_jobs(session, DeadFilter(), limit=9)}
+    assert await _where(sessions, "same", "foreign", "missing", "wrong") == {
+        "same": ["dead"], "foreign": ["outbox"], "missing": ["outbox"], "wrong": ["dead"]
+    }  # fmt: skip
+    assert {letter.partition("~")[0] for letter in letters} == {"same", "foreign", "wrong"}
+    assert len(letters) == 3
+
+
+@pytest.mark.parametrize("payload", [CreateUser(name="Jane"), FindUser(name="Jane")])
+async def test_a_promised_job_that_died_can_be_retried(sessions: Sessions, payload: AnyPayload) -> None:
+    """Once, and then it has a receipt: also a look-up, which must not vanish."""
+    await _promise(sessions, payload, "k")
+    async with sessions() as session:
+        message: bytes = await session.scalar(text("SELECT message FROM job_outbox")) or b""
+    await bury(sessions, _letter("k", message))  # type: ignore[arg-type] # a letter
+    before = await _where(sessions, "k")
+
+    first = await _run(sessions, "k", payload)
+    again = await _run(sessions, "k", payload)
+
+    assert first == again
+    assert (before, await _where(sessions, "k")) == ({"k": ["dead"]}, {"k": ["receipts"]})

@@ -1,0 +1,216 @@
+"""Running relays: woken by commits, one after the other, killed, stopped, and beside workers."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+
+import pytest
+from redis import Redis as SyncRedis
+from redis.asyncio import Redis
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from db.outbox import whereabouts
+from jobs import CreateUser, GetOrCreateUser
+from jobs.outbox import enqueue_in
+from jobs.payloads import AnyPayload
+from tests.conftest import StartWorker
+from worker.relay import Relay, open_relay
+from worker.settings import Settings
+from worker.wakeup import Wakeup
+
+Sessions = async_sessionmaker[AsyncSession]
+KEEP = timedelta(days=29)
+JANE = CreateUser(name="Jane", email="jane@example.org")
+
+
+async def _promise(sessions: Sessions, payload: AnyPayload, key: str, **options: object) -> None:
+    async with sessions.begin() as session:
+        await enqueue_in(session, payload, key=key, **options)  # type: ignore[arg-type] # handed on
+
+
+async def _execute(sessions: Sessions, statement: str) -> None:
+    async with sessions.begin() as session:
+        await session.execute(text(statement))
+
+
+async def _where(sessions: Sessions, *job_ids: str) -> dict[str, list[str]]:
+    async with sessions() as session:
+        return dict(await whereabouts(session, job_ids))
+
+
+async def _until(is_so: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
+    async with asyncio.timeout(seconds):
+        while not await is_so():
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def _running(sessions: Sessions, settings: Settings) -> AsyncIterator[Relay]:
+    async with open_relay(sessions, settings) as relay:
+        if relay.wakeup is not None:
+            wakeup = relay.wakeup
+
+            async def listens() -> bool:
+                return wakeup.is_listening
+
+            await _until(listens)
+        yield relay
+
+
+@pytest.mark.parametrize("pgbouncer", [False, True])
+async def test_a_commit_is_in_redis_at_once(
+    sessions: Sessions,
+    redis: Redis,
+    settings: Settings,
+    pgbouncer: bool,  # noqa: FBT001 - pytest's parameters
+) -> None:
+    """By a notification, within milliseconds; where there are none, within half a second."""
+    database = settings.database.model_copy(update={"pgbouncer": pgbouncer})
+    latencies = []
+    async with _open(sessions, Settings(database, settings.queue, settings.worker), is_listening=not pgbouncer):
+        for number in range(5 if pgbouncer else 50):
+            await asyncio.sleep(0.005)  # idle, as between two requests
+            await _promise(sessions, JANE, f"j{number}")
+            started = time.perf_counter()
+            while await redis.zscore("arq:queue", f"j{number}") is None:
+                await asyncio.sleep(0)
+            latencies.append(time.perf_counter() - started)
+
+    latencies.sort()
+    assert latencies[len(latencies) // 2] < (1.0 if pgbouncer else 0.1)
+    assert latencies[-1] < 2.5
+
+
+@asynccontextmanager
+async def _open(sessions: Sessions, settings: Settings, *, is_listening: bool) -> AsyncIterator[Relay]:
+    if is_listening:
+        async with _running(sessions, settings) as relay:
+            yield relay
+    else:
+        async with open_relay(sessions, settings) as relay:
+            yield relay
+
+
+async def test_one_of_many_listens_and_the_next_takes_over(sessions: Sessions) -> None:
+    """Its lost connection is noticed, and the pool is whole in the end."""
+    engine = sessions.kw["bind"]
+    ears = [Wakeup(engine, "arq:queue") for _ in range(4)]
+    counts = []
+
+    async def one_listens() -> bool:
+        return sum(ear.is_listening for ear in ears) == 1
+
+    async with AsyncExitStack() as stack:
+        for ear in ears:
+            await stack.enter_async_context(ear.listening())
+        for _ in range(2):
+            await _until(one_listens)
+            (first,) = [ear for ear in ears if ear.is_listening]
+            counts.append(sum(ear.is_listening for ear in ears))
+            await _execute(
+                sessions,
+                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'",
+            )
+
+            async def is_deaf(ear: Wakeup = first) -> bool:
+                return not ear.is_listening
+
+            await _until(is_deaf)
+        await _until(one_listens)
+
+    assert counts == [1, 1]
+    assert engine.pool.checkedout() == 0
+
+
+async def test_a_stopped_listener_delays_a_job_by_two_seconds_at_most(
+    start_worker: StartWorker, sessions: Sessions, redis: Redis
+) -> None:
+    """It holds the lock and hears nothing: the others look by themselves."""
+    listener = start_worker(sys.executable, "-m", "worker", "relay")
+    query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid <> 0"
+
+    async def listens() -> bool:
+        async with sessions() as session:
+            return bool(await session.scalar(text(query)))
+
+    await _until(listens)
+    start_worker(sys.executable, "-m", "worker", "relay")
+    os.kill(listener.process.pid, signal.SIGSTOP)
+
+    await _promise(sessions, JANE, "jane")
+    started = time.perf_counter()
+
+    async def is_given() -> bool:
+        return bool(await redis.zcard("arq:queue"))
+
+    await _until(is_given)
+    took = time.perf_counter() - started
+    os.kill(listener.process.pid, signal.SIGCONT)
+    assert took < 2.5
+
+
+async def test_the_relay_alone_starts_and_ends_like_a_worker(
+    start_worker: StartWorker, sessions: Sessions, redis: Redis
+) -> None:
+    """Health, exit code 0 at SIGTERM, and what is promised meanwhile is given by the next one."""
+    first = start_worker(sys.executable, "-m", "worker", "relay")
+    code = first.stop()
+    await _promise(sessions, JANE, "jane")
+    assert await redis.zcard("arq:queue") == 0
+    start_worker(sys.executable, "-m", "worker", "relay")
+
+    async def is_given() -> bool:
+        return bool(await redis.zcard("arq:queue"))
+
+    await _until(is_given)
+    assert (code, "relay stopped" in first.log) == (0, True)
+
+
+async def test_nothing_promised_is_lost_by_kills_and_wipes(
+    start_worker: StartWorker, sessions: Sessions, redis: Redis, valkey_url: str
+) -> None:
+    """Relays are killed, Redis is wiped again and again: each job takes effect once and the law holds throughout."""
+    workers = [start_worker(WORKER_LEASE="1s")]
+    job_ids = [f"j{number}" for number in range(300)]
+
+    async def promise() -> None:
+        for number, job_id in enumerate(job_ids):
+            kinds = (CreateUser(name=f"n{number}"), GetOrCreateUser(name="x", email=f"u{number}@example.org"))
+            await _promise(sessions, kinds[number % 2], job_id)
+            await asyncio.sleep(0.005)
+
+    async def interfere() -> None:
+        for turn in range(6):
+            await asyncio.sleep(0.4)
+            await redis.flushall()
+            if turn % 2:
+                workers.pop(0).process.kill()
+                workers.append(await asyncio.to_thread(start_worker, WORKER_LEASE="1s"))
+
+    async def places() -> set[tuple[str, ...]]:
+        found = await _where(sessions, *job_ids)
+        return {tuple(places) for places in found.values()}
+
+    seen: set[tuple[str, ...]] = set()
+    chaos = asyncio.gather(promise(), interfere())
+    while not chaos.done():
+        seen |= await places()
+        await asyncio.sleep(0.02)
+    await chaos
+
+    async def all_done() -> bool:
+        return await places() == {("receipts",)}
+
+    await _until(all_done, 60)
+    async with sessions() as session:
+        users = await session.scalar(text("SELECT count(*) FROM users"))
+    assert users == len(job_ids)
+    assert seen <= {(), ("outbox",), ("receipts",)}
+    with SyncRedis.from_url(valkey_url) as found:
+        assert found.ping()
