@@ -1,7 +1,9 @@
 """Where the database is and how long to wait for it. Opens no connection."""
 
 import os
+import ssl
 from datetime import timedelta
+from pathlib import Path
 from typing import Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -17,10 +19,23 @@ _DRIVERS = frozenset({"postgres", "postgresql", "postgresql+asyncpg"})
 _TLS_FILES = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl"})
 """libpq's names for the files of TLS: the trusted authorities, our certificate and key, revoked certificates."""
 
+_OWN_AUTHORITIES = Path("~/.postgresql/root.crt")
+"""Where libpq and asyncpg look for authorities by themselves."""
+
 _OPTIONS = _TLS_FILES | {"ssl", "sslmode", "host", "port", "target_session_attrs", "krbsrvname", "gsslib"}
 """What may stand in the URL's query: asyncpg's own options of that kind, and libpq's names."""
 
-_SSL_MODES = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
+_SSL_MODES = {
+    "disable": "disable",
+    "allow": "allow",
+    "prefer": "prefer",
+    "no-verify": "require",
+    "require": "verify-full",
+    "verify-ca": "verify-ca",
+    "verify-full": "verify-full",
+}
+"""What may stand as ``sslmode``, and what asyncpg calls it. Whoever requires TLS gets it verified: libpq's ``require``
+takes a certificate from anybody, which here is called ``no-verify``, as in node-postgres."""
 
 
 def _require_parts(url: URL) -> None:
@@ -96,16 +111,27 @@ class DatabaseSettings(EnvironmentSettings):
         url = make_url(self.url.get_secret_value()).set(drivername="postgresql+asyncpg")
         if self.password is not None:
             url = url.set(password=self.password.get_secret_value())
-        if sslmode := url.query.get("sslmode"):
-            url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": sslmode})
+        if mode := self._ssl_mode:
+            url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
         return url.difference_update_query(_TLS_FILES)
 
     @property
     def tls_files(self) -> dict[str, str]:
-        """The files of TLS that the URL names, by libpq's names."""
-        return {
-            name: str(file) for name, file in make_url(self.url.get_secret_value()).query.items() if name in _TLS_FILES
-        }
+        """The files of TLS by libpq's names: those in the URL; the system's authorities if it names none to verify."""
+        query = make_url(self.url.get_secret_value()).query
+        system = ssl.get_default_verify_paths().cafile
+        needs_authorities = (
+            self._ssl_mode in {"verify-ca", "verify-full"} and not _OWN_AUTHORITIES.expanduser().exists()
+        )
+        files = {"sslrootcert": system} if needs_authorities and system is not None else {}
+        return files | {name: str(file) for name, file in query.items() if name in _TLS_FILES}
+
+    @property
+    def _ssl_mode(self) -> str | None:
+        """Asyncpg's word for what the URL asks of TLS."""
+        query = make_url(self.url.get_secret_value()).query
+        asked = query.get("sslmode", query.get("ssl"))
+        return None if asked is None else _SSL_MODES[str(asked)]
 
     @property
     def location(self) -> str:

@@ -149,7 +149,8 @@ class UsersWorker(Worker):
             await self._give_back(claims)
             return False
         for claim in claims:
-            self._start_job(claim)
+            if not self._start_job(claim):
+                await self.leases.uncount(claim)
         return len(claims) == room
 
     def _room(self) -> int:
@@ -161,14 +162,16 @@ class UsersWorker(Worker):
             room = min(room, self.max_burst_jobs - self._jobs_started())
         return room
 
-    def _start_job(self, claim: Claim) -> None:
+    def _start_job(self, claim: Claim) -> bool:
+        """Start the job, unless it is our own whose lease had ended: that runs on, under the new one."""
         running = self._claims.get(claim.job_id)
         self._claims[claim.job_id] = claim
         if running is not None:
-            return  # our own, whose lease had ended while nothing could be renewed: it runs on, under the new lease
+            return False
         task = self.loop.create_task(JobRun(self, claim).run(), name=claim.job_id)
         self.tasks[claim.job_id] = task
         task.add_done_callback(partial(self._forget, claim.job_id))
+        return True
 
     def _forget(self, job_id: str, task: "asyncio.Task[None]") -> None:
         self._claims.pop(job_id, None)

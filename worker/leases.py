@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from jobs.connection import without_retries
-from jobs.wire import ABORT_KEY, EXPIRY, is_job_id, leases_key, now_ms, printable_job_id
+from jobs.wire import ABORT_KEY, EXPIRY, RETRY_KEY, is_job_id, leases_key, now_ms, printable_job_id
 from worker import lease_scripts
 
 _KEEP_ATTEMPTS = timedelta(days=1)
@@ -85,6 +85,10 @@ class Leases:
             self._unanswered.append(owner)
             raise
         return [_claim(owner, row) for row in rows]
+
+    async def uncount(self, claim: Claim) -> None:
+        """Take back the attempt of a claim that started nothing."""
+        await self._redis.decr(RETRY_KEY.encode() + claim.id)
 
     async def renew(self, claims: Collection[Claim]) -> set[bytes]:
         """Renew the leases; return the ids of jobs that are ours no more."""

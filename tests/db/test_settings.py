@@ -107,11 +107,18 @@ def test_no_form_of_the_settings_shows_the_password(monkeypatch: pytest.MonkeyPa
     assert "hidden-word" not in f"{settings!r} {settings} {settings.location} {settings.sqlalchemy_url}"
 
 
-def test_the_sslmode_of_libpq_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
-    """URLs of managed databases end in ?sslmode=..., which asyncpg calls ssl."""
-    monkeypatch.setenv("DATABASE_URL", URL + "?sslmode=verify-full")
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [("verify-full", "verify-full"), ("require", "verify-full"), ("no-verify", "require"), ("disable", "disable")],
+)
+def test_whoever_requires_tls_gets_it_verified(monkeypatch: pytest.MonkeyPatch, asked: str, meant: str) -> None:
+    """URLs of managed databases end in ?sslmode=require, which with libpq takes a certificate from anybody."""
+    monkeypatch.setenv("DATABASE_URL", f"{URL}?sslmode={asked}")
 
-    assert dict(DatabaseSettings.load().sqlalchemy_url.query) == {"ssl": "verify-full"}
+    settings = DatabaseSettings.load()
+
+    assert dict(settings.sqlalchemy_url.query) == {"ssl": meant}
+    assert ("sslrootcert" in settings.tls_files) == (meant == "verify-full")
 
 
 @pytest.mark.parametrize(

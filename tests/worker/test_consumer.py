@@ -345,12 +345,14 @@ async def test_stock_workers_may_share_the_queue(pool: ArqRedis, build: BuildWor
 async def test_a_job_runs_on_under_a_new_lease_when_its_own_had_ended(pool: ArqRedis, build: BuildWorker) -> None:
     """A loop that was blocked for longer than the lease claims its own running job: it does not start it again."""
     starts = 0
+    attempts = None
 
-    async def block(_ctx: Context) -> str:
-        nonlocal starts
+    async def block(ctx: Context) -> str:
+        nonlocal starts, attempts
         starts += 1
         time.sleep(1.2)  # noqa: ASYNC251 - the fault that is tested
         await asyncio.sleep(0.3)
+        attempts = await pool.get(f"arq:retry:{ctx['job_id']}")
         return "once"
 
     job = await pool.enqueue_job("block")
@@ -358,7 +360,7 @@ async def test_a_job_runs_on_under_a_new_lease_when_its_own_had_ended(pool: ArqR
     await worker.run_check()
 
     assert job is not None
-    assert (starts, await job.result(timeout=1)) == (1, "once")
+    assert (starts, attempts, await job.result(timeout=1)) == (1, b"1", "once")
 
 
 async def test_a_job_without_a_limit_is_refused() -> None:
