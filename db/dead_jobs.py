@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, delete, exists, func, select
+from sqlalchemy import ColumnElement, case, delete, exists, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -38,8 +38,8 @@ class DeadFilter:
     since: datetime | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        """Return the filter in SQL. A job that has taken effect meanwhile is dead no more."""
-        conditions: list[ColumnElement[bool]] = [~exists(JobReceipt.job_id).where(JobReceipt.job_id == DeadJob.job_id)]
+        """Return the filter in SQL. A request that has taken effect meanwhile is dead no more."""
+        conditions: list[ColumnElement[bool]] = [~_has_taken_effect()]
         if self.job_ids is not None:
             conditions.append(DeadJob.job_id.in_(self.job_ids))
         if self.job_name is not None:
@@ -49,6 +49,16 @@ class DeadFilter:
         if self.since is not None:
             conditions.append(DeadJob.died_at >= self.since)
         return conditions
+
+
+def _has_taken_effect() -> ColumnElement[bool]:
+    is_same = or_(DeadJob.request_hash.is_(None), DeadJob.request_hash == JobReceipt.request_hash)
+    return exists(JobReceipt.job_id).where(JobReceipt.job_id == DeadJob.job_id, is_same)
+
+
+async def lock_dead_job(session: AsyncSession, job_id: str) -> DeadJob | None:
+    """Return the dead letter until the end of the transaction. One round trip."""
+    return (await session.scalars(select(DeadJob).where(DeadJob.job_id == job_id).with_for_update())).one_or_none()
 
 
 async def insert_dead_letter(session: AsyncSession, letter: DeadLetter) -> bool:

@@ -122,7 +122,9 @@ _WHEREABOUTS = text("""
         SELECT job_id, 'outbox' AS place FROM job_outbox
         UNION ALL SELECT job_id, 'receipts' FROM job_receipts
         UNION ALL SELECT job_id, 'dead' FROM dead_jobs
-            WHERE NOT EXISTS (SELECT FROM job_receipts WHERE job_receipts.job_id = dead_jobs.job_id)
+            WHERE NOT EXISTS (
+                SELECT FROM job_receipts AS receipt WHERE receipt.job_id = dead_jobs.job_id
+                AND (dead_jobs.request_hash IS NULL OR receipt.request_hash = dead_jobs.request_hash))
     ) AS known WHERE job_id = ANY(:job_ids) GROUP BY job_id
 """).bindparams(bindparam("job_ids", type_=ARRAY(Text)))
 

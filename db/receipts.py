@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Boolean, Integer, LargeBinary, Text, bindparam, column, text
+from sqlalchemy import Boolean, Integer, LargeBinary, Text, bindparam, column, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -27,10 +27,12 @@ _JSON = JSONB(none_as_null=True)
 _INSERT = (
     text("""
     WITH owed AS (SELECT FROM job_outbox WHERE job_id = :job_id AND job_name = :job_name),
-    dead AS (SELECT FROM dead_jobs WHERE job_id = :job_id),
+    dead AS (
+        SELECT job_id FROM dead_jobs
+        WHERE job_id = :job_id AND (request_hash IS NULL OR request_hash = :request_hash)),
     kept AS (
         DELETE FROM job_outbox WHERE job_id = :job_id AND job_name = :job_name AND request_hash = :request_hash),
-    revived AS (DELETE FROM dead_jobs WHERE job_id = :job_id),
+    revived AS (DELETE FROM dead_jobs WHERE job_id IN (SELECT job_id FROM dead)),
     written AS (
         INSERT INTO job_receipts (job_id, job_name, request_hash, result, failure, attempt)
         SELECT :job_id, :job_name, :request_hash, :result, :failure, :attempt
@@ -63,7 +65,7 @@ A promise is kept by this: its row goes, unless it is another request with the s
 was dead, gets a receipt as well, so that each such job is always in one of the three tables. That is decided by what
 the statement sees, not by what it deletes: of two owners at once, the second finds its row gone and must still fail.
 
-A dead letter of the job goes: it was retried, and is dead no more.
+A dead letter of the same request goes: it was retried, and is dead no more. That of another one stays.
 
 Without ON CONFLICT on purpose: a second owner's whole transaction must fail, its effect included."""
 
@@ -97,3 +99,9 @@ async def receipt_by_job_id(session: AsyncSession, job_id: str) -> Receipt | Non
         failure=row.failure,
         attempt=row.attempt,
     )
+
+
+async def request_hash_by_job_id(session: AsyncSession, job_id: str) -> bytes | None:
+    """Return which request has ended under this id, ``None`` if none has. One round trip."""
+    found: bytes | None = await session.scalar(select(JobReceipt.request_hash).where(JobReceipt.job_id == job_id))
+    return found

@@ -137,6 +137,11 @@ def is_outage(error: Exception) -> bool:
     """Say whether the same command may succeed later: Redis is gone, full, starting, or not the primary."""
     if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError | WatchError):
         return True
+    return is_refusal(error)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Say whether Redis answers and takes nothing for now: it is full, starting, or not the primary."""
     return str(error).startswith(_PASSING) or isinstance(error, ReadOnlyError | OutOfMemoryError)
 
 

@@ -8,9 +8,10 @@ from datetime import timedelta
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.dead_jobs import DeadLetter, insert_dead_letter
+from db.dead_jobs import DeadLetter, insert_dead_letter, lock_dead_job
 from db.faults import sqlstate_of
 from db.outbox import delete_promise, lock_promise
+from db.receipts import request_hash_by_job_id
 from jobs.failures import (
     AttemptsExhaustedError,
     ConstraintViolatedError,
@@ -85,9 +86,9 @@ def write_letter(  # noqa: PLR0913 - the facts of the letter
 async def bury(sessions: async_sessionmaker[AsyncSession], letter: DeadLetter) -> None:
     """Record the dead letter in a transaction of its own, unless the job has ended otherwise meanwhile.
 
-    A promised job is owed no more with that. If its id is owed to another request, or has a receipt of one, the letter
-    gets an id of its own (``conflict_id``), and the other goes on. If the message was missing in Redis (it is empty)
-    and the job is owed, nothing is recorded: the relay gives it again. Three to four round trips.
+    A promised job is owed no more with that. If its id is owed to another request, or has a receipt or a letter of one,
+    this letter gets an id of its own (``conflict_id``), and the other stays as it is. If the message was missing in
+    Redis (it is empty) and another row has it, nothing is recorded. Five to six round trips.
 
     Raises:
         TimeoutError: the database did not answer.
@@ -95,15 +96,21 @@ async def bury(sessions: async_sessionmaker[AsyncSession], letter: DeadLetter) -
     """
     async with asyncio.timeout(_WRITE_LIMIT.total_seconds()), sessions.begin() as session:
         promise = await lock_promise(session, letter.job_id)
-        if promise is not None and not letter.message:
+        earlier = await lock_dead_job(session, letter.job_id)
+        ended = await request_hash_by_job_id(session, letter.job_id)
+        if not letter.message and (promise or earlier or ended):
             return
         is_promised = promise is not None and is_same_request(letter, promise)
-        if is_promised:
+        if promise is not None and is_promised:
             await delete_promise(session, letter.job_id)
-        if letter.reason == RequestConflictError.kind or (promise is not None and not is_promised):
-            letter = _under_another_id(letter)
-        elif promise is not None:
             letter = replace(letter, request_hash=promise.request_hash)
+        is_anothers = (
+            (promise is not None and not is_promised)
+            or (earlier is not None and not is_same_request(letter, earlier))
+            or (ended is not None and ended != letter.request_hash)
+        )
+        if is_anothers or letter.reason == RequestConflictError.kind:
+            letter = _under_another_id(letter)
         if await insert_dead_letter(session, letter):
             _log.error("job is dead", job_id=letter.job_id, job_name=letter.job_name, reason=letter.reason)
 

@@ -47,12 +47,14 @@ local function claim(id, score)
         attempt = redis.call('INCR', 'arq:retry:' .. id)
     end
     redis.call('PEXPIRE', 'arq:retry:' .. id, retry_ms)
-    local aborted = redis.call('ZREM', 'arq:abort', id)
+    local aborted = redis.pcall('ZREM', 'arq:abort', id)
+    if is_error(aborted) then aborted = 0 end  -- no list of requests at all
     local unreadable = is_error(message) or false
     claimed[#claimed + 1] = {id, attempt, not unreadable and message, score, aborted, unreadable}
     return true
 end
 
+if is_error(redis.pcall('ZCARD', leases)) then redis.call('DEL', leases) end  -- ours: it is made anew
 -- Jobs whose owner has let the lease end: first, whatever is waiting.
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, room)) do
     local score = redis.call('ZSCORE', queue, id)
@@ -121,7 +123,7 @@ if outcome == 'done' then
     answer()
     redis.call('DEL', job, retry)
     redis.call('ZREM', queue, id)
-    redis.call('ZREM', 'arq:abort', id)
+    redis.pcall('ZREM', 'arq:abort', id)
     return 1
 end
 if counts == '0' and redis.call('DECR', retry) < 1 then redis.call('DEL', retry) end
@@ -159,6 +161,7 @@ return released
 ABORTS = (
     _NOW
     + """
+if type(redis.pcall('ZCARD', KEYS[1])) == 'table' then return {} end  -- an error: it is of another type
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[1], 'LIMIT', 0, 100)) do
     if redis.call('EXISTS', 'arq:job:' .. id) == 0 then redis.call('ZREM', KEYS[1], id) end
 end

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from db.dead_jobs import DeadLetter
 from db.outbox import delete_promise, lock_promise
 from db.receipts import Receipt
-from db.tables import PromisedJob
+from db.tables import DeadJob, PromisedJob
 from jobs.arguments import read_payload
 from jobs.codec import decode
 from jobs.failures import InvalidMessageError, InvalidPayloadError
@@ -18,14 +18,15 @@ from jobs.registry import JobSpec
 from jobs.wire import request_hash
 
 
-def is_same_request(letter: DeadLetter, promise: PromisedJob) -> bool:
-    """Say whether the dead letter is that of the promised job, also if neither can be understood."""
-    if letter.message == promise.message:
+def is_same_request(letter: DeadLetter, other: PromisedJob | DeadJob) -> bool:
+    """Say whether the dead letter is about the same as the other row of its id, also if neither can be understood."""
+    if letter.message == other.message:
         return True
-    if (letter.job_name, letter.request_hash) == (promise.job_name, promise.request_hash):
+    hashes = (letter.request_hash, other.request_hash)
+    if None not in hashes and (letter.job_name, hashes[0]) == (other.job_name, hashes[1]):
         return True
     asked = _request_of(letter.message)
-    return asked is not None and asked == _request_of(promise.message)
+    return asked is not None and asked == _request_of(other.message)
 
 
 async def settle_promise(

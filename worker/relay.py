@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from db.faults import is_transient
 from db.outbox import BATCH, Promise, dispatch_batch, take_back
-from jobs.connection import build_redis, is_outage
+from jobs.connection import build_redis, is_outage, is_refusal
 from jobs.failures import PromiseExpiredError
 from jobs.wire import EXPIRY, JOB_KEY, now_ms
 from worker.background import running
@@ -167,7 +167,9 @@ class Relay:
             return
         try:
             await self._send(promises)
-        except (RedisError, OSError):
+        except (RedisError, OSError) as error:
+            if is_refusal(error):
+                raise
             await self._redis.ping()  # or it is gone
             for promise in promises:
                 await self._give_one(promise)
@@ -176,6 +178,8 @@ class Relay:
         try:
             await self._send([promise])
         except (RedisError, OSError) as error:
+            if is_refusal(error):
+                raise
             await self._redis.ping()
             _log.error("job cannot be given to Redis", job_id=promise.job_id, exc_info=error)
 

@@ -25,7 +25,7 @@ GRANT SELECT ON alembic_version TO app_worker;
 
 -- Operators: list, show, retry and discard dead letters, which hold people's data.
 GRANT SELECT, DELETE ON dead_jobs TO app_operator;
-GRANT SELECT (job_id) ON job_receipts TO app_operator;
+GRANT SELECT (job_id, request_hash) ON job_receipts TO app_operator;
 
 -- Dashboards: counts, ages and reasons, and nobody's data.
 GRANT SELECT (id, created_at) ON users TO app_reader;

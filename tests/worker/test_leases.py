@@ -282,3 +282,16 @@ async def test_requests_to_abort_end_with_their_jobs(redis: Redis, worker: OpenL
 
     assert claim.is_aborted
     assert await leases.aborted() == {b"kept", b"fresh"}
+
+
+async def test_common_keys_of_another_type_stall_nobody(redis: Redis, worker: OpenLeases) -> None:
+    """Requests to abort that are no sorted set are nobody's; our own key is made anew."""
+    await _enqueue(redis, "job")
+    await redis.mset({"arq:abort": "x", "arq:queue:leases": "x"})
+    leases = worker()
+
+    (claim,) = await leases.claim(1)
+
+    assert await leases.aborted() == set()
+    assert await leases.end(claim, b"result", keep=HOUR)
+    assert await redis.get("arq:abort") == b"x"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
@@ -11,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db.dead_jobs import DeadFilter, dead_jobs
 from db.outbox import count_promises, whereabouts
+from db.tables import DeadJob
 from jobs import CreateUser, FindUser, JobClient
-from jobs.failures import EmailTakenError, RequestConflictError
+from jobs.failures import AttemptsExhaustedError, EmailTakenError, MalformedMessageError, RequestConflictError
 from jobs.outbox import enqueue_in
 from jobs.payloads import AnyPayload
 from jobs.registry import REGISTRY
@@ -185,3 +187,32 @@ async def test_a_promised_job_that_died_can_be_retried(sessions: Sessions, paylo
 
     assert first == again
     assert (before, await _where(sessions, "k")) == ({"k": ["dead"]}, {"k": ["receipts"]})
+
+
+async def test_a_dead_letter_outlives_whatever_comes_under_its_id(sessions: Sessions) -> None:
+    """A lost message does not empty it, garbage gets a letter of its own, and another request does not revive it."""
+    await _promise(sessions, JANE, "jane")
+    with pytest.raises(AttemptsExhaustedError):
+        await _run(sessions, "jane", JANE, attempt=9)
+    (before,) = await _letters(sessions)
+
+    for message in (b"", b"garbage"):
+        failure = MalformedMessageError("no")
+        letter = write_letter(failure, failure, job_id="jane", job_name=None, message=message, attempts=1)
+        await bury(sessions, letter)
+    await _run(sessions, "jane", CreateUser(name="Janet"))
+
+    after = {letter.job_id: letter for letter in await _letters(sessions)}
+    (conflict,) = after.keys() - {"jane"}
+    assert (after["jane"].message, after["jane"].reason) == (before.message, "attempts_exhausted")
+    assert after[conflict].message == b"garbage"
+
+    await _execute(sessions, "DELETE FROM job_receipts")
+    await _run(sessions, "jane", JANE)
+
+    assert [letter.job_id for letter in await _letters(sessions)] == [conflict]
+
+
+async def _letters(sessions: Sessions) -> Sequence[DeadJob]:
+    async with sessions() as session:
+        return await dead_jobs(session, DeadFilter(), limit=10)
