@@ -248,6 +248,23 @@ async def test_jobs_that_could_not_be_given_are_due_again_at_once(
     assert (failed, given) == ([0, 0], 1)
 
 
+async def test_jobs_that_a_full_redis_refused_are_due_again_at_once(
+    sessions: Sessions, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not half a minute after it takes them again; and it is told once, not for each of them."""
+    for number in range(20):
+        await _promise(sessions, CreateUser(name=f"User {number}"), f"job{number}")
+    relay = _relay(sessions, redis)
+    await redis.config_set("maxmemory", 1)
+    try:
+        assert [await relay.turn() for _ in range(2)] == [0, 0]
+    finally:
+        await redis.config_set("maxmemory", 0)
+
+    assert (await relay.turn(), await redis.zcard("arq:queue")) == (20, 20)
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) <= 1
+
+
 async def test_a_job_that_is_older_than_receipts_is_dead_not_run(sessions: Sessions, redis: Redis) -> None:
     """It could have taken effect so long ago that nobody remembers; one that is due late is not old."""
     await _promise(sessions, JANE, "old")
