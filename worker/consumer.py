@@ -44,7 +44,7 @@ class UsersWorker(Worker):
     longer its own, and in PostgreSQL the receipts are the fence (``dispatch``).
     """
 
-    def __init__(self, *args: Any, lease: timedelta = timedelta(seconds=15), **kwargs: Any) -> None:  # noqa: ANN401 - arq's
+    def __init__(self, *args: Any, lease: timedelta = timedelta(seconds=14), **kwargs: Any) -> None:  # noqa: ANN401 - arq's
         if kwargs.get("job_timeout", 0) is None:
             raise ValueError("job_timeout must be a time: a job without a limit can hold its slot for ever")
         super().__init__(*args, **kwargs)

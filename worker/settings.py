@@ -65,9 +65,9 @@ class WorkerSettings(EnvironmentSettings):
         default=10, description="jobs that run at once; the pool has three connections more", examples=["10"]
     )
     lease: Duration = Field(
-        default=timedelta(seconds=15),
+        default=timedelta(seconds=14),
         description="how long a job stays claimed without a sign of life: a killed worker's jobs start again after it",
-        examples=["15s"],
+        examples=["14s"],
     )
     shutdown_grace: Duration = Field(
         default=timedelta(seconds=20),

@@ -81,7 +81,7 @@ async def test_a_claim_that_is_cut_off_burns_no_attempt(
     await handle.result(timeout=SOON)
 
     assert attempts(worker) == {1}
-    assert time.monotonic() - healed < 5  # about half a second; the lease is 15 s
+    assert time.monotonic() - healed < 5  # about half a second; the lease is 14 s
 
 
 def _wait_for_losses(proxy: Proxy, count: int) -> None:
