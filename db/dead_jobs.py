@@ -24,6 +24,7 @@ class DeadLetter:
     error: str
     sqlstate: str | None
     attempts: int
+    queue: str
     request_hash: bytes | None = None
     """What the request was; ``None`` if that could not be told."""
 

@@ -131,4 +131,5 @@ class DeadJob(Base):
     error: Mapped[str]
     sqlstate: Mapped[str | None]
     attempts: Mapped[int] = mapped_column(Integer)
+    queue: Mapped[str | None]
     died_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -85,7 +85,13 @@ async def _refuse(ctx: dict[str, Any], /, *args: Any, **_kwargs: Any) -> None:  
     failure = JobFailedError.named(kind)(text)
     _log.warning("job refused", job_id=ctx["job_id"], reason=kind)
     letter = write_letter(
-        failure, failure, job_id=ctx["job_id"], job_name=None, message=message, attempts=ctx["job_try"]
+        failure,
+        failure,
+        job_id=ctx["job_id"],
+        job_name=None,
+        message=message,
+        attempts=ctx["job_try"],
+        queue=ctx["dispatcher"].queue,
     )
     try:
         await bury(ctx["dispatcher"].sessions, letter)

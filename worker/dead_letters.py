@@ -66,6 +66,7 @@ def write_letter(  # noqa: PLR0913 - the facts of the letter
     job_name: str | None,
     message: bytes,
     attempts: int,
+    queue: str,
     request_hash: bytes | None = None,
 ) -> DeadLetter:
     """Say in a dead letter what the job was asked and why it ended."""
@@ -79,6 +80,7 @@ def write_letter(  # noqa: PLR0913 - the facts of the letter
         error=diagnose(cause),
         sqlstate=sqlstate_of(cause),
         attempts=attempts,
+        queue=queue,
         request_hash=request_hash,
     )
 

@@ -36,7 +36,7 @@ from jobs.failures import (
 )
 from jobs.payloads import AnyPayload
 from jobs.registry import JobSpec
-from jobs.wire import request_hash
+from jobs.wire import QUEUE, request_hash
 from worker.backoff import backoff
 from worker.dead_letters import bury, is_dead, write_letter
 from worker.gate import DatabaseGate
@@ -78,9 +78,10 @@ class RetryLater(Exception):  # noqa: N818 - an outcome, not an error
 class Dispatcher:
     """Runs jobs, each in a session and a transaction of its own. ``gate`` is closed while the database is gone."""
 
-    def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
-        """Use the shared sessionmaker."""
+    def __init__(self, sessions: async_sessionmaker[AsyncSession], *, queue: str = QUEUE) -> None:
+        """Use the shared sessionmaker; dead letters name the queue, to which a retry puts them back."""
         self.sessions = sessions
+        self.queue = queue
         self.gate = DatabaseGate(sessions)
 
     async def run(self, spec: AnySpec, delivery: Delivery) -> dict[str, Any]:
@@ -142,6 +143,7 @@ class Dispatcher:
             job_name=spec.name,
             message=encode(message),
             attempts=delivery.attempt,
+            queue=self.queue,
             request_hash=None if payload is None else request_hash(payload),
         )
         try:

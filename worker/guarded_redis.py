@@ -59,7 +59,7 @@ class GuardedRedis(ArqRedis):
     async def refuse(self, queue: str, job_id: bytes, reason: str) -> None:
         """Remove a job that cannot be run, and leave the reason as its result."""
         failure = MalformedMessageError(reason)
-        if not await self._bury(job_id, failure):
+        if not await self._bury(queue, job_id, failure):
             return  # it stays in the queue until the letter can be written
         result = {"t": 1, "f": "<unknown>", "a": [], "k": {}, "et": 0, "s": False, "r": failure, "st": 0, "ft": 0}
         async with self.pipeline(transaction=True) as pipe:
@@ -69,12 +69,18 @@ class GuardedRedis(ArqRedis):
             await pipe.execute()
         _log.warning("job refused", job_id=ascii(job_id[:64]), reason=failure.type)
 
-    async def _bury(self, job_id: bytes, failure: MalformedMessageError) -> bool:
+    async def _bury(self, queue: str, job_id: bytes, failure: MalformedMessageError) -> bool:
         message = b""
         with suppress(ResponseError):  # of another type: there is no message
             message = await self.get(JOB_KEY.encode() + job_id) or b""
         letter = write_letter(
-            failure, failure, job_id=printable_job_id(job_id), job_name=None, message=message[:MAX_BYTES], attempts=0
+            failure,
+            failure,
+            job_id=printable_job_id(job_id),
+            job_name=None,
+            message=message[:MAX_BYTES],
+            attempts=0,
+            queue=queue,
         )
         try:
             if self.sessions is not None:

@@ -56,7 +56,7 @@ class Lifecycle:
             pool_size = self._settings.worker.max_jobs + _SPARE_CONNECTIONS
             sessions = await stack.enter_async_context(open_database(self._settings.database, pool_size=pool_size))
             await require_ready_database(sessions, self._settings.database)
-            ctx["dispatcher"] = Dispatcher(sessions)
+            ctx["dispatcher"] = Dispatcher(sessions, queue=self._settings.worker.queue)
             ages = {"job_receipts": self._settings.worker.keep_receipts, "dead_jobs": self._settings.worker.keep_dead}
             await stack.enter_async_context(keep_house(sessions, ages))
             await stack.enter_async_context(open_relay(sessions, self._settings))

@@ -209,7 +209,13 @@ class Relay:
             "check that it has not taken effect, then retry or discard it"
         )
         letter = write_letter(
-            failure, failure, job_id=promise.job_id, job_name=promise.job_name, message=promise.message, attempts=0
+            failure,
+            failure,
+            job_id=promise.job_id,
+            job_name=promise.job_name,
+            message=promise.message,
+            attempts=0,
+            queue=promise.queue,
         )
         await bury(self._sessions, letter)
 

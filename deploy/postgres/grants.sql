@@ -17,8 +17,8 @@ GRANT USAGE ON SEQUENCE users_id_seq TO app_worker;  -- create_users draws its i
 GRANT SELECT, INSERT (job_id, job_name, request_hash, result, failure, attempt), DELETE ON job_receipts TO app_worker;
 GRANT UPDATE (attempt) ON job_receipts TO app_worker;  -- for FOR UPDATE, when old ones are removed; it changes none
 GRANT SELECT, DELETE,  -- SELECT of all, because ON CONFLICT reads what it replaces with
-      INSERT (job_id, job_name, message, reason, explanation, error, sqlstate, attempts, request_hash),
-      UPDATE (job_id, job_name, message, reason, explanation, error, sqlstate, attempts, request_hash, died_at)
+      INSERT (job_id, job_name, message, reason, explanation, error, sqlstate, attempts, queue, request_hash),
+      UPDATE (job_id, job_name, message, reason, explanation, error, sqlstate, attempts, queue, request_hash, died_at)
     ON dead_jobs TO app_worker;
 GRANT SELECT, DELETE ON job_outbox TO app_worker;  -- the row goes with the job's receipt or dead letter
 GRANT SELECT ON alembic_version TO app_worker;
@@ -39,8 +39,8 @@ GRANT SELECT, UPDATE (epoch, dispatched_at, dispatches, give_at), DELETE ON job_
 GRANT USAGE ON SEQUENCE job_dispatch_epoch TO app_relay;
 GRANT SELECT (job_id, job_name, request_hash) ON job_receipts TO app_relay;
 GRANT SELECT,
-      INSERT (job_id, job_name, message, reason, explanation, error, sqlstate, attempts, request_hash),
-      UPDATE (job_id, job_name, message, reason, explanation, error, sqlstate, attempts, request_hash, died_at)
+      INSERT (job_id, job_name, message, reason, explanation, error, sqlstate, attempts, queue, request_hash),
+      UPDATE (job_id, job_name, message, reason, explanation, error, sqlstate, attempts, queue, request_hash, died_at)
     ON dead_jobs TO app_relay;
 GRANT SELECT ON alembic_version TO app_relay;
 

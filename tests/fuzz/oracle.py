@@ -40,7 +40,7 @@ def check_message(data: bytes) -> str:
 
 def _dead(failure: JobFailedError, message: bytes) -> str:
     """Check that the failure can be stored and told."""
-    letter = write_letter(failure, failure, job_id="id", job_name=None, message=message, attempts=1)
+    letter = write_letter(failure, failure, job_id="id", job_name=None, message=message, attempts=1, queue="q")
     for text in (letter.reason, letter.explanation, letter.error):
         assert "\0" not in text
         text.encode()

@@ -234,7 +234,7 @@ async def test_conflicting_promises_at_once_are_told_apart(sessions: Sessions) -
 def _letter(job_id: str, request: bytes | None) -> DeadLetter:
     return DeadLetter(
         job_id=job_id, job_name="create_user", message=b"x", reason="x", explanation="", error="", sqlstate=None,
-        attempts=1, request_hash=request,
+        attempts=1, queue="arq:queue", request_hash=request,
     )  # fmt: skip
 
 

@@ -41,6 +41,7 @@ def _letter(job_id: str) -> DeadLetter:
         error="",
         sqlstate=None,
         attempts=5,
+        queue="arq:queue",
     )
 
 

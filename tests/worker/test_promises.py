@@ -139,7 +139,7 @@ async def test_twins_of_a_promised_look_up_give_one_answer(sessions: Sessions) -
 
 def _letter(job_id: str, message: bytes) -> object:
     failure = RequestConflictError("x", kind="malformed_message")
-    return write_letter(failure, failure, job_id=job_id, job_name=None, message=message, attempts=1)
+    return write_letter(failure, failure, job_id=job_id, job_name=None, message=message, attempts=1, queue="q")
 
 
 async def test_a_dead_job_is_owed_no_more_unless_it_was_another(sessions: Sessions) -> None:
@@ -198,7 +198,7 @@ async def test_a_dead_letter_outlives_whatever_comes_under_its_id(sessions: Sess
 
     for message in (b"", b"garbage"):
         failure = MalformedMessageError("no")
-        letter = write_letter(failure, failure, job_id="jane", job_name=None, message=message, attempts=1)
+        letter = write_letter(failure, failure, job_id="jane", job_name=None, message=message, attempts=1, queue="q")
         await bury(sessions, letter)
     await _run(sessions, "jane", CreateUser(name="Janet"))
 

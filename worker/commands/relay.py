@@ -9,8 +9,9 @@ from worker.settings import Settings
 def relay() -> None:
     """Give promised jobs to Redis until SIGTERM or Ctrl-C; a second signal ends it at once.
 
-    Every worker does this as well. Alone, it serves a queue whose workers are plain arq's or of another language.
-    Settings are those of `run`; any number at once.
+    Every worker does this as well; any number at once. The workers of the queue must be ours (`run`, or
+    `arq worker.WorkerSettings`): others do not record that a job has ended, so that it would be given again and again.
+    Settings are those of `run`.
     """
     # Told to stop before it was ready to hear it: nothing was taken, so that is an orderly end as well.
     with suppress(KeyboardInterrupt):

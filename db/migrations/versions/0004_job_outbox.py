@@ -36,6 +36,7 @@ def upgrade() -> None:
         "job_outbox_epoch_idx", "job_outbox", ["queue", "epoch"], postgresql_where=sa.text("dispatched_at IS NOT NULL")
     )
     op.add_column("dead_jobs", sa.Column("request_hash", sa.LargeBinary(), nullable=True))
+    op.add_column("dead_jobs", sa.Column("queue", sa.Text(), nullable=True))
     op.add_column("job_receipts", sa.Column("failure", postgresql.JSONB(), nullable=True))
     op.alter_column("job_receipts", "result", nullable=True)
     op.create_check_constraint(
@@ -49,6 +50,7 @@ def downgrade() -> None:
     op.execute("DELETE FROM job_receipts WHERE result IS NULL")
     op.alter_column("job_receipts", "result", nullable=False)
     op.drop_column("job_receipts", "failure")
+    op.drop_column("dead_jobs", "queue")
     op.drop_column("dead_jobs", "request_hash")
     op.drop_table("job_outbox")
     op.execute(sa.schema.DropSequence(sa.Sequence("job_dispatch_epoch")))
