@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ import typer
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -30,6 +31,9 @@ T = TypeVar("T")
 
 _AT_ONCE = 1000
 """How many dead letters one retry puts back."""
+
+_PIPED_COLUMNS = 100_000
+"""Width of the table where no terminal limits it, in characters: each dead letter is one line, for grep."""
 
 JobIds = Annotated[list[str] | None, typer.Argument(help="Ids of dead jobs.")]
 JobName = Annotated[str | None, typer.Option("--job", help="Only of this job, such as create_user.")]
@@ -56,17 +60,18 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """List dead jobs, the latest first. Shows no person's data: that is in the messages, see show."""
+    """List dead jobs, the latest first. Shows no values of fields: those are in the messages, see show."""
     letters = _ask(lambda session: dead_jobs(session, _filter(None, job, reason, since), limit=limit))
     if as_json:
         typer.echo(json.dumps([_summary(letter) for letter in letters]))
         return
-    table = Table("job id", "job", "reason", "attempts", "died at", "explanation")
+    titles = ("job id", "job", "reason", "attempts", "died at", "explanation")
+    table = Table(*(Column(title, overflow="fold") for title in titles))  # an id that is cut is of no use
     for letter in letters:
-        summary = _summary(letter)
-        table.add_row(*(str(summary[key]) for key in ("job_id", "job_name", "reason", "attempts", "died_at")),
-                      letter.explanation)  # fmt: skip
-    Console().print(table)
+        table.add_row(*map(str, _summary(letter).values()))
+    width = None if sys.stdout.isatty() else _PIPED_COLUMNS
+    # As it is: with markup and emoji, the ids "[b]" and "user:key:1" would be shown as other ones.
+    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
 
 
 def show(job_id: Annotated[str, typer.Argument(help="Id of a dead job.")]) -> None:
@@ -76,7 +81,6 @@ def show(job_id: Annotated[str, typer.Argument(help="Id of a dead job.")]) -> No
         raise _nothing()
     letter = letters[0]
     details = {
-        "explanation": letter.explanation,
         "error": letter.error,
         "sqlstate": letter.sqlstate,
         "message": letter.message.decode("utf-8", "backslashreplace"),
@@ -139,6 +143,7 @@ def _summary(letter: DeadJob) -> dict[str, object]:
         "reason": letter.reason,
         "attempts": letter.attempts,
         "died_at": letter.died_at.isoformat(timespec="seconds"),
+        "explanation": letter.explanation,
     }
 
 
