@@ -9,9 +9,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
+from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.dead_jobs import DeadLetter, insert_dead_letter
+from db.dead_jobs import DeadFilter, DeadLetter, dead_jobs, insert_dead_letter
 
 Sessions = async_sessionmaker[AsyncSession]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -28,6 +29,11 @@ async def _bury(sessions: Sessions, *job_ids: str) -> None:
                 explanation="the fields of create_user are: name, email", error="", attempts=1,
             )  # fmt: skip
             await insert_dead_letter(session, letter)
+
+
+async def _dead(sessions: Sessions) -> set[str]:
+    async with sessions() as session:
+        return {letter.job_id for letter in await dead_jobs(session, DeadFilter(), limit=100)}
 
 
 def _command(*arguments: str) -> list[str]:
@@ -103,3 +109,36 @@ def test_the_help_promises_only_that_no_values_are_shown(run: Run) -> None:
 
     assert "Shows no values of fields" in words
     assert "person's data" not in words
+
+
+async def test_named_ids_that_are_not_dead_are_told(sessions: Sessions, redis: Redis, run: Run) -> None:
+    """After the others were handled, each once; a script sees it in the exit code."""
+    await _bury(sessions, "a", "b", "c")
+
+    retried = run("retry", "a", "nope", "b", "nope")
+    discarded = run("discard", "none", "a", "nope", "c", "a")
+    in_vain = [run(command, "nope") for command in ("retry", "discard")]
+
+    told = "users-worker: no dead letter: nope\n"
+    assert (retried.returncode, retried.stdout, retried.stderr) == (1, "put back 2\n", told)
+    assert sorted(await redis.zrange("arq:queue", 0, -1)) == [b"a", b"b"]
+    assert (discarded.returncode, discarded.stdout) == (1, "discarded 2\n")
+    assert discarded.stderr == f"users-worker: no dead letter: none\n{told}"
+    assert [(done.returncode, done.stdout, done.stderr) for done in in_vain] == [(1, "", told)] * 2
+    assert await _dead(sessions) == {"b"}
+
+
+async def test_ids_that_are_all_dead_are_handled_in_silence(sessions: Sessions, run: Run) -> None:
+    """And all of them without ids; with nothing dead, that is told as before."""
+    await _bury(sessions, "a", "b", "c")
+
+    ended = [run(*arguments) for arguments in (["retry", "a", "b"], ["discard", "a"], ["discard", "--all"])]
+    empty = [run(command, "--all") for command in ("retry", "discard")]
+
+    assert [(done.returncode, done.stdout, done.stderr) for done in ended] == [
+        (0, "put back 2\n", ""),
+        (0, "discarded 1\n", ""),
+        (0, "discarded 2\n", ""),
+    ]
+    nothing = "users-worker: no such dead job: see users-worker dead list\n"
+    assert [(done.returncode, done.stderr) for done in empty] == [(1, nothing)] * 2

@@ -3,8 +3,9 @@
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 
@@ -30,7 +31,7 @@ from worker.settings import QueueSettings, WorkerSettings
 T = TypeVar("T")
 
 _AT_ONCE = 1000
-"""How many dead letters one retry puts back."""
+"""How many dead letters one retry puts back that does not name them."""
 
 _PIPED_COLUMNS = 100_000
 """Width of the table where no terminal limits it, in characters: each dead letter is one line, for grep."""
@@ -91,17 +92,16 @@ def show(job_id: Annotated[str, typer.Argument(help="Id of a dead job.")]) -> No
 def retry(
     job_ids: JobIds = None, *, job: JobName = None, reason: Reason = None, since: Since = None, everything: All = False
 ) -> None:
-    """Put dead jobs back into the queue, under their own ids and with fresh attempts; up to 1,000 at once.
+    """Put dead jobs back into the queue, under their own ids and with fresh attempts; with --all, up to 1,000.
 
     A dead letter goes when its job takes effect; until then it stays, so a retry that is cut off loses nothing and may
     be repeated: the job takes effect once.
     """
     which = _chosen(job_ids, job, reason, since, everything=everything)
-    letters = _ask(lambda session: dead_jobs(session, which, limit=_AT_ONCE))
-    if not letters:
-        raise _nothing()
-    asyncio.run(_requeue({letter.job_id: letter.message for letter in letters}))
-    typer.echo(f"put back {len(letters)}")
+    letters = _ask(lambda session: dead_jobs(session, which, limit=len(job_ids or ()) or _AT_ONCE))
+    if letters:
+        asyncio.run(_requeue({letter.job_id: letter.message for letter in letters}))
+    _tell("put back", {letter.job_id for letter in letters}, job_ids)
 
 
 def discard(
@@ -109,10 +109,31 @@ def discard(
 ) -> None:
     """Remove dead jobs for good: what they were asked is lost."""
     which = _chosen(job_ids, job, reason, since, everything=everything)
-    count = _ask(lambda session: delete_dead_jobs(session, which))
-    if not count:
+    if job_ids:
+        _tell("discarded", _ask(lambda session: _discard_each(session, which, job_ids)), job_ids)
+    elif count := _ask(lambda session: delete_dead_jobs(session, which)):
+        typer.echo(f"discarded {count}")
+    else:
         raise _nothing()
-    typer.echo(f"discarded {count}")
+
+
+async def _discard_each(session: AsyncSession, which: DeadFilter, job_ids: Sequence[str]) -> set[str]:
+    """Return those that were there. A round trip each, in the order of the ids: two operators wait for each other."""
+    return {
+        job_id for job_id in sorted(set(job_ids)) if await delete_dead_jobs(session, replace(which, job_ids=[job_id]))
+    }
+
+
+def _tell(done: str, found: Collection[str], asked: Sequence[str] | None) -> None:
+    """Print how many were found; exit with 1 if none was, or not all that were asked for by their ids."""
+    if found:
+        typer.echo(f"{done} {len(found)}")
+    elif not asked:
+        raise _nothing()
+    if missing := [job_id for job_id in dict.fromkeys(asked or ()) if job_id not in found]:
+        for job_id in missing:
+            typer.echo(f"users-worker: no dead letter: {job_id}", err=True)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _nothing() -> typer.Exit:
