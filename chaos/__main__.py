@@ -26,6 +26,8 @@ def _read_faults(names: str) -> frozenset[str]:
     if names in {"all", "none"}:
         return frozenset(FAULTS if names == "all" else ())
     asked = {name.strip() for name in names.split(",") if name.strip()}
+    if not asked:
+        raise typer.BadParameter(f"name a fault, all or none: there are {', '.join(FAULTS)}")
     if unknown := sorted(asked - FAULTS.keys()):
         raise typer.BadParameter(f"there is no fault {', '.join(unknown)}: there are {', '.join(FAULTS)}")
     return frozenset(asked)

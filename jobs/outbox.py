@@ -165,7 +165,10 @@ class _Request:
 
 def _statement_runner(connection: Any, *, is_async: bool) -> Any:  # noqa: ANN401 - a function, of three kinds
     classes = [f"{base.__module__}.{base.__qualname__}" for base in type(connection).__mro__]
-    for prefix, run, run_sync in _RUNNERS:
+    # These have the modules of connections, but no transaction: a promise would outlive the caller's rollback.
+    makers = {"asyncpg.pool.Pool", "sqlalchemy.engine.base.Engine", "sqlalchemy.ext.asyncio.engine.AsyncEngine",
+              "sqlalchemy.orm.session.sessionmaker", "sqlalchemy.ext.asyncio.session.async_sessionmaker"}  # fmt: skip
+    for prefix, run, run_sync in () if makers.intersection(classes) else _RUNNERS:
         if any(name.startswith(prefix) for name in classes) and (run if is_async else run_sync):
             return run if is_async else run_sync
     name, right, other = type(connection).__name__, *_KINDS[:: 1 if is_async else -1]

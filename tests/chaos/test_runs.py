@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from chaos.plan import FAULTS
 from tests.conftest import wait_until
 
 _ROOT = Path(__file__).parent.parent.parent
@@ -53,6 +54,15 @@ def test_the_relay_finds_out_that_redis_was_wiped() -> None:
     run = _run("chaos", f"--seed 1 --lease 1 --drain 15 {_CONTROLS['relay-blind'][0]}")
 
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("names", [",", "kil"])
+def test_faults_that_name_none_are_refused_with_their_names(names: str) -> None:
+    """A run without faults would pass and prove nothing; who wants one says none."""
+    run = _run("chaos", f"--jobs 1 --duration 1 --faults {names}")
+
+    assert run.returncode == 2, run.stdout + run.stderr
+    assert [fault for fault in FAULTS if fault not in run.stderr] == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")

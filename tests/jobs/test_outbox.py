@@ -14,7 +14,7 @@ import pytest
 from psycopg.rows import dict_row
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from db.dead_jobs import DeadLetter, insert_dead_letter
 from db.outbox import whereabouts
@@ -313,6 +313,28 @@ async def test_a_wrong_kind_of_connection_names_the_right_ones(sessions: Session
         await enqueue_in(connection, JANE)
     with pytest.raises(TypeError, match="cannot promise a job with a object"):
         await enqueue_in(object(), JANE)
+
+
+async def test_what_only_makes_connections_is_refused(sessions: Sessions, postgres_url: str) -> None:
+    """Pools, engines and session makers are in no transaction: a promise would outlive the caller's rollback."""
+    url = make_url(postgres_url)
+    engine = create_engine(url.set(drivername="postgresql+psycopg"))
+    async_engine = create_async_engine(url.set(drivername="postgresql+asyncpg"))
+
+    async with asyncpg.create_pool(postgres_url, min_size=1, max_size=1) as pool:
+        for maker in (pool, async_engine, async_sessionmaker(async_engine), _stand_in("AsyncConnectionPool")):
+            with pytest.raises(TypeError, match="give it enqueue_in an AsyncSession, AsyncConnection, asyncpg conn"):
+                await enqueue_in(maker, JANE)
+        for maker in (engine, sessionmaker(engine), pool, _stand_in("ConnectionPool")):
+            with pytest.raises(TypeError, match="give it enqueue_in_sync a Session, Connection or psycopg Conn"):
+                enqueue_in_sync(maker, JANE)
+
+    assert await _rows(sessions) == []
+
+
+def _stand_in(name: str) -> object:
+    """Make an object whose class has the name of one of psycopg_pool, which is not installed here."""
+    return type(name, (), {"__module__": "psycopg_pool"})()
 
 
 async def test_a_job_is_owed_done_or_dead(sessions: Sessions) -> None:

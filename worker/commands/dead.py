@@ -2,8 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 
@@ -11,7 +13,7 @@ import typer
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -29,7 +31,10 @@ from worker.settings import QueueSettings, WorkerSettings
 T = TypeVar("T")
 
 _AT_ONCE = 1000
-"""How many dead letters one retry puts back."""
+"""How many dead letters one retry puts back that does not name them."""
+
+_PIPED_COLUMNS = 100_000
+"""Width of the table where no terminal limits it, in characters: each dead letter is one line, for grep."""
 
 JobIds = Annotated[list[str] | None, typer.Argument(help="Ids of dead jobs.")]
 JobName = Annotated[str | None, typer.Option("--job", help="Only of this job, such as create_user.")]
@@ -56,17 +61,18 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """List dead jobs, the latest first. Shows no person's data: that is in the messages, see show."""
+    """List dead jobs, the latest first. Shows no values of fields: those are in the messages, see show."""
     letters = _ask(lambda session: dead_jobs(session, _filter(None, job, reason, since), limit=limit))
     if as_json:
         typer.echo(json.dumps([_summary(letter) for letter in letters]))
         return
-    table = Table("job id", "job", "reason", "attempts", "died at", "explanation")
+    titles = ("job id", "job", "reason", "attempts", "died at", "explanation")
+    table = Table(*(Column(title, overflow="fold") for title in titles))  # an id that is cut is of no use
     for letter in letters:
-        summary = _summary(letter)
-        table.add_row(*(str(summary[key]) for key in ("job_id", "job_name", "reason", "attempts", "died_at")),
-                      letter.explanation)  # fmt: skip
-    Console().print(table)
+        table.add_row(*map(str, _summary(letter).values()))
+    width = None if sys.stdout.isatty() else _PIPED_COLUMNS
+    # As it is: with markup and emoji, the ids "[b]" and "user:key:1" would be shown as other ones.
+    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
 
 
 def show(job_id: Annotated[str, typer.Argument(help="Id of a dead job.")]) -> None:
@@ -76,7 +82,6 @@ def show(job_id: Annotated[str, typer.Argument(help="Id of a dead job.")]) -> No
         raise _nothing()
     letter = letters[0]
     details = {
-        "explanation": letter.explanation,
         "error": letter.error,
         "sqlstate": letter.sqlstate,
         "message": letter.message.decode("utf-8", "backslashreplace"),
@@ -87,17 +92,16 @@ def show(job_id: Annotated[str, typer.Argument(help="Id of a dead job.")]) -> No
 def retry(
     job_ids: JobIds = None, *, job: JobName = None, reason: Reason = None, since: Since = None, everything: All = False
 ) -> None:
-    """Put dead jobs back into the queue, under their own ids and with fresh attempts; up to 1,000 at once.
+    """Put dead jobs back into the queue, under their own ids and with fresh attempts; with --all, up to 1,000.
 
     A dead letter goes when its job takes effect; until then it stays, so a retry that is cut off loses nothing and may
     be repeated: the job takes effect once.
     """
     which = _chosen(job_ids, job, reason, since, everything=everything)
-    letters = _ask(lambda session: dead_jobs(session, which, limit=_AT_ONCE))
-    if not letters:
-        raise _nothing()
-    asyncio.run(_requeue({letter.job_id: letter.message for letter in letters}))
-    typer.echo(f"put back {len(letters)}")
+    letters = _ask(lambda session: dead_jobs(session, which, limit=len(job_ids or ()) or _AT_ONCE))
+    if letters:
+        asyncio.run(_requeue({letter.job_id: letter.message for letter in letters}))
+    _tell("put back", {letter.job_id for letter in letters}, job_ids)
 
 
 def discard(
@@ -105,10 +109,31 @@ def discard(
 ) -> None:
     """Remove dead jobs for good: what they were asked is lost."""
     which = _chosen(job_ids, job, reason, since, everything=everything)
-    count = _ask(lambda session: delete_dead_jobs(session, which))
-    if not count:
+    if job_ids:
+        _tell("discarded", _ask(lambda session: _discard_each(session, which, job_ids)), job_ids)
+    elif count := _ask(lambda session: delete_dead_jobs(session, which)):
+        typer.echo(f"discarded {count}")
+    else:
         raise _nothing()
-    typer.echo(f"discarded {count}")
+
+
+async def _discard_each(session: AsyncSession, which: DeadFilter, job_ids: Sequence[str]) -> set[str]:
+    """Return those that were there. A round trip each, in the order of the ids: two operators wait for each other."""
+    return {
+        job_id for job_id in sorted(set(job_ids)) if await delete_dead_jobs(session, replace(which, job_ids=[job_id]))
+    }
+
+
+def _tell(done: str, found: Collection[str], asked: Sequence[str] | None) -> None:
+    """Print how many were found; exit with 1 if none was, or not all that were asked for by their ids."""
+    if found:
+        typer.echo(f"{done} {len(found)}")
+    elif not asked:
+        raise _nothing()
+    if missing := [job_id for job_id in dict.fromkeys(asked or ()) if job_id not in found]:
+        for job_id in missing:
+            typer.echo(f"users-worker: no dead letter: {job_id}", err=True)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _nothing() -> typer.Exit:
@@ -139,6 +164,7 @@ def _summary(letter: DeadJob) -> dict[str, object]:
         "reason": letter.reason,
         "attempts": letter.attempts,
         "died_at": letter.died_at.isoformat(timespec="seconds"),
+        "explanation": letter.explanation,
     }
 
 

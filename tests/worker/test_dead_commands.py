@@ -1,0 +1,144 @@
+"""What ``users-worker dead`` prints and how it ends, for dead letters that are there and that are not."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from db.dead_jobs import DeadFilter, DeadLetter, dead_jobs, insert_dead_letter
+
+Sessions = async_sessionmaker[AsyncSession]
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+_IDS = ["caseC~confirmation-of-an-order-that-has-a-long-name-0123456789", "user:key:1", "[b]bracketed"]
+"""Longer than a column of a terminal of 80; and those that rich would take for an emoji and for markup."""
+
+
+async def _bury(sessions: Sessions, *job_ids: str) -> None:
+    async with sessions.begin() as session:
+        for job_id in job_ids:
+            letter = DeadLetter(
+                job_id=job_id, job_name="create_user", message=b"{}", reason="invalid_payload", sqlstate=None,
+                explanation="the fields of create_user are: name, email", error="", attempts=1,
+            )  # fmt: skip
+            await insert_dead_letter(session, letter)
+
+
+async def _dead(sessions: Sessions) -> set[str]:
+    async with sessions() as session:
+        return {letter.job_id for letter in await dead_jobs(session, DeadFilter(), limit=100)}
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "worker", "dead", *arguments]
+
+
+@pytest.fixture
+def run(environment: dict[str, str]) -> Run:
+    """Return a function that runs ``users-worker dead`` with 80 columns, piped."""
+
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            _command(*arguments), env=environment | {"COLUMNS": "80"}, capture_output=True, text=True, check=False
+        )
+
+    return run
+
+
+async def test_a_piped_list_has_each_dead_letter_on_one_line(sessions: Sessions, run: Run) -> None:
+    """Whole, so that a script finds the id and what goes with it."""
+    await _bury(sessions, *_IDS)
+
+    lines = run("list").stdout.splitlines()
+
+    for job_id in _IDS:
+        (line,) = [line for line in lines if job_id in line]
+        assert "the fields of create_user are: name, email" in line
+
+
+async def test_a_terminal_folds_ids_and_cuts_none(sessions: Sessions, environment: dict[str, str]) -> None:
+    """An id that ends in an ellipsis can be given to no other command."""
+    await _bury(sessions, *_IDS)
+
+    shown = _shown_on_a_terminal(environment | {"COLUMNS": "80", "TERM": "dumb"})
+
+    rows = [line.split("│")[1].strip() for line in shown.splitlines() if line.startswith("│")]
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    assert [job_id for job_id in _IDS if job_id not in "".join(rows)] == []
+
+
+def _shown_on_a_terminal(environment: dict[str, str]) -> str:
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(_command("list"), env=environment, stdout=theirs) as process, os.fdopen(ours, "rb", 0) as end:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # Linux says EIO once the other end is closed
+            while part := end.read(4096):
+                shown += part
+    assert process.returncode == 0
+    return shown.decode()
+
+
+async def test_a_list_in_json_explains(sessions: Sessions, run: Run) -> None:
+    """A script is told as much as a person."""
+    await _bury(sessions, "j1")
+
+    (letter,) = json.loads(run("list", "--json").stdout)
+
+    assert letter.pop("died_at")
+    assert letter == {
+        "job_id": "j1",
+        "job_name": "create_user",
+        "reason": "invalid_payload",
+        "attempts": 1,
+        "explanation": "the fields of create_user are: name, email",
+    }
+
+
+def test_the_help_promises_only_that_no_values_are_shown(run: Run) -> None:
+    """A producer may have put anything into the name of a field or of a job."""
+    words = " ".join(run("list", "--help").stdout.split())
+
+    assert "Shows no values of fields" in words
+    assert "person's data" not in words
+
+
+async def test_named_ids_that_are_not_dead_are_told(sessions: Sessions, redis: Redis, run: Run) -> None:
+    """After the others were handled, each once; a script sees it in the exit code."""
+    await _bury(sessions, "a", "b", "c")
+
+    retried = run("retry", "a", "nope", "b", "nope")
+    discarded = run("discard", "none", "a", "nope", "c", "a")
+    in_vain = [run(command, "nope") for command in ("retry", "discard")]
+
+    told = "users-worker: no dead letter: nope\n"
+    assert (retried.returncode, retried.stdout, retried.stderr) == (1, "put back 2\n", told)
+    assert sorted(await redis.zrange("arq:queue", 0, -1)) == [b"a", b"b"]
+    assert (discarded.returncode, discarded.stdout) == (1, "discarded 2\n")
+    assert discarded.stderr == f"users-worker: no dead letter: none\n{told}"
+    assert [(done.returncode, done.stdout, done.stderr) for done in in_vain] == [(1, "", told)] * 2
+    assert await _dead(sessions) == {"b"}
+
+
+async def test_ids_that_are_all_dead_are_handled_in_silence(sessions: Sessions, run: Run) -> None:
+    """And all of them without ids; with nothing dead, that is told as before."""
+    await _bury(sessions, "a", "b", "c")
+
+    ended = [run(*arguments) for arguments in (["retry", "a", "b"], ["discard", "a"], ["discard", "--all"])]
+    empty = [run(command, "--all") for command in ("retry", "discard")]
+
+    assert [(done.returncode, done.stdout, done.stderr) for done in ended] == [
+        (0, "put back 2\n", ""),
+        (0, "discarded 1\n", ""),
+        (0, "discarded 2\n", ""),
+    ]
+    nothing = "users-worker: no such dead job: see users-worker dead list\n"
+    assert [(done.returncode, done.stderr) for done in empty] == [(1, nothing)] * 2
