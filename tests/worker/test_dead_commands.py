@@ -21,12 +21,12 @@ _IDS = ["caseC~confirmation-of-an-order-that-has-a-long-name-0123456789", "user:
 """Longer than a column of a terminal of 80; and those that rich would take for an emoji and for markup."""
 
 
-async def _bury(sessions: Sessions, *job_ids: str) -> None:
+async def _bury(sessions: Sessions, *job_ids: str, queue: str = "arq:queue") -> None:
     async with sessions.begin() as session:
         for job_id in job_ids:
             letter = DeadLetter(
                 job_id=job_id, job_name="create_user", message=b"{}", reason="invalid_payload", sqlstate=None,
-                explanation="the fields of create_user are: name, email", error="", attempts=1,
+                explanation="the fields of create_user are: name, email", error="", attempts=1, queue=queue,
             )  # fmt: skip
             await insert_dead_letter(session, letter)
 
@@ -142,3 +142,14 @@ async def test_ids_that_are_all_dead_are_handled_in_silence(sessions: Sessions, 
     ]
     nothing = "users-worker: no such dead job: see users-worker dead list\n"
     assert [(done.returncode, done.stderr) for done in empty] == [(1, nothing)] * 2
+
+
+async def test_a_retry_puts_each_job_back_into_its_own_queue(sessions: Sessions, redis: Redis, run: Run) -> None:
+    """Whatever queue the operator's settings name: another queue may have workers with other jobs."""
+    await _bury(sessions, "here")
+    await _bury(sessions, "there", queue="other:queue")
+
+    assert run("retry", "--all").returncode == 0
+
+    queues = [await redis.zrange(queue, 0, -1) for queue in ("arq:queue", "other:queue")]
+    assert queues == [[b"here"], [b"there"]]

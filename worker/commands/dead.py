@@ -92,7 +92,7 @@ def show(job_id: Annotated[str, typer.Argument(help="Id of a dead job.")]) -> No
 def retry(
     job_ids: JobIds = None, *, job: JobName = None, reason: Reason = None, since: Since = None, everything: All = False
 ) -> None:
-    """Put dead jobs back into the queue, under their own ids and with fresh attempts; with --all, up to 1,000.
+    """Put dead jobs back into their queues, under their own ids and with fresh attempts; with --all, up to 1,000.
 
     A dead letter goes when its job takes effect; until then it stays, so a retry that is cut off loses nothing and may
     be repeated: the job takes effect once.
@@ -100,7 +100,7 @@ def retry(
     which = _chosen(job_ids, job, reason, since, everything=everything)
     letters = _ask(lambda session: dead_jobs(session, which, limit=len(job_ids or ()) or _AT_ONCE))
     if letters:
-        asyncio.run(_requeue({letter.job_id: letter.message for letter in letters}))
+        asyncio.run(_requeue(letters))
     _tell("put back", {letter.job_id for letter in letters}, job_ids)
 
 
@@ -187,11 +187,15 @@ async def _open_session() -> AsyncIterator[AsyncSession]:
             raise StartupError(explain_database(error, settings)) from error
 
 
-async def _requeue(messages: dict[str, bytes]) -> None:
-    settings = QueueSettings.load()
+async def _requeue(letters: Sequence[DeadJob]) -> None:
+    settings, own_queue = QueueSettings.load(), WorkerSettings.load().queue
     url = settings.url.get_secret_value()
+    by_queue: dict[str, dict[str, bytes]] = {}
+    for letter in letters:
+        by_queue.setdefault(letter.queue or own_queue, {})[letter.job_id] = letter.message
     async with build_redis(url, Redis, password=settings.plain_password) as redis:
         try:
-            await requeue(redis, WorkerSettings.load().queue, messages)
+            for queue, messages in by_queue.items():
+                await requeue(redis, queue, messages)
         except (RedisError, OSError) as error:
             raise explain(error, url) from error
