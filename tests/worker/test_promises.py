@@ -8,10 +8,9 @@ from datetime import timedelta
 import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db.dead_jobs import DeadFilter, dead_jobs
-from db.outbox import count_promises, whereabouts
+from db.outbox import count_promises
 from db.tables import DeadJob
 from jobs import CreateUser, FindUser, JobClient
 from jobs.failures import AttemptsExhaustedError, EmailTakenError, MalformedMessageError, RequestConflictError
@@ -20,27 +19,9 @@ from jobs.payloads import AnyPayload
 from jobs.registry import REGISTRY
 from jobs.wire import conflict_id, request_hash
 from tests.conftest import StartWorker
+from tests.promised import JANE, Sessions, execute, promise, where
 from worker.dead_letters import bury, write_letter
 from worker.dispatch import Delivery, Dispatcher
-
-Sessions = async_sessionmaker[AsyncSession]
-KEEP = timedelta(days=29)
-JANE = CreateUser(name="Jane", email="jane@example.org")
-
-
-async def _promise(sessions: Sessions, payload: AnyPayload, key: str, **options: object) -> None:
-    async with sessions.begin() as session:
-        await enqueue_in(session, payload, key=key, **options)  # type: ignore[arg-type] # handed on
-
-
-async def _execute(sessions: Sessions, statement: str) -> None:
-    async with sessions.begin() as session:
-        await session.execute(text(statement))
-
-
-async def _where(sessions: Sessions, *job_ids: str) -> dict[str, list[str]]:
-    async with sessions() as session:
-        return dict(await whereabouts(session, job_ids))
 
 
 async def test_a_promise_is_answered_like_any_job(
@@ -61,7 +42,7 @@ async def test_a_promise_is_answered_like_any_job(
     again = await (await client.enqueue(JANE, key="jane")).result(timeout=timedelta(seconds=20))
 
     assert (answer, matches.first) == (again, answer)
-    assert set(map(tuple, (await _where(sessions, "jane", "find", "taken")).values())) == {("receipts",)}
+    assert set(map(tuple, (await where(sessions, "jane", "find", "taken")).values())) == {("receipts",)}
 
 
 async def _run(sessions: Sessions, key: str, payload: AnyPayload, attempt: int = 1) -> dict[str, object]:
@@ -72,9 +53,9 @@ async def _run(sessions: Sessions, key: str, payload: AnyPayload, attempt: int =
 async def test_another_request_with_the_id_is_recorded_as_dead(sessions: Sessions) -> None:
     """X was sent directly and took effect; Y was promised under the same id: X's run leaves Y's row, Y's ends it."""
     other = CreateUser(name="Janet")
-    await _promise(sessions, other, "k")
+    await promise(sessions, other, "k")
     await _run(sessions, "k", JANE)
-    between = await _where(sessions, "k")
+    between = await where(sessions, "k")
     await _run(sessions, "k", JANE)  # delivered twice: that settles nothing of the other request either
 
     for attempt in (1, 2):
@@ -88,7 +69,7 @@ async def test_another_request_with_the_id_is_recorded_as_dead(sessions: Session
     assert between == {"k": ["outbox", "receipts"]}
     assert (owed, letter.job_id, letter.reason) == (0, conflict, "request_conflict")
     assert json.loads(letter.message)["k"] == {"name": "Janet"}
-    assert await _where(sessions, "k", conflict) == {"k": ["receipts"], conflict: ["dead"]}
+    assert await where(sessions, "k", conflict) == {"k": ["receipts"], conflict: ["dead"]}
 
 
 async def test_the_longest_id_has_a_conflict_id_too() -> None:
@@ -102,39 +83,39 @@ async def test_the_longest_id_has_a_conflict_id_too() -> None:
 @pytest.mark.parametrize("payload", [JANE, FindUser(name="Jane")])
 async def test_a_row_of_another_version_of_the_code_goes(sessions: Sessions, payload: AnyPayload) -> None:
     """Its hash is another because defaults were: the job ends, and its next delivery finds out that it is the same."""
-    await _promise(sessions, payload, "k")
-    await _execute(sessions, "UPDATE job_outbox SET request_hash = 'old'")
+    await promise(sessions, payload, "k")
+    await execute(sessions, "UPDATE job_outbox SET request_hash = 'old'")
     first = await _run(sessions, "k", payload)
-    between = await _where(sessions, "k")
+    between = await where(sessions, "k")
 
     again = await _run(sessions, "k", payload)
 
     assert again == first
-    assert (between, await _where(sessions, "k")) == ({"k": ["outbox", "receipts"]}, {"k": ["receipts"]})
+    assert (between, await where(sessions, "k")) == ({"k": ["outbox", "receipts"]}, {"k": ["receipts"]})
 
 
 async def test_an_answer_of_another_version_of_the_code_is_given(sessions: Sessions) -> None:
     """The receipt and the row were written by it: today's code knows the request by its message."""
-    await _promise(sessions, JANE, "k")
+    await promise(sessions, JANE, "k")
     first = await _run(sessions, "k", JANE)
-    await _promise(sessions, JANE, "copy")
-    await _execute(sessions, "UPDATE job_outbox SET job_id = 'k', request_hash = 'old'")
-    await _execute(sessions, "UPDATE job_receipts SET request_hash = 'old'")
+    await promise(sessions, JANE, "copy")
+    await execute(sessions, "UPDATE job_outbox SET job_id = 'k', request_hash = 'old'")
+    await execute(sessions, "UPDATE job_receipts SET request_hash = 'old'")
 
     again = await _run(sessions, "k", JANE)
 
     assert again == first
-    assert await _where(sessions, "k") == {"k": ["receipts"]}
+    assert await where(sessions, "k") == {"k": ["receipts"]}
 
 
 async def test_twins_of_a_promised_look_up_give_one_answer(sessions: Sessions) -> None:
     """Of two at once only one may write the receipt; the other answers from it."""
-    await _promise(sessions, FindUser(name="Jane"), "find")
+    await promise(sessions, FindUser(name="Jane"), "find")
 
     answers = await asyncio.gather(*(_run(sessions, "find", FindUser(name="Jane")) for _ in range(10)))
 
     assert answers == [{"users": []}] * 10
-    assert await _where(sessions, "find") == {"find": ["receipts"]}
+    assert await where(sessions, "find") == {"find": ["receipts"]}
 
 
 def _letter(job_id: str, message: bytes) -> object:
@@ -145,8 +126,8 @@ def _letter(job_id: str, message: bytes) -> object:
 async def test_a_dead_job_is_owed_no_more_unless_it_was_another(sessions: Sessions) -> None:
     """Of four deaths: its own message, a wrong field of its own, somebody else's message, and one that was missing."""
     for key in ("same", "foreign", "missing"):
-        await _promise(sessions, JANE, key)
-    await _promise(sessions, JANE, "wrong")
+        await promise(sessions, JANE, key)
+    await promise(sessions, JANE, "wrong")
     wrong: dict[str, object] = {"t": None, "f": "create_user", "a": [], "k": {"nme": "Jane"}, "et": 1}
     async with sessions.begin() as session:
         await session.execute(
@@ -166,7 +147,7 @@ async def test_a_dead_job_is_owed_no_more_unless_it_was_another(sessions: Sessio
 
     async with sessions() as session:
         letters = {letter.job_id for letter in await dead_jobs(session, DeadFilter(), limit=9)}
-    assert await _where(sessions, "same", "foreign", "missing", "wrong") == {
+    assert await where(sessions, "same", "foreign", "missing", "wrong") == {
         "same": ["dead"], "foreign": ["outbox"], "missing": ["outbox"], "wrong": ["dead"]
     }  # fmt: skip
     assert {letter.partition("~")[0] for letter in letters} == {"same", "foreign", "wrong"}
@@ -176,22 +157,22 @@ async def test_a_dead_job_is_owed_no_more_unless_it_was_another(sessions: Sessio
 @pytest.mark.parametrize("payload", [CreateUser(name="Jane"), FindUser(name="Jane")])
 async def test_a_promised_job_that_died_can_be_retried(sessions: Sessions, payload: AnyPayload) -> None:
     """Once, and then it has a receipt: also a look-up, which must not vanish."""
-    await _promise(sessions, payload, "k")
+    await promise(sessions, payload, "k")
     async with sessions() as session:
         message: bytes = await session.scalar(text("SELECT message FROM job_outbox")) or b""
     await bury(sessions, _letter("k", message))  # type: ignore[arg-type] # a letter
-    before = await _where(sessions, "k")
+    before = await where(sessions, "k")
 
     first = await _run(sessions, "k", payload)
     again = await _run(sessions, "k", payload)
 
     assert first == again
-    assert (before, await _where(sessions, "k")) == ({"k": ["dead"]}, {"k": ["receipts"]})
+    assert (before, await where(sessions, "k")) == ({"k": ["dead"]}, {"k": ["receipts"]})
 
 
 async def test_a_dead_letter_outlives_whatever_comes_under_its_id(sessions: Sessions) -> None:
     """A lost message does not empty it, garbage gets a letter of its own, and another request does not revive it."""
-    await _promise(sessions, JANE, "jane")
+    await promise(sessions, JANE, "jane")
     with pytest.raises(AttemptsExhaustedError):
         await _run(sessions, "jane", JANE, attempt=9)
     (before,) = await _letters(sessions)
@@ -207,7 +188,7 @@ async def test_a_dead_letter_outlives_whatever_comes_under_its_id(sessions: Sess
     assert (after["jane"].message, after["jane"].reason) == (before.message, "attempts_exhausted")
     assert after[conflict].message == b"garbage"
 
-    await _execute(sessions, "DELETE FROM job_receipts")
+    await execute(sessions, "DELETE FROM job_receipts")
     await _run(sessions, "jane", JANE)
 
     assert [letter.job_id for letter in await _letters(sessions)] == [conflict]

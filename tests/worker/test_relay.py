@@ -3,7 +3,6 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,51 +10,25 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db.dead_jobs import DeadFilter, dead_jobs
-from db.outbox import count_promises, whereabouts
+from db.outbox import count_promises
 from embedded import open_valkey
 from jobs import CreateUser
 from jobs.outbox import enqueue_in
-from jobs.payloads import AnyPayload
+from tests.promised import JANE, KEEP, Sessions, execute, promise, until, where
 from worker.epoch import RedisEpoch
 from worker.relay import Relay, open_relay
 from worker.settings import QueueSettings, Settings, WorkerSettings
-
-Sessions = async_sessionmaker[AsyncSession]
-KEEP = timedelta(days=29)
-JANE = CreateUser(name="Jane", email="jane@example.org")
 
 
 def _relay(sessions: Sessions, redis: Redis, keep: timedelta = KEEP) -> Relay:
     return Relay(sessions, redis, queue="arq:queue", keep=keep, wakeup=None)
 
 
-async def _promise(sessions: Sessions, payload: AnyPayload, key: str, **options: object) -> None:
-    async with sessions.begin() as session:
-        await enqueue_in(session, payload, key=key, **options)  # type: ignore[arg-type] # handed on
-
-
-async def _execute(sessions: Sessions, statement: str) -> None:
-    async with sessions.begin() as session:
-        await session.execute(text(statement))
-
-
-async def _where(sessions: Sessions, *job_ids: str) -> dict[str, list[str]]:
-    async with sessions() as session:
-        return dict(await whereabouts(session, job_ids))
-
-
-async def _until(is_so: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
-    async with asyncio.timeout(seconds):
-        while not await is_so():
-            await asyncio.sleep(0.01)
-
-
 async def test_a_promise_is_given_as_a_client_would_have_sent_it(sessions: Sessions, redis: Redis) -> None:
     """Message, score and expiry; once: the next looks find nothing."""
-    await _promise(sessions, JANE, "jane")
+    await promise(sessions, JANE, "jane")
     relay = _relay(sessions, redis)
 
     turns = [await relay.turn() for _ in range(3)]
@@ -72,8 +45,8 @@ async def test_a_promise_is_given_as_a_client_would_have_sent_it(sessions: Sessi
 
 async def test_a_deferred_job_is_given_shortly_before_it_is_due(sessions: Sessions, redis: Redis) -> None:
     """With its due time as its score; what is due later stays in PostgreSQL."""
-    await _promise(sessions, JANE, "soon", delay=timedelta(seconds=8))
-    await _promise(sessions, JANE, "later", delay=timedelta(seconds=60))
+    await promise(sessions, JANE, "soon", delay=timedelta(seconds=8))
+    await promise(sessions, JANE, "later", delay=timedelta(seconds=60))
 
     await _relay(sessions, redis).turn()
 
@@ -84,12 +57,12 @@ async def test_a_deferred_job_is_given_shortly_before_it_is_due(sessions: Sessio
 
 async def test_waiting_and_running_jobs_are_left_alone(sessions: Sessions, redis: Redis) -> None:
     """Given again, a job whose score was moved by its lease stays where it is, with the message that it has."""
-    await _promise(sessions, JANE, "jane")
+    await promise(sessions, JANE, "jane")
     relay = _relay(sessions, redis)
     await relay.turn()
     await redis.zadd("arq:queue", {"jane": 9e12})
     await redis.set("arq:job:jane", "mine")
-    await _execute(sessions, "UPDATE job_outbox SET give_at = now()")
+    await execute(sessions, "UPDATE job_outbox SET give_at = now()")
 
     given = await relay.turn()
 
@@ -100,7 +73,7 @@ async def test_waiting_and_running_jobs_are_left_alone(sessions: Sessions, redis
 @pytest.mark.parametrize("lost", ["arq:job:jane", "arq:queue"])
 async def test_a_single_lost_key_is_found_by_age(sessions: Sessions, redis: Redis, lost: str) -> None:
     """A job that has not ended is given again after 30 s, then 1 min, ... 10 min."""
-    await _promise(sessions, JANE, "jane")
+    await promise(sessions, JANE, "jane")
     relay = _relay(sessions, redis)
     waits = []
     for _ in range(8):
@@ -120,7 +93,7 @@ async def test_a_single_lost_key_is_found_by_age(sessions: Sessions, redis: Redi
 async def test_a_wiped_redis_is_given_everything_again_once(sessions: Sessions, redis: Redis) -> None:
     """Also if several relays notice it at once; a lost connection alone gives nothing again."""
     for number in range(20):
-        await _promise(sessions, CreateUser(name=f"n{number}"), f"j{number}")
+        await promise(sessions, CreateUser(name=f"n{number}"), f"j{number}")
     await _relay(sessions, redis).turn()
     await redis.connection_pool.disconnect()
     after_cut = await _relay(sessions, redis).turn()
@@ -180,7 +153,7 @@ async def test_four_relays_give_each_of_five_thousand_jobs_once(sessions: Sessio
 
 async def test_jobs_of_another_queue_are_left_to_its_relays(sessions: Sessions, redis: Redis) -> None:
     """They may be on another Redis."""
-    await _promise(sessions, JANE, "theirs", queue="other")
+    await promise(sessions, JANE, "theirs", queue="other")
 
     given = await _relay(sessions, redis).turn()
 
@@ -191,12 +164,12 @@ async def test_jobs_of_another_queue_are_left_to_its_relays(sessions: Sessions, 
 
 async def test_a_key_of_a_wrong_type_stops_no_other_job(sessions: Sessions, redis: Redis) -> None:
     """It is told, and tried again by age."""
-    await _promise(sessions, JANE, "first")
+    await promise(sessions, JANE, "first")
     await redis.set("arq:queue", "x")
     relay = _relay(sessions, redis)
     await relay.turn()
     await redis.delete("arq:queue")
-    await _execute(sessions, "UPDATE job_outbox SET give_at = now()")
+    await execute(sessions, "UPDATE job_outbox SET give_at = now()")
 
     await relay.turn()
 
@@ -209,9 +182,9 @@ async def test_a_message_that_redis_does_not_take_stops_no_other(
     """Larger than proto-max-bulk-len, it breaks off the whole pipeline; the others are given one by one."""
     monkeypatch.setattr("worker.relay.JOB_KEY", "arq:job:")
     for number in range(5):
-        await _promise(sessions, CreateUser(name=f"n{number}"), f"j{number}")
-    await _execute(sessions, "ALTER TABLE job_outbox DROP CONSTRAINT job_outbox_message_size_check")
-    await _execute(sessions, "UPDATE job_outbox SET message = decode(repeat('78', 2000000), 'hex') WHERE job_id = 'j2'")
+        await promise(sessions, CreateUser(name=f"n{number}"), f"j{number}")
+    await execute(sessions, "ALTER TABLE job_outbox DROP CONSTRAINT job_outbox_message_size_check")
+    await execute(sessions, "UPDATE job_outbox SET message = decode(repeat('78', 2000000), 'hex') WHERE job_id = 'j2'")
     with open_valkey(tmp_path) as server:
         redis = Redis.from_url(server.url)
         await redis.config_set("proto-max-bulk-len", 1024 * 1024)
@@ -220,8 +193,8 @@ async def test_a_message_that_redis_does_not_take_stops_no_other(
 
         queued = sorted(await redis.zrange("arq:queue", 0, -1))
         await redis.aclose()
-    await _execute(sessions, "TRUNCATE job_outbox")
-    await _execute(
+    await execute(sessions, "TRUNCATE job_outbox")
+    await execute(
         sessions,
         "ALTER TABLE job_outbox ADD CONSTRAINT job_outbox_message_size_check CHECK (octet_length(message) <= 1048576)",
     )
@@ -232,7 +205,7 @@ async def test_jobs_that_could_not_be_given_are_due_again_at_once(
     sessions: Sessions, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Redis went between the look and the giving; the waits do not grow by it."""
-    await _promise(sessions, JANE, "jane")
+    await promise(sessions, JANE, "jane")
     relay = _relay(sessions, redis)
 
     async def fail(_promises: object) -> None:
@@ -253,7 +226,7 @@ async def test_jobs_that_a_full_redis_refused_are_due_again_at_once(
 ) -> None:
     """Not half a minute after it takes them again; and it is told once, not for each of them."""
     for number in range(20):
-        await _promise(sessions, CreateUser(name=f"User {number}"), f"job{number}")
+        await promise(sessions, CreateUser(name=f"User {number}"), f"job{number}")
     relay = _relay(sessions, redis)
     await redis.config_set("maxmemory", 1)
     try:
@@ -267,19 +240,19 @@ async def test_jobs_that_a_full_redis_refused_are_due_again_at_once(
 
 async def test_a_job_that_is_older_than_receipts_is_dead_not_run(sessions: Sessions, redis: Redis) -> None:
     """It could have taken effect so long ago that nobody remembers; one that is due late is not old."""
-    await _promise(sessions, JANE, "old")
-    await _promise(sessions, JANE, "deferred")
-    await _promise(sessions, JANE, "younger")
-    await _execute(sessions, "UPDATE job_outbox SET created_at = created_at - interval '40 days'")
-    await _execute(sessions, "UPDATE job_outbox SET due_at = due_at - interval '40 days' WHERE job_id = 'old'")
-    await _execute(sessions, "UPDATE job_outbox SET due_at = due_at - interval '28 days' WHERE job_id = 'younger'")
+    await promise(sessions, JANE, "old")
+    await promise(sessions, JANE, "deferred")
+    await promise(sessions, JANE, "younger")
+    await execute(sessions, "UPDATE job_outbox SET created_at = created_at - interval '40 days'")
+    await execute(sessions, "UPDATE job_outbox SET due_at = due_at - interval '40 days' WHERE job_id = 'old'")
+    await execute(sessions, "UPDATE job_outbox SET due_at = due_at - interval '28 days' WHERE job_id = 'younger'")
 
     await _relay(sessions, redis).turn()
 
     async with sessions() as session:
         (letter,) = await dead_jobs(session, DeadFilter(), limit=9)
     assert (letter.job_id, letter.reason) == ("old", "promise_expired")
-    assert await _where(sessions, "old", "deferred", "younger") == {
+    assert await where(sessions, "old", "deferred", "younger") == {
         "old": ["dead"], "deferred": ["outbox"], "younger": ["outbox"]
     }  # fmt: skip
     assert sorted(await redis.zrange("arq:queue", 0, -1)) == [b"deferred", b"younger"]
@@ -295,7 +268,7 @@ async def test_an_outage_of_redis_is_waited_out(
     port = url.rpartition(":")[2].partition("/")[0]
     here = Settings(settings.database, QueueSettings(url=SecretStr(url)), WorkerSettings())
     async with open_relay(sessions, here):
-        await _promise(sessions, JANE, "jane")
+        await promise(sessions, JANE, "jane")
         await asyncio.sleep(1.5)  # several turns without Redis
         with open_valkey(tmp_path, settings={"port": port}):
             returned = time.perf_counter()
@@ -304,7 +277,7 @@ async def test_an_outage_of_redis_is_waited_out(
             async def is_given() -> bool:
                 return bool(await redis.zcard("arq:queue"))
 
-            await _until(is_given)
+            await until(is_given)
             took = time.perf_counter() - returned
             await redis.aclose()
 

@@ -5,49 +5,20 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
 
 import pytest
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.outbox import whereabouts
 from jobs import CreateUser, GetOrCreateUser
-from jobs.outbox import enqueue_in
-from jobs.payloads import AnyPayload
 from tests.conftest import StartWorker
+from tests.promised import JANE, Sessions, execute, promise, until, where
 from worker.relay import Relay, open_relay
 from worker.settings import Settings
 from worker.wakeup import Wakeup
-
-Sessions = async_sessionmaker[AsyncSession]
-KEEP = timedelta(days=29)
-JANE = CreateUser(name="Jane", email="jane@example.org")
-
-
-async def _promise(sessions: Sessions, payload: AnyPayload, key: str, **options: object) -> None:
-    async with sessions.begin() as session:
-        await enqueue_in(session, payload, key=key, **options)  # type: ignore[arg-type] # handed on
-
-
-async def _execute(sessions: Sessions, statement: str) -> None:
-    async with sessions.begin() as session:
-        await session.execute(text(statement))
-
-
-async def _where(sessions: Sessions, *job_ids: str) -> dict[str, list[str]]:
-    async with sessions() as session:
-        return dict(await whereabouts(session, job_ids))
-
-
-async def _until(is_so: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
-    async with asyncio.timeout(seconds):
-        while not await is_so():
-            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
@@ -59,7 +30,7 @@ async def _running(sessions: Sessions, settings: Settings) -> AsyncIterator[Rela
             async def listens() -> bool:
                 return wakeup.is_listening
 
-            await _until(listens)
+            await until(listens)
         yield relay
 
 
@@ -76,7 +47,7 @@ async def test_a_commit_is_in_redis_at_once(
     async with _open(sessions, Settings(database, settings.queue, settings.worker), is_listening=not pgbouncer):
         for number in range(5 if pgbouncer else 50):
             await asyncio.sleep(0.005)  # idle, as between two requests
-            await _promise(sessions, JANE, f"j{number}")
+            await promise(sessions, JANE, f"j{number}")
             started = time.perf_counter()
             while await redis.zscore("arq:queue", f"j{number}") is None:
                 await asyncio.sleep(0)
@@ -110,10 +81,10 @@ async def test_one_of_many_listens_and_the_next_takes_over(sessions: Sessions) -
         for ear in ears:
             await stack.enter_async_context(ear.listening())
         for _ in range(2):
-            await _until(one_listens)
+            await until(one_listens)
             (first,) = [ear for ear in ears if ear.is_listening]
             counts.append(sum(ear.is_listening for ear in ears))
-            await _execute(
+            await execute(
                 sessions,
                 "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'",
             )
@@ -121,8 +92,8 @@ async def test_one_of_many_listens_and_the_next_takes_over(sessions: Sessions) -
             async def is_deaf(ear: Wakeup = first) -> bool:
                 return not ear.is_listening
 
-            await _until(is_deaf)
-        await _until(one_listens)
+            await until(is_deaf)
+        await until(one_listens)
 
     assert counts == [1, 1]
     assert engine.pool.checkedout() == 0
@@ -139,17 +110,17 @@ async def test_a_stopped_listener_delays_a_job_by_two_seconds_at_most(
         async with sessions() as session:
             return bool(await session.scalar(text(query)))
 
-    await _until(listens)
+    await until(listens)
     start_worker(sys.executable, "-m", "worker", "relay")
     os.kill(listener.process.pid, signal.SIGSTOP)
 
-    await _promise(sessions, JANE, "jane")
+    await promise(sessions, JANE, "jane")
     started = time.perf_counter()
 
     async def is_given() -> bool:
         return bool(await redis.zcard("arq:queue"))
 
-    await _until(is_given)
+    await until(is_given)
     took = time.perf_counter() - started
     os.kill(listener.process.pid, signal.SIGCONT)
     assert took < 2.5
@@ -161,14 +132,14 @@ async def test_the_relay_alone_starts_and_ends_like_a_worker(
     """Health, exit code 0 at SIGTERM, and what is promised meanwhile is given by the next one."""
     first = start_worker(sys.executable, "-m", "worker", "relay")
     code = first.stop()
-    await _promise(sessions, JANE, "jane")
+    await promise(sessions, JANE, "jane")
     assert await redis.zcard("arq:queue") == 0
     start_worker(sys.executable, "-m", "worker", "relay")
 
     async def is_given() -> bool:
         return bool(await redis.zcard("arq:queue"))
 
-    await _until(is_given)
+    await until(is_given)
     assert (code, "relay stopped" in first.log) == (0, True)
 
 
@@ -179,10 +150,10 @@ async def test_nothing_promised_is_lost_by_kills_and_wipes(
     workers = [start_worker(WORKER_LEASE="1s")]
     job_ids = [f"j{number}" for number in range(300)]
 
-    async def promise() -> None:
+    async def promise_all() -> None:
         for number, job_id in enumerate(job_ids):
             kinds = (CreateUser(name=f"n{number}"), GetOrCreateUser(name="x", email=f"u{number}@example.org"))
-            await _promise(sessions, kinds[number % 2], job_id)
+            await promise(sessions, kinds[number % 2], job_id)
             await asyncio.sleep(0.005)
 
     async def interfere() -> None:
@@ -194,11 +165,11 @@ async def test_nothing_promised_is_lost_by_kills_and_wipes(
                 workers.append(await asyncio.to_thread(start_worker, WORKER_LEASE="1s"))
 
     async def places() -> set[tuple[str, ...]]:
-        found = await _where(sessions, *job_ids)
+        found = await where(sessions, *job_ids)
         return {tuple(places) for places in found.values()}
 
     seen: set[tuple[str, ...]] = set()
-    chaos = asyncio.gather(promise(), interfere())
+    chaos = asyncio.gather(promise_all(), interfere())
     while not chaos.done():
         seen |= await places()
         await asyncio.sleep(0.02)
@@ -207,7 +178,7 @@ async def test_nothing_promised_is_lost_by_kills_and_wipes(
     async def all_done() -> bool:
         return await places() == {("receipts",)}
 
-    await _until(all_done, 60)
+    await until(all_done, 60)
     async with sessions() as session:
         users = await session.scalar(text("SELECT count(*) FROM users"))
     assert users == len(job_ids)
