@@ -84,7 +84,7 @@ for at = 2, #ARGV, 2 do
     local id, owner = ARGV[at], ARGV[at + 1]
     local key = 'arq:in-progress:' .. id
     local current = redis.pcall('GET', key)
-    if current == owner or (not current and redis.call('ZSCORE', queue, id)) then
+    if current == owner or (not current and redis.call('ZSCORE', leases, id)) then
         redis.call('SET', key, owner, 'PX', lease_ms)
         redis.call('ZADD', queue, 'XX', now + lease_ms, id)
         redis.call('ZADD', leases, now + lease_ms, id)
@@ -95,8 +95,8 @@ end
 return lost
 """
 )
-"""Renew leases, given as pairs of id and owner, also those that have ended without a new owner. Answers the ids that
-are no longer theirs: another has them, or Redis has lost them."""
+"""Renew leases, given as pairs of id and owner, also those that have ended without a new owner since. Answers the ids
+that are no longer theirs: another has or had them, or Redis has lost them."""
 
 FINISH = (
     _NOW

@@ -165,6 +165,19 @@ async def _state(redis: Redis) -> dict[str, object]:
     }
 
 
+async def test_what_another_has_put_back_is_no_longer_ours(redis: Redis, worker: OpenLeases) -> None:
+    """A zombie's heartbeat does not lock a job that waits for its next attempt."""
+    await _enqueue(redis, "job")
+    zombie, other = worker(), worker()
+    (late,) = await zombie.claim(1)
+    (current,) = await _claim_when_due(other)
+    assert await other.postpone(current, HOUR)
+    before = await _state(redis)
+
+    assert await zombie.renew([late]) == {b"job"}
+    assert await _state(redis) == before
+
+
 async def test_an_ended_lease_that_nobody_took_is_still_ours(redis: Redis, worker: OpenLeases) -> None:
     """After an outage of Redis for longer than the lease, the job goes on where it is."""
     await _enqueue(redis, "job")
