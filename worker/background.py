@@ -3,6 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+
+_AGAIN = timedelta(seconds=5)
+"""How long a cancelled task may take before it is cancelled once more."""
 
 
 @asynccontextmanager
@@ -12,6 +16,9 @@ async def running(work: Coroutine[object, object, None], *, name: str) -> AsyncI
     try:
         yield
     finally:
-        task.cancel()
+        while not task.done():
+            # Again and again: on Python 3.11 redis-py's and asyncpg's time limits can lose a cancellation.
+            task.cancel()
+            await asyncio.wait([task], timeout=_AGAIN.total_seconds())
         with suppress(asyncio.CancelledError):
             await task
