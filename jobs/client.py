@@ -26,7 +26,7 @@ from jobs.failures import (
     failure_from_wire,
 )
 from jobs.payloads import AnyPayload, Payload
-from jobs.wire import EXPIRY, JOB_KEY, QUEUE, RESULT_KEY, due_ms, job_message, new_job_id, now_ms
+from jobs.wire import EXPIRY, JOB_KEY, QUEUE, RESULT_KEY, due_ms, job_message, new_job_id, now_ms, to_ms
 
 if TYPE_CHECKING:
     from jobs.outbox import Promised  # which needs Enqueued from here
@@ -188,7 +188,7 @@ class JobClient:
 
     def _arguments(self, payload: AnyPayload, job_id: str, *, now: int, due: int) -> dict[str, Any]:
         data = encode(job_message(payload, enqueued_ms=now))
-        expiry_ms = max(0, due - now) + round(EXPIRY / timedelta(milliseconds=1))
+        expiry_ms = max(0, due - now) + to_ms(EXPIRY)
         return {
             "keys": [JOB_KEY + job_id, RESULT_KEY + job_id, self._queue],
             "args": [data, expiry_ms, due, job_id],

@@ -15,7 +15,6 @@ from redis.exceptions import (
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
-    ResponseError,
     WatchError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -143,11 +142,6 @@ def is_outage(error: Exception) -> bool:
 def is_refusal(error: Exception) -> bool:
     """Say whether Redis answers and takes nothing for now: it is full, starting, or not the primary."""
     return str(error).startswith(_PASSING) or isinstance(error, ReadOnlyError | OutOfMemoryError)
-
-
-def is_of_wrong_type(error: ResponseError) -> bool:
-    """Say whether a key holds something that nobody of us has put there."""
-    return any(text in str(error) for text in ("WRONGTYPE", "not an integer"))  # a pipeline puts its own words before
 
 
 def location(url: str) -> str:

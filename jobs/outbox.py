@@ -17,15 +17,12 @@ from jobs.client import Enqueued
 from jobs.codec import encode
 from jobs.failures import InvalidMessageError, KeyConflictError
 from jobs.payloads import AnyPayload, Payload
-from jobs.wire import QUEUE, due_ms, job_message, new_job_id, now_ms, request_hash
+from jobs.wire import LATEST_MS, QUEUE, due_ms, job_message, new_job_id, now_ms, request_hash
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
 
 _LONGEST_QUEUE = 200
 """Longest name of a queue, in characters: a notification of PostgreSQL holds 8,000 bytes."""
-
-_LATEST_MS = 253_402_300_799_000
-"""The end of the year 9999, in ms since 1970."""
 
 _TRIES = 3
 """How often the statement is sent if another transaction has promised the same key between its look and its insert."""
@@ -136,7 +133,7 @@ class _Request:
     ) -> "_Request":
         now = now_ms()
         due = due_ms(now, delay, at)
-        if due > _LATEST_MS:
+        if due > LATEST_MS:
             raise InvalidMessageError("the job is due after the year 9999")
         if not (queue.isprintable() and 1 <= len(queue) <= _LONGEST_QUEUE):
             raise InvalidMessageError(f"the queue's name must be 1 to {_LONGEST_QUEUE} printable characters")

@@ -28,9 +28,20 @@ _JOB_ID = re.compile(r"[!-~]{1,200}")
 """Printable ASCII without spaces: an id can be logged, typed and put into a key."""
 
 
+def to_ms(duration: timedelta) -> int:
+    """Return a duration in arq's unit."""
+    return round(duration / timedelta(milliseconds=1))
+
+
 def leases_key(queue: str) -> str:
     """Return the key of our running jobs, a sorted set scored by when their leases end. arq has no such thing."""
     return f"{queue}:leases"
+
+
+LATEST_MS = 253_402_300_799_000
+"""The end of the year 9999 in ms since 1970: no later time can be a datetime."""
+
+ID_RULE = "the job's id must be 1 to 200 printable ASCII characters without spaces"
 
 
 def now_ms() -> int:
@@ -43,10 +54,14 @@ def is_job_id(value: str) -> bool:
     return _JOB_ID.fullmatch(value) is not None
 
 
+def is_hostile_id(raw: bytes) -> bool:
+    """Say whether what stands in Redis as an id is none that a job may have."""
+    return not is_job_id(raw.decode("ascii", "replace"))
+
+
 def printable_job_id(raw: bytes) -> str:
     """Return the id in a form that can be logged, stored and used for a job: a digest, if the real one cannot."""
-    text = raw.decode("ascii", "replace")
-    return text if is_job_id(text) else f"hostile-{hashlib.sha256(raw).hexdigest()[:32]}"
+    return f"hostile-{hashlib.sha256(raw).hexdigest()[:32]}" if is_hostile_id(raw) else raw.decode("ascii")
 
 
 def new_job_id(key: str | None) -> str:
@@ -88,7 +103,7 @@ def due_ms(now: int, delay: timedelta | None, at: datetime | None) -> int:
     if delay < timedelta(0):
         message = "delay is negative"
         raise InvalidMessageError(message)
-    return now + round(delay / timedelta(milliseconds=1))
+    return now + to_ms(delay)
 
 
 def _timestamp_ms(at: datetime) -> int:

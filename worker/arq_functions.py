@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from jobs.codec import MAX_BYTES, decode
 from jobs.failures import InvalidMessageError, JobFailedError, MalformedMessageError, UnknownJobError
 from jobs.registry import Registry
+from jobs.wire import LATEST_MS
 from worker.backoff import backoff
 from worker.dead_letters import bury, write_letter
 from worker.dispatch import AnySpec, Delivery, Dispatcher, RetryLater
@@ -34,9 +35,6 @@ ABORT = "record_abort"
 
 _UNLIMITED = 1_000_000
 """arq's limit of attempts. Dispatch has the real one; arq's would hide the true error behind its own."""
-
-_LATEST_MS = 253_402_300_799_000
-"""The end of the year 9999: arq makes a datetime of ``et`` and would die of a later one."""
 
 
 def build_functions(registry: Registry) -> list[Function]:
@@ -159,4 +157,4 @@ def _fits(field: str, value: Any) -> bool:  # noqa: ANN401 - from the wire
         case "t":
             return value is None or (type(value) is int and 0 <= value < _UNLIMITED)
         case _:
-            return type(value) is int and 0 <= value <= _LATEST_MS
+            return type(value) is int and 0 <= value <= LATEST_MS

@@ -11,13 +11,21 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from jobs.codec import MAX_BYTES, encode
 from jobs.failures import MalformedMessageError
-from jobs.wire import ABORT_KEY, IN_PROGRESS_KEY, JOB_KEY, RESULT_KEY, RETRY_KEY, is_job_id, now_ms, printable_job_id
+from jobs.wire import (
+    ABORT_KEY,
+    ID_RULE,
+    IN_PROGRESS_KEY,
+    JOB_KEY,
+    RESULT_KEY,
+    RETRY_KEY,
+    is_hostile_id,
+    now_ms,
+    printable_job_id,
+)
 from worker.dead_letters import bury, write_letter
 
 _KEEP_REFUSAL_MS = 3_600_000
 """How long the reason can be read why a message was refused."""
-
-_ID_RULE = "the job's id must be 1 to 200 printable ASCII characters without spaces"
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.guarded_redis")
 
@@ -34,9 +42,9 @@ class GuardedRedis(ArqRedis):
         (arq never runs a job whose score is 0, and dies of one that is minus infinity.)
         """
         found = await super().zrangebyscore(name, *args, **kwargs, withscores=True)  # type: ignore[misc] # not given twice
-        hostile = [job_id for job_id, _ in found if not is_job_id(job_id.decode("utf-8", "replace"))]
+        hostile = [job_id for job_id, _ in found if is_hostile_id(job_id)]
         for job_id in hostile:
-            await self.refuse(name, job_id, _ID_RULE)
+            await self.refuse(name, job_id, ID_RULE)
         good = [(job_id, score) for job_id, score in found if job_id not in hostile]
         if early := [job_id for job_id, score in good if score <= 0]:
             await self.zadd(name, dict.fromkeys(early, now_ms()), xx=True)
@@ -52,7 +60,7 @@ class GuardedRedis(ArqRedis):
     async def remove_hostile_aborts(self) -> None:
         """Remove requests to abort what cannot be a job: arq dies of ids that are not UTF-8. One or two round trips."""
         found = await self.zrange(ABORT_KEY, 0, -1)
-        if hostile := [job_id for job_id in found if not is_job_id(job_id.decode("utf-8", "replace"))]:
+        if hostile := [job_id for job_id in found if is_hostile_id(job_id)]:
             await self.zrem(ABORT_KEY, *hostile)
             _log.warning("requests to abort refused", count=len(hostile))
 

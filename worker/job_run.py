@@ -19,7 +19,7 @@ from arq.utils import ms_to_datetime
 from arq.worker import Function, JobExecutionFailed, Retry, RetryJob
 
 from jobs.failures import JobFailedError, MalformedMessageError, MessageMissingError
-from jobs.wire import now_ms
+from jobs.wire import ID_RULE, now_ms
 from worker.arq_functions import ABORT, REFUSE, UncountedRetry, refusal_arguments
 from worker.backoff import backoff
 from worker.leases import Claim
@@ -27,7 +27,6 @@ from worker.leases import Claim
 if TYPE_CHECKING:
     from worker.consumer import UsersWorker
 
-_ID_RULE = "the job's id must be 1 to 200 printable ASCII characters without spaces"
 _GONE = "the job's message is gone from Redis: it had expired, or somebody has deleted it"
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.job_run")
@@ -109,7 +108,7 @@ class JobRun:
         """Return the arguments of the function that says why the job cannot be run, ``None`` if it can be."""
         claim = self._claim
         if claim.is_hostile:
-            error: JobFailedError = MalformedMessageError(f"{_ID_RULE}, and is {claim.id[:100]!a}")
+            error: JobFailedError = MalformedMessageError(f"{ID_RULE}, and is {claim.id[:100]!a}")
         elif claim.trouble is not None:
             error = MalformedMessageError(f"the job's message in Redis is unusable: {claim.trouble}")
         elif claim.message is None:

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from jobs.connection import without_retries
-from jobs.wire import ABORT_KEY, EXPIRY, RETRY_KEY, is_job_id, leases_key, now_ms, printable_job_id
+from jobs.wire import ABORT_KEY, EXPIRY, RETRY_KEY, is_hostile_id, leases_key, now_ms, printable_job_id, to_ms
 from worker import lease_scripts
 
 _KEEP_ATTEMPTS = timedelta(days=1)
@@ -43,7 +43,7 @@ class Claim:
     @property
     def is_hostile(self) -> bool:
         """Whether the id is none that a job may have."""
-        return not is_job_id(self.id.decode("ascii", "replace"))
+        return is_hostile_id(self.id)
 
     @property
     def job_id(self) -> str:
@@ -57,7 +57,7 @@ class Leases:
     def __init__(self, redis: Redis, queue: str, length: timedelta) -> None:
         """Use ``redis`` for all but claims, which must not be repeated unseen: those get a connection of their own."""
         self._keys = [queue, leases_key(queue)]
-        self._length_ms = _milliseconds(length)
+        self._length_ms = to_ms(length)
         self._redis = redis
         self._claiming = without_retries(redis)
         self._scripts = {
@@ -78,7 +78,7 @@ class Leases:
             self._unanswered = []
         self._calls += 1
         owner = f"{self._worker}:{self._calls}"
-        arguments = [owner, self._length_ms, room, _milliseconds(_KEEP_ATTEMPTS), _LOOKS]
+        arguments = [owner, self._length_ms, room, to_ms(_KEEP_ATTEMPTS), _LOOKS]
         try:
             rows = await self._run("CLAIM", arguments, client=self._claiming)
         except (RedisError, OSError):
@@ -102,14 +102,14 @@ class Leases:
 
         All three give-ups return whether the job was still ours; if it was not, they have touched nothing of it.
         """
-        keep_ms = 0 if keep is None else max(1, _milliseconds(keep))
+        keep_ms = 0 if keep is None else max(1, to_ms(keep))
         return await self._give_up(claim, "done", 0, counts=True, result=result or b"", keep_ms=keep_ms, held=held)
 
     async def postpone(
         self, claim: Claim, delay: timedelta, *, counts: bool = True, held: timedelta | None = None
     ) -> bool:
         """Put the job back, due after ``delay``."""
-        return await self._give_up(claim, "later", _milliseconds(delay), counts=counts, held=held)
+        return await self._give_up(claim, "later", to_ms(delay), counts=counts, held=held)
 
     async def give_back(self, claim: Claim) -> bool:
         """Put the job back where it was, as if it had not been started."""
@@ -126,8 +126,8 @@ class Leases:
         keep_ms: int = 0,
         held: timedelta | None = None,
     ) -> bool:
-        held_ms = 0 if held is None else _milliseconds(held)
-        ends = [outcome, number, int(counts), result, keep_ms, held_ms, _milliseconds(EXPIRY)]
+        held_ms = 0 if held is None else to_ms(held)
+        ends = [outcome, number, int(counts), result, keep_ms, held_ms, to_ms(EXPIRY)]
         return bool(await self._run("FINISH", [claim.id, claim.owner, *ends]))
 
     async def ask_abort(self, claim: Claim) -> None:
@@ -136,7 +136,7 @@ class Leases:
 
     async def aborted(self) -> set[bytes]:
         """Return the ids of jobs that somebody wants aborted, at most 1,000."""
-        return set(await self._scripts["ABORTS"](keys=[ABORT_KEY], args=[_milliseconds(_KEEP_ABORTS)]))
+        return set(await self._scripts["ABORTS"](keys=[ABORT_KEY], args=[to_ms(_KEEP_ABORTS)]))
 
     async def _run(self, name: str, arguments: Sequence[Any], *, client: Redis | None = None) -> Any:  # noqa: ANN401
         return await self._scripts[name](keys=self._keys, args=arguments, client=client)
@@ -150,7 +150,3 @@ def _claim(owner: str, row: list[Any]) -> Claim:
     job_id, attempt, message, score, is_aborted, trouble = row
     text = None if trouble is None else trouble.decode("utf-8", "replace")
     return Claim(job_id, owner, attempt, message, score, bool(is_aborted), text)
-
-
-def _milliseconds(duration: timedelta) -> int:
-    return round(duration / timedelta(milliseconds=1))

@@ -24,7 +24,7 @@ from db.faults import is_transient
 from db.outbox import BATCH, Promise, dispatch_batch, take_back
 from jobs.connection import build_redis, is_outage, is_refusal
 from jobs.failures import PromiseExpiredError
-from jobs.wire import EXPIRY, JOB_KEY, now_ms
+from jobs.wire import EXPIRY, JOB_KEY, now_ms, to_ms
 from worker.background import running
 from worker.dead_letters import bury, write_letter
 from worker.epoch import RedisEpoch
@@ -189,7 +189,7 @@ class Relay:
         async with self._redis.pipeline(transaction=False) as pipe:
             for promise in promises:
                 due, last = _milliseconds(promise.due_at), _milliseconds(promise.last_at)
-                expiry = min(max(now, due) + round(EXPIRY / timedelta(milliseconds=1)), last) - now
+                expiry = min(max(now, due) + to_ms(EXPIRY), last) - now
                 # In this order: a worker that finds an id in the queue finds its message, too.
                 pipe.set(JOB_KEY + promise.job_id, promise.message, px=max(1, expiry), nx=True)
                 pipe.zadd(promise.queue, {promise.job_id: due}, nx=True)
