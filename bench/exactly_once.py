@@ -26,7 +26,6 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db.engine import open_database
 from db.migrate import upgrade_schema
-from db.receipts import Receipt
 from db.settings import DatabaseSettings
 from embedded import open_postgres
 from jobs.outbox import enqueue_in
@@ -53,11 +52,10 @@ class Round:
 
 @contextmanager
 def _without_receipts() -> Iterator[None]:
-    async def no_receipt(session: AsyncSession, receipt: Receipt) -> Receipt:
+    async def no_receipt(session: AsyncSession, *_: object) -> None:
         await session.flush()
-        return receipt
 
-    with patch("worker.dispatch.insert_receipt", no_receipt):
+    with patch("worker.dispatch.insert_receipts", no_receipt):
         yield
 
 

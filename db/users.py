@@ -1,9 +1,10 @@
 """Queries on users. Each says what its SQL does and returns what happened; none commits."""
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from datetime import datetime
+from typing import Literal, NamedTuple
 
-from sqlalchemy import BigInteger, Boolean, Text, bindparam, column, insert, select, text
+from sqlalchemy import BigInteger, Boolean, DateTime, Text, bindparam, column, func, insert, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -13,10 +14,22 @@ _RACES = 3
 """How often a look-up may miss a row that another transaction has just committed, before we give up."""
 
 
-class StoredUser(NamedTuple):
-    """Where a row of a set ended: the user's id, and whether it is new."""
+class UserRow(NamedTuple):
+    """A user as it is stored."""
 
     id: int
+    name: str
+    email: str | None
+    created_at: datetime
+
+
+class StoredUser(NamedTuple):
+    """Where a row of a set ended: the stored user, and whether it is new."""
+
+    id: int
+    name: str
+    email: str | None
+    created_at: datetime
     is_new: bool
 
 
@@ -83,8 +96,11 @@ _INSERT_MANY_ONCE = (
         INSERT INTO users (id, name, email) OVERRIDING SYSTEM VALUE
         SELECT id, name, email FROM new ORDER BY email, position
         ON CONFLICT (email) DO NOTHING
-        RETURNING id, email)
-    SELECT input.position, coalesce(inserted.id, twin.id, users.id) AS id, inserted.id IS NOT NULL AS is_new
+        RETURNING id, name, email, created_at)
+    SELECT input.position, coalesce(inserted.id, twin.id, users.id) AS id,
+        coalesce(inserted.name, twin.name, users.name) AS name, input.email,
+        coalesce(inserted.created_at, twin.created_at, users.created_at) AS created_at,
+        inserted.id IS NOT NULL AS is_new
     FROM input
     LEFT JOIN new USING (position)
     LEFT JOIN inserted ON inserted.id = new.id
@@ -93,7 +109,14 @@ _INSERT_MANY_ONCE = (
     ORDER BY input.position
     """)
     .bindparams(bindparam("names", type_=ARRAY(Text)), bindparam("emails", type_=ARRAY(Text)))
-    .columns(column("position", BigInteger), column("id", BigInteger), column("is_new", Boolean))
+    .columns(
+        column("position", BigInteger),
+        column("id", BigInteger),
+        column("name", Text),
+        column("email", Text),
+        column("created_at", DateTime(timezone=True)),
+        column("is_new", Boolean),
+    )
 )
 """Ids are drawn before the insert, because RETURNING promises no order: it is how a row finds its position again.
 Sorted by e-mail, so that two simultaneous sets wait for each other and do not deadlock."""
@@ -114,9 +137,9 @@ async def insert_users_once(session: AsyncSession, users: Sequence[tuple[str, st
         if not missing:
             break
         parameters = {"names": [users[at][0] for at in missing], "emails": [users[at][1] for at in missing]}
-        for row in await session.execute(_INSERT_MANY_ONCE, parameters):
-            if row.id is not None:
-                stored[missing[row.position - 1]] = StoredUser(row.id, row.is_new)
+        for position, *user in await session.execute(_INSERT_MANY_ONCE, parameters):
+            if user[0] is not None:
+                stored[missing[position - 1]] = StoredUser(*user)
     if len(stored) < len(users):
         raise RaceLostError
     return [stored[position] for position in range(len(users))]
@@ -141,3 +164,22 @@ async def users_by_name(session: AsyncSession, name: str, *, limit: int) -> Sequ
 async def users_by_ids(session: AsyncSession, ids: Collection[int]) -> Sequence[User]:
     """Find the users with these ids, in the order of their ids; ids that do not exist are left out. One round trip."""
     return (await session.scalars(select(User).where(User.id.in_(ids)).order_by(User.id))).all()
+
+
+_USER_ROW = (User.id, User.name, User.email, User.created_at)
+
+_FIND_MANY = {
+    "id": select(*_USER_ROW).where(User.id == func.any(bindparam("values", type_=ARRAY(BigInteger)))),
+    "email": select(*_USER_ROW).where(User.email == func.any(bindparam("values", type_=ARRAY(Text)))),
+}
+
+
+async def find_users_by(
+    session: AsyncSession, what: Literal["id", "email"], values: Collection[int] | Collection[str]
+) -> dict[int | str, UserRow]:
+    """Find the users with these ids or e-mails; return those there are, by what was asked for. One round trip.
+
+    Rows, not objects of the ORM, which would cost more than the query.
+    """
+    rows = await session.execute(_FIND_MANY[what], {"values": list(values)})
+    return {getattr(row, what): UserRow(*row) for row in rows}
