@@ -26,22 +26,26 @@ class Receipt:
 
 _INSERT = text("""
     WITH job AS MATERIALIZED (
-        SELECT * FROM unnest(:job_ids, :request_hashes, :results, :failures, :attempts)
+        SELECT job.*,
+            (SELECT job_outbox.request_hash = job.request_hash FROM job_outbox
+             WHERE job_outbox.job_id = job.job_id AND job_name = :job_name) AS keeps,
+            (SELECT true FROM dead_jobs
+             WHERE dead_jobs.job_id = job.job_id
+                AND (dead_jobs.request_hash IS NULL OR dead_jobs.request_hash = job.request_hash)) AS revives
+        FROM unnest(:job_ids, :request_hashes, :results, :failures, :attempts)
             AS job (job_id, request_hash, result, failure, attempt)),
-    owed AS (
-        SELECT job_id FROM job_outbox JOIN job USING (job_id) WHERE job_outbox.job_name = :job_name),
-    dead AS (
-        SELECT job_id FROM dead_jobs JOIN job USING (job_id)
-        WHERE dead_jobs.request_hash IS NULL OR dead_jobs.request_hash = job.request_hash),
     kept AS (
-        DELETE FROM job_outbox USING job
-        WHERE job_outbox.job_id = job.job_id AND job_name = :job_name AND job_outbox.request_hash = job.request_hash),
-    revived AS (DELETE FROM dead_jobs WHERE job_id IN (SELECT job_id FROM dead))
+        DELETE FROM job_outbox
+        WHERE (SELECT bool_or(keeps) FROM job) AND job_name = :job_name
+            AND job_id = ANY (ARRAY(SELECT job_id FROM job WHERE keeps))),
+    revived AS (
+        DELETE FROM dead_jobs
+        WHERE (SELECT bool_or(revives) FROM job) AND job_id = ANY (ARRAY(SELECT job_id FROM job WHERE revives)))
     INSERT INTO job_receipts (job_id, job_name, request_hash, result, failure, attempt)
     SELECT job_id, :job_name, request_hash, result::jsonb, failure::jsonb, attempt FROM job
     WHERE failure IS NOT NULL OR pg_current_xact_id_if_assigned() IS NOT NULL
-        OR job_id IN (SELECT job_id FROM owed) OR job_id IN (SELECT job_id FROM dead)
-        OR EXISTS (SELECT FROM job_receipts WHERE job_receipts.job_id = job.job_id)
+        OR keeps IS NOT NULL OR revives
+        OR (SELECT true FROM job_receipts WHERE job_receipts.job_id = job.job_id)
     ORDER BY job_id
 """).bindparams(
     bindparam("job_name", type_=Text),
@@ -60,6 +64,8 @@ was dead, gets a receipt as well, so that each such job is always in one of the 
 the statement sees, not by what it deletes: of two owners at once, the second finds its row gone and must still fail.
 
 A dead letter of the same request goes: it was retried, and is dead no more. That of another one stays.
+
+Subqueries for each job, and no joins: a plan that was made while the tables were empty would read them whole later.
 
 Without ON CONFLICT on purpose: a second owner's whole transaction must fail, its effect included. In the order of the
 ids, so that two owners of the same jobs wait for each other and do not deadlock."""

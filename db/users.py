@@ -82,51 +82,55 @@ async def insert_user_once(session: AsyncSession, name: str, email: str) -> tupl
     raise RaceLostError
 
 
-_INSERT_MANY_ONCE = (
+_INSERT_NEW = (
     text("""
-    WITH input AS MATERIALIZED (
-        SELECT position, name, email, row_number() OVER (PARTITION BY email ORDER BY position) AS occurrence
-        FROM unnest(:names, :emails) WITH ORDINALITY AS rows (name, email, position)),
-    new AS MATERIALIZED (
-        SELECT position, name, email, nextval(pg_get_serial_sequence('users', 'id')) AS id
-        FROM input
-        WHERE email IS NULL OR occurrence = 1 AND NOT EXISTS (SELECT FROM users WHERE users.email = input.email)
+    WITH new AS MATERIALIZED (
+        SELECT position, name, email, nextval((SELECT pg_get_serial_sequence('users', 'id')::regclass)) AS id
+        FROM unnest(:names, :emails) WITH ORDINALITY AS rows (name, email, position)
+        WHERE email IS NULL OR (SELECT true FROM users WHERE users.email = rows.email) IS NULL
         ORDER BY email, position),
     inserted AS (
         INSERT INTO users (id, name, email) OVERRIDING SYSTEM VALUE
         SELECT id, name, email FROM new ORDER BY email, position
         ON CONFLICT (email) DO NOTHING
-        RETURNING id, name, email, created_at)
-    SELECT input.position, coalesce(inserted.id, twin.id, users.id) AS id,
-        coalesce(inserted.name, twin.name, users.name) AS name, input.email,
-        coalesce(inserted.created_at, twin.created_at, users.created_at) AS created_at,
-        inserted.id IS NOT NULL AS is_new
-    FROM input
-    LEFT JOIN new USING (position)
-    LEFT JOIN inserted ON inserted.id = new.id
-    LEFT JOIN inserted AS twin ON twin.email = input.email
-    LEFT JOIN users ON users.email = input.email
-    ORDER BY input.position
+        RETURNING id, created_at)
+    SELECT drawn.positions, drawn.ids, stored.ids AS stored, stored.created_at
+    FROM (SELECT array_agg(position) AS positions, array_agg(id) AS ids FROM new) AS drawn,
+        (SELECT array_agg(id) AS ids, min(created_at) AS created_at FROM inserted) AS stored
     """)
     .bindparams(bindparam("names", type_=ARRAY(Text)), bindparam("emails", type_=ARRAY(Text)))
     .columns(
-        column("position", BigInteger),
-        column("id", BigInteger),
-        column("name", Text),
-        column("email", Text),
+        column("positions", ARRAY(BigInteger)),
+        column("ids", ARRAY(BigInteger)),
+        column("stored", ARRAY(BigInteger)),
         column("created_at", DateTime(timezone=True)),
-        column("is_new", Boolean),
     )
 )
 """Ids are drawn before the insert, because RETURNING promises no order: it is how a row finds its position again.
-Sorted by e-mail, so that two simultaneous sets wait for each other and do not deadlock."""
+Sorted by e-mail, so that two simultaneous sets wait for each other and do not deadlock.
+
+No join: a plan that is kept for sets of any size would nest loops. Arrays: hundreds of rows cost the driver more."""
+
+
+async def insert_new_users(session: AsyncSession, users: Sequence[tuple[str, str | None]]) -> dict[int, UserRow]:
+    """Insert each ``(name, email)`` unless its e-mail is stored; return the new rows by their position. One round trip.
+
+    Of rows with the same e-mail the first is stored. Without an e-mail a row is always new.
+    """
+    parameters = {"names": [name for name, _ in users], "emails": [email for _, email in users]}
+    found = (await session.execute(_INSERT_NEW, parameters)).one()
+    stored = set(found.stored or ())
+    drawn = zip(found.positions or (), found.ids or (), strict=True)
+    return {
+        at - 1: UserRow(id_, users[at - 1][0], users[at - 1][1], found.created_at) for at, id_ in drawn if id_ in stored
+    }
 
 
 async def insert_users_once(session: AsyncSession, users: Sequence[tuple[str, str | None]]) -> list[StoredUser]:
-    """Insert each ``(name, email)`` unless its e-mail is stored; answer in the order given.
+    """Insert each ``(name, email)`` unless its e-mail is stored; answer with the stored rows, in the order given.
 
-    One round trip for all; one more if e-mails were stored by others meanwhile. A set that has an e-mail twice stores
-    its first row. Without an e-mail a row is always new.
+    One round trip for all, two if any e-mail is stored; two more if e-mails were deleted meanwhile. A set that has an
+    e-mail twice stores its first row.
 
     Raises:
         RaceLostError: a row came and went between our statements, several times.
@@ -136,10 +140,11 @@ async def insert_users_once(session: AsyncSession, users: Sequence[tuple[str, st
         missing = [position for position in range(len(users)) if position not in stored]
         if not missing:
             break
-        parameters = {"names": [users[at][0] for at in missing], "emails": [users[at][1] for at in missing]}
-        for position, *user in await session.execute(_INSERT_MANY_ONCE, parameters):
-            if user[0] is not None:
-                stored[missing[position - 1]] = StoredUser(*user)
+        new = await insert_new_users(session, [users[at] for at in missing])
+        stored |= {missing[at]: StoredUser(*row, is_new=True) for at, row in new.items()}
+        emails = {at: email for at in missing if at not in stored and (email := users[at][1]) is not None}
+        found = await find_users_by(session, "email", set(emails.values())) if emails else {}
+        stored |= {at: StoredUser(*found[email], is_new=False) for at, email in emails.items() if email in found}
     if len(stored) < len(users):
         raise RaceLostError
     return [stored[position] for position in range(len(users))]
@@ -182,4 +187,5 @@ async def find_users_by(
     Rows, not objects of the ORM, which would cost more than the query.
     """
     rows = await session.execute(_FIND_MANY[what], {"values": list(values)})
-    return {getattr(row, what): UserRow(*row) for row in rows}
+    users = [UserRow(*row) for row in rows]
+    return {getattr(user, what): user for user in users}

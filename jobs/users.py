@@ -33,8 +33,8 @@ async def create_user(session: AsyncSession, payload: CreateUser) -> UserView:
 
 async def create_user_batch(session: AsyncSession, payloads: Sequence[CreateUser]) -> list[UserView | EmailTakenError]:
     """Store the users; of two with the same e-mail the first is stored. One round trip."""
-    stored = await users.insert_users_once(session, [(payload.name, payload.email) for payload in payloads])
-    return [_view(user) if user.is_new else EmailTakenError(EMAIL_TAKEN) for user in stored]
+    new = await users.insert_new_users(session, [(payload.name, payload.email) for payload in payloads])
+    return [_view(new[at]) if at in new else EmailTakenError(EMAIL_TAKEN) for at in range(len(payloads))]
 
 
 async def get_or_create_user(session: AsyncSession, payload: GetOrCreateUser) -> FoundOrCreated:
@@ -44,7 +44,7 @@ async def get_or_create_user(session: AsyncSession, payload: GetOrCreateUser) ->
 
 
 async def get_or_create_user_batch(session: AsyncSession, payloads: Sequence[GetOrCreateUser]) -> list[FoundOrCreated]:
-    """Find the users by e-mail, or store them. One round trip."""
+    """Find the users by e-mail, or store them. One round trip, two if any is stored."""
     stored = await users.insert_users_once(session, [(payload.name, payload.email) for payload in payloads])
     return [FoundOrCreated(user=_view(user), is_new=user.is_new) for user in stored]
 

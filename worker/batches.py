@@ -118,4 +118,7 @@ def _tell(spec: AnySpec, jobs: Sequence[_Job], outcomes: dict[str, Outcome], *, 
                 reason=refusal.type,
             )
     if jobs:
-        _log.info("batch done", job_name=spec.name, jobs=len(jobs), duration_ms=round(seconds * 1000, 1))
+        attempt = max(delivery.attempt for delivery, _ in jobs)
+        _log.info(
+            "batch done", job_name=spec.name, jobs=len(jobs), attempt=attempt, duration_ms=round(seconds * 1000, 1)
+        )

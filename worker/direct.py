@@ -105,7 +105,12 @@ class DirectConnection:
 
     async def _connected(self, *, protocol: int) -> AbstractConnection:
         pool = self._redis.connection_pool
-        options = {"protocol": protocol, "retry": Retry(NoBackoff(), 0), "retry_on_error": [], "health_check_interval": 0}
+        options = {
+            "protocol": protocol,
+            "retry": Retry(NoBackoff(), 0),
+            "retry_on_error": [],
+            "health_check_interval": 0,
+        }
         connection: AbstractConnection = pool.connection_class(**pool.connection_kwargs | options)
         await connection.connect()  # type: ignore[no-untyped-call] # redis-py's
         return connection
