@@ -346,7 +346,7 @@ class UsersWorker(Worker):
         if self._pool is None:
             return
         try:
-            await self._leave_the_idle()
+            await self._end_claim()
             await self._end_jobs()
             if self._heartbeat is not None:
                 self._heartbeat.cancel()
@@ -360,15 +360,15 @@ class UsersWorker(Worker):
             await self.pool.aclose(close_connection_pool=True)
             self._pool = None
 
-    async def _leave_the_idle(self) -> None:
-        """Let another worker watch the queue at once."""
+    async def _end_claim(self) -> None:
+        """Let another worker watch the queue, at once."""
+        if self._claiming is not None:
+            await asyncio.wait([self._claiming], timeout=_CLOSE_LIMIT.total_seconds())
         with suppress(RedisError, OSError):
             async with asyncio.timeout(_CLOSE_LIMIT.total_seconds()):
                 await self._waking.rest()
 
     async def _end_jobs(self) -> None:
-        if self._claiming is not None:
-            await asyncio.wait([self._claiming], timeout=_CLOSE_LIMIT.total_seconds())
         if self.tasks:
             _, running = await asyncio.wait(self.tasks.values(), timeout=_CLOSE_LIMIT.total_seconds())
             for task in running:

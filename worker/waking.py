@@ -204,11 +204,12 @@ class Waking:
 
     async def rest(self) -> None:
         """Neither watch nor stand by; let another one claim in our stead. One round trip if it was on us to claim."""
-        was_on_us = self._state is _State.WATCHING or self._holds_baton
-        self._state, self._holds_baton = _State.AWAY, False
+        self._holds_baton = self._holds_baton or self._state is _State.WATCHING
+        self._state = _State.AWAY
         await self._end_standing_by()
-        if was_on_us:
+        if self._holds_baton:
             await self._leases.resign()
+            self._holds_baton = False  # not before: a cancelled worker asks again when it is closed
 
     async def _end_standing_by(self) -> None:
         if self._standing_by is not None:
