@@ -122,11 +122,11 @@ class DirectConnection:
     def _lose(self) -> None:
         self.on_lost()
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Close it, whatever is under way; the next command opens another."""
         wire, self._wire = self._wire, None
         if wire is not None:
-            await wire.aclose()
+            wire.close()
 
 
 @dataclass(slots=True)
@@ -142,16 +142,19 @@ class _Wire(asyncio.Protocol):
     def __init__(
         self, connection: AbstractConnection, hear: Callable[[Sequence[Any]], None], lose: Callable[[], None]
     ) -> None:
-        self._connection = connection
         self._hear = hear
         self._lose = lose
         self._sent: deque[_Sent] = deque()
         self._loop = asyncio.get_running_loop()
-        parser, writer = connection._parser, connection._writer  # noqa: SLF001 - redis-py offers no way to hand over
+        # redis-py offers no way to hand a connection over: from here on it takes it for closed.
         self._reader = hiredis.Reader(
-            protocolError=InvalidResponse, replyError=parser.parse_error, notEnoughData=_INCOMPLETE
+            protocolError=InvalidResponse,
+            replyError=connection._parser.parse_error,  # noqa: SLF001
+            notEnoughData=_INCOMPLETE,
         )
-        self._transport = cast("asyncio.Transport", writer.transport)  # type: ignore[union-attr] # it is connected
+        self._writer = connection._writer  # noqa: SLF001
+        connection._reader = connection._writer = None  # noqa: SLF001
+        self._transport = cast("asyncio.Transport", self._writer.transport)  # type: ignore[union-attr] # it is connected
         self._transport.set_protocol(self)
 
     @property
@@ -206,6 +209,5 @@ class _Wire(asyncio.Protocol):
             if not sent.answer.done():
                 sent.answer.set_exception(error)
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         self._transport.abort()
-        await self._connection.disconnect(nowait=True)

@@ -213,9 +213,9 @@ class Leases:
         arguments = [self._worker, to_ms(watch)]
         return timedelta(milliseconds=await self._blocking.run(STAND_BY, self._watch_keys, arguments))
 
-    async def stop_waiting(self) -> None:
+    def stop_waiting(self) -> None:
         """Break off ``wait_for_baton``."""
-        await self._blocking.aclose()
+        self._blocking.close()
 
     async def resign(self) -> None:
         """Watch no more, and leave it to another to claim if nobody watches. One round trip."""
@@ -272,8 +272,8 @@ class Leases:
 
     async def aclose(self) -> None:
         """Close the connections of our own."""
-        await self._direct.aclose()
-        await self._blocking.aclose()
+        self._direct.close()
+        self._blocking.close()
 
 
 def _claim(owner: str, row: list[Any]) -> Claim:

@@ -206,13 +206,13 @@ class Waking:
         """Neither watch nor stand by; let another one claim in our stead. One round trip if it was on us to claim."""
         self._holds_baton = self._holds_baton or self._state is _State.WATCHING
         self._state = _State.AWAY
-        await self._end_standing_by()
+        self._end_standing_by()
         if self._holds_baton:
             await self._leases.resign()
             self._holds_baton = False  # not before: a cancelled worker asks again when it is closed
 
-    async def _end_standing_by(self) -> None:
+    def _end_standing_by(self) -> None:
         if self._standing_by is not None:
             self._standing_by.cancel()
             self._standing_by = None
-            await self._leases.stop_waiting()
+            self._leases.stop_waiting()
