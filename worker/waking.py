@@ -118,7 +118,8 @@ class Waking:
         self._state = _State.AWAY
         self._claim_at = 0.0
         self._is_rung = False
-        self._holds_baton = False
+        self._owes_baton = False
+        """Whether another may be waiting for us to claim, although we are away."""
         self._standing_by: asyncio.Task[None] | None = None
         self._empty_claims = EmptyClaims()
         self._is_told = False
@@ -144,8 +145,9 @@ class Waking:
 
     async def claim(self, room: int) -> Claimed:
         """Claim, and find our place among the idle workers. One round trip."""
-        self._state, self._holds_baton = _State.AWAY, False
+        self._state, self._owes_baton = _State.AWAY, True
         claimed = await self._leases.claim(room, watch=self._watch)
+        self._owes_baton = False  # the script has seen to it
         now = self._loop.time()
         self._empty_claims.count(now, found=bool(claimed.claims))
         if not claimed.is_full:
@@ -166,9 +168,9 @@ class Waking:
         else:
             self._begin_to_poll(self._leases.refusal)
 
-    def _begin_to_poll(self, refusal: BaseException | None, *, at_least: timedelta = timedelta(0)) -> None:
+    def _begin_to_poll(self, refusal: Exception | None, *, pause: timedelta | None = None) -> None:
         self._state = _State.POLLING
-        self._claim_at = self._loop.time() + max(self._poll, at_least).total_seconds()
+        self._claim_at = self._loop.time() + (self._poll if pause is None else pause).total_seconds()
         if refusal is not None and not self._is_told:
             self._is_told = True
             _log.warning("Redis does not wake us: looking at the queue instead", reason=str(refusal), cure=_CURE)
@@ -195,21 +197,24 @@ class Waking:
         if task is not self._standing_by:
             return  # it was ended
         self._standing_by = None
-        if (error := task.exception()) is not None:
-            is_refusal = isinstance(error, ResponseError) and not is_outage(error)
-            self._begin_to_poll(error if is_refusal else None, at_least=_AGAIN)
+        error = task.exception()
+        if isinstance(error, ResponseError) and not is_outage(error):
+            self._begin_to_poll(error)
+        elif error is not None:
+            self._begin_to_poll(None, pause=_AGAIN)
         else:
-            self._claim_at, self._holds_baton = 0.0, True
+            self._claim_at = 0.0
         self._bell.ring()
 
     async def rest(self) -> None:
-        """Neither watch nor stand by; let another one claim in our stead. One round trip if it was on us to claim."""
-        self._holds_baton = self._holds_baton or self._state is _State.WATCHING
+        """Neither watch nor stand by, and let another one claim if nobody watches. One round trip if we did either."""
+        # Whoever stands by may have been given the baton just now.
+        self._owes_baton = self._owes_baton or self._state in {_State.WATCHING, _State.STANDING_BY}
         self._state = _State.AWAY
         self._end_standing_by()
-        if self._holds_baton:
+        if self._owes_baton:
             await self._leases.resign()
-            self._holds_baton = False  # not before: a cancelled worker asks again when it is closed
+            self._owes_baton = False  # not before: a cancelled worker asks again when it is closed
 
     def _end_standing_by(self) -> None:
         if self._standing_by is not None:
