@@ -1,6 +1,7 @@
 """One worker process: from settings to exit code."""
 
 import asyncio
+import gc
 import sys
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
@@ -27,6 +28,7 @@ def run_worker(settings: Settings, *, registry: Registry = REGISTRY, burst: bool
         StartupError: a server cannot be reached, refuses us or is unsafe, or the schema is behind.
     """
     set_up_logging(settings.worker)
+    _calm_garbage_collector()
     with asyncio.Runner(loop_factory=_fastest_loop()) as runner:
         runner.run(_work(settings, registry, burst=burst))
 
@@ -47,6 +49,18 @@ async def _work(settings: Settings, registry: Registry, *, burst: bool) -> None:
         raise StartupError(str(explain(error, settings.queue.url.get_secret_value()))) from error
     finally:
         await worker.close()
+
+
+def _calm_garbage_collector() -> None:
+    """Look for cycles more rarely, and never among what was loaded at the start.
+
+    A batch holds tens of thousands of objects until its end; looked through every 700 new ones, as by default, they
+    cost a tenth of the time. Source of the idea: Instagram Engineering, "Copy-on-write friendly Python garbage
+    collection", 2017.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _fastest_loop() -> Callable[[], AbstractEventLoop] | None:
