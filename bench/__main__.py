@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.about import about
 from bench.contenders import CONTENDERS
-from bench.parts import Plan, measure_drain, measure_latency, say
+from bench.parts import Plan, measure_drain, measure_latency, measure_no_op, say
 from bench.peers import install_peers
 from bench.report import report
 from bench.results import Results
@@ -17,7 +17,7 @@ from bench.servers import BenchServers, open_bench_servers, open_observer
 from bench.stage import Stage
 from bench.target import Target
 
-_PARTS = {"drain": measure_drain, "latency": measure_latency}
+_PARTS = {"drain": measure_drain, "latency": measure_latency, "noop": measure_no_op}
 
 _QUICK = ("ours", "ours-session", "arq-tuned", "saq", "pgqueuer", "pgqueuer-sets", "no-queue-10", "asyncpg")
 """Who takes part in the quick bench."""

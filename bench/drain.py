@@ -10,7 +10,7 @@ from bench.contenders import Contender
 from bench.processes import ContenderError, ProducerProcess, Worker, open_producer, start_worker
 from bench.stage import Stage
 
-_WARM_UP = 100
+WARM_UP = 100
 """Jobs before the clock starts: connections are open and statements prepared."""
 
 _START_LIMIT = 30.0
@@ -38,19 +38,29 @@ class Drained:
         return self.jobs / self.seconds
 
 
+@dataclass(frozen=True)
+class Rows:
+    """What was stored before."""
+
+    users: int = 0
+    receipts: int = 0
+
+
 @asynccontextmanager
-async def warm_worker(stage: Stage, contender: Contender) -> AsyncIterator[tuple[Worker, ProducerProcess | None]]:
-    """Yield a worker that has done its warm-up, and a producer; floors need none."""
-    worker = start_worker(contender, stage.target, log=stage.log_of(contender))
+async def warm_worker(
+    stage: Stage, contender: Contender, *, before: int = 0, processes: int = 1
+) -> AsyncIterator[tuple[Worker, ProducerProcess | None]]:
+    """Yield a worker that has done its warm-up, and a producer; floors need none. ``before``: users that were there."""
+    worker = start_worker(contender, stage.target, log=stage.log_of(contender), processes=processes)
     try:
         if contender.role == "floor":
-            worker.tell(f"0 {_WARM_UP}")
-            await _wait_for_users(stage, worker, _WARM_UP, _START_LIMIT)
+            worker.tell(f"0 {WARM_UP}")
+            await wait_for_users(stage, worker, before + WARM_UP, _START_LIMIT)
             yield worker, None
             return
         async with open_producer(contender, stage.target) as producer:
-            await producer.do("fill", kind="create_user", first=0, count=_WARM_UP)
-            await _wait_for_users(stage, worker, _WARM_UP, _START_LIMIT)
+            await producer.do("fill", kind="create_user", first=0, count=WARM_UP)
+            await wait_for_users(stage, worker, before + WARM_UP, _START_LIMIT)
             await asyncio.sleep(_SETTLE)
             yield worker, producer
     finally:
@@ -67,41 +77,60 @@ async def drain(stage: Stage, contender: Contender, count: int, *, limit: float 
     async with warm_worker(stage, contender) as (worker, producer):
         worker.hold()
         if producer is None:
-            worker.tell(f"{_WARM_UP} {count}")
+            worker.tell(f"{WARM_UP} {count}")
         else:
-            await producer.do("fill", kind="create_user", first=_WARM_UP, count=count)
-        cpu, commands = worker.cpu_seconds(), await stage.observer.redis_commands()
-        started = time.time()
-        worker.let_go()
-        await _wait_for_users(stage, worker, _WARM_UP + count, limit)
-        seconds = await stage.observer.last_commit() - started
-        cpu = worker.cpu_seconds() - cpu
-        commands = await stage.observer.redis_commands() - commands
-        await _verify(stage, contender, _WARM_UP + count)
+            await producer.do("fill", kind="create_user", first=WARM_UP, count=count)
+        return await let_drain(stage, contender, worker, count, limit=limit)
+
+
+async def let_drain(
+    stage: Stage, contender: Contender, worker: Worker, count: int, *, before: Rows = Rows(), limit: float = 60
+) -> Drained:
+    """Let a warm worker go that is held before a full queue, and wait until all is committed.
+
+    Raises:
+        ContenderError: as ``drain``.
+    """
+    rows = before.users + WARM_UP + count
+    cpu, commands = worker.cpu_seconds(), await stage.observer.redis_commands()
+    started = time.time()
+    worker.let_go()
+    await wait_for_users(stage, worker, rows, limit)
+    seconds = await stage.observer.last_commit(after=before.users) - started
+    cpu = worker.cpu_seconds() - cpu
+    commands = await stage.observer.redis_commands() - commands
+    await _verify(stage, contender, before, WARM_UP + count)
     return Drained(count, seconds, cpu, commands)
 
 
-async def _wait_for_users(stage: Stage, worker: Worker, count: int, limit: float) -> None:
+async def wait_for_users(stage: Stage, worker: Worker, count: int, limit: float) -> None:
+    """Wait until so many users are stored."""
     # A rolled back insert has drawn an id as well: count the rows once there may be enough.
-    await _wait(worker, lambda: _at_least(stage.observer.ids_drawn, count), limit)
-    await _wait(worker, lambda: _at_least(stage.observer.users, count), limit)
+    await wait(worker, lambda: _at_least(stage.observer.ids_drawn, count), limit)
+    await wait(worker, lambda: _at_least(stage.observer.users, count), limit)
 
 
 async def _at_least(look: Callable[[], Awaitable[int]], count: int) -> bool:
     return await look() >= count
 
 
-async def _wait(worker: Worker, is_so: Callable[[], Awaitable[bool]], limit: float) -> None:
+async def wait(worker: Worker, is_so: Callable[[], Awaitable[bool]], limit: float, *, look: float = _LOOK) -> None:
+    """Wait for a state while the worker lives; times in seconds.
+
+    Raises:
+        ContenderError: it did not come.
+    """
     deadline = time.monotonic() + limit
     while not await is_so():
         worker.require_alive()
         if time.monotonic() > deadline:
             raise ContenderError(f"not done after {limit:g} s; {worker.log_end()}")
-        await asyncio.sleep(_LOOK)
+        await asyncio.sleep(look)
 
 
-async def _verify(stage: Stage, contender: Contender, expected: int) -> None:
-    users, receipts = await stage.observer.users(), await stage.observer.receipts()
+async def _verify(stage: Stage, contender: Contender, before: Rows, jobs: int) -> None:
+    users = await stage.observer.users() - before.users
+    receipts = await stage.observer.receipts() - before.receipts
     owes_receipts = contender.role == "ours" and contender.variant != "no-receipts"
-    if users != expected or (owes_receipts and receipts != expected):
-        raise ContenderError(f"{users} users and {receipts} receipts after {expected} jobs")
+    if users != jobs or (owes_receipts and receipts != jobs):
+        raise ContenderError(f"{users} users and {receipts} receipts after {jobs} jobs")

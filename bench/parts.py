@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 from bench.contenders import CONTENDERS, Contender
 from bench.drain import drain
 from bench.latency import latencies
+from bench.no_op import enqueue_rate, look_ups, no_ops
 from bench.processes import ContenderError
 from bench.results import Results
 from bench.stage import Stage
@@ -96,3 +97,77 @@ def _with_latency(plan: Plan) -> Sequence[Contender]:
 def _told(results: Results, what: str, contender: Contender, error: Exception) -> None:
     say(f"{what} {contender.name} failed: {error}")
     results.fail(what, contender.title, f"{type(error).__name__}: {error}")
+
+
+_PROCESSES = (1, 4, 10, 20, 40)
+_QUICK_PROCESSES = (1, 4)
+
+_NO_OPS, _QUICK_NO_OPS = 20_000, 4000
+"""As in streaQ's published benchmark, in which arq does not end with 40 processes."""
+
+_NO_OP_LIMIT = 40.0
+"""Longest time for the no-ops, in seconds: 500 jobs a second. Who needs longer is told of, not waited for."""
+
+_NO_OP_CONTENDERS = ("ours", "arq-tuned", "taskiq-list", "taskiq-stream", "saq", "streaq", "pgqueuer")
+
+
+async def measure_no_op(stage: Stage, plan: Plan, results: Results) -> None:
+    """Part 3. With one process three rounds, and with more one round of the peers and three of ours."""
+    for number in range(1 if plan.is_quick else min(3, plan.rounds)):
+        for processes in _QUICK_PROCESSES if plan.is_quick else _PROCESSES:
+            for contender in plan.chosen(*_NO_OP_CONTENDERS):
+                if number == 0 or contender.role == "ours" or processes == 1:
+                    await _measure_no_op(stage, plan, results, contender, processes)
+    await _measure_look_ups(stage, plan, results)
+    await _measure_enqueue(stage, plan, results)
+
+
+async def _measure_no_op(stage: Stage, plan: Plan, results: Results, contender: Contender, processes: int) -> None:
+    what, count = f"no_op {processes}", _QUICK_NO_OPS if plan.is_quick else _NO_OPS
+    try:
+        rate = await no_ops(stage, contender, processes=processes, count=count, limit=_NO_OP_LIMIT)
+    except _FAULTS as error:
+        _told(results, f"no-ops with {processes} processes", contender, error)
+        return
+    say(f"{what} {contender.name}: {rate:,.0f}/s")
+    results.add(what, contender.name, rate)
+
+
+_FIND_CONTENDERS = ("ours", "arq-tuned", "taskiq-list", "taskiq-stream", "saq", "streaq", "procrastinate", "pgqueuer")
+
+
+async def _measure_look_ups(stage: Stage, plan: Plan, results: Results) -> None:
+    counts: dict[str, int] = {}
+    for number in range(min(3, plan.rounds) + 1):
+        for contender in plan.chosen(*_FIND_CONTENDERS):
+            if number > 0 and contender.name not in counts:
+                continue  # it failed at first
+            try:
+                rate = await look_ups(stage, contender, counts.get(contender.name, contender.drain))
+            except _FAULTS as error:
+                _told(results, "find_user", contender, error)
+                continue
+            say(f"find_user {number} {contender.name}: {rate:,.0f}/s")
+            counts.setdefault(contender.name, min(_MOST, max(_FEWEST, round(rate * _RUN_SECONDS))))
+            if number > 0:
+                results.add("find_user", contender.name, rate)
+
+
+_ONE_BY_ONE, _BULK = 2000, 20_000
+"""Jobs that a producer enqueues."""
+
+
+async def _measure_enqueue(stage: Stage, plan: Plan, results: Results) -> None:
+    for _ in range(min(3, plan.rounds)):
+        for contender in plan.chosen(*(name for name in _FIND_CONTENDERS if name != "arq-tuned"), "arq"):
+            for is_bulk in (False, True) if contender.name == "ours" else (False,):
+                await stage.observer.empty()
+                name = "enqueue_many" if is_bulk else contender.name
+                try:
+                    count = _BULK if is_bulk else _ONE_BY_ONE
+                    rate = await enqueue_rate(contender, stage.target, count=count, is_bulk=is_bulk)
+                except _FAULTS as error:
+                    _told(results, "enqueue", contender, error)
+                    continue
+                say(f"enqueue {name}: {rate:,.0f}/s")
+                results.add("enqueue", name, rate)

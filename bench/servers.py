@@ -75,11 +75,12 @@ class Observer:
         counted: int = await self.postgres.fetchval("SELECT count(*) FROM job_receipts")
         return counted
 
-    async def last_commit(self) -> float:
-        """Return when the last user was committed, in seconds since 1970."""
+    async def last_commit(self, *, after: int = 0) -> float:
+        """Return when the last user with an id above ``after`` was committed, in seconds since 1970."""
         last: float = await self.postgres.fetchval(
-            "SELECT extract(epoch FROM max(at))::float8 FROM (SELECT DISTINCT xmin::text FROM users) AS x (id), "
-            "pg_xact_commit_timestamp(x.id::xid) AS at"
+            "SELECT extract(epoch FROM max(at))::float8 FROM (SELECT DISTINCT xmin::text FROM users WHERE id > $1) AS x (id), "
+            "pg_xact_commit_timestamp(x.id::xid) AS at",
+            after,
         )
         return last
 

@@ -28,6 +28,9 @@ class Target:
     counter: str
     """File of shared memory with one number for each worker process."""
 
+    kind: str = "create_user"
+    """What the jobs will be, for contenders that run no-ops in another way."""
+
     process: int = 0
     """Which worker process this is."""
 

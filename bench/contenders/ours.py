@@ -60,7 +60,7 @@ _ORDINARY = Registry(JobSpec(AddUser, add_user))
 
 def work(target: Target, variant: str) -> None:
     """Work until killed."""
-    if variant == "no-op":
+    if target.kind == "no_op":
         run(_count(target))
     elif variant == "no-receipts":
         with without_receipts():

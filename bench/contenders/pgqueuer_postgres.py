@@ -50,7 +50,7 @@ async def _work(target: Target, variant: str) -> None:
         async def no_op(_job: PgqJob) -> None:
             bodies.no_op()
 
-        batch = 500 if variant == "sets" else 50
+        batch = 500 if variant == "sets" or target.kind == "no_op" else 50
         await worker.qm.run(batch_size=batch, max_concurrent_tasks=2 * batch)
 
 
