@@ -83,7 +83,7 @@ async def drain(stage: Stage, contender: Contender, count: int, *, limit: float 
         return await let_drain(stage, contender, worker, count, limit=limit)
 
 
-async def let_drain(
+async def let_drain(  # noqa: PLR0913 - they are what a run is made of
     stage: Stage, contender: Contender, worker: Worker, count: int, *, before: Rows = Rows(), limit: float = 60
 ) -> Drained:
     """Let a warm worker go that is held before a full queue, and wait until all is committed.
@@ -118,13 +118,14 @@ async def wait(worker: Worker, is_so: Callable[[], Awaitable[bool]], limit: floa
     """Wait for a state while the worker lives; times in seconds.
 
     Raises:
-        ContenderError: it did not come.
+        ContenderError: the worker has ended.
+        TimeoutError: it did not come.
     """
     deadline = time.monotonic() + limit
     while not await is_so():
         worker.require_alive()
         if time.monotonic() > deadline:
-            raise ContenderError(f"not done after {limit:g} s; {worker.log_end()}")
+            raise TimeoutError(f"not done after {limit:g} s; {worker.log_end()}")
         await asyncio.sleep(look)
 
 

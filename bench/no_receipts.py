@@ -6,16 +6,13 @@ from unittest.mock import patch
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.receipts import Receipt
-
 
 @contextmanager
 def without_receipts() -> Iterator[None]:
-    """Leave the receipt out of each job's transaction, within this process."""
+    """Leave the receipts out of the jobs' transactions, within this process."""
 
-    async def no_receipt(session: AsyncSession, receipt: Receipt) -> Receipt:
+    async def no_receipts(session: AsyncSession, *_: object) -> None:
         await session.flush()
-        return receipt
 
-    with patch("worker.dispatch.insert_receipt", no_receipt):
+    with patch("worker.dispatch.insert_receipts", no_receipts), patch("worker.batches.insert_receipts", no_receipts):
         yield

@@ -78,8 +78,8 @@ class Observer:
     async def last_commit(self, *, after: int = 0) -> float:
         """Return when the last user with an id above ``after`` was committed, in seconds since 1970."""
         last: float = await self.postgres.fetchval(
-            "SELECT extract(epoch FROM max(at))::float8 FROM (SELECT DISTINCT xmin::text FROM users WHERE id > $1) AS x (id), "
-            "pg_xact_commit_timestamp(x.id::xid) AS at",
+            "SELECT extract(epoch FROM max(pg_xact_commit_timestamp(writer::xid)))::float8 "
+            "FROM (SELECT DISTINCT xmin::text AS writer FROM users WHERE id > $1) AS writers",
             after,
         )
         return last

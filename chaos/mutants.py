@@ -16,12 +16,12 @@ from arq.worker import Function, create_worker, func
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db.engine import open_database
-from db.receipts import Receipt, insert_receipt
+from db.receipts import insert_receipts
 from db.settings import DatabaseSettings
 from db.tables import JobReceipt
 from jobs.codec import decode, encode
 from jobs.registry import REGISTRY, JobSpec
-from worker import dispatch
+from worker import batches, dispatch
 from worker.__main__ import main as run_our_worker
 from worker.epoch import RedisEpoch
 
@@ -36,7 +36,7 @@ def commit_receipts_apart() -> None:
     """
     written = count(1)
 
-    async def insert_apart(session: AsyncSession, *args: Any, **kwargs: Any) -> Receipt:  # noqa: ANN401 - passed on
+    async def insert_apart(session: AsyncSession, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - passed on
         await session.flush()
         connection = await session.connection()
         await connection.exec_driver_sql("COMMIT")
@@ -44,9 +44,10 @@ def commit_receipts_apart() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         await connection.exec_driver_sql("BEGIN")
         await connection.exec_driver_sql("SELECT pg_current_xact_id()")
-        return await insert_receipt(session, *args, **kwargs)
+        await insert_receipts(session, *args, **kwargs)
 
-    vars(dispatch)["insert_receipt"] = insert_apart
+    for module in (dispatch, batches):
+        vars(module)["insert_receipts"] = insert_apart
     _run_as_usual()
 
 

@@ -1,10 +1,12 @@
 """Receipts: which jobs have ended with an answer, and with which. Knows neither payloads nor the queue."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Boolean, Integer, LargeBinary, Text, bindparam, column, select, text
-from sqlalchemy.dialects.postgresql import JSONB
+from pydantic_core import to_json
+from sqlalchemy import Integer, LargeBinary, Text, bindparam, select, text
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.tables import JobReceipt
@@ -22,44 +24,40 @@ class Receipt:
     attempt: int
 
 
-_JSON = JSONB(none_as_null=True)
-
-_INSERT = (
-    text("""
-    WITH owed AS (SELECT FROM job_outbox WHERE job_id = :job_id AND job_name = :job_name),
-    dead AS (
-        SELECT job_id FROM dead_jobs
-        WHERE job_id = :job_id AND (request_hash IS NULL OR request_hash = :request_hash)),
+_INSERT = text("""
+    WITH job AS MATERIALIZED (
+        SELECT job.*,
+            (SELECT job_outbox.request_hash = job.request_hash FROM job_outbox
+             WHERE job_outbox.job_id = job.job_id AND job_name = :job_name) AS keeps,
+            (SELECT true FROM dead_jobs
+             WHERE dead_jobs.job_id = job.job_id
+                AND (dead_jobs.request_hash IS NULL OR dead_jobs.request_hash = job.request_hash)) AS revives
+        FROM unnest(:job_ids, :request_hashes, :results, :failures, :attempts)
+            AS job (job_id, request_hash, result, failure, attempt)),
     kept AS (
-        DELETE FROM job_outbox WHERE job_id = :job_id AND job_name = :job_name AND request_hash = :request_hash),
-    revived AS (DELETE FROM dead_jobs WHERE job_id IN (SELECT job_id FROM dead)),
-    written AS (
-        INSERT INTO job_receipts (job_id, job_name, request_hash, result, failure, attempt)
-        SELECT :job_id, :job_name, :request_hash, :result, :failure, :attempt
-        WHERE :always OR pg_current_xact_id_if_assigned() IS NOT NULL
-            OR EXISTS (SELECT FROM owed) OR EXISTS (SELECT FROM dead))
-    SELECT job_id, job_name, request_hash, result, failure, attempt FROM job_receipts WHERE job_id = :job_id
-""")
-    .bindparams(
-        bindparam("job_id", type_=Text),
-        bindparam("job_name", type_=Text),
-        bindparam("request_hash", type_=LargeBinary),
-        bindparam("result", type_=_JSON),
-        bindparam("failure", type_=_JSON),
-        bindparam("attempt", type_=Integer),
-        bindparam("always", type_=Boolean),
-    )
-    .columns(
-        column("job_id", Text),
-        column("job_name", Text),
-        column("request_hash", LargeBinary),
-        column("result", _JSON),
-        column("failure", _JSON),
-        column("attempt", Integer),
-    )
+        DELETE FROM job_outbox
+        WHERE (SELECT bool_or(keeps) FROM job) AND job_name = :job_name
+            AND job_id = ANY (ARRAY(SELECT job_id FROM job WHERE keeps))),
+    revived AS (
+        DELETE FROM dead_jobs
+        WHERE (SELECT bool_or(revives) FROM job) AND job_id = ANY (ARRAY(SELECT job_id FROM job WHERE revives)))
+    INSERT INTO job_receipts (job_id, job_name, request_hash, result, failure, attempt)
+    SELECT job_id, :job_name, request_hash, result::jsonb, failure::jsonb, attempt FROM job
+    WHERE failure IS NOT NULL OR pg_current_xact_id_if_assigned() IS NOT NULL
+        OR keeps IS NOT NULL OR revives
+        OR (SELECT true FROM job_receipts WHERE job_receipts.job_id = job.job_id)
+    ORDER BY job_id
+""").bindparams(
+    bindparam("job_name", type_=Text),
+    bindparam("job_ids", type_=ARRAY(Text)),
+    bindparam("request_hashes", type_=ARRAY(LargeBinary)),
+    bindparam("results", type_=ARRAY(Text)),
+    bindparam("failures", type_=ARRAY(Text)),
+    bindparam("attempts", type_=ARRAY(Integer)),
 )
 """A transaction that has written nothing has no id: a look-up needs no receipt, because it can simply be run again.
-But a find-or-create that found what a twin of the same job created sees the twin's receipt here, and must answer it.
+But one that ended before with a receipt must answer from it: a find-or-create finds what a twin of the same job has
+created.
 
 A promise is kept by this: its row goes, unless it is another request with the same id. A look-up that was promised, or
 was dead, gets a receipt as well, so that each such job is always in one of the three tables. That is decided by what
@@ -67,23 +65,42 @@ the statement sees, not by what it deletes: of two owners at once, the second fi
 
 A dead letter of the same request goes: it was retried, and is dead no more. That of another one stays.
 
-Without ON CONFLICT on purpose: a second owner's whole transaction must fail, its effect included."""
+Subqueries for each job, and no joins: a plan that was made while the tables were empty would read them whole later.
+
+Without ON CONFLICT on purpose: a second owner's whole transaction must fail, its effect included. In the order of the
+ids, so that two owners of the same jobs wait for each other and do not deadlock."""
 
 
-async def insert_receipt(session: AsyncSession, receipt: Receipt) -> Receipt:
-    """Record how the job ended, as the last statement of its transaction; return the receipt that counts.
+async def insert_receipts(session: AsyncSession, job_name: str, receipts: Sequence[Receipt]) -> None:
+    """Record how jobs of one kind ended, as the last statement of their transaction. One round trip.
 
-    That is the given one, or that of an earlier run if this transaction has written nothing. A failure is always
-    written, in a transaction without effect. Settles the job's row in the outbox. One round trip.
+    Writes none for a job that has written nothing, neither it nor those with it, unless it was owed or dead; a failure
+    is always written. Settles the jobs' rows in the outbox.
 
     Raises:
-        IntegrityError: ``job_receipts_pkey``, the job has ended already; everything must be rolled back.
+        IntegrityError: ``job_receipts_pkey``, one of the jobs has ended already; everything must be rolled back.
     """
     await session.flush()
+    parameters = {
+        "job_name": job_name,
+        "job_ids": [receipt.job_id for receipt in receipts],
+        "request_hashes": [receipt.request_hash for receipt in receipts],
+        "results": [_json(receipt.result) for receipt in receipts],
+        "failures": [_json(receipt.failure) for receipt in receipts],
+        "attempts": [receipt.attempt for receipt in receipts],
+    }
     connection = await session.connection()  # past the ORM, which would cost more than the statement
-    parameters = vars(receipt) | {"always": receipt.failure is not None}
-    earlier = (await connection.execute(_INSERT, parameters)).one_or_none()
-    return receipt if earlier is None else Receipt(**earlier._mapping)  # noqa: SLF001 - SQLAlchemy's public name
+    await connection.execute(_INSERT, parameters)
+
+
+def _json(value: dict[str, Any] | None) -> str | None:
+    return None if value is None else to_json(value).decode()
+
+
+async def ended_jobs(session: AsyncSession, job_ids: Collection[str]) -> set[str]:
+    """Return which of these jobs have a receipt. One round trip."""
+    found = await session.scalars(select(JobReceipt.job_id).where(JobReceipt.job_id.in_(job_ids)))
+    return set(found)
 
 
 async def receipt_by_job_id(session: AsyncSession, job_id: str) -> Receipt | None:

@@ -1,9 +1,10 @@
 """Queries on users. Each says what its SQL does and returns what happened; none commits."""
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from datetime import datetime
+from typing import Literal, NamedTuple
 
-from sqlalchemy import BigInteger, Boolean, Text, bindparam, column, insert, select, text
+from sqlalchemy import BigInteger, Boolean, DateTime, Text, bindparam, column, func, insert, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -13,10 +14,22 @@ _RACES = 3
 """How often a look-up may miss a row that another transaction has just committed, before we give up."""
 
 
-class StoredUser(NamedTuple):
-    """Where a row of a set ended: the user's id, and whether it is new."""
+class UserRow(NamedTuple):
+    """A user as it is stored."""
 
     id: int
+    name: str
+    email: str | None
+    created_at: datetime
+
+
+class StoredUser(NamedTuple):
+    """Where a row of a set ended: the stored user, and whether it is new."""
+
+    id: int
+    name: str
+    email: str | None
+    created_at: datetime
     is_new: bool
 
 
@@ -69,41 +82,53 @@ async def insert_user_once(session: AsyncSession, name: str, email: str) -> tupl
     raise RaceLostError
 
 
-_INSERT_MANY_ONCE = (
+_INSERT_NEW = (
     text("""
-    WITH input AS MATERIALIZED (
-        SELECT position, name, email, row_number() OVER (PARTITION BY email ORDER BY position) AS occurrence
-        FROM unnest(:names, :emails) WITH ORDINALITY AS rows (name, email, position)),
-    new AS MATERIALIZED (
-        SELECT position, name, email, nextval(pg_get_serial_sequence('users', 'id')) AS id
-        FROM input
-        WHERE email IS NULL OR occurrence = 1 AND NOT EXISTS (SELECT FROM users WHERE users.email = input.email)
+    WITH new AS MATERIALIZED (
+        SELECT position, name, email, nextval((SELECT pg_get_serial_sequence('users', 'id')::regclass)) AS id
+        FROM unnest(:names, :emails) WITH ORDINALITY AS rows (name, email, position)
+        WHERE email IS NULL OR (SELECT true FROM users WHERE users.email = rows.email) IS NULL
         ORDER BY email, position),
     inserted AS (
         INSERT INTO users (id, name, email) OVERRIDING SYSTEM VALUE
         SELECT id, name, email FROM new ORDER BY email, position
         ON CONFLICT (email) DO NOTHING
-        RETURNING id, email)
-    SELECT input.position, coalesce(inserted.id, twin.id, users.id) AS id, inserted.id IS NOT NULL AS is_new
-    FROM input
-    LEFT JOIN new USING (position)
-    LEFT JOIN inserted ON inserted.id = new.id
-    LEFT JOIN inserted AS twin ON twin.email = input.email
-    LEFT JOIN users ON users.email = input.email
-    ORDER BY input.position
+        RETURNING id, created_at)
+    SELECT drawn.positions, drawn.ids, stored.ids AS stored, stored.created_at
+    FROM (SELECT array_agg(position) AS positions, array_agg(id) AS ids FROM new) AS drawn,
+        (SELECT array_agg(id) AS ids, min(created_at) AS created_at FROM inserted) AS stored
     """)
     .bindparams(bindparam("names", type_=ARRAY(Text)), bindparam("emails", type_=ARRAY(Text)))
-    .columns(column("position", BigInteger), column("id", BigInteger), column("is_new", Boolean))
+    .columns(
+        column("positions", ARRAY(BigInteger)),
+        column("ids", ARRAY(BigInteger)),
+        column("stored", ARRAY(BigInteger)),
+        column("created_at", DateTime(timezone=True)),
+    )
 )
 """Ids are drawn before the insert, because RETURNING promises no order: it is how a row finds its position again.
-Sorted by e-mail, so that two simultaneous sets wait for each other and do not deadlock."""
+Sorted by e-mail, so that two simultaneous sets wait for each other and do not deadlock.
+
+No join: a plan that is kept for sets of any size would nest loops. Arrays: hundreds of rows cost the driver more."""
+
+
+async def insert_new_users(session: AsyncSession, users: Sequence[tuple[str, str | None]]) -> dict[int, UserRow]:
+    """Insert each ``(name, email)`` unless its e-mail is stored; return the new rows by their position. One round trip.
+
+    Of rows with the same e-mail the first is stored. Without an e-mail a row is always new.
+    """
+    parameters = {"names": [name for name, _ in users], "emails": [email for _, email in users]}
+    found = (await session.execute(_INSERT_NEW, parameters)).one()
+    stored = set(found.stored or ())
+    drawn = zip(found.positions or (), found.ids or (), strict=True)
+    return {at - 1: UserRow(id_, *users[at - 1], found.created_at) for at, id_ in drawn if id_ in stored}
 
 
 async def insert_users_once(session: AsyncSession, users: Sequence[tuple[str, str | None]]) -> list[StoredUser]:
-    """Insert each ``(name, email)`` unless its e-mail is stored; answer in the order given.
+    """Insert each ``(name, email)`` unless its e-mail is stored; answer with the stored rows, in the order given.
 
-    One round trip for all; one more if e-mails were stored by others meanwhile. A set that has an e-mail twice stores
-    its first row. Without an e-mail a row is always new.
+    One round trip for all, two if any e-mail is stored; two more if e-mails were deleted meanwhile. A set that has an
+    e-mail twice stores its first row.
 
     Raises:
         RaceLostError: a row came and went between our statements, several times.
@@ -113,10 +138,11 @@ async def insert_users_once(session: AsyncSession, users: Sequence[tuple[str, st
         missing = [position for position in range(len(users)) if position not in stored]
         if not missing:
             break
-        parameters = {"names": [users[at][0] for at in missing], "emails": [users[at][1] for at in missing]}
-        for row in await session.execute(_INSERT_MANY_ONCE, parameters):
-            if row.id is not None:
-                stored[missing[row.position - 1]] = StoredUser(row.id, row.is_new)
+        new = await insert_new_users(session, [users[at] for at in missing])
+        stored |= {missing[at]: StoredUser(*row, is_new=True) for at, row in new.items()}
+        emails = {at: email for at in missing if at not in stored and (email := users[at][1]) is not None}
+        found = await find_users_by(session, "email", set(emails.values())) if emails else {}
+        stored |= {at: StoredUser(*found[email], is_new=False) for at, email in emails.items() if email in found}
     if len(stored) < len(users):
         raise RaceLostError
     return [stored[position] for position in range(len(users))]
@@ -141,3 +167,23 @@ async def users_by_name(session: AsyncSession, name: str, *, limit: int) -> Sequ
 async def users_by_ids(session: AsyncSession, ids: Collection[int]) -> Sequence[User]:
     """Find the users with these ids, in the order of their ids; ids that do not exist are left out. One round trip."""
     return (await session.scalars(select(User).where(User.id.in_(ids)).order_by(User.id))).all()
+
+
+_USER_ROW = (User.id, User.name, User.email, User.created_at)
+
+_FIND_MANY = {
+    "id": select(*_USER_ROW).where(User.id == func.any(bindparam("values", type_=ARRAY(BigInteger)))),
+    "email": select(*_USER_ROW).where(User.email == func.any(bindparam("values", type_=ARRAY(Text)))),
+}
+
+
+async def find_users_by(
+    session: AsyncSession, what: Literal["id", "email"], values: Collection[int] | Collection[str]
+) -> dict[int | str, UserRow]:
+    """Find the users with these ids or e-mails; return those there are, by what was asked for. One round trip.
+
+    Rows, not objects of the ORM, which would cost more than the query.
+    """
+    rows = await session.execute(_FIND_MANY[what], {"values": list(values)})
+    users = [UserRow(*row) for row in rows]
+    return {getattr(user, what): user for user in users}

@@ -1,6 +1,6 @@
 """The table of contents: which payload goes to which handler, under which limits."""
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
@@ -10,11 +10,21 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from jobs.failures import EmailTakenError, JobFailedError
 from jobs.payloads import CreateUser, CreateUsers, FindUser, GetOrCreateUser, Payload
-from jobs.users import create_user, create_users, find_user, get_or_create_user
+from jobs.users import (
+    EMAIL_TAKEN,
+    create_user,
+    create_user_batch,
+    create_users,
+    find_user,
+    find_user_batch,
+    get_or_create_user,
+    get_or_create_user_batch,
+)
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
 PayloadT = TypeVar("PayloadT", bound=Payload[BaseModel])
 Handler = Callable[[AsyncSession, PayloadT], Awaitable[ResultT]]
+BatchHandler = Callable[[AsyncSession, Sequence[PayloadT]], Awaitable[Sequence[ResultT | JobFailedError]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +42,16 @@ class JobSpec(Generic[PayloadT, ResultT]):
     payload: type[PayloadT]
     handler: Handler[PayloadT, ResultT]
 
+    batch: BatchHandler[PayloadT, ResultT] | None = field(default=None, kw_only=True)
+    """The same for many payloads at once: it answers each in the order given, with a result or a ``JobFailedError``.
+
+    For a payload that it refuses so it must have written nothing; what it raises concerns no single payload, and the
+    jobs run one by one, by ``handler``. Jobs of one batch commit together or not at all.
+    """
+
+    most: int = field(default=500, kw_only=True)
+    """How many payloads ``batch`` takes at once."""
+
     deadline: timedelta = field(default=timedelta(seconds=30), kw_only=True)
     """Longest time of one attempt, waiting for a connection included. An attempt that is late is tried again."""
 
@@ -45,6 +65,21 @@ class JobSpec(Generic[PayloadT, ResultT]):
     def name(self) -> str:
         """The job's name on the wire."""
         return self.payload.job_name
+
+    async def take_many(
+        self, session: AsyncSession, payloads: Sequence[PayloadT]
+    ) -> Sequence[ResultT | JobFailedError]:
+        """Run ``batch``.
+
+        Raises:
+            TypeError: it has answered another number of payloads.
+        """
+        if self.batch is None:
+            raise TypeError(f"{self.name} takes one payload at a time")
+        answers = await self.batch(session, payloads)
+        if len(answers) != len(payloads):
+            raise TypeError(f"the batch handler of {self.name} gave {len(answers)} answers to {len(payloads)} payloads")
+        return answers
 
 
 class Registry:
@@ -79,14 +114,12 @@ class Registry:
         return list(self._specs)
 
 
-_EMAIL_TAKEN = Refusal(
-    error=EmailTakenError, message="another user has this e-mail: use get_or_create_user to find that user"
-)
+_EMAIL_TAKEN = Refusal(error=EmailTakenError, message=EMAIL_TAKEN)
 
 REGISTRY = Registry(
-    JobSpec(CreateUser, create_user, refusals={"users_email_key": _EMAIL_TAKEN}),
-    JobSpec(GetOrCreateUser, get_or_create_user),
-    JobSpec(FindUser, find_user),
+    JobSpec(CreateUser, create_user, batch=create_user_batch, refusals={"users_email_key": _EMAIL_TAKEN}),
+    JobSpec(GetOrCreateUser, get_or_create_user, batch=get_or_create_user_batch),
+    JobSpec(FindUser, find_user, batch=find_user_batch),
     JobSpec(CreateUsers, create_users, deadline=timedelta(minutes=1)),
 )
 """What this worker can do. A new job is one more line."""

@@ -1,9 +1,15 @@
-"""What the jobs on users do. A handler sees a session and a payload, returns a result, and never commits."""
+"""What the jobs on users do. A handler sees a session and a payload, returns a result, and never commits.
+
+A batch handler does the same for many payloads with one statement, and answers each of them.
+"""
+
+from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import users
 from db.tables import User
+from jobs.failures import EmailTakenError
 from jobs.payloads import (
     MAX_MATCHES,
     CreateUser,
@@ -17,16 +23,34 @@ from jobs.payloads import (
     UserView,
 )
 
+EMAIL_TAKEN = "another user has this e-mail: use get_or_create_user to find that user"
+
 
 async def create_user(session: AsyncSession, payload: CreateUser) -> UserView:
     """Store the user."""
     return UserView.model_validate(await users.insert_user(session, payload.name, payload.email))
 
 
+async def create_user_batch(session: AsyncSession, payloads: Sequence[CreateUser]) -> list[UserView | EmailTakenError]:
+    """Store the users; of two with the same e-mail the first is stored. One round trip."""
+    new = await users.insert_new_users(session, [(payload.name, payload.email) for payload in payloads])
+    return [_view(new[at]) if at in new else EmailTakenError(EMAIL_TAKEN) for at in range(len(payloads))]
+
+
 async def get_or_create_user(session: AsyncSession, payload: GetOrCreateUser) -> FoundOrCreated:
     """Find the user by e-mail, or store it. Delivered twice, it writes once."""
     user, is_new = await users.insert_user_once(session, payload.name, payload.email)
     return FoundOrCreated(user=UserView.model_validate(user), is_new=is_new)
+
+
+async def get_or_create_user_batch(session: AsyncSession, payloads: Sequence[GetOrCreateUser]) -> list[FoundOrCreated]:
+    """Find the users by e-mail, or store them. One round trip, two if any is stored."""
+    stored = await users.insert_users_once(session, [(payload.name, payload.email) for payload in payloads])
+    return [FoundOrCreated(user=_view(user), is_new=user.is_new) for user in stored]
+
+
+def _view(user: users.StoredUser | users.UserRow) -> UserView:
+    return UserView(id=user.id, name=user.name, email=user.email, created_at=user.created_at)
 
 
 async def find_user(session: AsyncSession, payload: FindUser) -> FoundUsers:
@@ -42,6 +66,24 @@ async def _matches(session: AsyncSession, payload: FindUser) -> list[User]:
     else:
         found = await users.user_by_id(session, payload.id or 0)
     return [] if found is None else [found]
+
+
+async def find_user_batch(session: AsyncSession, payloads: Sequence[FindUser]) -> list[FoundUsers]:
+    """Look the users up: by id and by e-mail in one round trip each, by name in one for each name."""
+    ids = {payload.id for payload in payloads if payload.id is not None}
+    emails = {payload.email for payload in payloads if payload.email is not None}
+    found = await users.find_users_by(session, "id", ids) if ids else {}
+    found |= await users.find_users_by(session, "email", emails) if emails else {}
+    names = {payload.name for payload in payloads if payload.name is not None}
+    named = {name: await users.users_by_name(session, name, limit=MAX_MATCHES) for name in names}
+
+    def answer(payload: FindUser) -> FoundUsers:
+        if payload.name is not None:
+            return FoundUsers(users=[UserView.model_validate(user) for user in named[payload.name]])
+        user = found.get(payload.id or payload.email or 0)
+        return FoundUsers(users=[] if user is None else [_view(user)])
+
+    return [answer(payload) for payload in payloads]
 
 
 async def create_users(session: AsyncSession, payload: CreateUsers) -> StoredUsers:

@@ -1,6 +1,6 @@
 """Makes arq's functions of our jobs, and arq's view of malformed messages. Decides nothing: dispatch does."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from typing import Any, cast
 
@@ -14,6 +14,8 @@ from jobs.failures import InvalidMessageError, JobFailedError, MalformedMessageE
 from jobs.registry import Registry
 from jobs.wire import LATEST_MS
 from worker.backoff import backoff
+from worker.batches import run_batch
+from worker.calls import Answer, BatchCall, BatchFunction
 from worker.dead_letters import bury, write_letter
 from worker.dispatch import AnySpec, Delivery, Dispatcher, RetryLater
 
@@ -46,13 +48,30 @@ def build_functions(registry: Registry) -> list[Function]:
 
 
 def _build_function(spec: AnySpec) -> Function:
+    single = _build_single(spec)
+    if spec.batch is None:
+        return single
+
+    async def together(ctx: dict[str, Any], jobs: Sequence[BatchCall]) -> list[Answer]:
+        deliveries = [Delivery(job.job_id, job.call.attempt, job.call.args, job.call.kwargs) for job in jobs]
+        outcomes = await run_batch(ctx["dispatcher"], spec, deliveries)
+        return [_as_retry(outcome) if isinstance(outcome, RetryLater) else outcome for outcome in outcomes]
+
+    return BatchFunction(**vars(single), together=together, most=spec.most)
+
+
+def _as_retry(later: RetryLater) -> Retry:
+    return (Retry if later.counts else UncountedRetry)(defer=later.delay)
+
+
+def _build_single(spec: AnySpec) -> Function:
     async def run(ctx: dict[str, Any], /, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - from the wire
         dispatcher: Dispatcher = ctx["dispatcher"]
         delivery = Delivery(ctx["job_id"], ctx["job_try"], args, kwargs)
         try:
             return await dispatcher.run(spec, delivery)
         except RetryLater as later:
-            raise (Retry if later.counts else UncountedRetry)(defer=later.delay) from later
+            raise _as_retry(later) from later
 
     return _function(run, spec.name, timeout=spec.deadline + MARGIN)
 

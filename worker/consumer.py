@@ -5,12 +5,12 @@ Overrides parts of arq 0.28, which is why the version is pinned; each override s
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from signal import SIGUSR1, Signals
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import structlog
 from arq.connections import ArqRedis, create_pool, log_redis_info
@@ -20,8 +20,12 @@ from redis.exceptions import RedisError, ResponseError
 
 from jobs.connection import is_outage
 from worker.dispatch import Dispatcher
-from worker.job_run import JobRun
+from worker.finisher import Finisher
+from worker.job_run import Ended, GivenBack, JobRun, Outcome
 from worker.leases import Claim, Leases
+from worker.slots import Run, Slots
+
+AnswerT = TypeVar("AnswerT")
 
 _RECONNECT_EVERY = timedelta(milliseconds=500)
 """How long to wait between looks at a server that is gone."""
@@ -53,7 +57,11 @@ class UsersWorker(Worker):
         self._is_ending = False
         self._trouble: str | None = None
         self._last_look_for_aborts = -math.inf
+        self.finisher = Finisher(self)
+        self._slots = Slots(self.max_jobs)
         self._claims: dict[str, Claim] = {}
+        """All jobs that are ours: waiting for a slot, running, or ended and not recorded yet."""
+        self._unended: set[str] = set()
         self._claiming: asyncio.Task[bool] | None = None
         self._heartbeat: asyncio.Task[None] | None = None
         self._has_room = asyncio.Event()
@@ -69,7 +77,7 @@ class UsersWorker(Worker):
         while True:
             has_more = await self._poll_iteration()
             if self.burst and await self._is_burst_over():
-                await asyncio.gather(*self.tasks.values())
+                await self._settle()
                 return
             await self._pause(has_more=has_more)
 
@@ -95,12 +103,18 @@ class UsersWorker(Worker):
         queued: int = await self.pool.zcard(self.queue_name)
         return queued == 0
 
+    async def _settle(self) -> None:
+        while self._unended:
+            await asyncio.gather(*self.tasks.values())
+            await asyncio.sleep(0)
+        await self.finisher.settle()
+
     async def _pause(self, *, has_more: bool) -> None:
-        """Wait for the next turn: until a job has ended if more of them are waiting, else for the poll delay."""
+        """Wait for the next turn: until there is room if more jobs may be waiting, else for the poll delay."""
         self._has_room.clear()
         if not has_more:
             await asyncio.sleep(self.poll_delay_s)
-        elif len(self._claims) >= self.max_jobs:
+        elif self._room() <= 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.poll_delay_s):
                     await self._has_room.wait()
@@ -143,46 +157,98 @@ class UsersWorker(Worker):
     async def _claim_jobs(self) -> bool:
         room = self._room()
         if room <= 0:
-            return len(self._claims) >= self.max_jobs
-        claims = await self.leases.claim(room)
+            return not self.is_stopping
+        claimed = await self.leases.claim(room)
+        fresh = [JobRun(self, claim) for claim in claimed.claims if await self._is_new(claim)]
+        self._unended.update(job.job_id for job in fresh)
         if self.is_stopping:
-            await self._give_back(claims)
+            self._give_back(fresh)
             return False
-        for claim in claims:
-            if not self._start_job(claim):
-                await self.leases.uncount(claim)
-        return len(claims) == room
+        runs, surplus = self._slots.plan(fresh, is_full=claimed.is_full)
+        self._give_back(surplus)
+        for run in runs:
+            self._start_run(run)
+        return claimed.is_full
 
     def _room(self) -> int:
         """Return how many jobs may be claimed; none after the signal to stop."""
         if not self.allow_pick_jobs or self.is_stopping:
             return 0
-        room = self.max_jobs - len(self._claims)
+        room = self._slots.room()
         if self.burst and self.max_burst_jobs >= 0:
             room = min(room, self.max_burst_jobs - self._jobs_started())
         return room
 
-    def _start_job(self, claim: Claim) -> bool:
-        """Start the job, unless it is our own whose lease had ended: that runs on, under the new one."""
+    def _jobs_started(self) -> int:
+        return self.jobs_complete + self.jobs_retried + self.jobs_failed + len(self._unended)
+
+    async def _is_new(self, claim: Claim) -> bool:
+        """Keep the claim; one of our own job whose lease had ended starts nothing: the job runs on under it."""
         running = self._claims.get(claim.job_id)
         self._claims[claim.job_id] = claim
         if running is not None:
-            return False
-        task = self.loop.create_task(JobRun(self, claim).run(), name=claim.job_id)
-        self.tasks[claim.job_id] = task
-        task.add_done_callback(partial(self._forget, claim.job_id))
-        return True
+            await self.leases.uncount(claim)
+        return running is None
 
-    def _forget(self, job_id: str, task: "asyncio.Task[None]") -> None:
-        self._claims.pop(job_id, None)
-        self.tasks.pop(job_id, None)
+    def _start_run(self, run: Run) -> None:
+        self._slots.started(run)
+        task = self.loop.create_task(run.run())
+        for job in run.jobs:
+            self.tasks[job.job_id] = task
+        task.add_done_callback(partial(self._end_run, run, self.loop.time()))
+
+    def run_again(self, runs: Iterable[Run]) -> None:
+        """Run jobs of a batch again as soon as there is a slot."""
+        if self.is_stopping:
+            self._give_back([job for run in runs for job in run.jobs])
+        else:
+            self._slots.waiting.extend(runs)
+
+    def _end_run(self, run: Run, started: float, task: "asyncio.Task[None]") -> None:
+        self._slots.ended(run, seconds=self.loop.time() - started)
+        for job in run.jobs:
+            self.tasks.pop(job.job_id, None)
+        if task.cancelled() or task.exception() is not None:
+            self._leave(run, task)
+        while self._slots.waiting and self._slots.free > 0:
+            self._start_run(self._slots.waiting.popleft())
         self._has_room.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("a job was left to its lease", job_id=job_id, exc_info=error)
+
+    def _leave(self, run: Run, task: "asyncio.Task[None]") -> None:
+        """Leave to their leases what a run that broke off has not ended."""
+        waiting = {job.job_id for other in self._slots.waiting for job in other.jobs}
+        for job in run.jobs:
+            if job.job_id in self._unended and job.job_id not in waiting:
+                error = None if task.cancelled() else task.exception()
+                _log.error("a job was left to its lease", job_id=job.job_id, exc_info=error)
+                self._unended.discard(job.job_id)
+                self.forget(job)
 
     def claim_of(self, job_id: str) -> Claim:
-        """Return the claim under which the job runs now."""
+        """Return the claim under which the job is ours now."""
         return self._claims[job_id]
+
+    def forget(self, job: JobRun) -> None:
+        """Renew the job's lease no more."""
+        self._claims.pop(job.job_id, None)
+
+    def conclude(self, job: JobRun, outcome: Outcome) -> None:
+        """Count a run that is over, as arq does, and have its outcome recorded."""
+        if not isinstance(outcome, Ended):
+            self.jobs_retried += 1
+        elif outcome.succeeded:
+            self.jobs_complete += 1
+        else:
+            self.jobs_failed += 1
+        self._record(job, outcome)
+
+    def _record(self, job: JobRun, outcome: Outcome) -> None:
+        self._unended.discard(job.job_id)
+        self.finisher.add(job, outcome)
+
+    def _give_back(self, jobs: Iterable[JobRun]) -> None:
+        for job in jobs:
+            self._record(job, GivenBack())
 
     async def _cancel_aborted_jobs(self) -> None:
         """Cancel the jobs that somebody wants aborted; looks once in each poll delay, and seldom while none runs."""
@@ -193,8 +259,8 @@ class UsersWorker(Worker):
         wanted = await self.leases.aborted()
         found = {job_id for job_id, claim in self._claims.items() if claim.id in wanted and job_id in self.job_tasks}
         self.aborting_tasks.update(found)
-        for job_id in found:
-            self.job_tasks[job_id].cancel()
+        for task in {self.job_tasks[job_id] for job_id in found}:
+            task.cancel()
 
     def _tell_trouble(self, trouble: str | None, error: Exception | None = None) -> None:
         """Log a change, not each turn of an outage."""
@@ -212,7 +278,7 @@ class UsersWorker(Worker):
         await asyncio.sleep(_RECONNECT_EVERY.total_seconds())
         return False
 
-    async def until_redis_answers(self, command: Callable[[], Awaitable[bool]]) -> bool:
+    async def until_redis_answers(self, command: Callable[[], Awaitable[AnswerT]]) -> AnswerT:
         """Repeat the command however long Redis is gone: arq loses the outcome, and runs the job again."""
         while True:
             try:
@@ -228,12 +294,18 @@ class UsersWorker(Worker):
             self.handle_sig(signum)
             return
         self.is_stopping = True
+        self._give_back_waiting()
         super().handle_sig_wait_for_completion(signum)
 
     def handle_sig(self, signum: Signals) -> None:
         """End at once."""
         self.is_stopping = self._is_ending = True
+        self._give_back_waiting()
         super().handle_sig(signum)
+
+    def _give_back_waiting(self) -> None:
+        while self._slots.waiting:
+            self._give_back(self._slots.waiting.popleft().jobs)
 
     async def _wait_for_tasks_to_complete(self, signum: Signals) -> None:
         """Let running jobs end within the grace, then end the main loop."""
@@ -264,14 +336,12 @@ class UsersWorker(Worker):
     async def _end_jobs(self) -> None:
         if self._claiming is not None:
             await asyncio.wait([self._claiming], timeout=_CLOSE_LIMIT.total_seconds())
-        if not self.tasks:
-            return
-        _, running = await asyncio.wait(self.tasks.values(), timeout=_CLOSE_LIMIT.total_seconds())
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-
-    async def _give_back(self, claims: list[Claim]) -> None:
-        for claim in claims:
-            with suppress(RedisError, OSError):  # else its lease ends
-                await self.leases.give_back(claim)
+        if self.tasks:
+            _, running = await asyncio.wait(self.tasks.values(), timeout=_CLOSE_LIMIT.total_seconds())
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_LIMIT.total_seconds()):
+                await self.finisher.settle()
+        self.finisher.cancel()

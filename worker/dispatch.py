@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db.faults import constraint_of, is_transient, is_unreachable, sqlstate_of
-from db.receipts import Receipt, insert_receipt, receipt_by_job_id
+from db.receipts import Receipt, insert_receipts, receipt_by_job_id
 from jobs.arguments import read_payload
 from jobs.codec import encode
 from jobs.failures import (
@@ -47,7 +47,7 @@ AnySpec = JobSpec[Any, Any]
 _FAULTS = (DatabaseFailedError, DeadlineExceededError, AttemptsExhaustedError)
 """Failures that are ours, not the request's: worth an alarm and, but for the last, another attempt."""
 
-_AFTER_OUTAGE = timedelta(milliseconds=200)
+AFTER_OUTAGE = timedelta(milliseconds=200)
 """A job that an outage hit is due again so soon: no job is claimed before the server is back anyway."""
 
 _LOOK_LIMIT = timedelta(seconds=3)
@@ -121,7 +121,7 @@ class Dispatcher:
         try:
             receipt = await self._conclude(spec, delivery, payload, JobAbortedError("somebody has aborted the job"))
         except (SQLAlchemyError, OSError) as error:
-            raise RetryLater(_AFTER_OUTAGE, counts=False) from error
+            raise RetryLater(AFTER_OUTAGE, counts=False) from error
         return None if receipt is None else await self._replay(spec, payload, receipt)
 
     async def _settle(
@@ -131,7 +131,7 @@ class Dispatcher:
         if isinstance(error, RetryLater):
             return error
         if is_unreachable(error) and not await self.gate.check():
-            return RetryLater(_AFTER_OUTAGE, counts=False)
+            return RetryLater(AFTER_OUTAGE, counts=False)
         decided = _decide(spec, delivery.attempt, error)
         if isinstance(decided, RetryLater) or not is_dead(decided):
             return decided
@@ -160,7 +160,7 @@ class Dispatcher:
             if earlier is not None:
                 return await self._replay(spec, payload, earlier)
         try:
-            result, receipt = await self._attempt(spec, delivery, payload)
+            return await self._attempt(spec, delivery, payload)
         except Exception as error:
             decided = _decide(spec, delivery.attempt, error)
             if isinstance(decided, RetryLater):
@@ -170,7 +170,6 @@ class Dispatcher:
             if receipt is None:
                 raise
             return await self._replay(spec, payload, receipt)
-        return result if receipt is None else await self._replay(spec, payload, receipt)
 
     async def _conclude(
         self, spec: AnySpec, delivery: Delivery, payload: AnyPayload, failure: Exception
@@ -180,10 +179,10 @@ class Dispatcher:
             async with asyncio.timeout(_LOOK_LIMIT.total_seconds()):
                 if (earlier := await self._earlier(delivery)) is not None or is_dead(failure):
                     return earlier
-                refusal = _receipt(spec, delivery, payload, failure=failure_to_wire(failure))
+                refusal = build_receipt(spec, delivery, payload, failure=failure_to_wire(failure))
                 try:
                     async with self.sessions.begin() as session:
-                        await insert_receipt(session, refusal)
+                        await insert_receipts(session, spec.name, [refusal])
                 except IntegrityError:  # another owner was quicker
                     return await self._earlier(delivery)
         except (SQLAlchemyError, OSError) as error:
@@ -207,9 +206,7 @@ class Dispatcher:
             raise failure_from_wire(receipt.failure)
         return receipt.result
 
-    async def _attempt(
-        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload
-    ) -> tuple[dict[str, Any], Receipt | None]:
+    async def _attempt(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
         if delivery.attempt > spec.max_attempts:
             message = f"started {delivery.attempt - 1} times and never ended: its worker died or was killed each time"
             raise AttemptsExhaustedError(message)
@@ -222,19 +219,15 @@ class Dispatcher:
                 raise DeadlineExceededError(message) from error
             raise
 
-    async def _transact(
-        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload
-    ) -> tuple[dict[str, Any], Receipt | None]:
-        """Run the handler, and return its result and the receipt of an earlier run, which counts if there is one."""
+    async def _transact(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
         async with self.sessions.begin() as session:
             # Before the commit: a result that cannot be sent must not leave an effect behind.
-            result = _dump_result(spec, await spec.handler(session, payload))
-            receipt = _receipt(spec, delivery, payload, result=result)
-            counts = await insert_receipt(session, receipt)
-        return result, None if counts is receipt else counts
+            result = dump_result(spec, await spec.handler(session, payload))
+            await insert_receipts(session, spec.name, [build_receipt(spec, delivery, payload, result=result)])
+        return result
 
 
-def _receipt(
+def build_receipt(
     spec: AnySpec,
     delivery: Delivery,
     payload: AnyPayload,
@@ -242,6 +235,7 @@ def _receipt(
     result: dict[str, Any] | None = None,
     failure: dict[str, str] | None = None,
 ) -> Receipt:
+    """Say how the job ended: with a result or with a failure."""
     return Receipt(
         job_id=delivery.job_id,
         job_name=spec.name,
@@ -252,7 +246,12 @@ def _receipt(
     )
 
 
-def _dump_result(spec: AnySpec, result: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever the handler returned
+def dump_result(spec: AnySpec, result: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever the handler returned
+    """Return the result in JSON's types.
+
+    Raises:
+        TypeError: it is not what the payload promises.
+    """
     expected = spec.payload.result_type()
     if not isinstance(result, expected):
         message = f"the handler of {spec.name} returned {type(result).__name__}, not {expected.__name__}"

@@ -16,11 +16,19 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
+_IN_CHUNKS = """
+local function in_chunks(command, key, items)  -- Lua's stack holds some thousand values
+    for at = 1, #items, 1000 do redis.call(command, key, unpack(items, at, math.min(at + 999, #items))) end
+end
+"""
+
 CLAIM = (
     _NOW
+    + _IN_CHUNKS
     + """
 local queue, leases = KEYS[1], KEYS[2]
 local owner, lease_ms, room, retry_ms, looks = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+local bytes = tonumber(ARGV[6])
 local claimed = {}
 
 local function is_error(reply) return type(reply) == 'table' and reply.err end
@@ -36,44 +44,73 @@ local function take(id)
     return false
 end
 
+local function count(id)
+    local key = 'arq:retry:' .. id
+    if redis.call('SET', key, 1, 'NX', 'PX', retry_ms) then return 1 end
+    local attempt = redis.pcall('INCR', key)
+    if is_error(attempt) then
+        redis.call('DEL', key)
+        attempt = redis.call('INCR', key)
+    end
+    redis.call('PEXPIRE', key, retry_ms)
+    return attempt
+end
+
+local aborts = redis.pcall('ZCARD', 'arq:abort')  -- an error: no list of requests at all
+local has_aborts = not is_error(aborts) and aborts > 0
+
 local function claim(id, score)
     if not take(id) then return false end
-    redis.call('ZADD', queue, now + lease_ms, id)
-    redis.call('ZADD', leases, now + lease_ms, id)
     local message = redis.pcall('GET', 'arq:job:' .. id)
-    local attempt = redis.pcall('INCR', 'arq:retry:' .. id)
-    if is_error(attempt) then
-        redis.call('DEL', 'arq:retry:' .. id)
-        attempt = redis.call('INCR', 'arq:retry:' .. id)
-    end
-    redis.call('PEXPIRE', 'arq:retry:' .. id, retry_ms)
-    local aborted = redis.pcall('ZREM', 'arq:abort', id)
-    if is_error(aborted) then aborted = 0 end  -- no list of requests at all
     local unreadable = is_error(message) or false
-    claimed[#claimed + 1] = {id, attempt, not unreadable and message, score, aborted, unreadable}
+    message = not unreadable and message
+    bytes = bytes - (message and #message or 0)
+    local aborted = has_aborts and redis.call('ZREM', 'arq:abort', id) or 0
+    claimed[#claimed + 1] = {id, count(id), message, score, aborted, unreadable}
     return true
+end
+
+local function lease(from)
+    local moved = {}
+    for at = from, #claimed do
+        moved[#moved + 1] = now + lease_ms
+        moved[#moved + 1] = claimed[at][1]
+    end
+    in_chunks('ZADD', queue, moved)
+    in_chunks('ZADD', leases, moved)
 end
 
 if is_error(redis.pcall('ZCARD', leases)) then redis.call('DEL', leases) end  -- ours: it is made anew
 -- Jobs whose owner has let the lease end: first, whatever is waiting.
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, room)) do
+    if bytes <= 0 then break end
     local score = redis.call('ZSCORE', queue, id)
     if not score or not claim(id, score) then redis.call('ZREM', leases, id) end
 end
+lease(1)
 
 local held = 0
-while #claimed < room and held < looks do
+while #claimed < room and held < looks and bytes > 0 do
     local found = redis.call('ZRANGEBYSCORE', queue, '-inf', now, 'WITHSCORES', 'LIMIT', held, room - #claimed)
     if #found == 0 then break end
+    local first = #claimed + 1
     for at = 1, #found, 2 do
+        if bytes <= 0 then break end
         if not claim(found[at], found[at + 1]) then held = held + 1 end  -- a worker of arq's own class runs it
     end
+    lease(first)
 end
-return claimed
+-- The last command that touches the queue is a read: with it begins what client-side tracking tells of.
+local later = redis.call('ZRANGEBYSCORE', queue, '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+local wait = later[2] and math.ceil(math.min(tonumber(later[2]) - now, 86400000)) or -1
+return {claimed, wait, bytes <= 0 and 1 or 0}
 """
 )
-"""Claim up to ``room`` jobs that are due. Answers for each: id, attempt, message (false: gone), score, whether it is to
-be aborted, and why its message cannot be read (or false). Keys that lock or count and are no such keys are mended."""
+"""Claim up to ``room`` jobs that are due, and stop when their messages have more than so many bytes.
+
+Answers the jobs, in how many ms the next one is due (a lease of somebody's may end then; at most a day; -1: none), and
+whether it stopped for the bytes. Of each job: id, attempt, message (false: gone), score, whether it is to be aborted,
+and why its message cannot be read (or false). Keys that lock or count and are no such keys are mended."""
 
 RENEW = (
     _NOW
@@ -100,46 +137,61 @@ that are no longer theirs: another has or had them, or Redis has lost them."""
 
 FINISH = (
     _NOW
+    + _IN_CHUNKS
     + """
-local queue, leases = KEYS[1], KEYS[2]
-local id, owner, outcome, number, counts, result, keep_ms, held_ms, expiry_ms = unpack(ARGV)
-local lease, job, retry = 'arq:in-progress:' .. id, 'arq:job:' .. id, 'arq:retry:' .. id
-local current = redis.pcall('GET', lease)
+local queue, leases, expiry_ms = KEYS[1], KEYS[2], tonumber(ARGV[1])
+local answers, unleased, ended = {}, {}, {}
 
-local function answer(...)
+local function answer(id, result, keep_ms, ...)
     if result == '' then return end
     if keep_ms == '0' then redis.call('SET', 'arq:result:' .. id, result, ...)
     else redis.call('SET', 'arq:result:' .. id, result, 'PX', keep_ms, ...) end
 end
 
-if current ~= owner and (current or not redis.call('ZSCORE', leases, id)) then
-    local gone = not current and redis.call('EXISTS', job) == 0 and not redis.call('ZSCORE', queue, id)
-    if gone and outcome == 'done' then answer('NX') end  -- Redis has lost the job: its answer is in nobody's way
-    return 0
-end
-redis.call('ZREM', leases, id)
-if held_ms == '0' then redis.call('DEL', lease) else redis.call('PEXPIRE', lease, held_ms) end
-if outcome == 'done' then
-    answer()
-    redis.call('DEL', job, retry)
-    redis.call('ZREM', queue, id)
-    redis.pcall('ZREM', 'arq:abort', id)
-    return 1
-end
-if counts == '0' and redis.call('DECR', retry) < 1 then redis.call('DEL', retry) end
-if outcome == 'later' then
+local function again(id, number)
+    local job = 'arq:job:' .. id
     local ttl = redis.call('PTTL', job)
     if ttl > 0 and ttl < number + expiry_ms then redis.call('PEXPIRE', job, number + expiry_ms) end
-    number = now + number
+    return now + number
 end
-redis.call('ZADD', queue, 'XX', number, id)
-return 1
+
+for at = 2, #ARGV, 8 do
+    local id, owner, outcome, number, counts, result, keep_ms, held_ms = unpack(ARGV, at, at + 7)
+    local lease, job, retry = 'arq:in-progress:' .. id, 'arq:job:' .. id, 'arq:retry:' .. id
+    local current = redis.pcall('GET', lease)
+    if current ~= owner and (current or not redis.call('ZSCORE', leases, id)) then
+        local gone = not current and redis.call('EXISTS', job) == 0 and not redis.call('ZSCORE', queue, id)
+        if gone and outcome == 'done' then answer(id, result, keep_ms, 'NX') end  -- Redis has lost it: in nobody's way
+        answers[#answers + 1] = 0
+    else
+        answers[#answers + 1] = 1
+        unleased[#unleased + 1] = id
+        if held_ms ~= '0' then redis.call('PEXPIRE', lease, held_ms) end
+        if outcome == 'done' then
+            answer(id, result, keep_ms)
+            ended[#ended + 1] = id
+            if held_ms == '0' then redis.call('DEL', lease, job, retry) else redis.call('DEL', job, retry) end
+        else
+            if held_ms == '0' then redis.call('DEL', lease) end
+            if counts == '0' and redis.call('DECR', retry) < 1 then redis.call('DEL', retry) end
+            if outcome == 'later' then number = again(id, tonumber(number)) end
+            redis.call('ZADD', queue, 'XX', number, id)
+        end
+    end
+end
+in_chunks('ZREM', leases, unleased)
+in_chunks('ZREM', queue, ended)
+local aborts = redis.pcall('ZCARD', 'arq:abort')
+if type(aborts) == 'number' and aborts > 0 then in_chunks('ZREM', 'arq:abort', ended) end
+return answers
 """
 )
-"""End an attempt if the job is still its owner's, or its lease has ended and nobody has taken it since: ``done`` with a
-result (empty: none; kept ``keep_ms``, 0 for ever), ``later`` by ``number`` ms, or given ``back`` with its old score as
-``number``; an attempt that does not count is taken back. The in-progress key stays for ``held_ms``: arq holds a cron
-job's so that it is not enqueued twice. A job that is to run again lives as long as a fresh one; arq lets it expire."""
+"""End attempts of many jobs, each if it is still its owner's, or its lease has ended and nobody has taken it since.
+
+Each is ``done`` with a result (empty: none; kept ``keep_ms``, 0 for ever), ``later`` by ``number`` ms, or given
+``back`` with its old score as ``number``; an attempt that does not count is taken back. The in-progress key stays for
+``held_ms``: arq holds a cron job's so that it is not enqueued twice. A job that is to run again lives as long as a
+fresh one; arq lets it expire. Answers for each job whether it was the owner's."""
 
 RELEASE = """
 local queue, leases, released = KEYS[1], KEYS[2], 0

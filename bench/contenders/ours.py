@@ -1,7 +1,7 @@
 """This project, by its public entries, receipts on.
 
-Settings: ``WORKER_MAX_JOBS`` from the environment or 100 jobs at once, everything else as by default, log level
-warning. ``create_user`` and ``find_user`` are the product's own jobs. Variants: ``no-receipts`` writes none;
+Settings: as by default (10 runs at once, each of one job or of a batch), log level warning; 20 for the ordinary
+handler and 200 for no-ops. ``WORKER_MAX_JOBS`` of the environment overrides these. ``create_user`` and ``find_user`` are the product's own jobs. Variants: ``no-receipts`` writes none;
 ``session`` runs an ordinary handler, which adds one user to its session. ``no_op`` is a plain arq function in
 our worker class.
 """
@@ -32,7 +32,8 @@ from worker.consumer import UsersWorker
 from worker.process import run_worker
 from worker.settings import QueueSettings, Settings, WorkerSettings
 
-_MAX_JOBS = 100
+_MAX_JOBS = {"session": 20, "no_op": 200}
+"""Runs at once, by variant or kind, where the default is not the best."""
 
 _PIPELINED = 1000
 """Jobs of plain arq that go to Redis in one round trip."""
@@ -64,21 +65,22 @@ def work(target: Target, variant: str) -> None:
         run(_count(target))
     elif variant == "no-receipts":
         with without_receipts():
-            run_worker(_settings(target))
+            run_worker(_settings(target, variant))
     else:
-        run_worker(_settings(target), registry=_ORDINARY if variant == "session" else REGISTRY)
+        run_worker(_settings(target, variant), registry=_ORDINARY if variant == "session" else REGISTRY)
 
 
-def _settings(target: Target) -> Settings:
+def _settings(target: Target, variant: str) -> Settings:
     return Settings(
         DatabaseSettings(url=SecretStr(target.database_url)),
         QueueSettings(url=SecretStr(target.redis_url)),
-        WorkerSettings(max_jobs=_max_jobs(target), log_level="warning", log_format="json"),
+        WorkerSettings(max_jobs=_max_jobs(target, variant), log_level="warning", log_format="json"),
     )
 
 
-def _max_jobs(target: Target) -> int:
-    return target.max_jobs or int(os.environ.get("WORKER_MAX_JOBS", _MAX_JOBS))
+def _max_jobs(target: Target, variant: str) -> int:
+    best = _MAX_JOBS.get(variant) or _MAX_JOBS.get(target.kind) or WorkerSettings().max_jobs
+    return target.max_jobs or int(os.environ.get("WORKER_MAX_JOBS", best))
 
 
 async def _count(target: Target) -> None:
@@ -92,7 +94,7 @@ async def _count(target: Target) -> None:
     worker = UsersWorker(
         functions=[func(no_op, name="no_op")],  # type: ignore[arg-type] # arq's own protocol wants a name
         redis_pool=redis,
-        max_jobs=_max_jobs(target),
+        max_jobs=_max_jobs(target, ""),
         job_serializer=encode,
         job_deserializer=decode,
         poll_delay=0.05,

@@ -135,7 +135,7 @@ async def test_a_set_answers_for_each_row_in_its_order(session: AsyncSession) ->
     )
 
     assert [row.is_new for row in rows] == [True, True, False, False, True, True]
-    assert rows[2] == StoredUser(stored.id, is_new=False)
+    assert rows[2] == StoredUser(stored.id, "Old", "old@example.org", stored.created_at, is_new=False)
     assert rows[3].id == rows[0].id
     assert rows[1].id != rows[4].id
     named = {user.id: user.name for user in await users_by_ids(session, [row.id for row in rows])}

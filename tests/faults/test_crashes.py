@@ -72,7 +72,7 @@ async def test_five_hundred_orphans_do_not_delay_a_new_job(
     assert sessions is not None
     await client.enqueue_many([CreateUser(name=f"Orphan {number}") for number in range(500)])
     leases = Leases(redis, "arq:queue", timedelta(seconds=60))
-    assert len(await leases.claim(500)) == 500
+    assert len((await leases.claim(500)).claims) == 500
     await leases.aclose()
     start_worker()
     since = time.monotonic()

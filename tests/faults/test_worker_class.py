@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, cast
@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from jobs.codec import decode, encode
 from tests.conftest import wait_until_async
 from worker.consumer import UsersWorker
-from worker.leases import Claim
+from worker.leases import GiveUp
 
 Run = Callable[..., Awaitable[UsersWorker]]
 
@@ -66,16 +66,16 @@ async def test_an_outcome_is_given_under_the_lease_that_the_job_has_by_then(
         return "once"
 
     worker = await run(work, lease=timedelta(seconds=1))
-    end = worker.leases.end
+    give_up = worker.leases.give_up
 
-    async def end_late(claim: Claim, *args: Any, **kwargs: Any) -> bool:  # noqa: ANN401 - as it is
-        if claim.attempt == 1:
+    async def give_up_late(jobs: Sequence[GiveUp]) -> list[bool]:
+        if jobs[0].claim.attempt == 1:
             await redis.delete("arq:in-progress:job")
             await redis.zadd("arq:queue", {"job": 1})
             await wait_until_async(lambda: _has_claim(worker, "job", 2), 5)
-        return await end(claim, *args, **kwargs)
+        return await give_up(jobs)
 
-    monkeypatch.setattr(worker.leases, "end", end_late)
+    monkeypatch.setattr(worker.leases, "give_up", give_up_late)
     await _enqueue(redis, "job")
     await wait_until_async(lambda: _has_result(redis, "job"), 10)
 

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from db.dead_jobs import DeadLetter, insert_dead_letter
 from db.outbox import whereabouts
-from db.receipts import Receipt, insert_receipt
+from db.receipts import Receipt, insert_receipts
 from jobs import CreateUser, Enqueued, FindUser, JobClient
 from jobs.codec import decode
 from jobs.failures import InvalidMessageError, KeyConflictError
@@ -245,7 +245,7 @@ async def test_a_key_is_taken_after_its_job_has_ended(sessions: Sessions) -> Non
         for job_id, answer in (("done", {"result": {}}), ("refused", {"failure": {"type": "x", "message": ""}})):
             receipt: Any = {"job_id": job_id, "job_name": "create_user", "request_hash": asked, "attempt": 1} | answer
             await session.execute(text("CREATE TEMP TABLE IF NOT EXISTS effect () ON COMMIT DROP"))
-            await insert_receipt(session, Receipt(**receipt))
+            await insert_receipts(session, receipt["job_name"], [Receipt(**receipt)])
         await insert_dead_letter(session, _letter("dead", asked))
         await insert_dead_letter(session, _letter("unreadable", None))
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -12,10 +13,32 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from jobs.connection import build_redis
 from tests.conftest import wait_until_async
-from worker.leases import Claim, Leases
+from worker import leases
+from worker.leases import Claim
 
 LEASE = timedelta(milliseconds=300)
 HOUR = timedelta(hours=1)
+
+
+class Leases(leases.Leases):
+    """The leases of a worker, one job at a time."""
+
+    async def claims(self, room: int) -> list[Claim]:
+        """Return only the claims."""
+        return (await self.claim(room)).claims
+
+    async def end(self, *args: Any, **kwargs: Any) -> bool:  # noqa: ANN401 - passed on
+        """End one job."""
+        return (await self.give_up([leases.end(*args, **kwargs)]))[0]
+
+    async def postpone(self, *args: Any, **kwargs: Any) -> bool:  # noqa: ANN401 - passed on
+        """Postpone one job."""
+        return (await self.give_up([leases.postpone(*args, **kwargs)]))[0]
+
+    async def give_back(self, claim: Claim) -> bool:
+        """Give one job back."""
+        return (await self.give_up([leases.give_back(claim)]))[0]
+
 
 OpenLeases = Callable[[], Leases]
 
@@ -51,7 +74,7 @@ async def _claim_when_due(leases: Leases, room: int = 10) -> list[Claim]:
     claims: list[Claim] = []
 
     async def is_claimed() -> bool:
-        claims.extend(await leases.claim(room))
+        claims.extend(await leases.claims(room))
         return bool(claims)
 
     await wait_until_async(is_claimed, 5)
@@ -62,7 +85,7 @@ async def test_a_claim_brings_all_that_is_needed_to_run(redis: Redis, worker: Op
     """The oldest first, as many as there is room for, each with its message, attempt and old score."""
     await _enqueue(redis, "a", "b", "c", score=1000)
 
-    claims = await worker().claim(2)
+    claims = await worker().claims(2)
 
     facts = [(claim.job_id, claim.attempt, claim.message, claim.score, claim.is_aborted) for claim in claims]
     assert facts == [("a", 1, b"message of a", b"1000", False), ("b", 1, b"message of b", b"1000.001", False)]
@@ -76,7 +99,7 @@ async def test_two_hundred_claims_at_once_share_no_job(redis: Redis, worker: Ope
     workers = [worker() for _ in range(10)]
 
     async def ask(leases: Leases) -> list[str]:
-        return [job_id for _ in range(20) for job_id in _ids(await leases.claim(5))]
+        return [job_id for _ in range(20) for job_id in _ids(await leases.claims(5))]
 
     claimed = [job_id for found in await asyncio.gather(*map(ask, workers)) for job_id in found]
 
@@ -86,10 +109,10 @@ async def test_two_hundred_claims_at_once_share_no_job(redis: Redis, worker: Ope
 async def test_running_jobs_hide_no_waiting_ones(redis: Redis, worker: OpenLeases) -> None:
     """Nor do five hundred orphans: a new job is claimed at once, whoever has what before it."""
     await _enqueue(redis, *(f"old{number}" for number in range(500)))
-    await worker().claim(500)
+    await worker().claims(500)
     await _enqueue(redis, "new")
 
-    assert _ids(await worker().claim(1)) == ["new"]
+    assert _ids(await worker().claims(1)) == ["new"]
 
 
 async def test_jobs_that_stock_workers_run_are_passed_over(redis: Redis, worker: OpenLeases) -> None:
@@ -98,7 +121,7 @@ async def test_jobs_that_stock_workers_run_are_passed_over(redis: Redis, worker:
     for number in range(300):
         await redis.set(f"arq:in-progress:theirs{number}", "1", px=60_000)
 
-    assert _ids(await worker().claim(2)) == ["ours"]
+    assert _ids(await worker().claims(2)) == ["ours"]
 
 
 async def test_a_lock_without_an_end_gets_one(redis: Redis, worker: OpenLeases) -> None:
@@ -107,18 +130,18 @@ async def test_a_lock_without_an_end_gets_one(redis: Redis, worker: OpenLeases) 
     await redis.set("arq:in-progress:locked", "1")
     leases = worker()
 
-    assert await leases.claim(1) == []
+    assert await leases.claims(1) == []
     assert _ids(await _claim_when_due(leases)) == ["locked"]
 
 
 async def test_orphans_start_before_whatever_is_waiting(redis: Redis, worker: OpenLeases) -> None:
     """A killed worker's jobs are the oldest: a backlog does not delay them again."""
     await _enqueue(redis, "orphan", score=1)
-    await worker().claim(1)
+    await worker().claims(1)
     await _enqueue(redis, *(f"waiting{number}" for number in range(50)), score=2)
     await asyncio.sleep(LEASE.total_seconds() * 1.1)  # time is what is tested: the lease must have ended
 
-    (claim,) = await worker().claim(1)
+    (claim,) = await worker().claims(1)
 
     assert (claim.job_id, claim.attempt) == ("orphan", 2)
 
@@ -127,19 +150,19 @@ async def test_a_renewed_lease_does_not_end(redis: Redis, worker: OpenLeases) ->
     """Renewed within its length, a job stays with its owner for three lengths."""
     await _enqueue(redis, "long")
     owner, other = worker(), worker()
-    claims = await owner.claim(1)
+    claims = await owner.claims(1)
 
     for _ in range(9):
         await asyncio.sleep(LEASE.total_seconds() / 3)
         assert await owner.renew(claims) == set()
-        assert await other.claim(1) == []
+        assert await other.claims(1) == []
 
 
 async def test_a_zombie_touches_nothing_that_is_anothers(redis: Redis, worker: OpenLeases) -> None:
     """Neither its success, nor its failure, nor its shutdown; and renewing tells it."""
     await _enqueue(redis, "job")
     zombie, other = worker(), worker()
-    (late,) = await zombie.claim(1)
+    (late,) = await zombie.claims(1)
     (current,) = await _claim_when_due(other)
     before = await _state(redis)
 
@@ -169,7 +192,7 @@ async def test_what_another_has_put_back_is_no_longer_ours(redis: Redis, worker:
     """A zombie's heartbeat does not lock a job that waits for its next attempt."""
     await _enqueue(redis, "job")
     zombie, other = worker(), worker()
-    (late,) = await zombie.claim(1)
+    (late,) = await zombie.claims(1)
     (current,) = await _claim_when_due(other)
     assert await other.postpone(current, HOUR)
     before = await _state(redis)
@@ -182,11 +205,11 @@ async def test_an_ended_lease_that_nobody_took_is_still_ours(redis: Redis, worke
     """After an outage of Redis for longer than the lease, the job goes on where it is."""
     await _enqueue(redis, "job")
     leases = worker()
-    claims = await leases.claim(1)
+    claims = await leases.claims(1)
     await asyncio.sleep(LEASE.total_seconds() * 1.1)  # time is what is tested
 
     assert await leases.renew(claims) == set()
-    assert await worker().claim(1) == []
+    assert await worker().claims(1) == []
     assert await leases.end(claims[0], b"result", keep=HOUR)
 
 
@@ -194,7 +217,7 @@ async def test_an_ended_job_leaves_its_result_alone(redis: Redis, worker: OpenLe
     """No key of it stays behind."""
     await _enqueue(redis, "job")
     leases = worker()
-    (claim,) = await leases.claim(1)
+    (claim,) = await leases.claims(1)
 
     assert await leases.end(claim, b"result", keep=HOUR)
 
@@ -206,7 +229,7 @@ async def test_a_result_of_a_job_that_redis_lost_is_kept(redis: Redis, worker: O
     """The producer may still wait for it, and it is in nobody's way."""
     await _enqueue(redis, "job")
     leases = worker()
-    (claim,) = await leases.claim(1)
+    (claim,) = await leases.claims(1)
     await redis.flushall()
 
     assert not await leases.end(claim, b"result", keep=HOUR)
@@ -218,7 +241,7 @@ async def test_a_postponed_job_outlives_its_first_expiry(redis: Redis, worker: O
     """Arq lets a job expire between two attempts if the second comes late."""
     await _enqueue(redis, "job")
     leases = worker()
-    (claim,) = await leases.claim(1)
+    (claim,) = await leases.claims(1)
 
     assert await leases.postpone(claim, HOUR)
 
@@ -233,7 +256,7 @@ async def test_what_is_given_back_was_never_started(redis: Redis, worker: OpenLe
     before = await _state(redis)
     leases = worker()
 
-    (claim,) = await leases.claim(1)
+    (claim,) = await leases.claims(1)
     assert await leases.give_back(claim)
 
     assert await _state(redis) == before
@@ -254,10 +277,10 @@ async def test_a_claim_without_an_answer_is_given_back_and_does_not_count(
     with monkeypatch.context() as patch:
         patch.setitem(leases._scripts, "CLAIM", lose_the_answer)
         with pytest.raises(RedisConnectionError):
-            await leases.claim(1)
+            await leases.claims(1)
     assert await redis.exists("arq:in-progress:job")
 
-    (again,) = await leases.claim(1)
+    (again,) = await leases.claims(1)
 
     assert (again.job_id, again.attempt) == ("job", 1)
 
@@ -278,7 +301,7 @@ async def test_a_claim_is_not_repeated_unseen() -> None:
     async with server, build_redis(f"redis://127.0.0.1:{port}", Redis) as client:
         leases = Leases(client, "arq:queue", LEASE)
         with pytest.raises(RedisConnectionError):
-            await leases.claim(1)
+            await leases.claims(1)
         await leases.aclose()
 
     assert received == 1
@@ -291,7 +314,7 @@ async def test_requests_to_abort_end_with_their_jobs(redis: Redis, worker: OpenL
     await redis.zadd("arq:abort", {"waiting": now, "kept": now - 120_000, "gone": now - 120_000, "fresh": now})
     leases = worker()
 
-    (claim,) = await leases.claim(1)
+    (claim,) = await leases.claims(1)
 
     assert claim.is_aborted
     assert await leases.aborted() == {b"kept", b"fresh"}
@@ -303,7 +326,7 @@ async def test_common_keys_of_another_type_stall_nobody(redis: Redis, worker: Op
     await redis.mset({"arq:abort": "x", "arq:queue:leases": "x"})
     leases = worker()
 
-    (claim,) = await leases.claim(1)
+    (claim,) = await leases.claims(1)
 
     assert await leases.aborted() == set()
     assert await leases.end(claim, b"result", keep=HOUR)

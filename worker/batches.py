@@ -1,0 +1,121 @@
+"""Runs jobs of one kind in one transaction: one session, set-based statements, a receipt and an answer for each job.
+
+Decides only what a batch can decide: everything that goes wrong for one job is left to that job's own run
+(``dispatch``), in the same attempt. So the handler of many payloads is a faster way, never another meaning.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, TypeAlias
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from db.faults import is_unreachable
+from db.receipts import Receipt, ended_jobs, insert_receipts
+from jobs.arguments import read_payload
+from jobs.failures import InvalidPayloadError, JobFailedError, failure_to_wire
+from jobs.payloads import AnyPayload
+from worker.calls import Again
+from worker.dead_letters import is_dead
+from worker.dispatch import AFTER_OUTAGE, AnySpec, Delivery, Dispatcher, RetryLater, build_receipt, dump_result
+
+Outcome: TypeAlias = dict[str, Any] | JobFailedError | RetryLater | Again
+
+_Job = tuple[Delivery, AnyPayload]
+
+_LOOK_LIMIT = timedelta(seconds=3)
+"""Longest look for the receipts of jobs that were started before."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.batches")
+
+
+async def run_batch(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[Delivery]) -> list[Outcome]:
+    """Run one attempt of each job, all in one transaction, within the deadline of one; answer in the order given.
+
+    Jobs with a wrong payload, used up attempts or a receipt are to run alone; if the batch fails, all run again apart.
+    In an outage all are tried later, uncounted. Five round trips; one more if any job is not in its first attempt.
+    """
+    outcomes: dict[str, Outcome] = {}
+    jobs = _read(spec, deliveries, outcomes)
+    started = time.perf_counter()
+    try:
+        for job_id in await _ended_before(dispatcher, jobs):
+            outcomes[job_id] = Again.ALONE
+        jobs = [job for job in jobs if job[0].job_id not in outcomes]
+        if jobs:
+            async with asyncio.timeout(spec.deadline.total_seconds()):
+                outcomes |= await _transact(dispatcher, spec, jobs)
+    except Exception as error:  # noqa: BLE001 - whatever it is, each job meets it again by itself
+        outcomes |= await _failed(dispatcher, spec, jobs, error)
+    else:
+        _tell(spec, jobs, outcomes, seconds=time.perf_counter() - started)
+    return [outcomes[delivery.job_id] for delivery in deliveries]
+
+
+def _read(spec: AnySpec, deliveries: Sequence[Delivery], outcomes: dict[str, Outcome]) -> list[_Job]:
+    jobs = []
+    for delivery in deliveries:
+        outcomes[delivery.job_id] = Again.ALONE
+        if delivery.attempt > spec.max_attempts:
+            continue
+        try:
+            jobs.append((delivery, read_payload(spec.payload, delivery.args, delivery.kwargs)))
+        except InvalidPayloadError:
+            continue
+        del outcomes[delivery.job_id]
+    return jobs
+
+
+async def _ended_before(dispatcher: Dispatcher, jobs: Sequence[_Job]) -> set[str]:
+    again = [delivery.job_id for delivery, _ in jobs if delivery.attempt > 1]
+    if not again:
+        return set()
+    async with asyncio.timeout(_LOOK_LIMIT.total_seconds()), dispatcher.sessions() as session:
+        return await ended_jobs(session, again)
+
+
+async def _transact(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, Outcome]:
+    async with dispatcher.sessions.begin() as session:
+        answers = await spec.take_many(session, [payload for _, payload in jobs])
+        outcomes: dict[str, Outcome] = {}
+        receipts: list[Receipt] = []
+        for (delivery, payload), answer in zip(jobs, answers, strict=True):
+            if isinstance(answer, JobFailedError) and is_dead(answer):
+                outcomes[delivery.job_id] = Again.ALONE
+            elif isinstance(answer, JobFailedError):
+                outcomes[delivery.job_id] = answer
+                receipts.append(build_receipt(spec, delivery, payload, failure=failure_to_wire(answer)))
+            else:
+                outcomes[delivery.job_id] = result = dump_result(spec, answer)
+                receipts.append(build_receipt(spec, delivery, payload, result=result))
+        await insert_receipts(session, spec.name, receipts)
+    return outcomes
+
+
+async def _failed(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job], error: Exception) -> dict[str, Outcome]:
+    outcome: Outcome = Again.APART
+    if is_unreachable(error) and not await dispatcher.gate.check():
+        outcome = RetryLater(AFTER_OUTAGE, counts=False)
+    log = _log.bind(job_name=spec.name, jobs=len(jobs))
+    log.warning("batch failed: its jobs run again in smaller ones", reason=type(error).__name__)
+    log.debug("why the batch failed", exc_info=error if isinstance(error, SQLAlchemyError) else None)
+    return {delivery.job_id: outcome for delivery, _ in jobs}
+
+
+def _tell(spec: AnySpec, jobs: Sequence[_Job], outcomes: dict[str, Outcome], *, seconds: float) -> None:
+    """Log one line for the batch, and one for each refusal; a line for each job would cost as much as the job."""
+    for delivery, _ in jobs:
+        refusal = outcomes[delivery.job_id]
+        if isinstance(refusal, JobFailedError):
+            _log.warning(
+                "job refused",
+                job_id=delivery.job_id,
+                job_name=spec.name,
+                attempt=delivery.attempt,
+                reason=refusal.type,
+            )
+    if jobs:
+        _log.info("batch done", job_name=spec.name, jobs=len(jobs), duration_ms=round(seconds * 1000, 1))

@@ -1,0 +1,52 @@
+"""What a run calls: a function of arq's for one job, or one of ours for many. Runs nothing."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from arq.worker import Function
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What the message asks for."""
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    attempt: int
+    enqueued_ms: int
+
+
+class Again(Enum):
+    """What else can come of a job of a batch: it has to run once more, in the same attempt."""
+
+    ALONE = "alone"
+    """It cannot be done with others: it is invalid, or has ended before."""
+
+    APART = "apart"
+    """The batch has failed, by this job or by another."""
+
+
+Answer = dict[str, Any] | Exception | Again
+"""A result, a failure or arq's ``Retry``, or that the job has to run again."""
+
+
+@dataclass
+class BatchFunction(Function):
+    """A function of arq's that can also be called for many jobs at once. Arq's own class only calls it for one."""
+
+    together: Callable[[dict[Any, Any], Sequence["BatchCall"]], Awaitable[list[Answer]]]
+    """Takes the worker's context; answers in the order given, and raises nothing but cancellation."""
+
+    most: int
+    """How many jobs it takes at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCall:
+    """One job of a batch."""
+
+    job_id: str
+    call: Call

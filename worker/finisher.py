@@ -1,0 +1,92 @@
+"""Records in the queue what became of jobs: all that have ended meanwhile, in one round trip.
+
+A run only leaves its outcome here and frees its slot, so that the next job does not wait for Redis. The job stays ours,
+and its lease is renewed, until its outcome is recorded: in an outage of Redis, for however long that takes.
+"""
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+
+from worker.job_run import JobRun, Outcome
+from worker.leases import Claim
+
+if TYPE_CHECKING:
+    from worker.consumer import UsersWorker
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.finisher")
+
+
+class Finisher:
+    """Ends the jobs of one worker in Redis. One call is under way at a time: what ends meanwhile goes with the next."""
+
+    def __init__(self, worker: "UsersWorker") -> None:
+        """Do nothing until the first job has ended."""
+        self._worker = worker
+        self._ended: list[tuple[JobRun, Outcome]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, job: JobRun, outcome: Outcome) -> None:
+        """Take over a job whose run is over."""
+        self._ended.append((job, outcome))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(), name="finish")
+
+    async def settle(self) -> None:
+        """Wait until all outcomes are recorded."""
+        while self._task is not None and not self._task.done():
+            await asyncio.wait([self._task])
+
+    def cancel(self) -> None:
+        """Leave what is not recorded yet to its leases: the receipts will answer."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        while self._ended:
+            ended, self._ended = self._ended, []
+            await self._record(ended)
+            for job, _ in ended:
+                self._worker.forget(job)
+            if self._worker.after_job_end is not None:
+                for job, _ in ended:
+                    await job.hook(self._worker.after_job_end)
+
+    async def _record(self, ended: list[tuple[JobRun, Outcome]]) -> None:
+        try:
+            await self._give_up(ended)
+        except Exception as error:  # noqa: BLE001 - whatever Redis says: the leases end, the receipts answer
+            if len(ended) > 1:  # one of them may be the cause: its neighbours shall not suffer
+                for one in ended:
+                    await self._record([one])
+                return
+            _log.error("a job was left to its lease", job_id=ended[0][0].job_id, exc_info=error)
+
+    async def _give_up(self, ended: list[tuple[JobRun, Outcome]]) -> None:
+        """Give up each under the claim that it has by now: a lease that ends in an outage of Redis gets a new one.
+
+        With the old one the outcome would be lost, and the job, though it has taken effect, run again.
+        """
+        worker = self._worker
+        while ended:
+            claims = [worker.claim_of(job.job_id) for job, _ in ended]
+            given = [job.give_up(outcome, claim) for (job, outcome), claim in zip(ended, claims, strict=True)]
+            answers = await worker.until_redis_answers(partial(worker.leases.give_up, given))
+            ended = self._reclaimed(ended, claims, answers)
+
+    def _reclaimed(
+        self, ended: list[tuple[JobRun, Outcome]], claims: list[Claim], answers: list[bool]
+    ) -> list[tuple[JobRun, Outcome]]:
+        """Return the jobs that got another claim meanwhile; the other refused ones belong to another worker."""
+        again = []
+        for one, claim, was_ours in zip(ended, claims, answers, strict=True):
+            job_id = one[0].job_id
+            if was_ours:
+                continue
+            if self._worker.claim_of(job_id) is claim:
+                _log.warning("the job was no longer ours: another worker has it", job_id=job_id)
+            else:
+                again.append(one)
+        return again
