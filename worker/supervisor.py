@@ -71,7 +71,7 @@ class Supervisor:
         self._signals: deque[int] = deque()
         self._is_stopping = False
         self._kill_at = math.inf
-        self._code: int = ExitCode.OK
+        self._code = 0
         self._hopeless = {ExitCode.USAGE, ExitCode.SETTINGS} | ({ExitCode.UNAVAILABLE} if burst else set())
 
     def run(self) -> int:
@@ -201,7 +201,7 @@ class Supervisor:
         log = _log.bind(process=place.number, **facts)
         if self._is_stopping:
             if code not in _ENDED_AS_TOLD:
-                self._code = self._code or max(code, ExitCode.FAILED)
+                self._code = self._code or max(code, int(ExitCode.FAILED))
             log.info("process ended")
         elif code in self._hopeless:
             self._code = code

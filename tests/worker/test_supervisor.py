@@ -91,7 +91,9 @@ async def test_a_second_signal_ends_all_processes_at_once(
         code = await asyncio.to_thread(worker.process.wait, 10)
         await blocker.rollback()
 
-    assert (code, await redis.zcard("arq:queue"), await redis.keys("arq:in-progress:*")) == (0, 2, [])
+    attempts = [int(await redis.get(key) or 0) for key in await redis.keys("arq:retry:*")]  # none by a time limit
+    assert (code, await redis.zcard("arq:queue"), sum(attempts)) == (0, 2, 0)
+    assert await redis.keys("arq:in-progress:*") == []
 
 
 async def test_ctrl_c_is_one_signal_though_every_process_gets_it(
@@ -128,10 +130,12 @@ async def test_killed_processes_are_replaced_and_their_job_is_done(
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
         await _wait(lambda: len(_events(worker, "process ended")) == 2)
+        ill = read_health(worker.health)
         await blocker.rollback()
 
     assert (await handle.result(timeout=SOON)).name == "Patient"
     await _wait(lambda: read_health(worker.health) == [])
+    assert ["there is no health file" in problem for problem in ill] == [True, True]
     ends = {(line["pid"], line["signal"]) for line in _events(worker, "process ended")}
     assert ends == {(pid, "SIGKILL") for pid in killed}
     assert [_is_running(pid) for pid in _children(worker)] == [False, False, True, True]
@@ -290,7 +294,11 @@ async def test_a_process_that_does_not_end_is_killed(start_worker: StartWorker, 
     os.kill(stuck, signal.SIGSTOP)
     worker.process.terminate()
 
-    code = await asyncio.to_thread(worker.process.wait, 10)
+    try:
+        code = await asyncio.to_thread(worker.process.wait, 10)
+    finally:
+        if _is_running(stuck):
+            os.kill(stuck, signal.SIGCONT)
 
     assert (code, _is_running(stuck)) == (1, False)
     assert [line["pid"] for line in _events(worker, "killing")] == [stuck]
