@@ -24,6 +24,10 @@ class Receipt:
     attempt: int
 
 
+_ONE = "(VALUES ($1::text, $2::bytea, $3::text, $4::text, $5::integer))"
+_MANY = "unnest($1::text[], $2::bytea[], $3::text[], $4::text[], $5::integer[])"
+"""Where the jobs come from. PostgreSQL would plan anew for each array, which takes longer than to insert one row."""
+
 _INSERT = """
     WITH job AS MATERIALIZED (
         SELECT job.*,
@@ -32,8 +36,7 @@ _INSERT = """
             (SELECT true FROM dead_jobs
              WHERE dead_jobs.job_id = job.job_id
                 AND (dead_jobs.request_hash IS NULL OR dead_jobs.request_hash = job.request_hash)) AS revives
-        FROM unnest($1::text[], $2::bytea[], $3::text[], $4::text[], $5::integer[])
-            AS job (job_id, request_hash, result, failure, attempt)),
+        FROM {jobs} AS job (job_id, request_hash, result, failure, attempt)),
     kept AS (
         DELETE FROM job_outbox
         WHERE (SELECT bool_or(keeps) FROM job) AND job_name = $6
@@ -64,6 +67,9 @@ Without ON CONFLICT on purpose: a second owner's whole transaction must fail, it
 ids, so that two owners of the same jobs wait for each other and do not deadlock."""
 
 
+_INSERT_ONE, _INSERT_MANY = _INSERT.format(jobs=_ONE), _INSERT.format(jobs=_MANY)
+
+
 async def insert_receipts(session: AsyncSession, job_name: str, receipts: Sequence[Receipt]) -> None:
     """Record how jobs of one kind ended, as the last statement of their transaction. One round trip.
 
@@ -73,16 +79,11 @@ async def insert_receipts(session: AsyncSession, job_name: str, receipts: Sequen
     Raises:
         IntegrityError: ``job_receipts_pkey``, one of the jobs has ended already; everything must be rolled back.
     """
-    await execute_by_driver(
-        session,
-        _INSERT,
-        [receipt.job_id for receipt in receipts],
-        [receipt.request_hash for receipt in receipts],
-        [_json(receipt.result) for receipt in receipts],
-        [_json(receipt.failure) for receipt in receipts],
-        [receipt.attempt for receipt in receipts],
-        job_name,
-    )
+    rows = [(r.job_id, r.request_hash, _json(r.result), _json(r.failure), r.attempt) for r in receipts]
+    if len(rows) == 1:
+        await execute_by_driver(session, _INSERT_ONE, *rows[0], job_name)
+    else:
+        await execute_by_driver(session, _INSERT_MANY, *map(list, zip(*rows, strict=True)), job_name)
 
 
 def _json(value: dict[str, Any] | None) -> str | None:

@@ -1,9 +1,9 @@
 """This project, by its public entries, receipts on.
 
 Settings: as by default (10 runs at once, each of one job or of a batch), log level warning; 20 for the ordinary
-handler and 200 for no-ops. ``WORKER_MAX_JOBS`` of the environment overrides these. ``create_user`` and ``find_user`` are the product's own jobs. Variants: ``no-receipts`` writes none;
-``session`` runs an ordinary handler, which adds one user to its session. ``no_op`` is a plain arq function in
-our worker class.
+handler and 200 for no-ops. ``WORKER_MAX_JOBS`` of the environment overrides these. ``create_user`` and ``find_user``
+are the product's own jobs. Variants: ``no-receipts`` writes none; ``session`` runs an ordinary handler, which adds one
+user to its session. ``no_op`` is a plain arq function in our worker class.
 """
 
 import os
@@ -25,7 +25,7 @@ from db.tables import User
 from jobs.client import JobClient, JobHandle, open_client
 from jobs.codec import decode, encode
 from jobs.connection import build_redis
-from jobs.payloads import CreateUser, FindUser, Payload, UserView
+from jobs.payloads import CreateUser, FindUser, Payload, Result
 from jobs.registry import REGISTRY, JobSpec, Registry
 from jobs.wire import EXPIRY, JOB_KEY, QUEUE, new_job_id, now_ms, to_ms
 from worker.consumer import UsersWorker
@@ -39,7 +39,13 @@ _PIPELINED = 1000
 """Jobs of plain arq that go to Redis in one round trip."""
 
 
-class AddUser(Payload[UserView]):
+class Added(Result):
+    """Whom the job has stored."""
+
+    id: int
+
+
+class AddUser(Payload[Added]):
     """Store one user, the ordinary way."""
 
     job_name: ClassVar[str] = "add_user"
@@ -47,13 +53,12 @@ class AddUser(Payload[UserView]):
     email: str
 
 
-async def add_user(session: AsyncSession, payload: AddUser) -> UserView:
-    """Add the user to the session, as any handler would."""
+async def add_user(session: AsyncSession, payload: AddUser) -> Added:
+    """Do what the coroutine of all others does."""
     user = User(name=payload.name, email=payload.email)
     session.add(user)
     await session.flush()
-    await session.refresh(user, ["created_at"])
-    return UserView.model_validate(user)
+    return Added(id=user.id)
 
 
 _ORDINARY = Registry(JobSpec(AddUser, add_user))
