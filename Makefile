@@ -7,7 +7,7 @@ ARGS ?=
 FUZZ ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev run migrate test chaos fuzz bench-exactly-once check lint types contracts audit fix lock clean
+.PHONY: help setup demo dev run migrate test chaos fuzz bench bench-quick bench-exactly-once check lint types contracts audit fix lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,21 @@ fuzz: $(VENV)/ready ## Fuzz the reading of messages for FUZZ seconds (60); Linux
 	@$(PIP) install --require-hashes --only-binary :all: -r requirements/fuzz.txt
 	@PYTHONPATH=. $(BIN)/python tests/fuzz/harness.py -max_total_time=$(FUZZ) -verbosity=0 -print_final_stats=1
 
+bench: $(VENV)/ready .venv-bench/ready .venv-bench-taskiq/ready ## Compare with the libraries that left arq, 25 minutes; writes docs/benchmarks.*
+	@$(BIN)/python -m bench --command "make bench" --output docs $(ARGS)
+
+bench-quick: $(VENV)/ready .venv-bench/ready .venv-bench-taskiq/ready ## The same with few contenders and small numbers, 3 minutes; prints only
+	@$(BIN)/python -m bench --command "make bench-quick" --quick $(ARGS)
+
+# Environments of the libraries that are compared. crontab, which streaQ needs, comes without a wheel.
+.venv-bench/ready .venv-bench-taskiq/ready: .venv-%/ready: requirements/%.txt
+	@echo "installing the locked libraries to compare with into .venv-$* (once)"
+	@rm -rf .venv-$*
+	@$(PYTHON) -m venv .venv-$* 2>/dev/null || $(PYTHON) -m venv --clear --without-pip .venv-$*
+	@$(PYTHON) -m pip --python .venv-$*/bin/python --disable-pip-version-check --quiet \
+		install --require-hashes --only-binary :all: --no-binary crontab -r requirements/$*.txt
+	@touch $@
+
 bench-exactly-once: $(VENV)/ready ## Measure what receipts and outbox cost
 	@$(BIN)/python -m bench.exactly_once $(ARGS)
 
@@ -74,4 +89,4 @@ lock: $(VENV)/ready ## Write the hash-pinned requirements anew from pyproject.to
 	@$(BIN)/python requirements/lock.py
 
 clean: ## Remove the environment, caches and data of the embedded servers
-	@rm -rf $(VENV) .data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	@rm -rf $(VENV) .venv-bench .venv-bench-taskiq .data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

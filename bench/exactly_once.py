@@ -12,18 +12,16 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from unittest.mock import patch
 
 import structlog
 from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from bench.no_receipts import without_receipts
 from db.engine import open_database
 from db.migrate import upgrade_schema
 from db.settings import DatabaseSettings
@@ -50,15 +48,6 @@ class Round:
     at_once: int
 
 
-@contextmanager
-def _without_receipts() -> Iterator[None]:
-    async def no_receipt(session: AsyncSession, *_: object) -> None:
-        await session.flush()
-
-    with patch("worker.dispatch.insert_receipts", no_receipt):
-        yield
-
-
 async def measure(sessions: Sessions, what: Round) -> float:
     """Return the jobs per second of one round."""
     await _empty(sessions)
@@ -69,7 +58,7 @@ async def measure(sessions: Sessions, what: Round) -> float:
                 await enqueue_in(session, payload, key=key)
     started = time.perf_counter()
     if what.mode == "no receipt":
-        with _without_receipts():
+        with without_receipts():
             await _run(sessions, payloads, what.at_once)
     else:
         await _run(sessions, payloads, what.at_once)

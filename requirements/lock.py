@@ -29,3 +29,5 @@ if __name__ == "__main__":
     lock("runtime.txt", "pyproject.toml")
     lock("dev.txt", "pyproject.toml", "--all-extras", "--group", "dev", "--constraint", "requirements/runtime.txt")
     lock("fuzz.txt", "--group", "fuzz")
+    lock("bench.txt", "pyproject.toml", "--group", "bench", "--constraint", "requirements/runtime.txt")
+    lock("bench-taskiq.txt", "--group", "bench-taskiq")

@@ -44,6 +44,9 @@ _LOOK_FOR_ROOM = timedelta(milliseconds=250)
 _CRON = timedelta(milliseconds=500)
 """How often cron jobs are looked at: arq enqueues those of the next second."""
 
+_GATHER = timedelta(milliseconds=2)
+"""How long a backlog's next claim waits for more free slots: one claim for each would cost Redis more than the job."""
+
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.consumer")
 
 
@@ -70,6 +73,7 @@ class UsersWorker(Worker):
         self._claims: dict[str, Claim] = {}
         """All jobs that are ours: waiting for a slot, running, or ended and not recorded yet."""
         self._unended: set[str] = set()
+        self._is_behind = False
         self._claiming: asyncio.Task[bool] | None = None
         self._heartbeat: asyncio.Task[None] | None = None
         self._bell = Bell()
@@ -180,8 +184,13 @@ class UsersWorker(Worker):
         return await asyncio.shield(self._claiming)
 
     async def _claim_jobs(self) -> bool:
+        if self._is_behind and self._slots.are_few:
+            await asyncio.sleep(_GATHER.total_seconds())
+        room = self._room()
+        if room <= 0:
+            return False
         was_idle = not self._claims
-        claimed = await self._waking.claim(self._room())
+        claimed = await self._waking.claim(room)
         if was_idle and claimed.claims:
             self._last_look_for_aborts = self.loop.time()  # the claim has looked itself
         fresh = [JobRun(self, claim) for claim in claimed.claims if await self._is_new(claim)]
@@ -193,6 +202,7 @@ class UsersWorker(Worker):
         self._give_back(surplus)
         for run in runs:
             self._start_run(run)
+        self._is_behind = claimed.is_full
         return claimed.is_full
 
     def _room(self) -> int:

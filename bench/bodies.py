@@ -1,0 +1,145 @@
+"""What the jobs of all contenders do, but ours, which has its own handlers: the same statements, the same engine."""
+
+import asyncio
+import mmap
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from pydantic import SecretStr
+from sqlalchemy import Text, bindparam, text
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from bench.target import Target
+from db.engine import open_database
+from db.settings import DatabaseSettings
+from db.tables import User
+
+Sessions = async_sessionmaker[AsyncSession]
+
+INSERT = "INSERT INTO users (name, email) VALUES ($1, $2)"
+"""One user, for asyncpg."""
+
+INSERT_SET = "INSERT INTO users (name, email) SELECT * FROM unnest($1::text[], $2::text[])"
+"""A set of users, for asyncpg."""
+
+_INSERT_SET = text("INSERT INTO users (name, email) SELECT * FROM unnest(:names, :emails)").bindparams(
+    bindparam("names", type_=ARRAY(Text)), bindparam("emails", type_=ARRAY(Text))
+)
+
+_SETS_AT_ONCE = 2
+"""While one set is in the database, the next one gathers and may go, too."""
+
+
+class Bodies:
+    """The jobs."""
+
+    def __init__(self, sessions: Sessions, counter: "Counter") -> None:
+        self.sessions = sessions
+        self._counter = counter
+
+    async def create_user(self, name: str, email: str) -> int:
+        """Open a session, insert a user, commit; return the id."""
+        async with self.sessions.begin() as session:
+            user = User(name=name, email=email)
+            session.add(user)
+            await session.flush()
+            return user.id
+
+    async def find_user(self, user_id: int) -> str | None:
+        """Look a user up by id and return the name."""
+        async with self.sessions() as session:
+            user = await session.get(User, user_id)
+        self._counter.add()
+        return user.name if user else None
+
+    def no_op(self) -> None:
+        """Count."""
+        self._counter.add()
+
+
+@asynccontextmanager
+async def open_bodies(target: Target, *, pool_size: int) -> AsyncIterator[Bodies]:
+    """Yield the jobs over an engine like the product's; its pool has as many connections as jobs run at once."""
+    settings = DatabaseSettings(url=SecretStr(target.database_url))
+    async with open_database(settings, pool_size=pool_size) as sessions:
+        yield Bodies(sessions, Counter(Path(target.counter), target.process))
+
+
+class UserSets:
+    """The set-based body by hand: calls that come together are one statement, one transaction."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._waiting: list[tuple[str, str, asyncio.Future[None]]] = []
+        self._in_flight: set[asyncio.Task[None]] = set()
+
+    async def create_user(self, name: str, email: str) -> None:
+        """Insert a user together with the others that wait; return after the commit."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((name, email, done))
+        if len(self._in_flight) < _SETS_AT_ONCE:
+            self._start()
+        await done
+
+    def _start(self) -> None:
+        task = asyncio.create_task(self._insert())
+        self._in_flight.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._in_flight.discard(task)
+        if self._waiting:
+            self._start()
+
+    async def _insert(self) -> None:
+        await asyncio.sleep(0)  # the others that were claimed with this one come first
+        rows, self._waiting = self._waiting, []
+        if not rows:
+            return
+        names, emails, waiting = zip(*rows, strict=True)
+        try:
+            async with self._sessions.begin() as session:
+                connection = await session.connection()
+                await connection.execute(_INSERT_SET, {"names": list(names), "emails": list(emails)})
+        except Exception as error:  # noqa: BLE001 - each job fails with it
+            for done in waiting:
+                done.set_exception(error)
+        else:
+            for done in waiting:
+                done.set_result(None)
+
+
+_NUMBER = 8
+"""Bytes of a number."""
+
+
+class Counter:
+    """A number of this process in memory that the bench reads: counting costs next to nothing."""
+
+    def __init__(self, path: Path, process: int) -> None:
+        with path.open("r+b") as file:
+            self._numbers = memoryview(mmap.mmap(file.fileno(), 0)).cast("Q")
+        self._process = process
+
+    def add(self) -> None:
+        """Count one."""
+        self._numbers[self._process] += 1
+
+
+class Counters:
+    """All numbers, as the bench sees them."""
+
+    def __init__(self, path: Path, processes: int) -> None:
+        path.write_bytes(bytes(_NUMBER * processes))
+        with path.open("r+b") as file:
+            self._numbers = memoryview(mmap.mmap(file.fileno(), 0)).cast("Q")
+
+    def each(self) -> list[int]:
+        """Return what each process has counted."""
+        return list(self._numbers)
+
+    def total(self) -> int:
+        """Return what all have counted."""
+        return sum(self._numbers)

@@ -1,0 +1,150 @@
+"""This project, by its public entries, receipts on.
+
+Settings: as by default (10 runs at once, each of one job or of a batch), log level warning; 20 for the ordinary
+handler and 200 for no-ops. ``WORKER_MAX_JOBS`` of the environment overrides these. ``create_user`` and ``find_user``
+are the product's own jobs. Variants: ``no-receipts`` writes none; ``session`` runs an ordinary handler, which adds one
+user to its session. ``no_op`` is a plain arq function in our worker class.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+from arq import func
+from arq.connections import ArqRedis
+from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from bench.bodies import Counter
+from bench.no_receipts import without_receipts
+from bench.target import Job, Target, run
+from db.settings import DatabaseSettings
+from db.tables import User
+from jobs.client import JobClient, JobHandle, open_client
+from jobs.codec import decode, encode
+from jobs.connection import build_redis
+from jobs.payloads import CreateUser, FindUser, Payload, Result
+from jobs.registry import REGISTRY, JobSpec, Registry
+from jobs.wire import EXPIRY, JOB_KEY, QUEUE, new_job_id, now_ms, to_ms
+from worker.consumer import UsersWorker
+from worker.process import run_worker
+from worker.settings import QueueSettings, Settings, WorkerSettings
+
+_MAX_JOBS = {"session": 20, "no_op": 200}
+"""Runs at once, by variant or kind, where the default is not the best."""
+
+_PIPELINED = 1000
+"""Jobs of plain arq that go to Redis in one round trip."""
+
+
+class Added(Result):
+    """Whom the job has stored."""
+
+    id: int
+
+
+class AddUser(Payload[Added]):
+    """Store one user, the ordinary way."""
+
+    job_name: ClassVar[str] = "add_user"
+    name: str
+    email: str
+
+
+async def add_user(session: AsyncSession, payload: AddUser) -> Added:
+    """Do what the coroutine of all others does."""
+    user = User(name=payload.name, email=payload.email)
+    session.add(user)
+    await session.flush()
+    return Added(id=user.id)
+
+
+_ORDINARY = Registry(JobSpec(AddUser, add_user))
+
+
+def work(target: Target, variant: str) -> None:
+    """Work until killed."""
+    if target.kind == "no_op":
+        run(_count(target))
+    elif variant == "no-receipts":
+        with without_receipts():
+            run_worker(_settings(target, variant))
+    else:
+        run_worker(_settings(target, variant), registry=_ORDINARY if variant == "session" else REGISTRY)
+
+
+def _settings(target: Target, variant: str) -> Settings:
+    return Settings(
+        DatabaseSettings(url=SecretStr(target.database_url)),
+        QueueSettings(url=SecretStr(target.redis_url)),
+        WorkerSettings(max_jobs=_max_jobs(target, variant), log_level="warning", log_format="json"),
+    )
+
+
+def _max_jobs(target: Target, variant: str) -> int:
+    best = _MAX_JOBS.get(variant) or _MAX_JOBS.get(target.kind) or WorkerSettings().max_jobs
+    return target.max_jobs or int(os.environ.get("WORKER_MAX_JOBS", best))
+
+
+async def _count(target: Target) -> None:
+    counter = Counter(Path(target.counter), target.process)
+
+    async def no_op(_ctx: dict[str, Any]) -> None:
+        counter.add()
+
+    redis = build_redis(target.redis_url, ArqRedis, max_connections=20)
+    redis.job_serializer, redis.job_deserializer = encode, decode
+    worker = UsersWorker(
+        functions=[func(no_op, name="no_op")],  # type: ignore[arg-type] # arq's own protocol wants a name
+        redis_pool=redis,
+        max_jobs=_max_jobs(target, ""),
+        job_serializer=encode,
+        job_deserializer=decode,
+        poll_delay=0.05,
+        handle_signals=False,
+        log_results=False,
+    )
+    await worker.async_run()
+
+
+class _Producer:
+    def __init__(self, client: JobClient, redis: ArqRedis, variant: str) -> None:
+        self._client, self._redis = client, redis
+        self._create: type[AddUser | CreateUser] = AddUser if variant == "session" else CreateUser
+
+    async def fill(self, jobs: list[Job]) -> None:
+        if jobs[0].kind == "no_op":
+            await self._fill_raw(len(jobs))
+        else:
+            await self._client.enqueue_many([self._payload(job) for job in jobs])
+
+    async def _fill_raw(self, count: int) -> None:
+        message = encode({"t": None, "f": "no_op", "a": [], "k": {}, "et": now_ms()})
+        for at in range(0, count, _PIPELINED):
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for _ in range(min(_PIPELINED, count - at)):
+                    job_id = new_job_id(None)
+                    pipe.psetex(JOB_KEY + job_id, to_ms(EXPIRY), message)
+                    pipe.zadd(QUEUE, {job_id: now_ms()})
+                await pipe.execute()
+
+    async def enqueue(self, job: Job) -> JobHandle[Any]:
+        return await self._client.enqueue(self._payload(job))
+
+    async def result(self, handle: JobHandle[Any]) -> None:
+        await handle.result()
+
+    def _payload(self, job: Job) -> Payload[Any]:
+        if job.kind == "find_user":
+            return FindUser(**job.arguments)
+        return self._create(**job.arguments)
+
+
+@asynccontextmanager
+async def open_producer(target: Target, variant: str) -> AsyncIterator[_Producer]:
+    """Yield our client."""
+    async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(build_redis(target.redis_url, ArqRedis, max_connections=5))
+        yield _Producer(await stack.enter_async_context(open_client(target.redis_url)), redis, variant)

@@ -1,0 +1,179 @@
+"""The parts of the bench, each in rounds that take the contenders in turn."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import asyncpg
+from redis.exceptions import RedisError
+
+from bench.contenders import CONTENDERS, Contender
+from bench.drain import drain
+from bench.latency import latencies
+from bench.no_op import enqueue_rate, look_ups, no_ops
+from bench.processes import ContenderError
+from bench.results import Results
+from bench.stage import Stage
+
+_FAULTS = (ContenderError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, RedisError)
+"""What a contender may do to us: it is told, and the bench goes on."""
+
+_RUN_SECONDS = 2.0
+"""How long one run is to take: as many jobs as the first, discarded round promises."""
+
+_FEWEST, _MOST = 300, 60_000
+"""Jobs of one run."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much to measure."""
+
+    contenders: tuple[str, ...]
+    rounds: int
+    samples: int
+    is_quick: bool = False
+
+    def chosen(self, *names: str) -> list[Contender]:
+        """Return those of the named contenders, or of all, that take part."""
+        return [CONTENDERS[name] for name in names or CONTENDERS if name in self.contenders]
+
+
+def say(text: str) -> None:
+    """Tell how far we are."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+async def measure_drain(stage: Stage, plan: Plan, results: Results) -> None:
+    """Part 1. The first round is discarded: it finds out how many jobs make a run of two seconds."""
+    counts: dict[str, int] = {}
+    for number in range(plan.rounds + 1):
+        for contender in plan.chosen():
+            if number > 0 and contender.name not in counts:
+                continue  # it failed at first
+            count = counts.get(contender.name, contender.drain)
+            try:
+                run = await drain(stage, contender, count)
+            except _FAULTS as error:
+                _told(results, "create_user", contender, error)
+                continue
+            say(f"create_user {number}/{plan.rounds} {contender.name}: {run.rate:,.0f}/s")
+            if number == 0:
+                counts[contender.name] = min(_MOST, max(_FEWEST, round(run.rate * _RUN_SECONDS)))
+                continue
+            results.add("create_user", contender.name, run.rate)
+            results.add("create_user cpu", contender.name, run.cpu_seconds / run.jobs * 1e6)
+            results.add("create_user commands", contender.name, run.redis_commands / run.jobs)
+
+
+_LATENCY_ROUNDS = 3
+"""Samples are taken in so many turns."""
+
+
+async def measure_latency(stage: Stage, plan: Plan, results: Results) -> None:
+    """Part 2."""
+    turns = 1 if plan.is_quick else _LATENCY_ROUNDS
+    for number in range(turns):
+        for contender in _with_latency(plan):
+            try:
+                commits, answers = await latencies(stage, contender, samples=plan.samples // turns)
+            except _FAULTS as error:
+                _told(results, "latency", contender, error)
+                continue
+            say(f"latency {number + 1}/{turns} {contender.name}: {sorted(commits)[len(commits) // 2] * 1000:.2f} ms")
+            results.add("commit", contender.name, *(1000 * value for value in commits))
+            results.add("result", contender.name, *(1000 * value for value in answers))
+
+
+def _with_latency(plan: Plan) -> Sequence[Contender]:
+    return [
+        contender
+        for contender in plan.chosen()
+        if contender.name == "no-queue-10" or (contender.role != "floor" and not contender.is_set_based)
+    ]
+
+
+def _told(results: Results, what: str, contender: Contender, error: Exception) -> None:
+    say(f"{what} {contender.name} failed: {error}")
+    results.fail(what, contender.title, f"{type(error).__name__}: {error}")
+
+
+_PROCESSES = (1, 4, 10, 20, 40)
+_QUICK_PROCESSES = (1, 4)
+
+_NO_OPS, _QUICK_NO_OPS = 20_000, 4000
+"""As in streaQ's published benchmark, in which arq does not end with 40 processes."""
+
+_NO_OP_LIMIT = 10.0
+"""Longest time for the no-ops, in seconds: 2,000 jobs a second. Who needs longer is told of, not waited for."""
+
+_QUICK_RATE = 3000.0
+"""Peers that run so many no-ops a second with one process are measured three times, as ours is."""
+
+_NO_OP_CONTENDERS = ("ours", "arq-tuned", "taskiq-stream", "saq", "streaq", "pgqueuer")
+
+
+async def measure_no_op(stage: Stage, plan: Plan, results: Results) -> None:
+    """Part 3. Ours three times, and so the peers that are not slower than others by far; those once."""
+    for number in range(1 if plan.is_quick else min(3, plan.rounds)):
+        for processes in _QUICK_PROCESSES if plan.is_quick else _PROCESSES:
+            for contender in plan.chosen(*_NO_OP_CONTENDERS):
+                rate = results.median(f"no_op {processes}", contender.name) or 0
+                if number == 0 or contender.role == "ours" or (processes == 1 and rate > _QUICK_RATE):
+                    await _measure_no_op(stage, plan, results, contender, processes)
+    await _measure_look_ups(stage, plan, results)
+    await _measure_enqueue(stage, plan, results)
+
+
+async def _measure_no_op(stage: Stage, plan: Plan, results: Results, contender: Contender, processes: int) -> None:
+    what, count = f"no_op {processes}", _QUICK_NO_OPS if plan.is_quick else _NO_OPS
+    try:
+        run = await no_ops(stage, contender, processes=processes, count=count, limit=_NO_OP_LIMIT)
+    except _FAULTS as error:
+        _told(results, what, contender, error)
+        return
+    say(f"{what} {contender.name}: {run.rate:,.0f}/s {run.flaw or ''}")
+    results.add(what, contender.name, run.rate)
+    if run.flaw:
+        results.fail(what, contender.title, run.flaw)
+
+
+_FIND_CONTENDERS = ("ours", "arq-tuned", "taskiq-list", "taskiq-stream", "saq", "streaq", "procrastinate", "pgqueuer")
+
+
+async def _measure_look_ups(stage: Stage, plan: Plan, results: Results) -> None:
+    counts: dict[str, int] = {}
+    for number in range(min(3, plan.rounds) + 1):
+        for contender in plan.chosen(*_FIND_CONTENDERS):
+            if number > 0 and contender.name not in counts:
+                continue  # it failed at first
+            try:
+                rate = await look_ups(stage, contender, counts.get(contender.name, contender.drain))
+            except _FAULTS as error:
+                _told(results, "find_user", contender, error)
+                continue
+            say(f"find_user {number} {contender.name}: {rate:,.0f}/s")
+            counts.setdefault(contender.name, min(_MOST, max(_FEWEST, round(rate * _RUN_SECONDS))))
+            if number > 0:
+                results.add("find_user", contender.name, rate)
+
+
+_ONE_BY_ONE, _BULK = 2000, 20_000
+"""Jobs that a producer enqueues."""
+
+
+async def _measure_enqueue(stage: Stage, plan: Plan, results: Results) -> None:
+    for _ in range(min(3, plan.rounds)):
+        for contender in plan.chosen(*(name for name in _FIND_CONTENDERS if name != "arq-tuned"), "arq"):
+            for is_bulk in (False, True) if contender.name == "ours" else (False,):
+                await stage.observer.empty()
+                name = "enqueue_many" if is_bulk else contender.name
+                try:
+                    count = _BULK if is_bulk else _ONE_BY_ONE
+                    rate = await enqueue_rate(contender, stage.target, count=count, is_bulk=is_bulk)
+                except _FAULTS as error:
+                    _told(results, "enqueue", contender, error)
+                    continue
+                say(f"enqueue {name}: {rate:,.0f}/s")
+                results.add("enqueue", name, rate)

@@ -1,0 +1,163 @@
+"""Writes the results down as Markdown that reads well in a terminal, too. Ratios first."""
+
+from collections.abc import Iterable, Sequence
+
+from bench.contenders import CONTENDERS
+from bench.figures import number
+from bench.reach import GOALS, Goal
+from bench.results import Results
+
+Row = Sequence[str]
+
+_CONDITIONS = (
+    "Durability as by default: fsync and synchronous_commit on, append-only file every second. Our worker writes "
+    "receipts unless a line says without. Contenders take turns; each run is verified to have exactly one row per job. "
+    "Figures are medians, with the lowest and the highest of all rounds."
+)
+
+
+def table(head: Row, rows: Iterable[Row]) -> str:
+    """Write a table of Markdown with aligned columns; the first is text, the others are figures."""
+    cells = [list(head), *(list(row) for row in rows)]
+    widths = [max(len(row[at]) for row in cells) for at in range(len(head))]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join(_line(row, widths) for row in (cells[0], rule, *cells[1:]))
+
+
+def _line(row: Row, widths: Sequence[int]) -> str:
+    first, *others = row
+    return "| " + " | ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]) + " |"
+
+
+def report(results: Results, command: str) -> str:
+    """Return the whole report."""
+    parts = [
+        "# Benchmarks",
+        f"Made by `{command}`. {_CONDITIONS}",
+        _about(results),
+        "## Ratios",
+        _goals(results),
+        *_drain(results),
+        *_latency(results),
+        *_no_op(results),
+        *_others(results),
+        *_failures(results),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _about(results: Results) -> str:
+    return "\n".join(f"- {name}: {value}" for name, value in results.about.items())
+
+
+def _goals(results: Results) -> str:
+    return table(
+        ("measured in this run", "at least", "aim", "measured", ""),
+        [
+            (goal.title, _limit(goal, goal.least), _limit(goal, goal.aim), _value(goal, results), goal.verdict(results))
+            for goal in GOALS
+        ],
+    )
+
+
+def _limit(goal: Goal, limit: float) -> str:
+    return f"{'<=' if goal.is_ceiling else '>='} {limit:g}{_unit(goal)}"
+
+
+def _value(goal: Goal, results: Results) -> str:
+    value = goal.measure(results)
+    return "" if value is None else f"{number(value)}{_unit(goal)}"
+
+
+def _unit(goal: Goal) -> str:
+    return f" {goal.unit}"
+
+
+def _title(name: str) -> str:
+    return CONTENDERS[name].title if name in CONTENDERS else name
+
+
+def _sorted_by_rate(results: Results, what: str) -> list[str]:
+    return sorted(results.measured.get(what, {}), key=lambda name: -(results.median(what, name) or 0))
+
+
+def _drain(results: Results) -> list[str]:
+    names = _sorted_by_rate(results, "create_user")
+    if not names:
+        return []
+    arq = results.median("create_user", "arq-tuned")
+    rows = []
+    for name in names:
+        rate = results.spread("create_user", name)
+        ratio = "" if not arq or rate is None else f"{number(rate.median / arq)} x"
+        cpu, commands = (results.median(f"create_user {what}", name) or 0 for what in ("cpu", "commands"))
+        rows.append((_title(name), ratio, str(rate), number(cpu), number(commands)))
+    head = (
+        "one worker process drains create_user",
+        "to tuned arq",
+        "jobs/s",
+        "CPU per job, µs",
+        "Redis commands per job",
+    )
+    return ["## 1. create_user: open a session, insert a user, commit", table(head, rows)]
+
+
+def _latency(results: Results) -> list[str]:
+    names = sorted(results.measured.get("commit", {}), key=lambda name: results.percentile("commit", name, 0.5) or 0)
+    if not names:
+        return []
+    rows = [
+        (
+            _latency_title(name),
+            *(_ms(results, what, name, share) for what in ("commit", "result") for share in (0.5, 0.99)),
+        )
+        for name in names
+    ]
+    head = ("an idle worker, one job at a time", "commit p50, ms", "p99", "result p50, ms", "p99")
+    return ["## 2. From enqueue to commit, and to the result in the producer's hands", table(head, rows)]
+
+
+def _latency_title(name: str) -> str:
+    return "enqueue plus the job, no queue between (the floor)" if name == "no-queue-10" else _title(name)
+
+
+def _ms(results: Results, what: str, name: str, share: float) -> str:
+    value = results.percentile(what, name, share)
+    return "" if value is None else number(value)
+
+
+def _no_op(results: Results) -> list[str]:
+    counts = sorted(int(what.removeprefix("no_op ")) for what in results.measured if what.startswith("no_op "))
+    if not counts:
+        return []
+    names = _sorted_by_rate(results, f"no_op {counts[0]}")
+    rows = [(_title(name), *(_rate(results, f"no_op {count}", name) for count in counts)) for name in names]
+    head = ("20,000 jobs that do nothing, jobs/s", *(f"{count} processes" for count in counts))
+    return ["## 3. No-ops", table(head, rows)]
+
+
+def _rate(results: Results, what: str, name: str) -> str:
+    found = results.spread(what, name)
+    return "did not finish" if found is None else number(found.median)
+
+
+_OTHERS = {
+    "find_user": "### Look-up by id, one process, jobs/s",
+    "enqueue": "### Enqueue, one producer, jobs/s",
+}
+"""Series that get a table of their own."""
+
+
+def _others(results: Results) -> list[str]:
+    parts = []
+    for what, title in _OTHERS.items():
+        if names := _sorted_by_rate(results, what):
+            rows = [(_title(name), str(results.spread(what, name))) for name in names]
+            parts += [title, table(("", "jobs/s"), rows)]
+    return parts
+
+
+def _failures(results: Results) -> list[str]:
+    if not results.failures:
+        return []
+    return ["## Not measured", "\n".join(f"- {what}: {why}" for what, why in results.failures.items())]

@@ -1,0 +1,107 @@
+"""The servers of the bench, durable as by default, and how their state is seen and emptied between runs."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from db.migrate import upgrade_schema
+from db.settings import DatabaseSettings
+from embedded import PostgresServer, ValkeyServer, open_postgres, open_valkey
+
+_SETTINGS = {
+    "track_commit_timestamp": "on",  # tells when a row was committed, by the clock that the producers have, too
+    "max_connections": "1000",
+    "shared_buffers": "512MB",
+    "max_wal_size": "4GB",  # a checkpoint within a run would hit one contender, not the others
+}
+"""fsync and synchronous_commit stay on."""
+
+
+@dataclass(frozen=True)
+class BenchServers:
+    """Both, running."""
+
+    postgres: PostgresServer
+    valkey: ValkeyServer
+
+
+@contextmanager
+def open_bench_servers(directory: Path) -> Iterator[BenchServers]:
+    """Run both, with the product's schema."""
+    with (
+        open_postgres(directory / "postgres", settings=_SETTINGS) as postgres,
+        open_valkey(directory / "valkey") as valkey,
+    ):
+        upgrade_schema(DatabaseSettings(url=SecretStr(postgres.url)))
+        yield BenchServers(postgres, valkey)
+
+
+class Observer:
+    """Looks at the servers from outside."""
+
+    def __init__(self, postgres: asyncpg.Connection, redis: Redis) -> None:
+        self.postgres, self.redis = postgres, redis
+
+    async def empty(self) -> None:
+        """Remove all rows and keys, and let no run pay for writing what an earlier one has changed."""
+        tables = await self.postgres.fetchval(
+            "SELECT string_agg(quote_ident(relname), ', ') FROM pg_class WHERE relkind = 'r' "
+            "AND relnamespace = 'public'::regnamespace AND relname NOT LIKE 'alembic%' "
+            "AND relname NOT LIKE 'procrastinate_%version%'"
+        )
+        await self.postgres.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
+        await self.postgres.execute("CHECKPOINT")
+        await self.redis.flushall()
+
+    async def ids_drawn(self) -> int:
+        """Return how many ids of users were given out: as good as a count of rows, and costs nothing."""
+        drawn: int = await self.postgres.fetchval(
+            "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM users_id_seq"
+        )
+        return drawn
+
+    async def users(self) -> int:
+        """Count the users."""
+        counted: int = await self.postgres.fetchval("SELECT count(*) FROM users")
+        return counted
+
+    async def receipts(self) -> int:
+        """Count the receipts."""
+        counted: int = await self.postgres.fetchval("SELECT count(*) FROM job_receipts")
+        return counted
+
+    async def last_commit(self, *, after: int = 0) -> float:
+        """Return when the last user with an id above ``after`` was committed, in seconds since 1970."""
+        last: float = await self.postgres.fetchval(
+            "SELECT extract(epoch FROM max(pg_xact_commit_timestamp(writer::xid)))::float8 "
+            "FROM (SELECT DISTINCT xmin::text AS writer FROM users WHERE id > $1) AS writers",
+            after,
+        )
+        return last
+
+    async def commits(self) -> dict[str, float]:
+        """Return when each user was committed, by name, in seconds since 1970."""
+        rows = await self.postgres.fetch(
+            "SELECT name, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 AS at FROM users"
+        )
+        return {row["name"]: row["at"] for row in rows}
+
+    async def redis_commands(self) -> int:
+        """Return how many commands Redis has run, those inside scripts included."""
+        return int((await self.redis.info("stats"))["total_commands_processed"])
+
+
+@asynccontextmanager
+async def open_observer(servers: BenchServers) -> AsyncIterator[Observer]:
+    """Yield an observer with connections of its own."""
+    postgres = await asyncpg.connect(servers.postgres.url)
+    try:
+        async with Redis.from_url(servers.valkey.url) as redis:
+            yield Observer(postgres, redis)
+    finally:
+        await postgres.close()
