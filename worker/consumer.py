@@ -5,6 +5,7 @@ Overrides parts of arq 0.28, which is why the version is pinned; each override s
 
 import asyncio
 import math
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from datetime import timedelta
@@ -24,6 +25,7 @@ from worker.finisher import Finisher
 from worker.job_run import Ended, GivenBack, JobRun, Outcome
 from worker.leases import Claim, Leases
 from worker.slots import Run, Slots
+from worker.waking import Bell, Waking
 
 AnswerT = TypeVar("AnswerT")
 
@@ -35,6 +37,12 @@ _CLOSE_LIMIT = timedelta(seconds=5)
 
 _IDLE_LOOK_FOR_ABORTS = timedelta(seconds=10)
 """How often requests to abort are looked at while no job runs: old ones must go, or they would hit a later job."""
+
+_LOOK_FOR_ROOM = timedelta(milliseconds=250)
+"""How often a worker without room looks for it at least: a batch that is slow makes room without ending (``slots``)."""
+
+_CRON = timedelta(milliseconds=500)
+"""How often cron jobs are looked at: arq enqueues those of the next second."""
 
 _GATHER = timedelta(milliseconds=2)
 """How long a backlog's next claim waits for more free slots: one claim for each would cost Redis more than the job."""
@@ -68,7 +76,7 @@ class UsersWorker(Worker):
         self._is_behind = False
         self._claiming: asyncio.Task[bool] | None = None
         self._heartbeat: asyncio.Task[None] | None = None
-        self._has_room = asyncio.Event()
+        self._bell = Bell()
 
     @property
     def pool(self) -> ArqRedis:
@@ -95,6 +103,8 @@ class UsersWorker(Worker):
                 expires_extra_ms=self.expires_extra_ms,
             )
         self.leases = Leases(self.pool, self.queue_name, self._lease)
+        poll = timedelta(seconds=self.poll_delay_s)
+        self._waking = Waking(self.leases, self._bell, lease=self._lease, poll=poll, watches=not self.burst)
         await log_redis_info(self.pool, arq_logger.info)
         self.ctx["redis"] = self.pool
         if self.on_startup:
@@ -114,14 +124,19 @@ class UsersWorker(Worker):
         await self.finisher.settle()
 
     async def _pause(self, *, has_more: bool) -> None:
-        """Wait for the next turn: until there is room if more jobs may be waiting, else for the poll delay."""
-        self._has_room.clear()
-        if not has_more:
-            await asyncio.sleep(self.poll_delay_s)
-        elif self._room() <= 0:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self.poll_delay_s):
-                    await self._has_room.wait()
+        """Wait for the next turn; not at all if more jobs may be due and there is room for them."""
+        if not (has_more and self._room() > 0):
+            await self._waking.wait(self._until_next_chore())
+
+    def _until_next_chore(self) -> float:
+        """Return for how many seconds nothing but a claim can be due."""
+        if self._waking.is_away:
+            return min(self.poll_delay_s, _LOOK_FOR_ROOM.total_seconds())
+        if self._claims and self.allow_abort_jobs:
+            return self.poll_delay_s
+        health = self._last_health_check + float(self.health_check_interval) - time.time()
+        cron = _CRON.total_seconds() if self.cron_jobs else math.inf
+        return max(0.01, min(health, cron, _IDLE_LOOK_FOR_ABORTS.total_seconds()))
 
     async def _renew_leases(self) -> None:
         while True:
@@ -136,8 +151,7 @@ class UsersWorker(Worker):
             raise asyncio.CancelledError
         has_more = False
         try:
-            if await self._database_answers():
-                has_more = await self._claim_shielded()
+            has_more = await self._claim_or_rest()
             await self._cancel_aborted_jobs()
             await self.heart_beat()
         except (RedisError, OSError) as error:
@@ -153,6 +167,17 @@ class UsersWorker(Worker):
             self._tell_trouble(None)
         return has_more
 
+    async def _claim_or_rest(self) -> bool:
+        """Claim if it is time to; leave it to others if we cannot."""
+        if self._room() <= 0:
+            if self.is_stopping or self._waking.wants_claim:
+                await self._waking.rest()
+        elif not await self._database_answers():
+            await self._waking.rest()
+        elif self._waking.wants_claim:
+            return await self._claim_shielded()
+        return False
+
     async def _claim_shielded(self) -> bool:
         """Claim and start jobs, not cut short by the worker's end: arq leaves a job locked whose claim is cut off."""
         self._claiming = asyncio.create_task(self._claim_jobs(), name="claim")
@@ -163,8 +188,11 @@ class UsersWorker(Worker):
             await asyncio.sleep(_GATHER.total_seconds())
         room = self._room()
         if room <= 0:
-            return not self.is_stopping
-        claimed = await self.leases.claim(room)
+            return False
+        was_idle = not self._claims
+        claimed = await self._waking.claim(room)
+        if was_idle and claimed.claims:
+            self._last_look_for_aborts = self.loop.time()  # the claim has looked itself
         fresh = [JobRun(self, claim) for claim in claimed.claims if await self._is_new(claim)]
         self._unended.update(job.job_id for job in fresh)
         if self.is_stopping:
@@ -219,7 +247,7 @@ class UsersWorker(Worker):
             self._leave(run, task)
         while self._slots.waiting and self._slots.free > 0:
             self._start_run(self._slots.waiting.popleft())
-        self._has_room.set()
+        self._bell.ring()
 
     def _leave(self, run: Run, task: "asyncio.Task[None]") -> None:
         """Leave to their leases what a run that broke off has not ended."""
@@ -301,6 +329,7 @@ class UsersWorker(Worker):
             self.handle_sig(signum)
             return
         self.is_stopping = True
+        self._bell.ring()
         self._give_back_waiting()
         super().handle_sig_wait_for_completion(signum)
 
@@ -327,6 +356,7 @@ class UsersWorker(Worker):
         if self._pool is None:
             return
         try:
+            await self._end_claim()
             await self._end_jobs()
             if self._heartbeat is not None:
                 self._heartbeat.cancel()
@@ -340,9 +370,15 @@ class UsersWorker(Worker):
             await self.pool.aclose(close_connection_pool=True)
             self._pool = None
 
-    async def _end_jobs(self) -> None:
+    async def _end_claim(self) -> None:
+        """Let another worker watch the queue, at once."""
         if self._claiming is not None:
             await asyncio.wait([self._claiming], timeout=_CLOSE_LIMIT.total_seconds())
+        with suppress(RedisError, OSError):
+            async with asyncio.timeout(_CLOSE_LIMIT.total_seconds()):
+                await self._waking.rest()
+
+    async def _end_jobs(self) -> None:
         if self.tasks:
             _, running = await asyncio.wait(self.tasks.values(), timeout=_CLOSE_LIMIT.total_seconds())
             for task in running:
