@@ -5,10 +5,12 @@ import asyncio
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 from bench.about import about
 from bench.contenders import CONTENDERS
+from bench.growing import measure_growth
 from bench.parts import Plan, measure_drain, measure_latency, measure_no_op, say
 from bench.peers import install_peers
 from bench.report import report
@@ -17,7 +19,7 @@ from bench.servers import BenchServers, open_bench_servers, open_observer
 from bench.stage import Stage
 from bench.target import Target
 
-_PARTS = {"drain": measure_drain, "latency": measure_latency, "noop": measure_no_op}
+_PARTS = {"drain": measure_drain, "latency": measure_latency, "noop": measure_no_op, "growth": measure_growth}
 
 _QUICK = ("ours", "ours-session", "arq-tuned", "saq", "pgqueuer", "pgqueuer-sets", "no-queue-10", "asyncpg")
 """Who takes part in the quick bench."""
@@ -75,7 +77,11 @@ async def _measure(servers: BenchServers, folder: Path, arguments: argparse.Name
         install_peers(stage.target)
         for part in arguments.only.split(","):
             started = time.monotonic()
-            await _PARTS[part](stage, plan, results)
+            try:
+                await _PARTS[part](stage, plan, results)
+            except Exception as error:  # noqa: BLE001 - what the other parts have measured is not lost
+                traceback.print_exc()
+                results.fail(part, "the rest of this part", f"{type(error).__name__}: {error}")
             say(f"{part}: {time.monotonic() - started:.0f} s")
     return results
 

@@ -15,7 +15,7 @@ from bench.processes import ContenderError
 from bench.results import Results
 from bench.stage import Stage
 
-_FAULTS = (ContenderError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, RedisError)
+FAULTS = (ContenderError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, RedisError)
 """What a contender may do to us: it is told, and the bench goes on."""
 
 _RUN_SECONDS = 2.0
@@ -55,7 +55,7 @@ async def measure_drain(stage: Stage, plan: Plan, results: Results) -> None:
             count = counts.get(contender.name, contender.drain)
             try:
                 run = await drain(stage, contender, count)
-            except _FAULTS as error:
+            except FAULTS as error:
                 _told(results, "create_user", contender, error)
                 continue
             say(f"create_user {number}/{plan.rounds} {contender.name}: {run.rate:,.0f}/s")
@@ -78,7 +78,7 @@ async def measure_latency(stage: Stage, plan: Plan, results: Results) -> None:
         for contender in _with_latency(plan):
             try:
                 commits, answers = await latencies(stage, contender, samples=plan.samples // turns)
-            except _FAULTS as error:
+            except FAULTS as error:
                 _told(results, "latency", contender, error)
                 continue
             say(f"latency {number + 1}/{turns} {contender.name}: {sorted(commits)[len(commits) // 2] * 1000:.2f} ms")
@@ -130,7 +130,7 @@ async def _measure_no_op(stage: Stage, plan: Plan, results: Results, contender: 
     what, count = f"no_op {processes}", _QUICK_NO_OPS if plan.is_quick else _NO_OPS
     try:
         run = await no_ops(stage, contender, processes=processes, count=count, limit=_NO_OP_LIMIT)
-    except _FAULTS as error:
+    except FAULTS as error:
         _told(results, what, contender, error)
         return
     say(f"{what} {contender.name}: {run.rate:,.0f}/s {run.flaw or ''}")
@@ -150,7 +150,7 @@ async def _measure_look_ups(stage: Stage, plan: Plan, results: Results) -> None:
                 continue  # it failed at first
             try:
                 rate = await look_ups(stage, contender, counts.get(contender.name, contender.drain))
-            except _FAULTS as error:
+            except FAULTS as error:
                 _told(results, "find_user", contender, error)
                 continue
             say(f"find_user {number} {contender.name}: {rate:,.0f}/s")
@@ -172,7 +172,7 @@ async def _measure_enqueue(stage: Stage, plan: Plan, results: Results) -> None:
                 try:
                     count = _BULK if is_bulk else _ONE_BY_ONE
                     rate = await enqueue_rate(contender, stage.target, count=count, is_bulk=is_bulk)
-                except _FAULTS as error:
+                except FAULTS as error:
                     _told(results, "enqueue", contender, error)
                     continue
                 say(f"enqueue {name}: {rate:,.0f}/s")

@@ -1,9 +1,9 @@
 """This project, by its public entries, receipts on.
 
 Settings: as by default (10 runs at once, each of one job or of a batch), log level warning; 20 for the ordinary
-handler and 200 for no-ops. ``WORKER_MAX_JOBS`` of the environment overrides these. ``create_user`` and ``find_user`` are the product's own jobs. Variants: ``no-receipts`` writes none;
-``session`` runs an ordinary handler, which adds one user to its session. ``no_op`` is a plain arq function in
-our worker class.
+handler and 200 for no-ops. ``WORKER_MAX_JOBS`` of the environment overrides these. ``create_user`` and ``find_user``
+are the product's own jobs. Variants: ``no-receipts`` writes none; ``session`` runs an ordinary handler, which adds one
+user to its session. ``no_op`` is a plain arq function in our worker class.
 """
 
 import os
