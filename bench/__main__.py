@@ -9,6 +9,7 @@ import traceback
 from pathlib import Path
 
 from bench.about import about
+from bench.chart import bars, draw
 from bench.contenders import CONTENDERS
 from bench.growing import measure_growth
 from bench.parts import Plan, measure_drain, measure_latency, measure_no_op, say
@@ -25,6 +26,8 @@ _QUICK = ("ours", "ours-session", "arq-tuned", "saq", "pgqueuer", "pgqueuer-sets
 """Who takes part in the quick bench."""
 
 _MOST_PROCESSES = 64
+
+_CHART_TITLE = "create_user: open a session, insert a user, commit"
 
 
 def main() -> None:
@@ -43,6 +46,9 @@ def main() -> None:
         arguments.output.mkdir(parents=True, exist_ok=True)
         results.write(arguments.output / "benchmarks.json")
         (arguments.output / "benchmarks.md").write_text(text)
+        if shown := bars(results):
+            note = f"jobs per second, one worker process, medians; {results.about['Machine']}"
+            (arguments.output / "benchmarks.svg").write_text(draw(shown, title=_CHART_TITLE, note=note))
 
 
 def _arguments() -> argparse.Namespace:

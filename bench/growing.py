@@ -4,6 +4,7 @@ from bench.contenders import CONTENDERS
 from bench.drain import drain
 from bench.growth import behind_backlog, cost, drain_on, idle, store, stored_database
 from bench.parts import FAULTS, Plan, say
+from bench.report import QUEUED_JOB
 from bench.results import Results
 from bench.stage import Stage
 
@@ -65,7 +66,7 @@ async def _measure_queued(stage: Stage, plan: Plan, results: Results) -> None:
             results.add(f"queued {depth}", "ours", found.rate)
             results.add(f"queued memory {depth}", "ours", found.worker_bytes / 1e6)
             if depth > 1000:
-                results.add("memory", "Redis, bytes per queued job", found.redis_bytes_per_job)
+                results.add("memory", QUEUED_JOB, found.redis_bytes_per_job)
 
 
 async def _measure_stored(stage: Stage, plan: Plan, results: Results) -> None:

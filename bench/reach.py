@@ -95,6 +95,7 @@ GOALS = (
     Goal("ordinary handler against the same coroutine with no queue", 0.9, 1.1, _against_no_queue),
     Goal("find_user by id against the fastest peer", 8, 15, _against_fastest_peer("find_user")),
     Goal("no-op, one process, against the fastest peer", 3, 8, _against_fastest_peer("no_op 1")),
+    Goal("no-op, one process, against tuned arq", 3, 8, _against("no_op 1", "ours", "arq-tuned")),
     Goal("no-op, 40 processes against our best count of processes", 0.8, 0.95, _against_best_count),
     Goal("idle, enqueue to commit, p50 over the floor", 1, 0.3, _over_floor, "ms", is_ceiling=True),
     Goal("idle, p50 against the quickest peer", 1, 1, _against_quickest_peer(0.5), is_ceiling=True),
