@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic_core import to_json
-from sqlalchemy import Integer, LargeBinary, Text, bindparam, select, text
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.driver import execute_by_driver
 from db.tables import JobReceipt
 
 
@@ -24,37 +24,30 @@ class Receipt:
     attempt: int
 
 
-_INSERT = text("""
+_INSERT = """
     WITH job AS MATERIALIZED (
         SELECT job.*,
             (SELECT job_outbox.request_hash = job.request_hash FROM job_outbox
-             WHERE job_outbox.job_id = job.job_id AND job_name = :job_name) AS keeps,
+             WHERE job_outbox.job_id = job.job_id AND job_name = $6) AS keeps,
             (SELECT true FROM dead_jobs
              WHERE dead_jobs.job_id = job.job_id
                 AND (dead_jobs.request_hash IS NULL OR dead_jobs.request_hash = job.request_hash)) AS revives
-        FROM unnest(:job_ids, :request_hashes, :results, :failures, :attempts)
+        FROM unnest($1::text[], $2::bytea[], $3::text[], $4::text[], $5::integer[])
             AS job (job_id, request_hash, result, failure, attempt)),
     kept AS (
         DELETE FROM job_outbox
-        WHERE (SELECT bool_or(keeps) FROM job) AND job_name = :job_name
+        WHERE (SELECT bool_or(keeps) FROM job) AND job_name = $6
             AND job_id = ANY (ARRAY(SELECT job_id FROM job WHERE keeps))),
     revived AS (
         DELETE FROM dead_jobs
         WHERE (SELECT bool_or(revives) FROM job) AND job_id = ANY (ARRAY(SELECT job_id FROM job WHERE revives)))
     INSERT INTO job_receipts (job_id, job_name, request_hash, result, failure, attempt)
-    SELECT job_id, :job_name, request_hash, result::jsonb, failure::jsonb, attempt FROM job
+    SELECT job_id, $6, request_hash, result::jsonb, failure::jsonb, attempt FROM job
     WHERE failure IS NOT NULL OR pg_current_xact_id_if_assigned() IS NOT NULL
         OR keeps IS NOT NULL OR revives
         OR (SELECT true FROM job_receipts WHERE job_receipts.job_id = job.job_id)
     ORDER BY job_id
-""").bindparams(
-    bindparam("job_name", type_=Text),
-    bindparam("job_ids", type_=ARRAY(Text)),
-    bindparam("request_hashes", type_=ARRAY(LargeBinary)),
-    bindparam("results", type_=ARRAY(Text)),
-    bindparam("failures", type_=ARRAY(Text)),
-    bindparam("attempts", type_=ARRAY(Integer)),
-)
+"""
 """A transaction that has written nothing has no id: a look-up needs no receipt, because it can simply be run again.
 But one that ended before with a receipt must answer from it: a find-or-create finds what a twin of the same job has
 created.
@@ -80,17 +73,16 @@ async def insert_receipts(session: AsyncSession, job_name: str, receipts: Sequen
     Raises:
         IntegrityError: ``job_receipts_pkey``, one of the jobs has ended already; everything must be rolled back.
     """
-    await session.flush()
-    parameters = {
-        "job_name": job_name,
-        "job_ids": [receipt.job_id for receipt in receipts],
-        "request_hashes": [receipt.request_hash for receipt in receipts],
-        "results": [_json(receipt.result) for receipt in receipts],
-        "failures": [_json(receipt.failure) for receipt in receipts],
-        "attempts": [receipt.attempt for receipt in receipts],
-    }
-    connection = await session.connection()  # past the ORM, which would cost more than the statement
-    await connection.execute(_INSERT, parameters)
+    await execute_by_driver(
+        session,
+        _INSERT,
+        [receipt.job_id for receipt in receipts],
+        [receipt.request_hash for receipt in receipts],
+        [_json(receipt.result) for receipt in receipts],
+        [_json(receipt.failure) for receipt in receipts],
+        [receipt.attempt for receipt in receipts],
+        job_name,
+    )
 
 
 def _json(value: dict[str, Any] | None) -> str | None:

@@ -121,7 +121,9 @@ async def insert_new_users(session: AsyncSession, users: Sequence[tuple[str, str
     found = (await session.execute(_INSERT_NEW, parameters)).one()
     stored = set(found.stored or ())
     drawn = zip(found.positions or (), found.ids or (), strict=True)
-    return {at - 1: UserRow(id_, *users[at - 1], found.created_at) for at, id_ in drawn if id_ in stored}
+    return {
+        at - 1: UserRow(id_, users[at - 1][0], users[at - 1][1], found.created_at) for at, id_ in drawn if id_ in stored
+    }
 
 
 async def insert_users_once(session: AsyncSession, users: Sequence[tuple[str, str | None]]) -> list[StoredUser]:

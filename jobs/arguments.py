@@ -1,6 +1,6 @@
 """Makes a payload of what stood in a message or on a command line, with errors for people. No database, no Redis."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -14,21 +14,20 @@ _NAME_LENGTH = 60
 PayloadT = TypeVar("PayloadT", bound=AnyPayload)
 
 
-def read_payload(payload: type[PayloadT], args: Sequence[Any], kwargs: Mapping[str, Any]) -> PayloadT:
+def read_payload(payload: type[PayloadT], args: Sequence[Any], kwargs: dict[str, Any]) -> PayloadT:
     """Validate the fields; ``args`` are the first fields in their order, as plain arq producers may pass them.
 
     Raises:
         InvalidPayloadError: the text names every wrong field, and the right ones; it repeats no value.
     """
-    named = _name_arguments(payload, args, kwargs)
     try:
-        return payload.model_validate(named | dict(kwargs))
+        return payload.model_validate(_name_arguments(payload, args, kwargs) | kwargs if args else kwargs)
     except ValidationError as error:
         text = f"{payload.job_name}: {problems_of(error)}. Its fields are: {', '.join(payload.model_fields)}"
         raise InvalidPayloadError(text) from None  # pydantic's own text is for its users
 
 
-def _name_arguments(payload: type[AnyPayload], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def _name_arguments(payload: type[AnyPayload], args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
     fields, name = list(payload.model_fields), payload.job_name
     if len(args) > len(fields):
         raise InvalidPayloadError(

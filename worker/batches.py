@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.faults import is_unreachable
 from db.receipts import Receipt, ended_jobs, insert_receipts
+from db.transactions import open_transaction
 from jobs.arguments import read_payload
 from jobs.failures import InvalidPayloadError, JobFailedError, failure_to_wire
 from jobs.payloads import AnyPayload
@@ -78,7 +79,7 @@ async def _ended_before(dispatcher: Dispatcher, jobs: Sequence[_Job]) -> set[str
 
 
 async def _transact(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, Outcome]:
-    async with dispatcher.sessions.begin() as session:
+    async with open_transaction(dispatcher.sessions) as session:
         answers = await spec.take_many(session, [payload for _, payload in jobs])
         outcomes: dict[str, Outcome] = {}
         receipts: list[Receipt] = []
@@ -118,4 +119,7 @@ def _tell(spec: AnySpec, jobs: Sequence[_Job], outcomes: dict[str, Outcome], *, 
                 reason=refusal.type,
             )
     if jobs:
-        _log.info("batch done", job_name=spec.name, jobs=len(jobs), duration_ms=round(seconds * 1000, 1))
+        attempt = max(delivery.attempt for delivery, _ in jobs)
+        _log.info(
+            "batch done", job_name=spec.name, jobs=len(jobs), attempt=attempt, duration_ms=round(seconds * 1000, 1)
+        )

@@ -3,13 +3,12 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from arq.worker import Function
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """What the message asks for."""
 
     name: str
@@ -44,8 +43,7 @@ class BatchFunction(Function):
     """How many jobs it takes at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class BatchCall:
+class BatchCall(NamedTuple):
     """One job of a batch."""
 
     job_id: str

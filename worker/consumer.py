@@ -36,6 +36,9 @@ _CLOSE_LIMIT = timedelta(seconds=5)
 _IDLE_LOOK_FOR_ABORTS = timedelta(seconds=10)
 """How often requests to abort are looked at while no job runs: old ones must go, or they would hit a later job."""
 
+_GATHER = timedelta(milliseconds=2)
+"""How long a backlog's next claim waits for more free slots: one claim for each would cost Redis more than the job."""
+
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.consumer")
 
 
@@ -62,6 +65,7 @@ class UsersWorker(Worker):
         self._claims: dict[str, Claim] = {}
         """All jobs that are ours: waiting for a slot, running, or ended and not recorded yet."""
         self._unended: set[str] = set()
+        self._is_behind = False
         self._claiming: asyncio.Task[bool] | None = None
         self._heartbeat: asyncio.Task[None] | None = None
         self._has_room = asyncio.Event()
@@ -155,6 +159,8 @@ class UsersWorker(Worker):
         return await asyncio.shield(self._claiming)
 
     async def _claim_jobs(self) -> bool:
+        if self._is_behind and self._slots.are_few:
+            await asyncio.sleep(_GATHER.total_seconds())
         room = self._room()
         if room <= 0:
             return not self.is_stopping
@@ -168,6 +174,7 @@ class UsersWorker(Worker):
         self._give_back(surplus)
         for run in runs:
             self._start_run(run)
+        self._is_behind = claimed.is_full
         return claimed.is_full
 
     def _room(self) -> int:

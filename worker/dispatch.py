@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db.faults import constraint_of, is_transient, is_unreachable, sqlstate_of
 from db.receipts import Receipt, insert_receipts, receipt_by_job_id
+from db.transactions import open_transaction
 from jobs.arguments import read_payload
 from jobs.codec import encode
 from jobs.failures import (
@@ -220,7 +221,7 @@ class Dispatcher:
             raise
 
     async def _transact(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
-        async with self.sessions.begin() as session:
+        async with open_transaction(self.sessions) as session:
             # Before the commit: a result that cannot be sent must not leave an effect behind.
             result = dump_result(spec, await spec.handler(session, payload))
             await insert_receipts(session, spec.name, [build_receipt(spec, delivery, payload, result=result)])

@@ -37,16 +37,28 @@ async def report_health(file: Path, probes: dict[str, Probe]) -> AsyncIterator[N
         file.unlink(missing_ok=True)  # noqa: ASYNC240 - a local file, at the very end
 
 
+def report_processes(file: Path, count: int) -> None:
+    """Write to ``file`` that ``count`` processes report beside it, each to a file of its own."""
+    _write(file, {"pid": os.getpid(), "time": time.time(), "servers": {}, "processes": count})
+
+
+def process_file(file: Path, number: int) -> Path:
+    """Return where the process of this number (from 1) reports, if a supervisor writes ``file``."""
+    return file.with_name(f"{file.name}.{number}")
+
+
 def read_health(file: Path) -> list[str]:
-    """Return what is wrong with the worker that writes ``file``; nothing if it is well."""
+    """Return what is wrong with whoever writes ``file``, a worker or a supervisor of some; nothing if all is well."""
     try:
         state = json.loads(file.read_text())
         age, servers = time.time() - float(state["time"]), dict(state["servers"])
+        processes = range(1, int(state.get("processes", 0)) + 1)
     except (OSError, ValueError, KeyError, TypeError):
         return [f"there is no health file {file}: the worker is starting, has ended, or has no WORKER_HEALTH_FILE"]
     if age > STALE_AFTER.total_seconds():
         return [f"the worker has not reported for {age:.0f} s: it hangs or was killed"]
-    return [f"{name} does not answer the worker" for name, is_well in servers.items() if not is_well]
+    silent = [f"{name} does not answer the worker" for name, is_well in servers.items() if not is_well]
+    return silent + [f"process {one}: {told}" for one in processes for told in read_health(process_file(file, one))]
 
 
 async def _report_forever(file: Path, probes: dict[str, Probe]) -> None:
@@ -57,7 +69,10 @@ async def _report_forever(file: Path, probes: dict[str, Probe]) -> None:
 
 async def _report(file: Path, probes: dict[str, Probe]) -> None:
     answers = await asyncio.gather(*(_answers(probe) for probe in probes.values()))
-    state = {"pid": os.getpid(), "time": time.time(), "servers": dict(zip(probes, answers, strict=True))}
+    _write(file, {"pid": os.getpid(), "time": time.time(), "servers": dict(zip(probes, answers, strict=True))})
+
+
+def _write(file: Path, state: dict[str, object]) -> None:
     fresh = file.with_name(file.name + ".new")
     try:
         fresh.write_text(json.dumps(state))

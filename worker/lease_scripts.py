@@ -5,6 +5,10 @@ exists, so its workers may share the queue. While a job runs, its score is the e
 that workers read, so running jobs hide no waiting ones (arq reads the first 100 ids, running or not, and so runs at
 most 100 jobs of a queue). When a lease ends without its owner, the job is in that range again by itself.
 
+An attempt is counted when it ends without ending the job, or when its lease does: so the first attempt of a job, nearly
+always the only one, writes no count. (arq counts when it starts one. Its workers take an orphan of ours for one attempt
+younger than it is, which only shifts the limit of attempts by one.)
+
 ``<queue>:leases`` holds our running jobs by the end of their leases. From it a worker learns which jobs a killed one
 has left, and starts those first, however many are waiting. Were it lost, they would only lose that rank.
 
@@ -44,29 +48,29 @@ local function take(id)
     return false
 end
 
-local function count(id)
+local function count(id, is_orphan)
     local key = 'arq:retry:' .. id
-    if redis.call('SET', key, 1, 'NX', 'PX', retry_ms) then return 1 end
-    local attempt = redis.pcall('INCR', key)
-    if is_error(attempt) then
+    local ended = redis.pcall('GET', key)
+    if ended and not tonumber(ended) then  -- no number, or an error: no count at all
         redis.call('DEL', key)
-        attempt = redis.call('INCR', key)
+        ended = false
     end
-    redis.call('PEXPIRE', key, retry_ms)
-    return attempt
+    local before = (tonumber(ended or 0) or 0) + (is_orphan and 1 or 0)
+    if is_orphan then redis.call('SET', key, before, 'PX', retry_ms) end
+    return before + 1
 end
 
 local aborts = redis.pcall('ZCARD', 'arq:abort')  -- an error: no list of requests at all
 local has_aborts = not is_error(aborts) and aborts > 0
 
-local function claim(id, score)
+local function claim(id, score, is_orphan)
     if not take(id) then return false end
     local message = redis.pcall('GET', 'arq:job:' .. id)
     local unreadable = is_error(message) or false
     message = not unreadable and message
     bytes = bytes - (message and #message or 0)
     local aborted = has_aborts and redis.call('ZREM', 'arq:abort', id) or 0
-    claimed[#claimed + 1] = {id, count(id), message, score, aborted, unreadable}
+    claimed[#claimed + 1] = {id, count(id, is_orphan), message, score, aborted, unreadable}
     return true
 end
 
@@ -85,7 +89,7 @@ if is_error(redis.pcall('ZCARD', leases)) then redis.call('DEL', leases) end  --
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, room)) do
     if bytes <= 0 then break end
     local score = redis.call('ZSCORE', queue, id)
-    if not score or not claim(id, score) then redis.call('ZREM', leases, id) end
+    if not score or not claim(id, score, true) then redis.call('ZREM', leases, id) end
 end
 lease(1)
 
@@ -110,7 +114,8 @@ return {claimed, wait, bytes <= 0 and 1 or 0}
 
 Answers the jobs, in how many ms the next one is due (a lease of somebody's may end then; at most a day; -1: none), and
 whether it stopped for the bytes. Of each job: id, attempt, message (false: gone), score, whether it is to be aborted,
-and why its message cannot be read (or false). Keys that lock or count and are no such keys are mended."""
+and why its message cannot be read (or false). The attempt is one more than have counted, and one more still if a
+worker has left the job: then that one is counted now. Keys that lock or count and are no such keys are mended."""
 
 RENEW = (
     _NOW
@@ -139,45 +144,61 @@ FINISH = (
     _NOW
     + _IN_CHUNKS
     + """
-local queue, leases, expiry_ms = KEYS[1], KEYS[2], tonumber(ARGV[1])
+local queue, leases, expiry_ms, retry_ms = KEYS[1], KEYS[2], tonumber(ARGV[1]), ARGV[2]
 local answers, unleased, ended = {}, {}, {}
 
-local function answer(id, result, keep_ms, ...)
+local function keep(id, result, keep_ms, ...)
     if result == '' then return end
     if keep_ms == '0' then redis.call('SET', 'arq:result:' .. id, result, ...)
     else redis.call('SET', 'arq:result:' .. id, result, 'PX', keep_ms, ...) end
 end
 
-local function again(id, number)
-    local job = 'arq:job:' .. id
-    local ttl = redis.call('PTTL', job)
-    if ttl > 0 and ttl < number + expiry_ms then redis.call('PEXPIRE', job, number + expiry_ms) end
-    return now + number
+local function done(id, result, keep_ms, held_ms)
+    keep(id, result, keep_ms)
+    ended[#ended + 1] = id
+    local lease = 'arq:in-progress:' .. id
+    if held_ms == '0' then redis.call('DEL', lease, 'arq:job:' .. id, 'arq:retry:' .. id)
+    else
+        redis.call('PEXPIRE', lease, held_ms)
+        redis.call('DEL', 'arq:job:' .. id, 'arq:retry:' .. id)
+    end
 end
 
-for at = 2, #ARGV, 8 do
-    local id, owner, outcome, number, counts, result, keep_ms, held_ms = unpack(ARGV, at, at + 7)
+local function again(id, outcome, number, attempts, held_ms)
     local lease, job, retry = 'arq:in-progress:' .. id, 'arq:job:' .. id, 'arq:retry:' .. id
-    local current = redis.pcall('GET', lease)
-    if current ~= owner and (current or not redis.call('ZSCORE', leases, id)) then
-        local gone = not current and redis.call('EXISTS', job) == 0 and not redis.call('ZSCORE', queue, id)
-        if gone and outcome == 'done' then answer(id, result, keep_ms, 'NX') end  -- Redis has lost it: in nobody's way
-        answers[#answers + 1] = 0
-    else
-        answers[#answers + 1] = 1
-        unleased[#unleased + 1] = id
-        if held_ms ~= '0' then redis.call('PEXPIRE', lease, held_ms) end
-        if outcome == 'done' then
-            answer(id, result, keep_ms)
-            ended[#ended + 1] = id
-            if held_ms == '0' then redis.call('DEL', lease, job, retry) else redis.call('DEL', job, retry) end
-        else
-            if held_ms == '0' then redis.call('DEL', lease) end
-            if counts == '0' and redis.call('DECR', retry) < 1 then redis.call('DEL', retry) end
-            if outcome == 'later' then number = again(id, tonumber(number)) end
-            redis.call('ZADD', queue, 'XX', number, id)
+    if held_ms == '0' then redis.call('DEL', lease) else redis.call('PEXPIRE', lease, held_ms) end
+    if attempts == '0' then redis.call('DEL', retry) else redis.call('SET', retry, attempts, 'PX', retry_ms) end
+    if outcome == 'later' then
+        local ttl = redis.call('PTTL', job)
+        if ttl > 0 and ttl < number + expiry_ms then redis.call('PEXPIRE', job, number + expiry_ms) end
+        number = now + number
+    end
+    redis.call('ZADD', queue, 'XX', number, id)
+end
+
+local function is_gone(id)
+    return redis.call('EXISTS', 'arq:job:' .. id) == 0 and not redis.call('ZSCORE', queue, id)
+end
+
+local at = 3
+while at < #ARGV do
+    local outcome, owner, attempts, keep_ms, held_ms, jobs = unpack(ARGV, at, at + 5)
+    local locks = {}
+    for job = 1, jobs do locks[job] = 'arq:in-progress:' .. ARGV[at + 4 + 2 * job] end
+    local owners = redis.call('MGET', unpack(locks))
+    for job = 1, jobs do
+        local id, value, current = ARGV[at + 4 + 2 * job], ARGV[at + 5 + 2 * job], owners[job]
+        local is_ours = current == owner or (not current and redis.call('ZSCORE', leases, id))
+        answers[#answers + 1] = is_ours and 1 or 0
+        if is_ours then
+            unleased[#unleased + 1] = id
+            if outcome == 'done' then done(id, value, keep_ms, held_ms)
+            else again(id, outcome, outcome == 'later' and tonumber(value) or value, attempts, held_ms) end
+        elseif outcome == 'done' and not current and is_gone(id) then
+            keep(id, value, keep_ms, 'NX')  -- Redis has lost the job: its answer is in nobody's way
         end
     end
+    at = at + 6 + 2 * jobs
 end
 in_chunks('ZREM', leases, unleased)
 in_chunks('ZREM', queue, ended)
@@ -188,10 +209,12 @@ return answers
 )
 """End attempts of many jobs, each if it is still its owner's, or its lease has ended and nobody has taken it since.
 
-Each is ``done`` with a result (empty: none; kept ``keep_ms``, 0 for ever), ``later`` by ``number`` ms, or given
-``back`` with its old score as ``number``; an attempt that does not count is taken back. The in-progress key stays for
-``held_ms``: arq holds a cron job's so that it is not enqueued twice. A job that is to run again lives as long as a
-fresh one; arq lets it expire. Answers for each job whether it was the owner's."""
+Jobs come in groups: what becomes of them, their owner, how many attempts have counted so far, how long the result is
+kept and the lease held, their number (at most 1,000), and for each the id and a value. They are ``done`` with the value
+as their result (empty: none; kept ``keep_ms``, 0 for ever), due ``later`` by that many ms, or given ``back`` with it as
+their score. The in-progress key stays for ``held_ms``: arq holds a cron job's so that it is not enqueued twice. A job
+that is to run again lives as long as a fresh one; arq lets it expire. Answers for each job whether it was the owner's.
+"""
 
 RELEASE = """
 local queue, leases, released = KEYS[1], KEYS[2], 0
@@ -201,8 +224,8 @@ for _, id in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
     local current = redis.pcall('GET', 'arq:in-progress:' .. id)
     if type(current) == 'string' and owners[current] then
         redis.call('DEL', 'arq:in-progress:' .. id)
-        if redis.call('DECR', 'arq:retry:' .. id) < 1 then redis.call('DEL', 'arq:retry:' .. id) end
-        redis.call('ZADD', leases, 0, id)  -- the next claim takes it first
+        redis.call('ZREM', leases, id)
+        redis.call('ZADD', queue, 'XX', 0, id)  -- the next claim takes it first
         released = released + 1
     end
 end

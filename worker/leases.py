@@ -1,9 +1,10 @@
 """Claims jobs, renews their leases and gives them up, many in one round trip. Knows nothing of what the jobs do."""
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from redis.asyncio import Redis
@@ -25,12 +26,13 @@ _KEEP_ABORTS = timedelta(minutes=1)
 _MOST_BYTES = 4 * 1024 * 1024
 """About how many bytes of messages one claim brings, and of results one call ends jobs with; at least one job's."""
 
+_LIFETIMES = (to_ms(EXPIRY), to_ms(_KEEP_ATTEMPTS))
+
 _MOST_ENDS = 500
 """How many jobs one call ends: a script blocks the server, some µs for each."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """A job that is ours to run while its lease is renewed."""
 
     id: bytes
@@ -57,8 +59,7 @@ class Claim:
         return printable_job_id(self.id)
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """What one call has claimed."""
 
     claims: list[Claim]
@@ -70,38 +71,29 @@ class Claimed:
     """When the next job is due, or a lease of somebody's ends; ``None`` if the queue holds nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class GiveUp:
+class GiveUp(NamedTuple):
     """What becomes of a claimed job: made by ``end``, ``postpone`` and ``give_back``."""
 
     claim: Claim
     outcome: str
-    number: int | bytes
+    value: int | bytes
+    """The result, the delay in ms, or the score."""
+
     counts: bool = True
-    result: bytes = b""
     keep_ms: int = 0
     held_ms: int = 0
 
     @property
-    def arguments(self) -> tuple[Any, ...]:
-        """What ``FINISH`` takes for one job."""
-        claim = self.claim
-        return (
-            claim.id,
-            claim.owner,
-            self.outcome,
-            self.number,
-            int(self.counts),
-            self.result,
-            self.keep_ms,
-            self.held_ms,
-        )
+    def group(self) -> tuple[str, str, int, int, int]:
+        """What is said once for all jobs that have it in common."""
+        attempts = 0 if self.outcome == "done" else self.claim.attempt - (not self.counts)
+        return (self.outcome, self.claim.owner, attempts, self.keep_ms, self.held_ms)
 
 
 def end(claim: Claim, result: bytes | None, *, keep: timedelta | None, held: timedelta | None = None) -> GiveUp:
     """Remove the job from the queue and keep its result, for ever if ``keep`` is ``None``."""
     keep_ms = 0 if keep is None else max(1, to_ms(keep))
-    return GiveUp(claim, "done", 0, result=result or b"", keep_ms=keep_ms, held_ms=_held_ms(held))
+    return GiveUp(claim, "done", result or b"", keep_ms=keep_ms, held_ms=_held_ms(held))
 
 
 def postpone(claim: Claim, delay: timedelta, *, counts: bool = True, held: timedelta | None = None) -> GiveUp:
@@ -173,8 +165,7 @@ class Leases:
         """
         answers: list[bool] = []
         for chunk in _in_chunks(jobs):
-            arguments = [part for job in chunk for part in job.arguments]
-            answers += map(bool, await self._run("FINISH", [to_ms(EXPIRY), *arguments]))
+            answers += map(bool, await self._run("FINISH", [*_LIFETIMES, *_arguments(chunk)]))
         return answers
 
     async def ask_abort(self, claim: Claim) -> None:
@@ -199,12 +190,23 @@ def _claim(owner: str, row: list[Any]) -> Claim:
     return Claim(job_id, owner, attempt, message, score, bool(is_aborted), text)
 
 
+def _arguments(jobs: Sequence[GiveUp]) -> Iterator[Any]:
+    for group, found in groupby(jobs, key=attrgetter("group")):
+        listed = list(found)
+        yield from group
+        yield len(listed)
+        for job in listed:
+            yield job.claim.id
+            yield job.value
+
+
 def _in_chunks(jobs: Sequence[GiveUp]) -> Iterator[Sequence[GiveUp]]:
     first = size = 0
     for at, job in enumerate(jobs):
-        if at - first >= _MOST_ENDS or (size and size + len(job.result) > _MOST_BYTES):
+        bytes_ = len(job.value) if isinstance(job.value, bytes) else 0
+        if at - first >= _MOST_ENDS or (size and size + bytes_ > _MOST_BYTES):
             yield jobs[first:at]
             first, size = at, 0
-        size += len(job.result)
+        size += bytes_
     if jobs:
         yield jobs[first:]

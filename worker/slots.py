@@ -46,6 +46,11 @@ class Slots:
         """How many more runs may start."""
         return self._most - self._running
 
+    @property
+    def are_few(self) -> bool:
+        """Whether less than a quarter is free."""
+        return 0 < self.free * 4 < self._most
+
     def room(self) -> int:
         """Return how many jobs to claim: one for each free slot, and more if they are likely to run together."""
         if self.waiting or self.free <= 0 or self._is_held():

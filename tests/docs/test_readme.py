@@ -94,7 +94,7 @@ def test_the_commands_of_the_readme_work_in_their_order(
     ]
 
     assert [(one.args, one.stderr) for one in done if one.returncode != 0] == []
-    assert len(done) == 6
+    assert len(done) == 7
 
 
 @pytest.mark.usefixtures("_worker")

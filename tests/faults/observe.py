@@ -73,9 +73,14 @@ def events(worker: WorkerProcess, event: str) -> list[dict[str, Any]]:
     return [line for line in lines if line.get("event") == event]
 
 
+def successes(worker: WorkerProcess) -> list[dict[str, Any]]:
+    """Return the worker's log lines of jobs and of batches that succeeded."""
+    return events(worker, "job done") + events(worker, "batch done")
+
+
 def attempts(*workers: WorkerProcess) -> set[int]:
-    """Return the numbers of the attempts that succeeded."""
-    return {line["attempt"] for worker in workers for line in events(worker, "job done")}
+    """Return the numbers of the attempts that succeeded; of a batch the highest."""
+    return {line["attempt"] for worker in workers for line in successes(worker)}
 
 
 async def end(worker: WorkerProcess) -> int:

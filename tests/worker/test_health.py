@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from worker.health import read_health, report_health
+from worker.health import process_file, read_health, report_health, report_processes
 
 
 async def _well() -> None:
@@ -48,6 +48,26 @@ def test_a_worker_that_stopped_reporting_is_ill(tmp_path: Path) -> None:
     file.write_text(json.dumps({"pid": os.getpid(), "time": time.time() - 60, "servers": {}}))
 
     assert "has not reported for 60 s" in read_health(file)[0]
+
+
+async def test_a_supervisor_is_as_well_as_all_its_processes(tmp_path: Path) -> None:
+    """One that is gone, or does not reach a server, is named; so is a supervisor that hangs."""
+    file = tmp_path / "health"
+    report_processes(file, 2)
+    async with (
+        report_health(process_file(file, 1), {"Redis": _well}),
+        report_health(process_file(file, 2), {"Redis": _well}),
+    ):
+        well = read_health(file)
+        async with report_health(process_file(file, 2), {"Redis": _ill}):
+            ill = read_health(file)
+        (gone,) = read_health(file)
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"time": 0}))
+        (hanging,) = read_health(file)
+
+    assert (well, ill) == ([], ["process 2: Redis does not answer the worker"])
+    assert gone.startswith("process 2: there is no health file")
+    assert "has not reported" in hanging
 
 
 def test_a_broken_file_is_ill(tmp_path: Path) -> None:

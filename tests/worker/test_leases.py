@@ -90,7 +90,7 @@ async def test_a_claim_brings_all_that_is_needed_to_run(redis: Redis, worker: Op
     facts = [(claim.job_id, claim.attempt, claim.message, claim.score, claim.is_aborted) for claim in claims]
     assert facts == [("a", 1, b"message of a", b"1000", False), ("b", 1, b"message of b", b"1000.001", False)]
     assert await redis.get("arq:in-progress:a") == claims[0].owner.encode()
-    assert await redis.get("arq:retry:a") == b"1"
+    assert await redis.keys("arq:retry:*") == []  # a first attempt is not written down before it ends without an end
 
 
 async def test_two_hundred_claims_at_once_share_no_job(redis: Redis, worker: OpenLeases) -> None:

@@ -2,8 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Iterable
 from typing import Any, TypeVar
 
 import pytest
@@ -186,28 +185,21 @@ async def test_owners_at_once_that_differ_give_one_answer(sessions: Sessions) ->
     assert (users, receipts) == (sum("not_today" not in answer for answer in answers[::10]), len(jobs))
 
 
-class _LosesTheReply:
-    """A sessionmaker whose connection is cut after the server has committed and before it says so."""
-
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
-        self._is_cut = True
-
-    @asynccontextmanager
-    async def begin(self) -> AsyncIterator[AsyncSession]:
-        async with self._sessions.begin() as session:
-            yield session
-        if self._is_cut:
-            self._is_cut = False
-            raise ConnectionResetError
-
-    def __call__(self) -> AsyncSession:
-        return self._sessions()
-
-
 async def test_a_lost_reply_to_the_commit_is_found_out(sessions: Sessions) -> None:
     """The attempt fails, but has taken effect: the next one answers from its receipt."""
-    dispatcher = Dispatcher(_LosesTheReply(sessions))  # type: ignore[arg-type] # as much of it as dispatch uses
+    is_cut = True
+
+    class LosesTheReply(AsyncSession):
+        """A session whose connection is cut after the server has committed and before it says so."""
+
+        async def commit(self) -> None:
+            nonlocal is_cut
+            await super().commit()
+            if is_cut:
+                is_cut = False
+                raise ConnectionResetError
+
+    dispatcher = Dispatcher(async_sessionmaker(sessions.kw["bind"], class_=LosesTheReply, expire_on_commit=False))
     with pytest.raises(RetryLater):
         await dispatcher.run(REGISTRY["create_user"], _delivery("j1", name="Nobody"))
 

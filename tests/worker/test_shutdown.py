@@ -285,7 +285,7 @@ async def test_a_worker_outlives_a_restart_of_postgresql(
         await asyncio.gather(*(handle.result(timeout=SOON) for handle in [first, *handles]))
         took = time.monotonic() - back
 
-    done = [json.loads(line) for line in worker.log.splitlines() if '"job done"' in line]
+    done = [json.loads(line) for line in worker.log.splitlines() if ' done"' in line]
     assert sum(attempts) == 0
     assert {line["attempt"] for line in done} == {1}
     assert took < 10  # about one second on a quiet machine

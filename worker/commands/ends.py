@@ -21,7 +21,7 @@ class ExitCode(IntEnum):
     """Done."""
 
     FAILED = 1
-    """The job failed, rows of an import were refused, or there was no result in time."""
+    """The job failed, rows of an import were refused, there was no result in time, or a process had to be killed."""
 
     USAGE = 2
     """The command line or the input is wrong; nothing was done."""
