@@ -22,7 +22,7 @@ from bench.target import Target
 
 _PARTS = {"drain": measure_drain, "latency": measure_latency, "noop": measure_no_op, "growth": measure_growth}
 
-_QUICK = ("ours", "ours-session", "arq-tuned", "saq", "pgqueuer", "pgqueuer-sets", "no-queue-10", "asyncpg")
+_QUICK = ("ours", "ours-session", "arq-tuned", "pgqueuer", "pgqueuer-sets", "no-queue-10", "asyncpg")
 """Who takes part in the quick bench."""
 
 _MOST_PROCESSES = 64
@@ -69,7 +69,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     if unknown := set(names) - CONTENDERS.keys():
         sys.exit(f"unknown contenders: {', '.join(sorted(unknown))}; there are {', '.join(CONTENDERS)}")
     if arguments.quick:
-        return Plan(names, rounds=1, samples=50, is_quick=True)
+        return Plan(names, rounds=1, samples=40, is_quick=True)
     return Plan(names, rounds=arguments.rounds, samples=arguments.samples)
 
 

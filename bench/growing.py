@@ -9,7 +9,7 @@ from bench.results import Results
 from bench.stage import Stage
 
 _DEPTHS, _QUICK_DEPTHS = (1000, 100_000, 1_000_000), (1000, 100_000)
-_STORED, _QUICK_STORED = (1_000_000, 10_000_000), (1_000_000,)
+_STORED, _QUICK_STORED = (1_000_000, 10_000_000), (300_000,)
 
 _JOBS, _QUICK_JOBS = 30_000, 10_000
 """Jobs of one run."""
@@ -18,7 +18,7 @@ _ROUNDS = 3
 
 _FLEETS, _QUICK_FLEETS = (1, 10, 40), (1, 10)
 
-_IDLE_SECONDS, _QUICK_IDLE_SECONDS = 20.0, 5.0
+_IDLE_SECONDS, _QUICK_IDLE_SECONDS = 20.0, 4.0
 
 
 async def measure_growth(stage: Stage, plan: Plan, results: Results) -> None:
@@ -64,6 +64,7 @@ async def _measure_queued(stage: Stage, plan: Plan, results: Results) -> None:
             found = await behind_backlog(stage, depth=depth, count=count)
             say(f"{depth:,} queued: {found.rate:,.0f}/s")
             results.add(f"queued {depth}", "ours", found.rate)
+            results.add(f"queued ratio {depth}", "ours", results.values("queued 1000", "ours")[-1] / found.rate)
             results.add(f"queued memory {depth}", "ours", found.worker_bytes / 1e6)
             if depth > 1000:
                 results.add("memory", QUEUED_JOB, found.redis_bytes_per_job)
@@ -85,3 +86,4 @@ async def _measure_stored(stage: Stage, plan: Plan, results: Results) -> None:
                 say(f"{rows:,} stored: {full.rate:,.0f}/s, none: {empty.rate:,.0f}/s")
                 results.add("stored 0", "ours", empty.rate)
                 results.add(f"stored {rows}", "ours", full.rate)
+                results.add(f"stored ratio {rows}", "ours", empty.rate / full.rate)

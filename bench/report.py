@@ -127,19 +127,24 @@ def _ms(results: Results, what: str, name: str, share: float) -> str:
     return "" if value is None else number(value)
 
 
+_UNFINISHED = "† The time was up before all were done: the rate so far."
+
+
 def _no_op(results: Results) -> list[str]:
     counts = sorted(int(what.removeprefix("no_op ")) for what in results.measured if what.startswith("no_op "))
     if not counts:
         return []
     names = _sorted_by_rate(results, f"no_op {counts[0]}")
-    rows = [(_title(name), *(_rate(results, f"no_op {count}", name) for count in counts)) for name in names]
+    rows = [(_title(name), *(_rate(results, count, name) for count in counts)) for name in names]
     head = ("20,000 jobs that do nothing, jobs/s", *(f"{count} processes" for count in counts))
-    return ["## 3. No-ops", table(head, rows)]
+    return ["## 3. No-ops", table(head, rows), _UNFINISHED]
 
 
-def _rate(results: Results, what: str, name: str) -> str:
-    found = results.spread(what, name)
-    return "did not finish" if found is None else number(found.median)
+def _rate(results: Results, count: int, name: str) -> str:
+    found = results.spread(f"no_op {count}", name)
+    if found is None:
+        return ""
+    return number(found.median) + (" †" if results.values(f"unfinished {count}", name) else "")
 
 
 _OTHERS = {
@@ -162,11 +167,14 @@ QUEUED_JOB = "Redis, bytes per queued job"
 """A row of the last table."""
 
 
+_GROWN = ("create_user as things grow, our worker", "jobs/s", "time per job, to the least in the same round")
+
+
 def _growth(results: Results) -> list[str]:
     rows = [*_grown(results, "queued", "jobs queued behind those that run"), *_grown(results, "stored", "rows stored")]
     parts = []
     if rows:
-        parts += [table(("create_user as things grow, our worker", "jobs/s"), rows)]
+        parts += [table(_GROWN, rows)]
     if costs := _costs(results):
         parts += [table(("what a job and what idling cost, our worker", ""), costs)]
     return ["## 4. Growth and cost", *parts] if parts else []
@@ -181,7 +189,14 @@ def _costs(results: Results) -> list[Row]:
 
 def _grown(results: Results, what: str, title: str) -> list[Row]:
     sizes = sorted(int(name.removeprefix(f"{what} ")) for name in results.measured if _is_size(name, what))
-    return [(f"{size:,} {title}", str(results.spread(f"{what} {size}", "ours"))) for size in sizes]
+    return [
+        (
+            f"{size:,} {title}",
+            str(results.spread(f"{what} {size}", "ours")),
+            str(results.spread(f"{what} ratio {size}", "ours") or ""),
+        )
+        for size in sizes
+    ]
 
 
 def _is_size(name: str, what: str) -> bool:
