@@ -103,7 +103,7 @@ class JobRun:
             outcome = self.cancelled(error)
         except Exception as error:  # noqa: BLE001 - this job's trouble
             outcome = Ended(error, succeeded=False)
-        self.worker.conclude(self, outcome)
+        self.worker.runs.conclude(self, outcome)
 
     def _read(self) -> Call:
         claim, worker = self._claim, self.worker
