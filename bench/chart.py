@@ -8,8 +8,8 @@ from bench.contenders import CONTENDERS
 from bench.figures import number
 from bench.results import Results
 
-_WIDTH, _ROW, _TOP = 860, 26, 62
-_LABELS, _FIGURES = 330, 130
+_WIDTH, _ROW, _TOP = 920, 26, 62
+_LABELS, _FIGURES = 390, 90
 """Pixels for the names at the left and the figures at the right of the bars."""
 
 _COLOURS = {"ours": "#2f9e6e", "peer": "#6f87b8", "floor": "#a3a3a3"}

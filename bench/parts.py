@@ -173,7 +173,7 @@ _ONE_BY_ONE, _BULK = 2000, 20_000
 
 async def _measure_enqueue(stage: Stage, plan: Plan, results: Results) -> None:
     for _ in range(min(3, plan.rounds)):
-        for contender in plan.chosen(*(name for name in _FIND_CONTENDERS if name != "arq-tuned"), "arq"):
+        for contender in plan.chosen(*_FIND_CONTENDERS):
             for is_bulk in (False, True) if contender.name == "ours" else (False,):
                 await stage.observer.empty()
                 name = "enqueue_many" if is_bulk else contender.name

@@ -136,7 +136,10 @@ def _no_op(results: Results) -> list[str]:
         return []
     names = _sorted_by_rate(results, f"no_op {counts[0]}")
     rows = [(_title(name), *(_rate(results, count, name) for count in counts)) for name in names]
-    head = ("20,000 jobs that do nothing, jobs/s", *(f"{count} processes" for count in counts))
+    head = (
+        "20,000 jobs that do nothing, jobs/s",
+        *(f"{count} {'process' if count == 1 else 'processes'}" for count in counts),
+    )
     return ["## 3. No-ops", table(head, rows), _UNFINISHED]
 
 

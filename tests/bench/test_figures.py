@@ -25,7 +25,15 @@ def test_a_percentile_is_a_measured_value_that_so_many_do_not_exceed(share: floa
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(0.0374, "0.04"), (1.386, "1.39"), (42.44, "42.4"), (208.4, "208"), (8_370.2, "8,370"), (236_449, "236,000")],
+    [
+        (0.0374, "0.037"),
+        (0.0, "0.00"),
+        (1.386, "1.39"),
+        (42.44, "42.4"),
+        (208.4, "208"),
+        (8_370.2, "8,370"),
+        (236_449, "236,000"),
+    ],
 )
 def test_a_figure_has_three_digits(value: float, expected: str) -> None:
     """More would claim what a noisy machine cannot measure."""
