@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from jobs.wire import now_ms
 from worker.calls import Again, Answer, BatchCall, BatchFunction
-from worker.job_run import Ended, JobRun, Outcome, current_task
+from worker.job_run import Ended, JobRun, Outcome
 
 if TYPE_CHECKING:
     from worker.consumer import UsersWorker
@@ -65,10 +65,10 @@ class BatchRun:
         self._worker.runs.conclude(job, outcome)
 
     async def _attempt(self, jobs: Sequence[JobRun]) -> list[Answer]:
-        tasks, task, started_ms = self._worker.job_tasks, current_task(), now_ms()
+        tasks, started_ms = self._worker.job_tasks, now_ms()
         for job in jobs:
             job.started_ms = started_ms
-            tasks[job.job_id] = task
+            tasks[job.job_id] = self._worker.tasks[job.job_id]
         try:
             async with asyncio.timeout(self._function.timeout_s):
                 calls = [BatchCall(job.job_id, job.call) for job in jobs]
