@@ -6,10 +6,9 @@ Overrides parts of arq 0.28, which is why the version is pinned; each override s
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
-from functools import partial
 from signal import SIGUSR1, Signals
 from typing import Any, TypeVar, cast
 
@@ -21,10 +20,8 @@ from redis.exceptions import RedisError, ResponseError
 
 from jobs.connection import is_outage
 from worker.dispatch import Dispatcher
-from worker.finisher import Finisher
-from worker.job_run import Ended, GivenBack, JobRun, Outcome
-from worker.leases import Claim, Leases
-from worker.slots import Run, Slots
+from worker.leases import Leases
+from worker.runs import Runs
 from worker.waking import Bell, Waking
 
 AnswerT = TypeVar("AnswerT")
@@ -68,15 +65,11 @@ class UsersWorker(Worker):
         self._is_ending = False
         self._trouble: str | None = None
         self._last_look_for_aborts = -math.inf
-        self.finisher = Finisher(self)
-        self._slots = Slots(self.max_jobs)
-        self._claims: dict[str, Claim] = {}
-        """All jobs that are ours: waiting for a slot, running, or ended and not recorded yet."""
-        self._unended: set[str] = set()
+        self.runs = Runs(self)
+        self.bell = Bell()
         self._is_behind = False
         self._claiming: asyncio.Task[bool] | None = None
         self._heartbeat: asyncio.Task[None] | None = None
-        self._bell = Bell()
 
     @property
     def pool(self) -> ArqRedis:
@@ -89,7 +82,7 @@ class UsersWorker(Worker):
         while True:
             has_more = await self._poll_iteration()
             if self.burst and await self._is_burst_over():
-                await self._settle()
+                await self.runs.settle()
                 return
             await self._pause(has_more=has_more)
 
@@ -104,7 +97,7 @@ class UsersWorker(Worker):
             )
         self.leases = Leases(self.pool, self.queue_name, self._lease)
         poll = timedelta(seconds=self.poll_delay_s)
-        self._waking = Waking(self.leases, self._bell, lease=self._lease, poll=poll, watches=not self.burst)
+        self._waking = Waking(self.leases, self.bell, lease=self._lease, poll=poll, watches=not self.burst)
         await log_redis_info(self.pool, arq_logger.info)
         self.ctx["redis"] = self.pool
         if self.on_startup:
@@ -117,12 +110,6 @@ class UsersWorker(Worker):
         queued: int = await self.pool.zcard(self.queue_name)
         return queued == 0
 
-    async def _settle(self) -> None:
-        while self._unended:
-            await asyncio.gather(*self.tasks.values())
-            await asyncio.sleep(0)
-        await self.finisher.settle()
-
     async def _pause(self, *, has_more: bool) -> None:
         """Wait for the next turn; not at all if more jobs may be due and there is room for them."""
         if not (has_more and self._room() > 0):
@@ -132,7 +119,7 @@ class UsersWorker(Worker):
         """Return for how many seconds nothing but a claim can be due."""
         if self._waking.is_away:
             return min(self.poll_delay_s, _LOOK_FOR_ROOM.total_seconds())
-        if self._claims and self.allow_abort_jobs:
+        if self.runs.claims and self.allow_abort_jobs:
             return self.poll_delay_s
         health = self._last_health_check + float(self.health_check_interval) - time.time()
         cron = _CRON.total_seconds() if self.cron_jobs else math.inf
@@ -142,7 +129,7 @@ class UsersWorker(Worker):
         while True:
             await asyncio.sleep(self._lease.total_seconds() / 3)
             with suppress(RedisError, OSError):  # the main loop tells of it
-                await self.leases.renew(list(self._claims.values()))
+                await self.leases.renew(list(self.runs.claims))
 
     async def _poll_iteration(self) -> bool:  # type: ignore[override] # arq's returns nothing
         """Take one turn; return whether more jobs may be waiting. arq ends the process at the first error of Redis."""
@@ -184,24 +171,16 @@ class UsersWorker(Worker):
         return await asyncio.shield(self._claiming)
 
     async def _claim_jobs(self) -> bool:
-        if self._is_behind and self._slots.are_few:
+        if self._is_behind and self.runs.slots.are_few:
             await asyncio.sleep(_GATHER.total_seconds())
         room = self._room()
         if room <= 0:
             return False
-        was_idle = not self._claims
+        was_idle = not self.runs.claims
         claimed = await self._waking.claim(room)
         if was_idle and claimed.claims:
             self._last_look_for_aborts = self.loop.time()  # the claim has looked itself
-        fresh = [JobRun(self, claim) for claim in claimed.claims if await self._is_new(claim)]
-        self._unended.update(job.job_id for job in fresh)
-        if self.is_stopping:
-            self._give_back(fresh)
-            return False
-        runs, surplus = self._slots.plan(fresh, is_full=claimed.is_full)
-        self._give_back(surplus)
-        for run in runs:
-            self._start_run(run)
+        await self.runs.start(claimed)
         self._is_behind = claimed.is_full
         return claimed.is_full
 
@@ -209,90 +188,22 @@ class UsersWorker(Worker):
         """Return how many jobs may be claimed; none after the signal to stop."""
         if not self.allow_pick_jobs or self.is_stopping:
             return 0
-        room = self._slots.room()
+        room = self.runs.slots.room()
         if self.burst and self.max_burst_jobs >= 0:
             room = min(room, self.max_burst_jobs - self._jobs_started())
         return room
 
     def _jobs_started(self) -> int:
-        return self.jobs_complete + self.jobs_retried + self.jobs_failed + len(self._unended)
-
-    async def _is_new(self, claim: Claim) -> bool:
-        """Keep the claim; one of our own job whose lease had ended starts nothing: the job runs on under it."""
-        running = self._claims.get(claim.job_id)
-        self._claims[claim.job_id] = claim
-        if running is not None:
-            await self.leases.uncount(claim)
-        return running is None
-
-    def _start_run(self, run: Run) -> None:
-        self._slots.started(run)
-        task = self.loop.create_task(run.run())
-        for job in run.jobs:
-            self.tasks[job.job_id] = task
-        task.add_done_callback(partial(self._end_run, run, self.loop.time()))
-
-    def run_again(self, runs: Iterable[Run]) -> None:
-        """Run jobs of a batch again as soon as there is a slot."""
-        if self.is_stopping:
-            self._give_back([job for run in runs for job in run.jobs])
-        else:
-            self._slots.waiting.extend(runs)
-
-    def _end_run(self, run: Run, started: float, task: "asyncio.Task[None]") -> None:
-        self._slots.ended(run, seconds=self.loop.time() - started)
-        for job in run.jobs:
-            self.tasks.pop(job.job_id, None)
-        if task.cancelled() or task.exception() is not None:
-            self._leave(run, task)
-        while self._slots.waiting and self._slots.free > 0:
-            self._start_run(self._slots.waiting.popleft())
-        self._bell.ring()
-
-    def _leave(self, run: Run, task: "asyncio.Task[None]") -> None:
-        """Leave to their leases what a run that broke off has not ended."""
-        waiting = {job.job_id for other in self._slots.waiting for job in other.jobs}
-        for job in run.jobs:
-            if job.job_id in self._unended and job.job_id not in waiting:
-                error = None if task.cancelled() else task.exception()
-                _log.error("a job was left to its lease", job_id=job.job_id, exc_info=error)
-                self._unended.discard(job.job_id)
-                self.forget(job)
-
-    def claim_of(self, job_id: str) -> Claim:
-        """Return the claim under which the job is ours now."""
-        return self._claims[job_id]
-
-    def forget(self, job: JobRun) -> None:
-        """Renew the job's lease no more."""
-        self._claims.pop(job.job_id, None)
-
-    def conclude(self, job: JobRun, outcome: Outcome) -> None:
-        """Count a run that is over, as arq does, and have its outcome recorded."""
-        if not isinstance(outcome, Ended):
-            self.jobs_retried += 1
-        elif outcome.succeeded:
-            self.jobs_complete += 1
-        else:
-            self.jobs_failed += 1
-        self._record(job, outcome)
-
-    def _record(self, job: JobRun, outcome: Outcome) -> None:
-        self._unended.discard(job.job_id)
-        self.finisher.add(job, outcome)
-
-    def _give_back(self, jobs: Iterable[JobRun]) -> None:
-        for job in jobs:
-            self._record(job, GivenBack())
+        return self.jobs_complete + self.jobs_retried + self.jobs_failed + self.runs.unended
 
     async def _cancel_aborted_jobs(self) -> None:
         """Cancel the jobs that somebody wants aborted; looks once in each poll delay, and seldom while none runs."""
-        now, pause = self.loop.time(), self.poll_delay_s if self._claims else _IDLE_LOOK_FOR_ABORTS.total_seconds()
+        now, pause = self.loop.time(), self.poll_delay_s if self.runs.claims else _IDLE_LOOK_FOR_ABORTS.total_seconds()
         if not self.allow_abort_jobs or now < self._last_look_for_aborts + pause:
             return
         self._last_look_for_aborts = now
         wanted = await self.leases.aborted()
-        found = {job_id for job_id, claim in self._claims.items() if claim.id in wanted and job_id in self.job_tasks}
+        found = {claim.job_id for claim in self.runs.claims if claim.id in wanted and claim.job_id in self.job_tasks}
         self.aborting_tasks.update(found)
         for task in {self.job_tasks[job_id] for job_id in found}:
             task.cancel()
@@ -329,19 +240,15 @@ class UsersWorker(Worker):
             self.handle_sig(signum)
             return
         self.is_stopping = True
-        self._bell.ring()
-        self._give_back_waiting()
+        self.bell.ring()
+        self.runs.give_back_waiting()
         super().handle_sig_wait_for_completion(signum)
 
     def handle_sig(self, signum: Signals) -> None:
         """End at once."""
         self.is_stopping = self._is_ending = True
-        self._give_back_waiting()
+        self.runs.give_back_waiting()
         super().handle_sig(signum)
-
-    def _give_back_waiting(self) -> None:
-        while self._slots.waiting:
-            self._give_back(self._slots.waiting.popleft().jobs)
 
     async def _wait_for_tasks_to_complete(self, signum: Signals) -> None:
         """Let running jobs end within the grace, then end the main loop."""
@@ -386,5 +293,5 @@ class UsersWorker(Worker):
             await asyncio.gather(*running, return_exceptions=True)
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_LIMIT.total_seconds()):
-                await self.finisher.settle()
-        self.finisher.cancel()
+                await self.runs.finisher.settle()
+        self.runs.finisher.cancel()

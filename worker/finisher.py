@@ -49,7 +49,7 @@ class Finisher:
             ended, self._ended = self._ended, []
             await self._record(ended)
             for job, _ in ended:
-                self._worker.forget(job)
+                self._worker.runs.forget(job)
             if self._worker.after_job_end is not None:
                 for job, _ in ended:
                     await job.hook(self._worker.after_job_end)
@@ -71,7 +71,7 @@ class Finisher:
         """
         worker = self._worker
         while ended:
-            claims = [worker.claim_of(job.job_id) for job, _ in ended]
+            claims = [worker.runs.claim_of(job.job_id) for job, _ in ended]
             given = [job.give_up(outcome, claim) for (job, outcome), claim in zip(ended, claims, strict=True)]
             answers = await worker.until_redis_answers(partial(worker.leases.give_up, given))
             ended = self._reclaimed(ended, claims, answers)
@@ -85,7 +85,7 @@ class Finisher:
             job_id = one[0].job_id
             if was_ours:
                 continue
-            if self._worker.claim_of(job_id) is claim:
+            if self._worker.runs.claim_of(job_id) is claim:
                 _log.warning("the job was no longer ours: another worker has it", job_id=job_id)
             else:
                 again.append(one)

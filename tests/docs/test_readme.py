@@ -53,7 +53,7 @@ def test_every_block_is_of_a_kind_that_is_tested() -> None:
 
     assert set(fences) == {"", "console", "js", "python"}
     assert programs == {"alembic", "make", "users-worker"}
-    assert len(_blocks(README, "python")) == 7
+    assert len(_blocks(README, "python")) == 8
 
 
 def test_the_settings_table_is_that_of_the_code() -> None:

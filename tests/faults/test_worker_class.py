@@ -85,7 +85,7 @@ async def test_an_outcome_is_given_under_the_lease_that_the_job_has_by_then(
 
 
 async def _has_claim(worker: UsersWorker, job_id: str, attempt: int) -> bool:
-    return worker.claim_of(job_id).attempt == attempt
+    return worker.runs.claim_of(job_id).attempt == attempt
 
 
 async def _has_result(redis: Redis, job_id: str) -> bool:
