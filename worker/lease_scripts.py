@@ -109,7 +109,12 @@ while #claimed < room and held < looks and bytes > 0 do
     local first = #claimed + 1
     for at = 1, #found, 2 do
         if bytes <= 0 then break end
-        if not claim(found[at], found[at + 1]) then held = held + 1 end  -- a worker of arq's own class runs it
+        local id, score = found[at], found[at + 1]
+        if score == '1' and not redis.pcall('ZSCORE', 'arq:abort', id) then
+            -- arq's abort() pulls a job forward to this score and only then asks for its end: wait for that
+            redis.call('ZADD', queue, now + 50, id)
+        elseif not claim(id, score) then held = held + 1  -- a worker of arq's own class runs it
+        end
     end
     lease(first)
 end

@@ -136,9 +136,9 @@ async def test_a_lock_without_an_end_gets_one(redis: Redis, worker: OpenLeases) 
 
 async def test_orphans_start_before_whatever_is_waiting(redis: Redis, worker: OpenLeases) -> None:
     """A killed worker's jobs are the oldest: a backlog does not delay them again."""
-    await _enqueue(redis, "orphan", score=1)
+    await _enqueue(redis, "orphan", score=10)
     await worker().claims(1)
-    await _enqueue(redis, *(f"waiting{number}" for number in range(50)), score=2)
+    await _enqueue(redis, *(f"waiting{number}" for number in range(50)), score=20)
     await asyncio.sleep(LEASE.total_seconds() * 1.1)  # time is what is tested: the lease must have ended
 
     (claim,) = await worker().claims(1)

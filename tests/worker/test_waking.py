@@ -318,6 +318,17 @@ async def test_a_server_that_refuses_to_wake_us_is_polled(  # noqa: PLR0913, PLR
     assert "users.acl" in told[0]["cure"]
 
 
+async def test_a_deferred_job_is_aborted_before_it_starts(start: StartFleet, producer: ArqRedis, log: Log) -> None:
+    """Arq's abort() makes it due first and asks for its end then: a worker that wakes in between must wait for that."""
+    await start(allow_abort_jobs=True)
+    jobs = [await producer.enqueue_job("work", _job_id=f"j{number}", _defer_by=300) for number in range(5)]
+
+    aborted = [await job.abort(timeout=10, poll_delay=0.02) for job in jobs if job is not None]
+
+    assert aborted == [True] * 5
+    assert log.started == {}
+
+
 async def test_a_lost_connection_is_made_again_with_all_that_belongs_to_it(
     start: StartFleet, producer: ArqRedis, redis: Redis, log: Log
 ) -> None:
