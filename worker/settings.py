@@ -62,7 +62,9 @@ class WorkerSettings(EnvironmentSettings):
         default=QUEUE, description="key of the queue, as in arq's queue_name", examples=[QUEUE]
     )
     max_jobs: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=10, description="jobs at once, a batch counting as one; the pool has three connections more", examples=["10"]
+        default=10,
+        description="jobs that run at once, a batch counts as one; the pool has three connections more",
+        examples=["10"],
     )
     lease: Duration = Field(
         default=timedelta(seconds=14),
