@@ -159,9 +159,7 @@ class UsersWorker(Worker):
         if self._room() <= 0:
             if self.is_stopping or self._waking.wants_claim:
                 await self._waking.rest()
-        elif not await self._database_answers():
-            await self._waking.rest()
-        elif self._waking.wants_claim:
+        elif await self._database_answers() and self._waking.wants_claim:
             return await self._claim_shielded()
         return False
 
@@ -219,7 +217,10 @@ class UsersWorker(Worker):
     async def _database_answers(self) -> bool:
         """While PostgreSQL is gone, take turns slowly and claim nothing: a claimed job could only fail."""
         dispatcher: Dispatcher | None = self.ctx.get("dispatcher")
-        if dispatcher is None or dispatcher.gate.is_open or await dispatcher.gate.check():
+        if dispatcher is None or dispatcher.gate.is_open:
+            return True
+        await self._waking.rest()  # another worker may reach it
+        if await dispatcher.gate.check():
             return True
         await asyncio.sleep(_RECONNECT_EVERY.total_seconds())
         return False

@@ -112,7 +112,11 @@ class DirectConnection:
             "health_check_interval": 0,
         }
         connection: AbstractConnection = pool.connection_class(**pool.connection_kwargs | options)
-        await connection.connect()  # type: ignore[no-untyped-call] # redis-py's
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call] # redis-py's
+        except BaseException:  # a cancellation, too
+            await connection.disconnect(nowait=True)
+            raise
         return connection
 
     def _hear(self, push: Sequence[Any]) -> None:

@@ -219,7 +219,8 @@ class Leases:
 
     async def resign(self) -> None:
         """Watch no more, and leave it to another to claim if nobody watches. One round trip."""
-        await self._direct.run(RESIGN, self._watch_keys, [self._worker])
+        # Not by its hash: it may be sent while the worker is cancelled, which would keep us from sending it again.
+        await self._direct.call("EVAL", RESIGN, len(self._watch_keys), *self._watch_keys, self._worker)
 
     async def uncount(self, claim: Claim) -> None:
         """Take back the attempt of a claim that started nothing."""

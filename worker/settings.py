@@ -90,7 +90,9 @@ class WorkerSettings(EnvironmentSettings):
         default=timedelta(days=90), description="how long a dead letter is kept", examples=["90d"]
     )
     poll_interval: Duration = Field(
-        default=timedelta(milliseconds=50), description="how often the queue is looked at", examples=["50ms"]
+        default=timedelta(milliseconds=50),
+        description="how often to look for aborts while jobs run, and for jobs where Redis does not wake us",
+        examples=["50ms"],
     )
     log_format: Literal["auto", "console", "json"] = Field(
         default="auto", description="console for people, json for machines; auto: console on a terminal",

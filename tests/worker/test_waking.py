@@ -24,6 +24,7 @@ from structlog.testing import capture_logs
 from jobs import CreateUser, JobClient
 from jobs.codec import decode, encode
 from tests.conftest import StartWorker, wait_until_async
+from tests.faults.observe import Sessions
 from tests.leaks import PASSWORD
 from worker.consumer import UsersWorker
 from worker.waking import EmptyClaims, _State
@@ -364,8 +365,11 @@ async def test_a_word_that_nobody_can_have_given_binds_nobody(
     assert await _run(producer, log, "job") < 1
 
 
-async def test_another_takes_over_from_a_killed_watcher(start_worker: StartWorker, client: JobClient) -> None:
-    """Within 4.75 s, in which a job may wait; without a watcher that was killed, milliseconds."""
+async def test_another_takes_over_from_a_killed_watcher(
+    start_worker: StartWorker, client: JobClient, sessions: Sessions
+) -> None:
+    """Within 4.75 s, in which a job may wait."""
+    assert sessions is not None  # it removes the users afterwards
     watcher = start_worker(WORKER_POLL_INTERVAL="10s")
     start_worker(WORKER_POLL_INTERVAL="10s")
     watcher.process.kill()
@@ -378,9 +382,10 @@ async def test_another_takes_over_from_a_killed_watcher(start_worker: StartWorke
 
 
 async def test_jobs_of_real_workers_are_shared_and_leave_nothing_behind(
-    start_worker: StartWorker, client: JobClient, redis: Redis
+    start_worker: StartWorker, client: JobClient, redis: Redis, sessions: Sessions
 ) -> None:
     """Three idle processes, then an orderly end: nobody's word is left."""
+    assert sessions is not None  # it removes the users afterwards
     workers = [start_worker(WORKER_POLL_INTERVAL="10s", WORKER_MAX_JOBS="1") for _ in range(3)]
     handles = await client.enqueue_many([CreateUser(name=f"User {number}") for number in range(60)])
     for handle in handles:
