@@ -85,7 +85,7 @@ class BatchRun:
         wanted = [job for job in jobs if job.job_id in aborting]
         if not wanted:
             for job in jobs:
-                self._worker.conclude(job, job.cancelled(error))
+                await self._end(job, job.cancelled(error))
             return
         self._worker.run_again(self._pieces([job for job in jobs if job.job_id not in aborting]))
         for job in wanted:
