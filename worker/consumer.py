@@ -193,8 +193,9 @@ class UsersWorker(Worker):
         """Keep the claim; one of our own job whose lease had ended starts nothing: the job runs on under it."""
         running = self._claims.get(claim.job_id)
         self._claims[claim.job_id] = claim
-        if running is not None:
-            await self.leases.uncount(claim)
+        if claim.job_id in self._unended:
+            with suppress(RedisError, OSError):  # the other claims of this call must not be lost by it
+                await self.leases.uncount(claim)
         return running is None
 
     def _start_run(self, run: Run) -> None:
@@ -211,23 +212,37 @@ class UsersWorker(Worker):
         else:
             self._slots.waiting.extend(runs)
 
+    def start_anew(self, claim: Claim) -> None:
+        """Run a job that was claimed before we knew that it had been put back."""
+        self._claims[claim.job_id] = claim
+        self._unended.add(claim.job_id)
+        self.run_again([JobRun(self, claim)])
+        self._start_waiting()
+
     def _end_run(self, run: Run, started: float, task: "asyncio.Task[None]") -> None:
         self._slots.ended(run, seconds=self.loop.time() - started)
-        for job in run.jobs:
-            self.tasks.pop(job.job_id, None)
+        jobs = [job for job in run.jobs if self.tasks.get(job.job_id) is task]  # others run again already
+        for job in jobs:
+            del self.tasks[job.job_id]
         if task.cancelled() or task.exception() is not None:
-            self._leave(run, task)
-        while self._slots.waiting and self._slots.free > 0:
-            self._start_run(self._slots.waiting.popleft())
+            self._leave(jobs, task)
+        self._start_waiting()
         self._has_room.set()
 
-    def _leave(self, run: Run, task: "asyncio.Task[None]") -> None:
-        """Leave to their leases what a run that broke off has not ended."""
+    def _start_waiting(self) -> None:
+        while self._slots.waiting and self._slots.free > 0:
+            self._start_run(self._slots.waiting.popleft())
+
+    def _leave(self, jobs: Iterable[JobRun], task: "asyncio.Task[None]") -> None:
+        """End what a run that broke off has not: leave it to its lease, or, if it was cancelled, give it back."""
         waiting = {job.job_id for other in self._slots.waiting for job in other.jobs}
-        for job in run.jobs:
-            if job.job_id in self._unended and job.job_id not in waiting:
-                error = None if task.cancelled() else task.exception()
-                _log.error("a job was left to its lease", job_id=job.job_id, exc_info=error)
+        for job in jobs:
+            if job.job_id not in self._unended or job.job_id in waiting:
+                continue
+            if task.cancelled():  # before its first step, or in a hook
+                self.conclude(job, job.cancelled(asyncio.CancelledError()))
+            else:
+                _log.error("a job was left to its lease", job_id=job.job_id, exc_info=task.exception())
                 self._unended.discard(job.job_id)
                 self.forget(job)
 

@@ -27,6 +27,7 @@ class Finisher:
         self._worker = worker
         self._ended: list[tuple[JobRun, Outcome]] = []
         self._task: asyncio.Task[None] | None = None
+        self._claimed_anew: list[Claim] = []
         self._hooks: set[asyncio.Task[bool]] = set()
 
     def add(self, job: JobRun, outcome: Outcome) -> None:
@@ -55,6 +56,8 @@ class Finisher:
             await self._record(ended)
             for job, _ in ended:
                 self._worker.forget(job)
+            while self._claimed_anew:
+                self._worker.start_anew(self._claimed_anew.pop())
             if self._worker.after_job_end is not None:
                 self._call_hooks([job for job, _ in ended if job.has_begun], self._worker.after_job_end)
 
@@ -90,13 +93,19 @@ class Finisher:
     def _reclaimed(
         self, ended: list[tuple[JobRun, Outcome]], claims: list[Claim], answers: list[bool]
     ) -> list[tuple[JobRun, Outcome]]:
-        """Return the jobs that got another claim meanwhile; the other refused ones belong to another worker."""
-        again = []
+        """Return the jobs that got another claim meanwhile; the other refused ones belong to another worker.
+
+        A job that was put back can be claimed anew before the answer is here: nobody has started it yet.
+        """
+        again: list[tuple[JobRun, Outcome]] = []
         for one, claim, was_ours in zip(ended, claims, answers, strict=True):
             job_id = one[0].job_id
-            if was_ours:
+            current = self._worker.claim_of(job_id)
+            if was_ours and current is not claim:
+                self._claimed_anew.append(current)
+            elif was_ours:
                 continue
-            if self._worker.claim_of(job_id) is claim:
+            elif current is claim:
                 _log.warning("the job was no longer ours: another worker has it", job_id=job_id)
             else:
                 again.append(one)

@@ -226,7 +226,8 @@ class JobRun:
         return True
 
     def give_up(self, outcome: Outcome, claim: Claim) -> GiveUp:
-        """Say in the queue's terms what becomes of the job, under the claim that it has by now."""
+        """Say in the queue's terms what becomes of the job, under the claim that it has by now; it is one attempt."""
+        claim = claim._replace(attempt=self._claim.attempt, score=self._claim.score)
         held = timedelta(seconds=keep_cronjob_progress) if isinstance(self.function, CronJob) else None
         if isinstance(outcome, GivenBack):
             return give_back(claim)
