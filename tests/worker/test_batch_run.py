@@ -232,19 +232,19 @@ async def test_an_abort_of_one_lets_the_others_run_on(pool: ArqRedis, build: Bui
         await asyncio.sleep(0.3)  # meanwhile the others begin
         aborted.set()
 
-    async def other(_ctx: Context) -> None: ...
+    async def other(_ctx: Context) -> None:
+        await aborting.wait()  # its end lets those begin that wait for a slot
 
+    await pool.enqueue_job("other")
     jobs = await _enqueue(pool, 10)
     worker = await build(
-        _batch(together), other, build_function(record, name=ABORT), burst=False, allow_abort_jobs=True
+        _batch(together), other, build_function(record, name=ABORT), burst=False, allow_abort_jobs=True, max_jobs=20
     )
     worker.ctx["worker"] = worker
     task = await run_in_background(worker)
     await asyncio.wait_for(running.wait(), 5)
 
     abort = asyncio.create_task(jobs[0].abort(timeout=5, poll_delay=0.02))
-    await asyncio.wait_for(aborting.wait(), 5)
-    await pool.enqueue_job("other")  # its end lets those begin that wait for a slot
 
     assert await abort
     assert [result["n"] for result in await _results(jobs[1:])] == [1] * 9
@@ -284,15 +284,21 @@ async def _is_long(found: Sequence[object], length: int) -> bool:
     return len(found) >= length
 
 
-async def test_a_new_lease_of_a_running_job_costs_no_attempt(pool: ArqRedis, build: BuildWorker) -> None:
-    """A loop that was blocked for longer than the lease has claimed its own job anew; it was one attempt."""
+async def _renew_nothing(*_: object) -> set[bytes]:
+    return set()
+
+
+async def test_a_new_lease_of_a_running_job_costs_no_attempt(
+    pool: ArqRedis, build: BuildWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that could not renew its lease has claimed its own job anew; it was one attempt."""
+    monkeypatch.setattr(Leases, "renew", _renew_nothing)
     attempts: list[int] = []
 
     async def block(ctx: Context) -> None:
         attempts.append(ctx["job_try"])
         if len(attempts) < 3:
-            time.sleep(1.2)  # noqa: ASYNC251 - the fault that is tested
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(1.3)
             raise RetryJob
 
     await pool.enqueue_job("block")
@@ -304,19 +310,23 @@ async def test_a_new_lease_of_a_running_job_costs_no_attempt(pool: ArqRedis, bui
 async def test_no_claim_is_lost_when_redis_goes_in_the_middle_of_it(
     pool: ArqRedis, build: BuildWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was claimed beside a job of our own would be renewed for ever, and never start."""
+    """What was claimed beside a job of our own starts, in its first attempt."""
 
     async def block(_ctx: Context) -> None:
         time.sleep(1.2)  # noqa: ASYNC251 - the fault that is tested
         await asyncio.sleep(0.3)
+
+    async def work(ctx: Context) -> object:
+        return ctx["job_try"]
 
     async def lose(*_: object) -> None:
         raise RedisConnectionError("gone")
 
     await pool.enqueue_job("block")
     job = await pool.enqueue_job("work", _defer_by=0.5)
+    monkeypatch.setattr(Leases, "renew", _renew_nothing)
     monkeypatch.setattr(Leases, "uncount", lose)  # an outage at the worst moment
-    task = await run_in_background(await build(block, _batch(_count), burst=False, lease=timedelta(seconds=1)))
+    task = await run_in_background(await build(block, work, burst=False, lease=timedelta(seconds=1)))
 
     assert job is not None
     assert await job.result(timeout=5, poll_delay=0.02) == 1
