@@ -80,6 +80,8 @@ async def insert_receipts(session: AsyncSession, job_name: str, receipts: Sequen
         IntegrityError: ``job_receipts_pkey``, one of the jobs has ended already; everything must be rolled back.
     """
     rows = [(r.job_id, r.request_hash, _json(r.result), _json(r.failure), r.attempt) for r in receipts]
+    if not rows:
+        return
     if len(rows) == 1:
         await execute_by_driver(session, _INSERT_ONE, *rows[0], job_name)
     else:

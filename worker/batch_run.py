@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from math import isqrt
 from typing import TYPE_CHECKING
 
+import structlog
+
 from jobs.wire import now_ms
 from worker.calls import Again, Answer, BatchCall, BatchFunction
 from worker.job_run import Ended, JobRun, Outcome
@@ -15,6 +17,7 @@ from worker.job_run import Ended, JobRun, Outcome
 if TYPE_CHECKING:
     from worker.consumer import UsersWorker
 
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.batch_run")
 
 _SMALL = 8
 """So few jobs that failed together are run one by one."""
@@ -33,15 +36,16 @@ class BatchRun:
         self.jobs = jobs
 
     async def run(self) -> None:
-        """Run the jobs, and leave their outcomes to be recorded; those without one run again. Never raises."""
+        """Run the jobs, and leave their outcomes to be recorded; those without one run again."""
         begun = [job for job in self.jobs if await self._begin(job)]
         try:
             answers = await self._attempt(begun)
         except asyncio.CancelledError as error:
             await self._cancelled(begun, error)
             return
-        except Exception as error:  # noqa: BLE001 - a fault of ours: none of the jobs is lost by it
-            answers = [error] * len(begun)
+        except Exception:  # noqa: BLE001 - a fault of ours: none of the jobs is lost by it
+            _log.exception("a batch broke off: its jobs run one by one")
+            answers = [Again.ALONE] * len(begun)
         alone, apart = [], []
         for job, answer in zip(begun, answers, strict=True):
             if answer is Again.ALONE:
@@ -85,7 +89,7 @@ class BatchRun:
         wanted = [job for job in jobs if job.job_id in aborting]
         if not wanted:
             for job in jobs:
-                self._worker.runs.conclude(job, job.cancelled(error))
+                await self._end(job, job.cancelled(error))
             return
         self._worker.runs.again(self._pieces([job for job in jobs if job.job_id not in aborting]))
         for job in wanted:

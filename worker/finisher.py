@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from worker.job_run import JobRun, Outcome
+from worker.job_run import Hook, JobRun, Outcome
 from worker.leases import Claim
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ class Finisher:
         self._worker = worker
         self._ended: list[tuple[JobRun, Outcome]] = []
         self._task: asyncio.Task[None] | None = None
+        self._claimed_anew: list[Claim] = []
+        self._hooks: set[asyncio.Task[bool]] = set()
 
     def add(self, job: JobRun, outcome: Outcome) -> None:
         """Take over a job whose run is over."""
@@ -35,14 +37,18 @@ class Finisher:
             self._task = asyncio.create_task(self._run(), name="finish")
 
     async def settle(self) -> None:
-        """Wait until all outcomes are recorded."""
+        """Wait until all outcomes are recorded, and the last hooks have ended."""
         while self._task is not None and not self._task.done():
             await asyncio.wait([self._task])
+        if self._hooks:
+            await asyncio.wait(self._hooks)
 
     def cancel(self) -> None:
         """Leave what is not recorded yet to its leases: the receipts will answer."""
         if self._task is not None:
             self._task.cancel()
+        for hook in self._hooks:
+            hook.cancel()
 
     async def _run(self) -> None:
         while self._ended:
@@ -50,9 +56,17 @@ class Finisher:
             await self._record(ended)
             for job, _ in ended:
                 self._worker.runs.forget(job)
+            while self._claimed_anew:
+                self._worker.runs.start_anew(self._claimed_anew.pop())
             if self._worker.after_job_end is not None:
-                for job, _ in ended:
-                    await job.hook(self._worker.after_job_end)
+                self._call_hooks([job for job, _ in ended if job.has_begun], self._worker.after_job_end)
+
+    def _call_hooks(self, jobs: list[JobRun], hook: Hook) -> None:
+        """Call the last hook of each job beside the next records: a slow one must not hold up other jobs' results."""
+        for job in jobs:
+            task = asyncio.create_task(job.hook(hook), name="after_job_end")
+            self._hooks.add(task)
+            task.add_done_callback(self._hooks.discard)
 
     async def _record(self, ended: list[tuple[JobRun, Outcome]]) -> None:
         try:
@@ -79,13 +93,19 @@ class Finisher:
     def _reclaimed(
         self, ended: list[tuple[JobRun, Outcome]], claims: list[Claim], answers: list[bool]
     ) -> list[tuple[JobRun, Outcome]]:
-        """Return the jobs that got another claim meanwhile; the other refused ones belong to another worker."""
-        again = []
+        """Return the jobs that got another claim meanwhile; the other refused ones belong to another worker.
+
+        A job that was put back can be claimed anew before the answer is here: nobody has started it yet.
+        """
+        again: list[tuple[JobRun, Outcome]] = []
         for one, claim, was_ours in zip(ended, claims, answers, strict=True):
             job_id = one[0].job_id
-            if was_ours:
+            current = self._worker.runs.claim_of(job_id)
+            if was_ours and current is not claim:
+                self._claimed_anew.append(current)
+            elif was_ours:
                 continue
-            if self._worker.runs.claim_of(job_id) is claim:
+            elif current is claim:
                 _log.warning("the job was no longer ours: another worker has it", job_id=job_id)
             else:
                 again.append(one)

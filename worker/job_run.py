@@ -78,6 +78,7 @@ class JobRun:
             self._trouble = error
         self.function: Function | CronJob | None = worker.functions.get(self.call.name)
         self.started_ms = now_ms()
+        self.has_begun = False
         self.ctx = worker.ctx | {"job_id": self.job_id, "job_try": self.call.attempt}
 
     @property
@@ -146,7 +147,10 @@ class JobRun:
         return outcome
 
     async def begin(self) -> Outcome | None:
-        """Complete the context and call the hook; return the outcome if the job cannot begin."""
+        """Complete the context and call the hook, once; return the outcome if the job cannot begin."""
+        if self.has_begun:
+            return None
+        self.has_begun = True
         self.ctx["enqueue_time"] = ms_to_datetime(self.call.enqueued_ms)
         self.ctx["score"] = int(max(float(self._claim.score), 0))
         if await self.hook(self.worker.on_job_start):
@@ -222,7 +226,8 @@ class JobRun:
         return True
 
     def give_up(self, outcome: Outcome, claim: Claim) -> GiveUp:
-        """Say in the queue's terms what becomes of the job, under the claim that it has by now."""
+        """Say in the queue's terms what becomes of the job, under the claim that it has by now; it is one attempt."""
+        claim = claim._replace(attempt=self._claim.attempt, score=self._claim.score)
         held = timedelta(seconds=keep_cronjob_progress) if isinstance(self.function, CronJob) else None
         if isinstance(outcome, GivenBack):
             return give_back(claim)

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
+from redis.exceptions import RedisError
 
 from worker.finisher import Finisher
 from worker.job_run import Ended, GivenBack, JobRun, Outcome
@@ -60,8 +62,9 @@ class Runs:
         """Keep the claim; one of our own job whose lease had ended starts nothing: the job runs on under it."""
         running = self._claims.get(claim.job_id)
         self._claims[claim.job_id] = claim
-        if running is not None:
-            await self._worker.leases.uncount(claim)
+        if claim.job_id in self._unended:
+            with suppress(RedisError, OSError):  # the other claims of this call must not be lost by it
+                await self._worker.leases.uncount(claim)
         return running is None
 
     def _start(self, run: Run) -> None:
@@ -78,23 +81,38 @@ class Runs:
         else:
             self.slots.waiting.extend(runs)
 
+    def start_anew(self, claim: Claim) -> None:
+        """Run a job that was claimed before we knew that it had been put back."""
+        self._claims[claim.job_id] = claim
+        self._unended.add(claim.job_id)
+        self.again([JobRun(self._worker, claim)])
+        self._start_waiting()
+
     def _end(self, run: Run, started: float, task: "asyncio.Task[None]") -> None:
         self.slots.ended(run, seconds=self._worker.loop.time() - started)
-        for job in run.jobs:
-            self._worker.tasks.pop(job.job_id, None)
+        tasks = self._worker.tasks
+        jobs = [job for job in run.jobs if tasks.get(job.job_id) is task]  # others run again already
+        for job in jobs:
+            del tasks[job.job_id]
         if task.cancelled() or task.exception() is not None:
-            self._leave(run, task)
-        while self.slots.waiting and self.slots.free > 0:
-            self._start(self.slots.waiting.popleft())
+            self._leave(jobs, task)
+        self._start_waiting()
         self._worker.bell.ring()
 
-    def _leave(self, run: Run, task: "asyncio.Task[None]") -> None:
-        """Leave to their leases what a run that broke off has not ended."""
+    def _start_waiting(self) -> None:
+        while self.slots.waiting and self.slots.free > 0:
+            self._start(self.slots.waiting.popleft())
+
+    def _leave(self, jobs: Iterable[JobRun], task: "asyncio.Task[None]") -> None:
+        """End what a run that broke off has not: leave it to its lease, or, if it was cancelled, give it back."""
         waiting = {job.job_id for other in self.slots.waiting for job in other.jobs}
-        for job in run.jobs:
-            if job.job_id in self._unended and job.job_id not in waiting:
-                error = None if task.cancelled() else task.exception()
-                _log.error("a job was left to its lease", job_id=job.job_id, exc_info=error)
+        for job in jobs:
+            if job.job_id not in self._unended or job.job_id in waiting:
+                continue
+            if task.cancelled():  # before its first step, or in a hook
+                self.conclude(job, job.cancelled(asyncio.CancelledError()))
+            else:
+                _log.error("a job was left to its lease", job_id=job.job_id, exc_info=task.exception())
                 self._unended.discard(job.job_id)
                 self.forget(job)
 

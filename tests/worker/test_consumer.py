@@ -2,76 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from arq import cron
-from arq.connections import ArqRedis, RedisSettings, create_pool
+from arq.connections import ArqRedis
 from arq.jobs import Job
-from arq.typing import WorkerCoroutine
-from arq.worker import FailedJobs, Function, Retry, RetryJob, Worker, func
+from arq.worker import FailedJobs, Function, Retry, RetryJob, Worker
 from redis.asyncio import Redis
 
-from jobs.codec import decode, encode
 from jobs.failures import JobFailedError
 from tests.conftest import wait_until_async
+from tests.worker.conftest import BuildWorker, Context, build_function, run_in_background, stop
 from worker.consumer import UsersWorker
-
-Context = dict[Any, Any]
-Work = Callable[..., Awaitable[object]]
-BuildWorker = Callable[..., Awaitable[UsersWorker]]
-
-
-@pytest.fixture
-async def pool(redis: Redis, valkey_url: str) -> AsyncIterator[ArqRedis]:
-    """Yield arq's own producer."""
-    assert redis is not None  # the queue is empty
-    pool = await create_pool(RedisSettings.from_dsn(valkey_url), job_serializer=encode, job_deserializer=decode)
-    yield pool
-    await pool.aclose()
-
-
-@pytest.fixture
-async def build(pool: ArqRedis, valkey_url: str) -> AsyncIterator[BuildWorker]:
-    """Yield a function that builds a worker; what is started in the test ends with it."""
-    assert pool is not None
-    async with AsyncExitStack() as stack:
-
-        async def build(*functions: Work | Function, kind: type[Worker] = UsersWorker, **arguments: object) -> Any:  # noqa: ANN401 - as asked for
-            arguments = {"burst": True, "poll_delay": 0.02, "handle_signals": False} | arguments
-            worker = kind(
-                [_function(work) if callable(work) else work for work in functions],
-                redis_pool=await create_pool(
-                    RedisSettings.from_dsn(valkey_url), job_serializer=encode, job_deserializer=decode
-                ),
-                job_serializer=encode,
-                job_deserializer=decode,
-                **arguments,  # type: ignore[arg-type] # arq's own
-            )
-            stack.push_async_callback(worker.close)
-            return worker
-
-        yield build
-
-
-def _function(work: Work, **limits: Any) -> Function:  # noqa: ANN401 - arq's
-    """Register a function under its short name."""
-    return func(cast("WorkerCoroutine", work), **{"name": work.__name__} | limits)
-
-
-async def _run_in_background(worker: Worker) -> "asyncio.Task[None]":
-    task = asyncio.create_task(worker.async_run())
-    await asyncio.sleep(0)
-    return task
-
-
-async def _stop(*workers: "asyncio.Task[None]") -> None:
-    for worker in workers:
-        worker.cancel()
-    await asyncio.gather(*workers, return_exceptions=True)
 
 
 async def test_a_function_gets_arqs_context_and_arguments(pool: ArqRedis, build: BuildWorker) -> None:
@@ -119,7 +65,7 @@ async def test_a_job_may_ask_for_another_attempt(pool: ArqRedis, build: BuildWor
         raise again
 
     await pool.enqueue_job("try_again")
-    worker = await build(_function(try_again, max_tries=3))
+    worker = await build(build_function(try_again, max_tries=3))
 
     with pytest.raises(FailedJobs, match="max 3 retries exceeded"):
         await worker.run_check()
@@ -133,7 +79,7 @@ async def test_a_late_job_fails_with_a_timeout(pool: ArqRedis, build: BuildWorke
         await asyncio.sleep(60)
 
     await pool.enqueue_job("dawdle")
-    worker = await build(_function(dawdle, timeout=0.1))
+    worker = await build(build_function(dawdle, timeout=0.1))
 
     with pytest.raises(FailedJobs) as failed:
         await worker.run_check()
@@ -149,12 +95,12 @@ async def test_a_running_job_is_aborted(pool: ArqRedis, build: BuildWorker) -> N
         await asyncio.sleep(60)
 
     job = await pool.enqueue_job("wait")
-    task = await _run_in_background(await build(wait, burst=False, allow_abort_jobs=True))
+    task = await run_in_background(await build(wait, burst=False, allow_abort_jobs=True))
     await asyncio.wait_for(started.wait(), 5)
 
     assert job is not None
     assert await job.abort(timeout=5, poll_delay=0.02)
-    await _stop(task)
+    await stop(task)
 
 
 async def test_a_deferred_job_is_aborted(pool: ArqRedis, build: BuildWorker) -> None:
@@ -164,11 +110,11 @@ async def test_a_deferred_job_is_aborted(pool: ArqRedis, build: BuildWorker) -> 
         await asyncio.sleep(60)
 
     job = await pool.enqueue_job("wait", _defer_by=3600)
-    task = await _run_in_background(await build(wait, burst=False, allow_abort_jobs=True))
+    task = await run_in_background(await build(wait, burst=False, allow_abort_jobs=True))
 
     assert job is not None
     assert await job.abort(timeout=5, poll_delay=0.02)
-    await _stop(task)
+    await stop(task)
 
 
 async def test_max_burst_jobs_is_kept_to(pool: ArqRedis, build: BuildWorker) -> None:
@@ -237,9 +183,9 @@ async def test_keep_result_decides_how_long_a_result_is_kept(pool: ArqRedis, bui
         return 1
 
     functions = [
-        _function(work, name="none", keep_result=0),
-        _function(work, name="for_ever", keep_result_forever=True),
-        _function(work, name="default"),
+        build_function(work, name="none", keep_result=0),
+        build_function(work, name="for_ever", keep_result_forever=True),
+        build_function(work, name="default"),
     ]
     for function in functions:
         await pool.enqueue_job(function.name, _job_id=function.name)
@@ -261,8 +207,8 @@ async def test_a_cron_job_runs_once_among_workers(pool: ArqRedis, build: BuildWo
         return [cron(tick, run_at_startup=True, unique=True, job_id="tick", hour=0, minute=0, second=0)]
 
     tasks = [
-        await _run_in_background(await build(burst=False, cron_jobs=jobs())),
-        await _run_in_background(await build(burst=False, cron_jobs=jobs())),
+        await run_in_background(await build(burst=False, cron_jobs=jobs())),
+        await run_in_background(await build(burst=False, cron_jobs=jobs())),
     ]
 
     async def is_over() -> bool:
@@ -270,7 +216,7 @@ async def test_a_cron_job_runs_once_among_workers(pool: ArqRedis, build: BuildWo
 
     await wait_until_async(is_over, 5)
     await asyncio.sleep(0.2)  # time for the other worker, had it enqueued the job again
-    await _stop(*tasks)
+    await stop(*tasks)
 
     assert ran == ["tick"]
     assert 0 < await pool.ttl("arq:in-progress:tick") <= 60
@@ -302,7 +248,7 @@ async def test_a_fleet_runs_more_than_a_hundred_long_jobs(pool: ArqRedis, build:
 
     for _ in range(180):
         await pool.enqueue_job("work")
-    tasks = [await _run_in_background(await build(work, burst=False, max_jobs=60)) for _ in range(3)]
+    tasks = [await run_in_background(await build(work, burst=False, max_jobs=60)) for _ in range(3)]
 
     async def are_all_running() -> bool:
         return running == 180
@@ -310,7 +256,7 @@ async def test_a_fleet_runs_more_than_a_hundred_long_jobs(pool: ArqRedis, build:
     await wait_until_async(are_all_running, 10)
     end.set()
     await wait_until_async(lambda: _is_empty(pool), 10)
-    await _stop(*tasks)
+    await stop(*tasks)
 
 
 async def _is_empty(redis: Redis) -> bool:
@@ -327,7 +273,7 @@ async def test_stock_workers_may_share_the_queue(pool: ArqRedis, build: BuildWor
             ran[name].append(ctx["job_id"])
             await asyncio.sleep(0.02)
 
-        return _function(work)
+        return build_function(work)
 
     for _ in range(1000):
         await pool.enqueue_job("work")
@@ -369,7 +315,7 @@ async def test_a_job_without_a_limit_is_refused() -> None:
     async def work(_ctx: Context) -> None: ...
 
     with pytest.raises(ValueError, match="job_timeout must be a time"):
-        UsersWorker([_function(work)], job_timeout=None)
+        UsersWorker([build_function(work)], job_timeout=None)
 
 
 async def test_a_cancelled_worker_gives_its_jobs_back_unharmed(pool: ArqRedis, build: BuildWorker) -> None:
@@ -384,7 +330,7 @@ async def test_a_cancelled_worker_gives_its_jobs_back_unharmed(pool: ArqRedis, b
     assert job is not None
     before = await pool.zscore("arq:queue", job.job_id)
     worker = await build(wait, burst=False)
-    task = await _run_in_background(worker)
+    task = await run_in_background(worker)
     await asyncio.wait_for(started.wait(), 5)
 
     with suppress(asyncio.CancelledError):
