@@ -46,8 +46,8 @@ def _delivery(job_id: str, attempt: int = 1, **fields: object) -> Delivery:
     return Delivery(job_id, attempt, (), fields)
 
 
-async def _counts(sessions: Sessions) -> tuple[int, ...]:
-    """Count users, receipts and dead letters, and the transactions that have written the users."""
+async def counts(sessions: Sessions) -> tuple[int, ...]:
+    """Count users, receipts, dead letters, and the transactions that have written the users."""
     query = """SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM job_receipts),
         (SELECT count(*) FROM dead_jobs), (SELECT count(DISTINCT xmin::text) FROM users)"""
     async with sessions() as session:
@@ -88,7 +88,7 @@ async def test_a_batch_is_one_transaction(sessions: Sessions) -> None:
     answers = await run_batch(Dispatcher(sessions), CREATE, deliveries)
 
     assert [answer["name"] for answer in answers if isinstance(answer, dict)] == [f"User {at}" for at in range(100)]
-    assert await _counts(sessions) == (100, 100, 0, 1)
+    assert await counts(sessions) == (100, 100, 0, 1)
 
 
 async def test_each_job_of_a_batch_has_its_own_answer(sessions: Sessions) -> None:
@@ -110,7 +110,7 @@ async def test_each_job_of_a_batch_has_its_own_answer(sessions: Sessions) -> Non
     assert [kind["name"] if isinstance(kind, dict) else kind for kind in kinds] == [
         "Jane", "email_taken", "email_taken", "Jane", Again.ALONE, Again.ALONE, Again.ALONE,
     ]  # fmt: skip
-    assert await _counts(sessions) == (3, 5, 0, 2)
+    assert await counts(sessions) == (3, 5, 0, 2)
 
 
 async def test_what_is_left_to_runs_of_their_own_ends_there(sessions: Sessions) -> None:
@@ -121,7 +121,7 @@ async def test_what_is_left_to_runs_of_their_own_ends_there(sessions: Sessions) 
     answers = await _to_the_end(sessions, CREATE, deliveries)
 
     assert (answers["earlier"], answers["bad"].type) == (first, "invalid_payload")
-    assert await _counts(sessions) == (2, 2, 1, 2)
+    assert await counts(sessions) == (2, 2, 1, 2)
 
 
 @pytest.mark.parametrize("attempt", [1, 2])
@@ -135,7 +135,7 @@ async def test_a_redelivered_batch_answers_from_its_receipts(sessions: Sessions,
     again = await _to_the_end(sessions, CREATE, [*_deliveries(30, attempt, emails=emails), twin])
 
     assert {job_id: _told(again[job_id]) for job_id in first} == {job_id: _told(first[job_id]) for job_id in first}
-    assert (await _counts(sessions))[:3] == ((30, 31, 0) if emails else (31, 31, 0))
+    assert (await counts(sessions))[:3] == ((30, 31, 0) if emails else (31, 31, 0))
 
 
 @pytest.mark.parametrize("emails", [True, False])
@@ -149,7 +149,7 @@ async def test_zombies_of_one_batch_give_the_same_answers(sessions: Sessions, *,
 
         answers = [{job_id: _told(answer) for job_id, answer in owner.items()} for owner in owners]
         assert answers[1:] == [answers[0]] * 3
-        assert (await _counts(sessions))[:3] == ((40, 46, 0) if emails else (46, 46, 0))
+        assert (await counts(sessions))[:3] == ((40, 46, 0) if emails else (46, 46, 0))
         await execute(sessions, "TRUNCATE users, job_receipts RESTART IDENTITY")
 
 
@@ -178,19 +178,24 @@ async def test_a_retried_dead_letter_goes_when_its_job_ends_in_a_batch(sessions:
     broken = JobSpec(CreateUser, _refuse_as_dead)
     for delivery in _deliveries(3, emails=False):
         await _alone(dispatcher, broken, delivery)
-    assert (await _counts(sessions))[:3] == (0, 0, 3)
+    assert (await counts(sessions))[:3] == (0, 0, 3)
 
     await run_batch(dispatcher, CREATE, [*_deliveries(2, emails=False), _delivery("new", name="New")])
 
-    assert (await _counts(sessions))[:3] == (3, 3, 1)
+    assert (await counts(sessions))[:3] == (3, 3, 1)
 
 
 async def _refuse_as_dead(_session: AsyncSession, _payload: CreateUser) -> UserView:
     raise ConstraintViolatedError("no")
 
 
-def _spec(batch: Callable[[AsyncSession, Sequence[CreateUser]], Awaitable[Any]], **limits: Any) -> JobSpec[Any, Any]:  # noqa: ANN401 - handed on
-    return JobSpec(CreateUser, create_user, batch=batch, **limits)
+Many = Callable[[AsyncSession, Sequence[CreateUser]], Awaitable[Any]]
+One = Callable[[AsyncSession, CreateUser], Awaitable[UserView]]
+
+
+def spec_of(batch: Many, handler: One = create_user, **limits: Any) -> JobSpec[Any, Any]:  # noqa: ANN401 - handed on
+    """Make a job of a handler of many payloads."""
+    return JobSpec(CreateUser, handler, batch=batch, **limits)
 
 
 async def _too_few(session: AsyncSession, payloads: Sequence[CreateUser]) -> Any:  # noqa: ANN401 - wrong
@@ -240,11 +245,11 @@ async def test_a_batch_that_fails_leaves_nothing_and_its_jobs_to_smaller_ones(
     sessions: Sessions, batch: Callable[..., Awaitable[Any]]
 ) -> None:
     """Whatever the handler of many did; the connections are in the pool again."""
-    spec = _spec(batch, deadline=timedelta(milliseconds=500 if batch is _late else 30_000))
+    spec = spec_of(batch, deadline=timedelta(milliseconds=500 if batch is _late else 30_000))
 
     outcomes = await run_batch(Dispatcher(sessions), spec, _deliveries(5))
 
-    assert (outcomes, await _counts(sessions)) == ([Again.APART] * 5, (0, 0, 0, 0))
+    assert (outcomes, await counts(sessions)) == ([Again.APART] * 5, (0, 0, 0, 0))
     assert sessions.kw["bind"].pool.checkedout() == 0
 
 
@@ -261,11 +266,11 @@ async def test_a_payload_that_the_handler_of_many_finds_dead_runs_alone(sessions
 
     deliveries = _deliveries(3)
 
-    some = await run_batch(Dispatcher(sessions), _spec(batch), deliveries)
-    none = await run_batch(Dispatcher(sessions), _spec(batch), deliveries[1:2])
+    some = await run_batch(Dispatcher(sessions), spec_of(batch), deliveries)
+    none = await run_batch(Dispatcher(sessions), spec_of(batch), deliveries[1:2])
 
     assert [isinstance(one, dict) or one for one in some] == [True, Again.ALONE, True]
-    assert (none, (await _counts(sessions))[:3]) == ([Again.ALONE], (2, 2, 0))
+    assert (none, (await counts(sessions))[:3]) == ([Again.ALONE], (2, 2, 0))
 
 
 async def test_a_lost_reply_to_the_commit_of_a_batch_is_found_out(sessions: Sessions) -> None:
@@ -287,7 +292,7 @@ async def test_a_lost_reply_to_the_commit_of_a_batch_is_found_out(sessions: Sess
     answers = await _to_the_end(losing, CREATE, _deliveries(20, emails=False))
 
     assert sorted(answer["name"] for answer in answers.values()) == sorted(f"User {at}" for at in range(20))
-    assert await _counts(sessions) == (20, 20, 0, 1)
+    assert await counts(sessions) == (20, 20, 0, 1)
 
 
 async def test_in_an_outage_the_whole_batch_is_tried_later_uncounted(sessions: Sessions) -> None:
@@ -299,10 +304,10 @@ async def test_in_an_outage_the_whole_batch_is_tried_later_uncounted(sessions: S
 
     dispatcher.gate.check = is_gone  # type: ignore[method-assign] # as if the server were gone by then
 
-    outcomes = await run_batch(dispatcher, _spec(_lost_connection), [*_deliveries(3), _delivery("bad", nme="x")])
+    outcomes = await run_batch(dispatcher, spec_of(_lost_connection), [*_deliveries(3), _delivery("bad", nme="x")])
 
     assert [isinstance(one, RetryLater) and one.counts for one in outcomes[:3]] == [False] * 3
-    assert (outcomes[3], await _counts(sessions)) == (Again.ALONE, (0, 0, 0, 0))
+    assert (outcomes[3], await counts(sessions)) == (Again.ALONE, (0, 0, 0, 0))
 
 
 async def test_a_cancelled_batch_leaves_nothing_and_frees_its_connection(sessions: Sessions) -> None:
@@ -314,10 +319,10 @@ async def test_a_cancelled_batch_leaves_nothing_and_frees_its_connection(session
         started.set()
         await session.execute(text("SELECT pg_sleep(30)"))
 
-    task = asyncio.create_task(run_batch(Dispatcher(sessions), _spec(wait), _deliveries(5)))
+    task = asyncio.create_task(run_batch(Dispatcher(sessions), spec_of(wait), _deliveries(5)))
     await asyncio.wait_for(started.wait(), 5)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
-    assert ((await _counts(sessions))[:2], sessions.kw["bind"].pool.checkedout()) == ((0, 0), 0)
+    assert ((await counts(sessions))[:2], sessions.kw["bind"].pool.checkedout()) == ((0, 0), 0)
