@@ -47,7 +47,7 @@ fuzz: $(VENV)/ready ## Fuzz the reading of messages for FUZZ seconds (60); Linux
 	@$(PIP) install --require-hashes --only-binary :all: -r requirements/fuzz.txt
 	@PYTHONPATH=. $(BIN)/python tests/fuzz/harness.py -max_total_time=$(FUZZ) -verbosity=0 -print_final_stats=1
 
-bench: $(VENV)/ready .venv-bench/ready .venv-bench-taskiq/ready ## Compare with the libraries that left arq, 25 minutes; writes docs/benchmarks.*
+bench: $(VENV)/ready .venv-bench/ready .venv-bench-taskiq/ready ## Compare with the libraries that left arq, 23 minutes; writes docs/benchmarks.*
 	@$(BIN)/python -m bench --command "make bench" --output docs $(ARGS)
 
 bench-quick: $(VENV)/ready .venv-bench/ready .venv-bench-taskiq/ready ## The same with few contenders and small numbers, 3 minutes; prints only

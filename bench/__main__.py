@@ -5,10 +5,13 @@ import asyncio
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 from bench.about import about
+from bench.chart import bars, draw
 from bench.contenders import CONTENDERS
+from bench.growing import measure_growth
 from bench.parts import Plan, measure_drain, measure_latency, measure_no_op, say
 from bench.peers import install_peers
 from bench.report import report
@@ -17,12 +20,14 @@ from bench.servers import BenchServers, open_bench_servers, open_observer
 from bench.stage import Stage
 from bench.target import Target
 
-_PARTS = {"drain": measure_drain, "latency": measure_latency, "noop": measure_no_op}
+_PARTS = {"drain": measure_drain, "latency": measure_latency, "noop": measure_no_op, "growth": measure_growth}
 
-_QUICK = ("ours", "ours-session", "arq-tuned", "saq", "pgqueuer", "pgqueuer-sets", "no-queue-10", "asyncpg")
+_QUICK = ("ours", "ours-session", "arq-tuned", "pgqueuer", "pgqueuer-sets", "no-queue-10", "asyncpg")
 """Who takes part in the quick bench."""
 
 _MOST_PROCESSES = 64
+
+_CHART_TITLE = "create_user: open a session, insert a user, commit"
 
 
 def main() -> None:
@@ -41,6 +46,9 @@ def main() -> None:
         arguments.output.mkdir(parents=True, exist_ok=True)
         results.write(arguments.output / "benchmarks.json")
         (arguments.output / "benchmarks.md").write_text(text)
+        if shown := bars(results):
+            note = f"jobs per second, one worker process, medians; {results.about['Machine']}"
+            (arguments.output / "benchmarks.svg").write_text(draw(shown, title=_CHART_TITLE, note=note))
 
 
 def _arguments() -> argparse.Namespace:
@@ -61,7 +69,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     if unknown := set(names) - CONTENDERS.keys():
         sys.exit(f"unknown contenders: {', '.join(sorted(unknown))}; there are {', '.join(CONTENDERS)}")
     if arguments.quick:
-        return Plan(names, rounds=1, samples=50, is_quick=True)
+        return Plan(names, rounds=1, samples=40, is_quick=True)
     return Plan(names, rounds=arguments.rounds, samples=arguments.samples)
 
 
@@ -75,7 +83,11 @@ async def _measure(servers: BenchServers, folder: Path, arguments: argparse.Name
         install_peers(stage.target)
         for part in arguments.only.split(","):
             started = time.monotonic()
-            await _PARTS[part](stage, plan, results)
+            try:
+                await _PARTS[part](stage, plan, results)
+            except Exception as error:  # noqa: BLE001 - what the other parts have measured is not lost
+                traceback.print_exc()
+                results.fail(part, "the rest of this part", f"{type(error).__name__}: {error}")
             say(f"{part}: {time.monotonic() - started:.0f} s")
     return results
 

@@ -48,7 +48,7 @@ class Rows:
 
 @asynccontextmanager
 async def warm_worker(
-    stage: Stage, contender: Contender, *, before: int = 0, processes: int = 1
+    stage: Stage, contender: Contender, *, before: int = 0, first: int = 0, processes: int = 1
 ) -> AsyncIterator[tuple[Worker, ProducerProcess | None]]:
     """Yield a worker that has done its warm-up, and a producer; floors need none. ``before``: users that were there."""
     worker = start_worker(contender, stage.target, log=stage.log_of(contender), processes=processes)
@@ -59,7 +59,7 @@ async def warm_worker(
             yield worker, None
             return
         async with open_producer(contender, stage.target) as producer:
-            await producer.do("fill", kind="create_user", first=0, count=WARM_UP)
+            await producer.do("fill", kind="create_user", first=first, count=WARM_UP)
             await wait_for_users(stage, worker, before + WARM_UP, _START_LIMIT)
             await asyncio.sleep(_SETTLE)
             yield worker, producer

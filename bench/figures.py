@@ -37,7 +37,9 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def number(value: float) -> str:
-    """Write a figure with the digits that it deserves: three."""
+    """Write a figure with the digits that it deserves: three, two if it is small."""
+    if 0 < value < 0.1:
+        return f"{value:.2g}"
     if value >= 100:
         digits = len(str(int(value))) - 3
         return f"{round(value, -digits):,.0f}"

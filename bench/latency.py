@@ -39,7 +39,7 @@ async def latencies(stage: Stage, contender: Contender, *, samples: int) -> tupl
         answer = await producer_or_none.do("commits", first=_FIRST, count=count, pause=pause, limit=300)
         commits = await _until_commit(stage, answer["times"])
         first = _FIRST + count
-        results = await producer_or_none.do("results", first=first, count=count, pause=pause, limit=300)
+        results = await producer_or_none.do("results", first=first, count=count // 2, pause=pause, limit=300)
     return commits, results["seconds"]
 
 

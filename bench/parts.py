@@ -1,6 +1,7 @@
 """The parts of the bench, each in rounds that take the contenders in turn."""
 
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,10 +16,10 @@ from bench.processes import ContenderError
 from bench.results import Results
 from bench.stage import Stage
 
-_FAULTS = (ContenderError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, RedisError)
+FAULTS = (ContenderError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, RedisError)
 """What a contender may do to us: it is told, and the bench goes on."""
 
-_RUN_SECONDS = 2.0
+_RUN_SECONDS, _QUICK_RUN_SECONDS = 1.6, 0.8
 """How long one run is to take: as many jobs as the first, discarded round promises."""
 
 _FEWEST, _MOST = 300, 60_000
@@ -41,7 +42,7 @@ class Plan:
 
 def say(text: str) -> None:
     """Tell how far we are."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
     sys.stderr.flush()
 
 
@@ -55,19 +56,24 @@ async def measure_drain(stage: Stage, plan: Plan, results: Results) -> None:
             count = counts.get(contender.name, contender.drain)
             try:
                 run = await drain(stage, contender, count)
-            except _FAULTS as error:
+            except FAULTS as error:
                 _told(results, "create_user", contender, error)
                 continue
             say(f"create_user {number}/{plan.rounds} {contender.name}: {run.rate:,.0f}/s")
             if number == 0:
-                counts[contender.name] = min(_MOST, max(_FEWEST, round(run.rate * _RUN_SECONDS)))
+                counts[contender.name] = _jobs_of_a_run(plan, run.rate)
                 continue
             results.add("create_user", contender.name, run.rate)
             results.add("create_user cpu", contender.name, run.cpu_seconds / run.jobs * 1e6)
             results.add("create_user commands", contender.name, run.redis_commands / run.jobs)
 
 
-_LATENCY_ROUNDS = 3
+def _jobs_of_a_run(plan: Plan, rate: float) -> int:
+    seconds = _QUICK_RUN_SECONDS if plan.is_quick else _RUN_SECONDS
+    return min(_MOST, max(_FEWEST, round(rate * seconds)))
+
+
+_LATENCY_ROUNDS = 2
 """Samples are taken in so many turns."""
 
 
@@ -78,7 +84,7 @@ async def measure_latency(stage: Stage, plan: Plan, results: Results) -> None:
         for contender in _with_latency(plan):
             try:
                 commits, answers = await latencies(stage, contender, samples=plan.samples // turns)
-            except _FAULTS as error:
+            except FAULTS as error:
                 _told(results, "latency", contender, error)
                 continue
             say(f"latency {number + 1}/{turns} {contender.name}: {sorted(commits)[len(commits) // 2] * 1000:.2f} ms")
@@ -105,8 +111,8 @@ _QUICK_PROCESSES = (1, 4)
 _NO_OPS, _QUICK_NO_OPS = 20_000, 4000
 """As in streaQ's published benchmark, in which arq does not end with 40 processes."""
 
-_NO_OP_LIMIT = 10.0
-"""Longest time for the no-ops, in seconds: 2,000 jobs a second. Who needs longer is told of, not waited for."""
+_NO_OP_LIMIT = 8.0
+"""Longest time for the no-ops, in seconds: 2,500 jobs a second. Who needs longer is told of, not waited for."""
 
 _QUICK_RATE = 3000.0
 """Peers that run so many no-ops a second with one process are measured three times, as ours is."""
@@ -130,12 +136,14 @@ async def _measure_no_op(stage: Stage, plan: Plan, results: Results, contender: 
     what, count = f"no_op {processes}", _QUICK_NO_OPS if plan.is_quick else _NO_OPS
     try:
         run = await no_ops(stage, contender, processes=processes, count=count, limit=_NO_OP_LIMIT)
-    except _FAULTS as error:
+    except FAULTS as error:
         _told(results, what, contender, error)
         return
     say(f"{what} {contender.name}: {run.rate:,.0f}/s {run.flaw or ''}")
     results.add(what, contender.name, run.rate)
-    if run.flaw:
+    if run.ran < run.jobs:
+        results.add(f"unfinished {processes}", contender.name, run.ran)
+    elif run.flaw:
         results.fail(what, contender.title, run.flaw)
 
 
@@ -144,17 +152,17 @@ _FIND_CONTENDERS = ("ours", "arq-tuned", "taskiq-list", "taskiq-stream", "saq", 
 
 async def _measure_look_ups(stage: Stage, plan: Plan, results: Results) -> None:
     counts: dict[str, int] = {}
-    for number in range(min(3, plan.rounds) + 1):
+    for number in range(min(2, plan.rounds) + 1):
         for contender in plan.chosen(*_FIND_CONTENDERS):
             if number > 0 and contender.name not in counts:
                 continue  # it failed at first
             try:
                 rate = await look_ups(stage, contender, counts.get(contender.name, contender.drain))
-            except _FAULTS as error:
+            except FAULTS as error:
                 _told(results, "find_user", contender, error)
                 continue
             say(f"find_user {number} {contender.name}: {rate:,.0f}/s")
-            counts.setdefault(contender.name, min(_MOST, max(_FEWEST, round(rate * _RUN_SECONDS))))
+            counts.setdefault(contender.name, _jobs_of_a_run(plan, rate))
             if number > 0:
                 results.add("find_user", contender.name, rate)
 
@@ -165,14 +173,14 @@ _ONE_BY_ONE, _BULK = 2000, 20_000
 
 async def _measure_enqueue(stage: Stage, plan: Plan, results: Results) -> None:
     for _ in range(min(3, plan.rounds)):
-        for contender in plan.chosen(*(name for name in _FIND_CONTENDERS if name != "arq-tuned"), "arq"):
+        for contender in plan.chosen(*_FIND_CONTENDERS):
             for is_bulk in (False, True) if contender.name == "ours" else (False,):
                 await stage.observer.empty()
                 name = "enqueue_many" if is_bulk else contender.name
                 try:
                     count = _BULK if is_bulk else _ONE_BY_ONE
                     rate = await enqueue_rate(contender, stage.target, count=count, is_bulk=is_bulk)
-                except _FAULTS as error:
+                except FAULTS as error:
                     _told(results, "enqueue", contender, error)
                     continue
                 say(f"enqueue {name}: {rate:,.0f}/s")

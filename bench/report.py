@@ -41,6 +41,7 @@ def report(results: Results, command: str) -> str:
         *_latency(results),
         *_no_op(results),
         *_others(results),
+        *_growth(results),
         *_failures(results),
     ]
     return "\n\n".join(parts) + "\n"
@@ -126,19 +127,27 @@ def _ms(results: Results, what: str, name: str, share: float) -> str:
     return "" if value is None else number(value)
 
 
+_UNFINISHED = "† The time was up before all were done: the rate so far."
+
+
 def _no_op(results: Results) -> list[str]:
     counts = sorted(int(what.removeprefix("no_op ")) for what in results.measured if what.startswith("no_op "))
     if not counts:
         return []
     names = _sorted_by_rate(results, f"no_op {counts[0]}")
-    rows = [(_title(name), *(_rate(results, f"no_op {count}", name) for count in counts)) for name in names]
-    head = ("20,000 jobs that do nothing, jobs/s", *(f"{count} processes" for count in counts))
-    return ["## 3. No-ops", table(head, rows)]
+    rows = [(_title(name), *(_rate(results, count, name) for count in counts)) for name in names]
+    head = (
+        "20,000 jobs that do nothing, jobs/s",
+        *(f"{count} {'process' if count == 1 else 'processes'}" for count in counts),
+    )
+    return ["## 3. No-ops", table(head, rows), _UNFINISHED]
 
 
-def _rate(results: Results, what: str, name: str) -> str:
-    found = results.spread(what, name)
-    return "did not finish" if found is None else number(found.median)
+def _rate(results: Results, count: int, name: str) -> str:
+    found = results.spread(f"no_op {count}", name)
+    if found is None:
+        return ""
+    return number(found.median) + (" †" if results.values(f"unfinished {count}", name) else "")
 
 
 _OTHERS = {
@@ -157,7 +166,57 @@ def _others(results: Results) -> list[str]:
     return parts
 
 
+QUEUED_JOB = "Redis, bytes per queued job"
+"""A row of the last table."""
+
+
+_GROWN = ("create_user as things grow, our worker", "jobs/s", "time per job, to the least in the same round")
+
+
+def _growth(results: Results) -> list[str]:
+    rows = [*_grown(results, "queued", "jobs queued behind those that run"), *_grown(results, "stored", "rows stored")]
+    parts = []
+    if rows:
+        parts += [table(_GROWN, rows)]
+    if costs := _costs(results):
+        parts += [table(("what a job and what idling cost, our worker", ""), costs)]
+    return ["## 4. Growth and cost", *parts] if parts else []
+
+
+def _costs(results: Results) -> list[Row]:
+    rows = [(what, name, name) for what in ("cost", "idle") for name in results.measured.get(what, {})]
+    memory = [(what, name) for what, name in (("memory", QUEUED_JOB), *_worker_memory(results))]
+    rows += [(what, name, _memory_title(what, name)) for what, name in memory if results.values(what, name)]
+    return [(title, number(results.median(what, name) or 0)) for what, name, title in rows]
+
+
+def _grown(results: Results, what: str, title: str) -> list[Row]:
+    sizes = sorted(int(name.removeprefix(f"{what} ")) for name in results.measured if _is_size(name, what))
+    return [
+        (
+            f"{size:,} {title}",
+            str(results.spread(f"{what} {size}", "ours")),
+            str(results.spread(f"{what} ratio {size}", "ours") or ""),
+        )
+        for size in sizes
+    ]
+
+
+def _is_size(name: str, what: str) -> bool:
+    return name.startswith(f"{what} ") and name.removeprefix(f"{what} ").isdigit()
+
+
+def _worker_memory(results: Results) -> list[tuple[str, str]]:
+    return [(what, "ours") for what in results.measured if what.startswith("queued memory ")]
+
+
+def _memory_title(what: str, name: str) -> str:
+    if what == "memory":
+        return f"memory of {name}"
+    return f"memory of the worker with {int(what.rpartition(' ')[2]):,} jobs queued, MB"
+
+
 def _failures(results: Results) -> list[str]:
     if not results.failures:
         return []
-    return ["## Not measured", "\n".join(f"- {what}: {why}" for what, why in results.failures.items())]
+    return ["## Flaws and failures", "\n".join(f"- {what}: {why}" for what, why in results.failures.items())]

@@ -1,5 +1,6 @@
 """The servers of the bench, durable as by default, and how their state is seen and emptied between runs."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -91,15 +92,41 @@ class Observer:
         )
         return {row["name"]: row["at"] for row in rows}
 
+    async def redis_reads(self) -> int:
+        """Return how often Redis has read from a connection: a round trip each, or one for a whole pipeline."""
+        return int((await self.redis.info("stats"))["total_reads_processed"])
+
+    async def commands_by_name(self) -> dict[str, int]:
+        """Return how often Redis has run each command, those inside scripts included."""
+        stats = await self.redis.info("commandstats")
+        return {name.removeprefix("cmdstat_"): int(stat["calls"]) for name, stat in stats.items()}
+
+    async def redis_memory(self) -> int:
+        """Return the bytes that Redis holds."""
+        return int((await self.redis.info("memory"))["used_memory"])
+
+    async def transactions(self) -> int:
+        """Return how many transactions have ended in this database, once their sessions have told."""
+        await self.postgres.execute("SELECT pg_stat_clear_snapshot()")
+        ended: int = await self.postgres.fetchval(
+            "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
+        )
+        return ended
+
+    async def settle(self) -> None:
+        """Wait until Redis does not rewrite its file any more: a rewrite within a run would be chance."""
+        while (await self.redis.info("persistence"))["aof_rewrite_in_progress"]:
+            await asyncio.sleep(0.1)
+
     async def redis_commands(self) -> int:
         """Return how many commands Redis has run, those inside scripts included."""
         return int((await self.redis.info("stats"))["total_commands_processed"])
 
 
 @asynccontextmanager
-async def open_observer(servers: BenchServers) -> AsyncIterator[Observer]:
-    """Yield an observer with connections of its own."""
-    postgres = await asyncpg.connect(servers.postgres.url)
+async def open_observer(servers: BenchServers, database_url: str | None = None) -> AsyncIterator[Observer]:
+    """Yield an observer with connections of its own, of the first database unless another is named."""
+    postgres = await asyncpg.connect(database_url or servers.postgres.url)
     try:
         async with Redis.from_url(servers.valkey.url) as redis:
             yield Observer(postgres, redis)

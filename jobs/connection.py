@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.backoff import ExponentialBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -77,22 +77,6 @@ def _told_of_closing(connection: type[AbstractConnection]) -> type[AbstractConne
                 raise RedisConnectionError("the connection was reset before the command") from error
 
     return Told
-
-
-def without_retries(redis: RedisT) -> RedisT:
-    """Construct a client of one connection to the same server, for commands that must not be sent twice unseen."""
-    pool = redis.connection_pool
-    options = pool.connection_kwargs | {"retry": Retry(NoBackoff(), 0), "retry_on_error": []}
-    single = type(redis)(
-        connection_pool=BlockingConnectionPool(
-            connection_class=pool.connection_class,
-            max_connections=1,
-            timeout=round(_COMMAND_TIMEOUT.total_seconds()),
-            **options,
-        )
-    )
-    single.auto_close_connection_pool = True
-    return single
 
 
 def _require_files(options: dict[str, Any]) -> None:

@@ -38,6 +38,16 @@ def leases_key(queue: str) -> str:
     return f"{queue}:leases"
 
 
+def watcher_key(queue: str) -> str:
+    """Return the key of the one idle worker that watches the queue."""
+    return f"{queue}:watcher"
+
+
+def baton_key(queue: str) -> str:
+    """Return the key of the list on which the other idle workers wait."""
+    return f"{queue}:baton"
+
+
 LATEST_MS = 253_402_300_799_000
 """The end of the year 9999 in ms since 1970: no later time can be a datetime."""
 

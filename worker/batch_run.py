@@ -12,7 +12,7 @@ import structlog
 
 from jobs.wire import now_ms
 from worker.calls import Again, Answer, BatchCall, BatchFunction
-from worker.job_run import Ended, JobRun, Outcome, current_task
+from worker.job_run import Ended, JobRun, Outcome
 
 if TYPE_CHECKING:
     from worker.consumer import UsersWorker
@@ -55,24 +55,24 @@ class BatchRun:
             else:
                 outcome = job.failed(answer) if isinstance(answer, Exception) else Ended(answer, succeeded=True)
                 await self._end(job, outcome)
-        self._worker.run_again([*alone, *self._pieces(apart)])
+        self._worker.runs.again([*alone, *self._pieces(apart)])
 
     async def _begin(self, job: JobRun) -> bool:
         outcome = await job.begin()
         if outcome is not None:
-            self._worker.conclude(job, outcome)
+            self._worker.runs.conclude(job, outcome)
         return outcome is None
 
     async def _end(self, job: JobRun, outcome: Outcome) -> None:
         if self._worker.on_job_end is not None:
             await job.hook(self._worker.on_job_end)
-        self._worker.conclude(job, outcome)
+        self._worker.runs.conclude(job, outcome)
 
     async def _attempt(self, jobs: Sequence[JobRun]) -> list[Answer]:
-        tasks, task, started_ms = self._worker.job_tasks, current_task(), now_ms()
+        tasks, started_ms = self._worker.job_tasks, now_ms()
         for job in jobs:
             job.started_ms = started_ms
-            tasks[job.job_id] = task
+            tasks[job.job_id] = self._worker.tasks[job.job_id]
         try:
             async with asyncio.timeout(self._function.timeout_s):
                 calls = [BatchCall(job.job_id, job.call) for job in jobs]
@@ -91,7 +91,7 @@ class BatchRun:
             for job in jobs:
                 await self._end(job, job.cancelled(error))
             return
-        self._worker.run_again(self._pieces([job for job in jobs if job.job_id not in aborting]))
+        self._worker.runs.again(self._pieces([job for job in jobs if job.job_id not in aborting]))
         for job in wanted:
             aborting.discard(job.job_id)
             await self._end(job, await job.aborted())

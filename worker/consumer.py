@@ -5,10 +5,10 @@ Overrides parts of arq 0.28, which is why the version is pinned; each override s
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable
+import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
-from functools import partial
 from signal import SIGUSR1, Signals
 from typing import Any, TypeVar, cast
 
@@ -20,10 +20,9 @@ from redis.exceptions import RedisError, ResponseError
 
 from jobs.connection import is_outage
 from worker.dispatch import Dispatcher
-from worker.finisher import Finisher
-from worker.job_run import Ended, GivenBack, JobRun, Outcome
-from worker.leases import Claim, Leases
-from worker.slots import Run, Slots
+from worker.leases import Leases
+from worker.runs import Runs
+from worker.waking import Bell, Waking
 
 AnswerT = TypeVar("AnswerT")
 
@@ -35,6 +34,12 @@ _CLOSE_LIMIT = timedelta(seconds=5)
 
 _IDLE_LOOK_FOR_ABORTS = timedelta(seconds=10)
 """How often requests to abort are looked at while no job runs: old ones must go, or they would hit a later job."""
+
+_LOOK_FOR_ROOM = timedelta(milliseconds=250)
+"""How often a worker without room looks for it at least: a batch that is slow makes room without ending (``slots``)."""
+
+_CRON = timedelta(milliseconds=500)
+"""How often cron jobs are looked at: arq enqueues those of the next second."""
 
 _GATHER = timedelta(milliseconds=2)
 """How long a backlog's next claim waits for more free slots: one claim for each would cost Redis more than the job."""
@@ -60,15 +65,11 @@ class UsersWorker(Worker):
         self._is_ending = False
         self._trouble: str | None = None
         self._last_look_for_aborts = -math.inf
-        self.finisher = Finisher(self)
-        self._slots = Slots(self.max_jobs)
-        self._claims: dict[str, Claim] = {}
-        """All jobs that are ours: waiting for a slot, running, or ended and not recorded yet."""
-        self._unended: set[str] = set()
+        self.runs = Runs(self)
+        self.bell = Bell()
         self._is_behind = False
         self._claiming: asyncio.Task[bool] | None = None
         self._heartbeat: asyncio.Task[None] | None = None
-        self._has_room = asyncio.Event()
 
     @property
     def pool(self) -> ArqRedis:
@@ -81,7 +82,7 @@ class UsersWorker(Worker):
         while True:
             has_more = await self._poll_iteration()
             if self.burst and await self._is_burst_over():
-                await self._settle()
+                await self.runs.settle()
                 return
             await self._pause(has_more=has_more)
 
@@ -95,6 +96,8 @@ class UsersWorker(Worker):
                 expires_extra_ms=self.expires_extra_ms,
             )
         self.leases = Leases(self.pool, self.queue_name, self._lease)
+        poll = timedelta(seconds=self.poll_delay_s)
+        self._waking = Waking(self.leases, self.bell, lease=self._lease, poll=poll, watches=not self.burst)
         await log_redis_info(self.pool, arq_logger.info)
         self.ctx["redis"] = self.pool
         if self.on_startup:
@@ -107,27 +110,26 @@ class UsersWorker(Worker):
         queued: int = await self.pool.zcard(self.queue_name)
         return queued == 0
 
-    async def _settle(self) -> None:
-        while self._unended:
-            await asyncio.gather(*self.tasks.values())
-            await asyncio.sleep(0)
-        await self.finisher.settle()
-
     async def _pause(self, *, has_more: bool) -> None:
-        """Wait for the next turn: until there is room if more jobs may be waiting, else for the poll delay."""
-        self._has_room.clear()
-        if not has_more:
-            await asyncio.sleep(self.poll_delay_s)
-        elif self._room() <= 0:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self.poll_delay_s):
-                    await self._has_room.wait()
+        """Wait for the next turn; not at all if more jobs may be due and there is room for them."""
+        if not (has_more and self._room() > 0):
+            await self._waking.wait(self._until_next_chore())
+
+    def _until_next_chore(self) -> float:
+        """Return for how many seconds nothing but a claim can be due."""
+        if self._waking.is_away:
+            return min(self.poll_delay_s, _LOOK_FOR_ROOM.total_seconds())
+        if self.runs.claims and self.allow_abort_jobs:
+            return self.poll_delay_s
+        health = self._last_health_check + float(self.health_check_interval) - time.time()
+        cron = _CRON.total_seconds() if self.cron_jobs else math.inf
+        return max(0.01, min(health, cron, _IDLE_LOOK_FOR_ABORTS.total_seconds()))
 
     async def _renew_leases(self) -> None:
         while True:
             await asyncio.sleep(self._lease.total_seconds() / 3)
             with suppress(RedisError, OSError):  # the main loop tells of it
-                await self.leases.renew(list(self._claims.values()))
+                await self.leases.renew(list(self.runs.claims))
 
     async def _poll_iteration(self) -> bool:  # type: ignore[override] # arq's returns nothing
         """Take one turn; return whether more jobs may be waiting. arq ends the process at the first error of Redis."""
@@ -136,8 +138,7 @@ class UsersWorker(Worker):
             raise asyncio.CancelledError
         has_more = False
         try:
-            if await self._database_answers():
-                has_more = await self._claim_shielded()
+            has_more = await self._claim_or_rest()
             await self._cancel_aborted_jobs()
             await self.heart_beat()
         except (RedisError, OSError) as error:
@@ -153,27 +154,31 @@ class UsersWorker(Worker):
             self._tell_trouble(None)
         return has_more
 
+    async def _claim_or_rest(self) -> bool:
+        """Claim if it is time to; leave it to others if we cannot."""
+        if self._room() <= 0:
+            if self.is_stopping or self._waking.wants_claim:
+                await self._waking.rest()
+        elif await self._database_answers() and self._waking.wants_claim:
+            return await self._claim_shielded()
+        return False
+
     async def _claim_shielded(self) -> bool:
         """Claim and start jobs, not cut short by the worker's end: arq leaves a job locked whose claim is cut off."""
         self._claiming = asyncio.create_task(self._claim_jobs(), name="claim")
         return await asyncio.shield(self._claiming)
 
     async def _claim_jobs(self) -> bool:
-        if self._is_behind and self._slots.are_few:
+        if self._is_behind and self.runs.slots.are_few:
             await asyncio.sleep(_GATHER.total_seconds())
         room = self._room()
         if room <= 0:
-            return not self.is_stopping
-        claimed = await self.leases.claim(room)
-        fresh = [JobRun(self, claim) for claim in claimed.claims if await self._is_new(claim)]
-        self._unended.update(job.job_id for job in fresh)
-        if self.is_stopping:
-            self._give_back(fresh)
             return False
-        runs, surplus = self._slots.plan(fresh, is_full=claimed.is_full)
-        self._give_back(surplus)
-        for run in runs:
-            self._start_run(run)
+        was_idle = not self.runs.claims
+        claimed = await self._waking.claim(room)
+        if was_idle and claimed.claims:
+            self._last_look_for_aborts = self.loop.time()  # the claim has looked itself
+        await self.runs.start(claimed)
         self._is_behind = claimed.is_full
         return claimed.is_full
 
@@ -181,105 +186,22 @@ class UsersWorker(Worker):
         """Return how many jobs may be claimed; none after the signal to stop."""
         if not self.allow_pick_jobs or self.is_stopping:
             return 0
-        room = self._slots.room()
+        room = self.runs.slots.room()
         if self.burst and self.max_burst_jobs >= 0:
             room = min(room, self.max_burst_jobs - self._jobs_started())
         return room
 
     def _jobs_started(self) -> int:
-        return self.jobs_complete + self.jobs_retried + self.jobs_failed + len(self._unended)
-
-    async def _is_new(self, claim: Claim) -> bool:
-        """Keep the claim; one of our own job whose lease had ended starts nothing: the job runs on under it."""
-        running = self._claims.get(claim.job_id)
-        self._claims[claim.job_id] = claim
-        if claim.job_id in self._unended:
-            with suppress(RedisError, OSError):  # the other claims of this call must not be lost by it
-                await self.leases.uncount(claim)
-        return running is None
-
-    def _start_run(self, run: Run) -> None:
-        self._slots.started(run)
-        task = self.loop.create_task(run.run())
-        for job in run.jobs:
-            self.tasks[job.job_id] = task
-        task.add_done_callback(partial(self._end_run, run, self.loop.time()))
-
-    def run_again(self, runs: Iterable[Run]) -> None:
-        """Run jobs of a batch again as soon as there is a slot."""
-        if self.is_stopping:
-            self._give_back([job for run in runs for job in run.jobs])
-        else:
-            self._slots.waiting.extend(runs)
-
-    def start_anew(self, claim: Claim) -> None:
-        """Run a job that was claimed before we knew that it had been put back."""
-        self._claims[claim.job_id] = claim
-        self._unended.add(claim.job_id)
-        self.run_again([JobRun(self, claim)])
-        self._start_waiting()
-
-    def _end_run(self, run: Run, started: float, task: "asyncio.Task[None]") -> None:
-        self._slots.ended(run, seconds=self.loop.time() - started)
-        jobs = [job for job in run.jobs if self.tasks.get(job.job_id) is task]  # others run again already
-        for job in jobs:
-            del self.tasks[job.job_id]
-        if task.cancelled() or task.exception() is not None:
-            self._leave(jobs, task)
-        self._start_waiting()
-        self._has_room.set()
-
-    def _start_waiting(self) -> None:
-        while self._slots.waiting and self._slots.free > 0:
-            self._start_run(self._slots.waiting.popleft())
-
-    def _leave(self, jobs: Iterable[JobRun], task: "asyncio.Task[None]") -> None:
-        """End what a run that broke off has not: leave it to its lease, or, if it was cancelled, give it back."""
-        waiting = {job.job_id for other in self._slots.waiting for job in other.jobs}
-        for job in jobs:
-            if job.job_id not in self._unended or job.job_id in waiting:
-                continue
-            if task.cancelled():  # before its first step, or in a hook
-                self.conclude(job, job.cancelled(asyncio.CancelledError()))
-            else:
-                _log.error("a job was left to its lease", job_id=job.job_id, exc_info=task.exception())
-                self._unended.discard(job.job_id)
-                self.forget(job)
-
-    def claim_of(self, job_id: str) -> Claim:
-        """Return the claim under which the job is ours now."""
-        return self._claims[job_id]
-
-    def forget(self, job: JobRun) -> None:
-        """Renew the job's lease no more."""
-        self._claims.pop(job.job_id, None)
-
-    def conclude(self, job: JobRun, outcome: Outcome) -> None:
-        """Count a run that is over, as arq does, and have its outcome recorded."""
-        if not isinstance(outcome, Ended):
-            self.jobs_retried += 1
-        elif outcome.succeeded:
-            self.jobs_complete += 1
-        else:
-            self.jobs_failed += 1
-        self._record(job, outcome)
-
-    def _record(self, job: JobRun, outcome: Outcome) -> None:
-        self._unended.discard(job.job_id)
-        self.finisher.add(job, outcome)
-
-    def _give_back(self, jobs: Iterable[JobRun]) -> None:
-        for job in jobs:
-            self._record(job, GivenBack())
+        return self.jobs_complete + self.jobs_retried + self.jobs_failed + self.runs.unended
 
     async def _cancel_aborted_jobs(self) -> None:
         """Cancel the jobs that somebody wants aborted; looks once in each poll delay, and seldom while none runs."""
-        now, pause = self.loop.time(), self.poll_delay_s if self._claims else _IDLE_LOOK_FOR_ABORTS.total_seconds()
+        now, pause = self.loop.time(), self.poll_delay_s if self.runs.claims else _IDLE_LOOK_FOR_ABORTS.total_seconds()
         if not self.allow_abort_jobs or now < self._last_look_for_aborts + pause:
             return
         self._last_look_for_aborts = now
         wanted = await self.leases.aborted()
-        found = {job_id for job_id, claim in self._claims.items() if claim.id in wanted and job_id in self.job_tasks}
+        found = {claim.job_id for claim in self.runs.claims if claim.id in wanted and claim.job_id in self.job_tasks}
         self.aborting_tasks.update(found)
         for task in {self.job_tasks[job_id] for job_id in found}:
             task.cancel()
@@ -295,7 +217,10 @@ class UsersWorker(Worker):
     async def _database_answers(self) -> bool:
         """While PostgreSQL is gone, take turns slowly and claim nothing: a claimed job could only fail."""
         dispatcher: Dispatcher | None = self.ctx.get("dispatcher")
-        if dispatcher is None or dispatcher.gate.is_open or await dispatcher.gate.check():
+        if dispatcher is None or dispatcher.gate.is_open:
+            return True
+        await self._waking.rest()  # another worker may reach it
+        if await dispatcher.gate.check():
             return True
         await asyncio.sleep(_RECONNECT_EVERY.total_seconds())
         return False
@@ -316,18 +241,15 @@ class UsersWorker(Worker):
             self.handle_sig(signum)
             return
         self.is_stopping = True
-        self._give_back_waiting()
+        self.bell.ring()
+        self.runs.give_back_waiting()
         super().handle_sig_wait_for_completion(signum)
 
     def handle_sig(self, signum: Signals) -> None:
         """End at once."""
         self.is_stopping = self._is_ending = True
-        self._give_back_waiting()
+        self.runs.give_back_waiting()
         super().handle_sig(signum)
-
-    def _give_back_waiting(self) -> None:
-        while self._slots.waiting:
-            self._give_back(self._slots.waiting.popleft().jobs)
 
     async def _wait_for_tasks_to_complete(self, signum: Signals) -> None:
         """Let running jobs end within the grace, then end the main loop."""
@@ -342,6 +264,7 @@ class UsersWorker(Worker):
         if self._pool is None:
             return
         try:
+            await self._end_claim()
             await self._end_jobs()
             if self._heartbeat is not None:
                 self._heartbeat.cancel()
@@ -355,9 +278,15 @@ class UsersWorker(Worker):
             await self.pool.aclose(close_connection_pool=True)
             self._pool = None
 
-    async def _end_jobs(self) -> None:
+    async def _end_claim(self) -> None:
+        """Let another worker watch the queue, at once."""
         if self._claiming is not None:
             await asyncio.wait([self._claiming], timeout=_CLOSE_LIMIT.total_seconds())
+        with suppress(RedisError, OSError):
+            async with asyncio.timeout(_CLOSE_LIMIT.total_seconds()):
+                await self._waking.rest()
+
+    async def _end_jobs(self) -> None:
         if self.tasks:
             _, running = await asyncio.wait(self.tasks.values(), timeout=_CLOSE_LIMIT.total_seconds())
             for task in running:
@@ -365,5 +294,5 @@ class UsersWorker(Worker):
             await asyncio.gather(*running, return_exceptions=True)
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_LIMIT.total_seconds()):
-                await self.finisher.settle()
-        self.finisher.cancel()
+                await self.runs.finisher.settle()
+        self.runs.finisher.cancel()

@@ -55,9 +55,9 @@ class Finisher:
             ended, self._ended = self._ended, []
             await self._record(ended)
             for job, _ in ended:
-                self._worker.forget(job)
+                self._worker.runs.forget(job)
             while self._claimed_anew:
-                self._worker.start_anew(self._claimed_anew.pop())
+                self._worker.runs.start_anew(self._claimed_anew.pop())
             if self._worker.after_job_end is not None:
                 self._call_hooks([job for job, _ in ended if job.has_begun], self._worker.after_job_end)
 
@@ -85,7 +85,7 @@ class Finisher:
         """
         worker = self._worker
         while ended:
-            claims = [worker.claim_of(job.job_id) for job, _ in ended]
+            claims = [worker.runs.claim_of(job.job_id) for job, _ in ended]
             given = [job.give_up(outcome, claim) for (job, outcome), claim in zip(ended, claims, strict=True)]
             answers = await worker.until_redis_answers(partial(worker.leases.give_up, given))
             ended = self._reclaimed(ended, claims, answers)
@@ -100,7 +100,7 @@ class Finisher:
         again: list[tuple[JobRun, Outcome]] = []
         for one, claim, was_ours in zip(ended, claims, answers, strict=True):
             job_id = one[0].job_id
-            current = self._worker.claim_of(job_id)
+            current = self._worker.runs.claim_of(job_id)
             if was_ours and current is not claim:
                 self._claimed_anew.append(current)
             elif was_ours:

@@ -104,7 +104,7 @@ class JobRun:
             outcome = self.cancelled(error)
         except Exception as error:  # noqa: BLE001 - this job's trouble
             outcome = Ended(error, succeeded=False)
-        self.worker.conclude(self, outcome)
+        self.worker.runs.conclude(self, outcome)
 
     def _read(self) -> Call:
         claim, worker = self._claim, self.worker
@@ -163,7 +163,7 @@ class JobRun:
         worker, job_id, call = self.worker, self.job_id, self.call
         timeout_s = worker.job_timeout_s if function.timeout_s is None else function.timeout_s
         self.started_ms = now_ms()
-        worker.job_tasks[job_id] = current_task()
+        worker.job_tasks[job_id] = worker.tasks[job_id]
         try:
             async with asyncio.timeout(timeout_s):
                 result = await function.coroutine(self.ctx, *call.args, **call.kwargs)
@@ -261,11 +261,3 @@ class JobRun:
             job_id=self.job_id,
             serializer=self.worker.job_serializer,
         )
-
-
-def current_task() -> asyncio.Task[Any]:
-    """Return the task that a run has to itself."""
-    task = asyncio.current_task()
-    if task is None:
-        raise RuntimeError("a job runs in a task of its own")
-    return task

@@ -15,10 +15,7 @@ has left, and starts those first, however many are waiting. Were it lost, they w
 Times are the server's: the clocks of the workers do not matter. For Redis 6.2 and later, and Valkey.
 """
 
-_NOW = """
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-"""
+from worker.watch_scripts import ELECT, NOW
 
 _IN_CHUNKS = """
 local function in_chunks(command, key, items)  -- Lua's stack holds some thousand values
@@ -27,13 +24,14 @@ end
 """
 
 CLAIM = (
-    _NOW
+    "local queue, leases, watcher, baton = KEYS[1], KEYS[2], KEYS[3], KEYS[4]"
+    + NOW
     + _IN_CHUNKS
+    + ELECT
     + """
-local queue, leases = KEYS[1], KEYS[2]
 local owner, lease_ms, room, retry_ms, looks = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
-local bytes = tonumber(ARGV[6])
-local claimed = {}
+local bytes, me, watch_ms = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
+local claimed, soonest = {}, 86400000  -- ms
 
 local function is_error(reply) return type(reply) == 'table' and reply.err end
 
@@ -44,13 +42,15 @@ local function take(id)
         redis.call('DEL', key)
         return redis.call('SET', key, owner, 'NX', 'PX', lease_ms)
     end
-    if redis.call('PTTL', key) < 0 then redis.call('PEXPIRE', key, lease_ms) end  -- or it would stay for ever
+    local left = redis.call('PTTL', key)
+    if left < 0 then redis.call('PEXPIRE', key, lease_ms) end  -- or it would stay for ever
+    soonest = math.min(soonest, 1 + (left < 0 and lease_ms or left))  -- nobody tells when a lock ends by itself
     return false
 end
 
 local function count(id, is_orphan)
     local key = 'arq:retry:' .. id
-    local ended = redis.pcall('GET', key)
+    local ended = redis.pcall('GETEX', key)  -- not GET: tracking would remember the key, and tell us of its end
     if ended and not tonumber(ended) then  -- no number, or an error: no count at all
         redis.call('DEL', key)
         ended = false
@@ -60,17 +60,22 @@ local function count(id, is_orphan)
     return before + 1
 end
 
-local aborts = redis.pcall('ZCARD', 'arq:abort')  -- an error: no list of requests at all
-local has_aborts = not is_error(aborts) and aborts > 0
+local has_aborts
+local function is_aborted(id)
+    if has_aborts == nil then
+        local aborts = redis.pcall('ZCARD', 'arq:abort')
+        has_aborts = not is_error(aborts) and aborts > 0  -- an error: no list of requests at all
+    end
+    return has_aborts and redis.call('ZREM', 'arq:abort', id) or 0
+end
 
 local function claim(id, score, is_orphan)
     if not take(id) then return false end
-    local message = redis.pcall('GET', 'arq:job:' .. id)
+    local message = redis.pcall('GETEX', 'arq:job:' .. id)  -- not GET, as above
     local unreadable = is_error(message) or false
     message = not unreadable and message
     bytes = bytes - (message and #message or 0)
-    local aborted = has_aborts and redis.call('ZREM', 'arq:abort', id) or 0
-    claimed[#claimed + 1] = {id, count(id, is_orphan), message, score, aborted, unreadable}
+    claimed[#claimed + 1] = {id, count(id, is_orphan), message, score, is_aborted(id), unreadable}
     return true
 end
 
@@ -84,9 +89,13 @@ local function lease(from)
     in_chunks('ZADD', leases, moved)
 end
 
-if is_error(redis.pcall('ZCARD', leases)) then redis.call('DEL', leases) end  -- ours: it is made anew
 -- Jobs whose owner has let the lease end: first, whatever is waiting.
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, room)) do
+local orphans = redis.pcall('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, room)
+if is_error(orphans) then  -- ours: it is made anew
+    redis.call('DEL', leases)
+    orphans = {}
+end
+for _, id in ipairs(orphans) do
     if bytes <= 0 then break end
     local score = redis.call('ZSCORE', queue, id)
     if not score or not claim(id, score, true) then redis.call('ZREM', leases, id) end
@@ -100,25 +109,38 @@ while #claimed < room and held < looks and bytes > 0 do
     local first = #claimed + 1
     for at = 1, #found, 2 do
         if bytes <= 0 then break end
-        if not claim(found[at], found[at + 1]) then held = held + 1 end  -- a worker of arq's own class runs it
+        local id, score = found[at], found[at + 1]
+        if score == '1' and not redis.pcall('ZSCORE', 'arq:abort', id) then
+            -- arq's abort() pulls a job forward to this score and only then asks for its end: wait for that
+            redis.call('ZADD', queue, now + 50, id)
+        elseif not claim(id, score) then held = held + 1  -- a worker of arq's own class runs it
+        end
     end
     lease(first)
 end
+local watches = -1
+if #claimed >= room or bytes <= 0 then  -- another may take what else is due
+    resign(me)
+    pass()
+elseif watch_ms > 0 then watches = elect(me, watch_ms)
+end
 -- The last command that touches the queue is a read: with it begins what client-side tracking tells of.
 local later = redis.call('ZRANGEBYSCORE', queue, '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-local wait = later[2] and math.ceil(math.min(tonumber(later[2]) - now, 86400000)) or -1
-return {claimed, wait, bytes <= 0 and 1 or 0}
+if later[2] then soonest = math.min(soonest, tonumber(later[2]) - now) end
+return {claimed, math.ceil(soonest), bytes <= 0 and 1 or 0, watches}
 """
 )
-"""Claim up to ``room`` jobs that are due, and stop when their messages have more than so many bytes.
+"""Claim up to ``room`` jobs that are due, and stop when their messages have more than so many bytes. If that leaves
+room, watch the queue for ``watch_ms`` unless another does; else let another one claim.
 
-Answers the jobs, in how many ms the next one is due (a lease of somebody's may end then; at most a day; -1: none), and
-whether it stopped for the bytes. Of each job: id, attempt, message (false: gone), score, whether it is to be aborted,
-and why its message cannot be read (or false). The attempt is one more than have counted, and one more still if a
-worker has left the job: then that one is counted now. Keys that lock or count and are no such keys are mended."""
+Answers the jobs, in how many ms the next one may be due (a lease of somebody's may end then; at most a day), whether it
+stopped for the bytes, and whether we watch (0), or in how many ms another's word ends. Of each job: id, attempt,
+message (false: gone), score, whether it is to be aborted, and why its message cannot be read (or false). The attempt is
+one more than have counted, and one more still if a worker has left the job: then that one is counted now. Keys that
+lock or count and are no such keys are mended."""
 
 RENEW = (
-    _NOW
+    NOW
     + """
 local queue, leases, lease_ms = KEYS[1], KEYS[2], ARGV[1]
 local lost = {}
@@ -141,7 +163,7 @@ return lost
 that are no longer theirs: another has or had them, or Redis has lost them."""
 
 FINISH = (
-    _NOW
+    NOW
     + _IN_CHUNKS
     + """
 local queue, leases, expiry_ms, retry_ms = KEYS[1], KEYS[2], tonumber(ARGV[1]), ARGV[2]
@@ -204,6 +226,7 @@ in_chunks('ZREM', leases, unleased)
 in_chunks('ZREM', queue, ended)
 local aborts = redis.pcall('ZCARD', 'arq:abort')
 if type(aborts) == 'number' and aborts > 0 then in_chunks('ZREM', 'arq:abort', ended) end
+redis.call('ZCARD', queue)  -- our own change has ended what tracking tells us of the queue: begin it again
 return answers
 """
 )
@@ -234,7 +257,7 @@ return released
 """Give back what was claimed by calls whose answer was lost: nobody has started it, and it counts as no attempt."""
 
 ABORTS = (
-    _NOW
+    NOW
     + """
 if type(redis.pcall('ZCARD', KEYS[1])) == 'table' then return {} end  -- an error: it is of another type
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[1], 'LIMIT', 0, 100)) do

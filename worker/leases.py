@@ -1,6 +1,6 @@
 """Claims jobs, renews their leases and gives them up, many in one round trip. Knows nothing of what the jobs do."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import timedelta
 from itertools import groupby
 from operator import attrgetter
@@ -8,11 +8,25 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
-from jobs.connection import without_retries
-from jobs.wire import ABORT_KEY, EXPIRY, RETRY_KEY, is_hostile_id, leases_key, now_ms, printable_job_id, to_ms
+from jobs.connection import is_outage
+from jobs.wire import (
+    ABORT_KEY,
+    EXPIRY,
+    RETRY_KEY,
+    baton_key,
+    is_hostile_id,
+    leases_key,
+    now_ms,
+    printable_job_id,
+    to_ms,
+    watcher_key,
+)
 from worker import lease_scripts
+from worker.direct import DirectConnection
+from worker.lease_scripts import CLAIM, FINISH
+from worker.watch_scripts import RESIGN, STAND_BY
 
 _KEEP_ATTEMPTS = timedelta(days=1)
 """How long attempts are remembered of a job that does not come back (arq's number)."""
@@ -30,6 +44,15 @@ _LIFETIMES = (to_ms(EXPIRY), to_ms(_KEEP_ATTEMPTS))
 
 _MOST_ENDS = 500
 """How many jobs one call ends: a script blocks the server, some µs for each."""
+
+
+_SHORTEST_BLOCK = timedelta(milliseconds=10)
+"""0 would block for ever."""
+
+_BLOCK_LIMIT = timedelta(seconds=5)
+"""How much longer than it was asked to block the server may take to answer."""
+
+_SCRIPTS = ("RENEW", "FINISH", "RELEASE", "ABORTS")
 
 
 class Claim(NamedTuple):
@@ -67,8 +90,14 @@ class Claimed(NamedTuple):
     is_full: bool
     """Whether more jobs may be due: the room or the bytes were used up."""
 
-    next_due: timedelta | None
-    """When the next job is due, or a lease of somebody's ends; ``None`` if the queue holds nothing."""
+    next_due: timedelta
+    """In what time the next job may be due, or a lease of somebody's ends; at most a day."""
+
+    watches: bool
+    """Whether this worker watches the queue."""
+
+    watched_for: timedelta
+    """How long another worker's word holds that it watches; it renews it."""
 
 
 class GiveUp(NamedTuple):
@@ -114,40 +143,84 @@ class Leases:
     """The leases of one worker on one queue. Its methods raise redis-py's errors."""
 
     def __init__(self, redis: Redis, queue: str, length: timedelta) -> None:
-        """Use ``redis`` for all but claims, which must not be repeated unseen: those get a connection of their own."""
+        """Use ``redis`` for renewals and rare things; what is done for each job gets a connection of its own.
+
+        A claim must not be repeated unseen. And an end that goes the way of the claims does not ring us (``waking``).
+        """
         self._keys = [queue, leases_key(queue)]
+        self._watch_keys = [watcher_key(queue), baton_key(queue)]
         self._length_ms = to_ms(length)
         self._redis = redis
-        self._claiming = without_retries(redis)
-        self._scripts = {
-            name: redis.register_script(getattr(lease_scripts, name))
-            for name in ("CLAIM", "RENEW", "FINISH", "RELEASE", "ABORTS")
-        }
+        self._direct = DirectConnection(redis, tracks=True)
+        self._direct.on_change = self._hear
+        self._direct.on_lost = self._tell_news
+        self._blocking = DirectConnection(redis)
+        self._scripts = {name: redis.register_script(getattr(lease_scripts, name)) for name in _SCRIPTS}
+        self.on_claimed: Callable[[], None] = lambda: None
+        """Called when a claim is answered, before anything that happens later."""
+        self.on_news: Callable[[], None] = lambda: None
+        """Called when others have changed the queue, jobs of ours were put back, or we would not hear of it."""
         self._worker = uuid4().hex
         self._calls = 0
         self._unanswered: list[str] = []
 
-    async def claim(self, room: int) -> Claimed:
+    async def claim(self, room: int, *, watch: timedelta = timedelta(0)) -> Claimed:
         """Claim up to ``room`` jobs that are due, orphans of killed workers first; count an attempt for each.
 
-        What an earlier call has claimed whose answer was lost is given back first, uncounted: one round trip more.
+        If there is room left, watch the queue for ``watch`` unless another does. One round trip. What an earlier call
+        has claimed whose answer was lost is given back first, uncounted: one round trip more.
         """
         if self._unanswered:
             await self._run("RELEASE", self._unanswered)
             self._unanswered = []
         self._calls += 1
         owner = f"{self._worker}:{self._calls}"
-        arguments = [owner, self._length_ms, room, to_ms(_KEEP_ATTEMPTS), _LOOKS, _MOST_BYTES]
+        limits = [owner, self._length_ms, room, to_ms(_KEEP_ATTEMPTS), _LOOKS, _MOST_BYTES]
+        await self._direct.open()  # whoever is told of no changes must not watch
+        arguments = [*limits, self._worker, to_ms(watch) if self._direct.is_tracking else 0]
+        keys = self._keys + self._watch_keys
         try:
-            rows, wait_ms, is_cut = await self._run("CLAIM", arguments, client=self._claiming)
+            answer = await self._direct.run(CLAIM, keys, arguments, on_answer=self.on_claimed)
         except (RedisError, OSError):
             self._unanswered.append(owner)
             raise
+        rows, due_ms, is_cut, watched_ms = answer
         return Claimed(
             claims=[_claim(owner, row) for row in rows],
             is_full=len(rows) >= room or bool(is_cut),
-            next_due=None if wait_ms < 0 else timedelta(milliseconds=wait_ms),
+            next_due=timedelta(milliseconds=due_ms),
+            watches=watched_ms == 0,
+            watched_for=timedelta(milliseconds=max(0, watched_ms)),
         )
+
+    @property
+    def refusal(self) -> Exception | None:
+        """Why Redis tells nothing of changes; ``None`` if it does, or has not been asked yet."""
+        return self._direct.refusal
+
+    async def wait_for_baton(self, longest: timedelta) -> bool:
+        """Wait until another worker leaves it to us to claim, and say whether that was so. One round trip."""
+        command = "BLPOP", self._watch_keys[1], f"{max(longest, _SHORTEST_BLOCK).total_seconds():.3f}"
+        try:
+            return await self._blocking.call(*command, limit=longest + _BLOCK_LIMIT) is not None
+        except ResponseError as error:
+            if not str(error).startswith("WRONGTYPE"):
+                raise
+            return False  # take_over mends it
+
+    async def take_over(self, watch: timedelta) -> timedelta:
+        """Watch the queue for so long, unless another does: return how long its word holds. One round trip."""
+        arguments = [self._worker, to_ms(watch)]
+        return timedelta(milliseconds=await self._blocking.run(STAND_BY, self._watch_keys, arguments))
+
+    def stop_waiting(self) -> None:
+        """Break off ``wait_for_baton``."""
+        self._blocking.close()
+
+    async def resign(self) -> None:
+        """Watch no more, and leave it to another to claim if nobody watches. One round trip."""
+        # Not by its hash: it may be sent while the worker is cancelled, which would keep us from sending it again.
+        await self._direct.call("EVAL", RESIGN, len(self._watch_keys), *self._watch_keys, self._worker)
 
     async def uncount(self, claim: Claim) -> None:
         """Take back the attempt of a claim that started nothing."""
@@ -165,7 +238,19 @@ class Leases:
         """
         answers: list[bool] = []
         for chunk in _in_chunks(jobs):
-            answers += map(bool, await self._run("FINISH", [*_LIFETIMES, *_arguments(chunk)]))
+            answers += map(bool, await self._finish([*_LIFETIMES, *_arguments(chunk)]))
+        if any(job.outcome != "done" for job in jobs):
+            self.on_news()  # Redis does not tell us of our own changes
+        return answers
+
+    async def _finish(self, arguments: list[Any]) -> list[int]:
+        """End attempts on the way of the claims and, if that is broken, on the other, which tries again."""
+        try:
+            answers: list[int] = await self._direct.run(FINISH, self._keys, arguments)
+        except (RedisError, OSError) as error:
+            if isinstance(error, RedisError) and not is_outage(error):
+                raise
+            answers = await self._run("FINISH", arguments)
         return answers
 
     async def ask_abort(self, claim: Claim) -> None:
@@ -176,12 +261,20 @@ class Leases:
         """Return the ids of jobs that somebody wants aborted, at most 1,000."""
         return set(await self._scripts["ABORTS"](keys=[ABORT_KEY], args=[to_ms(_KEEP_ABORTS)]))
 
-    async def _run(self, name: str, arguments: Sequence[Any], *, client: Redis | None = None) -> Any:  # noqa: ANN401
-        return await self._scripts[name](keys=self._keys, args=arguments, client=client)
+    async def _run(self, name: str, arguments: Sequence[Any]) -> Any:  # noqa: ANN401 - what the script answers
+        return await self._scripts[name](keys=self._keys, args=arguments)
+
+    def _hear(self, keys: Collection[bytes] | None) -> None:
+        if keys is None or self._keys[0].encode() in keys:
+            self.on_news()
+
+    def _tell_news(self) -> None:
+        self.on_news()
 
     async def aclose(self) -> None:
-        """Close the connection for claims."""
-        await self._claiming.aclose(close_connection_pool=True)
+        """Close the connections of our own."""
+        self._direct.close()
+        self._blocking.close()
 
 
 def _claim(owner: str, row: list[Any]) -> Claim:

@@ -62,7 +62,9 @@ class WorkerSettings(EnvironmentSettings):
         default=QUEUE, description="key of the queue, as in arq's queue_name", examples=[QUEUE]
     )
     max_jobs: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=10, description="jobs that run at once; the pool has three connections more", examples=["10"]
+        default=10,
+        description="jobs that run at once, a batch counts as one; the pool has three connections more",
+        examples=["10"],
     )
     lease: Duration = Field(
         default=timedelta(seconds=14),
@@ -88,7 +90,9 @@ class WorkerSettings(EnvironmentSettings):
         default=timedelta(days=90), description="how long a dead letter is kept", examples=["90d"]
     )
     poll_interval: Duration = Field(
-        default=timedelta(milliseconds=50), description="how often the queue is looked at", examples=["50ms"]
+        default=timedelta(milliseconds=50),
+        description="how often to look for aborts while jobs run, and for jobs where Redis does not wake us",
+        examples=["50ms"],
     )
     log_format: Literal["auto", "console", "json"] = Field(
         default="auto", description="console for people, json for machines; auto: console on a terminal",

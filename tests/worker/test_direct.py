@@ -1,0 +1,109 @@
+"""The worker's own connection: what it does when the other end is no Redis that it knows, or says nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from jobs.connection import build_redis
+from tests.conftest import wait_until_async
+from worker.direct import DirectConnection
+
+Answer = Callable[[bytes], bytes]
+
+
+@asynccontextmanager
+async def _connection(answer: Answer, *, tracks: bool = False) -> AsyncIterator[DirectConnection]:
+    """Connect to a server that answers in this way."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while command := await reader.read(65536):
+            writer.write(answer(command))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, build_redis(f"redis://127.0.0.1:{port}", Redis) as redis:
+        connection = DirectConnection(redis, tracks=tracks)
+        yield connection
+        connection.close()
+
+
+async def test_a_server_without_resp3_is_talked_to_in_resp2() -> None:
+    """A proxy, or a Redis of long ago: it works, tells of no changes, and the reason can be told."""
+
+    def answer(command: bytes) -> bytes:
+        return b"-ERR unknown command 'HELLO'\r\n" if b"HELLO" in command else b"+PONG\r\n"
+
+    async with _connection(answer, tracks=True) as connection:
+        assert await connection.call("PING") == b"PONG"
+        assert not connection.is_tracking
+        assert "HELLO" in str(connection.refusal)
+
+
+async def test_a_silent_server_is_given_up(redis: Redis) -> None:
+    """Its late answer must not be taken for that of the next command, so the next command connects anew."""
+    connection = DirectConnection(redis)
+    with pytest.raises(RedisTimeoutError):
+        await connection.call("BLPOP", "nothing", "1", limit=timedelta(milliseconds=50))
+
+    assert await connection.call("ECHO", "again") == b"again"
+    connection.close()
+
+
+@pytest.mark.parametrize("garbage", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"+OK\r\n+OK\r\n"])
+async def test_what_is_no_answer_ends_the_connection(garbage: bytes) -> None:
+    """Nothing that follows could be trusted; the command fails as if the connection were lost, if it has no answer."""
+    async with _connection(lambda _command: garbage) as connection:
+        lost = asyncio.Event()
+        connection.on_lost = lost.set
+        with suppress(RedisConnectionError):
+            await connection.call("PING")
+        await asyncio.wait_for(lost.wait(), 5)
+
+
+async def test_answers_find_their_commands(redis: Redis) -> None:
+    """Many at once, errors among them, the caller of one gone meanwhile."""
+    connection = DirectConnection(redis)
+    await connection.open()
+    gone = asyncio.create_task(connection.call("ECHO", "gone"))
+    commands = [connection.call("ECHO", str(number)) for number in range(100)]
+    calls: Awaitable[list[object]] = asyncio.gather(*commands, connection.call("NO"), return_exceptions=True)
+    await asyncio.sleep(0)
+    gone.cancel()
+
+    *echoes, error = await calls
+
+    assert echoes == [str(number).encode() for number in range(100)]
+    assert isinstance(error, ResponseError)
+    connection.close()
+
+
+async def test_it_hears_once_what_others_change_and_nothing_of_what_it_changes(redis: Redis) -> None:
+    """What client-side tracking promises, and waking is built on."""
+    connection, heard = DirectConnection(redis, tracks=True), list[object]()
+    connection.on_change = heard.append
+    await connection.call("EVAL", "return redis.call('ZCARD', KEYS[1])", 1, "q")
+    await connection.call("ZADD", "q", 1, "own")
+    await connection.call("GETEX", "other")
+    for member in ("a", "b"):
+        await redis.zadd("q", {member: 1})
+    await redis.set("other", "x")
+    assert heard == []  # our own change has ended it
+    await connection.call("EVAL", "redis.call('ZADD', KEYS[1], 2, 'own') return redis.call('ZCARD', KEYS[1])", 1, "q")
+    for member in ("c", "d"):
+        await redis.zadd("q", {member: 1})
+
+    async def is_heard() -> bool:
+        return bool(heard)
+
+    await wait_until_async(is_heard, 5)
+    await connection.call("PING")  # after it, all that was told before has come
+    assert heard == [[b"q"]]
+    connection.close()

@@ -1,0 +1,408 @@
+"""Idle workers, in the test's own process: what wakes them, how soon, and how many commands that costs.
+
+The poll delay is ten seconds throughout: what starts earlier was not found by polling.
+"""
+
+import asyncio
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
+from statistics import median
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from arq.connections import ArqRedis, RedisSettings, create_pool
+from arq.typing import WorkerCoroutine
+from arq.worker import func
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
+
+from jobs import CreateUser, JobClient
+from jobs.codec import decode, encode
+from tests.conftest import StartWorker, wait_until_async
+from tests.faults.observe import Sessions
+from tests.leaks import PASSWORD
+from worker.consumer import UsersWorker
+from worker.waking import EmptyClaims, _State
+
+StartFleet = Callable[..., Awaitable[list[UsersWorker]]]
+
+SAFETY_POLL = 4.5 / 2
+"""Seconds: what starts later was not woken."""
+
+
+class Log:
+    """When which worker has started which job."""
+
+    def __init__(self) -> None:
+        self.started: dict[str, float] = {}
+        self.by: Counter[str] = Counter()
+        self.hold = asyncio.Event()
+        """Jobs wait until it is set."""
+        self.hold.set()
+
+
+@pytest.fixture
+def log() -> Log:
+    """Yield what the jobs of a test write down."""
+    return Log()
+
+
+@pytest.fixture
+async def producer(redis: Redis, valkey_url: str) -> AsyncIterator[ArqRedis]:
+    """Yield arq's own producer."""
+    assert redis is not None  # the queue is empty
+    pool = await create_pool(RedisSettings.from_dsn(valkey_url), job_serializer=encode, job_deserializer=decode)
+    yield pool
+    await pool.aclose()
+
+
+@pytest.fixture
+async def start(redis: Redis, valkey_url: str, log: Log) -> AsyncIterator[StartFleet]:
+    """Yield a function that starts workers and waits until they are idle; they end with the test."""
+    assert redis is not None  # the queue is empty
+    started: list[tuple[UsersWorker, asyncio.Task[None]]] = []
+
+    async def start(count: int = 1, *, url: str = valkey_url, **arguments: Any) -> list[UsersWorker]:  # noqa: ANN401 - arq's
+        workers = [await _build(log, url, **{"poll_delay": 10} | arguments) for _ in range(count)]
+        started.extend((worker, asyncio.create_task(worker.async_run())) for worker in workers)
+        await wait_until_async(lambda: _are_idle(workers), 20)
+        return workers
+
+    yield start
+    log.hold.set()
+    await asyncio.gather(*(_stop(worker, task) for worker, task in started))
+
+
+async def _build(log: Log, url: str, **arguments: Any) -> UsersWorker:  # noqa: ANN401 - arq's
+    async def work(ctx: dict[Any, Any]) -> None:
+        log.started[ctx["job_id"]] = time.time()
+        log.by[ctx["name"]] += 1
+        await log.hold.wait()
+
+    pool = await create_pool(RedisSettings.from_dsn(url), job_serializer=encode, job_deserializer=decode)
+    return UsersWorker(
+        [func(cast("WorkerCoroutine", work), name="work")],
+        redis_pool=pool,
+        job_serializer=encode,
+        job_deserializer=decode,
+        handle_signals=False,
+        ctx={"name": str(id(pool))},
+        **arguments,
+    )
+
+
+async def _stop(worker: UsersWorker, task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    await worker.close()
+
+
+async def _are_idle(workers: list[UsersWorker]) -> bool:
+    return all(hasattr(worker, "_waking") and not worker._waking.is_away for worker in workers)
+
+
+def _in(state: _State, workers: list[UsersWorker]) -> list[UsersWorker]:
+    return [worker for worker in workers if worker._waking._state is state]
+
+
+async def _is_done(redis: Redis, job_id: str) -> bool:
+    return bool(await redis.exists(f"arq:result:{job_id}"))
+
+
+async def _run(producer: ArqRedis, log: Log, job_id: str, *, limit: float = 10, **options: Any) -> float:  # noqa: ANN401 - arq's
+    """Enqueue a job and return how many seconds it took until it was started; wait until it is done."""
+    before = time.time()
+    await producer.enqueue_job("work", _job_id=job_id, **options)
+    await wait_until_async(lambda: _is_done(producer, job_id), limit)
+    return log.started[job_id] - before
+
+
+async def _calls(redis: Redis) -> int:
+    """Return how many commands workers have sent in order to claim, to end jobs, and to stand by."""
+    stats = await redis.info("commandstats")
+    return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "eval", "blpop"))
+
+
+async def _clients(redis: Redis, sign: str) -> list[str]:
+    return [client["id"] for client in await redis.client_list() if sign in f"cmd={client['cmd']} {client['flags']}"]
+
+
+async def test_a_job_wakes_an_idle_worker(start: StartFleet, producer: ArqRedis, log: Log) -> None:
+    """One that a plain arq producer has enqueued, too: 1 ms, without polling."""
+    await start()
+
+    took = [await _run(producer, log, f"j{number}") for number in range(15)]
+
+    assert median(took) < 0.05
+    assert max(took) < SAFETY_POLL
+
+
+async def test_a_deferred_job_starts_on_time(start: StartFleet, producer: ArqRedis, redis: Redis, log: Log) -> None:
+    """Not before its time and soon after it, with two claims: one for the news, one for the time."""
+    await start()
+    late, calls = [], await _calls(redis)
+    for number in range(7):
+        await _run(producer, log, f"j{number}", _defer_by=0.1)
+        late.append(log.started[f"j{number}"] * 1000 - float((await _score(redis, f"j{number}")) or 0))
+    calls = await _calls(redis) - calls
+
+    assert min(late) > -1
+    assert median(late) < 50
+    assert calls < 7 * 5
+
+
+async def _score(redis: Redis, job_id: str) -> float:
+    result = decode(await redis.get(f"arq:result:{job_id}"))
+    return float(result["et"]) + 100
+
+
+@pytest.mark.parametrize("count", [1, 10, 40])
+async def test_one_job_costs_two_commands_however_many_are_idle(
+    start: StartFleet, producer: ArqRedis, redis: Redis, log: Log, count: int
+) -> None:
+    """Its claim and its end: measured 2, 2 and 2 with 1, 10 and 40 idle workers, of which one watches.
+
+    Without the election it was measured 3, 21 and 81: each worker claims, and then once more for the end.
+    """
+    workers = await start(count)
+    await _run(producer, log, "first")  # all that were told of the start's last changes have heard
+    costs = []
+    for number in range(9):
+        before = await _calls(redis)
+        await _run(producer, log, f"j{number}")
+        await asyncio.sleep(0.02)  # for the commands that there should not be
+        costs.append(await _calls(redis) - before)
+
+    assert median(costs) == 2
+    assert len(_in(_State.WATCHING, workers)) == 1
+
+
+async def test_an_idle_fleet_costs_half_a_command_a_second_each(start: StartFleet, redis: Redis) -> None:
+    """Health and aborts apart. The watcher's safety poll, and each other's look whether there is a watcher."""
+    await start(10)
+    before, since = await _calls(redis), time.monotonic()
+
+    await asyncio.sleep(5)  # time is what is measured
+
+    assert (await _calls(redis) - before) / (time.monotonic() - since) / 10 < 0.7
+
+
+async def test_a_burst_is_shared(start: StartFleet, producer: ArqRedis, log: Log) -> None:
+    """A worker that has all it can take wakes the next one: 200 jobs fill the 20 slots of each of ten workers."""
+    log.hold.clear()
+    await start(10, max_jobs=20)
+
+    since = time.monotonic()
+    for number in range(200):
+        await producer.enqueue_job("work", _job_id=f"j{number}")
+    await wait_until_async(lambda: _have_started(log, 200), 10)
+
+    assert sorted(log.by.values()) == [20] * 10
+    assert time.monotonic() - since < SAFETY_POLL
+
+
+async def _have_started(log: Log, count: int) -> bool:
+    return len(log.started) == count
+
+
+async def test_a_full_worker_leaves_the_watch_to_another(start: StartFleet, producer: ArqRedis, log: Log) -> None:
+    """The job that it cannot take starts at once elsewhere."""
+    log.hold.clear()
+    await start(2, max_jobs=1)
+
+    took = []
+    for number in range(2):
+        before = time.time()
+        await producer.enqueue_job("work", _job_id=f"j{number}")
+        await wait_until_async(lambda: _have_started(log, number + 1), 10)  # noqa: B023 - awaited at once
+        took.append(log.started[f"j{number}"] - before)
+
+    assert max(took) < 1
+    assert sorted(log.by.values()) == [1, 1]
+
+
+async def test_a_worker_that_stops_leaves_the_watch_to_another(start: StartFleet, producer: ArqRedis, log: Log) -> None:
+    """At once: the next job does not wait until its word ends."""
+    workers = await start(2)
+    (watcher,) = _in(_State.WATCHING, workers)
+    watcher.handle_sig_wait_for_completion(signal.SIGTERM)
+
+    assert await _run(producer, log, "job") < 1
+    assert watcher._waking.is_away
+
+
+async def test_a_worker_without_its_database_leaves_the_watch_to_another(
+    start: StartFleet, producer: ArqRedis, log: Log
+) -> None:
+    """It could only fail."""
+    workers = await start(2)
+    (watcher,) = _in(_State.WATCHING, workers)
+
+    async def no() -> bool:
+        return False
+
+    watcher.ctx["dispatcher"] = SimpleNamespace(gate=SimpleNamespace(is_open=False, check=no))
+
+    assert await _run(producer, log, "job") < 1
+    assert log.by[watcher.ctx["name"]] == 0
+
+
+async def test_others_ends_do_not_make_an_idle_worker_spin(
+    start: StartFleet, producer: ArqRedis, redis: Redis, log: Log
+) -> None:
+    """Every change of the queue rings; claims for nothing are limited, and a real job still starts soon."""
+    await start()
+    before, changes, since = await _calls(redis), 0, time.monotonic()
+    while time.monotonic() < since + 1:
+        await redis.zadd("arq:queue", {"other": 4e12 + changes})
+        changes += 1
+    calls = await _calls(redis) - before
+
+    assert changes > 200
+    assert calls < 10 + 50 + 10
+    assert await _run(producer, log, "job") < 0.5
+
+
+def test_claims_for_nothing_are_slowed_down_and_claims_for_something_are_not() -> None:
+    """Ten at once, then one in 20 ms; a claim that finds a job sets it back."""
+    claims, now, pauses = EmptyClaims(), 100.0, []
+    for _ in range(14):
+        pauses.append(round(claims.pause(now), 3))
+        now += pauses[-1]
+        claims.count(now, found=False)
+    claims.count(now, found=True)
+
+    assert pauses == [0.0] * 10 + [0.02] * 4
+    assert claims.pause(now) == 0.0
+
+
+async def test_a_lock_that_ends_by_itself_is_waited_for(
+    start: StartFleet, producer: ArqRedis, redis: Redis, log: Log
+) -> None:
+    """A killed worker of arq's own class leaves one, and nobody tells when it ends."""
+    await start()
+    await redis.set("arq:in-progress:job", "1", px=300)
+
+    assert 0.2 < await _run(producer, log, "job") < 1
+
+
+@pytest.mark.parametrize("refused", ["-client|tracking", "-blpop"])
+async def test_a_server_that_refuses_to_wake_us_is_polled(  # noqa: PLR0913, PLR0917 - fixtures
+    start: StartFleet, producer: ArqRedis, redis: Redis, log: Log, valkey_url: str, refused: str
+) -> None:
+    """As before, and the log says so once, with the cure."""
+    await redis.acl_setuser(
+        "polls",
+        reset=True,
+        enabled=True,
+        passwords=[f"+{PASSWORD}"],
+        keys="*",
+        channels="*",
+        commands=["+@all", refused],
+    )
+    with capture_logs() as logs:
+        workers = await start(2, url=valkey_url.replace("//", f"//polls:{PASSWORD}@"), poll_delay=0.02)
+        polling = _in(_State.POLLING, workers)
+        for number in range(5):
+            await _run(producer, log, f"j{number}")
+            await asyncio.sleep(0.05)  # some turns
+
+    told = [entry for entry in logs if "looking at the queue instead" in entry["event"]]
+    assert len(told) == len(polling) == (2 if refused == "-client|tracking" else 1)
+    assert "users.acl" in told[0]["cure"]
+
+
+async def test_a_deferred_job_is_aborted_before_it_starts(start: StartFleet, producer: ArqRedis, log: Log) -> None:
+    """Arq's abort() makes it due first and asks for its end then: a worker that wakes in between must wait for that."""
+    await start(allow_abort_jobs=True)
+    jobs = [await producer.enqueue_job("work", _job_id=f"j{number}", _defer_by=300) for number in range(5)]
+
+    aborted = [await job.abort(timeout=10, poll_delay=0.02) for job in jobs if job is not None]
+
+    assert aborted == [True] * 5
+    assert log.started == {}
+
+
+async def test_a_lost_connection_is_made_again_with_all_that_belongs_to_it(
+    start: StartFleet, producer: ArqRedis, redis: Redis, log: Log
+) -> None:
+    """The one that hears, and the one on which the others wait for their turn."""
+    workers = await start(2)
+
+    async def hears() -> bool:
+        return bool(await _clients(redis, " t")) and len(await _clients(redis, "cmd=blpop")) == 1
+
+    for sign in (" t", "cmd=blpop"):
+        await wait_until_async(hears, 10)
+        for client in await _clients(redis, sign):
+            await redis.client_kill_filter(_id=client)
+        await wait_until_async(hears, 10)
+        took = [await _run(producer, log, f"{sign.strip()}{number}") for number in range(3)]
+        assert max(took) < SAFETY_POLL, sign
+    assert len(_in(_State.WATCHING, workers)) == 1
+
+
+async def test_keys_of_another_type_stall_nobody(start: StartFleet, producer: ArqRedis, redis: Redis, log: Log) -> None:
+    """They are ours, and made anew."""
+    await redis.sadd("arq:queue:watcher", "x")  # type: ignore[misc] # typed for both kinds of clients
+    await redis.set("arq:queue:baton", "x")
+
+    workers = await start(2, lease=timedelta(seconds=1))
+
+    assert await _run(producer, log, "job") < 1
+    await wait_until_async(lambda: _is_settled(workers), 5)
+    assert await redis.type("arq:queue:watcher") == b"string"
+
+
+async def _is_settled(workers: list[UsersWorker]) -> bool:
+    return bool(_in(_State.WATCHING, workers)) and bool(_in(_State.STANDING_BY, workers))
+
+
+async def test_a_word_that_nobody_can_have_given_binds_nobody(
+    start: StartFleet, producer: ArqRedis, redis: Redis, log: Log
+) -> None:
+    """A key without an end, or with one far away, does not keep all others from watching."""
+    await redis.set("arq:queue:watcher", f"nobody:{4 * 10**12}")
+
+    (worker,) = await start()
+
+    assert worker._waking._state is _State.WATCHING
+    assert await _run(producer, log, "job") < 1
+
+
+async def test_another_takes_over_from_a_killed_watcher(
+    start_worker: StartWorker, client: JobClient, sessions: Sessions
+) -> None:
+    """Within 4.75 s, in which a job may wait."""
+    assert sessions is not None  # it removes the users afterwards
+    watcher = start_worker(WORKER_POLL_INTERVAL="10s")
+    start_worker(WORKER_POLL_INTERVAL="10s")
+    watcher.process.kill()
+    watcher.process.wait()
+    since = time.monotonic()
+
+    await (await client.enqueue(CreateUser(name="Heir"))).result(timeout=timedelta(seconds=20))
+
+    assert 0.5 < time.monotonic() - since < 6  # the killed one did watch; and one second for a busy machine
+
+
+async def test_jobs_of_real_workers_are_shared_and_leave_nothing_behind(
+    start_worker: StartWorker, client: JobClient, redis: Redis, sessions: Sessions
+) -> None:
+    """Three idle processes, then an orderly end: nobody's word is left."""
+    assert sessions is not None  # it removes the users afterwards
+    workers = [start_worker(WORKER_POLL_INTERVAL="10s", WORKER_MAX_JOBS="1") for _ in range(3)]
+    handles = await client.enqueue_many([CreateUser(name=f"User {number}") for number in range(60)])
+    for handle in handles:
+        await handle.result(timeout=timedelta(seconds=20))
+
+    codes = [await asyncio.to_thread(worker.stop) for worker in workers]
+
+    assert codes == [0, 0, 0]
+    assert await redis.exists("arq:queue:watcher") == 0

@@ -1,0 +1,217 @@
+"""A connection to Redis of a worker's own: what is sent is sent once, and it hears what the server tells unasked.
+
+redis-py makes it (address, TLS, password, database); then our protocol takes it over. redis-py reads what the server
+tells (RESP3's pushes) only along with the answer to a command, so an idle worker would not hear it; and it spends a
+task on each command, which is more than Redis spends on it.
+"""
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from typing import Any, cast
+
+import hiredis
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import InvalidResponse, NoScriptError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from jobs.connection import is_outage
+
+_LIMIT = timedelta(seconds=5)
+"""Longest wait for an answer, as with all other commands. The connection is closed then: its answers may come yet."""
+
+_INCOMPLETE = object()
+
+
+@cache
+def _sha(script: str) -> str:
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+
+
+class DirectConnection:
+    """One connection; it connects at a command, and again at the next one after it was lost. Not for many at once.
+
+    With ``tracks``, the server is asked to tell of changes by others to keys that were read here (client-side tracking,
+    Redis 6), each once after each reading. Reading and hearing are one connection: if one is lost, so is the other.
+    """
+
+    def __init__(self, redis: Redis, *, tracks: bool = False) -> None:
+        """Connect to nothing yet; to where ``redis`` connects."""
+        self._redis = redis
+        self._tracks = tracks
+        self.refusal: ResponseError | None = None
+        """Why the server tells of no changes."""
+        self.is_tracking = False
+        self.on_change: Callable[[Sequence[bytes] | None], None] = lambda _keys: None
+        """Called with the keys that have changed, ``None`` for all."""
+        self.on_lost: Callable[[], None] = lambda: None
+        """Called when the connection is lost or closed."""
+        self._wire: _Wire | None = None
+        self._opening = asyncio.Lock()
+
+    async def run(self, script: str, keys: Sequence[str], arguments: Sequence[Any], **options: Any) -> Any:  # noqa: ANN401 - what the script answers
+        """Run a script; one round trip more when the server does not have it yet. Takes the options of ``call``."""
+        try:
+            return await self.call("EVALSHA", _sha(script), len(keys), *keys, *arguments, **options)
+        except NoScriptError:
+            return await self.call("EVAL", script, len(keys), *keys, *arguments, **options)
+
+    async def call(
+        self, *command: str | float | bytes, limit: timedelta = _LIMIT, on_answer: Callable[[], None] | None = None
+    ) -> Any:  # noqa: ANN401 - what the server answers
+        """Send a command and return its answer. ``on_answer`` is called before anything that the server told later.
+
+        Raises:
+            ConnectionError, TimeoutError: redis-py's; the command was carried out or not.
+            ResponseError: the server refuses the command.
+        """
+        wire = await self.open()
+        return await wire.send(command, limit.total_seconds(), on_answer)
+
+    async def open(self) -> "_Wire":
+        """Connect, unless it is connected. Up to four round trips."""
+        if self._wire is None or self._wire.is_lost:
+            async with self._opening:
+                if self._wire is None or self._wire.is_lost:
+                    self._wire = _Wire(await self._connect(), self._hear, self._lose)
+        return self._wire
+
+    async def _connect(self) -> AbstractConnection:
+        self.is_tracking, self.refusal = False, None
+        if not self._tracks:
+            return await self._connected(protocol=2)
+        try:
+            connection = await self._connected(protocol=3)
+        except ResponseError as error:  # a proxy, or a server before Redis 6
+            if is_outage(error):
+                raise
+            self.refusal = error
+            return await self._connected(protocol=2)
+        try:
+            await connection.send_command("CLIENT", "TRACKING", "ON", "NOLOOP")
+            await connection.read_response()
+            self.is_tracking = True
+        except ResponseError as error:
+            self.refusal = error
+        return connection
+
+    async def _connected(self, *, protocol: int) -> AbstractConnection:
+        pool = self._redis.connection_pool
+        options = {
+            "protocol": protocol,
+            "retry": Retry(NoBackoff(), 0),
+            "retry_on_error": [],
+            "health_check_interval": 0,
+        }
+        connection: AbstractConnection = pool.connection_class(**pool.connection_kwargs | options)
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call] # redis-py's
+        except BaseException:  # a cancellation, too
+            await connection.disconnect(nowait=True)
+            raise
+        return connection
+
+    def _hear(self, push: Sequence[Any]) -> None:
+        if push[0] == b"invalidate":
+            self.on_change(push[1])
+
+    def _lose(self) -> None:
+        self.on_lost()
+
+    def close(self) -> None:
+        """Close it, whatever is under way; the next command opens another."""
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close()
+
+
+@dataclass(slots=True)
+class _Sent:
+    answer: "asyncio.Future[Any]"
+    limit: asyncio.TimerHandle
+    on_answer: Callable[[], None] | None
+
+
+class _Wire(asyncio.Protocol):
+    """Takes over a connection that redis-py has made."""
+
+    def __init__(
+        self, connection: AbstractConnection, hear: Callable[[Sequence[Any]], None], lose: Callable[[], None]
+    ) -> None:
+        self._hear = hear
+        self._lose = lose
+        self._sent: deque[_Sent] = deque()
+        self._loop = asyncio.get_running_loop()
+        # redis-py offers no way to hand a connection over: from here on it takes it for closed.
+        self._reader = hiredis.Reader(
+            protocolError=InvalidResponse,
+            replyError=connection._parser.parse_error,  # noqa: SLF001
+            notEnoughData=_INCOMPLETE,
+        )
+        self._writer = connection._writer  # noqa: SLF001
+        connection._reader = connection._writer = None  # noqa: SLF001
+        self._transport = cast("asyncio.Transport", self._writer.transport)  # type: ignore[union-attr] # it is connected
+        self._transport.set_protocol(self)
+
+    @property
+    def is_lost(self) -> bool:
+        return self._transport.is_closing()
+
+    def send(
+        self, command: tuple[str | float | bytes, ...], limit: float, on_answer: Callable[[], None] | None
+    ) -> "asyncio.Future[Any]":
+        if self.is_lost:
+            raise RedisConnectionError("the connection was lost before the command")
+        self._transport.write(hiredis.pack_command(command))  # type: ignore[arg-type] # typed as a tuple of one
+        answer = self._loop.create_future()
+        self._sent.append(_Sent(answer, self._loop.call_later(limit, self._give_up), on_answer))
+        return answer
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        try:
+            while (reply := self._reader.gets()) is not _INCOMPLETE:
+                if isinstance(reply, hiredis.PushNotification):
+                    self._hear(reply)
+                else:
+                    self._answer(reply)
+        except (RedisError, IndexError) as error:  # nothing that Redis says, or an answer that nobody asked for
+            self._end(RedisConnectionError(f"what came is no answer of Redis: {type(error).__name__}"))
+
+    def _answer(self, reply: Any) -> None:  # noqa: ANN401 - anything
+        sent = self._sent.popleft()
+        sent.limit.cancel()
+        if sent.on_answer is not None:
+            sent.on_answer()
+        if sent.answer.done():  # its caller was cancelled
+            return
+        if isinstance(reply, Exception):
+            sent.answer.set_exception(reply)
+        else:
+            sent.answer.set_result(reply)
+
+    def _give_up(self) -> None:
+        self._end(RedisTimeoutError("Redis did not answer in time"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(RedisConnectionError(f"the connection was lost ({type(exc).__name__ if exc else 'closed'})"))
+        self._lose()
+
+    def _end(self, error: RedisError) -> None:
+        self._transport.abort()
+        while self._sent:
+            sent = self._sent.popleft()
+            sent.limit.cancel()
+            if not sent.answer.done():
+                sent.answer.set_exception(error)
+
+    def close(self) -> None:
+        self._transport.abort()

@@ -1,0 +1,66 @@
+"""The scripts by which the idle workers of a queue agree on the one that watches it.
+
+``<queue>:watcher`` names that one and until when it is (its worker's token and a time in ms); it renews it with each
+claim. ``<queue>:baton`` is a list on which the other idle ones wait, in the order in which they came: an element wakes
+one of them, never all. There is at most one element, and it does not last. Both may be lost at any time.
+
+Times are the server's.
+"""
+
+NOW = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+"""For a script that knows the time."""
+
+ELECT = """
+local function pass()  -- wakes one of those who wait; if none does, the next one to come
+    redis.call('DEL', baton)
+    redis.call('RPUSH', baton, 1)
+    redis.call('PEXPIRE', baton, 1000)
+end
+
+local function holder()
+    local value = redis.pcall('GETEX', watcher)  -- not GET: tracking would tell us of each renewal
+    if type(value) == 'table' then  -- an error: it is of another type
+        redis.call('DEL', watcher)
+        value = false
+    end
+    local name, ends = string.match(value or '', '^(%w+):(%d+)$')
+    local left = (tonumber(ends) or 0) - now
+    if left <= 0 or left > 60000 then return nil, 0 end
+    return name, left
+end
+
+local function elect(me, watch_ms)  -- 0: I watch; else in how many ms the other's word ends
+    local name, left = holder()
+    if name and name ~= me then return left end
+    redis.call('SET', watcher, me .. ':' .. string.format('%d', now + watch_ms), 'PX', watch_ms)
+    return 0
+end
+
+local function resign(me)
+    if holder() == me then redis.call('DEL', watcher) end
+end
+"""
+"""For a script that knows ``watcher``, ``baton`` and ``now``."""
+
+_BEGIN = "local watcher, baton = KEYS[1], KEYS[2]" + NOW + ELECT
+
+STAND_BY = (
+    _BEGIN
+    + """
+if type(redis.pcall('LLEN', baton)) == 'table' then redis.call('DEL', baton) end  -- an error: it is no list
+return elect(ARGV[1], tonumber(ARGV[2]))
+"""
+)
+"""Answers 0 if the worker watches from now on, else in how many ms another's word ends, if it is not renewed."""
+
+RESIGN = (
+    _BEGIN
+    + """
+resign(ARGV[1])
+if not holder() then pass() end
+"""
+)
+"""Watch no more, and wake one of those who wait if nobody watches."""
