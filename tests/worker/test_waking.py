@@ -17,7 +17,7 @@ from typing import Any, cast
 import pytest
 from arq.connections import ArqRedis, RedisSettings, create_pool
 from arq.typing import WorkerCoroutine
-from arq.worker import func
+from arq.worker import Retry, func
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
@@ -82,6 +82,8 @@ async def _build(log: Log, url: str, **arguments: Any) -> UsersWorker:  # noqa: 
     async def work(ctx: dict[Any, Any]) -> None:
         log.started[ctx["job_id"]] = time.time()
         log.by[ctx["name"]] += 1
+        if ctx["job_id"] == "twice" and ctx["job_try"] == 1:
+            raise Retry(defer=0.1)
         await log.hold.wait()
 
     pool = await create_pool(RedisSettings.from_dsn(url), job_serializer=encode, job_deserializer=decode)
@@ -160,6 +162,13 @@ async def test_a_deferred_job_starts_on_time(start: StartFleet, producer: ArqRed
 async def _score(redis: Redis, job_id: str) -> float:
     result = decode(await redis.get(f"arq:result:{job_id}"))
     return float(result["et"]) + 100
+
+
+async def test_a_job_that_was_put_back_starts_again_on_time(start: StartFleet, producer: ArqRedis, log: Log) -> None:
+    """Redis tells nobody of his own changes."""
+    await start()
+
+    assert 0.1 <= await _run(producer, log, "twice") < SAFETY_POLL / 2
 
 
 @pytest.mark.parametrize("count", [1, 10, 40])
