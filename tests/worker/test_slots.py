@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -31,8 +32,8 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     claim = Leases.claim
 
-    async def note(leases: Leases, room: int) -> Claimed:
-        claimed = await claim(leases, room)
+    async def note(leases: Leases, room: int, **watch: timedelta) -> Claimed:
+        claimed = await claim(leases, room, **watch)
         found.append((room, len(claimed.claims)))
         return claimed
 
