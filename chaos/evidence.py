@@ -61,6 +61,8 @@ class Evidence:
     """Results in Valkey of jobs that succeeded, by key."""
     done: set[str] = field(default_factory=set)
     """Jobs that a worker's log calls done."""
+    batches: int = 0
+    """How many batches the workers' logs call done."""
     queued: list[str] = field(default_factory=list)
     """What is still in the queue, and keys of jobs that are not."""
     hostile_ids: set[str] = field(default_factory=set)
@@ -133,7 +135,7 @@ def _success(data: bytes) -> Any:  # noqa: ANN401 - whatever the job answered
 
 
 def read_logs(evidence: Evidence, logs: Iterable[Path], secrets: Sequence[str]) -> None:
-    """Read from the workers' logs which jobs they call done, and whether they show one of ``secrets``.
+    """Read from the workers' logs which jobs and how many batches they call done, and whether they show ``secrets``.
 
     Secrets are looked for without regard to upper and lower case.
     """
@@ -142,6 +144,7 @@ def read_logs(evidence: Evidence, logs: Iterable[Path], secrets: Sequence[str]) 
         lowered = text.lower()
         evidence.leaks += [f"{log}: {_mask(secret)}" for secret in secrets if secret.lower() in lowered]
         evidence.done.update(_done(text))
+        evidence.batches += text.count('"batch done"')
 
 
 def _mask(secret: str) -> str:

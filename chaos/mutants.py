@@ -6,8 +6,10 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 from arq.connections import RedisSettings
@@ -29,10 +31,10 @@ _LIFE = 20
 """How many receipts a worker of ``receipt-apart`` writes before it dies between a job's two commits."""
 
 
-def commit_receipts_apart() -> None:
+def commit_receipts_apart(*modules: ModuleType) -> None:
     """Run our worker, but with the receipt in a transaction of its own, after that of the effect.
 
-    Each process dies once between the two, as any process may.
+    Each process dies once between the two, as any process may. ``modules`` are those whose jobs are so: all by default.
     """
     written = count(1)
 
@@ -46,7 +48,7 @@ def commit_receipts_apart() -> None:
         await connection.exec_driver_sql("SELECT pg_current_xact_id()")
         await insert_receipts(session, *args, **kwargs)
 
-    for module in (dispatch, batches):
+    for module in modules or (dispatch, batches):
         vars(module)["insert_receipts"] = insert_apart
     _run_as_usual()
 
@@ -111,6 +113,7 @@ def _naive(spec: JobSpec[Any, Any]) -> Function:
 
 MUTANTS: Mapping[str, Callable[[], None]] = {
     "receipt-apart": commit_receipts_apart,
+    "receipts-apart": partial(commit_receipts_apart, batches),
     "relay-blind": blind_relay,
     "plain-arq": run_plain_arq,
 }

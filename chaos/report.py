@@ -34,6 +34,7 @@ def facts(plan: Plan, verdict: Verdict, faults: Mapping[str, int], drain: float)
         "locks/exhausted": counted("lock", "exhaust"),
         "hostile": counted("hostile"),
         "worker exits": str(ends.total()),
+        "batches": str(evidence.batches),
     }
 
 

@@ -36,19 +36,35 @@ ResultT = TypeVar("ResultT", bound=BaseModel)
 _CONNECTIONS = 20
 """Most connections of one client."""
 
-_PIPELINED = 500
-"""How many jobs go to Redis in one round trip."""
+_MOST_JOBS, _MOST_BYTES = 500, 4 * 1024 * 1024
+"""How many jobs, and about how much of their messages, go to Redis in one call: it answers nobody else meanwhile."""
+
+_PARTS_AT_ONCE = 4
+"""How many such calls one ``enqueue_many`` has under way."""
 
 _FIRST_POLL, _LAST_POLL = timedelta(milliseconds=5), timedelta(milliseconds=250)
 """How often ``result`` looks: twice as rarely each time."""
 
 _ENQUEUE = """
-if redis.call('EXISTS', KEYS[1], KEYS[2]) > 0 then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-redis.call('ZADD', KEYS[3], ARGV[3], ARGV[4])
-return 1
+local queue, due, expiry = KEYS[#KEYS], ARGV[1], ARGV[2]
+local added, queued = {}, {}
+for job = 1, #KEYS - 1 do
+    local key = KEYS[job]
+    local id = string.sub(key, 9)  -- behind arq:job:
+    if redis.call('EXISTS', key, 'arq:result:' .. id) > 0 then added[job] = 0
+    else
+        redis.call('SET', key, ARGV[2 + job], 'PX', expiry)
+        added[job] = 1
+        queued[#queued + 1] = due
+        queued[#queued + 1] = id
+    end
+end
+if #queued > 0 then redis.call('ZADD', queue, unpack(queued)) end
+return added
 """
-"""What arq does with WATCH and MULTI in three round trips, in one: it cannot lose a race and answer ``None``."""
+"""What arq does with WATCH and MULTI in three round trips for each job, in one for all: it cannot lose a race and
+answer ``None``. Keys are those of the jobs, and the queue; arguments when they are due, how long they are kept, and
+their messages. Answers for each whether it was added."""
 
 
 class Enqueued(Enum):
@@ -139,16 +155,13 @@ class JobClient:
         now = now_ms()
         due = due_ms(now, delay, at)
         job_id = new_job_id(key)
-        arguments = self._arguments(payload, job_id, now=now, due=due)
-        with self._explained():
-            async with self._slots:
-                added = await self._script(**arguments)
+        (added,) = await self._send([job_id], [_message(payload, now)], now=now, due=due)
         return self._handle(payload, job_id, added)
 
     async def enqueue_many(
         self, payloads: Iterable[Payload[ResultT]], *, keys: Sequence[str] | None = None
     ) -> list[JobHandle[ResultT]]:
-        """Enqueue many jobs, due now, in the order given; two round trips for each 500.
+        """Enqueue many jobs, due now; one round trip for each 500, or each 4 MiB of messages.
 
         Raises:
             InvalidMessageError: a key or size is wrong; nothing was sent.
@@ -160,12 +173,8 @@ class JobClient:
             raise InvalidMessageError(message)
         ids = [new_job_id(key) for key in (keys or itertools.repeat(None, len(listed)))]
         now = now_ms()
-        jobs = [self._arguments(payload, job_id, now=now, due=now) for payload, job_id in zip(listed, ids, strict=True)]
-        added = [
-            outcome
-            for at in range(0, len(jobs), _PIPELINED)
-            for outcome in await self._send(jobs[at : at + _PIPELINED])
-        ]
+        messages = [_message(payload, now) for payload in listed]
+        added = await self._send_parts(ids, messages, now=now)
         return [self._handle(payload, job_id, new) for payload, job_id, new in zip(listed, ids, added, strict=True)]
 
     def handle(self, promised: "Promised[ResultT]") -> JobHandle[ResultT]:
@@ -178,21 +187,27 @@ class JobClient:
         """
         return JobHandle(promised.job_id, promised.outcome, self, promised.result_type, _is_promised=True)
 
-    async def _send(self, jobs: Sequence[dict[str, Any]]) -> list[int]:
-        with self._explained():
-            async with self._slots, self._redis.pipeline(transaction=False) as pipe:
-                for arguments in jobs:
-                    await self._script(**arguments, client=pipe)
-                added: list[int] = await pipe.execute()
-        return added
+    async def _send_parts(self, ids: Sequence[str], messages: Sequence[bytes], *, now: int) -> list[int]:
+        """Send parts in turn, some at once: one is written while Redis works on another."""
+        at_once = asyncio.Semaphore(_PARTS_AT_ONCE)
 
-    def _arguments(self, payload: AnyPayload, job_id: str, *, now: int, due: int) -> dict[str, Any]:
-        data = encode(job_message(payload, enqueued_ms=now))
-        expiry_ms = max(0, due - now) + to_ms(EXPIRY)
-        return {
-            "keys": [JOB_KEY + job_id, RESULT_KEY + job_id, self._queue],
-            "args": [data, expiry_ms, due, job_id],
-        }
+        async def send(part: slice) -> list[int]:
+            async with at_once:
+                return await self._send(ids[part], messages[part], now=now, due=now)
+
+        answers = await asyncio.gather(*map(send, _parts(messages)), return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return [added for answer in answers if isinstance(answer, list) for added in answer]
+
+    async def _send(self, ids: Sequence[str], messages: Sequence[bytes], *, now: int, due: int) -> list[int]:
+        keys = [JOB_KEY + job_id for job_id in ids]
+        lifetime = max(0, due - now) + to_ms(EXPIRY)
+        with self._explained():
+            async with self._slots:
+                added: list[int] = await self._script(keys=[*keys, self._queue], args=[due, lifetime, *messages])
+        return added
 
     def _handle(self, payload: Payload[ResultT], job_id: str, added: int) -> JobHandle[ResultT]:
         outcome = Enqueued.NEW if added else Enqueued.DUPLICATE
@@ -237,3 +252,19 @@ async def open_client(redis_url: str, *, password: str | None = None, queue: str
         with client._explained():  # noqa: SLF001 - two halves of one module
             await redis.ping()
         yield client
+
+
+def _message(payload: AnyPayload, now: int) -> bytes:
+    return encode(job_message(payload, enqueued_ms=now))
+
+
+def _parts(messages: Sequence[bytes]) -> Iterator[slice]:
+    """Cut the messages into calls of bounded size, of one message at least."""
+    first = size = 0
+    for at, message in enumerate(messages):
+        if at - first >= _MOST_JOBS or (size and size + len(message) > _MOST_BYTES):
+            yield slice(first, at)
+            first, size = at, 0
+        size += len(message)
+    if messages:
+        yield slice(first, len(messages))

@@ -4,6 +4,7 @@ To rename a class is free; to change a wire name or a field is not: jobs of the 
 """
 
 from datetime import datetime
+from functools import cache
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -39,6 +40,7 @@ class Payload(BaseModel, Generic[ResultT_co]):
     """The name on the wire. A string of its own, so that renaming the class orphans no queued job."""
 
     @classmethod
+    @cache
     def result_type(cls) -> type[ResultT_co]:
         """Return the ``R`` of ``Payload[R]``."""
         for base in cls.__mro__:

@@ -1,8 +1,8 @@
 """Decides how many jobs to claim, which of them run together, and what waits. Knows neither Redis nor what jobs do.
 
-A slot is a run: of one job, or of a batch in one transaction. At most two batches run at once, and meanwhile what
-arrives waits in Redis and makes the next one larger, as in a database's group commit: an idle worker starts a single
-job at once, and a loaded one finds its own size. No batch waits for company.
+A slot is a run: of one job, or of a batch in one transaction. While two batches run nothing is claimed, for a quarter
+of a second at most: what arrives waits in Redis and makes the next one larger, as in a database's group commit. So an
+idle worker starts a single job at once, and a loaded one finds its own size. No batch waits for company.
 """
 
 import time
@@ -17,10 +17,13 @@ from worker.job_run import JobRun
 Run = JobRun | BatchRun
 
 _BATCHES = 2
-"""How many batches run at once: while one commits, the next is read and built."""
+"""How many batches run before claims are held back: while one commits, the next is read and built."""
 
 _MOST_AHEAD = 1000
 """Most jobs that are claimed at once: two batches of the usual size."""
+
+_MOST_IN_RUN = 500
+"""Most jobs of one run, as a rule (``JobSpec.most``): what has no slot would have to be given back."""
 
 _GROWTH = 4
 """How many times more jobs the next claim asks for when all of the last one could run together."""
@@ -55,7 +58,7 @@ class Slots:
         """Return how many jobs to claim: one for each free slot, and more if they are likely to run together."""
         if self.waiting or self.free <= 0 or self._is_held():
             return 0
-        return max(self.free, self._ahead)
+        return max(self.free, min(self._ahead, self.free * _MOST_IN_RUN))
 
     def _is_held(self) -> bool:
         if self._batches < _BATCHES:

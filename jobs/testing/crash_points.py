@@ -61,7 +61,7 @@ class CrashPoints:
     async def prove(  # noqa: PLR0913 - what a job may depend on
         self,
         payload: AnyPayload,
-        *,
+        *others: AnyPayload,
         registry: Registry = REGISTRY,
         given: Callable[[AsyncSession], Awaitable[object]] | None = None,
         prepare: Callable[[], None] | None = None,
@@ -69,6 +69,9 @@ class CrashPoints:
         ignore: Collection[str] = (),
     ) -> Proof:
         """Kill the worker at each point of this job in turn; return the points if the end is always the same.
+
+        ``others``, at most three, are queued with it, in this order, before the worker starts: jobs of one kind whose
+        handler has a ``batch`` run together then.
 
         Compared are all tables, all keys in Redis and all files that the job leaves in the worker's folder; times,
         counters of attempts and the numbers of ids are not, nor are columns and fields of JSON named in ``ignore``.
@@ -81,14 +84,15 @@ class CrashPoints:
             CrashPointError: a point at which it is not, or the clean run itself leaves something unfinished.
             ForkError: the worker cannot load the job, or does not start.
         """
-        case = Case(payload=payload, load=Load(registry, prepare), given=given, is_promised=is_promised, ignore=ignore)
+        payloads, load = (payload, *others), Load(registry, prepare)
+        case = Case(payloads=payloads, load=load, given=given, is_promised=is_promised, ignore=ignore)
         started = time.monotonic()
         async with AsyncExitStack() as stack:
             stack.enter_context(self._forks.heard())
             first = await stack.enter_async_context(self._worlds.open(1))
             clean, points = await Run(self._forks, first, case).count()
-            others = range(2, min(self._at_once, len(points)) + 1)
-            worlds = [first, *[await stack.enter_async_context(self._worlds.open(number)) for number in others]]
+            more = range(2, min(self._at_once, len(points)) + 1)
+            worlds = [first, *[await stack.enter_async_context(self._worlds.open(number)) for number in more]]
             proven, unreached = await Search(self._forks, case, clean, points).run(worlds)
         took = timedelta(seconds=time.monotonic() - started)
         return Proof(points=tuple(proven), unreached=tuple(unreached), state=clean, took=took)

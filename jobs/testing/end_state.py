@@ -25,7 +25,7 @@ _COUNTERS = {
 _WIRE_FIELDS = frozenset({"t", "et", "st", "ft"})
 """Fields of arq's messages: the attempt, and times."""
 
-_OF_WORKERS = ("health-check", "epoch", "watcher", "baton")
+_OF_WORKERS = ("health-check", "epoch", ":watcher", ":baton")
 """Keys of Redis with one of these in their names belong to workers, not to jobs."""
 
 State = dict[str, Any]

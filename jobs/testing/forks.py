@@ -173,6 +173,6 @@ class Load:
                 f"{error}: the worker runs in another process and finds handlers by their names. Define payloads, "
                 "handlers and prepare at the top of a module, not inside a test"
             ) from error
-        used = [item for spec in registry for item in (spec.payload, spec.handler)]
+        used = [item for spec in registry for item in (spec.payload, spec.handler, spec.batch) if item]
         names = {item.__module__ for item in [*used, *([] if prepare is None else [prepare])]}
         self.modules = {name: str(getattr(sys.modules[name], "__file__", "")) for name in sorted(names)}

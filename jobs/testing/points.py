@@ -22,11 +22,16 @@ from sqlalchemy import Connection, event
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
+from worker.batch_run import BatchRun
+from worker.finisher import Finisher
 from worker.job_run import JobRun
 from worker.lifecycle import Lifecycle
 
-_ROOTS: tuple[tuple[type, str], ...] = ((JobRun, "run"),)
-"""The coroutine functions that run a claimed job to the end of its finish: what to adapt if the worker changes."""
+_ROOTS: tuple[tuple[type, str], ...] = ((JobRun, "run"), (BatchRun, "run"))
+"""The coroutine functions that run a claimed job, or many together: what to adapt if the worker changes."""
+
+_FINISH: tuple[type, str] = (Finisher, "_run")
+"""The coroutine function that records how jobs have ended. It runs in a task that they start, so it is counted, too."""
 
 _START: tuple[type, str] = (Lifecycle, "startup")
 """The coroutine function after which a worker claims jobs."""
@@ -95,7 +100,7 @@ class Points:
         self._report({"event": "begun", "at": time.monotonic()})
 
     def end(self) -> None:
-        """Tell that a job has run through."""
+        """Tell that jobs have run through, their finish included."""
         self._report({"event": "through"})
 
     def _is_the_one(self, moment: Moment, where: Callable[[], str]) -> bool:
@@ -184,19 +189,21 @@ def _name(frame: tuple[str, int, str]) -> str:
 def watch_jobs(points: Points) -> None:
     """Count the points of every job that this process runs from now on. Patches the worker: for a process of a test."""
     owner, name = _START
-    setattr(owner, name, _told(getattr(owner, name), points))
+    setattr(owner, name, _followed(getattr(owner, name), points.start))
     for owner, name in _ROOTS:
         setattr(owner, name, _watched(getattr(owner, name), points))
+    owner, name = _FINISH
+    setattr(owner, name, _followed(getattr(owner, name), points.end))
     _watch_commits(points)
 
 
-def _told(function: Callable[..., AnyCoroutine], points: Points) -> Callable[..., AnyCoroutine]:
+def _followed(function: Callable[..., AnyCoroutine], tell: Callable[[], None]) -> Callable[..., AnyCoroutine]:
     @wraps(function)
-    async def start(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - the wrapped function's
+    async def run(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - the wrapped function's
         await function(*args, **kwargs)
-        points.start()
+        tell()
 
-    return start
+    return run
 
 
 def _watched(function: Callable[..., AnyCoroutine], points: Points) -> Callable[..., AnyCoroutine]:
@@ -205,10 +212,7 @@ def _watched(function: Callable[..., AnyCoroutine], points: Points) -> Callable[
         asyncio.get_running_loop().set_task_factory(_task_factory(points))
         _in_job.set(True)
         points.begin()
-        try:
-            return await _Counted(function(*args, **kwargs), points)
-        finally:
-            points.end()
+        return await _Counted(function(*args, **kwargs), points)
 
     return run
 

@@ -20,7 +20,7 @@ from jobs.testing.worlds import LEASE, World
 from jobs.wire import JOB_KEY, QUEUE, RESULT_KEY
 
 _KEY = "crash-points"
-"""The job's id in every world."""
+"""The job's id in every world; its neighbours' begin with it."""
 
 _END_LIMIT = timedelta(seconds=30)
 """How long a job may take to its end, a lease and some pauses of retries included."""
@@ -48,11 +48,16 @@ class CrashPointError(AssertionError):
 class Case:
     """What is to be proven: the arguments of ``prove``."""
 
-    payload: AnyPayload
+    payloads: tuple[AnyPayload, ...]
     load: Load
     given: Callable[[AsyncSession], Awaitable[object]] | None
     is_promised: bool
     ignore: Collection[str]
+
+    @property
+    def keys(self) -> list[str]:
+        """The jobs' ids."""
+        return [f"{_KEY}-{number}" if number else _KEY for number in range(len(self.payloads))]
 
 
 class Search:
@@ -134,7 +139,7 @@ class Run:
             if await self._crash(fork, points) is not None or await self._is_unfinished():
                 raise CrashPointError(f"the job does not end within {_END_LIMIT} without a crash: see {fork.log}")
         clean = await read_state(self._world, self._case.ignore)
-        if unfinished := _unfinished(clean):
+        if unfinished := _unfinished(clean, jobs=len(self._case.payloads)):
             raise CrashPointError("\n".join(["the clean run leaves something unfinished", *unfinished]))
         return clean, points
 
@@ -203,28 +208,30 @@ class Run:
                 await self._case.given(session)
         if self._case.is_promised:
             async with AsyncSession(self._world.engine) as session, session.begin():
-                await enqueue_in(session, self._case.payload, key=_KEY)
+                for key, payload in zip(self._case.keys, self._case.payloads, strict=True):
+                    await enqueue_in(session, payload, key=key)
         else:
             client = JobClient(self._world.redis, self._world.settings.queue.url.get_secret_value(), queue=QUEUE)
-            await client.enqueue(self._case.payload, key=_KEY)
+            await client.enqueue_many(self._case.payloads, keys=self._case.keys)
 
     async def _is_unfinished(self) -> bool:
+        keys = self._case.keys
         async with self._world.redis.pipeline() as pipe:
-            pipe.exists(JOB_KEY + _KEY)
-            pipe.zscore(QUEUE, _KEY)
-            pipe.exists(RESULT_KEY + _KEY)
-            job, score, result = await pipe.execute()
-        return bool(job) or score is not None or not result
+            pipe.exists(*(JOB_KEY + key for key in keys))
+            pipe.zcard(QUEUE)
+            pipe.exists(*(RESULT_KEY + key for key in keys))
+            messages, queued, results = await pipe.execute()
+        return bool(messages) or bool(queued) or results < len(keys)
 
     def _worker(self, *, crash_at: str | None) -> AbstractAsyncContextManager[Fork]:
         return self._forks.worker(self._case.load, self._world.settings, self._world.directory, crash_at=crash_at)
 
 
-def _unfinished(clean: State) -> list[str]:
-    """Say what of a job that has ended should be no more, or be there once."""
+def _unfinished(clean: State, *, jobs: int) -> list[str]:
+    """Say what of jobs that have ended should be no more, or be there once for each."""
     left = [f"{place}: {value}" for place, value in clean.items() if _must_be_empty(place) and value]
     ends = len(clean.get("table job_receipts", [])) + len(clean.get("table dead_jobs", []))
-    return left if ends <= 1 else [*left, f"{ends} receipts and dead letters of one job"]
+    return left if ends <= jobs else [*left, f"{ends} receipts and dead letters of {jobs} jobs"]
 
 
 def _must_be_empty(place: str) -> bool:

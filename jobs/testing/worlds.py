@@ -96,7 +96,7 @@ class Worlds:
         settings = Settings(
             await self._database(f"{number}"),
             QueueSettings(url=SecretStr(self._servers.redis_url.rpartition("/")[0] + f"/{number}")),
-            WorkerSettings(lease=LEASE, max_jobs=2, log_format="json"),
+            WorkerSettings(lease=LEASE, max_jobs=4, log_format="json"),
         )
         engine = create_async_engine(settings.database.sqlalchemy_url, pool_size=1)
         redis = build_redis(settings.queue.url.get_secret_value(), Redis)

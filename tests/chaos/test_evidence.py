@@ -21,10 +21,11 @@ def test_jobs_that_a_log_calls_done_are_known(tmp_path: Path) -> None:
     """Half a line, of a worker that was killed while it wrote, is no hindrance."""
     log = tmp_path / "worker.log"
     log.write_text(
-        '{"event": "job done", "job_id": "a"}\n{"event": "job refused", "job_id": "b"}\n{"event": "job done",'
+        '{"event": "job done", "job_id": "a"}\n{"event": "job refused", "job_id": "b"}\n'
+        '{"event": "batch done", "jobs": 7}\n{"event": "job done",'
     )
     evidence = Evidence(orders=[], accepted={})
 
     read_logs(evidence, [log], [])
 
-    assert evidence.done == {"a"}
+    assert (evidence.done, evidence.batches) == ({"a"}, 1)

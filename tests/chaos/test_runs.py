@@ -30,10 +30,12 @@ def test_all_faults_at_once_break_no_promise() -> None:
 
     assert run.returncode == 0, run.stdout + run.stderr
     assert "BREACH" not in run.stdout
+    assert int(run.stdout.split("batches")[1].split()[0]) > 0
 
 
 _CONTROLS = {
     "receipt-apart": ("--jobs 150 --duration 3 --faults none", "BREACH took effect twice"),
+    "receipts-apart": ("--jobs 2000 --duration 2 --faults none", "BREACH took effect twice"),
     "relay-blind": ("--jobs 300 --duration 8 --faults lock,valkey-wipe", "BREACH not done in time"),
     "plain-arq": ("--jobs 300 --duration 4 --faults cut-postgres --route direct", "BREACH lost"),
 }

@@ -1,7 +1,7 @@
 """Every job ends the same wherever its worker is killed; and the prover finds what would not."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -47,6 +47,13 @@ async def test_a_crash_anywhere_leaves_one_effect_and_one_receipt(
     assert moments == set(Moment)
     assert len(proof.state["table job_receipts"]) == 1
     assert len(proof.points) > 15
+    assert _has_finish(proof.points)
+
+
+def _has_finish(points: Sequence[str]) -> bool:
+    """Say whether the worker has died before and behind the answer to the call that records the job's end."""
+    finish = [point for point in points if "worker/direct.py" in point]
+    return all(any(moment.value in point for point in finish) for moment in (Moment.SENT, Moment.ANSWERED))
 
 
 async def test_a_crash_anywhere_in_a_promised_job_leaves_one_effect(crash_points: CrashPoints) -> None:
@@ -77,6 +84,30 @@ async def test_a_crash_anywhere_in_an_invalid_job_leaves_one_dead_letter(crash_p
     proof = await crash_points.prove(CreateUser.model_construct(name=""), is_promised=True)
 
     assert [letter["reason"] for letter in proof.state["table dead_jobs"]] == ["invalid_payload"]
+
+
+TOGETHER = {
+    "create_user": [NOBODY, JANE, CreateUser(name="Second Jane", email="jane@example.org")],
+    "get_or_create_user": [GetOrCreateUser(name=name, email="jane@example.org") for name in ("Jane", "Joe", "Jim")],
+}
+
+
+@pytest.mark.parametrize("payloads", TOGETHER.values(), ids=TOGETHER)
+async def test_a_crash_anywhere_in_a_batch_leaves_one_effect_of_each_job(
+    payloads: list[AnyPayload], crash_points: CrashPoints
+) -> None:
+    """Jobs that ran together run together again, or answer from their receipts, each as it would have."""
+    proof = await crash_points.prove(*payloads)
+
+    batched = [point for point in proof.points if "batches.py" in point or "batch_run.py" in point]
+    assert (len(proof.state["table job_receipts"]), bool(batched), _has_finish(proof.points)) == (3, True, True)
+    assert {moment for moment in Moment if any(moment.value in point for point in proof.points)} == set(Moment)
+
+
+async def test_the_prover_finds_a_batch_whose_receipts_come_in_a_second_transaction(crash_points: CrashPoints) -> None:
+    """As it does for one job."""
+    with pytest.raises(CrashPointError, match="table users"):
+        await crash_points.prove(NOBODY, NOBODY, NOBODY, prepare=crash_handlers.split_the_transaction)
 
 
 FAULTS = {
