@@ -12,6 +12,9 @@ its word must be renewed, every half of ``_WATCH``: that is the safety poll, for
 watcher's word ends by itself, and one of those who stand by takes over: in at most ``_WATCH`` and a quarter of a
 second, in which new jobs may wait. With a short lease, in less than the lease.
 
+**Idle costs.** Measured: the watcher sends 0.45 commands a second, each of the others 0.4, and each 0.3 for health and
+aborts; a worker process takes 0.2 % of a core. (The relay beside it, which looks for promised jobs, sends 1.4 more.)
+
 **Rings for nothing.** Other workers' ends and renewals change the queue, too. The watcher claims for nothing ten times
 at once, and then at most fifty times a second; a claim that finds a job sets that back. Our own ends do not ring.
 
