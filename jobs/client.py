@@ -48,6 +48,7 @@ _FIRST_POLL, _LAST_POLL = timedelta(milliseconds=5), timedelta(milliseconds=250)
 _ENQUEUE = """
 local queue, due, expiry = KEYS[#KEYS], ARGV[1], ARGV[2]
 local added, queued = {}, {}
+redis.call('ZSCORE', queue, '')  -- fails before anything is written, if it is no queue
 for job = 1, #KEYS - 1 do
     local key = KEYS[job]
     local id = string.sub(key, 9)  -- behind arq:job:

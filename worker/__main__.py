@@ -8,6 +8,9 @@ import signal
 import sys
 from types import FrameType
 
+_UNTIL_STOPPED = (["run"], ["relay"], ["dev"])
+"""Commands that end with 0 when they are told to stop, also while they are still loading."""
+
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
@@ -22,7 +25,8 @@ def main() -> None:
 
         run_app()
     except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+        # What runs until it is told to stop has just been told so; anything else was broken off.
+        sys.exit(0 if sys.argv[1:2] in _UNTIL_STOPPED else 128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any, TypeAlias
 
 import structlog
+from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.faults import is_unreachable
@@ -30,6 +31,12 @@ _Job = tuple[Delivery, AnyPayload]
 _LOOK_LIMIT = timedelta(seconds=3)
 """Longest look for the receipts of jobs that were started before."""
 
+_LOCK_LIMIT = timedelta(milliseconds=250)
+"""Longest wait of a batch for a lock. Then its jobs run in smaller ones, and by themselves, where they wait as long as
+any job: somebody's open transaction holds up the job that needs the same row, and not its neighbours."""
+
+_WAIT_SHORTLY = text(f"SELECT set_config('lock_timeout', '{round(_LOCK_LIMIT / timedelta(milliseconds=1))}', true)")
+
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.batches")
 
 
@@ -37,7 +44,7 @@ async def run_batch(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[
     """Run one attempt of each job, all in one transaction, within the deadline of one; answer in the order given.
 
     Jobs with a wrong payload, used up attempts or a receipt are to run alone; if the batch fails, all run again apart.
-    In an outage all are tried later, uncounted. Five round trips; one more if any job is not in its first attempt.
+    In an outage all are tried later, uncounted. Six round trips; one more if any job is not in its first attempt.
     """
     outcomes: dict[str, Outcome] = {}
     jobs = _read(spec, deliveries, outcomes)
@@ -80,6 +87,7 @@ async def _ended_before(dispatcher: Dispatcher, jobs: Sequence[_Job]) -> set[str
 
 async def _transact(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, Outcome]:
     async with open_transaction(dispatcher.sessions) as session:
+        await session.execute(_WAIT_SHORTLY)
         answers = await spec.take_many(session, [payload for _, payload in jobs])
         outcomes: dict[str, Outcome] = {}
         receipts: list[Receipt] = []

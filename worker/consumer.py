@@ -54,6 +54,8 @@ class UsersWorker(Worker):
     jobs, is never renewed, and so keeps the jobs of a killed worker locked for minutes. Two workers that believe to own
     one job, because one of them was stopped for longer than its lease, do no harm: in Redis none touches what is no
     longer its own, and in PostgreSQL the receipts are the fence (``dispatch``).
+
+    Sets up no logging: by itself, structlog's default prints the local variables of a failed job. See ``logs``.
     """
 
     def __init__(self, *args: Any, lease: timedelta = timedelta(seconds=14), **kwargs: Any) -> None:  # noqa: ANN401 - arq's

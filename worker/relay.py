@@ -37,8 +37,8 @@ _LOOK_EVERY = timedelta(seconds=2)
 _LOOK_EVERY_PGBOUNCER = timedelta(milliseconds=500)
 """The same where nobody can listen."""
 
-_EPOCH_EVERY = timedelta(seconds=1)
-"""How old the knowledge of the epoch may be, at many promises a second."""
+_EPOCH_EVERY = timedelta(seconds=3)
+"""How old the knowledge of the epoch may be: two commands to Redis each time, of an idle worker too."""
 
 _RECONNECT_EVERY = timedelta(milliseconds=500)
 """How long to wait between looks at a server that is gone."""

@@ -232,8 +232,8 @@ async def test_a_burst_does_not_wait_for_a_server_that_refuses(
     await client.enqueue_many([CreateUser(name=f"User {number}") for number in range(4)])
     async with sessions() as blocker:
         await _lock_users(blocker)
-        worker = _start([*RUN, "--burst"], environment | variables | {"WORKER_MAX_JOBS": "2"}, tmp_path / "log")
-        await _wait_for_waiting_backends(sessions, "fleet-4", 4)
+        worker = _start([*RUN, "--burst"], environment | variables | {"WORKER_MAX_JOBS": "1"}, tmp_path / "log")
+        await _wait_for_waiting_backends(sessions, "fleet-4", 2)
         (tmp_path / "redis_password").write_text("wrong")
         os.kill(_children(worker)[0], signal.SIGKILL)
 
@@ -247,12 +247,12 @@ async def test_burst_ends_when_the_queue_is_empty_whoever_died(
     environment: dict[str, str], client: JobClient, sessions: Sessions, tmp_path: Path
 ) -> None:
     """A process that is killed meanwhile is replaced, its jobs are done after their lease, and the exit code is 0."""
-    variables = {"DATABASE_APPLICATION_NAME": "fleet-burst", "WORKER_LEASE": "1s", "WORKER_MAX_JOBS": "2"}
+    variables = {"DATABASE_APPLICATION_NAME": "fleet-burst", "WORKER_LEASE": "1s", "WORKER_MAX_JOBS": "1"}
     await client.enqueue_many([CreateUser(name=f"User {number}") for number in range(50)])
     async with sessions() as blocker:
         await _lock_users(blocker)
         worker = _start([*RUN, "--burst"], environment | variables, tmp_path / "log")
-        await _wait_for_waiting_backends(sessions, "fleet-burst", 4)
+        await _wait_for_waiting_backends(sessions, "fleet-burst", 2)
         os.kill(_children(worker)[0], signal.SIGKILL)
         await _wait(lambda: len(_children(worker)) == 3)
         await blocker.rollback()
