@@ -12,6 +12,9 @@ younger than it is, which only shifts the limit of attempts by one.)
 ``<queue>:leases`` holds our running jobs by the end of their leases. From it a worker learns which jobs a killed one
 has left, and starts those first, however many are waiting. Were it lost, they would only lose that rank.
 
+The score lies 2 ms behind the end of the lock: who finds it due finds no lock of the same owner, which would look like
+that of another one.
+
 Times are the server's: the clocks of the workers do not matter. For Redis 6.2 and later, and Valkey.
 """
 
@@ -82,7 +85,7 @@ end
 local function lease(from)
     local moved = {}
     for at = from, #claimed do
-        moved[#moved + 1] = now + lease_ms
+        moved[#moved + 1] = now + lease_ms + 2
         moved[#moved + 1] = claimed[at][1]
     end
     in_chunks('ZADD', queue, moved)
@@ -150,8 +153,8 @@ for at = 2, #ARGV, 2 do
     local current = redis.pcall('GET', key)
     if current == owner or (not current and redis.call('ZSCORE', leases, id)) then
         redis.call('SET', key, owner, 'PX', lease_ms)
-        redis.call('ZADD', queue, 'XX', now + lease_ms, id)
-        redis.call('ZADD', leases, now + lease_ms, id)
+        redis.call('ZADD', queue, 'XX', now + lease_ms + 2, id)
+        redis.call('ZADD', leases, now + lease_ms + 2, id)
     else
         lost[#lost + 1] = id
     end
