@@ -65,9 +65,8 @@ class Worker:
             raise ContenderError(f"ended with {self.process.returncode}: {self.log_end()}")
 
     def log_end(self) -> str:
-        """Return the last lines that it has written."""
-        lines = self.log.read_text(errors="replace").strip().splitlines()
-        return " | ".join(lines[-3:])[-500:]
+        """Return the last line that it has written."""
+        return last_line(self.log.read_text(errors="replace"))
 
     def pids(self) -> list[int]:
         """Return the processes of the group."""
@@ -170,7 +169,12 @@ class ProducerProcess:
     async def _last_words(self) -> str:
         if self._process.stderr is None:
             return ""
-        return (await self._process.stderr.read()).decode(errors="replace").strip()[-400:]
+        return last_line((await self._process.stderr.read()).decode(errors="replace"))
+
+
+def last_line(log: str) -> str:
+    """Return what a traceback ends with: its paths are of no interest to the readers of a report."""
+    return (log.strip().splitlines() or [""])[-1][-400:]
 
 
 @asynccontextmanager
