@@ -34,6 +34,19 @@ async def _finish(redis: Redis, job_id: str, result: object, *, success: bool = 
     await redis.zrem("arq:queue", job_id)
 
 
+async def test_a_refused_job_leaves_nothing_behind(redis: Redis, valkey_url: str) -> None:
+    """Its message without its place in the queue would make the next try a duplicate of a job that never runs."""
+    await redis.set("no-queue", "a string")
+    async with open_client(valkey_url, queue="no-queue") as client:
+        with pytest.raises(QueueUnavailableError):
+            await client.enqueue(JANE, key="once")
+
+        await redis.delete("no-queue")
+        handle = await client.enqueue(JANE, key="once")
+
+    assert (handle.outcome, await redis.zscore("no-queue", "once") is not None) == (Enqueued.NEW, True)
+
+
 async def test_a_job_lies_in_redis_as_arq_puts_it(client: JobClient, redis: Redis) -> None:
     """Keys, fields, score and expiry are arq's; fields that were not given are left to the worker."""
     before = time.time() * 1000

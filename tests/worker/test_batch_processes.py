@@ -91,7 +91,7 @@ async def test_promised_jobs_run_together_and_are_owed_no_more(start_worker: Sta
     assert _batches(worker)
 
 
-async def test_a_blocked_job_delays_its_neighbours_by_the_statement_timeout_alone(
+async def test_a_blocked_job_delays_its_neighbours_little(
     start_worker: StartWorker, client: JobClient, sessions: Sessions
 ) -> None:
     """Somebody else's open transaction holds its e-mail; when that ends the job ends, too."""

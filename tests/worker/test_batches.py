@@ -326,3 +326,14 @@ async def test_a_cancelled_batch_leaves_nothing_and_frees_its_connection(session
         await task
 
     assert ((await counts(sessions))[:2], sessions.kw["bind"].pool.checkedout()) == ((0, 0), 0)
+
+
+async def test_a_locked_row_holds_up_no_neighbours(sessions: Sessions) -> None:
+    """A batch does not wait for somebody's open transaction as long as a single job does."""
+    async with sessions() as blocker:
+        await blocker.execute(text("INSERT INTO users (name, email) VALUES ('Blocker', 'user7@example.org')"))
+
+        async with asyncio.timeout(3):  # the statement timeout is 8 s
+            outcomes = await run_batch(Dispatcher(sessions), CREATE, _deliveries(20))
+
+    assert outcomes == [Again.APART] * 20

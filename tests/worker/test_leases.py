@@ -331,3 +331,20 @@ async def test_common_keys_of_another_type_stall_nobody(redis: Redis, worker: Op
     assert await leases.aborted() == set()
     assert await leases.end(claim, b"result", keep=HOUR)
     assert await redis.get("arq:abort") == b"x"
+
+
+async def test_a_lock_ends_before_its_score(redis: Redis, worker: OpenLeases) -> None:
+    """Who finds an orphan due finds it unlocked: else it would be taken for another worker's, its attempt uncounted."""
+    await _enqueue(redis, "job")
+    leases = worker()
+    claims = await leases.claims(1)
+    for _ in ("claimed", "renewed"):
+        async with redis.pipeline(transaction=True) as pipe:
+            pipe.time()
+            pipe.pttl("arq:in-progress:job")
+            pipe.zscore("arq:queue", "job")
+            pipe.zscore("arq:queue:leases", "job")
+            (seconds, micros), left, *scores = await pipe.execute()
+
+        assert all(seconds * 1000 + micros / 1000 + left < score for score in scores)
+        await leases.renew(claims)

@@ -194,6 +194,23 @@ async def test_deploys_under_load_lose_nothing_and_do_nothing_twice(
     assert set(attempts) == {1}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_worker_that_is_still_loading_ends_with_0(environment: dict[str, str]) -> None:
+    """A deploy that stops a young worker is no failure."""
+    process = subprocess.Popen([sys.executable, "-m", "worker", "run"], env=environment)
+    wait_until(lambda: _catches_sigterm(process.pid), 10)
+
+    process.terminate()
+
+    assert process.wait(20) == 0
+
+
+def _catches_sigterm(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    (mask,) = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")]
+    return bool(int(mask, 16) & 1 << (signal.SIGTERM - 1))
+
+
 async def test_sigterm_is_never_lost(start_worker: StartWorker, redis: Redis) -> None:
     """A worker busy with looking at claimed jobs ends each time; on Python 3.11 a cancellation can get lost in it."""
     jobs = {f"claimed{number}": 1 for number in range(60)}
