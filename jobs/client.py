@@ -26,7 +26,7 @@ from jobs.failures import (
     failure_from_wire,
 )
 from jobs.payloads import AnyPayload, Payload
-from jobs.wire import EXPIRY, JOB_KEY, QUEUE, RESULT_KEY, due_ms, job_message, new_job_id, now_ms, to_ms
+from jobs.wire import EXPIRY, JOB_KEY, QUEUE, RESULT_KEY, cut_calls, due_ms, job_message, new_job_id, now_ms, to_ms
 
 if TYPE_CHECKING:
     from jobs.outbox import Promised  # which needs Enqueued from here
@@ -36,11 +36,8 @@ ResultT = TypeVar("ResultT", bound=BaseModel)
 _CONNECTIONS = 20
 """Most connections of one client."""
 
-_MOST_JOBS, _MOST_BYTES = 500, 4 * 1024 * 1024
-"""How many jobs, and about how much of their messages, go to Redis in one call: it answers nobody else meanwhile."""
-
 _PARTS_AT_ONCE = 4
-"""How many such calls one ``enqueue_many`` has under way."""
+"""How many calls one ``enqueue_many`` has under way."""
 
 _FIRST_POLL, _LAST_POLL = timedelta(milliseconds=5), timedelta(milliseconds=250)
 """How often ``result`` looks: twice as rarely each time."""
@@ -196,7 +193,7 @@ class JobClient:
             async with at_once:
                 return await self._send(ids[part], messages[part], now=now, due=now)
 
-        answers = await asyncio.gather(*map(send, _parts(messages)), return_exceptions=True)
+        answers = await asyncio.gather(*map(send, cut_calls(list(map(len, messages)))), return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
@@ -257,15 +254,3 @@ async def open_client(redis_url: str, *, password: str | None = None, queue: str
 
 def _message(payload: AnyPayload, now: int) -> bytes:
     return encode(job_message(payload, enqueued_ms=now))
-
-
-def _parts(messages: Sequence[bytes]) -> Iterator[slice]:
-    """Cut the messages into calls of bounded size, of one message at least."""
-    first = size = 0
-    for at, message in enumerate(messages):
-        if at - first >= _MOST_JOBS or (size and size + len(message) > _MOST_BYTES):
-            yield slice(first, at)
-            first, size = at, 0
-        size += len(message)
-    if messages:
-        yield slice(first, len(messages))

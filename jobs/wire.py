@@ -3,6 +3,7 @@
 import hashlib
 import re
 import time
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -23,6 +24,9 @@ ABORT_KEY = "arq:abort"
 
 EXPIRY = timedelta(days=7)
 """How long after its due time a job may wait in Redis to be started. arq's own default is a day."""
+
+MOST_JOBS, MOST_BYTES = 500, 4 * 1024 * 1024
+"""How many jobs, and about how many bytes of theirs, one call to Redis is about: it answers nobody else meanwhile."""
 
 _JOB_ID = re.compile(r"[!-~]{1,200}")
 """Printable ASCII without spaces: an id can be logged, typed and put into a key."""
@@ -135,3 +139,15 @@ def job_message(payload: AnyPayload, *, enqueued_ms: int) -> dict[str, Any]:
     """Return arq's message for a job; fields that were not given are left out, so that the worker's defaults hold."""
     fields = payload.model_dump(mode="json", exclude_unset=True)
     return {"t": None, "f": payload.job_name, "a": [], "k": fields, "et": enqueued_ms}
+
+
+def cut_calls(sizes: Sequence[int]) -> Iterator[slice]:
+    """Cut jobs of these sizes in bytes into calls of ``MOST_JOBS`` and ``MOST_BYTES`` at most, of one job at least."""
+    first = total = 0
+    for at, size in enumerate(sizes):
+        if at - first >= MOST_JOBS or (total and total + size > MOST_BYTES):
+            yield slice(first, at)
+            first, total = at, 0
+        total += size
+    if sizes:
+        yield slice(first, len(sizes))

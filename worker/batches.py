@@ -22,14 +22,20 @@ from jobs.failures import InvalidPayloadError, JobFailedError, failure_to_wire
 from jobs.payloads import AnyPayload
 from worker.calls import Again
 from worker.dead_letters import is_dead
-from worker.dispatch import AFTER_OUTAGE, AnySpec, Delivery, Dispatcher, RetryLater, build_receipt, dump_result
+from worker.dispatch import (
+    AFTER_OUTAGE,
+    LOOK_LIMIT,
+    AnySpec,
+    Delivery,
+    Dispatcher,
+    RetryLater,
+    build_receipt,
+    dump_result,
+)
 
 Outcome: TypeAlias = dict[str, Any] | JobFailedError | RetryLater | Again
 
 _Job = tuple[Delivery, AnyPayload]
-
-_LOOK_LIMIT = timedelta(seconds=3)
-"""Longest look for the receipts of jobs that were started before."""
 
 _LOCK_LIMIT = timedelta(milliseconds=250)
 """Longest wait of a batch for a lock. Then its jobs run in smaller ones, and by themselves, where they wait as long as
@@ -81,7 +87,7 @@ async def _ended_before(dispatcher: Dispatcher, jobs: Sequence[_Job]) -> set[str
     again = [delivery.job_id for delivery, _ in jobs if delivery.attempt > 1]
     if not again:
         return set()
-    async with asyncio.timeout(_LOOK_LIMIT.total_seconds()), dispatcher.sessions() as session:
+    async with asyncio.timeout(LOOK_LIMIT.total_seconds()), dispatcher.sessions() as session:
         return await ended_jobs(session, again)
 
 

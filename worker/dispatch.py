@@ -51,7 +51,7 @@ _FAULTS = (DatabaseFailedError, DeadlineExceededError, AttemptsExhaustedError)
 AFTER_OUTAGE = timedelta(milliseconds=200)
 """A job that an outage hit is due again so soon: no job is claimed before the server is back anyway."""
 
-_LOOK_LIMIT = timedelta(seconds=3)
+LOOK_LIMIT = timedelta(seconds=3)
 """Longest look for a receipt. It comes on top of the job's deadline, and arq ends the job 5 s after that."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.dispatch")
@@ -156,7 +156,7 @@ class Dispatcher:
     async def _answer(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
         """Run the job, or answer from the receipt of a run that has ended already."""
         if delivery.attempt > 1:
-            async with asyncio.timeout(_LOOK_LIMIT.total_seconds()):
+            async with asyncio.timeout(LOOK_LIMIT.total_seconds()):
                 earlier = await self._earlier(delivery)
             if earlier is not None:
                 return await self._replay(spec, payload, earlier)
@@ -177,7 +177,7 @@ class Dispatcher:
     ) -> Receipt | None:
         """Return the receipt of an earlier end, or record the refusal; ``None`` for our own and for dead jobs."""
         try:
-            async with asyncio.timeout(_LOOK_LIMIT.total_seconds()):
+            async with asyncio.timeout(LOOK_LIMIT.total_seconds()):
                 if (earlier := await self._earlier(delivery)) is not None or is_dead(failure):
                     return earlier
                 refusal = build_receipt(spec, delivery, payload, failure=failure_to_wire(failure))
@@ -198,7 +198,7 @@ class Dispatcher:
 
     async def _replay(self, spec: AnySpec, payload: AnyPayload, receipt: Receipt) -> dict[str, Any]:
         """Answer from the receipt, and see to it that the job is owed no more."""
-        async with asyncio.timeout(_LOOK_LIMIT.total_seconds()):
+        async with asyncio.timeout(LOOK_LIMIT.total_seconds()):
             settled = await settle_promise(self.sessions, receipt, spec)
         # The same in a promise that this receipt has settled: then only the version of the code is another.
         if receipt.job_name != spec.name or request_hash(payload) not in {receipt.request_hash, settled}:

@@ -14,8 +14,10 @@ from jobs.connection import is_outage
 from jobs.wire import (
     ABORT_KEY,
     EXPIRY,
+    MOST_BYTES,
     RETRY_KEY,
     baton_key,
+    cut_calls,
     is_hostile_id,
     leases_key,
     now_ms,
@@ -37,13 +39,7 @@ _LOOKS = 1000
 _KEEP_ABORTS = timedelta(minutes=1)
 """How long a request to abort a job that does not exist is kept (arq's number, which it does not keep to)."""
 
-_MOST_BYTES = 4 * 1024 * 1024
-"""About how many bytes of messages one claim brings, and of results one call ends jobs with; at least one job's."""
-
 _LIFETIMES = (to_ms(EXPIRY), to_ms(_KEEP_ATTEMPTS))
-
-_MOST_ENDS = 500
-"""How many jobs one call ends: a script blocks the server, some µs for each."""
 
 
 _SHORTEST_BLOCK = timedelta(milliseconds=10)
@@ -175,7 +171,7 @@ class Leases:
             self._unanswered = []
         self._calls += 1
         owner = f"{self._worker}:{self._calls}"
-        limits = [owner, self._length_ms, room, to_ms(_KEEP_ATTEMPTS), _LOOKS, _MOST_BYTES]
+        limits = [owner, self._length_ms, room, to_ms(_KEEP_ATTEMPTS), _LOOKS, MOST_BYTES]
         await self._direct.open()  # whoever is told of no changes must not watch
         arguments = [*limits, self._worker, to_ms(watch) if self._direct.is_tracking else 0]
         keys = self._keys + self._watch_keys
@@ -237,8 +233,9 @@ class Leases:
         One round trip for each 500 jobs or 4 MiB of results.
         """
         answers: list[bool] = []
-        for chunk in _in_chunks(jobs):
-            answers += map(bool, await self._finish([*_LIFETIMES, *_arguments(chunk)]))
+        sizes = [len(job.value) if isinstance(job.value, bytes) else 0 for job in jobs]
+        for part in cut_calls(sizes):
+            answers += map(bool, await self._finish([*_LIFETIMES, *_arguments(jobs[part])]))
         if any(job.outcome != "done" for job in jobs):
             self.on_news()  # Redis does not tell us of our own changes
         return answers
@@ -291,15 +288,3 @@ def _arguments(jobs: Sequence[GiveUp]) -> Iterator[Any]:
         for job in listed:
             yield job.claim.id
             yield job.value
-
-
-def _in_chunks(jobs: Sequence[GiveUp]) -> Iterator[Sequence[GiveUp]]:
-    first = size = 0
-    for at, job in enumerate(jobs):
-        bytes_ = len(job.value) if isinstance(job.value, bytes) else 0
-        if at - first >= _MOST_ENDS or (size and size + bytes_ > _MOST_BYTES):
-            yield jobs[first:at]
-            first, size = at, 0
-        size += bytes_
-    if jobs:
-        yield jobs[first:]

@@ -16,6 +16,7 @@ from jobs.failures import ConstraintViolatedError, JobFailedError
 from jobs.payloads import CreateUser, UserView
 from jobs.registry import REGISTRY, JobSpec
 from jobs.users import create_user, create_user_batch
+from tests.lost_reply import losing_the_reply
 from tests.promised import execute, promise, where
 from worker.batches import Outcome, run_batch
 from worker.calls import Again
@@ -275,21 +276,7 @@ async def test_a_payload_that_the_handler_of_many_finds_dead_runs_alone(sessions
 
 async def test_a_lost_reply_to_the_commit_of_a_batch_is_found_out(sessions: Sessions) -> None:
     """The batch fails, but has taken effect: its jobs answer from their receipts."""
-    is_cut = True
-
-    class LosesTheReply(AsyncSession):
-        """A session whose connection is cut after the server has committed and before it says so."""
-
-        async def commit(self) -> None:
-            nonlocal is_cut
-            await super().commit()
-            if is_cut:
-                is_cut = False
-                raise ConnectionResetError
-
-    losing: Any = async_sessionmaker(sessions.kw["bind"], class_=LosesTheReply, expire_on_commit=False)
-
-    answers = await _to_the_end(losing, CREATE, _deliveries(20, emails=False))
+    answers = await _to_the_end(losing_the_reply(sessions), CREATE, _deliveries(20, emails=False))
 
     assert sorted(answer["name"] for answer in answers.values()) == sorted(f"User {at}" for at in range(20))
     assert await counts(sessions) == (20, 20, 0, 1)

@@ -15,6 +15,7 @@ from jobs.failures import EmailTakenError, JobFailedError, RequestConflictError
 from jobs.payloads import CreateUser, UserView
 from jobs.registry import REGISTRY, JobSpec
 from jobs.users import create_user
+from tests.lost_reply import losing_the_reply
 from worker.dispatch import Delivery, Dispatcher, RetryLater
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -187,19 +188,7 @@ async def test_owners_at_once_that_differ_give_one_answer(sessions: Sessions) ->
 
 async def test_a_lost_reply_to_the_commit_is_found_out(sessions: Sessions) -> None:
     """The attempt fails, but has taken effect: the next one answers from its receipt."""
-    is_cut = True
-
-    class LosesTheReply(AsyncSession):
-        """A session whose connection is cut after the server has committed and before it says so."""
-
-        async def commit(self) -> None:
-            nonlocal is_cut
-            await super().commit()
-            if is_cut:
-                is_cut = False
-                raise ConnectionResetError
-
-    dispatcher = Dispatcher(async_sessionmaker(sessions.kw["bind"], class_=LosesTheReply, expire_on_commit=False))
+    dispatcher = Dispatcher(losing_the_reply(sessions))
     with pytest.raises(RetryLater):
         await dispatcher.run(REGISTRY["create_user"], _delivery("j1", name="Nobody"))
 

@@ -53,15 +53,6 @@ def log() -> Log:
 
 
 @pytest.fixture
-async def producer(redis: Redis, valkey_url: str) -> AsyncIterator[ArqRedis]:
-    """Yield arq's own producer."""
-    assert redis is not None  # the queue is empty
-    pool = await create_pool(RedisSettings.from_dsn(valkey_url), job_serializer=encode, job_deserializer=decode)
-    yield pool
-    await pool.aclose()
-
-
-@pytest.fixture
 async def start(redis: Redis, valkey_url: str, log: Log) -> AsyncIterator[StartFleet]:
     """Yield a function that starts workers and waits until they are idle; they end with the test."""
     assert redis is not None  # the queue is empty
@@ -117,11 +108,11 @@ async def _is_done(redis: Redis, job_id: str) -> bool:
     return bool(await redis.exists(f"arq:result:{job_id}"))
 
 
-async def _run(producer: ArqRedis, log: Log, job_id: str, *, limit: float = 10, **options: Any) -> float:  # noqa: ANN401 - arq's
+async def _run(pool: ArqRedis, log: Log, job_id: str, *, limit: float = 10, **options: Any) -> float:  # noqa: ANN401 - arq's
     """Enqueue a job and return how many seconds it took until it was started; wait until it is done."""
     before = time.time()
-    await producer.enqueue_job("work", _job_id=job_id, **options)
-    await wait_until_async(lambda: _is_done(producer, job_id), limit)
+    await pool.enqueue_job("work", _job_id=job_id, **options)
+    await wait_until_async(lambda: _is_done(pool, job_id), limit)
     return log.started[job_id] - before
 
 
@@ -135,22 +126,22 @@ async def _clients(redis: Redis, sign: str) -> list[str]:
     return [client["id"] for client in await redis.client_list() if sign in f"cmd={client['cmd']} {client['flags']}"]
 
 
-async def test_a_job_wakes_an_idle_worker(start: StartFleet, producer: ArqRedis, log: Log) -> None:
+async def test_a_job_wakes_an_idle_worker(start: StartFleet, pool: ArqRedis, log: Log) -> None:
     """One that a plain arq producer has enqueued, too: 1 ms, without polling."""
     await start()
 
-    took = [await _run(producer, log, f"j{number}") for number in range(15)]
+    took = [await _run(pool, log, f"j{number}") for number in range(15)]
 
     assert median(took) < 0.05
     assert max(took) < SAFETY_POLL
 
 
-async def test_a_deferred_job_starts_on_time(start: StartFleet, producer: ArqRedis, redis: Redis, log: Log) -> None:
+async def test_a_deferred_job_starts_on_time(start: StartFleet, pool: ArqRedis, redis: Redis, log: Log) -> None:
     """Not before its time and soon after it, with two claims: one for the news, one for the time."""
     await start()
     late, calls = [], await _calls(redis)
     for number in range(7):
-        await _run(producer, log, f"j{number}", _defer_by=0.1)
+        await _run(pool, log, f"j{number}", _defer_by=0.1)
         late.append(log.started[f"j{number}"] * 1000 - float((await _score(redis, f"j{number}")) or 0))
     calls = await _calls(redis) - calls
 
@@ -164,27 +155,27 @@ async def _score(redis: Redis, job_id: str) -> float:
     return float(result["et"]) + 100
 
 
-async def test_a_job_that_was_put_back_starts_again_on_time(start: StartFleet, producer: ArqRedis, log: Log) -> None:
+async def test_a_job_that_was_put_back_starts_again_on_time(start: StartFleet, pool: ArqRedis, log: Log) -> None:
     """Redis tells nobody of his own changes."""
     await start()
 
-    assert 0.1 <= await _run(producer, log, "twice") < SAFETY_POLL / 2
+    assert 0.1 <= await _run(pool, log, "twice") < SAFETY_POLL / 2
 
 
 @pytest.mark.parametrize("count", [1, 10, 40])
 async def test_one_job_costs_two_commands_however_many_are_idle(
-    start: StartFleet, producer: ArqRedis, redis: Redis, log: Log, count: int
+    start: StartFleet, pool: ArqRedis, redis: Redis, log: Log, count: int
 ) -> None:
     """Its claim and its end: measured 2, 2 and 2 with 1, 10 and 40 idle workers, of which one watches.
 
     Without the election 2, 20 and 80, and without NOLOOP one more: the worker's own end wakes it.
     """
     workers = await start(count)
-    await _run(producer, log, "first")  # all that were told of the start's last changes have heard
+    await _run(pool, log, "first")  # all that were told of the start's last changes have heard
     costs = []
     for number in range(9):
         before = await _calls(redis)
-        await _run(producer, log, f"j{number}")
+        await _run(pool, log, f"j{number}")
         await asyncio.sleep(0.02)  # for the commands that there should not be
         costs.append(await _calls(redis) - before)
 
@@ -202,14 +193,14 @@ async def test_an_idle_fleet_costs_half_a_command_a_second_each(start: StartFlee
     assert (await _calls(redis) - before) / (time.monotonic() - since) / 10 < 0.7
 
 
-async def test_a_burst_is_shared(start: StartFleet, producer: ArqRedis, log: Log) -> None:
+async def test_a_burst_is_shared(start: StartFleet, pool: ArqRedis, log: Log) -> None:
     """A worker that has all it can take wakes the next one: 200 jobs fill the 20 slots of each of ten workers."""
     log.hold.clear()
     await start(10, max_jobs=20)
 
     since = time.monotonic()
     for number in range(200):
-        await producer.enqueue_job("work", _job_id=f"j{number}")
+        await pool.enqueue_job("work", _job_id=f"j{number}")
     await wait_until_async(lambda: _have_started(log, 200), 10)
 
     assert sorted(log.by.values()) == [20] * 10
@@ -220,7 +211,7 @@ async def _have_started(log: Log, count: int) -> bool:
     return len(log.started) == count
 
 
-async def test_a_full_worker_leaves_the_watch_to_another(start: StartFleet, producer: ArqRedis, log: Log) -> None:
+async def test_a_full_worker_leaves_the_watch_to_another(start: StartFleet, pool: ArqRedis, log: Log) -> None:
     """The job that it cannot take starts at once elsewhere."""
     log.hold.clear()
     await start(2, max_jobs=1)
@@ -228,7 +219,7 @@ async def test_a_full_worker_leaves_the_watch_to_another(start: StartFleet, prod
     took = []
     for number in range(2):
         before = time.time()
-        await producer.enqueue_job("work", _job_id=f"j{number}")
+        await pool.enqueue_job("work", _job_id=f"j{number}")
         await wait_until_async(lambda: _have_started(log, number + 1), 10)  # noqa: B023 - awaited at once
         took.append(log.started[f"j{number}"] - before)
 
@@ -236,18 +227,18 @@ async def test_a_full_worker_leaves_the_watch_to_another(start: StartFleet, prod
     assert sorted(log.by.values()) == [1, 1]
 
 
-async def test_a_worker_that_stops_leaves_the_watch_to_another(start: StartFleet, producer: ArqRedis, log: Log) -> None:
+async def test_a_worker_that_stops_leaves_the_watch_to_another(start: StartFleet, pool: ArqRedis, log: Log) -> None:
     """At once: the next job does not wait until its word ends."""
     workers = await start(2)
     (watcher,) = _in(_State.WATCHING, workers)
     watcher.handle_sig_wait_for_completion(signal.SIGTERM)
 
-    assert await _run(producer, log, "job") < 1
+    assert await _run(pool, log, "job") < 1
     assert watcher._waking.is_away
 
 
 async def test_a_worker_without_its_database_leaves_the_watch_to_another(
-    start: StartFleet, producer: ArqRedis, log: Log
+    start: StartFleet, pool: ArqRedis, log: Log
 ) -> None:
     """It could only fail."""
     workers = await start(2)
@@ -258,12 +249,12 @@ async def test_a_worker_without_its_database_leaves_the_watch_to_another(
 
     watcher.ctx["dispatcher"] = SimpleNamespace(gate=SimpleNamespace(is_open=False, check=no))
 
-    assert await _run(producer, log, "job") < 1
+    assert await _run(pool, log, "job") < 1
     assert log.by[watcher.ctx["name"]] == 0
 
 
 async def test_others_ends_do_not_make_an_idle_worker_spin(
-    start: StartFleet, producer: ArqRedis, redis: Redis, log: Log
+    start: StartFleet, pool: ArqRedis, redis: Redis, log: Log
 ) -> None:
     """Every change of the queue rings; claims for nothing are limited, and a real job still starts soon."""
     await start()
@@ -275,7 +266,7 @@ async def test_others_ends_do_not_make_an_idle_worker_spin(
 
     assert changes > 200
     assert calls < 10 + 50 + 10
-    assert await _run(producer, log, "job") < 0.5
+    assert await _run(pool, log, "job") < 0.5
 
 
 def test_claims_for_nothing_are_slowed_down_and_claims_for_something_are_not() -> None:
@@ -292,18 +283,18 @@ def test_claims_for_nothing_are_slowed_down_and_claims_for_something_are_not() -
 
 
 async def test_a_lock_that_ends_by_itself_is_waited_for(
-    start: StartFleet, producer: ArqRedis, redis: Redis, log: Log
+    start: StartFleet, pool: ArqRedis, redis: Redis, log: Log
 ) -> None:
     """A killed worker of arq's own class leaves one, and nobody tells when it ends."""
     await start()
     await redis.set("arq:in-progress:job", "1", px=300)
 
-    assert 0.2 < await _run(producer, log, "job") < 1
+    assert 0.2 < await _run(pool, log, "job") < 1
 
 
 @pytest.mark.parametrize("refused", ["-client|tracking", "-blpop"])
 async def test_a_server_that_refuses_to_wake_us_is_polled(  # noqa: PLR0913, PLR0917 - fixtures
-    start: StartFleet, producer: ArqRedis, redis: Redis, log: Log, valkey_url: str, refused: str
+    start: StartFleet, pool: ArqRedis, redis: Redis, log: Log, valkey_url: str, refused: str
 ) -> None:
     """As before, and the log says so once, with the cure."""
     await redis.acl_setuser(
@@ -318,7 +309,7 @@ async def test_a_server_that_refuses_to_wake_us_is_polled(  # noqa: PLR0913, PLR
     with capture_logs() as logs:
         await start(2, url=valkey_url.replace("//", f"//polls:{PASSWORD}@"), poll_delay=0.02)
         for number in range(5):
-            await _run(producer, log, f"j{number}")
+            await _run(pool, log, f"j{number}")
             await asyncio.sleep(0.05)  # some turns
 
     told = [entry for entry in logs if "looking at the queue instead" in entry["event"]]
@@ -326,10 +317,10 @@ async def test_a_server_that_refuses_to_wake_us_is_polled(  # noqa: PLR0913, PLR
     assert "users.acl" in told[0]["cure"]
 
 
-async def test_a_deferred_job_is_aborted_before_it_starts(start: StartFleet, producer: ArqRedis, log: Log) -> None:
+async def test_a_deferred_job_is_aborted_before_it_starts(start: StartFleet, pool: ArqRedis, log: Log) -> None:
     """Arq's abort() makes it due first and asks for its end then: a worker that wakes in between must wait for that."""
     await start(allow_abort_jobs=True)
-    jobs = [await producer.enqueue_job("work", _job_id=f"j{number}", _defer_by=300) for number in range(5)]
+    jobs = [await pool.enqueue_job("work", _job_id=f"j{number}", _defer_by=300) for number in range(5)]
 
     aborted = [await job.abort(timeout=10, poll_delay=0.02) for job in jobs if job is not None]
 
@@ -338,7 +329,7 @@ async def test_a_deferred_job_is_aborted_before_it_starts(start: StartFleet, pro
 
 
 async def test_a_lost_connection_is_made_again_with_all_that_belongs_to_it(
-    start: StartFleet, producer: ArqRedis, redis: Redis, log: Log
+    start: StartFleet, pool: ArqRedis, redis: Redis, log: Log
 ) -> None:
     """The one that hears, and the one on which the others wait for their turn."""
     workers = await start(2)
@@ -351,19 +342,19 @@ async def test_a_lost_connection_is_made_again_with_all_that_belongs_to_it(
         for client in await _clients(redis, sign):
             await redis.client_kill_filter(_id=client)
         await wait_until_async(hears, 1 if sign == " t" else 10)  # not only when the safety poll comes
-        took = [await _run(producer, log, f"{sign.strip()}{number}") for number in range(3)]
+        took = [await _run(pool, log, f"{sign.strip()}{number}") for number in range(3)]
         assert max(took) < SAFETY_POLL, sign
     assert len(_in(_State.WATCHING, workers)) == 1
 
 
-async def test_keys_of_another_type_stall_nobody(start: StartFleet, producer: ArqRedis, redis: Redis, log: Log) -> None:
+async def test_keys_of_another_type_stall_nobody(start: StartFleet, pool: ArqRedis, redis: Redis, log: Log) -> None:
     """They are ours, and made anew."""
     await redis.sadd("arq:queue:watcher", "x")  # type: ignore[misc] # typed for both kinds of clients
     await redis.set("arq:queue:baton", "x")
 
     workers = await start(2, lease=timedelta(seconds=1))
 
-    assert await _run(producer, log, "job") < 1
+    assert await _run(pool, log, "job") < 1
     await wait_until_async(lambda: _is_settled(workers), 5)
     assert [await redis.type(f"arq:queue:{name}") for name in ("watcher", "baton")] == [b"string", b"none"]
 
@@ -373,7 +364,7 @@ async def _is_settled(workers: list[UsersWorker]) -> bool:
 
 
 async def test_a_word_that_nobody_can_have_given_binds_nobody(
-    start: StartFleet, producer: ArqRedis, redis: Redis, log: Log
+    start: StartFleet, pool: ArqRedis, redis: Redis, log: Log
 ) -> None:
     """A key without an end, or with one far away, does not keep all others from watching."""
     await redis.set("arq:queue:watcher", f"nobody:{4 * 10**12}")
@@ -381,7 +372,7 @@ async def test_a_word_that_nobody_can_have_given_binds_nobody(
     (worker,) = await start()
 
     assert worker._waking._state is _State.WATCHING
-    assert await _run(producer, log, "job") < 1
+    assert await _run(pool, log, "job") < 1
 
 
 async def test_another_takes_over_from_a_killed_watcher(
