@@ -2,9 +2,10 @@
 
 import asyncio
 import mmap
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
 from sqlalchemy import Text, bindparam, text
@@ -57,6 +58,27 @@ class Bodies:
     def no_op(self) -> None:
         """Count."""
         self._counter.add()
+
+
+def build_tasks(bodies: Bodies | None) -> "tuple[Callable[..., Coroutine[Any, Any, Any]], ...]":
+    """Return the jobs as functions, for libraries that a producer, too, must tell of them; it has no bodies."""
+
+    async def create_user(name: str, email: str) -> int:
+        return await _of(bodies).create_user(name, email)
+
+    async def find_user(id: int) -> str | None:  # noqa: A002 - as our own job calls it
+        return await _of(bodies).find_user(id)
+
+    async def no_op() -> None:
+        _of(bodies).no_op()
+
+    return create_user, find_user, no_op
+
+
+def _of(bodies: Bodies | None) -> Bodies:
+    if bodies is None:
+        raise RuntimeError("a producer runs no tasks")
+    return bodies
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 from procrastinate import App, PsycopgConnector
 
-from bench.bodies import Bodies, open_bodies
+from bench.bodies import Bodies, build_tasks, open_bodies
 from bench.target import Job, Target, run
 
 _MAX_JOBS = 30
@@ -20,24 +20,9 @@ _CONNECTIONS = 20
 def _build_app(target: Target, bodies: Bodies | None) -> App:
     app = App(connector=PsycopgConnector(conninfo=target.database_url, min_size=2, max_size=_CONNECTIONS))
 
-    async def create_user(name: str, email: str) -> int:
-        return await _of(bodies).create_user(name, email)
-
-    async def find_user(id: int) -> str | None:  # noqa: A002 - as our own job calls it
-        return await _of(bodies).find_user(id)
-
-    async def no_op() -> None:
-        _of(bodies).no_op()
-
-    for body in (create_user, find_user, no_op):
+    for body in build_tasks(bodies):
         app.task(name=body.__name__)(body)
     return app
-
-
-def _of(bodies: Bodies | None) -> Bodies:
-    if bodies is None:
-        raise RuntimeError("a producer runs no tasks")
-    return bodies
 
 
 def work(target: Target, _variant: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from streaq import Worker
 from streaq.task import Task
 
-from bench.bodies import Bodies, open_bodies
+from bench.bodies import Bodies, build_tasks, open_bodies
 from bench.target import Job, Target, run
 
 _MAX_JOBS = 50
@@ -26,23 +26,8 @@ def _build_worker(target: Target, bodies: Bodies | None) -> tuple[Worker[Any], d
         handle_signals=False,
     )
 
-    async def create_user(name: str, email: str) -> int:
-        return await _of(bodies).create_user(name, email)
-
-    async def find_user(id: int) -> str | None:  # noqa: A002 - as our own job calls it
-        return await _of(bodies).find_user(id)
-
-    async def no_op() -> None:
-        _of(bodies).no_op()
-
-    tasks = {body.__name__: worker.task(name=body.__name__)(body) for body in (create_user, find_user, no_op)}
+    tasks = {body.__name__: worker.task(name=body.__name__)(body) for body in build_tasks(bodies)}
     return worker, tasks
-
-
-def _of(bodies: Bodies | None) -> Bodies:
-    if bodies is None:
-        raise RuntimeError("a producer runs no tasks")
-    return bodies
 
 
 def work(target: Target, _variant: str) -> None:

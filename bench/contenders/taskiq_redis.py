@@ -15,7 +15,7 @@ from taskiq import AsyncBroker, AsyncTaskiqTask
 from taskiq.api import run_receiver_task
 from taskiq_redis import ListQueueBroker, RedisAsyncResultBackend, RedisStreamBroker
 
-from bench.bodies import Bodies, open_bodies
+from bench.bodies import Bodies, build_tasks, open_bodies
 from bench.target import Job, Target, run
 
 _MAX_JOBS = 50
@@ -31,23 +31,7 @@ def _build_broker(target: Target, variant: str) -> AsyncBroker:
 
 def _register(broker: AsyncBroker, bodies: Bodies | None) -> dict[str, Any]:
     """Declare the tasks; a producer has no bodies."""
-
-    async def create_user(name: str, email: str) -> int:
-        return await _of(bodies).create_user(name, email)
-
-    async def find_user(id: int) -> str | None:  # noqa: A002 - as our own job calls it
-        return await _of(bodies).find_user(id)
-
-    async def no_op() -> None:
-        _of(bodies).no_op()
-
-    return {body.__name__: broker.task(task_name=body.__name__)(body) for body in (create_user, find_user, no_op)}
-
-
-def _of(bodies: Bodies | None) -> Bodies:
-    if bodies is None:
-        raise RuntimeError("a producer runs no tasks")
-    return bodies
+    return {body.__name__: broker.task(task_name=body.__name__)(body) for body in build_tasks(bodies)}
 
 
 def work(target: Target, variant: str) -> None:
