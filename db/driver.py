@@ -1,36 +1,54 @@
-"""Runs a statement by asyncpg itself, in the session's own transaction, with SQLAlchemy's errors.
+"""Statements by asyncpg itself, in a session's transaction. For those that every job runs.
 
-For a statement that every job runs: SQLAlchemy would take longer to prepare it than PostgreSQL to execute it.
+SQLAlchemy takes longer to prepare such a statement than PostgreSQL to execute it.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
-import asyncpg
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
+from db.pipelining import Argument, DriverError, PipeliningConnection
 
-async def execute_by_driver(session: AsyncSession, statement: str, *arguments: Any) -> None:  # noqa: ANN401 - asyncpg's
-    """Flush the session and execute a statement with asyncpg's ``$1``; it answers nothing. One round trip.
 
-    If nothing was executed in the transaction yet, there is none on the server, and the statement commits by itself.
+async def fetch_by_driver(session: AsyncSession, statement: str, *arguments: Any) -> Sequence[Any]:  # noqa: ANN401 - asyncpg's
+    """Flush the session and execute a statement with asyncpg's ``$1``; return its rows. One round trip.
 
     Raises:
         IntegrityError: it violates a constraint.
         DBAPIError: it failed otherwise, or the connection is lost.
     """
-    await session.run_sync(_execute, statement, arguments)
+    return await session.run_sync(_fetch, statement, arguments)
 
 
-def _execute(session: Session, statement: str, arguments: tuple[Any, ...]) -> None:
+def _fetch(session: Session, statement: str, arguments: tuple[Any, ...]) -> Sequence[Any]:
     session.flush()
     connection = session.connection()
-    driver: Any = connection.connection.dbapi_connection
+    driver = connection.connection
+    cursor = driver.cursor()
     try:
-        driver.run_async(lambda asyncpg_connection: asyncpg_connection.execute(statement, *arguments))
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
-        if driver.driver_connection.is_closed():
+        cursor.execute(statement, arguments)
+    except DriverError as error:
+        if is_lost := cast("Any", driver.driver_connection).is_closed():
             connection.invalidate(error)
-        kind = IntegrityError if isinstance(error, asyncpg.IntegrityConstraintViolationError) else DBAPIError
-        raise kind(None, None, error) from error
+        raise DBAPIError.instance(None, None, error, DriverError, connection_invalidated=is_lost) from error
+    return cursor.fetchall()
+
+
+async def execute_last(session: AsyncSession, statement: str, *arguments: Argument) -> None:
+    """Flush the session and have a statement executed as the transaction's last one. It goes with COMMIT.
+
+    Its errors come from there, as SQLAlchemy's. Should another statement come after it, it is executed before that one.
+    """
+    await session.run_sync(_execute_last, statement, arguments)
+
+
+def _execute_last(session: Session, statement: str, arguments: tuple[Argument, ...]) -> None:
+    session.flush()
+    connection: object = session.connection().connection.dbapi_connection
+    if isinstance(connection, PipeliningConnection):
+        connection.execute_last(statement, arguments)
+    else:  # of an engine that is not ours
+        _fetch(session, statement, arguments)

@@ -7,9 +7,11 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import uuid4
 
+import asyncpg
 from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
+from db.pipelining import PipeliningDriver
 from db.settings import DatabaseSettings
 
 _POOL_TIMEOUT = timedelta(seconds=5)
@@ -42,6 +44,7 @@ def build_engine(settings: DatabaseSettings, *, pool_size: int) -> AsyncEngine:
     """Construct the engine. No overflow: the pool's size is the limit. No pre-ping: dispatch retries instead."""
     engine = create_async_engine(
         settings.sqlalchemy_url,
+        module=PipeliningDriver(asyncpg),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=_POOL_TIMEOUT.total_seconds(),

@@ -8,7 +8,7 @@ from pydantic_core import to_json
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.driver import execute_by_driver
+from db.driver import execute_last
 from db.tables import JobReceipt
 
 
@@ -71,21 +71,21 @@ _INSERT_ONE, _INSERT_MANY = _INSERT.format(jobs=_ONE), _INSERT.format(jobs=_MANY
 
 
 async def insert_receipts(session: AsyncSession, job_name: str, receipts: Sequence[Receipt]) -> None:
-    """Record how jobs of one kind ended, as the last statement of their transaction. One round trip.
+    """Record how jobs of one kind ended, as the last statement of their transaction: it goes with COMMIT.
 
     Writes none for a job that has written nothing, neither it nor those with it, unless it was owed or dead; a failure
     is always written. Settles the jobs' rows in the outbox.
 
     Raises:
-        IntegrityError: ``job_receipts_pkey``, one of the jobs has ended already; everything must be rolled back.
+        IntegrityError: by COMMIT, ``job_receipts_pkey``: one of the jobs has ended already, everything is rolled back.
     """
     rows = [(r.job_id, r.request_hash, _json(r.result), _json(r.failure), r.attempt) for r in receipts]
     if not rows:
         return
     if len(rows) == 1:
-        await execute_by_driver(session, _INSERT_ONE, *rows[0], job_name)
+        await execute_last(session, _INSERT_ONE, *rows[0], job_name)
     else:
-        await execute_by_driver(session, _INSERT_MANY, *map(list, zip(*rows, strict=True)), job_name)
+        await execute_last(session, _INSERT_MANY, *map(list, zip(*rows, strict=True)), job_name)
 
 
 def _json(value: dict[str, Any] | None) -> str | None:

@@ -4,10 +4,11 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple
 
-from sqlalchemy import BigInteger, Boolean, DateTime, Text, bindparam, column, func, insert, select, text
+from sqlalchemy import BigInteger, DateTime, Text, bindparam, column, func, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.driver import fetch_by_driver
 from db.tables import User
 
 _RACES = 3
@@ -40,35 +41,34 @@ class RaceLostError(RuntimeError):
         super().__init__("the same e-mail is being stored and deleted at the same time: run it again")
 
 
-async def insert_user(session: AsyncSession, name: str, email: str | None = None) -> User:
+_INSERT = "INSERT INTO users (name, email) VALUES ($1, $2) RETURNING id, created_at"
+
+
+async def insert_user(session: AsyncSession, name: str, email: str | None = None) -> UserRow:
     """Insert a user. One round trip.
 
     Raises:
         IntegrityError: ``users_email_key``, the e-mail is taken.
     """
-    statement = insert(User).values(name=name, email=email).returning(User)
-    return (await session.scalars(statement)).one()
+    [(user_id, created_at)] = await fetch_by_driver(session, _INSERT, name, email)
+    return UserRow(user_id, name, email, created_at)
 
 
-_INSERT_ONCE = select(User, column("is_new", Boolean)).from_statement(
-    text("""
+_INSERT_ONCE = """
     WITH inserted AS (
         INSERT INTO users (name, email)
-        SELECT :name, :email WHERE NOT EXISTS (SELECT FROM users WHERE email = :email)
+        SELECT $1, $2 WHERE NOT EXISTS (SELECT FROM users WHERE email = $2)
         ON CONFLICT (email) DO NOTHING
         RETURNING id, name, email, created_at)
     SELECT id, name, email, created_at, true AS is_new FROM inserted
     UNION ALL
-    SELECT id, name, email, created_at, false FROM users WHERE email = :email
-    """)
-    .bindparams(bindparam("name", type_=Text), bindparam("email", type_=Text))
-    .columns(User.id, User.name, User.email, User.created_at, column("is_new", Boolean))
-)
+    SELECT id, name, email, created_at, false FROM users WHERE email = $2
+"""
 """NOT EXISTS spares an id of the sequence on each look-up; ON CONFLICT decides between simultaneous inserts."""
 
 
-async def insert_user_once(session: AsyncSession, name: str, email: str) -> tuple[User, bool]:
-    """Insert the user unless ``email`` is stored; return the stored row and whether it is new.
+async def insert_user_once(session: AsyncSession, name: str, email: str) -> StoredUser:
+    """Insert the user unless ``email`` is stored; return the stored row. It is found by e-mail, whatever its name is.
 
     One round trip; one more for each simultaneous insert of the same e-mail that won.
 
@@ -76,9 +76,8 @@ async def insert_user_once(session: AsyncSession, name: str, email: str) -> tupl
         RaceLostError: the row came and went between our statements, several times.
     """
     for _ in range(_RACES):
-        rows = await session.execute(_INSERT_ONCE, {"name": name, "email": email})
-        if found := rows.one_or_none():
-            return found.User, found.is_new
+        if rows := await fetch_by_driver(session, _INSERT_ONCE, name, email):
+            return StoredUser(*rows[0])
     raise RaceLostError
 
 

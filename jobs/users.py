@@ -28,7 +28,7 @@ EMAIL_TAKEN = "another user has this e-mail: use get_or_create_user to find that
 
 async def create_user(session: AsyncSession, payload: CreateUser) -> UserView:
     """Store the user."""
-    return UserView.model_validate(await users.insert_user(session, payload.name, payload.email))
+    return _view(await users.insert_user(session, payload.name, payload.email))
 
 
 async def create_user_batch(session: AsyncSession, payloads: Sequence[CreateUser]) -> list[UserView | EmailTakenError]:
@@ -39,8 +39,8 @@ async def create_user_batch(session: AsyncSession, payloads: Sequence[CreateUser
 
 async def get_or_create_user(session: AsyncSession, payload: GetOrCreateUser) -> FoundOrCreated:
     """Find the user by e-mail, or store it. Delivered twice, it writes once."""
-    user, is_new = await users.insert_user_once(session, payload.name, payload.email)
-    return FoundOrCreated(user=UserView.model_validate(user), is_new=is_new)
+    user = await users.insert_user_once(session, payload.name, payload.email)
+    return FoundOrCreated(user=_view(user), is_new=user.is_new)
 
 
 async def get_or_create_user_batch(session: AsyncSession, payloads: Sequence[GetOrCreateUser]) -> list[FoundOrCreated]:
