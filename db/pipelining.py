@@ -11,10 +11,8 @@ transactions of a special kind, everything goes the ordinary way.
 
 import struct
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, TypeAlias
 
-import asyncpg
 from sqlalchemy.dialects.postgresql import asyncpg as dialect
 from sqlalchemy.util import await_only
 
@@ -43,13 +41,6 @@ _ADAPTER_OPTIONS = ("prepared_statement_cache_size", "prepared_statement_name_fu
 
 class _Cursor(dialect.AsyncAdapt_asyncpg_cursor):
     _adapt_connection: "PipeliningConnection"
-
-    async def _prepare_and_execute(self, operation: Any, parameters: Any) -> None:
-        try:
-            await super()._prepare_and_execute(operation, parameters)
-        except Exception:
-            await self._adapt_connection.hear_begin()
-            raise
 
     async def _executemany(self, operation: Any, seq_of_parameters: Any) -> Any:
         await self._adapt_connection.begin_apart()
@@ -102,12 +93,6 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
                 await super()._start_transaction()
             elif isinstance(self._transaction, _HeldTransaction):
                 await self._transaction.begin_now()
-
-    async def hear_begin(self) -> None:
-        """Take in the answer to a BEGIN whose statement asyncpg has then refused to send."""
-        if isinstance(self._transaction, _HeldTransaction):
-            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):  # then the connection is lost
-                await self._transaction.hear()
 
     def execute_last(self, statement: str, arguments: tuple[Argument, ...]) -> None:
         """Hold the statement back until COMMIT."""
@@ -176,7 +161,10 @@ class _HeldTransaction:
         self._has_begun = False
 
     def begin_with_next(self) -> None:
-        """Write BEGIN, unless it is; a statement must follow at once."""
+        """Write BEGIN, unless it is. A statement follows at once; if asyncpg refuses to send that, any other may.
+
+        asyncpg passes over what it did not ask for, and the server sends it only with the answer to something else.
+        """
         if not self._has_begun:
             self._has_begun = True
             _write(self._connection, _BEGIN)
@@ -186,11 +174,6 @@ class _HeldTransaction:
         if not self._has_begun:
             self._has_begun = True
             await self._connection.execute("BEGIN")
-
-    async def hear(self) -> None:
-        """Have the server answer to a BEGIN that no statement has followed."""
-        if self._has_begun and not self._connection.is_in_transaction() and not self._connection.is_closed():
-            await self._connection.execute(";")
 
     async def commit(self) -> None:
         if self._has_begun:
