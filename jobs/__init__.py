@@ -3,6 +3,8 @@
 from jobs.client import Enqueued, JobClient, JobHandle, open_client
 from jobs.failures import JobError, JobFailedError
 from jobs.payloads import CreateUser, CreateUsers, FindUser, GetOrCreateUser, NewUser
+from jobs.results import JobInfo, JobStatus
+from jobs.sync_client import SyncJobClient, SyncJobHandle, open_sync_client
 
 __all__ = [
     "CreateUser",
@@ -14,6 +16,11 @@ __all__ = [
     "JobError",
     "JobFailedError",
     "JobHandle",
+    "JobInfo",
+    "JobStatus",
     "NewUser",
+    "SyncJobClient",
+    "SyncJobHandle",
     "open_client",
+    "open_sync_client",
 ]

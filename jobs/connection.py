@@ -1,10 +1,13 @@
 """Connections to Redis or Valkey with time limits, and errors that name the cure. Knows no job."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+import redis
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
@@ -46,19 +49,39 @@ def build_redis(
     Raises:
         QueueUnavailableError: the URL is none of Redis'.
     """
-    try:
-        options = _options(url, password) | _limits(max_connections, retries)
+    with _told_of_url():
+        options = _options(url, password) | _limits(max_connections)
+        options["retry"] = Retry(ExponentialBackoff(cap=0.5, base=0.05), retries)
         pool = BlockingConnectionPool.from_url(url, **options)
         pool.connection_class = _told_of_closing(pool.connection_class)
         pool.connection_class(**pool.connection_kwargs)  # connects to nothing, but knows which options there are
+    _require_files(pool.connection_kwargs)
+    built = client(connection_pool=pool)
+    built.auto_close_connection_pool = True
+    return built
+
+
+def build_sync_redis(url: str, *, password: str | None = None, max_connections: int = 20) -> redis.Redis:
+    """Construct redis-py's blocking client; otherwise as ``build_redis``."""
+    with _told_of_url():
+        options = _options(url, password) | _limits(max_connections)
+        options["retry"] = redis.retry.Retry(ExponentialBackoff(cap=0.5, base=0.05), _RETRIES)
+        pool = redis.BlockingConnectionPool.from_url(url, **options)
+        pool.connection_class(**pool.connection_kwargs)
+    _require_files(pool.connection_kwargs)
+    built = redis.Redis(connection_pool=pool)
+    built.auto_close_connection_pool = True
+    return built
+
+
+@contextmanager
+def _told_of_url() -> Iterator[None]:
+    try:
+        yield
     except (ValueError, TypeError, RedisError):
         # The original text may repeat the URL with its password.
         message = "REDIS_URL is not a URL such as redis://host:6379/0 or rediss://host:6379/0, with redis-py's options"
         raise QueueUnavailableError(message) from None
-    _require_files(pool.connection_kwargs)
-    redis = client(connection_pool=pool)
-    redis.auto_close_connection_pool = True
-    return redis
 
 
 def _told_of_closing(connection: type[AbstractConnection]) -> type[AbstractConnection]:
@@ -98,7 +121,7 @@ def _options(url: str, password: str | None) -> dict[str, Any]:
     return options
 
 
-def _limits(max_connections: int, retries: int) -> dict[str, Any]:
+def _limits(max_connections: int) -> dict[str, Any]:
     return {
         "max_connections": max_connections,
         "timeout": _COMMAND_TIMEOUT.total_seconds(),
@@ -107,7 +130,6 @@ def _limits(max_connections: int, retries: int) -> dict[str, Any]:
         "lib_name": None,
         "lib_version": None,
         "health_check_interval": _CHECK_IDLE_AFTER.total_seconds(),
-        "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), retries),
         "retry_on_error": [RedisConnectionError, RedisTimeoutError, OSError],
     }
 

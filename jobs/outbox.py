@@ -17,7 +17,7 @@ from jobs.client import Enqueued
 from jobs.codec import encode
 from jobs.failures import InvalidMessageError, KeyConflictError
 from jobs.payloads import AnyPayload, Payload
-from jobs.wire import LATEST_MS, QUEUE, due_ms, job_message, new_job_id, now_ms, request_hash
+from jobs.wire import LATEST_MS, QUEUE, due_ms, job_message, new_job_id, now_ms, request_hash, require_payload
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
 
@@ -131,6 +131,7 @@ class _Request:
     def of(
         cls, payload: AnyPayload, *, key: str | None, delay: timedelta | None, at: datetime | None, queue: str
     ) -> "_Request":
+        require_payload(payload)
         now = now_ms()
         due = due_ms(now, delay, at)
         if due > LATEST_MS:

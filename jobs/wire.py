@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from jobs.failures import InvalidMessageError
-from jobs.payloads import AnyPayload
+from jobs.payloads import AnyPayload, Payload
 
 QUEUE = "arq:queue"
 """The sorted set of queued job ids, scored by when they are due, in ms since 1970."""
@@ -92,6 +92,17 @@ def new_job_id(key: str | None) -> str:
     return key
 
 
+def require_job_id(value: str) -> str:
+    """Return the id of a job that is looked for.
+
+    Raises:
+        InvalidMessageError: no job can have it.
+    """
+    if not is_job_id(value):
+        raise InvalidMessageError(ID_RULE)
+    return value
+
+
 def conflict_id(job_id: str, request: bytes) -> str:
     """Return the id under which a request is recorded whose own id belongs to another; the same for the same two."""
     digest = hashlib.sha256(job_id.encode() + b"\0" + request).hexdigest()[:16]
@@ -133,6 +144,19 @@ def request_hash(payload: AnyPayload) -> bytes:
     Defaults are left out: a field that a later version adds does not make another request of a queued job.
     """
     return hashlib.sha256(payload.model_dump_json(exclude_defaults=True).encode()).digest()
+
+
+def require_payload(value: object) -> None:
+    """Refuse to enqueue what is no payload.
+
+    Raises:
+        InvalidMessageError: the text names the cure, and not the value.
+    """
+    if not isinstance(value, Payload):
+        what = f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
+        raise InvalidMessageError(f"a job is the instance of a payload, such as CreateUser(name=...); this is {what}")
+    if not hasattr(value, "job_name"):
+        raise InvalidMessageError(f"{type(value).__name__} has no job_name: give its class the job's name on the wire")
 
 
 def job_message(payload: AnyPayload, *, enqueued_ms: int) -> dict[str, Any]:

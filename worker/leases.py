@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from jobs.connection import is_outage
+from jobs.direct import DirectConnection
 from jobs.wire import (
     ABORT_KEY,
     EXPIRY,
@@ -26,7 +27,6 @@ from jobs.wire import (
     watcher_key,
 )
 from worker import lease_scripts
-from worker.direct import DirectConnection
 from worker.lease_scripts import CLAIM, FINISH
 from worker.watch_scripts import RESIGN, STAND_BY
 

@@ -52,7 +52,7 @@ async def test_a_crash_anywhere_leaves_one_effect_and_one_receipt(
 
 def _has_finish(points: Sequence[str]) -> bool:
     """Say whether the worker has died before and behind the answer to the call that records the job's end."""
-    finish = [point for point in points if "worker/direct.py" in point]
+    finish = [point for point in points if "jobs/direct.py" in point]
     return all(any(moment.value in point for point in finish) for moment in (Moment.SENT, Moment.ANSWERED))
 
 

@@ -12,8 +12,8 @@ from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from jobs.connection import build_redis
+from jobs.direct import DirectConnection
 from tests.conftest import wait_until_async
-from worker.direct import DirectConnection
 
 Answer = Callable[[bytes], bytes]
 

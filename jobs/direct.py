@@ -1,7 +1,7 @@
-"""A connection to Redis of a worker's own: what is sent is sent once, and it hears what the server tells unasked.
+"""A connection to Redis of its owner's own: what is sent is sent once, and it hears what the server tells unasked.
 
 redis-py makes it (address, TLS, password, database); then our protocol takes it over. redis-py reads what the server
-tells (RESP3's pushes) only along with the answer to a command, so an idle worker would not hear it; and it spends a
+tells (RESP3's pushes) only along with the answer to a command, so whoever waits would not hear it; and it spends a
 task on each command, which is more than Redis spends on it.
 """
 
@@ -75,6 +75,11 @@ class DirectConnection:
         """
         wire = await self.open()
         return await wire.send(command, limit.total_seconds(), on_answer)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is connected, as far as is known."""
+        return self._wire is not None and not self._wire.is_lost
 
     async def open(self) -> "_Wire":
         """Connect, unless it is connected. Up to four round trips."""

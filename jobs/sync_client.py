@@ -1,0 +1,209 @@
+"""Enqueues jobs and waits for their results, from threads and greenlets: for Django, Flask, scripts and gevent.
+
+The names are those of ``client``. redis-py's blocking client lies beneath: no event loop and no thread of ours.
+"""
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from pydantic import BaseModel
+from redis import Redis
+from redis.exceptions import RedisError
+
+from jobs.connection import build_sync_redis, explain
+from jobs.messages import ABORTED_SCORE, ENQUEUE, Enqueued, Request
+from jobs.payloads import Payload
+from jobs.results import JobInfo, JobStatus, late, read_answer, read_info, was_aborted
+from jobs.sync_watching import SyncResultWatch
+from jobs.wire import ABORT_KEY, IN_PROGRESS_KEY, QUEUE, RESULT_KEY, now_ms, require_job_id
+
+if TYPE_CHECKING:
+    from jobs.outbox import Promised  # which needs Enqueued
+
+ResultT = TypeVar("ResultT", bound=BaseModel)
+
+_CONNECTIONS = 20
+"""Most connections of one client, besides the two on which results are waited for; more callers wait for each other."""
+
+
+@dataclass(frozen=True)
+class SyncJobHandle(Generic[ResultT]):
+    """A job that was enqueued, by this call or by an earlier one with the same key."""
+
+    job_id: str
+    outcome: Enqueued
+    _client: "SyncJobClient"
+    _result_type: type[ResultT]
+    _is_promised: bool = False
+
+    def result(self, *, timeout: timedelta | None = None) -> ResultT:
+        """Wait for the result. ``timeout`` counts from this call; ``None`` waits for ever.
+
+        Does not poll: Redis tells when there is a result (Redis 6, and the right to CLIENT TRACKING). One round trip at
+        the beginning and one at the end, on two connections for all who wait on this client. While Redis is silent, the
+        timeout may be overrun by 5 s, the longest wait for one answer.
+
+        Raises:
+            JobFailedError: the job failed; the subclass and ``type`` say why.
+            ResultMissingError: the job is neither queued nor answered; never raised for a promised job, see ``handle``.
+            InvalidResultError: the answer is of another kind of job, one that had the same key.
+            TimeoutError: no result in time; the job goes on, and ``result`` may be called again.
+            QueueUnavailableError: Redis cannot be reached, for a second at least.
+        """
+        data = self._client._wait(self.job_id, timeout, is_promised=self._is_promised)  # noqa: SLF001 - two halves
+        return read_answer(data, self.job_id, self._result_type)
+
+    def status(self) -> JobStatus:
+        """Say where the job is. One round trip.
+
+        Raises:
+            QueueUnavailableError: Redis cannot be reached.
+        """
+        return self.info().status
+
+    def info(self) -> JobInfo:
+        """Return what Redis tells about the job: status, times, attempts. One round trip.
+
+        Raises:
+            QueueUnavailableError: Redis cannot be reached.
+        """
+        return self._client._info(self.job_id)  # noqa: SLF001 - two halves
+
+    def abort(self, *, timeout: timedelta | None = None) -> bool:
+        """Ask for the job's end and wait for it; say whether it was aborted. Nothing of an aborted job takes effect.
+
+        ``False``: it had ended already, or was quicker. Two round trips, and those of ``result``. Needs the right to
+        write ``arq:abort``, which the user ``operator`` of ``deploy/`` has and ``producer`` has not.
+
+        Raises:
+            ResultMissingError: the job is neither queued nor answered.
+            TimeoutError: it has not ended in time; the request stands.
+            QueueUnavailableError: Redis cannot be reached.
+        """
+        self._client._ask_to_abort(self.job_id, is_promised=self._is_promised)  # noqa: SLF001 - two halves
+        data = self._client._wait(self.job_id, timeout, is_promised=self._is_promised)  # noqa: SLF001 - two halves
+        return was_aborted(lambda: read_answer(data, self.job_id, self._result_type))
+
+
+class SyncJobClient:
+    """Enqueues jobs. Safe to share between threads or greenlets, and after a fork; made by ``open_sync_client``."""
+
+    def __init__(self, redis: Redis, url: str, *, queue: str) -> None:
+        """Use an open connection. ``url`` is only for errors."""
+        self._redis = redis
+        self._url = url
+        self._queue = queue
+        self._enqueue = redis.register_script(ENQUEUE)
+        self._watch = SyncResultWatch(redis, queue)
+
+    def enqueue(
+        self,
+        payload: Payload[ResultT],
+        *,
+        key: str | None = None,
+        delay: timedelta | None = None,
+        at: datetime | None = None,
+    ) -> SyncJobHandle[ResultT]:
+        """Enqueue a job, as ``JobClient.enqueue`` does. One round trip.
+
+        Raises:
+            InvalidMessageError: payload, key, time or size is wrong; nothing was sent.
+            QueueUnavailableError: Redis cannot be reached; with a key it is safe to call again.
+        """
+        (handle,) = self._send(Request.of([payload], [key], delay=delay, at=at))
+        return handle
+
+    def enqueue_many(
+        self, payloads: Iterable[Payload[ResultT]], *, keys: Sequence[str] | None = None
+    ) -> list[SyncJobHandle[ResultT]]:
+        """Enqueue many jobs, due now; one round trip for each 500, or each 4 MiB of messages.
+
+        Raises:
+            InvalidMessageError: a payload, key or size is wrong; nothing was sent.
+            QueueUnavailableError: Redis cannot be reached; a part may be queued: call again with the same keys.
+        """
+        return self._send(Request.of(list(payloads), keys))
+
+    def handle(self, promised: "Promised[ResultT]") -> SyncJobHandle[ResultT]:
+        """Return the handle of a job that was promised with ``jobs.outbox.enqueue_in_sync``. No round trip.
+
+        What ``JobClient.handle`` says of its ``result`` holds here, too: call it after the commit, with a timeout.
+        """
+        return SyncJobHandle(promised.job_id, promised.outcome, self, promised.result_type, _is_promised=True)
+
+    def handle_of(self, payload: type[Payload[ResultT]], job_id: str) -> SyncJobHandle[ResultT]:
+        """Return the handle of a job that was enqueued elsewhere, for instance in an earlier request. No round trip.
+
+        Its outcome is ``DUPLICATE``. Whether there is such a job is seen by ``status``.
+
+        Raises:
+            InvalidMessageError: that cannot be a job's id.
+        """
+        return SyncJobHandle(require_job_id(job_id), Enqueued.DUPLICATE, self, payload.result_type())
+
+    def _send(self, request: Request[ResultT]) -> list[SyncJobHandle[ResultT]]:
+        added: list[int] = []
+        with self._explained():
+            for call in request.calls(self._queue):
+                added += self._enqueue(keys=call.keys, args=call.arguments)
+        return [SyncJobHandle(job_id, outcome, self, kind) for job_id, outcome, kind in request.outcomes(added)]
+
+    def _wait(self, job_id: str, timeout: timedelta | None, *, is_promised: bool) -> bytes:
+        end = math.inf if timeout is None else time.monotonic() + timeout.total_seconds()
+        try:
+            return self._watch.result_of(job_id, end=end, is_promised=is_promised)
+        except RedisError as error:
+            raise explain(error, self._url) from error
+        except TimeoutError:
+            raise late(job_id, timeout) from None
+
+    def _info(self, job_id: str) -> JobInfo:
+        with self._explained(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.zscore(self._queue, job_id)
+            pipe.exists(IN_PROGRESS_KEY + job_id)
+            pipe.get(RESULT_KEY + job_id)
+            score, running, data = pipe.execute()
+        return read_info(job_id, score=score, is_running=bool(running), data=data)
+
+    def _ask_to_abort(self, job_id: str, *, is_promised: bool) -> None:
+        info = self._info(job_id)
+        if not info.can_be_aborted and not is_promised:
+            return
+        with self._explained(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.zadd(ABORT_KEY, {job_id: now_ms()})
+            if info.status is not JobStatus.IN_PROGRESS:
+                pipe.zadd(self._queue, {job_id: ABORTED_SCORE}, xx=True)
+            pipe.execute()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (RedisError, OSError) as error:
+            raise explain(error, self._url) from error
+
+    def close(self) -> None:
+        """End all waiting. ``open_sync_client`` calls it."""
+        self._watch.close()
+
+
+@contextmanager
+def open_sync_client(redis_url: str, *, password: str | None = None, queue: str = QUEUE) -> Iterator[SyncJobClient]:
+    """Yield a client for the queue, and close its connections at the end. One round trip, to see that Redis is there.
+
+    Raises:
+        QueueUnavailableError: Redis cannot be reached or refuses us; the text names the cure.
+    """
+    with build_sync_redis(redis_url, password=password, max_connections=_CONNECTIONS) as redis:
+        client = SyncJobClient(redis, redis_url, queue=queue)
+        with client._explained():  # noqa: SLF001 - two halves of one module
+            redis.ping()
+        try:
+            yield client
+        finally:
+            client.close()

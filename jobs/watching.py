@@ -1,0 +1,131 @@
+"""Waits for results without polling: Redis tells when one is written. For asyncio.
+
+All who wait share one connection (``direct``) that tracks what it has read (client-side tracking, Redis 6 and later).
+A look at a result that is not there yet makes the server tell of it, once, whoever writes it; looking and tracking are
+one command, so nothing lies between them. When the connection is lost, all look again on a new one. It is opened by
+the first who waits and closed some time after the last. Where the server, a proxy or an ACL refuses tracking, they
+poll, each every 5 to 250 ms, on the same connection.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from jobs.connection import is_outage
+from jobs.direct import DirectConnection
+from jobs.results import LINGER, LOOK_AGAIN, RECONNECT_PAUSES, missing, poll_pauses
+from jobs.wire import RESULT_KEY
+
+
+class ResultWatch:
+    """Waits for many results of one queue on one connection. The methods raise redis-py's errors."""
+
+    def __init__(self, redis: Redis, queue: str) -> None:
+        """Connect to nothing yet; to where ``redis`` connects."""
+        self._queue = queue
+        self._connection = DirectConnection(redis, tracks=True)
+        self._connection.on_change = self._ring
+        self._connection.on_lost = self._ring_all
+        self._bells: dict[bytes, set[asyncio.Event]] = {}
+        self._opening: asyncio.Task[Any] | None = None
+        self._closing: asyncio.TimerHandle | None = None
+        self._is_closed = False
+
+    async def result_of(self, job_id: str, *, is_promised: bool) -> bytes:
+        """Wait until the job has a result, and return it as it lies in Redis. One round trip, and one more at the end.
+
+        Raises:
+            ResultMissingError: the job is neither queued nor answered, and not promised either.
+        """
+        pauses = poll_pauses()
+        with self._listening(job_id) as bell:
+            while True:
+                bell.clear()
+                score, data = await self._look(job_id)
+                if data is not None:
+                    return data
+                if score is None and not is_promised:
+                    raise missing(job_id)
+                pause = LOOK_AGAIN.total_seconds() if self._connection.is_tracking else next(pauses)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await bell.wait()
+
+    @contextmanager
+    def _listening(self, job_id: str) -> Iterator[asyncio.Event]:
+        key, bell = (RESULT_KEY + job_id).encode(), asyncio.Event()
+        if self._closing is not None:
+            self._closing.cancel()
+        self._bells.setdefault(key, set()).add(bell)
+        try:
+            yield bell
+        finally:
+            self._bells[key].discard(bell)
+            if not self._bells[key]:
+                del self._bells[key]
+            if not self._bells:
+                loop = asyncio.get_running_loop()
+                self._closing = loop.call_later(LINGER.total_seconds(), self._connection.close)
+
+    async def _look(self, job_id: str) -> tuple[bytes | None, bytes | None]:
+        """Return the job's place in the queue and its result. One round trip; repeated after a lost connection."""
+        for pause in (*RECONNECT_PAUSES, None):
+            try:
+                await self._open()
+                # In this order: a job that has left the queue between the two has its result by then.
+                score, data = await asyncio.gather(
+                    self._connection.call("ZSCORE", self._queue, job_id),
+                    self._connection.call("GET", RESULT_KEY + job_id),
+                )
+            except (RedisError, OSError) as error:
+                if pause is None or self._is_closed or not is_outage(error):
+                    raise
+                await asyncio.sleep(pause)
+            else:
+                return score, data
+        raise AssertionError  # the last attempt returns or raises
+
+    async def _open(self) -> None:
+        """Connect once for all who wait; the failure is theirs together, too."""
+        if self._is_closed:
+            raise RedisConnectionError("the client was closed")
+        if self._opening is None or self._opening.done():
+            if self._connection.is_open:
+                return
+            self._opening = asyncio.create_task(self._connection.open(), name="open a connection for results")
+            self._opening.add_done_callback(_retrieve)
+        await asyncio.shield(self._opening)
+
+    def _ring(self, keys: Sequence[bytes] | None) -> None:
+        if keys is None:
+            self._ring_all()
+            return
+        for key in keys:
+            for bell in self._bells.get(key, ()):
+                bell.set()
+
+    def _ring_all(self) -> None:
+        for bells in self._bells.values():
+            for bell in bells:
+                bell.set()
+
+    def close(self) -> None:
+        """Close the connection; who still waits is told that Redis cannot be reached."""
+        self._is_closed = True
+        if self._closing is not None:
+            self._closing.cancel()
+        if self._opening is not None:
+            self._opening.cancel()
+        self._connection.close()
+        self._ring_all()
+
+
+def _retrieve(task: "asyncio.Task[Any]") -> None:
+    """Take the error of a connection that nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()
