@@ -1,14 +1,15 @@
 """What a service needs to enqueue jobs. Importing this loads no SQLAlchemy, no driver and no arq."""
 
 from jobs.client import Enqueued, JobClient, JobHandle, open_client
-from jobs.failures import JobError, JobFailedError
+from jobs.failures import EmailTakenError, JobError, JobFailedError
 from jobs.payloads import CreateUser, CreateUsers, FindUser, GetOrCreateUser, NewUser
 from jobs.results import JobInfo, JobStatus
-from jobs.sync_client import SyncJobClient, SyncJobHandle, open_sync_client
+from jobs.sync_client import SyncJobClient, SyncJobHandle, build_sync_client, open_sync_client
 
 __all__ = [
     "CreateUser",
     "CreateUsers",
+    "EmailTakenError",
     "Enqueued",
     "FindUser",
     "GetOrCreateUser",
@@ -21,6 +22,7 @@ __all__ = [
     "NewUser",
     "SyncJobClient",
     "SyncJobHandle",
+    "build_sync_client",
     "open_client",
     "open_sync_client",
 ]

@@ -180,6 +180,15 @@ class SyncJobClient:
                 pipe.zadd(self._queue, {job_id: ABORTED_SCORE}, xx=True)
             pipe.execute()
 
+    def ping(self) -> None:
+        """See that Redis is there. One round trip.
+
+        Raises:
+            QueueUnavailableError: Redis cannot be reached or refuses us; the text names the cure.
+        """
+        with self._explained():
+            self._redis.ping()
+
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
@@ -188,8 +197,21 @@ class SyncJobClient:
             raise explain(error, self._url) from error
 
     def close(self) -> None:
-        """End all waiting. ``open_sync_client`` calls it."""
+        """End all waiting, and close the connections. ``open_sync_client`` calls it."""
         self._watch.close()
+        self._redis.close()
+
+
+def build_sync_client(redis_url: str, *, password: str | None = None, queue: str = QUEUE) -> SyncJobClient:
+    """Construct a client that lives as long as its process; it connects at its first call, also in a fork.
+
+    For what has a module and no main function of its own: Django, Flask. For a script there is ``open_sync_client``.
+
+    Raises:
+        QueueUnavailableError: the URL is none of Redis'.
+    """
+    redis = build_sync_redis(redis_url, password=password, max_connections=_CONNECTIONS)
+    return SyncJobClient(redis, redis_url, queue=queue)
 
 
 @contextmanager
@@ -199,11 +221,9 @@ def open_sync_client(redis_url: str, *, password: str | None = None, queue: str 
     Raises:
         QueueUnavailableError: Redis cannot be reached or refuses us; the text names the cure.
     """
-    with build_sync_redis(redis_url, password=password, max_connections=_CONNECTIONS) as redis:
-        client = SyncJobClient(redis, redis_url, queue=queue)
-        with client._explained():  # noqa: SLF001 - two halves of one module
-            redis.ping()
-        try:
-            yield client
-        finally:
-            client.close()
+    client = build_sync_client(redis_url, password=password, queue=queue)
+    try:
+        client.ping()
+        yield client
+    finally:
+        client.close()

@@ -1,0 +1,310 @@
+"""Waiting for results: Redis tells, nobody polls. On real servers, through a network that fails, from asyncio."""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from arq.connections import ArqRedis
+from arq.worker import Worker, func
+from redis.asyncio import ConnectionPool, Redis
+
+from embedded import open_valkey
+from jobs import CreateUser, Enqueued, JobClient, JobHandle, JobStatus, open_client
+from jobs.codec import decode, encode
+from jobs.failures import InvalidMessageError, JobFailedError, QueueUnavailableError, ResultMissingError
+from jobs.outbox import Promised
+from jobs.payloads import UserView
+from tests.conftest import wait_until_async
+from tests.faults.proxy import Proxy, open_proxy
+
+JANE = CreateUser(name="Jane")
+ANSWER = encode({"s": True, "r": {"id": 1, "name": "Jane", "email": None, "created_at": "2026-01-01T00:00:00Z"}})
+_END = "redis.call('SET', KEYS[1], ARGV[1], 'PX', 60000) redis.call('ZREM', KEYS[2], ARGV[2])"
+_LOOKS = ("get", "zscore")
+LONG = timedelta(seconds=20)
+
+
+async def _end(redis: Redis, job_id: str) -> None:
+    """End a job as the worker does, inside a script."""
+    await redis.register_script(_END)(keys=[f"arq:result:{job_id}", "arq:queue"], args=[ANSWER, job_id])
+
+
+async def _looks(redis: Redis) -> int:
+    """Count the commands by which anybody has looked for results."""
+    stats = await redis.info("commandstats")
+    return sum(int(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"]) for name in _LOOKS)
+
+
+async def _begin_to_wait(handle: JobHandle[UserView], redis: Redis) -> "asyncio.Task[UserView]":
+    """Return when Redis tracks the result."""
+
+    async def is_tracked() -> bool:
+        return int((await redis.info("stats"))["tracking_total_keys"]) > before
+
+    before = int((await redis.info("stats"))["tracking_total_keys"])
+    task = asyncio.create_task(handle.result(timeout=LONG))
+    await wait_until_async(is_tracked, 10)
+    return task
+
+
+@pytest.fixture
+def proxy(valkey_url: str) -> Iterator[Proxy]:
+    """Open a proxy before the Valkey of all tests."""
+    with open_proxy(urlsplit(valkey_url).port or 0) as proxy:
+        yield proxy
+
+
+async def test_a_wait_of_seconds_costs_one_look(client: JobClient, redis: Redis) -> None:
+    """One at the beginning and one at the end: no polling."""
+    handle = await client.enqueue(JANE)
+    before = await _looks(redis)
+    waiting = await _begin_to_wait(handle, redis)
+
+    await asyncio.sleep(1)
+    during = await _looks(redis) - before
+    await _end(redis, handle.job_id)
+    result = await waiting
+
+    assert (during, await _looks(redis) - before, result.name) == (2, 4, "Jane")
+
+
+async def test_two_thousand_who_wait_share_one_connection(client: JobClient, redis: Redis) -> None:
+    """And each gets its own answer."""
+    handles = await client.enqueue_many([JANE] * 2000)
+    before = len(await redis.client_list())
+    waiting = asyncio.gather(*(handle.result(timeout=LONG) for handle in handles))
+
+    async def all_are_tracked() -> bool:
+        return int((await redis.info("stats"))["tracking_total_keys"]) >= 2000
+
+    await wait_until_async(all_are_tracked, 10)
+    connections = len(await redis.client_list()) - before
+    for handle in handles:
+        await _end(redis, handle.job_id)
+
+    assert (connections, len(await waiting)) == (1, 2000)
+
+
+async def test_a_result_that_is_written_at_any_moment_is_not_missed(client: JobClient, redis: Redis) -> None:
+    """Looking and tracking are one command: nothing lies between them."""
+    handles = await client.enqueue_many([JANE] * 500)
+
+    async def wait(handle: JobHandle[UserView], pause: float) -> UserView:
+        await asyncio.sleep(pause)
+        return await handle.result(timeout=timedelta(seconds=10))
+
+    waiting = asyncio.gather(*(wait(handle, number / 2000) for number, handle in enumerate(handles)))
+    for handle in handles:
+        await _end(redis, handle.job_id)
+
+    assert len(await waiting) == 500
+
+
+async def test_several_may_wait_for_one_job(client: JobClient, redis: Redis) -> None:
+    """One that gives up takes the others' news with it to no grave."""
+    first, second = await client.enqueue(JANE, key="k"), await client.enqueue(JANE, key="k")
+    patient = [await _begin_to_wait(first, redis), asyncio.create_task(second.result(timeout=LONG))]
+    with pytest.raises(TimeoutError):
+        await first.result(timeout=timedelta(milliseconds=20))
+
+    await _end(redis, "k")
+
+    assert [user.name for user in await asyncio.gather(*patient)] == ["Jane", "Jane"]
+
+
+async def test_a_lost_connection_is_made_anew_and_looks_again(redis: Redis, proxy: Proxy) -> None:
+    """The result was written while nobody could be told."""
+    async with open_client(f"redis://127.0.0.1:{proxy.port}/0") as client:
+        handle = await client.enqueue(JANE)
+        waiting = await _begin_to_wait(handle, redis)
+        proxy.is_closed = True
+        proxy.cut()
+        await _end(redis, handle.job_id)
+        proxy.is_closed = False
+
+        result = await asyncio.wait_for(waiting, 5)
+
+    assert result.name == "Jane"
+
+
+async def test_many_losses_lose_no_result(redis: Redis, proxy: Proxy) -> None:
+    """Cut every 20 ms, while results are written."""
+    async with open_client(f"redis://127.0.0.1:{proxy.port}/0") as client:
+        handles = await client.enqueue_many([JANE] * 200)
+        waiting = asyncio.gather(*(handle.result(timeout=LONG) for handle in handles))
+        for number, handle in enumerate(handles):
+            await _end(redis, handle.job_id)
+            if number % 10 == 0:
+                proxy.cut()
+                await asyncio.sleep(0.02)
+
+        assert len(await waiting) == 200
+
+
+async def test_a_redis_that_stays_away_is_told_to_all_who_wait(redis: Redis, proxy: Proxy) -> None:
+    """After some attempts, with the cure; and the next call works when it is back."""
+    async with open_client(f"redis://127.0.0.1:{proxy.port}/0") as client:
+        handles = await client.enqueue_many([JANE] * 20)
+        await _begin_to_wait(handles[0], redis)
+        waiting = [asyncio.create_task(handle.result(timeout=LONG)) for handle in handles]
+        await asyncio.sleep(0)
+        proxy.is_closed = True
+        proxy.cut()
+        errors = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
+        proxy.heal()
+
+        await _end(redis, handles[0].job_id)
+        result = await handles[0].result(timeout=LONG)
+
+    assert {type(error) for error in errors} == {QueueUnavailableError}
+    assert result.name == "Jane"
+
+
+async def test_a_wiped_redis_ends_the_wait(client: JobClient, redis: Redis) -> None:
+    """No result will ever come."""
+    waiting = await _begin_to_wait(await client.enqueue(JANE), redis)
+
+    await redis.flushall()
+
+    with pytest.raises(ResultMissingError):
+        await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_client_that_is_closed_ends_its_waits(valkey_url: str, redis: Redis) -> None:
+    """A task that waits for ever would hold up the end of its program."""
+    async with open_client(valkey_url) as client:
+        waiting = await _begin_to_wait(await client.enqueue(JANE), redis)
+
+    with pytest.raises(QueueUnavailableError):
+        await asyncio.wait_for(waiting, 5)
+
+
+async def test_nobody_waits_and_the_connection_goes(
+    client: JobClient, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is kept for a while, in which the next wait saves the greeting."""
+    monkeypatch.setattr("jobs.watching.LINGER", timedelta(milliseconds=50))
+    handle = await client.enqueue(JANE)
+    before = len(await redis.client_list())
+    waiting = await _begin_to_wait(handle, redis)
+    await _end(redis, handle.job_id)
+    await waiting
+
+    async def is_gone() -> bool:
+        return len(await redis.client_list()) == before
+
+    await wait_until_async(is_gone, 5)
+    assert (await handle.result(timeout=LONG)).name == "Jane"
+
+
+async def test_where_tracking_is_refused_it_polls(tmp_path: Path) -> None:
+    """An ACL of ours from before, or a proxy: slower, with the same results."""
+    with open_valkey(tmp_path) as server:
+        async with Redis.from_url(server.url) as redis:
+            await redis.acl_setuser(
+                "old", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-client|tracking"]
+            )
+            async with open_client(server.url.replace("redis://", "redis://old:any@")) as client:
+                handle = await client.enqueue(JANE)
+                waiting = asyncio.create_task(handle.result(timeout=LONG))
+                before = await _looks(redis)
+
+                async def looks_again() -> bool:
+                    return await _looks(redis) - before > 10
+
+                await wait_until_async(looks_again, 10)
+                await _end(redis, handle.job_id)
+
+                assert (await waiting).name == "Jane"
+
+
+async def test_a_job_that_ends_without_a_result_is_found_out(
+    client: JobClient, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plain arq worker with ``keep_result=0``: nothing is written, so nothing is told; a slow look finds it."""
+    monkeypatch.setattr("jobs.watching.LOOK_AGAIN", timedelta(milliseconds=100))
+    handle = await client.enqueue(JANE)
+    waiting = await _begin_to_wait(handle, redis)
+
+    await redis.zrem("arq:queue", handle.job_id)
+
+    with pytest.raises(ResultMissingError):
+        await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_plain_arq_worker_answers_who_waits(client: JobClient, redis: Redis, valkey_url: str) -> None:
+    """Its results and failures are found without polling, too."""
+
+    async def create_user(_ctx: object, name: str) -> dict[str, object]:
+        await asyncio.sleep(0)
+        if name == "Nobody":
+            raise JobFailedError("nobody", kind="nobody")
+        return {"id": 7, "name": name, "email": None, "created_at": "2026-01-01T00:00:00Z"}
+
+    handles = await client.enqueue_many([JANE, CreateUser(name="Nobody")])
+    waiting = [await _begin_to_wait(handle, redis) for handle in handles]
+    pool = ArqRedis(ConnectionPool.from_url(valkey_url), job_serializer=encode, job_deserializer=decode)
+    worker = Worker(
+        [func(create_user, name="create_user")],  # type: ignore[arg-type] # arq's protocol has any arguments
+        redis_pool=pool, burst=True, poll_delay=0.01, handle_signals=False,
+        job_serializer=encode, job_deserializer=decode,
+    )  # fmt: skip
+    await worker.async_run()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    await worker.close()
+
+    assert isinstance(results[0], UserView)
+    assert isinstance(results[1], JobFailedError)
+    assert (results[0].id, results[1].type) == (7, "nobody")
+
+
+async def test_a_promised_job_is_waited_for_before_it_is_in_redis(client: JobClient, redis: Redis) -> None:
+    """It is told of, although Redis had never heard of it."""
+    handle = client.handle(Promised("later", Enqueued.NEW, UserView))
+    waiting = await _begin_to_wait(handle, redis)
+
+    await _end(redis, "later")
+
+    assert (await waiting).name == "Jane"
+
+
+async def test_what_is_no_payload_is_refused_with_the_cure(client: JobClient, redis: Redis) -> None:
+    """Neither an AttributeError nor a job that nobody can run; its value is not repeated."""
+    for wrong, text in ((1, "of type int"), ("secret", "of type str"), (CreateUser, "the class CreateUser")):
+        with pytest.raises(InvalidMessageError, match=f"such as CreateUser.*{text}"):
+            await client.enqueue_many([wrong])  # type: ignore[arg-type] # the mistake under test
+        with pytest.raises(InvalidMessageError, match=f"such as CreateUser.*{text}"):
+            await client.enqueue(wrong)  # type: ignore[arg-type] # the mistake under test
+
+    assert await redis.dbsize() == 0
+
+
+async def test_the_status_follows_the_job(client: JobClient, redis: Redis) -> None:
+    """In arq's words; of a running job of ours, whose score lies in the future, too."""
+    later = await client.enqueue(JANE, delay=timedelta(hours=1))
+    handle = await client.enqueue(JANE)
+    seen = [await later.status(), await handle.status()]
+    await redis.set(f"arq:in-progress:{handle.job_id}", "1")
+    await redis.zadd("arq:queue", {handle.job_id: 2e12})
+    seen.append(await handle.status())
+    await _end(redis, handle.job_id)
+    seen.append(await handle.status())
+    await redis.flushall()
+    seen.append(await handle.status())
+
+    assert [status.value for status in seen] == ["deferred", "queued", "in_progress", "complete", "not_found"]
+
+
+async def test_a_handle_is_made_of_an_id_alone(client: JobClient, redis: Redis) -> None:
+    """For the next request of a web application, in another process."""
+    await client.enqueue(JANE, key="k")
+    handle = client.handle_of(CreateUser, "k")
+    await _end(redis, "k")
+
+    assert (await handle.result(timeout=LONG)).name == "Jane"
+    assert (await client.handle_of(CreateUser, "no").status()) is JobStatus.NOT_FOUND
+    with pytest.raises(InvalidMessageError, match="the job's id must be"):
+        client.handle_of(CreateUser, "a b")
