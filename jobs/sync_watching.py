@@ -135,8 +135,7 @@ class SyncResultWatch:
         pauses = poll_pauses()
         with self._listening(job_id) as waiter:
             while True:
-                waiter.is_told = False
-                score, data, is_tracked = self._look(job_id, end)
+                score, data, is_tracked = self._look(waiter, end)
                 if data is not None:
                     return data
                 if score is None and not is_promised:
@@ -160,22 +159,23 @@ class SyncResultWatch:
                     del self._waiters[waiter.key]
                 self._pass_reading_on()
 
-    def _look(self, job_id: str, end: float) -> tuple[bytes | None, bytes | None, bool]:
+    def _look(self, waiter: _Waiter, end: float) -> tuple[bytes | None, bytes | None, bool]:
         """Look, also after a lost connection; say whether we shall be told of changes."""
         for pause in (*RECONNECT_PAUSES, None):
             try:
                 with self._asking:
-                    return self._ask(job_id)
+                    return self._ask(waiter)
             except (RedisError, OSError) as error:
                 if pause is None or self._is_closed or not is_outage(error) or time.monotonic() + pause > end:
                     raise
                 time.sleep(pause)
         raise AssertionError  # the last attempt returns or raises
 
-    def _ask(self, job_id: str) -> tuple[bytes | None, bytes | None, bool]:
+    def _ask(self, waiter: _Waiter) -> tuple[bytes | None, bytes | None, bool]:
         link = self._open()
+        waiter.is_told = False  # before the question: whatever changes later is told
         try:
-            score, data = link.look(self._queue, job_id)
+            score, data = link.look(self._queue, waiter.job_id)
         except BaseException:  # a greenlet that is killed, too: the answer would be taken for that of another question
             self._lose(link)
             raise

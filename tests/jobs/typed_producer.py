@@ -1,0 +1,69 @@
+"""What the clients promise to type checkers. Never run: ``test_typing`` gives it to mypy and to pyright.
+
+A line with ``type: ignore`` is a mistake that both must find: an ignore that is not needed is an error.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import assert_type
+
+from jobs import (
+    CreateUser,
+    CreateUsers,
+    FindUser,
+    JobClient,
+    JobHandle,
+    JobInfo,
+    JobStatus,
+    NewUser,
+    SyncJobClient,
+    SyncJobHandle,
+    build_sync_client,
+    open_client,
+    open_sync_client,
+)
+from jobs.outbox import Promised
+from jobs.payloads import FoundUsers, StoredUsers, UserView
+
+
+async def with_asyncio(promised: Promised[UserView]) -> None:
+    """Show that the payload decides on the type of the result."""
+    async with open_client("redis://localhost") as client:
+        assert_type(client, JobClient)
+        handle = await client.enqueue(CreateUser(name="Jane"), key="k", delay=timedelta(seconds=1))
+        assert_type(handle, JobHandle[UserView])
+        assert_type(await handle.result(timeout=timedelta(seconds=1)), UserView)
+        assert_type(await handle.status(), JobStatus)
+        assert_type(await handle.info(), JobInfo)
+        assert_type(await handle.abort(), bool)
+        found = await client.enqueue(FindUser(id=1), at=datetime.now(UTC))
+        assert_type((await found.result()).first, UserView | None)
+        many = await client.enqueue_many([CreateUsers(users=[NewUser(name="Jane")])], keys=["k"])
+        assert_type(many, list[JobHandle[StoredUsers]])
+        assert_type(client.handle(promised), JobHandle[UserView])
+        assert_type(client.handle_of(FindUser, "k"), JobHandle[FoundUsers])
+
+        await client.enqueue(1)  # type: ignore[arg-type]
+        await client.enqueue_many([1])  # type: ignore[arg-type]
+        await client.enqueue(CreateUser(name="Jane"), delay=1)  # type: ignore[arg-type]
+        (await handle.result()).users  # type: ignore[attr-defined]  # noqa: B018 - for the checker
+
+
+def without(promised: Promised[UserView]) -> None:
+    """Show the same, synchronously."""
+    assert_type(build_sync_client("redis://localhost"), SyncJobClient)
+    with open_sync_client("redis://localhost") as client:
+        assert_type(client, SyncJobClient)
+        handle = client.enqueue(CreateUser(name="Jane"), key="k", delay=timedelta(seconds=1))
+        assert_type(handle, SyncJobHandle[UserView])
+        assert_type(handle.result(timeout=timedelta(seconds=1)), UserView)
+        assert_type(handle.status(), JobStatus)
+        assert_type(handle.info(), JobInfo)
+        assert_type(handle.abort(), bool)
+        many = client.enqueue_many([CreateUsers(users=[NewUser(name="Jane")])], keys=["k"])
+        assert_type(many, list[SyncJobHandle[StoredUsers]])
+        assert_type(client.handle(promised), SyncJobHandle[UserView])
+        assert_type(client.handle_of(FindUser, "k"), SyncJobHandle[FoundUsers])
+
+        client.enqueue(1)  # type: ignore[arg-type]
+        client.enqueue_many([1])  # type: ignore[arg-type]
+        handle.result().users  # type: ignore[attr-defined]  # noqa: B018 - for the checker
