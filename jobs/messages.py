@@ -60,7 +60,7 @@ class Enqueued(Enum):
     """The job is queued now."""
 
     DUPLICATE = "duplicate"
-    """A job with this key is queued, running or finished within the last hour: nothing was added."""
+    """A job with this key is queued or running, or its result is kept: nothing was added. See the README's table."""
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def test_every_block_is_of_a_kind_that_is_tested() -> None:
 
     assert set(fences) == {"", "console", "js", "python"}
     assert programs == {"alembic", "make", "users-worker"}
-    assert len(_blocks(README, "python")) == 8
+    assert len(_blocks(README, "python")) == 9
 
 
 def test_the_settings_table_is_that_of_the_code() -> None:
@@ -100,10 +100,15 @@ def test_the_commands_of_the_readme_work_in_their_order(
 @pytest.mark.usefixtures("_worker")
 @pytest.mark.parametrize(
     ("text", "output"),
-    [("signup-4711", "User ID: "), ("enqueue_in", "User ID: "), ("create_pool", "'name': 'Jane'")],
+    [
+        ("signup-4711", "User ID: "),
+        ("build_sync_client", "User ID: "),
+        ("enqueue_in", "User ID: "),
+        ("create_pool", "'name': 'Jane'"),
+    ],
 )
 def test_the_producers_in_python_get_their_user(environment: dict[str, str], text: str, output: str) -> None:
-    """Our client, a promise in a transaction, and plain arq with our two functions."""
+    """Our two clients, a promise in a transaction, and plain arq with our two functions."""
     done = subprocess.run(
         [sys.executable, "-c", _example(text)], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
@@ -112,7 +117,7 @@ def test_the_producers_in_python_get_their_user(environment: dict[str, str], tex
     assert output in done.stdout
 
 
-@pytest.mark.parametrize("text", ["signup-4711", "enqueue_in", "create_pool"])
+@pytest.mark.parametrize("text", ["signup-4711", "build_sync_client", "enqueue_in", "create_pool"])
 def test_the_producers_in_python_type_check(tmp_path: Path, text: str) -> None:
     """``result`` of a ``CreateUser`` is a user to mypy, too."""
     (tmp_path / "producer.py").write_text(_example(text).replace("user.id", "user.id + 1"))

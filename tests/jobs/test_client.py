@@ -274,8 +274,8 @@ async def test_a_missing_password_is_one_clear_error(tmp_path: Path) -> None:
 def test_a_producer_loads_no_driver() -> None:
     """Importing the producer's side needs neither SQLAlchemy nor arq."""
     program = (
-        "import sys, jobs, jobs.codec, jobs.client; "
-        "heavy = {'sqlalchemy', 'asyncpg', 'alembic', 'arq', 'db', 'worker', 'structlog', 'typer'}; "
+        "import sys, jobs, jobs.codec, jobs.client, jobs.sync_client, jobs.outbox; "
+        "heavy = {'sqlalchemy', 'asyncpg', 'alembic', 'arq', 'db', 'worker', 'structlog', 'typer', 'gevent'}; "
         "print(sorted(heavy & set(sys.modules)))"
     )
 
