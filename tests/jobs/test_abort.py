@@ -106,6 +106,7 @@ async def test_a_promised_job_is_aborted_before_it_is_in_redis(
             return bool(await redis.zcard("arq:abort"))
 
         await wait_until_async(is_asked_for, 10)
+        assert await redis.zcard("arq:queue") == 0  # an id without a message would be a dead letter
         start_worker()
 
         assert await aborting

@@ -249,6 +249,7 @@ def test_the_client_works_on_both_sides_of_a_fork(client: SyncJobClient, store: 
     waiting = threading.Thread(target=ours.result)
     waiting.start()
     wait_until(lambda: client._watch._reader is not None, 10)
+    before = _looks(store)
 
     child = os.fork()
     if child == 0:  # no pytest in here
@@ -257,6 +258,7 @@ def test_the_client_works_on_both_sides_of_a_fork(client: SyncJobClient, store: 
             os._exit(7)
         finally:
             os._exit(1)
+    wait_until(lambda: _looks(store) > before, 10)
     _end(store, theirs.job_id)
     _, status = os.waitpid(child, 0)
     _end(store, ours.job_id)
