@@ -317,8 +317,8 @@ async def test_a_worker_answers_refuses_and_aborts(
     start_worker()
     with open_sync_client(valkey_url) as client:
         jane = client.enqueue(CreateUser(name="Jane", email="j@example.org"))
-        again = client.enqueue(CreateUser(name="Joe", email="j@example.org"))
         user = jane.result(timeout=LONG)
+        again = client.enqueue(CreateUser(name="Joe", email="j@example.org"))
         with pytest.raises(EmailTakenError):
             again.result(timeout=LONG)
         later = client.enqueue(JANE, delay=timedelta(hours=1))
