@@ -84,6 +84,21 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
             self._transaction.begin_with_next()  # the caller's fetch: nothing waits in between
         return prepared
 
+    def fetch(self, statement: str, arguments: Sequence[Any]) -> Sequence[Any]:
+        """Execute a statement and return its rows: what a cursor does, less what is for SQLAlchemy."""
+        try:
+            rows: Sequence[Any] = await_only(self._fetch(statement, arguments))
+        except Exception as error:  # noqa: BLE001 - as in SQLAlchemy: it raises the right one
+            self._handle_exception(error)
+        return rows
+
+    async def _fetch(self, statement: str, arguments: Sequence[Any]) -> Any:
+        async with self._execute_mutex:
+            if self._transaction is None:
+                await self._start_transaction()
+            prepared, _ = await self._prepare(statement, 0)
+            return await prepared.fetch(*arguments)
+
     async def begin_apart(self) -> None:
         """Send what is held back: what comes next cannot take it along."""
         async with self._execute_mutex:

@@ -18,7 +18,6 @@ from jobs.wire import (
     RETRY_KEY,
     baton_key,
     cut_calls,
-    is_hostile_id,
     leases_key,
     now_ms,
     printable_job_id,
@@ -57,6 +56,9 @@ class Claim(NamedTuple):
     id: bytes
     """As it stands in Redis: any bytes."""
 
+    job_id: str
+    """The id in a form that can be logged and stored."""
+
     owner: str
     attempt: int
     message: bytes | None
@@ -70,12 +72,7 @@ class Claim(NamedTuple):
     @property
     def is_hostile(self) -> bool:
         """Whether the id is none that a job may have."""
-        return is_hostile_id(self.id)
-
-    @property
-    def job_id(self) -> str:
-        """The id in a form that can be logged and stored."""
-        return printable_job_id(self.id)
+        return self.job_id.encode() != self.id
 
 
 class Claimed(NamedTuple):
@@ -275,9 +272,9 @@ class Leases:
 
 
 def _claim(owner: str, row: list[Any]) -> Claim:
-    job_id, attempt, message, score, is_aborted, trouble = row
+    raw_id, attempt, message, score, is_aborted, trouble = row
     text = None if trouble is None else trouble.decode("utf-8", "replace")
-    return Claim(job_id, owner, attempt, message, score, bool(is_aborted), text)
+    return Claim(raw_id, printable_job_id(raw_id), owner, attempt, message, score, bool(is_aborted), text)
 
 
 def _arguments(jobs: Sequence[GiveUp]) -> Iterator[Any]:
