@@ -1,6 +1,6 @@
 """The scripts by which the idle workers of a queue agree on the one that watches it.
 
-``<queue>:watcher`` names that one, by its worker's token, and lasts until its word ends; ``GETEX`` or a claim renews it.
+``<queue>:watcher`` names that one, by its worker's token, until its word ends; ``GETEX`` or a claim renews it.
 ``<queue>:baton`` is a list on which the other idle ones wait, in the order in which they came: an element wakes one of
 them, never all. There is at most one element, and it does not last. Both may be lost at any time.
 
