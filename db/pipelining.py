@@ -226,18 +226,20 @@ def _bind(statement: str, arguments: Sequence[Argument]) -> bytes:
 
 def _field(value: Argument) -> bytes:
     """Write a value behind its length. -1 says NULL."""
-    match value:
-        case None:
-            return struct.pack("!i", -1)
-        case str():
-            data = value.encode()
-        case bytes():
-            data = value
-        case int():
-            data = struct.pack("!i", value)
-        case _:
-            known = next((item for item in value if item is not None), "")
-            has_null = None in value
-            header = struct.pack("!iiiii", 1, has_null, _ELEMENT_TYPES[type(known)], len(value), 1)
-            data = header + b"".join(map(_field, value))
-    return struct.pack("!i", len(data)) + data
+    if value is None:
+        return _NULL
+    if isinstance(value, str):
+        data = value.encode()
+    elif isinstance(value, bytes):
+        data = value
+    elif isinstance(value, int):
+        data = _INTEGER.pack(value)
+    else:
+        known = next((item for item in value if item is not None), "")
+        header = struct.pack("!iiiii", 1, None in value, _ELEMENT_TYPES[type(known)], len(value), 1)
+        data = header + b"".join(map(_field, value))
+    return _INTEGER.pack(len(data)) + data
+
+
+_INTEGER = struct.Struct("!i")
+_NULL = _INTEGER.pack(-1)
