@@ -1,5 +1,6 @@
 """TLS to Redis and PostgreSQL: real servers of Debian, with certificates of an authority that is made for the run."""
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ import asyncpg
 import pytest
 from sqlalchemy import make_url
 
-from jobs import CreateUser, open_client
+from jobs import CreateUser, open_client, open_sync_client
 from jobs.failures import QueueUnavailableError
 from jobs.tls import tls_problem
 from tests.conftest import StartWorker
@@ -173,9 +174,12 @@ async def test_a_job_runs_over_tls(urls: dict[str, str], start_worker: StartWork
     async with open_client(urls["REDIS_URL"]) as client:
         handle = await client.enqueue(CreateUser(name=NAME, email=EMAIL))
         user = await handle.result(timeout=timedelta(seconds=20))
+    with open_sync_client(urls["REDIS_URL"]) as blocking:
+        later = blocking.enqueue(CreateUser(name=NAME), delay=timedelta(milliseconds=300))
+        same = await asyncio.to_thread(later.result, timeout=timedelta(seconds=20))
 
     assert (migrated.returncode, migrated.stderr) == (0, "")
-    assert user.name == NAME
+    assert (user.name, same.name) == (NAME, NAME)
     assert worker.stop() == 0
 
 
