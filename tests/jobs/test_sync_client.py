@@ -1,20 +1,15 @@
-"""The synchronous client: in threads, in greenlets, behind forks, in Flask and in Django; on real servers."""
+"""The synchronous client: in threads, behind forks, through a network that fails; on real servers."""
 
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
 import pytest
 from redis import Redis
@@ -36,7 +31,6 @@ from jobs.payloads import UserView
 from tests.conftest import StartWorker, wait_until
 from tests.faults.proxy import Proxy, open_proxy
 
-PROGRAMS = Path(__file__).parent / "programs"
 JANE = CreateUser(name="Jane")
 ANSWER = encode({"s": True, "r": {"id": 1, "name": "Jane", "email": None, "created_at": "2026-01-01T00:00:00Z"}})
 LONG = timedelta(seconds=20)
@@ -333,72 +327,3 @@ async def test_a_worker_answers_refuses_and_aborts(
     assert info.started_at is not None
     assert info.finished_at is not None
     assert info.enqueued_at <= info.started_at <= info.finished_at
-
-
-def test_five_hundred_greenlets_wait_under_gevent(
-    start_worker: StartWorker, sessions: Sessions, environment: dict[str, str]
-) -> None:
-    """With everything patched: no event loop, no thread, two connections for all results, and nobody is blocked."""
-    assert sessions is not None  # it removes the users afterwards
-    start_worker()
-
-    done = subprocess.run(
-        [sys.executable, str(PROGRAMS / "gevent_service.py")],
-        env=environment, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-
-    assert (done.returncode, done.stdout) == (0, "gevent: 500 users\n"), done.stderr
-
-
-@contextmanager
-def _service(program: str, environment: dict[str, str]) -> Iterator[Callable[..., tuple[int, dict[str, object]]]]:
-    """Run a web application; yield a function that sends it a request and returns status and body."""
-    with subprocess.Popen(
-        [sys.executable, str(PROGRAMS / program)],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        base = f"http://127.0.0.1:{int(process.stdout.readline())}"
-
-        def send(path: str, body: object = None, **headers: str) -> tuple[int, dict[str, object]]:
-            data = None if body is None else json.dumps(body).encode()
-            named = {name.replace("_", "-"): value for name, value in headers.items()}
-            request = Request(base + path, data, {"Content-Type": "application/json"} | named)  # noqa: S310 - of loopback
-            try:
-                with urlopen(request, timeout=30) as answer:  # noqa: S310 - of loopback
-                    return answer.status, json.load(answer)
-            except HTTPError as error:
-                return error.code, json.load(error)
-
-        try:
-            yield send
-        finally:
-            process.kill()
-
-
-@pytest.mark.parametrize("program", ["flask_service.py", "django_service.py"])
-def test_a_web_application_enqueues_and_waits(
-    start_worker: StartWorker, sessions: Sessions, environment: dict[str, str], store: Store, program: str
-) -> None:
-    """Forty requests at once in its threads; duplicates, refusals, and a job that is not done in time."""
-    assert sessions is not None  # it removes the users afterwards
-    with _service(program, environment) as send:
-        status, late = send("/users?wait=0.1", {"name": "Late"})
-        job = send(f"/jobs/{late['job']}")
-        worker = start_worker()
-        wait_until(lambda: send(f"/jobs/{late['job']}")[1] == {"status": "complete"}, 20)
-        with ThreadPoolExecutor(40) as threads:
-            users = [
-                one.result()
-                for one in [threads.submit(send, "/users?wait=20", {"name": f"user {n}"}) for n in range(40)]
-            ]
-        jane = {"name": "Jane", "email": "jane@example.org"}
-        first = send("/users?wait=20", jane, Idempotency_Key="k")
-        again = send("/users?wait=20", jane, Idempotency_Key="k")
-        taken = send("/users?wait=20", jane, Idempotency_Key="other")
-        wrong = send("/users?wait=20", {"name": ""})
-
-    assert (status, job) == (202, (200, {"status": "queued"}))
-    assert [(code, user["name"]) for code, user in users] == [(201, f"user {n}") for n in range(40)]
-    assert (first[0], again, taken[0], wrong[0]) == (201, first, 409, 422)
-    assert (store.zcard("arq:queue"), worker.process.poll()) == (0, None)
