@@ -29,7 +29,7 @@ def build_app(settings: Settings) -> web.Application:
     app.router.add_post("/users", create_user)
     app.router.add_post("/users/batch", create_users)
     app.router.add_get(r"/users/{id:[1-9][0-9]{0,18}}", show_user)
-    app.router.add_get("/jobs/{id}", show_job)
+    app.router.add_get("/jobs/{id:[^/]+}", show_job)  # by default no { or } may be in it
     app.router.add_get("/openapi.json", describe(needs_token=bool(tokens)))
     app.on_response_prepare.append(_add_headers)
     app.cleanup_ctx.append(opening(settings))

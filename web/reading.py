@@ -31,7 +31,8 @@ async def read_body(request: web.Request, model: type[ModelT]) -> ModelT:
     try:
         data = await request.read()
     except web.RequestPayloadError:
-        raise ProblemError(400, "the body cannot be read", code="malformed_body") from None
+        headers = {"Connection": "close"}  # aiohttp will close it, and does not say so
+        raise ProblemError(400, "the body cannot be read", code="malformed_body", headers=headers) from None
     try:
         return model.model_validate_json(data)
     except ValidationError as error:
@@ -44,7 +45,7 @@ def read_query(request: web.Request, model: type[ModelT]) -> ModelT:
     Raises:
         ProblemError: 422.
     """
-    names = list(request.query)
+    names = [name for name, _ in request.query.items()]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ProblemError(422, code="invalid_request", errors=_errors(twice, "is given twice"))
     try:
