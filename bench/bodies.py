@@ -1,4 +1,4 @@
-"""What the jobs of all contenders do, but ours, which has its own handlers: the same statements, the same engine."""
+"""What the jobs of all contenders do, but ours, which has its own handlers and engine: the same statements."""
 
 import asyncio
 import mmap
@@ -10,10 +10,9 @@ from typing import Any
 from pydantic import SecretStr
 from sqlalchemy import Text, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from bench.target import Target
-from db.engine import open_database
 from db.settings import DatabaseSettings
 from db.tables import User
 
@@ -83,10 +82,11 @@ def _of(bodies: Bodies | None) -> Bodies:
 
 @asynccontextmanager
 async def open_bodies(target: Target, *, pool_size: int) -> AsyncIterator[Bodies]:
-    """Yield the jobs over an engine like the product's; its pool has as many connections as jobs run at once."""
-    settings = DatabaseSettings(url=SecretStr(target.database_url))
-    async with open_database(settings, pool_size=pool_size) as sessions:
-        yield Bodies(sessions, Counter(Path(target.counter), target.process))
+    """Yield the jobs over a plain engine; its pool has as many connections as jobs run at once."""
+    url = DatabaseSettings(url=SecretStr(target.database_url)).sqlalchemy_url
+    engine = create_async_engine(url, pool_size=pool_size, max_overflow=0, pool_use_lifo=True)
+    yield Bodies(async_sessionmaker(engine, expire_on_commit=False), Counter(Path(target.counter), target.process))
+    await engine.dispose()
 
 
 class UserSets:

@@ -26,15 +26,17 @@ async def fetch_by_driver(session: AsyncSession, statement: str, *arguments: Any
 def _fetch(session: Session, statement: str, arguments: tuple[Any, ...]) -> Sequence[Any]:
     session.flush()
     connection = session.connection()
-    driver = connection.connection
-    cursor = driver.cursor()
+    driver: Any = connection.connection.dbapi_connection
     try:
+        if isinstance(driver, PipeliningConnection):
+            return driver.fetch(statement, arguments)
+        cursor = driver.cursor()
         cursor.execute(statement, arguments)
+        return cast("Sequence[Any]", cursor.fetchall())
     except DriverError as error:
-        if is_lost := cast("Any", driver.driver_connection).is_closed():
+        if is_lost := driver.driver_connection.is_closed():
             connection.invalidate(error)
         raise DBAPIError.instance(None, None, error, DriverError, connection_invalidated=is_lost) from error
-    return cursor.fetchall()
 
 
 async def execute_last(session: AsyncSession, statement: str, *arguments: Argument) -> None:

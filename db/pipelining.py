@@ -84,6 +84,21 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
             self._transaction.begin_with_next()  # the caller's fetch: nothing waits in between
         return prepared
 
+    def fetch(self, statement: str, arguments: Sequence[Any]) -> Sequence[Any]:
+        """Execute a statement and return its rows: what a cursor does, less what is for SQLAlchemy."""
+        try:
+            rows: Sequence[Any] = await_only(self._fetch(statement, arguments))
+        except Exception as error:  # noqa: BLE001 - as in SQLAlchemy: it raises the right one
+            self._handle_exception(error)
+        return rows
+
+    async def _fetch(self, statement: str, arguments: Sequence[Any]) -> Any:
+        async with self._execute_mutex:
+            if self._transaction is None:
+                await self._start_transaction()
+            prepared, _ = await self._prepare(statement, 0)
+            return await prepared.fetch(*arguments)
+
     async def begin_apart(self) -> None:
         """Send what is held back: what comes next cannot take it along."""
         async with self._execute_mutex:
@@ -211,18 +226,20 @@ def _bind(statement: str, arguments: Sequence[Argument]) -> bytes:
 
 def _field(value: Argument) -> bytes:
     """Write a value behind its length. -1 says NULL."""
-    match value:
-        case None:
-            return struct.pack("!i", -1)
-        case str():
-            data = value.encode()
-        case bytes():
-            data = value
-        case int():
-            data = struct.pack("!i", value)
-        case _:
-            known = next((item for item in value if item is not None), "")
-            has_null = None in value
-            header = struct.pack("!iiiii", 1, has_null, _ELEMENT_TYPES[type(known)], len(value), 1)
-            data = header + b"".join(map(_field, value))
-    return struct.pack("!i", len(data)) + data
+    if value is None:
+        return _NULL
+    if isinstance(value, str):
+        data = value.encode()
+    elif isinstance(value, bytes):
+        data = value
+    elif isinstance(value, int):
+        data = _INTEGER.pack(value)
+    else:
+        known = next((item for item in value if item is not None), "")
+        header = struct.pack("!iiiii", 1, None in value, _ELEMENT_TYPES[type(known)], len(value), 1)
+        data = header + b"".join(map(_field, value))
+    return _INTEGER.pack(len(data)) + data
+
+
+_INTEGER = struct.Struct("!i")
+_NULL = _INTEGER.pack(-1)

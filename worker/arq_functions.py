@@ -151,29 +151,21 @@ def _refusal(error: JobFailedError, message: bytes) -> dict[str, Any]:
     return {"t": None, "f": REFUSE, "a": refusal_arguments(error, message), "k": {}, "et": 0}
 
 
+_ENVELOPE: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "f": (lambda value: isinstance(value, str), "a string: the job's name"),
+    "a": (lambda value: isinstance(value, list), "a list: positional arguments, [] if there are none"),
+    "k": (lambda value: isinstance(value, dict), "an object: the job's fields by name"),
+    "t": (lambda value: value is None or (type(value) is int and 0 <= value < _UNLIMITED), "null"),
+    "et": (
+        lambda value: type(value) is int and 0 <= value <= LATEST_MS,
+        "an integer: when it was enqueued, in ms since 1970",
+    ),
+}
+"""What must be in a message, and how it is said."""
+
+
 def _require_envelope(message: dict[str, Any]) -> None:
-    checks = {
-        "f": "a string: the job's name",
-        "a": "a list: positional arguments, [] if there are none",
-        "k": "an object: the job's fields by name",
-        "t": "null",
-        "et": "an integer: when it was enqueued, in ms since 1970",
-    }
-    for field, expected in checks.items():
-        if not _fits(field, message.get(field)):
+    for field, (fits, expected) in _ENVELOPE.items():
+        if not fits(message.get(field)):
             text = f"the message's field {field!r} must be {expected}"
             raise InvalidMessageError(text)
-
-
-def _fits(field: str, value: Any) -> bool:  # noqa: ANN401 - from the wire
-    match field:
-        case "f":
-            return isinstance(value, str)
-        case "a":
-            return isinstance(value, list)
-        case "k":
-            return isinstance(value, dict)
-        case "t":
-            return value is None or (type(value) is int and 0 <= value < _UNLIMITED)
-        case _:
-            return type(value) is int and 0 <= value <= LATEST_MS

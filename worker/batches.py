@@ -50,7 +50,7 @@ async def run_batch(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[
     """Run one attempt of each job, all in one transaction, within the deadline of one; answer in the order given.
 
     Jobs with a wrong payload, used up attempts or a receipt are to run alone; if the batch fails, all run again apart.
-    In an outage all are tried later, uncounted. Six round trips; one more if any job is not in its first attempt.
+    In an outage all are tried later, uncounted. Three round trips; one more if any job is not in its first attempt.
     """
     outcomes: dict[str, Outcome] = {}
     jobs = _read(spec, deliveries, outcomes)

@@ -161,8 +161,10 @@ class UsersWorker(Worker):
         if self._room() <= 0:
             if self.is_stopping or self._waking.wants_claim:
                 await self._waking.rest()
-        elif await self._database_answers() and self._waking.wants_claim:
-            return await self._claim_shielded()
+        elif await self._database_answers():
+            if self._waking.wants_claim:
+                return await self._claim_shielded()
+            await self._waking.renew()
         return False
 
     async def _claim_shielded(self) -> bool:

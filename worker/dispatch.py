@@ -93,7 +93,7 @@ class Dispatcher:
             JobFailedError: the job failed for good, in a way that the producer can read.
             Exception: an unknown error of the last attempt, as it was raised.
         """
-        log = _log.bind(job_id=delivery.job_id, job_name=spec.name, attempt=delivery.attempt)
+        told = {"job_id": delivery.job_id, "job_name": spec.name, "attempt": delivery.attempt}
         started = time.perf_counter()
         payload: AnyPayload | None = None
         try:
@@ -101,11 +101,11 @@ class Dispatcher:
             result = await self._answer(spec, delivery, payload)
         except Exception as error:
             decided = await self._settle(spec, delivery, payload, error)
-            _log_failure(log.bind(duration_ms=_milliseconds_since(started)), error, decided)
+            _log_failure(_log.bind(**told, duration_ms=_milliseconds_since(started)), error, decided)
             if decided is error:
                 raise
             raise decided from error
-        log.info("job done", duration_ms=_milliseconds_since(started))
+        _log.info("job done", **told, duration_ms=_milliseconds_since(started))
         return result
 
     async def abort(self, spec: AnySpec, delivery: Delivery) -> dict[str, Any] | None:

@@ -260,9 +260,12 @@ return released
 """Give back what was claimed by calls whose answer was lost: nobody has started it, and it counts as no attempt."""
 
 ABORTS = (
-    NOW
+    """
+local count = redis.pcall('ZCARD', KEYS[1])
+if count == 0 or type(count) == 'table' then return {} end  -- an error: it is of another type
+"""
+    + NOW
     + """
-if type(redis.pcall('ZCARD', KEYS[1])) == 'table' then return {} end  -- an error: it is of another type
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[1], 'LIMIT', 0, 100)) do
     if redis.call('EXISTS', 'arq:job:' .. id) == 0 then redis.call('ZREM', KEYS[1], id) end
 end

@@ -18,7 +18,6 @@ from jobs.wire import (
     RETRY_KEY,
     baton_key,
     cut_calls,
-    is_hostile_id,
     leases_key,
     now_ms,
     printable_job_id,
@@ -57,6 +56,9 @@ class Claim(NamedTuple):
     id: bytes
     """As it stands in Redis: any bytes."""
 
+    job_id: str
+    """The id in a form that can be logged and stored."""
+
     owner: str
     attempt: int
     message: bytes | None
@@ -70,12 +72,7 @@ class Claim(NamedTuple):
     @property
     def is_hostile(self) -> bool:
         """Whether the id is none that a job may have."""
-        return is_hostile_id(self.id)
-
-    @property
-    def job_id(self) -> str:
-        """The id in a form that can be logged and stored."""
-        return printable_job_id(self.id)
+        return self.job_id.encode() != self.id
 
 
 class Claimed(NamedTuple):
@@ -209,6 +206,12 @@ class Leases:
         arguments = [self._worker, to_ms(watch)]
         return timedelta(milliseconds=await self._blocking.run(STAND_BY, self._watch_keys, arguments))
 
+    async def renew_watch(self, watch: timedelta) -> bool:
+        """Go on watching the queue for so long, and say whether it was still ours to watch. One round trip."""
+        # If it is another's, this makes its word last as long, once: no harm.
+        name = await self._direct.call("GETEX", self._watch_keys[0], "PX", to_ms(watch))
+        return bool(name == self._worker.encode())
+
     def stop_waiting(self) -> None:
         """Break off ``wait_for_baton``."""
         self._blocking.close()
@@ -275,9 +278,9 @@ class Leases:
 
 
 def _claim(owner: str, row: list[Any]) -> Claim:
-    job_id, attempt, message, score, is_aborted, trouble = row
+    raw_id, attempt, message, score, is_aborted, trouble = row
     text = None if trouble is None else trouble.decode("utf-8", "replace")
-    return Claim(job_id, owner, attempt, message, score, bool(is_aborted), text)
+    return Claim(raw_id, printable_job_id(raw_id), owner, attempt, message, score, bool(is_aborted), text)
 
 
 def _arguments(jobs: Sequence[GiveUp]) -> Iterator[Any]:

@@ -34,7 +34,7 @@ def run_worker(
         StartupError: a server cannot be reached, refuses us or is unsafe, or the schema is behind.
     """
     set_up_logging(settings.worker)
-    _calm_garbage_collector()
+    calm_garbage_collector()
     with asyncio.Runner(loop_factory=_fastest_loop()) as runner:
         runner.run(_work(settings, registry, burst=burst, orders=orders))
 
@@ -62,7 +62,7 @@ async def _work_to_the_end(worker: UsersWorker, settings: Settings) -> None:
         await worker.close()
 
 
-def _calm_garbage_collector() -> None:
+def calm_garbage_collector() -> None:
     """Look for cycles more rarely, and never among what was loaded at the start.
 
     A batch holds tens of thousands of objects until its end; looked through every 700 new ones, as by default, they

@@ -1,8 +1,8 @@
 """The scripts by which the idle workers of a queue agree on the one that watches it.
 
-``<queue>:watcher`` names that one and until when it is (its worker's token and a time in ms); it renews it with each
-claim. ``<queue>:baton`` is a list on which the other idle ones wait, in the order in which they came: an element wakes
-one of them, never all. There is at most one element, and it does not last. Both may be lost at any time.
+``<queue>:watcher`` names that one, by its worker's token, until its word ends; ``GETEX`` or a claim renews it.
+``<queue>:baton`` is a list on which the other idle ones wait, in the order in which they came: an element wakes one of
+them, never all. There is at most one element, and it does not last. Both may be lost at any time.
 
 Times are the server's.
 """
@@ -21,21 +21,19 @@ local function pass()  -- wakes one of those who wait; if none does, the next on
 end
 
 local function holder()
-    local value = redis.pcall('GETEX', watcher)  -- not GET: tracking would tell us of each renewal
-    if type(value) == 'table' then  -- an error: it is of another type
-        redis.call('DEL', watcher)
-        value = false
-    end
-    local name, ends = string.match(value or '', '^(%w+):(%d+)$')
-    local left = (tonumber(ends) or 0) - now
-    if left <= 0 or left > 60000 then return nil, 0 end
-    return name, left
+    local name = redis.pcall('GETEX', watcher)  -- not GET: tracking would tell us of each renewal
+    if type(name) ~= 'table' then return name end
+    redis.call('DEL', watcher)  -- it is of another type
+    return false
 end
 
 local function elect(me, watch_ms)  -- 0: I watch; else in how many ms the other's word ends
-    local name, left = holder()
-    if name and name ~= me then return left end
-    redis.call('SET', watcher, me .. ':' .. string.format('%d', now + watch_ms), 'PX', watch_ms)
+    local name = holder()
+    if name and name ~= me then
+        local left = redis.call('PTTL', watcher)
+        if left > 0 and left <= 60000 then return left end  -- else it is nobody's word
+    end
+    redis.call('SET', watcher, me, 'PX', watch_ms)
     return 0
 end
 
