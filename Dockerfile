@@ -9,11 +9,13 @@ RUN pip install --no-cache-dir --require-hashes --only-binary :all: --target . -
 COPY db db
 COPY jobs jobs
 COPY worker worker
+COPY web web
 COPY embedded embedded
 # Compiled here, because the image's user cannot write.
-RUN python -m compileall -q db jobs worker embedded \
+RUN python -m compileall -q db jobs worker web embedded \
     && printf '%s\n' '#!/usr/local/bin/python' 'from worker.__main__ import main' 'main()' > bin/users-worker \
-    && chmod 755 bin/users-worker
+    && printf '%s\n' '#!/usr/local/bin/python' 'from web.__main__ import main' 'main()' > bin/users-web \
+    && chmod 755 bin/users-worker bin/users-web
 
 FROM base
 LABEL org.opencontainers.image.title="users-worker" \

@@ -24,7 +24,7 @@ $(VENV)/ready: requirements/dev.txt pyproject.toml
 	@$(PIP) install --no-deps --no-index --no-build-isolation --editable .
 	@touch $@
 
-demo: $(VENV)/ready ## Show it working: servers, a worker, Jane, and an import of 10,000 people
+demo: $(VENV)/ready ## Show it working: servers, a worker, Jane, a POST and a GET, and an import of 10,000 people
 	@$(BIN)/users-worker demo $(ARGS)
 
 dev: $(VENV)/ready ## Run PostgreSQL, Valkey and a worker until Ctrl-C

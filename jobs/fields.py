@@ -4,7 +4,7 @@ import re
 import unicodedata
 from typing import Annotated
 
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator, StringConstraints, WithJsonSchema
 
 NAME_LENGTH = 200
 """Longest name, in characters; the column's check says the same."""
@@ -41,8 +41,22 @@ def _normal_email(value: str) -> str:
     return address
 
 
-UserName = Annotated[str, StringConstraints(strip_whitespace=True), AfterValidator(_normal_name)]
+_CLEAN = r"[^\x00-\x1f\x7f-\x9f]*"
+_NAME_SCHEMA = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": NAME_LENGTH,
+    "pattern": rf"^{_CLEAN}[^\s\x00-\x1f\x7f-\x9f]{_CLEAN}$",
+}
+_EMAIL_SCHEMA = {"type": "string", "format": "email", "minLength": 3, "maxLength": EMAIL_LENGTH}
+"""What other programs are told of the rules: a part of them, which JSON Schema can say."""
+
+UserName = Annotated[
+    str, StringConstraints(strip_whitespace=True), AfterValidator(_normal_name), WithJsonSchema(_NAME_SCHEMA)
+]
 """A person's name: 1 to 200 characters of any script, outer white space removed, composed (NFC)."""
 
-EmailAddress = Annotated[str, StringConstraints(strip_whitespace=True), AfterValidator(_normal_email)]
+EmailAddress = Annotated[
+    str, StringConstraints(strip_whitespace=True), AfterValidator(_normal_email), WithJsonSchema(_EMAIL_SCHEMA)
+]
 """An e-mail address: at most 254 characters, outer white space removed, lower case, composed (NFC)."""

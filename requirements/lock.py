@@ -26,7 +26,7 @@ def lock(output: str, *options: str) -> None:
 
 
 if __name__ == "__main__":
-    lock("runtime.txt", "pyproject.toml")
+    lock("runtime.txt", "pyproject.toml", "--extra", "web")
     lock("dev.txt", "pyproject.toml", "--all-extras", "--group", "dev", "--constraint", "requirements/runtime.txt")
     lock("fuzz.txt", "--group", "fuzz")
     lock("bench.txt", "pyproject.toml", "--group", "bench", "--constraint", "requirements/runtime.txt")

@@ -43,7 +43,7 @@ def _no_settings_from_outside() -> Iterator[None]:
     """Run as on a clean machine, whatever DATABASE_*, REDIS_* and WORKER_* the developer has."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
-            if name.startswith(("DATABASE_", "REDIS_", "WORKER_")) or name == "SECRETS_DIR":
+            if name.startswith(("DATABASE_", "REDIS_", "WORKER_", "WEB_")) or name == "SECRETS_DIR":
                 patch.delenv(name)
         yield
 

@@ -12,6 +12,7 @@ from db.dead_jobs import DeadLetter, insert_dead_letter, lock_dead_job
 from db.faults import sqlstate_of
 from db.outbox import delete_promise, lock_promise
 from db.receipts import request_hash_by_job_id
+from jobs.diagnosis import diagnose
 from jobs.failures import (
     AttemptsExhaustedError,
     ConstraintViolatedError,
@@ -27,7 +28,6 @@ from jobs.failures import (
     failure_to_wire,
 )
 from jobs.wire import conflict_id
-from worker.diagnosis import diagnose
 from worker.promises import is_same_request
 
 _UNEXPECTED = (

@@ -1,17 +1,19 @@
-"""Settings of the queue and of the worker process. Reads the environment only when asked to load."""
+"""Settings of the worker process. Reads the environment only when asked to load."""
 
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from db.environment import Duration, EnvironmentSettings, SettingsError
 from db.settings import DatabaseSettings
+from jobs.settings import QueueSettings
 from jobs.wire import QUEUE
+
+__all__ = ["QueueSettings", "Settings", "WorkerSettings"]
 
 _LONGEST_REDELIVERY = timedelta(days=8)
 """A message expires in Redis 7 days after its job is due; a day more for retries that were under way."""
@@ -19,38 +21,6 @@ _LONGEST_REDELIVERY = timedelta(days=8)
 
 _SHORTEST_LEASE = timedelta(seconds=1)
 """A lease is renewed three times in its length, by the event loop that also runs the jobs."""
-
-
-class QueueSettings(EnvironmentSettings):
-    """The ``REDIS_*`` variables."""
-
-    model_config = SettingsConfigDict(env_prefix="REDIS_")
-
-    url: SecretStr = Field(
-        description="Redis or Valkey that holds the queue, as a URL; rediss:// for TLS",
-        examples=["redis://host:6379/0"],
-    )
-    password: SecretStr | None = Field(
-        default=None, description="password, where it shall not stand in the URL", examples=["the password"]
-    )
-
-    @property
-    def plain_password(self) -> str | None:
-        """The password in the clear, for connecting."""
-        return None if self.password is None else self.password.get_secret_value()
-
-    @field_validator("url")
-    @classmethod
-    def _require_redis(cls, value: SecretStr) -> SecretStr:
-        try:
-            parts = urlsplit(value.get_secret_value())
-        except ValueError:
-            raise ValueError("is not a URL") from None  # the original text repeats the URL and its password
-        if parts.scheme not in {"redis", "rediss", "unix"}:
-            raise ValueError("is not a URL of Redis")
-        if parts.fragment:
-            raise ValueError("has a #: write it as %23 in user or password")
-        return value
 
 
 class WorkerSettings(EnvironmentSettings):

@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 
 from db.environment import EnvironmentSettings
 from db.settings import DatabaseSettings
+from web.settings import WebSettings
 from worker.settings import QueueSettings, WorkerSettings
 
 README = Path(__file__).parents[2] / "README.md"
@@ -17,7 +18,9 @@ BEGIN, END = "<!-- settings: written by make fix -->", "<!-- end of settings -->
 
 def render() -> str:
     """Return the table."""
-    rows = [row for settings in (DatabaseSettings, QueueSettings, WorkerSettings) for row in _rows(settings)]
+    rows = [
+        row for settings in (DatabaseSettings, QueueSettings, WorkerSettings, WebSettings) for row in _rows(settings)
+    ]
     return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows])
 
 

@@ -1,5 +1,6 @@
 """Every command and code block of the README and of CONTRIBUTING does what the text says."""
 
+import json
 import os
 import re
 import shlex
@@ -15,7 +16,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db.schema import revisions
-from tests.conftest import StartWorker
+from tests.conftest import StartWorker, wait_until
 from tests.docs.settings_table import README, with_table
 
 ROOT = README.parent
@@ -52,7 +53,7 @@ def test_every_block_is_of_a_kind_that_is_tested() -> None:
     }
 
     assert set(fences) == {"", "console", "js", "python"}
-    assert programs == {"alembic", "make", "users-worker"}
+    assert programs == {"alembic", "curl", "make", "users-web", "users-worker"}
     assert len(_blocks(README, "python")) == 9
 
 
@@ -131,6 +132,30 @@ def test_the_producers_in_python_type_check(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.usefixtures("_worker")
+def test_the_service_answers_curl(environment: dict[str, str], tmp_path: Path) -> None:
+    """Jane is created, found, and the description is there; the port is another one, so that 8080 may be taken."""
+    _require("curl")
+    (service,) = _commands(README, "users-web")
+    log = tmp_path / "web.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [Path(sys.executable).parent / service[0]],
+            env=environment | {"WEB_PORT": "0", "WEB_LOG_FORMAT": "json"}, stdin=subprocess.DEVNULL, stderr=output,
+        )  # fmt: skip
+    try:
+        wait_until(lambda: '"port": ' in log.read_text() or process.poll() is not None, 30)
+        port = re.findall(r'"port": (\d+)', log.read_text())[0]
+        commands = [[part.replace(":8080/", f":{port}/") for part in one] for one in _commands(README, "curl")]
+        answers = [json.loads(subprocess.run(one, capture_output=True, check=True).stdout) for one in commands]
+    finally:
+        process.terminate()
+
+    created, found, described = answers
+    assert process.wait(30) == 0
+    assert (found, described["openapi"]) == ({"id": created["id"], "name": "Jane"}, "3.1.0")
+
+
+@pytest.mark.usefixtures("_worker")
 def test_the_producer_in_node_gets_its_user(environment: dict[str, str], tmp_path: Path) -> None:
     """Written to the documented keys by npm's redis client."""
     _require("node", "npm")
@@ -163,7 +188,7 @@ def project(tmp_path: Path) -> Path:
     """Copy the project, as a developer's checkout."""
     copy = tmp_path / "project"
     ignore = shutil.ignore_patterns("__pycache__")
-    for name in ("db", "jobs", "worker", "embedded", "tests"):
+    for name in ("db", "jobs", "worker", "web", "embedded", "tests"):
         shutil.copytree(ROOT / name, copy / name, ignore=ignore)
     shutil.copy(ROOT / "pyproject.toml", copy)
     return copy

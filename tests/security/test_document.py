@@ -60,7 +60,7 @@ def test_the_commands_set_everything_up(tmp_path: Path, admin_url: str) -> None:
     _execute(deploy, tmp_path, database_url(admin_url, "migrator"))
 
     users = [line.split()[1] for line in (tmp_path / "secrets" / "users.acl").read_text().splitlines()]
-    assert users == ["default", "producer", "worker", "relay", "operator"]
+    assert users == ["default", "producer", "web", "worker", "relay", "operator"]
     assert run_psql(database_url(admin_url, "worker"), "--command", "SELECT count(*) FROM users") == "0"
 
 
@@ -72,6 +72,6 @@ def test_every_user_and_role_is_in_the_document() -> None:
         r"^ALTER ROLE (\w+) +(?:NO)?LOGIN", (ROOT / "deploy/postgres/roles.sql").read_text(), re.MULTILINE
     )
 
-    assert len(users) == 5
+    assert len(users) == 6
     assert len(roles) == 7
     assert [name for name in [*users, *roles] if name != "default" and f"| `{name}` |" not in text] == []

@@ -290,7 +290,7 @@ def test_migrate_without_a_database_is_exit_code_4(command_line: CommandLine) ->
 
 
 def test_demo_shows_jane_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    """The line of the article, an import with its counts, and no process afterwards; the second run too."""
+    """The line of the article, a POST and a GET, an import with its counts, and no process after it; twice."""
     data = tmp_path / "demo data"
     command_line = CommandLine({"PYTHONPATH": ".", "PATH": os.environ["PATH"]})
 
@@ -300,6 +300,9 @@ def test_demo_shows_jane_and_leaves_nothing_behind(tmp_path: Path) -> None:
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert "User ID: 1, Name: Jane" in first.stdout.splitlines()
     assert "User ID: 1, Name: Jane" in second.stdout.splitlines()
+    for output in (first.stdout, second.stdout):
+        assert 'POST /users {"name": "Joan"}: 201 {"id":2,"name":"Joan",' in output
+        assert 'GET /user?name=Joan: 200 {"id":2,"name":"Joan"}' in output
     assert "created 9,847, already there 0, refused 153" in first.stdout
     assert "created 0, already there 9,847, refused 153" in second.stdout
     assert len((data / "people.refused.csv").read_text().splitlines()) == 154

@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 
 from jobs import FindUser, GetOrCreateUser, open_client
+from worker.commands.demo_http import show_http
 from worker.commands.dev import DataDirectory
 from worker.commands.import_people import print_summary, run_import
 from worker.sandbox import Sandbox, open_sandbox
@@ -18,7 +19,7 @@ _PATIENCE = timedelta(seconds=30)
 
 
 def demo(*, data: DataDirectory = Path(".data/demo")) -> None:
-    """Start servers and a worker, store and find Jane, import 10,000 people, and stop everything.
+    """Start servers and a worker, store and find Jane, and Joan over HTTP, import 10,000 people, and stop everything.
 
     Nothing of yours is touched: servers, data and the copy of the sample file live in one directory.
     """
@@ -28,6 +29,7 @@ def demo(*, data: DataDirectory = Path(".data/demo")) -> None:
         sandbox.open_worker(log),
     ):
         asyncio.run(_store_and_find(sandbox.queue, WorkerSettings.load().queue))
+        show_http(sandbox)
         _import_sample(sandbox)
     typer.echo("everything is stopped; run it again: Jane and the others are still there")
 

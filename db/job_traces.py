@@ -1,0 +1,36 @@
+"""What PostgreSQL knows of a job: how it has ended, that it is owed, or that it is dead. Knows no queue."""
+
+from typing import Any, NamedTuple
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+
+class JobTrace(NamedTuple):
+    """A job in one of the three tables."""
+
+    job_name: str | None
+    request_hash: bytes | None
+    result: dict[str, Any] | None
+    """What the job has answered, ``None`` if it has not, or has failed."""
+    failure: dict[str, Any] | None
+    """Why it has failed: a failure that its handler chose, or that of a dead letter."""
+    is_dead: bool
+
+
+_TRACES = text("""
+    SELECT job_name, request_hash, result, failure, false, 1 AS rank FROM job_receipts WHERE job_id = :job_id
+    UNION ALL SELECT job_name, request_hash, NULL, NULL, false, 2 FROM job_outbox WHERE job_id = :job_id
+    UNION ALL SELECT job_name, request_hash, NULL, jsonb_build_object('type', reason, 'message', explanation), true, 3
+        FROM dead_jobs WHERE job_id = :job_id
+    ORDER BY rank LIMIT 1
+""")
+
+
+async def trace_by_job_id(session: AsyncSession, job_id: str) -> JobTrace | None:
+    """Find a job's receipt, else its promise, else its dead letter. One round trip.
+
+    None is no proof: a job that was enqueued directly and has not ended leaves no trace, nor does a look-up.
+    """
+    row = (await session.execute(_TRACES, {"job_id": job_id})).first()
+    return None if row is None else JobTrace(*row[:5])

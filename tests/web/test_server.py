@@ -1,0 +1,57 @@
+"""The process: its end, and what it leaves open."""
+
+import asyncio
+import signal
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from tests.conftest import wait_until_async
+from tests.web.conftest import WebProcess
+
+JANE = {"name": "Jane", "email": "jane@example.org"}
+
+
+async def test_told_to_stop_it_answers_who_waits_and_ends_with_0(service: WebProcess) -> None:
+    """No worker runs: who would wait for 20 s gets the job's place at once."""
+    waiting = asyncio.ensure_future(service.post("/users", JANE, Idempotency_Key="k1", Prefer="wait=20"))
+
+    async def is_waiting() -> bool:
+        return (await service.get("/jobs/k1")).status == 200
+
+    await wait_until_async(is_waiting, 5)
+    service.process.send_signal(signal.SIGTERM)
+    answer = await asyncio.wait_for(waiting, 5)
+    code = await asyncio.to_thread(service.process.wait, 10)
+
+    assert (answer.status, answer.headers["Location"], code) == (202, "/jobs/k1", 0)
+
+
+async def test_the_engine_is_disposed_at_the_end(
+    service: WebProcess, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    """No connection of ours stays in PostgreSQL, and while requests come there are at most as many as the pool has."""
+    count = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'users-web'")
+    await asyncio.gather(*(service.get("/user?name=Jane") for _ in range(60)))
+    async with sessions() as session:
+        serving = await session.scalar(count)
+        service.process.send_signal(signal.SIGINT)
+        code = await asyncio.to_thread(service.process.wait, 10)
+        await session.rollback()
+
+        async def are_gone() -> bool:
+            await session.rollback()
+            return (await session.scalar(count) or 0) == 0
+
+        await wait_until_async(are_gone, 5)
+
+    assert 1 <= (serving or 0) <= 10
+    assert code == 0
+    assert "Traceback" not in service.log
+
+
+async def test_answers_are_not_kept_by_anybody(service: WebProcess) -> None:
+    """They are people's data; and nobody needs to know which versions we run."""
+    answer = await service.get("/users?email=jane@example.org")
+
+    assert (answer.headers["Cache-Control"], answer.headers["Server"]) == ("no-store", "users-web")

@@ -1,0 +1,1 @@
+"""The HTTP service: reads users from PostgreSQL, accepts jobs for the workers. A composition root, as ``worker`` is."""

@@ -1,0 +1,55 @@
+"""The command line: ``users-web``, or ``python -m web``. It has no options: settings come from the environment.
+
+Imports hardly anything at first: a SIGTERM that comes while the rest is loaded must end the process too, and as PID 1
+of a container Python ignores it until there is a handler.
+"""
+
+import signal
+import sys
+from types import FrameType
+
+_HELP = """usage: users-web
+
+Serve users over HTTP until SIGTERM or Ctrl-C. Settings: DATABASE_*, REDIS_* and WEB_* (see the README).
+Exit codes: 0 ok, 2 usage, 3 settings, 4 unavailable.
+"""
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run the service and exit with its code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    if sys.argv[1:]:
+        asks = sys.argv[1:] in (["--help"], ["-h"])
+        (sys.stdout if asks else sys.stderr).write(_HELP)
+        sys.exit(0 if asks else 2)
+    try:
+        _run()
+    except KeyboardInterrupt:
+        sys.exit(0)  # told to stop before it was ready to hear it
+
+
+def _run() -> None:
+    from db.environment import SettingsError  # noqa: PLC0415 - see the module's docstring
+    from jobs.failures import QueueUnavailableError  # noqa: PLC0415
+    from web.server import ListenError, run_service  # noqa: PLC0415
+    from web.settings import Settings  # noqa: PLC0415
+
+    try:
+        run_service(Settings.load())
+    except SettingsError as error:
+        _end(error, 3)
+    except (ListenError, QueueUnavailableError) as error:
+        _end(error, 4)
+
+
+def _end(error: Exception, code: int) -> None:
+    sys.stderr.write(f"users-web: {error}\n")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Accepts jobs, through the queue or through the outbox. Owns what the same Idempotency-Key again means.
+
+The same key with the same request is accepted again and adds nothing; with another request it is refused. The key is
+the job's id, so the workers see to it as well, for as long as receipts are kept.
+"""
+
+import asyncio
+from datetime import timedelta
+from functools import partial
+from typing import Any, TypeVar
+
+import structlog
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+
+from db.job_traces import JobTrace, trace_by_job_id
+from jobs.client import Enqueued, JobHandle
+from jobs.codec import decode
+from jobs.failures import InvalidMessageError, KeyConflictError, QueueUnavailableError
+from jobs.outbox import Promised, enqueue_in
+from jobs.payloads import AnyPayload, Payload
+from jobs.wire import JOB_KEY, RESULT_KEY, request_hash
+from web.problems import key_conflict
+from web.reading import read_key
+from web.resources import RESOURCES
+from web.sessions import read, session_of
+
+ResultT = TypeVar("ResultT", bound=BaseModel)
+
+_ENQUEUE_LIMIT = timedelta(seconds=5)
+"""Longest wait for Redis to take a job; behind it the job may be queued or not, as the 503 says."""
+
+_LOOK_LIMIT = timedelta(seconds=1)
+"""Longest wait for PostgreSQL to say whether a key was used: the queue takes jobs without it."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("web.acceptance")
+
+
+async def accept(request: web.Request, payload: Payload[ResultT]) -> JobHandle[ResultT]:
+    """Accept a job under the request's Idempotency-Key, if it has one. Two round trips, four with a key.
+
+    Raises:
+        ProblemError: 400 or 422, for the key; 503, the queue is too long.
+        QueueUnavailableError, TimeoutError: Redis did not take it in time.
+    """
+    resources, key = request.app[RESOURCES], read_key(request)
+    if resources.settings.accept_through == "outbox":
+        return await _promise(request, payload, key)
+    if key is not None and await _is_settled(request, payload, key):
+        return resources.client.handle(Promised(key, Enqueued.DUPLICATE, payload.result_type()))
+    async with asyncio.timeout(_ENQUEUE_LIMIT.total_seconds()):
+        await resources.backlog.require_room()
+        handle = await resources.client.enqueue(payload, key=key)
+        if handle.outcome is Enqueued.DUPLICATE and not await _is_same_in_queue(request, payload, handle.job_id):
+            raise key_conflict()
+    return handle
+
+
+async def _promise(request: web.Request, payload: Payload[ResultT], key: str | None) -> JobHandle[ResultT]:
+    session, resources = session_of(request), request.app[RESOURCES]
+    async with session.begin():
+        promised = await enqueue_in(session, payload, key=key, queue=resources.settings.queue)
+    return resources.client.handle(promised)
+
+
+async def _is_settled(request: web.Request, payload: AnyPayload, key: str) -> bool:
+    """Say whether the request has ended, or is owed, under this key. If PostgreSQL is gone, the workers will find out.
+
+    A dead one is not settled: once its result has left Redis, the same request again is another try.
+    """
+    try:
+        async with asyncio.timeout(_LOOK_LIMIT.total_seconds()):
+            trace = await read(request, partial(trace_by_job_id, job_id=key))
+    except (SQLAlchemyError, OSError) as error:
+        _log.warning("PostgreSQL cannot say whether a key was used", exc_info=error)
+        return False
+    return trace is not None and _is_same(trace, payload) and not trace.is_dead
+
+
+def _is_same(trace: JobTrace, payload: AnyPayload) -> bool:
+    if trace.is_dead and trace.request_hash is None:
+        return False  # nobody could read what it was
+    if (trace.job_name, trace.request_hash) != (payload.job_name, request_hash(payload)):
+        raise KeyConflictError("the key was used for another request")
+    return True
+
+
+async def _is_same_in_queue(request: web.Request, payload: AnyPayload, job_id: str) -> bool:
+    """Say whether the job with this id, of which Redis knows, is the same request. At most two round trips."""
+    redis = request.app[RESOURCES].redis
+    try:
+        message, result = await redis.mget(JOB_KEY + job_id, RESULT_KEY + job_id)
+    except (RedisError, OSError) as error:
+        raise QueueUnavailableError("Redis did not say whose the key is") from error
+    if message is not None:
+        return _is_message_of(message, payload)
+    trace = await read(request, partial(trace_by_job_id, job_id=job_id))
+    if trace is not None:
+        return _is_same(trace, payload)
+    # It has ended and written nothing: the result tells the kind of job, and nothing the arguments.
+    return result is None or _read(result).get("f") == payload.job_name
+
+
+def _is_message_of(data: bytes, payload: AnyPayload) -> bool:
+    message = _read(data)
+    if message.get("f") != payload.job_name:
+        return False
+    try:
+        queued = type(payload).model_validate(message.get("k"))
+    except ValidationError:
+        return False
+    return request_hash(queued) == request_hash(payload)
+
+
+def _read(data: bytes) -> dict[str, Any]:
+    try:
+        return decode(data)
+    except InvalidMessageError:
+        return {}

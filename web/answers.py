@@ -1,0 +1,120 @@
+"""Answers who has enqueued: with the result, if they prefer to wait and it comes in time, else with where to look."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from functools import partial
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from db.job_traces import trace_by_job_id
+from jobs.client import Enqueued, JobHandle
+from jobs.failures import (
+    EmailTakenError,
+    JobAbortedError,
+    JobFailedError,
+    QueueUnavailableError,
+    RequestConflictError,
+    ResultMissingError,
+    failure_from_wire,
+)
+from jobs.payloads import Payload
+from web.acceptance import accept
+from web.problems import ProblemError, key_conflict
+from web.reading import read_wait
+from web.resources import RESOURCES
+from web.sessions import read
+
+ResultT = TypeVar("ResultT", bound=BaseModel)
+
+
+class AcceptedJob(BaseModel):
+    """A job that was accepted."""
+
+    job_id: str
+
+
+def json_answer(model: BaseModel, *, status: int = 200) -> web.Response:
+    """Return the model as JSON."""
+    return web.Response(status=status, body=model.model_dump_json().encode(), content_type="application/json")
+
+
+async def accept_and_answer(
+    request: web.Request, payload: Payload[ResultT], done: Callable[[ResultT], web.Response]
+) -> web.Response:
+    """Accept the job; answer 202 with its id, or ``done`` with its result where the client prefers to wait.
+
+    Raises:
+        ProblemError: the job was refused, or it failed while the client waited.
+    """
+    handle = await accept(request, payload)
+    wait = read_wait(request, longest=request.app[RESOURCES].settings.max_wait)
+    if not wait:
+        return _accepted(handle.job_id)
+    result = await _result_in_time(request, handle, payload.result_type(), wait)
+    response = _accepted(handle.job_id) if result is None else done(result)
+    response.headers["Preference-Applied"] = f"wait={wait.total_seconds():.0f}"
+    return response
+
+
+def _accepted(job_id: str) -> web.Response:
+    response = json_answer(AcceptedJob(job_id=job_id), status=202)
+    response.headers["Location"] = f"/jobs/{quote(job_id, safe='')}"
+    return response
+
+
+async def _result_in_time(
+    request: web.Request, handle: JobHandle[ResultT], kind: type[ResultT], wait: timedelta
+) -> ResultT | None:
+    try:
+        if handle.outcome is Enqueued.DUPLICATE and (result := await _remembered(request, handle.job_id)):
+            return kind.model_validate(result)
+        return await _unless_stopping(request.app[RESOURCES].stopping, handle.result(timeout=wait))
+    except JobFailedError as error:
+        raise problem_of_failure(error) from error
+    except ResultMissingError:
+        # Redis has lost the job, or its result: PostgreSQL may have it.
+        result = await _remembered(request, handle.job_id)
+        return None if result is None else kind.model_validate(result)
+    except (TimeoutError, QueueUnavailableError):
+        return None
+
+
+async def _remembered(request: web.Request, job_id: str) -> dict[str, Any] | None:
+    trace = await read(request, partial(trace_by_job_id, job_id=job_id))
+    if trace is None or trace.is_dead:
+        return None  # a dead one may be under way again
+    if trace.failure is not None:
+        raise problem_of_failure(failure_from_wire(trace.failure))
+    return trace.result
+
+
+def problem_of_failure(error: JobFailedError) -> ProblemError:
+    """Return the problem of a job that failed: 409 for an answer that somebody chose, 500 for all others."""
+    match error:
+        case RequestConflictError():
+            return key_conflict()
+        case EmailTakenError() | JobAbortedError():
+            return ProblemError(409, error.message, code=error.type)
+    return ProblemError(500, "the job was accepted and has failed", code=error.type)
+
+
+async def _unless_stopping(stopping: asyncio.Event, work: Coroutine[Any, Any, ResultT]) -> ResultT:
+    """Wait for the work, or until the service is told to stop.
+
+    Raises:
+        TimeoutError: that came first.
+    """
+    task, stop = asyncio.ensure_future(work), asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise TimeoutError
+    finally:
+        task.cancel()
+        stop.cancel()
+        await asyncio.gather(task, stop, return_exceptions=True)

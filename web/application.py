@@ -1,0 +1,41 @@
+"""Puts the service together: routes, middlewares, life cycle."""
+
+from aiohttp import web
+
+from web.job_status import show_job
+from web.openapi import describe
+from web.problems import answer_with_problems
+from web.resources import answer_who_waits, opening
+from web.settings import Settings
+from web.tokens import require_token
+from web.users import create_user, create_users, list_users, show_user, show_user_by_name
+
+_HEADERS = {
+    "Server": "users-web",  # and not which versions of what
+    "Cache-Control": "no-store",  # answers are people's data
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def build_app(settings: Settings) -> web.Application:
+    """Construct the application. What it uses is opened when it starts; its middlewares run in this order."""
+    tokens = settings.web.token_list
+    app = web.Application(
+        middlewares=[answer_with_problems, require_token(tokens)],  # and then the sessions', see web.sessions
+        client_max_size=settings.web.max_body,
+    )
+    app.router.add_get("/user", show_user_by_name)
+    app.router.add_get("/users", list_users)
+    app.router.add_post("/users", create_user)
+    app.router.add_post("/users/batch", create_users)
+    app.router.add_get(r"/users/{id:[1-9][0-9]{0,18}}", show_user)
+    app.router.add_get("/jobs/{id:[^/]+}", show_job)  # by default no { or } may be in it
+    app.router.add_get("/openapi.json", describe(needs_token=bool(tokens)))
+    app.on_response_prepare.append(_add_headers)
+    app.cleanup_ctx.append(opening(settings))
+    app.on_shutdown.append(answer_who_waits)
+    return app
+
+
+async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(_HEADERS)

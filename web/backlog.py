@@ -1,0 +1,39 @@
+"""Back-pressure: knows how long the queue is, and refuses what would make it longer than it may be."""
+
+import time
+from datetime import timedelta
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from jobs.connection import explain
+from web.problems import unavailable
+
+_FRESH = timedelta(milliseconds=200)
+"""How long a count is believed: so much more than the limit may get in."""
+
+
+class Backlog:
+    """The queue's length, at most 200 ms old: waiting, deferred and running jobs."""
+
+    def __init__(self, redis: Redis, url: str, queue: str, *, most: int) -> None:
+        """Know nothing yet. ``url`` is only for errors."""
+        self._redis, self._url, self._queue, self._most = redis, url, queue, most
+        self._length = 0
+        self._fresh_until = 0.0
+
+    async def require_room(self) -> None:
+        """Refuse a job if the queue is too long. One round trip, or none.
+
+        Raises:
+            ProblemError: 503, the queue is too long.
+            QueueUnavailableError: Redis cannot be reached.
+        """
+        if time.monotonic() >= self._fresh_until:
+            try:
+                self._length = await self._redis.zcard(self._queue)
+            except (RedisError, OSError) as error:
+                raise explain(error, self._url) from error
+            self._fresh_until = time.monotonic() + _FRESH.total_seconds()
+        if self._length >= self._most:
+            raise unavailable("too many jobs are queued", "queue_full")

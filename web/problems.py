@@ -1,0 +1,147 @@
+"""Every error as problem details (RFC 9457): ours, the database's and aiohttp's own. Owns which error is which status.
+
+``type`` is ``about:blank``: the status says what kind of problem it is. What a program may want to tell apart besides
+has a ``code``. No text repeats what was sent.
+"""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from pydantic import BaseModel, ValidationError
+
+from db.faults import is_transient
+from jobs.failures import InvalidMessageError, KeyConflictError, QueueUnavailableError
+
+PROBLEM_JSON = "application/problem+json"
+
+RETRY_AFTER = 2
+"""Seconds after which to try again what was refused with 503: about as long as a server needs to come back."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("web.problems")
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one part of the request."""
+
+    pointer: str
+    """A JSON pointer into the body, or the name of a parameter behind ``#/``."""
+
+    detail: str
+
+
+class Problem(BaseModel):
+    """Why a request was refused (RFC 9457)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str | None = None
+    code: str | None = None
+    errors: list[FieldProblem] | None = None
+
+
+class ProblemError(Exception):
+    """Ends a request with a problem."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str | None = None,
+        *,
+        code: str | None = None,
+        errors: Sequence[FieldProblem] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(f"{status} {code or ''}".strip())
+        self.status = status
+        self._detail, self._code, self._headers = detail, code, headers
+        self._errors = None if errors is None else list(errors)
+
+    def response(self) -> web.Response:
+        """Return the response; a response can be sent once only."""
+        problem = Problem(
+            title=HTTPStatus(self.status).phrase,
+            status=self.status,
+            detail=self._detail,
+            code=self._code,
+            errors=self._errors,
+        )
+        body = problem.model_dump_json(exclude_none=True).encode()
+        return web.Response(status=self.status, body=body, content_type=PROBLEM_JSON, headers=self._headers)
+
+
+def invalid(error: ValidationError) -> ProblemError:
+    """Return the problem of a request that does not fit its model: 400 if it is no JSON, else 422."""
+    details = error.errors(include_url=False, include_context=False, include_input=False)
+    if any(detail["type"] == "json_invalid" for detail in details):
+        return ProblemError(400, "the body is not JSON", code="malformed_json")
+    errors = [
+        FieldProblem(pointer=_pointer(detail["loc"]), detail=detail["msg"].removeprefix("Value error, "))
+        for detail in details
+    ]
+    return ProblemError(422, "the request does not fit its description", code="invalid_request", errors=errors)
+
+
+def _pointer(location: tuple[int | str, ...]) -> str:
+    # Behind a surrogate the answer could not be written.
+    parts = (str(part).encode(errors="replace").decode().replace("~", "~0").replace("/", "~1") for part in location)
+    return "#" + "".join(f"/{part}" for part in parts)
+
+
+def unavailable(detail: str, code: str) -> ProblemError:
+    """Return the one documented 5xx: try again later."""
+    return ProblemError(503, detail, code=code, headers={"Retry-After": str(RETRY_AFTER)})
+
+
+@web.middleware
+async def answer_with_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn whatever goes wrong inside into a problem."""
+    try:
+        return await handler(request)
+    except Exception as error:  # noqa: BLE001 - the one place that does it: the client gets an answer, the log the rest
+        return _problem(error).response()
+
+
+def _problem(error: Exception) -> ProblemError:
+    match error:
+        case ProblemError():
+            return error
+        case web.HTTPException():
+            return problem_of_aiohttp(error)
+        case KeyConflictError():
+            return key_conflict()
+        case InvalidMessageError():  # the one thing that the models do not check is how large all of it is
+            return ProblemError(413, "the job would be too large: split it", code="job_too_large")
+    return _fault(error)
+
+
+def _fault(error: Exception) -> ProblemError:
+    if isinstance(error, QueueUnavailableError):
+        _log.warning("Redis is gone", exc_info=error)
+        return unavailable("the queue cannot be reached", "queue_unavailable")
+    if is_transient(error):
+        _log.warning("PostgreSQL is gone or slow", exc_info=error)
+        return unavailable("the database cannot be reached or is too busy", "database_unavailable")
+    _log.error("request failed", exc_info=error)
+    return ProblemError(500, "this is our fault, and it is in our log")
+
+
+def key_conflict() -> ProblemError:
+    """Return the problem of a key that belongs to another request: 422.
+
+    That is the status of the IETF's draft (draft-ietf-httpapi-idempotency-key-header, 2.7) for another payload; its 409
+    is for a request that is still under way, which here is none: the same request is accepted again.
+    """
+    return ProblemError(
+        422, "the Idempotency-Key was used for another request: give each request its own", code="key_conflict"
+    )
+
+
+def problem_of_aiohttp(error: web.HTTPException) -> ProblemError:
+    """Return aiohttp's own refusal as a problem, with headers such as Allow, and without its text."""
+    dropped = {"content-type", "content-length"}
+    headers = {name: value for name, value in error.headers.items() if name.lower() not in dropped}
+    return ProblemError(error.status, headers=headers)

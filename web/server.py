@@ -1,0 +1,143 @@
+"""One process of the service: from settings to its end. Owns what aiohttp answers before any route is asked."""
+
+import asyncio
+import signal
+import sys
+from asyncio import AbstractEventLoop
+from collections.abc import Callable
+
+import structlog
+from aiohttp import web
+from aiohttp.abc import AbstractAccessLogger
+from aiohttp.web_protocol import RequestHandler
+
+from jobs.logs import log_to_stderr
+from web.application import build_app
+from web.problems import PROBLEM_JSON, ProblemError, problem_of_aiohttp
+from web.settings import Settings
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("web.server")
+
+
+class ListenError(OSError):
+    """The address cannot be listened on; the text names the cure."""
+
+
+def run_service(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then end within the grace; a second signal ends it at once. Owns the event loop.
+
+    Raises:
+        ListenError: the address is taken or not ours.
+    """
+    log_to_stderr(settings.web.log_format, settings.web.log_level)
+    with asyncio.Runner(loop_factory=_fastest_loop()) as runner:
+        runner.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    runner = _Runner(
+        build_app(settings),
+        access_log_class=AccessLog,
+        shutdown_timeout=settings.web.shutdown_grace.total_seconds(),
+    )
+    told = _told_to_stop()
+    try:
+        await runner.setup()
+        await _listen(runner, settings)
+        host, port = runner.addresses[0][:2]
+        _log.info("serving", host=host, port=port)
+        await told.wait()
+        _log.info("told to stop")
+    finally:
+        await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, settings: Settings) -> None:
+    host, port = settings.web.host, settings.web.port
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        text = f"cannot listen on {host}:{port} ({error.strerror or error}): correct WEB_HOST and WEB_PORT"
+        raise ListenError(text) from error
+
+
+def _told_to_stop() -> asyncio.Event:
+    """Return what SIGTERM and SIGINT set. The second one does what it does by default: it ends the process."""
+    told, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def stop() -> None:
+        told.set()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+    if sys.platform != "win32":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
+    return told
+
+
+class AccessLog(AbstractAccessLogger):
+    """One line for each request: method, route, status and time. No address, path or query: they are people's data."""
+
+    def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+        """Log one request."""
+        resource = request.match_info.route.resource if isinstance(request, web.Request) else None
+        _log.info(
+            "request",
+            method=request.method,
+            route=None if resource is None else resource.canonical,
+            status=response.status,
+            ms=round(time * 1000, 1),
+        )
+
+
+class _Handler(RequestHandler):
+    """Answers with problems also where no middleware is: to what is no HTTP, or expects what we cannot."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - it repeats what was sent
+    ) -> web.StreamResponse:
+        """Answer what cannot be handled, and close the connection."""
+        if status == 500:  # noqa: PLR2004 - the one that is our fault
+            _log.error("request failed", exc_info=exc)
+        if request.writer.output_size > 0:
+            raise ConnectionError("a part of another answer was sent already")
+        response = ProblemError(status).response()
+        response.force_close()
+        return response
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the response, as a problem if it is aiohttp's own refusal."""
+        if isinstance(resp, web.HTTPException) and resp.content_type != PROBLEM_JSON:
+            resp = problem_of_aiohttp(resp).response()
+        return await super().finish_response(request, resp, start_time)
+
+
+class _Server(web.Server):
+    def __call__(self) -> RequestHandler:
+        return _Handler(self, loop=self._loop, **self._kwargs)
+
+
+class _Runner(web.AppRunner):
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        return _Server(
+            server.request_handler,
+            request_factory=server.request_factory,
+            handler_cancellation=server.handler_cancellation,
+            **server._kwargs,  # noqa: SLF001 - aiohttp has no way to name the class of handlers
+        )
+
+
+def _fastest_loop() -> Callable[[], AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    import uvloop  # noqa: PLC0415 - does not exist on Windows
+
+    return uvloop.new_event_loop

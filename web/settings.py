@@ -1,0 +1,129 @@
+"""Settings of the HTTP service. Reads the environment only when asked to load."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from ipaddress import ip_address
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from db.environment import Duration, EnvironmentSettings, SettingsError
+from db.settings import DatabaseSettings
+from jobs.codec import MAX_BYTES
+from jobs.settings import QueueSettings
+from jobs.wire import QUEUE
+
+_SHORTEST_TOKEN = 20
+"""Shortest bearer token, in characters: what is shorter can be guessed."""
+
+
+class WebSettings(EnvironmentSettings):
+    """The ``WEB_*`` variables."""
+
+    model_config = SettingsConfigDict(env_prefix="WEB_")
+
+    host: Annotated[str, Field(min_length=1)] = Field(
+        default="127.0.0.1", description="address to listen on; any but loopback needs tokens", examples=["127.0.0.1"]
+    )
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=8080, description="port to listen on; 0 takes a free one, which is logged", examples=["8080"]
+    )
+    tokens: SecretStr | None = Field(
+        default=None,
+        description=f"bearer tokens of at least {_SHORTEST_TOKEN} characters, separated by white space",
+        examples=["what openssl rand -hex 24 prints"],
+    )
+    queue: Annotated[str, Field(min_length=1)] = Field(
+        default=QUEUE, description="key of the queue: that of the workers", examples=[QUEUE]
+    )
+    accept_through: Literal["queue", "outbox"] = Field(
+        default="queue",
+        description="queue: jobs go to Redis; outbox: they are promised in PostgreSQL, and Redis may be gone",
+        examples=["queue", "outbox"],
+    )
+    max_queued: Annotated[int, Field(ge=1)] = Field(
+        default=100_000, description="jobs in the queue from which on no more are accepted", examples=["100000"]
+    )
+    max_body: Annotated[int, Field(ge=1024, le=MAX_BYTES)] = Field(
+        default=MAX_BYTES, description="largest body of a request, in bytes", examples=[str(MAX_BYTES)]
+    )
+    max_wait: Duration = Field(
+        default=timedelta(seconds=30), description="longest wait that Prefer: wait=N gets", examples=["30s"]
+    )
+    pool_size: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=10, description="most connections to PostgreSQL", examples=["10"]
+    )
+    shutdown_grace: Duration = Field(
+        default=timedelta(seconds=20),
+        description="how long requests may go on after SIGTERM; the supervisor's own limit must be longer",
+        examples=["20s"],
+    )
+    log_format: Literal["auto", "console", "json"] = Field(
+        default="auto", description="console for people, json for machines; auto: console on a terminal",
+        examples=["auto", "console", "json"],
+    )  # fmt: skip
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least important level to log", examples=["debug", "info", "warning", "error"]
+    )
+
+    @property
+    def token_list(self) -> list[str]:
+        """The tokens in the clear."""
+        return [] if self.tokens is None else self.tokens.get_secret_value().split()
+
+    @field_validator("tokens")
+    @classmethod
+    def _require_strong_tokens(cls, value: SecretStr | None) -> SecretStr | None:
+        for token in [] if value is None else value.get_secret_value().split():
+            if len(token) < _SHORTEST_TOKEN:
+                raise ValueError(f"has a token of less than {_SHORTEST_TOKEN} characters")
+            if not (token.isascii() and token.isprintable()):
+                raise ValueError("has a token with a character that no header can hold")
+        return value
+
+    @model_validator(mode="after")
+    def _require_tokens_for_others(self) -> Self:
+        if not self.token_list and not _is_loopback(self.host):
+            raise ValueError(
+                f"WEB_TOKENS: is not set, but WEB_HOST is {self.host}, which others can reach. Set it to what openssl "
+                "rand -hex 24 prints, or put that in a file named web_tokens in /run/secrets or $SECRETS_DIR; "
+                "or listen on 127.0.0.1."
+            )
+        return self
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"  # any other name may mean any address
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that the service needs to know."""
+
+    database: DatabaseSettings
+    queue: QueueSettings
+    web: WebSettings
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment and the secret files.
+
+        Raises:
+            SettingsError: names every setting that is missing or wrong, one in a line, with its cure.
+        """
+        problems = []
+        for settings in (DatabaseSettings, QueueSettings, WebSettings):
+            try:
+                settings.load()
+            except SettingsError as error:
+                problems.append(str(error))
+        if problems:
+            raise SettingsError("\n".join(problems))
+        database = DatabaseSettings.load()
+        if "application_name" not in database.model_fields_set:
+            database = database.model_copy(update={"application_name": "users-web"})
+        return cls(database, QueueSettings.load(), WebSettings.load())
