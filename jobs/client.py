@@ -6,15 +6,18 @@ What is sent and how answers are read is in ``messages`` and ``results``, the sa
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from pydantic import BaseModel
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
 from redis.exceptions import RedisError
 
 from jobs.connection import build_redis, explain
+from jobs.direct import DirectConnection
 from jobs.messages import ABORTED_SCORE, ENQUEUE, Call, Enqueued, Request
 from jobs.payloads import Payload
 from jobs.results import JobInfo, JobStatus, late, read_answer, read_info, was_aborted
@@ -29,7 +32,7 @@ __all__ = ["Enqueued", "JobClient", "JobHandle", "open_client"]
 ResultT = TypeVar("ResultT", bound=BaseModel)
 
 _CONNECTIONS = 20
-"""Most connections of one client, besides the one on which results are waited for."""
+"""Most connections of one client, besides the one that enqueues and the one on which results are waited for."""
 
 _PARTS_AT_ONCE = 4
 """How many calls one ``enqueue_many`` has under way."""
@@ -101,7 +104,9 @@ class JobClient:
         self._redis = redis
         self._url = url
         self._queue = queue
-        self._enqueue = redis.register_script(ENQUEUE)
+        # redis-py spends as much time on a command as Redis and the network together.
+        self._direct = DirectConnection(redis)
+        self._retry: Retry = deepcopy(redis.connection_pool.connection_kwargs["retry"])
         self._watch = ResultWatch(redis, queue)
         # More callers than connections wait for each other here, not in the pool, whose wait has a limit.
         self._slots = asyncio.Semaphore(_CONNECTIONS)
@@ -173,10 +178,12 @@ class JobClient:
         return JobHandle(require_job_id(job_id), Enqueued.DUPLICATE, self, payload.result_type())
 
     async def _call(self, call: Call) -> list[int]:
+        async def send() -> list[int]:
+            added: list[int] = await self._direct.run(ENQUEUE, call.keys, call.arguments)
+            return added
+
         with self._explained():
-            async with self._slots:
-                added: list[int] = await self._enqueue(keys=call.keys, args=call.arguments)
-        return added
+            return await self._retry.call_with_retry(send, _again)
 
     def _handles(self, request: Request[ResultT], added: Iterable[int]) -> Iterator[JobHandle[ResultT]]:
         for job_id, outcome, result_type in request.outcomes(added):
@@ -219,7 +226,12 @@ class JobClient:
 
     def close(self) -> None:
         """End all waiting. ``open_client`` calls it."""
+        self._direct.close()
         self._watch.close()
+
+
+async def _again(_error: RedisError) -> None:
+    """Do nothing between two attempts: the connection is opened anew by itself."""
 
 
 @asynccontextmanager
