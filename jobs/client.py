@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from pydantic import BaseModel
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from jobs.connection import build_redis, explain
@@ -106,7 +107,7 @@ class JobClient:
         self._queue = queue
         # redis-py spends as much time on a command as Redis and the network together.
         self._direct = DirectConnection(redis)
-        self._retry: Retry = deepcopy(redis.connection_pool.connection_kwargs["retry"])
+        self._retry: Retry = deepcopy(redis.connection_pool.connection_kwargs.get("retry") or Retry(NoBackoff(), 0))
         self._watch = ResultWatch(redis, queue)
         # More callers than connections wait for each other here, not in the pool, whose wait has a limit.
         self._slots = asyncio.Semaphore(_CONNECTIONS)
