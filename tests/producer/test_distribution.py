@@ -190,7 +190,7 @@ async def test_service_enqueues_and_promises_from_there(
     start_worker()
     programs = re.findall(r"^```python\n(.*?)^```", (PRODUCER / "README.md").read_text(), re.DOTALL | re.MULTILINE)
 
-    said = "".join(_run(python, program, service, environment) for program in programs)
+    said = "".join(_run(python, "import db, jobs\n" + program, service, environment) for program in programs)
 
     assert re.fullmatch(r"User ID: \d+, Name: Jane\nUser ID: \d+, Name: Joan\nUser ID: \d+, Name: Jim\n", said)
     async with sessions() as session:
