@@ -38,7 +38,6 @@ def result_message(job: str) -> str:
 def build_document(registry: Registry, *, version: str) -> dict[str, Any]:
     """Return the AsyncAPI 3.0 document of all jobs."""
     payloads, results = _refs(registry)
-    names = registry.names
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -48,21 +47,7 @@ def build_document(registry: Registry, *, version: str) -> dict[str, Any]:
             "license": {"name": "MIT"},
         },
         "defaultContentType": "application/json",
-        "channels": {
-            "queue": {
-                "address": QUEUE,
-                "title": "The queue",
-                "description": f"Messages are written as x-redis says; each has at most {MAX_BYTES} bytes.",
-                "messages": {name: _ref("components", "messages", name) for name in names},
-            },
-            "result": {
-                "address": f"{RESULT_KEY}{{job_id}}",
-                "title": "The answer of one job",
-                "description": "A string, kept for an hour unless the worker is set otherwise.",
-                "parameters": {"job_id": {"description": "The id under which the job was enqueued."}},
-                "messages": {name: _ref("components", "messages", name) for name in [*_answers(names), "failure"]},
-            },
-        },
+        "channels": _channels(registry.names),
         "operations": {spec.name: _operation(spec) for spec in registry},
         "components": {
             "messages": dict(_messages(registry, payloads, results)),
@@ -82,8 +67,23 @@ def build_schemas(registry: Registry) -> dict[str, Schema]:
     return {name: {"$schema": DIALECT} | schema for name, schema in schemas.items()}
 
 
-def _answers(names: list[str]) -> list[str]:
-    return [result_message(name) for name in names]
+def _channels(names: list[str]) -> dict[str, Any]:
+    answers = [*map(result_message, names), "failure"]
+    return {
+        "queue": {
+            "address": QUEUE,
+            "title": "The queue",
+            "description": f"Messages are written as x-redis says; each has at most {MAX_BYTES} bytes.",
+            "messages": {name: _ref("components", "messages", name) for name in names},
+        },
+        "result": {
+            "address": f"{RESULT_KEY}{{job_id}}",
+            "title": "The answer of one job",
+            "description": "A string, kept for an hour unless the worker is set otherwise.",
+            "parameters": {"job_id": {"description": "The id under which the job was enqueued."}},
+            "messages": {name: _ref("components", "messages", name) for name in answers},
+        },
+    }
 
 
 def _ref(*path: str) -> Schema:
