@@ -14,6 +14,7 @@ from worker.commands.import_people import import_
 from worker.commands.migrate import migrate
 from worker.commands.relay import relay
 from worker.commands.run import run
+from worker.commands.schema import schema
 from worker.commands.status import status
 
 _HELP = f"""A background worker: arq on the wire, users in PostgreSQL.
@@ -32,6 +33,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "import": import_,
     "dev": dev,
     "demo": demo,
+    "schema": schema,
 }
 
 
