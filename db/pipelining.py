@@ -13,6 +13,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import asyncpg
 from sqlalchemy.dialects.postgresql import asyncpg as dialect
 from sqlalchemy.util import await_only
 
@@ -22,6 +23,8 @@ Argument: TypeAlias = _Value | Sequence[_Value]
 
 _ELEMENT_TYPES = {str: 25, bytes: 17, int: 23}
 """Object ids of PostgreSQL's types (``pg_type``)."""
+
+_STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
 
 DriverError = dialect.AsyncAdapt_asyncpg_dbapi.Error
 """An error as the adapter raises it."""
@@ -89,8 +92,14 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
         try:
             rows: Sequence[Any] = await_only(self._fetch(statement, arguments))
         except Exception as error:  # noqa: BLE001 - as in SQLAlchemy: it raises the right one
+            self._forget_stale(statement, error)
             self._handle_exception(error)
         return rows
+
+    def _forget_stale(self, statement: str, error: Exception) -> None:
+        """Have a statement prepared anew whose tables have changed since: SQLAlchemy would go on using the old one."""
+        if isinstance(error, _STALE) and self._prepared_statement_cache is not None:
+            self._prepared_statement_cache.pop(statement, None)
 
     async def _fetch(self, statement: str, arguments: Sequence[Any]) -> Any:
         async with self._execute_mutex:
@@ -138,7 +147,11 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
         if self._transaction is None:
             await self._start_transaction()
         if not isinstance(self._transaction, _HeldTransaction):
-            await self._execute_held()
+            try:
+                await self._execute_held()
+            except Exception:
+                await self._undo()
+                raise
             if self._transaction is not None:
                 await self._transaction.commit()
             return
@@ -150,17 +163,18 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
             self._transaction.begin_with_next()
             _write(self._connection, messages)
             await commit.fetch()
-        except Exception:
-            await self._end_skipped()
+        except Exception as error:
+            self._forget_stale(statement, error)
+            await self._undo()
             raise
 
-    async def _end_skipped(self) -> None:
-        """End a transaction whose COMMIT was skipped: SQLAlchemy believes that it has ended."""
-        if self._connection.is_in_transaction():
-            try:
-                await self._connection.execute("ROLLBACK")
-            except Exception:  # noqa: BLE001 - the first error is told
-                self._connection.terminate()
+    async def _undo(self) -> None:
+        """End a transaction that was not committed: SQLAlchemy believes that it has ended."""
+        try:
+            if self._transaction is not None:
+                await self._transaction.rollback()
+        except Exception:  # noqa: BLE001 - the first error is told
+            self._connection.terminate()
 
     def rollback(self) -> None:
         """Roll back, and forget a last statement."""

@@ -209,7 +209,12 @@ class Leases:
     async def renew_watch(self, watch: timedelta) -> bool:
         """Go on watching the queue for so long, and say whether it was still ours to watch. One round trip."""
         # If it is another's, this makes its word last as long, once: no harm.
-        name = await self._direct.call("GETEX", self._watch_keys[0], "PX", to_ms(watch))
+        try:
+            name = await self._direct.call("GETEX", self._watch_keys[0], "PX", to_ms(watch))
+        except ResponseError as error:
+            if not str(error).startswith("WRONGTYPE"):
+                raise
+            return False  # the claim mends it
         return bool(name == self._worker.encode())
 
     def stop_waiting(self) -> None:

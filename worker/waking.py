@@ -40,6 +40,9 @@ _WATCH = timedelta(milliseconds=4500)
 _SAFETY_POLL = timedelta(seconds=15)
 """How often a watcher claims though nothing has rung."""
 
+_RENEW_PAUSE = timedelta(milliseconds=500)
+"""The watcher's word is not renewed sooner than that."""
+
 _SPREAD = timedelta(milliseconds=250)
 """Over how long those who stand by spread their look at a word that has ended."""
 
@@ -165,8 +168,12 @@ class Waking:
         return claimed
 
     async def renew(self) -> None:
-        """Go on watching, if it is time to say so; claim, if another one watches by now. One round trip or none."""
-        if self._state is _State.WATCHING and self._loop.time() >= self._renew_at:
+        """Go on watching, unless that was said just now; claim, if another one watches by now. One round trip or none.
+
+        Whatever has ended an idle worker's wait, this comes first: it has a time limit, and repeats nothing unseen.
+        """
+        renewed = self._renew_at - (self._watch / 2).total_seconds()
+        if self._state is _State.WATCHING and self._loop.time() >= renewed + _RENEW_PAUSE.total_seconds():
             if await self._leases.renew_watch(self._watch):
                 self._renew_at = self._loop.time() + (self._watch / 2).total_seconds()
             else:

@@ -211,6 +211,56 @@ async def test_transactions_of_a_special_kind_go_the_ordinary_way(engine: AsyncE
     assert await _notes(async_sessionmaker(engine)) == ["last"]
 
 
+@pytest.mark.parametrize("is_behind_pgbouncer", [False, True])
+async def test_a_transaction_of_asyncpgs_own_is_undone_as_well(
+    database: DatabaseSettings, *, is_behind_pgbouncer: bool
+) -> None:
+    """One that began with many rows, and any behind PgBouncer: its connection is not kept in a failed transaction."""
+    engine = build_engine(database.model_copy(update={"pgbouncer": is_behind_pgbouncer}), pool_size=1)
+    sessions = async_sessionmaker(engine)
+    async with sessions.begin() as session:
+        await session.execute(text("CREATE TEMPORARY TABLE notes (note text PRIMARY KEY)"))
+    for number in range(2):
+        async with sessions() as session:
+            await session.execute(
+                text("INSERT INTO notes VALUES (:note)"), [{"note": f"{number}a"}, {"note": f"{number}b"}]
+            )
+            await execute_last(session, _NOTE, "0b" if number else "last")
+            if number:
+                with pytest.raises(IntegrityError):
+                    await session.commit()
+            else:
+                await session.commit()
+
+    async with sessions.begin() as session:
+        await session.execute(text("INSERT INTO notes VALUES ('next')"))
+    assert await _notes(sessions) == ["0a", "0b", "last", "next"]
+    await engine.dispose()
+
+
+async def test_a_statement_whose_table_has_changed_is_prepared_anew(sessions: Sessions) -> None:
+    """A migration while workers run: one attempt fails, not each one until the worker is started again."""
+    async with sessions.begin() as session:
+        await session.execute(text("CREATE TEMPORARY TABLE counts (value integer)"))
+    for _ in range(2):
+        async with sessions.begin() as session:
+            await fetch_by_driver(session, "SELECT value FROM counts")
+    async with sessions.begin() as session:
+        await session.execute(text("ALTER TABLE counts ALTER value TYPE bigint"))
+
+    failed = 0
+    for _ in range(3):
+        try:
+            async with sessions.begin() as session:
+                await fetch_by_driver(session, "SELECT value FROM counts")
+        except DBAPIError:
+            failed += 1
+
+    assert failed <= 1
+    async with sessions.begin() as session:
+        await session.execute(text("DROP TABLE counts"))
+
+
 async def test_a_session_of_another_engine_executes_the_last_statement_at_once(database: DatabaseSettings) -> None:
     """So handlers and receipts run under any engine of SQLAlchemy."""
     engine = create_async_engine(database.sqlalchemy_url)

@@ -146,7 +146,7 @@ async def test_a_producers_wrong_clock_delays_its_jobs_and_loses_none(
     start_worker()
     ahead = time.time_ns() + 2 * 10**9
     with monkeypatch.context() as patch:
-        patch.setattr("jobs.client.now_ms", lambda: ahead // 10**6)
+        patch.setattr("jobs.messages.now_ms", lambda: ahead // 10**6)
         handle = await client.enqueue(CreateUser(name="Early"))
     started = time.monotonic()
 
