@@ -128,6 +128,8 @@ async def _end_of_all() -> None:
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # a transport that was aborted closes its socket in the loop's next turns
 
 
 def _reset(*writers: asyncio.StreamWriter) -> None:
