@@ -100,6 +100,22 @@ class EnvironmentSettings(BaseSettings):
         return sources
 
 
+def require_valid(*kinds: type[EnvironmentSettings]) -> None:
+    """Return if all of these can be loaded.
+
+    Raises:
+        SettingsError: names every setting that is missing or wrong, one in a line, with its cure.
+    """
+    problems = []
+    for kind in kinds:
+        try:
+            kind.load()
+        except SettingsError as error:
+            problems.append(str(error))
+    if problems:
+        raise SettingsError("\n".join(problems))
+
+
 def _secrets_directory() -> Path | None:
     named = os.environ.get("SECRETS_DIR")
     directory = Path(named) if named else _DEFAULT_SECRETS

@@ -31,7 +31,7 @@ DriverError = dialect.AsyncAdapt_asyncpg_dbapi.Error
 
 
 class PipeliningDriver(dialect.AsyncAdapt_asyncpg_dbapi):
-    """SQLAlchemy's adapter for asyncpg, whose connections do this: ``create_async_engine(module=Driver(asyncpg))``."""
+    """SQLAlchemy's adapter for asyncpg, whose connections do this: the ``module`` of ``create_async_engine``."""
 
     def connect(self, *args: Any, **options: Any) -> Any:
         """Connect."""
@@ -113,10 +113,13 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
         async with self._execute_mutex:
             if self._last is not None:
                 await self._execute_held()
-            if self._transaction is None:
-                await super()._start_transaction()
-            elif isinstance(self._transaction, _HeldTransaction):
-                await self._transaction.begin_now()
+            await self._begin_now()
+
+    async def _begin_now(self) -> None:
+        if self._transaction is None:
+            await super()._start_transaction()
+        elif isinstance(self._transaction, _HeldTransaction):
+            await self._transaction.begin_now()
 
     def execute_last(self, statement: str, arguments: tuple[Argument, ...]) -> None:
         """Hold the statement back until COMMIT."""
@@ -127,10 +130,7 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
     async def _execute_held(self) -> None:
         """Execute the last statement before its time."""
         (statement, arguments), self._last = self._last, None
-        if self._transaction is None:
-            await super()._start_transaction()
-        elif isinstance(self._transaction, _HeldTransaction):
-            await self._transaction.begin_now()
+        await self._begin_now()
         await self._connection.execute(statement, *arguments)
 
     def commit(self) -> None:

@@ -5,7 +5,7 @@ What is sent and how answers are read is in ``messages`` and ``results``, the sa
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from jobs.connection import build_redis, explain
+from jobs.connection import build_redis, explained
 from jobs.direct import DirectConnection
 from jobs.messages import ABORTED_SCORE, ENQUEUE, Call, Enqueued, Request
 from jobs.payloads import Payload
@@ -183,7 +183,7 @@ class JobClient:
             added: list[int] = await self._direct.run(ENQUEUE, call.keys, call.arguments)
             return added
 
-        with self._explained():
+        with explained(self._url):
             return await self._retry.call_with_retry(send, _again)
 
     def _handles(self, request: Request[ResultT], added: Iterable[int]) -> Iterator[JobHandle[ResultT]]:
@@ -193,13 +193,13 @@ class JobClient:
     async def _wait(self, job_id: str, timeout: timedelta | None, *, is_promised: bool) -> bytes:  # noqa: ASYNC109 - result's
         try:
             async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
-                with self._explained():
+                with explained(self._url):
                     return await self._watch.result_of(job_id, is_promised=is_promised)
         except TimeoutError:
             raise late(job_id, timeout) from None
 
     async def _info(self, job_id: str) -> JobInfo:
-        with self._explained():
+        with explained(self._url):
             async with self._slots, self._redis.pipeline(transaction=True) as pipe:
                 pipe.zscore(self._queue, job_id)
                 pipe.exists(IN_PROGRESS_KEY + job_id)
@@ -211,19 +211,12 @@ class JobClient:
         info = await self._info(job_id)
         if not info.can_be_aborted and not is_promised:
             return
-        with self._explained():
+        with explained(self._url):
             async with self._slots, self._redis.pipeline(transaction=True) as pipe:
                 pipe.zadd(ABORT_KEY, {job_id: now_ms()})
                 if info.status is not JobStatus.IN_PROGRESS:
                     pipe.zadd(self._queue, {job_id: ABORTED_SCORE}, xx=True)
                 await pipe.execute()
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except (RedisError, OSError) as error:
-            raise explain(error, self._url) from error
 
     def close(self) -> None:
         """End all waiting. ``open_client`` calls it."""
@@ -244,7 +237,7 @@ async def open_client(redis_url: str, *, password: str | None = None, queue: str
     """
     async with build_redis(redis_url, Redis, password=password, max_connections=_CONNECTIONS) as redis:
         client = JobClient(redis, redis_url, queue=queue)
-        with client._explained():  # noqa: SLF001 - two halves of one module
+        with explained(redis_url):
             await redis.ping()
         try:
             yield client

@@ -158,6 +158,19 @@ def location(url: str) -> str:
     return f"{parts.hostname or 'localhost'}:{parts.port or 6379}/{parts.path.lstrip('/') or 0}"
 
 
+@contextmanager
+def explained(url: str) -> Iterator[None]:
+    """Say of Redis' errors what is wrong and what to do about it.
+
+    Raises:
+        QueueUnavailableError: instead of them.
+    """
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise explain(error, url) from error
+
+
 def explain(error: RedisError | OSError, url: str) -> QueueUnavailableError:
     """Say in one line what is wrong with Redis and what to do about it."""
     if isinstance(error, AuthenticationError | AuthorizationError) or "NOAUTH" in str(error):

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from redis import Redis
 from redis.exceptions import RedisError
 
-from jobs.connection import build_sync_redis, explain
+from jobs.connection import build_sync_redis, explain, explained
 from jobs.messages import ABORTED_SCORE, ENQUEUE, Enqueued, Request
 from jobs.payloads import Payload
 from jobs.results import JobInfo, JobStatus, late, read_answer, read_info, was_aborted
@@ -148,7 +148,7 @@ class SyncJobClient:
 
     def _send(self, request: Request[ResultT]) -> list[SyncJobHandle[ResultT]]:
         added: list[int] = []
-        with self._explained():
+        with explained(self._url):
             for call in request.calls(self._queue):
                 added += self._enqueue(keys=call.keys, args=call.arguments)
         return [SyncJobHandle(job_id, outcome, self, kind) for job_id, outcome, kind in request.outcomes(added)]
@@ -163,7 +163,7 @@ class SyncJobClient:
             raise late(job_id, timeout) from None
 
     def _info(self, job_id: str) -> JobInfo:
-        with self._explained(), self._redis.pipeline(transaction=True) as pipe:
+        with explained(self._url), self._redis.pipeline(transaction=True) as pipe:
             pipe.zscore(self._queue, job_id)
             pipe.exists(IN_PROGRESS_KEY + job_id)
             pipe.get(RESULT_KEY + job_id)
@@ -174,7 +174,7 @@ class SyncJobClient:
         info = self._info(job_id)
         if not info.can_be_aborted and not is_promised:
             return
-        with self._explained(), self._redis.pipeline(transaction=True) as pipe:
+        with explained(self._url), self._redis.pipeline(transaction=True) as pipe:
             pipe.zadd(ABORT_KEY, {job_id: now_ms()})
             if info.status is not JobStatus.IN_PROGRESS:
                 pipe.zadd(self._queue, {job_id: ABORTED_SCORE}, xx=True)
@@ -186,15 +186,8 @@ class SyncJobClient:
         Raises:
             QueueUnavailableError: Redis cannot be reached or refuses us; the text names the cure.
         """
-        with self._explained():
+        with explained(self._url):
             self._redis.ping()
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except (RedisError, OSError) as error:
-            raise explain(error, self._url) from error
 
     def close(self) -> None:
         """End all waiting, and close the connections. ``open_sync_client`` calls it."""

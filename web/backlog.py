@@ -4,9 +4,8 @@ import time
 from datetime import timedelta
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from jobs.connection import explain
+from jobs.connection import explained
 from web.problems import unavailable
 
 _FRESH = timedelta(milliseconds=200)
@@ -30,10 +29,8 @@ class Backlog:
             QueueUnavailableError: Redis cannot be reached.
         """
         if time.monotonic() >= self._fresh_until:
-            try:
+            with explained(self._url):
                 self._length = await self._redis.zcard(self._queue)
-            except (RedisError, OSError) as error:
-                raise explain(error, self._url) from error
             self._fresh_until = time.monotonic() + _FRESH.total_seconds()
         if self._length >= self._most:
             raise unavailable("too many jobs are queued", "queue_full")

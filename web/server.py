@@ -3,14 +3,13 @@
 import asyncio
 import signal
 import sys
-from asyncio import AbstractEventLoop
-from collections.abc import Callable
 
 import structlog
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.web_protocol import RequestHandler
 
+from jobs.event_loop import fastest_loop
 from jobs.logs import log_to_stderr
 from web.application import build_app
 from web.problems import PROBLEM_JSON, ProblemError, problem_of_aiohttp
@@ -30,7 +29,7 @@ def run_service(settings: Settings) -> None:
         ListenError: the address is taken or not ours.
     """
     log_to_stderr(settings.web.log_format, settings.web.log_level)
-    with asyncio.Runner(loop_factory=_fastest_loop()) as runner:
+    with asyncio.Runner(loop_factory=fastest_loop()) as runner:
         runner.run(_serve(settings))
 
 
@@ -133,11 +132,3 @@ class _Runner(web.AppRunner):
             handler_cancellation=server.handler_cancellation,
             **server._kwargs,  # noqa: SLF001 - aiohttp has no way to name the class of handlers
         )
-
-
-def _fastest_loop() -> Callable[[], AbstractEventLoop] | None:
-    if sys.platform == "win32":
-        return None
-    import uvloop  # noqa: PLC0415 - does not exist on Windows
-
-    return uvloop.new_event_loop

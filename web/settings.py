@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from db.environment import Duration, EnvironmentSettings, SettingsError
+from db.environment import Duration, EnvironmentSettings, require_valid
 from db.settings import DatabaseSettings
 from jobs.codec import MAX_BYTES
 from jobs.settings import QueueSettings
@@ -115,14 +115,7 @@ class Settings:
         Raises:
             SettingsError: names every setting that is missing or wrong, one in a line, with its cure.
         """
-        problems = []
-        for settings in (DatabaseSettings, QueueSettings, WebSettings):
-            try:
-                settings.load()
-            except SettingsError as error:
-                problems.append(str(error))
-        if problems:
-            raise SettingsError("\n".join(problems))
+        require_valid(DatabaseSettings, QueueSettings, WebSettings)
         database = DatabaseSettings.load()
         if "application_name" not in database.model_fields_set:
             database = database.model_copy(update={"application_name": "users-web"})

@@ -2,9 +2,6 @@
 
 import asyncio
 import gc
-import sys
-from asyncio import AbstractEventLoop
-from collections.abc import Callable
 from contextlib import nullcontext
 
 import structlog
@@ -12,6 +9,7 @@ from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
 from jobs.connection import explain
+from jobs.event_loop import fastest_loop
 from jobs.registry import REGISTRY, Registry
 from worker.arq_arguments import build_arq_redis, worker_arguments
 from worker.consumer import UsersWorker
@@ -35,7 +33,7 @@ def run_worker(
     """
     set_up_logging(settings.worker)
     calm_garbage_collector()
-    with asyncio.Runner(loop_factory=_fastest_loop()) as runner:
+    with asyncio.Runner(loop_factory=fastest_loop()) as runner:
         runner.run(_work(settings, registry, burst=burst, orders=orders))
 
 
@@ -72,11 +70,3 @@ def calm_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
-
-
-def _fastest_loop() -> Callable[[], AbstractEventLoop] | None:
-    if sys.platform == "win32":
-        return None
-    import uvloop  # noqa: PLC0415 - does not exist on Windows
-
-    return uvloop.new_event_loop

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from db.environment import Duration, EnvironmentSettings, SettingsError
+from db.environment import Duration, EnvironmentSettings, require_valid
 from db.settings import DatabaseSettings
 from jobs.settings import QueueSettings
 from jobs.wire import QUEUE
@@ -109,12 +109,5 @@ class Settings:
         Raises:
             SettingsError: names every setting that is missing or wrong, one in a line, with its cure.
         """
-        problems = []
-        for settings in (DatabaseSettings, QueueSettings, WorkerSettings):
-            try:
-                settings.load()
-            except SettingsError as error:
-                problems.append(str(error))
-        if problems:
-            raise SettingsError("\n".join(problems))
+        require_valid(DatabaseSettings, QueueSettings, WorkerSettings)
         return cls(DatabaseSettings.load(), QueueSettings.load(), WorkerSettings.load())

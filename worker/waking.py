@@ -127,7 +127,7 @@ class Waking:
         self._watch = min(_WATCH, lease * 0.75) if watches else timedelta(0)
         self._state = _State.AWAY
         self._claim_at = 0.0
-        self._renew_at = 0.0
+        self._renewed = 0.0
         self._is_rung = False
         self._owes_baton = False
         """Whether another may be waiting for us to claim, although we are away."""
@@ -153,7 +153,7 @@ class Waking:
         if self._state is not _State.AWAY:
             longest = min(longest, self._claim_at - self._loop.time())
         if self._state is _State.WATCHING:
-            longest = min(longest, self._renew_at - self._loop.time())
+            longest = min(longest, self._renewed + (self._watch / 2).total_seconds() - self._loop.time())
         await self._bell.wait(longest)
 
     async def claim(self, room: int) -> Claimed:
@@ -172,10 +172,9 @@ class Waking:
 
         Whatever has ended an idle worker's wait, this comes first: it has a time limit, and repeats nothing unseen.
         """
-        renewed = self._renew_at - (self._watch / 2).total_seconds()
-        if self._state is _State.WATCHING and self._loop.time() >= renewed + _RENEW_PAUSE.total_seconds():
+        if self._state is _State.WATCHING and self._loop.time() >= self._renewed + _RENEW_PAUSE.total_seconds():
             if await self._leases.renew_watch(self._watch):
-                self._renew_at = self._loop.time() + (self._watch / 2).total_seconds()
+                self._renewed = self._loop.time()
             else:
                 self._state = _State.AWAY
 
@@ -184,7 +183,7 @@ class Waking:
             self._state = _State.WATCHING
             soon = min(claimed.next_due, _SAFETY_POLL).total_seconds()
             self._claim_at = now + max(soon, self._empty_claims.pause(now))
-            self._renew_at = now + (self._watch / 2).total_seconds()
+            self._renewed = now
             if self._is_rung:
                 self._claim_soon()
         elif claimed.watched_for:

@@ -11,7 +11,6 @@ from typing import Annotated, TypeVar
 
 import typer
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Column, Table
 from sqlalchemy.exc import SQLAlchemyError
@@ -22,7 +21,7 @@ from db.engine import open_database
 from db.environment import read_duration
 from db.settings import DatabaseSettings
 from db.tables import DeadJob
-from jobs.connection import build_redis, explain
+from jobs.connection import build_redis, explained
 from jobs.requeue import requeue
 from worker.commands.ends import ExitCode
 from worker.lifecycle import StartupError, explain_database
@@ -194,8 +193,6 @@ async def _requeue(letters: Sequence[DeadJob]) -> None:
     for letter in letters:
         by_queue.setdefault(letter.queue or own_queue, {})[letter.job_id] = letter.message
     async with build_redis(url, Redis, password=settings.plain_password) as redis:
-        try:
+        with explained(url):
             for queue, messages in by_queue.items():
                 await requeue(redis, queue, messages)
-        except (RedisError, OSError) as error:
-            raise explain(error, url) from error

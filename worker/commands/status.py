@@ -6,11 +6,10 @@ from typing import Annotated
 
 import typer
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
 
-from jobs.connection import build_redis, explain
+from jobs.connection import build_redis, explained
 from jobs.queue_status import QueueStatus, read_queue_status
 from worker.settings import QueueSettings, WorkerSettings
 
@@ -36,7 +35,5 @@ def _counts(found: QueueStatus) -> dict[str, int]:
 async def _read(settings: QueueSettings, queue: str) -> QueueStatus:
     url = settings.url.get_secret_value()
     async with build_redis(url, Redis, password=settings.plain_password) as redis:
-        try:
+        with explained(url):
             return await read_queue_status(redis, queue)
-        except (RedisError, OSError) as error:
-            raise explain(error, url) from error
