@@ -29,6 +29,9 @@ AnswerT = TypeVar("AnswerT")
 _RECONNECT_EVERY = timedelta(milliseconds=500)
 """How long to wait between looks at a server that is gone."""
 
+_CHORES_LIMIT = timedelta(seconds=5)
+"""How long a turn's chores may take. redis-py repeats them three times, in which a silent Redis is not noticed."""
+
 _CLOSE_LIMIT = timedelta(seconds=5)
 """How long the end waits for Redis to take the last results and keys. Longer would outlast supervisors' patience."""
 
@@ -141,8 +144,9 @@ class UsersWorker(Worker):
         has_more = False
         try:
             has_more = await self._claim_or_rest()
-            await self._cancel_aborted_jobs()
-            await self.heart_beat()
+            async with asyncio.timeout(_CHORES_LIMIT.total_seconds()):
+                await self._cancel_aborted_jobs()
+                await self.heart_beat()
         except (RedisError, OSError) as error:
             is_refusal = isinstance(error, ResponseError)  # full, a replica, without its replicas
             self._tell_trouble(

@@ -258,6 +258,9 @@ async def test_a_worker_that_stops_leaves_the_watch_to_another(start: StartFleet
     workers = await start(2)
     (watcher,) = _in(_State.WATCHING, workers)
     watcher.handle_sig_wait_for_completion(signal.SIGTERM)
+    with suppress(asyncio.CancelledError):
+        await cast("asyncio.Task[None]", watcher.main_task)
+    await watcher.close()  # its main loop may have been ended before it could say anything
 
     assert await _run(pool, log, "job") < 1
     assert watcher._waking.is_away
