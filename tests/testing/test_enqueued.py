@@ -21,7 +21,7 @@ from jobs import (
     open_client,
     open_sync_client,
 )
-from jobs.failures import InvalidMessageError
+from jobs.failures import InvalidMessageError, KeyConflictError
 from jobs.outbox import enqueue_in, enqueue_in_sync
 from jobs.payloads import UserView
 from jobs.registry import REGISTRY, JobSpec, Registry
@@ -87,14 +87,21 @@ async def test_assertions_tell_what_there_is(enqueued: EnqueuedJobs) -> None:
     enqueued.refute_enqueued(GetOrCreateUser)
 
 
-async def test_a_promise_is_recorded_and_written(enqueued: EnqueuedJobs, session: AsyncSession) -> None:
+async def test_a_promise_is_recorded_and_written(
+    enqueued: EnqueuedJobs, run_job: RunJob, session: AsyncSession
+) -> None:
     """The row is real, and so is what it means that a key was used."""
     promised = await enqueue_in(session, JANE, key="k")
     again = await enqueue_in(session, JANE, key="k")
+    with pytest.raises(KeyConflictError):
+        await enqueue_in(session, CreateUser(name="Joe"), key="k")
+    await run_job(CreateUser(name="Joe"), key="ended")
+    ended = await enqueue_in(session, CreateUser(name="Joe"), key="ended")
 
     row = await lock_promise(session, promised.job_id)
     assert row is not None
-    assert (row.message, again.outcome) == (enqueued.jobs[0].message, Enqueued.DUPLICATE)
+    assert row.message == enqueued.jobs[0].message
+    assert [again.outcome, ended.outcome] == [Enqueued.DUPLICATE] * 2
     assert [(job.job_id, job.is_promised) for job in enqueued.jobs] == [("k", True)]
 
 
@@ -135,6 +142,18 @@ async def test_a_promise_in_a_savepoint_that_is_rolled_back_is_none(
     assert [job.job_id for job in enqueued.jobs] == ["kept"]
 
 
+async def test_a_released_savepoint_ends_with_its_transaction(
+    enqueued: EnqueuedJobs, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    """That does not commit: then it was for nothing."""
+    async with sessions() as session:
+        async with session.begin_nested():
+            await enqueue_in(session, JANE, key="given-up")
+        assert len(enqueued.jobs) == 1
+
+    enqueued.refute_enqueued()
+
+
 async def test_promises_of_a_connection_follow_its_transaction(
     enqueued: EnqueuedJobs, sessions: async_sessionmaker[AsyncSession]
 ) -> None:
@@ -143,13 +162,15 @@ async def test_promises_of_a_connection_follow_its_transaction(
     async with engine.begin() as connection:
         await enqueue_in(connection, JANE, key="kept")
     async with engine.connect() as connection:
+        await enqueue_in(connection, JANE, key="committed")
+        await connection.commit()
         await enqueue_in(connection, JANE, key="given-up")
     raw = await asyncpg.connect(engine.url.set(drivername="postgresql").render_as_string(hide_password=False))
     async with raw.transaction():
         await enqueue_in(raw, JANE, key="raw")
     await raw.close()
 
-    assert [job.job_id for job in enqueued.jobs] == ["kept", "raw"]
+    assert [job.job_id for job in enqueued.jobs] == ["kept", "committed", "raw"]
 
 
 @pytest.mark.usefixtures("sessions")  # which removes what is committed
