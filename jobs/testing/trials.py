@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, closing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -211,8 +211,9 @@ class Run:
                 for key, payload in zip(self._case.keys, self._case.payloads, strict=True):
                     await enqueue_in(session, payload, key=key)
         else:
-            client = JobClient(self._world.redis, self._world.settings.queue.url.get_secret_value(), queue=QUEUE)
-            await client.enqueue_many(self._case.payloads, keys=self._case.keys)
+            url = self._world.settings.queue.url.get_secret_value()
+            with closing(JobClient(self._world.redis, url, queue=QUEUE)) as client:
+                await client.enqueue_many(self._case.payloads, keys=self._case.keys)
 
     async def _is_unfinished(self) -> bool:
         keys = self._case.keys
