@@ -15,6 +15,7 @@ from worker.commands.enqueue import build_enqueue_app
 from worker.commands.health import health
 from worker.commands.import_people import import_
 from worker.commands.migrate import migrate
+from worker.commands.new_job import new_job
 from worker.commands.relay import relay
 from worker.commands.run import run
 from worker.commands.status import status
@@ -34,6 +35,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "status": status,
     "health": health,
     "import": import_,
+    "new-job": new_job,
     "dev": dev,
     "demo": demo,
 }

@@ -11,7 +11,10 @@ from db.schema import SchemaBehindError
 from embedded import EmbeddedServerError
 from jobs.failures import EnqueueError, InvalidPayloadError, JobError, QueueUnavailableError
 from jobs.people_csv import PeopleFileError
+from worker.checkout import CheckoutError
+from worker.job_files import NewJobError
 from worker.lifecycle import StartupError
+from worker.python_source import SourceError
 
 
 class ExitCode(IntEnum):
@@ -43,6 +46,9 @@ _CODES: dict[type[Exception], ExitCode] = {
     EnqueueError: ExitCode.USAGE,
     PeopleFileError: ExitCode.USAGE,
     UnknownRevisionError: ExitCode.USAGE,
+    CheckoutError: ExitCode.USAGE,
+    NewJobError: ExitCode.USAGE,
+    SourceError: ExitCode.USAGE,
     JobError: ExitCode.FAILED,
     TimeoutError: ExitCode.FAILED,
 }
