@@ -3,11 +3,11 @@
 from datetime import timedelta
 
 import pytest
-from shop.payloads import PlaceOrder, UnknownBuyerError
 
 from jobs import CreateUser, open_client
 from jobs.testing.run_job import RunJob
 from jobs.testing.worker_process import StartWorker
+from shop.payloads import PlaceOrder, UnknownBuyerError
 
 SOON = timedelta(seconds=20)
 
