@@ -18,7 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db.outbox import whereabouts
-from jobs.failures import InvalidPayloadError, RequestConflictError
+from jobs.failures import InvalidPayloadError, KeyConflictError, RequestConflictError
 from jobs.outbox import enqueue_in
 from jobs.registry import Registry
 from jobs.sync_client import open_sync_client
@@ -189,6 +189,14 @@ async def test_another_request_under_an_old_key_is_still_refused(code: Code, ses
 
     with pytest.raises(RequestConflictError):
         await Dispatcher(sessions).run(registry["change_name"], Delivery("j1", 2, (), OLD | {"id": 2}))
+
+
+async def test_a_promise_under_a_key_of_before_the_renaming_is_refused(code: Code, session: AsyncSession) -> None:
+    """Nothing is promised twice; its producer hears of it at once."""
+    await enqueue_in(session, code.load(0).RenameUser(**OLD), key="k1")
+
+    with pytest.raises(KeyConflictError):
+        await enqueue_in(session, code.load(4).ChangeName(**OLD), key="k1")
 
 
 @pytest.mark.parametrize(
