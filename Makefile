@@ -7,7 +7,7 @@ ARGS ?=
 FUZZ ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev run migrate test chaos fuzz bench bench-quick bench-exactly-once check lint types contracts audit fix lock clean
+.PHONY: help setup demo dev run migrate test chaos fuzz bench bench-quick bench-exactly-once check lint types contracts audit fix lock producer schema clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -87,6 +87,12 @@ fix: $(VENV)/ready ## Mend style and formatting where that can be done by a prog
 
 lock: $(VENV)/ready ## Write the hash-pinned requirements anew from pyproject.toml
 	@$(BIN)/python requirements/lock.py
+
+producer: $(VENV)/ready ## Build the producer's side as a distribution of its own, users-jobs, into dist/
+	@cd producer && ../$(BIN)/python -m hatchling build -d ../dist
+
+schema: $(VENV)/ready ## Write the contract of a release, schema/released.json; tests compare the code with it
+	@$(BIN)/users-worker schema > schema/new.json && mv schema/new.json schema/released.json
 
 clean: ## Remove the environment, caches and data of the embedded servers
 	@rm -rf $(VENV) .venv-bench .venv-bench-taskiq .data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -28,6 +28,8 @@ def lock(output: str, *options: str) -> None:
 if __name__ == "__main__":
     lock("runtime.txt", "pyproject.toml", "--extra", "web")
     lock("dev.txt", "pyproject.toml", "--all-extras", "--group", "dev", "--constraint", "requirements/runtime.txt")
+    constraint = ("--constraint", "requirements/runtime.txt")
+    lock("producer.txt", "producer/pyproject.toml", "--group", "producer/pyproject.toml:service", *constraint)
     lock("fuzz.txt", "--group", "fuzz")
     lock("bench.txt", "pyproject.toml", "--group", "bench", "--constraint", "requirements/runtime.txt")
     lock("bench-taskiq.txt", "--group", "bench-taskiq")

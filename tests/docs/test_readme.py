@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from db.schema import revisions
 from tests.conftest import StartWorker, wait_until
 from tests.docs.settings_table import README, with_table
+from tests.programs import require
 
 ROOT = README.parent
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
@@ -52,7 +53,7 @@ def test_every_block_is_of_a_kind_that_is_tested() -> None:
         line.split()[0] for file in (README, CONTRIBUTING) for line in "".join(_blocks(file, "console")).splitlines()
     }
 
-    assert set(fences) == {"", "console", "js", "python"}
+    assert set(fences) == {"", "console", "js", "python", "sh"}
     assert programs == {"alembic", "curl", "make", "users-web", "users-worker"}
     assert len(_blocks(README, "python")) == 9
 
@@ -95,7 +96,7 @@ def test_the_commands_of_the_readme_work_in_their_order(
     ]
 
     assert [(one.args, one.stderr) for one in done if one.returncode != 0] == []
-    assert len(done) == 7
+    assert len(done) == 9
 
 
 @pytest.mark.usefixtures("_worker")
@@ -134,7 +135,7 @@ def test_the_producers_in_python_type_check(tmp_path: Path, text: str) -> None:
 @pytest.mark.usefixtures("_worker")
 def test_the_service_answers_curl(environment: dict[str, str], tmp_path: Path) -> None:
     """Jane is created, found, and the description is there; the port is another one, so that 8080 may be taken."""
-    _require("curl")
+    require("curl")
     (service,) = _commands(README, "users-web")
     log = tmp_path / "web.log"
     with log.open("wb") as output:
@@ -158,7 +159,7 @@ def test_the_service_answers_curl(environment: dict[str, str], tmp_path: Path) -
 @pytest.mark.usefixtures("_worker")
 def test_the_producer_in_node_gets_its_user(environment: dict[str, str], tmp_path: Path) -> None:
     """Written to the documented keys by npm's redis client."""
-    _require("node", "npm")
+    require("node", "npm")
     (script,) = _blocks(README, "js")
     (tmp_path / "producer.mjs").write_text(script)
     for name in ("package.json", "package-lock.json"):
@@ -175,12 +176,19 @@ def test_the_producer_in_node_gets_its_user(environment: dict[str, str], tmp_pat
     assert re.match(r"true \{\s*id: \d+,\s*name: 'Jane',\s*email: null", done.stdout)
 
 
-def _require(*programs: str) -> None:
-    missing = [program for program in programs if shutil.which(program) is None]
-    if missing and os.environ.get("CI"):
-        pytest.fail(f"{', '.join(missing)}: not installed")
-    if missing:
-        pytest.skip(f"{', '.join(missing)}: not installed")
+@pytest.mark.usefixtures("_worker")
+def test_the_producer_in_a_shell_gets_its_user(environment: dict[str, str]) -> None:
+    """Written to the documented keys by ``redis-cli``."""
+    require("redis-cli")
+    (script,) = _blocks(README, "sh")
+
+    done = subprocess.run(
+        ["sh", "-euc", script], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert (answer["s"], answer["r"]["name"], answer["r"]["email"]) == (True, "Jane", None)
 
 
 @pytest.fixture

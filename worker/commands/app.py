@@ -18,6 +18,7 @@ from worker.commands.migrate import migrate
 from worker.commands.new_job import new_job
 from worker.commands.relay import relay
 from worker.commands.run import run
+from worker.commands.schema import schema
 from worker.commands.status import status
 from worker.settings import WorkerSettings
 
@@ -38,6 +39,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "new-job": new_job,
     "dev": dev,
     "demo": demo,
+    "schema": schema,
 }
 
 

@@ -9,6 +9,7 @@ from db.environment import SettingsError
 from db.migrate import UnknownRevisionError
 from db.schema import SchemaBehindError
 from embedded import EmbeddedServerError
+from jobs.contract.compatibility import ContractError
 from jobs.failures import EnqueueError, InvalidPayloadError, JobError, QueueUnavailableError
 from jobs.people_csv import PeopleFileError
 from worker.checkout import CheckoutError
@@ -24,7 +25,8 @@ class ExitCode(IntEnum):
     """Done."""
 
     FAILED = 1
-    """The job failed, rows of an import were refused, there was no result in time, or a process had to be killed."""
+    """The job failed, rows of an import were refused, there was no result in time, a process had to be killed, or the
+    contract is broken."""
 
     USAGE = 2
     """The command line or the input is wrong; nothing was done."""
@@ -45,6 +47,7 @@ _CODES: dict[type[Exception], ExitCode] = {
     InvalidPayloadError: ExitCode.USAGE,
     EnqueueError: ExitCode.USAGE,
     PeopleFileError: ExitCode.USAGE,
+    ContractError: ExitCode.USAGE,
     UnknownRevisionError: ExitCode.USAGE,
     CheckoutError: ExitCode.USAGE,
     NewJobError: ExitCode.USAGE,
