@@ -1,8 +1,9 @@
 """Applies, undoes and checks migrations with Alembic, which takes 0.3 s to load: only these functions load it."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from db.schema import MIGRATIONS, revisions
+from db.schema import MIGRATIONS, SCHEMA, Schema, revisions
 from db.settings import DatabaseSettings
 
 if TYPE_CHECKING:
@@ -13,7 +14,13 @@ class UnknownRevisionError(ValueError):
     """A revision was named that this version of the code does not have."""
 
 
-def upgrade_schema(settings: DatabaseSettings, revision: str = "head") -> None:
+def upgrade_schemas(settings: DatabaseSettings, others: Iterable[Schema] = ()) -> None:
+    """Apply all migrations: ours first, so that those of other projects may refer to our tables."""
+    for schema in (SCHEMA, *others):
+        upgrade_schema(settings, schema=schema)
+
+
+def upgrade_schema(settings: DatabaseSettings, revision: str = "head", *, schema: Schema = SCHEMA) -> None:
     """Apply the migrations up to ``revision``; several at once wait for each other. Starts an event loop of its own.
 
     A database that a newer version has migrated is left as it is: after a rollback of the code there is nothing to do.
@@ -24,23 +31,26 @@ def upgrade_schema(settings: DatabaseSettings, revision: str = "head") -> None:
     from alembic import command  # noqa: PLC0415 - see the module's docstring
     from alembic.util import CommandError  # noqa: PLC0415 - see the module's docstring
 
-    if revision not in {"head", *revisions()}:
-        raise UnknownRevisionError(f"there is no revision {revision}: there are {', '.join(revisions())}")
+    known = revisions(schema)
+    if not known:
+        raise UnknownRevisionError(f"{schema.name} has no migrations: there are no files 0001_*.py in its folder")
+    if revision not in {"head", *known}:
+        raise UnknownRevisionError(f"there is no revision {revision}: there are {', '.join(known)}")
     try:
-        command.upgrade(_config(settings), revision)
+        command.upgrade(_config(settings, schema), revision)
     except CommandError as error:
         if "Can't locate revision" not in str(error):
             raise
 
 
-def downgrade_schema(settings: DatabaseSettings, revision: str) -> None:
+def downgrade_schema(settings: DatabaseSettings, revision: str, *, schema: Schema = SCHEMA) -> None:
     """Undo the migrations after ``revision`` (``base``: all). Starts an event loop of its own."""
     from alembic import command  # noqa: PLC0415 - see the module's docstring
 
-    command.downgrade(_config(settings), revision)
+    command.downgrade(_config(settings, schema), revision)
 
 
-def check_migrations(settings: DatabaseSettings) -> None:
+def check_migrations(settings: DatabaseSettings, schema: Schema = SCHEMA) -> None:
     """Compare the migrated database with the tables of the code.
 
     Raises:
@@ -48,14 +58,16 @@ def check_migrations(settings: DatabaseSettings) -> None:
     """
     from alembic import command  # noqa: PLC0415 - see the module's docstring
 
-    command.check(_config(settings))
+    command.check(_config(settings, schema))
 
 
-def _config(settings: DatabaseSettings) -> "Config":
+def _config(settings: DatabaseSettings, schema: Schema) -> "Config":
     from alembic.config import Config  # noqa: PLC0415 - see the module's docstring
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
+    config.set_main_option("version_locations", str(schema.migrations).replace("%", "%%"))
+    config.set_main_option("path_separator", "newline")  # none that a folder's name may have
     config.attributes["database"] = settings
+    config.attributes["schema"] = schema
     return config

@@ -1,43 +1,93 @@
-"""Tells whether a database has every migration of this code. Loads no Alembic: each worker asks this at its start."""
+"""Which tables and migrations a project has, and whether a database has them all.
 
+Loads no Alembic: each worker asks this at its start.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import text
+from sqlalchemy import MetaData, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from db.tables import Base
+
 MIGRATIONS = Path(__file__).parent / "migrations"
-"""The migrations, in files that begin with the revision's number: ``0001_users.py`` is revision ``0001``."""
+"""Alembic's environment, and in ``versions`` our migrations."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 class SchemaBehindError(RuntimeError):
     """The database lacks migrations that this version of the code needs."""
 
 
-def revisions() -> list[str]:
+@dataclass(frozen=True)
+class Schema:
+    """The tables of one project, and the migrations that make them.
+
+    Raises:
+        ValueError: the name is none that a table can end with.
+    """
+
+    name: str
+    """Of the project: lower-case letters, digits and underscores."""
+
+    metadata: MetaData
+    """Of a declarative base of the project's own."""
+
+    migrations: Path
+    """Folder of the migrations, in files that begin with the revision's number: ``0001_orders.py`` is ``0001``."""
+
+    def __post_init__(self) -> None:
+        """Check the name, which becomes part of a table's."""
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"the schema's name {self.name!r} must be 1 to 40 of a-z, 0-9 and _, the first a letter")
+
+    @property
+    def version_table(self) -> str:
+        """Where Alembic notes which migrations the database has. Each project has its own, and numbers for itself."""
+        return f"alembic_version_{self.name}" if self.metadata is not Base.metadata else "alembic_version"
+
+
+SCHEMA = Schema("users_worker", Base.metadata, MIGRATIONS / "versions")
+"""Ours."""
+
+
+def revisions(schema: Schema = SCHEMA) -> list[str]:
     """Return the revisions of this code, oldest first."""
-    return sorted(file.name.split("_")[0] for file in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+    return sorted(file.name.split("_")[0] for file in schema.migrations.glob("[0-9]*.py"))
 
 
-async def require_current_schema(sessions: async_sessionmaker[AsyncSession]) -> None:
+async def require_current_schema(
+    sessions: async_sessionmaker[AsyncSession], schemas: Iterable[Schema] = (SCHEMA,)
+) -> None:
     """Return if the database has every migration of this code. Newer ones are welcome: deploys migrate first.
 
-    Up to three round trips.
+    Up to three round trips for the first schema, two for each other.
 
     Raises:
         SchemaBehindError: migrations are missing; the text names the command that applies them.
     """
     async with sessions() as session:
-        is_migrated = await session.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL"))
-        stored = set(await session.scalars(text("SELECT version_num FROM alembic_version"))) if is_migrated else set()
-    if missing := _missing(stored):
-        raise SchemaBehindError(
-            f"the database lacks {len(missing)} of this version's migrations (first: {missing[0]}). "
-            "Run: users-worker migrate"
-        )
+        for schema in schemas:
+            if missing := _missing(await _stored(session, schema), revisions(schema)):
+                whose = "this version's migrations" if schema is SCHEMA else f"the migrations of {schema.name}"
+                raise SchemaBehindError(
+                    f"the database lacks {len(missing)} of {whose} (first: {missing[0]}). Run: users-worker migrate"
+                )
 
 
-def _missing(stored: set[str]) -> list[str]:
-    ours = revisions()
+async def _stored(session: AsyncSession, schema: Schema) -> set[str]:
+    table = schema.version_table
+    is_migrated = await session.scalar(text("SELECT to_regclass(:name) IS NOT NULL"), {"name": table})
+    if not is_migrated:
+        return set()
+    return set(await session.scalars(text(f"SELECT version_num FROM {table}")))  # noqa: S608 - Schema checks its name
+
+
+def _missing(stored: set[str], ours: list[str]) -> list[str]:
     known = [number for number, revision in enumerate(ours, start=1) if revision in stored]
     if stored and not known:
         return []  # migrated by a newer version of the code

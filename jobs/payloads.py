@@ -34,7 +34,7 @@ class Payload(BaseModel, Generic[ResultT_co]):
     Validation errors name fields and never repeat values, which are people's data.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_by_name=True)
 
     job_name: ClassVar[str]
     """The name on the wire. A string of its own, so that renaming the class orphans no queued job."""

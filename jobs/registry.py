@@ -1,13 +1,14 @@
 """The table of contents: which payload goes to which handler, under which limits."""
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.schema import Schema
 from jobs.failures import EmailTakenError, JobFailedError
 from jobs.payloads import CreateUser, CreateUsers, FindUser, GetOrCreateUser, Payload
 from jobs.users import (
@@ -61,10 +62,21 @@ class JobSpec(Generic[PayloadT, ResultT]):
     refusals: Mapping[str, Refusal] = field(default_factory=dict, kw_only=True)
     """What to tell the producer when the database enforces a constraint, by the constraint's name."""
 
+    former_names: tuple[str, ...] = field(default=(), kw_only=True)
+    """What the job was called on the wire before: what is still queued under these names runs, and is recorded so."""
+
+    called: str | None = field(default=None, kw_only=True)
+    """Set by ``Registry``: which of its former names a job was queued under."""
+
     @property
     def name(self) -> str:
         """The job's name on the wire."""
-        return self.payload.job_name
+        return self.called or self.payload.job_name
+
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """The name of today, and the former ones."""
+        return (self.payload.job_name, *self.former_names)
 
     async def take_many(
         self, session: AsyncSession, payloads: Sequence[PayloadT]
@@ -85,32 +97,51 @@ class JobSpec(Generic[PayloadT, ResultT]):
 class Registry:
     """All jobs of a worker, by wire name."""
 
-    def __init__(self, *specs: JobSpec[Any, Any]) -> None:
-        """Collect the specs.
+    def __init__(self, *specs: JobSpec[Any, Any], schema: Schema | None = None) -> None:
+        """Collect the specs; ``schema`` has the tables of a project other than ours, which its jobs need.
+
+        Raises:
+            ValueError: two of them have the same wire name, of today or a former one.
+        """
+        self.schemas: tuple[Schema, ...] = () if schema is None else (schema,)
+        self._current = specs
+        self._specs = {spec.name: spec for spec in specs}
+        self._specs |= {name: replace(spec, called=name) for spec in specs for name in spec.former_names}
+        if len(self._specs) < sum(len(spec.all_names) for spec in specs):
+            message = "two jobs have the same job_name: give each payload a wire name of its own"
+            raise ValueError(message)
+
+    def joined(self, others: Iterable["Registry"]) -> "Registry":
+        """Return a registry of these jobs and of those of ``others``.
 
         Raises:
             ValueError: two of them have the same wire name.
         """
-        self._specs = {spec.name: spec for spec in specs}
-        if len(self._specs) < len(specs):
-            message = "two jobs have the same job_name: give each payload a wire name of its own"
-            raise ValueError(message)
+        registries = [self, *others]
+        joined = Registry(*(spec for registry in registries for spec in registry))
+        joined.schemas = tuple(dict.fromkeys(schema for registry in registries for schema in registry.schemas))
+        return joined
 
     def __iter__(self) -> Iterator[JobSpec[Any, Any]]:
-        """Yield the specs in the order of registration."""
-        return iter(self._specs.values())
+        """Yield the specs in the order of registration, each under its name of today."""
+        return iter(self._current)
+
+    @property
+    def by_name(self) -> Mapping[str, JobSpec[Any, Any]]:
+        """The specs by every name that a queued job may have, former ones included."""
+        return self._specs
 
     def __contains__(self, name: object) -> bool:
-        """Say whether there is a job of this wire name."""
+        """Say whether there is a job of this wire name, or was."""
         return name in self._specs
 
     def __getitem__(self, name: str) -> JobSpec[Any, Any]:
-        """Return the spec of this wire name."""
+        """Return the spec of this wire name, of today or a former one."""
         return self._specs[name]
 
     @property
     def names(self) -> list[str]:
-        """The wire names, in the order of registration."""
+        """The wire names, in the order of registration, former ones behind those of today."""
         return list(self._specs)
 
 
@@ -122,4 +153,4 @@ REGISTRY = Registry(
     JobSpec(FindUser, find_user, batch=find_user_batch),
     JobSpec(CreateUsers, create_users, deadline=timedelta(minutes=1)),
 )
-"""What this worker can do. A new job is one more line."""
+"""What this worker can do. A new job is one more line; ``jobs/extensions.py`` adds the jobs of other projects."""

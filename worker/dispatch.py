@@ -201,7 +201,7 @@ class Dispatcher:
         async with asyncio.timeout(LOOK_LIMIT.total_seconds()):
             settled = await settle_promise(self.sessions, receipt, spec)
         # The same in a promise that this receipt has settled: then only the version of the code is another.
-        if receipt.job_name != spec.name or request_hash(payload) not in {receipt.request_hash, settled}:
+        if receipt.job_name not in spec.all_names or request_hash(payload) not in {receipt.request_hash, settled}:
             raise RequestConflictError("another request with this id has taken effect: give each request its own key")
         if receipt.result is None:
             raise failure_from_wire(receipt.failure)

@@ -8,6 +8,8 @@ from redis.asyncio import Redis
 
 from db.engine import open_database
 from jobs.connection import build_redis
+from jobs.extensions import load_registry
+from jobs.registry import Registry
 from worker.lifecycle import require_ready_database, require_safe_redis
 from worker.logs import set_up_logging
 from worker.settings import Settings
@@ -23,20 +25,22 @@ def run_processes(settings: Settings, count: int, *, burst: bool) -> int:
     Looks at both servers first, so that a start which cannot succeed says why once and not ``count`` times.
 
     Raises:
+        RegistryError: a registry that WORKER_REGISTRY names cannot be used.
         StartupError: a server cannot be reached, refuses us or is unsafe, or the schema is behind.
     """
+    registry = load_registry(settings.worker.registry)
     set_up_logging(settings.worker)
-    asyncio.run(_require_servers(settings))
+    asyncio.run(_require_servers(settings, registry))
     return Supervisor(_own_command(), settings.worker, count, burst=burst).run()
 
 
-async def _require_servers(settings: Settings) -> None:
+async def _require_servers(settings: Settings, registry: Registry) -> None:
     async with AsyncExitStack() as stack:
         url, password = settings.queue.url.get_secret_value(), settings.queue.plain_password
         redis = await stack.enter_async_context(build_redis(url, Redis, password=password, max_connections=1))
         await require_safe_redis(redis, settings.queue)
         sessions = await stack.enter_async_context(open_database(settings.database, pool_size=1))
-        await require_ready_database(sessions, settings.database)
+        await require_ready_database(sessions, settings.database, registry.schemas)
 
 
 def _own_command() -> list[str]:

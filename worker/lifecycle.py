@@ -3,6 +3,7 @@
 One exit stack, because arq runs the shutdown hook even when the startup hook raised, and in another task.
 """
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -16,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db.engine import open_database
 from db.faults import sqlstate_of
-from db.schema import SchemaBehindError, require_current_schema
+from db.schema import SCHEMA, Schema, SchemaBehindError, require_current_schema
 from db.settings import DatabaseSettings
 from jobs.connection import explain, location
 from jobs.tls import tls_problem
@@ -40,9 +41,10 @@ class StartupError(RuntimeError):
 class Lifecycle:
     """The worker's two hooks for arq."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Open nothing yet."""
+    def __init__(self, settings: Settings, schemas: Sequence[Schema] = ()) -> None:
+        """Open nothing yet. ``schemas`` are those of other projects whose jobs run here."""
         self._settings = settings
+        self._schemas = schemas
         self._stack = AsyncExitStack()
 
     async def startup(self, ctx: dict[str, Any]) -> None:
@@ -55,7 +57,7 @@ class Lifecycle:
             await require_safe_redis(ctx["redis"], self._settings.queue)
             pool_size = self._settings.worker.max_jobs + _SPARE_CONNECTIONS
             sessions = await stack.enter_async_context(open_database(self._settings.database, pool_size=pool_size))
-            await require_ready_database(sessions, self._settings.database)
+            await require_ready_database(sessions, self._settings.database, self._schemas)
             ctx["dispatcher"] = Dispatcher(sessions, queue=self._settings.worker.queue)
             ages = {"job_receipts": self._settings.worker.keep_receipts, "dead_jobs": self._settings.worker.keep_dead}
             await stack.enter_async_context(keep_house(sessions, ages))
@@ -94,14 +96,16 @@ async def require_safe_redis(redis: Redis, settings: QueueSettings) -> None:
         raise StartupError(message)
 
 
-async def require_ready_database(sessions: async_sessionmaker[AsyncSession], settings: DatabaseSettings) -> None:
-    """Return if PostgreSQL answers and has our schema. Up to three round trips.
+async def require_ready_database(
+    sessions: async_sessionmaker[AsyncSession], settings: DatabaseSettings, others: Sequence[Schema] = ()
+) -> None:
+    """Return if PostgreSQL answers and has our schema and those of ``others``. Up to three round trips, two for each.
 
     Raises:
         StartupError: it does not; the text names the cure.
     """
     try:
-        await require_current_schema(sessions)
+        await require_current_schema(sessions, (SCHEMA, *others))
     except SchemaBehindError as error:
         raise StartupError(str(error)) from error
     except (SQLAlchemyError, OSError) as error:
@@ -112,6 +116,7 @@ _REFUSALS = {
     "28P01": "refuses the password: correct DATABASE_URL or DATABASE_PASSWORD",
     "28000": "refuses this user: correct DATABASE_URL, or let the user in with pg_hba.conf",
     "3D000": "has no such database: create it, or correct DATABASE_URL",
+    "42P07": "has a table or an index of that name already, which no migration of this project has made",
     "42501": "does not let this user do that: grant it (deploys: the schema to migrate, the tables to work)",
 }
 

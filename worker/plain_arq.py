@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from arq.connections import RedisSettings
 
-from jobs.registry import REGISTRY
+from jobs.extensions import load_registry
 from worker.arq_arguments import build_arq_redis, worker_arguments
 from worker.guarded_redis import GuardedRedis
 from worker.logs import set_up_logging
@@ -19,11 +19,12 @@ def build_worker_settings() -> type:
     """Build the class that arq reads. Attributes only: arq looks at ``__dict__`` and misses what is inherited.
 
     Raises:
-        SettingsError: a setting is missing or wrong.
+        SettingsError: a setting is missing or wrong, or names a registry that cannot be used.
     """
     settings = Settings.load()
-    redis = build_arq_redis(settings, REGISTRY, GuardedRedis)
-    arguments = worker_arguments(settings, REGISTRY, redis)
+    registry = load_registry(settings.worker.registry)
+    redis = build_arq_redis(settings, registry, GuardedRedis)
+    arguments = worker_arguments(settings, registry, redis)
     start = arguments["on_startup"]
 
     async def on_startup(ctx: dict[str, Any]) -> None:

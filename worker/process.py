@@ -10,7 +10,8 @@ from redis.exceptions import RedisError
 
 from jobs.connection import explain
 from jobs.event_loop import fastest_loop
-from jobs.registry import REGISTRY, Registry
+from jobs.extensions import load_registry
+from jobs.registry import Registry
 from worker.arq_arguments import build_arq_redis, worker_arguments
 from worker.consumer import UsersWorker
 from worker.lifecycle import StartupError
@@ -22,15 +23,18 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.process")
 
 
 def run_worker(
-    settings: Settings, *, registry: Registry = REGISTRY, burst: bool = False, orders: int | None = None
+    settings: Settings, *, registry: Registry | None = None, burst: bool = False, orders: int | None = None
 ) -> None:
     """Work until SIGTERM or SIGINT or, with ``burst``, until the queue is empty. Owns the event loop.
 
+    It runs the jobs of ``registry``, by default ours and those that WORKER_REGISTRY names.
     ``orders`` is the file descriptor of a supervisor's pipe (``worker/orders.py``), if there is one.
 
     Raises:
+        RegistryError: a registry that WORKER_REGISTRY names cannot be used.
         StartupError: a server cannot be reached, refuses us or is unsafe, or the schema is behind.
     """
+    registry = load_registry(settings.worker.registry) if registry is None else registry
     set_up_logging(settings.worker)
     calm_garbage_collector()
     with asyncio.Runner(loop_factory=fastest_loop()) as runner:

@@ -14,13 +14,14 @@ from typing import IO
 
 from pydantic import SecretStr
 
-from db.migrate import upgrade_schema
+from db.migrate import upgrade_schemas
 from db.settings import DatabaseSettings
 from embedded import Servers, open_servers
 from embedded.process import die_with
+from jobs.extensions import load_registry
 from worker.health import read_health
 from worker.lifecycle import StartupError
-from worker.settings import QueueSettings
+from worker.settings import QueueSettings, WorkerSettings
 
 _START_LIMIT = timedelta(seconds=30)
 """How long a worker may take to be ready; it takes about one second."""
@@ -78,10 +79,12 @@ def open_sandbox(directory: Path) -> Iterator[Sandbox]:
 
     Raises:
         EmbeddedServerError: they cannot be started here, or somebody else uses ``directory``.
+        RegistryError: a registry that WORKER_REGISTRY names cannot be used.
     """
+    registry = load_registry(WorkerSettings.load().registry)
     directory.mkdir(parents=True, exist_ok=True)
     with _no_settings_of_others(directory), open_servers(directory) as servers:
-        upgrade_schema(DatabaseSettings(url=SecretStr(servers.database_url)))
+        upgrade_schemas(DatabaseSettings(url=SecretStr(servers.database_url)), registry.schemas)
         yield Sandbox(servers, directory)
 
 

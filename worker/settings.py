@@ -1,5 +1,6 @@
 """Settings of the worker process. Reads the environment only when asked to load."""
 
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +24,10 @@ _SHORTEST_LEASE = timedelta(seconds=1)
 """A lease is renewed three times in its length, by the event loop that also runs the jobs."""
 
 
+_REGISTRY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+"""A module and a name in it."""
+
+
 class WorkerSettings(EnvironmentSettings):
     """The ``WORKER_*`` variables."""
 
@@ -30,6 +35,11 @@ class WorkerSettings(EnvironmentSettings):
 
     queue: Annotated[str, Field(min_length=1)] = Field(
         default=QUEUE, description="key of the queue, as in arq's queue_name", examples=[QUEUE]
+    )
+    registry: str | None = Field(
+        default=None,
+        description="jobs of other projects, to run beside ours: module:NAME of each registry, separated by commas",
+        examples=["shop.jobs:REGISTRY"],
     )
     max_jobs: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=10,
@@ -76,6 +86,15 @@ class WorkerSettings(EnvironmentSettings):
         description="file in which the worker states its health, for users-worker health; none by default",
         examples=["/tmp/users-worker-health"],  # noqa: S108 - an example for a container, whose /tmp is its own
     )
+
+    @field_validator("registry")
+    @classmethod
+    def _require_names(cls, value: str | None) -> str | None:
+        for name in re.split(r"[\s,]+", value or ""):
+            if name and not _REGISTRY.fullmatch(name):
+                message = f"{name!r} is not of the form module:NAME"
+                raise ValueError(message)
+        return value
 
     @field_validator("lease")
     @classmethod

@@ -1,6 +1,10 @@
-"""Runs migrations with an async engine. Alembic's entry point: ``alembic`` reads it through ``pyproject.toml``."""
+"""Runs migrations with an async engine. Alembic's entry point: ``alembic`` reads it through ``pyproject.toml``.
+
+Serves other projects as well, whose ``pyproject.toml`` names their ``Schema``: they have no environment of their own.
+"""
 
 import asyncio
+import pkgutil
 from datetime import timedelta
 
 from alembic import context
@@ -8,9 +12,8 @@ from alembic.operations.ops import MigrationScript
 from sqlalchemy import Connection, text
 
 from db.engine import build_engine
-from db.schema import revisions
+from db.schema import SCHEMA, Schema, revisions
 from db.settings import DatabaseSettings
-from db.tables import Base
 
 _PATIENCE = {"statement_timeout": timedelta(hours=12), "command_timeout": timedelta(hours=13)}
 """An index of a large table takes hours, and so does waiting for somebody who makes it."""
@@ -19,14 +22,38 @@ _LOCK = 0x75736572735F776F  # "users_wo": any number that nobody else uses
 """Advisory lock of the database: several ``migrate`` at once run one after the other."""
 
 
+def _find_schema() -> Schema:
+    """Return whose migrations these are: as the caller says, or ``schema = "module:NAME"`` in pyproject.toml; ours."""
+    config = context.config
+    named = config.attributes.get("schema") or config.get_alembic_option("schema") or SCHEMA
+    schema = pkgutil.resolve_name(named) if isinstance(named, str) else named
+    if not isinstance(schema, Schema):
+        raise TypeError(f"[tool.alembic] schema = {named!r} is no db.schema.Schema")
+    return schema
+
+
+_SCHEMA = _find_schema()
+
+
 def _number(_context: object, _revision: object, directives: list[MigrationScript]) -> None:
     """Name a new revision with the next number: workers tell by it whether a database is behind."""
     for script in directives:
-        script.rev_id = f"{int(revisions()[-1]) + 1:04}"
+        script.rev_id = f"{int((revisions(_SCHEMA) or ['0'])[-1]) + 1:04}"
+
+
+def _is_compared(name: str | None, kind: str, _parents: object) -> bool:
+    """Leave tables that another project does not know out of its comparison: they are ours, or somebody else's."""
+    return kind != "table" or _SCHEMA is SCHEMA or name in _SCHEMA.metadata.tables
 
 
 def _migrate(connection: Connection) -> None:
-    context.configure(connection=connection, target_metadata=Base.metadata, process_revision_directives=_number)
+    context.configure(
+        connection=connection,
+        target_metadata=_SCHEMA.metadata,
+        version_table=_SCHEMA.version_table,
+        include_name=_is_compared,
+        process_revision_directives=_number,
+    )
     with context.begin_transaction():
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         context.run_migrations()
@@ -42,7 +69,12 @@ async def _migrate_online(settings: DatabaseSettings) -> None:
 
 
 def _print_sql() -> None:
-    context.configure(dialect_name="postgresql", target_metadata=Base.metadata, literal_binds=True)
+    context.configure(
+        dialect_name="postgresql",
+        target_metadata=_SCHEMA.metadata,
+        version_table=_SCHEMA.version_table,
+        literal_binds=True,
+    )
     with context.begin_transaction():
         context.run_migrations()
 

@@ -63,7 +63,7 @@ def _require_version(document: dict[str, Any]) -> None:
 
 def _job_breaks(job: str, old: dict[str, Any], new: dict[str, Any]) -> list[Break]:
     if job not in new["operations"]:
-        return [Break(job, "job removed or renamed: keep the old name as well", Side.PRODUCERS)]
+        return [Break(job, "job removed or renamed: keep the old name in its former_names", Side.PRODUCERS)]
     answer = result_message(job)
     asked, answered = ((_payload(old, name), _payload(new, name)) for name in (job, answer))
     requests = request_narrowings(*asked, path=job, roots=(old, new))

@@ -36,7 +36,7 @@ def result_message(job: str) -> str:
 
 
 def build_document(registry: Registry, *, version: str) -> dict[str, Any]:
-    """Return the AsyncAPI 3.0 document of all jobs."""
+    """Return the AsyncAPI 3.0 document of all jobs, under their former names, too."""
     payloads, results = _refs(registry)
     return {
         "asyncapi": "3.0.0",
@@ -48,7 +48,7 @@ def build_document(registry: Registry, *, version: str) -> dict[str, Any]:
         },
         "defaultContentType": "application/json",
         "channels": _channels(registry.names),
-        "operations": {spec.name: _operation(spec) for spec in registry},
+        "operations": {name: _operation(spec) for name, spec in registry.by_name.items()},
         "components": {
             "messages": dict(_messages(registry, payloads, results)),
             "schemas": _definitions(registry) | {_FAILURE: _failure_schema(registry)},
@@ -95,7 +95,7 @@ def _operation(spec: JobSpec[Any, Any]) -> dict[str, Any]:
         "action": "receive",
         "channel": _ref("channels", "queue"),
         "title": spec.name,
-        "description": inspect.getdoc(spec.payload) or spec.name,
+        "description": _described(spec),
         "messages": [_ref("channels", "queue", "messages", spec.name)],
         "reply": {
             "channel": _ref("channels", "result"),
@@ -106,11 +106,16 @@ def _operation(spec: JobSpec[Any, Any]) -> dict[str, Any]:
     }
 
 
+def _described(spec: JobSpec[Any, Any]) -> str:
+    if spec.called is not None:
+        return f"A former name of {spec.payload.job_name}: new producers use that."
+    return inspect.getdoc(spec.payload) or spec.name
+
+
 def _messages(
     registry: Registry, payloads: dict[str, Schema], results: dict[str, Schema]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    for spec in registry:
-        name = spec.name
+    for name in registry.names:
         yield name, {"name": name, "title": f"Do {name}", "payload": _job_schema(name, payloads[name])}
         answer = {"title": f"{name} is done", "payload": _answer_schema(results[name], name=name, is_success=True)}
         yield result_message(name), {"name": result_message(name)} | answer
@@ -149,8 +154,8 @@ def _answer_schema(answer: Schema, *, name: str | None, is_success: bool) -> Sch
 def _refs(registry: Registry) -> tuple[dict[str, Schema], dict[str, Schema]]:
     """Return by job the references to the schemas of what it takes and of what it answers."""
     found, _ = models_json_schema(_models(registry), ref_template=_REF)
-    payloads = {spec.name: found[spec.payload, "validation"] for spec in registry}
-    results = {spec.name: found[spec.payload.result_type(), "serialization"] for spec in registry}
+    payloads = {name: found[spec.payload, "validation"] for name, spec in registry.by_name.items()}
+    results = {name: found[spec.payload.result_type(), "serialization"] for name, spec in registry.by_name.items()}
     return payloads, results
 
 

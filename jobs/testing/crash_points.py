@@ -1,7 +1,4 @@
-"""pytest plugin: ``crash_points`` kills the worker at every point of a job and compares the end with a clean run.
-
-    pytest_plugins = ["jobs.testing.crash_points"]
-
+"""Kills the worker at every point of a job and compares the end with a clean run: the fixture ``crash_points``.
 
     async def test_jane_is_stored_once_whatever_crashes(crash_points: CrashPoints) -> None:
         await crash_points.prove(CreateUser(name="Jane"))
@@ -12,15 +9,13 @@ does. POSIX only: workers are forked.
 """
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 
-import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from embedded import open_postgres, open_valkey
 from jobs.payloads import AnyPayload
 from jobs.registry import REGISTRY, Registry
 from jobs.testing.end_state import State
@@ -96,25 +91,3 @@ class CrashPoints:
             proven, unreached = await Search(self._forks, case, clean, points).run(worlds)
         took = timedelta(seconds=time.monotonic() - started)
         return Proof(points=tuple(proven), unreached=tuple(unreached), state=clean, took=took)
-
-
-@pytest.fixture(scope="session")
-def crash_points_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Start servers for the proofs; override this where there are some already."""
-    directory = tmp_path_factory.mktemp("crash-points-servers")
-    with (
-        open_postgres(directory / "postgres", settings={"fsync": "off"}) as postgres,
-        open_valkey(directory / "valkey") as valkey,
-    ):
-        yield Servers(database_url=f"{postgres.url}?sslmode=disable", redis_url=valkey.url)
-
-
-@pytest.fixture(scope="session")
-def crash_points(crash_points_servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CrashPoints]:
-    """Yield the prover."""
-    forks = Forks()
-    worlds = Worlds(crash_points_servers, tmp_path_factory.mktemp("crash-points"))
-    try:
-        yield CrashPoints(forks, worlds)
-    finally:
-        forks.close()

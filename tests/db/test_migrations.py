@@ -106,7 +106,7 @@ def test_files_are_named_for_their_revisions(empty: DatabaseSettings) -> None:
 def test_a_half_migrated_database_is_behind(empty: DatabaseSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first migration that is missing is named."""
     upgrade_schema(empty)
-    monkeypatch.setattr("db.schema.revisions", lambda: [*revisions(), "9998", "9999"])
+    monkeypatch.setattr("db.schema.revisions", lambda _schema: [*revisions(), "9998", "9999"])
 
     with pytest.raises(SchemaBehindError, match=r"lacks 2 .*first: 9998"):
         _require_current(empty)

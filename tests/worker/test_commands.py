@@ -56,7 +56,7 @@ def _worker(start_worker: StartWorker, sessions: async_sessionmaker[AsyncSession
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["dev"], ["demo"], ["migrate"], ["import"], ["status"], ["health"],
-                                     ["enqueue"], ["enqueue", "create_user"], ["schema"]])  # fmt: skip
+                                     ["new-job"], ["enqueue"], ["enqueue", "create_user"], ["schema"]])  # fmt: skip
 def test_every_command_explains_itself(command: list[str]) -> None:
     """``--help`` works with no settings and no server, and has more to say than the usage."""
     done = CommandLine({"PYTHONPATH": ".", "PATH": os.environ["PATH"]})(*command, "--help")

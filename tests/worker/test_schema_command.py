@@ -11,10 +11,10 @@ from jobs.contract.document import build_document
 from jobs.registry import REGISTRY
 
 
-def _schema(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run it without any setting and any server."""
-    command = [sys.executable, "-m", "worker", "schema", *arguments]
-    return subprocess.run(command, env={"PYTHONPATH": "."}, capture_output=True, text=True, timeout=60, check=False)
+def _schema(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run it without any server."""
+    command, environment = [sys.executable, "-m", "worker", "schema", *arguments], {"PYTHONPATH": "."} | environment
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_prints_the_document() -> None:
@@ -24,6 +24,13 @@ def test_prints_the_document() -> None:
     document = json.loads(done.stdout)
     expected = json.loads(json.dumps(build_document(REGISTRY, version=document["info"]["version"])))
     assert (done.returncode, done.stderr, document) == (0, "", expected)
+
+
+def test_the_jobs_of_other_projects_belong_to_the_contract() -> None:
+    """Those that the worker would run by the same setting."""
+    done = _schema(PYTHONPATH=".:examples/shop", WORKER_REGISTRY="shop.jobs:REGISTRY")
+
+    assert set(json.loads(done.stdout)["operations"]) - set(REGISTRY.names) == {"place_order"}
 
 
 def test_writes_a_folder(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """Puts the commands together."""
 
+import sys
 from collections.abc import Callable
 
 import typer
 
+from jobs.extensions import load_registry
+from jobs.registry import REGISTRY, Registry
 from worker.commands.dead import build_dead_app
 from worker.commands.demo import demo
 from worker.commands.dev import dev
@@ -12,10 +15,12 @@ from worker.commands.enqueue import build_enqueue_app
 from worker.commands.health import health
 from worker.commands.import_people import import_
 from worker.commands.migrate import migrate
+from worker.commands.new_job import new_job
 from worker.commands.relay import relay
 from worker.commands.run import run
 from worker.commands.schema import schema
 from worker.commands.status import status
+from worker.settings import WorkerSettings
 
 _HELP = f"""A background worker: arq on the wire, users in PostgreSQL.
 
@@ -31,6 +36,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "status": status,
     "health": health,
     "import": import_,
+    "new-job": new_job,
     "dev": dev,
     "demo": demo,
     "schema": schema,
@@ -44,7 +50,12 @@ def run_app() -> None:
     )
     for name, command in _COMMANDS.items():
         app.command(name)(command)
-    app.add_typer(build_enqueue_app(), name="enqueue")
-    app.add_typer(build_dead_app(), name="dead")
     with explained():
+        app.add_typer(build_enqueue_app(_registry()), name="enqueue")
+        app.add_typer(build_dead_app(), name="dead")
         app()
+
+
+def _registry() -> Registry:
+    """Return the jobs that can be enqueued; other commands work, and explain themselves, whatever WORKER_* say."""
+    return load_registry(WorkerSettings.load().registry) if sys.argv[1:2] == ["enqueue"] else REGISTRY

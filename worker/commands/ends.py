@@ -12,7 +12,10 @@ from embedded import EmbeddedServerError
 from jobs.contract.compatibility import ContractError
 from jobs.failures import EnqueueError, InvalidPayloadError, JobError, QueueUnavailableError
 from jobs.people_csv import PeopleFileError
+from worker.checkout import CheckoutError
+from worker.job_files import NewJobError
 from worker.lifecycle import StartupError
+from worker.python_source import SourceError
 
 
 class ExitCode(IntEnum):
@@ -46,6 +49,9 @@ _CODES: dict[type[Exception], ExitCode] = {
     PeopleFileError: ExitCode.USAGE,
     ContractError: ExitCode.USAGE,
     UnknownRevisionError: ExitCode.USAGE,
+    CheckoutError: ExitCode.USAGE,
+    NewJobError: ExitCode.USAGE,
+    SourceError: ExitCode.USAGE,
     JobError: ExitCode.FAILED,
     TimeoutError: ExitCode.FAILED,
 }

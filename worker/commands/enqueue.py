@@ -17,7 +17,7 @@ from jobs.arguments import read_payload
 from jobs.client import JobHandle, open_client
 from jobs.failures import InvalidPayloadError, JobFailedError
 from jobs.payloads import Payload
-from jobs.registry import REGISTRY
+from jobs.registry import Registry
 from worker.commands.ends import ExitCode
 from worker.settings import QueueSettings, WorkerSettings
 
@@ -33,10 +33,10 @@ OWN_OPTIONS = {
 _DEFAULTS = {"key": None, "delay": None, "wait": False, "timeout": "30s", "as_json": False}
 
 
-def build_enqueue_app() -> typer.Typer:
+def build_enqueue_app(registry: Registry) -> typer.Typer:
     """Make the command group from the registry."""
     app = typer.Typer(no_args_is_help=True, help="Enqueue a job. Each JOB has its own --help.")
-    for spec in REGISTRY:
+    for spec in registry:
         app.command(spec.name, help=spec.payload.__doc__)(_build_command(spec.payload))
     return app
 

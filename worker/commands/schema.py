@@ -9,8 +9,9 @@ import typer
 
 from jobs.contract.compatibility import ContractError, find_breaks
 from jobs.contract.document import build_document, build_schemas
-from jobs.registry import REGISTRY
+from jobs.extensions import load_registry
 from worker.commands.ends import ExitCode
+from worker.settings import WorkerSettings
 
 
 def schema(
@@ -24,16 +25,17 @@ def schema(
         typer.Option(exists=True, dir_okay=False, help="Compare with the document that an older version has written."),
     ] = None,
 ) -> None:
-    """Print the contract with producers in any language, as an AsyncAPI 3.0 document.
+    """Print the contract with producers in any language, as an AsyncAPI 3.0 document; with the jobs of WORKER_REGISTRY.
 
     With --check, print instead what breaks queued jobs, older producers or readers of results, and end with 1 if
     anything does.
     """
-    document = build_document(REGISTRY, version=_version())
+    registry = load_registry(WorkerSettings.load().registry)
+    document = build_document(registry, version=_version())
     if check is not None:
         _check(_read(check), document)
     elif output is not None:
-        _write(output, {"asyncapi.json": document} | build_schemas(REGISTRY))
+        _write(output, {"asyncapi.json": document} | build_schemas(registry))
     else:
         typer.echo(_text(document), nl=False)
 

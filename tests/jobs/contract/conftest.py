@@ -17,7 +17,13 @@ class Contract(Protocol):
     """Builds the contract of one job, of the fields of its payload and of its result."""
 
     def __call__(
-        self, takes: Fields, answers: Fields | None = None, *, name: str = "order", extra: str = "forbid"
+        self,
+        takes: Fields,
+        answers: Fields | None = None,
+        *,
+        name: str = "order",
+        former_names: tuple[str, ...] = (),
+        extra: str = "forbid",
     ) -> dict[str, Any]:
         """Build it. Fields are those of ``pydantic.create_model``: type and default."""
         ...
@@ -30,13 +36,18 @@ def contract() -> Contract:
 
 
 def _contract(
-    takes: Fields, answers: Fields | None = None, *, name: str = "order", extra: str = "forbid"
+    takes: Fields,
+    answers: Fields | None = None,
+    *,
+    name: str = "order",
+    former_names: tuple[str, ...] = (),
+    extra: str = "forbid",
 ) -> dict[str, Any]:
     answer = create_model("Ordered", __base__=Result, **answers or {})
     base = type("Base", (cast("Any", Payload)[answer],), {"model_config": ConfigDict(extra=cast("Any", extra))})
     payload: Any = cast("Any", create_model)("Order", __base__=base, **takes)
     payload.job_name = name
-    return build_document(Registry(JobSpec(payload, _handle)), version="1.0")
+    return build_document(Registry(JobSpec(payload, _handle, former_names=former_names)), version="1.0")
 
 
 async def _handle(_session: AsyncSession, _payload: AnyPayload) -> Result:

@@ -184,8 +184,18 @@ def test_a_removed_or_renamed_job_breaks_queued_jobs(contract: Contract) -> None
     found = find_breaks(contract({}), contract({}, name="buy"))
 
     assert list(map(str, found)) == [
-        "order: job removed or renamed: keep the old name as well (breaks queued jobs and older producers)"
+        "order: job removed or renamed: keep the old name in its former_names (breaks queued jobs and older producers)"
     ]
+
+
+def test_a_job_that_still_answers_to_its_old_name_breaks_nobody(contract: Contract) -> None:
+    """The old name is in the contract as before, with the same rules."""
+    now = contract({}, name="buy", former_names=("order",))
+
+    assert find_breaks(contract({}), now) == []
+    assert set(now["channels"]["queue"]["messages"]) <= set(now["components"]["messages"])
+    narrower = contract({"a": REQUIRED}, name="buy", former_names=("order",))
+    assert [one.where for one in find_breaks(contract({}), narrower)] == ["order.k.a"]
 
 
 def test_a_new_job_breaks_nobody(contract: Contract) -> None:

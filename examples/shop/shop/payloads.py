@@ -1,0 +1,32 @@
+"""What can be asked of the shop's jobs, and what they answer. Producers import this."""
+
+from datetime import datetime
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from jobs.failures import JobFailedError
+from jobs.payloads import Payload, Result
+
+
+class UnknownBuyerError(JobFailedError):
+    """No user has this id."""
+
+    kind = "unknown_buyer"
+
+
+class OrderView(Result):
+    """A stored order."""
+
+    id: int
+    user_id: int
+    item: str
+    created_at: datetime
+
+
+class PlaceOrder(Payload[OrderView]):
+    """Store an order. Fails with ``UnknownBuyerError`` if there is no such user."""
+
+    job_name: ClassVar[str] = "place_order"
+    user_id: int
+    item: Annotated[str, Field(min_length=1, max_length=200)]

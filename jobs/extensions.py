@@ -1,0 +1,75 @@
+"""Finds the jobs of other projects, which run in the same workers beside ours.
+
+They are named by a setting and not found by entry points: what a worker runs then stands in its deployment and not in
+what else happens to be installed, and a project that is copied into an image, as ours is, needs no metadata.
+"""
+
+import pkgutil
+import re
+from collections.abc import Iterable
+
+from db.environment import SettingsError
+from db.schema import SCHEMA, Schema
+from jobs.registry import REGISTRY, Registry
+
+_OURS = "users-worker"
+
+
+class RegistryError(SettingsError):
+    """A registry of another project cannot be used; the text names it, and the cure."""
+
+
+def load_registry(names: str | None) -> Registry:
+    """Return our jobs and those of the registries that are named as in ``WORKER_REGISTRY``; imports their modules.
+
+    Raises:
+        RegistryError: one cannot be imported, or has a job or a table that another has already.
+    """
+    others = [(name, _import_registry(name)) for name in re.split(r"[\s,]+", names or "") if name]
+    _require_own_jobs([(_OURS, REGISTRY), *others])
+    _require_own_tables([(_OURS, SCHEMA), *((name, schema) for name, other in others for schema in other.schemas)])
+    return REGISTRY.joined(other for _, other in others)
+
+
+def _import_registry(name: str) -> Registry:
+    module = name.partition(":")[0]
+    try:
+        found = pkgutil.resolve_name(name)
+    except ModuleNotFoundError as error:
+        # Only the module that was named, or a package around it; another one is missing in their code.
+        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
+            cure = "install its project beside users-worker, or name its folder in PYTHONPATH"
+            raise _wrong(name, f"there is no module {error.name}: {cure}") from None
+        raise _wrong(name, f"cannot be imported: {error}") from error
+    except Exception as error:  # whatever the module does when it is imported
+        raise _wrong(name, f"cannot be imported: {type(error).__name__}: {error}") from error
+    if not isinstance(found, Registry):
+        raise _wrong(name, f"is no jobs.registry.Registry, but of type {type(found).__name__}")
+    return found
+
+
+def _require_own_jobs(registries: Iterable[tuple[str, Registry]]) -> None:
+    owners: dict[str, str] = {}
+    for owner, registry in registries:
+        for job in registry.names:
+            if job in owners:
+                raise _wrong(owner, f"the job {job} is one of {owners[job]}: give its payload another job_name")
+            owners[job] = owner
+
+
+def _require_own_tables(schemas: Iterable[tuple[str, Schema]]) -> None:
+    owners: dict[str, tuple[str, Schema]] = {}
+    for owner, schema in schemas:
+        for table in [*schema.metadata.tables, schema.version_table]:
+            first, known = owners.setdefault(table, (owner, schema))
+            if known is schema:
+                continue
+            if known.metadata is schema.metadata:
+                raise _wrong(owner, f"its tables are among those of {first}: give it a DeclarativeBase of its own")
+            if known.name == schema.name:
+                raise _wrong(owner, f"its schema has the name of that of {first}: {schema.name}. Give it another")
+            raise _wrong(owner, f"its table {table} is one of {first}: give it another __tablename__")
+
+
+def _wrong(name: str, problem: str) -> RegistryError:
+    return RegistryError(f"WORKER_REGISTRY: {name}: {problem}.")

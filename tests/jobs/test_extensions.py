@@ -1,0 +1,146 @@
+"""Registries of other projects: what can be wrong with them, and what is said about it. No server is needed."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from db.environment import SettingsError
+from db.schema import SCHEMA
+from jobs.extensions import RegistryError, load_registry
+from jobs.registry import REGISTRY
+from worker.settings import WorkerSettings
+
+Write = Callable[[str], str]
+
+HEAD = """
+from pathlib import Path
+from typing import ClassVar
+from sqlalchemy import MetaData, Table
+from db.schema import Schema
+from db.tables import Base as OurBase
+from jobs.payloads import Payload, Result
+from jobs.registry import JobSpec, Registry
+
+class Done(Result):
+    pass
+
+def job(name, **options):
+    class Job(Payload[Done]):
+        job_name: ClassVar[str] = name
+    return JobSpec(Job, None, **options)
+
+def schema(*tables, name="theirs"):
+    metadata = MetaData()
+    for table in tables:
+        Table(table, metadata)
+    return Schema(name, metadata, Path())
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Return what writes the module ``theirs`` and names its registry."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(code: str) -> str:
+        (tmp_path / "theirs.py").write_text(HEAD + code)
+        monkeypatch.delitem(sys.modules, "theirs", raising=False)
+        return "theirs:REGISTRY"
+
+    return write
+
+
+@pytest.mark.parametrize("names", [None, "", " , "])
+def test_without_the_setting_there_are_our_jobs(names: str | None) -> None:
+    """And no table of anybody else."""
+    registry = load_registry(names)
+
+    assert (registry.names, registry.schemas) == (REGISTRY.names, ())
+
+
+def test_the_jobs_of_several_come_beside_ours(write: Write) -> None:
+    """In their order, each registry with its tables."""
+    write(
+        'REGISTRY = Registry(job("a"), job("b", former_names=("c",)), schema=schema("as"))\n'
+        'OTHER = Registry(job("d"), schema=schema("ds", name="other"))\n'
+    )
+
+    registry = load_registry("theirs:REGISTRY, theirs:OTHER")
+
+    assert [spec.name for spec in registry][len(list(REGISTRY)) :] == ["a", "b", "d"]
+    assert "c" in registry
+    assert [schema.version_table for schema in registry.schemas] == ["alembic_version_theirs", "alembic_version_other"]
+
+
+def test_registries_of_one_project_share_its_schema(write: Write) -> None:
+    """A project may have several, for several kinds of workers."""
+    write('ONE = schema("as")\nREGISTRY = Registry(job("a"), schema=ONE)\nOTHER = Registry(job("b"), schema=ONE)\n')
+
+    assert len(load_registry("theirs:REGISTRY theirs:OTHER").schemas) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("REGISTRY = Registry(job('create_user'))", "the job create_user is one of users-worker: give its payload"),
+        ("REGISTRY = Registry(job('a', former_names=('find_user',)))", "the job find_user is one of users-worker"),
+        ("REGISTRY = Registry(job('a'), job('b', former_names=('a',)))", "two jobs have the same job_name"),
+        ("REGISTRY = Registry(schema=schema('users'))", "its table users is one of users-worker: give it another"),
+        ("REGISTRY = Registry(schema=schema('alembic_version'))", "its table alembic_version is one of users-worker"),
+        ("REGISTRY = Registry(schema=Schema('x', OurBase.metadata, Path()))", "give it a DeclarativeBase of its own"),
+        ("REGISTRY = Registry(schema=schema('x', name='X-1'))", "the schema's name 'X-1' must be 1 to 40 of a-z"),
+        ("REGISTRY = [job('a')]", "is no jobs.registry.Registry, but of type list"),
+        ("REGISTRYS = 1", "cannot be imported: AttributeError: module 'theirs' has no attribute 'REGISTRY'"),
+        ("import nowhere", "cannot be imported: No module named 'nowhere'"),
+        ("1 / 0", "cannot be imported: ZeroDivisionError: division by zero"),
+        ("def", "cannot be imported: SyntaxError: invalid syntax"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_in_one_line(write: Write, code: str, problem: str) -> None:
+    """It names the setting, the registry and the cure."""
+    name = write(code)
+
+    with pytest.raises(RegistryError) as caught:
+        load_registry(name)
+
+    text = str(caught.value)
+    assert text.startswith("WORKER_REGISTRY: theirs:REGISTRY: ")
+    assert problem in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("name", ["nowhere:REGISTRY", "nowhere.jobs:REGISTRY"])
+def test_a_module_that_is_not_there_is_to_be_installed(name: str) -> None:
+    """Or found otherwise."""
+    with pytest.raises(RegistryError, match="there is no module nowhere: install its project"):
+        load_registry(name)
+
+
+def test_two_projects_with_one_table_are_told_apart(write: Write) -> None:
+    """The second is the one that is wrong, and it is told whose the table is."""
+    write(
+        'REGISTRY = Registry(schema=schema("things"))\n'
+        'SECOND = Registry(schema=schema("things", name="second"))\n'
+        "THIRD = Registry(schema=schema())\n"
+    )
+
+    with pytest.raises(RegistryError, match="theirs:SECOND: its table things is one of theirs:REGISTRY"):
+        load_registry("theirs:REGISTRY,theirs:SECOND")
+    with pytest.raises(RegistryError, match="theirs:THIRD: its schema has the name of that of theirs:REGISTRY: theirs"):
+        load_registry("theirs:REGISTRY,theirs:THIRD")
+
+
+@pytest.mark.parametrize("value", ["shop", "shop.jobs", "shop/jobs:REGISTRY", "shop.jobs:", ":REGISTRY", "a:B,c"])
+def test_the_setting_names_modules_and_names(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """Anything else is refused before anything is imported."""
+    monkeypatch.setenv("WORKER_REGISTRY", value)
+
+    with pytest.raises(SettingsError, match=r"WORKER_REGISTRY: .* is not of the form module:NAME. Set it to shop"):
+        WorkerSettings.load()
+
+
+def test_our_own_schema_is_noted_where_it_always_was() -> None:
+    """Databases that exist stay migrated."""
+    assert SCHEMA.version_table == "alembic_version"

@@ -1,0 +1,46 @@
+"""A project that has a table and a job of its own, and a service that enqueues."""
+
+from typing import ClassVar
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from jobs import JobClient
+from jobs.payloads import Payload, Result
+from jobs.registry import REGISTRY, JobSpec, Registry
+
+
+class Note(Result):
+    """A stored note."""
+
+    id: int
+    words: str
+
+
+class WriteNote(Payload[Note]):
+    """Store a note."""
+
+    job_name: ClassVar[str] = "write_note"
+    words: str
+
+
+async def write_note(session: AsyncSession, payload: WriteNote) -> Note:
+    """Store the note."""
+    insert = text("INSERT INTO notes (words) VALUES (:words) RETURNING id, words")
+    row = (await session.execute(insert, {"words": payload.words})).one()
+    return Note(id=row.id, words=row.words)
+
+
+async def write_and_commit(session: AsyncSession, payload: WriteNote) -> Note:
+    """Do what no handler may do."""
+    note = await write_note(session, payload)
+    await session.commit()
+    return note
+
+
+async def note_down(client: JobClient, words: str) -> None:
+    """Serve: have a note written."""
+    await client.enqueue(WriteNote(words=words))
+
+
+JOBS = Registry(*REGISTRY, JobSpec(WriteNote, write_note))

@@ -1,0 +1,238 @@
+"""``run_job`` runs a job as a worker does: what a test sees of it is what production does."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any, ClassVar
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import InvalidRequestError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.receipts import receipt_by_job_id
+from db.tables import DeadJob, User
+from db.users import insert_user, user_by_id
+from jobs import CreateUser, EmailTakenError, FindUser, GetOrCreateUser, JobFailedError
+from jobs.codec import encode
+from jobs.failures import AttemptsExhaustedError, DeadlineExceededError, MalformedMessageError, RequestConflictError
+from jobs.payloads import Payload, Result
+from jobs.registry import JobSpec, Registry
+from jobs.testing.run_job import RunJob
+from jobs.testing.transaction import TransactionLostError
+
+JANE = CreateUser(name="Jane", email="jane@example.org")
+
+
+class Done(Result):
+    """The result of the handlers here."""
+
+    by: str = "handler"
+
+
+class Work(Payload[Done]):
+    """A job whose handler is the test's."""
+
+    job_name: ClassVar[str] = "work"
+    id: int = 0
+
+
+def _registry(handler: Callable[[AsyncSession, Work], Awaitable[Any]], **limits: Any) -> Registry:  # noqa: ANN401 - handed on
+    return Registry(JobSpec(Work, handler, **limits))
+
+
+async def _count(session: AsyncSession, table: str) -> int:
+    return await session.scalar(text(f"SELECT count(*) FROM {table}")) or 0  # noqa: S608 - a name of ours
+
+
+async def test_a_job_answers_as_it_would_to_a_producer(run_job: RunJob, session: AsyncSession) -> None:
+    """The result has been through JSON; effect and receipt are in the test's own transaction."""
+    user = await run_job(JANE, key="k")
+
+    receipt = await receipt_by_job_id(session, "k")
+    assert (user.name, await _count(session, "users")) == ("Jane", 1)
+    assert receipt is not None
+    assert (receipt.attempt, receipt.result) == (1, user.model_dump(mode="json"))
+
+
+@pytest.mark.parametrize("_", range(2))
+async def test_nothing_is_left_behind(_: int, run_job: RunJob) -> None:
+    """The second of these tests finds what the first one found; no session of the test's own has opened a savepoint."""
+    before = await run_job(FindUser(email=JANE.email))
+
+    await run_job(JANE)
+
+    assert before.users == []
+
+
+async def test_a_job_sees_what_the_test_has_arranged(run_job: RunJob, session: AsyncSession) -> None:
+    """Also what is not flushed yet; and the test sees objects that the job has changed as they are now."""
+    jane, joe = User(name="Jane"), User(name="Joe")
+    session.add_all([jane, joe])
+    await session.flush()
+    jane.name = "Janet"
+
+    async def rename_and_delete(session: AsyncSession, payload: Work) -> Done:
+        user = await user_by_id(session, payload.id)
+        assert user is not None
+        found, user.name = user.name, "Joan"
+        await session.execute(text("DELETE FROM users WHERE id <> :id"), {"id": payload.id})
+        return Done(by=found)
+
+    done = await run_job(Work(id=jane.id), registry=_registry(rename_and_delete))
+
+    assert (done.by, jane.name, joe in session) == ("Janet", "Joan", False)
+
+
+async def test_the_same_key_again_answers_from_the_receipt(run_job: RunJob, session: AsyncSession) -> None:
+    """A second delivery takes no second effect; another request with this key is refused, and is a dead letter."""
+    first = await run_job(JANE, key="k")
+
+    assert await run_job(JANE, key="k") == first
+    assert await run_job(JANE, key="k", attempt=2) == first
+    with pytest.raises(RequestConflictError):
+        await run_job(CreateUser(name="Joe"), key="k")
+    assert [await _count(session, table) for table in ("users", "job_receipts", "dead_jobs")] == [1, 1, 1]
+
+
+async def test_a_failure_comes_as_producers_get_it(run_job: RunJob, session: AsyncSession) -> None:
+    """With the true error as its cause; what the attempt had done is gone, and the refusal is on record."""
+    await insert_user(session, "Jane", "jane@example.org")
+
+    with pytest.raises(EmailTakenError, match="get_or_create_user") as caught:
+        await run_job(JANE)
+
+    assert caught.value.__cause__ is not None
+    assert "users_email_key" in str(caught.value.__cause__.__cause__)
+    assert [await _count(session, table) for table in ("users", "job_receipts", "dead_jobs")] == [1, 1, 0]
+
+
+async def test_all_attempts_are_made_without_waiting(run_job: RunJob, session: AsyncSession) -> None:
+    """What a failed attempt has written is gone; the outcome tells each error and each pause that was left out."""
+    attempts = []
+
+    async def fail_twice(session: AsyncSession, _payload: Work) -> Done:
+        attempts.append(await _count(session, "users"))
+        await insert_user(session, "Jane")
+        if len(attempts) < 3:
+            raise ConnectionResetError
+        return Done()
+
+    outcome = await run_job.outcome(Work(), registry=_registry(fail_twice))
+
+    assert (outcome.get(), attempts, await _count(session, "users")) == (Done(), [0, 0, 0], 1)
+    told = [(attempt.number, type(attempt.error), attempt.delay is not None) for attempt in outcome.attempts]
+    assert told == [(1, ConnectionResetError, True), (2, ConnectionResetError, True), (3, type(None), False)]
+
+
+async def test_a_job_that_always_fails_is_dead(run_job: RunJob, session: AsyncSession) -> None:
+    """After its last attempt: with the true error, and a dead letter."""
+
+    async def fail(_session: AsyncSession, _payload: Work) -> Done:
+        raise ZeroDivisionError
+
+    with pytest.raises(JobFailedError) as caught:
+        await run_job(Work(), key="k", registry=_registry(fail, max_attempts=2))
+
+    letter = await session.get(DeadJob, "k")
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert letter is not None
+    assert letter.attempts == 2
+
+
+async def test_jobs_at_the_same_time_take_turns(run_job: RunJob, session: AsyncSession) -> None:
+    """There is one connection for all."""
+    users = await asyncio.gather(*(run_job(CreateUser(name=name)) for name in ("Jane", "Joe", "Joan")))
+
+    assert (len({user.id for user in users}), await _count(session, "users")) == (3, 3)
+
+
+async def test_a_job_whose_workers_died_has_no_attempts_left(run_job: RunJob) -> None:
+    """``attempt`` says how often it was started before."""
+    with pytest.raises(AttemptsExhaustedError):
+        await run_job(JANE, attempt=6)
+
+
+async def test_a_handler_that_commits_is_told_so(run_job: RunJob) -> None:
+    """The job fails as it would in a worker, and what was committed is gone with the test."""
+
+    async def commit(session: AsyncSession, _payload: Work) -> Done:
+        await insert_user(session, "Jane")
+        await session.commit()
+        return Done()
+
+    outcome = await run_job.outcome(Work(), registry=_registry(commit))
+
+    assert isinstance(outcome.attempts[-1].error, InvalidRequestError)
+    assert "only its owner may do that" in str(outcome.attempts[-1].error)
+
+
+async def test_the_deadline_holds(run_job: RunJob) -> None:
+    """Of each attempt."""
+
+    async def hang(_session: AsyncSession, _payload: Work) -> Done:
+        await asyncio.sleep(60)
+        return Done()
+
+    registry = _registry(hang, deadline=timedelta(milliseconds=20), max_attempts=2)
+    with pytest.raises(DeadlineExceededError):
+        await run_job(Work(), registry=registry)
+
+
+async def test_a_deadline_within_a_statement_names_another_way(run_job: RunJob) -> None:
+    """It ends the connection, and the test's transaction with it: no later attempt can be made here."""
+
+    async def hang(session: AsyncSession, _payload: Work) -> Done:
+        await session.execute(text("SELECT pg_sleep(60)"))
+        return Done()
+
+    registry = _registry(hang, deadline=timedelta(milliseconds=200), max_attempts=2)
+    with pytest.raises(TransactionLostError, match="start_worker"):
+        await run_job(Work(), registry=registry)
+
+
+async def test_a_message_runs_as_it_stands_in_redis(run_job: RunJob) -> None:
+    """Of an older version, of another language, or one that nobody can read."""
+    message: dict[str, Any] = {"t": None, "f": "create_user", "a": ["Jane"], "k": {}, "et": 0}
+
+    positional = await run_job.message(encode(message))
+    broken = await run_job.message(b"not JSON")
+
+    assert positional.get()["name"] == "Jane"
+    assert isinstance(broken.failure, MalformedMessageError)
+
+
+async def test_jobs_together_end_as_each_would_alone(run_job: RunJob, session: AsyncSession) -> None:
+    """One of them is refused, and each has its receipt."""
+    payloads = [CreateUser(name="Joe"), JANE, CreateUser(name="Joan", email="jane@example.org")]
+
+    together = await run_job.together(payloads)
+
+    assert [type(outcome.failure) for outcome in together] == [type(None), type(None), EmailTakenError]
+    assert [outcome.get().name for outcome in together[:2]] == ["Joe", "Jane"]
+    assert await _count(session, "job_receipts") == 3
+
+
+async def test_jobs_that_a_batch_leaves_alone_run_alone(run_job: RunJob, session: AsyncSession) -> None:
+    """As in a worker; and a job that has no batch is no batch."""
+
+    async def break_off(_session: AsyncSession, _payloads: object) -> list[Any]:
+        raise OperationalError("SELECT", {}, Exception())
+
+    async def work(session: AsyncSession, _payload: Work) -> Done:
+        await insert_user(session, "Jane")
+        return Done(by="single")
+
+    outcomes = await run_job.together([Work(), Work()], registry=_registry(work, batch=break_off))
+
+    assert ([outcome.get().by for outcome in outcomes], await _count(session, "users")) == (["single"] * 2, 2)
+    with pytest.raises(TypeError, match="batch="):
+        await run_job.together([Work()], registry=_registry(work))
+
+
+async def test_types_are_those_of_the_payload(run_job: RunJob) -> None:
+    """To a type checker, too: mypy reads these lines."""
+    jane = await run_job(GetOrCreateUser(name="Jane", email="jane@example.org"))
+    found = await run_job(FindUser(name="Jane"))
+
+    assert (jane.is_new, found.first) == (True, jane.user)
