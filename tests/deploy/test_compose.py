@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from db.environment import read_duration
+from db.environment import EnvironmentSettings, read_duration
 from tests.deploy.conftest import Compose
+from web.settings import WebSettings
 from worker.settings import WorkerSettings
 
 CLOSING = timedelta(seconds=10)
 """Longest that the worker may take after its grace, to give jobs back and to close."""
 
-OURS = ["migrate", "worker"]
+OURS = ["migrate", "worker", "web"]
 SERVERS = {"postgres": "/var/lib/postgresql", "valkey": "/data"}
 """With the directories in which their images keep data."""
 
@@ -87,11 +88,15 @@ def test_no_container_gains_rights(compose: Compose) -> None:
     assert options == {name: ["no-new-privileges:true"] for name in options}
 
 
-def test_worker_may_finish_before_it_is_killed(compose: Compose) -> None:
-    """Compose waits for the grace of the worker and for what follows it, also when nobody sets the grace."""
-    service = compose["services"]["worker"]
-    default: timedelta = WorkerSettings.model_fields["shutdown_grace"].default
-    grace = read_duration(service["environment"].get("WORKER_SHUTDOWN_GRACE", f"{default.total_seconds()}s"))
+@pytest.mark.parametrize(("name", "settings"), [("worker", WorkerSettings), ("web", WebSettings)])
+def test_what_runs_may_finish_before_it_is_killed(
+    compose: Compose, name: str, settings: type[EnvironmentSettings]
+) -> None:
+    """Compose waits for the grace and for what follows it, also when nobody sets the grace."""
+    service = compose["services"][name]
+    default: timedelta = settings.model_fields["shutdown_grace"].default
+    variable = f"{settings.model_config['env_prefix']}SHUTDOWN_GRACE"
+    grace = read_duration(service["environment"].get(variable, f"{default.total_seconds()}s"))
 
     assert read_duration(service["stop_grace_period"]) > max(grace, default) + CLOSING
 
@@ -109,7 +114,7 @@ def test_passwords_come_from_secret_files(compose: Compose) -> None:
 
     assert (in_urls, in_variables) == ([], {"POSTGRES_PASSWORD_FILE": "/run/secrets/database_password"})
     assert {name: secret["file"] for name, secret in compose["secrets"].items()} == {
-        name: f"./secrets/{name}" for name in ("database_password", "redis_password")
+        name: f"./secrets/{name}" for name in ("database_password", "redis_password", "web_tokens")
     }
 
 
@@ -124,16 +129,18 @@ def test_worker_can_be_multiplied(compose: Compose) -> None:
     assert compose["services"]["worker"].keys().isdisjoint({"container_name", "ports", "hostname", "volumes"})
 
 
-def test_workers_wait_for_schema_and_queue(compose: Compose) -> None:
-    """A worker starts when migrations are applied and Valkey answers; they are applied when PostgreSQL answers."""
+def test_who_needs_schema_and_queue_waits_for_them(compose: Compose) -> None:
+    """It starts when migrations are applied and Valkey answers; they are applied when PostgreSQL answers."""
+    both = {
+        "migrate": {"condition": "service_completed_successfully"},
+        "valkey": {"condition": "service_healthy"},
+    }
     waits = {name: compose["services"][name]["depends_on"] for name in OURS}
 
     assert waits == {
         "migrate": {"postgres": {"condition": "service_healthy"}},
-        "worker": {
-            "migrate": {"condition": "service_completed_successfully"},
-            "valkey": {"condition": "service_healthy"},
-        },
+        "worker": both,
+        "web": both,
     }
 
 

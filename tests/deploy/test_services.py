@@ -10,10 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from http.client import HTTPConnection
 from pathlib import Path
 
 import asyncpg
@@ -30,6 +31,9 @@ from tests.deploy.conftest import Compose, Steps
 
 READY_LIMIT = timedelta(seconds=30)
 
+TOKEN = "a-token-of-more-than-20-characters"  # noqa: S105 - of this test alone
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+
 AWKWARD = 'a "quoted" \\ $HOME `id` #word'
 """A password that a shell and a configuration file would each misread in their own way."""
 
@@ -43,10 +47,12 @@ class Stack:
     directory: Path
     database: str
     queue_port: int
+    web_port: int
 
     def start(self, name: str, command: list[str] | None = None) -> "subprocess.Popen[str]":
         """Start the service's command, or another in its container."""
-        given = command or [*json.loads(self.image["ENTRYPOINT"]), *self.compose["services"][name]["command"]]
+        service = self.compose["services"][name]
+        given = command or [*(service.get("entrypoint") or json.loads(self.image["ENTRYPOINT"])), *service["command"]]
         environment = self._environment(name)
         words = [self._local(name, word) for word in given]
         program = shutil.which(words[0], path=environment["PATH"])
@@ -82,6 +88,8 @@ class Stack:
             "/tmp/": f"{self.directory}/tmp/",  # noqa: S108 - the container's own
             "@postgres:5432/": f"@{self.database}/",
             "//valkey:6379/": f"//127.0.0.1:{self.queue_port}/",
+            "0.0.0.0": "127.0.0.1",  # noqa: S104 - the container's own
+            "8080": str(self.web_port),
         }
         return re.sub("|".join(map(re.escape, translations)), lambda match: translations[match[0]], text)
 
@@ -164,13 +172,17 @@ def _interpreter(directory: Path) -> Path:
 def stack(compose: Compose, image: dict[str, str], laid_out: Path, users_database: Database) -> Stack:
     """Put everything together; no service runs yet."""
     (laid_out / "tmp").mkdir()
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    stack = Stack(compose, image, laid_out, users_database.address, port)
+    stack = Stack(compose, image, laid_out, users_database.address, queue_port=_free_port(), web_port=_free_port())
     stack.write_secret(users_database.secret, users_database.password)
     _provide_programs(stack)
     return stack
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+    return port
 
 
 def _provide_programs(stack: Stack) -> None:
@@ -230,23 +242,44 @@ def test_migration_is_applied_and_may_be_repeated(stack: Stack) -> None:
 def test_worker_lives_and_dies_as_compose_expects(stack: Stack, image: dict[str, str]) -> None:
     """It becomes healthy, ends with 0 on the image's stop signal before compose kills it, and is unhealthy then."""
     health = json.loads(image["HEALTHCHECK"].partition("CMD ")[2])
-    patience = read_duration(stack.compose["services"]["worker"]["stop_grace_period"])
+
+    assert _lives_and_ends(stack, "worker", health) == [0, 1], stack.log("worker")
+    assert "worker ready" in stack.log("worker")
+
+
+def test_the_http_service_lives_and_dies_as_compose_expects(stack: Stack) -> None:
+    """It becomes healthy, serves who has a token and nobody else, and ends with 0."""
+    stack.write_secret("web_tokens", TOKEN)
+    _, *health = stack.compose["services"]["web"]["healthcheck"]["test"]
+    statuses: list[int] = []
+
+    def ask() -> None:
+        for headers in ({}, BEARER):
+            with closing(HTTPConnection("127.0.0.1", stack.web_port, timeout=10)) as http:
+                http.request("GET", "/user?name=Jane", headers=headers)
+                statuses.append(http.getresponse().status)
+
+    assert _lives_and_ends(stack, "web", health, while_it_lives=ask) == [0, 1], stack.log("web")
+    assert statuses == [401, 404]
+
+
+def _lives_and_ends(
+    stack: Stack, name: str, health: list[str], *, while_it_lives: Callable[[], None] = lambda: None
+) -> list[int]:
+    """Start the service, wait until it is healthy, stop it as compose does; return its code and its last health."""
+    service = stack.compose["services"][name]
     with _valkey(stack, AWKWARD):
         assert stack.run("migrate") == 0, stack.log("migrate")
-        worker = stack.start("worker")
+        process = stack.start(name)
         try:
-            wait_until(
-                lambda: worker.poll() is not None or stack.run("worker", health) == 0, READY_LIMIT.total_seconds()
-            )
-            assert worker.poll() is None, stack.log("worker")
-
-            worker.send_signal(signal.Signals[image["STOPSIGNAL"]])
-            ends = [worker.wait(patience.total_seconds()), stack.run("worker", health)]
+            wait_until(lambda: process.poll() is not None or stack.run(name, health) == 0, READY_LIMIT.total_seconds())
+            assert process.poll() is None, stack.log(name)
+            while_it_lives()
+            process.send_signal(signal.Signals[stack.image["STOPSIGNAL"]])
+            patience = read_duration(service["stop_grace_period"])
+            return [process.wait(patience.total_seconds()), stack.run(name, health)]
         finally:
-            _end(worker)
-
-    assert ends == [0, 1], stack.log("worker")
-    assert "worker ready" in stack.log("worker")
+            _end(process)
 
 
 def test_queue_is_durable_and_closed_to_strangers(stack: Stack) -> None:
