@@ -6,9 +6,12 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from jobs.arguments import read_payload
-from jobs.codec import decode
+from jobs.codec import decode, encode
+from jobs.failures import JobAbortedError
 from jobs.payloads import AnyPayload
+from jobs.results import JobInfo, read_info
 from jobs.testing.run_job import JobOutcome, RunJob
+from jobs.wire import now_ms
 
 PayloadT = TypeVar("PayloadT", bound=AnyPayload)
 
@@ -120,18 +123,33 @@ class EnqueuedJobs:
         """Give a job up: it was promised in a transaction that did not commit."""
         self._jobs.pop(job_id, None)
 
-    def result(self, job_id: str) -> Any:  # noqa: ANN401 - of any job
-        """Return the result of a job that was drained, as JSON, or raise its failure.
+    def answer(self, job_id: str) -> bytes:
+        """Return what Redis would have as the result of a job that was drained or aborted.
 
         Raises:
-            NobodyWorksError: it was not drained.
+            NobodyWorksError: it was neither.
         """
         if job_id not in self._outcomes:
             raise NobodyWorksError(
                 f"job {job_id} has no result: with the fixture enqueued no worker runs. Call enqueued.drain() before "
                 "this; if the code under test itself waits, test it with a worker process: start_worker"
             )
-        return self._outcomes[job_id].get()
+        outcome, call = self._outcomes[job_id], decode(self._jobs[job_id].message)
+        answer = {"s": outcome.failure is None, "r": outcome.result if outcome.failure is None else outcome.failure}
+        now = now_ms()
+        return encode({"t": len(outcome.attempts), "f": call["f"], "et": call["et"], "st": now, "ft": now} | answer)
+
+    def info(self, job_id: str) -> JobInfo:
+        """Say where a job is, as Redis would."""
+        job = self._jobs.get(job_id)
+        score = None if job is None else job.due.timestamp() * 1000
+        data = self.answer(job_id) if job_id in self._outcomes else None
+        return read_info(job_id, score=score, is_running=False, data=data)
+
+    def abort(self, job_id: str) -> None:
+        """End a job that waits, as a worker does that is asked for it: it is not run, and has a failure."""
+        if job_id in self._jobs and job_id not in self._outcomes:
+            self._outcomes[job_id] = JobOutcome(job_id, None, JobAbortedError("somebody has aborted the job"), ())
 
 
 def _written(payload: type[AnyPayload], fields: Mapping[str, object]) -> str:

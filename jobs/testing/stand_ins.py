@@ -17,6 +17,7 @@ from jobs.codec import decode
 from jobs.connection import build_redis
 from jobs.messages import Enqueued, Request
 from jobs.payloads import Payload
+from jobs.results import JobInfo
 from jobs.sync_client import SyncJobClient, SyncJobHandle
 from jobs.testing.enqueued import EnqueuedJobs, RecordedJob
 from jobs.testing.rollbacks import when_rolled_back
@@ -50,8 +51,14 @@ def _replace_client(jobs: EnqueuedJobs, patch: pytest.MonkeyPatch) -> None:
     ) -> list[JobHandle[ResultT]]:
         return _take(jobs, client, Request.of(list(payloads), keys), JobHandle)
 
-    async def result(handle: JobHandle[ResultT], **_timeout: object) -> ResultT:
-        return _result(jobs, handle)
+    async def wait(_client: JobClient, job_id: str, *_: object, **_is_promised: object) -> bytes:
+        return jobs.answer(job_id)
+
+    async def info(_client: JobClient, job_id: str) -> JobInfo:
+        return jobs.info(job_id)
+
+    async def ask_to_abort(_client: JobClient, job_id: str, **_is_promised: object) -> None:
+        jobs.abort(job_id)
 
     def build_without_server(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - the original's
         redis = build_redis(*arguments, **options)  # connects to nothing
@@ -61,7 +68,9 @@ def _replace_client(jobs: EnqueuedJobs, patch: pytest.MonkeyPatch) -> None:
     patch.setattr("jobs.client.build_redis", build_without_server)
     patch.setattr(JobClient, "enqueue", enqueue)
     patch.setattr(JobClient, "enqueue_many", enqueue_many)
-    patch.setattr(JobHandle, "result", result)
+    patch.setattr(JobClient, "_wait", wait)
+    patch.setattr(JobClient, "_info", info)
+    patch.setattr(JobClient, "_ask_to_abort", ask_to_abort)
 
 
 async def _pong() -> bool:
@@ -84,13 +93,12 @@ def _replace_sync_client(jobs: EnqueuedJobs, patch: pytest.MonkeyPatch) -> None:
     ) -> list[SyncJobHandle[ResultT]]:
         return _take(jobs, client, Request.of(list(payloads), keys), SyncJobHandle)
 
-    def result(handle: SyncJobHandle[ResultT], **_timeout: object) -> ResultT:
-        return _result(jobs, handle)
-
     patch.setattr(SyncJobClient, "ping", lambda _client: None)
     patch.setattr(SyncJobClient, "enqueue", enqueue)
     patch.setattr(SyncJobClient, "enqueue_many", enqueue_many)
-    patch.setattr(SyncJobHandle, "result", result)
+    patch.setattr(SyncJobClient, "_wait", lambda _client, job_id, *_, **__: jobs.answer(job_id))
+    patch.setattr(SyncJobClient, "_info", lambda _client, job_id: jobs.info(job_id))
+    patch.setattr(SyncJobClient, "_ask_to_abort", lambda _client, job_id, **_: jobs.abort(job_id))
 
 
 def _take(
@@ -102,10 +110,6 @@ def _take(
         for job_id, message in zip(request.ids, request.messages, strict=True)
     ]
     return [handle(job_id, outcome, client, kind) for job_id, outcome, kind in request.outcomes(added)]
-
-
-def _result(jobs: EnqueuedJobs, handle: JobHandle[ResultT] | SyncJobHandle[ResultT]) -> ResultT:
-    return handle._result_type.model_validate(jobs.result(handle.job_id))  # noqa: SLF001 - as the handle itself would
 
 
 def _time(due_ms: int) -> datetime:

@@ -1,4 +1,4 @@
-"""The types of the clients, as mypy and pyright see them in a service that enqueues."""
+"""The types of clients, jobs and fixtures, as mypy and pyright see them in code of others."""
 
 import json
 import os
@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PRODUCER = Path(__file__).with_name("typed_producer.py")
+PROGRAMS = {
+    "producer": Path(__file__).with_name("typed_producer.py"),
+    "developer": Path(__file__).with_name("typed_developer.py"),
+}
 
 
 _PYRIGHT = {
@@ -22,10 +25,10 @@ _PYRIGHT = {
 
 
 def _check(checker: str, directory: Path, code: str) -> "subprocess.CompletedProcess[str]":
-    (directory / "producer.py").write_text(code)
+    (directory / "program.py").write_text(code)
     (directory / "pyrightconfig.json").write_text(json.dumps(_PYRIGHT))
     command = {
-        "mypy": ["mypy", "--strict", str(directory / "producer.py")],
+        "mypy": ["mypy", "--strict", str(directory / "program.py")],
         "pyright": ["basedpyright", "--level", "error", "--pythonpath", sys.executable, "--project", str(directory)],
     }
     return subprocess.run(
@@ -35,9 +38,10 @@ def _check(checker: str, directory: Path, code: str) -> "subprocess.CompletedPro
 
 
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
-def test_a_producer_type_checks(checker: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_type_checks(checker: str, program: str, tmp_path: Path) -> None:
     """Each result has the type of its payload, and each mistake is found."""
-    done = _check(checker, tmp_path, PRODUCER.read_text())
+    done = _check(checker, tmp_path, PROGRAMS[program].read_text())
 
     assert done.returncode == 0, done.stdout
 
@@ -45,7 +49,9 @@ def test_a_producer_type_checks(checker: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
 def test_a_wrong_type_is_found(checker: str, tmp_path: Path) -> None:
     """A check that passes whatever the types are would prove nothing."""
-    done = _check(checker, tmp_path, PRODUCER.read_text().replace("JobHandle[UserView])", "JobHandle[FoundUsers])"))
+    done = _check(
+        checker, tmp_path, PROGRAMS["producer"].read_text().replace("JobHandle[UserView])", "JobHandle[FoundUsers])")
+    )
 
     assert done.returncode == 1
     assert "JobHandle[FoundUsers]" in done.stdout

@@ -17,11 +17,12 @@ from jobs import (
     EmailTakenError,
     Enqueued,
     GetOrCreateUser,
+    JobStatus,
     build_sync_client,
     open_client,
     open_sync_client,
 )
-from jobs.failures import InvalidMessageError, KeyConflictError
+from jobs.failures import InvalidMessageError, JobAbortedError, KeyConflictError
 from jobs.outbox import enqueue_in, enqueue_in_sync
 from jobs.payloads import UserView
 from jobs.registry import REGISTRY, JobSpec, Registry
@@ -235,6 +236,42 @@ async def test_drain_raises_the_first_failure(enqueued: EnqueuedJobs, run_job: R
         with pytest.raises(EmailTakenError):
             await handle.result()
     assert await session.scalar(text("SELECT count(*) FROM users")) == 2
+
+
+async def test_handles_say_where_jobs_are(enqueued: EnqueuedJobs, run_job: RunJob) -> None:
+    """As with a worker, before and after; what was aborted is not run."""
+    assert run_job is not None  # the test has it, so that jobs can be run
+    async with open_client(NOWHERE) as client:
+        handles = await client.enqueue_many([CreateUser(name="Joe"), CreateUser(name="Joan")])
+        later = await client.enqueue(CreateUser(name="Jim"), delay=timedelta(hours=1))
+        before = [await handle.status() for handle in [*handles, later, client.handle_of(CreateUser, "nobodys")]]
+
+        aborted = await handles[0].abort()
+        outcomes = await enqueued.drain()
+
+        infos = [await handle.info() for handle in [*handles, later]]
+        with pytest.raises(JobAbortedError):
+            await handles[0].result()
+        assert not await handles[1].abort()
+    waiting = [JobStatus.QUEUED, JobStatus.QUEUED, JobStatus.DEFERRED, JobStatus.NOT_FOUND]
+    assert (before, aborted, len(outcomes)) == (waiting, True, 2)
+    assert [(info.status, info.is_success, info.attempts) for info in infos] == [
+        (JobStatus.COMPLETE, False, 0),
+        (JobStatus.COMPLETE, True, 1),
+        (JobStatus.COMPLETE, True, 1),
+    ]
+
+
+def test_blocking_handles_say_where_jobs_are(enqueued: EnqueuedJobs) -> None:
+    """The same."""
+    with open_sync_client(NOWHERE) as client:
+        handle = client.enqueue(CreateUser(name="Joe"))
+        before = handle.status()
+
+        assert (before, handle.abort(), handle.status()) == (JobStatus.QUEUED, True, JobStatus.COMPLETE)
+        with pytest.raises(JobAbortedError):
+            handle.result()
+    enqueued.assert_enqueued(CreateUser, name="Joe")
 
 
 async def test_who_waits_for_nobody_is_told(enqueued: EnqueuedJobs) -> None:

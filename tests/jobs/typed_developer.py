@@ -1,0 +1,68 @@
+"""What jobs and their tests promise to type checkers. Never run: ``test_typing`` gives it to mypy and to pyright.
+
+A line with ``type: ignore`` is a mistake that both must find: an ignore that is not needed is an error.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, assert_type
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from jobs import CreateUser, FindUser
+from jobs.failures import JobFailedError
+from jobs.payloads import Payload, Result, UserView
+from jobs.registry import JobSpec, Registry
+from jobs.testing.enqueued import EnqueuedJobs
+from jobs.testing.run_job import JobOutcome, RunJob
+from jobs.testing.worker_process import StartWorker, WorkerProcess
+from jobs.users import create_user, find_user
+
+
+class Renamed(Result):
+    """An answer."""
+
+    old: str
+
+
+class Rename(Payload[Renamed]):
+    """A job of somebody's own."""
+
+    job_name: ClassVar[str] = "rename"
+    id: int
+
+
+async def rename(_session: AsyncSession, payload: Rename) -> Renamed:
+    """Do it."""
+    return Renamed(old=str(payload.id))
+
+
+async def rename_many(_session: AsyncSession, payloads: Sequence[Rename]) -> list[Renamed | JobFailedError]:
+    """Do it for many."""
+    return [Renamed(old=str(payload.id)) for payload in payloads]
+
+
+async def find_many(_session: AsyncSession, _payloads: Sequence[FindUser]) -> list[Renamed | JobFailedError]:
+    """Take something else."""
+    return []
+
+
+REGISTRY = Registry(JobSpec(Rename, rename, batch=rename_many))
+
+JobSpec(Rename, find_user)  # type: ignore[arg-type]
+JobSpec(Rename, rename, batch=find_many)  # type: ignore[arg-type]
+JobSpec(Rename, rename, deadline=30)  # type: ignore[arg-type]
+
+
+async def test_it(session: AsyncSession, run_job: RunJob, enqueued: EnqueuedJobs, start_worker: StartWorker) -> None:
+    """Show that the payload decides on the type of what comes back."""
+    assert_type(await create_user(session, CreateUser(name="Jane")), UserView)
+    assert_type(await run_job(CreateUser(name="Jane"), key="k", registry=REGISTRY), UserView)
+    assert_type(await run_job(Rename(id=1)), Renamed)
+    assert_type(await run_job.outcome(Rename(id=1)), JobOutcome[Renamed])
+    assert_type((await run_job.together([Rename(id=1)]))[0].get(), Renamed)
+    assert_type(enqueued.assert_enqueued(Rename, id=1), Rename)
+    assert_type(start_worker(WORKER_REGISTRY="mine:REGISTRY"), WorkerProcess)
+
+    await create_user(session, FindUser(id=1))  # type: ignore[arg-type]
+    await run_job(1)  # type: ignore[arg-type]
+    (await run_job(Rename(id=1))).name  # type: ignore[attr-defined]  # noqa: B018 - for the checker
