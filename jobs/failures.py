@@ -79,7 +79,7 @@ class MalformedMessageError(JobFailedError):
 
 
 class MessageMissingError(JobFailedError):
-    """The job was queued, but its message is gone from Redis: it had expired, or somebody has deleted it."""
+    """The job was queued without its message: it was never written, had expired, or somebody has deleted it."""
 
     kind = "message_missing"
 

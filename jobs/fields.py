@@ -12,8 +12,15 @@ NAME_LENGTH = 200
 EMAIL_LENGTH = 254
 """Longest e-mail address, in characters; the column's check says the same."""
 
-_ADDRESS = re.compile(r"""[^\s@"(),:;<>\[\]\\]{1,64}@[^\s@"(),:;<>\[\]\\.]+(?:\.[^\s@"(),:;<>\[\]\\.]+)+""")
+_CONTROL = r"\x00-\x1f\x7f-\x9f"
+_SPECIAL = rf"""\s@"(),:;<>\[\]\\{_CONTROL}"""
+_ADDRESS = rf"[^{_SPECIAL}]{{1,64}}@[^{_SPECIAL}.]+(?:\.[^{_SPECIAL}.]+)+"
+_is_address = re.compile(_ADDRESS).fullmatch
 """One @, a local part, a domain with a dot; no quoting or comments. Whether mail arrives only a mail can tell."""
+
+
+_INVISIBLE = {"Zs", "Zl", "Zp", "Cf"}
+"""Spaces, and what only changes how other characters look (Unicode's general categories)."""
 
 
 def _normal_name(value: str) -> str:
@@ -26,6 +33,9 @@ def _normal_name(value: str) -> str:
     if not 1 <= len(name) <= NAME_LENGTH:
         message = f"must have 1 to {NAME_LENGTH} characters"
         raise ValueError(message)
+    if all(unicodedata.category(character) in _INVISIBLE for character in name):
+        message = "has no character that can be seen"
+        raise ValueError(message)
     return name
 
 
@@ -35,21 +45,28 @@ def _normal_email(value: str) -> str:
     if len(address) > EMAIL_LENGTH:
         message = f"must have at most {EMAIL_LENGTH} characters"
         raise ValueError(message)
-    if not _ADDRESS.fullmatch(address) or any(unicodedata.category(character) == "Cc" for character in address):
+    if not _is_address(address):
         message = "is not an e-mail address such as jane@example.org"
         raise ValueError(message)
     return address
 
 
-_CLEAN = r"[^\x00-\x1f\x7f-\x9f]*"
+_TRIMMED = "Outer white space does not count, and is removed."
 _NAME_SCHEMA = {
     "type": "string",
     "minLength": 1,
     "maxLength": NAME_LENGTH,
-    "pattern": rf"^{_CLEAN}[^\s\x00-\x1f\x7f-\x9f]{_CLEAN}$",
+    "pattern": rf"^\s*[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*\s*$",
+    "description": f"A person's name, in any script. {_TRIMMED}",
 }
-_EMAIL_SCHEMA = {"type": "string", "format": "email", "minLength": 3, "maxLength": EMAIL_LENGTH}
-"""What other programs are told of the rules: a part of them, which JSON Schema can say."""
+_EMAIL_SCHEMA = {
+    "type": "string",
+    "minLength": 5,
+    "maxLength": EMAIL_LENGTH,
+    "pattern": rf"^\s*{_ADDRESS}\s*$",  # "format": "email" means ASCII
+    "description": f"An e-mail address, in any script; kept in lower case. {_TRIMMED}",
+}
+"""What other programs are told of the rules: as much as JSON Schema can say."""
 
 UserName = Annotated[
     str, StringConstraints(strip_whitespace=True), AfterValidator(_normal_name), WithJsonSchema(_NAME_SCHEMA)

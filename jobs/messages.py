@@ -29,6 +29,9 @@ ResultT = TypeVar("ResultT", bound=BaseModel)
 ENQUEUE = """
 local queue, due, expiry = KEYS[#KEYS], ARGV[1], ARGV[2]
 local added, queued = {}, {}
+if string.sub(KEYS[1], 1, 8) ~= 'arq:job:' or #KEYS < 2 then
+    return redis.error_reply('ERR the keys must be arq:job:<id> of each job, and last the queue')
+end
 redis.call('ZSCORE', queue, '')  -- fails before anything is written, if it is no queue
 for job = 1, #KEYS - 1 do
     local key = KEYS[job]

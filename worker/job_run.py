@@ -27,7 +27,10 @@ from worker.leases import Claim, GiveUp, end, give_back, postpone
 if TYPE_CHECKING:
     from worker.consumer import UsersWorker
 
-_GONE = "the job's message is gone from Redis: it had expired, or somebody has deleted it"
+_GONE = (
+    "there is no message at arq:job:<id> of this job: it was never written there, it had expired, or somebody has "
+    "deleted it"
+)
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.job_run")
 

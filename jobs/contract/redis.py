@@ -28,8 +28,9 @@ def describe_redis() -> dict[str, Any]:
             "job_id": "Random, or the caller's idempotency key.",
             "message": "The job, as JSON in UTF-8.",
             "due_ms": "When the job is due, in ms since 1970.",
-            "expiry_ms": f"How long the message is kept, in ms, the time until it is due included: {to_ms(EXPIRY)}.",
+            "expiry_ms": "How long the message is kept, in ms: message_expiry_ms and the time until it is due.",
         },
+        "message_expiry_ms": to_ms(EXPIRY),
         "job_id": {"type": "string", "pattern": "^[!-~]{1,200}$"},
         "max_bytes": MAX_BYTES,
         "enqueue": {

@@ -1,5 +1,6 @@
 """The contract of the jobs. No server is needed."""
 
+import re
 import unicodedata
 
 import pytest
@@ -28,7 +29,9 @@ def test_a_name_is_trimmed_and_composed(given_name: str, stored: str) -> None:
     assert CreateUser(name=given_name).name == stored
 
 
-@pytest.mark.parametrize("name", ["", "   ", "x" * 201, "a\x00b", "a\nb", "\x1b[31m", "\ud800"])
+@pytest.mark.parametrize(
+    "name", ["", "   ", "x" * 201, "a\x00b", "a\nb", "\x1b[31m", "\ud800", "\ufeff", "\u200b \u200b"]
+)
 def test_what_is_no_name_is_refused(name: str) -> None:
     """Empty, too long, control characters, broken Unicode."""
     with pytest.raises(ValidationError):
@@ -72,6 +75,7 @@ def test_an_accepted_name_fits_the_column(text: str) -> None:
     assert 1 <= len(name) <= tables.NAME_LENGTH
     assert name == name.strip(" ")
     assert "\x00" not in name
+    assert len(text) > fields.NAME_LENGTH or re.search(_pattern("name"), text)
     assert unicodedata.is_normalized("NFC", name)
 
 
@@ -88,6 +92,37 @@ def test_an_accepted_email_fits_the_column_and_stays(text: str) -> None:
     assert email == email.lower().strip()
     assert email.index("@") > 0
     assert adapter.validate_python(email) == email
+    assert len(text) > fields.EMAIL_LENGTH or re.search(_pattern("email"), text)
+
+
+@pytest.mark.parametrize(
+    ("email", "is_good"),
+    [
+        ("jané@exämple.org", True),
+        (" a..b@-x.org\u3000", True),
+        ("李@例子.中国", True),
+        ("a b@example.org", False),
+        ("jane@example", False),
+        ("jane@example..org", False),
+        ("a\x00b@example.org", False),
+    ],
+)
+def test_the_schema_says_of_an_email_what_the_worker_says(email: str, is_good: bool) -> None:  # noqa: FBT001 - a table
+    """Who validates by the contract refuses nobody whom the worker would store."""
+    try:
+        CreateUser(name="x", email=email)
+    except ValidationError:
+        accepted = False
+    else:
+        accepted = True
+
+    assert (accepted, bool(re.search(_pattern("email"), email))) == (is_good, is_good)
+
+
+def _pattern(field: str) -> str:
+    schema = TypeAdapter(NewUser).json_schema()["properties"][field]
+    (pattern,) = [one["pattern"] for one in [schema, *schema.get("anyOf", [])] if "pattern" in one]
+    return str(pattern)
 
 
 def test_payloads_and_tables_agree_on_lengths() -> None:

@@ -53,7 +53,8 @@ def _service(program: str, environment: dict[str, str]) -> Iterator[Callable[...
                 with urlopen(request, timeout=30) as answer:  # noqa: S310 - of loopback
                     return answer.status, json.load(answer)
             except HTTPError as error:
-                return error.code, json.load(error)
+                with error:
+                    return error.code, json.load(error)
 
         try:
             yield send

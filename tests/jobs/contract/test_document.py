@@ -5,12 +5,14 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
 from pydantic import ValidationError
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 from referencing import Registry as Resources
 from referencing.jsonschema import DRAFT202012
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -186,3 +188,14 @@ async def test_a_producer_that_knows_only_the_document_gets_its_answers(
     _validator(document, "create_user.result").validate(created)
     _validator(document, "failure").validate(refused)
     assert (created["r"]["name"], refused["r"]["type"]) == ("Jane", "email_taken")
+
+
+async def test_the_script_refuses_keys_in_a_wrong_order(document: dict[str, Any], redis: Redis) -> None:
+    """Else the message would be written where the queue is, and no worker could go on."""
+    recipe = document["x-redis"]["enqueue"]
+    keys = _filled(recipe["script_keys"], {"job_id": "swapped"})
+
+    for wrong in (list(reversed(keys)), keys[:1], ["arq:jobs:mistyped", keys[1]]):
+        with pytest.raises(ResponseError, match="the keys must be arq:job:<id> of each job, and last the queue"):
+            await cast("Any", redis).eval(recipe["script"], len(wrong), *wrong, "1", "1000", "{}")
+    assert await redis.keys() == []
