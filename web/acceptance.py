@@ -29,8 +29,8 @@ from web.sessions import read, session_of
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
 
-_ENQUEUE_LIMIT = timedelta(seconds=5)
-"""Longest wait for Redis to take a job; behind it the job may be queued or not, as the 503 says."""
+_QUEUE_LIMIT = timedelta(seconds=5)
+"""Longest wait for Redis to take a job, and to tell of it; behind it the job may be queued or not, as the 503 says."""
 
 _LOOK_LIMIT = timedelta(seconds=1)
 """Longest wait for PostgreSQL to say whether a key was used: the queue takes jobs without it."""
@@ -43,18 +43,21 @@ async def accept(request: web.Request, payload: Payload[ResultT]) -> JobHandle[R
 
     Raises:
         ProblemError: 400 or 422, for the key; 503, the queue is too long.
-        QueueUnavailableError, TimeoutError: Redis did not take it in time.
+        QueueUnavailableError: Redis did not take it in time.
     """
     resources, key = request.app[RESOURCES], read_key(request)
     if resources.settings.accept_through == "outbox":
         return await _promise(request, payload, key)
     if key is not None and await _is_settled(request, payload, key):
         return resources.client.handle(Promised(key, Enqueued.DUPLICATE, payload.result_type()))
-    async with asyncio.timeout(_ENQUEUE_LIMIT.total_seconds()):
-        await resources.backlog.require_room()
-        handle = await resources.client.enqueue(payload, key=key)
-        if handle.outcome is Enqueued.DUPLICATE and not await _is_same_in_queue(request, payload, handle.job_id):
-            raise key_conflict()
+    try:
+        async with asyncio.timeout(_QUEUE_LIMIT.total_seconds()):
+            await resources.backlog.require_room()
+            handle = await resources.client.enqueue(payload, key=key)
+    except TimeoutError as error:
+        raise QueueUnavailableError("Redis did not take the job in time") from error
+    if handle.outcome is Enqueued.DUPLICATE and not await _is_same_in_queue(request, payload, handle.job_id):
+        raise key_conflict()
     return handle
 
 
@@ -91,7 +94,8 @@ async def _is_same_in_queue(request: web.Request, payload: AnyPayload, job_id: s
     """Say whether the job with this id, of which Redis knows, is the same request. At most two round trips."""
     redis = request.app[RESOURCES].redis
     try:
-        message, result = await redis.mget(JOB_KEY + job_id, RESULT_KEY + job_id)
+        async with asyncio.timeout(_QUEUE_LIMIT.total_seconds()):
+            message, result = await redis.mget(JOB_KEY + job_id, RESULT_KEY + job_id)
     except (RedisError, OSError) as error:
         raise QueueUnavailableError("Redis did not say whose the key is") from error
     if message is not None:

@@ -97,7 +97,9 @@ def problem_of_failure(error: JobFailedError) -> ProblemError:
     match error:
         case RequestConflictError():
             return key_conflict()
-        case EmailTakenError() | JobAbortedError():
+        case EmailTakenError():
+            return ProblemError(409, "another user has this e-mail: GET /users?email= finds that user", code=error.type)
+        case JobAbortedError():
             return ProblemError(409, error.message, code=error.type)
     return ProblemError(500, "the job was accepted and has failed", code=error.type)
 

@@ -20,6 +20,12 @@ PROBLEM_JSON = "application/problem+json"
 RETRY_AFTER = 2
 """Seconds after which to try again what was refused with 503: about as long as a server needs to come back."""
 
+_DETAILS = {
+    404: "there is no such route: /openapi.json describes all that there are",
+    405: "this route has another method: see Allow, and /openapi.json",
+}
+"""What aiohttp's own refusals leave to be guessed."""
+
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("web.problems")
 
 
@@ -144,4 +150,4 @@ def problem_of_aiohttp(error: web.HTTPException) -> ProblemError:
     """Return aiohttp's own refusal as a problem, with headers such as Allow, and without its text."""
     dropped = {"content-type", "content-length"}
     headers = {name: value for name, value in error.headers.items() if name.lower() not in dropped}
-    return ProblemError(error.status, headers=headers)
+    return ProblemError(error.status, _DETAILS.get(error.status), headers=headers)

@@ -51,6 +51,8 @@ async def test_without_redis_nothing_is_accepted_and_all_is_read(
     await wait_until_async(is_accepted, 10)
     assert (refused.status, refused.headers["Retry-After"], seconds < 8) == (503, "2", True)
     assert (read.status, job.status, job.headers["Retry-After"]) == (404, 503, "2")
+    assert refused.problem[:2] == (503, "queue_unavailable")
+    assert "Redis is gone" in service.log
     assert await redis.zcard("arq:queue") == 2
 
 
