@@ -177,7 +177,7 @@ def jobs_sessions(jobs_transaction: "Transaction") -> "async_sessionmaker[AsyncS
 
 @pytest.fixture(scope="session")
 def jobs_registry() -> "Registry":
-    """Return the jobs that ``run_job`` knows. Override it to add yours."""
+    """Return the jobs that ``run_job`` and ``crash_points`` know. Override it to add yours."""
     from jobs.registry import REGISTRY
 
     return REGISTRY
@@ -240,11 +240,17 @@ def crash_points_servers(jobs_postgres_url: str, jobs_redis_url: str) -> "Server
 
 
 @pytest.fixture(scope="session")
-def crash_points(crash_points_servers: "Servers", tmp_path_factory: pytest.TempPathFactory) -> "Iterator[CrashPoints]":
+def crash_points(
+    crash_points_servers: "Servers",
+    jobs_migrate: "Migrate",
+    jobs_registry: "Registry",
+    tmp_path_factory: pytest.TempPathFactory,
+) -> "Iterator[CrashPoints]":
     """Yield what kills the worker at every point of a job and compares the end with that of a clean run."""
     from jobs.testing.crash_points import CrashPoints
     from jobs.testing.forks import Forks
     from jobs.testing.worlds import Worlds
 
     with contextlib.closing(Forks()) as forks:
-        yield CrashPoints(forks, Worlds(crash_points_servers, tmp_path_factory.mktemp("crash-points")))
+        worlds = Worlds(crash_points_servers, tmp_path_factory.mktemp("crash-points"), jobs_migrate)
+        yield CrashPoints(forks, worlds, jobs_registry)

@@ -17,7 +17,7 @@ from datetime import timedelta
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from jobs.payloads import AnyPayload
-from jobs.registry import REGISTRY, Registry
+from jobs.registry import Registry
 from jobs.testing.end_state import State
 from jobs.testing.forks import ForkError, Forks, Load
 from jobs.testing.trials import Case, CrashPointError, Run, Search
@@ -47,9 +47,10 @@ class Proof:
 class CrashPoints:
     """Proves jobs. Made by the fixture of this name."""
 
-    def __init__(self, forks: Forks, worlds: Worlds, *, at_once: int = MOST) -> None:
-        """Try ``at_once`` points at the same time: most of it is waiting for leases."""
+    def __init__(self, forks: Forks, worlds: Worlds, registry: Registry, *, at_once: int = MOST) -> None:
+        """Prove jobs of ``registry``, at ``at_once`` points at the same time: most of it is waiting for leases."""
         self._forks = forks
+        self._registry = registry
         self._worlds = worlds
         self._at_once = at_once
 
@@ -57,10 +58,11 @@ class CrashPoints:
         self,
         payload: AnyPayload,
         *others: AnyPayload,
-        registry: Registry = REGISTRY,
+        registry: Registry | None = None,
         given: Callable[[AsyncSession], Awaitable[object]] | None = None,
         prepare: Callable[[], None] | None = None,
         is_promised: bool = False,
+        is_dead: bool = False,
         ignore: Collection[str] = (),
     ) -> Proof:
         """Kill the worker at each point of this job in turn; return the points if the end is always the same.
@@ -72,15 +74,23 @@ class CrashPoints:
         counters of attempts and the numbers of ids are not, nor are columns and fields of JSON named in ``ignore``.
         ``given`` writes what shall be there before the job. ``prepare`` runs in each worker before it starts, to put a
         fake in the place of another service: one that appends to a file in the current folder makes its calls count.
-        The worker is another process: it finds registry entries and ``prepare`` by their names. A job that
-        ``is_promised`` comes through the outbox.
+        The worker is another process: it finds registry entries and ``prepare`` by their names; the registry is that of
+        the fixture ``jobs_registry`` unless another is given. A job that ``is_promised`` comes through the outbox; one
+        that ``is_dead`` is to end as a dead letter, which is an error of every other.
 
         Raises:
-            CrashPointError: a point at which it is not, or the clean run itself leaves something unfinished.
+            CrashPointError: a point at which it is not, or the clean run itself leaves something unfinished, or a dead
+                letter that is not expected.
             ForkError: the worker cannot load the job, or does not start.
         """
-        payloads, load = (payload, *others), Load(registry, prepare)
-        case = Case(payloads=payloads, load=load, given=given, is_promised=is_promised, ignore=ignore)
+        case = Case(
+            payloads=(payload, *others),
+            load=Load(self._registry if registry is None else registry, prepare),
+            given=given,
+            is_promised=is_promised,
+            is_dead=is_dead,
+            ignore=ignore,
+        )
         started = time.monotonic()
         async with AsyncExitStack() as stack:
             stack.enter_context(self._forks.heard())

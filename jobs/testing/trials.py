@@ -52,6 +52,7 @@ class Case:
     load: Load
     given: Callable[[AsyncSession], Awaitable[object]] | None
     is_promised: bool
+    is_dead: bool
     ignore: Collection[str]
 
     @property
@@ -131,7 +132,8 @@ class Run:
         """Let the job run without a crash; return the end and the points on the way.
 
         Raises:
-            CrashPointError: the job leaves something unfinished even so.
+            CrashPointError: the job leaves something unfinished even so, or is dead and should not be, or the other
+                way round.
         """
         await self._enqueue()
         points: list[str] = []
@@ -141,6 +143,7 @@ class Run:
         clean = await read_state(self._world, self._case.ignore)
         if unfinished := _unfinished(clean, jobs=len(self._case.payloads)):
             raise CrashPointError("\n".join(["the clean run leaves something unfinished", *unfinished]))
+        _require_end(clean, is_dead=self._case.is_dead)
         return clean, points
 
     async def crash(self, point: str, clean: State) -> _Outcome:
@@ -233,6 +236,18 @@ def _unfinished(clean: State, *, jobs: int) -> list[str]:
     left = [f"{place}: {value}" for place, value in clean.items() if _must_be_empty(place) and value]
     ends = len(clean.get("table job_receipts", [])) + len(clean.get("table dead_jobs", []))
     return left if ends <= jobs else [*left, f"{ends} receipts and dead letters of {jobs} jobs"]
+
+
+def _require_end(clean: State, *, is_dead: bool) -> None:
+    """Refuse to prove another end than the one that is meant: a job that nobody knows dies in the same way always."""
+    letters = clean.get("table dead_jobs", [])
+    if letters and not is_dead:
+        told = [
+            ": ".join(str(letter.get(name)) for name in ("job_name", "reason", "explanation")) for letter in letters
+        ]
+        raise CrashPointError("\n".join(["the clean run ends in a dead letter: expected? give is_dead=True", *told]))
+    if is_dead and not letters:
+        raise CrashPointError("the clean run was to end in a dead letter (is_dead=True), and ends without one")
 
 
 def _must_be_empty(place: str) -> bool:

@@ -12,11 +12,12 @@ from pathlib import Path
 from pydantic import SecretStr
 from redis.asyncio import Redis
 from sqlalchemy import Column, MetaData, Table, make_url, text
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from db.migrate import upgrade_schema
 from db.settings import DatabaseSettings
 from jobs.connection import build_redis
+from jobs.testing.databases import Migrate
 from worker.settings import QueueSettings, Settings, WorkerSettings
 
 LEASE = timedelta(seconds=1)
@@ -25,8 +26,8 @@ LEASE = timedelta(seconds=1)
 MOST = 10
 """How many worlds there are at most. Redis has 16 databases unless told otherwise; the first is left to other tests."""
 
-_BOOKKEEPING = "alembic_version"
-"""The table that no job touches."""
+_BOOKKEEPING = ["version_num"]
+"""The columns of Alembic's tables, which no job touches; each project's has another name."""
 
 _ID_SPAN = 1_000_000
 """The ids of each table begin at another multiple of this, so that an id tells its table."""
@@ -55,7 +56,7 @@ class World:
 
     async def clear(self) -> None:
         """Empty everything. Three round trips."""
-        names = ", ".join(table.name for table in self.tables.sorted_tables)
+        names = ", ".join(map(_quoted, self.tables.sorted_tables))
         begins = _begins(self.tables)
         async with self.engine.begin() as connection:
             await connection.execute(text(f"TRUNCATE {names} CASCADE"))
@@ -69,11 +70,16 @@ class World:
 
 def _begins(tables: MetaData) -> list[str]:
     return [
-        f"setval(pg_get_serial_sequence('{table.name}', '{column.name}'), {number * _ID_SPAN}, false)"
+        f"setval(pg_get_serial_sequence('{_quoted(table)}', '{column.name}'), {number * _ID_SPAN}, false)"
         for number, table in enumerate(tables.sorted_tables, start=1)
         for column in table.primary_key
         if _is_numbered(column)
     ]
+
+
+def _quoted(table: Table) -> str:
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call] # SQLAlchemy's
+    return dialect.identifier_preparer.format_table(table)
 
 
 def _is_numbered(column: "Column[object]") -> bool:
@@ -83,10 +89,11 @@ def _is_numbered(column: "Column[object]") -> bool:
 class Worlds:
     """All worlds of a run of tests; the database of each is made when it is first needed."""
 
-    def __init__(self, servers: Servers, directory: Path) -> None:
-        """Make nothing yet."""
+    def __init__(self, servers: Servers, directory: Path, migrate: Migrate) -> None:
+        """Make nothing yet; ``migrate`` makes the tables in the database that all others are copies of."""
         self._servers = servers
         self._directory = directory
+        self._migrate = migrate
         self._made: list[str] = []
         self._tables: MetaData | None = None
 
@@ -115,7 +122,7 @@ class Worlds:
             if origin not in self._made:
                 await self._create(f"{origin}")
                 self._made.append(origin)
-                await asyncio.to_thread(upgrade_schema, template)  # it runs an event loop of its own
+                await asyncio.to_thread(self._migrate, template)  # it runs an event loop of its own
             await self._create(f"{name} TEMPLATE {origin}")
             self._made.append(name)
         return settings
@@ -140,6 +147,7 @@ async def _tables(engine: AsyncEngine) -> MetaData:
     found = MetaData()
     async with engine.connect() as connection:
         await connection.run_sync(found.reflect)
-    bookkeeping: Table = found.tables[_BOOKKEEPING]
-    found.remove(bookkeeping)
+    for table in found.sorted_tables:
+        if table.columns.keys() == _BOOKKEEPING:
+            found.remove(table)
     return found

@@ -81,7 +81,7 @@ async def test_a_crash_anywhere_in_a_refused_job_leaves_the_same_refusal(crash_p
 
 async def test_a_crash_anywhere_in_an_invalid_job_leaves_one_dead_letter(crash_points: CrashPoints) -> None:
     """The letter is the same as without a crash; also of a job whose row in the outbox went with the first letter."""
-    proof = await crash_points.prove(CreateUser.model_construct(name=""), is_promised=True)
+    proof = await crash_points.prove(CreateUser.model_construct(name=""), is_promised=True, is_dead=True)
 
     assert [letter["reason"] for letter in proof.state["table dead_jobs"]] == ["invalid_payload"]
 
@@ -148,3 +148,19 @@ async def test_a_worker_that_does_not_start_is_told_with_its_log(crash_points: C
     """Nobody waits for it."""
     with pytest.raises(ForkError, match=r"ended by itself(.|\n)*the preparation is broken"):
         await crash_points.prove(NOBODY, prepare=crash_handlers.fail)
+
+
+@pytest.mark.parametrize(
+    ("payload", "is_dead", "told"),
+    [
+        (CreateUser.model_construct(name=""), False, "create_user: invalid_payload: (.*)"),
+        (FindUser(name="Jane"), True, "ends without one"),
+    ],
+    ids=["dead", "alive"],
+)
+async def test_another_end_than_the_one_that_is_meant_is_no_proof(
+    payload: AnyPayload, *, is_dead: bool, told: str, crash_points: CrashPoints
+) -> None:
+    """A job that is refused for the same reason wherever its worker dies proves nothing, unless that is the claim."""
+    with pytest.raises(CrashPointError, match=told):
+        await crash_points.prove(payload, is_dead=is_dead)

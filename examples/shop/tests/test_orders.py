@@ -3,8 +3,11 @@
 from datetime import timedelta
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.tables import User
 from jobs import CreateUser, open_client
+from jobs.testing.crash_points import CrashPoints
 from jobs.testing.run_job import RunJob
 from jobs.testing.worker_process import StartWorker
 from shop.payloads import PlaceOrder, UnknownBuyerError
@@ -36,3 +39,14 @@ async def test_one_worker_runs_both_projects_jobs(start_worker: StartWorker, job
         order = await (await client.enqueue(PlaceOrder(user_id=jane.id, item="a book"))).result(timeout=SOON)
 
     assert order.user_id == jane.id
+
+
+async def _jane_is_stored(session: AsyncSession) -> None:
+    session.add(User(id=1, name="Jane"))
+
+
+async def test_a_crash_anywhere_leaves_one_order(crash_points: CrashPoints) -> None:
+    """In the shop's own table, wherever a worker dies."""
+    proof = await crash_points.prove(PlaceOrder(user_id=1, item="a book"), given=_jane_is_stored)
+
+    assert [order["item"] for order in proof.state["table orders"]] == ["a book"]
