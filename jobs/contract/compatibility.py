@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from jobs.contract.aliases import fields_by_name
 from jobs.contract.document import result_message
 from jobs.contract.narrowing import answer_narrowings, request_narrowings
 
@@ -70,7 +71,7 @@ def _job_breaks(job: str, old: dict[str, Any], new: dict[str, Any]) -> list[Brea
     answers = answer_narrowings(*answered, path=answer, roots=(old, new))
     return [
         *(Break(*one, Side.PRODUCERS) for one in sorted(requests)),
-        *_order_breaks(job, *(_fields(found, root) for found, root in zip(asked, (old, new), strict=True))),
+        *_order_breaks(job, _fields(asked[0], old), _fields(asked[1], new)),
         *(Break(*one, Side.READERS) for one in sorted(answers)),
     ]
 
@@ -80,12 +81,15 @@ def _payload(document: dict[str, Any], message: str) -> dict[str, Any]:
     return found
 
 
-def _fields(message: dict[str, Any], root: dict[str, Any]) -> list[str]:
+def _fields(message: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
     payload = root["components"]["schemas"][message["properties"]["k"]["$ref"].rpartition("/")[2]]
-    return list(payload.get("properties", {}))
+    fields: dict[str, Any] = payload.get("properties", {})
+    return fields
 
 
-def _order_breaks(job: str, before: list[str], now: list[str]) -> list[Break]:
+def _order_breaks(job: str, old: dict[str, Any], new: dict[str, Any]) -> list[Break]:
+    meant, now = fields_by_name(new), list(new)
+    before = [meant.get(name, name) for name in old]
     if set(before) - set(now) or now[: len(before)] == before:
         return []
     return [Break(f"{job}.k", "fields have another order: arq's producers may pass them by position", Side.PRODUCERS)]

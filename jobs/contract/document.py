@@ -13,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 
 from jobs import failures
 from jobs.codec import MAX_BYTES
+from jobs.contract.aliases import AliasedSchemas
 from jobs.contract.redis import describe_redis
 from jobs.failures import JobFailedError
 from jobs.registry import JobSpec, Registry
@@ -43,7 +44,8 @@ def build_document(registry: Registry, *, version: str) -> dict[str, Any]:
         "info": {
             "title": "users-worker",
             "version": version,
-            "description": "Jobs on arq's keys in Redis or Valkey, as JSON in UTF-8. x-redis has keys and commands.",
+            "description": "Jobs on arq's keys in Redis or Valkey, as JSON in UTF-8. x-redis has keys and commands; "
+            "x-aliases of a field are other names under which it is read: one of them at a time.",
             "license": {"name": "MIT"},
         },
         "defaultContentType": "application/json",
@@ -61,7 +63,9 @@ def build_schemas(registry: Registry) -> dict[str, Schema]:
     """Return a JSON Schema of its own for each payload and result, and for failures, by the name of a file."""
     schemas = {"failure.schema.json": _failure_schema(registry)}
     for spec in registry:
-        schemas[f"{spec.name}.payload.schema.json"] = spec.payload.model_json_schema(mode="validation")
+        schemas[f"{spec.name}.payload.schema.json"] = spec.payload.model_json_schema(
+            schema_generator=AliasedSchemas, mode="validation"
+        )
         answer: type[BaseModel] = spec.payload.result_type()
         schemas[f"{spec.name}.result.schema.json"] = answer.model_json_schema(mode="serialization")
     return {name: {"$schema": DIALECT} | schema for name, schema in schemas.items()}
@@ -153,14 +157,14 @@ def _answer_schema(answer: Schema, *, name: str | None, is_success: bool) -> Sch
 
 def _refs(registry: Registry) -> tuple[dict[str, Schema], dict[str, Schema]]:
     """Return by job the references to the schemas of what it takes and of what it answers."""
-    found, _ = models_json_schema(_models(registry), ref_template=_REF)
+    found, _ = models_json_schema(_models(registry), ref_template=_REF, schema_generator=AliasedSchemas)
     payloads = {name: found[spec.payload, "validation"] for name, spec in registry.by_name.items()}
     results = {name: found[spec.payload.result_type(), "serialization"] for name, spec in registry.by_name.items()}
     return payloads, results
 
 
 def _definitions(registry: Registry) -> dict[str, Schema]:
-    _, schemas = models_json_schema(_models(registry), ref_template=_REF)
+    _, schemas = models_json_schema(_models(registry), ref_template=_REF, schema_generator=AliasedSchemas)
     definitions: dict[str, Schema] = schemas["$defs"]
     return definitions
 

@@ -8,11 +8,13 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from jobs.contract.aliases import ALIASES, fields_by_name
+
 Schema = dict[str, Any]
 
 _ANNOTATIONS = frozenset({
     "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "discriminator",
-    "$schema", "$id", "$comment", "$defs",
+    "$schema", "$id", "$comment", "$defs", ALIASES,
 })  # fmt: skip
 """Keywords that refuse nothing."""
 
@@ -110,6 +112,9 @@ class _Comparison:
     def _compare_fields(self, path: str, narrow: Schema, wide: Schema) -> Iterator[Narrowing]:
         ours, theirs = narrow.get("properties", {}), wide.get("properties", {})
         must, other = narrow.get("required", []), wide.get("additionalProperties", True)
+        if not self._is_answer:
+            yield from self._compare_aliases(path, ours, theirs)
+            ours, must = _renamed(ours, must, theirs)
         for name in wide.get("required", []):
             if name not in must:
                 yield Narrowing(f"{path}.{name}", self._absent(is_known=name in ours))
@@ -122,11 +127,21 @@ class _Comparison:
         if self._is_answer:
             for name in theirs.keys() - ours.keys() - set(wide.get("required", [])):
                 yield Narrowing(f"{path}.{name}", "field removed")
-        rest = narrow.get("additionalProperties", True)
+        yield from self._compare_rest(path, narrow.get("additionalProperties", True), other)
+
+    def _compare_rest(self, path: str, rest: Any, other: Any) -> Iterator[Narrowing]:  # noqa: ANN401 - as in compare
+        """Compare what holds for fields that are not named."""
         if other is False and rest is not False:
             yield Narrowing(path, "may now have other fields" if self._is_answer else "other fields are now refused")
         elif isinstance(other, dict) and rest is not False:
             yield from self.compare(f"{path}.*", rest, other)
+
+    def _compare_aliases(self, path: str, ours: Schema, theirs: Schema) -> Iterator[Narrowing]:
+        """Refuse that a name which was read means another field, or none."""
+        meant = fields_by_name(theirs)
+        for alias, name in fields_by_name(ours).items():
+            if alias != name and name in meant and meant.get(alias) != meant[name]:
+                yield Narrowing(f"{path}.{alias}", f"no longer read as {name}")
 
     def _absent(self, *, is_known: bool) -> str:
         if self._is_answer:
@@ -160,6 +175,14 @@ def _schema(schema: Any) -> Schema:  # noqa: ANN401 - a schema may be a bool
     if isinstance(schema, dict):
         return schema
     return {} if schema else {"enum": []}
+
+
+def _renamed(ours: Schema, must: list[str], theirs: Schema) -> tuple[Schema, list[str]]:
+    """Call our fields as theirs that are read under the names of ours; two that would become one keep their names."""
+    meant = fields_by_name(theirs)
+    called = {name: meant.get(name, name) for name in ours}
+    called = {name: name if list(called.values()).count(new) > 1 else new for name, new in called.items()}
+    return {called[name]: field for name, field in ours.items()}, [called.get(name, name) for name in must]
 
 
 def _identity(schema: Schema) -> int:

@@ -18,6 +18,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db.outbox import whereabouts
+from jobs.contract.compatibility import find_breaks
+from jobs.contract.document import build_document
 from jobs.failures import InvalidPayloadError, KeyConflictError, RequestConflictError
 from jobs.outbox import enqueue_in
 from jobs.registry import Registry
@@ -180,6 +182,21 @@ async def test_a_promise_of_the_old_code_is_kept_by_the_new(
 def _registry(module: ModuleType) -> Registry:
     registry: Registry = module.REGISTRY
     return registry
+
+
+@EACH
+def test_the_contract_of_the_old_code_bears_the_change(code: Code, block: int, seen: dict[str, Any]) -> None:
+    """``users-worker schema --check`` lets each recipe through; the payload's schema tells the old name of a field."""
+    old, new = (build_document(_registry(code.load(number)), version="1.0") for number in (0, block))
+
+    fields = next(iter(new["components"]["messages"].values()))["payload"]["properties"]["k"]["$ref"].rpartition("/")[2]
+    aliases = {
+        name: field["x-aliases"]
+        for name, field in new["components"]["schemas"][fields]["properties"].items()
+        if "x-aliases" in field
+    }
+    assert find_breaks(old, new) == []
+    assert aliases == ({"full_name": ["name"]} if "full_name" in seen else {})
 
 
 async def test_another_request_under_an_old_key_is_still_refused(code: Code, sessions: Sessions) -> None:

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import BaseModel, Field, create_model
+from pydantic import AliasChoices, BaseModel, Field, create_model
 
 from jobs.contract.compatibility import ContractError, Side, find_breaks
 from jobs.payloads import Result
@@ -32,6 +32,10 @@ def _limited(type_: Any, **limits: Any) -> Any:  # noqa: ANN401 - a type
     return (Annotated[type_, Field(**limits)], ...)
 
 
+def _read_as(*names: str, default: Any = ...) -> Any:  # noqa: ANN401 - any default
+    return (int, Field(default, validation_alias=AliasChoices(*names)))
+
+
 def _item(**fields: Any) -> Any:  # noqa: ANN401 - a field
     return (list[create_model("Item", **fields)], ...)  # type: ignore[misc] # made here
 
@@ -40,6 +44,22 @@ BREAK_REQUESTS: dict[str, tuple[Fields, Fields, list[str]]] = {
     "removed field": ({"a": REQUIRED, "b": (int, 0)}, {"a": REQUIRED}, [".k.b: field removed"]),
     "renamed field": (
         {"a": REQUIRED}, {"b": REQUIRED}, [".k.a: field removed", ".k.b: new required field"],
+    ),
+    "old name refused": ({"b": _read_as("b", "a")}, {"b": REQUIRED}, [".k.a: no longer read as b"]),
+    "old name of another field": (
+        {"b": _read_as("b", "a")}, {"b": REQUIRED, "a": (int, 0)}, [".k.a: no longer read as b"],
+    ),
+    "two fields that became one": (
+        {"a": (int, 0), "b": (int, 0)}, {"b": _read_as("b", "a", default=0)},
+        [".k.a: field removed", ".k: fields have another order: arq's producers may pass them by position"],
+    ),
+    "renamed field with a lower limit": (
+        {"a": _limited(int, le=9)}, {"b": (int, Field(le=8, validation_alias=AliasChoices("b", "a")))},
+        [".k.b: maximum was 9, is now 8"],
+    ),
+    "renamed field in another place": (
+        {"a": REQUIRED, "c": REQUIRED}, {"c": REQUIRED, "b": _read_as("b", "a")},
+        [".k: fields have another order: arq's producers may pass them by position"],
     ),
     "new required field": ({}, {"a": REQUIRED}, [".k.a: new required field"]),
     "field that became required": ({"a": (int, 0)}, {"a": REQUIRED}, [".k.a: is now required"]),
@@ -114,6 +134,10 @@ BREAK_READERS: dict[str, tuple[Fields, Fields, list[str]]] = {
 }  # fmt: skip
 
 HARMLESS_REQUESTS: dict[str, tuple[Fields, Fields]] = {
+    "renamed field": ({"a": REQUIRED, "c": (int, 0)}, {"b": _read_as("b", "a"), "c": (int, 0)}),
+    "renamed optional field": ({"a": (int, 1)}, {"b": _read_as("b", "a", default=1)}),
+    "field renamed again": ({"b": _read_as("b", "a")}, {"c": _read_as("c", "b", "a")}),
+    "renamed field of an item": ({"a": _item(x=REQUIRED)}, {"a": _item(y=_read_as("y", "x"))}),
     "new optional field": ({"a": REQUIRED}, {"a": REQUIRED, "b": (int | None, None)}),
     "field that became optional": ({"a": REQUIRED}, {"a": (int, 0)}),
     "wider type": ({"a": REQUIRED}, {"a": (float, ...)}),

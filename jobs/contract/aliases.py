@@ -1,0 +1,49 @@
+"""Other names under which a field of a payload is read: the keyword ``x-aliases``, written and understood here."""
+
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+ALIASES = "x-aliases"
+"""In the schema of a field: what it may be called besides, such as its name before it was renamed. One of them at a
+time: a message with two names of one field is refused."""
+
+
+class AliasedSchemas(GenerateJsonSchema):
+    """Writes JSON Schemas as pydantic does, and into each field that is read under other names, too, these names."""
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        """Add the names to a model's fields."""
+        written = super().model_schema(schema)
+        is_by_name = bool(schema.get("config", {}).get("validate_by_name"))
+        if self.mode == "validation" and (fields := _fields(schema["schema"])):
+            for name, field in fields.items():
+                called, *others = _names(name, field, is_by_name=is_by_name)
+                if others:
+                    written["properties"][called][ALIASES] = others
+        return written
+
+
+def _fields(schema: CoreSchema) -> dict[str, core_schema.ModelField]:
+    """Return the fields of a model, whatever validators are around them."""
+    found: Any = schema
+    while isinstance(found, dict) and found.get("type") != "model-fields":
+        found = found.get("schema")
+    return {} if found is None else found["fields"]
+
+
+def _names(name: str, field: core_schema.ModelField, *, is_by_name: bool) -> list[str]:
+    """Return all names of a field, that of the document first."""
+    alias = field.get("validation_alias")
+    paths = [[alias]] if isinstance(alias, str) else [[path] if isinstance(path, str) else path for path in alias or []]
+    names = [str(path[0]) for path in paths if len(path) == 1]
+    return list(dict.fromkeys([*names, name] if is_by_name or not names else names))
+
+
+def fields_by_name(properties: dict[str, Any]) -> dict[str, str]:
+    """Return by every name that is read the field that it means."""
+    meant = {
+        alias: name for name, field in properties.items() if isinstance(field, dict) for alias in field.get(ALIASES, ())
+    }
+    return meant | {name: name for name in properties}
