@@ -205,8 +205,13 @@ def enqueued(request: pytest.FixtureRequest) -> "Iterator[EnqueuedJobs]":
 
 
 @pytest.fixture
-def worker_environment(own_database: "DatabaseSettings", jobs_redis_url: str) -> dict[str, str]:
-    """Return the environment of a worker on a database of this test alone and an empty queue."""
+def worker_environment(
+    own_database: "DatabaseSettings", jobs_redis_url: str, jobs_registry: "Registry"
+) -> dict[str, str]:
+    """Return the environment of a worker on a database of this test alone and an empty queue.
+
+    It has the jobs of ``jobs_registry``, if that is what ``load_registry`` has returned.
+    """
     from redis import Redis
 
     from jobs.testing.environment import clean_environment
@@ -214,12 +219,17 @@ def worker_environment(own_database: "DatabaseSettings", jobs_redis_url: str) ->
     with Redis.from_url(jobs_redis_url) as redis:
         redis.flushdb()
     paths = os.pathsep.join(path or os.curdir for path in sys.path)  # what the test can import, the worker can
-    return clean_environment() | {
-        "DATABASE_URL": own_database.url.get_secret_value(),
-        "REDIS_URL": jobs_redis_url,
-        "WORKER_LOG_FORMAT": "json",
-        "PYTHONPATH": paths,
-    }
+    setting = {} if jobs_registry.setting is None else {"WORKER_REGISTRY": jobs_registry.setting}
+    return (
+        clean_environment()
+        | setting
+        | {
+            "DATABASE_URL": own_database.url.get_secret_value(),
+            "REDIS_URL": jobs_redis_url,
+            "WORKER_LOG_FORMAT": "json",
+            "PYTHONPATH": paths,
+        }
+    )
 
 
 @pytest.fixture

@@ -152,11 +152,20 @@ def _explain(cls: type[EnvironmentSettings], detail: ErrorDetails) -> str:
 
 
 def _cure(cls: type[EnvironmentSettings], field: str, info: FieldInfo) -> str:
-    examples = ", ".join(str(example) for example in info.examples or [])
-    cure = f"Set it to {examples}" if examples else f"It is: {info.description}"
+    cure = _set_it_to([str(example) for example in info.examples or []]) or f"It is: {info.description}"
     if "Secret" in str(info.annotation):
         cure += f", or put that in a file named {cls.variable(field).lower()} in /run/secrets or $SECRETS_DIR"
     return cure + "."
+
+
+def _set_it_to(examples: list[str]) -> str:
+    match examples:
+        case []:
+            return ""
+        case [example]:  # or in words, what it is to be
+            return f"Set it to {example}" if " " in example else f"Set it to a value such as {example}"
+        case _:
+            return f"Set it to one of {', '.join(examples)}"
 
 
 def _misspelt(cls: type[EnvironmentSettings], environment: Mapping[str, str]) -> Iterator[str]:

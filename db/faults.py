@@ -40,6 +40,18 @@ def constraint_of(error: BaseException) -> str | None:
     return getattr(_driver_error(error), "constraint_name", None)
 
 
+_CURES = {
+    "42703": "a column is missing: does a migration add it, and has users-worker migrate applied that?",
+    "42P01": "a table is missing: does a migration make it, and has users-worker migrate applied that?",
+    "42501": "this user may not do that: grant it what the job needs",
+}
+
+
+def cure_of(state: str | None) -> str | None:
+    """Return what is likely the cause of an error with this SQLSTATE, and the cure, where there is one."""
+    return _CURES.get(state or "")
+
+
 def is_unreachable(error: BaseException) -> bool:
     """Say whether the error looks like a server that is gone. One session may be lost without that: ask the server."""
     state = sqlstate_of(error)

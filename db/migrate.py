@@ -14,14 +14,15 @@ class UnknownRevisionError(ValueError):
     """A revision was named that this version of the code does not have."""
 
 
-def upgrade_schemas(settings: DatabaseSettings, others: Iterable[Schema] = ()) -> None:
-    """Apply all migrations: ours first, so that those of other projects may refer to our tables."""
-    for schema in (SCHEMA, *others):
-        upgrade_schema(settings, schema=schema)
+def upgrade_schemas(settings: DatabaseSettings, others: Iterable[Schema] = ()) -> dict[str, list[str]]:
+    """Apply all migrations, and return by schema which: ours first, so that those of others may refer to our tables."""
+    return {schema.name: upgrade_schema(settings, schema=schema) for schema in (SCHEMA, *others)}
 
 
-def upgrade_schema(settings: DatabaseSettings, revision: str = "head", *, schema: Schema = SCHEMA) -> None:
-    """Apply the migrations up to ``revision``; several at once wait for each other. Starts an event loop of its own.
+def upgrade_schema(settings: DatabaseSettings, revision: str = "head", *, schema: Schema = SCHEMA) -> list[str]:
+    """Apply the migrations up to ``revision``, and return which; several at once wait for each other.
+
+    Starts an event loop of its own.
 
     A database that a newer version has migrated is left as it is: after a rollback of the code there is nothing to do.
 
@@ -36,11 +37,14 @@ def upgrade_schema(settings: DatabaseSettings, revision: str = "head", *, schema
         raise UnknownRevisionError(f"{schema.name} has no migrations: there are no files 0001_*.py in its folder")
     if revision not in {"head", *known}:
         raise UnknownRevisionError(f"there is no revision {revision}: there are {', '.join(known)}")
+    config = _config(settings, schema)
+    applied: list[str] = config.attributes.setdefault("applied", [])
     try:
-        command.upgrade(_config(settings, schema), revision)
+        command.upgrade(config, revision)
     except CommandError as error:
         if "Can't locate revision" not in str(error):
             raise
+    return applied
 
 
 def downgrade_schema(settings: DatabaseSettings, revision: str, *, schema: Schema = SCHEMA) -> None:

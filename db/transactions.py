@@ -6,7 +6,19 @@ from contextlib import asynccontextmanager
 
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.orm import SessionTransaction
+from sqlalchemy.orm import Session, SessionTransaction
+
+_COMMITTED = (
+    "session.commit() was called, which only the owner of the transaction may do: the effect commits with the job's "
+    "receipt, or a job that is delivered again takes effect twice. Nothing was committed. Remove the call; "
+    "session.flush() sends what is pending"
+)
+
+_ENDED = (
+    "the transaction was committed or rolled back inside: only its owner may do that. If it was committed, what was "
+    "written before STAYS STORED, without a receipt. Remove that from the handler; session.flush() sends what is "
+    "pending, session.begin_nested() undoes a part"
+)
 
 
 @asynccontextmanager
@@ -16,14 +28,18 @@ async def open_transaction(sessions: async_sessionmaker[AsyncSession]) -> AsyncI
     Does what ``sessions.begin()`` does, without the task that SQLAlchemy starts to close a session: behind a commit its
     connection is in the pool already. That is a tenth of a small transaction's time.
 
+    Inside, ``session.commit()`` is refused before it does anything.
+
     Raises:
-        InvalidRequestError: the transaction was ended inside; what came after that is rolled back.
+        InvalidRequestError: the transaction was ended inside in another way; what came after that is rolled back.
     """
     session = sessions()
+    refusing = _refuse_commits(session.sync_session)
     transaction = session.sync_session.begin()  # talks to no server yet
     try:
         yield session
         _require_active(transaction)
+        del refusing["commit"]
         await session.commit()
     except BaseException:
         # In a task of its own, as SQLAlchemy does it: a cancelled job gives its connection back, too.
@@ -33,4 +49,15 @@ async def open_transaction(sessions: async_sessionmaker[AsyncSession]) -> AsyncI
 
 def _require_active(transaction: SessionTransaction) -> None:
     if not transaction.is_active:
-        raise InvalidRequestError("the transaction was committed or rolled back inside: only its owner may do that")
+        raise InvalidRequestError(_ENDED)
+
+
+def _refuse_commits(session: Session) -> dict[str, object]:
+    """Let ``commit`` raise until it is removed from what is returned: an event's listener for each job costs more."""
+
+    def refuse() -> None:
+        raise InvalidRequestError(_COMMITTED)
+
+    names = vars(session)
+    names["commit"] = refuse
+    return names

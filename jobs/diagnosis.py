@@ -4,20 +4,19 @@ Text of exceptions is left out, because it repeats data (PostgreSQL: "Key (email
 an error is told as its types, SQLSTATE, constraint and places in the code, cause by cause.
 """
 
-import traceback
 from collections.abc import Iterator
-from pathlib import PurePath
 from types import TracebackType
 
 from db.environment import SettingsError
 from db.faults import constraint_of, sqlstate_of
 from jobs.failures import JobError, storable
+from jobs.places import handlers_place, places_of_trace
 
 _SPEAKING = (JobError, SettingsError)
 """Our own errors, whose texts never hold a person's data."""
 
 _FRAMES = 4
-"""How many places in the code are shown of each error, innermost last."""
+"""How many places in the code are shown of each error, innermost last; the handler's own line is always among them."""
 
 
 def diagnose(error: BaseException) -> str:
@@ -44,5 +43,8 @@ def _describe(error: BaseException) -> str:
 
 
 def _places(trace: TracebackType | None) -> list[str]:
-    frames = traceback.extract_tb(trace)[-_FRAMES:]
-    return [f"{'/'.join(PurePath(frame.filename).parts[-2:])}:{frame.lineno} {frame.name}" for frame in frames]
+    places = places_of_trace(trace)
+    shown, own = places[-_FRAMES:], handlers_place(places)
+    if own is not None and own not in shown:
+        shown = [own, *shown[1:]]
+    return [str(place) for place in shown]

@@ -6,6 +6,7 @@ what else happens to be installed, and a project that is copied into an image, a
 
 import pkgutil
 import re
+import sys
 from collections.abc import Iterable
 
 from db.environment import SettingsError
@@ -25,10 +26,15 @@ def load_registry(names: str | None) -> Registry:
     Raises:
         RegistryError: one cannot be imported, or has a job or a table that another has already.
     """
-    others = [(name, _import_registry(name)) for name in re.split(r"[\s,]+", names or "") if name]
+    listed = [name for name in re.split(r"[\s,]+", names or "") if name]
+    if twice := next((name for name in listed if listed.count(name) > 1), None):
+        raise _wrong(twice, "is named twice: name it once")
+    others = [(name, _import_registry(name)) for name in listed]
     _require_own_jobs([(_OURS, REGISTRY), *others])
     _require_own_tables([(_OURS, SCHEMA), *((name, schema) for name, other in others for schema in other.schemas)])
-    return REGISTRY.joined(other for _, other in others)
+    joined = REGISTRY.joined(other for _, other in others)
+    joined.setting = ",".join(listed) or None
+    return joined
 
 
 def _import_registry(name: str) -> Registry:
@@ -41,11 +47,21 @@ def _import_registry(name: str) -> Registry:
             cure = "install its project beside users-worker, or name its folder in PYTHONPATH"
             raise _wrong(name, f"there is no module {error.name}: {cure}") from None
         raise _wrong(name, f"cannot be imported: {error}") from error
+    except AttributeError as error:
+        if module in sys.modules:  # it could be imported
+            raise _wrong(name, f"there is no {name.partition(':')[2]} in {module}{_registries(module)}") from None
+        raise _wrong(name, f"cannot be imported: {type(error).__name__}: {error}") from error
     except Exception as error:  # whatever the module does when it is imported
         raise _wrong(name, f"cannot be imported: {type(error).__name__}: {error}") from error
     if not isinstance(found, Registry):
-        raise _wrong(name, f"is no jobs.registry.Registry, but of type {type(found).__name__}")
+        raise _wrong(name, f"is no jobs.registry.Registry, but of type {type(found).__name__}{_registries(module)}")
     return found
+
+
+def _registries(module: str) -> str:
+    """Say what could be meant instead."""
+    there = [name for name, value in vars(sys.modules[module]).items() if isinstance(value, Registry)]
+    return f". Its registries are: {', '.join(there)}" if there else ", nor has it any jobs.registry.Registry"
 
 
 def _require_own_jobs(registries: Iterable[tuple[str, Registry]]) -> None:

@@ -1,5 +1,6 @@
 """The table of contents: which payload goes to which handler, under which limits."""
 
+import inspect
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -68,6 +69,19 @@ class JobSpec(Generic[PayloadT, ResultT]):
     called: str | None = field(default=None, kw_only=True)
     """Set by ``Registry``: which of its former names a job was queued under."""
 
+    def __post_init__(self) -> None:
+        """Refuse what would only fail with the first job.
+
+        Raises:
+            TypeError: the text names the class or the function, and the cure.
+        """
+        _require_payload(self.payload)
+        _require_async(self.handler, "handler", self.payload)
+        if self.batch is not None:
+            _require_async(self.batch, "batch", self.payload)
+        if self.most < 1 or self.max_attempts < 1:
+            raise TypeError(f"the job {self.payload.job_name}: most and max_attempts are 1 or more")
+
     @property
     def name(self) -> str:
         """The job's name on the wire."""
@@ -94,6 +108,26 @@ class JobSpec(Generic[PayloadT, ResultT]):
         return answers
 
 
+def _require_payload(payload: object) -> None:
+    if not (isinstance(payload, type) and issubclass(payload, Payload)):
+        raise TypeError(f"{payload!r:.100} is no payload: give the class, which inherits from Payload[SomeResult]")
+    if not isinstance(name := getattr(payload, "job_name", None), str) or not name:
+        raise TypeError(
+            f"{payload.__qualname__} has no job_name: give the class the job's name on the wire, "
+            'job_name: ClassVar[str] = "..."'
+        )
+    result: object = payload.result_type()
+    if not (isinstance(result, type) and issubclass(result, BaseModel)):
+        raise TypeError(f"{payload.__qualname__} must inherit from Payload[SomeResult], of a class that is a Result")
+
+
+def _require_async(function: object, role: str, payload: type[Payload[Any]]) -> None:
+    called = getattr(function, "__call__", None)  # noqa: B004 - an object may be a handler, if its __call__ is async
+    if not any(map(inspect.iscoroutinefunction, (function, inspect.unwrap(function), called))):  # type: ignore[arg-type] # it may be anything
+        name = getattr(function, "__qualname__", repr(function)[:100])
+        raise TypeError(f"the {role} of {payload.job_name}, {name}, is no coroutine function: write async def")
+
+
 class Registry:
     """All jobs of a worker, by wire name."""
 
@@ -104,12 +138,12 @@ class Registry:
             ValueError: two of them have the same wire name, of today or a former one.
         """
         self.schemas: tuple[Schema, ...] = () if schema is None else (schema,)
+        self.setting: str | None = None
+        """The value of WORKER_REGISTRY with which a worker has these jobs, if it was loaded so."""
         self._current = specs
         self._specs = {spec.name: spec for spec in specs}
         self._specs |= {name: replace(spec, called=name) for spec in specs for name in spec.former_names}
-        if len(self._specs) < sum(len(spec.all_names) for spec in specs):
-            message = "two jobs have the same job_name: give each payload a wire name of its own"
-            raise ValueError(message)
+        _require_own_names(specs)
 
     def joined(self, others: Iterable["Registry"]) -> "Registry":
         """Return a registry of these jobs and of those of ``others``.
@@ -143,6 +177,19 @@ class Registry:
     def names(self) -> list[str]:
         """The wire names, in the order of registration, former ones behind those of today."""
         return list(self._specs)
+
+
+def _require_own_names(specs: Iterable[JobSpec[Any, Any]]) -> None:
+    owners: dict[str, str] = {}
+    for spec in specs:
+        payload = f"{spec.payload.__module__}.{spec.payload.__qualname__}"
+        for name in spec.all_names:
+            if name in owners:
+                raise ValueError(
+                    f"two jobs have the same job_name {name}: those of {owners[name]} and {payload}. "
+                    "Give each payload a wire name of its own"
+                )
+            owners[name] = payload
 
 
 _EMAIL_TAKEN = Refusal(error=EmailTakenError, message=EMAIL_TAKEN)

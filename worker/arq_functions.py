@@ -137,9 +137,15 @@ class MessageReader:
             return _refusal(MalformedMessageError(str(error)), data)
         if "s" not in message and message["f"] not in self._registry:
             names = ", ".join(self._registry.names)
-            text = f"this worker has no job {message['f'][:100]!r}; it has {names}"
+            text = f"this worker has no job {message['f'][:100]!r}; it has {names}. {_NOT_HERE}"
             return _refusal(UnknownJobError(text), data)
         return message
+
+
+_NOT_HERE = (
+    "A job needs a line in the registry of the worker's own version; those of another project come with its registry "
+    "in WORKER_REGISTRY"
+)
 
 
 def refusal_arguments(error: JobFailedError, message: bytes) -> tuple[str, str, bytes]:

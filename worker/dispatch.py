@@ -18,7 +18,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.faults import constraint_of, is_transient, is_unreachable, sqlstate_of
+from db.faults import constraint_of, cure_of, is_transient, is_unreachable, sqlstate_of
 from db.receipts import Receipt, insert_receipts, receipt_by_job_id
 from db.transactions import open_transaction
 from jobs.arguments import read_payload
@@ -65,6 +65,10 @@ class Delivery:
     attempt: int
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+
+
+class WrongResultError(TypeError):
+    """A handler has returned something else than its payload promises, as it will again: a fault of its code."""
 
 
 class RetryLater(Exception):  # noqa: N818 - an outcome, not an error
@@ -251,12 +255,12 @@ def dump_result(spec: AnySpec, result: Any) -> dict[str, Any]:  # noqa: ANN401 -
     """Return the result in JSON's types.
 
     Raises:
-        TypeError: it is not what the payload promises.
+        WrongResultError: it is not what the payload promises.
     """
     expected = spec.payload.result_type()
     if not isinstance(result, expected):
         message = f"the handler of {spec.name} returned {type(result).__name__}, not {expected.__name__}"
-        raise TypeError(message)
+        raise WrongResultError(f"{message}: let it return what its payload promises")
     dumped: dict[str, Any] = result.model_dump(mode="json")
     return dumped
 
@@ -266,7 +270,7 @@ def _decide(spec: AnySpec, attempt: int, error: Exception) -> Exception:
     failure = _as_failure(spec, error)
     if isinstance(failure, JobFailedError) and not isinstance(failure, _FAULTS):
         return failure
-    is_final = isinstance(error, SQLAlchemyError) and not is_transient(error)
+    is_final = isinstance(error, WrongResultError) or (isinstance(error, SQLAlchemyError) and not is_transient(error))
     if attempt < spec.max_attempts and not is_final:
         return RetryLater(backoff(attempt))
     return failure
@@ -283,7 +287,8 @@ def _as_failure(spec: AnySpec, error: Exception) -> Exception:
         return ConstraintViolatedError(f"the database refuses the data: {constraint} (SQLSTATE {state})")
     if isinstance(error, DBAPIError) or is_transient(error):
         cause = f"SQLSTATE {state}" if state else type(getattr(error, "orig", None) or error).__name__
-        return DatabaseFailedError(f"the database failed: {cause}")
+        cure = cure_of(state)
+        return DatabaseFailedError(f"the database failed: {cause}" + (f": {cure}" if cure else ""))
     return error
 
 

@@ -24,6 +24,7 @@ from jobs.tls import tls_problem
 from worker.dispatch import Dispatcher
 from worker.health import Probe, report_health
 from worker.housekeeping import keep_house
+from worker.loop_watch import warn_of_blocks
 from worker.relay import open_relay
 from worker.settings import QueueSettings, Settings
 
@@ -62,6 +63,7 @@ class Lifecycle:
             ages = {"job_receipts": self._settings.worker.keep_receipts, "dead_jobs": self._settings.worker.keep_dead}
             await stack.enter_async_context(keep_house(sessions, ages))
             await stack.enter_async_context(open_relay(sessions, self._settings))
+            stack.enter_context(warn_of_blocks(self._settings.worker.lease))
             if file := self._settings.worker.health_file:
                 await stack.enter_async_context(report_health(file, server_probes(ctx["redis"], sessions)))
             self._stack = stack.pop_all()

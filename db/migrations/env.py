@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from alembic import context
 from alembic.operations.ops import MigrationScript
+from alembic.runtime.migration import MigrationInfo
 from sqlalchemy import Connection, text
 
 from db.engine import build_engine
@@ -46,6 +47,11 @@ def _is_compared(name: str | None, kind: str, _parents: object) -> bool:
     return kind != "table" or _SCHEMA is SCHEMA or name in _SCHEMA.metadata.tables
 
 
+def _note(ctx: object, step: MigrationInfo, heads: object, run_args: object) -> None:  # noqa: ARG001 - Alembic's names
+    """Tell the caller what was applied."""
+    context.config.attributes.get("applied", []).append(step.up_revision_id)
+
+
 def _migrate(connection: Connection) -> None:
     context.configure(
         connection=connection,
@@ -53,6 +59,7 @@ def _migrate(connection: Connection) -> None:
         version_table=_SCHEMA.version_table,
         include_name=_is_compared,
         process_revision_directives=_number,
+        on_version_apply=_note,
     )
     with context.begin_transaction():
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})

@@ -35,9 +35,9 @@ def _fields(schema: CoreSchema) -> dict[str, core_schema.ModelField]:
 
 def _names(name: str, field: core_schema.ModelField, *, is_by_name: bool) -> list[str]:
     """Return all names of a field, that of the document first."""
-    alias = field.get("validation_alias")
-    paths = [[alias]] if isinstance(alias, str) else [[path] if isinstance(path, str) else path for path in alias or []]
-    names = [str(path[0]) for path in paths if len(path) == 1]
+    alias: Any = field.get("validation_alias") or []  # a name, or a path, or several paths
+    paths = [[alias]] if isinstance(alias, str) else [path if isinstance(path, list) else [path] for path in alias]
+    names = [path[0] for path in paths if len(path) == 1]
     return list(dict.fromkeys([*names, name] if is_by_name or not names else names))
 
 

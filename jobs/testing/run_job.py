@@ -1,6 +1,7 @@
 """Runs a job as a worker does, in the test's transaction and without Redis: codec, dispatch and receipts are real."""
 
 import asyncio
+import warnings
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -19,8 +20,16 @@ from worker.arq_functions import MessageReader, build_functions
 from worker.batches import run_batch
 from worker.calls import Again
 from worker.dispatch import Delivery, Dispatcher, RetryLater
+from worker.loop_watch import BLOCKED, CURE, Standstill, watch_loop
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
+
+
+class BlockedLoopWarning(RuntimeWarning):
+    """A handler has blocked the event loop: in a worker all other jobs would have stood still, and lost their leases.
+
+    A warning, so that a developer may sit in a debugger; ``filterwarnings = ["error"]`` makes it an error.
+    """
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,12 @@ class RunJob:
     async def _shared(self) -> AsyncIterator[None]:
         """Let the job see what the test's session has, and then the session what the job has changed."""
         await self.transaction.session.flush()
-        yield
+        blocks: list[Standstill] = []
+        with watch_loop(blocks.append, [BLOCKED]):
+            yield
+        for block in blocks:
+            text = f"{block.job_name} blocks the event loop for more than {BLOCKED.total_seconds():g} s at {block.at}"
+            warnings.warn(f"{text}: {CURE}", BlockedLoopWarning, stacklevel=2)
         self.transaction.require_life()
         await self.transaction.refresh()
 

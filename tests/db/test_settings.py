@@ -18,7 +18,7 @@ def test_a_missing_url_names_itself_and_the_cure() -> None:
         DatabaseSettings.load()
 
     assert str(caught.value) == (
-        "DATABASE_URL: is not set. Set it to postgresql://user@host:5432/database, "
+        "DATABASE_URL: is not set. Set it to a value such as postgresql://user@host:5432/database, "
         "or put that in a file named database_url in /run/secrets or $SECRETS_DIR."
     )
 

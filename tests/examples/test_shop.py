@@ -113,6 +113,11 @@ def test_migrate_applies_ours_and_theirs_and_may_be_repeated(world: World) -> No
     done = [world.run("worker", "migrate") for _ in range(2)]
 
     assert [_failed(one) for one in done] == [(0, ""), (0, "")]
+    first, second = (one.stdout for one in done)
+    assert first.startswith("users_worker: applied 0001, 0002, 0003, 0004")
+    assert "\nshop: applied 0001\n" in first
+    assert first.endswith(second)
+    assert second.count("\n") == 1
     assert [row[0] for row in world.execute("SELECT version_num FROM alembic_version_shop")] == ["0001"]
     assert world.execute("SELECT version_num FROM alembic_version")[0][0] >= "0004"
 

@@ -29,7 +29,10 @@ class Done(Result):
 def job(name, **options):
     class Job(Payload[Done]):
         job_name: ClassVar[str] = name
-    return JobSpec(Job, None, **options)
+    return JobSpec(Job, work, **options)
+
+async def work(session, payload):
+    return Done()
 
 def schema(*tables, name="theirs"):
     metadata = MetaData()
@@ -86,13 +89,15 @@ def test_registries_of_one_project_share_its_schema(write: Write) -> None:
     [
         ("REGISTRY = Registry(job('create_user'))", "the job create_user is one of users-worker: give its payload"),
         ("REGISTRY = Registry(job('a', former_names=('find_user',)))", "the job find_user is one of users-worker"),
-        ("REGISTRY = Registry(job('a'), job('b', former_names=('a',)))", "two jobs have the same job_name"),
+        ("REGISTRY = Registry(job('a'), job('b', former_names=('a',)))", "two jobs have the same job_name a: those of"),
         ("REGISTRY = Registry(schema=schema('users'))", "its table users is one of users-worker: give it another"),
         ("REGISTRY = Registry(schema=schema('alembic_version'))", "its table alembic_version is one of users-worker"),
         ("REGISTRY = Registry(schema=Schema('x', OurBase.metadata, Path()))", "give it a DeclarativeBase of its own"),
         ("REGISTRY = Registry(schema=schema('x', name='X-1'))", "the schema's name 'X-1' must be 1 to 40 of a-z"),
-        ("REGISTRY = [job('a')]", "is no jobs.registry.Registry, but of type list"),
-        ("REGISTRYS = 1", "cannot be imported: AttributeError: module 'theirs' has no attribute 'REGISTRY'"),
+        ("REGISTRY = [job('a')]", "is no jobs.registry.Registry, but of type list, nor has it any"),
+        ("REGISTRYS = 1", "there is no REGISTRY in theirs, nor has it any jobs.registry.Registry"),
+        ("JOBS = Registry(job('a'))", "there is no REGISTRY in theirs. Its registries are: JOBS"),
+        ("Path.nothing", "cannot be imported: AttributeError: type object 'Path' has no attribute 'nothing'"),
         ("import nowhere", "cannot be imported: No module named 'nowhere'"),
         ("1 / 0", "cannot be imported: ZeroDivisionError: division by zero"),
         ("def", "cannot be imported: SyntaxError: invalid syntax"),
@@ -109,6 +114,14 @@ def test_what_is_wrong_is_said_in_one_line(write: Write, code: str, problem: str
     assert text.startswith("WORKER_REGISTRY: theirs:REGISTRY: ")
     assert problem in text
     assert "\n" not in text
+
+
+def test_a_registry_is_named_once(write: Write) -> None:
+    """Its jobs do not collide with themselves."""
+    name = write("REGISTRY = Registry(job('a'))")
+
+    with pytest.raises(RegistryError, match="theirs:REGISTRY: is named twice: name it once"):
+        load_registry(f"{name}, {name}")
 
 
 @pytest.mark.parametrize("name", ["nowhere:REGISTRY", "nowhere.jobs:REGISTRY"])
@@ -137,7 +150,7 @@ def test_the_setting_names_modules_and_names(monkeypatch: pytest.MonkeyPatch, va
     """Anything else is refused before anything is imported."""
     monkeypatch.setenv("WORKER_REGISTRY", value)
 
-    with pytest.raises(SettingsError, match=r"WORKER_REGISTRY: .* is not of the form module:NAME. Set it to shop"):
+    with pytest.raises(SettingsError, match=r"WORKER_REGISTRY: .* is not of the form module:NAME. Set .* such as shop"):
         WorkerSettings.load()
 
 

@@ -1,6 +1,8 @@
 """``run_job`` runs a job as a worker does: what a test sees of it is what production does."""
 
 import asyncio
+import re
+import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -18,7 +20,7 @@ from jobs.codec import encode
 from jobs.failures import AttemptsExhaustedError, DeadlineExceededError, MalformedMessageError, RequestConflictError
 from jobs.payloads import Payload, Result
 from jobs.registry import JobSpec, Registry
-from jobs.testing.run_job import RunJob
+from jobs.testing.run_job import BlockedLoopWarning, RunJob
 from jobs.testing.transaction import TransactionLostError
 
 JANE = CreateUser(name="Jane", email="jane@example.org")
@@ -153,8 +155,8 @@ async def test_a_job_whose_workers_died_has_no_attempts_left(run_job: RunJob) ->
         await run_job(JANE, attempt=6)
 
 
-async def test_a_handler_that_commits_is_told_so(run_job: RunJob) -> None:
-    """The job fails as it would in a worker, and what was committed is gone with the test."""
+async def test_a_handler_that_commits_is_told_so(run_job: RunJob, session: AsyncSession) -> None:
+    """Nothing is committed; the job is dead at once, and its letter names the handler's line and the cure."""
 
     async def commit(session: AsyncSession, _payload: Work) -> Done:
         await insert_user(session, "Jane")
@@ -164,7 +166,27 @@ async def test_a_handler_that_commits_is_told_so(run_job: RunJob) -> None:
     outcome = await run_job.outcome(Work(), registry=_registry(commit))
 
     assert isinstance(outcome.attempts[-1].error, InvalidRequestError)
-    assert "only its owner may do that" in str(outcome.attempts[-1].error)
+    told = str(outcome.attempts[-1].error)
+    letter = await session.scalar(text("SELECT explanation || ' AT ' || error FROM dead_jobs"))
+    assert (len(outcome.attempts), await _count(session, "users")) == (1, 0)
+    assert "Nothing was committed" in told
+    assert told in letter
+    assert re.search(r" AT .*testing/test_run_job\.py:\d+ commit", letter)
+
+
+async def test_a_handler_that_ends_the_transaction_otherwise_is_told_what_stays(run_job: RunJob) -> None:
+    """It cannot be undone."""
+
+    async def commit(session: AsyncSession, _payload: Work) -> Done:
+        await insert_user(session, "Jane")
+        transaction = session.get_transaction()
+        assert transaction is not None
+        await transaction.commit()
+        return Done()
+
+    outcome = await run_job.outcome(Work(), registry=_registry(commit))
+
+    assert "STAYS STORED" in str(outcome.attempts[-1].error)
 
 
 async def test_the_deadline_holds(run_job: RunJob) -> None:
@@ -236,3 +258,14 @@ async def test_types_are_those_of_the_payload(run_job: RunJob) -> None:
     found = await run_job(FindUser(name="Jane"))
 
     assert (jane.is_new, found.first) == (True, jane.user)
+
+
+async def test_a_handler_that_blocks_the_event_loop_is_told_with_its_line(run_job: RunJob) -> None:
+    """In a worker all other jobs would stand still meanwhile."""
+
+    async def block(_session: AsyncSession, _payload: Work) -> Done:
+        time.sleep(1.6)  # noqa: ASYNC251 - what no handler should do
+        return Done()
+
+    with pytest.warns(BlockedLoopWarning, match=r"^work blocks .* at testing/test_run_job\.py:\d+ block: .*to_thread"):
+        await run_job(Work(), registry=_registry(block))

@@ -33,6 +33,7 @@ def test_a_good_message_passes_unchanged() -> None:
         ({"a": 5}, "field 'a' must be a list"),
         ({"k": None}, "field 'k' must be an object"),
         ({"f": "no_such"}, "this worker has no job 'no_such'; it has create_user, get_or_create_user"),
+        ({"f": "no_such"}, "those of another project come with its registry in WORKER_REGISTRY"),
         ({"f": "refuse_message"}, "this worker has no job 'refuse_message'"),
     ],
 )

@@ -103,6 +103,7 @@ def test_it_says_what_it_wrote_and_what_is_next(project: Project) -> None:
     assert new == {"jobs/audit_user.py", "tests/jobs/test_audit_user.py", migration}
     assert set(said) == new | {"jobs/payloads.py", "jobs/registry.py", "db/tables.py"}
     assert "python -m pytest tests/jobs/test_audit_user.py" in done.stdout
+    assert "producers write: from jobs.payloads import AuditUser" in done.stdout
 
 
 def test_the_command_line_knows_the_new_job(project: Project) -> None:

@@ -17,7 +17,11 @@ def test_all_that_is_missing_is_named_at_once() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("WORKER_MAX_JOBS", "0", "WORKER_MAX_JOBS: Input should be greater than or equal to 1. Set it to 10."),
+        (
+            "WORKER_MAX_JOBS",
+            "0",
+            "WORKER_MAX_JOBS: Input should be greater than or equal to 1. Set it to a value such",
+        ),
         ("WORKER_MAX_JOBS", "many", "WORKER_MAX_JOBS: Input should be a valid integer"),
         ("WORKER_LOG_FORMAT", "xml", "WORKER_LOG_FORMAT: Input should be 'auto', 'console' or 'json'"),
         ("WORKER_QUEUE", "", "WORKER_QUEUE: String should have at least 1 character"),

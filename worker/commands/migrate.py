@@ -7,6 +7,7 @@ from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.migrate import upgrade_schema, upgrade_schemas
+from db.schema import SCHEMA
 from db.settings import DatabaseSettings
 from jobs.extensions import load_registry
 from worker.lifecycle import StartupError, explain_database
@@ -26,9 +27,13 @@ def migrate(*, revision: Annotated[str | None, typer.Option(help=_REVISION)] = N
     registry = load_registry(WorkerSettings.load().registry)
     try:
         if revision is None:
-            upgrade_schemas(settings, registry.schemas)
+            applied = upgrade_schemas(settings, registry.schemas)
         else:
-            upgrade_schema(settings, revision)
+            applied = {SCHEMA.name: upgrade_schema(settings, revision)}
     except (SQLAlchemyError, OSError) as error:
         raise StartupError(explain_database(error, settings)) from error
-    Console(soft_wrap=True).print(f"{settings.location} is up to date")
+    console = Console(soft_wrap=True, highlight=False)
+    for schema, revisions in applied.items():
+        if revisions:
+            console.print(f"{schema}: applied {', '.join(revisions)}")
+    console.print(f"{settings.location} is up to date" + (f" with revision {revision}" if revision else ""))

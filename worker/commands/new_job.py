@@ -35,6 +35,7 @@ def new_job(
 def _next_steps(job: NewJob, test: Path) -> list[str]:
     steps = [
         f"its test passes: python -m pytest {test}",
+        f"producers write: from jobs.payloads import {job.payload}",
         f"next: say in jobs/payloads.py what {job.payload} needs, and in jobs/{job.name}.py what it does",
     ]
     if job.table:

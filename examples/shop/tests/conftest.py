@@ -1,13 +1,11 @@
 """The fixtures are those of users-worker's pytest plugin, with the shop's jobs and tables added."""
 
-from collections.abc import Callable
-
 import pytest
 
 from db.migrate import upgrade_schemas
-from db.settings import DatabaseSettings
 from jobs.extensions import load_registry
 from jobs.registry import Registry
+from jobs.testing.databases import Migrate
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +15,6 @@ def jobs_registry() -> Registry:
 
 
 @pytest.fixture(scope="session")
-def jobs_migrate(jobs_registry: Registry) -> Callable[[DatabaseSettings], None]:
+def jobs_migrate(jobs_registry: Registry) -> Migrate:
     """Make the tables of both."""
     return lambda settings: upgrade_schemas(settings, jobs_registry.schemas)

@@ -32,7 +32,7 @@ async def test_nobody_orders_nothing(run_job: RunJob) -> None:
 
 async def test_one_worker_runs_both_projects_jobs(start_worker: StartWorker, jobs_redis_url: str) -> None:
     """One process, one queue."""
-    start_worker(WORKER_REGISTRY="shop.jobs:REGISTRY")
+    start_worker()  # it has the jobs of jobs_registry
     async with open_client(jobs_redis_url) as client:
         jane = await (await client.enqueue(CreateUser(name="Jane"))).result(timeout=SOON)
 
