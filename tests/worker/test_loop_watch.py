@@ -8,8 +8,10 @@ from typing import ClassVar
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from structlog.testing import capture_logs
 
+from jobs.client import JobClient
 from jobs.payloads import Payload, Result
-from jobs.registry import JobSpec
+from jobs.registry import JobSpec, Registry
+from tests.conftest import StartWorker, wait_until
 from worker.dispatch import Delivery, Dispatcher
 from worker.loop_watch import Standstill, warn_of_blocks, watch_loop
 
@@ -33,6 +35,21 @@ async def sleep(_session: AsyncSession, _payload: Sleep) -> Slept:
     """Call what waits."""
     _wait()
     return Slept()
+
+
+REGISTRY = Registry(JobSpec(Sleep, sleep))
+
+
+async def test_a_worker_names_what_blocks_it(start_worker: StartWorker, client: JobClient) -> None:
+    """In its log, while the job runs."""
+    worker = start_worker(WORKER_REGISTRY=f"{__name__}:REGISTRY", WORKER_LEASE="1s")
+
+    await client.enqueue(Sleep(name="Jane"))
+
+    wait_until(lambda: "blocked for longer than a lease" in worker.log, 20)
+    assert '"job_name": "sleep"' in worker.log
+    assert "worker/test_loop_watch.py" in worker.log
+    assert "Jane" not in worker.log
 
 
 async def test_a_handler_that_blocks_is_named_once_for_each_limit(sessions: async_sessionmaker[AsyncSession]) -> None:
