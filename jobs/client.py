@@ -178,6 +178,15 @@ class JobClient:
         """
         return JobHandle(require_job_id(job_id), Enqueued.DUPLICATE, self, payload.result_type())
 
+    async def ping(self) -> None:
+        """See that Redis is there. One round trip.
+
+        Raises:
+            QueueUnavailableError: Redis cannot be reached or refuses us; the text names the cure.
+        """
+        with explained(self._url):
+            await self._redis.ping()
+
     async def _call(self, call: Call) -> list[int]:
         async def send() -> list[int]:
             added: list[int] = await self._direct.run(ENQUEUE, call.keys, call.arguments)
@@ -237,8 +246,7 @@ async def open_client(redis_url: str, *, password: str | None = None, queue: str
     """
     async with build_redis(redis_url, Redis, password=password, max_connections=_CONNECTIONS) as redis:
         client = JobClient(redis, redis_url, queue=queue)
-        with explained(redis_url):
-            await redis.ping()
+        await client.ping()
         try:
             yield client
         finally:

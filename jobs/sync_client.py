@@ -16,7 +16,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from jobs.connection import build_sync_redis, explain, explained
-from jobs.messages import ABORTED_SCORE, ENQUEUE, Enqueued, Request
+from jobs.messages import ABORTED_SCORE, ENQUEUE, Call, Enqueued, Request
 from jobs.payloads import Payload
 from jobs.results import JobInfo, JobStatus, late, read_answer, read_info, was_aborted
 from jobs.sync_watching import SyncResultWatch
@@ -147,11 +147,13 @@ class SyncJobClient:
         return SyncJobHandle(require_job_id(job_id), Enqueued.DUPLICATE, self, payload.result_type())
 
     def _send(self, request: Request[ResultT]) -> list[SyncJobHandle[ResultT]]:
-        added: list[int] = []
-        with explained(self._url):
-            for call in request.calls(self._queue):
-                added += self._enqueue(keys=call.keys, args=call.arguments)
+        added = [one for call in request.calls(self._queue) for one in self._call(call)]
         return [SyncJobHandle(job_id, outcome, self, kind) for job_id, outcome, kind in request.outcomes(added)]
+
+    def _call(self, call: Call) -> list[int]:
+        with explained(self._url):
+            added: list[int] = self._enqueue(keys=call.keys, args=call.arguments)
+            return added
 
     def _wait(self, job_id: str, timeout: timedelta | None, *, is_promised: bool) -> bytes:
         end = math.inf if timeout is None else time.monotonic() + timeout.total_seconds()

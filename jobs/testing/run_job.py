@@ -3,9 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from datetime import timedelta
-from typing import Any, Generic, TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
@@ -13,6 +12,7 @@ from jobs.codec import decode, encode
 from jobs.failures import JobFailedError
 from jobs.payloads import Payload
 from jobs.registry import Registry
+from jobs.testing.outcomes import Attempt, JobOutcome
 from jobs.testing.transaction import Transaction
 from jobs.wire import job_message, new_job_id, now_ms
 from worker.arq_functions import MessageReader, build_functions
@@ -20,41 +20,9 @@ from worker.batches import run_batch
 from worker.calls import Again
 from worker.dispatch import Delivery, Dispatcher, RetryLater
 
+__all__ = ["Attempt", "JobOutcome", "RunJob"]
+
 ResultT = TypeVar("ResultT", bound=BaseModel)
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One attempt of a job."""
-
-    number: int
-    """From 1."""
-
-    error: BaseException | None = None
-    """What was raised, with its causes; ``None`` if the attempt succeeded."""
-
-    delay: timedelta | None = None
-    """How long the worker would have waited before the next one; ``None`` if it was the last."""
-
-
-@dataclass(frozen=True)
-class JobOutcome(Generic[ResultT]):
-    """How a job has ended."""
-
-    job_id: str
-    result: ResultT | None
-    failure: BaseException | None
-    """As a producer gets it, from the wire; its ``__cause__`` is the error of the last attempt."""
-
-    attempts: tuple[Attempt, ...]
-
-    def get(self) -> ResultT:
-        """Return the result, or raise the failure."""
-        if self.failure is not None:
-            raise self.failure
-        if self.result is None:
-            raise TypeError(f"the job {self.job_id} has neither a result nor a failure")
-        return self.result
 
 
 class RunJob:
