@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from jobs import CreateUser, Enqueued, GetOrCreateUser, enqueue_in, enqueue_in_sync
+from jobs import CreateUser, Enqueued, GetOrCreateUser, enqueue_in, enqueue_in_sync, open_client
 from jobs.failures import InvalidMessageError, KeyConflictError
 from jobs.testing.enqueued import EnqueuedJobs
 
@@ -47,6 +47,19 @@ async def test_a_new_promise_replaces_one_that_was_rolled_back_unseen(
     assert [promised.outcome, again.outcome] == [Enqueued.NEW, Enqueued.DUPLICATE]
     assert [str(job) for job in enqueued.jobs] == ["get_or_create_user(name='Joe', email='joe@example.org')"]
     assert enqueued.end("k") is None
+
+
+async def test_a_promise_that_is_rolled_back_takes_no_other_job_along(
+    enqueued: EnqueuedJobs, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    """One that was enqueued directly under the same key is still queued."""
+    async with open_client("redis://127.0.0.1:1/0") as client:
+        await client.enqueue(JANE, key="k")
+    async with sessions() as session:
+        promised = await enqueue_in(session, JANE, key="k")
+
+    assert promised.outcome is Enqueued.NEW
+    assert [(job.job_id, job.is_promised) for job in enqueued.jobs] == [("k", False)]
 
 
 def test_a_promise_needs_its_table_unless_the_test_says_otherwise(enqueued: EnqueuedJobs, sqlite: Engine) -> None:
