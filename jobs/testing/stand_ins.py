@@ -122,8 +122,10 @@ def _recording(jobs: EnqueuedJobs, find_runner: Callable[..., Callable[..., obje
     def find_recording_runner(connection: object, *, is_async: bool) -> object:
         run = find_runner(connection, is_async=is_async)
 
-        def run_and_record(connection: object, parameters: Parameters) -> object:
-            outcome = run(connection, parameters)
+        def run_and_record(connection: object, statement: str, parameters: Parameters) -> object:
+            outcome = run(connection, statement, parameters)
+            if "message" not in parameters:
+                return outcome  # a look at what is promised
             if inspect.isawaitable(outcome):
                 return _await_and_record(jobs, outcome, connection, parameters)
             _record(jobs, outcome, connection, parameters)
