@@ -48,6 +48,8 @@ class JobHandle(Generic[ResultT]):
     _client: "JobClient"
     _result_type: type[ResultT]
     _is_promised: bool = False
+    _tag: str | None = None
+    """Of the request, if another one may have the key."""
 
     async def result(self, *, timeout: timedelta | None = None) -> ResultT:  # noqa: ASYNC109 - arq's name for it
         """Wait for the result. ``timeout`` counts from this call; ``None`` waits for ever.
@@ -57,6 +59,7 @@ class JobHandle(Generic[ResultT]):
 
         Raises:
             JobFailedError: the job failed; the subclass and ``type`` say why.
+            RequestConflictError: the key was used for another request, and this is not its answer.
             ResultMissingError: the job is neither queued nor answered; never raised for a promised job, see ``handle``.
             InvalidResultError: the answer is of another kind of job, one that had the same key.
             TimeoutError: no result in time; the job goes on, and ``result`` may be called again.
@@ -64,7 +67,7 @@ class JobHandle(Generic[ResultT]):
         """
         require_timeout(timeout)
         data = await self._client._wait(self.job_id, timeout, is_promised=self._is_promised)  # noqa: SLF001 - two halves
-        return read_answer(data, self.job_id, self._result_type)
+        return read_answer(data, self.job_id, self._result_type, tag=self._tag)
 
     async def status(self) -> JobStatus:
         """Say where the job is. One round trip.
@@ -99,7 +102,7 @@ class JobHandle(Generic[ResultT]):
         require_timeout(timeout)
         await self._client._ask_to_abort(self.job_id, is_promised=self._is_promised)  # noqa: SLF001 - two halves
         data = await self._client._wait(self.job_id, timeout, is_promised=self._is_promised)  # noqa: SLF001 - two halves
-        return was_aborted(lambda: read_answer(data, self.job_id, self._result_type))
+        return was_aborted(lambda: read_answer(data, self.job_id, self._result_type, tag=self._tag))
 
 
 class JobClient:
@@ -200,8 +203,8 @@ class JobClient:
             yield
 
     def _handles(self, request: Request[ResultT], added: Iterable[int]) -> Iterator[JobHandle[ResultT]]:
-        for job_id, outcome, result_type in request.outcomes(added):
-            yield JobHandle(job_id, outcome, self, result_type)
+        for job_id, outcome, result_type, tag in request.outcomes(added):
+            yield JobHandle(job_id, outcome, self, result_type, _tag=tag)
 
     async def _wait(self, job_id: str, timeout: timedelta | None, *, is_promised: bool) -> bytes:  # noqa: ASYNC109 - result's
         try:

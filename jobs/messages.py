@@ -21,6 +21,8 @@ from jobs.wire import (
     job_message,
     new_job_id,
     now_ms,
+    request_hash,
+    request_tag,
     require_payload,
     to_ms,
 )
@@ -130,7 +132,8 @@ class Request(Generic[ResultT]):
             keys = [JOB_KEY + job_id for job_id in self.ids[part]]
             yield Call([*keys, queue], [self.due_ms, lifetime, *self.messages[part]])
 
-    def outcomes(self, added: Iterable[int]) -> Iterator[tuple[str, Enqueued, type[ResultT]]]:
-        """Yield for each job its id, what became of it and what it answers, given what the calls have answered."""
+    def outcomes(self, added: Iterable[int]) -> Iterator[tuple[str, Enqueued, type[ResultT], str | None]]:
+        """Yield for each job its id, what became of it, what it answers, and of a duplicate the tag of the request."""
         for payload, job_id, is_new in zip(self.payloads, self.ids, added, strict=True):
-            yield job_id, Enqueued.NEW if is_new else Enqueued.DUPLICATE, payload.result_type()
+            tag = None if is_new else request_tag(request_hash(payload))
+            yield job_id, Enqueued.NEW if is_new else Enqueued.DUPLICATE, payload.result_type(), tag

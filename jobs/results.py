@@ -14,6 +14,7 @@ from jobs.failures import (
     InvalidResultError,
     JobAbortedError,
     JobFailedError,
+    RequestConflictError,
     ResultMissingError,
     failure_from_wire,
 )
@@ -114,15 +115,18 @@ def _time(value: object) -> datetime | None:
     return datetime.fromtimestamp(value / 1000, UTC)
 
 
-def read_answer(data: bytes, job_id: str, result_type: type[ResultT]) -> ResultT:
-    """Return what the job has answered.
+def read_answer(data: bytes, job_id: str, result_type: type[ResultT], *, tag: str | None = None) -> ResultT:
+    """Return what the job has answered; given the tag of a request, only to that request.
 
     Raises:
+        RequestConflictError: it is the answer to another request, one that had the same key.
         JobFailedError: it has failed.
         InvalidResultError: this is the answer of another kind of job.
         InvalidMessageError: this is no message of ours, for instance a pickle.
     """
     message = decode(data)
+    if tag is not None and message.get("h", tag) != tag:
+        raise RequestConflictError(f"the key {job_id!r} was used for another request: give each request its own key")
     answer = message.get("r")
     if message.get("s") is True:
         return _read_result(answer, job_id, result_type)

@@ -40,6 +40,8 @@ class SyncJobHandle(Generic[ResultT]):
     _client: "SyncJobClient"
     _result_type: type[ResultT]
     _is_promised: bool = False
+    _tag: str | None = None
+    """Of the request, if another one may have the key."""
 
     def result(self, *, timeout: timedelta | None = None) -> ResultT:
         """Wait for the result. ``timeout`` counts from this call; ``None`` waits for ever.
@@ -50,6 +52,7 @@ class SyncJobHandle(Generic[ResultT]):
 
         Raises:
             JobFailedError: the job failed; the subclass and ``type`` say why.
+            RequestConflictError: the key was used for another request, and this is not its answer.
             ResultMissingError: the job is neither queued nor answered; never raised for a promised job, see ``handle``.
             InvalidResultError: the answer is of another kind of job, one that had the same key.
             TimeoutError: no result in time; the job goes on, and ``result`` may be called again.
@@ -57,7 +60,7 @@ class SyncJobHandle(Generic[ResultT]):
         """
         require_timeout(timeout)
         data = self._client._wait(self.job_id, timeout, is_promised=self._is_promised)  # noqa: SLF001 - two halves
-        return read_answer(data, self.job_id, self._result_type)
+        return read_answer(data, self.job_id, self._result_type, tag=self._tag)
 
     def status(self) -> JobStatus:
         """Say where the job is. One round trip.
@@ -90,7 +93,7 @@ class SyncJobHandle(Generic[ResultT]):
         require_timeout(timeout)
         self._client._ask_to_abort(self.job_id, is_promised=self._is_promised)  # noqa: SLF001 - two halves
         data = self._client._wait(self.job_id, timeout, is_promised=self._is_promised)  # noqa: SLF001 - two halves
-        return was_aborted(lambda: read_answer(data, self.job_id, self._result_type))
+        return was_aborted(lambda: read_answer(data, self.job_id, self._result_type, tag=self._tag))
 
 
 class SyncJobClient:
@@ -156,7 +159,10 @@ class SyncJobClient:
         with self._explained():
             for call in request.calls(self._queue):
                 added += self._enqueue(keys=call.keys, args=call.arguments)
-        return [SyncJobHandle(job_id, outcome, self, kind) for job_id, outcome, kind in request.outcomes(added)]
+        return [
+            SyncJobHandle(job_id, outcome, self, kind, _tag=tag)
+            for job_id, outcome, kind, tag in request.outcomes(added)
+        ]
 
     def _wait(self, job_id: str, timeout: timedelta | None, *, is_promised: bool) -> bytes:
         end = math.inf if timeout is None else time.monotonic() + timeout.total_seconds()

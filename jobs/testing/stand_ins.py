@@ -109,7 +109,7 @@ def _take(
         int(jobs.record(RecordedJob(job_id, decode(message)["f"], message, due, queue)))
         for job_id, message in zip(request.ids, request.messages, strict=True)
     ]
-    return [handle(job_id, outcome, client, kind) for job_id, outcome, kind in request.outcomes(added)]
+    return [handle(job_id, outcome, client, kind, _tag=tag) for job_id, outcome, kind, tag in request.outcomes(added)]
 
 
 def _time(due_ms: int) -> datetime:
