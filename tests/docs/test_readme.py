@@ -53,7 +53,7 @@ def test_every_block_is_of_a_kind_that_is_tested() -> None:
         line.split()[0] for file in (README, CONTRIBUTING) for line in "".join(_blocks(file, "console")).splitlines()
     }
 
-    assert set(fences) == {"", "console", "js", "python", "sh"}
+    assert set(fences) == {"", "console", "js", "python"}
     assert programs == {"alembic", "curl", "make", "users-web", "users-worker"}
     assert len(_blocks(README, "python")) == 13
 
@@ -200,21 +200,6 @@ def test_the_producer_in_node_gets_its_user(environment: dict[str, str], tmp_pat
 
     assert done.returncode == 0, done.stderr
     assert re.match(r"true \{\s*id: \d+,\s*name: 'Jane',\s*email: null", done.stdout)
-
-
-@pytest.mark.usefixtures("_worker")
-def test_the_producer_in_a_shell_gets_its_user(environment: dict[str, str]) -> None:
-    """Written to the documented keys by ``redis-cli``."""
-    require("redis-cli")
-    (script,) = _blocks(README, "sh")
-
-    done = subprocess.run(
-        ["sh", "-euc", script], env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
-
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout.splitlines()[-1])
-    assert (answer["s"], answer["r"]["name"], answer["r"]["email"]) == (True, "Jane", None)
 
 
 @pytest.fixture
