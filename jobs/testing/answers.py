@@ -1,6 +1,6 @@
 """How a recorded job ends: as the message that a worker would leave in Redis."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from jobs.codec import decode, encode
 from jobs.failures import JobFailedError
 from jobs.payloads import AnyPayload
-from jobs.wire import now_ms
+from jobs.wire import now_ms, request_hash, request_tag
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,8 @@ class Answer:
 
     value: Any
     is_success: bool
+    tag: str | None = None
+    """Of the request that it answers, so that who has used its key for another one is told."""
 
     @classmethod
     def of(cls, payload: type[AnyPayload], answer: object) -> "Answer":
@@ -35,11 +37,16 @@ class Answer:
             raise TypeError(text) from None
         return cls(answer, is_success=True)
 
+    def to(self, payload: AnyPayload) -> "Answer":
+        """Return the answer to this request."""
+        return replace(self, tag=request_tag(request_hash(payload)))
+
     def message(self, job: bytes, *, attempts: int) -> bytes:
         """Write it as the result of this job."""
         call, now = decode(job), now_ms()
         times = {"et": call["et"], "st": now, "ft": now}
-        return encode({"t": attempts, "f": call["f"], "s": self.is_success, "r": self.value} | times)
+        request = {} if self.tag is None else {"h": self.tag}
+        return encode({"t": attempts, "f": call["f"], "s": self.is_success, "r": self.value} | times | request)
 
 
 def _failure(error: BaseException) -> BaseException:

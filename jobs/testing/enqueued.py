@@ -125,7 +125,7 @@ class EnqueuedJobs:
         """
         _require_fields(payload, fields)
         given = Answer.of(payload, answer)
-        self._answers.append(lambda job: given if job.is_of(payload, fields) else None)
+        self._answers.append(lambda job: given.to(job.read(payload)) if job.is_of(payload, fields) else None)
         for job in self._waiting():
             self._settle(job)
 
@@ -153,7 +153,8 @@ class EnqueuedJobs:
         while waiting := self._waiting():
             job = min(waiting, key=lambda job: job.due)
             outcome = await self._run_job.message(job.message, key=job.job_id)
-            end = Answer(outcome.result if outcome.failure is None else outcome.failure, outcome.failure is None)
+            value = outcome.result if outcome.failure is None else outcome.failure
+            end = Answer(value, is_success=outcome.failure is None, tag=outcome.tag)
             self._ends[job.job_id] = end.message(job.message, attempts=len(outcome.attempts))
             outcomes.append(outcome)
         for outcome in outcomes:
@@ -201,6 +202,11 @@ class EnqueuedJobs:
             return "new"
         is_same = (known.name, known.request_hash) == (job.name, job.request_hash)
         return "duplicate" if is_same else "conflict"
+
+    def status_in_tables(self, job_id: str) -> str:
+        """Return what ``jobs.outbox.status_in`` would find."""
+        job = self._jobs.get(job_id)
+        return "complete" if job_id in self._ends else "promised" if job and job.is_promised else "not_found"
 
     def forget(self, job: RecordedJob) -> None:
         """Give a job up: it was promised in a transaction that did not commit."""

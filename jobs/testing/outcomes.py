@@ -1,6 +1,6 @@
 """How a job that was run in a test has ended. Knows nothing of who ran it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Generic, TypeVar
 
@@ -33,6 +33,9 @@ class JobOutcome(Generic[ResultT]):
     """As a producer gets it, from the wire; its ``__cause__`` is the error of the last attempt."""
 
     attempts: tuple[Attempt, ...]
+
+    tag: str | None = field(default=None, repr=False)
+    """Of the request that was answered, as it stands beside the result."""
 
     def get(self) -> ResultT:
         """Return the result, or raise the failure."""

@@ -147,11 +147,12 @@ def _batch_outcome(
 
 
 def _outcome(job_id: str, answer: dict[str, Any], attempts: list[Attempt]) -> JobOutcome[Any]:
-    read = decode(encode(answer))["r"]
+    message = decode(encode(answer))
+    read, tag = message["r"], message.get("h")
     if answer["s"]:
-        return JobOutcome(job_id, read, None, tuple(attempts))
+        return JobOutcome(job_id, read, None, tuple(attempts), tag)
     read.__cause__ = attempts[-1].error
-    return JobOutcome(job_id, None, read, tuple(attempts))
+    return JobOutcome(job_id, None, read, tuple(attempts), tag)
 
 
 def _raised(error: BaseException) -> BaseException:

@@ -12,7 +12,7 @@ from unittest.mock import patch
 from jobs import outbox
 from jobs.client import JobClient
 from jobs.messages import Call, Enqueued
-from jobs.results import JobInfo, missing, read_info
+from jobs.results import JobInfo, missing, read_info, require_open
 from jobs.sync_client import SyncJobClient
 from jobs.testing.enqueued import EnqueuedJobs, RecordedJob
 from jobs.testing.rollbacks import when_rolled_back
@@ -59,7 +59,24 @@ def _transport(jobs: EnqueuedJobs) -> dict[str, Callable[..., Any]]:
     def ping(_client: object) -> None:
         pass
 
-    return {"_call": call, "_wait": wait, "_info": info, "_ask_to_abort": ask_to_abort, "ping": ping}
+    replaced: dict[str, Callable[..., Any]] = {
+        "_call": call,
+        "_wait": wait,
+        "_info": info,
+        "_ask_to_abort": ask_to_abort,
+        "ping": ping,
+    }
+    return {name: _of_open(stand_in) for name, stand_in in replaced.items()}
+
+
+def _of_open(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse a client that is closed, as the client itself does."""
+
+    def checked(client: JobClient | SyncJobClient, *arguments: object, **options: object) -> Any:  # noqa: ANN401 - as the function
+        require_open(is_closed=client._is_closed)  # noqa: SLF001 - in the client's place
+        return function(client, *arguments, **options)
+
+    return checked
 
 
 def _awaitable(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
@@ -77,16 +94,20 @@ def _recording(jobs: EnqueuedJobs, find_runner: Callable[..., Callable[..., Any]
             return _awaitable(answer) if is_async else answer
         run = find_runner(connection, is_async=is_async)
 
-        def run_and_record(connection: object, *arguments: Any) -> Any:  # noqa: ANN401 - the runner's own
-            outcome = run(connection, *arguments)
+        def run_and_record(connection: object, statement: str, parameters: Parameters) -> Any:  # noqa: ANN401 - the runner's
+            outcome = run(connection, statement, parameters)
+            if "message" not in parameters:
+                return outcome  # a look at what is promised
             if inspect.isawaitable(outcome):
-                return _await_and_record(jobs, outcome, connection, arguments[-1])
-            return _record(jobs, outcome, connection, arguments[-1])
+                return _await_and_record(jobs, outcome, connection, parameters)
+            return _record(jobs, outcome, connection, parameters)
 
         return run_and_record
 
-    def answer(connection: object, *arguments: Any) -> object:  # noqa: ANN401 - the runner's own
-        return _record(jobs, jobs.outcome_of(_promised(arguments[-1])), connection, arguments[-1])
+    def answer(connection: object, _statement: str, parameters: Parameters) -> object:
+        if "message" not in parameters:
+            return jobs.status_in_tables(parameters["job_id"])
+        return _record(jobs, jobs.outcome_of(_promised(parameters)), connection, parameters)
 
     return find_recording_runner
 

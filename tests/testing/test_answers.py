@@ -17,7 +17,7 @@ from jobs import (
     open_client,
     open_sync_client,
 )
-from jobs.failures import InvalidResultError, ResultMissingError
+from jobs.failures import InvalidResultError, RequestConflictError, ResultMissingError
 from jobs.outbox import enqueue_in
 from jobs.testing.enqueued import EnqueuedJobs, NobodyWorksError
 from jobs.testing.run_job import RunJob
@@ -96,6 +96,38 @@ async def test_who_asks_for_what_is_not_there_is_told(enqueued: EnqueuedJobs) ->
             await client.handle_of(CreateUser, "k").result()
         with pytest.raises(NobodyWorksError, match=r"enqueued\.answer\(CreateUser, UserView"):
             await waiting.result(timeout=timedelta(hours=1))
+
+
+async def test_who_uses_a_key_for_another_request_is_told(enqueued: EnqueuedJobs, run_job: RunJob) -> None:
+    """Whether the first one was answered by the test or run."""
+    assert run_job is not None  # the test has it, so that jobs can be run
+    enqueued.answer(CreateUser, JANE, name="Jane")
+    async with open_client(NOWHERE) as client:
+        await client.enqueue_many([CreateUser(name="Jane"), CreateUser(name="Joe")], keys=["answered", "run"])
+        await enqueued.drain()
+        same = [
+            await client.enqueue(CreateUser(name=name), key=key) for name, key in [("Jane", "answered"), ("Joe", "run")]
+        ]
+        others = [await client.enqueue(CreateUser(name="Jim"), key=key) for key in ("answered", "run")]
+
+        assert [(await handle.result()).name for handle in same] == ["Jane", "Joe"]
+        for handle in others:
+            with pytest.raises(RequestConflictError):
+                await handle.result()
+
+
+async def test_a_closed_client_is_refused(enqueued: EnqueuedJobs) -> None:
+    """As without the fixture."""
+    async with open_client(NOWHERE) as client:
+        pass
+    with open_sync_client(NOWHERE) as blocking:
+        pass
+
+    with pytest.raises(RuntimeError, match="is closed"):
+        await client.enqueue(CreateUser(name="Jane"))
+    with pytest.raises(RuntimeError, match="is closed"):
+        blocking.enqueue(CreateUser(name="Jane"))
+    enqueued.refute_enqueued()
 
 
 def test_an_answer_that_no_worker_gives_is_refused(enqueued: EnqueuedJobs) -> None:

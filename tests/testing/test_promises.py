@@ -11,8 +11,9 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from jobs import CreateUser, Enqueued, GetOrCreateUser, enqueue_in, enqueue_in_sync, open_client
+from jobs import CreateUser, Enqueued, GetOrCreateUser, JobStatus, enqueue_in, enqueue_in_sync, open_client
 from jobs.failures import InvalidMessageError, KeyConflictError
+from jobs.outbox import status_in, status_in_sync
 from jobs.testing.enqueued import EnqueuedJobs
 
 JANE = GetOrCreateUser(name="Jane", email="jane@example.org")
@@ -134,6 +135,9 @@ async def test_without_tables_a_mock_is_a_connection(enqueued: EnqueuedJobs, spe
     enqueue_in_sync(blocking, CreateUser(name="Joe"), queue="mails")
 
     assert outcomes == [Enqueued.NEW, Enqueued.DUPLICATE]
+    assert [await status_in(connection, key) for key in ("k", "other")] == [JobStatus.PROMISED, JobStatus.NOT_FOUND]
+    enqueued.answer(GetOrCreateUser, ZeroDivisionError())
+    assert status_in_sync(blocking, "k") is JobStatus.COMPLETE
     assert [(job.name, job.queue) for job in enqueued.jobs] == [
         ("get_or_create_user", "arq:queue"),
         ("create_user", "mails"),
