@@ -55,7 +55,7 @@ def test_every_block_is_of_a_kind_that_is_tested() -> None:
 
     assert set(fences) == {"", "console", "js", "python"}
     assert programs == {"alembic", "curl", "make", "users-web", "users-worker"}
-    assert len(_blocks(README, "python")) == 13
+    assert len(_blocks(README, "python")) == 14
 
 
 def test_the_settings_table_is_that_of_the_code() -> None:
