@@ -5,10 +5,11 @@ The module stands by itself because whatever lies in ``jobs`` loads Redis' clien
 """
 
 import contextlib
+import importlib.util
 import os
 import sys
 import types
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
@@ -31,6 +32,15 @@ _Scope: TypeAlias = Literal["function", "class", "module", "package", "session"]
 
 _SETTINGS = {"fsync": "off", "log_error_verbosity": "terse"}
 """Of PostgreSQL. Terse: the DETAIL of a violated constraint would repeat people's data in the server's log."""
+
+_MARKS = {
+    "jobs": "testing/stand_ins.py",
+    "users_jobs": "testing/stand_ins.py",
+    "db": "migrate.py",
+    "worker": "dispatch.py",
+    "embedded": "__init__.py",
+}
+"""A file by which each of our packages is told from another of its name."""
 
 _LOOP_SCOPES: "tuple[_Scope, ...]" = ("function", "class", "module", "package", "session")
 
@@ -64,6 +74,37 @@ def _transaction() -> "Callable[[DatabaseSettings], AsyncIterator[Transaction]]"
             yield opened
 
     return transaction
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object]) -> Generator[None, object, object]:
+    """Say what is wrong if a package of the project's own has the name of one that a fixture of ours needs."""
+    try:
+        return (yield)
+    except ImportError as error:
+        package = (error.name or "").partition(".")[0]
+        if fixturedef.func.__module__ != __name__ or package not in _MARKS or _is_ours(package):
+            raise
+    _refuse(_hidden(package))  # not where the error is handled: one line is enough
+
+
+def _is_ours(package: str) -> bool:
+    """Say whether this name is that of our package, without importing it."""
+    return any((Path(folder) / _MARKS[package]).is_file() for folder in _folders(package))
+
+
+def _folders(package: str) -> Sequence[str]:
+    spec = importlib.util.find_spec(package)
+    return [] if spec is None else list(spec.submodule_search_locations or [spec.origin or ""])
+
+
+def _hidden(package: str) -> str:
+    where = ", ".join(_folders(package)) or "nothing"
+    return (
+        f"the name {package} is that of a package of this project ({where}), which hides the one of users-worker: "
+        "install users-jobs for the fixture enqueued, and keep tests that need our worker in a folder and an "
+        f"environment of their own, without this {package}"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -193,14 +234,18 @@ def run_job(jobs_transaction: "Transaction", jobs_registry: "Registry") -> "RunJ
 
 @pytest.fixture
 def enqueued(request: pytest.FixtureRequest) -> "Iterator[EnqueuedJobs]":
-    """Record what the code under test enqueues, in place of Redis; with ``run_job`` in the test, it can be run."""
-    from jobs.testing.enqueued import EnqueuedJobs
-    from jobs.testing.stand_ins import stand_in_for_redis
+    """Record what the code under test enqueues, in place of Redis; with ``run_job`` in the test, it can be run.
 
+    What it enqueues with users-jobs is recorded as well, if that is installed.
+    """
+    packages = [name for name in ("jobs", "users_jobs") if _is_ours(name)]  # the latter if users-jobs is installed, too
+    if not packages:
+        _refuse(_hidden("jobs"))
     run_job = request.getfixturevalue("run_job") if "jobs_transaction" in request.fixturenames else None
-    jobs = EnqueuedJobs(run_job)
-    with pytest.MonkeyPatch.context() as patch:
-        stand_in_for_redis(jobs, patch)
+    jobs: EnqueuedJobs = importlib.import_module(f"{packages[0]}.testing.enqueued").EnqueuedJobs(run_job)
+    with contextlib.ExitStack() as stack:
+        for name in packages:
+            stack.enter_context(importlib.import_module(f"{name}.testing.stand_ins").stand_in_for_redis(jobs))
         yield jobs
 
 

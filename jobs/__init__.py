@@ -2,7 +2,18 @@
 
 from jobs.client import Enqueued, JobClient, JobHandle, open_client
 from jobs.failures import EmailTakenError, JobError, JobFailedError
-from jobs.payloads import CreateUser, CreateUsers, FindUser, GetOrCreateUser, NewUser
+from jobs.outbox import Promised, enqueue_in, enqueue_in_sync
+from jobs.payloads import (
+    CreateUser,
+    CreateUsers,
+    FindUser,
+    FoundOrCreated,
+    FoundUsers,
+    GetOrCreateUser,
+    NewUser,
+    StoredUsers,
+    UserView,
+)
 from jobs.results import JobInfo, JobStatus
 from jobs.sync_client import SyncJobClient, SyncJobHandle, build_sync_client, open_sync_client
 
@@ -12,6 +23,8 @@ __all__ = [
     "EmailTakenError",
     "Enqueued",
     "FindUser",
+    "FoundOrCreated",
+    "FoundUsers",
     "GetOrCreateUser",
     "JobClient",
     "JobError",
@@ -20,9 +33,14 @@ __all__ = [
     "JobInfo",
     "JobStatus",
     "NewUser",
+    "Promised",
+    "StoredUsers",
     "SyncJobClient",
     "SyncJobHandle",
+    "UserView",
     "build_sync_client",
+    "enqueue_in",
+    "enqueue_in_sync",
     "open_client",
     "open_sync_client",
 ]

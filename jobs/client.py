@@ -5,7 +5,7 @@ What is sent and how answers are read is in ``messages`` and ``results``, the sa
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,11 +19,11 @@ from redis.exceptions import RedisError
 
 from jobs.connection import build_redis, explained
 from jobs.direct import DirectConnection
-from jobs.messages import ABORTED_SCORE, ENQUEUE, Call, Enqueued, Request
+from jobs.messages import ABORTED_SCORE, ENQUEUE, Call, Enqueued, Request, abort_ms
 from jobs.payloads import Payload
-from jobs.results import JobInfo, JobStatus, late, read_answer, read_info, was_aborted
+from jobs.results import JobInfo, JobStatus, late, read_answer, read_info, require_open, require_timeout, was_aborted
 from jobs.watching import ResultWatch
-from jobs.wire import ABORT_KEY, IN_PROGRESS_KEY, QUEUE, RESULT_KEY, now_ms, require_job_id
+from jobs.wire import ABORT_KEY, IN_PROGRESS_KEY, QUEUE, RESULT_KEY, require_job_id, require_kind
 
 if TYPE_CHECKING:
     from jobs.outbox import Promised  # which needs Enqueued from here
@@ -48,6 +48,8 @@ class JobHandle(Generic[ResultT]):
     _client: "JobClient"
     _result_type: type[ResultT]
     _is_promised: bool = False
+    _tag: str | None = None
+    """Of the request, if another one may have the key."""
 
     async def result(self, *, timeout: timedelta | None = None) -> ResultT:  # noqa: ASYNC109 - arq's name for it
         """Wait for the result. ``timeout`` counts from this call; ``None`` waits for ever.
@@ -57,13 +59,15 @@ class JobHandle(Generic[ResultT]):
 
         Raises:
             JobFailedError: the job failed; the subclass and ``type`` say why.
+            RequestConflictError: the key was used for another request, and this is not its answer.
             ResultMissingError: the job is neither queued nor answered; never raised for a promised job, see ``handle``.
             InvalidResultError: the answer is of another kind of job, one that had the same key.
             TimeoutError: no result in time; the job goes on, and ``result`` may be called again.
             QueueUnavailableError: Redis cannot be reached, for a second at least.
         """
+        require_timeout(timeout)
         data = await self._client._wait(self.job_id, timeout, is_promised=self._is_promised)  # noqa: SLF001 - two halves
-        return read_answer(data, self.job_id, self._result_type)
+        return read_answer(data, self.job_id, self._result_type, tag=self._tag)
 
     async def status(self) -> JobStatus:
         """Say where the job is. One round trip.
@@ -87,14 +91,18 @@ class JobHandle(Generic[ResultT]):
         ``False``: it had ended already, or was quicker. Two round trips, and those of ``result``. Needs the right to
         write ``arq:abort``, which the user ``operator`` of ``deploy/`` has and ``producer`` has not.
 
+        A promised job that is not due ends when Redis gets it, 10 s before it is due, and until then this waits: give a
+        timeout. The request stands for a year, in Redis alone, and for a minute if plain arq workers abort jobs there.
+
         Raises:
             ResultMissingError: the job is neither queued nor answered.
             TimeoutError: it has not ended in time; the request stands.
             QueueUnavailableError: Redis cannot be reached.
         """
+        require_timeout(timeout)
         await self._client._ask_to_abort(self.job_id, is_promised=self._is_promised)  # noqa: SLF001 - two halves
         data = await self._client._wait(self.job_id, timeout, is_promised=self._is_promised)  # noqa: SLF001 - two halves
-        return was_aborted(lambda: read_answer(data, self.job_id, self._result_type))
+        return was_aborted(lambda: read_answer(data, self.job_id, self._result_type, tag=self._tag))
 
 
 class JobClient:
@@ -105,6 +113,7 @@ class JobClient:
         self._redis = redis
         self._url = url
         self._queue = queue
+        self._is_closed = False
         # redis-py spends as much time on a command as Redis and the network together.
         self._direct = DirectConnection(redis)
         self._retry: Retry = deepcopy(redis.connection_pool.connection_kwargs.get("retry") or Retry(NoBackoff(), 0))
@@ -144,7 +153,7 @@ class JobClient:
             InvalidMessageError: a payload, key or size is wrong; nothing was sent.
             QueueUnavailableError: Redis cannot be reached; a part may be queued: call again with the same keys.
         """
-        request = Request.of(list(payloads), keys)
+        request = Request.of(payloads, keys)
         at_once = asyncio.Semaphore(_PARTS_AT_ONCE)  # one part is written while Redis works on another
 
         async def send(call: Call) -> list[int]:
@@ -174,32 +183,48 @@ class JobClient:
         Its outcome is ``DUPLICATE``. Whether there is such a job is seen by ``status``.
 
         Raises:
-            InvalidMessageError: that cannot be a job's id.
+            InvalidMessageError: that cannot be a job's id, or is no kind of payload.
         """
+        require_kind(payload)
         return JobHandle(require_job_id(job_id), Enqueued.DUPLICATE, self, payload.result_type())
+
+    async def ping(self) -> None:
+        """See that Redis is there. One round trip.
+
+        Raises:
+            QueueUnavailableError: Redis cannot be reached or refuses us; the text names the cure.
+        """
+        with self._explained():
+            await self._redis.ping()
 
     async def _call(self, call: Call) -> list[int]:
         async def send() -> list[int]:
             added: list[int] = await self._direct.run(ENQUEUE, call.keys, call.arguments)
             return added
 
-        with explained(self._url):
+        with self._explained():
             return await self._retry.call_with_retry(send, _again)
 
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        require_open(is_closed=self._is_closed)
+        with explained(self._url):
+            yield
+
     def _handles(self, request: Request[ResultT], added: Iterable[int]) -> Iterator[JobHandle[ResultT]]:
-        for job_id, outcome, result_type in request.outcomes(added):
-            yield JobHandle(job_id, outcome, self, result_type)
+        for job_id, outcome, result_type, tag in request.outcomes(added):
+            yield JobHandle(job_id, outcome, self, result_type, _tag=tag)
 
     async def _wait(self, job_id: str, timeout: timedelta | None, *, is_promised: bool) -> bytes:  # noqa: ASYNC109 - result's
         try:
             async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
-                with explained(self._url):
+                with self._explained():
                     return await self._watch.result_of(job_id, is_promised=is_promised)
         except TimeoutError:
-            raise late(job_id, timeout) from None
+            raise late(job_id, timeout, queue=self._queue, is_promised=is_promised) from None
 
     async def _info(self, job_id: str) -> JobInfo:
-        with explained(self._url):
+        with self._explained():
             async with self._slots, self._redis.pipeline(transaction=True) as pipe:
                 pipe.zscore(self._queue, job_id)
                 pipe.exists(IN_PROGRESS_KEY + job_id)
@@ -211,15 +236,16 @@ class JobClient:
         info = await self._info(job_id)
         if not info.can_be_aborted and not is_promised:
             return
-        with explained(self._url):
+        with self._explained():
             async with self._slots, self._redis.pipeline(transaction=True) as pipe:
-                pipe.zadd(ABORT_KEY, {job_id: now_ms()})
+                pipe.zadd(ABORT_KEY, {job_id: abort_ms(info)})
                 if info.status is not JobStatus.IN_PROGRESS:
                     pipe.zadd(self._queue, {job_id: ABORTED_SCORE}, xx=True)
                 await pipe.execute()
 
     def close(self) -> None:
-        """End all waiting. ``open_client`` calls it."""
+        """End all waiting, and take no more calls. ``open_client`` calls it."""
+        self._is_closed = True
         self._direct.close()
         self._watch.close()
 
@@ -237,8 +263,7 @@ async def open_client(redis_url: str, *, password: str | None = None, queue: str
     """
     async with build_redis(redis_url, Redis, password=password, max_connections=_CONNECTIONS) as redis:
         client = JobClient(redis, redis_url, queue=queue)
-        with explained(redis_url):
-            await redis.ping()
+        await client.ping()
         try:
             yield client
         finally:

@@ -1,7 +1,8 @@
 """JSON on the wire, both ways: arq's ``job_serializer`` and ``job_deserializer``. Knows arq's fields, not arq.
 
 A job is ``{"t": try or null, "f": name, "a": [], "k": {fields}, "et": enqueued, ms since 1970}``; a result has besides
-``s`` success, ``r`` result or failure, ``st`` and ``ft`` started and finished in ms, ``q`` queue and ``id``.
+``s`` success, ``r`` result or failure, ``st`` and ``ft`` started and finished in ms, ``q`` queue and ``id``; and, which
+arq does not know, ``h``, the tag of the request that it answers.
 Never pickle: whoever can write to Redis could then run code in the worker (arq's default).
 """
 
@@ -19,6 +20,20 @@ _PICKLE = b"\x80"
 """First byte of a pickle of protocol 2 or later: no JSON text begins with it."""
 
 
+_TAG = "job_request_tag"
+
+
+class _Answer(dict[str, Any]):
+    """A result that knows which request it answers."""
+
+
+def tagged(answer: Any, tag: str) -> Any:  # noqa: ANN401 - a result as a dict, or a failure
+    """Return the result, or the failure, with the tag of the request that it answers (``wire.request_tag``)."""
+    answer = _Answer(answer) if isinstance(answer, dict) else answer
+    setattr(answer, _TAG, tag)
+    return answer
+
+
 def encode(message: Any) -> bytes:  # noqa: ANN401 - whatever JSON can hold, models and exceptions besides
     """Write a message as JSON. Pydantic models, dates, UUIDs and exceptions are understood.
 
@@ -28,6 +43,8 @@ def encode(message: Any) -> bytes:  # noqa: ANN401 - whatever JSON can hold, mod
     if isinstance(message, dict) and "s" in message:
         # Arguments are people's data, and nobody needs them with the result; arq keeps them for an hour.
         message = message | {"a": [], "k": {}}
+        if (tag := getattr(message.get("r"), _TAG, None)) is not None:
+            message["h"] = tag
     try:
         data = to_json(message, fallback=_encode_exception, inf_nan_mode="null")
     except (PydanticSerializationError, ValueError) as error:

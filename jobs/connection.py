@@ -38,7 +38,8 @@ _CHECK_IDLE_AFTER = timedelta(seconds=15)
 """A connection that was idle for longer is checked with PING before it is used."""
 
 _RETRIES = 3
-"""How often a command is sent again after a lost connection, 50 to 500 ms apart."""
+"""How often a command is sent again after a lost connection, 50 to 500 ms apart. Not after a time limit: a server that
+is silent mostly stays so, and four limits in a row outlast the patience of a web server."""
 
 
 def build_redis(
@@ -51,7 +52,7 @@ def build_redis(
     """
     with _told_of_url():
         options = _options(url, password) | _limits(max_connections)
-        options["retry"] = Retry(ExponentialBackoff(cap=0.5, base=0.05), retries)
+        options["retry"] = Retry(_backoff(), retries, supported_errors=(RedisConnectionError,))
         pool = BlockingConnectionPool.from_url(url, **options)
         pool.connection_class = _told_of_closing(pool.connection_class)
         pool.connection_class(**pool.connection_kwargs)  # connects to nothing, but knows which options there are
@@ -65,7 +66,7 @@ def build_sync_redis(url: str, *, password: str | None = None, max_connections: 
     """Construct redis-py's blocking client; otherwise as ``build_redis``."""
     with _told_of_url():
         options = _options(url, password) | _limits(max_connections)
-        options["retry"] = redis.retry.Retry(ExponentialBackoff(cap=0.5, base=0.05), _RETRIES)
+        options["retry"] = redis.retry.Retry(_backoff(), _RETRIES, supported_errors=(RedisConnectionError,))
         pool = redis.BlockingConnectionPool.from_url(url, **options)
         pool.connection_class(**pool.connection_kwargs)
     _require_files(pool.connection_kwargs)
@@ -74,11 +75,15 @@ def build_sync_redis(url: str, *, password: str | None = None, max_connections: 
     return built
 
 
+def _backoff() -> ExponentialBackoff:
+    return ExponentialBackoff(cap=0.5, base=0.05)
+
+
 @contextmanager
 def _told_of_url() -> Iterator[None]:
     try:
         yield
-    except (ValueError, TypeError, RedisError):
+    except (ValueError, TypeError, AttributeError, RedisError):  # whatever None or a number leads to
         # The original text may repeat the URL with its password.
         message = "REDIS_URL is not a URL such as redis://host:6379/0 or rediss://host:6379/0, with redis-py's options"
         raise QueueUnavailableError(message) from None
@@ -130,7 +135,7 @@ def _limits(max_connections: int) -> dict[str, Any]:
         "lib_name": None,
         "lib_version": None,
         "health_check_interval": _CHECK_IDLE_AFTER.total_seconds(),
-        "retry_on_error": [RedisConnectionError, RedisTimeoutError, OSError],
+        "retry_on_error": [RedisConnectionError, ConnectionError],
     }
 
 

@@ -4,14 +4,15 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import Enum
-from typing import Generic, TypeVar
+from enum import StrEnum
+from typing import Generic, TypeVar, cast
 
 from pydantic import BaseModel
 
 from jobs.codec import encode
 from jobs.failures import InvalidMessageError
 from jobs.payloads import Payload
+from jobs.results import JobInfo
 from jobs.wire import (
     EXPIRY,
     JOB_KEY,
@@ -20,6 +21,8 @@ from jobs.wire import (
     job_message,
     new_job_id,
     now_ms,
+    request_hash,
+    request_tag,
     require_payload,
     to_ms,
 )
@@ -56,7 +59,17 @@ ABORTED_SCORE = 1
 have been due. One that runs keeps its own, which is its lease."""
 
 
-class Enqueued(Enum):
+_KEEP_ABORT = timedelta(days=366)
+"""How long a request to abort a job stands that is promised and that Redis does not have yet. Of others the workers
+forget after a minute those whose job there is not (``worker.leases``)."""
+
+
+def abort_ms(info: JobInfo) -> int:
+    """Return the score of a request to abort: when it is made, or until when it stands at least."""
+    return now_ms() + (0 if info.can_be_aborted else to_ms(_KEEP_ABORT))
+
+
+class Enqueued(StrEnum):
     """What became of a request to enqueue."""
 
     NEW = "new"
@@ -87,7 +100,7 @@ class Request(Generic[ResultT]):
     @classmethod
     def of(
         cls,
-        payloads: list[Payload[ResultT]],
+        payloads: Iterable[Payload[ResultT]],
         keys: Sequence[str | None] | None = None,
         *,
         delay: timedelta | None = None,
@@ -98,6 +111,9 @@ class Request(Generic[ResultT]):
         Raises:
             InvalidMessageError: a payload, key, time or size is wrong.
         """
+        if isinstance(cast("object", payloads), Payload):  # which is iterable, too
+            raise InvalidMessageError("enqueue_many takes a list of payloads; for one there is enqueue")
+        payloads = list(payloads)
         if keys is not None and len(keys) != len(payloads):
             message = f"there are {len(payloads)} payloads and {len(keys)} keys: give one key for each"
             raise InvalidMessageError(message)
@@ -116,7 +132,8 @@ class Request(Generic[ResultT]):
             keys = [JOB_KEY + job_id for job_id in self.ids[part]]
             yield Call([*keys, queue], [self.due_ms, lifetime, *self.messages[part]])
 
-    def outcomes(self, added: Iterable[int]) -> Iterator[tuple[str, Enqueued, type[ResultT]]]:
-        """Yield for each job its id, what became of it and what it answers, given what the calls have answered."""
+    def outcomes(self, added: Iterable[int]) -> Iterator[tuple[str, Enqueued, type[ResultT], str | None]]:
+        """Yield for each job its id, what became of it, what it answers, and of a duplicate the tag of the request."""
         for payload, job_id, is_new in zip(self.payloads, self.ids, added, strict=True):
-            yield job_id, Enqueued.NEW if is_new else Enqueued.DUPLICATE, payload.result_type()
+            tag = None if is_new else request_tag(request_hash(payload))
+            yield job_id, Enqueued.NEW if is_new else Enqueued.DUPLICATE, payload.result_type(), tag

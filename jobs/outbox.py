@@ -6,7 +6,8 @@ rows are given to Redis by a relay, which runs in every worker and, with ``users
 
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
@@ -17,9 +18,21 @@ from jobs.client import Enqueued
 from jobs.codec import encode
 from jobs.failures import InvalidMessageError, KeyConflictError
 from jobs.payloads import AnyPayload, Payload
-from jobs.wire import LATEST_MS, QUEUE, due_ms, job_message, new_job_id, now_ms, request_hash, require_payload
+from jobs.results import JobStatus
+from jobs.wire import (
+    LATEST_MS,
+    QUEUE,
+    due_ms,
+    job_message,
+    new_job_id,
+    now_ms,
+    request_hash,
+    require_job_id,
+    require_payload,
+)
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
+Parameters = Mapping[str, str | bytes]
 
 _LONGEST_QUEUE = 200
 """Longest name of a queue, in characters: a notification of PostgreSQL holds 8,000 bytes."""
@@ -60,6 +73,14 @@ Redis does not hold what is due next month. The notification is sent at the comm
 notify wait for each other in PostgreSQL (at thousands a second; one transaction may promise many jobs)."""
 
 
+_STATUS = """
+SELECT CASE WHEN EXISTS (SELECT FROM job_receipts WHERE job_id = :job_id) THEN 'complete'
+    WHEN EXISTS (SELECT FROM job_outbox WHERE job_id = :job_id) THEN 'promised'
+    WHEN EXISTS (SELECT FROM dead_jobs WHERE job_id = :job_id) THEN 'complete'
+    ELSE 'not_found' END AS status
+"""
+
+
 @dataclass(frozen=True)
 class Promised(Generic[ResultT]):
     """A job that is enqueued when the transaction commits; ``JobClient.handle`` makes it one to wait for."""
@@ -98,9 +119,10 @@ async def enqueue_in(  # noqa: PLR0913 - the options of JobClient.enqueue, and w
     """
     run = _statement_runner(connection, is_async=True)
     request = _Request.of(payload, key=key, delay=delay, at=at, queue=queue)
-    for _ in range(_TRIES):
-        if outcome := await run(connection, request.parameters):
-            return request.promised(outcome, payload)
+    with _cures_named():
+        for _ in range(_TRIES):
+            if outcome := await run(connection, _PROMISE, request.parameters):
+                return request.promised(outcome, payload)
     raise request.conflict()
 
 
@@ -116,16 +138,60 @@ def enqueue_in_sync(  # noqa: PLR0913 - the options of JobClient.enqueue, and wh
     """Promise a job as ``enqueue_in`` does, for a ``Session`` or ``Connection``, of SQLAlchemy or psycopg."""
     run = _statement_runner(connection, is_async=False)
     request = _Request.of(payload, key=key, delay=delay, at=at, queue=queue)
-    for _ in range(_TRIES):
-        if outcome := run(connection, request.parameters):
-            return request.promised(outcome, payload)
+    with _cures_named():
+        for _ in range(_TRIES):
+            if outcome := run(connection, _PROMISE, request.parameters):
+                return request.promised(outcome, payload)
     raise request.conflict()
+
+
+async def status_in(connection: Any, job_id: str) -> JobStatus:  # noqa: ANN401 - as for enqueue_in
+    """Say what PostgreSQL knows of a job: ``PROMISED``, ``COMPLETE`` (it has a receipt, or is dead) or ``NOT_FOUND``.
+
+    For a service that tells its own callers where their job is: ``JobHandle.status`` asks Redis, which has a promised
+    job from 10 s before it is due until its result expires. A job that was enqueued directly is found here when it has
+    ended and has a receipt. One round trip; the role needs the SELECT of ``enqueue_in``.
+
+    Raises:
+        InvalidMessageError: that cannot be a job's id.
+        TypeError: the connection is none that ``enqueue_in`` takes.
+    """
+    run = _statement_runner(connection, is_async=True)
+    with _cures_named():
+        return JobStatus(await run(connection, _STATUS, {"job_id": require_job_id(job_id)}))
+
+
+def status_in_sync(connection: Any, job_id: str) -> JobStatus:  # noqa: ANN401 - as for enqueue_in
+    """Say what PostgreSQL knows of a job, as ``status_in`` does, by a connection that ``enqueue_in_sync`` takes."""
+    run = _statement_runner(connection, is_async=False)
+    with _cures_named():
+        return JobStatus(run(connection, _STATUS, {"job_id": require_job_id(job_id)}))
+
+
+_CURES = {
+    "42P01": "is this the database of the workers, and has it their tables? Run there: users-worker migrate",
+    "42501": "let this role promise jobs: GRANT app_producer TO it (deploy/postgres/roles.sql)",
+}
+"""What to do about a state of PostgreSQL."""
+
+
+@contextmanager
+def _cures_named() -> Iterator[None]:
+    """Add a note to the errors of any driver, whose types callers may know."""
+    try:
+        yield
+    except Exception as error:
+        for known in (error, getattr(error, "orig", None), error.__cause__):
+            if cure := _CURES.get(getattr(known, "sqlstate", None) or ""):
+                error.add_note(cure)
+                break
+        raise
 
 
 @dataclass(frozen=True)
 class _Request:
     job_id: str
-    parameters: Mapping[str, str | bytes]
+    parameters: Parameters
 
     @classmethod
     def of(
@@ -169,41 +235,42 @@ def _statement_runner(connection: Any, *, is_async: bool) -> Any:  # noqa: ANN40
     for prefix, run, run_sync in () if makers.intersection(classes) else _RUNNERS:
         if any(name.startswith(prefix) for name in classes) and (run if is_async else run_sync):
             return run if is_async else run_sync
-    name, right, other = type(connection).__name__, *_KINDS[:: 1 if is_async else -1]
-    raise TypeError(f"cannot promise a job with a {name}: give it {right} (and {other} to the other function)")
+    taken, other = _KINDS[is_async], "enqueue_in_sync" if is_async else "enqueue_in"
+    kind = f"{type(connection).__module__}.{type(connection).__qualname__}"
+    raise TypeError(f"a job is promised on {taken}; this is a {kind}. For the other kind there is {other}")
 
 
-_KINDS = (
-    "enqueue_in an AsyncSession, AsyncConnection, asyncpg connection or psycopg AsyncConnection",
-    "enqueue_in_sync a Session, Connection or psycopg Connection",
-)
+_KINDS = {
+    True: "SQLAlchemy's AsyncSession or AsyncConnection, asyncpg's connection or psycopg's AsyncConnection",
+    False: "SQLAlchemy's Session or Connection, or psycopg's Connection (in Django connection.connection, in atomic())",
+}
 
 
-async def _run_sqlalchemy(connection: Any, parameters: Mapping[str, str | bytes]) -> str | None:  # noqa: ANN401 - see enqueue_in
-    statement = importlib.import_module("sqlalchemy").text(_PROMISE)
-    return _first((await connection.execute(statement, parameters)).first())
+async def _run_sqlalchemy(connection: Any, statement: str, parameters: Parameters) -> str | None:  # noqa: ANN401 - see enqueue_in
+    text = importlib.import_module("sqlalchemy").text(statement)
+    return _first((await connection.execute(text, parameters)).first())
 
 
-def _run_sqlalchemy_sync(connection: Any, parameters: Mapping[str, str | bytes]) -> str | None:  # noqa: ANN401 - see enqueue_in
-    statement = importlib.import_module("sqlalchemy").text(_PROMISE)
-    return _first(connection.execute(statement, parameters).first())
+def _run_sqlalchemy_sync(connection: Any, statement: str, parameters: Parameters) -> str | None:  # noqa: ANN401 - see enqueue_in
+    text = importlib.import_module("sqlalchemy").text(statement)
+    return _first(connection.execute(text, parameters).first())
 
 
-async def _run_asyncpg(connection: Any, parameters: Mapping[str, str | bytes]) -> str | None:  # noqa: ANN401 - see enqueue_in
+async def _run_asyncpg(connection: Any, statement: str, parameters: Parameters) -> str | None:  # noqa: ANN401 - see enqueue_in
     numbers = {name: number for number, name in enumerate(parameters, start=1)}
-    statement = _NAME.sub(lambda match: f"${numbers[match[1]]}", _PROMISE)
-    return _first(await connection.fetchrow(statement, *parameters.values()))
+    numbered = _NAME.sub(lambda match: f"${numbers[match[1]]}", statement)
+    return _first(await connection.fetchrow(numbered, *parameters.values()))
 
 
-async def _run_psycopg(connection: Any, parameters: Mapping[str, str | bytes]) -> str | None:  # noqa: ANN401 - see enqueue_in
+async def _run_psycopg(connection: Any, statement: str, parameters: Parameters) -> str | None:  # noqa: ANN401 - see enqueue_in
     async with connection.cursor(row_factory=_tuples()) as cursor:
-        await cursor.execute(_NAME.sub(r"%(\1)s", _PROMISE), parameters)
+        await cursor.execute(_NAME.sub(r"%(\1)s", statement), parameters)
         return _first(await cursor.fetchone())
 
 
-def _run_psycopg_sync(connection: Any, parameters: Mapping[str, str | bytes]) -> str | None:  # noqa: ANN401 - see enqueue_in
+def _run_psycopg_sync(connection: Any, statement: str, parameters: Parameters) -> str | None:  # noqa: ANN401 - see enqueue_in
     with connection.cursor(row_factory=_tuples()) as cursor:
-        cursor.execute(_NAME.sub(r"%(\1)s", _PROMISE), parameters)
+        cursor.execute(_NAME.sub(r"%(\1)s", statement), parameters)
         return _first(cursor.fetchone())
 
 

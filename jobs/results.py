@@ -4,7 +4,7 @@ from asyncio import CancelledError
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import Enum
+from enum import StrEnum
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -14,6 +14,7 @@ from jobs.failures import (
     InvalidResultError,
     JobAbortedError,
     JobFailedError,
+    RequestConflictError,
     ResultMissingError,
     failure_from_wire,
 )
@@ -35,7 +36,7 @@ _FIRST_POLL, _LAST_POLL = 0.005, 0.25
 """How often, in seconds, to look where Redis tells of nothing: twice as rarely each time."""
 
 
-class JobStatus(Enum):
+class JobStatus(StrEnum):
     """Where a job is. The words are arq's."""
 
     DEFERRED = "deferred"
@@ -51,7 +52,10 @@ class JobStatus(Enum):
     """It has ended, with a result or a failure, which is still kept."""
 
     NOT_FOUND = "not_found"
-    """Redis knows nothing of it: it never was, its result has expired, or it was promised a moment ago."""
+    """Redis knows nothing of it: it never was, its result has expired, or it is promised and Redis has it not yet."""
+
+    PROMISED = "promised"
+    """It is owed in PostgreSQL, as ``jobs.outbox.status_in`` says; how far it is, Redis may know."""
 
 
 @dataclass(frozen=True)
@@ -111,15 +115,18 @@ def _time(value: object) -> datetime | None:
     return datetime.fromtimestamp(value / 1000, UTC)
 
 
-def read_answer(data: bytes, job_id: str, result_type: type[ResultT]) -> ResultT:
-    """Return what the job has answered.
+def read_answer(data: bytes, job_id: str, result_type: type[ResultT], *, tag: str | None = None) -> ResultT:
+    """Return what the job has answered; given the tag of a request, only to that request.
 
     Raises:
+        RequestConflictError: it is the answer to another request, one that had the same key.
         JobFailedError: it has failed.
         InvalidResultError: this is the answer of another kind of job.
         InvalidMessageError: this is no message of ours, for instance a pickle.
     """
     message = decode(data)
+    if tag is not None and message.get("h", tag) != tag:
+        raise RequestConflictError(f"the key {job_id!r} was used for another request: give each request its own key")
     answer = message.get("r")
     if message.get("s") is True:
         return _read_result(answer, job_id, result_type)
@@ -153,10 +160,36 @@ def missing(job_id: str) -> ResultMissingError:
     return ResultMissingError(f"job {job_id} is not queued and has no result: it never was, or its result has expired")
 
 
-def late(job_id: str, timeout: timedelta | None) -> TimeoutError:
+def late(job_id: str, timeout: timedelta | None, *, queue: str, is_promised: bool) -> TimeoutError:
     """Say that there is no result yet."""
-    seconds = 0.0 if timeout is None else timeout.total_seconds()
-    return TimeoutError(f"job {job_id} has no result after {seconds:g} s; it stays queued: is a worker running?")
+    text = f"job {job_id} has no result after {0.0 if timeout is None else timeout.total_seconds():g} s"
+    if is_promised:
+        text += (
+            ": was the transaction committed? If it was, it is owed, and Redis gets it 10 s before it is due; or its "
+            "result has expired, and enqueue with its id as the key has the answer of its receipt"
+        )
+        return TimeoutError(text)
+    return TimeoutError(f"{text}; it stays queued: is a worker running for the queue {queue}?")
+
+
+def require_open(*, is_closed: bool) -> None:
+    """Refuse to use a client after its end.
+
+    Raises:
+        RuntimeError: the text names the cure.
+    """
+    if is_closed:
+        raise RuntimeError("the client is closed: use it inside its with block, which may last as long as the service")
+
+
+def require_timeout(timeout: object) -> None:
+    """Refuse what is no time to wait.
+
+    Raises:
+        TypeError: the text names the cure.
+    """
+    if not isinstance(timeout, timedelta | None):
+        raise TypeError(f"timeout must be a timedelta, such as timedelta(seconds=5), and not {type(timeout).__name__}")
 
 
 def poll_pauses() -> Iterator[float]:

@@ -16,11 +16,11 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from jobs.connection import build_sync_redis, explain, explained
-from jobs.messages import ABORTED_SCORE, ENQUEUE, Enqueued, Request
+from jobs.messages import ABORTED_SCORE, ENQUEUE, Call, Enqueued, Request, abort_ms
 from jobs.payloads import Payload
-from jobs.results import JobInfo, JobStatus, late, read_answer, read_info, was_aborted
+from jobs.results import JobInfo, JobStatus, late, read_answer, read_info, require_open, require_timeout, was_aborted
 from jobs.sync_watching import SyncResultWatch
-from jobs.wire import ABORT_KEY, IN_PROGRESS_KEY, QUEUE, RESULT_KEY, now_ms, require_job_id
+from jobs.wire import ABORT_KEY, IN_PROGRESS_KEY, QUEUE, RESULT_KEY, require_job_id, require_kind
 
 if TYPE_CHECKING:
     from jobs.outbox import Promised  # which needs Enqueued
@@ -40,6 +40,8 @@ class SyncJobHandle(Generic[ResultT]):
     _client: "SyncJobClient"
     _result_type: type[ResultT]
     _is_promised: bool = False
+    _tag: str | None = None
+    """Of the request, if another one may have the key."""
 
     def result(self, *, timeout: timedelta | None = None) -> ResultT:
         """Wait for the result. ``timeout`` counts from this call; ``None`` waits for ever.
@@ -50,13 +52,15 @@ class SyncJobHandle(Generic[ResultT]):
 
         Raises:
             JobFailedError: the job failed; the subclass and ``type`` say why.
+            RequestConflictError: the key was used for another request, and this is not its answer.
             ResultMissingError: the job is neither queued nor answered; never raised for a promised job, see ``handle``.
             InvalidResultError: the answer is of another kind of job, one that had the same key.
             TimeoutError: no result in time; the job goes on, and ``result`` may be called again.
             QueueUnavailableError: Redis cannot be reached, for a second at least.
         """
+        require_timeout(timeout)
         data = self._client._wait(self.job_id, timeout, is_promised=self._is_promised)  # noqa: SLF001 - two halves
-        return read_answer(data, self.job_id, self._result_type)
+        return read_answer(data, self.job_id, self._result_type, tag=self._tag)
 
     def status(self) -> JobStatus:
         """Say where the job is. One round trip.
@@ -78,16 +82,18 @@ class SyncJobHandle(Generic[ResultT]):
         """Ask for the job's end and wait for it; say whether it was aborted. Nothing of an aborted job takes effect.
 
         ``False``: it had ended already, or was quicker. Two round trips, and those of ``result``. Needs the right to
-        write ``arq:abort``, which the user ``operator`` of ``deploy/`` has and ``producer`` has not.
+        write ``arq:abort``, which the user ``operator`` of ``deploy/`` has and ``producer`` has not. A promised job
+        that is not due is aborted as ``JobHandle.abort`` says.
 
         Raises:
             ResultMissingError: the job is neither queued nor answered.
             TimeoutError: it has not ended in time; the request stands.
             QueueUnavailableError: Redis cannot be reached.
         """
+        require_timeout(timeout)
         self._client._ask_to_abort(self.job_id, is_promised=self._is_promised)  # noqa: SLF001 - two halves
         data = self._client._wait(self.job_id, timeout, is_promised=self._is_promised)  # noqa: SLF001 - two halves
-        return was_aborted(lambda: read_answer(data, self.job_id, self._result_type))
+        return was_aborted(lambda: read_answer(data, self.job_id, self._result_type, tag=self._tag))
 
 
 class SyncJobClient:
@@ -98,6 +104,7 @@ class SyncJobClient:
         self._redis = redis
         self._url = url
         self._queue = queue
+        self._is_closed = False
         self._enqueue = redis.register_script(ENQUEUE)
         self._watch = SyncResultWatch(redis, queue)
 
@@ -127,7 +134,7 @@ class SyncJobClient:
             InvalidMessageError: a payload, key or size is wrong; nothing was sent.
             QueueUnavailableError: Redis cannot be reached; a part may be queued: call again with the same keys.
         """
-        return self._send(Request.of(list(payloads), keys))
+        return self._send(Request.of(payloads, keys))
 
     def handle(self, promised: "Promised[ResultT]") -> SyncJobHandle[ResultT]:
         """Return the handle of a job that was promised with ``jobs.outbox.enqueue_in_sync``. No round trip.
@@ -142,28 +149,35 @@ class SyncJobClient:
         Its outcome is ``DUPLICATE``. Whether there is such a job is seen by ``status``.
 
         Raises:
-            InvalidMessageError: that cannot be a job's id.
+            InvalidMessageError: that cannot be a job's id, or is no kind of payload.
         """
+        require_kind(payload)
         return SyncJobHandle(require_job_id(job_id), Enqueued.DUPLICATE, self, payload.result_type())
 
     def _send(self, request: Request[ResultT]) -> list[SyncJobHandle[ResultT]]:
-        added: list[int] = []
-        with explained(self._url):
-            for call in request.calls(self._queue):
-                added += self._enqueue(keys=call.keys, args=call.arguments)
-        return [SyncJobHandle(job_id, outcome, self, kind) for job_id, outcome, kind in request.outcomes(added)]
+        added = [one for call in request.calls(self._queue) for one in self._call(call)]
+        return [
+            SyncJobHandle(job_id, outcome, self, kind, _tag=tag)
+            for job_id, outcome, kind, tag in request.outcomes(added)
+        ]
+
+    def _call(self, call: Call) -> list[int]:
+        with self._explained():
+            added: list[int] = self._enqueue(keys=call.keys, args=call.arguments)
+            return added
 
     def _wait(self, job_id: str, timeout: timedelta | None, *, is_promised: bool) -> bytes:
         end = math.inf if timeout is None else time.monotonic() + timeout.total_seconds()
+        require_open(is_closed=self._is_closed)
         try:
             return self._watch.result_of(job_id, end=end, is_promised=is_promised)
         except RedisError as error:
             raise explain(error, self._url) from error
         except TimeoutError:
-            raise late(job_id, timeout) from None
+            raise late(job_id, timeout, queue=self._queue, is_promised=is_promised) from None
 
     def _info(self, job_id: str) -> JobInfo:
-        with explained(self._url), self._redis.pipeline(transaction=True) as pipe:
+        with self._explained(), self._redis.pipeline(transaction=True) as pipe:
             pipe.zscore(self._queue, job_id)
             pipe.exists(IN_PROGRESS_KEY + job_id)
             pipe.get(RESULT_KEY + job_id)
@@ -174,11 +188,17 @@ class SyncJobClient:
         info = self._info(job_id)
         if not info.can_be_aborted and not is_promised:
             return
-        with explained(self._url), self._redis.pipeline(transaction=True) as pipe:
-            pipe.zadd(ABORT_KEY, {job_id: now_ms()})
+        with self._explained(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.zadd(ABORT_KEY, {job_id: abort_ms(info)})
             if info.status is not JobStatus.IN_PROGRESS:
                 pipe.zadd(self._queue, {job_id: ABORTED_SCORE}, xx=True)
             pipe.execute()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        require_open(is_closed=self._is_closed)
+        with explained(self._url):
+            yield
 
     def ping(self) -> None:
         """See that Redis is there. One round trip.
@@ -186,11 +206,12 @@ class SyncJobClient:
         Raises:
             QueueUnavailableError: Redis cannot be reached or refuses us; the text names the cure.
         """
-        with explained(self._url):
+        with self._explained():
             self._redis.ping()
 
     def close(self) -> None:
-        """End all waiting, and close the connections. ``open_sync_client`` calls it."""
+        """End all waiting, close the connections, and take no more calls. ``open_sync_client`` calls it."""
+        self._is_closed = True
         self._watch.close()
         self._redis.close()
 

@@ -86,6 +86,8 @@ def new_job_id(key: str | None) -> str:
     """
     if key is None:
         return uuid4().hex
+    if not isinstance(key, str):
+        raise InvalidMessageError(f"the key must be a str, such as f'signup-{{user_id}}'; this is {_type(key)}")
     if not is_job_id(key):
         message = "the key must be 1 to 200 printable ASCII characters without spaces: hash what is longer or other"
         raise InvalidMessageError(message)
@@ -98,7 +100,7 @@ def require_job_id(value: str) -> str:
     Raises:
         InvalidMessageError: no job can have it.
     """
-    if not is_job_id(value):
+    if not (isinstance(value, str) and is_job_id(value)):
         raise InvalidMessageError(ID_RULE)
     return value
 
@@ -118,6 +120,10 @@ def due_ms(now: int, delay: timedelta | None, at: datetime | None) -> int:
     if delay is not None and at is not None:
         message = "give delay or at, not both"
         raise InvalidMessageError(message)
+    if not isinstance(delay, timedelta | None):
+        raise InvalidMessageError(f"delay must be a timedelta, such as timedelta(seconds=5); this is {_type(delay)}")
+    if not isinstance(at, datetime | None):
+        raise InvalidMessageError(f"at must be a datetime with a time zone; this is {_type(at)}")
     if at is not None:
         if at.tzinfo is None:
             message = "at has no time zone: give datetime.now(UTC) or another aware time"
@@ -147,6 +153,14 @@ def request_hash(payload: AnyPayload) -> bytes:
     return hashlib.sha256(payload.model_dump_json(exclude_defaults=True, by_alias=True).encode()).digest()
 
 
+def request_tag(request: bytes) -> str:
+    """Return the tag of a request of this hash, which stands beside its result.
+
+    Long enough to tell two requests apart that were given one key by mistake, and too short to find out what was asked.
+    """
+    return request[:4].hex()
+
+
 def require_payload(value: object) -> None:
     """Refuse to enqueue what is no payload.
 
@@ -154,10 +168,25 @@ def require_payload(value: object) -> None:
         InvalidMessageError: the text names the cure, and not the value.
     """
     if not isinstance(value, Payload):
-        what = f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
-        raise InvalidMessageError(f"a job is the instance of a payload, such as CreateUser(name=...); this is {what}")
+        message = f"a job is the instance of a payload, such as CreateUser(name=...); this is {_type(value)}"
+        raise InvalidMessageError(message)
     if not hasattr(value, "job_name"):
         raise InvalidMessageError(f"{type(value).__name__} has no job_name: give its class the job's name on the wire")
+
+
+def require_kind(value: object) -> None:
+    """Refuse what is no kind of payload.
+
+    Raises:
+        InvalidMessageError: the text names the cure, and not the value.
+    """
+    if not (isinstance(value, type) and issubclass(value, Payload)):
+        message = f"a kind of job is the class of a payload, such as CreateUser; this is {_type(value)}"
+        raise InvalidMessageError(message)
+
+
+def _type(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
 
 
 def job_message(payload: AnyPayload, *, enqueued_ms: int) -> dict[str, Any]:

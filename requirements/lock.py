@@ -30,6 +30,8 @@ if __name__ == "__main__":
     lock("dev.txt", "pyproject.toml", "--all-extras", "--group", "dev", "--constraint", "requirements/runtime.txt")
     constraint = ("--constraint", "requirements/runtime.txt")
     lock("producer.txt", "producer/pyproject.toml", "--group", "producer/pyproject.toml:service", *constraint)
+    tests = ("--group", "producer/pyproject.toml:service-tests", "--constraint", "requirements/dev.txt")
+    lock("producer-tests.txt", "producer/pyproject.toml", *tests)
     lock("fuzz.txt", "--group", "fuzz")
     lock("bench.txt", "pyproject.toml", "--group", "bench", "--constraint", "requirements/runtime.txt")
     lock("bench-taskiq.txt", "--group", "bench-taskiq")

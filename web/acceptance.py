@@ -21,7 +21,7 @@ from jobs.codec import decode
 from jobs.failures import InvalidMessageError, KeyConflictError, QueueUnavailableError
 from jobs.outbox import Promised, enqueue_in
 from jobs.payloads import AnyPayload, Payload
-from jobs.wire import JOB_KEY, RESULT_KEY, request_hash
+from jobs.wire import JOB_KEY, RESULT_KEY, request_hash, request_tag
 from web.problems import key_conflict
 from web.reading import read_key
 from web.resources import RESOURCES
@@ -103,8 +103,11 @@ async def _is_same_in_queue(request: web.Request, payload: AnyPayload, job_id: s
     trace = await read(request, partial(trace_by_job_id, job_id=job_id))
     if trace is not None:
         return _is_same(trace, payload)
-    # It has ended and written nothing: the result tells the kind of job, and nothing the arguments.
-    return result is None or _read(result).get("f") == payload.job_name
+    if result is None:
+        return True
+    # It has ended and written nothing; a plain arq worker's result has no tag.
+    tag, answer = request_tag(request_hash(payload)), _read(result)
+    return (answer.get("f"), answer.get("h", tag)) == (payload.job_name, tag)
 
 
 def _is_message_of(data: bytes, payload: AnyPayload) -> bool:

@@ -18,8 +18,10 @@ from db.faults import is_unreachable
 from db.receipts import Receipt, ended_jobs, insert_receipts
 from db.transactions import open_transaction
 from jobs.arguments import read_payload
+from jobs.codec import tagged
 from jobs.failures import InvalidPayloadError, JobFailedError, failure_to_wire
 from jobs.payloads import AnyPayload
+from jobs.wire import request_tag
 from worker.calls import Again
 from worker.dead_letters import is_dead
 from worker.dispatch import (
@@ -100,12 +102,15 @@ async def _transact(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job])
         for (delivery, payload), answer in zip(jobs, answers, strict=True):
             if isinstance(answer, JobFailedError) and is_dead(answer):
                 outcomes[delivery.job_id] = Again.ALONE
-            elif isinstance(answer, JobFailedError):
-                outcomes[delivery.job_id] = answer
-                receipts.append(build_receipt(spec, delivery, payload, failure=failure_to_wire(answer)))
+                continue
+            if isinstance(answer, JobFailedError):
+                end: dict[str, Any] | JobFailedError = answer
+                receipt = build_receipt(spec, delivery, payload, failure=failure_to_wire(answer))
             else:
-                outcomes[delivery.job_id] = result = dump_result(spec, answer)
-                receipts.append(build_receipt(spec, delivery, payload, result=result))
+                end = dump_result(spec, answer)
+                receipt = build_receipt(spec, delivery, payload, result=end)
+            outcomes[delivery.job_id] = tagged(end, request_tag(receipt.request_hash))
+            receipts.append(receipt)
         await insert_receipts(session, spec.name, receipts)
     return outcomes
 

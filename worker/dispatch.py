@@ -22,7 +22,7 @@ from db.faults import constraint_of, cure_of, is_transient, is_unreachable, sqls
 from db.receipts import Receipt, insert_receipts, receipt_by_job_id
 from db.transactions import open_transaction
 from jobs.arguments import read_payload
-from jobs.codec import encode
+from jobs.codec import encode, tagged
 from jobs.failures import (
     AttemptsExhaustedError,
     ConstraintViolatedError,
@@ -37,7 +37,7 @@ from jobs.failures import (
 )
 from jobs.payloads import AnyPayload
 from jobs.registry import JobSpec
-from jobs.wire import QUEUE, request_hash
+from jobs.wire import QUEUE, request_hash, request_tag
 from worker.backoff import backoff
 from worker.dead_letters import bury, is_dead, write_letter
 from worker.gate import DatabaseGate
@@ -106,11 +106,13 @@ class Dispatcher:
         except Exception as error:
             decided = await self._settle(spec, delivery, payload, error)
             _log_failure(_log.bind(**told, duration_ms=_milliseconds_since(started)), error, decided)
+            if payload is not None:
+                tagged(decided, request_tag(request_hash(payload)))
             if decided is error:
                 raise
             raise decided from error
         _log.info("job done", **told, duration_ms=_milliseconds_since(started))
-        return result
+        return tagged(result, request_tag(request_hash(payload)))  # type: ignore[no-any-return] # a dict as before
 
     async def abort(self, spec: AnySpec, delivery: Delivery) -> dict[str, Any] | None:
         """Record that somebody has aborted the job, so that it stays so; return the result if it had ended before.

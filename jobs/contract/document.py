@@ -152,7 +152,11 @@ def _answer_schema(answer: Schema, *, name: str | None, is_success: bool) -> Sch
         "st": _MS | {"description": "When its last attempt began, in ms since 1970."},
         "ft": _MS | {"description": "When it ended, in ms since 1970."},
     }
-    return {"type": "object", "required": list(fields), "properties": fields}
+    tag = {
+        "type": "string",
+        "description": "The tag of the request: another one than of a first answer, another request.",
+    }
+    return {"type": "object", "required": list(fields), "properties": fields | {"h": tag}}
 
 
 def _refs(registry: Registry) -> tuple[dict[str, Schema], dict[str, Schema]]:

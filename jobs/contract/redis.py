@@ -10,8 +10,9 @@ _JOB = f"{JOB_KEY}{{job_id}}"
 _RESULT = f"{RESULT_KEY}{{job_id}}"
 
 _SCRIPT_NOTE = """\
-For EVAL. A job whose id is queued, runs or has a result is left as it is. Answers a list: 1 for a job that was added, \
-0 for one that was not. Several jobs: their keys, then the queue; their messages last, in the same order."""
+For EVAL. Answers a list: 1 for a job that is NEW and was added; 0 for a DUPLICATE, whose id is queued, runs or has a \
+result, and which was dropped, also if it is another request: give each request an id of its own. Several jobs, due at \
+one time: their keys, then the queue; their messages last, in the same order."""
 
 
 def describe_redis() -> dict[str, Any]:
@@ -25,10 +26,10 @@ def describe_redis() -> dict[str, Any]:
             "abort": ABORT_KEY,
         },
         "names": {
-            "job_id": "Random, or the caller's idempotency key.",
+            "job_id": "Random, or the caller's idempotency key: one for each request.",
             "message": "The job, as JSON in UTF-8.",
-            "due_ms": "When the job is due, in ms since 1970.",
-            "expiry_ms": "How long the message is kept, in ms: message_expiry_ms and the time until it is due.",
+            "due_ms": "When the job is due, in ms since 1970: with seconds it runs at once, with microseconds never.",
+            "expiry_ms": "How long the message is kept, in ms: message_expiry_ms plus the delay.",
         },
         "message_expiry_ms": to_ms(EXPIRY),
         "job_id": {"type": "string", "pattern": "^[!-~]{1,200}$"},
@@ -40,7 +41,7 @@ def describe_redis() -> dict[str, Any]:
                 ["ZADD", QUEUE, "{due_ms}", "{job_id}"],
                 ["EXEC"],
             ],
-            "commands_note": "For a random job_id: with one that was used, the message of a queued job is replaced.",
+            "commands_note": "For a random job_id only: with a used one, the message of a queued job is replaced.",
             "script": ENQUEUE.strip(),
             "script_keys": [_JOB, QUEUE],
             "script_arguments": ["{due_ms}", "{expiry_ms}", "{message}"],

@@ -1,1 +1,1 @@
-"""Tools for tests of jobs: they run the real worker, which nothing else in this package may import."""
+"""Tools for tests: of code that enqueues, and of jobs, which run the real worker. Nothing else here imports them."""

@@ -4,9 +4,8 @@ import asyncio
 import warnings
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from datetime import timedelta
-from typing import Any, Generic, TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
@@ -14,6 +13,7 @@ from jobs.codec import decode, encode
 from jobs.failures import JobFailedError
 from jobs.payloads import Payload
 from jobs.registry import Registry
+from jobs.testing.outcomes import Attempt, JobOutcome
 from jobs.testing.transaction import Transaction
 from jobs.wire import job_message, new_job_id, now_ms
 from worker.arq_functions import MessageReader, build_functions
@@ -21,6 +21,8 @@ from worker.batches import run_batch
 from worker.calls import Again
 from worker.dispatch import Delivery, Dispatcher, RetryLater
 from worker.loop_watch import BLOCKED, CURE, Standstill, watch_loop
+
+__all__ = ["Attempt", "BlockedLoopWarning", "JobOutcome", "RunJob"]
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
 
@@ -30,40 +32,6 @@ class BlockedLoopWarning(RuntimeWarning):
 
     A warning, so that a developer may sit in a debugger; ``filterwarnings = ["error"]`` makes it an error.
     """
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One attempt of a job."""
-
-    number: int
-    """From 1."""
-
-    error: BaseException | None = None
-    """What was raised, with its causes; ``None`` if the attempt succeeded."""
-
-    delay: timedelta | None = None
-    """How long the worker would have waited before the next one; ``None`` if it was the last."""
-
-
-@dataclass(frozen=True)
-class JobOutcome(Generic[ResultT]):
-    """How a job has ended."""
-
-    job_id: str
-    result: ResultT | None
-    failure: BaseException | None
-    """As a producer gets it, from the wire; its ``__cause__`` is the error of the last attempt."""
-
-    attempts: tuple[Attempt, ...]
-
-    def get(self) -> ResultT:
-        """Return the result, or raise the failure."""
-        if self.failure is not None:
-            raise self.failure
-        if self.result is None:
-            raise TypeError(f"the job {self.job_id} has neither a result nor a failure")
-        return self.result
 
 
 class RunJob:
@@ -193,11 +161,12 @@ def _batch_outcome(
 
 
 def _outcome(job_id: str, answer: dict[str, Any], attempts: list[Attempt]) -> JobOutcome[Any]:
-    read = decode(encode(answer))["r"]
+    message = decode(encode(answer))
+    read, tag = message["r"], message.get("h")
     if answer["s"]:
-        return JobOutcome(job_id, read, None, tuple(attempts))
+        return JobOutcome(job_id, read, None, tuple(attempts), tag)
     read.__cause__ = attempts[-1].error
-    return JobOutcome(job_id, None, read, tuple(attempts))
+    return JobOutcome(job_id, None, read, tuple(attempts), tag)
 
 
 def _raised(error: BaseException) -> BaseException:

@@ -1,135 +1,113 @@
-"""Puts a recorder in the place of Redis: in both clients, also those that are open, and behind the outbox.
+"""Puts a recorder in the place of Redis: beneath both clients, also those that are open, and behind the outbox.
 
-What a client checks and encodes it still does; a promise is still written in the caller's transaction.
+Only what would talk to a server is replaced: keys, codec, handles, outcomes and failures are the clients' own.
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
-
-import pytest
-from pydantic import BaseModel
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
 
 from jobs import outbox
-from jobs.client import JobClient, JobHandle
-from jobs.codec import decode
-from jobs.connection import build_redis
-from jobs.messages import Enqueued, Request
-from jobs.payloads import Payload
-from jobs.results import JobInfo
-from jobs.sync_client import SyncJobClient, SyncJobHandle
+from jobs.client import JobClient
+from jobs.messages import Call, Enqueued
+from jobs.results import JobInfo, missing, read_info, require_open
+from jobs.sync_client import SyncJobClient
 from jobs.testing.enqueued import EnqueuedJobs, RecordedJob
 from jobs.testing.rollbacks import when_rolled_back
+from jobs.wire import JOB_KEY
 
-ResultT = TypeVar("ResultT", bound=BaseModel)
-HandleT = TypeVar("HandleT")
 Parameters = Mapping[str, Any]
 
 
-def stand_in_for_redis(jobs: EnqueuedJobs, patch: pytest.MonkeyPatch) -> None:
-    """Record in ``jobs`` what this process enqueues, for as long as the patch lasts."""
-    _replace_client(jobs, patch)
-    _replace_sync_client(jobs, patch)
-    runner = outbox._statement_runner  # noqa: SLF001 - through which each promise goes
-    patch.setattr(outbox, "_statement_runner", _recording(jobs, runner))
+@contextmanager
+def stand_in_for_redis(jobs: EnqueuedJobs) -> Iterator[None]:
+    """Record in ``jobs`` what this process enqueues, for as long as the context lasts."""
+    with ExitStack() as stack:
+        for name, stand_in in _transport(jobs).items():
+            stack.enter_context(patch.object(SyncJobClient, name, stand_in))
+            stack.enter_context(patch.object(JobClient, name, _awaitable(stand_in)))
+        find_runner = outbox._statement_runner  # noqa: SLF001 - through which each promise goes
+        stack.enter_context(patch.object(outbox, "_statement_runner", _recording(jobs, find_runner)))
+        yield
 
 
-def _replace_client(jobs: EnqueuedJobs, patch: pytest.MonkeyPatch) -> None:
-    async def enqueue(
-        client: JobClient,
-        payload: Payload[ResultT],
-        *,
-        key: str | None = None,
-        delay: timedelta | None = None,
-        at: datetime | None = None,
-    ) -> JobHandle[ResultT]:
-        return _take(jobs, client, Request.of([payload], [key], delay=delay, at=at), JobHandle)[0]
+def _transport(jobs: EnqueuedJobs) -> dict[str, Callable[..., Any]]:
+    """Return what stands in for the methods of a client that talk to Redis."""
 
-    async def enqueue_many(
-        client: JobClient, payloads: Iterable[Payload[ResultT]], *, keys: Sequence[str] | None = None
-    ) -> list[JobHandle[ResultT]]:
-        return _take(jobs, client, Request.of(list(payloads), keys), JobHandle)
+    def call(_client: object, call: Call) -> list[int]:
+        *keys, queue = call.keys
+        due_ms, _, *messages = call.arguments
+        return [
+            int(jobs.record(RecordedJob.of(key.removeprefix(JOB_KEY), message, due_ms=int(due_ms), queue=queue)))
+            for key, message in zip(keys, messages, strict=True)
+            if isinstance(message, bytes)
+        ]
 
-    async def wait(_client: JobClient, job_id: str, *_: object, **_is_promised: object) -> bytes:
-        return jobs.answer(job_id)
+    def wait(_client: object, job_id: str, *_: object, is_promised: bool) -> bytes:
+        if jobs.due_ms(job_id) is None and not is_promised:
+            raise missing(job_id)
+        return jobs.result(job_id)
 
-    async def info(_client: JobClient, job_id: str) -> JobInfo:
-        return jobs.info(job_id)
+    def info(_client: object, job_id: str) -> JobInfo:
+        return read_info(job_id, score=jobs.due_ms(job_id), is_running=False, data=jobs.end(job_id))
 
-    async def ask_to_abort(_client: JobClient, job_id: str, **_is_promised: object) -> None:
+    def ask_to_abort(_client: object, job_id: str, **_is_promised: object) -> None:
         jobs.abort(job_id)
 
-    def build_without_server(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - the original's
-        redis = build_redis(*arguments, **options)  # connects to nothing
-        vars(redis)["ping"] = _pong
-        return redis
+    def ping(_client: object) -> None:
+        pass
 
-    patch.setattr("jobs.client.build_redis", build_without_server)
-    patch.setattr(JobClient, "enqueue", enqueue)
-    patch.setattr(JobClient, "enqueue_many", enqueue_many)
-    patch.setattr(JobClient, "_wait", wait)
-    patch.setattr(JobClient, "_info", info)
-    patch.setattr(JobClient, "_ask_to_abort", ask_to_abort)
-
-
-async def _pong() -> bool:
-    return True
+    replaced: dict[str, Callable[..., Any]] = {
+        "_call": call,
+        "_wait": wait,
+        "_info": info,
+        "_ask_to_abort": ask_to_abort,
+        "ping": ping,
+    }
+    return {name: _of_open(stand_in) for name, stand_in in replaced.items()}
 
 
-def _replace_sync_client(jobs: EnqueuedJobs, patch: pytest.MonkeyPatch) -> None:
-    def enqueue(
-        client: SyncJobClient,
-        payload: Payload[ResultT],
-        *,
-        key: str | None = None,
-        delay: timedelta | None = None,
-        at: datetime | None = None,
-    ) -> SyncJobHandle[ResultT]:
-        return _take(jobs, client, Request.of([payload], [key], delay=delay, at=at), SyncJobHandle)[0]
+def _of_open(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse a client that is closed, as the client itself does."""
 
-    def enqueue_many(
-        client: SyncJobClient, payloads: Iterable[Payload[ResultT]], *, keys: Sequence[str] | None = None
-    ) -> list[SyncJobHandle[ResultT]]:
-        return _take(jobs, client, Request.of(list(payloads), keys), SyncJobHandle)
+    def checked(client: JobClient | SyncJobClient, *arguments: object, **options: object) -> Any:  # noqa: ANN401 - as the function
+        require_open(is_closed=client._is_closed)  # noqa: SLF001 - in the client's place
+        return function(client, *arguments, **options)
 
-    patch.setattr(SyncJobClient, "ping", lambda _client: None)
-    patch.setattr(SyncJobClient, "enqueue", enqueue)
-    patch.setattr(SyncJobClient, "enqueue_many", enqueue_many)
-    patch.setattr(SyncJobClient, "_wait", lambda _client, job_id, *_, **__: jobs.answer(job_id))
-    patch.setattr(SyncJobClient, "_info", lambda _client, job_id: jobs.info(job_id))
-    patch.setattr(SyncJobClient, "_ask_to_abort", lambda _client, job_id, **_: jobs.abort(job_id))
+    return checked
 
 
-def _take(
-    jobs: EnqueuedJobs, client: JobClient | SyncJobClient, request: Request[Any], handle: Callable[..., HandleT]
-) -> list[HandleT]:
-    due, queue = _time(request.due_ms), client._queue  # noqa: SLF001 - as the client itself would
-    added = [
-        int(jobs.record(RecordedJob(job_id, decode(message)["f"], message, due, queue)))
-        for job_id, message in zip(request.ids, request.messages, strict=True)
-    ]
-    return [handle(job_id, outcome, client, kind) for job_id, outcome, kind in request.outcomes(added)]
+def _awaitable(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    async def awaitable(*arguments: object, **options: object) -> Any:  # noqa: ANN401 - as the function
+        return function(*arguments, **options)
+
+    return awaitable
 
 
-def _time(due_ms: int) -> datetime:
-    return datetime.fromtimestamp(due_ms / 1000, UTC)
-
-
-def _recording(jobs: EnqueuedJobs, find_runner: Callable[..., Callable[..., object]]) -> Callable[..., object]:
+def _recording(jobs: EnqueuedJobs, find_runner: Callable[..., Callable[..., Any]]) -> Callable[..., object]:
     """Return what finds the way to execute a promise, made to record each promise that is new."""
 
     def find_recording_runner(connection: object, *, is_async: bool) -> object:
+        if not jobs.needs_tables:
+            return _awaitable(answer) if is_async else answer
         run = find_runner(connection, is_async=is_async)
 
-        def run_and_record(connection: object, parameters: Parameters) -> object:
-            outcome = run(connection, parameters)
+        def run_and_record(connection: object, statement: str, parameters: Parameters) -> Any:  # noqa: ANN401 - the runner's
+            outcome = run(connection, statement, parameters)
+            if "message" not in parameters:
+                return outcome  # a look at what is promised
             if inspect.isawaitable(outcome):
                 return _await_and_record(jobs, outcome, connection, parameters)
-            _record(jobs, outcome, connection, parameters)
-            return outcome
+            return _record(jobs, outcome, connection, parameters)
 
         return run_and_record
+
+    def answer(connection: object, _statement: str, parameters: Parameters) -> object:
+        if "message" not in parameters:
+            return jobs.status_in_tables(parameters["job_id"])
+        return _record(jobs, jobs.outcome_of(_promised(parameters)), connection, parameters)
 
     return find_recording_runner
 
@@ -137,15 +115,22 @@ def _recording(jobs: EnqueuedJobs, find_runner: Callable[..., Callable[..., obje
 async def _await_and_record(
     jobs: EnqueuedJobs, outcome: Awaitable[object], connection: object, parameters: Parameters
 ) -> object:
-    awaited = await outcome
-    _record(jobs, awaited, connection, parameters)
-    return awaited
+    return _record(jobs, await outcome, connection, parameters)
 
 
-def _record(jobs: EnqueuedJobs, outcome: object, connection: object, parameters: Parameters) -> None:
-    if outcome != Enqueued.NEW.value:
-        return
-    job_id, due = parameters["job_id"], _time(int(parameters["due_ms"]))
-    name, message, queue = parameters["job_name"], parameters["message"], parameters["queue"]
-    jobs.record(RecordedJob(job_id, name, message, due, queue, is_promised=True))
-    when_rolled_back(connection, lambda: jobs.forget(job_id))
+def _record(jobs: EnqueuedJobs, outcome: object, connection: object, parameters: Parameters) -> object:
+    if outcome == Enqueued.NEW.value:
+        job = _promised(parameters)
+        jobs.promise(job)
+        when_rolled_back(connection, lambda: jobs.forget(job))
+    return outcome
+
+
+def _promised(parameters: Parameters) -> RecordedJob:
+    return RecordedJob.of(
+        parameters["job_id"],
+        parameters["message"],
+        due_ms=int(parameters["due_ms"]),
+        queue=parameters["queue"],
+        request_hash=parameters["request_hash"],
+    )

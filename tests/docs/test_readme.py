@@ -53,9 +53,9 @@ def test_every_block_is_of_a_kind_that_is_tested() -> None:
         line.split()[0] for file in (README, CONTRIBUTING) for line in "".join(_blocks(file, "console")).splitlines()
     }
 
-    assert set(fences) == {"", "console", "js", "python", "sh"}
+    assert set(fences) == {"", "console", "js", "python"}
     assert programs == {"alembic", "curl", "make", "users-web", "users-worker"}
-    assert len(_blocks(README, "python")) == 12
+    assert len(_blocks(README, "python")) == 14
 
 
 def test_the_settings_table_is_that_of_the_code() -> None:
@@ -104,8 +104,8 @@ def test_the_commands_of_the_readme_work_in_their_order(
     ("text", "output"),
     [
         ("signup-4711", "User ID: "),
-        ("build_sync_client", "User ID: "),
-        ("enqueue_in", "User ID: "),
+        ("signup-4712", "User ID: "),
+        ("order-4711", "User ID: "),
         ("create_pool", "'name': 'Jane'"),
     ],
 )
@@ -119,7 +119,33 @@ def test_the_producers_in_python_get_their_user(environment: dict[str, str], tex
     assert output in done.stdout
 
 
-@pytest.mark.parametrize("text", ["signup-4711", "build_sync_client", "enqueue_in", "create_pool"])
+_DJANGO = """
+import os
+from urllib.parse import urlsplit
+import django
+from django.conf import settings
+
+url = urlsplit(os.environ["DATABASE_URL"])
+server = {"HOST": url.hostname, "PORT": url.port, "USER": url.username, "PASSWORD": url.password}
+database = {"ENGINE": "django.db.backends.postgresql", "NAME": url.path[1:]} | server
+settings.configure(DATABASES={"default": database})
+django.setup()
+"""
+
+
+@pytest.mark.usefixtures("_worker")
+def test_a_django_service_promises_in_its_transaction(environment: dict[str, str]) -> None:
+    """On the connection that Django has; the same key again has the same user."""
+    code = _DJANGO + _example("transaction.atomic") + '\nprint(order("Jane", key="o1") == order("Jane", key="o1"))\n'
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+
+
+@pytest.mark.parametrize("text", ["signup-4711", "signup-4712", "order-4711", "create_pool"])
 def test_the_producers_in_python_type_check(tmp_path: Path, text: str) -> None:
     """``result`` of a ``CreateUser`` is a user to mypy, too."""
     (tmp_path / "producer.py").write_text(_example(text).replace("user.id", "user.id + 1"))
@@ -174,21 +200,6 @@ def test_the_producer_in_node_gets_its_user(environment: dict[str, str], tmp_pat
 
     assert done.returncode == 0, done.stderr
     assert re.match(r"true \{\s*id: \d+,\s*name: 'Jane',\s*email: null", done.stdout)
-
-
-@pytest.mark.usefixtures("_worker")
-def test_the_producer_in_a_shell_gets_its_user(environment: dict[str, str]) -> None:
-    """Written to the documented keys by ``redis-cli``."""
-    require("redis-cli")
-    (script,) = _blocks(README, "sh")
-
-    done = subprocess.run(
-        ["sh", "-euc", script], env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
-
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout.splitlines()[-1])
-    assert (answer["s"], answer["r"]["name"], answer["r"]["email"]) == (True, "Jane", None)
 
 
 @pytest.fixture

@@ -4,11 +4,13 @@ import asyncio
 from datetime import timedelta
 from typing import Any, ClassVar
 
+import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from jobs import CreateUser, FindUser, JobClient, JobHandle
+from jobs import CreateUser, Enqueued, FindUser, JobClient, JobHandle, SyncJobClient, open_sync_client
+from jobs.failures import RequestConflictError
 from jobs.payloads import AnyPayload, Payload, UserView
 from tests.conftest import StartWorker, wait_until_async
 
@@ -53,14 +55,14 @@ async def _wait_for_the_result_to_expire(redis: Redis) -> None:
 async def test_while_it_is_queued_the_first_request_counts(
     client: JobClient, start_worker: StartWorker, sessions: Sessions
 ) -> None:
-    """Same or another: a duplicate, whose result is that of the first."""
+    """Same or another: a duplicate. Only the same has the first one's result; another is told that it was dropped."""
     await client.enqueue(SAME, key="k")
     handles = [await client.enqueue(payload, key="k") for payload in (SAME, ANOTHER, ANOTHER_KIND)]
     start_worker()
 
     answers = [await _answer(handle) for handle in handles]
 
-    assert answers == ["duplicate: Jane", "duplicate: Jane", "duplicate: InvalidResultError"]
+    assert answers == ["duplicate: Jane", *["duplicate: RequestConflictError"] * 2]
     assert await _users(sessions) == ["Jane"]
 
 
@@ -80,7 +82,7 @@ async def test_while_it_runs_the_first_request_counts(
         handles = [await client.enqueue(payload, key="k") for payload in (SAME, ANOTHER)]
         await blocker.rollback()
 
-    assert [await _answer(one) for one in handles] == ["duplicate: Jane", "duplicate: Jane"]
+    assert [await _answer(one) for one in handles] == ["duplicate: Jane", "duplicate: RequestConflictError"]
     assert await _users(sessions) == ["Jane"]
 
 
@@ -93,21 +95,49 @@ async def test_after_success_the_kept_answer_counts(
 
     answers = await _ask(client, SAME, ANOTHER)
 
-    assert (first, answers) == (["new: Jane"], ["duplicate: Jane", "duplicate: Jane"])
+    assert (first, answers) == (["new: Jane"], ["duplicate: Jane", "duplicate: RequestConflictError"])
     assert await _users(sessions) == ["Jane"]
+
+
+async def test_an_answer_is_told_to_its_own_request_alone(
+    client: JobClient, start_worker: StartWorker, sessions: Sessions, valkey_url: str
+) -> None:
+    """Of jobs in a batch, of look-ups, which leave no receipt, and by the blocking client, too."""
+    kinds: list[tuple[AnyPayload, AnyPayload]] = [(SAME, ANOTHER), (FindUser(name="Jane"), FindUser(name="Joe"))]
+    handles = [await client.enqueue(first, key=f"k{number}") for number, (first, _) in enumerate(kinds)]
+    handles += await client.enqueue_many([CreateUser(name=f"User {number}") for number in range(20)])
+    start_worker()
+    await asyncio.gather(*(handle.result(timeout=LONG) for handle in handles))
+
+    with open_sync_client(valkey_url) as blocking:
+        for number, (same, another) in enumerate(kinds):
+            twin = await client.enqueue(same, key=f"k{number}")
+            await twin.result(timeout=LONG)
+            assert twin.outcome is Enqueued.DUPLICATE
+            assert await _answer(await client.enqueue(another, key=f"k{number}")) == "duplicate: RequestConflictError"
+            await asyncio.to_thread(_expect_conflict, blocking, another, f"k{number}")
+    assert len(await _users(sessions)) == 21
+
+
+def _expect_conflict(client: SyncJobClient, payload: AnyPayload, key: str) -> None:
+    with pytest.raises(RequestConflictError, match="give each request its own key"):
+        client.enqueue(payload, key=key).result(timeout=LONG)
 
 
 async def test_after_failure_the_kept_failure_counts(
     client: JobClient, start_worker: StartWorker, sessions: Sessions
 ) -> None:
-    """Also for a request that would succeed: to try again takes another key, or time."""
+    """To try again takes another key, or time. Another request is told that it was dropped."""
     start_worker()
     await (await client.enqueue(SAME)).result(timeout=LONG)
     first = await _ask(client, SAME)
 
     answers = await _ask(client, SAME, ANOTHER)
 
-    assert (first, answers) == (["new: EmailTakenError"], ["duplicate: EmailTakenError"] * 2)
+    assert (first, answers) == (
+        ["new: EmailTakenError"],
+        ["duplicate: EmailTakenError", "duplicate: RequestConflictError"],
+    )
     assert await _users(sessions) == ["Jane"]
 
 

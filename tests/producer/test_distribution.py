@@ -15,9 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from tests.conftest import StartWorker
-
-ROOT = Path(__file__).parent.parent.parent
-PRODUCER = ROOT / "producer"
+from tests.producer.conftest import PRODUCER, ROOT, build, pip
 
 _LIST_INSTALLED = """
 import importlib.metadata, json
@@ -30,7 +28,8 @@ import users_jobs, jobs, db
 names = [module.name for module in pkgutil.walk_packages(users_jobs.__path__, "users_jobs.")]
 for name in names:
     importlib.import_module(name)
-foreign = {"sqlalchemy", "asyncpg", "arq", "alembic", "worker"} & {name.partition(".")[0] for name in sys.modules}
+loaded = {name.partition(".")[0] for name in sys.modules}
+foreign = {"sqlalchemy", "asyncpg", "arq", "alembic", "worker", "pytest"} & loaded
 print(json.dumps({"modules": names, "foreign": sorted(foreign), "jobs": jobs.OWNER, "db": db.OWNER}))
 """
 
@@ -38,53 +37,6 @@ print(json.dumps({"modules": names, "foreign": sorted(foreign), "jobs": jobs.OWN
 def _project(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = tomllib.loads((folder / "pyproject.toml").read_text())
     return found
-
-
-def _build(source: Path, target: Path, *options: str) -> None:
-    command = [sys.executable, "-m", "hatchling", "build", "-d", str(target), *options]
-    subprocess.run(command, cwd=source, check=True, capture_output=True)
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build wheel and sdist, with the locked build tools and without a network."""
-    folder = tmp_path_factory.mktemp("built")
-    _build(PRODUCER, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def wheel(built: Path) -> Path:
-    """Return the wheel."""
-    (found,) = built.glob("*.whl")
-    return found
-
-
-@pytest.fixture(scope="module")
-def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install the wheel into an environment of its own, with the locked dependencies, and return its Python."""
-    folder = tmp_path_factory.mktemp("environment")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    python = folder / "bin" / "python"
-    locked = ["--require-hashes", "--only-binary", ":all:", "-r", str(ROOT / "requirements" / "producer.txt")]
-    _pip(python, "install", *locked)
-    _pip(python, "install", "--no-deps", "--no-index", str(wheel))
-    return python
-
-
-def _pip(python: Path, *arguments: str) -> None:
-    command = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "--quiet"]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.fixture
-def service(tmp_path: Path) -> Path:
-    """Make a project that has packages of its own by the names ``jobs`` and ``db``."""
-    for name in ("jobs", "db"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").write_text('OWNER = "the service"\n')
-    return tmp_path
 
 
 def _run(python: Path, code: str, service: Path, environment: dict[str, str] | None = None) -> str:
@@ -97,12 +49,16 @@ def _run(python: Path, code: str, service: Path, environment: dict[str, str] | N
     return done.stdout
 
 
-def test_wheel_holds_one_package_and_nothing_of_ours_besides(wheel: Path) -> None:
+def test_wheel_holds_one_package_and_its_plugin(wheel: Path) -> None:
     """No ``jobs``, ``db`` or ``worker`` lands in the environment of a service."""
     with zipfile.ZipFile(wheel) as archive:
         roots = {name.partition("/")[0] for name in archive.namelist()}
 
-    assert roots == {"users_jobs", f"users_jobs-{_project(PRODUCER)['project']['version']}.dist-info"}
+    assert roots == {
+        "users_jobs",
+        "pytest_users_jobs.py",
+        f"users_jobs-{_project(PRODUCER)['project']['version']}.dist-info",
+    }
 
 
 def test_sdist_builds_the_same_wheel_also_beside_a_foreign_package_of_the_name(
@@ -114,7 +70,7 @@ def test_sdist_builds_the_same_wheel_also_beside_a_foreign_package_of_the_name(
         archive.extractall(service, filter="data")
     (unpacked,) = service.glob("users_jobs-*")
 
-    _build(unpacked, service / "dist", "-t", "wheel")
+    build(unpacked, service / "dist", "-t", "wheel")
 
     assert (service / "dist" / wheel.name).read_bytes() == wheel.read_bytes()
 
@@ -124,9 +80,10 @@ def test_modules_are_those_that_the_contract_keeps_free_of_drivers(wheel: Path) 
     contracts = _project(ROOT)["tool"]["importlinter"]["contracts"]
     (watched,) = [found["source_modules"] for found in contracts if found["name"].startswith("A producer loads")]
     with zipfile.ZipFile(wheel) as archive:
-        modules = {Path(name).stem for name in archive.namelist() if name.endswith(".py")}
+        files = {name.removeprefix("users_jobs/") for name in archive.namelist() if name.startswith("users_jobs/")}
+    modules = {name.removesuffix(".py").replace("/", ".") for name in files if name.endswith(".py")}
 
-    assert modules - {"__init__"} == {name.removeprefix("jobs.") for name in watched}
+    assert modules - {"__init__", "testing.__init__"} == {name.removeprefix("jobs.") for name in watched}
 
 
 def test_no_text_of_the_package_names_the_other_one(wheel: Path) -> None:
@@ -134,7 +91,7 @@ def test_no_text_of_the_package_names_the_other_one(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         texts = {name: archive.read(name).decode() for name in archive.namelist() if name.endswith(".py")}
 
-    named = re.compile(rf"(?<![\w.])jobs\.({'|'.join(Path(name).stem for name in texts)})\b|from jobs\b")
+    named = re.compile(rf"(?<![\w.])jobs\.(testing|{'|'.join(Path(name).stem for name in texts)})\b|from jobs\b")
     assert [name for name, code in texts.items() if named.search(code)] == []
 
 
@@ -147,19 +104,29 @@ def test_version_and_dependencies_are_those_of_the_worker() -> None:
     assert (PRODUCER / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
 
 
-def test_source_that_imports_more_than_is_installed_is_not_built(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["jobs/tls.py", "jobs/testing/answers.py"])
+def test_source_that_imports_more_than_is_installed_is_not_built(name: str, tmp_path: Path) -> None:
     """A module that a producer cannot import fails the build, and not the service."""
-    for folder in ("jobs", "producer"):
+    for folder in ("jobs", "jobs/testing", "producer"):
         (tmp_path / folder).mkdir()
         for file in (file for file in (ROOT / folder).iterdir() if file.is_file()):
             (tmp_path / folder / file.name).write_bytes(file.read_bytes())
-    with (tmp_path / "jobs" / "tls.py").open("a") as module:
+    with (tmp_path / name).open("a") as module:
         module.write("\n\ndef late() -> None:\n    import sqlalchemy\n")
 
     with pytest.raises(subprocess.CalledProcessError) as failed:
-        _build(tmp_path / "producer", tmp_path / "dist")
+        build(tmp_path / "producer", tmp_path / "dist")
 
-    assert b"jobs/tls.py imports sqlalchemy, which a producer does not install" in failed.value.stderr
+    assert f"{name} imports sqlalchemy, which a producer does not install".encode() in failed.value.stderr
+
+
+def test_pip_installs_it_from_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    """With ``pip install ./users-worker/producer``: the folder alone is named, and the sources beside it are found."""
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+
+    subprocess.run([*command, "-w", str(tmp_path), str(PRODUCER)], check=True, capture_output=True)
+
+    assert (tmp_path / wheel.name).read_bytes() == wheel.read_bytes()
 
 
 def test_environment_holds_what_a_producer_needs_and_no_more(python: Path, service: Path) -> None:
@@ -168,7 +135,7 @@ def test_environment_holds_what_a_producer_needs_and_no_more(python: Path, servi
 
     assert not installed & {"sqlalchemy", "asyncpg", "arq", "alembic", "typer", "users-worker"}
     assert {"users-jobs", "pydantic", "redis", "hiredis", "psycopg"} <= installed
-    _pip(python, "check")
+    pip("check", python=python)
 
 
 def test_every_module_can_be_imported_beside_packages_named_jobs_and_db(python: Path, service: Path) -> None:

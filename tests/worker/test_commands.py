@@ -167,7 +167,7 @@ def test_no_result_in_time_is_exit_code_1(command_line: CommandLine) -> None:
     done = command_line("enqueue", "find_user", "--id", "1", "--wait", "--timeout", "300ms")
 
     assert done.returncode == 1
-    assert "has no result after 0.3 s; it stays queued: is a worker running?" in done.stderr
+    assert "has no result after 0.3 s; it stays queued: is a worker running for the queue arq:queue?" in done.stderr
 
 
 def test_status_counts_the_queue(command_line: CommandLine) -> None:

@@ -1,0 +1,134 @@
+"""What people get wrong when they use the clients: each is told with its cure, in both clients alike."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import pytest
+from redis.asyncio import Redis
+
+from jobs import CreateUser, JobClient, build_sync_client, open_client, open_sync_client
+from jobs.connection import build_redis
+from jobs.failures import InvalidMessageError, QueueUnavailableError
+from tests.faults.proxy import Proxy, open_proxy
+
+JANE = CreateUser(name="Jane")
+
+WRONG: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
+    "a number as the key": ((JANE,), {"key": 4711}, "the key must be a str, .*; this is of type int"),
+    "a number as the delay": ((JANE,), {"delay": 5}, "delay must be a timedelta, .*; this is of type int"),
+    "a text as the time": (
+        (JANE,),
+        {"at": "2030-01-01"},
+        "at must be a datetime with a time zone; this is of type str",
+    ),
+    "a naive time": ((JANE,), {"at": datetime(2030, 1, 1)}, "at has no time zone"),  # noqa: DTZ001 - the mistake
+    "the class": ((CreateUser,), {}, "this is the class CreateUser"),
+    "a name, as for arq": (("create_user",), {}, "this is of type str"),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+async def test_a_wrong_argument_names_the_cure(client: JobClient, valkey_url: str, redis: Redis, mistake: str) -> None:
+    """Nothing is sent."""
+    arguments, options, text = WRONG[mistake]
+
+    with pytest.raises(InvalidMessageError, match=text):
+        await client.enqueue(*arguments, **options)
+    with pytest.raises(InvalidMessageError, match=text), open_sync_client(valkey_url) as blocking:
+        blocking.enqueue(*arguments, **options)
+
+    assert await redis.dbsize() == 0
+
+
+async def test_wrong_handles_and_lists_name_the_cure(client: JobClient, valkey_url: str) -> None:
+    """One payload where a list is wanted, an instance where a class is."""
+    blocking = build_sync_client(valkey_url)
+    for wrong in (client, blocking):
+        with pytest.raises(InvalidMessageError, match="class of a payload, such as CreateUser; this is of type str"):
+            cast("Any", wrong).handle_of("create_user", "k")
+        with pytest.raises(InvalidMessageError, match="this is of type CreateUser"):
+            cast("Any", wrong).handle_of(JANE, "k")
+    with pytest.raises(InvalidMessageError, match="enqueue_many takes a list"):
+        await cast("Any", client).enqueue_many(JANE)
+    with pytest.raises(InvalidMessageError, match="enqueue_many takes a list"):
+        cast("Any", blocking).enqueue_many(JANE)
+    blocking.close()
+
+
+async def test_a_wrong_timeout_is_told_before_anything_waits(client: JobClient, valkey_url: str) -> None:
+    """For results and for aborts."""
+    handle: Any = await client.enqueue(JANE)
+    for call in (handle.result, handle.abort):
+        with pytest.raises(TypeError, match=r"timeout must be a timedelta, such as .*, and not int"):
+            await call(timeout=5)
+    with open_sync_client(valkey_url) as client_too:
+        blocking: Any = client_too.handle_of(CreateUser, handle.job_id)
+        for call in (blocking.result, blocking.abort):
+            with pytest.raises(TypeError, match="timeout must be a timedelta"):
+                call(timeout=5)
+
+
+def test_a_url_that_is_not_set_is_told_as_such() -> None:
+    """``os.environ.get`` gives None."""
+    with pytest.raises(QueueUnavailableError, match="REDIS_URL is not a URL such as"):
+        build_sync_client(cast("Any", None))
+    with pytest.raises(QueueUnavailableError, match="REDIS_URL is not a URL such as"):
+        build_redis(cast("Any", None), Redis)
+
+
+async def test_a_client_that_is_closed_says_so(valkey_url: str, redis: Redis) -> None:
+    """And opens no connection again, which nobody would close."""
+    async with open_client(valkey_url) as client:
+        handle = await client.enqueue(JANE)
+    with open_sync_client(valkey_url) as client_too:
+        blocking = client_too.handle_of(CreateUser, handle.job_id)
+    before = len(await redis.client_list())
+
+    calls: list[Callable[[], Any]] = [lambda: client.enqueue(JANE), handle.status, handle.result, handle.abort]
+    for call in calls:
+        with pytest.raises(RuntimeError, match="the client is closed"):
+            await call()
+    calls = [lambda: client_too.enqueue(JANE), blocking.status, blocking.result, blocking.abort]
+    for call in calls:
+        with pytest.raises(RuntimeError, match="the client is closed"):
+            call()
+
+    assert (len(await redis.client_list()), await redis.zcard("arq:queue")) == (before, 1)
+
+
+@pytest.fixture
+def silent(valkey_url: str) -> Iterator[Proxy]:
+    """Open a proxy before Valkey."""
+    with open_proxy(urlsplit(valkey_url).port or 0) as proxy:
+        yield proxy
+
+
+async def test_a_silent_redis_is_told_in_seconds(silent: Proxy, redis: Redis) -> None:
+    """Before a web server loses its patience, mostly after 30 s; and the next call works when it is back."""
+    url = f"redis://127.0.0.1:{silent.port}/0"
+    async with open_client(url) as client:
+        blocking = build_sync_client(url)
+        handle = await client.enqueue(JANE)
+        await asyncio.to_thread(blocking.enqueue, JANE)
+        silent.silence()
+        begin = time.monotonic()
+        errors = await asyncio.gather(
+            client.enqueue(JANE),
+            handle.status(),
+            asyncio.to_thread(blocking.enqueue, JANE),
+            return_exceptions=True,
+        )
+        seconds = time.monotonic() - begin
+        silent.heal()
+
+        await client.enqueue(JANE)
+        await asyncio.to_thread(blocking.enqueue, JANE)
+    blocking.close()
+
+    assert [type(error) for error in errors] == [QueueUnavailableError] * 3
+    assert seconds < 12
+    assert await redis.zcard("arq:queue") >= 4

@@ -1,0 +1,144 @@
+"""What the recorder knows of promises: those that a rollback took back unseen, and those without a table."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from unittest.mock import AsyncMock, Mock
+
+import asyncpg
+import pytest
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+
+from jobs import CreateUser, Enqueued, GetOrCreateUser, JobStatus, enqueue_in, enqueue_in_sync, open_client
+from jobs.failures import InvalidMessageError, KeyConflictError
+from jobs.outbox import status_in, status_in_sync
+from jobs.testing.enqueued import EnqueuedJobs
+
+JANE = GetOrCreateUser(name="Jane", email="jane@example.org")
+JOE = GetOrCreateUser(name="Joe", email="joe@example.org")
+
+
+@pytest.fixture
+def sqlite() -> Iterator[Engine]:
+    """Yield an empty database without our tables."""
+    engine = create_engine("sqlite://")
+    yield engine
+    engine.dispose()
+
+
+async def test_a_new_promise_replaces_one_that_was_rolled_back_unseen(
+    enqueued: EnqueuedJobs, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    """Asyncpg does not tell of its rollback; that PostgreSQL takes the key once more does."""
+    enqueued.answer(GetOrCreateUser, ZeroDivisionError(), name="Jane")
+    raw = await asyncpg.connect(
+        sessions.kw["bind"].url.set(drivername="postgresql").render_as_string(hide_password=False)
+    )
+    with suppress(ZeroDivisionError):
+        async with raw.transaction():
+            await enqueue_in(raw, JANE, key="k")
+            raise ZeroDivisionError
+    async with raw.transaction():
+        promised = await enqueue_in(raw, JOE, key="k")
+        again = await enqueue_in(raw, JOE, key="k")
+    await raw.close()
+
+    assert [promised.outcome, again.outcome] == [Enqueued.NEW, Enqueued.DUPLICATE]
+    assert [str(job) for job in enqueued.jobs] == ["get_or_create_user(name='Joe', email='joe@example.org')"]
+    assert enqueued.end("k") is None
+
+
+async def test_a_promise_that_is_rolled_back_takes_no_other_job_along(
+    enqueued: EnqueuedJobs, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    """One that was enqueued directly under the same key is still queued."""
+    async with open_client("redis://127.0.0.1:1/0") as client:
+        await client.enqueue(JANE, key="k")
+    async with sessions() as session:
+        promised = await enqueue_in(session, JANE, key="k")
+
+    assert promised.outcome is Enqueued.NEW
+    assert [(job.job_id, job.is_promised) for job in enqueued.jobs] == [("k", False)]
+
+
+def test_a_promise_needs_its_table_unless_the_test_says_otherwise(enqueued: EnqueuedJobs, sqlite: Engine) -> None:
+    """What the service would be told is told."""
+    with Session(sqlite) as session, pytest.raises(OperationalError):
+        enqueue_in_sync(session, JANE)
+
+    enqueued.refute_enqueued()
+
+
+def test_without_tables_promises_follow_their_session(enqueued: EnqueuedJobs, sqlite: Engine) -> None:
+    """However it is begun and ended; savepoints as well."""
+    enqueued.promises_need_no_tables()
+    with Session(sqlite) as session, session.begin():
+        enqueue_in_sync(session, JANE, key="begun")
+        with suppress(ZeroDivisionError), session.begin_nested():
+            enqueue_in_sync(session, JANE, key="savepoint")
+            raise ZeroDivisionError
+    scoped = scoped_session(sessionmaker(sqlite))
+    enqueue_in_sync(scoped, JANE, key="committed")
+    scoped.commit()
+    enqueue_in_sync(scoped, JANE, key="rolled-back")
+    scoped.rollback()
+    enqueue_in_sync(scoped, JANE, key="closed")
+    scoped.remove()
+
+    assert [job.job_id for job in enqueued.jobs] == ["begun", "committed"]
+
+
+def test_without_tables_promises_follow_their_connection(enqueued: EnqueuedJobs, sqlite: Engine) -> None:
+    """One that has executed nothing yet is in a transaction from then on, as after a statement."""
+    enqueued.promises_need_no_tables()
+    with sqlite.connect() as connection:
+        enqueue_in_sync(connection, JANE, key="committed")
+        connection.commit()
+        connection.execute(text("SELECT 1"))
+        enqueue_in_sync(connection, JANE, key="rolled-back")
+        connection.rollback()
+        enqueue_in_sync(connection, JANE, key="closed")
+
+    assert [job.job_id for job in enqueued.jobs] == ["committed"]
+
+
+async def test_without_tables_asynchronous_sessions_do_the_same(
+    enqueued: EnqueuedJobs, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    """Nothing is sent to the database."""
+    enqueued.promises_need_no_tables()
+    async with sessions.begin() as session:
+        await enqueue_in(session, JANE, key="kept")
+    async with sessions() as session:
+        await enqueue_in(session, JANE, key="given-up")
+    async with sessions.kw["bind"].connect() as connection:
+        await enqueue_in(connection, JANE, key="also-given-up")
+
+    assert [job.job_id for job in enqueued.jobs] == ["kept"]
+    async with sessions() as session:
+        assert await session.scalar(text("SELECT count(*) FROM job_outbox")) == 0
+
+
+@pytest.mark.parametrize("spec", [None, AsyncSession, AsyncConnection])
+async def test_without_tables_a_mock_is_a_connection(enqueued: EnqueuedJobs, spec: type | None) -> None:
+    """Keys and requests are still checked, and a key counts once."""
+    enqueued.promises_need_no_tables()
+    connection, blocking = AsyncMock(spec=spec), Mock(spec=Session)
+
+    outcomes = [(await enqueue_in(connection, JANE, key="k")).outcome for _ in range(2)]
+    with pytest.raises(KeyConflictError):
+        enqueue_in_sync(blocking, CreateUser(name="Jane"), key="k")
+    with pytest.raises(InvalidMessageError):
+        enqueue_in_sync(blocking, JANE, key="no spaces")
+    enqueue_in_sync(blocking, CreateUser(name="Joe"), queue="mails")
+
+    assert outcomes == [Enqueued.NEW, Enqueued.DUPLICATE]
+    assert [await status_in(connection, key) for key in ("k", "other")] == [JobStatus.PROMISED, JobStatus.NOT_FOUND]
+    enqueued.answer(GetOrCreateUser, ZeroDivisionError())
+    assert status_in_sync(blocking, "k") is JobStatus.COMPLETE
+    assert [(job.name, job.queue) for job in enqueued.jobs] == [
+        ("get_or_create_user", "arq:queue"),
+        ("create_user", "mails"),
+    ]
