@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -27,6 +28,12 @@ pytest_plugins = ["pytest_users_worker", "pytester"]
 """Ours also where the project was installed before it had a plugin."""
 
 __all__ = ["StartWorker", "WorkerProcess"]  # from where tests import them
+
+
+def pytest_configure() -> None:
+    """Let processes of tests hear Ctrl-C, also where a shell has started this run in the background and ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
