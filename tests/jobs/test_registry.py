@@ -82,7 +82,9 @@ def test_what_cannot_work_is_refused_at_once(arguments: tuple[Any, Any], options
         JobSpec(*arguments, **options)
 
 
-@pytest.mark.parametrize("handler", [work, _decorated, partial(work), Worker()], ids=repr)
+@pytest.mark.parametrize(
+    "handler", [work, _decorated, partial(work), Worker()], ids=["function", "decorated", "partial", "object"]
+)
 def test_whatever_can_be_awaited_is_a_handler(handler: Any) -> None:  # noqa: ANN401 - handlers
     """Decorated, partly applied, or an object."""
     assert JobSpec(Work, handler).name == "work"
