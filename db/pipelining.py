@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import asyncpg
 from sqlalchemy.dialects.postgresql import asyncpg as dialect
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.util import await_only
 
 _Value: TypeAlias = str | bytes | int | None
@@ -28,6 +29,17 @@ _STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
 
 DriverError = dialect.AsyncAdapt_asyncpg_dbapi.Error
 """An error as the adapter raises it."""
+
+
+ENDED = (
+    "the transaction was committed or rolled back inside: only its owner may do that. If it was committed, what was "
+    "written before STAYS STORED, without a receipt. Remove that from the handler; session.flush() sends what is "
+    "pending, session.begin_nested() undoes a part"
+)
+
+
+class TransactionEndedError(InvalidRequestError):
+    """Whoever was given the transaction has ended it."""
 
 
 class PipeliningDriver(dialect.AsyncAdapt_asyncpg_dbapi):
@@ -146,6 +158,8 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
     async def _commit_with_last(self) -> None:
         if self._transaction is None:
             await self._start_transaction()
+        elif not (isinstance(self._transaction, _HeldTransaction) and self._transaction.is_to_begin):
+            self._require_transaction()
         if not isinstance(self._transaction, _HeldTransaction):
             try:
                 await self._execute_held()
@@ -168,6 +182,16 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
             await self._undo()
             raise
 
+    def _require_transaction(self) -> None:
+        """Refuse to execute a last statement by itself. The server's last answer has said whether there is one.
+
+        Raises:
+            TransactionEndedError: there is none.
+        """
+        if not self._connection.is_in_transaction():
+            self._last = None
+            raise TransactionEndedError(ENDED)
+
     async def _undo(self) -> None:
         """End a transaction that was not committed: SQLAlchemy believes that it has ended."""
         try:
@@ -188,6 +212,11 @@ class _HeldTransaction:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._has_begun = False
+
+    @property
+    def is_to_begin(self) -> bool:
+        """Whether nothing was sent yet."""
+        return not self._has_begun
 
     def begin_with_next(self) -> None:
         """Write BEGIN, unless it is. A statement follows at once; if asyncpg refuses to send that, any other may.

@@ -8,16 +8,12 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, SessionTransaction
 
+from db.pipelining import ENDED, TransactionEndedError
+
 _COMMITTED = (
     "session.commit() was called, which only the owner of the transaction may do: the effect commits with the job's "
     "receipt, or a job that is delivered again takes effect twice. Nothing was committed. Remove the call; "
     "session.flush() sends what is pending"
-)
-
-_ENDED = (
-    "the transaction was committed or rolled back inside: only its owner may do that. If it was committed, what was "
-    "written before STAYS STORED, without a receipt. Remove that from the handler; session.flush() sends what is "
-    "pending, session.begin_nested() undoes a part"
 )
 
 
@@ -31,7 +27,7 @@ async def open_transaction(sessions: async_sessionmaker[AsyncSession]) -> AsyncI
     Inside, ``session.commit()`` is refused before it does anything.
 
     Raises:
-        InvalidRequestError: the transaction was ended inside in another way; what came after that is rolled back.
+        TransactionEndedError: the transaction was ended inside in another way; what came after that is rolled back.
     """
     session = sessions()
     refusing = _refuse_commits(session.sync_session)
@@ -49,7 +45,7 @@ async def open_transaction(sessions: async_sessionmaker[AsyncSession]) -> AsyncI
 
 def _require_active(transaction: SessionTransaction) -> None:
     if not transaction.is_active:
-        raise InvalidRequestError(_ENDED)
+        raise TransactionEndedError(ENDED)
 
 
 def _refuse_commits(session: Session) -> dict[str, object]:

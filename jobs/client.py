@@ -48,7 +48,7 @@ class JobHandle(Generic[ResultT]):
     _client: "JobClient"
     _result_type: type[ResultT]
     _is_promised: bool = False
-    _tag: str | None = None
+    _mark: str | None = None
     """Of the request, if another one may have the key."""
 
     async def result(self, *, timeout: timedelta | None = None) -> ResultT:  # noqa: ASYNC109 - arq's name for it
@@ -67,7 +67,7 @@ class JobHandle(Generic[ResultT]):
         """
         require_timeout(timeout)
         data = await self._client._wait(self.job_id, timeout, is_promised=self._is_promised)  # noqa: SLF001 - two halves
-        return read_answer(data, self.job_id, self._result_type, tag=self._tag)
+        return read_answer(data, self.job_id, self._result_type, mark=self._mark)
 
     async def status(self) -> JobStatus:
         """Say where the job is. One round trip.
@@ -102,7 +102,7 @@ class JobHandle(Generic[ResultT]):
         require_timeout(timeout)
         await self._client._ask_to_abort(self.job_id, is_promised=self._is_promised)  # noqa: SLF001 - two halves
         data = await self._client._wait(self.job_id, timeout, is_promised=self._is_promised)  # noqa: SLF001 - two halves
-        return was_aborted(lambda: read_answer(data, self.job_id, self._result_type, tag=self._tag))
+        return was_aborted(lambda: read_answer(data, self.job_id, self._result_type, mark=self._mark))
 
 
 class JobClient:
@@ -212,8 +212,8 @@ class JobClient:
             yield
 
     def _handles(self, request: Request[ResultT], added: Iterable[int]) -> Iterator[JobHandle[ResultT]]:
-        for job_id, outcome, result_type, tag in request.outcomes(added):
-            yield JobHandle(job_id, outcome, self, result_type, _tag=tag)
+        for job_id, outcome, result_type, mark in request.outcomes(added):
+            yield JobHandle(job_id, outcome, self, result_type, _mark=mark)
 
     async def _wait(self, job_id: str, timeout: timedelta | None, *, is_promised: bool) -> bytes:  # noqa: ASYNC109 - result's
         try:

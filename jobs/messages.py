@@ -22,6 +22,7 @@ from jobs.wire import (
     new_job_id,
     now_ms,
     request_hash,
+    request_mark,
     request_tag,
     require_payload,
     to_ms,
@@ -133,7 +134,7 @@ class Request(Generic[ResultT]):
             yield Call([*keys, queue], [self.due_ms, lifetime, *self.messages[part]])
 
     def outcomes(self, added: Iterable[int]) -> Iterator[tuple[str, Enqueued, type[ResultT], str | None]]:
-        """Yield for each job its id, what became of it, what it answers, and of a duplicate the tag of the request."""
+        """Yield for each job its id, what became of it, what it answers, and of a duplicate the request's mark."""
         for payload, job_id, is_new in zip(self.payloads, self.ids, added, strict=True):
-            tag = None if is_new else request_tag(request_hash(payload))
-            yield job_id, Enqueued.NEW if is_new else Enqueued.DUPLICATE, payload.result_type(), tag
+            mark = None if is_new else request_mark(payload.job_name, request_tag(request_hash(payload)))
+            yield job_id, Enqueued.NEW if is_new else Enqueued.DUPLICATE, payload.result_type(), mark

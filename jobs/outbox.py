@@ -145,8 +145,10 @@ def enqueue_in_sync(  # noqa: PLR0913 - the options of JobClient.enqueue, and wh
     raise request.conflict()
 
 
-async def status_in(connection: Any, job_id: str) -> JobStatus:  # noqa: ANN401 - as for enqueue_in
-    """Say what PostgreSQL knows of a job: ``PROMISED``, ``COMPLETE`` (it has a receipt, or is dead) or ``NOT_FOUND``.
+async def status_in(connection: Any, job: str | Promised[Any]) -> JobStatus:  # noqa: ANN401 - as for enqueue_in
+    """Say what PostgreSQL knows of a job, given the promise or an id.
+
+    ``PROMISED``, ``COMPLETE`` (it has a receipt, or is dead) or ``NOT_FOUND``.
 
     For a service that tells its own callers where their job is: ``JobHandle.status`` asks Redis, which has a promised
     job from 10 s before it is due until its result expires. A job that was enqueued directly is found here when it has
@@ -158,14 +160,18 @@ async def status_in(connection: Any, job_id: str) -> JobStatus:  # noqa: ANN401 
     """
     run = _statement_runner(connection, is_async=True)
     with _cures_named():
-        return JobStatus(await run(connection, _STATUS, {"job_id": require_job_id(job_id)}))
+        return JobStatus(await run(connection, _STATUS, {"job_id": _id_of(job)}))
 
 
-def status_in_sync(connection: Any, job_id: str) -> JobStatus:  # noqa: ANN401 - as for enqueue_in
+def status_in_sync(connection: Any, job: str | Promised[Any]) -> JobStatus:  # noqa: ANN401 - as for enqueue_in
     """Say what PostgreSQL knows of a job, as ``status_in`` does, by a connection that ``enqueue_in_sync`` takes."""
     run = _statement_runner(connection, is_async=False)
     with _cures_named():
-        return JobStatus(run(connection, _STATUS, {"job_id": require_job_id(job_id)}))
+        return JobStatus(run(connection, _STATUS, {"job_id": _id_of(job)}))
+
+
+def _id_of(job: str | Promised[Any]) -> str:
+    return require_job_id(job.job_id if isinstance(job, Promised) else job)
 
 
 _CURES = {

@@ -4,7 +4,8 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -79,7 +80,11 @@ class JobSpec(Generic[PayloadT, ResultT]):
         _require_async(self.handler, "handler", self.payload)
         if self.batch is not None:
             _require_async(self.batch, "batch", self.payload)
-        if self.most < 1 or self.max_attempts < 1:
+        if isinstance(cast("object", self.former_names), str):
+            raise TypeError(f"the job {self.payload.job_name}: former_names is a tuple of names, such as ('old',)")
+        if not (isinstance(self.deadline, timedelta) and self.deadline > timedelta(0)):
+            raise TypeError(f"the job {self.payload.job_name}: deadline is a timedelta, such as timedelta(seconds=30)")
+        if not all(isinstance(number, int) and number >= 1 for number in (self.most, self.max_attempts)):
             raise TypeError(f"the job {self.payload.job_name}: most and max_attempts are 1 or more")
 
     @property
@@ -122,6 +127,8 @@ def _require_payload(payload: object) -> None:
 
 
 def _require_async(function: object, role: str, payload: type[Payload[Any]]) -> None:
+    while isinstance(function, partial):
+        function = function.func
     called = getattr(function, "__call__", None)  # noqa: B004 - an object may be a handler, if its __call__ is async
     if not any(map(inspect.iscoroutinefunction, (function, inspect.unwrap(function), called))):  # type: ignore[arg-type] # it may be anything
         name = getattr(function, "__qualname__", repr(function)[:100])

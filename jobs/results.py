@@ -18,7 +18,7 @@ from jobs.failures import (
     ResultMissingError,
     failure_from_wire,
 )
-from jobs.wire import LATEST_MS, now_ms
+from jobs.wire import LATEST_MS, now_ms, request_mark
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
 
@@ -115,8 +115,8 @@ def _time(value: object) -> datetime | None:
     return datetime.fromtimestamp(value / 1000, UTC)
 
 
-def read_answer(data: bytes, job_id: str, result_type: type[ResultT], *, tag: str | None = None) -> ResultT:
-    """Return what the job has answered; given the tag of a request, only to that request.
+def read_answer(data: bytes, job_id: str, result_type: type[ResultT], *, mark: str | None = None) -> ResultT:
+    """Return what the job has answered; given the mark of a request, only to that request.
 
     Raises:
         RequestConflictError: it is the answer to another request, one that had the same key.
@@ -125,7 +125,7 @@ def read_answer(data: bytes, job_id: str, result_type: type[ResultT], *, tag: st
         InvalidMessageError: this is no message of ours, for instance a pickle.
     """
     message = decode(data)
-    if tag is not None and message.get("h", tag) != tag:
+    if mark is not None and "h" in message and request_mark(message.get("f"), message["h"]) != mark:
         raise RequestConflictError(f"the key {job_id!r} was used for another request: give each request its own key")
     answer = message.get("r")
     if message.get("s") is True:

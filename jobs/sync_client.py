@@ -40,7 +40,7 @@ class SyncJobHandle(Generic[ResultT]):
     _client: "SyncJobClient"
     _result_type: type[ResultT]
     _is_promised: bool = False
-    _tag: str | None = None
+    _mark: str | None = None
     """Of the request, if another one may have the key."""
 
     def result(self, *, timeout: timedelta | None = None) -> ResultT:
@@ -60,7 +60,7 @@ class SyncJobHandle(Generic[ResultT]):
         """
         require_timeout(timeout)
         data = self._client._wait(self.job_id, timeout, is_promised=self._is_promised)  # noqa: SLF001 - two halves
-        return read_answer(data, self.job_id, self._result_type, tag=self._tag)
+        return read_answer(data, self.job_id, self._result_type, mark=self._mark)
 
     def status(self) -> JobStatus:
         """Say where the job is. One round trip.
@@ -93,7 +93,7 @@ class SyncJobHandle(Generic[ResultT]):
         require_timeout(timeout)
         self._client._ask_to_abort(self.job_id, is_promised=self._is_promised)  # noqa: SLF001 - two halves
         data = self._client._wait(self.job_id, timeout, is_promised=self._is_promised)  # noqa: SLF001 - two halves
-        return was_aborted(lambda: read_answer(data, self.job_id, self._result_type, tag=self._tag))
+        return was_aborted(lambda: read_answer(data, self.job_id, self._result_type, mark=self._mark))
 
 
 class SyncJobClient:
@@ -157,8 +157,8 @@ class SyncJobClient:
     def _send(self, request: Request[ResultT]) -> list[SyncJobHandle[ResultT]]:
         added = [one for call in request.calls(self._queue) for one in self._call(call)]
         return [
-            SyncJobHandle(job_id, outcome, self, kind, _tag=tag)
-            for job_id, outcome, kind, tag in request.outcomes(added)
+            SyncJobHandle(job_id, outcome, self, kind, _mark=mark)
+            for job_id, outcome, kind, mark in request.outcomes(added)
         ]
 
     def _call(self, call: Call) -> list[int]:

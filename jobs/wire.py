@@ -154,11 +154,16 @@ def request_hash(payload: AnyPayload) -> bytes:
 
 
 def request_tag(request: bytes) -> str:
-    """Return the tag of a request of this hash, which stands beside its result.
+    """Return the tag of a request of this hash, which stands beside its result and its job's name.
 
     Long enough to tell two requests apart that were given one key by mistake, and too short to find out what was asked.
     """
     return request[:4].hex()
+
+
+def request_mark(job_name: object, tag: str) -> str:
+    """Return what tells a request from all others that may have its key: of another kind, or with other fields."""
+    return f"{job_name} {tag}"
 
 
 def require_payload(value: object) -> None:

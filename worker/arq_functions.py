@@ -1,6 +1,8 @@
 """Makes arq's functions of our jobs, and arq's view of malformed messages. Decides nothing: dispatch does."""
 
+import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, cast
 
@@ -9,10 +11,17 @@ from arq.typing import WorkerCoroutine
 from arq.worker import Function, Retry, func
 from sqlalchemy.exc import SQLAlchemyError
 
-from jobs.codec import MAX_BYTES, decode
-from jobs.failures import InvalidMessageError, JobFailedError, MalformedMessageError, UnknownJobError
+from jobs.arguments import read_payload
+from jobs.codec import MAX_BYTES, decode, tagged
+from jobs.failures import (
+    InvalidMessageError,
+    InvalidPayloadError,
+    JobFailedError,
+    MalformedMessageError,
+    UnknownJobError,
+)
 from jobs.registry import Registry
-from jobs.wire import LATEST_MS
+from jobs.wire import LATEST_MS, request_hash, request_tag
 from worker.backoff import backoff
 from worker.batches import run_batch
 from worker.calls import Answer, BatchCall, BatchFunction
@@ -83,6 +92,9 @@ def _build_abort(registry: Registry) -> Callable[..., Coroutine[Any, Any, Any]]:
             return None
         dispatcher: Dispatcher = ctx["dispatcher"]
         delivery = Delivery(ctx["job_id"], ctx["job_try"], positional, named)
+        with suppress(InvalidPayloadError):
+            asked = read_payload(registry[name].payload, positional, named)
+            ctx["aborted"] = tagged(asyncio.CancelledError(), request_tag(request_hash(asked)))
         try:
             return await dispatcher.abort(registry[name], delivery)
         except RetryLater as later:

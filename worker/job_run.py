@@ -196,7 +196,9 @@ class JobRun:
         except Exception as error:  # noqa: BLE001 - how it had ended
             return Ended(error, succeeded=False)
         _log.info("job aborted", job_id=self.job_id, too_late=result is not None)
-        return Ended(asyncio.CancelledError(), succeeded=False) if result is None else Ended(result, succeeded=True)
+        if result is None:
+            return Ended(self.ctx.get("aborted", asyncio.CancelledError()), succeeded=False)
+        return Ended(result, succeeded=True)
 
     def failed(self, error: Exception) -> Outcome:
         """Say what a failure means: another attempt if it is arq's ``Retry``, else the end."""

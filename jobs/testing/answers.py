@@ -27,6 +27,8 @@ class Answer:
         Raises:
             TypeError: it is no exception, and not what this kind of job answers.
         """
+        if isinstance(answer, type):
+            raise TypeError(f"an answer is an instance, and this is the class {answer.__name__}")
         if isinstance(answer, BaseException):
             return cls(_failure(answer), is_success=False)
         kind = payload.result_type()

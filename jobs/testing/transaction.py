@@ -50,6 +50,11 @@ _LOST = (
     "mostly because the job's deadline passed while a statement ran. Test such a job in a worker process: start_worker"
 )
 
+_ENDED = (
+    "a COMMIT or ROLLBACK was sent as a statement, and has ended the test's transaction: handlers and queries never "
+    "end theirs (session.flush() sends what is pending, session.begin_nested() undoes a part)"
+)
+
 
 @dataclass
 class Transaction:
@@ -82,6 +87,10 @@ class Transaction:
         """
         if self.connection.invalidated or self.connection.closed:
             raise TransactionLostError(_LOST)
+        adapted: Any = self.connection.sync_connection.connection.dbapi_connection  # type: ignore[union-attr] # it is open
+        has_begun = adapted._transaction is not None  # noqa: SLF001 - SQLAlchemy begins with the first statement
+        if has_begun and not adapted.driver_connection.is_in_transaction():
+            raise TransactionLostError(_ENDED)
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from jobs import CreateUser, Enqueued, FindUser, JobClient, JobHandle, SyncJobClient, open_sync_client
+from jobs import CreateUser, Enqueued, FindUser, GetOrCreateUser, JobClient, JobHandle, SyncJobClient, open_sync_client
 from jobs.failures import RequestConflictError
 from jobs.payloads import AnyPayload, Payload, UserView
 from tests.conftest import StartWorker, wait_until_async
@@ -97,6 +97,36 @@ async def test_after_success_the_kept_answer_counts(
 
     assert (first, answers) == (["new: Jane"], ["duplicate: Jane", "duplicate: RequestConflictError"])
     assert await _users(sessions) == ["Jane"]
+
+
+async def test_kinds_of_the_same_fields_are_other_requests(
+    client: JobClient, start_worker: StartWorker, sessions: Sessions
+) -> None:
+    """Their results may have one type, or both be failures."""
+    start_worker()
+    await (await client.enqueue(SAME)).result(timeout=LONG)
+    both = {"name": "Jane", "email": "jane@example.org"}
+    first = await _ask(client, CreateUser(**both))
+
+    answers = await _ask(client, CreateUser(**both), GetOrCreateUser(**both))
+
+    assert (first, answers[0]) == (["new: EmailTakenError"], "duplicate: EmailTakenError")
+    assert answers[1] == "duplicate: RequestConflictError"
+    assert await _users(sessions) == ["Jane"]
+
+
+async def test_an_aborted_job_answers_its_own_request_alone(
+    client: JobClient, start_worker: StartWorker, sessions: Sessions
+) -> None:
+    """Another one was dropped, and not aborted."""
+    start_worker()
+    handle = await client.enqueue(SAME, key="k", delay=timedelta(hours=1))
+    assert await handle.abort(timeout=LONG)
+
+    answers = await _ask(client, SAME, ANOTHER)
+
+    assert answers == ["duplicate: JobAbortedError", "duplicate: RequestConflictError"]
+    assert await _users(sessions) == []
 
 
 async def test_an_answer_is_told_to_its_own_request_alone(

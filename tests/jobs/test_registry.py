@@ -70,6 +70,9 @@ class Worker:
         ((Work, None), {}, "the handler of work, None, is no coroutine function"),
         ((Work, work), {"batch": work_at_once}, "the batch of work, work_at_once, is no coroutine function"),
         ((Work, work), {"batch": work, "most": 0}, "the job work: most and max_attempts are 1 or more"),
+        ((Work, work), {"max_attempts": "3"}, "the job work: most and max_attempts are 1 or more"),
+        ((Work, work), {"deadline": 5}, "the job work: deadline is a timedelta"),
+        ((Work, work), {"former_names": "old"}, "the job work: former_names is a tuple of names"),
         ((Nameless, work), {}, "Nameless has no job_name: give the class"),
         ((Named, work), {}, r"Named has no job_name: .* job_name: ClassVar\[str\] = "),
         ((Resultless, work), {}, r"Resultless must inherit from Payload\[SomeResult\]"),
@@ -83,7 +86,9 @@ def test_what_cannot_work_is_refused_at_once(arguments: tuple[Any, Any], options
 
 
 @pytest.mark.parametrize(
-    "handler", [work, _decorated, partial(work), Worker()], ids=["function", "decorated", "partial", "object"]
+    "handler",
+    [work, _decorated, partial(work), Worker(), partial(Worker()), partial(partial(_decorated))],
+    ids=["function", "decorated", "partial", "object", "partial object", "partial decorated"],
 )
 def test_whatever_can_be_awaited_is_a_handler(handler: Any) -> None:  # noqa: ANN401 - handlers
     """Decorated, partly applied, or an object."""

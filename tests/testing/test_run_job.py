@@ -189,6 +189,19 @@ async def test_a_handler_that_ends_the_transaction_otherwise_is_told_what_stays(
     assert "STAYS STORED" in str(outcome.attempts[-1].error)
 
 
+@pytest.mark.parametrize("statement", ["COMMIT", "ROLLBACK"])
+async def test_a_statement_that_ends_the_transaction_is_told(run_job: RunJob, statement: str) -> None:
+    """At once: no attempt could go on in a transaction that is gone."""
+
+    async def end(session: AsyncSession, _payload: Work) -> Done:
+        await session.execute(text("SELECT 1"))
+        await session.execute(text(statement))
+        return Done()
+
+    with pytest.raises(TransactionLostError, match="a COMMIT or ROLLBACK was sent as a statement"):
+        await run_job(Work(), registry=_registry(end))
+
+
 async def test_the_deadline_holds(run_job: RunJob) -> None:
     """Of each attempt."""
 
