@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -359,7 +360,7 @@ def _pid_namespaces() -> None:
 async def test_as_pid_1_it_hears_signals_and_reaps_orphans(start_worker: StartWorker, sessions: Sessions) -> None:
     """In a container the kernel ignores what PID 1 does not handle, and gives it every orphan."""
     assert sessions is not None
-    worker = start_worker(*AS_PID_1, "sh", "-c", "(sleep 0.2 &) ; exec " + " ".join(RUN))
+    worker = start_worker(*AS_PID_1, "sh", "-c", "(sleep 0.2 &) ; exec " + shlex.join(RUN))
     (pid_1,) = _children_of(worker.process.pid)
 
     await _wait(lambda: len(_children_of(pid_1)) == 2)
