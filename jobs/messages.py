@@ -21,9 +21,8 @@ from jobs.wire import (
     job_message,
     new_job_id,
     now_ms,
-    request_hash,
+    payload_tag,
     request_mark,
-    request_tag,
     require_payload,
     to_ms,
 )
@@ -136,5 +135,5 @@ class Request(Generic[ResultT]):
     def outcomes(self, added: Iterable[int]) -> Iterator[tuple[str, Enqueued, type[ResultT], str | None]]:
         """Yield for each job its id, what became of it, what it answers, and of a duplicate the request's mark."""
         for payload, job_id, is_new in zip(self.payloads, self.ids, added, strict=True):
-            mark = None if is_new else request_mark(payload.job_name, request_tag(request_hash(payload)))
+            mark = None if is_new else request_mark(payload.job_name, payload_tag(payload))
             yield job_id, Enqueued.NEW if is_new else Enqueued.DUPLICATE, payload.result_type(), mark

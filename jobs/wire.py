@@ -161,6 +161,11 @@ def request_tag(request: bytes) -> str:
     return request[:4].hex()
 
 
+def payload_tag(payload: AnyPayload) -> str:
+    """Return the tag of the request for this payload."""
+    return request_tag(request_hash(payload))
+
+
 def request_mark(job_name: object, tag: str) -> str:
     """Return what tells a request from all others that may have its key: of another kind, or with other fields."""
     return f"{job_name} {tag}"

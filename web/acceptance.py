@@ -21,7 +21,7 @@ from jobs.codec import decode
 from jobs.failures import InvalidMessageError, KeyConflictError, QueueUnavailableError
 from jobs.outbox import Promised, enqueue_in
 from jobs.payloads import AnyPayload, Payload
-from jobs.wire import JOB_KEY, RESULT_KEY, request_hash, request_tag
+from jobs.wire import JOB_KEY, RESULT_KEY, payload_tag, request_hash
 from web.problems import key_conflict
 from web.reading import read_key
 from web.resources import RESOURCES
@@ -106,7 +106,7 @@ async def _is_same_in_queue(request: web.Request, payload: AnyPayload, job_id: s
     if result is None:
         return True
     # It has ended and written nothing; a plain arq worker's result has no tag.
-    tag, answer = request_tag(request_hash(payload)), _read(result)
+    tag, answer = payload_tag(payload), _read(result)
     return (answer.get("f"), answer.get("h", tag)) == (payload.job_name, tag)
 
 

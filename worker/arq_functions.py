@@ -21,7 +21,7 @@ from jobs.failures import (
     UnknownJobError,
 )
 from jobs.registry import Registry
-from jobs.wire import LATEST_MS, request_hash, request_tag
+from jobs.wire import LATEST_MS, payload_tag
 from worker.backoff import backoff
 from worker.batches import run_batch
 from worker.calls import Answer, BatchCall, BatchFunction
@@ -94,7 +94,7 @@ def _build_abort(registry: Registry) -> Callable[..., Coroutine[Any, Any, Any]]:
         delivery = Delivery(ctx["job_id"], ctx["job_try"], positional, named)
         with suppress(InvalidPayloadError):
             asked = read_payload(registry[name].payload, positional, named)
-            ctx["aborted"] = tagged(asyncio.CancelledError(), request_tag(request_hash(asked)))
+            ctx["aborted"] = tagged(asyncio.CancelledError(), payload_tag(asked))
         try:
             return await dispatcher.abort(registry[name], delivery)
         except RetryLater as later:

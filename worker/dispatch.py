@@ -37,7 +37,7 @@ from jobs.failures import (
 )
 from jobs.payloads import AnyPayload
 from jobs.registry import JobSpec
-from jobs.wire import QUEUE, request_hash, request_tag
+from jobs.wire import QUEUE, payload_tag, request_hash, request_tag
 from worker.backoff import backoff
 from worker.dead_letters import bury, is_dead, write_letter
 from worker.gate import DatabaseGate
@@ -107,12 +107,12 @@ class Dispatcher:
             decided = await self._settle(spec, delivery, payload, error)
             _log_failure(_log.bind(**told, duration_ms=_milliseconds_since(started)), error, decided)
             if payload is not None:
-                tagged(decided, request_tag(request_hash(payload)))
+                tagged(decided, payload_tag(payload))
             if decided is error:
                 raise
             raise decided from error
         _log.info("job done", **told, duration_ms=_milliseconds_since(started))
-        return tagged(result, request_tag(request_hash(payload)))  # type: ignore[no-any-return] # a dict as before
+        return result
 
     async def abort(self, spec: AnySpec, delivery: Delivery) -> dict[str, Any] | None:
         """Record that somebody has aborted the job, so that it stays so; return the result if it had ended before.
@@ -207,11 +207,12 @@ class Dispatcher:
         async with asyncio.timeout(LOOK_LIMIT.total_seconds()):
             settled = await settle_promise(self.sessions, receipt, spec)
         # The same in a promise that this receipt has settled: then only the version of the code is another.
-        if receipt.job_name not in spec.all_names or request_hash(payload) not in {receipt.request_hash, settled}:
+        request = request_hash(payload)
+        if receipt.job_name not in spec.all_names or request not in {receipt.request_hash, settled}:
             raise RequestConflictError("another request with this id has taken effect: give each request its own key")
         if receipt.result is None:
             raise failure_from_wire(receipt.failure)
-        return receipt.result
+        return tagged(receipt.result, request_tag(request))  # type: ignore[no-any-return] # a dict as before
 
     async def _attempt(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
         if delivery.attempt > spec.max_attempts:
@@ -230,8 +231,9 @@ class Dispatcher:
         async with open_transaction(self.sessions) as session:
             # Before the commit: a result that cannot be sent must not leave an effect behind.
             result = dump_result(spec, await spec.handler(session, payload))
-            await insert_receipts(session, spec.name, [build_receipt(spec, delivery, payload, result=result)])
-        return result
+            receipt = build_receipt(spec, delivery, payload, result=result)
+            await insert_receipts(session, spec.name, [receipt])
+        return tagged(result, request_tag(receipt.request_hash))  # type: ignore[no-any-return] # a dict as before
 
 
 def build_receipt(

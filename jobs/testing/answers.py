@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from jobs.codec import decode, encode
 from jobs.failures import JobFailedError
 from jobs.payloads import AnyPayload
-from jobs.wire import now_ms, request_hash, request_tag
+from jobs.wire import now_ms, payload_tag
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Answer:
 
     def to(self, payload: AnyPayload) -> "Answer":
         """Return the answer to this request."""
-        return replace(self, tag=request_tag(request_hash(payload)))
+        return replace(self, tag=payload_tag(payload))
 
     def message(self, job: bytes, *, attempts: int) -> bytes:
         """Write it as the result of this job."""

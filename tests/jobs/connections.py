@@ -8,7 +8,7 @@ import asyncpg
 import psycopg
 from psycopg.rows import dict_row
 from sqlalchemy import create_engine, make_url
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 
@@ -17,33 +17,30 @@ class _Session(AsyncSession):
 
 
 @asynccontextmanager
-async def _async_session(url: str) -> AsyncIterator[AsyncSession]:
-    engine = create_async_engine(make_url(url).set(drivername="postgresql+asyncpg"))
+async def _engine(url: str, driver: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_async_engine(make_url(url).set(drivername=f"postgresql+{driver}"))
     try:
-        async with _Session(engine) as session, session.begin():
-            yield session
+        yield engine
     finally:
         await engine.dispose()
+
+
+@asynccontextmanager
+async def _async_session(url: str) -> AsyncIterator[AsyncSession]:
+    async with _engine(url, "asyncpg") as engine, _Session(engine) as session, session.begin():
+        yield session
 
 
 @asynccontextmanager
 async def _async_session_psycopg(url: str) -> AsyncIterator[AsyncSession]:
-    engine = create_async_engine(make_url(url).set(drivername="postgresql+psycopg"))
-    try:
-        async with AsyncSession(engine) as session, session.begin():
-            yield session
-    finally:
-        await engine.dispose()
+    async with _engine(url, "psycopg") as engine, AsyncSession(engine) as session, session.begin():
+        yield session
 
 
 @asynccontextmanager
 async def _async_connection(url: str) -> AsyncIterator[Any]:
-    engine = create_async_engine(make_url(url).set(drivername="postgresql+asyncpg"))
-    try:
-        async with engine.begin() as connection:
-            yield connection
-    finally:
-        await engine.dispose()
+    async with _engine(url, "asyncpg") as engine, engine.begin() as connection:
+        yield connection
 
 
 @asynccontextmanager
