@@ -66,11 +66,12 @@ async def linger_batch(session: AsyncSession, payloads: Sequence[Linger]) -> lis
     return [await linger(session, payload) for payload in payloads]
 
 
-async def _stay(payload: Linger, phase: str, *, until: str = "over") -> None:
-    if payload.phase == phase:
+async def _stay(payload: Linger, phase: str, *, until: str | None = None) -> None:
+    """Stay until a file is there; without one, until the attempt's deadline, unless the standstill is over."""
+    if payload.phase == phase and not Path(payload.folder, "over").exists():  # noqa: ASYNC240 - a look at a local file
         _arrive(payload, phase)
-        while not Path(payload.folder, until).exists():  # noqa: ASYNC240 - a look at a local file
-            await asyncio.sleep(0.02)
+        while until is None or not Path(payload.folder, until).exists():  # noqa: ASYNC240
+            await asyncio.sleep(0.02 if until else 3600)
 
 
 def _arrive(payload: Linger, phase: str) -> None:
