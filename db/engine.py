@@ -11,18 +11,12 @@ import asyncpg
 from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
+from db.limits import IDLE_LIMIT, KEEPALIVE, milliseconds
 from db.pipelining import PipeliningDriver
 from db.settings import DatabaseSettings
 
 _POOL_TIMEOUT = timedelta(seconds=5)
 """Longest wait for a free connection. The worker never has more jobs than connections, so a wait is a fault."""
-
-_IDLE_IN_TRANSACTION = timedelta(seconds=20)
-"""The server ends a transaction that does nothing for so long: a handler that hangs elsewhere holds no locks.
-
-Nor does one whose host has vanished, of which the server hears nothing for hours. Its job, delivered again, waits for
-these locks, a statement timeout in each attempt: it must not run out of attempts before they are gone.
-"""
 
 
 @asynccontextmanager
@@ -75,19 +69,15 @@ def _connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
             "prepared_statement_name_func": lambda: f"__asyncpg_{uuid4()}__",
         }
     else:
-        arguments["server_settings"] |= _timeouts(settings)
+        arguments["server_settings"] |= _timeouts(settings) | KEEPALIVE
     return arguments
 
 
 def _timeouts(settings: DatabaseSettings) -> dict[str, str]:
     return {
-        "statement_timeout": _milliseconds(settings.statement_timeout),
-        "idle_in_transaction_session_timeout": _milliseconds(_IDLE_IN_TRANSACTION),
+        "statement_timeout": milliseconds(settings.statement_timeout),
+        "idle_in_transaction_session_timeout": milliseconds(IDLE_LIMIT),
     }
-
-
-def _milliseconds(duration: timedelta) -> str:
-    return str(round(duration / timedelta(milliseconds=1)))
 
 
 def _limit_each_transaction(engine: AsyncEngine, settings: DatabaseSettings) -> None:

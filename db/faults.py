@@ -41,14 +41,30 @@ def constraint_of(error: BaseException) -> str | None:
 
 
 _CURES = {
+    "25P03": "the transaction paused for longer than the server allows (idle_in_transaction_session_timeout)",
+    "25P04": "the transaction took longer than the server allows (transaction_timeout)",
+    "57014": "a statement took longer than DATABASE_STATEMENT_TIMEOUT, its waiting for locks included",
     "42703": "a column is missing: does a migration add it, and has users-worker migrate applied that?",
     "42P01": "a table is missing: does a migration make it, and has users-worker migrate applied that?",
     "42501": "this user may not do that: grant it what the job needs",
 }
 
 
-def cure_of(state: str | None) -> str | None:
-    """Return what is likely the cause of an error with this SQLSTATE, and the cure, where there is one."""
+_LOST_STATES = frozenset({"08003", "08006"})
+"""What asyncpg says when the connection ends under a statement, whatever the server's last word was."""
+
+_LOST = (
+    "the connection was lost; if that was in a pause of the transaction, compare the job's deadline with the server's "
+    "transaction_timeout and with the limits of a pooler or firewall in between"
+)
+
+
+def cure_of(error: BaseException) -> str | None:
+    """Return what is likely the cause of an error of the database, and the cure, where there is one."""
+    state = sqlstate_of(error)
+    is_lost = state is None and isinstance(_driver_error(error), asyncpg.InterfaceError | ConnectionError)
+    if is_lost or state in _LOST_STATES:
+        return _LOST
     return _CURES.get(state or "")
 
 

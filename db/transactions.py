@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, SessionTransaction
 
+from db.limits import allow_pauses
 from db.pipelining import ENDED, TransactionEndedError
 
 _COMMITTED = (
@@ -18,8 +20,12 @@ _COMMITTED = (
 
 
 @asynccontextmanager
-async def open_transaction(sessions: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncSession]:
+async def open_transaction(
+    sessions: async_sessionmaker[AsyncSession], *, lasts: timedelta = timedelta(0)
+) -> AsyncIterator[AsyncSession]:
     """Yield a session, and commit at the end; an error rolls back. BEGIN is sent with the first statement.
+
+    PostgreSQL lets the transaction pause as long as it ``lasts``: ``allow_pauses``.
 
     Does what ``sessions.begin()`` does, without the task that SQLAlchemy starts to close a session: behind a commit its
     connection is in the pool already. That is a tenth of a small transaction's time.
@@ -30,6 +36,7 @@ async def open_transaction(sessions: async_sessionmaker[AsyncSession]) -> AsyncI
         TransactionEndedError: the transaction was ended inside in another way; what came after that is rolled back.
     """
     session = sessions()
+    allow_pauses(session, lasts)
     refusing = _refuse_commits(session.sync_session)
     transaction = session.sync_session.begin()  # talks to no server yet
     try:

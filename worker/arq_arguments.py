@@ -34,7 +34,7 @@ def build_arq_redis(settings: Settings, registry: Registry, client: type[ArqRedi
 
 def worker_arguments(settings: Settings, registry: Registry, redis: ArqRedis) -> dict[str, Any]:
     """Return the arguments for ``arq.Worker``: the same for our worker class and for arq's own."""
-    lifecycle = Lifecycle(settings, registry.schemas)
+    lifecycle = Lifecycle(settings, registry.schemas, longest=max(spec.deadline for spec in registry))
     return {
         "functions": build_functions(registry),
         "queue_name": settings.worker.queue,

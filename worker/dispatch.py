@@ -276,7 +276,7 @@ class Dispatcher:
             raise
 
     async def _transact(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
-        async with open_transaction(self.sessions) as session:
+        async with open_transaction(self.sessions, lasts=spec.deadline) as session:
             # Before the commit: a result that cannot be sent must not leave an effect behind.
             dumped = dump_result(spec, await spec.handler(session, payload))
             receipt = build_receipt(spec, delivery, payload, dumped=dumped)
@@ -353,7 +353,7 @@ def _as_failure(spec: AnySpec, error: Exception) -> Exception:
         return ConstraintViolatedError(f"the database refuses the data: {constraint} (SQLSTATE {state})")
     if isinstance(error, DBAPIError) or is_transient(error):
         cause = f"SQLSTATE {state}" if state else type(getattr(error, "orig", None) or error).__name__
-        cure = cure_of(state)
+        cure = cure_of(error)
         return DatabaseFailedError(f"the database failed: {cause}" + (f": {cure}" if cure else ""))
     return error
 

@@ -5,6 +5,7 @@ One exit stack, because arq runs the shutdown hook even when the startup hook ra
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -17,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db.engine import open_database
 from db.faults import sqlstate_of
+from db.limits import shorter_limits
 from db.schema import SCHEMA, Schema, SchemaBehindError, require_current_schema
 from db.settings import DatabaseSettings
 from jobs.connection import explain, location
@@ -42,10 +44,13 @@ class StartupError(RuntimeError):
 class Lifecycle:
     """The worker's two hooks for arq."""
 
-    def __init__(self, settings: Settings, schemas: Sequence[Schema] = ()) -> None:
-        """Open nothing yet. ``schemas`` are those of other projects whose jobs run here."""
+    def __init__(
+        self, settings: Settings, schemas: Sequence[Schema] = (), *, longest: timedelta = timedelta(0)
+    ) -> None:
+        """Open nothing yet. ``schemas`` are those of other projects whose jobs run here; ``longest`` is a deadline."""
         self._settings = settings
         self._schemas = schemas
+        self._longest = longest
         self._stack = AsyncExitStack()
 
     async def startup(self, ctx: dict[str, Any]) -> None:
@@ -59,6 +64,7 @@ class Lifecycle:
             pool_size = self._settings.worker.max_jobs + _SPARE_CONNECTIONS
             sessions = await stack.enter_async_context(open_database(self._settings.database, pool_size=pool_size))
             await require_ready_database(sessions, self._settings.database, self._schemas)
+            await _warn_of_limits(sessions, self._longest)
             ctx["dispatcher"] = Dispatcher(sessions, queue=self._settings.worker.queue)
             ages = {"job_receipts": self._settings.worker.keep_receipts, "dead_jobs": self._settings.worker.keep_dead}
             await stack.enter_async_context(keep_house(sessions, ages))
@@ -112,6 +118,23 @@ async def require_ready_database(
         raise StartupError(str(error)) from error
     except (SQLAlchemyError, OSError) as error:
         raise StartupError(explain_database(error, settings)) from error
+
+
+async def _warn_of_limits(sessions: async_sessionmaker[AsyncSession], longest: timedelta) -> None:
+    """Log which of PostgreSQL's limits will end a job before its deadline does. One round trip."""
+    try:
+        async with sessions() as session:
+            found = await shorter_limits(session, longest)
+    except (SQLAlchemyError, OSError):
+        return  # an outage, which the worker waits for
+    for name, limit in found.items():
+        _log.warning(
+            "PostgreSQL ends transactions before a job's deadline does",
+            setting=name,
+            limit_s=limit.total_seconds(),
+            longest_deadline_s=longest.total_seconds(),
+            cure=f"raise {name} for the worker's role, or lower the job's deadline",
+        )
 
 
 _REFUSALS = {

@@ -11,8 +11,9 @@ from sqlalchemy import insert, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.engine import _IDLE_IN_TRANSACTION, open_database
+from db.engine import open_database
 from db.faults import is_transient, sqlstate_of
+from db.limits import VANISHED
 from db.settings import DatabaseSettings
 from db.tables import User
 from jobs.registry import REGISTRY
@@ -97,7 +98,7 @@ async def test_errors_do_not_repeat_parameters(session: AsyncSession) -> None:
 
 
 def test_locks_of_a_vanished_host_end_before_the_attempts_of_its_job() -> None:
-    """A half-open connection holds its locks until it was idle for too long; each attempt waits for them once."""
+    """A half-open connection holds its locks until the server notices; each attempt waits for them once."""
     waits = DatabaseSettings(url=SecretStr("postgresql://host/database")).statement_timeout
 
-    assert min(spec.max_attempts for spec in REGISTRY) * waits >= 1.5 * _IDLE_IN_TRANSACTION
+    assert min(spec.max_attempts for spec in REGISTRY) * waits >= 1.5 * VANISHED

@@ -1,0 +1,143 @@
+"""What PostgreSQL allows a transaction, and what a job's deadline does: they must agree."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from db import engine, limits
+from db.engine import open_database
+from db.limits import IDLE_LIMIT, KEEPALIVE, shorter_limits
+from db.settings import DatabaseSettings
+from db.transactions import open_transaction
+from db.users import insert_user
+from jobs.failures import DatabaseFailedError
+from jobs.payloads import Payload, Result
+from jobs.registry import REGISTRY, JobSpec
+from tests.conftest import StartWorker, wait_until
+from worker.dispatch import Delivery, Dispatcher
+
+Sessions = async_sessionmaker[AsyncSession]
+
+
+class Done(Result):
+    """Nothing more."""
+
+
+class Work(Payload[Done]):
+    """A job that pauses in its transaction."""
+
+    job_name: ClassVar[str] = "work"
+
+
+async def _pause(session: AsyncSession, _payload: Work) -> Done:
+    await insert_user(session, "Jane")
+    await asyncio.sleep(1.5)
+    return Done()
+
+
+async def _run(sessions: Sessions, **limits_of_job: Any) -> object:  # noqa: ANN401 - handed on
+    run = Dispatcher(sessions).run(JobSpec(Work, _pause, max_attempts=1, **limits_of_job), Delivery("j1", 1, (), {}))
+    return (await asyncio.gather(run, return_exceptions=True))[0]
+
+
+@pytest.fixture
+async def brief_sessions(
+    database: DatabaseSettings, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Sessions]:
+    """Yield a sessionmaker whose connections may pause for half a second."""
+    assert sessions is not None  # the tables are cleaned afterwards
+    brief = timedelta(milliseconds=500)
+    monkeypatch.setattr(engine, "IDLE_LIMIT", brief)
+    monkeypatch.setattr(limits, "IDLE_LIMIT", brief)
+    monkeypatch.setattr(limits, "_MARGIN", timedelta(0))
+    async with open_database(database, pool_size=2) as opened:
+        yield opened
+
+
+async def test_a_transaction_may_pause_as_long_as_its_job_may_last(brief_sessions: Sessions) -> None:
+    """The limit that keeps locks from vanished clients must not cut an attempt that its deadline allows."""
+    assert await _run(brief_sessions, deadline=timedelta(seconds=20)) == {}
+
+
+async def test_no_job_of_ours_is_cut_by_the_limit_that_holds_without_a_longer_deadline() -> None:
+    """A deadline ends an attempt before the server does, for a job that sets none."""
+    assert JobSpec(REGISTRY["create_user"].payload, REGISTRY["create_user"].handler).deadline < IDLE_LIMIT
+
+
+async def test_the_limit_of_one_job_is_not_that_of_the_next(brief_sessions: Sessions) -> None:
+    """It ends with the transaction."""
+    async with open_transaction(brief_sessions, lasts=timedelta(minutes=3)) as session:
+        longer = await session.scalar(text("SHOW idle_in_transaction_session_timeout"))
+    async with open_transaction(brief_sessions) as session:
+        next_one = await session.scalar(text("SHOW idle_in_transaction_session_timeout"))
+
+    assert (longer, next_one) == ("3min", "500ms")
+
+
+async def _set(sessions: Sessions, statement: str) -> None:
+    async with sessions() as session:
+        connection = await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+        await connection.exec_driver_sql(statement)
+
+
+@pytest.fixture
+async def with_transaction_timeout(sessions: Sessions) -> AsyncIterator[None]:
+    """Let the server end transactions of the database after half a second."""
+    async with sessions() as session:
+        name = await session.scalar(text("SELECT quote_ident(current_database())"))
+    await _set(sessions, f"ALTER DATABASE {name} SET transaction_timeout = '500ms'")
+    yield
+    await _set(sessions, f"ALTER DATABASE {name} RESET transaction_timeout")
+
+
+@pytest.mark.usefixtures("with_transaction_timeout")
+async def test_a_shorter_limit_of_the_server_is_named(database: DatabaseSettings, start_worker: StartWorker) -> None:
+    """At the start and, if a job is cut, in its failure: both are the operator's to see."""
+    async with open_database(database, pool_size=2) as sessions:
+        async with sessions() as session:
+            found = await shorter_limits(session, timedelta(minutes=1))
+        outcome = await _run(sessions)
+    worker = start_worker()
+    wait_until(lambda: "worker ready" in worker.log, 20)
+
+    assert found == {"transaction_timeout": timedelta(milliseconds=500)}
+    with pytest.raises(DatabaseFailedError, match=r"the connection was lost.*transaction_timeout"):
+        raise outcome  # type: ignore[misc] # it is an error
+    assert '"setting": "transaction_timeout"' in worker.log
+
+
+_CUTS = {
+    "a statement": ("SET LOCAL statement_timeout = '100ms'; SELECT pg_sleep(2)", "57014: .*DATABASE_STATEMENT_TIMEOUT"),
+    "a transaction": ("SET LOCAL transaction_timeout = '100ms'; SELECT pg_sleep(2)", "was lost.*transaction_timeout"),
+}
+
+
+@pytest.mark.parametrize(("statements", "reason"), _CUTS.values(), ids=_CUTS)
+async def test_what_was_cut_names_the_limit(sessions: Sessions, statements: str, reason: str) -> None:
+    """The author of the job learns which setting it was."""
+
+    async def be_cut(session: AsyncSession, _payload: Work) -> Done:
+        for statement in statements.split("; "):
+            await session.execute(text(statement))
+        return Done()
+
+    run = Dispatcher(sessions).run(JobSpec(Work, be_cut, max_attempts=1), Delivery("j1", 1, (), {}))
+
+    with pytest.raises(DatabaseFailedError, match=reason):
+        await run
+
+
+async def test_connections_ask_the_server_to_notice_vanished_clients(database: DatabaseSettings) -> None:
+    """By TCP's keep-alive; by default a server waits for two hours, and holds the locks."""
+    by_tcp = database.model_copy(update={"url": SecretStr(database.url.get_secret_value())})
+    async with open_database(by_tcp, pool_size=1) as sessions, sessions() as session:
+        names: Sequence[str] = list(KEEPALIVE)
+        found = {name: await session.scalar(text(f"SHOW {name}")) for name in names}
+
+    assert found == KEEPALIVE
