@@ -9,7 +9,6 @@ from typing import Any, cast
 import structlog
 from arq.typing import WorkerCoroutine
 from arq.worker import Function, Retry, func
-from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.arguments import read_payload
 from jobs.codec import MAX_BYTES, decode, tagged
@@ -22,10 +21,9 @@ from jobs.failures import (
 )
 from jobs.registry import Registry
 from jobs.wire import LATEST_MS, payload_tag
-from worker.backoff import backoff
 from worker.batches import run_batch
 from worker.calls import Answer, BatchCall, BatchFunction
-from worker.dead_letters import bury, write_letter
+from worker.dead_letters import write_letter
 from worker.dispatch import AnySpec, Delivery, Dispatcher, RetryLater
 
 
@@ -43,6 +41,9 @@ REFUSE = "refuse_message"
 
 ABORT = "record_abort"
 """arq function that records an abort: our worker class calls it with a job's name and arguments, no message can."""
+
+WAS_LEFT = "was_left"
+"""In a job's context: whether its last attempt never ended. Only our worker class knows."""
 
 _UNLIMITED = 1_000_000
 """arq's limit of attempts. Dispatch has the real one; arq's would hide the true error behind its own."""
@@ -76,7 +77,7 @@ def _as_retry(later: RetryLater) -> Retry:
 def _build_single(spec: AnySpec) -> Function:
     async def run(ctx: dict[str, Any], /, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - from the wire
         dispatcher: Dispatcher = ctx["dispatcher"]
-        delivery = Delivery(ctx["job_id"], ctx["job_try"], args, kwargs)
+        delivery = Delivery(ctx["job_id"], ctx["job_try"], args, kwargs, was_left=ctx.get(WAS_LEFT))
         try:
             return await dispatcher.run(spec, delivery)
         except RetryLater as later:
@@ -123,9 +124,9 @@ async def _refuse(ctx: dict[str, Any], /, *args: Any, **_kwargs: Any) -> None:  
         queue=ctx["dispatcher"].queue,
     )
     try:
-        await bury(ctx["dispatcher"].sessions, letter)
-    except (SQLAlchemyError, OSError) as error:
-        raise Retry(defer=backoff(ctx["job_try"])) from error
+        await ctx["dispatcher"].bury(letter)
+    except RetryLater as later:
+        raise _as_retry(later) from later
     raise failure
 
 

@@ -18,7 +18,8 @@ import structlog
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.faults import constraint_of, cure_of, is_transient, is_unreachable, sqlstate_of
+from db.dead_jobs import DeadLetter
+from db.faults import constraint_of, cure_of, is_transient, may_be_outage, sqlstate_of
 from db.receipts import Receipt, insert_receipts, receipt_by_job_id
 from db.transactions import open_transaction
 from jobs.arguments import read_payload
@@ -41,6 +42,7 @@ from jobs.wire import QUEUE, payload_tag, request_hash, request_tag
 from worker.backoff import backoff
 from worker.dead_letters import bury, is_dead, write_letter
 from worker.gate import DatabaseGate
+from worker.patience import Patience
 from worker.promises import settle_promise
 
 AnySpec = JobSpec[Any, Any]
@@ -50,6 +52,9 @@ _FAULTS = (DatabaseFailedError, DeadlineExceededError, AttemptsExhaustedError)
 
 AFTER_OUTAGE = timedelta(milliseconds=200)
 """A job that an outage hit is due again so soon: no job is claimed before the server is back anyway."""
+
+_UNRECORDED = 6
+"""A job whose end the database refuses to record waits as if it had been tried so often, whatever its attempt."""
 
 LOOK_LIMIT = timedelta(seconds=3)
 """Longest look for a receipt. It comes on top of the job's deadline, and arq ends the job 5 s after that."""
@@ -65,6 +70,12 @@ class Delivery:
     attempt: int
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    was_left: bool | None = None
+    """Whether the attempt before this one is known never to have ended; ``None`` if nobody knows."""
+
+
+class HandlerCancelledError(RuntimeError):
+    """A handler has cancelled itself. Whoever else cancels a job, arq, us or its deadline, asks its task to end."""
 
 
 class WrongResultError(TypeError):
@@ -81,13 +92,19 @@ class RetryLater(Exception):  # noqa: N818 - an outcome, not an error
 
 
 class Dispatcher:
-    """Runs jobs, each in a session and a transaction of its own. ``gate`` is closed while the database is gone."""
+    """Runs jobs, each in a session and a transaction of its own.
+
+    ``gate`` is closed while the database cannot be written to. Then no attempt counts, whatever it was busy with: the
+    handler, a look for a receipt, the record of a refusal, a dead letter. The attempt that a job is dead after is
+    always a real one, and its error the true one.
+    """
 
     def __init__(self, sessions: async_sessionmaker[AsyncSession], *, queue: str = QUEUE) -> None:
         """Use the shared sessionmaker; dead letters name the queue, to which a retry puts them back."""
         self.sessions = sessions
         self.queue = queue
         self.gate = DatabaseGate(sessions)
+        self._patience = Patience()
 
     async def run(self, spec: AnySpec, delivery: Delivery) -> dict[str, Any]:
         """Run one attempt and return the result in JSON's types. Commits before it returns.
@@ -98,13 +115,16 @@ class Dispatcher:
             Exception: an unknown error of the last attempt, as it was raised.
         """
         told = {"job_id": delivery.job_id, "job_name": spec.name, "attempt": delivery.attempt}
-        started = time.perf_counter()
+        started = time.monotonic()
         payload: AnyPayload | None = None
         try:
+            await self.require_open_gate()
             payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
             result = await self._answer(spec, delivery, payload)
         except Exception as error:
-            decided = await self._settle(spec, delivery, payload, error)
+            decided = await self._settle(spec, delivery, payload, error, since=started)
+            if not isinstance(decided, RetryLater):
+                self._patience.forget(delivery.job_id)
             _log_failure(_log.bind(**told, duration_ms=_milliseconds_since(started)), error, decided)
             if payload is not None:
                 tagged(decided, payload_tag(payload))
@@ -125,19 +145,52 @@ class Dispatcher:
             payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
         except InvalidPayloadError:
             return None
+        await self.require_open_gate()
         try:
             receipt = await self._conclude(spec, delivery, payload, JobAbortedError("somebody has aborted the job"))
         except (SQLAlchemyError, OSError) as error:
-            raise RetryLater(AFTER_OUTAGE, counts=False) from error
-        return None if receipt is None else await self._replay(spec, payload, receipt)
+            raise await self._again(error, delivery.attempt) from error
+        return None if receipt is None else await self._replay(spec, delivery, payload, receipt)
+
+    async def require_open_gate(self) -> None:
+        """Return if the database can be written to. No round trip if that is known.
+
+        Raises:
+            RetryLater: it cannot.
+        """
+        if not self.gate.is_open and not await self.gate.check():
+            raise RetryLater(AFTER_OUTAGE, counts=False)
+
+    async def bury(self, letter: DeadLetter) -> None:
+        """Record a dead letter.
+
+        Raises:
+            RetryLater: it could not be recorded; the job must be delivered again, as if it had not been started.
+        """
+        try:
+            await bury(self.sessions, letter)
+        except (SQLAlchemyError, OSError) as error:
+            raise await self._again(error, letter.attempts) from error
+
+    async def _again(self, error: Exception, attempt: int) -> RetryLater:
+        """Return what to raise if the database did not take, or did not tell, how a job has ended: not the job's fault.
+
+        Counted, such attempts would run out, and the job be dead without its true error.
+        """
+        if may_be_outage(error) and not await self.gate.check():
+            return RetryLater(AFTER_OUTAGE, counts=False)
+        if is_transient(error):
+            return RetryLater(backoff(attempt), counts=False)
+        _log.error("the end of a job cannot be recorded", exc_info=error)
+        return RetryLater(backoff(_UNRECORDED), counts=False)
 
     async def _settle(
-        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, error: Exception
+        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, error: Exception, *, since: float
     ) -> Exception:
         """Decide what the failure means; a dead job is recorded first, or else delivered again: it is never lost."""
         if isinstance(error, RetryLater):
             return error
-        if is_unreachable(error) and not await self.gate.check():
+        if await self.gate.explains(error, since=since) or self._patience.lasts(delivery.job_id, error):
             return RetryLater(AFTER_OUTAGE, counts=False)
         decided = _decide(spec, delivery.attempt, error)
         if isinstance(decided, RetryLater) or not is_dead(decided):
@@ -154,18 +207,15 @@ class Dispatcher:
             request_hash=None if payload is None else request_hash(payload),
         )
         try:
-            await bury(self.sessions, letter)
-        except (SQLAlchemyError, OSError):
-            return RetryLater(backoff(delivery.attempt))
+            await self.bury(letter)
+        except RetryLater as later:
+            return later
         return decided
 
     async def _answer(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
         """Run the job, or answer from the receipt of a run that has ended already."""
-        if delivery.attempt > 1:
-            async with asyncio.timeout(LOOK_LIMIT.total_seconds()):
-                earlier = await self._earlier(delivery)
-            if earlier is not None:
-                return await self._replay(spec, payload, earlier)
+        if delivery.attempt > 1 and (earlier := await self._look(delivery)) is not None:
+            return await self._replay(spec, delivery, payload, earlier)
         try:
             return await self._attempt(spec, delivery, payload)
         except Exception as error:
@@ -176,7 +226,7 @@ class Dispatcher:
             receipt = await self._conclude(spec, delivery, payload, decided)
             if receipt is None:
                 raise
-            return await self._replay(spec, payload, receipt)
+            return await self._replay(spec, delivery, payload, receipt)
 
     async def _conclude(
         self, spec: AnySpec, delivery: Delivery, payload: AnyPayload, failure: Exception
@@ -193,19 +243,32 @@ class Dispatcher:
                 except IntegrityError:  # another owner was quicker
                     return await self._earlier(delivery)
         except (SQLAlchemyError, OSError) as error:
-            if is_unreachable(error):
-                raise  # an outage, in which the attempt does not count
-            raise RetryLater(backoff(delivery.attempt)) from error
+            if not is_transient(error):
+                raise
+            raise await self._again(error, delivery.attempt) from error
         return None
+
+    async def _look(self, delivery: Delivery) -> Receipt | None:
+        """Return the receipt of an earlier end. A look that fails is no attempt of the job's."""
+        try:
+            async with asyncio.timeout(LOOK_LIMIT.total_seconds()):
+                return await self._earlier(delivery)
+        except (SQLAlchemyError, OSError) as error:
+            if not is_transient(error):
+                raise
+            raise await self._again(error, delivery.attempt) from error
 
     async def _earlier(self, delivery: Delivery) -> Receipt | None:
         async with self.sessions() as session:
             return await receipt_by_job_id(session, delivery.job_id)
 
-    async def _replay(self, spec: AnySpec, payload: AnyPayload, receipt: Receipt) -> dict[str, Any]:
+    async def _replay(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload, receipt: Receipt) -> dict[str, Any]:
         """Answer from the receipt, and see to it that the job is owed no more."""
-        async with asyncio.timeout(LOOK_LIMIT.total_seconds()):
-            settled = await settle_promise(self.sessions, receipt, spec)
+        try:
+            async with asyncio.timeout(LOOK_LIMIT.total_seconds()):
+                settled = await settle_promise(self.sessions, receipt, spec)
+        except (SQLAlchemyError, OSError) as error:  # the job has ended, whatever becomes of this
+            raise await self._again(error, delivery.attempt) from error
         # The same in a promise that this receipt has settled: then only the version of the code is another.
         request = request_hash(payload)
         if receipt.job_name not in spec.all_names or request not in {receipt.request_hash, settled}:
@@ -215,9 +278,8 @@ class Dispatcher:
         return tagged(receipt.result, request_tag(request))  # type: ignore[no-any-return] # a dict as before
 
     async def _attempt(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
-        if delivery.attempt > spec.max_attempts:
-            message = f"started {delivery.attempt - 1} times and never ended: its worker died or was killed each time"
-            raise AttemptsExhaustedError(message)
+        if delivery.attempt > spec.max_attempts and delivery.was_left is not False:
+            raise AttemptsExhaustedError(_exhausted(delivery))
         try:
             async with asyncio.timeout(spec.deadline.total_seconds()) as deadline:
                 return await self._transact(spec, delivery, payload)
@@ -226,6 +288,11 @@ class Dispatcher:
                 message = f"took longer than {spec.deadline.total_seconds():g} s on each of its attempts"
                 raise DeadlineExceededError(message) from error
             raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise HandlerCancelledError("the handler has raised CancelledError by itself") from error
 
     async def _transact(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
         async with open_transaction(self.sessions) as session:
@@ -234,6 +301,14 @@ class Dispatcher:
             receipt = build_receipt(spec, delivery, payload, result=result)
             await insert_receipts(session, spec.name, [receipt])
         return tagged(result, request_tag(receipt.request_hash))  # type: ignore[no-any-return] # a dict as before
+
+
+def _exhausted(delivery: Delivery) -> str:
+    """Say what was seen, and no more. That its last worker left it is seen by the lease, which ended without it."""
+    message = f"started {delivery.attempt - 1} times"
+    if delivery.was_left:
+        return f"{message}, and the last attempt never ended: its worker died, was killed or stood still"
+    return f"{message} without an end"
 
 
 def build_receipt(
@@ -306,4 +381,4 @@ def _log_failure(log: structlog.stdlib.BoundLogger, error: Exception, decided: E
 
 
 def _milliseconds_since(started: float) -> float:
-    return round((time.perf_counter() - started) * 1000, 1)
+    return round((time.monotonic() - started) * 1000, 1)
