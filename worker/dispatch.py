@@ -53,6 +53,9 @@ _FAULTS = (DatabaseFailedError, DeadlineExceededError, AttemptsExhaustedError)
 AFTER_OUTAGE = timedelta(milliseconds=200)
 """A job that an outage hit is due again so soon: no job is claimed before the server is back anyway."""
 
+_AFTER_FAULT = timedelta(milliseconds=500)
+"""The same after a fault of a server that the gate does not see: other jobs may run meanwhile."""
+
 _UNRECORDED = 6
 """A job whose end the database refuses to record waits as if it had been tried so often, whatever its attempt."""
 
@@ -190,8 +193,10 @@ class Dispatcher:
         """Decide what the failure means; a dead job is recorded first, or else delivered again: it is never lost."""
         if isinstance(error, RetryLater):
             return error
-        if await self.gate.explains(error, since=since) or self._patience.lasts(delivery.job_id, error):
+        if await self.gate.explains(error, since=since):
             return RetryLater(AFTER_OUTAGE, counts=False)
+        if self._patience.lasts(delivery.job_id, error):
+            return RetryLater(_AFTER_FAULT, counts=False)
         decided = _decide(spec, delivery.attempt, error)
         if isinstance(decided, RetryLater) or not is_dead(decided):
             return decided
