@@ -10,6 +10,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
+from db.connecting import why_unwritable
+from db.faults import may_be_outage
 from db.pipelining import Argument, DriverError, PipeliningConnection
 
 
@@ -34,7 +36,8 @@ def _fetch(session: Session, statement: str, arguments: tuple[Any, ...]) -> Sequ
         cursor.execute(statement, arguments)
         return cast("Sequence[Any]", cursor.fetchall())
     except DriverError as error:
-        if is_lost := driver.driver_connection.is_closed():
+        raw = driver.driver_connection
+        if is_lost := raw.is_closed() or (may_be_outage(error) and why_unwritable(raw) is not None):
             connection.invalidate(error)
         raise DBAPIError.instance(None, None, error, DriverError, connection_invalidated=is_lost) from error
 

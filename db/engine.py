@@ -11,9 +11,11 @@ import asyncpg
 from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
+from db.connecting import Connector
 from db.limits import IDLE_LIMIT, KEEPALIVE, milliseconds
 from db.pipelining import PipeliningDriver
 from db.settings import DatabaseSettings
+from db.wrong_servers import drop_wrong_servers
 
 _POOL_TIMEOUT = timedelta(seconds=5)
 """Longest wait for a free connection. The worker never has more jobs than connections, so a wait is a fault."""
@@ -35,7 +37,11 @@ async def open_database(
 
 
 def build_engine(settings: DatabaseSettings, *, pool_size: int) -> AsyncEngine:
-    """Construct the engine. No overflow: the pool's size is the limit. No pre-ping: dispatch retries instead."""
+    """Construct the engine. No overflow: the pool's size is the limit. No pre-ping: dispatch retries instead.
+
+    It connects to a server that can be written to, unless the URL asks for another, and drops connections to one that
+    cannot any more.
+    """
     engine = create_async_engine(
         settings.sqlalchemy_url,
         module=PipeliningDriver(asyncpg),
@@ -46,6 +52,7 @@ def build_engine(settings: DatabaseSettings, *, pool_size: int) -> AsyncEngine:
         hide_parameters=True,  # parameters are people's data
         connect_args=_connect_arguments(settings),
     )
+    drop_wrong_servers(engine.sync_engine)
     if settings.pgbouncer:
         _limit_each_transaction(engine, settings)
     return engine
@@ -53,6 +60,7 @@ def build_engine(settings: DatabaseSettings, *, pool_size: int) -> AsyncEngine:
 
 def _connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
     arguments: dict[str, Any] = {
+        "async_creator_fn": Connector(settings.hosts, settings.target_session_attrs),
         "timeout": settings.connect_timeout.total_seconds(),
         "command_timeout": settings.command_timeout.total_seconds(),
         "server_settings": {"application_name": settings.application_name},

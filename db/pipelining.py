@@ -48,7 +48,8 @@ class PipeliningDriver(dialect.AsyncAdapt_asyncpg_dbapi):
     def connect(self, *args: Any, **options: Any) -> Any:
         """Connect."""
         own = {name: options.pop(name) for name in _ADAPTER_OPTIONS if name in options}
-        return await_only(PipeliningConnection.create(self, self.asyncpg.connect(*args, **options), **own))
+        connect = options.pop("async_creator_fn", self.asyncpg.connect)  # as in SQLAlchemy
+        return await_only(PipeliningConnection.create(self, connect(*args, **options), **own))
 
 
 _ADAPTER_OPTIONS = ("prepared_statement_cache_size", "prepared_statement_name_func")

@@ -8,10 +8,12 @@ from typing import Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL
 from sqlalchemy.exc import ArgumentError
 
+from db.connecting import TARGETS
 from db.environment import Duration, EnvironmentSettings
+from db.hosts import DEFAULT_PORT, Host, WrongHostsError, hosts_of, read_url, with_hosts
 
 _DRIVERS = frozenset({"postgres", "postgresql", "postgresql+asyncpg"})
 
@@ -52,6 +54,9 @@ def _require_parts(url: URL) -> None:
     mode = url.query.get("sslmode", url.query.get("ssl", "prefer"))
     if mode not in _SSL_MODES:
         raise ValueError(f"has an unknown sslmode; there are {', '.join(sorted(_SSL_MODES))}")
+    if url.query.get("target_session_attrs", "any") not in TARGETS:
+        raise ValueError(f"has an unknown target_session_attrs; there are {', '.join(TARGETS)}")
+    hosts_of(url)
 
 
 class DatabaseSettings(EnvironmentSettings):
@@ -60,7 +65,8 @@ class DatabaseSettings(EnvironmentSettings):
     model_config = SettingsConfigDict(env_prefix="DATABASE_")
 
     url: SecretStr = Field(
-        description="PostgreSQL to persist to, as a URL; its query may hold asyncpg's options and sslmode",
+        description="PostgreSQL to persist to, as a URL. Of several hosts, `host1:5432,host2:5433`, the one that "
+        "can be written to is used, as with libpq. Its query may hold asyncpg's options and sslmode",
         examples=["postgresql://user@host:5432/database"],
     )
     password: SecretStr | None = Field(
@@ -88,7 +94,9 @@ class DatabaseSettings(EnvironmentSettings):
     @classmethod
     def _require_postgresql(cls, value: SecretStr) -> SecretStr:
         try:
-            url = make_url(value.get_secret_value())
+            url = read_url(value.get_secret_value())
+        except WrongHostsError:
+            raise
         except (ArgumentError, ValueError):
             message = "is not a URL"
             raise ValueError(message) from None  # the original text repeats the URL and its password
@@ -108,7 +116,7 @@ class DatabaseSettings(EnvironmentSettings):
     @property
     def sqlalchemy_url(self) -> URL:
         """The URL for SQLAlchemy: asyncpg's driver name, the password put in, libpq's ``sslmode`` translated."""
-        url = make_url(self.url.get_secret_value()).set(drivername="postgresql+asyncpg")
+        url = with_hosts(self._url, self.hosts).set(drivername="postgresql+asyncpg")
         if self.password is not None:
             url = url.set(password=self.password.get_secret_value())
         if mode := self._ssl_mode:
@@ -118,7 +126,7 @@ class DatabaseSettings(EnvironmentSettings):
     @property
     def tls_files(self) -> dict[str, str]:
         """The files of TLS by libpq's names: those in the URL; the system's authorities if it names none to verify."""
-        query = make_url(self.url.get_secret_value()).query
+        query = self._url.query
         system = ssl.get_default_verify_paths().cafile
         needs_authorities = (
             self._ssl_mode in {"verify-ca", "verify-full"} and not _OWN_AUTHORITIES.expanduser().exists()
@@ -129,13 +137,26 @@ class DatabaseSettings(EnvironmentSettings):
     @property
     def _ssl_mode(self) -> str | None:
         """Asyncpg's word for what the URL asks of TLS."""
-        query = make_url(self.url.get_secret_value()).query
+        query = self._url.query
         asked = query.get("sslmode", query.get("ssl"))
         return None if asked is None else _SSL_MODES[str(asked)]
 
     @property
+    def _url(self) -> URL:
+        return read_url(self.url.get_secret_value())
+
+    @property
+    def hosts(self) -> tuple[Host, ...]:
+        """The servers to choose from, in the order of the URL; none if it names none."""
+        return hosts_of(self._url)
+
+    @property
+    def target_session_attrs(self) -> str:
+        """Which of the servers to use, in libpq's words: by default one that can be written to."""
+        return str(self._url.query.get("target_session_attrs", "read-write"))
+
+    @property
     def location(self) -> str:
-        """Host, port and database, without user and password: fit for logs and errors."""
-        url = self.sqlalchemy_url
-        host = url.host or url.query.get("host") or "localhost"
-        return f"{host}:{url.port or 5432}/{url.database}"
+        """Hosts, ports and database, without user and password: fit for logs and errors."""
+        servers = self.hosts or (Host("localhost", DEFAULT_PORT),)
+        return f"{','.join(map(str, servers))}/{self._url.database}"

@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
 
-from db.faults import is_transient
+from db.faults import is_transient, why_not_written
 from jobs.failures import InvalidMessageError, KeyConflictError, QueueUnavailableError
 
 PROBLEM_JSON = "application/problem+json"
@@ -128,6 +128,9 @@ def _fault(error: Exception) -> ProblemError:
     if isinstance(error, QueueUnavailableError):
         _log.warning("Redis is gone", exc_info=error)
         return unavailable("the queue cannot be reached", "queue_unavailable")
+    if reason := why_not_written(error):
+        _log.warning("PostgreSQL cannot be written to", reason=reason, exc_info=error)
+        return unavailable("the database cannot be written to", "database_unavailable")
     if is_transient(error):
         _log.warning("PostgreSQL is gone or slow", exc_info=error)
         return unavailable("the database cannot be reached or is too busy", "database_unavailable")

@@ -13,7 +13,7 @@ from aiohttp import web
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.faults import is_unreachable
+from db.faults import may_be_outage
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its import uses what SQLAlchemy 2.1 deprecates, a dozen times
@@ -42,13 +42,14 @@ def session_of(request: web.Request) -> AsyncSession:
 async def read(request: web.Request, query: Callable[[AsyncSession], Awaitable[FoundT]]) -> FoundT:
     """Run a query that only reads, and give the connection back: the rest of the request may be long.
 
-    Once more if the connection was lost: it may be older than the server, and all others of the pool with it.
+    Once more if the connection was lost: it may be older than the server, and all others of the pool with it. Or it
+    leads to a server that was the primary.
     """
     session = session_of(request)
     try:
         return await query(session)
     except DBAPIError as error:
-        if not is_unreachable(error):
+        if not may_be_outage(error):
             raise
         await session.close()
         return await query(session)

@@ -24,7 +24,7 @@ from jobs.wire import LATEST_MS, payload_tag
 from worker.backoff import backoff
 from worker.batches import run_batch
 from worker.calls import Answer, BatchCall, BatchFunction, RecordingFunction
-from worker.dead_letters import bury, write_letter
+from worker.dead_letters import write_letter
 from worker.dispatch import AnySpec, Delivery, Dispatcher, RetryLater
 
 
@@ -45,6 +45,9 @@ REFUSE = "refuse_message"
 
 ABORT = "record_abort"
 """arq function that records an abort: our worker class calls it with a job's name and arguments, no message can."""
+
+WAS_LEFT = "was_left"
+"""In a job's context: whether its last attempt never ended. Only our worker class knows."""
 
 _UNLIMITED = 1_000_000
 """arq's limit of attempts. Dispatch has the real one; arq's would hide the true error behind its own."""
@@ -80,7 +83,7 @@ def _as_retry(later: RetryLater) -> Retry:
 def _build_single(spec: AnySpec) -> RecordingFunction:
     async def run(ctx: dict[str, Any], /, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - from the wire
         dispatcher: Dispatcher = ctx["dispatcher"]
-        delivery = Delivery(ctx["job_id"], ctx["job_try"], args, kwargs)
+        delivery = Delivery(ctx["job_id"], ctx["job_try"], args, kwargs, was_left=ctx.get(WAS_LEFT))
         try:
             return await dispatcher.run(spec, delivery)
         except RetryLater as later:
@@ -152,12 +155,10 @@ async def _refuse(ctx: dict[str, Any], /, *args: Any, **_kwargs: Any) -> dict[st
     )
     dispatcher: Dispatcher = ctx["dispatcher"]
     try:
-        if not await bury(dispatcher.sessions, letter):
+        if not await dispatcher.bury(letter):
             return await _answer_on_record(dispatcher, ctx["job_id"])
-    except (JobFailedError, Retry):
-        raise
-    except Exception as error:  # whatever it is: a job that is not on record has not ended
-        raise Retry(defer=backoff(ctx["job_try"])) from error
+    except RetryLater as later:
+        raise _as_retry(later) from later
     raise failure
 
 

@@ -14,7 +14,6 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.faults import is_unreachable
 from db.receipts import Receipt, ended_jobs, insert_receipts
 from db.transactions import open_transaction
 from jobs.arguments import read_payload
@@ -56,8 +55,9 @@ async def run_batch(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[
     """
     outcomes: dict[str, Outcome] = {}
     jobs = _read(spec, deliveries, outcomes)
-    started = time.perf_counter()
+    started = time.monotonic()
     try:
+        await dispatcher.require_open_gate()
         for job_id in await _ended_before(dispatcher, jobs):
             outcomes[job_id] = Again.ALONE
         jobs = [job for job in jobs if job[0].job_id not in outcomes]
@@ -65,9 +65,9 @@ async def run_batch(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[
             async with asyncio.timeout(spec.deadline.total_seconds()):
                 outcomes |= await _transact(dispatcher, spec, jobs)
     except Exception as error:  # noqa: BLE001 - whatever it is, each job meets it again by itself
-        outcomes |= await _failed(dispatcher, spec, jobs, error)
+        outcomes |= await _failed(dispatcher, spec, jobs, error, since=started)
     else:
-        _tell(spec, jobs, outcomes, seconds=time.perf_counter() - started)
+        _tell(spec, jobs, outcomes, seconds=time.monotonic() - started)
     return [outcomes[delivery.job_id] for delivery in deliveries]
 
 
@@ -115,12 +115,19 @@ async def _transact(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job])
     return outcomes
 
 
-async def _failed(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job], error: Exception) -> dict[str, Outcome]:
+async def _failed(
+    dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job], error: Exception, *, since: float
+) -> dict[str, Outcome]:
     outcome: Outcome = Again.APART
-    if is_unreachable(error) and not await dispatcher.gate.check():
+    if isinstance(error, RetryLater):
+        outcome = error
+    elif await dispatcher.gate.explains(error, since=since):
         outcome = RetryLater(AFTER_OUTAGE, counts=False)
     log = _log.bind(job_name=spec.name, jobs=len(jobs))
-    log.warning("batch failed: its jobs run again in smaller ones", reason=type(error).__name__)
+    if isinstance(outcome, RetryLater):
+        log.warning("batch retried: PostgreSQL cannot be used", reason=type(error).__name__)
+    else:
+        log.warning("batch failed: its jobs run again in smaller ones", reason=type(error).__name__)
     log.debug("why the batch failed", exc_info=error if isinstance(error, SQLAlchemyError) else None)
     return {delivery.job_id: outcome for delivery, _ in jobs}
 

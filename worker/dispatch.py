@@ -18,7 +18,8 @@ import structlog
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.faults import constraint_of, cure_of, is_transient, is_unreachable, sqlstate_of
+from db.dead_jobs import DeadLetter
+from db.faults import constraint_of, cure_of, is_transient, may_be_outage, sqlstate_of
 from db.receipts import Receipt, insert_receipts, receipt_by_job_id
 from db.tables import DeadJob
 from db.transactions import open_transaction
@@ -43,6 +44,7 @@ from jobs.wire import QUEUE, payload_tag, request_hash, request_tag
 from worker.backoff import backoff
 from worker.dead_letters import bury, is_dead, write_letter
 from worker.gate import DatabaseGate
+from worker.patience import Patience
 from worker.promises import settle_promise
 
 AnySpec = JobSpec[Any, Any]
@@ -52,6 +54,12 @@ _FAULTS = (DatabaseFailedError, DeadlineExceededError, AttemptsExhaustedError)
 
 AFTER_OUTAGE = timedelta(milliseconds=200)
 """A job that an outage hit is due again so soon: no job is claimed before the server is back anyway."""
+
+_AFTER_FAULT = timedelta(milliseconds=500)
+"""The same after a fault of a server that the gate does not see: other jobs may run meanwhile."""
+
+_UNRECORDED = 6
+"""A job whose end the database refuses to record waits as if it had been tried so often, whatever its attempt."""
 
 LOOK_LIMIT = timedelta(seconds=3)
 """Longest look for a receipt. It comes on top of the job's deadline."""
@@ -70,6 +78,12 @@ class Delivery:
     attempt: int
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    was_left: bool | None = None
+    """Whether the attempt before this one is known never to have ended; ``None`` if nobody knows."""
+
+
+class HandlerCancelledError(RuntimeError):
+    """A handler has cancelled itself. Whoever else cancels a job, arq, us or its deadline, asks its task to end."""
 
 
 class WrongResultError(TypeError):
@@ -86,13 +100,19 @@ class RetryLater(Exception):  # noqa: N818 - an outcome, not an error
 
 
 class Dispatcher:
-    """Runs jobs, each in a session and a transaction of its own. ``gate`` is closed while the database is gone."""
+    """Runs jobs, each in a session and a transaction of its own.
+
+    ``gate`` is closed while the database cannot be written to. Then no attempt counts, whatever it was busy with: the
+    handler, a look for a receipt, the record of a refusal, a dead letter. The attempt that a job is dead after is
+    always a real one, and its error the true one.
+    """
 
     def __init__(self, sessions: async_sessionmaker[AsyncSession], *, queue: str = QUEUE) -> None:
         """Use the shared sessionmaker; dead letters name the queue, to which a retry puts them back."""
         self.sessions = sessions
         self.queue = queue
         self.gate = DatabaseGate(sessions)
+        self._patience = Patience()
 
     async def run(self, spec: AnySpec, delivery: Delivery) -> dict[str, Any]:
         """Run one attempt and return the result in JSON's types. Commits before it returns.
@@ -106,13 +126,16 @@ class Dispatcher:
             Exception: an unknown error of the last attempt, as it was raised.
         """
         told = {"job_id": delivery.job_id, "job_name": spec.name, "attempt": delivery.attempt}
-        started = time.perf_counter()
+        started = time.monotonic()
         payload: AnyPayload | None = None
         try:
+            await self.require_open_gate()
             payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
             result = await self._answer(spec, delivery, payload)
         except Exception as error:
-            decided = await self._settle(spec, delivery, payload, error)
+            decided = await self._settle(spec, delivery, payload, error, since=started)
+            if not isinstance(decided, RetryLater):
+                self._patience.forget(delivery.job_id)
             if not isinstance(decided, Exception):  # another owner was quicker, and has succeeded
                 return decided
             _log_failure(_log.bind(**told, duration_ms=_milliseconds_since(started)), error, decided)
@@ -148,35 +171,83 @@ class Dispatcher:
             payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
         except InvalidPayloadError:
             return await self.run(spec, delivery)  # which records why it cannot be run
+        await self.require_open_gate()
         try:
             receipt = await self._conclude(spec, delivery, payload, JobAbortedError("somebody has aborted the job"))
-            return None if receipt is None else await self._replay(spec, payload, receipt)
-        except JobFailedError:
+            return None if receipt is None else await self._replay(spec, delivery, payload, receipt)
+        except (JobFailedError, RetryLater):
             raise
         except Exception as error:
-            raise RetryLater(AFTER_OUTAGE, counts=False) from error
+            raise await self._again(error, delivery.attempt) from error
+
+    async def require_open_gate(self) -> None:
+        """Return if the database can be written to. No round trip if that is known.
+
+        Raises:
+            RetryLater: it cannot.
+        """
+        if not self.gate.is_open and not await self.gate.check():
+            raise RetryLater(AFTER_OUTAGE, counts=False)
+
+    async def bury(self, letter: DeadLetter, *, has_run: bool = False) -> bool:
+        """Record a dead letter; return whether it was recorded (``dead_letters.bury``).
+
+        Raises:
+            RetryLater: it could not be recorded; the job must be delivered again, as if it had not been started.
+        """
+        try:
+            return await bury(self.sessions, letter, has_run=has_run)
+        except Exception as error:
+            raise await self._again(error, letter.attempts) from error
+
+    async def _again(self, error: Exception, attempt: int) -> RetryLater:
+        """Return what to raise if the database did not take, or did not tell, how a job has ended: not the job's fault.
+
+        Counted, such attempts would run out, and the job be dead without its true error.
+        """
+        if may_be_outage(error) and not await self.gate.check():
+            return RetryLater(AFTER_OUTAGE, counts=False)
+        if is_transient(error):
+            return RetryLater(backoff(attempt), counts=False)
+        _log.error("the end of a job cannot be recorded", exc_info=error)
+        return RetryLater(backoff(_UNRECORDED), counts=False)
 
     async def _settle(
-        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, error: Exception
+        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, error: Exception, *, since: float
     ) -> Exception | dict[str, Any]:
         """Decide what the failure means; a dead job is recorded first, or else delivered again: it is never lost.
 
         Returns the result if the job has succeeded meanwhile, by another owner of it.
         """
-        if isinstance(error, RetryLater):
-            return error
-        if is_unreachable(error) and not await self.gate.check():
-            return RetryLater(AFTER_OUTAGE, counts=False)
+        if (later := await self._not_counted(delivery, error, since=since)) is not None:
+            return later
         decided = _decide(spec, delivery.attempt, error)
         if isinstance(decided, RetryLater):
             return decided
         try:
-            if is_dead(decided) and not await self._bury(spec, delivery, payload, decided, error):
-                return await self._ended(spec, delivery, payload)
-            return decided if payload is None else tagged(decided, payload_tag(payload))
+            return await self._record(spec, delivery, payload, decided, error)
+        except RetryLater as later:
+            return later
         except Exception as trouble:  # noqa: BLE001 - whatever it is: a job that is not on record has not ended
-            _log.warning("the job's end cannot be recorded", job_id=delivery.job_id, exc_info=trouble)
-            return RetryLater(backoff(delivery.attempt))
+            return await self._again(trouble, delivery.attempt)
+
+    async def _not_counted(self, delivery: Delivery, error: Exception, *, since: float) -> RetryLater | None:
+        """Return the retry of an attempt that does not count: the server's fault, or decided already."""
+        if isinstance(error, RetryLater):
+            return error
+        if await self.gate.explains(error, since=since):
+            return RetryLater(AFTER_OUTAGE, counts=False)
+        if self._patience.lasts(delivery.job_id, error):
+            return RetryLater(_AFTER_FAULT, counts=False)
+        return None
+
+    async def _record(
+        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, failure: Exception, cause: Exception
+    ) -> Exception | dict[str, Any]:
+        """Write the letter of a job that is dead, and return what to answer."""
+        if is_dead(failure) and not await self._bury(spec, delivery, payload, failure, cause):
+            return await self._ended(spec, delivery, payload)
+        return failure if payload is None else tagged(failure, payload_tag(payload))
 
     async def _bury(
         self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, failure: Exception, cause: Exception
@@ -193,25 +264,22 @@ class Dispatcher:
             queue=self.queue,
             request_hash=None if payload is None else request_hash(payload),
         )
-        return await bury(self.sessions, letter, has_run=payload is not None)
+        return await self.bury(letter, has_run=payload is not None)
 
     async def _ended(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None) -> Exception | dict[str, Any]:
         """Return what the job's receipt says: a job of which no letter was written has one."""
-        receipt = await self._earlier(delivery)
+        receipt = await self._look(delivery)
         if receipt is None or payload is None:
             return RetryLater(backoff(delivery.attempt))
         try:
-            return await self._replay(spec, payload, receipt)
+            return await self._replay(spec, delivery, payload, receipt)
         except JobFailedError as failure:
             return failure
 
     async def _answer(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
         """Run the job, or answer from the receipt of a run that has ended already."""
-        if delivery.attempt > 1:
-            async with asyncio.timeout(LOOK_LIMIT.total_seconds()):
-                earlier = await self._earlier(delivery)
-            if earlier is not None:
-                return await self._replay(spec, payload, earlier)
+        if delivery.attempt > 1 and (earlier := await self._look(delivery)) is not None:
+            return await self._replay(spec, delivery, payload, earlier)
         try:
             return await self._attempt(spec, delivery, payload)
         except Exception as error:
@@ -222,7 +290,7 @@ class Dispatcher:
             receipt = await self._conclude(spec, delivery, payload, decided)
             if receipt is None:
                 raise
-            return await self._replay(spec, payload, receipt)
+            return await self._replay(spec, delivery, payload, receipt)
 
     async def _conclude(
         self, spec: AnySpec, delivery: Delivery, payload: AnyPayload, failure: Exception
@@ -239,19 +307,32 @@ class Dispatcher:
                 except IntegrityError:  # another owner was quicker
                     return await self._earlier(delivery)
         except (SQLAlchemyError, OSError) as error:
-            if is_unreachable(error):
-                raise  # an outage, in which the attempt does not count
-            raise RetryLater(backoff(delivery.attempt)) from error
+            if not is_transient(error):
+                raise
+            raise await self._again(error, delivery.attempt) from error
         return None
+
+    async def _look(self, delivery: Delivery) -> Receipt | None:
+        """Return the receipt of an earlier end. A look that fails is no attempt of the job's."""
+        try:
+            async with asyncio.timeout(LOOK_LIMIT.total_seconds()):
+                return await self._earlier(delivery)
+        except (SQLAlchemyError, OSError) as error:
+            if not is_transient(error):
+                raise
+            raise await self._again(error, delivery.attempt) from error
 
     async def _earlier(self, delivery: Delivery) -> Receipt | None:
         async with self.sessions() as session:
             return await receipt_by_job_id(session, delivery.job_id)
 
-    async def _replay(self, spec: AnySpec, payload: AnyPayload, receipt: Receipt) -> dict[str, Any]:
+    async def _replay(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload, receipt: Receipt) -> dict[str, Any]:
         """Answer from the receipt, and see to it that the job is owed no more."""
-        async with asyncio.timeout(LOOK_LIMIT.total_seconds()):
-            settled = await settle_promise(self.sessions, receipt, spec)
+        try:
+            async with asyncio.timeout(LOOK_LIMIT.total_seconds()):
+                settled = await settle_promise(self.sessions, receipt, spec)
+        except (SQLAlchemyError, OSError) as error:  # the job has ended, whatever becomes of this
+            raise await self._again(error, delivery.attempt) from error
         # The same in a promise that this receipt has settled: then only the version of the code is another.
         request = request_hash(payload)
         if receipt.job_name not in spec.all_names or request not in {receipt.request_hash, settled}:
@@ -261,9 +342,8 @@ class Dispatcher:
         return tagged(receipt.result, request_tag(request))  # type: ignore[no-any-return] # a dict as before
 
     async def _attempt(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
-        if delivery.attempt > spec.max_attempts:
-            message = f"started {delivery.attempt - 1} times and never ended: its worker died or was killed each time"
-            raise AttemptsExhaustedError(message)
+        if delivery.attempt > spec.max_attempts and delivery.was_left is not False:
+            raise AttemptsExhaustedError(_exhausted(delivery))
         seconds = spec.deadline.total_seconds()
         guard, deadline = asyncio.timeout(seconds + _SECOND_CALL.total_seconds()), asyncio.timeout(seconds)
         try:
@@ -274,6 +354,11 @@ class Dispatcher:
                 message = f"took longer than {spec.deadline.total_seconds():g} s on each of its attempts"
                 raise DeadlineExceededError(message) from error
             raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise HandlerCancelledError("the handler has raised CancelledError by itself") from error
 
     async def _transact(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
         async with open_transaction(self.sessions, lasts=spec.deadline) as session:
@@ -289,6 +374,14 @@ class Dumped(NamedTuple):
 
     result: dict[str, Any]
     text: str
+
+
+def _exhausted(delivery: Delivery) -> str:
+    """Say what was seen, and no more. That its last worker left it is seen by the lease, which ended without it."""
+    message = f"started {delivery.attempt - 1} times"
+    if delivery.was_left:
+        return f"{message}, and the last attempt never ended: its worker died, was killed or stood still"
+    return f"{message} without an end"
 
 
 def build_receipt(
@@ -368,4 +461,4 @@ def _log_failure(log: structlog.stdlib.BoundLogger, error: Exception, decided: E
 
 
 def _milliseconds_since(started: float) -> float:
-    return round((time.perf_counter() - started) * 1000, 1)
+    return round((time.monotonic() - started) * 1000, 1)

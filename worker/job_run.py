@@ -20,7 +20,7 @@ from arq.worker import Function, JobExecutionFailed, Retry, RetryJob
 
 from jobs.failures import JobFailedError, MalformedMessageError, MessageMissingError
 from jobs.wire import ID_RULE, now_ms
-from worker.arq_functions import ABORT, REFUSE, UncountedRetry, refusal_arguments
+from worker.arq_functions import ABORT, REFUSE, WAS_LEFT, UncountedRetry, refusal_arguments
 from worker.backoff import backoff
 from worker.calls import Call, RecordingFunction
 from worker.leases import Claim, GiveUp, end, give_back, postpone
@@ -83,7 +83,7 @@ class JobRun:
         self.function: Function | CronJob | None = worker.functions.get(self.call.name)
         self.started_ms = now_ms()
         self.has_begun = False
-        self.ctx = worker.ctx | {"job_id": self.job_id, "job_try": self.call.attempt}
+        self.ctx = worker.ctx | {"job_id": self.job_id, "job_try": self.call.attempt, WAS_LEFT: claim.was_left}
 
     @property
     def jobs(self) -> Sequence["JobRun"]:

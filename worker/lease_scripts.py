@@ -78,7 +78,7 @@ local function claim(id, score, is_orphan)
     local unreadable = is_error(message) or false
     message = not unreadable and message
     bytes = bytes - (message and #message or 0)
-    claimed[#claimed + 1] = {id, count(id, is_orphan), message, score, is_aborted(id), unreadable}
+    claimed[#claimed + 1] = {id, count(id, is_orphan), message, score, is_aborted(id), unreadable, is_orphan and 1 or 0}
     return true
 end
 
@@ -138,9 +138,9 @@ room, watch the queue for ``watch_ms`` unless another does; else let another one
 
 Answers the jobs, in how many ms the next one may be due (a lease of somebody's may end then; at most a day), whether it
 stopped for the bytes, and whether we watch (0), or in how many ms another's word ends. Of each job: id, attempt,
-message (false: gone), score, whether it is to be aborted, and why its message cannot be read (or false). The attempt is
-one more than have counted, and one more still if a worker has left the job: then that one is counted now. Keys that
-lock or count and are no such keys are mended."""
+message (false: gone), score, whether it is to be aborted, why its message cannot be read (or false), and whether a
+worker has left it. The attempt is one more than have counted, and one more still if a worker has left the job: that
+attempt never ended, and is counted now. Keys that lock or count and are no such keys are mended."""
 
 RENEW = (
     NOW

@@ -69,6 +69,9 @@ class Claim(NamedTuple):
     trouble: str | None
     """Why the message cannot be read from Redis."""
 
+    was_left: bool = False
+    """Whether the attempt before this one never ended: its lease did, with its worker."""
+
     @property
     def is_hostile(self) -> bool:
         """Whether the id is none that a job may have."""
@@ -283,9 +286,10 @@ class Leases:
 
 
 def _claim(owner: str, row: list[Any]) -> Claim:
-    raw_id, attempt, message, score, is_aborted, trouble = row
+    raw_id, attempt, message, score, is_aborted, trouble, was_left = row
     text = None if trouble is None else trouble.decode("utf-8", "replace")
-    return Claim(raw_id, printable_job_id(raw_id), owner, attempt, message, score, bool(is_aborted), text)
+    job_id = printable_job_id(raw_id)
+    return Claim(raw_id, job_id, owner, attempt, message, score, bool(is_aborted), text, bool(was_left))
 
 
 def _arguments(jobs: Sequence[GiveUp]) -> Iterator[Any]:

@@ -12,19 +12,21 @@ import asyncpg
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from db.connecting import READ_ONLY, STANDBY
 from db.engine import open_database
-from db.faults import sqlstate_of
+from db.faults import sqlstate_of, why_not_written
 from db.limits import shorter_limits
 from db.schema import SCHEMA, Schema, SchemaBehindError, require_current_schema
 from db.settings import DatabaseSettings
+from db.writability import require_writable
 from jobs.connection import explain, location
 from jobs.tls import tls_problem
 from worker.dispatch import Dispatcher
-from worker.health import Probe, report_health
+from worker.gate import DatabaseGate
+from worker.health import Probe, ServerError, report_health
 from worker.housekeeping import keep_house
 from worker.loop_watch import warn_of_blocks
 from worker.relay import open_relay
@@ -65,13 +67,14 @@ class Lifecycle:
             sessions = await stack.enter_async_context(open_database(self._settings.database, pool_size=pool_size))
             await require_ready_database(sessions, self._settings.database, self._schemas)
             await _warn_of_limits(sessions, self._longest)
-            ctx["dispatcher"] = Dispatcher(sessions, queue=self._settings.worker.queue)
+            ctx["dispatcher"] = dispatcher = Dispatcher(sessions, queue=self._settings.worker.queue)
             ages = {"job_receipts": self._settings.worker.keep_receipts, "dead_jobs": self._settings.worker.keep_dead}
             await stack.enter_async_context(keep_house(sessions, ages))
             await stack.enter_async_context(open_relay(sessions, self._settings))
             stack.enter_context(warn_of_blocks(self._settings.worker.lease))
             if file := self._settings.worker.health_file:
-                await stack.enter_async_context(report_health(file, server_probes(ctx["redis"], sessions)))
+                probes = server_probes(ctx["redis"], sessions, dispatcher.gate)
+                await stack.enter_async_context(report_health(file, probes))
             self._stack = stack.pop_all()
         _log.info(
             "worker ready",
@@ -107,12 +110,16 @@ async def require_safe_redis(redis: Redis, settings: QueueSettings) -> None:
 async def require_ready_database(
     sessions: async_sessionmaker[AsyncSession], settings: DatabaseSettings, others: Sequence[Schema] = ()
 ) -> None:
-    """Return if PostgreSQL answers and has our schema and those of ``others``. Up to three round trips, two for each.
+    """Return if PostgreSQL can be written to and has our schema and those of ``others``.
+
+    A few round trips, and two for each other schema.
 
     Raises:
         StartupError: it does not; the text names the cure.
     """
     try:
+        async with sessions() as session:
+            await require_writable(session)
         await require_current_schema(sessions, (SCHEMA, *others))
     except SchemaBehindError as error:
         raise StartupError(str(error)) from error
@@ -146,9 +153,17 @@ _REFUSALS = {
 }
 
 
+_CURES = {
+    STANDBY: ". Let DATABASE_URL lead to the primary, or name all hosts: host1:5432,host2:5432",
+    READ_ONLY: ". Reset it with ALTER ROLE, ALTER DATABASE or ALTER SYSTEM",
+}
+
+
 def explain_database(error: Exception, settings: DatabaseSettings) -> str:
     """Say in one line what is wrong with PostgreSQL and what to do about it."""
     state = sqlstate_of(error)
+    if reason := why_not_written(error):
+        return f"PostgreSQL at {settings.location} cannot be written to: {reason}{_CURES.get(reason, '')}"
     if refusal := _REFUSALS.get(state or ""):
         return f"PostgreSQL at {settings.location} {refusal}"
     if state is not None:
@@ -163,11 +178,20 @@ def explain_database(error: Exception, settings: DatabaseSettings) -> str:
     return f"PostgreSQL at {settings.location} cannot be reached ({reason}): is it running, is DATABASE_URL right?"
 
 
-def server_probes(redis: Redis, sessions: async_sessionmaker[AsyncSession]) -> dict[str, Probe]:
-    """Return how to ask the two servers whether they are there."""
-    return {"Redis": redis.ping, "PostgreSQL": lambda: _select_one(sessions)}
+def server_probes(
+    redis: Redis, sessions: async_sessionmaker[AsyncSession], gate: DatabaseGate | None = None
+) -> dict[str, Probe]:
+    """Return how to ask the two servers whether they can be used; the gate knows what only shows when jobs run."""
 
+    async def ask_database() -> None:
+        if gate is not None and gate.trouble is not None:
+            raise ServerError(gate.trouble)
+        try:
+            async with sessions() as session:
+                await require_writable(session)
+        except SQLAlchemyError as error:
+            if reason := why_not_written(error):
+                raise ServerError(f"cannot be written to: {reason}") from error
+            raise
 
-async def _select_one(sessions: async_sessionmaker[AsyncSession]) -> None:
-    async with sessions() as session:
-        await session.execute(text("SELECT 1"))
+    return {"Redis": redis.ping, "PostgreSQL": ask_database}

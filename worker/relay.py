@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from db.faults import is_transient
+from db.faults import is_transient, why_not_written
 from db.outbox import BATCH, Promise, dispatch_batch, take_back
 from jobs.connection import build_redis, is_outage, is_refusal
 from jobs.failures import PromiseExpiredError
@@ -223,6 +223,8 @@ class Relay:
 def _trouble_of(error: Exception) -> str:
     if isinstance(error, RedisError) and is_outage(error):
         return "the relay waits for Redis"
+    if reason := why_not_written(error):
+        return f"the relay waits: PostgreSQL cannot be written to: {reason}"
     if is_transient(error):
         return "the relay waits for PostgreSQL or Redis"
     return "the relay failed and tries again"

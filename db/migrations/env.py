@@ -15,6 +15,7 @@ from sqlalchemy import Connection, text
 from db.engine import build_engine
 from db.schema import SCHEMA, Schema, revisions
 from db.settings import DatabaseSettings
+from db.writability import require_primary
 
 _PATIENCE = {"statement_timeout": timedelta(hours=12), "command_timeout": timedelta(hours=13)}
 """An index of a large table takes hours, and so does waiting for somebody who makes it."""
@@ -70,6 +71,8 @@ async def _migrate_online(settings: DatabaseSettings) -> None:
     engine = build_engine(settings.model_copy(update=_PATIENCE), pool_size=1)
     try:
         async with engine.connect() as connection:
+            await require_primary(connection)
+            await connection.rollback()
             await connection.run_sync(_migrate)
     finally:
         await engine.dispose()
