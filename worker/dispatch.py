@@ -219,8 +219,8 @@ class Dispatcher:
 
         Returns the result if the job has succeeded meanwhile, by another owner of it.
         """
-        if (later := await self._not_counted(delivery, error, since=since)) is not None:
-            return later
+        if (uncounted := await self._not_counted(delivery, error, since=since)) is not None:
+            return uncounted
         decided = _decide(spec, delivery.attempt, error)
         if isinstance(decided, RetryLater):
             return decided
