@@ -312,7 +312,7 @@ def _exhausted(delivery: Delivery) -> str:
     """Say what was seen, and no more. That its last worker left it is seen by the lease, which ended without it."""
     message = f"started {delivery.attempt - 1} times"
     if delivery.was_left:
-        return f"{message}, and the last attempt never ended: its worker died, was killed or stood still"
+        return f"{message}, and the last attempt never ended: its worker died, stood still or lost Redis"
     return f"{message} without an end"
 
 
