@@ -123,9 +123,9 @@ class Dispatcher:
         try:
             await self.require_open_gate()
             payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
-            result = await self._answer(spec, delivery, payload)
+            result = await self._answer(spec, delivery, payload, since=started)
         except Exception as error:
-            decided = await self._settle(spec, delivery, payload, error, since=started)
+            decided = await self._settle(spec, delivery, payload, error)
             if not isinstance(decided, RetryLater):
                 self._patience.forget(delivery.job_id)
             _log_failure(_log.bind(**told, duration_ms=_milliseconds_since(started)), error, decided)
@@ -188,15 +188,11 @@ class Dispatcher:
         return RetryLater(backoff(_UNRECORDED), counts=False)
 
     async def _settle(
-        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, error: Exception, *, since: float
+        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, error: Exception
     ) -> Exception:
         """Decide what the failure means; a dead job is recorded first, or else delivered again: it is never lost."""
         if isinstance(error, RetryLater):
             return error
-        if await self.gate.explains(error, since=since):
-            return RetryLater(AFTER_OUTAGE, counts=False)
-        if self._patience.lasts(delivery.job_id, error):
-            return RetryLater(_AFTER_FAULT, counts=False)
         decided = _decide(spec, delivery.attempt, error)
         if isinstance(decided, RetryLater) or not is_dead(decided):
             return decided
@@ -217,13 +213,14 @@ class Dispatcher:
             return later
         return decided
 
-    async def _answer(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
+    async def _answer(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload, *, since: float) -> dict[str, Any]:
         """Run the job, or answer from the receipt of a run that has ended already."""
         if delivery.attempt > 1 and (earlier := await self._look(delivery)) is not None:
             return await self._replay(spec, delivery, payload, earlier)
         try:
             return await self._attempt(spec, delivery, payload)
         except Exception as error:
+            await self._excuse(delivery, error, since=since)
             decided = _decide(spec, delivery.attempt, error)
             if isinstance(decided, RetryLater):
                 raise
@@ -232,6 +229,17 @@ class Dispatcher:
             if receipt is None:
                 raise
             return await self._replay(spec, delivery, payload, receipt)
+
+    async def _excuse(self, delivery: Delivery, error: Exception, *, since: float) -> None:
+        """Return if the failure is the job's.
+
+        Raises:
+            RetryLater: it is not: the database could not be written to.
+        """
+        if await self.gate.explains(error, since=since):
+            raise RetryLater(AFTER_OUTAGE, counts=False) from error
+        if self._patience.lasts(delivery.job_id, error):
+            raise RetryLater(_AFTER_FAULT, counts=False) from error
 
     async def _conclude(
         self, spec: AnySpec, delivery: Delivery, payload: AnyPayload, failure: Exception
