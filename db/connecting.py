@@ -138,7 +138,7 @@ def _of_all(failures: dict[Host | None, Exception]) -> Exception:
     """Return what to raise if no host will do: what an answer said is worth more than that there was none."""
     answers = {host: error for host, error in failures.items() if isinstance(error, UnwritableServerError)}
     if answers:
-        told = [f"{host}: {answers[host] if host in answers else 'no answer'}" for host in sorted(failures, key=str)]
+        told = [f"{host}: {answers.get(host, 'no answer')}" for host in sorted(failures, key=str)]
         return UnwritableServerError("; ".join(told))
     errors = list(failures.values())
     return next((error for error in errors if not isinstance(error, OSError)), errors[-1])

@@ -42,7 +42,7 @@ async def require_primary(connection: AsyncConnection | AsyncSession) -> None:
 
 
 async def require_writable(session: AsyncSession) -> None:
-    """Return if the server can be written to, as far as that shows without a table. A few round trips.
+    """Return if the server can be written to, as far as that shows without a table. Two round trips.
 
     Raises:
         ReadOnlyServerError: it is a standby or read-only.
@@ -53,19 +53,18 @@ async def require_writable(session: AsyncSession) -> None:
 
 
 async def require_written(session: AsyncSession) -> None:
-    """Do the same, and write a row; the caller rolls back. A few round trips.
+    """Do the same, and write a row; the caller rolls back. Three round trips.
 
     A role that lacks the right, or a table that is missing or locked, says nothing against the server.
     """
     await require_writable(session)
     row = {"job_id": f"probe:{uuid4()}", "job_name": "probe", "request_hash": b"", "result": {}, "attempt": 0}
-    await _try(session, insert(JobReceipt).values(row))
+    await _try(session, insert(JobReceipt).values(row))  # unless a limit of temporary files has ended the transaction
 
 
 async def _try(session: AsyncSession, statement: Executable) -> None:
     try:
-        async with session.begin_nested():
-            await session.execute(statement)
+        await session.execute(statement)
     except DBAPIError as error:
         state = sqlstate_of(error)
         is_of_server = state is None or state[:2] in {"08", "57"} or why_not_written(error) is not None

@@ -1,6 +1,10 @@
 """Drops connections to a server that cannot be written to: a standby, an old primary, one that was set read-only."""
 
+from collections.abc import Iterable
+from weakref import WeakSet
+
 from sqlalchemy import Engine, ExceptionContext, event
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from db.connecting import why_unwritable
 from db.faults import may_be_outage
@@ -12,11 +16,26 @@ def drop_wrong_servers(engine: Engine) -> None:
     A pool would keep them for as long as they live, and each would cost a job an attempt. A transaction that its owner
     has made read-only is none of this: there the server says nothing.
     """
+    entries: WeakSet[ConnectionPoolEntry] = WeakSet()
+
+    @event.listens_for(engine, "connect")
+    def _keep(_connection: object, entry: ConnectionPoolEntry) -> None:
+        entries.add(entry)
 
     @event.listens_for(engine, "handle_error")
     def _look(context: ExceptionContext) -> None:
         connection = context.connection
         if connection is None or connection.closed or connection.invalidated:
             return
-        if may_be_outage(context.original_exception):
-            context.is_disconnect |= why_unwritable(connection.connection.driver_connection) is not None
+        if not may_be_outage(context.original_exception):
+            return
+        if why_unwritable(connection.connection.driver_connection) is not None:
+            context.is_disconnect = True  # SQLAlchemy closes the others when they are used next: too late for a server
+            _end_idle(entries)
+
+
+def _end_idle(entries: Iterable[ConnectionPoolEntry]) -> None:
+    for entry in entries:
+        driver = None if entry.in_use else entry.driver_connection
+        if driver is not None and not driver.is_closed():
+            driver.terminate()

@@ -139,7 +139,7 @@ class JobAbortedError(JobFailedError):
 
 
 class AttemptsExhaustedError(JobFailedError):
-    """The job was started as often as it may and never ended: its worker died or was killed each time."""
+    """The job was started as often as it may, and the last attempt never ended: its worker died or stood still."""
 
     kind = "attempts_exhausted"
 

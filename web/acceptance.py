@@ -13,8 +13,9 @@ import structlog
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 from redis.exceptions import RedisError
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from db.faults import is_fault_of_server
 from db.job_traces import JobTrace, trace_by_job_id
 from jobs.client import Enqueued, JobHandle
 from jobs.codec import decode
@@ -63,8 +64,15 @@ async def accept(request: web.Request, payload: Payload[ResultT]) -> JobHandle[R
 
 async def _promise(request: web.Request, payload: Payload[ResultT], key: str | None) -> JobHandle[ResultT]:
     session, resources = session_of(request), request.app[RESOURCES]
-    async with session.begin():
-        promised = await enqueue_in(session, payload, key=key, queue=resources.settings.queue)
+    try:
+        async with session.begin():
+            promised = await enqueue_in(session, payload, key=key, queue=resources.settings.queue)
+    except DBAPIError as error:
+        if not is_fault_of_server(error):
+            raise
+        await session.close()  # refused, so nothing was written: another connection may lead to the primary
+        async with session.begin():
+            promised = await enqueue_in(session, payload, key=key, queue=resources.settings.queue)
     return resources.client.handle(promised)
 
 

@@ -131,9 +131,9 @@ class Dispatcher:
         try:
             await self.require_open_gate()
             payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
-            result = await self._answer(spec, delivery, payload)
+            result = await self._answer(spec, delivery, payload, since=started)
         except Exception as error:
-            decided = await self._settle(spec, delivery, payload, error, since=started)
+            decided = await self._settle(spec, delivery, payload, error)
             if not isinstance(decided, RetryLater):
                 self._patience.forget(delivery.job_id)
             if not isinstance(decided, Exception):  # another owner was quicker, and has succeeded
@@ -213,14 +213,14 @@ class Dispatcher:
         return RetryLater(backoff(_UNRECORDED), counts=False)
 
     async def _settle(
-        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, error: Exception, *, since: float
+        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, error: Exception
     ) -> Exception | dict[str, Any]:
         """Decide what the failure means; a dead job is recorded first, or else delivered again: it is never lost.
 
         Returns the result if the job has succeeded meanwhile, by another owner of it.
         """
-        if (uncounted := await self._not_counted(delivery, error, since=since)) is not None:
-            return uncounted
+        if isinstance(error, RetryLater):
+            return error
         decided = _decide(spec, delivery.attempt, error)
         if isinstance(decided, RetryLater):
             return decided
@@ -230,16 +230,6 @@ class Dispatcher:
             return later
         except Exception as trouble:  # noqa: BLE001 - whatever it is: a job that is not on record has not ended
             return await self._again(trouble, delivery.attempt)
-
-    async def _not_counted(self, delivery: Delivery, error: Exception, *, since: float) -> RetryLater | None:
-        """Return the retry of an attempt that does not count: the server's fault, or decided already."""
-        if isinstance(error, RetryLater):
-            return error
-        if await self.gate.explains(error, since=since):
-            return RetryLater(AFTER_OUTAGE, counts=False)
-        if self._patience.lasts(delivery.job_id, error):
-            return RetryLater(_AFTER_FAULT, counts=False)
-        return None
 
     async def _record(
         self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, failure: Exception, cause: Exception
@@ -276,13 +266,14 @@ class Dispatcher:
         except JobFailedError as failure:
             return failure
 
-    async def _answer(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
+    async def _answer(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload, *, since: float) -> dict[str, Any]:
         """Run the job, or answer from the receipt of a run that has ended already."""
         if delivery.attempt > 1 and (earlier := await self._look(delivery)) is not None:
             return await self._replay(spec, delivery, payload, earlier)
         try:
             return await self._attempt(spec, delivery, payload)
         except Exception as error:
+            await self._excuse(delivery, error, since=since)
             decided = _decide(spec, delivery.attempt, error)
             if isinstance(decided, RetryLater):
                 raise
@@ -291,6 +282,17 @@ class Dispatcher:
             if receipt is None:
                 raise
             return await self._replay(spec, delivery, payload, receipt)
+
+    async def _excuse(self, delivery: Delivery, error: Exception, *, since: float) -> None:
+        """Return if the failure is the job's.
+
+        Raises:
+            RetryLater: it is not: the database could not be written to.
+        """
+        if await self.gate.explains(error, since=since):
+            raise RetryLater(AFTER_OUTAGE, counts=False) from error
+        if self._patience.lasts(delivery.job_id, error):
+            raise RetryLater(_AFTER_FAULT, counts=False) from error
 
     async def _conclude(
         self, spec: AnySpec, delivery: Delivery, payload: AnyPayload, failure: Exception
@@ -380,7 +382,7 @@ def _exhausted(delivery: Delivery) -> str:
     """Say what was seen, and no more. That its last worker left it is seen by the lease, which ended without it."""
     message = f"started {delivery.attempt - 1} times"
     if delivery.was_left:
-        return f"{message}, and the last attempt never ended: its worker died, was killed or stood still"
+        return f"{message}, and the last attempt never ended: its worker died, stood still or lost Redis"
     return f"{message} without an end"
 
 

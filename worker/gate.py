@@ -6,7 +6,6 @@ import time
 from datetime import timedelta
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db.faults import may_be_outage, why_not_written, why_unavailable
@@ -79,7 +78,7 @@ class DatabaseGate:
         try:
             async with asyncio.timeout(_PROBE_LIMIT.total_seconds()), self._sessions() as session:
                 await require_written(session)
-        except (SQLAlchemyError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing was written
             if reason := why_not_written(error):
                 return _UNWRITABLE, reason
             return _GONE, why_unavailable(error)

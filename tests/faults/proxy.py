@@ -26,7 +26,8 @@ class Proxy:
         """Requests that contain this are not forwarded, and their connections reset."""
         self.losses = 0
         """How many requests or replies were lost in this way."""
-        self._target = target
+        self.target = target
+        """The port that new connections lead to; those that live stay where they are."""
         self._is_heard = threading.Event()
         self._is_heard.set()
         self._links: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
@@ -64,7 +65,7 @@ class Proxy:
         link = (writer, writer)
         with suppress(OSError, asyncio.CancelledError):  # asyncio's streams would print a cancellation at the end
             if not self.is_closed:
-                replies, server = await asyncio.open_connection("127.0.0.1", self._target)
+                replies, server = await asyncio.open_connection("127.0.0.1", self.target)
                 link = (writer, server)
                 self._links.add(link)
                 lost = asyncio.Event()

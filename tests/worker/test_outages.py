@@ -1,0 +1,293 @@
+"""Faults of PostgreSQL and of handlers, told apart: which attempts count, and what a dead letter says in the end."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, ClassVar
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from structlog.testing import capture_logs
+
+from db.engine import open_database
+from db.settings import DatabaseSettings
+from db.users import insert_user
+from jobs.failures import AttemptsExhaustedError, DatabaseFailedError, EmailTakenError, JobFailedError
+from jobs.payloads import Payload, Result
+from jobs.registry import REGISTRY, JobSpec
+from worker import patience
+from worker.dispatch import Delivery, Dispatcher, HandlerCancelledError, RetryLater
+
+Sessions = async_sessionmaker[AsyncSession]
+Handler = Callable[[AsyncSession, "Work"], Awaitable["Done"]]
+
+JANE = ("Jane", "jane@example.org")
+
+
+class Done(Result):
+    """The result of the handlers here."""
+
+    done: bool = True
+
+
+class Work(Payload[Done]):
+    """A job whose handler is the test's."""
+
+    job_name: ClassVar[str] = "work"
+
+
+@pytest.fixture(autouse=True)
+def _plain_log() -> Iterator[None]:
+    """Print no tracebacks: by default structlog takes a second for each."""
+    with capture_logs():
+        yield
+
+
+async def store(session: AsyncSession, _payload: Work) -> Done:
+    """Write something."""
+    await insert_user(session, "Jane")
+    return Done()
+
+
+async def fail(_session: AsyncSession, _payload: Work) -> Done:
+    """Raise an error of its own."""
+    raise ZeroDivisionError
+
+
+async def write_read_only(session: AsyncSession, payload: Work) -> Done:
+    """Keep oneself from writing."""
+    await session.execute(text("SET TRANSACTION READ ONLY"))
+    return await store(session, payload)
+
+
+async def find_the_disk_full(session: AsyncSession, _payload: Work) -> Done:
+    """Meet what only this job meets."""
+    await session.execute(text("DO $$ BEGIN RAISE SQLSTATE '53100'; END $$"))
+    return Done()
+
+
+async def end_the_connection(session: AsyncSession, _payload: Work) -> Done:
+    """Have the server end the session."""
+    await session.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+    return Done()
+
+
+async def cancel_itself(_session: AsyncSession, _payload: Work) -> Done:
+    """End as if somebody had asked for it."""
+    raise asyncio.CancelledError
+
+
+async def _outcome(dispatcher: Dispatcher, handler: Handler, attempt: int, **known: Any) -> Exception | dict[str, Any]:  # noqa: ANN401 - handed on
+    spec: JobSpec[Any, Any] = JobSpec(Work, handler, max_attempts=3)
+    try:
+        return await dispatcher.run(spec, Delivery("j1", attempt, (), {}, **known))
+    except Exception as error:  # noqa: BLE001 - what is asked for
+        return error
+
+
+def _counts(outcome: object) -> bool:
+    return isinstance(outcome, RetryLater) and outcome.counts
+
+
+def _is_uncounted(outcome: object) -> bool:
+    return isinstance(outcome, RetryLater) and not outcome.counts
+
+
+async def _letters(sessions: Sessions) -> list[tuple[str, str, int]]:
+    async with sessions() as session:
+        rows = await session.execute(text("SELECT reason, explanation, attempts FROM dead_jobs"))
+        return [(row.reason, row.explanation, row.attempts) for row in rows]
+
+
+@asynccontextmanager
+async def _refusing(sessions: Sessions, table: str, state: str) -> AsyncIterator[None]:
+    """Let the server refuse each row of the table."""
+    async with sessions.begin() as session:
+        await session.execute(
+            text(
+                "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+                f"$$ BEGIN RAISE SQLSTATE '{state}'; END $$"
+            )
+        )
+        await session.execute(
+            text(f"CREATE TRIGGER refuse BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION refuse()")
+        )
+    try:
+        yield
+    finally:
+        async with sessions.begin() as session:
+            await session.execute(text(f"DROP TRIGGER refuse ON {table}"))
+
+
+async def test_a_transaction_that_its_handler_has_made_read_only_is_the_jobs_fault(sessions: Sessions) -> None:
+    """The server can be written to: attempts count, and the letter says that the transaction was read-only."""
+    dispatcher = Dispatcher(sessions)
+
+    outcomes = [await _outcome(dispatcher, write_read_only, attempt) for attempt in (1, 2, 3)]
+
+    assert [_counts(outcome) for outcome in outcomes] == [True, True, False]
+    assert isinstance(outcomes[2], DatabaseFailedError)
+    assert "SQLSTATE 25006: the transaction was read-only, and the server is not" in str(outcomes[2])
+
+
+async def test_a_connection_that_cannot_write_is_dropped_and_costs_no_attempt(
+    database: DatabaseSettings, sessions: Sessions
+) -> None:
+    """It may lead to an old primary, while all others lead to the new one."""
+    assert sessions is not None
+    async with open_database(database, pool_size=1) as own:
+        async with own.begin() as session:
+            await session.execute(text("SET default_transaction_read_only = on"))
+
+        outcomes = [await _outcome(Dispatcher(own), store, attempt=3) for _ in range(2)]
+
+    assert [_is_uncounted(outcomes[0]), outcomes[1]] == [True, {"done": True}]
+
+
+async def test_a_full_disk_that_only_one_job_meets_is_waited_for_and_ends(
+    monkeypatch: pytest.MonkeyPatch, sessions: Sessions
+) -> None:
+    """Not for ever: a job may fill it by itself, each time it runs."""
+    dispatcher = Dispatcher(sessions)
+    waited = [await _outcome(dispatcher, find_the_disk_full, attempt=3) for _ in range(5)]
+    monkeypatch.setattr(patience, "_LONGEST", timedelta(0))
+
+    last = await _outcome(dispatcher, find_the_disk_full, attempt=3)
+
+    assert all(map(_is_uncounted, waited))
+    assert isinstance(last, DatabaseFailedError)
+    assert await _letters(sessions) == [
+        ("database_failed", "the database failed: SQLSTATE 53100: the disk of the server is full: make room there", 3)
+    ]
+
+
+async def test_lost_connections_cost_no_attempt_but_not_for_ever(sessions: Sessions) -> None:
+    """A switch of servers cuts a job once or twice. One that ends its connection by itself comes to its end."""
+    dispatcher = Dispatcher(sessions)
+
+    outcomes = [await _outcome(dispatcher, end_the_connection, attempt=3) for _ in range(4)]
+
+    assert [_is_uncounted(outcome) for outcome in outcomes] == [True, True, True, False]
+    assert isinstance(outcomes[3], DatabaseFailedError)
+
+
+async def test_a_letter_that_cannot_be_written_keeps_the_last_attempt_and_its_error(sessions: Sessions) -> None:
+    """The job is run once more for real, and the letter names what that has raised."""
+    dispatcher = Dispatcher(sessions)
+    async with _refusing(sessions, "dead_jobs", "53100"):
+        postponed = await _outcome(dispatcher, fail, attempt=3)
+
+    dead = await _outcome(dispatcher, fail, attempt=3)
+
+    assert _is_uncounted(postponed)
+    assert isinstance(dead, ZeroDivisionError)
+    assert [(reason, attempts) for reason, _, attempts in await _letters(sessions)] == [("ZeroDivisionError", 3)]
+
+
+@pytest.mark.parametrize("state", ["25006", "53100", "57014", "40001"])
+async def test_a_refusal_that_cannot_be_recorded_keeps_the_last_attempt(sessions: Sessions, state: str) -> None:
+    """The e-mail is taken, whatever the database says of the receipt."""
+    dispatcher = Dispatcher(sessions)
+    await dispatcher.run(REGISTRY["create_user"], Delivery("first", 1, JANE, {}))
+    async with _refusing(sessions, "job_receipts", state):
+        with pytest.raises(RetryLater) as postponed:
+            await dispatcher.run(REGISTRY["create_user"], Delivery("second", 5, JANE, {}))
+
+    with pytest.raises(EmailTakenError):
+        await dispatcher.run(REGISTRY["create_user"], Delivery("second", 5, JANE, {}))
+
+    assert not postponed.value.counts
+    assert await _letters(sessions) == []
+
+
+async def test_a_refusal_that_no_database_takes_is_told_as_what_it_is(sessions: Sessions) -> None:
+    """What will never be recorded does not run for ever."""
+    dispatcher = Dispatcher(sessions)
+
+    async def refuse(_session: AsyncSession, _payload: Work) -> Done:
+        raise JobFailedError("no", kind="not_today")
+
+    async with _refusing(sessions, "job_receipts", "42501"):
+        outcome = await _outcome(dispatcher, refuse, attempt=1)
+
+    assert isinstance(outcome, DatabaseFailedError)
+    assert "SQLSTATE 42501" in str(outcome)
+
+
+async def test_while_the_gate_is_closed_no_handler_runs(sessions: Sessions) -> None:
+    """What was claimed before it closed is put back, and runs when the server takes writes again."""
+    dispatcher = Dispatcher(sessions)
+    async with _refusing(sessions, "job_receipts", "53100"):
+        assert not await dispatcher.gate.check()
+        refused = await _outcome(dispatcher, fail, attempt=3)
+        with pytest.raises(RetryLater):
+            await dispatcher.abort(REGISTRY["create_user"], Delivery("j1", 1, JANE, {}))
+        told = dispatcher.gate.trouble
+
+    assert _is_uncounted(refused)
+    assert told == "cannot be written to: its disk is full"
+    assert await _outcome(dispatcher, store, attempt=3) == {"done": True}
+    assert dispatcher.gate.trouble is None
+
+
+async def test_an_attempt_that_an_outage_has_met_does_not_count_when_it_is_over(sessions: Sessions) -> None:
+    """The server may be back before the job's error is looked at."""
+    dispatcher = Dispatcher(sessions)
+
+    async def meet_an_outage(_session: AsyncSession, _payload: Work) -> Done:
+        async with _refusing(sessions, "job_receipts", "53100"):
+            await dispatcher.gate.check()
+        await dispatcher.gate.check()
+        raise TimeoutError
+
+    outcome = await _outcome(dispatcher, meet_an_outage, attempt=3)
+
+    assert _is_uncounted(outcome)
+
+
+async def test_only_a_job_that_was_left_is_told_to_have_been(sessions: Sessions) -> None:
+    """Attempts may have run out in other ways: then the last one is run, and its error is the true one."""
+    dispatcher = Dispatcher(sessions)
+
+    run = await _outcome(dispatcher, fail, 4, was_left=False)
+    left = await _outcome(dispatcher, fail, 4, was_left=True)
+    unknown = await _outcome(dispatcher, fail, 4)
+
+    assert isinstance(run, ZeroDivisionError)
+    assert isinstance(left, AttemptsExhaustedError)
+    assert "started 3 times, and the last attempt never ended: its worker died" in str(left)
+    assert str(unknown).endswith("started 3 times without an end")
+
+
+async def test_a_handler_that_cancels_itself_has_failed(sessions: Sessions) -> None:
+    """Nobody has asked its task to end: it is tried again as often as any other, and told as what it is."""
+    dispatcher = Dispatcher(sessions)
+
+    outcomes = [await _outcome(dispatcher, cancel_itself, attempt) for attempt in (1, 3)]
+
+    assert _counts(outcomes[0])
+    assert isinstance(outcomes[1], HandlerCancelledError)
+    assert [reason for reason, _, _ in await _letters(sessions)] == ["HandlerCancelledError"]
+
+
+async def test_a_locked_table_closes_no_gate(sessions: Sessions) -> None:
+    """The look writes a receipt; whoever holds them up for a while does not end all work."""
+    async with sessions.begin() as session:
+        await session.execute(text("LOCK TABLE job_receipts IN ACCESS EXCLUSIVE MODE"))
+
+        is_open = await Dispatcher(sessions).gate.check()
+
+    assert is_open
+
+
+async def test_looks_leave_nothing(sessions: Sessions) -> None:
+    """The row that is tried is rolled back."""
+    await Dispatcher(sessions).gate.check()
+
+    async with sessions() as session:
+        assert await session.scalar(text("SELECT count(*) FROM job_receipts")) == 0
+        with pytest.raises(DBAPIError):  # and the connection that looked is as any other
+            await session.execute(text("SELECT 1 FROM nothing"))
