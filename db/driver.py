@@ -10,7 +10,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from db.pipelining import Argument, DriverError, PipeliningConnection
+from db.pipelining import DriverError, PipeliningConnection
+from db.protocol import Argument
 
 
 async def fetch_by_driver(session: AsyncSession, statement: str, *arguments: Any) -> Sequence[Any]:  # noqa: ANN401 - asyncpg's
@@ -34,7 +35,7 @@ def _fetch(session: Session, statement: str, arguments: tuple[Any, ...]) -> Sequ
         cursor.execute(statement, arguments)
         return cast("Sequence[Any]", cursor.fetchall())
     except DriverError as error:
-        if is_lost := driver.driver_connection.is_closed():
+        if is_lost := driver.is_closed:
             connection.invalidate(error)
         raise DBAPIError.instance(None, None, error, DriverError, connection_invalidated=is_lost) from error
 

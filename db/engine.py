@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from operator import attrgetter
 from typing import Any
 from urllib.parse import urlencode
 from uuid import uuid4
@@ -11,6 +12,7 @@ import asyncpg
 from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
+from db.loans import LendingPool
 from db.pipelining import PipeliningDriver
 from db.settings import DatabaseSettings
 
@@ -45,6 +47,7 @@ def build_engine(settings: DatabaseSettings, *, pool_size: int) -> AsyncEngine:
     engine = create_async_engine(
         settings.sqlalchemy_url,
         module=PipeliningDriver(asyncpg),
+        poolclass=LendingPool,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=_POOL_TIMEOUT.total_seconds(),
@@ -52,6 +55,8 @@ def build_engine(settings: DatabaseSettings, *, pool_size: int) -> AsyncEngine:
         hide_parameters=True,  # parameters are people's data
         connect_args=_connect_arguments(settings),
     )
+    # SQLAlchemy reads a private attribute here. Ours must know that a job's handler was given the driver's connection.
+    engine.dialect.get_driver_connection = attrgetter("driver_connection")  # type: ignore[method-assign]
     if settings.pgbouncer:
         _limit_each_transaction(engine, settings)
     return engine
