@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 
 from db.connecting import why_unwritable
 from db.faults import may_be_outage
-from db.pipelining import Argument, DriverError, PipeliningConnection
+from db.pipelining import DriverError, PipeliningConnection
+from db.protocol import Argument
 
 
 async def fetch_by_driver(session: AsyncSession, statement: str, *arguments: Any) -> Sequence[Any]:  # noqa: ANN401 - asyncpg's
@@ -36,10 +37,15 @@ def _fetch(session: Session, statement: str, arguments: tuple[Any, ...]) -> Sequ
         cursor.execute(statement, arguments)
         return cast("Sequence[Any]", cursor.fetchall())
     except DriverError as error:
-        raw = driver.driver_connection
-        if is_lost := raw.is_closed() or (may_be_outage(error) and why_unwritable(raw) is not None):
+        if is_lost := _is_lost(driver, error):
             connection.invalidate(error)
         raise DBAPIError.instance(None, None, error, DriverError, connection_invalidated=is_lost) from error
+
+
+def _is_lost(driver: Any, error: Exception) -> bool:  # noqa: ANN401 - SQLAlchemy's adapter
+    """Say whether the connection is closed, or leads to a server that cannot be written to."""
+    raw = driver.raw if isinstance(driver, PipeliningConnection) else driver.driver_connection
+    return bool(raw.is_closed() or (may_be_outage(error) and why_unwritable(raw) is not None))
 
 
 async def execute_last(session: AsyncSession, statement: str, *arguments: Argument) -> None:

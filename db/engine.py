@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from operator import attrgetter
 from typing import Any
 from urllib.parse import urlencode
 from uuid import uuid4
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from db.connecting import Connector
 from db.limits import IDLE_LIMIT, KEEPALIVE, milliseconds
+from db.loans import LendingPool
 from db.pipelining import PipeliningDriver
 from db.settings import DatabaseSettings
 from db.wrong_servers import drop_wrong_servers
@@ -45,6 +47,7 @@ def build_engine(settings: DatabaseSettings, *, pool_size: int) -> AsyncEngine:
     engine = create_async_engine(
         settings.sqlalchemy_url,
         module=PipeliningDriver(asyncpg),
+        poolclass=LendingPool,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=_POOL_TIMEOUT.total_seconds(),
@@ -53,6 +56,8 @@ def build_engine(settings: DatabaseSettings, *, pool_size: int) -> AsyncEngine:
         connect_args=_connect_arguments(settings),
     )
     drop_wrong_servers(engine.sync_engine)
+    # SQLAlchemy reads a private attribute here. Ours must know that a job's handler was given the driver's connection.
+    engine.dialect.get_driver_connection = attrgetter("driver_connection")  # type: ignore[method-assign,assignment]
     if settings.pgbouncer:
         _limit_each_transaction(engine, settings)
     return engine

@@ -5,41 +5,69 @@ and waits. Here BEGIN is written just before the first statement of a transactio
 last one just before COMMIT, without a Sync of their own. After an error the server skips all up to the Sync, COMMIT
 included. libpq calls this pipeline mode (PostgreSQL's manual, "Message Flow", "Pipelining").
 
-Uses inner parts of asyncpg, and of SQLAlchemy's adapter for it. Where no statement stays prepared (PgBouncer), and for
-transactions of a special kind, everything goes the ordinary way.
+What a job has left in its session (settings, locks, cursors and so on) is removed in the same way, behind COMMIT or
+ROLLBACK; a connection that cannot be cleaned so is closed when the job's loan of it ends.
+
+Uses inner parts of asyncpg, and of SQLAlchemy's adapter for it. Where no statement stays prepared (PgBouncer),
+everything goes the ordinary way.
 """
 
-import struct
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import asyncpg
 from sqlalchemy.dialects.postgresql import asyncpg as dialect
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.util import await_only
 
-_Value: TypeAlias = str | bytes | int | None
-Argument: TypeAlias = _Value | Sequence[_Value]
-"""What a last statement can be given: text, bytea and integer, and lists of one of these."""
-
-_ELEMENT_TYPES = {str: 25, bytes: 17, int: 23}
-"""Object ids of PostgreSQL's types (``pg_type``)."""
+from db.asyncpg_connection import ENDED, REFUSED, LentConnection, TransactionEndedError
+from db.loans import Loan
+from db.protocol import Argument, command, execution
 
 _STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
 
 DriverError = dialect.AsyncAdapt_asyncpg_dbapi.Error
 """An error as the adapter raises it."""
 
-
-ENDED = (
-    "the transaction was committed or rolled back inside: only its owner may do that. If it was committed, what was "
-    "written before STAYS STORED, without a receipt. Remove that from the handler; session.flush() sends what is "
-    "pending, session.begin_nested() undoes a part"
+_OURS = (
+    "SET CONSTRAINTS ALL IMMEDIATE",
+    "RESET SESSION AUTHORIZATION",
+    "RESET ROLE",
+    "RESET search_path",
 )
+"""Comes before a job's last statement, which is not the handler's: it is executed as ourselves, and finds our tables.
 
+What the handler has deferred until COMMIT is done before, as the handler has set all.
+"""
 
-class TransactionEndedError(InvalidRequestError):
-    """Whoever was given the transaction has ended it."""
+_BEFORE_LAST = b"".join(map(command, _OURS))
+
+_LEFT = (
+    "RESET SESSION AUTHORIZATION",
+    "RESET ROLE",
+    "RESET ALL",
+    "CLOSE ALL",
+    "UNLISTEN *",
+    "DISCARD TEMP",
+    "DISCARD SEQUENCES",
+)
+"""Removes what a job may have left in its session.
+
+``DISCARD ALL`` does the same, but stands alone, and discards the statements that asyncpg has prepared.
+"""
+
+_CLEANING = b"".join(map(command, _LEFT))
+
+_LOCKS = "SELECT pg_catalog.pg_advisory_unlock_all()"
+
+_REST = f"{_LOCKS} IS NULL, EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)"
+"""Release the locks, and say whether a statement was prepared by PREPARE, whose name we do not know."""
+
+_AUTOCOMMIT = (
+    "AUTOCOMMIT was refused: each statement would be stored at once, without the job's receipt, and a job that is "
+    "delivered again would take effect twice. Nothing was stored. Remove the isolation level; what cannot run in a "
+    "transaction belongs in a migration or in a program of its own"
+)
 
 
 class PipeliningDriver(dialect.AsyncAdapt_asyncpg_dbapi):
@@ -49,7 +77,8 @@ class PipeliningDriver(dialect.AsyncAdapt_asyncpg_dbapi):
         """Connect."""
         own = {name: options.pop(name) for name in _ADAPTER_OPTIONS if name in options}
         connect = options.pop("async_creator_fn", self.asyncpg.connect)  # as in SQLAlchemy
-        return await_only(PipeliningConnection.create(self, connect(*args, **options), **own))
+        connecting = connect(*args, connection_class=LentConnection, **options)
+        return await_only(PipeliningConnection.create(self, connecting, **own))
 
 
 _ADAPTER_OPTIONS = ("prepared_statement_cache_size", "prepared_statement_name_func")
@@ -77,26 +106,104 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
     _connection: Any
     _transaction: Any
     _last: Any  # a statement and its arguments, or None
-    __slots__ = ("_last",)
+    _loan: Loan | None
+    _rest: Any  # the prepared statement
+    __slots__ = ("_is_bare", "_is_dirty", "_last", "_loan", "_rest")
     _cursor_cls = _Cursor
     _ss_cursor_cls = _ServerSideCursor
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._last = None
+        self._last = self._loan = self._rest = None
+        self._is_dirty = False  # a job has used the session, which was not cleaned since
+        self._is_bare = False  # a job has been given asyncpg's connection
+
+    def lend(self, loan: Loan) -> None:
+        """Let a job use the connection."""
+        self._loan = self._connection.loan = loan
+
+    def take_back(self) -> bool:
+        """End a job's use of the connection, and say whether others may use it. Sends nothing."""
+        is_clean = not (self._is_bare or self._is_dirty)
+        self._loan = self._connection.loan = self._last = None
+        self.isolation_level = self._isolation_setting = None
+        self.readonly = self.deferrable = False
+        return is_clean
+
+    @property
+    def raw(self) -> Any:
+        """Asyncpg's connection, for ourselves: a job's stays one that no handler was given."""
+        return self._connection
+
+    @property
+    def driver_connection(self) -> Any:
+        """Asyncpg's connection. A job's is in its transaction, and closed afterwards: no one knows what it has become.
+
+        BEGIN is written without a wait: whoever asks need not be in a coroutine.
+        """
+        if self._loan is not None and not self._is_bare:
+            self._is_bare = True
+            if self._transaction is None:
+                self._transaction = self._held_transaction()
+            self._transaction.begin_with_next()
+            self._connection._top_xact = self._connection.transaction()  # so that asyncpg's own are savepoints
+        return self._connection
+
+    def run_async(self, fn: Any) -> Any:
+        """Run a coroutine with asyncpg's connection."""
+        return await_only(fn(self.driver_connection))
+
+    def set_isolation_level(self, level: Any) -> None:
+        """Set the level of the transactions that follow; a job's connection refuses AUTOCOMMIT."""
+        if level == "autocommit" and self._loan is not None:
+            raise self._loan.refuse(InvalidRequestError(_AUTOCOMMIT))
+        super().set_isolation_level(level)
+
+    @property
+    def autocommit(self) -> bool:
+        """Whether each statement is a transaction."""
+        return bool(self.isolation_level == "autocommit")
+
+    @autocommit.setter
+    def autocommit(self, value: bool) -> None:
+        self.set_isolation_level("autocommit" if value else self._isolation_setting)
+
+    def _held_transaction(self) -> "_HeldTransaction":
+        words = ["BEGIN"]
+        if self.isolation_level is not None:
+            words.append(f"ISOLATION LEVEL {self.isolation_level.replace('_', ' ').upper()}")
+        if self.readonly or self._reads_only:
+            words.append("READ ONLY")
+        if self.deferrable:
+            words.append("DEFERRABLE")
+        return _HeldTransaction(self._connection, " ".join(words))
+
+    @property
+    def _can_pipeline(self) -> bool:
+        return self._prepared_statement_cache is not None and not self._is_bare
 
     async def _start_transaction(self) -> None:
-        is_plain = self.isolation_level is None and not self.readonly and not self.deferrable
-        if is_plain and self._prepared_statement_cache is not None:
-            self._transaction = _HeldTransaction(self._connection)
-        else:
-            await super()._start_transaction()
+        if self.isolation_level == "autocommit":
+            return
+        try:
+            if self._loan is not None:
+                self._is_dirty = True
+                if self._rest is None and self._can_pipeline:
+                    self._rest = await self._connection.prepare(_REST)
+                    await self._rest.fetch()  # asyncpg sends no Sync when it prepares: a query would be under way
+            transaction = self._held_transaction()
+            if not self._can_pipeline or self.isolation_level is not None or self.deferrable:
+                # The level comes before any query, and asyncpg prepares the first one in the same message as BEGIN.
+                await transaction.begin_now()
+        except Exception as error:  # noqa: BLE001 - as in SQLAlchemy: it raises the right one
+            self._handle_exception(error)
+        self._transaction = transaction
 
     async def _prepare(self, operation: Any, invalidate_timestamp: Any) -> Any:
         if self._last is not None:
             await self._execute_held()
         prepared = await super()._prepare(operation, invalidate_timestamp)
-        if isinstance(self._transaction, _HeldTransaction):
+        if self._transaction is not None:
             self._transaction.begin_with_next()  # the caller's fetch: nothing waits in between
         return prepared
 
@@ -114,6 +221,11 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
         if isinstance(error, _STALE) and self._prepared_statement_cache is not None:
             self._prepared_statement_cache.pop(statement, None)
 
+    def _handle_exception(self, error: Exception) -> Any:
+        if isinstance(error, asyncpg.InvalidSQLStatementNameError):
+            self._is_bare = True  # somebody has deallocated what asyncpg had prepared
+        super()._handle_exception(error)
+
     async def _fetch(self, statement: str, arguments: Sequence[Any]) -> Any:
         async with self._execute_mutex:
             if self._transaction is None:
@@ -130,12 +242,12 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
 
     async def _begin_now(self) -> None:
         if self._transaction is None:
-            await super()._start_transaction()
-        elif isinstance(self._transaction, _HeldTransaction):
+            await self._start_transaction()
+        if self._transaction is not None:
             await self._transaction.begin_now()
 
     def execute_last(self, statement: str, arguments: tuple[Argument, ...]) -> None:
-        """Hold the statement back until COMMIT."""
+        """Hold the statement back until COMMIT. Of a job that only reads, it is the one that stores something."""
         if self._last is not None:
             raise RuntimeError("the transaction has its last statement already")
         self._last = statement, arguments
@@ -147,143 +259,160 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
         await self._connection.execute(statement, *arguments)
 
     def commit(self) -> None:
-        """Commit, and execute the last statement with it."""
-        if self._last is None:
-            super().commit()
+        """Commit, and execute the last statement with it.
+
+        Raises:
+            TransactionEndedError: a job's handler has called this.
+        """
+        if self._loan is not None and not self._loan.is_ending:
+            raise self._loan.refuse(TransactionEndedError(REFUSED.format("commit()")))
+        if self._transaction is None and self._last is None:
             return
         try:
-            await_only(self._call_and_discard(self._commit_with_last))
+            await_only(self._call_and_discard(self._commit))
         except Exception as error:  # noqa: BLE001 - as in SQLAlchemy: it raises the right one
             self._handle_exception(error)
 
-    async def _commit_with_last(self) -> None:
-        if self._transaction is None:
-            await self._start_transaction()
-        elif not (isinstance(self._transaction, _HeldTransaction) and self._transaction.is_to_begin):
-            self._require_transaction()
-        if not isinstance(self._transaction, _HeldTransaction):
+    async def _commit(self) -> None:
+        async with self._execute_mutex:  # a task that a handler has left behind may be executing a statement
             try:
-                await self._execute_held()
+                if self._transaction is None:
+                    await self._start_transaction()
+                elif self._transaction.has_begun:
+                    await self._require_transaction()
+                if self._can_pipeline and self._transaction is not None:
+                    await self._commit_at_once()
+                else:
+                    await self._commit_step_by_step()
             except Exception:
                 await self._undo()
                 raise
-            if self._transaction is not None:
-                await self._transaction.commit()
-            return
-        (statement, arguments), self._last = self._last, None
-        try:
-            last, _ = await super()._prepare(statement, 0)
-            commit, _ = await super()._prepare("COMMIT", 0)
-            messages = _bind(last.get_name(), arguments) + _EXECUTE
-            self._transaction.begin_with_next()
-            _write(self._connection, messages)
-            await commit.fetch()
-        except Exception as error:
-            self._forget_stale(statement, error)
-            await self._undo()
-            raise
 
-    def _require_transaction(self) -> None:
-        """Refuse to execute a last statement by itself. The server's last answer has said whether there is one.
+    async def _require_transaction(self) -> None:
+        """Refuse to commit where there is no transaction. The server's last answer has said whether there is one.
 
         Raises:
             TransactionEndedError: there is none.
         """
-        if not self._connection.is_in_transaction():
+        if self._is_bare:
+            await self._connection.control("SELECT")  # BEGIN may have had no answer yet
+        if self._last is not None and not self._connection.is_in_transaction():
             self._last = None
             raise TransactionEndedError(ENDED)
+
+    async def _commit_at_once(self) -> None:
+        """Write all that ends the transaction, and wait once."""
+        has_begun, last, self._last = self._transaction.has_begun, self._last, None
+        messages = b""
+        if self._reads_only and has_begun:
+            messages, has_begun = command("ROLLBACK"), False
+        if last is not None:
+            statement, arguments = last
+            try:
+                prepared, _ = await super()._prepare(statement, 0)
+                if not has_begun:
+                    messages += command("BEGIN" if self._reads_only else self._transaction.begin)
+                elif self._loan is not None:
+                    messages += _BEFORE_LAST
+                await self._end_with(messages + execution(prepared.get_name(), arguments) + command("COMMIT"))
+            except Exception as error:
+                self._forget_stale(statement, error)
+                raise
+        elif has_begun:
+            await self._end_with(command("COMMIT"))
+        elif messages:
+            await self._end_with(messages)
+        else:
+            self._is_dirty = False
+
+    @property
+    def _reads_only(self) -> bool:
+        return self._loan is not None and self._loan.reads_only
+
+    async def _end_with(self, messages: bytes) -> None:
+        """Send what ends the transaction, and clean a job's session behind it."""
+        if self._loan is None:
+            nothing, _ = await super()._prepare("SELECT", 0)
+            _write(self._connection, messages)
+            await nothing.fetch()
+            return
+        _write(self._connection, messages + _CLEANING)
+        [(_, has_prepared)] = await self._rest.fetch()
+        self._is_dirty = bool(has_prepared)
+
+    async def _commit_step_by_step(self) -> None:
+        last = self._last
+        if self._reads_only and self._transaction is not None:
+            self._last = None
+            await self._end_apart("ROLLBACK")
+            if last is None:
+                return
+            self._transaction, self._last = _HeldTransaction(self._connection, "BEGIN"), last
+        if self._last is not None:
+            if self._loan is not None and self._transaction is not None and self._transaction.has_begun:
+                await self._connection.control("; ".join(_OURS))
+            await self._execute_held()
+        if self._transaction is not None and self._transaction.has_begun:
+            await self._end_apart("COMMIT")
+
+    async def _end_apart(self, command: str) -> None:
+        """End the transaction; if no statement stays prepared, clean a job's session in the same message."""
+        if self._loan is None or self._is_bare:  # what was bare is closed
+            await self._connection.control(command)
+        else:
+            await self._connection.control("; ".join((command, *_LEFT, _LOCKS)))
+            self._is_dirty = False
 
     async def _undo(self) -> None:
         """End a transaction that was not committed: SQLAlchemy believes that it has ended."""
         try:
-            if self._transaction is not None:
-                await self._transaction.rollback()
+            await self._roll_back()
         except Exception:  # noqa: BLE001 - the first error is told
             self._connection.terminate()
 
     def rollback(self) -> None:
         """Roll back, and forget a last statement."""
         self._last = None
-        super().rollback()
+        if self._transaction is None:
+            return
+        try:
+            await_only(self._call_and_discard(self._roll_back))
+        except Exception as error:  # noqa: BLE001 - as in SQLAlchemy: it raises the right one
+            self._handle_exception(error)
+
+    async def _roll_back(self) -> None:
+        if self._transaction is None or not self._transaction.has_begun:
+            self._is_dirty = False
+        elif self._loan is not None and self._can_pipeline:
+            await self._end_with(command("ROLLBACK"))
+        else:
+            await self._end_apart("ROLLBACK")
 
 
 class _HeldTransaction:
-    """A transaction whose BEGIN goes with its first statement. SQLAlchemy takes it for asyncpg's."""
+    """A transaction whose BEGIN goes with its first statement."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, begin: str) -> None:
         self._connection = connection
-        self._has_begun = False
-
-    @property
-    def is_to_begin(self) -> bool:
-        """Whether nothing was sent yet."""
-        return not self._has_begun
+        self.begin = begin
+        self.has_begun = False
 
     def begin_with_next(self) -> None:
         """Write BEGIN, unless it is. A statement follows at once; if asyncpg refuses to send that, any other may.
 
         asyncpg passes over what it did not ask for, and the server sends it only with the answer to something else.
         """
-        if not self._has_begun:
-            self._has_begun = True
-            _write(self._connection, _BEGIN)
+        if not self.has_begun:
+            self.has_begun = True
+            _write(self._connection, command(self.begin))
 
     async def begin_now(self) -> None:
         """Send BEGIN, unless it is."""
-        if not self._has_begun:
-            self._has_begun = True
-            await self._connection.execute("BEGIN")
-
-    async def commit(self) -> None:
-        if self._has_begun:
-            await self._connection.execute("COMMIT")
-
-    async def rollback(self) -> None:
-        if self._has_begun:
-            await self._connection.execute("ROLLBACK")
+        if not self.has_begun:
+            self.has_begun = True
+            await self._connection.control(self.begin)
 
 
 def _write(connection: Any, messages: bytes) -> None:
     if not connection.is_closed():  # else the statement that follows raises
         connection._transport.write(messages)
-
-
-def _message(kind: bytes, *parts: bytes) -> bytes:
-    body = b"".join(parts)
-    return kind + struct.pack("!i", len(body) + 4) + body
-
-
-_EXECUTE = _message(b"E", b"\0", struct.pack("!i", 0))
-"""Execute the unnamed portal, whatever number of rows it has."""
-
-_BEGIN = _message(b"P", b"\0BEGIN\0", bytes(2)) + _message(b"B", b"\0\0", bytes(6)) + _EXECUTE
-"""Parse and bind as unnamed, and execute."""
-
-
-def _bind(statement: str, arguments: Sequence[Argument]) -> bytes:
-    """Bind arguments in PostgreSQL's binary format to a prepared statement, as the unnamed portal."""
-    fields = map(_field, arguments)
-    return _message(
-        b"B", b"\0", statement.encode(), b"\0", struct.pack("!hhh", 1, 1, len(arguments)), *fields, bytes(2)
-    )
-
-
-def _field(value: Argument) -> bytes:
-    """Write a value behind its length. -1 says NULL."""
-    if value is None:
-        return _NULL
-    if isinstance(value, str):
-        data = value.encode()
-    elif isinstance(value, bytes):
-        data = value
-    elif isinstance(value, int):
-        data = _INTEGER.pack(value)
-    else:
-        known = next((item for item in value if item is not None), "")
-        header = struct.pack("!iiiii", 1, None in value, _ELEMENT_TYPES[type(known)], len(value), 1)
-        data = header + b"".join(map(_field, value))
-    return _INTEGER.pack(len(data)) + data
-
-
-_INTEGER = struct.Struct("!i")
-_NULL = _INTEGER.pack(-1)

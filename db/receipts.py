@@ -48,18 +48,13 @@ _INSERT = """
         WHERE (SELECT bool_or(revives) FROM job) AND job_id = ANY (ARRAY(SELECT job_id FROM job WHERE revives)))
     INSERT INTO job_receipts (job_id, job_name, request_hash, result, failure, attempt)
     SELECT job_id, $6, request_hash, result::jsonb, failure::jsonb, attempt FROM job
-    WHERE failure IS NOT NULL OR pg_current_xact_id_if_assigned() IS NOT NULL
-        OR keeps IS NOT NULL OR revives
-        OR (SELECT true FROM job_receipts WHERE job_receipts.job_id = job.job_id)
+    {which}
     ORDER BY job_id
 """
-"""A transaction that has written nothing has no id: a look-up needs no receipt, because it can simply be run again.
-But one that ended before with a receipt must answer from it: a find-or-create finds what a twin of the same job has
-created.
+"""Of a job that may have an effect the receipt is always written, whether PostgreSQL counts the effect or not: NOTIFY,
+sequences and other servers do not number a transaction.
 
-A promise is kept by this: its row goes, unless it is another request with the same id. A look-up that was promised, or
-was dead, gets a receipt as well, so that each such job is always in one of the three tables. That is decided by what
-the statement sees, not by what it deletes: of two owners at once, the second finds its row gone and must still fail.
+A promise is kept by this: its row goes, unless it is another request with the same id.
 
 A dead letter of the same request goes: it was retried, and is dead no more. That of another one stays.
 
@@ -68,15 +63,29 @@ Subqueries for each job, and no joins: a plan that was made while the tables wer
 Without ON CONFLICT on purpose: a second owner's whole transaction must fail, its effect included. In the order of the
 ids, so that two owners of the same jobs wait for each other and do not deadlock."""
 
+_IF_OWED = """WHERE failure IS NOT NULL OR keeps IS NOT NULL OR revives
+        OR (SELECT true FROM job_receipts WHERE job_receipts.job_id = job.job_id)"""
+"""A job that only reads needs no receipt, because it can simply be run again. But one that ended before with a receipt
+must answer from it.
 
-_INSERT_ONE, _INSERT_MANY = _INSERT.format(jobs=_ONE), _INSERT.format(jobs=_MANY)
+One that was promised, or was dead, gets a receipt as well, so that each such job is always in one of the three tables.
+That is decided by what the statement sees, not by what it deletes: of two owners at once, the second finds its row gone
+and must still fail."""
 
 
-async def insert_receipts(session: AsyncSession, job_name: str, receipts: Sequence[Receipt]) -> None:
+_STATEMENTS = {
+    (is_one, reads_only): _INSERT.format(jobs=_ONE if is_one else _MANY, which=_IF_OWED if reads_only else "")
+    for is_one in (True, False)
+    for reads_only in (True, False)
+}
+
+
+async def insert_receipts(
+    session: AsyncSession, job_name: str, receipts: Sequence[Receipt], *, reads_only: bool = False
+) -> None:
     """Record how jobs of one kind ended, as the last statement of their transaction: it goes with COMMIT.
 
-    Writes none for a job that has written nothing, neither it nor those with it, unless it was owed or dead; a failure
-    is always written. Settles the jobs' rows in the outbox.
+    Writes no result for a job that ``reads_only``, unless it was owed or dead. Settles the jobs' rows in the outbox.
 
     Raises:
         IntegrityError: by COMMIT, ``job_receipts_pkey``: one of the jobs has ended already, everything is rolled back.
@@ -85,9 +94,9 @@ async def insert_receipts(session: AsyncSession, job_name: str, receipts: Sequen
     if not rows:
         return
     if len(rows) == 1:
-        await execute_last(session, _INSERT_ONE, *rows[0], job_name)
+        await execute_last(session, _STATEMENTS[True, reads_only], *rows[0], job_name)
     else:
-        await execute_last(session, _INSERT_MANY, *map(list, zip(*rows, strict=True)), job_name)
+        await execute_last(session, _STATEMENTS[False, reads_only], *map(list, zip(*rows, strict=True)), job_name)
 
 
 def _json(value: dict[str, Any] | None) -> str | None:

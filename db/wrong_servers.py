@@ -1,6 +1,7 @@
 """Drops connections to a server that cannot be written to: a standby, an old primary, one that was set read-only."""
 
 from collections.abc import Iterable
+from typing import Any
 from weakref import WeakSet
 
 from sqlalchemy import Engine, ExceptionContext, event
@@ -29,13 +30,14 @@ def drop_wrong_servers(engine: Engine) -> None:
             return
         if not may_be_outage(context.original_exception):
             return
-        if why_unwritable(connection.connection.driver_connection) is not None:
+        adapted: Any = connection.connection.dbapi_connection
+        if why_unwritable(adapted.raw) is not None:
             context.is_disconnect = True  # SQLAlchemy closes the others when they are used next: too late for a server
             _end_idle(entries)
 
 
 def _end_idle(entries: Iterable[ConnectionPoolEntry]) -> None:
     for entry in entries:
-        driver = None if entry.in_use else entry.driver_connection
-        if driver is not None and not driver.is_closed():
-            driver.terminate()
+        adapted: Any = None if entry.in_use else entry.dbapi_connection
+        if adapted is not None and not adapted.raw.is_closed():
+            adapted.raw.terminate()

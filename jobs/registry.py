@@ -64,6 +64,12 @@ class JobSpec(Generic[PayloadT, ResultT]):
     refusals: Mapping[str, Refusal] = field(default_factory=dict, kw_only=True)
     """What to tell the producer when the database enforces a constraint, by the constraint's name."""
 
+    reads_only: bool = field(default=False, kw_only=True)
+    """Whether the job only looks something up. It may then be run again at any time, and leaves no receipt.
+
+    PostgreSQL refuses what it writes (25006), and what it notifies is dropped.
+    """
+
     former_names: tuple[str, ...] = field(default=(), kw_only=True)
     """What the job was called on the wire before: what is still queued under these names runs, and is recorded so."""
 
@@ -204,7 +210,7 @@ _EMAIL_TAKEN = Refusal(error=EmailTakenError, message=EMAIL_TAKEN)
 REGISTRY = Registry(
     JobSpec(CreateUser, create_user, batch=create_user_batch, refusals={"users_email_key": _EMAIL_TAKEN}),
     JobSpec(GetOrCreateUser, get_or_create_user, batch=get_or_create_user_batch),
-    JobSpec(FindUser, find_user, batch=find_user_batch),
+    JobSpec(FindUser, find_user, batch=find_user_batch, reads_only=True),
     JobSpec(CreateUsers, create_users, deadline=timedelta(minutes=1)),
 )
 """What this worker can do. A new job is one more line; ``jobs/extensions.py`` adds the jobs of other projects."""

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeAlias
 
 import structlog
@@ -41,6 +42,9 @@ _Job = tuple[Delivery, AnyPayload]
 _LOCK_LIMIT = timedelta(milliseconds=250)
 """Longest wait of a batch for a lock. Then its jobs run in smaller ones, and by themselves, where they wait as long as
 any job: somebody's open transaction holds up the job that needs the same row, and not its neighbours."""
+
+_TOLD = 10
+"""So many jobs of a batch are named where one of them has left something open."""
 
 _WAIT_SHORTLY = text(f"SELECT set_config('lock_timeout', '{round(_LOCK_LIMIT / timedelta(milliseconds=1))}', true)")
 
@@ -94,7 +98,10 @@ async def _ended_before(dispatcher: Dispatcher, jobs: Sequence[_Job]) -> set[str
 
 
 async def _transact(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, Outcome]:
-    async with open_transaction(dispatcher.sessions, lasts=spec.deadline) as session:
+    on_leak = partial(_log.warning, job_name=spec.name, job_ids=[delivery.job_id for delivery, _ in jobs[:_TOLD]])
+    async with open_transaction(
+        dispatcher.sessions, lasts=spec.deadline, reads_only=spec.reads_only, on_leak=on_leak
+    ) as session:
         await session.execute(_WAIT_SHORTLY)
         answers = await spec.take_many(session, [payload for _, payload in jobs])
         outcomes: dict[str, Outcome] = {}
@@ -111,7 +118,7 @@ async def _transact(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job])
                 end, receipt = dumped.result, build_receipt(spec, delivery, payload, dumped=dumped)
             outcomes[delivery.job_id] = tagged(end, request_tag(receipt.request_hash))
             receipts.append(receipt)
-        await insert_receipts(session, spec.name, receipts)
+        await insert_receipts(session, spec.name, receipts, reads_only=spec.reads_only)
     return outcomes
 
 

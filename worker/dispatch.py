@@ -12,6 +12,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, NamedTuple
 
 import structlog
@@ -363,11 +364,14 @@ class Dispatcher:
             raise HandlerCancelledError("the handler has raised CancelledError by itself") from error
 
     async def _transact(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
-        async with open_transaction(self.sessions, lasts=spec.deadline) as session:
+        on_leak = partial(_log.warning, job_id=delivery.job_id, job_name=spec.name, attempt=delivery.attempt)
+        async with open_transaction(
+            self.sessions, lasts=spec.deadline, reads_only=spec.reads_only, on_leak=on_leak
+        ) as session:
             # Before the commit: a result that cannot be sent must not leave an effect behind.
             dumped = dump_result(spec, await spec.handler(session, payload))
             receipt = build_receipt(spec, delivery, payload, dumped=dumped)
-            await insert_receipts(session, spec.name, [receipt])
+            await insert_receipts(session, spec.name, [receipt], reads_only=spec.reads_only)
         return tagged(dumped.result, request_tag(receipt.request_hash))  # type: ignore[no-any-return] # a dict as before
 
 

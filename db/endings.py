@@ -1,0 +1,56 @@
+"""Recognises statements that end a transaction, before they are sent. Knows no connection."""
+
+import re
+from functools import lru_cache
+
+_WORDS = re.compile(r"\b(?:COMMIT|END|ABORT|PREPARE|ROLLBACK)\b", re.IGNORECASE)
+
+_ENDING = re.compile(
+    r"(?:^|;)[\s;]*(COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!(?:\s+(?:WORK|TRANSACTION))?\s+TO\b))(?![\w$])",
+    re.IGNORECASE,
+)
+
+_NO_CODE = re.compile(
+    r"""
+    /\*                                           # the begin of a comment, which may have others in it
+    | --[^\n]*                                    # a comment
+    | (?<![\w$])[eE]'(?:[^'\\]|\\.|'')*'          # a text with escapes
+    | '(?:[^']|'')*'                              # a text
+    | "(?:[^"]|"")*"                              # a name
+    | (?<![\w$])\$(?P<tag>\w*)\$.*?\$(?P=tag)\$   # a text in dollars, such as the body of a function
+    | \bBEGIN\s+ATOMIC\b.*?\bEND\b                # the body of a function in SQL
+    """,
+    re.VERBOSE | re.DOTALL | re.IGNORECASE,
+)
+"""PostgreSQL's manual, "Lexical Structure"."""
+
+_COMMENT_SIGN = re.compile(r"/\*|\*/")
+
+
+@lru_cache(maxsize=1000)
+def ending_in(sql: str) -> str | None:
+    """Return the command in ``sql``, of one or of several statements, that ends a transaction; ``None`` if none does.
+
+    Those inside of functions, procedures and DO blocks PostgreSQL itself refuses in a transaction block.
+    """
+    if _WORDS.search(sql) is None:
+        return None
+    found = _ENDING.search(_code(sql))
+    return None if found is None else " ".join(found[1].upper().split())
+
+
+def _code(sql: str) -> str:
+    """Return the statements with a blank for each comment, and a word for each literal."""
+    parts, at = [], 0
+    while (found := _NO_CODE.search(sql, at)) is not None:
+        parts += [sql[at : found.start()], " " if found[0].startswith(("/*", "--")) else " x "]
+        at = _end_of_comment(sql, found.end()) if found[0] == "/*" else found.end()
+    return "".join([*parts, sql[at:]])
+
+
+def _end_of_comment(sql: str, at: int) -> int:
+    depth = 1
+    while depth and (sign := _COMMENT_SIGN.search(sql, at)) is not None:
+        depth += 1 if sign[0] == "/*" else -1
+        at = sign.end()
+    return at if depth == 0 else len(sql)

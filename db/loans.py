@@ -1,0 +1,185 @@
+"""Lends connections to jobs, and has them back whatever a job's handler does. Knows no statement.
+
+Who borrows is found by a context variable, which tasks inherit that a handler starts. So a task that it has left behind
+gets no connection any more, and what it holds is taken from it.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import timedelta
+from typing import Any, Protocol
+
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.util import await_only
+
+_SPARES = 2
+"""So many connections beyond its size a pool opens, for handlers that ask for a second one.
+
+If these were taken from the pool, handlers with one connection each would wait for a second one of each other.
+"""
+
+_SPARE_LIMIT = timedelta(seconds=5)
+"""Longest wait for a second connection."""
+
+_NO_SPARE = (
+    "the handler has asked for a second connection, of which a worker has only a few: use the session that it was given"
+)
+
+_OVER = (
+    "this job has ended, and its session and connection with it. Await in the handler whatever uses them: a task that "
+    "it has started, too"
+)
+
+
+class LoanError(InvalidRequestError):
+    """A connection was asked for on behalf of a job that has ended; the text names the cure."""
+
+
+class Lendable(Protocol):
+    """A connection that can be lent."""
+
+    def lend(self, loan: "Loan") -> None:
+        """Let the holder of the loan use the connection."""
+
+    def take_back(self) -> bool:
+        """End its use, and say whether the next may have it."""
+
+
+class Loan:
+    """What is lent to one job, from its begin to its end. Of a job that ``reads_only`` nothing is stored."""
+
+    def __init__(self, *, reads_only: bool = False) -> None:
+        self.reads_only = reads_only
+        self.is_ending = False
+        """Whether the handler has returned: from now on, and not before, its transaction may be committed."""
+
+        self.fault: InvalidRequestError | None = None
+        """What the handler did that it may not do. Its job fails, also if it has caught the error."""
+
+        self.places = 0
+        """How many places of the pool it has."""
+
+        self._is_over = False
+        self._connections: list[PoolProxiedConnection] = []
+
+    def refuse(self, error: InvalidRequestError) -> InvalidRequestError:
+        """Keep the error as the job's fault, and return it."""
+        self.fault = self.fault or error
+        return error
+
+    def require_current(self) -> None:
+        """Raise ``LoanError`` if the job has ended."""
+        if self._is_over:
+            raise LoanError(_OVER)
+
+    def note(self, connection: PoolProxiedConnection) -> None:
+        """Remember a connection."""
+        self._connections.append(connection)
+
+    def end(self) -> int:
+        """Let nobody use it any more, and close what is still in use. Return how many were. Takes no round trip."""
+        self._is_over = True
+        left = [connection for connection in self._connections if connection.is_valid]
+        for connection in left:
+            _close(connection)
+        return len(left)
+
+
+def _close(connection: PoolProxiedConnection) -> None:
+    adapted: Any = connection.dbapi_connection
+    is_detached = connection.is_detached
+    connection.invalidate()
+    if is_detached:  # the pool knows it no more
+        adapted.terminate()
+
+
+_loan: ContextVar[Loan | None] = ContextVar("loan", default=None)
+
+
+@contextmanager
+def borrowing(loan: Loan) -> Iterator[None]:
+    """Have the connections that this task asks for, and those that it starts, lent under this loan."""
+    token = _loan.set(loan)
+    try:
+        yield
+    finally:
+        _loan.reset(token)
+
+
+class LendingPool(AsyncAdaptedQueuePool):
+    """A pool that knows to whom its connections are lent. They must be ``Lendable``."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - SQLAlchemy's
+        super().__init__(*args, **options)
+        self._loans: dict[ConnectionPoolEntry, Loan] = {}
+        self._spare: set[ConnectionPoolEntry] = set()
+        self._free_spares = asyncio.Semaphore(_SPARES)
+
+    def connect(self) -> PoolProxiedConnection:
+        """Return a connection.
+
+        Raises:
+            LoanError: the job that asks has ended.
+            TimeoutError: none was free in time.
+        """
+        connection, loan = super().connect(), _loan.get()
+        if loan is not None:
+            lendable: Lendable = connection.dbapi_connection  # type: ignore[assignment] # all are
+            lendable.lend(loan)
+            loan.note(connection)
+        return connection
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        loan = _loan.get()
+        if loan is None:
+            return super()._do_get()
+        loan.require_current()
+        loan.places += 1
+        try:
+            record = super()._do_get() if loan.places == 1 else self._get_spare()
+        except BaseException:
+            loan.places -= 1
+            raise
+        self._loans[record] = loan
+        try:
+            loan.require_current()  # it may have ended meanwhile
+        except LoanError:
+            self._do_return_conn(record)
+            raise
+        return record
+
+    def _get_spare(self) -> ConnectionPoolEntry:
+        try:
+            await_only(asyncio.wait_for(self._free_spares.acquire(), _SPARE_LIMIT.total_seconds()))
+        except TimeoutError as error:
+            raise PoolTimeoutError(_NO_SPARE) from error
+        self._max_overflow += 1
+        try:
+            record = super()._do_get()
+        except BaseException:
+            self._return_spare()
+            raise
+        self._spare.add(record)
+        return record
+
+    def _return_spare(self) -> None:
+        self._max_overflow -= 1
+        self._free_spares.release()
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        lendable: Lendable | None = record.dbapi_connection  # type: ignore[assignment] # all are
+        loan = self._loans.pop(record, None)
+        try:
+            if loan is not None:
+                loan.places -= 1
+                if lendable is not None and not lendable.take_back():
+                    record.invalidate()
+        finally:
+            super()._do_return_conn(record)
+            if record in self._spare:
+                self._spare.remove(record)
+                self._return_spare()

@@ -1,0 +1,55 @@
+"""Messages of PostgreSQL's protocol, as bytes (PostgreSQL's manual, "Message Formats"). Sends nothing."""
+
+import struct
+from collections.abc import Sequence
+from functools import cache
+from typing import TypeAlias
+
+_Value: TypeAlias = str | bytes | int | None
+Argument: TypeAlias = _Value | Sequence[_Value]
+"""What a statement can be given here: text, bytea and integer, and lists of one of these."""
+
+_ELEMENT_TYPES = {str: 25, bytes: 17, int: 23}
+"""Object ids of PostgreSQL's types (``pg_type``)."""
+
+_INTEGER = struct.Struct("!i")
+_NULL = _INTEGER.pack(-1)
+
+
+def _message(kind: bytes, *parts: bytes) -> bytes:
+    body = b"".join(parts)
+    return kind + struct.pack("!i", len(body) + 4) + body
+
+
+_EXECUTE = _message(b"E", b"\0", struct.pack("!i", 0))
+"""Execute the unnamed portal, whatever number of rows it has."""
+
+
+@cache
+def command(sql: str) -> bytes:
+    """Parse and bind as unnamed, and execute: a statement without arguments that returns no rows. Of few texts only."""
+    return _message(b"P", b"\0", sql.encode(), b"\0", bytes(2)) + _message(b"B", b"\0\0", bytes(6)) + _EXECUTE
+
+
+def execution(statement: str, arguments: Sequence[Argument]) -> bytes:
+    """Bind arguments in PostgreSQL's binary format to a prepared statement, as the unnamed portal, and execute it."""
+    fields = map(_field, arguments)
+    name = b"\0" + statement.encode() + b"\0"
+    return _message(b"B", name, struct.pack("!hhh", 1, 1, len(arguments)), *fields, bytes(2)) + _EXECUTE
+
+
+def _field(value: Argument) -> bytes:
+    """Write a value behind its length. -1 says NULL."""
+    if value is None:
+        return _NULL
+    if isinstance(value, str):
+        data = value.encode()
+    elif isinstance(value, bytes):
+        data = value
+    elif isinstance(value, int):
+        data = _INTEGER.pack(value)
+    else:
+        known = next((item for item in value if item is not None), "")
+        header = struct.pack("!iiiii", 1, None in value, _ELEMENT_TYPES[type(known)], len(value), 1)
+        data = header + b"".join(map(_field, value))
+    return _INTEGER.pack(len(data)) + data

@@ -1,0 +1,78 @@
+"""What handlers do to their connection: the next job has a clean one, the pool has all, and effects are exact."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from chaos.careless import HABITS, REFUSED, REGISTRY
+from db.engine import build_engine
+from db.settings import DatabaseSettings
+from jobs.failures import JobFailedError
+from worker.dispatch import Delivery, Dispatcher, RetryLater
+
+Sessions = async_sessionmaker[AsyncSession]
+
+_SPEC = REGISTRY["careless"]
+
+_STATE = """
+    SELECT (SELECT jsonb_object_agg(name, setting) FROM pg_settings WHERE name NOT LIKE 'transaction_%')::text,
+        current_user::text, session_user::text, coalesce(current_setting('app.tenant', true), '') AS tenant,
+        (SELECT count(*) FROM pg_listening_channels()),
+        (SELECT count(*) FROM pg_cursors WHERE is_holdable),
+        (SELECT count(*) FROM pg_prepared_statements WHERE from_sql),
+        (SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()),
+        (SELECT count(*) FROM pg_proc WHERE pronamespace = pg_my_temp_schema()),
+        (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'), pg_typeof(7::int8)::text, 7::int8
+"""
+"""All that a session has and a transaction has not."""
+
+
+@pytest.fixture
+async def engine(database: DatabaseSettings, sessions: Sessions) -> AsyncIterator[AsyncEngine]:
+    """Yield an engine of one connection: what a job leaves is the next one's."""
+    assert sessions is not None  # it removes the users
+    engine = build_engine(database, pool_size=1)
+    yield engine
+    await engine.dispose()
+
+
+async def _state(engine: AsyncEngine) -> list[object]:
+    async with engine.connect() as connection:
+        await connection.execute(text("DO $$ BEGIN END $$"))  # PL/pgSQL has settings of its own
+        return list((await connection.execute(text(_STATE))).one())
+
+
+async def _run(engine: AsyncEngine, what: str, *, job_id: str) -> Exception | None:
+    dispatcher = Dispatcher(async_sessionmaker(engine, expire_on_commit=False))
+    try:
+        await dispatcher.run(_SPEC, Delivery(job_id, 1, (), {"what": what, "name": "Jane"}))
+    except (RetryLater, JobFailedError, SQLAlchemyError, OSError) as error:
+        return error.__cause__ or error
+    return None
+
+
+async def _counts(sessions: Sessions, job_id: str) -> tuple[int, int]:
+    async with sessions() as session:
+        users = await session.scalar(text("SELECT count(*) FROM users WHERE name = 'Jane'"))
+        query = text("SELECT count(*) FROM job_receipts WHERE job_id = :job_id AND result IS NOT NULL")
+        return int(users or 0), int(await session.scalar(query, {"job_id": job_id}) or 0)
+
+
+@pytest.mark.parametrize("what", HABITS)
+async def test_what_a_handler_does_harms_nobody(engine: AsyncEngine, sessions: Sessions, what: str) -> None:
+    """Delivered twice, it has one effect with a receipt, or none and an error; the session is as it was before."""
+    before = await _state(engine)
+
+    errors = [await _run(engine, what, job_id=what) for _ in range(2)]
+
+    assert await _counts(sessions, what) == ((0, 0) if errors[0] else (1, 1)), errors
+    assert bool(errors[0]) == (what in REFUSED), errors
+    await asyncio.sleep(0)
+    assert await _state(engine) == before
+    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    assert await _run(engine, "notify", job_id="another") is None
+    assert await _counts(sessions, "another") == (1 if errors[0] else 2, 1)
