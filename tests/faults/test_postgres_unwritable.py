@@ -205,6 +205,8 @@ async def test_while_it_cannot_be_written_to_nothing_is_claimed_and_no_attempt_c
     await wait_for_empty_queue(feed.redis)
     await wait_until_async(lambda: _owes_nothing(own_sessions), 10)
 
+    assert await _connections_to(ground.standby) == 0
+
     stored = await users_by_name(own_sessions)
     assert resumed < 2
     assert {name: stored[name] for name in feed.names} == dict.fromkeys(feed.names, 1)
@@ -229,6 +231,16 @@ async def _has_ended(sessions: Sessions, count: int) -> bool:
 async def _owes_nothing(sessions: Sessions) -> bool:
     async with sessions() as session:
         return not await session.scalar(text("SELECT count(*) FROM job_outbox"))
+
+
+async def _connections_to(server: PostgresServer) -> int:
+    """Count the connections of workers that have stayed."""
+    connection = await asyncpg.connect(server.url)
+    count: int = await connection.fetchval(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'users-worker'"
+    )
+    await connection.close()
+    return count
 
 
 async def _letters(sessions: Sessions) -> dict[str, tuple[str, int]]:
