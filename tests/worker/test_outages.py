@@ -142,9 +142,12 @@ async def test_a_connection_that_cannot_write_is_dropped_and_costs_no_attempt(
         async with own.begin() as session:
             await session.execute(text("SET default_transaction_read_only = on"))
 
-        outcomes = [await _outcome(Dispatcher(own), store, attempt=3) for _ in range(2)]
+        dispatcher = Dispatcher(own)
 
-    assert [_is_uncounted(outcomes[0]), outcomes[1]] == [True, {"done": True}]
+        refused, was_open = await _outcome(dispatcher, store, attempt=3), dispatcher.gate.is_open
+        stored = await _outcome(dispatcher, store, attempt=3)
+
+    assert (_is_uncounted(refused), was_open, stored) == (True, True, {"done": True})
 
 
 async def test_a_full_disk_that_only_one_job_meets_is_waited_for_and_ends(
