@@ -52,6 +52,12 @@ async def store(session: AsyncSession, _payload: Work) -> Done:
     return Done()
 
 
+async def store_by_sqlalchemy(session: AsyncSession, _payload: Work) -> Done:
+    """Write something, in the way of most handlers."""
+    await session.execute(text("INSERT INTO users (name) VALUES ('Jane')"))
+    return Done()
+
+
 async def fail(_session: AsyncSession, _payload: Work) -> Done:
     """Raise an error of its own."""
     raise ZeroDivisionError
@@ -133,8 +139,9 @@ async def test_a_transaction_that_its_handler_has_made_read_only_is_the_jobs_fau
     assert "SQLSTATE 25006: the transaction was read-only, and the server is not" in str(outcomes[2])
 
 
+@pytest.mark.parametrize("handler", [store, store_by_sqlalchemy])
 async def test_a_connection_that_cannot_write_is_dropped_and_costs_no_attempt(
-    database: DatabaseSettings, sessions: Sessions
+    handler: Handler, database: DatabaseSettings, sessions: Sessions
 ) -> None:
     """It may lead to an old primary, while all others lead to the new one."""
     assert sessions is not None
@@ -144,8 +151,8 @@ async def test_a_connection_that_cannot_write_is_dropped_and_costs_no_attempt(
 
         dispatcher = Dispatcher(own)
 
-        refused, was_open = await _outcome(dispatcher, store, attempt=3), dispatcher.gate.is_open
-        stored = await _outcome(dispatcher, store, attempt=3)
+        refused, was_open = await _outcome(dispatcher, handler, attempt=3), dispatcher.gate.is_open
+        stored = await _outcome(dispatcher, handler, attempt=3)
 
     assert (_is_uncounted(refused), was_open, stored) == (True, True, {"done": True})
 
