@@ -208,7 +208,7 @@ async def test_while_it_cannot_be_written_to_nothing_is_claimed_and_no_attempt_c
     assert await _connections_to(ground.standby) == 0
 
     stored = await users_by_name(own_sessions)
-    assert resumed < 2
+    assert resumed < 4  # 0.3 to 0.7 s on a machine that does nothing else
     assert {name: stored[name] for name in feed.names} == dict.fromkeys(feed.names, 1)
     assert await _letters(own_sessions) == dict.fromkeys(feed.unknown, ("unknown_job", 1))
     assert attempts(worker) == {1, 5}
@@ -271,7 +271,7 @@ async def test_of_several_hosts_the_one_that_was_promoted_is_used(
             await wait_for_empty_queue(redis)
 
             async with open_database(DatabaseSettings(url=SecretStr(second.url)), pool_size=1) as sessions:
-                assert (took < 2, await _letters(sessions), attempts(worker)) == (True, {}, {1}), took
+                assert (took < 4, await _letters(sessions), attempts(worker)) == (True, {}, {1}), took
 
 
 async def _says(worker: WorkerProcess, words: str) -> bool:
