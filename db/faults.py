@@ -148,7 +148,7 @@ def is_fault_of_server(error: BaseException) -> bool:
         state = sqlstate_of(part)
         if state in _SERVER_STATES or isinstance(_driver_error(part), UnwritableServerError):
             return True
-        if state is not None and state not in _LOST_STATES and getattr(part, "connection_invalidated", False):
+        if state == "25006" and getattr(part, "connection_invalidated", False):  # see db/wrong_servers.py
             return True
     return False
 

@@ -50,7 +50,7 @@ def hosts_of(url: URL) -> tuple[Host, ...]:
     """
     names, ports = _query_list(url, "host"), _query_list(url, "port")
     if not names and url.host:
-        names = [url.host]
+        names = url.host.split(",")
         ports = ports or ([str(url.port)] if url.port else [])
     if not names:
         return ()

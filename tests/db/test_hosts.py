@@ -12,6 +12,7 @@ from db.settings import DatabaseSettings
         ("postgresql://h1:5433,h2/db", "h1:5433,h2:5432/db", {"host": "h1,h2", "port": "5433,5432"}),
         ("postgresql://u:p@h1,h2,h3/db?port=6000", "h1:6000,h2:6000,h3:6000/db", None),
         ("postgresql://u:p%40w@/db?host=h1,h2&port=1,2", "h1:1,h2:2/db", {"host": "h1,h2", "port": "1,2"}),
+        ("postgresql://u:p/w@h1,h2/db", "h1:5432,h2:5432/db", None),
         ("postgresql:///db?host=h1:1&host=h2:2", "h1:1,h2:2/db", {"host": "h1,h2", "port": "1,2"}),
         ("postgresql://[::1]:1,[fe80::2]/db", "[::1]:1,[fe80::2]:5432/db", {"host": "::1,fe80::2", "port": "1,5432"}),
         ("postgresql:///db?host=::1,h2", "[::1]:5432,h2:5432/db", None),

@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import asyncpg
 import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 from sqlalchemy import make_url, text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from db.connecting import READ_ONLY, why_unwritable
 from db.engine import open_database
 from db.migrate import upgrade_schema
 from db.schema import require_current_schema
@@ -21,8 +24,8 @@ from db.settings import DatabaseSettings
 from jobs import CreateUser
 from jobs.outbox import enqueue_in
 from jobs.registry import REGISTRY
-from tests.conftest import wait_until
-from worker.dispatch import Delivery, Dispatcher
+from tests.conftest import wait_until, wait_until_async
+from worker.dispatch import Delivery, Dispatcher, RetryLater
 from worker.relay import open_relay
 from worker.settings import QueueSettings, Settings, WorkerSettings
 
@@ -139,3 +142,43 @@ async def test_promises_are_given_through_it(pgbouncer: DatabaseSettings, queue:
             locks = await session.scalar(text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"))
             await session.execute(text("TRUNCATE job_outbox"))
     assert locks == 0
+
+
+async def test_a_server_that_cannot_be_written_to_is_seen_through_it(
+    pgbouncer: DatabaseSettings, database: DatabaseSettings, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    """PgBouncer says nothing of the server behind it, and may lead each transaction to another connection."""
+    assert sessions is not None
+    job = Delivery("j1", 5, ("Jane",), {})
+    async with open_database(pgbouncer, pool_size=5) as through:
+        dispatcher = Dispatcher(through)
+        await dispatcher.gate.check()
+        await _set(database, "ALTER SYSTEM SET default_transaction_read_only = on", READ_ONLY)
+        try:
+            with pytest.raises(RetryLater) as postponed:
+                await dispatcher.run(REGISTRY["create_user"], job)
+            told = dispatcher.gate.trouble
+        finally:
+            await _set(database, "ALTER SYSTEM RESET default_transaction_read_only", None)
+
+        result = await dispatcher.run(REGISTRY["create_user"], job)
+
+    assert (postponed.value.counts, told) == (False, f"cannot be written to: {READ_ONLY}")
+    assert result["name"] == "Jane"
+
+
+async def _set(database: DatabaseSettings, statement: str, expected: str | None) -> None:
+    """Change the server's settings, and wait until its sessions have them."""
+    url = database.sqlalchemy_url.set(drivername="postgresql").render_as_string(hide_password=False)
+    admin = await asyncpg.connect(url, server_settings={"default_transaction_read_only": "off"})
+    watcher = await asyncpg.connect(url)
+    await admin.execute(statement)
+    await admin.execute("SELECT pg_reload_conf()")
+
+    async def is_seen() -> bool:
+        await watcher.execute("SELECT 1")
+        return why_unwritable(watcher) == expected
+
+    await wait_until_async(is_seen, 10)
+    await admin.close()
+    await watcher.close()

@@ -205,8 +205,10 @@ async def test_while_it_cannot_be_written_to_nothing_is_claimed_and_no_attempt_c
     await wait_for_empty_queue(feed.redis)
     await wait_until_async(lambda: _owes_nothing(own_sessions), 10)
 
+    assert await _connections_to(ground.standby) == 0
+
     stored = await users_by_name(own_sessions)
-    assert resumed < 2
+    assert resumed < 4  # 0.3 to 0.7 s on a machine that does nothing else
     assert {name: stored[name] for name in feed.names} == dict.fromkeys(feed.names, 1)
     assert await _letters(own_sessions) == dict.fromkeys(feed.unknown, ("unknown_job", 1))
     assert attempts(worker) == {1, 5}
@@ -229,6 +231,16 @@ async def _has_ended(sessions: Sessions, count: int) -> bool:
 async def _owes_nothing(sessions: Sessions) -> bool:
     async with sessions() as session:
         return not await session.scalar(text("SELECT count(*) FROM job_outbox"))
+
+
+async def _connections_to(server: PostgresServer) -> int:
+    """Count the connections of workers that have stayed."""
+    connection = await asyncpg.connect(server.url)
+    count: int = await connection.fetchval(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'users-worker'"
+    )
+    await connection.close()
+    return count
 
 
 async def _letters(sessions: Sessions) -> dict[str, tuple[str, int]]:
@@ -259,7 +271,7 @@ async def test_of_several_hosts_the_one_that_was_promoted_is_used(
             await wait_for_empty_queue(redis)
 
             async with open_database(DatabaseSettings(url=SecretStr(second.url)), pool_size=1) as sessions:
-                assert (took < 2, await _letters(sessions), attempts(worker)) == (True, {}, {1}), took
+                assert (took < 4, await _letters(sessions), attempts(worker)) == (True, {}, {1}), took
 
 
 async def _says(worker: WorkerProcess, words: str) -> bool:

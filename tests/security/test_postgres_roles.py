@@ -7,13 +7,19 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import make_url
+from sqlalchemy.exc import DBAPIError
 
+from db.engine import open_database
+from db.faults import why_not_written
+from db.settings import DatabaseSettings
 from db.tables import Base
+from db.writability import require_writable, require_written
 from tests.rights import DEPLOY, database_url, run_psql, set_passwords
 
 DATABASE = "least_rights"
@@ -202,3 +208,22 @@ async def test_strangers_cannot_connect(admin_url: str) -> None:
             await asyncpg.connect(stranger)
     finally:
         run_psql(admin_url, "--command", "DROP ROLE stranger")
+
+
+@pytest.mark.parametrize("role", ["worker", "relay"])
+async def test_workers_and_relays_may_ask_whether_they_can_write(admin_url: str, role: str) -> None:
+    """A full disk shows only when something is written; the worker tries it where its jobs would."""
+    refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE SQLSTATE '53100'; END $$"
+    trigger = "CREATE TRIGGER refuse BEFORE INSERT ON job_receipts FOR EACH ROW EXECUTE FUNCTION refuse()"
+    settings = DatabaseSettings(url=SecretStr(database_url(admin_url, role)))
+    async with open_database(settings, pool_size=1) as sessions, sessions() as session:
+        await require_writable(session)
+        await session.rollback()
+        run_psql(admin_url, "--command", refuse, "--command", trigger)
+        try:
+            with pytest.raises(DBAPIError) if role == "worker" else nullcontext() as caught:
+                await require_written(session)
+        finally:
+            run_psql(admin_url, "--command", "DROP FUNCTION refuse CASCADE")
+
+    assert caught is None or why_not_written(caught.value) == "its disk is full"

@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from db.settings import DatabaseSettings
 from embedded import ValkeyServer
 from tests.conftest import StartWorker, wait_until_async
 from tests.faults.proxy import Proxy
@@ -121,6 +122,33 @@ async def test_a_restarted_postgresql_costs_no_reader_an_answer(service: WebProc
 
     assert (ended or 0) >= 1
     assert {answer.status for answer in answers} == {404}
+
+
+@pytest.mark.parametrize("accepts", ["queue", "outbox"])
+async def test_a_database_that_cannot_be_written_to_is_told_as_such(
+    accepts: str, start_web: StartWeb, database: DatabaseSettings, postgres_proxy: Proxy, sessions: Sessions
+) -> None:
+    """A standby, or one that is read-only: 503 with the reason in the log, and at once no more when it is over."""
+    assert sessions is not None
+    service = start_web(WEB_ACCEPT_THROUGH=accepts, **postgres_proxy.environment)
+    await service.get("/user?name=Jane")
+    url = database.sqlalchemy_url
+    name = f'"{url.database}"'
+    async with sessions.begin() as session:
+        await session.execute(text(f"ALTER DATABASE {name} SET default_transaction_read_only = on"))
+    try:
+        postgres_proxy.cut()
+        read, post = await service.get("/user?name=Jane"), await service.post("/users", JANE)
+    finally:
+        async with sessions.begin() as session:
+            await session.execute(text(f"ALTER DATABASE {name} RESET default_transaction_read_only"))
+    after = await service.get("/user?name=Jane"), await service.post("/users", JANE, Idempotency_Key="k2")
+
+    assert (read.problem[:2], read.headers["Retry-After"]) == ((503, "database_unavailable"), "2")
+    assert "the database cannot be written to" in read.text
+    assert post.status == (202 if accepts == "queue" else 503)
+    assert [answer.status for answer in after] == [404, 202]
+    assert "default_transaction_read_only is on" in service.log
 
 
 async def test_a_full_queue_is_told_to_come_back(start_web: StartWeb, redis: Redis) -> None:

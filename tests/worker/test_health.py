@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from worker.health import process_file, read_health, report_health, report_processes
+from worker.health import ServerError, process_file, read_health, report_health, report_processes
 
 
 async def _well() -> None:
@@ -30,6 +30,19 @@ async def test_a_worker_that_reaches_its_servers_is_well(tmp_path: Path) -> None
 
     assert during == []
     assert "there is no health file" in read_health(file)[0]
+
+
+async def test_a_server_that_answers_and_cannot_be_used_is_named_with_the_reason(tmp_path: Path) -> None:
+    """An operator looks for another cause than for a server that is gone."""
+    file = tmp_path / "health"
+
+    async def refuse() -> None:
+        raise ServerError("cannot be written to: it is a standby")
+
+    async with report_health(file, {"Redis": _well, "PostgreSQL": refuse}):
+        problems = read_health(file)
+
+    assert problems == ["PostgreSQL cannot be written to: it is a standby"]
 
 
 async def test_a_server_that_does_not_answer_is_named(tmp_path: Path) -> None:
