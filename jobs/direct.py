@@ -32,7 +32,8 @@ _INCOMPLETE = object()
 
 
 @cache
-def _sha(script: str) -> str:
+def script_sha(script: str) -> str:
+    """Return the name by which Redis knows a script."""
     return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -60,7 +61,7 @@ class DirectConnection:
     async def run(self, script: str, keys: Sequence[str], arguments: Sequence[Any], **options: Any) -> Any:  # noqa: ANN401 - what the script answers
         """Run a script; one round trip more when the server does not have it yet. Takes the options of ``call``."""
         try:
-            return await self.call("EVALSHA", _sha(script), len(keys), *keys, *arguments, **options)
+            return await self.call("EVALSHA", script_sha(script), len(keys), *keys, *arguments, **options)
         except NoScriptError:
             return await self.call("EVAL", script, len(keys), *keys, *arguments, **options)
 
