@@ -15,6 +15,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
+    InvalidResponse,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
@@ -90,9 +91,11 @@ def _told_of_url() -> Iterator[None]:
 
 
 def _told_of_closing(connection: type[AbstractConnection]) -> type[AbstractConnection]:
-    """Return the class of connection, made to fail as redis-py expects when the server has reset it before a command.
+    """Return the class of connection, made to fail as redis-py expects.
 
-    uvloop raises a RuntimeError then, which redis-py lets through: nothing would be sent again, and a worker end.
+    When the server has reset it before a command, uvloop raises a RuntimeError, which redis-py lets through: nothing
+    would be sent again, and a worker end. And when what came was no answer of Redis, redis-py would put the connection
+    back into its pool, where it fails all who get it, for ever.
     """
 
     class Told(connection):  # type: ignore[misc, valid-type] # TCP, TLS or Unix socket: the URL decides
@@ -103,6 +106,20 @@ def _told_of_closing(connection: type[AbstractConnection]) -> type[AbstractConne
                 if "closed" not in str(error):
                     raise
                 raise RedisConnectionError("the connection was reset before the command") from error
+
+        async def can_read_destructive(self) -> bool:
+            try:
+                return bool(await super().can_read_destructive())
+            except InvalidResponse as error:
+                await self.disconnect(nowait=True)
+                raise RedisConnectionError("what came is no answer of Redis") from error
+
+        async def read_response(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - redis-py's
+            try:
+                return await super().read_response(*args, **kwargs)
+            except InvalidResponse as error:
+                await self.disconnect(nowait=True)
+                raise RedisConnectionError("what came is no answer of Redis") from error
 
     return Told
 

@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import InvalidResponse, NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from jobs.connection import is_outage
-from jobs.direct import script_sha
+from jobs.direct import script_sha, without_error
 from jobs.results import LINGER, RECONNECT_PAUSES
 from jobs.sync_wire import SILENCE, Wire
 
@@ -64,7 +64,7 @@ class SyncDirectConnection:
     def transaction(self, *commands: Command) -> list[Any]:
         """Carry out commands with no other between them, and return their answers. One round trip."""
         answers: list[Any] = self.ask(("MULTI",), *commands, ("EXEC",))[-1]
-        return _without_error(answers)
+        return without_error(answers)
 
     def ask(self, *commands: Command) -> list[Any]:
         """Send commands and return their answers; again on a new connection, if it is lost. One round trip."""
@@ -161,14 +161,7 @@ def question(wire: Wire, commands: Sequence[Command], end: float) -> list[Any]:
         ConnectionError, TimeoutError: redis-py's; the commands were carried out or not.
     """
     left = max(_SHORTEST.total_seconds(), end - time.monotonic())
-    return _without_error(wire.ask(commands, min(left, SILENCE.total_seconds())))
-
-
-def _without_error(answers: list[Any]) -> list[Any]:
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
-    return answers
+    return without_error(wire.ask(commands, min(left, SILENCE.total_seconds())))
 
 
 def _is_loss(error: Exception) -> bool:
@@ -181,7 +174,7 @@ def _connected(redis: Redis, *, protocol: int) -> Any:  # noqa: ANN401 - redis-p
     connection = pool.connection_class(**pool.connection_kwargs | options)
     try:
         connection.connect()
-    except (AttributeError, TypeError, IndexError) as error:
+    except (InvalidResponse, AttributeError, TypeError, IndexError) as error:  # to redis-py, a refusal or a mistake
         connection.disconnect()
         raise RedisConnectionError("what came is no answer of Redis") from error
     except OSError as error:
