@@ -20,7 +20,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -30,7 +30,7 @@ from jobs import CreateUser, Enqueued, JobStatus, build_sync_client, open_client
 from jobs.failures import JobError, QueueUnavailableError
 
 LONGEST = 12.0
-"""Seconds that a call may last beyond its own timeout."""
+"""Seconds that a call may last beyond its own timeout, and in the wait for a job with none."""
 
 Client = Any
 Action = Callable[[Client, random.Random, str], Coroutine[Any, Any, None]]
@@ -38,6 +38,12 @@ Action = Callable[[Client, random.Random, str], Coroutine[Any, Any, None]]
 
 class Killed(BaseException):
     """Raised in a thread at any line, as by Ctrl-C or the end of a greenlet."""
+
+
+def _is_cancelled() -> bool:
+    """Say whether somebody has cancelled this task, and take it back."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0 and task.uncancel() >= 0
 
 
 class Record:
@@ -50,28 +56,30 @@ class Record:
         self.wrong: list[str] = []
         self.handles: list[tuple[Any, str]] = []
 
-    async def call(self, name: str, call: Callable[[], Any], *, beyond: float = 0.0) -> Any:
+    async def call(self, name: str, call: Callable[[], Any], *, timeout: float = 0.0) -> Any:
         """Make one call and return its answer, ``None`` after one of our errors."""
         start = time.monotonic()
         try:
             answer = call()
             answer = await answer if inspect.isawaitable(answer) else answer
-            self._note(name, "answers", start, beyond)
+            self._note(name, "answers", start, timeout)
         except (JobError, TimeoutError) as error:
-            self._note(name, type(error).__name__, start, beyond)
+            self._note(name, type(error).__name__, start, timeout)
             if not isinstance(error, (QueueUnavailableError, TimeoutError)) or type(error).__module__[:5] == "redis":
                 self.fail(f"{name}: {error!r}")
             return None
-        except Killed:
-            self._note(name, "killed", start, beyond)
+        except (Killed, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and not _is_cancelled():
+                self.fail(f"{name}: {traceback.format_exc()}")  # nobody has cancelled us
+            self._note(name, "killed", start, timeout)
             return None
-        except (Exception, asyncio.CancelledError):
+        except Exception:  # noqa: BLE001 - whatever it is
             self.fail(f"{name}: {traceback.format_exc()}")
             return None
         return answer
 
-    def _note(self, name: str, what: str, start: float, beyond: float) -> None:
-        lasted = time.monotonic() - start - beyond
+    def _note(self, name: str, what: str, start: float, timeout: float) -> None:
+        lasted = time.monotonic() - start - timeout
         with self.lock:
             self.counts[what] += 1
             self.worst[name] = max(self.worst.get(name, 0.0), lasted)
@@ -94,9 +102,8 @@ async def _enqueue_and_wait(record: Record, client: Client, luck: random.Random,
     record.handles.append((handle, name))
     record.expect(handle.job_id, f"key-of-{name}", "job_id")
     seconds = luck.choice((0.0, 0.01, 0.3, 3.0, None))
-    beyond = LONGEST if seconds is None else seconds
     timeout = None if seconds is None else timedelta(seconds=seconds)
-    user = await record.call("result", lambda: handle.result(timeout=timeout), beyond=beyond)
+    user = await record.call("result", lambda: handle.result(timeout=timeout), timeout=seconds or 0.0)
     record.expect(user and user.name, name, "result")
     again = await record.call("enqueue", lambda: client.enqueue(CreateUser(name=name), key=f"key-of-{name}"))
     record.expect(again and again.outcome, Enqueued.DUPLICATE, "second enqueue")
@@ -117,7 +124,7 @@ async def _look_back(record: Record, client: Client, luck: random.Random, _name:
         return
     known, name = luck.choice(record.handles)
     handle = client.handle_of(CreateUser, known.job_id)
-    user = await record.call("result", lambda: handle.result(timeout=timedelta(seconds=2)), beyond=2)
+    user = await record.call("result", lambda: handle.result(timeout=timedelta(seconds=2)), timeout=2)
     record.expect(user and user.name, name, "result of handle_of")
     info = await record.call("info", handle.info)
     if info is not None and (user is not None or info.status is JobStatus.COMPLETE):
@@ -133,7 +140,7 @@ async def _abort(record: Record, client: Client, _luck: random.Random, name: str
     payload = CreateUser(name=f"later-{name}")
     handle = await record.call("enqueue", lambda: client.enqueue(payload, delay=timedelta(hours=1)))
     if handle is not None:
-        was = await record.call("abort", lambda: handle.abort(timeout=timedelta(seconds=5)), beyond=5 + LONGEST)
+        was = await record.call("abort", lambda: handle.abort(timeout=timedelta(seconds=5)), timeout=5)
         record.expect(was, True, "abort")
 
 
@@ -146,7 +153,7 @@ ACTIONS = (_enqueue_and_wait, _enqueue_and_wait, _enqueue_many, _look_back, _mis
 
 async def _work(record: Record, client: Client, seed: str, end: float) -> None:
     """Call without a pause."""
-    luck = random.Random(seed)  # noqa: S311 - no secret
+    luck = random.Random(seed)
     number = 0
     while time.monotonic() < end:
         number += 1
@@ -154,6 +161,8 @@ async def _work(record: Record, client: Client, seed: str, end: float) -> None:
             await luck.choice(ACTIONS)(record, client, luck, f"{seed}.{number}")
         except Killed:  # between two calls
             continue
+        except asyncio.CancelledError:
+            _is_cancelled()
         except Exception:  # noqa: BLE001 - whatever it is, the thread must not end without a word
             record.fail(traceback.format_exc())
 
@@ -178,7 +187,9 @@ def _kill_at_times(threads: list[threading.Thread], luck: random.Random, end: fl
     while time.monotonic() < end:
         time.sleep(luck.expovariate(20))
         victim = luck.choice(threads)
-        killed += ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(victim.ident or 0), ctypes.py_object(Killed))
+        killed += ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(victim.ident or 0), ctypes.py_object(Killed)
+        )
     return killed
 
 
@@ -192,7 +203,7 @@ def _storm_of_threads(options: argparse.Namespace, url: str, record: Record, cal
     for thread in threads:
         thread.start()
     if options.kill:
-        record.counts["kills"] = _kill_at_times(threads, random.Random(options.seed), end)  # noqa: S311 - no secret
+        record.counts["kills"] = _kill_at_times(threads, random.Random(options.seed), end)
     limit = end + 3 * LONGEST + 10
     for thread in threads:
         thread.join(max(0, limit - time.monotonic()))
@@ -213,6 +224,11 @@ async def _storm_of_tasks(options: argparse.Namespace, url: str, record: Record,
                     asyncio.create_task(_work(record, client, f"{options.run}.{number}", end))
                     for number in range(options.callers)
                 ]
+                if options.kill:
+                    luck = random.Random(options.seed)
+                    while time.monotonic() < end:
+                        await asyncio.sleep(luck.expovariate(20))
+                        record.counts["kills"] += luck.choice(tasks).cancel()
                 _done, hung = await asyncio.wait(tasks, timeout=options.seconds + 3 * LONGEST + 10)
                 if hung:
                     record.fail(f"{len(hung)} tasks hang")
@@ -258,11 +274,20 @@ def main() -> int:
                 _storm_of_threads(options, url, record, calm)
         finally:
             process.kill()
-    print(json.dumps({
-        "python": sys.version.split()[0], "calls": sum(record.counts.values()) - record.counts["kills"],
-        "counts": record.counts, "faults": faults, "worst": {k: round(v, 2) for k, v in record.worst.items()},
-        "wrong": len(record.wrong), "first": record.wrong[:5],
-    }, indent=1))
+    print(
+        json.dumps(
+            {
+                "python": sys.version.split()[0],
+                "calls": sum(record.counts.values()) - record.counts["kills"],
+                "counts": record.counts,
+                "faults": faults,
+                "worst": {k: round(v, 2) for k, v in record.worst.items()},
+                "wrong": len(record.wrong),
+                "first": record.wrong[:5],
+            },
+            indent=1,
+        )
+    )
     return 1 if record.wrong else 0
 
 

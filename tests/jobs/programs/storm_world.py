@@ -17,14 +17,18 @@ from redis.asyncio import Redis
 from jobs.codec import encode
 
 FAULTS = ("reset", "close", "half", "lose the reply", "lose the request", "garbage", "silence")
-GARBAGE = (b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x16\x03\x01\x02\x00", b"*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n")
+GARBAGE = (
+    b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    b"\x16\x03\x01\x02\x00",
+    b"*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n",
+)
 
 
 class Weather:
     """Decides what goes wrong, from one seed."""
 
     def __init__(self, seed: int, per_second: float, silence: float) -> None:
-        self.random = random.Random(seed)  # noqa: S311 - no secret
+        self.random = random.Random(seed)
         self.per_second = per_second
         self.silence = silence
         self.is_over = False
