@@ -34,7 +34,7 @@ class SyncDirectConnection:
     """One connection for all who call. Raises redis-py's errors.
 
     A call ends in an answer or an error 5 s after Redis fell silent. Where the connection was lost and had to be made
-    anew meanwhile, it may last 3 s longer, for connecting, and 1 s for the answer.
+    anew meanwhile, it may last 5 s longer, for connecting, and 1 s for the answer.
     """
 
     def __init__(self, redis: Redis, *, tracks: bool = False) -> None:

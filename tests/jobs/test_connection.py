@@ -43,3 +43,20 @@ def test_a_reset_before_a_command_is_an_error_of_redis(loop_factory: type[asynci
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(send_after_reset())
+
+
+@pytest.mark.parametrize("garbage", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"+PONG\r\n\x16\x03\x01"])
+async def test_a_connection_that_spoke_nonsense_does_not_stay_in_the_pool(garbage: bytes) -> None:
+    """Each call that got it would fail, for ever, although Redis answers by now."""
+    answers = iter([garbage])
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(100):
+            writer.write(next(answers, b"+PONG\r\n"))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, build_redis(f"redis://127.0.0.1:{port}/0", Redis, max_connections=1) as redis:
+        for _ in range(5):
+            assert await redis.ping()

@@ -1,4 +1,4 @@
-"""Many callers share one client while their network fails at random: a few seconds here, a minute with ``make storm``."""
+"""Callers share one client while their network fails at random: seconds here, a minute with ``make storm``."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ KINDS = {
 
 def _start(port: int, *options: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, str(PROGRAM), str(port), "--seconds", "4", "--seed", "1", "--silence", "1", *options],
+        [sys.executable, str(PROGRAM), str(port), "--seconds", "3", "--seed", "1", "--silence", "1", *options],
         env=os.environ | {"PYTHONPATH": str(Path.cwd())},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip

@@ -20,7 +20,7 @@ FAULTS = ("reset", "close", "half", "lose the reply", "lose the request", "garba
 GARBAGE = (
     b"HTTP/1.1 400 Bad Request\r\n\r\n",
     b"\x16\x03\x01\x02\x00",
-    b"*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n",
+    b"*9\r\n" * 11,
 )
 
 
@@ -65,6 +65,7 @@ class Link:
         self._fault = ""
 
     async def run(self) -> None:
+        """Forward until one side ends, or the fault comes."""
         faults: asyncio.Queue[str] = asyncio.Queue()
         self._weather.links.add(faults)
         server = None
