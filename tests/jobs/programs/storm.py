@@ -31,9 +31,10 @@ from urllib.parse import urlsplit
 
 from jobs import CreateUser, Enqueued, JobStatus, build_sync_client, open_client
 from jobs.failures import JobError, QueueUnavailableError
+from jobs.results import LOOK_AGAIN
 
 LONGEST = 12.0
-"""Seconds that a call may last beyond its own timeout, and in the wait for a job with none."""
+"""Seconds that a call may last beyond its own timeout, and with none, beyond the next look."""
 
 Client = Any
 Action = Callable[[Client, random.Random, str], Coroutine[Any, Any, None]]
@@ -108,14 +109,15 @@ async def _enqueue_and_wait(record: Record, client: Client, luck: random.Random,
     record.expect(handle.job_id, f"key-of-{name}", "job_id")
     seconds = luck.choice((0.0, 0.01, 0.3, 3.0, None))
     timeout = None if seconds is None else timedelta(seconds=seconds)
-    user = await record.call("result", lambda: handle.result(timeout=timeout), lasts=seconds or 0.0)
+    lasts = LOOK_AGAIN.total_seconds() if seconds is None else seconds
+    user = await record.call("result", lambda: handle.result(timeout=timeout), lasts=lasts)
     record.expect(user and user.name, name, "result")
     again = await record.call("enqueue", lambda: client.enqueue(CreateUser(name=name), key=f"key-of-{name}"))
     record.expect(again and again.outcome, Enqueued.DUPLICATE, "second enqueue")
 
 
 async def _enqueue_many(record: Record, client: Client, luck: random.Random, name: str) -> None:
-    names = [f"{name}.{number}" for number in range(luck.choice((1, 7, 40)))]
+    names = [f"{name}.{number}" for number in range(luck.choice((1, 7, 20)))]
     keys = [f"key-of-{one}" for one in names]
     payloads = [CreateUser(name=one) for one in names]
     handles = await record.call("enqueue_many", lambda: client.enqueue_many(payloads, keys=keys))
