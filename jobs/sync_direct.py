@@ -18,7 +18,7 @@ from redis.exceptions import InvalidResponse, NoScriptError, RedisError, Respons
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from jobs.connection import is_outage
+from jobs.connection import CLOSED, is_outage
 from jobs.direct import script_sha, without_error
 from jobs.results import LINGER, RECONNECT_PAUSES
 from jobs.sync_wire import SILENCE, Wire
@@ -120,7 +120,7 @@ class SyncDirectConnection:
             raise
         self._wire = wire
         if self._is_closed:  # meanwhile
-            self._lose("the client was closed")
+            self._lose(CLOSED)
         return wire
 
     def _tracking(self) -> Any:  # noqa: ANN401 - redis-py's connections have no types
@@ -150,7 +150,7 @@ class SyncDirectConnection:
     def close(self) -> None:
         """Close it for good; who waits is told that the connection is lost."""
         self._is_closed = True
-        self._lose("the client was closed")
+        self._lose(CLOSED)
 
 
 def question(wire: Wire, commands: Sequence[Command], end: float) -> list[Any]:

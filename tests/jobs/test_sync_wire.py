@@ -275,3 +275,4 @@ def test_a_client_that_is_closed_while_it_connects_ends_its_calls(store: Store, 
         proxy.heal()
 
         assert {type(call.exception(20)) for call in calls} == {QueueUnavailableError}
+        assert "the client was closed during the call" in str(calls[0].exception())
