@@ -15,6 +15,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
+    InvalidResponse,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
@@ -36,6 +37,9 @@ _COMMAND_TIMEOUT = timedelta(seconds=5)
 
 _CHECK_IDLE_AFTER = timedelta(seconds=15)
 """A connection that was idle for longer is checked with PING before it is used."""
+
+CLOSED = "the client was closed"
+"""What the error of a connection says that we have closed ourselves."""
 
 _RETRIES = 3
 """How often a command is sent again after a lost connection, 50 to 500 ms apart. Not after a time limit: a server that
@@ -90,9 +94,11 @@ def _told_of_url() -> Iterator[None]:
 
 
 def _told_of_closing(connection: type[AbstractConnection]) -> type[AbstractConnection]:
-    """Return the class of connection, made to fail as redis-py expects when the server has reset it before a command.
+    """Return the class of connection, made to fail as redis-py expects.
 
-    uvloop raises a RuntimeError then, which redis-py lets through: nothing would be sent again, and a worker end.
+    When the server has reset it before a command, uvloop raises a RuntimeError, which redis-py lets through: nothing
+    would be sent again, and a worker end. And when what came was no answer of Redis, redis-py would put the connection
+    back into its pool, where it fails all who get it, for ever.
     """
 
     class Told(connection):  # type: ignore[misc, valid-type] # TCP, TLS or Unix socket: the URL decides
@@ -103,6 +109,20 @@ def _told_of_closing(connection: type[AbstractConnection]) -> type[AbstractConne
                 if "closed" not in str(error):
                     raise
                 raise RedisConnectionError("the connection was reset before the command") from error
+
+        async def can_read_destructive(self) -> bool:
+            try:
+                return bool(await super().can_read_destructive())
+            except InvalidResponse as error:
+                await self.disconnect(nowait=True)
+                raise RedisConnectionError("what came is no answer of Redis") from error
+
+        async def read_response(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - redis-py's
+            try:
+                return await super().read_response(*args, **kwargs)
+            except InvalidResponse as error:
+                await self.disconnect(nowait=True)
+                raise RedisConnectionError("what came is no answer of Redis") from error
 
     return Told
 
@@ -182,6 +202,8 @@ def explain(error: RedisError | OSError, url: str) -> QueueUnavailableError:
         return QueueUnavailableError(f"Redis at {location(url)} refuses the user or password: correct REDIS_URL")
     if problem := tls_problem(error, authority="?ssl_ca_certs=/path/ca.pem in REDIS_URL"):
         return QueueUnavailableError(f"TLS with Redis at {location(url)} fails: {problem}")
+    if CLOSED in str(error):
+        return QueueUnavailableError(f"{CLOSED} during the call: close it when its last call has ended")
     if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
         question = "is REDIS_URL right?"
         if url.startswith("rediss:"):  # a server without TLS stays silent, and one that wants a certificate may hang up

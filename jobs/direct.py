@@ -32,7 +32,8 @@ _INCOMPLETE = object()
 
 
 @cache
-def _sha(script: str) -> str:
+def script_sha(script: str) -> str:
+    """Return the name by which Redis knows a script."""
     return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -55,12 +56,12 @@ class DirectConnection:
         self.on_lost: Callable[[], None] = lambda: None
         """Called when the connection is lost or closed."""
         self._wire: _Wire | None = None
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[_Wire] | None = None
 
     async def run(self, script: str, keys: Sequence[str], arguments: Sequence[Any], **options: Any) -> Any:  # noqa: ANN401 - what the script answers
         """Run a script; one round trip more when the server does not have it yet. Takes the options of ``call``."""
         try:
-            return await self.call("EVALSHA", _sha(script), len(keys), *keys, *arguments, **options)
+            return await self.call("EVALSHA", script_sha(script), len(keys), *keys, *arguments, **options)
         except NoScriptError:
             return await self.call("EVAL", script, len(keys), *keys, *arguments, **options)
 
@@ -76,17 +77,42 @@ class DirectConnection:
         wire = await self.open()
         return await wire.send(command, limit.total_seconds(), on_answer)
 
+    async def ask(self, *commands: tuple[str | float | bytes, ...]) -> list[Any]:
+        """Send commands together and return their answers. One round trip; otherwise as ``call``."""
+        wire = await self.open()
+        return list(await asyncio.gather(*wire.send_together(commands, _LIMIT.total_seconds())))
+
+    async def transaction(self, *commands: tuple[str | float | bytes, ...]) -> list[Any]:
+        """Carry out commands with no other between them, and return their answers. One round trip."""
+        answers: list[Any] = (await self.ask(("MULTI",), *commands, ("EXEC",)))[-1]
+        return without_error(answers)
+
     @property
     def is_open(self) -> bool:
         """Whether it is connected, as far as is known."""
         return self._wire is not None and not self._wire.is_lost
 
     async def open(self) -> "_Wire":
-        """Connect, unless it is connected. Up to four round trips."""
-        if self._wire is None or self._wire.is_lost:
-            async with self._opening:
-                if self._wire is None or self._wire.is_lost:
-                    self._wire = _Wire(await self._connect(), self._hear, self._lose)
+        """Connect, unless it is connected. Up to four round trips. One connects for all, and its failure is theirs."""
+        if self._wire is not None and not self._wire.is_lost:
+            return self._wire
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.create_task(self._connect_wire(), name="connect to Redis")
+            self._opening.add_done_callback(_retrieve)
+        opening = self._opening
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            if not opening.cancelled():
+                raise
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Not raised as it is: it would look like a cancellation of the caller's own task.
+            raise RedisConnectionError("the connection was closed while it was opened") from None
+
+    async def _connect_wire(self) -> "_Wire":
+        self._wire = _Wire(await self._connect(), self._hear, self._lose)
         return self._wire
 
     async def _connect(self) -> AbstractConnection:
@@ -119,6 +145,12 @@ class DirectConnection:
         connection: AbstractConnection = pool.connection_class(**pool.connection_kwargs | options)
         try:
             await connection.connect()  # type: ignore[no-untyped-call] # redis-py's
+        except (InvalidResponse, AttributeError, TypeError, IndexError) as error:  # to redis-py, a refusal or a mistake
+            await connection.disconnect(nowait=True)
+            raise RedisConnectionError("what came is no answer of Redis") from error
+        except OSError as error:
+            await connection.disconnect(nowait=True)
+            raise RedisConnectionError(f"cannot connect ({type(error).__name__})") from error
         except BaseException:  # a cancellation, too
             await connection.disconnect(nowait=True)
             raise
@@ -133,9 +165,29 @@ class DirectConnection:
 
     def close(self) -> None:
         """Close it, whatever is under way; the next command opens another."""
+        if self._opening is not None:
+            self._opening.cancel()
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.close()
+
+
+def _retrieve(task: "asyncio.Task[Any]") -> None:
+    """Take the error of a connection that nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()
+
+
+def without_error(answers: list[Any]) -> list[Any]:
+    """Return the answers.
+
+    Raises:
+        ResponseError: one of them is an error.
+    """
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return answers
 
 
 @dataclass(slots=True)
@@ -173,9 +225,21 @@ class _Wire(asyncio.Protocol):
     def send(
         self, command: tuple[str | float | bytes, ...], limit: float, on_answer: Callable[[], None] | None
     ) -> "asyncio.Future[Any]":
+        self._write(hiredis.pack_command(command))  # type: ignore[arg-type] # typed as a tuple of one
+        return self._expect(limit, on_answer)
+
+    def send_together(
+        self, commands: Sequence[tuple[str | float | bytes, ...]], limit: float
+    ) -> "list[asyncio.Future[Any]]":
+        self._write(b"".join(map(hiredis.pack_command, commands)))  # type: ignore[arg-type] # as above
+        return [self._expect(limit, None) for _ in commands]
+
+    def _write(self, data: bytes) -> None:
         if self.is_lost:
             raise RedisConnectionError("the connection was lost before the command")
-        self._transport.write(hiredis.pack_command(command))  # type: ignore[arg-type] # typed as a tuple of one
+        self._transport.write(data)
+
+    def _expect(self, limit: float, on_answer: Callable[[], None] | None) -> "asyncio.Future[Any]":
         answer = self._loop.create_future()
         self._sent.append(_Sent(answer, self._loop.call_later(limit, self._give_up), on_answer))
         return answer

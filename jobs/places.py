@@ -17,7 +17,7 @@ _MACHINERY = frozenset({"db", "embedded", "web", "worker"})
 
 _USED_BY_HANDLERS = frozenset({
     "arguments", "client", "codec", "connection", "direct", "messages", "outbox", "registry", "results", "sync_client",
-    "sync_watching", "testing", "watching", "wire",
+    "sync_direct", "sync_watching", "sync_wire", "testing", "watching", "wire",
 })  # fmt: skip
 """What else lies in ``jobs``, beside handlers."""
 

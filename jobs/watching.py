@@ -10,16 +10,22 @@ poll, each every 5 to 250 ms, on the same connection.
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from jobs.connection import is_outage
+from jobs.connection import CLOSED, is_outage
 from jobs.direct import DirectConnection
 from jobs.results import LINGER, LOOK_AGAIN, RECONNECT_PAUSES, missing, poll_pauses
 from jobs.wire import RESULT_KEY
+
+_SILENCE = 5.0
+"""Longest wait for an answer to a look, in seconds."""
+
+_SHORTEST = 1.0
+"""How long such an answer is waited for at least, also at the end of a call."""
 
 
 class ResultWatch:
@@ -32,29 +38,31 @@ class ResultWatch:
         self._connection.on_change = self._ring
         self._connection.on_lost = self._ring_all
         self._bells: dict[bytes, set[asyncio.Event]] = {}
-        self._opening: asyncio.Task[Any] | None = None
         self._closing: asyncio.TimerHandle | None = None
         self._is_closed = False
 
-    async def result_of(self, job_id: str, *, is_promised: bool) -> bytes:
-        """Wait until the job has a result, and return it as it lies in Redis. One round trip, and one more at the end.
+    async def result_of(self, job_id: str, *, end: float, is_promised: bool) -> bytes:
+        """Wait until the job has a result, and return it as it lies in Redis; ``end`` is in the loop's seconds.
 
         Raises:
             ResultMissingError: the job is neither queued nor answered, and not promised either.
+            TimeoutError: there is none in time.
         """
-        pauses = poll_pauses()
+        loop, pauses = asyncio.get_running_loop(), poll_pauses()
         with self._listening(job_id) as bell:
             while True:
                 bell.clear()
-                score, data = await self._look(job_id)
+                score, data = await self._look(job_id, min(end, loop.time() + _SILENCE))
                 if data is not None:
                     return data
                 if score is None and not is_promised:
                     raise missing(job_id)
                 pause = LOOK_AGAIN.total_seconds() if self._connection.is_tracking else next(pauses)
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
+                    async with asyncio.timeout_at(min(end, loop.time() + pause)):
                         await bell.wait()
+                if loop.time() >= end and not bell.is_set():
+                    raise TimeoutError
 
     @contextmanager
     def _listening(self, job_id: str) -> Iterator[asyncio.Event]:
@@ -72,34 +80,30 @@ class ResultWatch:
                 loop = asyncio.get_running_loop()
                 self._closing = loop.call_later(LINGER.total_seconds(), self._connection.close)
 
-    async def _look(self, job_id: str) -> tuple[bytes | None, bytes | None]:
-        """Return the job's place in the queue and its result. One round trip; repeated after a lost connection."""
-        for pause in (*RECONNECT_PAUSES, None):
+    async def _look(self, job_id: str, end: float) -> tuple[bytes | None, bytes | None]:
+        """Return the job's place in the queue and its result; also after a lost connection, for a second."""
+        loop = asyncio.get_running_loop()
+        for pause in RECONNECT_PAUSES:
             try:
-                await self._open()
-                # In this order: a job that has left the queue between the two has its result by then.
-                score, data = await asyncio.gather(
-                    self._connection.call("ZSCORE", self._queue, job_id),
-                    self._connection.call("GET", RESULT_KEY + job_id),
-                )
-            except (RedisError, OSError) as error:
-                if pause is None or self._is_closed or not is_outage(error):
+                return await self._ask(job_id, end)
+            except RedisError as error:
+                is_late = isinstance(error, RedisTimeoutError) or loop.time() + pause > end
+                if is_late or self._is_closed or not is_outage(error):
                     raise
-                await asyncio.sleep(pause)
-            else:
-                return score, data
-        raise AssertionError  # the last attempt returns or raises
+            await asyncio.sleep(pause)
+        return await self._ask(job_id, end)
 
-    async def _open(self) -> None:
-        """Connect once for all who wait; the failure is theirs together, too."""
+    async def _ask(self, job_id: str, end: float) -> tuple[bytes | None, bytes | None]:
+        """Return both. One round trip."""
         if self._is_closed:
-            raise RedisConnectionError("the client was closed")
-        if self._opening is None or self._opening.done():
-            if self._connection.is_open:
-                return
-            self._opening = asyncio.create_task(self._connection.open(), name="open a connection for results")
-            self._opening.add_done_callback(_retrieve)
-        await asyncio.shield(self._opening)
+            raise RedisConnectionError(CLOSED)
+        try:
+            async with asyncio.timeout_at(max(end, asyncio.get_running_loop().time() + _SHORTEST)):
+                # In this order: a job that has left the queue between the two has its result by then.
+                score, data = await self._connection.ask(("ZSCORE", self._queue, job_id), ("GET", RESULT_KEY + job_id))
+        except TimeoutError as error:
+            raise RedisTimeoutError("Redis did not answer in time") from error
+        return score, data
 
     def _ring(self, keys: Sequence[bytes] | None) -> None:
         if keys is None:
@@ -119,13 +123,5 @@ class ResultWatch:
         self._is_closed = True
         if self._closing is not None:
             self._closing.cancel()
-        if self._opening is not None:
-            self._opening.cancel()
         self._connection.close()
         self._ring_all()
-
-
-def _retrieve(task: "asyncio.Task[Any]") -> None:
-    """Take the error of a connection that nobody waits for any more."""
-    if not task.cancelled():
-        task.exception()
