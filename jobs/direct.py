@@ -24,6 +24,7 @@ from redis.exceptions import InvalidResponse, NoScriptError, RedisError, Respons
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from jobs.connection import is_outage
+from jobs.primary import ReplicaError, StaleConnectionError, leads_elsewhere, refuses_writes, require_primary
 
 _LIMIT = timedelta(seconds=5)
 """Longest wait for an answer, as with all other commands. The connection is closed then: its answers may come yet."""
@@ -75,6 +76,22 @@ class DirectConnection:
         """
         wire = await self.open()
         return await wire.send(command, limit.total_seconds(), on_answer)
+
+    async def require_primary(self) -> None:
+        """See that the server is a primary, as far as it may be asked; else close the connection. One round trip.
+
+        Raises:
+            ReplicaError: it is none any more.
+        """
+        wire = await self.open()
+        try:
+            require_primary(await wire.send(("ROLE",), _LIMIT.total_seconds(), None))
+        except ReplicaError:
+            wire.close()
+            raise
+        except ResponseError as error:
+            if leads_elsewhere(error):
+                raise
 
     @property
     def is_open(self) -> bool:
@@ -154,6 +171,7 @@ class _Wire(asyncio.Protocol):
         self._hear = hear
         self._lose = lose
         self._sent: deque[_Sent] = deque()
+        self._is_refused = False
         self._loop = asyncio.get_running_loop()
         # redis-py offers no way to hand a connection over: from here on it takes it for closed.
         self._reader = hiredis.Reader(
@@ -168,7 +186,7 @@ class _Wire(asyncio.Protocol):
 
     @property
     def is_lost(self) -> bool:
-        return self._transport.is_closing()
+        return self._is_refused or self._transport.is_closing()
 
     def send(
         self, command: tuple[str | float | bytes, ...], limit: float, on_answer: Callable[[], None] | None
@@ -196,10 +214,14 @@ class _Wire(asyncio.Protocol):
         sent.limit.cancel()
         if sent.on_answer is not None:
             sent.on_answer()
+        if isinstance(reply, Exception) and leads_elsewhere(reply):
+            self._is_refused = True
+        if self._is_refused and not self._sent:  # what was sent before has its answers
+            self._transport.abort()
         if sent.answer.done():  # its caller was cancelled
             return
         if isinstance(reply, Exception):
-            sent.answer.set_exception(reply)
+            sent.answer.set_exception(StaleConnectionError(str(reply)) if refuses_writes(reply) else reply)
         else:
             sent.answer.set_result(reply)
 

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from jobs.connection import build_sync_redis, explain, explained
 from jobs.messages import ABORTED_SCORE, ENQUEUE, Call, Enqueued, Request, abort_ms
 from jobs.payloads import Payload
+from jobs.redis_url import with_sentinel_password
 from jobs.results import JobInfo, JobStatus, late, read_answer, read_info, require_open, require_timeout, was_aborted
 from jobs.sync_watching import SyncResultWatch
 from jobs.wire import ABORT_KEY, IN_PROGRESS_KEY, QUEUE, RESULT_KEY, require_job_id, require_kind
@@ -216,26 +217,35 @@ class SyncJobClient:
         self._redis.close()
 
 
-def build_sync_client(redis_url: str, *, password: str | None = None, queue: str = QUEUE) -> SyncJobClient:
+def build_sync_client(
+    redis_url: str, *, password: str | None = None, sentinel_password: str | None = None, queue: str = QUEUE
+) -> SyncJobClient:
     """Construct a client that lives as long as its process; it connects at its first call, also in a fork.
+
+    The URLs are those of ``open_client``.
 
     For what has a module and no main function of its own: Django, Flask. For a script there is ``open_sync_client``.
 
     Raises:
         QueueUnavailableError: the URL is none of Redis'.
     """
+    redis_url = with_sentinel_password(redis_url, sentinel_password)
     redis = build_sync_redis(redis_url, password=password, max_connections=_CONNECTIONS)
     return SyncJobClient(redis, redis_url, queue=queue)
 
 
 @contextmanager
-def open_sync_client(redis_url: str, *, password: str | None = None, queue: str = QUEUE) -> Iterator[SyncJobClient]:
+def open_sync_client(
+    redis_url: str, *, password: str | None = None, sentinel_password: str | None = None, queue: str = QUEUE
+) -> Iterator[SyncJobClient]:
     """Yield a client for the queue, and close its connections at the end. One round trip, to see that Redis is there.
+
+    The URLs are those of ``open_client``.
 
     Raises:
         QueueUnavailableError: Redis cannot be reached or refuses us; the text names the cure.
     """
-    client = build_sync_client(redis_url, password=password, queue=queue)
+    client = build_sync_client(redis_url, password=password, sentinel_password=sentinel_password, queue=queue)
     try:
         client.ping()
         yield client

@@ -21,7 +21,9 @@ from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from jobs.connection import is_outage
-from jobs.results import LINGER, LOOK_AGAIN, RECONNECT_PAUSES, missing, poll_pauses
+from jobs.primary import ROLE_EVERY
+from jobs.results import LINGER, RECONNECT_PAUSES, missing, poll_pauses
+from jobs.tracking import Tracking
 from jobs.wire import RESULT_KEY
 
 
@@ -44,6 +46,7 @@ class _Link:
     def __init__(self, redis: Redis) -> None:
         self.is_tracking = False
         """Whether changes are told; a proxy, an ACL, or a server before Redis 6 may refuse it."""
+        self.tracking = Tracking(most_missed=2)  # a result may be found while word of it is on its way
         self.used = time.monotonic()
         self._open = [_connected(redis, protocol=2)]
         try:
@@ -87,6 +90,7 @@ class _Link:
         except AttributeError as error:  # closed by another thread in this moment
             raise RedisConnectionError("the connection was closed") from error
         keys: Sequence[bytes] | None = push[1] if push[0] == b"invalidate" else ()
+        self.tracking.prove()
         return keys
 
     def close(self) -> None:
@@ -133,14 +137,20 @@ class SyncResultWatch:
         if self._pid != os.getpid():  # forked: locks and connections are the parent's
             self._begin()
         pauses = poll_pauses()
+        looked_at = None
         with self._listening(job_id) as waiter:
             while True:
-                score, data, is_tracked = self._look(waiter, end)
+                was_told = waiter.is_told
+                score, data, link = self._look(waiter, end)
                 if data is not None:
+                    is_missed = looked_at is link and not (was_told or waiter.is_told)
+                    if is_missed and link.tracking.miss():
+                        self._tell(None)  # all poll from now on
                     return data
                 if score is None and not is_promised:
                     raise missing(job_id)
-                pause = LOOK_AGAIN.total_seconds() if is_tracked else next(pauses)
+                looked_at = link if link.is_tracking else None
+                pause = next(pauses) if looked_at is None else link.tracking.pause(pauses, len(self._waiters))
                 self._await_news(waiter, min(end, time.monotonic() + pause))
                 if time.monotonic() >= end and not waiter.is_told:
                     raise TimeoutError
@@ -159,8 +169,8 @@ class SyncResultWatch:
                     del self._waiters[waiter.key]
                 self._pass_reading_on()
 
-    def _look(self, waiter: _Waiter, end: float) -> tuple[bytes | None, bytes | None, bool]:
-        """Look, also after a lost connection; say whether we shall be told of changes."""
+    def _look(self, waiter: _Waiter, end: float) -> tuple[bytes | None, bytes | None, _Link]:
+        """Look, also after a lost connection; return the link besides, which knows whether we are told of changes."""
         for pause in (*RECONNECT_PAUSES, None):
             try:
                 with self._asking:
@@ -171,7 +181,7 @@ class SyncResultWatch:
                 time.sleep(pause)
         raise AssertionError  # the last attempt returns or raises
 
-    def _ask(self, waiter: _Waiter) -> tuple[bytes | None, bytes | None, bool]:
+    def _ask(self, waiter: _Waiter) -> tuple[bytes | None, bytes | None, _Link]:
         link = self._open()
         waiter.is_told = False  # before the question: whatever changes later is told
         try:
@@ -179,7 +189,7 @@ class SyncResultWatch:
         except BaseException:  # a greenlet that is killed, too: the answer would be taken for that of another question
             self._lose(link)
             raise
-        return score, data, link.is_tracking
+        return score, data, link
 
     def _open(self) -> _Link:
         if self._is_closed:
@@ -201,10 +211,11 @@ class SyncResultWatch:
                 if reads:
                     self._reader = waiter
             if reads and link is not None:
-                self._read(link, waiter, until)
-            else:
-                waiter.bell.wait(left)
-                waiter.bell.clear()
+                # Whoever reads looks at times: with that goes the question whether the server is a primary.
+                self._read(link, waiter, min(until, time.monotonic() + ROLE_EVERY.total_seconds()))
+                return
+            waiter.bell.wait(left)
+            waiter.bell.clear()
 
     def _read(self, link: _Link, waiter: _Waiter, until: float) -> None:
         try:

@@ -4,7 +4,7 @@ All who wait share one connection (``direct``) that tracks what it has read (cli
 A look at a result that is not there yet makes the server tell of it, once, whoever writes it; looking and tracking are
 one command, so nothing lies between them. When the connection is lost, all look again on a new one. It is opened by
 the first who waits and closed some time after the last. Where the server, a proxy or an ACL refuses tracking, they
-poll, each every 5 to 250 ms, on the same connection.
+poll, each every 5 to 250 ms, on the same connection. So they do where it is accepted and nothing comes (``tracking``).
 """
 
 import asyncio
@@ -18,7 +18,9 @@ from redis.exceptions import RedisError
 
 from jobs.connection import is_outage
 from jobs.direct import DirectConnection
-from jobs.results import LINGER, LOOK_AGAIN, RECONNECT_PAUSES, missing, poll_pauses
+from jobs.primary import ROLE_EVERY
+from jobs.results import LINGER, RECONNECT_PAUSES, missing, poll_pauses
+from jobs.tracking import Tracking
 from jobs.wire import RESULT_KEY
 
 
@@ -35,6 +37,11 @@ class ResultWatch:
         self._opening: asyncio.Task[Any] | None = None
         self._closing: asyncio.TimerHandle | None = None
         self._is_closed = False
+        self._wire: object = None
+        self._tracking = Tracking()
+        """Of the present connection."""
+        self._checking: asyncio.TimerHandle | None = None
+        self._asking: asyncio.Task[None] | None = None
 
     async def result_of(self, job_id: str, *, is_promised: bool) -> bytes:
         """Wait until the job has a result, and return it as it lies in Redis. One round trip, and one more at the end.
@@ -43,15 +50,22 @@ class ResultWatch:
             ResultMissingError: the job is neither queued nor answered, and not promised either.
         """
         pauses = poll_pauses()
+        looked_at = None
         with self._listening(job_id) as bell:
             while True:
+                was_told = bell.is_set()
                 bell.clear()
                 score, data = await self._look(job_id)
                 if data is not None:
+                    # Word comes before the answer, on one connection.
+                    is_missed = looked_at is self._wire and not (was_told or bell.is_set())
+                    if is_missed and self._tracking.miss():
+                        self._ring_all()
                     return data
                 if score is None and not is_promised:
                     raise missing(job_id)
-                pause = LOOK_AGAIN.total_seconds() if self._connection.is_tracking else next(pauses)
+                looked_at = self._wire if self._connection.is_tracking else None
+                pause = next(pauses) if looked_at is None else self._tracking.pause(pauses, len(self._bells))
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await bell.wait()
@@ -62,6 +76,7 @@ class ResultWatch:
         if self._closing is not None:
             self._closing.cancel()
         self._bells.setdefault(key, set()).add(bell)
+        self._check_later()
         try:
             yield bell
         finally:
@@ -77,6 +92,9 @@ class ResultWatch:
         for pause in (*RECONNECT_PAUSES, None):
             try:
                 await self._open()
+                wire = await self._connection.open()
+                if wire is not self._wire:
+                    self._wire, self._tracking = wire, Tracking()
                 # In this order: a job that has left the queue between the two has its result by then.
                 score, data = await asyncio.gather(
                     self._connection.call("ZSCORE", self._queue, job_id),
@@ -101,7 +119,21 @@ class ResultWatch:
             self._opening.add_done_callback(_retrieve)
         await asyncio.shield(self._opening)
 
+    def _check_later(self) -> None:
+        if self._checking is None and not self._is_closed:
+            self._checking = asyncio.get_running_loop().call_later(ROLE_EVERY.total_seconds(), self._check)
+
+    def _check(self) -> None:
+        """While somebody waits, see that the server is a primary: a replica may be told of no result any more."""
+        self._checking = None
+        if self._bells:
+            self._check_later()
+            if self._connection.is_open and (self._asking is None or self._asking.done()):
+                self._asking = asyncio.create_task(self._connection.require_primary(), name="ask for the role")
+                self._asking.add_done_callback(_retrieve)
+
     def _ring(self, keys: Sequence[bytes] | None) -> None:
+        self._tracking.prove()
         if keys is None:
             self._ring_all()
             return
@@ -119,8 +151,11 @@ class ResultWatch:
         self._is_closed = True
         if self._closing is not None:
             self._closing.cancel()
-        if self._opening is not None:
-            self._opening.cancel()
+        if self._checking is not None:
+            self._checking.cancel()
+        for task in (self._opening, self._asking):
+            if task is not None:
+                task.cancel()
         self._connection.close()
         self._ring_all()
 

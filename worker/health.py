@@ -57,7 +57,9 @@ def read_health(file: Path) -> list[str]:
         return [f"there is no health file {file}: the worker is starting, has ended, or has no WORKER_HEALTH_FILE"]
     if age > STALE_AFTER.total_seconds():
         return [f"the worker has not reported for {age:.0f} s: it hangs or was killed"]
-    silent = [f"{name} does not answer the worker" for name, is_well in servers.items() if not is_well]
+    silent = [
+        f"{name} does not answer the worker, or takes no writes" for name, is_well in servers.items() if not is_well
+    ]
     return silent + [f"process {one}: {told}" for one in processes for told in read_health(process_file(file, one))]
 
 

@@ -5,6 +5,7 @@ One exit stack, because arq runs the shutdown hook even when the startup hook ra
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -19,7 +20,8 @@ from db.engine import open_database
 from db.faults import sqlstate_of
 from db.schema import SCHEMA, Schema, SchemaBehindError, require_current_schema
 from db.settings import DatabaseSettings
-from jobs.connection import explain, location
+from jobs.connection import CLUSTER_CURE, explain, location
+from jobs.primary import require_primary
 from jobs.tls import tls_problem
 from worker.dispatch import Dispatcher
 from worker.health import Probe, report_health
@@ -31,6 +33,11 @@ from worker.settings import QueueSettings, Settings
 _SPARE_CONNECTIONS = 3
 """Beyond one for each job: for health probe and housekeeping, so that a busy worker is not an ill one; for the relay's
 looks; and for its listening, which keeps one."""
+
+_PROBE = "users-worker:probe"
+"""What the health probe writes. Nobody reads it."""
+
+_PROBE_LASTS = timedelta(seconds=1)
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.lifecycle")
 
@@ -82,16 +89,23 @@ class Lifecycle:
 
 
 async def require_safe_redis(redis: Redis, settings: QueueSettings) -> None:
-    """Return if Redis answers and throws nothing away. One round trip.
+    """Return if Redis answers, can be written to, is no cluster, and throws nothing away. One round trip.
 
     Raises:
         StartupError: it does not; the text names the cure.
     """
     url = settings.url.get_secret_value()
     try:
-        memory = await redis.info("memory")
+        async with redis.pipeline(transaction=False) as pipe:
+            pipe.info("memory")
+            pipe.info("replication")
+            pipe.info("cluster")
+            memory, replication, cluster = await pipe.execute()
+        require_primary([replication.get("role"), replication.get("master_host"), replication.get("master_port")])
     except (RedisError, OSError) as error:
         raise StartupError(str(explain(error, url))) from error
+    if cluster.get("cluster_enabled"):
+        raise StartupError(f"Redis at {location(url)} {CLUSTER_CURE}")
     policy = memory.get("maxmemory_policy", "noeviction")
     if memory.get("maxmemory") and policy != "noeviction":
         message = f"Redis at {location(url)} may throw queued jobs away ({policy}): set maxmemory-policy noeviction"
@@ -142,7 +156,12 @@ def explain_database(error: Exception, settings: DatabaseSettings) -> str:
 
 def server_probes(redis: Redis, sessions: async_sessionmaker[AsyncSession]) -> dict[str, Probe]:
     """Return how to ask the two servers whether they are there."""
-    return {"Redis": redis.ping, "PostgreSQL": lambda: _select_one(sessions)}
+    return {"Redis": lambda: _write(redis), "PostgreSQL": lambda: _select_one(sessions)}
+
+
+async def _write(redis: Redis) -> None:
+    """Write: a replica, a full server, and one without its replicas answer a PING as well."""
+    await redis.set(_PROBE, b"", px=_PROBE_LASTS)
 
 
 async def _select_one(sessions: async_sessionmaker[AsyncSession]) -> None:
