@@ -22,9 +22,12 @@ from redis.retry import Retry
 
 from jobs.connection import is_outage
 from jobs.primary import ROLE_EVERY
-from jobs.results import LINGER, RECONNECT_PAUSES, missing, poll_pauses
-from jobs.tracking import Tracking
+from jobs.results import LINGER, LOOK_AGAIN, RECONNECT_PAUSES, missing, poll_pauses
+from jobs.tracking import PROOF_LIMIT, proof_key
 from jobs.wire import RESULT_KEY
+
+_PROOFS = 2
+"""What is read when a change was made: the answer, and the word of it."""
 
 
 class _Waiter:
@@ -46,7 +49,6 @@ class _Link:
     def __init__(self, redis: Redis) -> None:
         self.is_tracking = False
         """Whether changes are told; a proxy, an ACL, or a server before Redis 6 may refuse it."""
-        self.tracking = Tracking(most_missed=2)  # a result may be found while word of it is on its way
         self.used = time.monotonic()
         self._open = [_connected(redis, protocol=2)]
         try:
@@ -65,7 +67,22 @@ class _Link:
         told = _connected(redis, protocol=3)
         self._open.append(told)
         self._ask(("CLIENT", "TRACKING", "ON", "REDIRECT", told.handshake_metadata[b"id"], "NOLOOP"))
-        self.is_tracking = True
+        self.is_tracking = self._is_told(told)
+
+    def _is_told(self, told: Any) -> bool:  # noqa: ANN401 - redis-py's connections have no types
+        """See that a change is told (``tracking``): of a key that we read on one connection and write on the other."""
+        key = proof_key()
+        self._ask(("EXISTS", key))
+        told.send_command("SET", key, "", "PX", 1)
+        end, answers = time.monotonic() + PROOF_LIMIT.total_seconds(), 0
+        while (left := end - time.monotonic()) > 0 and told._parser.can_read(left):  # noqa: SLF001 - as in hear
+            answer = told._parser.read_response()  # noqa: SLF001
+            if isinstance(answer, ResponseError):
+                return True  # not ours to write: nothing is known against it
+            answers += 1
+            if answers == _PROOFS:
+                return True
+        return False
 
     def look(self, queue: str, job_id: str) -> tuple[bytes | None, bytes | None]:
         """Return the job's place in the queue and its result. One round trip."""
@@ -90,7 +107,6 @@ class _Link:
         except AttributeError as error:  # closed by another thread in this moment
             raise RedisConnectionError("the connection was closed") from error
         keys: Sequence[bytes] | None = push[1] if push[0] == b"invalidate" else ()
-        self.tracking.prove()
         return keys
 
     def close(self) -> None:
@@ -137,20 +153,14 @@ class SyncResultWatch:
         if self._pid != os.getpid():  # forked: locks and connections are the parent's
             self._begin()
         pauses = poll_pauses()
-        looked_at = None
         with self._listening(job_id) as waiter:
             while True:
-                was_told = waiter.is_told
-                score, data, link = self._look(waiter, end)
+                score, data, is_tracked = self._look(waiter, end)
                 if data is not None:
-                    is_missed = looked_at is link and not (was_told or waiter.is_told)
-                    if is_missed and link.tracking.miss():
-                        self._tell(None)  # all poll from now on
                     return data
                 if score is None and not is_promised:
                     raise missing(job_id)
-                looked_at = link if link.is_tracking else None
-                pause = next(pauses) if looked_at is None else link.tracking.pause(pauses, len(self._waiters))
+                pause = LOOK_AGAIN.total_seconds() if is_tracked else next(pauses)
                 self._await_news(waiter, min(end, time.monotonic() + pause))
                 if time.monotonic() >= end and not waiter.is_told:
                     raise TimeoutError
@@ -169,8 +179,8 @@ class SyncResultWatch:
                     del self._waiters[waiter.key]
                 self._pass_reading_on()
 
-    def _look(self, waiter: _Waiter, end: float) -> tuple[bytes | None, bytes | None, _Link]:
-        """Look, also after a lost connection; return the link besides, which knows whether we are told of changes."""
+    def _look(self, waiter: _Waiter, end: float) -> tuple[bytes | None, bytes | None, bool]:
+        """Look, also after a lost connection; say whether we shall be told of changes."""
         for pause in (*RECONNECT_PAUSES, None):
             try:
                 with self._asking:
@@ -181,7 +191,7 @@ class SyncResultWatch:
                 time.sleep(pause)
         raise AssertionError  # the last attempt returns or raises
 
-    def _ask(self, waiter: _Waiter) -> tuple[bytes | None, bytes | None, _Link]:
+    def _ask(self, waiter: _Waiter) -> tuple[bytes | None, bytes | None, bool]:
         link = self._open()
         waiter.is_told = False  # before the question: whatever changes later is told
         try:
@@ -189,7 +199,7 @@ class SyncResultWatch:
         except BaseException:  # a greenlet that is killed, too: the answer would be taken for that of another question
             self._lose(link)
             raise
-        return score, data, link
+        return score, data, link.is_tracking
 
     def _open(self) -> _Link:
         if self._is_closed:

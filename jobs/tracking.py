@@ -1,61 +1,96 @@
-"""Whether the server tells of changes, as it said it would. Some accept ``CLIENT TRACKING`` and track nothing.
+"""Sees that Redis really tells of changes, before anybody relies on it. Knows no queue.
 
-Dragonfly does with ``NOLOOP``, and a proxy may swallow what was not asked for. So nobody waits for word alone until
-some has come on the same connection; until then all who wait look, together 40 times a second. A result that is found
-so, and of which nothing was told, shows that nothing is told: from then on they poll, as where tracking is refused.
+A server may accept ``CLIENT TRACKING`` and track nothing (Dragonfly with ``NOLOOP``), and a proxy may swallow what was
+not asked for. Whoever waits would then find jobs and results by safety looks alone, many seconds late. So a key is read
+on the connection that tracks and changed on another, and word of it must come. Once for each connection, and nobody
+waits for it: at worst, the first job or result is late by as much as the proof may last.
+
+The key is one of a job that does not exist, because that is what everybody may write who enqueues or works, and lasts
+for a millisecond. It is read with ``EXISTS``, to which the right to write is enough.
 """
 
-import logging
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Collection
 from datetime import timedelta
+from uuid import uuid4
 
-from jobs.results import LOOK_AGAIN
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
 
-_SHARE = timedelta(milliseconds=25)
-"""How long those who wait for proof let pass between two looks, of all of them together."""
+from jobs.direct import DirectConnection
+from jobs.wire import JOB_KEY
 
-_log = logging.getLogger("jobs.tracking")
+PROOF_LIMIT = timedelta(seconds=1)
+"""How long word of the change may take: many round trips."""
+
+NOT_TOLD = "it accepts CLIENT TRACKING and tells of no changes"
+
+_AGAIN = timedelta(minutes=1)
+"""After how long it is tried again where it has failed: it may have been a hiccup."""
 
 
-class Tracking:
-    """What one connection that tracks has shown."""
+def proof_key() -> str:
+    """Return a key of our own for one proof."""
+    return f"{JOB_KEY}{uuid4().hex}"
 
-    _was_said = False
-    """Whether this process has said that nothing is told."""
 
-    def __init__(self, *, most_missed: int = 0) -> None:
-        """Trust nothing yet. ``most_missed`` results may be found before word of them was read."""
-        self._most_missed = most_missed
-        self._missed = 0
-        self._is_proven = False
-        self.is_broken = False
+class TrackingProof:
+    """Whether the changes that a connection tracks are told."""
 
-    def prove(self) -> None:
-        """Take note that the server has told something."""
-        self._is_proven, self._missed = True, 0
+    def __init__(self, direct: DirectConnection, redis: Redis, on_failure: Callable[[], None]) -> None:
+        """Prove nothing yet. The key is read on ``direct`` and written by ``redis``."""
+        self._direct = direct
+        self._redis = redis
+        self._on_failure = on_failure
+        self._key = proof_key()
+        self._is_told = asyncio.Event()
+        self._proving: asyncio.Task[None] | None = None
+        self._wire: object = None
+        self._due = 0.0
+        self.failure: Exception | None = None
+        """Why the changes are not relied on; ``None`` while nothing is known against it."""
 
-    def miss(self) -> bool:
-        """Take note of a result that nothing told of since the look before; say whether all must poll from now on."""
-        self._missed += 1
-        if self.is_broken or self._missed <= self._most_missed:
-            return False
-        self.is_broken = True
-        self._say()
-        return True
+    def begin(self, wire: object) -> None:
+        """Prove it for this connection, unless that was done; again after a minute, if it has failed."""
+        if wire is self._wire and (self.failure is None or asyncio.get_running_loop().time() < self._due):
+            return
+        if wire is not self._wire:
+            self._wire, self.failure = wire, None
+            self.close()
+        if self._direct.is_tracking:
+            self._put_off()
+            self._proving = asyncio.create_task(self._prove(), name="prove tracking")
 
-    def pause(self, polls: Iterator[float], waiting: int) -> float:
-        """Return for how many seconds to wait for word before the next look; ``waiting`` is how many wait."""
-        if self.is_broken:
-            return next(polls)
-        if self._is_proven:
-            return LOOK_AGAIN.total_seconds()
-        return min(LOOK_AGAIN.total_seconds(), max(next(polls), waiting * _SHARE.total_seconds()))
+    def _put_off(self) -> None:
+        self._due = asyncio.get_running_loop().time() + _AGAIN.total_seconds()
 
-    @classmethod
-    def _say(cls) -> None:
-        if not cls._was_said:
-            cls._was_said = True
-            _log.warning(
-                "Redis accepts CLIENT TRACKING and tells of no results: looking for them instead. "
-                "Connect without the proxy, or use Redis or Valkey itself."
-            )
+    def hear(self, keys: Collection[bytes] | None) -> None:
+        """Take note of keys that have changed."""
+        if keys is not None and self._key.encode() in keys:
+            self._is_told.set()
+
+    def fail(self, reason: str) -> None:
+        """Do not rely on changes being told, for the next minute."""
+        self.failure = ResponseError(reason)
+        self._put_off()
+        self._on_failure()
+
+    async def _prove(self) -> None:
+        self._is_told.clear()
+        try:
+            await self._direct.call("EXISTS", self._key)
+            await self._redis.set(self._key, b"", px=1)
+            async with asyncio.timeout(PROOF_LIMIT.total_seconds()):
+                await self._is_told.wait()
+        except TimeoutError:
+            self.fail(NOT_TOLD)
+        except (RedisError, OSError):
+            pass  # it is gone, or the key is not ours to write: nothing was shown
+        else:
+            self.failure = None
+
+    def close(self) -> None:
+        """Prove nothing any more."""
+        if self._proving is not None:
+            self._proving.cancel()
+            self._proving = None

@@ -8,6 +8,7 @@ poll, each every 5 to 250 ms, on the same connection. So they do where it is acc
 """
 
 import asyncio
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -19,9 +20,16 @@ from redis.exceptions import RedisError
 from jobs.connection import is_outage
 from jobs.direct import DirectConnection
 from jobs.primary import ROLE_EVERY
-from jobs.results import LINGER, RECONNECT_PAUSES, missing, poll_pauses
-from jobs.tracking import Tracking
+from jobs.results import LINGER, LOOK_AGAIN, RECONNECT_PAUSES, missing, poll_pauses
+from jobs.tracking import NOT_TOLD, TrackingProof
 from jobs.wire import RESULT_KEY
+
+_CURE = "connect without the proxy, or use Redis or Valkey itself"
+
+_was_said = False
+"""Whether this process has said that nothing is told."""
+
+_log = logging.getLogger("jobs.watching")
 
 
 class ResultWatch:
@@ -37,9 +45,7 @@ class ResultWatch:
         self._opening: asyncio.Task[Any] | None = None
         self._closing: asyncio.TimerHandle | None = None
         self._is_closed = False
-        self._wire: object = None
-        self._tracking = Tracking()
-        """Of the present connection."""
+        self._proof = TrackingProof(self._connection, redis, self._poll)
         self._checking: asyncio.TimerHandle | None = None
         self._asking: asyncio.Task[None] | None = None
 
@@ -50,22 +56,21 @@ class ResultWatch:
             ResultMissingError: the job is neither queued nor answered, and not promised either.
         """
         pauses = poll_pauses()
-        looked_at = None
+        looked_on = None
         with self._listening(job_id) as bell:
             while True:
                 was_told = bell.is_set()
                 bell.clear()
-                score, data = await self._look(job_id)
+                score, data, wire = await self._look(job_id)
                 if data is not None:
-                    # Word comes before the answer, on one connection.
-                    is_missed = looked_at is self._wire and not (was_told or bell.is_set())
-                    if is_missed and self._tracking.miss():
-                        self._ring_all()
+                    # On one connection, word of it comes before the answer.
+                    if wire is looked_on and not (was_told or bell.is_set()):
+                        self._proof.fail(NOT_TOLD)
                     return data
                 if score is None and not is_promised:
                     raise missing(job_id)
-                looked_at = self._wire if self._connection.is_tracking else None
-                pause = next(pauses) if looked_at is None else self._tracking.pause(pauses, len(self._bells))
+                looked_on = wire if self._is_told else None
+                pause = next(pauses) if looked_on is None else LOOK_AGAIN.total_seconds()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await bell.wait()
@@ -87,14 +92,16 @@ class ResultWatch:
                 loop = asyncio.get_running_loop()
                 self._closing = loop.call_later(LINGER.total_seconds(), self._connection.close)
 
-    async def _look(self, job_id: str) -> tuple[bytes | None, bytes | None]:
-        """Return the job's place in the queue and its result. One round trip; repeated after a lost connection."""
+    async def _look(self, job_id: str) -> tuple[bytes | None, bytes | None, object]:
+        """Return the job's place in the queue, its result, and the connection that was asked.
+
+        One round trip; repeated after a lost connection.
+        """
         for pause in (*RECONNECT_PAUSES, None):
             try:
                 await self._open()
                 wire = await self._connection.open()
-                if wire is not self._wire:
-                    self._wire, self._tracking = wire, Tracking()
+                self._proof.begin(wire)
                 # In this order: a job that has left the queue between the two has its result by then.
                 score, data = await asyncio.gather(
                     self._connection.call("ZSCORE", self._queue, job_id),
@@ -105,7 +112,7 @@ class ResultWatch:
                     raise
                 await asyncio.sleep(pause)
             else:
-                return score, data
+                return score, data, wire
         raise AssertionError  # the last attempt returns or raises
 
     async def _open(self) -> None:
@@ -119,21 +126,34 @@ class ResultWatch:
             self._opening.add_done_callback(_retrieve)
         await asyncio.shield(self._opening)
 
+    @property
+    def _is_told(self) -> bool:
+        """Whether changes are told, as far as is known."""
+        return self._connection.is_tracking and self._proof.failure is None
+
+    def _poll(self) -> None:
+        """Let all look, and go on looking: nothing is told."""
+        global _was_said  # noqa: PLW0603 - once for each process
+        if not _was_said:
+            _log.warning("Redis tells of no results: looking for them instead (%s); %s", self._proof.failure, _CURE)
+        _was_said = True
+        self._ring_all()
+
     def _check_later(self) -> None:
-        if self._checking is None and not self._is_closed:
+        if self._checking is None:
             self._checking = asyncio.get_running_loop().call_later(ROLE_EVERY.total_seconds(), self._check)
 
     def _check(self) -> None:
         """While somebody waits, see that the server is a primary: a replica may be told of no result any more."""
         self._checking = None
-        if self._bells:
+        if self._bells and not self._is_closed:
             self._check_later()
             if self._connection.is_open and (self._asking is None or self._asking.done()):
                 self._asking = asyncio.create_task(self._connection.require_primary(), name="ask for the role")
                 self._asking.add_done_callback(_retrieve)
 
     def _ring(self, keys: Sequence[bytes] | None) -> None:
-        self._tracking.prove()
+        self._proof.hear(keys)
         if keys is None:
             self._ring_all()
             return
@@ -156,6 +176,7 @@ class ResultWatch:
         for task in (self._opening, self._asking):
             if task is not None:
                 task.cancel()
+        self._proof.close()
         self._connection.close()
         self._ring_all()
 

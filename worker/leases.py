@@ -12,6 +12,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from jobs.connection import is_outage
 from jobs.direct import DirectConnection
+from jobs.tracking import TrackingProof
 from jobs.wire import (
     ABORT_KEY,
     EXPIRY,
@@ -27,7 +28,6 @@ from jobs.wire import (
 )
 from worker import lease_scripts
 from worker.lease_scripts import CLAIM, FINISH
-from worker.tracking_proof import TrackingProof
 from worker.watch_scripts import RESIGN, STAND_BY
 
 _KEEP_ATTEMPTS = timedelta(days=1)

@@ -22,7 +22,7 @@ at once, and then at most fifty times a second; a claim that finds a job sets th
 
 **Polling.** Where the server or a proxy refuses tracking or the blocking command, the worker looks at the queue each
 poll delay, as before, and says so once. In burst mode, too. So it does where tracking is accepted and nothing is told:
-``tracking_proof`` sees that at the beginning, and a safety look that finds a job of which nothing was told sees it
+``jobs.tracking`` sees that at the beginning, and a safety look that finds a job of which nothing was told sees it
 later. Both are tried again after a minute.
 """
 
