@@ -211,7 +211,7 @@ class Sentinels:
     def _follows(self) -> bool:
         with suppress(RedisError, OSError), self._client(self.replica) as client:
             role: list[Any] = client.execute_command("ROLE")
-            return role[0] == b"slave" and role[3] == b"connected"
+            return [role[0], role[3]] == [b"slave", b"connected"]
         return False
 
     def _role(self, server: ValkeyServer) -> object:
