@@ -118,7 +118,7 @@ class Sentinels:
         self._wait_until(lambda: self.address != before and self._role(self.primary) == b"master", "elected a primary")
 
     def revive(self) -> None:
-        """Start each server that has ended again, as a replica of the primary; returns when it follows it."""
+        """Start each server that has ended again, as a replica of the primary if that is another; wait for both."""
         for announced, port in self._announced.items():
             if self._servers[port].process.poll() is not None:
                 self._stacks[port].close()
@@ -211,7 +211,7 @@ class Sentinels:
     def _follows(self) -> bool:
         with suppress(RedisError, OSError), self._client(self.replica) as client:
             role: list[Any] = client.execute_command("ROLE")
-            return [role[0], role[3]] == [b"slave", b"connected"]
+            return [*role[:1], *role[3:4]] == [b"slave", b"connected"]
         return False
 
     def _role(self, server: ValkeyServer) -> object:
