@@ -4,26 +4,38 @@ What is sent and how answers are read is in ``messages`` and ``results``, the sa
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from jobs.connection import build_redis, explained
+from jobs.connection import build_redis, explain, explained, location
 from jobs.direct import DirectConnection
 from jobs.messages import ABORTED_SCORE, ENQUEUE, Call, Enqueued, Request, abort_ms
 from jobs.payloads import Payload
 from jobs.primary import ReplicaError
 from jobs.redis_url import with_sentinel_password
-from jobs.results import JobInfo, JobStatus, late, read_answer, read_info, require_open, require_timeout, was_aborted
+from jobs.results import (
+    JobInfo,
+    JobStatus,
+    late,
+    read_answer,
+    read_info,
+    require_open,
+    require_timeout,
+    silent,
+    was_aborted,
+)
 from jobs.watching import ResultWatch
 from jobs.wire import ABORT_KEY, IN_PROGRESS_KEY, QUEUE, RESULT_KEY, require_job_id, require_kind
 
@@ -33,9 +45,6 @@ if TYPE_CHECKING:
 __all__ = ["Enqueued", "JobClient", "JobHandle", "open_client"]
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
-
-_CONNECTIONS = 20
-"""Most connections of one client, besides the one that enqueues and the one on which results are waited for."""
 
 _PARTS_AT_ONCE = 4
 """How many calls one ``enqueue_many`` has under way."""
@@ -57,7 +66,8 @@ class JobHandle(Generic[ResultT]):
         """Wait for the result. ``timeout`` counts from this call; ``None`` waits for ever.
 
         Does not poll: Redis tells when there is a result (Redis 6, and the right to CLIENT TRACKING). One round
-        trip at the beginning and one at the end, on one connection for all who wait on this client.
+        trip at the beginning and one at the end, on one connection for all who wait on this client. While Redis is
+        silent, the timeout may be overrun by 1 s, the shortest wait for one answer.
 
         Raises:
             JobFailedError: the job failed; the subclass and ``type`` say why.
@@ -65,7 +75,7 @@ class JobHandle(Generic[ResultT]):
             ResultMissingError: the job is neither queued nor answered; never raised for a promised job, see ``handle``.
             InvalidResultError: the answer is of another kind of job, one that had the same key.
             TimeoutError: no result in time; the job goes on, and ``result`` may be called again.
-            QueueUnavailableError: Redis cannot be reached, for a second at least.
+            QueueUnavailableError: Redis cannot be reached for a second, or has been silent for 5 s.
         """
         require_timeout(timeout)
         data = await self._client._wait(self.job_id, timeout, is_promised=self._is_promised)  # noqa: SLF001 - two halves
@@ -112,7 +122,6 @@ class JobClient:
 
     def __init__(self, redis: Redis, url: str, *, queue: str) -> None:
         """Use an open connection. ``url`` is only for errors."""
-        self._redis = redis
         self._url = url
         self._queue = queue
         self._is_closed = False
@@ -121,8 +130,6 @@ class JobClient:
         self._retry: Retry = deepcopy(redis.connection_pool.connection_kwargs.get("retry") or Retry(NoBackoff(), 0))
         self._retry.update_supported_errors([ReplicaError])  # the next connection may reach the primary
         self._watch = ResultWatch(redis, queue)
-        # More callers than connections wait for each other here, not in the pool, whose wait has a limit.
-        self._slots = asyncio.Semaphore(_CONNECTIONS)
 
     async def enqueue(
         self,
@@ -197,16 +204,15 @@ class JobClient:
         Raises:
             QueueUnavailableError: Redis cannot be reached or refuses us; the text names the cure.
         """
-        with self._explained():
-            await self._redis.ping()
+        await self._repeated(lambda: self._direct.ask(("PING",)))
 
     async def _call(self, call: Call) -> list[int]:
-        async def send() -> list[int]:
-            added: list[int] = await self._direct.run(ENQUEUE, call.keys, call.arguments)
-            return added
+        return await self._repeated(lambda: self._direct.run(ENQUEUE, call.keys, call.arguments))
 
+    async def _repeated(self, action: Callable[[], Awaitable[list[Any]]]) -> list[Any]:
+        """Do something, and again on a new connection if it is lost."""
         with self._explained():
-            return await self._retry.call_with_retry(send, _again)
+            return await self._retry.call_with_retry(action, _again)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -219,32 +225,35 @@ class JobClient:
             yield JobHandle(job_id, outcome, self, result_type, _mark=mark)
 
     async def _wait(self, job_id: str, timeout: timedelta | None, *, is_promised: bool) -> bytes:  # noqa: ASYNC109 - result's
+        require_open(is_closed=self._is_closed)
+        loop = asyncio.get_running_loop()
+        end = math.inf if timeout is None else loop.time() + timeout.total_seconds()
         try:
-            async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
-                with self._explained():
-                    return await self._watch.result_of(job_id, is_promised=is_promised)
+            return await self._watch.result_of(job_id, end=end, is_promised=is_promised)
+        except RedisError as error:
+            if isinstance(error, RedisTimeoutError) and loop.time() >= end:
+                raise silent(job_id, timeout, location(self._url)) from error
+            raise explain(error, self._url) from error
         except TimeoutError:
             raise late(job_id, timeout, queue=self._queue, is_promised=is_promised) from None
 
     async def _info(self, job_id: str) -> JobInfo:
-        with self._explained():
-            async with self._slots, self._redis.pipeline(transaction=True) as pipe:
-                pipe.zscore(self._queue, job_id)
-                pipe.exists(IN_PROGRESS_KEY + job_id)
-                pipe.get(RESULT_KEY + job_id)
-                score, running, data = await pipe.execute()
-        return read_info(job_id, score=score, is_running=bool(running), data=data)
+        score, running, data = await self._repeated(
+            lambda: self._direct.transaction(
+                ("ZSCORE", self._queue, job_id), ("EXISTS", IN_PROGRESS_KEY + job_id), ("GET", RESULT_KEY + job_id)
+            )
+        )
+        due = None if score is None else float(score)
+        return read_info(job_id, score=due, is_running=bool(running), data=data)
 
     async def _ask_to_abort(self, job_id: str, *, is_promised: bool) -> None:
         info = await self._info(job_id)
         if not info.can_be_aborted and not is_promised:
             return
-        with self._explained():
-            async with self._slots, self._redis.pipeline(transaction=True) as pipe:
-                pipe.zadd(ABORT_KEY, {job_id: abort_ms(info)})
-                if info.status is not JobStatus.IN_PROGRESS:
-                    pipe.zadd(self._queue, {job_id: ABORTED_SCORE}, xx=True)
-                await pipe.execute()
+        commands: list[tuple[str | int, ...]] = [("ZADD", ABORT_KEY, abort_ms(info), job_id)]
+        if info.status is not JobStatus.IN_PROGRESS:
+            commands.append(("ZADD", self._queue, "XX", ABORTED_SCORE, job_id))
+        await self._repeated(lambda: self._direct.transaction(*commands))
 
     def close(self) -> None:
         """End all waiting, and take no more calls. ``open_client`` calls it."""
@@ -270,7 +279,7 @@ async def open_client(
         QueueUnavailableError: Redis cannot be reached or refuses us; the text names the cure.
     """
     redis_url = with_sentinel_password(redis_url, sentinel_password)
-    async with build_redis(redis_url, Redis, password=password, max_connections=_CONNECTIONS) as redis:
+    async with build_redis(redis_url, Redis, password=password) as redis:
         client = JobClient(redis, redis_url, queue=queue)
         await client.ping()
         try:

@@ -7,6 +7,8 @@ task on each command, which is more than Redis spends on it.
 
 import asyncio
 import hashlib
+import math
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ from redis.exceptions import InvalidResponse, NoScriptError, RedisError, Respons
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from jobs.connection import is_outage
-from jobs.primary import ReplicaError, StaleConnectionError, leads_elsewhere, refuses_writes, require_primary
+from jobs.primary import ROLE_EVERY, ReplicaError, StaleConnectionError, leads_elsewhere, may_be_asked, refuses_writes
 
 _LIMIT = timedelta(seconds=5)
 """Longest wait for an answer, as with all other commands. The connection is closed then: its answers may come yet."""
@@ -33,7 +35,8 @@ _INCOMPLETE = object()
 
 
 @cache
-def _sha(script: str) -> str:
+def script_sha(script: str) -> str:
+    """Return the name by which Redis knows a script."""
     return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -56,12 +59,13 @@ class DirectConnection:
         self.on_lost: Callable[[], None] = lambda: None
         """Called when the connection is lost or closed."""
         self._wire: _Wire | None = None
-        self._opening = asyncio.Lock()
+        self._role_due = math.inf
+        self._opening: asyncio.Task[_Wire] | None = None
 
     async def run(self, script: str, keys: Sequence[str], arguments: Sequence[Any], **options: Any) -> Any:  # noqa: ANN401 - what the script answers
         """Run a script; one round trip more when the server does not have it yet. Takes the options of ``call``."""
         try:
-            return await self.call("EVALSHA", _sha(script), len(keys), *keys, *arguments, **options)
+            return await self.call("EVALSHA", script_sha(script), len(keys), *keys, *arguments, **options)
         except NoScriptError:
             return await self.call("EVAL", script, len(keys), *keys, *arguments, **options)
 
@@ -77,21 +81,33 @@ class DirectConnection:
         wire = await self.open()
         return await wire.send(command, limit.total_seconds(), on_answer)
 
-    async def require_primary(self) -> None:
-        """See that the server is a primary, as far as it may be asked; else close the connection. One round trip.
+    async def ask(self, *commands: tuple[str | float | bytes, ...]) -> list[Any]:
+        """Send commands together and return their answers. One round trip; otherwise as ``call``.
+
+        A replica answers what only reads. So at times the server is asked for its role in the same round trip.
 
         Raises:
-            ReplicaError: it is none any more.
+            ReplicaError: it is no primary any more; the connection is closed.
         """
         wire = await self.open()
+        asks_role = time.monotonic() >= self._role_due
+        if not asks_role:
+            return list(await asyncio.gather(*wire.send_together(commands, _LIMIT.total_seconds())))
+        self._role_due = time.monotonic() + ROLE_EVERY.total_seconds()
+        sent = wire.send_together((("ROLE",), *commands), _LIMIT.total_seconds())
+        role, *answers = await asyncio.gather(*sent, return_exceptions=True)
         try:
-            require_primary(await wire.send(("ROLE",), _LIMIT.total_seconds(), None))
+            if not may_be_asked(role):
+                self._role_due = math.inf
         except ReplicaError:
             wire.close()
             raise
-        except ResponseError as error:
-            if leads_elsewhere(error):
-                raise
+        return without_error(answers)
+
+    async def transaction(self, *commands: tuple[str | float | bytes, ...]) -> list[Any]:
+        """Carry out commands with no other between them, and return their answers. One round trip."""
+        answers: list[Any] = (await self.ask(("MULTI",), *commands, ("EXEC",)))[-1]
+        return without_error(answers)
 
     @property
     def is_open(self) -> bool:
@@ -99,11 +115,27 @@ class DirectConnection:
         return self._wire is not None and not self._wire.is_lost
 
     async def open(self) -> "_Wire":
-        """Connect, unless it is connected. Up to four round trips."""
-        if self._wire is None or self._wire.is_lost:
-            async with self._opening:
-                if self._wire is None or self._wire.is_lost:
-                    self._wire = _Wire(await self._connect(), self._hear, self._lose)
+        """Connect, unless it is connected. Up to four round trips. One connects for all, and its failure is theirs."""
+        if self._wire is not None and not self._wire.is_lost:
+            return self._wire
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.create_task(self._connect_wire(), name="connect to Redis")
+            self._opening.add_done_callback(_retrieve)
+        opening = self._opening
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            if not opening.cancelled():
+                raise
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Not raised as it is: it would look like a cancellation of the caller's own task.
+            raise RedisConnectionError("the connection was closed while it was opened") from None
+
+    async def _connect_wire(self) -> "_Wire":
+        self._wire = _Wire(await self._connect(), self._hear, self._lose)
+        self._role_due = time.monotonic() + ROLE_EVERY.total_seconds()
         return self._wire
 
     async def _connect(self) -> AbstractConnection:
@@ -136,6 +168,12 @@ class DirectConnection:
         connection: AbstractConnection = pool.connection_class(**pool.connection_kwargs | options)
         try:
             await connection.connect()  # type: ignore[no-untyped-call] # redis-py's
+        except (InvalidResponse, AttributeError, TypeError, IndexError) as error:  # to redis-py, a refusal or a mistake
+            await connection.disconnect(nowait=True)
+            raise RedisConnectionError("what came is no answer of Redis") from error
+        except OSError as error:
+            await connection.disconnect(nowait=True)
+            raise RedisConnectionError(f"cannot connect ({type(error).__name__})") from error
         except BaseException:  # a cancellation, too
             await connection.disconnect(nowait=True)
             raise
@@ -150,9 +188,29 @@ class DirectConnection:
 
     def close(self) -> None:
         """Close it, whatever is under way; the next command opens another."""
+        if self._opening is not None:
+            self._opening.cancel()
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.close()
+
+
+def _retrieve(task: "asyncio.Task[Any]") -> None:
+    """Take the error of a connection that nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()
+
+
+def without_error(answers: list[Any]) -> list[Any]:
+    """Return the answers.
+
+    Raises:
+        ResponseError: one of them is an error.
+    """
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return answers
 
 
 @dataclass(slots=True)
@@ -191,9 +249,21 @@ class _Wire(asyncio.Protocol):
     def send(
         self, command: tuple[str | float | bytes, ...], limit: float, on_answer: Callable[[], None] | None
     ) -> "asyncio.Future[Any]":
+        self._write(hiredis.pack_command(command))  # type: ignore[arg-type] # typed as a tuple of one
+        return self._expect(limit, on_answer)
+
+    def send_together(
+        self, commands: Sequence[tuple[str | float | bytes, ...]], limit: float
+    ) -> "list[asyncio.Future[Any]]":
+        self._write(b"".join(map(hiredis.pack_command, commands)))  # type: ignore[arg-type] # as above
+        return [self._expect(limit, None) for _ in commands]
+
+    def _write(self, data: bytes) -> None:
         if self.is_lost:
             raise RedisConnectionError("the connection was lost before the command")
-        self._transport.write(hiredis.pack_command(command))  # type: ignore[arg-type] # typed as a tuple of one
+        self._transport.write(data)
+
+    def _expect(self, limit: float, on_answer: Callable[[], None] | None) -> "asyncio.Future[Any]":
         answer = self._loop.create_future()
         self._sent.append(_Sent(answer, self._loop.call_later(limit, self._give_up), on_answer))
         return answer

@@ -17,7 +17,8 @@ _MACHINERY = frozenset({"db", "embedded", "web", "worker"})
 
 _USED_BY_HANDLERS = frozenset({
     "arguments", "client", "codec", "connection", "direct", "messages", "outbox", "primary", "redis_url", "registry",
-    "results", "sentinel", "sync_client", "sync_watching", "testing", "tracking", "watching", "wire",
+    "results", "sentinel", "sync_client", "sync_direct", "sync_watching", "sync_wire", "testing", "tracking",
+    "watching", "wire",
 })  # fmt: skip
 """What else lies in ``jobs``, beside handlers."""
 

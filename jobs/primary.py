@@ -16,7 +16,7 @@ from typing import Any
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.connection import AbstractConnection as SyncAbstractConnection
-from redis.exceptions import BusyLoadingError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import BusyLoadingError, InvalidResponse, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry as SyncRetry
@@ -55,21 +55,26 @@ def leads_elsewhere(error: object) -> bool:
     return isinstance(error, BusyLoadingError) or refuses_writes(error)
 
 
-def require_primary(role: object) -> None:
-    """Return unless the answer to ``ROLE`` is that of a replica or a Sentinel.
+def may_be_asked(role: object) -> bool:
+    """Read the answer to ``ROLE``: return unless it is that of a replica, and say whether it may be asked again.
 
     Raises:
         ReplicaError: it is a replica.
         SentinelPortError: it is a Sentinel.
+        ConnectionError, TimeoutError: redis-py's; there was no answer.
     """
-    if not isinstance(role, list | tuple) or not role:
-        return  # nothing that Redis answers: a proxy
-    kind, *facts = [part.decode("utf-8", "replace") if isinstance(part, bytes) else part for part in role]
-    if kind in {"slave", "replica"}:
-        of = f" of {facts[0]}:{facts[1]}" if len(facts) > 1 else ""
-        raise ReplicaError(f"it is a replica{of} and takes no writes")
-    if kind == "sentinel":
-        raise SentinelPortError("it is a Sentinel")
+    if isinstance(role, ResponseError):
+        return leads_elsewhere(role)  # else an ACL, or a proxy
+    if isinstance(role, BaseException):
+        raise role
+    if isinstance(role, list | tuple) and role:
+        kind, *facts = [part.decode("utf-8", "replace") if isinstance(part, bytes) else part for part in role]
+        if kind in {"slave", "replica"}:
+            of = f" of {facts[0]}:{facts[1]}" if len(facts) > 1 else ""
+            raise ReplicaError(f"it is a replica{of} and takes no writes")
+        if kind == "sentinel":
+            raise SentinelPortError("it is a Sentinel")
+    return True
 
 
 _Async: Any = AbstractConnection
@@ -77,35 +82,13 @@ _Blocking: Any = SyncAbstractConnection
 # redis-py's classes of connection have hardly any types, and what is called above is abstract.
 
 
-class _Role:
-    """What a connection knows of its server."""
+class Primary(_Async):  # type: ignore[misc] # of no type
+    """What redis-py's classes of connection do besides: mixed in by ``keep_to_primary``."""
 
+    sentinels: Sentinels | None = None
     _owes_role = False
     """Whether the next answer is that to ``ROLE``."""
     _role_due = math.inf
-
-    def _begin(self) -> None:
-        self._owes_role, self._role_due = False, math.inf  # the greeting comes first
-
-    def _is_role_due(self) -> bool:
-        return time.monotonic() >= self._role_due
-
-    def _with_role(self, command: Any) -> list[Any]:  # noqa: ANN401 - as redis-py packs it
-        chunks = [command] if isinstance(command, bytes | str) else command
-        return [*self.pack_command("ROLE"), *chunks]  # type: ignore[attr-defined] # mixed with a connection
-
-    def _know(self, role: object) -> None:
-        if isinstance(role, ResponseError):
-            self._role_due = math.inf  # we may not ask
-            return
-        require_primary(role)
-        self._role_due = time.monotonic() + ROLE_EVERY.total_seconds()
-
-
-class Primary(_Role, _Async):  # type: ignore[misc] # of no type
-    """What redis-py's classes of connection do besides: mixed in by ``primary_connection``."""
-
-    sentinels: Sentinels | None = None
 
     async def connect(self) -> None:
         """Connect to a primary, and go on asking for a while where there is a replica."""
@@ -141,11 +124,22 @@ class Primary(_Role, _Async):  # type: ignore[misc] # of no type
             if self._owes_role:
                 await self._read_role()
             return await super().read_response(*args, **kwargs)
+        except InvalidResponse as error:  # redis-py would put the connection back into its pool
+            await self.disconnect(nowait=True)
+            raise RedisConnectionError("what came is no answer of Redis") from error
         except ResponseError as error:
             if not refuses_writes(error):
                 raise
             await self.disconnect(nowait=True)
             raise StaleConnectionError(str(error)) from error
+
+    async def can_read_destructive(self) -> bool:
+        """Say whether there is an answer that nobody has read."""
+        try:
+            return bool(await super().can_read_destructive())
+        except InvalidResponse as error:
+            await self.disconnect(nowait=True)
+            raise RedisConnectionError("what came is no answer of Redis") from error
 
     async def _read_role(self) -> None:
         self._owes_role = False
@@ -154,6 +148,19 @@ class Primary(_Role, _Async):  # type: ignore[misc] # of no type
         except ResponseError as error:
             role = error
         self._know(role)
+
+    def _begin(self) -> None:
+        self._owes_role, self._role_due = False, math.inf  # the greeting comes first
+
+    def _is_role_due(self) -> bool:
+        return time.monotonic() >= self._role_due
+
+    def _with_role(self, command: Any) -> list[Any]:  # noqa: ANN401 - as redis-py packs it
+        chunks = [command] if isinstance(command, bytes | str) else command
+        return [*self.pack_command("ROLE"), *chunks]
+
+    def _know(self, role: object) -> None:
+        self._role_due = time.monotonic() + ROLE_EVERY.total_seconds() if may_be_asked(role) else math.inf
 
     async def greet(self) -> None:
         """Do redis-py's handshake, and see whether the server is a primary. One round trip for that."""
@@ -168,8 +175,8 @@ class Primary(_Role, _Async):  # type: ignore[misc] # of no type
             raise
 
 
-class SyncPrimary(_Role, _Blocking):  # type: ignore[misc] # of no type
-    """The same for redis-py's blocking classes."""
+class SyncPrimary(_Blocking):  # type: ignore[misc] # of no type
+    """The same for redis-py's blocking classes, which only connect: ``sync_wire`` takes over."""
 
     sentinels: Sentinels | None = None
 
@@ -183,41 +190,16 @@ class SyncPrimary(_Role, _Blocking):  # type: ignore[misc] # of no type
             self.host, self.port = self.sentinels.locate_blocking()
         return super()._connect()
 
-    def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: ANN401, FBT001, FBT002 - redis-py's
-        """Send a command, and before it the question for the role if that is due."""
-        if not self._sock:
-            self.connect()
-        asks = check_health and self._is_role_due()
-        super().send_packed_command(self._with_role(command) if asks else command, check_health)
-        self._owes_role = self._owes_role or asks
-
-    def read_response(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - redis-py's
-        """Read an answer; close the connection if the server is no primary."""
-        try:
-            if self._owes_role:
-                self._read_role()
-            return super().read_response(*args, **kwargs)
-        except ResponseError as error:
-            if not refuses_writes(error):
-                raise
-            self.disconnect()
-            raise StaleConnectionError(str(error)) from error
-
-    def _read_role(self) -> None:
-        self._owes_role = False
-        try:
-            role = super().read_response()
-        except ResponseError as error:
-            role = error
-        self._know(role)
-
     def greet(self) -> None:
         """Do redis-py's handshake, and see whether the server is a primary. One round trip for that."""
-        self._begin()
         self.on_connect()
-        super().send_packed_command(self.pack_command("ROLE"), check_health=False)
+        self.send_command("ROLE", check_health=False)
         try:
-            self._read_role()
+            role = self.read_response()
+        except ResponseError as error:
+            role = error
+        try:
+            may_be_asked(role)
         except ReplicaError:
             if self.sentinels is not None:
                 self.sentinels.distrust()

@@ -172,6 +172,15 @@ def late(job_id: str, timeout: timedelta | None, *, queue: str, is_promised: boo
     return TimeoutError(f"{text}; it stays queued: is a worker running for the queue {queue}?")
 
 
+def silent(job_id: str, timeout: timedelta | None, where: str) -> TimeoutError:
+    """Say that nobody knows whether there is a result: Redis did not answer."""
+    seconds = 0.0 if timeout is None else timeout.total_seconds()
+    return TimeoutError(
+        f"Redis at {where} has not answered: whether job {job_id} has a result after {seconds:g} s is not known; "
+        "the job goes on. Is Redis overloaded, or the network cut?"
+    )
+
+
 def require_open(*, is_closed: bool) -> None:
     """Refuse to use a client after its end.
 

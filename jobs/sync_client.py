@@ -1,6 +1,6 @@
 """Enqueues jobs and waits for their results, from threads and greenlets: for Django, Flask, scripts and gevent.
 
-The names are those of ``client``. redis-py's blocking client lies beneath: no event loop and no thread of ours.
+The names are those of ``client``. No event loop and no thread of ours; two connections, shared by all who call.
 """
 
 import math
@@ -14,12 +14,24 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from pydantic import BaseModel
 from redis import Redis
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from jobs.connection import build_sync_redis, explain, explained
+from jobs.connection import build_sync_redis, explain, explained, location
 from jobs.messages import ABORTED_SCORE, ENQUEUE, Call, Enqueued, Request, abort_ms
 from jobs.payloads import Payload
 from jobs.redis_url import with_sentinel_password
-from jobs.results import JobInfo, JobStatus, late, read_answer, read_info, require_open, require_timeout, was_aborted
+from jobs.results import (
+    JobInfo,
+    JobStatus,
+    late,
+    read_answer,
+    read_info,
+    require_open,
+    require_timeout,
+    silent,
+    was_aborted,
+)
+from jobs.sync_direct import Command, SyncDirectConnection
 from jobs.sync_watching import SyncResultWatch
 from jobs.wire import ABORT_KEY, IN_PROGRESS_KEY, QUEUE, RESULT_KEY, require_job_id, require_kind
 
@@ -27,9 +39,6 @@ if TYPE_CHECKING:
     from jobs.outbox import Promised  # which needs Enqueued
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
-
-_CONNECTIONS = 20
-"""Most connections of one client, besides the two on which results are waited for; more callers wait for each other."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +57,8 @@ class SyncJobHandle(Generic[ResultT]):
         """Wait for the result. ``timeout`` counts from this call; ``None`` waits for ever.
 
         Does not poll: Redis tells when there is a result (Redis 6, and the right to CLIENT TRACKING). One round trip at
-        the beginning and one at the end, on two connections for all who wait on this client. While Redis is silent, the
-        timeout may be overrun by 5 s, the longest wait for one answer.
+        the beginning and one at the end, on one connection for all who wait on this client. While Redis is silent, the
+        timeout may be overrun by 1 s, the shortest wait for one answer, and by 3 s more for connecting.
 
         Raises:
             JobFailedError: the job failed; the subclass and ``type`` say why.
@@ -57,7 +66,7 @@ class SyncJobHandle(Generic[ResultT]):
             ResultMissingError: the job is neither queued nor answered; never raised for a promised job, see ``handle``.
             InvalidResultError: the answer is of another kind of job, one that had the same key.
             TimeoutError: no result in time; the job goes on, and ``result`` may be called again.
-            QueueUnavailableError: Redis cannot be reached, for a second at least.
+            QueueUnavailableError: Redis cannot be reached for a second, or has been silent for 5 s.
         """
         require_timeout(timeout)
         data = self._client._wait(self.job_id, timeout, is_promised=self._is_promised)  # noqa: SLF001 - two halves
@@ -102,11 +111,10 @@ class SyncJobClient:
 
     def __init__(self, redis: Redis, url: str, *, queue: str) -> None:
         """Use an open connection. ``url`` is only for errors."""
-        self._redis = redis
         self._url = url
         self._queue = queue
         self._is_closed = False
-        self._enqueue = redis.register_script(ENQUEUE)
+        self._direct = SyncDirectConnection(redis)
         self._watch = SyncResultWatch(redis, queue)
 
     def enqueue(
@@ -164,7 +172,7 @@ class SyncJobClient:
 
     def _call(self, call: Call) -> list[int]:
         with self._explained():
-            added: list[int] = self._enqueue(keys=call.keys, args=call.arguments)
+            added: list[int] = self._direct.run(ENQUEUE, call.keys, call.arguments)
             return added
 
     def _wait(self, job_id: str, timeout: timedelta | None, *, is_promised: bool) -> bytes:
@@ -173,27 +181,29 @@ class SyncJobClient:
         try:
             return self._watch.result_of(job_id, end=end, is_promised=is_promised)
         except RedisError as error:
+            if isinstance(error, RedisTimeoutError) and time.monotonic() >= end:
+                raise silent(job_id, timeout, location(self._url)) from error
             raise explain(error, self._url) from error
         except TimeoutError:
             raise late(job_id, timeout, queue=self._queue, is_promised=is_promised) from None
 
     def _info(self, job_id: str) -> JobInfo:
-        with self._explained(), self._redis.pipeline(transaction=True) as pipe:
-            pipe.zscore(self._queue, job_id)
-            pipe.exists(IN_PROGRESS_KEY + job_id)
-            pipe.get(RESULT_KEY + job_id)
-            score, running, data = pipe.execute()
-        return read_info(job_id, score=score, is_running=bool(running), data=data)
+        with self._explained():
+            score, running, data = self._direct.transaction(
+                ("ZSCORE", self._queue, job_id), ("EXISTS", IN_PROGRESS_KEY + job_id), ("GET", RESULT_KEY + job_id)
+            )
+        due = None if score is None else float(score)
+        return read_info(job_id, score=due, is_running=bool(running), data=data)
 
     def _ask_to_abort(self, job_id: str, *, is_promised: bool) -> None:
         info = self._info(job_id)
         if not info.can_be_aborted and not is_promised:
             return
-        with self._explained(), self._redis.pipeline(transaction=True) as pipe:
-            pipe.zadd(ABORT_KEY, {job_id: abort_ms(info)})
-            if info.status is not JobStatus.IN_PROGRESS:
-                pipe.zadd(self._queue, {job_id: ABORTED_SCORE}, xx=True)
-            pipe.execute()
+        commands: list[Command] = [("ZADD", ABORT_KEY, abort_ms(info), job_id)]
+        if info.status is not JobStatus.IN_PROGRESS:
+            commands.append(("ZADD", self._queue, "XX", ABORTED_SCORE, job_id))
+        with self._explained():
+            self._direct.transaction(*commands)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -208,13 +218,13 @@ class SyncJobClient:
             QueueUnavailableError: Redis cannot be reached or refuses us; the text names the cure.
         """
         with self._explained():
-            self._redis.ping()
+            self._direct.ask(("PING",))
 
     def close(self) -> None:
         """End all waiting, close the connections, and take no more calls. ``open_sync_client`` calls it."""
         self._is_closed = True
+        self._direct.close()
         self._watch.close()
-        self._redis.close()
 
 
 def build_sync_client(
@@ -230,7 +240,7 @@ def build_sync_client(
         QueueUnavailableError: the URL is none of Redis'.
     """
     redis_url = with_sentinel_password(redis_url, sentinel_password)
-    redis = build_sync_redis(redis_url, password=password, max_connections=_CONNECTIONS)
+    redis = build_sync_redis(redis_url, password=password)
     return SyncJobClient(redis, redis_url, queue=queue)
 
 

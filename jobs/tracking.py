@@ -10,6 +10,7 @@ for a millisecond. It is read with ``EXISTS``, to which the right to write is en
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection
 from datetime import timedelta
 from uuid import uuid4
@@ -27,6 +28,19 @@ NOT_TOLD = "it accepts CLIENT TRACKING and tells of no changes"
 
 _AGAIN = timedelta(minutes=1)
 """After how long it is tried again where it has failed: it may have been a hiccup."""
+
+_was_told = False
+
+_log = logging.getLogger("jobs.tracking")
+
+
+def tell_once(reason: object) -> None:
+    """Log why results are looked for, once in a process."""
+    global _was_told  # noqa: PLW0603 - as it says
+    if not _was_told:
+        cure = "connect without the proxy, or use Redis or Valkey itself"
+        _log.warning("Redis tells of no results, so they are looked for instead: %s. Cure: %s", reason, cure)
+    _was_told = True
 
 
 def proof_key() -> str:

@@ -8,28 +8,26 @@ poll, each every 5 to 250 ms, on the same connection. So they do where it is acc
 """
 
 import asyncio
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from jobs.connection import is_outage
 from jobs.direct import DirectConnection
 from jobs.primary import ROLE_EVERY
 from jobs.results import LINGER, LOOK_AGAIN, RECONNECT_PAUSES, missing, poll_pauses
-from jobs.tracking import NOT_TOLD, TrackingProof
+from jobs.tracking import NOT_TOLD, TrackingProof, tell_once
 from jobs.wire import RESULT_KEY
 
-_CURE = "connect without the proxy, or use Redis or Valkey itself"
+_SILENCE = 5.0
+"""Longest wait for an answer to a look, in seconds."""
 
-_was_said = False
-"""Whether this process has said that nothing is told."""
-
-_log = logging.getLogger("jobs.watching")
+_SHORTEST = 1.0
+"""How long such an answer is waited for at least, also at the end of a call."""
 
 
 class ResultWatch:
@@ -42,26 +40,26 @@ class ResultWatch:
         self._connection.on_change = self._ring
         self._connection.on_lost = self._ring_all
         self._bells: dict[bytes, set[asyncio.Event]] = {}
-        self._opening: asyncio.Task[Any] | None = None
         self._closing: asyncio.TimerHandle | None = None
         self._is_closed = False
         self._proof = TrackingProof(self._connection, redis, self._poll)
         self._checking: asyncio.TimerHandle | None = None
         self._asking: asyncio.Task[None] | None = None
 
-    async def result_of(self, job_id: str, *, is_promised: bool) -> bytes:
-        """Wait until the job has a result, and return it as it lies in Redis. One round trip, and one more at the end.
+    async def result_of(self, job_id: str, *, end: float, is_promised: bool) -> bytes:
+        """Wait until the job has a result, and return it as it lies in Redis; ``end`` is in the loop's seconds.
 
         Raises:
             ResultMissingError: the job is neither queued nor answered, and not promised either.
+            TimeoutError: there is none in time.
         """
-        pauses = poll_pauses()
+        loop, pauses = asyncio.get_running_loop(), poll_pauses()
         looked_on = None
         with self._listening(job_id) as bell:
             while True:
                 was_told = bell.is_set()
                 bell.clear()
-                score, data, wire = await self._look(job_id)
+                score, data, wire = await self._look(job_id, min(end, loop.time() + _SILENCE))
                 if data is not None:
                     # On one connection, word of it comes before the answer.
                     if wire is looked_on and not (was_told or bell.is_set()):
@@ -72,8 +70,10 @@ class ResultWatch:
                 looked_on = wire if self._is_told else None
                 pause = next(pauses) if looked_on is None else LOOK_AGAIN.total_seconds()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
+                    async with asyncio.timeout_at(min(end, loop.time() + pause)):
                         await bell.wait()
+                if loop.time() >= end and not bell.is_set():
+                    raise TimeoutError
 
     @contextmanager
     def _listening(self, job_id: str) -> Iterator[asyncio.Event]:
@@ -92,39 +92,35 @@ class ResultWatch:
                 loop = asyncio.get_running_loop()
                 self._closing = loop.call_later(LINGER.total_seconds(), self._connection.close)
 
-    async def _look(self, job_id: str) -> tuple[bytes | None, bytes | None, object]:
+    async def _look(self, job_id: str, end: float) -> tuple[bytes | None, bytes | None, object]:
         """Return the job's place in the queue, its result, and the connection that was asked.
 
-        One round trip; repeated after a lost connection.
+        Also after a lost connection, for a second.
         """
-        for pause in (*RECONNECT_PAUSES, None):
+        loop = asyncio.get_running_loop()
+        for pause in RECONNECT_PAUSES:
             try:
-                await self._open()
+                return await self._ask(job_id, end)
+            except RedisError as error:
+                is_late = isinstance(error, RedisTimeoutError) or loop.time() + pause > end
+                if is_late or self._is_closed or not is_outage(error):
+                    raise
+            await asyncio.sleep(pause)
+        return await self._ask(job_id, end)
+
+    async def _ask(self, job_id: str, end: float) -> tuple[bytes | None, bytes | None, object]:
+        """Return the same. One round trip."""
+        if self._is_closed:
+            raise RedisConnectionError("the client was closed")
+        try:
+            async with asyncio.timeout_at(max(end, asyncio.get_running_loop().time() + _SHORTEST)):
                 wire = await self._connection.open()
                 self._proof.begin(wire)
                 # In this order: a job that has left the queue between the two has its result by then.
-                score, data = await asyncio.gather(
-                    self._connection.call("ZSCORE", self._queue, job_id),
-                    self._connection.call("GET", RESULT_KEY + job_id),
-                )
-            except (RedisError, OSError) as error:
-                if pause is None or self._is_closed or not is_outage(error):
-                    raise
-                await asyncio.sleep(pause)
-            else:
-                return score, data, wire
-        raise AssertionError  # the last attempt returns or raises
-
-    async def _open(self) -> None:
-        """Connect once for all who wait; the failure is theirs together, too."""
-        if self._is_closed:
-            raise RedisConnectionError("the client was closed")
-        if self._opening is None or self._opening.done():
-            if self._connection.is_open:
-                return
-            self._opening = asyncio.create_task(self._connection.open(), name="open a connection for results")
-            self._opening.add_done_callback(_retrieve)
-        await asyncio.shield(self._opening)
+                score, data = await self._connection.ask(("ZSCORE", self._queue, job_id), ("GET", RESULT_KEY + job_id))
+        except TimeoutError as error:
+            raise RedisTimeoutError("Redis did not answer in time") from error
+        return score, data, wire
 
     @property
     def _is_told(self) -> bool:
@@ -133,10 +129,7 @@ class ResultWatch:
 
     def _poll(self) -> None:
         """Let all look, and go on looking: nothing is told."""
-        global _was_said  # noqa: PLW0603 - once for each process
-        if not _was_said:
-            _log.warning("Redis tells of no results: looking for them instead (%s); %s", self._proof.failure, _CURE)
-        _was_said = True
+        tell_once(self._proof.failure)
         self._ring_all()
 
     def _check_later(self) -> None:
@@ -149,8 +142,11 @@ class ResultWatch:
         if self._bells and not self._is_closed:
             self._check_later()
             if self._connection.is_open and (self._asking is None or self._asking.done()):
-                self._asking = asyncio.create_task(self._connection.require_primary(), name="ask for the role")
-                self._asking.add_done_callback(_retrieve)
+                self._asking = asyncio.create_task(self._see_role(), name="ask for the role")
+
+    async def _see_role(self) -> None:
+        with suppress(RedisError, OSError):  # a connection that is closed wakes all who wait
+            await self._connection.ask()
 
     def _ring(self, keys: Sequence[bytes] | None) -> None:
         self._proof.hear(keys)
@@ -173,15 +169,8 @@ class ResultWatch:
             self._closing.cancel()
         if self._checking is not None:
             self._checking.cancel()
-        for task in (self._opening, self._asking):
-            if task is not None:
-                task.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
         self._proof.close()
         self._connection.close()
         self._ring_all()
-
-
-def _retrieve(task: "asyncio.Task[Any]") -> None:
-    """Take the error of a connection that nobody waits for any more."""
-    if not task.cancelled():
-        task.exception()

@@ -51,8 +51,8 @@ _GATHER = timedelta(milliseconds=2)
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.consumer")
 
 
-def _trouble_of(error: Exception) -> str:
-    if isinstance(error, StaleConnectionError):
+def _trouble_of(error: Exception, *, is_first: bool) -> str:
+    if is_first and isinstance(error, StaleConnectionError):
         return "Redis takes no writes any more: looking for the primary"
     if isinstance(error, ResponseError) or is_refusal(error):  # full, a replica, without its replicas
         return "Redis refuses a command: waiting until it takes it"
@@ -158,7 +158,7 @@ class UsersWorker(Worker):
                 await self.heart_beat()
         except (RedisError, OSError) as error:
             is_first = self._trouble is None
-            self._tell_trouble(_trouble_of(error), error)
+            self._tell_trouble(_trouble_of(error, is_first=is_first), error)
             # The next turn writes the health key: a Redis that can be read but not written to is not back.
             self._last_health_check = 0.0
             if not (is_first and isinstance(error, StaleConnectionError)):  # the next connection may reach another

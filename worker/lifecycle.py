@@ -21,7 +21,7 @@ from db.faults import sqlstate_of
 from db.schema import SCHEMA, Schema, SchemaBehindError, require_current_schema
 from db.settings import DatabaseSettings
 from jobs.connection import CLUSTER_CURE, explain, location
-from jobs.primary import require_primary
+from jobs.primary import may_be_asked
 from jobs.tls import tls_problem
 from worker.dispatch import Dispatcher
 from worker.health import Probe, report_health
@@ -101,7 +101,7 @@ async def require_safe_redis(redis: Redis, settings: QueueSettings) -> None:
             pipe.info("replication")
             pipe.info("cluster")
             memory, replication, cluster = await pipe.execute()
-        require_primary([replication.get("role"), replication.get("master_host"), replication.get("master_port")])
+        may_be_asked([replication.get("role"), replication.get("master_host"), replication.get("master_port")])
     except (RedisError, OSError) as error:
         raise StartupError(str(explain(error, url))) from error
     if cluster.get("cluster_enabled"):

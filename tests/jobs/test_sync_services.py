@@ -23,7 +23,7 @@ Sessions = async_sessionmaker[AsyncSession]
 def test_five_hundred_greenlets_wait_under_gevent(
     start_worker: StartWorker, sessions: Sessions, environment: dict[str, str]
 ) -> None:
-    """With everything patched: no event loop, no thread, two connections for all results, and nobody is blocked."""
+    """With everything patched: no event loop, no thread, one connection for all results, and nobody is blocked."""
     assert sessions is not None  # it removes the users afterwards
     start_worker()
 

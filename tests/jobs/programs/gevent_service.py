@@ -52,7 +52,7 @@ with open_sync_client(os.environ["REDIS_URL"]) as client, Redis.from_url(os.envi
     ticking.kill()
 
 assert names == [f"user {number}" for number in range(500)], names
-assert connections == 2, connections
+assert connections == 1, connections
 assert longest < 1.0, longest
 assert {thread.name for thread in threading.enumerate()} == {"MainThread"}
 print("gevent: 500 users")
