@@ -52,7 +52,7 @@ class TrackingProof:
     """Whether the changes that a connection tracks are told."""
 
     def __init__(self, direct: DirectConnection, redis: Redis, on_failure: Callable[[], None]) -> None:
-        """Prove nothing yet. The key is read on ``direct`` and written by ``redis``."""
+        """Prove nothing yet. The key is read on ``direct``, and written on one beside."""
         self._direct = direct
         self._redis = redis
         self._on_failure = on_failure
@@ -91,9 +91,10 @@ class TrackingProof:
 
     async def _prove(self) -> None:
         self._is_told.clear()
+        beside = DirectConnection(self._redis)
         try:
             await self._direct.call("EXISTS", self._key)
-            await self._redis.set(self._key, b"", px=1)
+            await beside.call("SET", self._key, "", "PX", 1)
             async with asyncio.timeout(PROOF_LIMIT.total_seconds()):
                 await self._is_told.wait()
         except TimeoutError:
@@ -102,6 +103,8 @@ class TrackingProof:
             pass  # it is gone, or the key is not ours to write: nothing was shown
         else:
             self.failure = None
+        finally:
+            beside.close()
 
     def close(self) -> None:
         """Prove nothing any more."""

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -24,9 +24,12 @@ class Proxy:
         """Requests that contain this are forwarded, and their connections reset instead of answered."""
         self.loses_requests_with: bytes | None = None
         """Requests that contain this are not forwarded, and their connections reset."""
+        self.rewrites: Callable[[bytes], bytes] = bytes
+        """Replies are forwarded as it returns them, as far as they came together."""
         self.losses = 0
         """How many requests or replies were lost in this way."""
-        self._target = target
+        self.target = target
+        """The port that new connections lead to; those that live stay where they are."""
         self._is_heard = threading.Event()
         self._is_heard.set()
         self._links: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
@@ -64,7 +67,7 @@ class Proxy:
         link = (writer, writer)
         with suppress(OSError, asyncio.CancelledError):  # asyncio's streams would print a cancellation at the end
             if not self.is_closed:
-                replies, server = await asyncio.open_connection("127.0.0.1", self._target)
+                replies, server = await asyncio.open_connection("127.0.0.1", self.target)
                 link = (writer, server)
                 self._links.add(link)
                 lost = asyncio.Event()
@@ -88,7 +91,7 @@ class Proxy:
             if lost.is_set():
                 self.losses += 1
                 break
-            target.write(data)
+            target.write(self.rewrites(data))
             await target.drain()
         raise ConnectionResetError
 
