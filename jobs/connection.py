@@ -177,7 +177,7 @@ def _explanation(error: RedisError | OSError, url: str) -> str:
     if told := _role_problem(error):
         return told
     if (unfound := _unfound(error)) is not None:
-        return f"cannot be found: {unfound}"
+        return f"cannot be found: {unfound}. Are the Sentinels running, is REDIS_URL right?"
     if isinstance(error, AuthenticationError | AuthorizationError) or "NOAUTH" in str(error):
         return "refuses the user or password: correct REDIS_URL"
     if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):

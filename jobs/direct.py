@@ -109,6 +109,11 @@ class DirectConnection:
         answers: list[Any] = (await self.ask(("MULTI",), *commands, ("EXEC",)))[-1]
         return without_error(answers)
 
+    def doubt_role(self) -> None:
+        """Let the next ``ask`` see whether the server is a primary, if that may be asked."""
+        if self._role_due < math.inf:
+            self._role_due = 0.0
+
     @property
     def is_open(self) -> bool:
         """Whether it is connected, as far as is known."""

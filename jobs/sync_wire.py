@@ -105,6 +105,11 @@ class Wire:
         """Say whether nobody waits, and nobody has sent anything for so long."""
         return not self._asked and self._leader is None and time.monotonic() - self._used > linger.total_seconds()
 
+    def doubt_role(self) -> None:
+        """Let the next question be whether the server is a primary, if that may be asked."""
+        if self.role_due < math.inf:
+            self.role_due = 0.0
+
     def ask(self, commands: Sequence[tuple[Any, ...]], seconds: float) -> list[Any]:
         """Send commands together and return their answers; an error that Redis answers is one of them.
 

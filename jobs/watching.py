@@ -54,7 +54,7 @@ class ResultWatch:
             TimeoutError: there is none in time.
         """
         loop, pauses = asyncio.get_running_loop(), poll_pauses()
-        looked_on = None
+        looked_on, is_doubted = None, False
         with self._listening(job_id) as bell:
             while True:
                 was_told = bell.is_set()
@@ -66,7 +66,11 @@ class ResultWatch:
                         self._proof.fail(NOT_TOLD)
                     return data
                 if score is None and not is_promised:
-                    raise missing(job_id)
+                    if is_doubted:
+                        raise missing(job_id)
+                    is_doubted = True
+                    self._connection.doubt_role()  # a replica lags behind
+                    continue
                 looked_on = wire if self._is_told else None
                 pause = next(pauses) if looked_on is None else LOOK_AGAIN.total_seconds()
                 with suppress(TimeoutError):

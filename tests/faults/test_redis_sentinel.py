@@ -89,7 +89,7 @@ def test_what_is_wrong_with_sentinels_is_told(sentinels: Sentinels, url: str) ->
         async with open_client(url_of_test) as client:
             await client.enqueue(CreateUser(name="Jane"))
 
-    with pytest.raises(QueueUnavailableError, match="^Redis at ") as told:
+    with pytest.raises(QueueUnavailableError, match=r"^Redis at ") as told:
         asyncio.run(use())
     with pytest.raises(QueueUnavailableError) as told_blocking, open_sync_client(url_of_test) as blocking:
         blocking.enqueue(CreateUser(name="Jane"))
