@@ -21,7 +21,14 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from jobs.failures import QueueUnavailableError
-from jobs.primary import ReplicaError, SentinelPortError, StaleConnectionError, keep_to_primary, refuses_writes
+from jobs.primary import (
+    ClusterError,
+    ReplicaError,
+    SentinelPortError,
+    StaleConnectionError,
+    keep_to_primary,
+    refuses_writes,
+)
 from jobs.redis_url import RedisURL, RedisURLError, read_redis_url
 from jobs.sentinel import SentinelError, SentinelTimeoutError
 from jobs.tls import tls_problem
@@ -190,13 +197,15 @@ def _explanation(error: RedisError | OSError, url: str) -> str:
 
 _TLS = ("rediss:", "valkeys:", "rediss+", "valkeys+")
 
-CLUSTER_CURE = "is a Redis Cluster, which cannot hold a queue: use a server outside of cluster mode, with Sentinels"
+_CLUSTER_CURE = "is a Redis Cluster, which cannot hold a queue: use a server outside of cluster mode, with Sentinels"
 
 _CLUSTER = ("MOVED", "ASK ", "CROSSSLOT", "CLUSTERDOWN")
 
 
 def _role_problem(error: Exception) -> str | None:
     match error:
+        case ClusterError():
+            return _CLUSTER_CURE
         case ReplicaError():
             return f"cannot be used, {error}: point REDIS_URL at the primary, or at its Sentinels (redis+sentinel://)"
         case StaleConnectionError():
@@ -204,7 +213,7 @@ def _role_problem(error: Exception) -> str | None:
         case SentinelPortError():
             return f"is no Redis, {error}: write redis+sentinel://host:26379/mymaster/0"
     text = str(error)
-    return CLUSTER_CURE if text.startswith(_CLUSTER) or "cluster node" in text else None
+    return _CLUSTER_CURE if text.startswith(_CLUSTER) or "cluster node" in text else None
 
 
 def _unfound(error: BaseException | None) -> BaseException | None:

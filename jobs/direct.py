@@ -26,7 +26,15 @@ from redis.exceptions import InvalidResponse, NoScriptError, RedisError, Respons
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from jobs.connection import is_outage
-from jobs.primary import ROLE_EVERY, ReplicaError, StaleConnectionError, leads_elsewhere, may_be_asked, refuses_writes
+from jobs.primary import (
+    ROLE,
+    ROLE_EVERY,
+    ReplicaError,
+    StaleConnectionError,
+    leads_elsewhere,
+    may_be_asked,
+    refuses_writes,
+)
 
 _LIMIT = timedelta(seconds=5)
 """Longest wait for an answer, as with all other commands. The connection is closed then: its answers may come yet."""
@@ -94,7 +102,7 @@ class DirectConnection:
         if not asks_role:
             return list(await asyncio.gather(*wire.send_together(commands, _LIMIT.total_seconds())))
         self._role_due = time.monotonic() + ROLE_EVERY.total_seconds()
-        sent = wire.send_together((("ROLE",), *commands), _LIMIT.total_seconds())
+        sent = wire.send_together((ROLE, *commands), _LIMIT.total_seconds())
         role, *answers = await asyncio.gather(*sent, return_exceptions=True)
         try:
             if not may_be_asked(role):

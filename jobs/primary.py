@@ -2,10 +2,11 @@
 
 A server may be demoted without cutting its clients. It answers their reads, from what it knew, and refuses their
 writes (``READONLY``); only a new connection leads to the primary, by DNS, a proxy or the Sentinels. So our connections
-ask for the server's ``ROLE`` when they are made, and from time to time along with a command, in the same round trip;
-and they are closed at the first refusal. Nothing was done then, so redis-py sends the command again, on a new one.
+ask for the server's role when they are made, and from time to time along with a command, in the same round trip; and
+they are closed at the first refusal. Nothing was done then, so redis-py sends the command again, on a new one.
 
-Where ``ROLE`` is refused (an ACL, a proxy), refusals alone tell.
+They ask with ``HELLO``, which no ACL refuses, and which tells a cluster and a Sentinel as well (Redis 6.2). Where a
+proxy refuses it, refusals alone tell.
 """
 
 import math
@@ -27,6 +28,9 @@ from jobs.sentinel import Sentinels
 ROLE_EVERY = timedelta(seconds=2)
 """How old the knowledge may be that the server is a primary, on a connection that is used."""
 
+ROLE = ("HELLO",)
+"""What is asked: without an argument, it changes nothing."""
+
 _REFUSALS = ("READONLY", "-READONLY", "MASTERDOWN", "NOREPLICAS", "UNBLOCKED")
 """What servers say that were demoted, or cut off from those that may have elected another. ``UNBLOCKED`` ends a
 blocking command at the demotion. The second form is a script's, before Redis 7."""
@@ -38,6 +42,10 @@ class StaleConnectionError(RedisConnectionError):
 
 class ReplicaError(ReadOnlyError):
     """New connections lead to a replica."""
+
+
+class ClusterError(ResponseError):
+    """The server is a node of a Redis Cluster, which cannot hold a queue: its keys lie on several nodes."""
 
 
 class SentinelPortError(ResponseError):
@@ -55,26 +63,38 @@ def leads_elsewhere(error: object) -> bool:
     return isinstance(error, BusyLoadingError) or refuses_writes(error)
 
 
-def may_be_asked(role: object) -> bool:
-    """Read the answer to ``ROLE``: return unless it is that of a replica, and say whether it may be asked again.
+def may_be_asked(answer: object) -> bool:
+    """Read the answer to ``HELLO``: return unless it is none of a primary, and say whether it may be asked again.
 
     Raises:
         ReplicaError: it is a replica.
+        ClusterError: it is a node of a cluster.
         SentinelPortError: it is a Sentinel.
         ConnectionError, TimeoutError: redis-py's; there was no answer.
     """
-    if isinstance(role, ResponseError):
-        return leads_elsewhere(role)  # else an ACL, or a proxy
-    if isinstance(role, BaseException):
-        raise role
-    if isinstance(role, list | tuple) and role:
-        kind, *facts = [part.decode("utf-8", "replace") if isinstance(part, bytes) else part for part in role]
-        if kind in {"slave", "replica"}:
-            of = f" of {facts[0]}:{facts[1]}" if len(facts) > 1 else ""
-            raise ReplicaError(f"it is a replica{of} and takes no writes")
-        if kind == "sentinel":
-            raise SentinelPortError("it is a Sentinel")
+    if isinstance(answer, ResponseError):
+        return leads_elsewhere(answer)  # else a proxy
+    if isinstance(answer, BaseException):
+        raise answer
+    facts = _facts(answer)
+    if facts.get("mode") == "cluster":
+        raise ClusterError("it is a Redis Cluster")
+    if facts.get("mode") == "sentinel":
+        raise SentinelPortError("it is a Sentinel")
+    if facts.get("role") in {"slave", "replica"}:
+        raise ReplicaError("it is a replica and takes no writes")
     return True
+
+
+def _facts(answer: object) -> dict[object, object]:
+    """Return what RESP3 sends as a map and RESP2 as a list; nothing of what is neither."""
+    if isinstance(answer, list | tuple):
+        answer = dict(zip(answer[::2], answer[1::2], strict=False))
+    return {_text(name): _text(value) for name, value in answer.items()} if isinstance(answer, dict) else {}
+
+
+def _text(value: object) -> object:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 _Async: Any = AbstractConnection
@@ -87,7 +107,7 @@ class Primary(_Async):  # type: ignore[misc] # of no type
 
     sentinels: Sentinels | None = None
     _owes_role = False
-    """Whether the next answer is that to ``ROLE``."""
+    """Whether the next answer is that to the question for the role."""
     _role_due = math.inf
 
     async def connect(self) -> None:
@@ -157,7 +177,7 @@ class Primary(_Async):  # type: ignore[misc] # of no type
 
     def _with_role(self, command: Any) -> list[Any]:  # noqa: ANN401 - as redis-py packs it
         chunks = [command] if isinstance(command, bytes | str) else command
-        return [*self.pack_command("ROLE"), *chunks]
+        return [*self.pack_command(*ROLE), *chunks]
 
     def _know(self, role: object) -> None:
         self._role_due = time.monotonic() + ROLE_EVERY.total_seconds() if may_be_asked(role) else math.inf
@@ -166,7 +186,7 @@ class Primary(_Async):  # type: ignore[misc] # of no type
         """Do redis-py's handshake, and see whether the server is a primary. One round trip for that."""
         self._begin()
         await self.on_connect()
-        await super().send_packed_command(self.pack_command("ROLE"), check_health=False)
+        await super().send_packed_command(self.pack_command(*ROLE), check_health=False)
         try:
             await self._read_role()
         except ReplicaError:
@@ -193,7 +213,7 @@ class SyncPrimary(_Blocking):  # type: ignore[misc] # of no type
     def greet(self) -> None:
         """Do redis-py's handshake, and see whether the server is a primary. One round trip for that."""
         self.on_connect()
-        self.send_command("ROLE", check_health=False)
+        self.send_command(*ROLE, check_health=False)
         try:
             role = self.read_response()
         except ResponseError as error:

@@ -21,7 +21,15 @@ from redis.retry import Retry
 
 from jobs.connection import is_outage
 from jobs.direct import script_sha, without_error
-from jobs.primary import ROLE_EVERY, ReplicaError, StaleConnectionError, leads_elsewhere, may_be_asked, refuses_writes
+from jobs.primary import (
+    ROLE,
+    ROLE_EVERY,
+    ReplicaError,
+    StaleConnectionError,
+    leads_elsewhere,
+    may_be_asked,
+    refuses_writes,
+)
 from jobs.results import LINGER, RECONNECT_PAUSES
 from jobs.sync_wire import SILENCE, Wire
 from jobs.tracking import NOT_TOLD, PROOF_LIMIT, proof_key, tell_once
@@ -187,7 +195,7 @@ def question(wire: Wire, commands: Sequence[Command], end: float) -> list[Any]:
     asks_role = time.monotonic() >= wire.role_due
     if asks_role:  # a replica answers what only reads
         wire.role_due = time.monotonic() + ROLE_EVERY.total_seconds()
-        commands = (("ROLE",), *commands)
+        commands = (ROLE, *commands)
     answers = wire.ask(commands, min(left, SILENCE.total_seconds()))
     if any(leads_elsewhere(answer) for answer in answers if isinstance(answer, Exception)):
         wire.lose("the server takes no writes any more, or not yet")

@@ -20,7 +20,7 @@ from db.engine import open_database
 from db.faults import sqlstate_of
 from db.schema import SCHEMA, Schema, SchemaBehindError, require_current_schema
 from db.settings import DatabaseSettings
-from jobs.connection import CLUSTER_CURE, explain, location
+from jobs.connection import explain, location
 from jobs.primary import may_be_asked
 from jobs.tls import tls_problem
 from worker.dispatch import Dispatcher
@@ -101,11 +101,9 @@ async def require_safe_redis(redis: Redis, settings: QueueSettings) -> None:
             pipe.info("replication")
             pipe.info("cluster")
             memory, replication, cluster = await pipe.execute()
-        may_be_asked([replication.get("role"), replication.get("master_host"), replication.get("master_port")])
+        may_be_asked({"role": replication.get("role"), "mode": cluster.get("cluster_enabled") and "cluster"})
     except (RedisError, OSError) as error:
         raise StartupError(str(explain(error, url))) from error
-    if cluster.get("cluster_enabled"):
-        raise StartupError(f"Redis at {location(url)} {CLUSTER_CURE}")
     policy = memory.get("maxmemory_policy", "noeviction")
     if memory.get("maxmemory") and policy != "noeviction":
         message = f"Redis at {location(url)} may throw queued jobs away ({policy}): set maxmemory-policy noeviction"

@@ -235,14 +235,14 @@ def _cluster(directory: Path) -> Iterator[str]:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "replica": (_replica, "is a replica of 127.0.0.1:1 and takes no writes: point REDIS_URL at the primary"),
+    "replica": (_replica, "it is a replica and takes no writes: point REDIS_URL at the primary"),
     "cluster": (_cluster, "is a Redis Cluster, which cannot hold a queue"),
 }
 
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_no_start_on_what_cannot_hold_a_queue(kind: str, tmp_path: Path, environment: dict[str, str]) -> None:
-    """Worker, relay, commands, and both clients at their first use say what it is, and the cure; exit code 4."""
+    """Worker, relay, and both clients at their first use say what it is, and the cure; exit code 4."""
     open_server, text = REFUSED[kind]
     with open_server(tmp_path) as url:
         told = [_run(environment | {"REDIS_URL": url}, *words) for words in COMMANDS]
@@ -252,7 +252,7 @@ def test_no_start_on_what_cannot_hold_a_queue(kind: str, tmp_path: Path, environ
     assert [text in error for error in errors] == [True, True]
 
 
-COMMANDS = (("run",), ("relay",), ("enqueue", "create_user", "--name", "Jane"))
+COMMANDS = (("run",), ("relay",))
 
 
 def _run(environment: dict[str, str], *words: str) -> tuple[int, str]:
