@@ -1,8 +1,8 @@
 """Asks Redis Sentinels where the primary is, anew at each connect. Opens a short connection each time, and keeps none.
 
 That is what Sentinel's guide for clients asks for (redis.io, "Guidelines for Redis clients with support for Redis
-Sentinel"): ask one Sentinel after the other, go where the first one that knows says, and see by ``ROLE`` that it is
-true. redis-py's own classes are not used: their pool raises when it is full, they keep connections to Sentinels that
+Sentinel"): ask one Sentinel after the other, go where the first one that knows says, and see by its role that it
+is true. redis-py's own classes are not used: their pool raises when it is full, they keep connections to Sentinels that
 no fork may share, and neither has a limit for all Sentinels together.
 """
 

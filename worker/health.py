@@ -23,6 +23,15 @@ STALE_AFTER = timedelta(seconds=20)
 """How old the file may be: a few missed turns of a loop that is busy, not one that hangs."""
 
 Probe = Callable[[], Awaitable[object]]
+"""Asks a server, and raises if it cannot be used."""
+
+_SILENT = "does not answer the worker"
+
+
+class ServerError(Exception):
+    """A server answers, and cannot be used. The text says why: "cannot be written to: ..."."""
+
+
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.health")
 
 
@@ -57,10 +66,9 @@ def read_health(file: Path) -> list[str]:
         return [f"there is no health file {file}: the worker is starting, has ended, or has no WORKER_HEALTH_FILE"]
     if age > STALE_AFTER.total_seconds():
         return [f"the worker has not reported for {age:.0f} s: it hangs or was killed"]
-    silent = [
-        f"{name} does not answer the worker, or takes no writes" for name, is_well in servers.items() if not is_well
-    ]
-    return silent + [f"process {one}: {told}" for one in processes for told in read_health(process_file(file, one))]
+    reasons = dict(state.get("reasons", {}))
+    ill = [f"{name} {reasons.get(name, _SILENT)}" for name, is_well in servers.items() if not is_well]
+    return ill + [f"process {one}: {told}" for one in processes for told in read_health(process_file(file, one))]
 
 
 async def _report_forever(file: Path, probes: dict[str, Probe]) -> None:
@@ -70,8 +78,15 @@ async def _report_forever(file: Path, probes: dict[str, Probe]) -> None:
 
 
 async def _report(file: Path, probes: dict[str, Probe]) -> None:
-    answers = await asyncio.gather(*(_answers(probe) for probe in probes.values()))
-    _write(file, {"pid": os.getpid(), "time": time.time(), "servers": dict(zip(probes, answers, strict=True))})
+    answers = await asyncio.gather(*(_trouble_of(probe) for probe in probes.values()))
+    troubles = dict(zip(probes, answers, strict=True))
+    state = {
+        "pid": os.getpid(),
+        "time": time.time(),
+        "servers": {name: trouble is None for name, trouble in troubles.items()},
+        "reasons": {name: trouble for name, trouble in troubles.items() if trouble is not None},
+    }
+    _write(file, state)
 
 
 def _write(file: Path, state: dict[str, object]) -> None:
@@ -83,10 +98,12 @@ def _write(file: Path, state: dict[str, object]) -> None:
         _log.warning("cannot write WORKER_HEALTH_FILE", file=str(file), reason=error.strerror)
 
 
-async def _answers(probe: Probe) -> bool:
+async def _trouble_of(probe: Probe) -> str | None:
     try:
         async with asyncio.timeout(_PROBE_LIMIT.total_seconds()):
             await probe()
+    except ServerError as error:
+        return str(error)
     except Exception:  # noqa: BLE001 - whatever goes wrong, the server did not answer
-        return False
-    return True
+        return _SILENT
+    return None

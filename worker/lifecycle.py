@@ -20,11 +20,11 @@ from db.engine import open_database
 from db.faults import sqlstate_of
 from db.schema import SCHEMA, Schema, SchemaBehindError, require_current_schema
 from db.settings import DatabaseSettings
-from jobs.connection import explain, location
+from jobs.connection import explain, is_refusal, location
 from jobs.primary import may_be_asked
 from jobs.tls import tls_problem
 from worker.dispatch import Dispatcher
-from worker.health import Probe, report_health
+from worker.health import Probe, ServerError, report_health
 from worker.housekeeping import keep_house
 from worker.loop_watch import warn_of_blocks
 from worker.relay import open_relay
@@ -158,8 +158,17 @@ def server_probes(redis: Redis, sessions: async_sessionmaker[AsyncSession]) -> d
 
 
 async def _write(redis: Redis) -> None:
-    """Write: a replica, a full server, and one without its replicas answer a PING as well."""
-    await redis.set(_PROBE, b"", px=_PROBE_LASTS)
+    """Write: a replica, a full server, and one without its replicas answer a PING as well.
+
+    Raises:
+        ServerError: it answers and takes nothing.
+    """
+    try:
+        await redis.set(_PROBE, b"", px=_PROBE_LASTS)
+    except RedisError as error:
+        if is_refusal(error):
+            raise ServerError(f"cannot be written to: {error}") from error
+        raise
 
 
 async def _select_one(sessions: async_sessionmaker[AsyncSession]) -> None:

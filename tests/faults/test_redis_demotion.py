@@ -24,6 +24,7 @@ from tests.conftest import StartWorker, wait_until
 from tests.faults.observe import Sessions, users_by_name, wait_for_log
 from tests.faults.proxy import Proxy, open_proxy
 from tests.jobs.test_waiting import ANSWER
+from worker.health import ServerError
 from worker.lifecycle import server_probes
 
 SOON = timedelta(seconds=20)
@@ -213,7 +214,7 @@ async def test_health_is_that_of_a_server_that_takes_writes(pair: Pair, sessions
         await probe()
         name, pair.name.target = pair.name.target, _port(pair.replica)
         await redis.connection_pool.disconnect()
-        with pytest.raises(Exception, match="replica"):
+        with pytest.raises(ServerError, match="cannot be written to: it is a replica"):
             await probe()
         pair.name.target = name
         await probe()

@@ -51,7 +51,13 @@ async def test_a_killed_primary_is_a_pause_and_loses_nothing(
 
 async def test_sentinels_that_are_down_are_passed_over(sentinels: Sentinels) -> None:
     """Each is asked in turn, and who has answered comes first next time."""
-    silent = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(100):
+            pass
+        writer.close()
+
+    silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     port = silent.sockets[0].getsockname()[1]
     url = _url(f"127.0.0.1:1,127.0.0.1:{port},{sentinels.hosts}")
     began = time.monotonic()
