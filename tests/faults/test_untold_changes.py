@@ -19,7 +19,7 @@ from tests.faults.proxy import Proxy
 from tests.faults.pushes import without_pushes
 from tests.jobs.test_waiting import ANSWER
 from tests.worker.conftest import pool  # noqa: F401 - arq's producer
-from tests.worker.test_waking import Log, StartFleet, _run, log, start  # noqa: F401 - workers in this process
+from tests.worker.test_waking import Log, StartFleet, _in, _run, log, start  # noqa: F401 - workers in this process
 from worker.waking import _State
 
 SOON = timedelta(seconds=20)
@@ -106,10 +106,10 @@ async def test_a_job_that_nothing_told_of_ends_the_trust(
     monkeypatch.setattr("worker.waking._SAFETY_POLL", timedelta(seconds=1))
     (worker,) = await start(url=redis_proxy.environment["REDIS_URL"], poll_delay=0.02)
     assert await _run(pool, log, "told") < 0.5
-    assert worker._waking._state is not _State.POLLING
+    assert _in(_State.WATCHING, [worker])
     redis_proxy.rewrites = without_pushes
 
     await _run(pool, log, "untold")
 
     assert await _run(pool, log, "polled") < 0.5
-    assert worker._waking._state is _State.POLLING
+    assert _in(_State.POLLING, [worker])
