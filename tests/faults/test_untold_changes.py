@@ -38,7 +38,7 @@ async def test_a_worker_says_so_once_and_polls(
             began = time.monotonic()
             await (await client.enqueue(CreateUser(name=name))).result(timeout=SOON)
             waits.append(time.monotonic() - began)
-        await wait_for_log(worker, "Redis does not wake us", 5)
+            await wait_for_log(worker, "Redis does not wake us", 5)
 
     assert waits[0] < 2
     assert max(waits[1:]) < 1
