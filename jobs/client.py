@@ -23,6 +23,8 @@ from jobs.connection import build_redis, explain, explained, location
 from jobs.direct import DirectConnection
 from jobs.messages import ABORTED_SCORE, ENQUEUE, Call, Enqueued, Request, abort_ms
 from jobs.payloads import Payload
+from jobs.primary import ReplicaError
+from jobs.redis_url import with_sentinel_password
 from jobs.results import (
     JobInfo,
     JobStatus,
@@ -127,6 +129,7 @@ class JobClient:
         # redis-py spends as much time on a command as Redis and the network together.
         self._direct = DirectConnection(redis)
         self._retry: Retry = deepcopy(redis.connection_pool.connection_kwargs.get("retry") or Retry(NoBackoff(), 0))
+        self._retry.update_supported_errors([ReplicaError])  # the next connection may reach the primary
         self._watch = ResultWatch(redis, queue)
 
     async def enqueue(
@@ -265,12 +268,18 @@ async def _again(_error: RedisError) -> None:
 
 
 @asynccontextmanager
-async def open_client(redis_url: str, *, password: str | None = None, queue: str = QUEUE) -> AsyncIterator[JobClient]:
+async def open_client(
+    redis_url: str, *, password: str | None = None, sentinel_password: str | None = None, queue: str = QUEUE
+) -> AsyncIterator[JobClient]:
     """Yield a client for the queue, and close its connections at the end. One round trip, to see that Redis is there.
+
+    ``redis_url`` is one of redis-py's, or ``redis+sentinel://host1:26379,host2:26379/mymaster/0`` with the Sentinels
+    that say where the primary is; a password that is not in it is given beside it.
 
     Raises:
         QueueUnavailableError: Redis cannot be reached or refuses us; the text names the cure.
     """
+    redis_url = with_sentinel_password(redis_url, sentinel_password)
     async with build_redis(redis_url, Redis, password=password) as redis:
         client = JobClient(redis, redis_url, queue=queue)
         await client.ping()

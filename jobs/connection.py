@@ -5,19 +5,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import redis
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
-    InvalidResponse,
     OutOfMemoryError,
-    ReadOnlyError,
     RedisError,
     WatchError,
 )
@@ -25,6 +21,16 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from jobs.failures import QueueUnavailableError
+from jobs.primary import (
+    ClusterError,
+    ReplicaError,
+    SentinelPortError,
+    StaleConnectionError,
+    keep_to_primary,
+    refuses_writes,
+)
+from jobs.redis_url import RedisURL, RedisURLError, read_redis_url
+from jobs.sentinel import SentinelError, SentinelTimeoutError
 from jobs.tls import tls_problem
 
 RedisT = TypeVar("RedisT", bound=Redis)
@@ -51,14 +57,17 @@ def build_redis(
 ) -> RedisT:
     """Construct a client of class ``client``; it connects at its first command. ``rediss://`` verifies the server.
 
+    Each new connection sees that the server is a primary, which costs a round trip.
+
     Raises:
         QueueUnavailableError: the URL is none of Redis'.
     """
     with _told_of_url():
-        options = _options(url, password) | _limits(max_connections)
+        address = read_redis_url(url)
+        options = _options(address, password) | _limits(max_connections)
         options["retry"] = Retry(_backoff(), retries, supported_errors=(RedisConnectionError,))
-        pool = BlockingConnectionPool.from_url(url, **options)
-        pool.connection_class = _told_of_closing(pool.connection_class)
+        pool = BlockingConnectionPool.from_url(address.plain, **options)
+        keep_to_primary(pool, address)
         pool.connection_class(**pool.connection_kwargs)  # connects to nothing, but knows which options there are
     _require_files(pool.connection_kwargs)
     built = client(connection_pool=pool)
@@ -69,9 +78,11 @@ def build_redis(
 def build_sync_redis(url: str, *, password: str | None = None, max_connections: int = 20) -> redis.Redis:
     """Construct redis-py's blocking client; otherwise as ``build_redis``."""
     with _told_of_url():
-        options = _options(url, password) | _limits(max_connections)
+        address = read_redis_url(url)
+        options = _options(address, password) | _limits(max_connections)
         options["retry"] = redis.retry.Retry(_backoff(), _RETRIES, supported_errors=(RedisConnectionError,))
-        pool = redis.BlockingConnectionPool.from_url(url, **options)
+        pool = redis.BlockingConnectionPool.from_url(address.plain, **options)
+        keep_to_primary(pool, address)
         pool.connection_class(**pool.connection_kwargs)
     _require_files(pool.connection_kwargs)
     built = redis.Redis(connection_pool=pool)
@@ -85,46 +96,14 @@ def _backoff() -> ExponentialBackoff:
 
 @contextmanager
 def _told_of_url() -> Iterator[None]:
+    example = "a URL such as redis://host:6379/0 or rediss://host:6379/0, with redis-py's options"
     try:
         yield
+    except RedisURLError as error:
+        raise QueueUnavailableError(f"REDIS_URL is not {example}: it {error}") from None
     except (ValueError, TypeError, AttributeError, RedisError):  # whatever None or a number leads to
         # The original text may repeat the URL with its password.
-        message = "REDIS_URL is not a URL such as redis://host:6379/0 or rediss://host:6379/0, with redis-py's options"
-        raise QueueUnavailableError(message) from None
-
-
-def _told_of_closing(connection: type[AbstractConnection]) -> type[AbstractConnection]:
-    """Return the class of connection, made to fail as redis-py expects.
-
-    When the server has reset it before a command, uvloop raises a RuntimeError, which redis-py lets through: nothing
-    would be sent again, and a worker end. And when what came was no answer of Redis, redis-py would put the connection
-    back into its pool, where it fails all who get it, for ever.
-    """
-
-    class Told(connection):  # type: ignore[misc, valid-type] # TCP, TLS or Unix socket: the URL decides
-        async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - redis-py's
-            try:
-                await super().send_packed_command(*args, **kwargs)
-            except RuntimeError as error:
-                if "closed" not in str(error):
-                    raise
-                raise RedisConnectionError("the connection was reset before the command") from error
-
-        async def can_read_destructive(self) -> bool:
-            try:
-                return bool(await super().can_read_destructive())
-            except InvalidResponse as error:
-                await self.disconnect(nowait=True)
-                raise RedisConnectionError("what came is no answer of Redis") from error
-
-        async def read_response(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - redis-py's
-            try:
-                return await super().read_response(*args, **kwargs)
-            except InvalidResponse as error:
-                await self.disconnect(nowait=True)
-                raise RedisConnectionError("what came is no answer of Redis") from error
-
-    return Told
+        raise QueueUnavailableError(f"REDIS_URL is not {example}") from None
 
 
 def _require_files(options: dict[str, Any]) -> None:
@@ -134,14 +113,11 @@ def _require_files(options: dict[str, Any]) -> None:
             raise QueueUnavailableError(f"REDIS_URL: there is no {file} that we may read, which {name} names")
 
 
-def _options(url: str, password: str | None) -> dict[str, Any]:
-    parts = urlsplit(url)
-    if parts.fragment:
-        raise ValueError("a # in user or password must be written %23")
+def _options(address: RedisURL, password: str | None) -> dict[str, Any]:
     options: dict[str, Any] = {} if password is None else {"password": password}
-    if parts.scheme == "rediss":
+    if address.is_tls:
         options["ssl_check_hostname"] = True  # arq and redis-py 5 leave it off
-    if parts.scheme != "unix":
+    if not address.plain.startswith("unix:"):
         options |= {"socket_keepalive": True, "socket_connect_timeout": _CONNECT_TIMEOUT.total_seconds()}
     return options
 
@@ -172,15 +148,19 @@ def is_outage(error: Exception) -> bool:
 
 def is_refusal(error: Exception) -> bool:
     """Say whether Redis answers and takes nothing for now: it is full, starting, or not the primary."""
-    return str(error).startswith(_PASSING) or isinstance(error, ReadOnlyError | OutOfMemoryError)
+    return (
+        isinstance(error, OutOfMemoryError | StaleConnectionError)
+        or str(error).startswith(_PASSING)
+        or refuses_writes(error)
+    )
 
 
 def location(url: str) -> str:
-    """Return host, port and database of a Redis URL, without user and password: fit for logs and errors."""
-    parts = urlsplit(url)
-    if parts.scheme == "unix":
-        return parts.path
-    return f"{parts.hostname or 'localhost'}:{parts.port or 6379}/{parts.path.lstrip('/') or 0}"
+    """Return where Redis is by its URL, without user and password: fit for logs and errors."""
+    try:
+        return read_redis_url(url).location
+    except ValueError:
+        return "an unreadable REDIS_URL"
 
 
 @contextmanager
@@ -198,17 +178,50 @@ def explained(url: str) -> Iterator[None]:
 
 def explain(error: RedisError | OSError, url: str) -> QueueUnavailableError:
     """Say in one line what is wrong with Redis and what to do about it."""
-    if isinstance(error, AuthenticationError | AuthorizationError) or "NOAUTH" in str(error):
-        return QueueUnavailableError(f"Redis at {location(url)} refuses the user or password: correct REDIS_URL")
     if problem := tls_problem(error, authority="?ssl_ca_certs=/path/ca.pem in REDIS_URL"):
         return QueueUnavailableError(f"TLS with Redis at {location(url)} fails: {problem}")
     if CLOSED in str(error):
         return QueueUnavailableError(f"{CLOSED} during the call: close it when its last call has ended")
+    return QueueUnavailableError(f"Redis at {location(url)} {_explanation(error, url)}")
+
+
+def _explanation(error: RedisError | OSError, url: str) -> str:
+    if told := _role_problem(error):
+        return told
+    if (unfound := _unfound(error)) is not None:
+        return f"cannot be found: {unfound}. Are the Sentinels running, is REDIS_URL right?"
+    if isinstance(error, AuthenticationError | AuthorizationError) or "NOAUTH" in str(error):
+        return "refuses the user or password: correct REDIS_URL"
     if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
         question = "is REDIS_URL right?"
-        if url.startswith("rediss:"):  # a server without TLS stays silent, and one that wants a certificate may hang up
+        if url.startswith(_TLS):  # a server without TLS stays silent, and one that wants a certificate may hang up
             question = "with TLS on this port, does it want a certificate of ours (ssl_certfile, ssl_keyfile)?"
-        return QueueUnavailableError(
-            f"Redis at {location(url)} cannot be reached ({type(error).__name__}): is it running, {question}"
-        )
-    return QueueUnavailableError(f"Redis at {location(url)} refuses the command: {error}")
+        return f"cannot be reached ({type(error).__name__}): is it running, {question}"
+    return f"refuses the command: {error}"
+
+
+_TLS = ("rediss:", "valkeys:", "rediss+", "valkeys+")
+
+_CLUSTER_CURE = "is a Redis Cluster, which cannot hold a queue: use a server outside of cluster mode, with Sentinels"
+
+_CLUSTER = ("MOVED", "ASK ", "CROSSSLOT", "CLUSTERDOWN")
+
+
+def _role_problem(error: Exception) -> str | None:
+    match error:
+        case ClusterError():
+            return _CLUSTER_CURE
+        case ReplicaError():
+            return f"cannot be used, {error}: point REDIS_URL at the primary, or at its Sentinels (redis+sentinel://)"
+        case StaleConnectionError():
+            return f"takes no writes: {error}"
+        case SentinelPortError():
+            return f"is no Redis, {error}: write redis+sentinel://host:26379/mymaster/0"
+    text = str(error)
+    return _CLUSTER_CURE if text.startswith(_CLUSTER) or "cluster node" in text else None
+
+
+def _unfound(error: BaseException | None) -> BaseException | None:
+    while error is not None and not isinstance(error, SentinelError | SentinelTimeoutError):
+        error = error.__cause__
+    return error

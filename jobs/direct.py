@@ -7,6 +7,8 @@ task on each command, which is more than Redis spends on it.
 
 import asyncio
 import hashlib
+import math
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +26,15 @@ from redis.exceptions import InvalidResponse, NoScriptError, RedisError, Respons
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from jobs.connection import is_outage
+from jobs.primary import (
+    ROLE,
+    ROLE_EVERY,
+    ReplicaError,
+    StaleConnectionError,
+    leads_elsewhere,
+    may_be_asked,
+    refuses_writes,
+)
 
 _LIMIT = timedelta(seconds=5)
 """Longest wait for an answer, as with all other commands. The connection is closed then: its answers may come yet."""
@@ -56,6 +67,7 @@ class DirectConnection:
         self.on_lost: Callable[[], None] = lambda: None
         """Called when the connection is lost or closed."""
         self._wire: _Wire | None = None
+        self._role_due = math.inf
         self._opening: asyncio.Task[_Wire] | None = None
 
     async def run(self, script: str, keys: Sequence[str], arguments: Sequence[Any], **options: Any) -> Any:  # noqa: ANN401 - what the script answers
@@ -78,14 +90,37 @@ class DirectConnection:
         return await wire.send(command, limit.total_seconds(), on_answer)
 
     async def ask(self, *commands: tuple[str | float | bytes, ...]) -> list[Any]:
-        """Send commands together and return their answers. One round trip; otherwise as ``call``."""
+        """Send commands together and return their answers. One round trip; otherwise as ``call``.
+
+        A replica answers what only reads. So at times the server is asked for its role in the same round trip.
+
+        Raises:
+            ReplicaError: it is no primary any more; the connection is closed.
+        """
         wire = await self.open()
-        return list(await asyncio.gather(*wire.send_together(commands, _LIMIT.total_seconds())))
+        asks_role = time.monotonic() >= self._role_due
+        if not asks_role:
+            return list(await asyncio.gather(*wire.send_together(commands, _LIMIT.total_seconds())))
+        self._role_due = time.monotonic() + ROLE_EVERY.total_seconds()
+        sent = wire.send_together((ROLE, *commands), _LIMIT.total_seconds())
+        role, *answers = await asyncio.gather(*sent, return_exceptions=True)
+        try:
+            if not may_be_asked(role):
+                self._role_due = math.inf
+        except ReplicaError:
+            wire.close()
+            raise
+        return without_error(answers)
 
     async def transaction(self, *commands: tuple[str | float | bytes, ...]) -> list[Any]:
         """Carry out commands with no other between them, and return their answers. One round trip."""
         answers: list[Any] = (await self.ask(("MULTI",), *commands, ("EXEC",)))[-1]
         return without_error(answers)
+
+    def doubt_role(self) -> None:
+        """Let the next ``ask`` see whether the server is a primary, if that may be asked."""
+        if self._role_due < math.inf:
+            self._role_due = 0.0
 
     @property
     def is_open(self) -> bool:
@@ -113,6 +148,7 @@ class DirectConnection:
 
     async def _connect_wire(self) -> "_Wire":
         self._wire = _Wire(await self._connect(), self._hear, self._lose)
+        self._role_due = time.monotonic() + ROLE_EVERY.total_seconds()
         return self._wire
 
     async def _connect(self) -> AbstractConnection:
@@ -206,6 +242,7 @@ class _Wire(asyncio.Protocol):
         self._hear = hear
         self._lose = lose
         self._sent: deque[_Sent] = deque()
+        self._is_refused = False
         self._loop = asyncio.get_running_loop()
         # redis-py offers no way to hand a connection over: from here on it takes it for closed.
         self._reader = hiredis.Reader(
@@ -220,7 +257,7 @@ class _Wire(asyncio.Protocol):
 
     @property
     def is_lost(self) -> bool:
-        return self._transport.is_closing()
+        return self._is_refused or self._transport.is_closing()
 
     def send(
         self, command: tuple[str | float | bytes, ...], limit: float, on_answer: Callable[[], None] | None
@@ -260,10 +297,14 @@ class _Wire(asyncio.Protocol):
         sent.limit.cancel()
         if sent.on_answer is not None:
             sent.on_answer()
+        if isinstance(reply, Exception) and leads_elsewhere(reply):
+            self._is_refused = True
+        if self._is_refused and not self._sent:  # what was sent before has its answers
+            self._transport.abort()
         if sent.answer.done():  # its caller was cancelled
             return
         if isinstance(reply, Exception):
-            sent.answer.set_exception(reply)
+            sent.answer.set_exception(StaleConnectionError(str(reply)) if refuses_writes(reply) else reply)
         else:
             sent.answer.set_result(reply)
 

@@ -1,11 +1,12 @@
 """Where the queue is: the same for workers and for services that enqueue. Opens no connection."""
 
-from urllib.parse import urlsplit
+from typing import Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from db.environment import EnvironmentSettings
+from jobs.redis_url import read_redis_url, with_sentinel_password
 
 
 class QueueSettings(EnvironmentSettings):
@@ -14,11 +15,15 @@ class QueueSettings(EnvironmentSettings):
     model_config = SettingsConfigDict(env_prefix="REDIS_")
 
     url: SecretStr = Field(
-        description="Redis or Valkey that holds the queue, as a URL; rediss:// for TLS",
+        description="Redis or Valkey that holds the queue, as a URL; rediss:// for TLS, redis+sentinel:// by Sentinels",
         examples=["redis://host:6379/0"],
     )
     password: SecretStr | None = Field(
         default=None, description="password, where it shall not stand in the URL", examples=["the password"]
+    )
+
+    sentinel_password: SecretStr | None = Field(
+        default=None, description="password of the Sentinels, likewise", examples=["the Sentinels' password"]
     )
 
     @property
@@ -29,12 +34,13 @@ class QueueSettings(EnvironmentSettings):
     @field_validator("url")
     @classmethod
     def _require_redis(cls, value: SecretStr) -> SecretStr:
-        try:
-            parts = urlsplit(value.get_secret_value())
-        except ValueError:
-            raise ValueError("is not a URL") from None  # the original text repeats the URL and its password
-        if parts.scheme not in {"redis", "rediss", "unix"}:
-            raise ValueError("is not a URL of Redis")
-        if parts.fragment:
-            raise ValueError("has a #: write it as %23 in user or password")
+        read_redis_url(value.get_secret_value())
         return value
+
+    @model_validator(mode="after")
+    def _complete_url(self) -> Self:
+        """Put the Sentinels' password into the URL, which is all that the rest of the program knows of Sentinels."""
+        if self.sentinel_password is not None:
+            url = with_sentinel_password(self.url.get_secret_value(), self.sentinel_password.get_secret_value())
+            object.__setattr__(self, "url", SecretStr(url))  # the model is frozen
+        return self

@@ -19,6 +19,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from jobs.connection import build_sync_redis, explain, explained, location
 from jobs.messages import ABORTED_SCORE, ENQUEUE, Call, Enqueued, Request, abort_ms
 from jobs.payloads import Payload
+from jobs.redis_url import with_sentinel_password
 from jobs.results import (
     JobInfo,
     JobStatus,
@@ -227,26 +228,35 @@ class SyncJobClient:
         self._watch.close()
 
 
-def build_sync_client(redis_url: str, *, password: str | None = None, queue: str = QUEUE) -> SyncJobClient:
+def build_sync_client(
+    redis_url: str, *, password: str | None = None, sentinel_password: str | None = None, queue: str = QUEUE
+) -> SyncJobClient:
     """Construct a client that lives as long as its process; it connects at its first call, also in a fork.
+
+    The URLs are those of ``open_client``.
 
     For what has a module and no main function of its own: Django, Flask. For a script there is ``open_sync_client``.
 
     Raises:
         QueueUnavailableError: the URL is none of Redis'.
     """
+    redis_url = with_sentinel_password(redis_url, sentinel_password)
     redis = build_sync_redis(redis_url, password=password)
     return SyncJobClient(redis, redis_url, queue=queue)
 
 
 @contextmanager
-def open_sync_client(redis_url: str, *, password: str | None = None, queue: str = QUEUE) -> Iterator[SyncJobClient]:
+def open_sync_client(
+    redis_url: str, *, password: str | None = None, sentinel_password: str | None = None, queue: str = QUEUE
+) -> Iterator[SyncJobClient]:
     """Yield a client for the queue, and close its connections at the end. One round trip, to see that Redis is there.
+
+    The URLs are those of ``open_client``.
 
     Raises:
         QueueUnavailableError: Redis cannot be reached or refuses us; the text names the cure.
     """
-    client = build_sync_client(redis_url, password=password, queue=queue)
+    client = build_sync_client(redis_url, password=password, sentinel_password=sentinel_password, queue=queue)
     try:
         client.ping()
         yield client

@@ -4,6 +4,7 @@ The blocking sibling of ``direct``. Time has limits, whatever Redis and the netw
 """
 
 import copy
+import math
 import os
 import threading
 import time
@@ -20,8 +21,18 @@ from redis.retry import Retry
 
 from jobs.connection import CLOSED, is_outage
 from jobs.direct import script_sha, without_error
+from jobs.primary import (
+    ROLE,
+    ROLE_EVERY,
+    ReplicaError,
+    StaleConnectionError,
+    leads_elsewhere,
+    may_be_asked,
+    refuses_writes,
+)
 from jobs.results import LINGER, RECONNECT_PAUSES
 from jobs.sync_wire import SILENCE, Wire
+from jobs.tracking import NOT_TOLD, PROOF_LIMIT, proof_key, tell_once
 
 AnswerT = TypeVar("AnswerT")
 Command = tuple[str | float | bytes, ...]
@@ -118,6 +129,8 @@ class SyncDirectConnection:
         except RedisError as error:
             self._failure = (time.monotonic(), error)
             raise
+        if self.is_tracking:
+            self.is_tracking = self._is_told(wire)
         self._wire = wire
         if self._is_closed:  # meanwhile
             self._lose(CLOSED)
@@ -142,6 +155,24 @@ class SyncDirectConnection:
             raise
         return connection
 
+    def _is_told(self, wire: Wire) -> bool:
+        """See that a change is told (``tracking``): of a key that is read here, and written on a connection beside."""
+        key, end = proof_key(), time.monotonic() + PROOF_LIMIT.total_seconds()
+        with wire.listening(key.encode()) as bell:
+            question(wire, (("EXISTS", key),), end)
+            beside = _connected(self._redis, protocol=2)
+            try:
+                beside.send_command("SET", key, "", "PX", 1)
+                beside.read_response()
+                wire.wait(bell, end)
+            except ResponseError:
+                return True  # not ours to write: nothing was shown
+            finally:
+                beside.disconnect()
+        if not bell.is_rung:
+            tell_once(NOT_TOLD)
+        return bell.is_rung
+
     def _lose(self, why: str) -> None:
         wire, self._wire = self._wire, None
         if wire is not None and self._pid == os.getpid():
@@ -161,11 +192,34 @@ def question(wire: Wire, commands: Sequence[Command], end: float) -> list[Any]:
         ConnectionError, TimeoutError: redis-py's; the commands were carried out or not.
     """
     left = max(_SHORTEST.total_seconds(), end - time.monotonic())
-    return without_error(wire.ask(commands, min(left, SILENCE.total_seconds())))
+    asks_role = time.monotonic() >= wire.role_due
+    if asks_role:  # a replica answers what only reads
+        wire.role_due = time.monotonic() + ROLE_EVERY.total_seconds()
+        commands = (ROLE, *commands)
+    answers = wire.ask(commands, min(left, SILENCE.total_seconds()))
+    if any(leads_elsewhere(answer) for answer in answers if isinstance(answer, Exception)):
+        wire.lose("the server takes no writes any more, or not yet")
+    if asks_role:
+        _know_role(wire, answers.pop(0))
+    return without_error(
+        [
+            StaleConnectionError(str(answer)) if isinstance(answer, Exception) and refuses_writes(answer) else answer
+            for answer in answers
+        ]
+    )
+
+
+def _know_role(wire: Wire, role: object) -> None:
+    try:
+        if not may_be_asked(role):
+            wire.role_due = math.inf
+    except ReplicaError as error:
+        wire.lose(str(error))
+        raise
 
 
 def _is_loss(error: Exception) -> bool:
-    return isinstance(error, RedisConnectionError)
+    return isinstance(error, RedisConnectionError | ReplicaError)
 
 
 def _connected(redis: Redis, *, protocol: int) -> Any:  # noqa: ANN401 - redis-py's connections have no types

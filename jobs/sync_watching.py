@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from redis import Redis
 
 from jobs.connection import is_outage
+from jobs.primary import ROLE_EVERY
 from jobs.results import LOOK_AGAIN, missing, poll_pauses
 from jobs.sync_direct import SyncDirectConnection, question
 from jobs.sync_wire import SILENCE, Wire
@@ -52,12 +53,17 @@ class SyncResultWatch:
         key = RESULT_KEY + job_id
         with wire.listening(key.encode()) as bell:  # before the question: whatever changes later rings
             # In this order: a job that has left the queue between the two has its result by then.
-            score, data = question(wire, (("ZSCORE", self._queue, job_id), ("GET", key)), end)
+            commands = (("ZSCORE", self._queue, job_id), ("GET", key))
+            score, data = question(wire, commands, end)
             if data is None and score is None and not is_promised:
-                raise missing(job_id)
+                wire.doubt_role()  # a replica lags behind
+                score, data = question(wire, commands, end)
+                if data is None and score is None:
+                    raise missing(job_id)
             if data is None:
                 pause = LOOK_AGAIN.total_seconds() if self._connection.is_tracking else next(pauses)
-                wire.wait(bell, min(end, time.monotonic() + pause))
+                # Whoever reads for all looks again after a turn, which asks whether the server is a primary still.
+                wire.wait(bell, min(end, time.monotonic() + pause), turn=ROLE_EVERY.total_seconds())
         return data, bell.is_rung
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ is ever taken for that of another question.
 """
 
 import itertools
+import math
 import select
 import socket
 import ssl
@@ -27,6 +28,8 @@ import hiredis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from jobs.primary import ROLE_EVERY
 
 SILENCE = timedelta(seconds=5)
 """A connection that has left a question unanswered for so long is lost: the answer may still come, but too late."""
@@ -76,6 +79,8 @@ class Wire:
         """Leave ``connection`` without its socket: redis-py offers no way to hand it over."""
         self.lost: str | None = None
         """Why the connection is of no use any more."""
+        self.role_due = time.monotonic() + ROLE_EVERY.total_seconds()
+        """When to ask whether the server is a primary still."""
         self._used = time.monotonic()
         self._reader = hiredis.Reader(
             protocolError=InvalidResponse,
@@ -100,6 +105,11 @@ class Wire:
     def is_idle(self, linger: timedelta) -> bool:
         """Say whether nobody waits, and nobody has sent anything for so long."""
         return not self._asked and self._leader is None and time.monotonic() - self._used > linger.total_seconds()
+
+    def doubt_role(self) -> None:
+        """Let the next question be whether the server is a primary, if that may be asked."""
+        if self.role_due < math.inf:
+            self.role_due = 0.0
 
     def ask(self, commands: Sequence[tuple[Any, ...]], seconds: float) -> list[Any]:
         """Send commands together and return their answers; an error that Redis answers is one of them.
@@ -175,11 +185,15 @@ class Wire:
                 if not self._listeners[key]:
                     del self._listeners[key]
 
-    def wait(self, bell: Bell, end: float) -> None:
-        """Return when the bell has rung, or in time; meanwhile read for all, if nobody else does."""
+    def wait(self, bell: Bell, end: float, *, turn: float = math.inf) -> None:
+        """Return when the bell has rung, or in time; meanwhile read for all, if nobody else does.
+
+        Whoever reads returns after ``turn`` seconds.
+        """
         try:
             while not bell.is_rung and (left := end - time.monotonic()) > 0:
                 if self._leads(bell):
+                    end = min(end, time.monotonic() + turn)
                     self._read(bell, end)
                 else:
                     bell.sleep(left)

@@ -18,7 +18,8 @@ from arq.worker import Worker
 from arq.worker import logger as arq_logger
 from redis.exceptions import RedisError, ResponseError
 
-from jobs.connection import is_outage
+from jobs.connection import is_outage, is_refusal
+from jobs.primary import StaleConnectionError
 from worker.dispatch import Dispatcher
 from worker.leases import Leases
 from worker.runs import Runs
@@ -48,6 +49,14 @@ _GATHER = timedelta(milliseconds=2)
 """How long a backlog's next claim waits for more free slots: one claim for each would cost Redis more than the job."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.consumer")
+
+
+def _trouble_of(error: Exception, *, is_first: bool) -> str:
+    if is_first and isinstance(error, StaleConnectionError):
+        return "Redis takes no writes any more: looking for the primary"
+    if isinstance(error, ResponseError) or is_refusal(error):  # full, a replica, without its replicas
+        return "Redis refuses a command: waiting until it takes it"
+    return "Redis is gone: waiting for it"
 
 
 class UsersWorker(Worker):
@@ -148,14 +157,12 @@ class UsersWorker(Worker):
                 await self._cancel_aborted_jobs()
                 await self.heart_beat()
         except (RedisError, OSError) as error:
-            is_refusal = isinstance(error, ResponseError)  # full, a replica, without its replicas
-            self._tell_trouble(
-                "Redis refuses a command: waiting until it takes it" if is_refusal else "Redis is gone: waiting for it",
-                error,
-            )
+            is_first = self._trouble is None
+            self._tell_trouble(_trouble_of(error, is_first=is_first), error)
             # The next turn writes the health key: a Redis that can be read but not written to is not back.
             self._last_health_check = 0.0
-            await asyncio.sleep(_RECONNECT_EVERY.total_seconds())
+            if not (is_first and isinstance(error, StaleConnectionError)):  # the next connection may reach another
+                await asyncio.sleep(_RECONNECT_EVERY.total_seconds())
         else:
             self._tell_trouble(None)
         return has_more

@@ -1,9 +1,17 @@
 """Notices when Redis may have forgotten what it was given: wiped, restarted, or another server since a failover."""
 
+from contextlib import suppress
+from typing import Any
+
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db.outbox import database_identity, next_epoch
+from jobs.connection import is_outage
+
+_UNNAMED = "unnamed"
+"""Stands for the process where the server does not name it."""
 
 _KEY = "users-worker:epoch:"
 """Holds ``<run_id of the server>:<epoch>``; after the prefix, the database and the queue."""
@@ -23,6 +31,10 @@ class RedisEpoch:
     The key is missing: Redis was wiped. It has the ``run_id`` of another process: Redis was restarted, perhaps from an
     older state, or a replica took over. Both begin an epoch, in which every job that was given before and has not ended
     is given again. A lost connection alone means neither. A single lost key is found by age (``db/outbox.py``).
+
+    Managed servers may leave ``run_id`` out of INFO, or refuse INFO. Then ``master_replid`` stands for it: it changes
+    when a replica takes over and at most restarts, but not at one from a file that has it (RDB). Without either, only
+    a missing key begins an epoch, and what a restart or a failover has lost is found by age.
     """
 
     def __init__(self, redis: Redis, sessions: async_sessionmaker[AsyncSession], queue: str) -> None:
@@ -44,9 +56,22 @@ class RedisEpoch:
         async with self._redis.pipeline(transaction=False) as pipe:
             pipe.get(self._key)
             pipe.info("server")
-            stored, server = await pipe.execute()
-        process = f"{server['run_id']}:".encode()
+            stored, server = await pipe.execute(raise_on_error=False)
+        if isinstance(stored, Exception):
+            raise stored
+        process = f"{await self._process(server)}:".encode()
         return _number(stored, process) or await self._begin(process)
+
+    async def _process(self, server: dict[str, Any] | Exception) -> str:
+        """Return what names the server's process, or comes nearest. One round trip more where it has no ``run_id``."""
+        if isinstance(server, dict) and (found := server.get("run_id")):
+            return str(found)
+        if isinstance(server, Exception) and is_outage(server):
+            raise server
+        with suppress(ResponseError):  # INFO is not allowed
+            if found := (await self._redis.info("replication")).get("master_replid"):
+                return str(found)
+        return _UNNAMED
 
     async def _begin(self, process: bytes) -> int:
         async with self._sessions.begin() as session:

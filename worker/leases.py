@@ -12,6 +12,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from jobs.connection import is_outage
 from jobs.direct import DirectConnection
+from jobs.tracking import TrackingProof
 from jobs.wire import (
     ABORT_KEY,
     EXPIRY,
@@ -156,6 +157,7 @@ class Leases:
         """Called when a claim is answered, before anything that happens later."""
         self.on_news: Callable[[], None] = lambda: None
         """Called when others have changed the queue, jobs of ours were put back, or we would not hear of it."""
+        self._proof = TrackingProof(self._direct, redis, self._tell_news)
         self._worker = uuid4().hex
         self._calls = 0
         self._unanswered: list[str] = []
@@ -172,8 +174,8 @@ class Leases:
         self._calls += 1
         owner = f"{self._worker}:{self._calls}"
         limits = [owner, self._length_ms, room, to_ms(_KEEP_ATTEMPTS), _LOOKS, MOST_BYTES]
-        await self._direct.open()  # whoever is told of no changes must not watch
-        arguments = [*limits, self._worker, to_ms(watch) if self._direct.is_tracking else 0]
+        self._proof.begin(await self._direct.open())
+        arguments = [*limits, self._worker, to_ms(watch) if self._is_told else 0]
         keys = self._keys + self._watch_keys
         try:
             answer = await self._direct.run(CLAIM, keys, arguments, on_answer=self.on_claimed)
@@ -192,7 +194,16 @@ class Leases:
     @property
     def refusal(self) -> Exception | None:
         """Why Redis tells nothing of changes; ``None`` if it does, or has not been asked yet."""
-        return self._direct.refusal
+        return self._direct.refusal or self._proof.failure
+
+    @property
+    def _is_told(self) -> bool:
+        """Whether we are told of changes: whoever is not must not watch."""
+        return self._direct.is_tracking and self._proof.failure is None
+
+    def doubt(self) -> None:
+        """Do not rely on being told of changes for a while: jobs were due of which nothing was told."""
+        self._proof.fail("jobs were due of which it has told nothing")
 
     async def wait_for_baton(self, longest: timedelta) -> bool:
         """Wait until another worker leaves it to us to claim, and say whether that was so. One round trip."""
@@ -273,6 +284,7 @@ class Leases:
         return await self._scripts[name](keys=self._keys, args=arguments)
 
     def _hear(self, keys: Collection[bytes] | None) -> None:
+        self._proof.hear(keys)
         if keys is None or self._keys[0].encode() in keys:
             self.on_news()
 
@@ -281,6 +293,7 @@ class Leases:
 
     async def aclose(self) -> None:
         """Close the connections of our own."""
+        self._proof.close()
         self._direct.close()
         self._blocking.close()
 

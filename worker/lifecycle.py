@@ -22,7 +22,8 @@ from db.limits import shorter_limits
 from db.schema import SCHEMA, Schema, SchemaBehindError, require_current_schema
 from db.settings import DatabaseSettings
 from db.writability import require_writable
-from jobs.connection import explain, location
+from jobs.connection import explain, is_refusal, location
+from jobs.primary import may_be_asked
 from jobs.tls import tls_problem
 from worker.dispatch import Dispatcher
 from worker.gate import DatabaseGate
@@ -35,6 +36,11 @@ from worker.settings import QueueSettings, Settings
 _SPARE_CONNECTIONS = 3
 """Beyond one for each job: for health probe and housekeeping, so that a busy worker is not an ill one; for the relay's
 looks; and for its listening, which keeps one."""
+
+_PROBE = "users-worker:probe"
+"""What the health probe writes. Nobody reads it."""
+
+_PROBE_LASTS = timedelta(seconds=1)
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.lifecycle")
 
@@ -91,14 +97,19 @@ class Lifecycle:
 
 
 async def require_safe_redis(redis: Redis, settings: QueueSettings) -> None:
-    """Return if Redis answers and throws nothing away. One round trip.
+    """Return if Redis answers, can be written to, is no cluster, and throws nothing away. One round trip.
 
     Raises:
         StartupError: it does not; the text names the cure.
     """
     url = settings.url.get_secret_value()
     try:
-        memory = await redis.info("memory")
+        async with redis.pipeline(transaction=False) as pipe:
+            pipe.info("memory")
+            pipe.info("replication")
+            pipe.info("cluster")
+            memory, replication, cluster = await pipe.execute()
+        may_be_asked({"role": replication.get("role"), "mode": cluster.get("cluster_enabled") and "cluster"})
     except (RedisError, OSError) as error:
         raise StartupError(str(explain(error, url))) from error
     policy = memory.get("maxmemory_policy", "noeviction")
@@ -194,4 +205,18 @@ def server_probes(
                 raise ServerError(f"cannot be written to: {reason}") from error
             raise
 
-    return {"Redis": redis.ping, "PostgreSQL": ask_database}
+    return {"Redis": lambda: _write(redis), "PostgreSQL": ask_database}
+
+
+async def _write(redis: Redis) -> None:
+    """Write: a replica, a full server, and one without its replicas answer a PING as well.
+
+    Raises:
+        ServerError: it answers and takes nothing.
+    """
+    try:
+        await redis.set(_PROBE, b"", px=_PROBE_LASTS)
+    except RedisError as error:
+        if is_refusal(error):
+            raise ServerError(f"cannot be written to: {error}") from error
+        raise

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 from arq.connections import RedisSettings
 
 from jobs.extensions import load_registry
+from jobs.redis_url import read_redis_url
 from worker.arq_arguments import build_arq_redis, worker_arguments
 from worker.guarded_redis import GuardedRedis
 from worker.logs import set_up_logging
@@ -34,14 +35,17 @@ def build_worker_settings() -> type:
         await start(ctx)
         redis.sessions = ctx["dispatcher"].sessions
 
-    arguments |= {"on_startup": on_startup, "redis_settings": _redis_settings(settings.queue)}
+    arguments |= {"on_startup": on_startup, "redis_settings": redis_settings(settings.queue)}
     return type("WorkerSettings", (), arguments)
 
 
-def _redis_settings(settings: QueueSettings) -> RedisSettings:
-    """Return what ``arq --check`` connects with."""
-    redis = RedisSettings.from_dsn(settings.url.get_secret_value())
+def redis_settings(settings: QueueSettings) -> RedisSettings:
+    """Return what ``arq --check`` connects with; arq's settings know no user and password of Sentinels."""
+    address = read_redis_url(settings.url.get_secret_value())
+    redis = RedisSettings.from_dsn(address.plain)
     redis.ssl_check_hostname = True
+    if address.primary is not None:
+        redis.sentinel, redis.sentinel_master, redis.host = True, address.primary, list(address.sentinels)
     # arq takes both from the URL as they stand there, percent-encoded.
     redis.username = None if redis.username is None else unquote(redis.username)
     redis.password = settings.plain_password or (None if redis.password is None else unquote(redis.password))

@@ -8,7 +8,8 @@ command more. A claim that leaves no room, or leaves jobs due, wakes the next of
 One job for an idle fleet costs one claim and one end, whether 1, 10 or 40 workers are idle.
 
 **Timers.** The watcher claims when the next deferred job is due or the next lease ends, and in any case every
-``_SAFETY_POLL``, for messages that get lost. Every half of ``_WATCH`` it renews its word, by one plain command. A
+``_SAFETY_POLL``, for messages that get lost. Every third of ``_WATCH`` it renews its word, by one plain command, which
+a server refuses that was demoted. A
 killed watcher's word ends by itself, and one of those who stand by takes over: in at most ``_WATCH`` and a quarter of
 a second, in which new jobs may wait. With a short lease, in less than the lease.
 
@@ -20,7 +21,9 @@ aborts.
 at once, and then at most fifty times a second; a claim that finds a job sets that back. Our own ends do not ring.
 
 **Polling.** Where the server or a proxy refuses tracking or the blocking command, the worker looks at the queue each
-poll delay, as before, and says so once. In burst mode, too.
+poll delay, as before, and says so once. In burst mode, too. So it does where tracking is accepted and nothing is told:
+``jobs.tracking`` sees that at the beginning, and a safety look that finds a job of which nothing was told sees it
+later. Both are tried again after a minute.
 """
 
 import asyncio
@@ -40,6 +43,9 @@ _WATCH = timedelta(milliseconds=4500)
 _SAFETY_POLL = timedelta(seconds=15)
 """How often a watcher claims though nothing has rung."""
 
+_SLACK = timedelta(seconds=1)
+"""How much sooner than expected a job may be due by the server's clock."""
+
 _RENEW_PAUSE = timedelta(milliseconds=500)
 """The watcher's word is not renewed sooner than that."""
 
@@ -55,7 +61,10 @@ _EMPTY_CLAIMS_EACH = timedelta(milliseconds=20)
 _AGAIN = timedelta(milliseconds=500)
 """How long a worker that could not stand by waits before it tries again: another one watches."""
 
-_CURE = "allow the worker's user CLIENT TRACKING and BLPOP (deploy/redis/users.acl), or connect without the proxy"
+_CURE = (
+    "allow the worker's user CLIENT TRACKING and BLPOP (deploy/redis/users.acl), connect without the proxy, or use "
+    "Redis or Valkey itself"
+)
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.waking")
 
@@ -129,6 +138,10 @@ class Waking:
         self._claim_at = 0.0
         self._renewed = 0.0
         self._is_rung = False
+        self._was_rung = False
+        """Whether it had rung before the last claim was answered."""
+        self._quiet_until = 0.0
+        """Until when no job becomes due by itself that the last claim has seen."""
         self._owes_baton = False
         """Whether another may be waiting for us to claim, although we are away."""
         self._standing_by: asyncio.Task[None] | None = None
@@ -153,13 +166,16 @@ class Waking:
         if self._state is not _State.AWAY:
             longest = min(longest, self._claim_at - self._loop.time())
         if self._state is _State.WATCHING:
-            longest = min(longest, self._renewed + (self._watch / 2).total_seconds() - self._loop.time())
+            longest = min(longest, self._renewed + (self._watch / 3).total_seconds() - self._loop.time())
         await self._bell.wait(longest)
 
     async def claim(self, room: int) -> Claimed:
         """Claim, and find our place among the idle workers. One round trip."""
+        was_quiet = self._state is _State.WATCHING and self._loop.time() < self._quiet_until
         self._state, self._owes_baton = _State.AWAY, True
         claimed = await self._leases.claim(room, watch=self._watch)
+        if was_quiet and claimed.claims and not self._was_rung:
+            self._leases.doubt()
         self._owes_baton = False  # the script has seen to it
         now = self._loop.time()
         self._empty_claims.count(now, found=bool(claimed.claims))
@@ -183,7 +199,11 @@ class Waking:
             self._state = _State.WATCHING
             soon = min(claimed.next_due, _SAFETY_POLL).total_seconds()
             self._claim_at = now + max(soon, self._empty_claims.pause(now))
+            self._quiet_until = now + (claimed.next_due - _SLACK).total_seconds()
             self._renewed = now
+            if self._is_told:
+                self._is_told = False
+                _log.info("Redis wakes us again")
             if self._is_rung:
                 self._claim_soon()
         elif claimed.watched_for:
@@ -205,7 +225,7 @@ class Waking:
         self._claim_soon()
 
     def _forget_ring(self) -> None:
-        self._is_rung = False  # the claim has seen what has rung before it
+        self._was_rung, self._is_rung = self._is_rung, False  # the claim has seen what has rung before it
 
     def _claim_soon(self) -> None:
         if self._state is _State.WATCHING:

@@ -45,6 +45,14 @@ def test_settings_override(directory: Path) -> None:
     assert config == {"appendfsync": "always", "save": "60 1000"}
 
 
+def test_a_password_is_part_of_the_url(directory: Path) -> None:
+    """Whoever has the URL can log in, whatever the password has in it."""
+    with open_valkey(directory / "valkey", settings={"requirepass": "p@ss/word:1"}) as server:
+        answer = _client(server.url).ping()
+
+    assert answer is True
+
+
 def test_server_can_come_back_on_its_port(directory: Path) -> None:
     """A test of an outage needs the same URL again."""
     with open_valkey(directory / "valkey") as server:

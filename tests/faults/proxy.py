@@ -4,7 +4,7 @@ import asyncio
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -24,6 +24,8 @@ class Proxy:
         """Requests that contain this are forwarded, and their connections reset instead of answered."""
         self.loses_requests_with: bytes | None = None
         """Requests that contain this are not forwarded, and their connections reset."""
+        self.rewrites: Callable[[bytes], bytes] = bytes
+        """Replies are forwarded as it returns them, as far as they came together."""
         self.losses = 0
         """How many requests or replies were lost in this way."""
         self.target = target
@@ -89,7 +91,7 @@ class Proxy:
             if lost.is_set():
                 self.losses += 1
                 break
-            target.write(data)
+            target.write(self.rewrites(data))
             await target.drain()
         raise ConnectionResetError
 

@@ -24,8 +24,8 @@ def test_a_reset_before_a_command_is_an_error_of_redis(loop_factory: type[asynci
 
         async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             open_ones.append(writer)
-            await reader.read(100)
-            writer.write(b"+OK\r\n")
+            while await reader.read(100):
+                writer.write(b"+OK\r\n")
 
         server = await asyncio.start_server(greet, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]

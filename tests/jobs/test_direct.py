@@ -62,7 +62,7 @@ async def test_a_silent_server_is_given_up(redis: Redis) -> None:
 @pytest.mark.parametrize("garbage", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"+OK\r\n+OK\r\n"])
 async def test_what_is_no_answer_ends_the_connection(garbage: bytes) -> None:
     """Nothing that follows could be trusted; the command fails as if the connection were lost, if it has no answer."""
-    async with _connection(lambda _command: garbage) as connection:
+    async with _connection(lambda command: b"*0\r\n" if b"HELLO" in command else garbage) as connection:
         lost = asyncio.Event()
         connection.on_lost = lost.set
         with suppress(RedisConnectionError):

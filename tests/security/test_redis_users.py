@@ -3,6 +3,7 @@
 What they may do is shown by the end-to-end tests, which run under them.
 """
 
+import asyncio
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,12 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import AuthenticationError, ResponseError
 
+from jobs.connection import build_redis
+from jobs.direct import DirectConnection
+from jobs.tracking import TrackingProof
 from tests.leaks import PASSWORD
 from tests.rights import DEPLOY, acl_rules
 from tests.security.programs import debian_program, free_port, running, valkey_program
@@ -120,6 +125,22 @@ def test_no_administration_among_the_rights(port: int, user: str) -> None:
 
     assert "ping" in granted
     assert granted & risky <= {"info"}
+
+
+@pytest.mark.parametrize("user", ["producer", "worker", "operator"])
+async def test_whoever_waits_may_see_that_changes_are_told(port: int, user: str) -> None:
+    """The key that is read and written for that is one of a job, which each may write."""
+    async with build_redis(f"redis://{user}:{PASSWORD}@127.0.0.1:{port}/0", AsyncRedis) as redis:
+        direct, heard = DirectConnection(redis, tracks=True), asyncio.Event()
+        proof = TrackingProof(direct, redis, lambda: None)
+        direct.on_change = lambda _keys: heard.set()
+
+        proof.begin(await direct.open())
+        await asyncio.wait_for(heard.wait(), 5)
+
+        assert direct.is_tracking
+        proof.close()
+        direct.close()
 
 
 def test_strangers_stay_out(port: int) -> None:

@@ -169,6 +169,43 @@ def urls(ports: Ports, files: Files) -> dict[str, str]:
     }
 
 
+@contextmanager
+def _sentinel(directory: Path, ports: Ports, authority: Authority) -> Iterator[int]:
+    """Run a Sentinel that speaks TLS alone, with its clients and with the primary."""
+    directory.mkdir()
+    pair, port = authority.issue("localhost"), free_port()
+    settings = [
+        "bind 127.0.0.1", "port 0", f"tls-port {port}", "tls-replication yes", "tls-auth-clients yes",
+        f"tls-cert-file {pair.certificate}", f"tls-key-file {pair.key}", f"tls-ca-cert-file {authority.file}",
+        f"dir {directory}", "sentinel resolve-hostnames yes", "sentinel announce-hostnames yes",
+        f"sentinel monitor mymaster localhost {ports.redis} 1", f"sentinel auth-pass mymaster {PASSWORD}",
+    ]  # fmt: skip
+    (directory / "sentinel.conf").write_text("\n".join(settings) + "\n")
+    command = [debian_program("redis-server", package="redis-server"), str(directory / "sentinel.conf"), "--sentinel"]
+    with running(command, port, directory / "sentinel.log"):
+        yield port
+
+
+async def test_sentinels_and_the_primary_are_verified_alike(
+    directory: Path, ports: Ports, authority: Authority, files: Files
+) -> None:
+    """``rediss+sentinel://`` has the options of ``rediss://``; who is signed by another authority is not trusted."""
+    with _sentinel(directory / "sentinel", ports, authority) as port:
+        good, strange = (
+            _redis_url(port, trusted, files.ours).replace("rediss:", "rediss+sentinel:").replace("/0?", "/mymaster/0?")
+            for trusted in (files.authority, files.stranger)
+        )
+        async with open_client(good) as client:
+            await client.ping()
+        with open_sync_client(good) as blocking:
+            blocking.ping()
+        with pytest.raises(QueueUnavailableError, match=r"TLS with Redis at mymaster by .* not trusted"):
+            async with open_client(strange):
+                pass
+        with pytest.raises(QueueUnavailableError, match="not trusted"), open_sync_client(strange):
+            pass
+
+
 async def test_a_job_runs_over_tls(urls: dict[str, str], start_worker: StartWorker) -> None:
     """Migration, worker process and client, each with a verified server and a certificate of its own."""
     migrated = _run("migrate", **urls)

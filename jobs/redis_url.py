@@ -1,0 +1,140 @@
+"""What REDIS_URL says: redis-py's URLs, the same with Valkey's name, and those that name Sentinels. Opens nothing."""
+
+from dataclasses import dataclass, field
+from urllib.parse import quote, unquote, urlsplit
+
+_SENTINEL_PORT = 26379
+_LAST_PORT = 65535
+
+_SCHEMES = {
+    "redis": "redis",
+    "rediss": "rediss",
+    "unix": "unix",
+    "valkey": "redis",
+    "valkeys": "rediss",
+}
+"""redis-py's scheme for each of ours."""
+
+_BY_SENTINELS = {f"{scheme}+sentinel": plain for scheme, plain in _SCHEMES.items() if scheme != "unix"}
+
+_EXAMPLE = "redis+sentinel://host1:26379,host2:26379/mymaster/0"
+
+
+class RedisURLError(ValueError):
+    """It is not a URL of Redis; the text completes "REDIS_URL ..." and repeats nothing of it."""
+
+
+@dataclass(frozen=True)
+class RedisURL:
+    """A URL that was read."""
+
+    plain: str = field(repr=False)
+    """The URL for redis-py. With Sentinels its host has no meaning: they are asked at each connect."""
+
+    location: str
+    """Where the queue is, without user and password: fit for logs and errors."""
+
+    primary: str | None = None
+    """The name under which the Sentinels know the server."""
+
+    sentinels: tuple[tuple[str, int], ...] = ()
+    sentinel_username: str | None = None
+    sentinel_password: str | None = field(default=None, repr=False)
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether servers and Sentinels are to speak TLS."""
+        return self.plain.startswith("rediss:")
+
+
+def read_redis_url(url: str) -> RedisURL:
+    """Take a URL apart.
+
+    Raises:
+        RedisURLError: the text names the cure and repeats neither user nor password.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in _SCHEMES | _BY_SENTINELS:
+        raise RedisURLError("is not a URL of Redis")
+    if "#" in rest:
+        raise RedisURLError("has a #: write it as %23 in user or password")
+    return _read_sentinels(_BY_SENTINELS[scheme], rest) if scheme in _BY_SENTINELS else _read(_SCHEMES[scheme], rest)
+
+
+def with_sentinel_password(url: str, password: str | None) -> str:
+    """Return the URL with the Sentinels' password, unless it has one or names no Sentinels."""
+    if password is None or "+sentinel://" not in url or "sentinel_password=" in url:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}sentinel_password={quote(password, safe='')}"
+
+
+def _read(scheme: str, rest: str) -> RedisURL:
+    plain = f"{scheme}://{rest}"
+    if scheme == "unix":
+        return RedisURL(plain, urlsplit(plain).path)
+    authority = rest.partition("?")[0].partition("/")[0]
+    if "," in authority.rpartition("@")[2]:
+        raise RedisURLError(f"names several hosts: for Sentinels write {_EXAMPLE}")
+    try:
+        parts = urlsplit(plain)
+        host, port = parts.hostname or "localhost", parts.port or 6379
+    except ValueError:
+        raise RedisURLError("is not a URL: see its host, brackets and port") from None  # it repeats the URL
+    database = _database(parts.path.strip("/"), _options(parts.query).get("db"))
+    return RedisURL(plain, f"{_bracketed(host)}:{port}/{database}")
+
+
+def _read_sentinels(scheme: str, rest: str) -> RedisURL:
+    rest, _, query = rest.partition("?")
+    authority, _, path = rest.partition("/")
+    user, at, hosts = authority.rpartition("@")
+    sentinels = tuple(_host_and_port(host) for host in hosts.split(","))
+    primary, _, database = path.rstrip("/").partition("/")
+    if not primary or primary.isdigit():
+        raise RedisURLError(f"does not name the primary that the Sentinels watch: write {_EXAMPLE}")
+    options = _options(query)
+    number = _database(database, options.get("db"))
+    own = {name: value for name, value in options.items() if name.startswith("sentinel_")}
+    if unknown := own.keys() - {"sentinel_username", "sentinel_password"}:
+        raise RedisURLError(f"has an option {min(unknown)}: there are sentinel_username and sentinel_password")
+    others = "&".join(part for part in query.split("&") if not part.startswith(("sentinel_", "db=")))
+    name = unquote(primary)
+    places = ", ".join(f"{_bracketed(host)}:{port}" for host, port in sentinels)
+    return RedisURL(
+        f"{scheme}://{user}{at}primary/{number}{'?' if others else ''}{others}",
+        f"{name}{f'/{number}' if number else ''} by sentinels {places}",
+        primary=name,
+        sentinels=sentinels,
+        sentinel_username=own.get("sentinel_username"),
+        sentinel_password=own.get("sentinel_password"),
+    )
+
+
+def _options(query: str) -> dict[str, str]:
+    # A + stays one, as in user and password.
+    pairs = (part.partition("=") for part in query.split("&") if part)
+    return {name: unquote(value) for name, _, value in pairs}
+
+
+def _database(path: str, option: str | None) -> int:
+    number = path if option is None else option
+    if number and not (number.isascii() and number.isdigit()):
+        raise RedisURLError("names a database that is not a number")
+    return int(number or 0)
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    """Read ``host``, ``host:port``, ``[address]`` or ``[address]:port``."""
+    if text.startswith("["):
+        host, closed, port = text[1:].partition("]")
+        port = port.removeprefix(":") if closed and (not port or port.startswith(":")) else "?"
+    else:
+        host, _, port = text.partition(":")
+    number = int(port) if port.isascii() and port.isdigit() else 0 if port else _SENTINEL_PORT
+    if not host or not 0 < number <= _LAST_PORT:
+        raise RedisURLError(f"has a Sentinel that is not host:port: write {_EXAMPLE}")
+    return unquote(host), number
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
