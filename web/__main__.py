@@ -47,7 +47,9 @@ def _run() -> None:
 
 
 def _end(error: Exception, code: int) -> None:
-    sys.stderr.write(f"users-web: {error}\n")
+    from jobs.log_writer import say  # noqa: PLC0415 - as above
+
+    say(f"users-web: {error}")
     sys.exit(code)
 
 
