@@ -23,6 +23,7 @@ from jobs.failures import InvalidPayloadError, JobFailedError, failure_to_wire
 from jobs.payloads import AnyPayload
 from jobs.wire import request_tag
 from worker.calls import Again
+from worker.containment import CONTAINED, HandlerEscapeError, cancelled_itself
 from worker.dead_letters import is_dead
 from worker.dispatch import (
     AFTER_OUTAGE,
@@ -64,6 +65,10 @@ async def run_batch(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[
         if jobs:
             async with asyncio.timeout(spec.deadline.total_seconds()):
                 outcomes |= await _transact(dispatcher, spec, jobs)
+    except asyncio.CancelledError:
+        if dispatcher.is_cancelled():
+            raise
+        outcomes |= await _failed(dispatcher, spec, jobs, cancelled_itself())
     except Exception as error:  # noqa: BLE001 - whatever it is, each job meets it again by itself
         outcomes |= await _failed(dispatcher, spec, jobs, error)
     else:
@@ -78,8 +83,9 @@ def _read(spec: AnySpec, deliveries: Sequence[Delivery], outcomes: dict[str, Out
         if delivery.attempt > spec.max_attempts:
             continue
         try:
-            jobs.append((delivery, read_payload(spec.payload, delivery.args, delivery.kwargs)))
-        except InvalidPayloadError:
+            with CONTAINED:
+                jobs.append((delivery, read_payload(spec.payload, delivery.args, delivery.kwargs)))
+        except (InvalidPayloadError, HandlerEscapeError):
             continue
         del outcomes[delivery.job_id]
     return jobs
@@ -96,7 +102,8 @@ async def _ended_before(dispatcher: Dispatcher, jobs: Sequence[_Job]) -> set[str
 async def _transact(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, Outcome]:
     async with open_transaction(dispatcher.sessions) as session:
         await session.execute(_WAIT_SHORTLY)
-        answers = await spec.take_many(session, [payload for _, payload in jobs])
+        with CONTAINED:
+            answers = await spec.take_many(session, [payload for _, payload in jobs])
         outcomes: dict[str, Outcome] = {}
         receipts: list[Receipt] = []
         for (delivery, payload), answer in zip(jobs, answers, strict=True):

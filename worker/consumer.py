@@ -32,8 +32,14 @@ _RECONNECT_EVERY = timedelta(milliseconds=500)
 _CHORES_LIMIT = timedelta(seconds=5)
 """How long a turn's chores may take. redis-py repeats them three times, in which a silent Redis is not noticed."""
 
-_CLOSE_LIMIT = timedelta(seconds=5)
-"""How long the end waits for Redis to take the last results and keys. Longer would outlast supervisors' patience."""
+_CLOSE_LIMIT = timedelta(seconds=8)
+"""How long the end may take for jobs that were cancelled and for Redis to take the last results and keys, together."""
+
+_STEP_LIMIT = timedelta(seconds=3)
+"""How long each step of that may take."""
+
+_HELD_LIMIT = timedelta(seconds=1)
+"""How long a job may take that is cancelled a second time. After that it holds on, and is given back as it is."""
 
 _IDLE_LOOK_FOR_ABORTS = timedelta(seconds=10)
 """How often requests to abort are looked at while no job runs: old ones must go, or they would hit a later job."""
@@ -74,6 +80,9 @@ class UsersWorker(Worker):
         self.bell = Bell()
         self._is_behind = False
         self._claiming: asyncio.Task[bool] | None = None
+        self._closed_by = math.inf
+        self.held: list[str] = []
+        """The jobs that hold on though they were cancelled; nobody waits for them."""
         self._heartbeat: asyncio.Task[None] | None = None
 
     @property
@@ -107,7 +116,18 @@ class UsersWorker(Worker):
         self.ctx["redis"] = self.pool
         if self.on_startup:
             await self.on_startup(self.ctx)
+        if (dispatcher := self._dispatcher) is not None:
+            dispatcher.is_cancelled = self._wants_end
         self._heartbeat = asyncio.create_task(self._renew_leases(), name="heartbeat")
+
+    @property
+    def _dispatcher(self) -> Dispatcher | None:
+        return self.ctx.get("dispatcher")
+
+    def _wants_end(self) -> bool:
+        """Say whether the worker wants the end of the current task: else a job has cancelled itself."""
+        task = asyncio.current_task()
+        return self.is_stopping or any(self.tasks.get(job_id) is task for job_id in self.aborting_tasks)
 
     async def _is_burst_over(self) -> bool:
         if 0 <= self.max_burst_jobs <= self._jobs_started():
@@ -224,7 +244,7 @@ class UsersWorker(Worker):
 
     async def _database_answers(self) -> bool:
         """While PostgreSQL is gone, take turns slowly and claim nothing: a claimed job could only fail."""
-        dispatcher: Dispatcher | None = self.ctx.get("dispatcher")
+        dispatcher = self._dispatcher
         if dispatcher is None or dispatcher.gate.is_open:
             return True
         await self._waking.rest()  # another worker may reach it
@@ -271,13 +291,14 @@ class UsersWorker(Worker):
         self.is_stopping = True
         if self._pool is None:
             return
+        self._closed_by = self.loop.time() + _CLOSE_LIMIT.total_seconds()
         try:
             await self._end_claim()
             await self._end_jobs()
             if self._heartbeat is not None:
                 self._heartbeat.cancel()
             with suppress(RedisError, OSError):
-                async with asyncio.timeout(_CLOSE_LIMIT.total_seconds()):
+                async with asyncio.timeout(self._step()):
                     await self.pool.delete(self.health_check_key)
         finally:
             if self.on_shutdown:
@@ -286,21 +307,29 @@ class UsersWorker(Worker):
             await self.pool.aclose(close_connection_pool=True)
             self._pool = None
 
+    def _step(self) -> float:
+        """Return for how many seconds a step of the end may last."""
+        return max(0.1, min(_STEP_LIMIT.total_seconds(), self._closed_by - self.loop.time()))
+
     async def _end_claim(self) -> None:
         """Let another worker watch the queue, at once."""
         if self._claiming is not None:
-            await asyncio.wait([self._claiming], timeout=_CLOSE_LIMIT.total_seconds())
+            await asyncio.wait([self._claiming], timeout=self._step())
         with suppress(RedisError, OSError):
-            async with asyncio.timeout(_CLOSE_LIMIT.total_seconds()):
+            async with asyncio.timeout(self._step()):
                 await self._waking.rest()
 
     async def _end_jobs(self) -> None:
         if self.tasks:
-            _, running = await asyncio.wait(self.tasks.values(), timeout=_CLOSE_LIMIT.total_seconds())
+            _, running = await asyncio.wait(set(self.tasks.values()), timeout=self._step())
             for task in running:
                 task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            if running:
+                _, running = await asyncio.wait(running, timeout=_HELD_LIMIT.total_seconds())
+            self.held = self.runs.give_back_held(running)
+            if self.held:
+                _log.error("jobs hold on though they were cancelled: they are given back", job_ids=self.held)
         with suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_LIMIT.total_seconds()):
+            async with asyncio.timeout(self._step()):
                 await self.runs.finisher.settle()
         self.runs.finisher.cancel()

@@ -10,6 +10,7 @@ in the same way, in a transaction of its own after the rollback: delivered again
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -39,6 +40,7 @@ from jobs.payloads import AnyPayload
 from jobs.registry import JobSpec
 from jobs.wire import QUEUE, payload_tag, request_hash, request_tag
 from worker.backoff import backoff
+from worker.containment import CONTAINED, cancelled_itself, is_cancelled
 from worker.dead_letters import bury, is_dead, write_letter
 from worker.gate import DatabaseGate
 from worker.promises import settle_promise
@@ -88,6 +90,8 @@ class Dispatcher:
         self.sessions = sessions
         self.queue = queue
         self.gate = DatabaseGate(sessions)
+        self.is_cancelled: Callable[[], bool] = is_cancelled
+        """Whether somebody wants the end of the current task; our worker class knows it better than the task."""
 
     async def run(self, spec: AnySpec, delivery: Delivery) -> dict[str, Any]:
         """Run one attempt and return the result in JSON's types. Commits before it returns.
@@ -101,7 +105,8 @@ class Dispatcher:
         started = time.perf_counter()
         payload: AnyPayload | None = None
         try:
-            payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
+            with CONTAINED:  # validators are the application's code, too
+                payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
             result = await self._answer(spec, delivery, payload)
         except Exception as error:
             decided = await self._settle(spec, delivery, payload, error)
@@ -226,11 +231,16 @@ class Dispatcher:
                 message = f"took longer than {spec.deadline.total_seconds():g} s on each of its attempts"
                 raise DeadlineExceededError(message) from error
             raise
+        except asyncio.CancelledError as error:
+            if self.is_cancelled():
+                raise
+            raise cancelled_itself() from error
 
     async def _transact(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
         async with open_transaction(self.sessions) as session:
             # Before the commit: a result that cannot be sent must not leave an effect behind.
-            result = dump_result(spec, await spec.handler(session, payload))
+            with CONTAINED:
+                result = dump_result(spec, await spec.handler(session, payload))
             receipt = build_receipt(spec, delivery, payload, result=result)
             await insert_receipts(session, spec.name, [receipt])
         return tagged(result, request_tag(receipt.request_hash))  # type: ignore[no-any-return] # a dict as before

@@ -22,6 +22,7 @@ from jobs.wire import ID_RULE, now_ms
 from worker.arq_functions import ABORT, REFUSE, UncountedRetry, refusal_arguments
 from worker.backoff import backoff
 from worker.calls import Call
+from worker.containment import CONTAINED, HandlerCancelledError, cancelled_itself
 from worker.leases import Claim, GiveUp, end, give_back, postpone
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class JobRun:
         self.function: Function | CronJob | None = worker.functions.get(self.call.name)
         self.started_ms = now_ms()
         self.has_begun = False
+        self.is_abandoned = False
         self.ctx = worker.ctx | {"job_id": self.job_id, "job_try": self.call.attempt}
 
     @property
@@ -169,7 +171,8 @@ class JobRun:
         worker.job_tasks[job_id] = worker.tasks[job_id]
         try:
             async with asyncio.timeout(timeout_s):
-                result = await function.coroutine(self.ctx, *call.args, **call.kwargs)
+                with CONTAINED:
+                    result = await function.coroutine(self.ctx, *call.args, **call.kwargs)
         except asyncio.CancelledError as error:
             if job_id not in worker.aborting_tasks:
                 return self.cancelled(error)
@@ -207,6 +210,8 @@ class JobRun:
             return Postponed(delay, counts=not isinstance(error, UncountedRetry))
         if self.worker.retry_jobs and isinstance(error, RetryJob):
             return Postponed(timedelta(0))
+        if self.worker.retry_jobs and isinstance(error, HandlerCancelledError) and self.call.attempt < self._limit:
+            return Postponed(backoff(self.call.attempt))  # arq tries it again, too, but at once
         if REFUSE not in self.worker.functions:
             # Ours are logged by dispatch, without people's data.
             _log.error("job failed", job_id=self.job_id, exc_info=error)
@@ -217,14 +222,15 @@ class JobRun:
         if not self.worker.retry_jobs:
             return Ended(error, succeeded=False)
         # Neither a deploy nor an outage is a failure of the job; a function that cancels itself is one.
-        return GivenBack() if self.worker.is_stopping else Postponed(timedelta(0))
+        return GivenBack() if self.worker.is_stopping else self.failed(cancelled_itself())
 
     async def hook(self, hook: Hook | None) -> bool:
         """Call a hook, and say whether it succeeded. One that raises ends arq's worker, and leaves its jobs locked."""
         if hook is None:
             return True
         try:
-            await hook(self.ctx)
+            with CONTAINED:
+                await hook(self.ctx)
         except Exception as error:  # noqa: BLE001 - the application's code
             _log.error("a hook failed", job_id=self.job_id, exc_info=error)
             return False

@@ -78,7 +78,6 @@ class Lifecycle:
     async def shutdown(self, _ctx: dict[str, Any]) -> None:
         """Close what startup opened; after a failed start there is nothing left to close."""
         await self._stack.aclose()
-        _log.info("worker stopped")
 
 
 async def require_safe_redis(redis: Redis, settings: QueueSettings) -> None:

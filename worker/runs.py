@@ -31,11 +31,16 @@ class Runs:
         self._claims: dict[str, Claim] = {}
         """All jobs that are ours: waiting for a slot, running, or ended and not recorded yet."""
         self._unended: set[str] = set()
+        self._running: dict[asyncio.Task[None], Run] = {}
 
     @property
     def claims(self) -> Collection[Claim]:
         """The claims of all jobs that are ours."""
         return self._claims.values()
+
+    def unended_claims(self) -> list[Claim]:
+        """Return the claims of all jobs that have not come to an end; may be called in any thread."""
+        return [claim for job_id, claim in self._claims.copy().items() if job_id in self._unended]
 
     @property
     def unended(self) -> int:
@@ -70,12 +75,14 @@ class Runs:
     def _start(self, run: Run) -> None:
         self.slots.started(run)
         task = self._worker.loop.create_task(run.run())
+        self._running[task] = run
         for job in run.jobs:
             self._worker.tasks[job.job_id] = task
         task.add_done_callback(partial(self._end, run, self._worker.loop.time()))
 
     def again(self, runs: Iterable[Run]) -> None:
         """Run jobs of a batch again as soon as there is a slot."""
+        runs = [run for run in runs if not any(job.is_abandoned for job in run.jobs)]
         if self._worker.is_stopping:
             self._give_back([job for run in runs for job in run.jobs])
         else:
@@ -89,6 +96,8 @@ class Runs:
         self._start_waiting()
 
     def _end(self, run: Run, started: float, task: "asyncio.Task[None]") -> None:
+        if self._running.pop(task, None) is None:
+            return  # abandoned
         self.slots.ended(run, seconds=self._worker.loop.time() - started)
         tasks = self._worker.tasks
         jobs = [job for job in run.jobs if tasks.get(job.job_id) is task]  # others run again already
@@ -117,7 +126,9 @@ class Runs:
                 self.forget(job)
 
     def conclude(self, job: JobRun, outcome: Outcome) -> None:
-        """Count a run that is over, as arq does, and have its outcome recorded."""
+        """Count a run that is over, as arq does, and have its outcome recorded; not if it was abandoned."""
+        if job.is_abandoned:
+            return
         worker = self._worker
         if not isinstance(outcome, Ended):
             worker.jobs_retried += 1
@@ -134,6 +145,25 @@ class Runs:
     def forget(self, job: JobRun) -> None:
         """Renew the job's lease no more."""
         self._claims.pop(job.job_id, None)
+
+    def abandon(self, task: "asyncio.Task[None]") -> Run | None:
+        """Free the slot of a run that does not end, and let nothing count that it still does. Return it."""
+        run = self._running.pop(task, None)
+        if run is None:
+            return None
+        for job in run.jobs:
+            job.is_abandoned = True
+            self._worker.tasks.pop(job.job_id, None)
+            self._worker.job_tasks.pop(job.job_id, None)
+        return run
+
+    def give_back_held(self, tasks: Iterable["asyncio.Task[None]"]) -> list[str]:
+        """Give back the jobs of runs that do not end though they were cancelled; return their ids."""
+        runs = [run for task in tasks if (run := self.abandon(task)) is not None]
+        jobs = [job for run in runs for job in run.jobs if job.job_id in self._unended]
+        for job in jobs:
+            self._record(job, GivenBack())
+        return [job.job_id for job in jobs]
 
     def give_back_waiting(self) -> None:
         """Give back what has no slot yet."""
