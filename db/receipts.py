@@ -1,11 +1,11 @@
 """Receipts: which jobs have ended with an answer, and with which. Knows neither payloads nor the queue."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic_core import to_json
-from sqlalchemy import select
+from sqlalchemy import delete, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.driver import execute_last
@@ -22,6 +22,8 @@ class Receipt:
     result: dict[str, Any] | None = None
     failure: dict[str, str] | None = None
     attempt: int
+    result_json: str | None = field(default=None, compare=False)
+    """The result as it is stored, where it has been written already."""
 
 
 _ONE = "(VALUES ($1::text, $2::bytea, $3::text, $4::text, $5::integer))"
@@ -79,7 +81,7 @@ async def insert_receipts(session: AsyncSession, job_name: str, receipts: Sequen
     Raises:
         IntegrityError: by COMMIT, ``job_receipts_pkey``: one of the jobs has ended already, everything is rolled back.
     """
-    rows = [(r.job_id, r.request_hash, _json(r.result), _json(r.failure), r.attempt) for r in receipts]
+    rows = [(r.job_id, r.request_hash, r.result_json or _json(r.result), _json(r.failure), r.attempt) for r in receipts]
     if not rows:
         return
     if len(rows) == 1:
@@ -111,6 +113,22 @@ async def receipt_by_job_id(session: AsyncSession, job_id: str) -> Receipt | Non
         failure=row.failure,
         attempt=row.attempt,
     )
+
+
+_RESERVE = text("""
+    INSERT INTO job_receipts (job_id, job_name, request_hash, failure, attempt) VALUES (:job_id, '', '', '{}', 0)
+    ON CONFLICT (job_id) DO NOTHING RETURNING job_id
+""")
+
+
+async def outwait_receipt(session: AsyncSession, job_id: str) -> None:
+    """Wait until no other transaction is about to commit a receipt of the job, and keep others from it until our end.
+
+    A commit whose client has given up may still be under way. It has inserted its row, so an insert of the same key
+    waits for its end. Two round trips.
+    """
+    if (await session.scalars(_RESERVE, {"job_id": job_id})).one_or_none() is not None:
+        await session.execute(delete(JobReceipt).where(JobReceipt.job_id == job_id))
 
 
 async def request_hash_by_job_id(session: AsyncSession, job_id: str) -> bytes | None:

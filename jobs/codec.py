@@ -6,6 +6,8 @@ arq does not know, ``h``, the tag of the request that it answers.
 Never pickle: whoever can write to Redis could then run code in the worker (arq's default).
 """
 
+import json
+import re
 from asyncio import CancelledError
 from typing import Any
 
@@ -15,6 +17,15 @@ from jobs.failures import InvalidMessageError, failure_from_wire, failure_to_wir
 
 MAX_BYTES = 1024 * 1024
 """Largest message. Larger data belongs into a table or a file, with its key in the message."""
+
+_MOST_RESULT_BYTES = MAX_BYTES - 4096
+"""Largest result: the rest is for arq's fields around it."""
+
+_DEEP = 100
+"""A result with more lists and objects than this may be nested more deeply than a reader follows (200 levels)."""
+
+_ZERO = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""The character U+0000 as JSON writes it, and not a backslash before the letters u0000."""
 
 _PICKLE = b"\x80"
 """First byte of a pickle of protocol 2 or later: no JSON text begins with it."""
@@ -30,15 +41,15 @@ class _Answer(dict[str, Any]):
 def tagged(answer: Any, tag: str) -> Any:  # noqa: ANN401 - a result as a dict, or a failure
     """Return the result, or the failure, with the tag of the request that it answers (``wire.request_tag``)."""
     answer = _Answer(answer) if isinstance(answer, dict) else answer
-    setattr(answer, _TAG, tag)
+    object.__setattr__(answer, _TAG, tag)  # an exception may be a frozen dataclass
     return answer
 
 
-def encode(message: Any) -> bytes:  # noqa: ANN401 - whatever JSON can hold, models and exceptions besides
+def encode(message: Any, *, largest: int | None = MAX_BYTES) -> bytes:  # noqa: ANN401 - whatever JSON can hold, models and exceptions besides
     """Write a message as JSON. Pydantic models, dates, UUIDs and exceptions are understood.
 
     Raises:
-        InvalidMessageError: it is too large, or holds what JSON cannot.
+        InvalidMessageError: it has more than ``largest`` bytes, or holds what JSON cannot.
     """
     if isinstance(message, dict) and "s" in message:
         # Arguments are people's data, and nobody needs them with the result; arq keeps them for an hour.
@@ -50,8 +61,45 @@ def encode(message: Any) -> bytes:  # noqa: ANN401 - whatever JSON can hold, mod
     except (PydanticSerializationError, ValueError) as error:
         text = f"the message cannot be written as JSON: {error}"
         raise InvalidMessageError(text) from error
-    _require_small(data)
+    if largest is not None:
+        _require_small(data)
     return data
+
+
+def encode_result(result: dict[str, Any]) -> str:
+    """Write a result as JSON that PostgreSQL stores, Redis carries and every caller can read.
+
+    Raises:
+        InvalidMessageError: it is too large, or holds what one of them cannot.
+    """
+    try:
+        data = to_json(result)
+    except (PydanticSerializationError, ValueError) as error:
+        raise InvalidMessageError(f"it cannot be written as JSON: {error}") from None
+    if len(data) > _MOST_RESULT_BYTES:
+        text = f"it has {len(data):,} bytes, more than the {_MOST_RESULT_BYTES:,} allowed: store it, and return its key"
+        raise InvalidMessageError(text)
+    if b"NaN" in data or b"Infinity" in data:
+        _require_finite(result)
+    if b"\\u0000" in data and _ZERO.search(data):
+        raise InvalidMessageError("it has a text with the character U+0000, which PostgreSQL cannot store")
+    if data.count(b"[") + data.count(b"{") > _DEEP:
+        _require_readable(data)
+    return data.decode()
+
+
+def _require_finite(result: dict[str, Any]) -> None:
+    try:
+        json.dumps(result, allow_nan=False)
+    except ValueError:
+        raise InvalidMessageError("it has a number that is infinite or none (NaN), which JSON cannot hold") from None
+
+
+def _require_readable(data: bytes) -> None:
+    try:
+        from_json(b'{"r":' + data + b"}")
+    except ValueError as error:
+        raise InvalidMessageError(f"it cannot be read again: {error}") from None
 
 
 def decode(data: bytes) -> dict[str, Any]:

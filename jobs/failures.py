@@ -147,8 +147,16 @@ class AttemptsExhaustedError(JobFailedError):
 def failure_to_wire(error: BaseException) -> dict[str, str]:
     """Describe a failure for any language. Foreign exceptions go by the name of their class."""
     if isinstance(error, JobFailedError):
-        return {"type": error.type, "message": storable(error.message)}
-    return {"type": type(error).__name__, "message": storable(str(error)[:_MESSAGE_LENGTH])}
+        return {"type": _text(error.type, _TYPE_LENGTH), "message": _text(error.message, _OWN_MESSAGE_LENGTH)}
+    return {"type": type(error).__name__, "message": _text(error, _MESSAGE_LENGTH)}
+
+
+def _text(value: object, longest: int) -> str:
+    """Return the beginning of a value's text: also of an exception whose own ``__str__`` fails."""
+    try:
+        return storable(str(value)[:longest])
+    except Exception:  # noqa: BLE001 - somebody else's code; a failure that cannot be told would never end
+        return ""
 
 
 def storable(text: str) -> str:
@@ -161,6 +169,12 @@ def storable(text: str) -> str:
 
 _MESSAGE_LENGTH = 500
 """Longest text of a foreign exception on the wire, in characters."""
+
+_OWN_MESSAGE_LENGTH = 10_000
+"""Longest text of a failure that a handler has chosen: it is kept with the receipt, and sent to the producer."""
+
+_TYPE_LENGTH = 200
+"""Longest name of a failure."""
 
 
 def failure_from_wire(failure: Any) -> JobFailedError:  # noqa: ANN401 - whatever stood on the wire

@@ -9,7 +9,6 @@ from typing import Any, cast
 import structlog
 from arq.typing import WorkerCoroutine
 from arq.worker import Function, Retry, func
-from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.arguments import read_payload
 from jobs.codec import MAX_BYTES, decode, tagged
@@ -24,7 +23,7 @@ from jobs.registry import Registry
 from jobs.wire import LATEST_MS, payload_tag
 from worker.backoff import backoff
 from worker.batches import run_batch
-from worker.calls import Answer, BatchCall, BatchFunction
+from worker.calls import Answer, BatchCall, BatchFunction, RecordingFunction
 from worker.dead_letters import bury, write_letter
 from worker.dispatch import AnySpec, Delivery, Dispatcher, RetryLater
 
@@ -36,7 +35,10 @@ class UncountedRetry(Retry):
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.arq_functions")
 
 MARGIN = timedelta(seconds=5)
-"""arq's own timeout is so much longer than our deadline: arq fails a late job for good, dispatch tries it again."""
+"""arq's own timeout is so much longer than our deadline. Only arq's own worker class applies it."""
+
+_UNTIL_GIVEN_AGAIN = timedelta(seconds=5)
+"""How often it is looked whether the relay has given a promised job again whose message Redis has lost."""
 
 REFUSE = "refuse_message"
 """arq function that fails with the reason why a message could not be read. No payload may have this name."""
@@ -50,13 +52,15 @@ _UNLIMITED = 1_000_000
 
 def build_functions(registry: Registry) -> list[Function]:
     """Return one arq function for each job, one that refuses what cannot be read, and one that records an abort."""
-    return [_build_function(spec) for spec in registry.by_name.values()] + [
+    functions: list[Function] = [_build_function(spec) for spec in registry.by_name.values()]
+    return [
+        *functions,
         _function(_refuse, REFUSE, timeout=MARGIN),
         _function(_build_abort(registry), ABORT, timeout=MARGIN),
     ]
 
 
-def _build_function(spec: AnySpec) -> Function:
+def _build_function(spec: AnySpec) -> RecordingFunction:
     single = _build_single(spec)
     if spec.batch is None:
         return single
@@ -73,7 +77,7 @@ def _as_retry(later: RetryLater) -> Retry:
     return (Retry if later.counts else UncountedRetry)(defer=later.delay)
 
 
-def _build_single(spec: AnySpec) -> Function:
+def _build_single(spec: AnySpec) -> RecordingFunction:
     async def run(ctx: dict[str, Any], /, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - from the wire
         dispatcher: Dispatcher = ctx["dispatcher"]
         delivery = Delivery(ctx["job_id"], ctx["job_try"], args, kwargs)
@@ -103,13 +107,37 @@ def _build_abort(registry: Registry) -> Callable[..., Coroutine[Any, Any, Any]]:
     return abort
 
 
-def _function(run: Callable[..., Coroutine[Any, Any, Any]], name: str, *, timeout: timedelta) -> Function:
+def _function(run: Callable[..., Coroutine[Any, Any, Any]], name: str, *, timeout: timedelta) -> RecordingFunction:
     # arq's type for a coroutine is a protocol that forbids positional-only arguments; ours need one, because a
     # message may have a field named "ctx".
-    return func(cast("WorkerCoroutine", run), name=name, timeout=timeout, max_tries=_UNLIMITED)
+    coroutine = cast("WorkerCoroutine", _retried_when_late(run, timeout))
+    return RecordingFunction(**vars(func(coroutine, name=name, timeout=timeout, max_tries=_UNLIMITED)))
 
 
-async def _refuse(ctx: dict[str, Any], /, *args: Any, **_kwargs: Any) -> None:  # noqa: ANN401 - arq's signature
+def _retried_when_late(
+    run: Callable[..., Coroutine[Any, Any, Any]], timeout: timedelta
+) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """Return the function, made to answer the expiry of arq's timeout with another attempt.
+
+    arq ends the job then: without a receipt, a dead letter or a word. After a standstill of the process (a paused
+    machine, a loop that was blocked) our own deadline and arq's timeout expire in one turn of the loop, and the outer
+    one wins.
+    """
+
+    async def run_or_retry(ctx: dict[str, Any], /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the function
+        clock = asyncio.get_running_loop().time
+        late = clock() + timeout.total_seconds()
+        try:
+            return await run(ctx, *args, **kwargs)
+        except asyncio.CancelledError as error:
+            if clock() < late:
+                raise  # an abort, or the worker's end
+            raise Retry(defer=backoff(ctx["job_try"])) from error
+
+    return run_or_retry
+
+
+async def _refuse(ctx: dict[str, Any], /, *args: Any, **_kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - arq's signature
     kind, text, message = args
     failure = JobFailedError.named(kind)(text)
     _log.warning("job refused", job_id=ctx["job_id"], reason=kind)
@@ -122,11 +150,28 @@ async def _refuse(ctx: dict[str, Any], /, *args: Any, **_kwargs: Any) -> None:  
         attempts=ctx["job_try"],
         queue=ctx["dispatcher"].queue,
     )
+    dispatcher: Dispatcher = ctx["dispatcher"]
     try:
-        await bury(ctx["dispatcher"].sessions, letter)
-    except (SQLAlchemyError, OSError) as error:
+        if not await bury(dispatcher.sessions, letter):
+            return await _answer_on_record(dispatcher, ctx["job_id"])
+    except (JobFailedError, Retry):
+        raise
+    except Exception as error:  # whatever it is: a job that is not on record has not ended
         raise Retry(defer=backoff(ctx["job_try"])) from error
     raise failure
+
+
+async def _answer_on_record(dispatcher: Dispatcher, job_id: str) -> dict[str, Any]:
+    """Return how a job whose message is missing has ended before; wait, if it was promised: the relay gives it again.
+
+    Raises:
+        Retry: it has not ended.
+        JobFailedError: it had failed.
+    """
+    answer = await dispatcher.answer_on_record(job_id)
+    if answer is None:
+        raise UncountedRetry(defer=_UNTIL_GIVEN_AGAIN)
+    return answer
 
 
 class MessageReader:
@@ -142,12 +187,20 @@ class MessageReader:
 
     def __call__(self, data: bytes) -> dict[str, Any]:
         """Read a job or a result."""
+        return self._read(data, may_be_result=True)
+
+    def read_job(self, data: bytes) -> dict[str, Any]:
+        """Read a job, also one that looks like a result: those have no place in the queue."""
+        return self._read(data, may_be_result=False)
+
+    def _read(self, data: bytes, *, may_be_result: bool) -> dict[str, Any]:
         try:
             message = {"t": None, "a": [], "k": {}} | decode(data)
             _require_envelope(message)
         except InvalidMessageError as error:
             return _refusal(MalformedMessageError(str(error)), data)
-        if "s" not in message and message["f"] not in self._registry:
+        is_result = may_be_result and "s" in message
+        if not is_result and message["f"] not in self._registry:
             names = ", ".join(self._registry.names)
             text = f"this worker has no job {message['f'][:100]!r}; it has {names}. {_NOT_HERE}"
             return _refusal(UnknownJobError(text), data)

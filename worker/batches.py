@@ -114,8 +114,8 @@ async def _transact(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job])
                 end: dict[str, Any] | JobFailedError = answer
                 receipt = build_receipt(spec, delivery, payload, failure=failure_to_wire(answer))
             else:
-                end = dump_result(spec, answer)
-                receipt = build_receipt(spec, delivery, payload, result=end)
+                dumped = dump_result(spec, answer)
+                end, receipt = dumped.result, build_receipt(spec, delivery, payload, dumped=dumped)
             outcomes[delivery.job_id] = tagged(end, request_tag(receipt.request_hash))
             receipts.append(receipt)
         await insert_receipts(session, spec.name, receipts)

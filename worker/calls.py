@@ -33,7 +33,15 @@ Answer = dict[str, Any] | Exception | Again
 
 
 @dataclass
-class BatchFunction(Function):
+class RecordingFunction(Function):
+    """A function of arq's that ends a job only once the end is on record, and limits its own time.
+
+    So nothing else may end its job: not a timer of the worker's, and not an error that it has not decided on.
+    """
+
+
+@dataclass
+class BatchFunction(RecordingFunction):
     """A function of arq's that can also be called for many jobs at once. Arq's own class only calls it for one."""
 
     together: Callable[[dict[Any, Any], Sequence["BatchCall"]], Awaitable[list[Answer]]]

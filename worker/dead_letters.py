@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from db.dead_jobs import DeadLetter, insert_dead_letter, lock_dead_job
 from db.faults import sqlstate_of
 from db.outbox import delete_promise, lock_promise
-from db.receipts import request_hash_by_job_id
+from db.receipts import outwait_receipt, request_hash_by_job_id
 from jobs.diagnosis import diagnose
 from jobs.failures import (
     AttemptsExhaustedError,
@@ -45,7 +45,7 @@ _UNEXPECTED = (
 """Failures that no handler has chosen as its answer."""
 
 _WRITE_LIMIT = timedelta(seconds=3)
-"""Longest wait for the record. It comes on top of the job's deadline, and arq ends the job 5 s after that."""
+"""Longest wait for the record. It comes on top of the job's deadline."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.dead_letters")
 
@@ -85,12 +85,13 @@ def write_letter(  # noqa: PLR0913 - the facts of the letter
     )
 
 
-async def bury(sessions: async_sessionmaker[AsyncSession], letter: DeadLetter) -> None:
-    """Record the dead letter in a transaction of its own, unless the job has ended otherwise meanwhile.
+async def bury(sessions: async_sessionmaker[AsyncSession], letter: DeadLetter, *, has_run: bool = False) -> bool:
+    """Record the dead letter in a transaction of its own, unless the job has ended otherwise; return whether it was.
 
     A promised job is owed no more with that. If its id is owed to another request, or has a receipt or a letter of one,
     this letter gets an id of its own (``conflict_id``), and the other stays as it is. If the message was missing in
-    Redis (it is empty) and another row has it, nothing is recorded. Five to six round trips.
+    Redis (it is empty) and another row has it, nothing is recorded. Five to six round trips. If the job ``has_run``, an
+    attempt of it may still be about to commit: that is waited for, which costs two more.
 
     Raises:
         TimeoutError: the database did not answer.
@@ -98,10 +99,12 @@ async def bury(sessions: async_sessionmaker[AsyncSession], letter: DeadLetter) -
     """
     async with asyncio.timeout(_WRITE_LIMIT.total_seconds()), sessions.begin() as session:
         promise = await lock_promise(session, letter.job_id)
+        if has_run:
+            await outwait_receipt(session, letter.job_id)
         earlier = await lock_dead_job(session, letter.job_id)
         ended = await request_hash_by_job_id(session, letter.job_id)
         if not letter.message and (promise or earlier or ended):
-            return
+            return False
         is_promised = promise is not None and is_same_request(letter, promise)
         if promise is not None and is_promised:
             await delete_promise(session, letter.job_id)
@@ -113,8 +116,10 @@ async def bury(sessions: async_sessionmaker[AsyncSession], letter: DeadLetter) -
         )
         if is_anothers or letter.reason == RequestConflictError.kind:
             letter = _under_another_id(letter)
-        if await insert_dead_letter(session, letter):
-            _log.error("job is dead", job_id=letter.job_id, job_name=letter.job_name, reason=letter.reason)
+        is_recorded = await insert_dead_letter(session, letter)
+    if is_recorded:
+        _log.error("job is dead", job_id=letter.job_id, job_name=letter.job_name, reason=letter.reason)
+    return is_recorded
 
 
 def _under_another_id(letter: DeadLetter) -> DeadLetter:

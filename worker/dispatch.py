@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
@@ -21,14 +21,16 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db.faults import constraint_of, cure_of, is_transient, is_unreachable, sqlstate_of
 from db.receipts import Receipt, insert_receipts, receipt_by_job_id
+from db.tables import DeadJob
 from db.transactions import open_transaction
 from jobs.arguments import read_payload
-from jobs.codec import encode, tagged
+from jobs.codec import encode, encode_result, tagged
 from jobs.failures import (
     AttemptsExhaustedError,
     ConstraintViolatedError,
     DatabaseFailedError,
     DeadlineExceededError,
+    InvalidMessageError,
     InvalidPayloadError,
     JobAbortedError,
     JobFailedError,
@@ -54,7 +56,10 @@ AFTER_OUTAGE = timedelta(milliseconds=200)
 """A job that an outage hit is due again so soon: no job is claimed before the server is back anyway."""
 
 LOOK_LIMIT = timedelta(seconds=3)
-"""Longest look for a receipt. It comes on top of the job's deadline, and arq ends the job 5 s after that."""
+"""Longest look for a receipt. It comes on top of the job's deadline."""
+
+_SECOND_CALL = timedelta(seconds=5)
+"""So long after its deadline an attempt is cancelled once more, for a handler that has swallowed the first time."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.dispatch")
 
@@ -96,8 +101,11 @@ class Dispatcher:
     async def run(self, spec: AnySpec, delivery: Delivery) -> dict[str, Any]:
         """Run one attempt and return the result in JSON's types. Commits before it returns.
 
+        The job has ended only with what this returns or raises, and then there is a receipt or a dead letter: whatever
+        prevents the record is another attempt.
+
         Raises:
-            RetryLater: the attempt failed and the job has attempts left.
+            RetryLater: the attempt failed and the job has attempts left, or its end could not be recorded.
             JobFailedError: the job failed for good, in a way that the producer can read.
             Exception: an unknown error of the last attempt, as it was raised.
         """
@@ -110,14 +118,29 @@ class Dispatcher:
             result = await self._answer(spec, delivery, payload)
         except Exception as error:
             decided = await self._settle(spec, delivery, payload, error)
+            if not isinstance(decided, Exception):  # another owner was quicker, and has succeeded
+                return decided
             _log_failure(_log.bind(**told, duration_ms=_milliseconds_since(started)), error, decided)
-            if payload is not None:
-                tagged(decided, payload_tag(payload))
             if decided is error:
                 raise
             raise decided from error
         _log.info("job done", **told, duration_ms=_milliseconds_since(started))
         return result
+
+    async def answer_on_record(self, job_id: str) -> dict[str, Any] | None:
+        """Return the result with which a job has ended, whatever it asked; ``None`` if it has not. Up to 2 round trips.
+
+        Raises:
+            JobFailedError: it has failed.
+        """
+        async with asyncio.timeout(LOOK_LIMIT.total_seconds()), self.sessions() as session:
+            receipt = await receipt_by_job_id(session, job_id)
+            letter = None if receipt is not None else await session.get(DeadJob, job_id)
+        if letter is not None:
+            raise JobFailedError.named(letter.reason)(letter.explanation, kind=letter.reason)
+        if receipt is not None and receipt.result is None:
+            raise failure_from_wire(receipt.failure)
+        return None if receipt is None else receipt.result
 
     async def abort(self, spec: AnySpec, delivery: Delivery) -> dict[str, Any] | None:
         """Record that somebody has aborted the job, so that it stays so; return the result if it had ended before.
@@ -129,40 +152,63 @@ class Dispatcher:
         try:
             payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
         except InvalidPayloadError:
-            return None
+            return await self.run(spec, delivery)  # which records why it cannot be run
         try:
             receipt = await self._conclude(spec, delivery, payload, JobAbortedError("somebody has aborted the job"))
-        except (SQLAlchemyError, OSError) as error:
+            return None if receipt is None else await self._replay(spec, payload, receipt)
+        except JobFailedError:
+            raise
+        except Exception as error:
             raise RetryLater(AFTER_OUTAGE, counts=False) from error
-        return None if receipt is None else await self._replay(spec, payload, receipt)
 
     async def _settle(
         self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, error: Exception
-    ) -> Exception:
-        """Decide what the failure means; a dead job is recorded first, or else delivered again: it is never lost."""
+    ) -> Exception | dict[str, Any]:
+        """Decide what the failure means; a dead job is recorded first, or else delivered again: it is never lost.
+
+        Returns the result if the job has succeeded meanwhile, by another owner of it.
+        """
         if isinstance(error, RetryLater):
             return error
         if is_unreachable(error) and not await self.gate.check():
             return RetryLater(AFTER_OUTAGE, counts=False)
         decided = _decide(spec, delivery.attempt, error)
-        if isinstance(decided, RetryLater) or not is_dead(decided):
+        if isinstance(decided, RetryLater):
             return decided
+        try:
+            if is_dead(decided) and not await self._bury(spec, delivery, payload, decided, error):
+                return await self._ended(spec, delivery, payload)
+            return decided if payload is None else tagged(decided, payload_tag(payload))
+        except Exception as trouble:  # noqa: BLE001 - whatever it is: a job that is not on record has not ended
+            _log.warning("the job's end cannot be recorded", job_id=delivery.job_id, exc_info=trouble)
+            return RetryLater(backoff(delivery.attempt))
+
+    async def _bury(
+        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, failure: Exception, cause: Exception
+    ) -> bool:
+        """Record the dead letter; return whether it was: not if the job has ended otherwise meanwhile."""
         message = {"t": None, "f": spec.name, "a": delivery.args, "k": delivery.kwargs, "et": 0}
         letter = write_letter(
-            decided,
-            error,
+            failure,
+            cause,
             job_id=delivery.job_id,
             job_name=spec.name,
-            message=encode(message),
+            message=encode(message, largest=None),  # it may have been written more briefly by its producer
             attempts=delivery.attempt,
             queue=self.queue,
             request_hash=None if payload is None else request_hash(payload),
         )
-        try:
-            await bury(self.sessions, letter)
-        except (SQLAlchemyError, OSError):
+        return await bury(self.sessions, letter, has_run=payload is not None)
+
+    async def _ended(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None) -> Exception | dict[str, Any]:
+        """Return what the job's receipt says: a job of which no letter was written has one."""
+        receipt = await self._earlier(delivery)
+        if receipt is None or payload is None:
             return RetryLater(backoff(delivery.attempt))
-        return decided
+        try:
+            return await self._replay(spec, payload, receipt)
+        except JobFailedError as failure:
+            return failure
 
     async def _answer(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
         """Run the job, or answer from the receipt of a run that has ended already."""
@@ -223,11 +269,13 @@ class Dispatcher:
         if delivery.attempt > spec.max_attempts:
             message = f"started {delivery.attempt - 1} times and never ended: its worker died or was killed each time"
             raise AttemptsExhaustedError(message)
+        seconds = spec.deadline.total_seconds()
+        guard, deadline = asyncio.timeout(seconds + _SECOND_CALL.total_seconds()), asyncio.timeout(seconds)
         try:
-            async with asyncio.timeout(spec.deadline.total_seconds()) as deadline:
+            async with guard, deadline:
                 return await self._transact(spec, delivery, payload)
         except TimeoutError as error:
-            if deadline.expired():
+            if deadline.expired() or guard.expired():  # after a standstill both, and the outer one alone is told
                 message = f"took longer than {spec.deadline.total_seconds():g} s on each of its attempts"
                 raise DeadlineExceededError(message) from error
             raise
@@ -240,10 +288,17 @@ class Dispatcher:
         async with open_transaction(self.sessions) as session:
             # Before the commit: a result that cannot be sent must not leave an effect behind.
             with CONTAINED:
-                result = dump_result(spec, await spec.handler(session, payload))
-            receipt = build_receipt(spec, delivery, payload, result=result)
+                dumped = dump_result(spec, await spec.handler(session, payload))
+            receipt = build_receipt(spec, delivery, payload, dumped=dumped)
             await insert_receipts(session, spec.name, [receipt])
-        return tagged(result, request_tag(receipt.request_hash))  # type: ignore[no-any-return] # a dict as before
+        return tagged(dumped.result, request_tag(receipt.request_hash))  # type: ignore[no-any-return] # a dict as before
+
+
+class Dumped(NamedTuple):
+    """A result in JSON's types, and as JSON."""
+
+    result: dict[str, Any]
+    text: str
 
 
 def build_receipt(
@@ -251,7 +306,7 @@ def build_receipt(
     delivery: Delivery,
     payload: AnyPayload,
     *,
-    result: dict[str, Any] | None = None,
+    dumped: Dumped | None = None,
     failure: dict[str, str] | None = None,
 ) -> Receipt:
     """Say how the job ended: with a result or with a failure."""
@@ -259,24 +314,31 @@ def build_receipt(
         job_id=delivery.job_id,
         job_name=spec.name,
         request_hash=request_hash(payload),
-        result=result,
+        result=None if dumped is None else dumped.result,
+        result_json=None if dumped is None else dumped.text,
         failure=failure,
         attempt=delivery.attempt,
     )
 
 
-def dump_result(spec: AnySpec, result: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever the handler returned
-    """Return the result in JSON's types.
+def dump_result(spec: AnySpec, result: Any) -> Dumped:  # noqa: ANN401 - whatever the handler returned
+    """Return the result in JSON's types, written and measured: what cannot be answered must not be committed.
 
     Raises:
-        WrongResultError: it is not what the payload promises.
+        WrongResultError: it is not what the payload promises, or cannot be stored or sent.
     """
     expected = spec.payload.result_type()
     if not isinstance(result, expected):
         message = f"the handler of {spec.name} returned {type(result).__name__}, not {expected.__name__}"
         raise WrongResultError(f"{message}: let it return what its payload promises")
-    dumped: dict[str, Any] = result.model_dump(mode="json")
-    return dumped
+    try:
+        dumped: dict[str, Any] = result.model_dump(mode="json")
+        return Dumped(dumped, encode_result(dumped))
+    except (InvalidMessageError, ValueError, TypeError) as error:  # a serializer of the class's own may raise, too
+        reason = (
+            str(error) if isinstance(error, InvalidMessageError) else f"{type(error).__name__} while it was written"
+        )
+        raise WrongResultError(f"the result of {spec.name} cannot be answered: {reason}") from error
 
 
 def _decide(spec: AnySpec, attempt: int, error: Exception) -> Exception:

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
@@ -21,7 +22,7 @@ from jobs.failures import JobFailedError, MalformedMessageError, MessageMissingE
 from jobs.wire import ID_RULE, now_ms
 from worker.arq_functions import ABORT, REFUSE, UncountedRetry, refusal_arguments
 from worker.backoff import backoff
-from worker.calls import Call
+from worker.calls import Call, RecordingFunction
 from worker.containment import CONTAINED, HandlerCancelledError, cancelled_itself
 from worker.leases import Claim, GiveUp, end, give_back, postpone
 
@@ -79,7 +80,7 @@ class JobRun:
         try:
             self.call = self._read()
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the message: this job's trouble
-            self._trouble = error
+            self._set_trouble(error)
         self.function: Function | CronJob | None = worker.functions.get(self.call.name)
         self.started_ms = now_ms()
         self.has_begun = False
@@ -108,20 +109,44 @@ class JobRun:
         except asyncio.CancelledError as error:
             outcome = self.cancelled(error)
         except Exception as error:  # noqa: BLE001 - this job's trouble
-            outcome = Ended(error, succeeded=False)
+            outcome = self._broken_off(error)
         self.worker.runs.conclude(self, outcome)
 
+    def _broken_off(self, error: Exception) -> Outcome:
+        """Say what becomes of a job whose run broke off outside of its function."""
+        if not self._keeps_records:
+            return Ended(error, succeeded=False)
+        _log.error("a run broke off: the job runs again", job_id=self.job_id, exc_info=error)
+        return Postponed(backoff(self.call.attempt))
+
+    @property
+    def _keeps_records(self) -> bool:
+        """Whether jobs of this worker end on record: then nothing but their function ends one."""
+        return REFUSE in self.worker.functions
+
+    def _set_trouble(self, error: Exception) -> None:
+        """End a job that cannot be read: on record, if the worker keeps records."""
+        if self._keeps_records:
+            unreadable = MalformedMessageError(f"the message cannot be read: {type(error).__name__}")
+            self.call = self._refused(unreadable)
+        else:
+            self._trouble = error
+
+    def _refused(self, error: JobFailedError) -> Call:
+        claim = self._claim
+        return Call(REFUSE, refusal_arguments(error, claim.message or b""), {}, claim.attempt, 0)
+
     def _read(self) -> Call:
-        claim, worker = self._claim, self.worker
-        if refusal := self._refusal():
-            return Call(REFUSE, refusal, {}, claim.attempt, 0)
+        claim, deserializer = self._claim, self.worker.job_deserializer
+        if (refusal := self._refusal()) is not None:
+            return self._refused(refusal)
         name, args, kwargs, tries, enqueued_ms = deserialize_job_raw(
-            claim.message or b"", deserializer=worker.job_deserializer
+            claim.message or b"", deserializer=getattr(deserializer, "read_job", deserializer)
         )
         return Call(name, tuple(args), kwargs, max(claim.attempt, tries or 0), enqueued_ms)
 
-    def _refusal(self) -> tuple[Any, ...] | None:
-        """Return the arguments of the function that says why the job cannot be run, ``None`` if it can be."""
+    def _refusal(self) -> JobFailedError | None:
+        """Return why the job cannot be run, ``None`` if it can be."""
         claim = self._claim
         if claim.is_hostile:
             error: JobFailedError = MalformedMessageError(f"{ID_RULE}, and is {claim.id[:100]!a}")
@@ -131,15 +156,15 @@ class JobRun:
             error = MessageMissingError(_GONE)
         else:
             return None
-        if REFUSE not in self.worker.functions:
+        if not self._keeps_records:
             raise JobExecutionFailed(error.message)
-        return refusal_arguments(error, claim.message or b"")
+        return error
 
     async def _outcome(self) -> Outcome:
         call, worker = self.call, self.worker
         if self._trouble is not None:
             return Ended(self._trouble, succeeded=False)
-        if self._claim.is_aborted:
+        if self._claim.is_aborted and call.name != REFUSE:
             return await self.aborted()
         if self.function is None:
             return Ended(JobExecutionFailed(f"function {call.name!r} not found"), succeeded=False)
@@ -166,7 +191,7 @@ class JobRun:
 
     async def _attempt(self, function: Function | CronJob) -> Outcome:
         worker, job_id, call = self.worker, self.job_id, self.call
-        timeout_s = worker.job_timeout_s if function.timeout_s is None else function.timeout_s
+        timeout_s = self._timeout_of(function)
         self.started_ms = now_ms()
         worker.job_tasks[job_id] = worker.tasks[job_id]
         try:
@@ -174,7 +199,7 @@ class JobRun:
                 with CONTAINED:
                     result = await function.coroutine(self.ctx, *call.args, **call.kwargs)
         except asyncio.CancelledError as error:
-            if job_id not in worker.aborting_tasks:
+            if job_id not in worker.aborting_tasks or call.name == REFUSE:
                 return self.cancelled(error)
         except Exception as error:  # noqa: BLE001 - every failure of the function is an outcome
             return self.failed(error)
@@ -185,23 +210,36 @@ class JobRun:
         worker.aborting_tasks.discard(job_id)
         return await self.aborted()
 
+    def _timeout_of(self, function: Function | CronJob) -> float | None:
+        """Return arq's time limit; none for a function that ends by itself, on record."""
+        if isinstance(function, RecordingFunction):
+            return None
+        return self.worker.job_timeout_s if function.timeout_s is None else function.timeout_s
+
     async def aborted(self) -> Outcome:
         """End the job as aborted, on record; it may have ended otherwise before the abort reached it."""
-        worker, claim, call = self.worker, self._claim, self.call
+        worker, call = self.worker, self.call
         recorder = worker.functions.get(ABORT)
         result = None
         try:
             if recorder is not None:
                 result = await recorder.coroutine(self.ctx, call.name, call.args, call.kwargs)
         except Retry as later:
-            await worker.leases.ask_abort(claim)
+            await self._ask_abort()
             return self.failed(later)
+        except asyncio.CancelledError:
+            await self._ask_abort()
+            raise
         except Exception as error:  # noqa: BLE001 - how it had ended
             return Ended(error, succeeded=False)
         _log.info("job aborted", job_id=self.job_id, too_late=result is not None)
         if result is None:
             return Ended(self.ctx.get("aborted", asyncio.CancelledError()), succeeded=False)
         return Ended(result, succeeded=True)
+
+    async def _ask_abort(self) -> None:
+        """Ask for the abort again, which could not be recorded: the job is to run once more, and must not."""
+        await self.worker.until_redis_answers(partial(self.worker.leases.ask_abort, self._claim))
 
     def failed(self, error: Exception) -> Outcome:
         """Say what a failure means: another attempt if it is arq's ``Retry``, else the end."""
@@ -212,7 +250,7 @@ class JobRun:
             return Postponed(timedelta(0))
         if self.worker.retry_jobs and isinstance(error, HandlerCancelledError) and self.call.attempt < self._limit:
             return Postponed(backoff(self.call.attempt))  # arq tries it again, too, but at once
-        if REFUSE not in self.worker.functions:
+        if not self._keeps_records:
             # Ours are logged by dispatch, without people's data.
             _log.error("job failed", job_id=self.job_id, exc_info=error)
         return Ended(error, succeeded=False)

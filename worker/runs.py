@@ -140,6 +140,7 @@ class Runs:
 
     def _record(self, job: JobRun, outcome: Outcome) -> None:
         self._unended.discard(job.job_id)
+        self._worker.aborting_tasks.discard(job.job_id)  # or it would hit a later job of this id
         self.finisher.add(job, outcome)
 
     def forget(self, job: JobRun) -> None:

@@ -49,11 +49,11 @@ async def wait_for_no_connections(sessions: Sessions, name: str) -> None:
     await wait_until_async(are_gone, 10)
 
 
-async def wait_for_empty_queue(redis: Redis, seconds: float = 30) -> None:
+async def wait_for_empty_queue(redis: Redis, seconds: float = 30, *, queue: str = "arq:queue") -> None:
     """Wait until every job has ended."""
 
     async def is_empty() -> bool:
-        return not await redis.zcard("arq:queue")
+        return not await redis.zcard(queue)
 
     await wait_until_async(is_empty, seconds)
 
