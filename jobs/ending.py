@@ -164,7 +164,10 @@ class Ending:
     def _take_orders(self) -> bool:
         """Read a supervisor's orders; say whether more may come."""
         assert self._pipe is not None  # noqa: S101 - it has something to read
-        orders = os.read(self._pipe, 64)
+        try:
+            orders = os.read(self._pipe, 64)
+        except ConnectionError:  # a supervisor that was killed without having read what we said
+            orders = b""
         for number in orders:
             self._hear("orders", Signals(number))
         if not orders and not self._orders.count:

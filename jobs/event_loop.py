@@ -24,9 +24,7 @@ def fastest_loop() -> Callable[[], AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def run_to_the_end(
-    runner: asyncio.Runner, work: Coroutine[Any, Any, ResultT], ending: Ending
-) -> ResultT:
+def run_to_the_end(runner: asyncio.Runner, work: Coroutine[Any, Any, ResultT], ending: Ending) -> ResultT:
     """Run ``work``, whatever other tasks and callbacks of the loop raise.
 
     asyncio lets SystemExit and KeyboardInterrupt of any task, also of one that a handler has started and left, through
@@ -40,5 +38,5 @@ def run_to_the_end(
         except (SystemExit, KeyboardInterrupt) as error:
             if task.done() or not ending.is_hearing:
                 raise
-            _log.error("a task or callback tried to end the process: it lives on", exc_info=error)  # noqa: TRY400
+            _log.error("a task or callback tried to end the process: it lives on", exc_info=error)
             loop.call_soon(ending.listen)

@@ -15,6 +15,7 @@ from collections import deque
 from contextlib import suppress
 from datetime import timedelta
 from itertools import count
+from typing import TextIO
 from weakref import WeakSet
 
 MOST_LINES = 10_000
@@ -198,10 +199,11 @@ if hasattr(os, "register_at_fork"):  # there are no forks on Windows
 
 def standard_error() -> int | None:
     """Return its file descriptor; ``None`` if it was closed when the process started."""
-    if sys.stderr is None:  # type: ignore[redundant-expr] # so it is in that case, whatever its type says
-        return None  # type: ignore[unreachable]
+    stream: TextIO | None = sys.stderr
+    if stream is None:
+        return None
     try:
-        return sys.stderr.fileno()
+        return stream.fileno()
     except (OSError, ValueError):  # an object in its place, as tests have
         return 2
 
@@ -215,8 +217,8 @@ def flush_log() -> None:
 def say(line: str) -> None:
     """Write a line for people to standard error, behind what was logged; wait a second at most for its reader."""
     flush_log()
-    if sys.stderr is None:  # type: ignore[redundant-expr] # as above
-        return  # type: ignore[unreachable]
+    if standard_error() is None:
+        return
     # In another thread, and not through the stream's buffer: Python's end would wait for its lock.
     thread = threading.Thread(target=_write_line, args=(line,), name="last-line", daemon=True)
     thread.start()

@@ -16,7 +16,8 @@ from jobs.log_writer import LogWriter, standard_error
 def log_to_stderr(log_format: str, level: str) -> None:
     """Send everything that the process logs, libraries included, to standard error in one form.
 
-    Nobody who logs waits for its reader (``jobs.log_writer``). ``log_format`` is ``console``, ``json`` or ``auto``: console on a terminal.
+    Nobody who logs waits for its reader (``jobs.log_writer``). ``log_format`` is ``console``, ``json`` or ``auto``:
+    console on a terminal.
     """
     handler = LogWriter(standard_error())
     handler.setFormatter(
@@ -57,7 +58,7 @@ def _renderers(log_format: str) -> list[Processor]:
 
 
 def _is_terminal() -> bool:
-    return sys.stderr is not None and sys.stderr.isatty()  # type: ignore[redundant-expr] # closed at the start
+    return standard_error() is not None and sys.stderr.isatty()
 
 
 def _replace_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

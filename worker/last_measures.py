@@ -52,6 +52,6 @@ def _give_back(settings: Settings, claims: Collection[Claim]) -> None:
         with build_sync_redis(url, password=password, max_connections=1) as redis:
             given = give_back_now(redis, settings.worker.queue, claims)
     except (RedisError, OSError, QueueUnavailableError) as error:
-        _log.error("jobs are left to their leases", jobs=len(claims), reason=type(error).__name__)  # noqa: TRY400
+        _log.error("jobs are left to their leases", jobs=len(claims), reason=type(error).__name__)
     else:
         _log.info("jobs were given back", jobs=given)

@@ -43,7 +43,11 @@ def build_worker_settings() -> type:
         await stop(ctx)
         _log.info("worker stopped")
 
-    arguments |= {"on_startup": on_startup, "on_shutdown": on_shutdown, "redis_settings": _redis_settings(settings.queue)}
+    arguments |= {
+        "on_startup": on_startup,
+        "on_shutdown": on_shutdown,
+        "redis_settings": _redis_settings(settings.queue),
+    }
     return type("WorkerSettings", (), arguments)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 from arq.connections import ArqRedis
+from arq.typing import StartupShutdown
 from redis.exceptions import RedisError
 
 from jobs.connection import explain
@@ -18,7 +19,6 @@ from jobs.extensions import load_registry
 from jobs.registry import Registry
 from worker.arq_arguments import build_arq_redis, worker_arguments
 from worker.consumer import UsersWorker
-from worker.job_run import Hook
 from worker.last_measures import take_last_measures
 from worker.lifecycle import StartupError
 from worker.logs import set_up_logging
@@ -81,7 +81,7 @@ async def _work(
     return worker.held
 
 
-def _telling(startup: Hook | None, supervisor: int) -> Hook:
+def _telling(startup: StartupShutdown | None, supervisor: int) -> StartupShutdown:
     async def start(ctx: dict[Any, Any]) -> None:
         if startup is not None:
             await startup(ctx)

@@ -8,6 +8,7 @@ from db.environment import SettingsError
 from db.migrate import UnknownRevisionError
 from db.schema import SchemaBehindError
 from embedded import EmbeddedServerError
+from jobs import ending
 from jobs.contract.compatibility import ContractError
 from jobs.failures import EnqueueError, InvalidPayloadError, JobError, QueueUnavailableError
 from jobs.log_writer import say
@@ -36,6 +37,9 @@ class ExitCode(IntEnum):
 
     UNAVAILABLE = 4
     """PostgreSQL or Redis cannot be reached or refuses us, or the schema is behind."""
+
+    HELD = ending.HELD
+    """Told to stop, the process was held by a handler, a thread or a hook, and ended at its bound without them."""
 
 
 _CODES: dict[type[Exception], ExitCode] = {
