@@ -91,7 +91,7 @@ class Ending:
         self._before: int | None = None
         self._changing = threading.Lock()
         self._reader, self._writer = socket.socketpair()
-        self._writer.setblocking(False)
+        self._writer.settimeout(0)
         self.last_measures: Callable[[], None] = lambda: None
         """Called in a thread when the bound is passed, for three seconds at most, before the process ends."""
 

@@ -46,6 +46,9 @@ REFUSE = "refuse_message"
 ABORT = "record_abort"
 """arq function that records an abort: our worker class calls it with a job's name and arguments, no message can."""
 
+OVERDUE = "record_overdue"
+"""arq function that decides on a job whose handler does not end. As with the one above, no message can call it."""
+
 _UNLIMITED = 1_000_000
 """arq's limit of attempts. Dispatch has the real one; arq's would hide the true error behind its own."""
 
@@ -57,6 +60,7 @@ def build_functions(registry: Registry) -> list[Function]:
         *functions,
         _function(_refuse, REFUSE, timeout=MARGIN),
         _function(_build_abort(registry), ABORT, timeout=MARGIN),
+        _function(_build_overdue(registry), OVERDUE, timeout=MARGIN),
     ]
 
 
@@ -105,6 +109,19 @@ def _build_abort(registry: Registry) -> Callable[..., Coroutine[Any, Any, Any]]:
             raise UncountedRetry(defer=later.delay) from later
 
     return abort
+
+
+def _build_overdue(registry: Registry) -> Callable[..., Coroutine[Any, Any, Any]]:
+    async def decide(ctx: dict[str, Any], /, *args: Any) -> dict[str, Any]:  # noqa: ANN401 - from the wire
+        name, positional, named = args
+        dispatcher: Dispatcher = ctx["dispatcher"]
+        delivery = Delivery(ctx["job_id"], ctx["job_try"], positional, named)
+        try:
+            return await dispatcher.end_overdue(registry[name], delivery)
+        except RetryLater as later:
+            raise _as_retry(later) from later
+
+    return decide
 
 
 def _function(run: Callable[..., Coroutine[Any, Any, Any]], name: str, *, timeout: timedelta) -> RecordingFunction:

@@ -102,6 +102,7 @@ async def _ended_before(dispatcher: Dispatcher, jobs: Sequence[_Job]) -> set[str
 async def _transact(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, Outcome]:
     async with open_transaction(dispatcher.sessions) as session:
         await session.execute(_WAIT_SHORTLY)
+        dispatcher.note_session(session)
         with CONTAINED:
             answers = await spec.take_many(session, [payload for _, payload in jobs])
         outcomes: dict[str, Outcome] = {}

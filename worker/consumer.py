@@ -21,7 +21,9 @@ from redis.exceptions import RedisError, ResponseError
 from jobs.connection import is_outage
 from worker.dispatch import Dispatcher
 from worker.leases import Leases
+from worker.overdue import end_overdue_runs
 from worker.runs import Runs
+from worker.threads import JobThreads
 from worker.waking import Bell, Waking
 
 AnswerT = TypeVar("AnswerT")
@@ -83,7 +85,9 @@ class UsersWorker(Worker):
         self._closed_by = math.inf
         self.held: list[str] = []
         """The jobs that hold on though they were cancelled; nobody waits for them."""
+        self.threads = JobThreads(self.max_jobs, self._jobs_of)
         self._heartbeat: asyncio.Task[None] | None = None
+        self._overdue: asyncio.Task[None] | None = None
 
     @property
     def pool(self) -> ArqRedis:
@@ -114,15 +118,22 @@ class UsersWorker(Worker):
         self._waking = Waking(self.leases, self.bell, lease=self._lease, poll=poll, watches=not self.burst)
         await log_redis_info(self.pool, arq_logger.info)
         self.ctx["redis"] = self.pool
+        self.ctx["threads"] = self.threads
+        self.loop.set_default_executor(self.threads)
         if self.on_startup:
             await self.on_startup(self.ctx)
-        if (dispatcher := self._dispatcher) is not None:
+        if (dispatcher := self.dispatcher) is not None:
             dispatcher.is_cancelled = self._wants_end
         self._heartbeat = asyncio.create_task(self._renew_leases(), name="heartbeat")
+        self._overdue = asyncio.create_task(end_overdue_runs(self), name="overdue")
 
     @property
-    def _dispatcher(self) -> Dispatcher | None:
+    def dispatcher(self) -> Dispatcher | None:
+        """What runs our jobs; ``None`` where only functions of arq's run."""
         return self.ctx.get("dispatcher")
+
+    def _jobs_of(self, task: "asyncio.Task[Any] | None") -> list[str]:
+        return [job_id for job_id, running in self.tasks.copy().items() if running is task]
 
     def _wants_end(self) -> bool:
         """Say whether the worker wants the end of the current task: else a job has cancelled itself."""
@@ -244,7 +255,7 @@ class UsersWorker(Worker):
 
     async def _database_answers(self) -> bool:
         """While PostgreSQL is gone, take turns slowly and claim nothing: a claimed job could only fail."""
-        dispatcher = self._dispatcher
+        dispatcher = self.dispatcher
         if dispatcher is None or dispatcher.gate.is_open:
             return True
         await self._waking.rest()  # another worker may reach it
@@ -295,8 +306,9 @@ class UsersWorker(Worker):
         try:
             await self._end_claim()
             await self._end_jobs()
-            if self._heartbeat is not None:
-                self._heartbeat.cancel()
+            for task in (self._heartbeat, self._overdue):
+                if task is not None:
+                    task.cancel()
             with suppress(RedisError, OSError):
                 async with asyncio.timeout(self._step()):
                     await self.pool.delete(self.health_check_key)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary, WeakSet
 
 import structlog
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
@@ -97,6 +98,8 @@ class Dispatcher:
         self.gate = DatabaseGate(sessions)
         self.is_cancelled: Callable[[], bool] = is_cancelled
         """Whether somebody wants the end of the current task; our worker class knows it better than the task."""
+        self._sessions_of: WeakKeyDictionary[asyncio.Task[Any], AsyncSession] = WeakKeyDictionary()
+        self._abandoned: WeakSet[asyncio.Task[Any]] = WeakSet()
 
     async def run(self, spec: AnySpec, delivery: Delivery) -> dict[str, Any]:
         """Run one attempt and return the result in JSON's types. Commits before it returns.
@@ -141,6 +144,38 @@ class Dispatcher:
         if receipt is not None and receipt.result is None:
             raise failure_from_wire(receipt.failure)
         return None if receipt is None else receipt.result
+
+    def note_session(self, session: AsyncSession) -> None:
+        """Take note of the session of the current task, for ``disconnect``."""
+        if (task := asyncio.current_task()) is not None:
+            self._sessions_of[task] = session
+
+    async def disconnect(self, task: "asyncio.Task[Any]") -> None:
+        """End the connection of a task that does not end: it cannot commit, and what it still does decides nothing."""
+        self._abandoned.add(task)
+        if (session := self._sessions_of.get(task)) is None:
+            return
+        try:
+            async with asyncio.timeout(LOOK_LIMIT.total_seconds()):
+                await session.invalidate()
+        except Exception as error:  # noqa: BLE001 - it is in the middle of something: the receipt decides
+            _log.warning("the transaction of an abandoned job could not be ended", exc_info=error)
+
+    async def end_overdue(self, spec: AnySpec, delivery: Delivery) -> dict[str, Any]:
+        """Decide on a job whose handler has not ended though it was cancelled at its deadline.
+
+        Raises:
+            RetryLater: it has attempts left.
+            JobFailedError: it has not, and is dead.
+        """
+        payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
+        message = f"went on after its deadline of {spec.deadline.total_seconds():g} s: it swallows its cancellation"
+        error = DeadlineExceededError(f"{message}. Let CancelledError through in the handler")
+        decided = await self._settle(spec, delivery, payload, error)
+        if isinstance(decided, Exception):
+            _log_failure(_log.bind(job_id=delivery.job_id, job_name=spec.name), error, decided)
+            raise decided
+        return decided
 
     async def abort(self, spec: AnySpec, delivery: Delivery) -> dict[str, Any] | None:
         """Record that somebody has aborted the job, so that it stays so; return the result if it had ended before.
@@ -283,9 +318,14 @@ class Dispatcher:
             if self.is_cancelled():
                 raise
             raise cancelled_itself() from error
+        finally:
+            if self._abandoned and asyncio.current_task() in self._abandoned:
+                # What it raises or returns now counts for nothing.
+                raise RetryLater(AFTER_OUTAGE, counts=False)
 
     async def _transact(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
         async with open_transaction(self.sessions) as session:
+            self.note_session(session)
             # Before the commit: a result that cannot be sent must not leave an effect behind.
             with CONTAINED:
                 dumped = dump_result(spec, await spec.handler(session, payload))

@@ -20,7 +20,7 @@ from arq.worker import Function, JobExecutionFailed, Retry, RetryJob
 
 from jobs.failures import JobFailedError, MalformedMessageError, MessageMissingError
 from jobs.wire import ID_RULE, now_ms
-from worker.arq_functions import ABORT, REFUSE, UncountedRetry, refusal_arguments
+from worker.arq_functions import ABORT, OVERDUE, REFUSE, UncountedRetry, refusal_arguments
 from worker.backoff import backoff
 from worker.calls import Call, RecordingFunction
 from worker.containment import CONTAINED, HandlerCancelledError, cancelled_itself
@@ -101,6 +101,12 @@ class JobRun:
     def _limit(self) -> int:
         own = None if self.function is None else self.function.max_tries
         return self.worker.max_tries if own is None else own
+
+    @property
+    def longest_s(self) -> float:
+        """How long it may take, in seconds."""
+        own = None if self.function is None else self.function.timeout_s
+        return float((self.worker.job_timeout_s if own is None else own) or 0)
 
     async def run(self) -> None:
         """Run the job, and leave its outcome to be recorded. Cancelled, it gives the job back."""
@@ -206,7 +212,8 @@ class JobRun:
         else:
             return Ended(result, succeeded=True)
         finally:
-            worker.job_tasks.pop(job_id, None)
+            if not self.is_abandoned:  # else it may be another run's
+                worker.job_tasks.pop(job_id, None)
         worker.aborting_tasks.discard(job_id)
         return await self.aborted()
 
@@ -215,6 +222,17 @@ class JobRun:
         if isinstance(function, RecordingFunction):
             return None
         return self.worker.job_timeout_s if function.timeout_s is None else function.timeout_s
+
+    async def overdue(self) -> Outcome:
+        """Say what becomes of the job though its run does not end: as at any deadline, on record."""
+        recorder = self.worker.functions.get(OVERDUE)
+        try:
+            if recorder is None:
+                raise TimeoutError  # as arq ends a late job
+            result = await recorder.coroutine(self.ctx, self.call.name, self.call.args, self.call.kwargs)
+        except Exception as error:  # noqa: BLE001 - another attempt, or the end
+            return self.failed(error)
+        return Ended(result, succeeded=True)
 
     async def aborted(self) -> Outcome:
         """End the job as aborted, on record; it may have ended otherwise before the abort reached it."""

@@ -27,6 +27,7 @@ from worker.housekeeping import keep_house
 from worker.loop_watch import warn_of_blocks
 from worker.relay import open_relay
 from worker.settings import QueueSettings, Settings
+from worker.threads import JobThreads
 
 _SPARE_CONNECTIONS = 3
 """Beyond one for each job: for health probe and housekeeping, so that a busy worker is not an ill one; for the relay's
@@ -65,7 +66,10 @@ class Lifecycle:
             await stack.enter_async_context(open_relay(sessions, self._settings))
             stack.enter_context(warn_of_blocks(self._settings.worker.lease))
             if file := self._settings.worker.health_file:
-                await stack.enter_async_context(report_health(file, server_probes(ctx["redis"], sessions)))
+                threads: JobThreads | None = ctx.get("threads")  # arq's own class has asyncio's
+                problems = list if threads is None else threads.problems
+                probes = server_probes(ctx["redis"], sessions)
+                await stack.enter_async_context(report_health(file, probes, problems))
             self._stack = stack.pop_all()
         _log.info(
             "worker ready",

@@ -78,7 +78,10 @@ async def _work(
     if orders is not None:
         worker.on_startup = _telling(worker.on_startup, orders)
     await _work_to_the_end(worker, settings, ending)
-    return worker.held
+    threads = worker.threads.stuck
+    if threads:
+        _log.error("threads hold on: the process ends without them", calls=threads)
+    return [*worker.held, *threads]
 
 
 def _telling(startup: StartupShutdown | None, supervisor: int) -> StartupShutdown:

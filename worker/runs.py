@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from functools import partial
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import structlog
 from redis.exceptions import RedisError
 
+from worker.batch_run import BatchRun
 from worker.finisher import Finisher
 from worker.job_run import Ended, GivenBack, JobRun, Outcome
 from worker.leases import Claim, Claimed
@@ -31,7 +32,7 @@ class Runs:
         self._claims: dict[str, Claim] = {}
         """All jobs that are ours: waiting for a slot, running, or ended and not recorded yet."""
         self._unended: set[str] = set()
-        self._running: dict[asyncio.Task[None], Run] = {}
+        self._running: dict[asyncio.Task[None], tuple[Run, float]] = {}
 
     @property
     def claims(self) -> Collection[Claim]:
@@ -75,10 +76,10 @@ class Runs:
     def _start(self, run: Run) -> None:
         self.slots.started(run)
         task = self._worker.loop.create_task(run.run())
-        self._running[task] = run
+        self._running[task] = run, self._worker.loop.time()
         for job in run.jobs:
             self._worker.tasks[job.job_id] = task
-        task.add_done_callback(partial(self._end, run, self._worker.loop.time()))
+        task.add_done_callback(self._end)
 
     def again(self, runs: Iterable[Run]) -> None:
         """Run jobs of a batch again as soon as there is a slot."""
@@ -95,9 +96,10 @@ class Runs:
         self.again([JobRun(self._worker, claim)])
         self._start_waiting()
 
-    def _end(self, run: Run, started: float, task: "asyncio.Task[None]") -> None:
-        if self._running.pop(task, None) is None:
+    def _end(self, task: "asyncio.Task[None]") -> None:
+        if task not in self._running:
             return  # abandoned
+        run, started = self._running.pop(task)
         self.slots.ended(run, seconds=self._worker.loop.time() - started)
         tasks = self._worker.tasks
         jobs = [job for job in run.jobs if tasks.get(job.job_id) is task]  # others run again already
@@ -129,6 +131,10 @@ class Runs:
         """Count a run that is over, as arq does, and have its outcome recorded; not if it was abandoned."""
         if job.is_abandoned:
             return
+        self._count(outcome)
+        self._record(job, outcome)
+
+    def _count(self, outcome: Outcome) -> None:
         worker = self._worker
         if not isinstance(outcome, Ended):
             worker.jobs_retried += 1
@@ -136,7 +142,6 @@ class Runs:
             worker.jobs_complete += 1
         else:
             worker.jobs_failed += 1
-        self._record(job, outcome)
 
     def _record(self, job: JobRun, outcome: Outcome) -> None:
         self._unended.discard(job.job_id)
@@ -149,14 +154,34 @@ class Runs:
 
     def abandon(self, task: "asyncio.Task[None]") -> Run | None:
         """Free the slot of a run that does not end, and let nothing count that it still does. Return it."""
-        run = self._running.pop(task, None)
-        if run is None:
+        if task not in self._running:
             return None
+        run, started = self._running.pop(task)
+        self.slots.ended(run, seconds=self._worker.loop.time() - started)
         for job in run.jobs:
             job.is_abandoned = True
             self._worker.tasks.pop(job.job_id, None)
             self._worker.job_tasks.pop(job.job_id, None)
         return run
+
+    def late(self, margin: timedelta) -> list["asyncio.Task[None]"]:
+        """Return the tasks of runs that have taken longer than they may, and this margin."""
+        now = self._worker.loop.time() - margin.total_seconds()
+        return [task for task, (run, started) in self._running.items() if now - started > run.longest_s]
+
+    def start_apart(self, batch: BatchRun) -> None:
+        """Run the jobs of an abandoned batch again, in smaller ones."""
+        jobs = [JobRun(self._worker, self.claim_of(job.job_id)) for job in batch.jobs if job.job_id in self._unended]
+        self.again(batch.pieces(jobs))
+        self._start_waiting()
+
+    def conclude_abandoned(self, job: JobRun, outcome: Outcome) -> None:
+        """Record what becomes of a job whose run was abandoned."""
+        if job.job_id in self._unended:
+            self._count(outcome)
+            self._record(job, outcome)
+        self._start_waiting()
+        self._worker.bell.ring()
 
     def give_back_held(self, tasks: Iterable["asyncio.Task[None]"]) -> list[str]:
         """Give back the jobs of runs that do not end though they were cancelled; return their ids."""
