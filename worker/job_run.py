@@ -266,9 +266,10 @@ class JobRun:
             return Postponed(delay, counts=not isinstance(error, UncountedRetry))
         if self.worker.retry_jobs and isinstance(error, RetryJob):
             return Postponed(timedelta(0))
-        if self.worker.retry_jobs and isinstance(error, HandlerCancelledError) and self.call.attempt < self._limit:
-            return Postponed(backoff(self.call.attempt))  # arq tries it again, too, but at once
         if not self._keeps_records:
+            is_early = self.worker.retry_jobs and self.call.attempt < self._limit
+            if is_early and isinstance(error, HandlerCancelledError):
+                return Postponed(backoff(self.call.attempt))  # arq tries it again, too, but at once
             # Ours are logged by dispatch, without people's data.
             _log.error("job failed", job_id=self.job_id, exc_info=error)
         return Ended(error, succeeded=False)
