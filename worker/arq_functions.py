@@ -70,7 +70,7 @@ def _build_function(spec: AnySpec) -> RecordingFunction:
         return single
 
     async def together(ctx: dict[str, Any], jobs: Sequence[BatchCall]) -> list[Answer]:
-        deliveries = [Delivery(job.job_id, job.call.attempt, job.call.args, job.call.kwargs) for job in jobs]
+        deliveries = [Delivery(job.job_id, job.call.attempt, job.call.args, job.call.kwargs, job.call.excused) for job in jobs]
         outcomes = await run_batch(ctx["dispatcher"], spec, deliveries)
         return [_as_retry(outcome) if isinstance(outcome, RetryLater) else outcome for outcome in outcomes]
 
@@ -84,7 +84,7 @@ def _as_retry(later: RetryLater) -> Retry:
 def _build_single(spec: AnySpec) -> RecordingFunction:
     async def run(ctx: dict[str, Any], /, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - from the wire
         dispatcher: Dispatcher = ctx["dispatcher"]
-        delivery = Delivery(ctx["job_id"], ctx["job_try"], args, kwargs)
+        delivery = Delivery(ctx["job_id"], ctx["job_try"], args, kwargs, ctx.get("excused", 0))
         try:
             return await dispatcher.run(spec, delivery)
         except RetryLater as later:
@@ -99,7 +99,7 @@ def _build_abort(registry: Registry) -> Callable[..., Coroutine[Any, Any, Any]]:
         if name not in registry:
             return None
         dispatcher: Dispatcher = ctx["dispatcher"]
-        delivery = Delivery(ctx["job_id"], ctx["job_try"], positional, named)
+        delivery = Delivery(ctx["job_id"], ctx["job_try"], positional, named, ctx.get("excused", 0))
         with suppress(InvalidPayloadError):
             asked = read_payload(registry[name].payload, positional, named)
             ctx["aborted"] = tagged(asyncio.CancelledError(), payload_tag(asked))
@@ -115,7 +115,7 @@ def _build_overdue(registry: Registry) -> Callable[..., Coroutine[Any, Any, Any]
     async def decide(ctx: dict[str, Any], /, *args: Any) -> dict[str, Any]:  # noqa: ANN401 - from the wire
         name, positional, named = args
         dispatcher: Dispatcher = ctx["dispatcher"]
-        delivery = Delivery(ctx["job_id"], ctx["job_try"], positional, named)
+        delivery = Delivery(ctx["job_id"], ctx["job_try"], positional, named, ctx.get("excused", 0))
         try:
             return await dispatcher.end_overdue(registry[name], delivery)
         except RetryLater as later:

@@ -80,7 +80,7 @@ def _read(spec: AnySpec, deliveries: Sequence[Delivery], outcomes: dict[str, Out
     jobs = []
     for delivery in deliveries:
         outcomes[delivery.job_id] = Again.ALONE
-        if delivery.attempt > spec.max_attempts:
+        if delivery.counted > spec.max_attempts:
             continue
         try:
             with CONTAINED:

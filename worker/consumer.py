@@ -74,6 +74,8 @@ class UsersWorker(Worker):
             raise ValueError("job_timeout must be a time: a job without a limit can hold its slot for ever")
         super().__init__(*args, **kwargs)
         self.is_stopping = False
+        self.must_get_idle = False
+        """Whether nothing may be claimed until no job is ours: one that may kill its worker runs alone."""
         self._lease = lease
         self._is_ending = False
         self._trouble: str | None = None
@@ -214,7 +216,8 @@ class UsersWorker(Worker):
         if room <= 0:
             return False
         was_idle = not self.runs.claims
-        claimed = await self._waking.claim(room)
+        claimed = await self._waking.claim(room, is_idle=was_idle)
+        self.must_get_idle = claimed.must_get_idle
         if was_idle and claimed.claims:
             self._last_look_for_aborts = self.loop.time()  # the claim has looked itself
         await self.runs.start(claimed)
@@ -223,7 +226,7 @@ class UsersWorker(Worker):
 
     def _room(self) -> int:
         """Return how many jobs may be claimed; none after the signal to stop."""
-        if not self.allow_pick_jobs or self.is_stopping:
+        if not self.allow_pick_jobs or self.is_stopping or (self.must_get_idle and self.runs.claims):
             return 0
         room = self.runs.slots.room()
         if self.burst and self.max_burst_jobs >= 0:

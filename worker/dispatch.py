@@ -74,6 +74,14 @@ class Delivery:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
+    excused: int = 0
+    """How many crashes do not count towards the limit: another job of the same worker may have been the cause."""
+
+    @property
+    def counted(self) -> int:
+        """The attempt's number among those that count."""
+        return self.attempt - self.excused
+
 
 class WrongResultError(TypeError):
     """A handler has returned something else than its payload promises, as it will again: a fault of its code."""
@@ -207,7 +215,7 @@ class Dispatcher:
             return error
         if is_unreachable(error) and not await self.gate.check():
             return RetryLater(AFTER_OUTAGE, counts=False)
-        decided = _decide(spec, delivery.attempt, error)
+        decided = _decide(spec, delivery.counted, error)
         if isinstance(decided, RetryLater):
             return decided
         try:
@@ -255,7 +263,7 @@ class Dispatcher:
         try:
             return await self._attempt(spec, delivery, payload)
         except Exception as error:
-            decided = _decide(spec, delivery.attempt, error)
+            decided = _decide(spec, delivery.counted, error)
             if isinstance(decided, RetryLater):
                 raise
             # Final failures too: a second create_user finds the e-mail of the first taken.
@@ -301,7 +309,7 @@ class Dispatcher:
         return tagged(receipt.result, request_tag(request))  # type: ignore[no-any-return] # a dict as before
 
     async def _attempt(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
-        if delivery.attempt > spec.max_attempts:
+        if delivery.counted > spec.max_attempts:
             message = f"started {delivery.attempt - 1} times and never ended: its worker died or was killed each time"
             raise AttemptsExhaustedError(message)
         seconds = spec.deadline.total_seconds()

@@ -76,7 +76,7 @@ class JobRun:
         self._claim = claim
         self.job_id = claim.job_id
         self._trouble: Exception | None = None
-        self.call = Call("<unknown>", (), {}, claim.attempt, 0)
+        self.call = Call("<unknown>", (), {}, claim.attempt, 0, claim.excused)
         try:
             self.call = self._read()
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the message: this job's trouble
@@ -85,7 +85,7 @@ class JobRun:
         self.started_ms = now_ms()
         self.has_begun = False
         self.is_abandoned = False
-        self.ctx = worker.ctx | {"job_id": self.job_id, "job_try": self.call.attempt}
+        self.ctx = worker.ctx | {"job_id": self.job_id, "job_try": self.call.attempt, "excused": self.call.excused}
 
     @property
     def jobs(self) -> Sequence["JobRun"]:
@@ -95,7 +95,7 @@ class JobRun:
     @property
     def is_ordinary(self) -> bool:
         """Whether the job is to run its function, and may do so together with others."""
-        return self._trouble is None and not self._claim.is_aborted and self.call.attempt <= self._limit
+        return self._trouble is None and not self._claim.is_aborted and self.call.counted <= self._limit
 
     @property
     def _limit(self) -> int:
@@ -140,7 +140,7 @@ class JobRun:
 
     def _refused(self, error: JobFailedError) -> Call:
         claim = self._claim
-        return Call(REFUSE, refusal_arguments(error, claim.message or b""), {}, claim.attempt, 0)
+        return Call(REFUSE, refusal_arguments(error, claim.message or b""), {}, claim.attempt, 0, claim.excused)
 
     def _read(self) -> Call:
         claim, deserializer = self._claim, self.worker.job_deserializer
@@ -149,7 +149,7 @@ class JobRun:
         name, args, kwargs, tries, enqueued_ms = deserialize_job_raw(
             claim.message or b"", deserializer=getattr(deserializer, "read_job", deserializer)
         )
-        return Call(name, tuple(args), kwargs, max(claim.attempt, tries or 0), enqueued_ms)
+        return Call(name, tuple(args), kwargs, max(claim.attempt, tries or 0), enqueued_ms, claim.excused)
 
     def _refusal(self) -> JobFailedError | None:
         """Return why the job cannot be run, ``None`` if it can be."""
@@ -174,7 +174,7 @@ class JobRun:
             return await self.aborted()
         if self.function is None:
             return Ended(JobExecutionFailed(f"function {call.name!r} not found"), succeeded=False)
-        if call.attempt > self._limit:
+        if call.counted > self._limit:
             return Ended(JobExecutionFailed(f"max {self._limit} retries exceeded"), succeeded=False)
         if (not_begun := await self.begin()) is not None:
             return not_begun
@@ -191,7 +191,7 @@ class JobRun:
         self.ctx["score"] = int(max(float(self._claim.score), 0))
         if await self.hook(self.worker.on_job_start):
             return None
-        if self.call.attempt < self._limit:
+        if self.call.counted < self._limit:
             return Postponed(backoff(self.call.attempt))
         return Ended(JobExecutionFailed("the hook on_job_start failed"), succeeded=False)
 
@@ -267,7 +267,7 @@ class JobRun:
         if self.worker.retry_jobs and isinstance(error, RetryJob):
             return Postponed(timedelta(0))
         if not self._keeps_records:
-            is_early = self.worker.retry_jobs and self.call.attempt < self._limit
+            is_early = self.worker.retry_jobs and self.call.counted < self._limit
             if is_early and isinstance(error, HandlerCancelledError):
                 return Postponed(backoff(self.call.attempt))  # arq tries it again, too, but at once
             # Ours are logged by dispatch, without people's data.
@@ -295,7 +295,7 @@ class JobRun:
 
     def give_up(self, outcome: Outcome, claim: Claim) -> GiveUp:
         """Say in the queue's terms what becomes of the job, under the claim that it has by now; it is one attempt."""
-        claim = claim._replace(attempt=self._claim.attempt, score=self._claim.score)
+        claim = claim._replace(attempt=self._claim.attempt, score=self._claim.score, excused=self._claim.excused)
         held = timedelta(seconds=keep_cronjob_progress) if isinstance(self.function, CronJob) else None
         if isinstance(outcome, GivenBack):
             return give_back(claim)

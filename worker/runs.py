@@ -151,6 +151,8 @@ class Runs:
     def forget(self, job: JobRun) -> None:
         """Renew the job's lease no more."""
         self._claims.pop(job.job_id, None)
+        if self._worker.must_get_idle and not self._claims:
+            self._worker.bell.ring()
 
     def abandon(self, task: "asyncio.Task[None]") -> Run | None:
         """Free the slot of a run that does not end, and let nothing count that it still does. Return it."""

@@ -156,10 +156,10 @@ class Waking:
             longest = min(longest, self._renewed + (self._watch / 2).total_seconds() - self._loop.time())
         await self._bell.wait(longest)
 
-    async def claim(self, room: int) -> Claimed:
+    async def claim(self, room: int, *, is_idle: bool) -> Claimed:
         """Claim, and find our place among the idle workers. One round trip."""
         self._state, self._owes_baton = _State.AWAY, True
-        claimed = await self._leases.claim(room, watch=self._watch)
+        claimed = await self._leases.claim(room, watch=self._watch, is_idle=is_idle)
         self._owes_baton = False  # the script has seen to it
         now = self._loop.time()
         self._empty_claims.count(now, found=bool(claimed.claims))

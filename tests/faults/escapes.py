@@ -121,6 +121,7 @@ _left: list["asyncio.Task[None]"] = []
 
 HOW: dict[str, Callable[[], Awaitable[object]]] = {
     "well": lambda: asyncio.sleep(0),
+    "slowly well": lambda: asyncio.sleep(0.3),
     "exit": lambda: _raise_later(SystemExit(2)),
     "exit by sys.exit": lambda: asyncio.sleep(0, sys.exit(3)),
     "exit with None": lambda: _raise_later(SystemExit(None)),
@@ -136,7 +137,7 @@ HOW: dict[str, Callable[[], Awaitable[object]]] = {
     "awaits cancelled": _await_what_is_cancelled,
     "cancels itself": _cancel_itself,
 }
-"""What each does. All but the first fail."""
+"""What each does. All but the first two fail."""
 
 HARMLESS: dict[str, Callable[[], Awaitable[object]]] = {
     "exit of a task left behind": lambda: _left_behind(SystemExit(2)),
