@@ -70,7 +70,9 @@ def _build_function(spec: AnySpec) -> RecordingFunction:
         return single
 
     async def together(ctx: dict[str, Any], jobs: Sequence[BatchCall]) -> list[Answer]:
-        deliveries = [Delivery(job.job_id, job.call.attempt, job.call.args, job.call.kwargs, job.call.excused) for job in jobs]
+        deliveries = [
+            Delivery(job.job_id, job.call.attempt, job.call.args, job.call.kwargs, job.call.excused) for job in jobs
+        ]
         outcomes = await run_batch(ctx["dispatcher"], spec, deliveries)
         return [_as_retry(outcome) if isinstance(outcome, RetryLater) else outcome for outcome in outcomes]
 

@@ -95,7 +95,7 @@ async def _swallow() -> None:
     while True:
         try:
             await asyncio.sleep(0.2)
-        except BaseException:  # noqa: BLE001, S112, PERF203 - that is what is wrong with it
+        except BaseException:  # noqa: BLE001, S112 - that is what is wrong with it
             continue
 
 
@@ -115,6 +115,10 @@ async def _leave_a_thread() -> None:
 async def _kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
     await asyncio.sleep(60)
+
+
+async def _exit_at_once(code: int) -> None:
+    os._exit(code)
 
 
 _left: list["asyncio.Task[None]"] = []
@@ -153,7 +157,14 @@ HOLDING: dict[str, Callable[[], Awaitable[object]]] = {
 }
 """These do not end."""
 
-_ALL = HOW | HARMLESS | HOLDING | {"leaves a thread": _leave_a_thread, "kills": _kill}
+KILLING: dict[str, Callable[[], Awaitable[object]]] = {
+    "kills": _kill,
+    "exits with 2": lambda: _exit_at_once(2),
+    "exits with 3": lambda: _exit_at_once(3),
+}
+"""These end their worker. The codes are those of a worker that no start cures."""
+
+_ALL = HOW | HARMLESS | HOLDING | KILLING | {"leaves a thread": _leave_a_thread}
 
 
 async def misbehave(session: AsyncSession, payload: Misbehave) -> Done:
@@ -174,7 +185,13 @@ async def misbehave_together(session: AsyncSession, payloads: Sequence[Misbehave
 REGISTRY = Registry(
     JobSpec(Misbehave, misbehave, max_attempts=2),
     JobSpec(MisbehaveTogether, misbehave, batch=misbehave_together, max_attempts=2),
-    JobSpec(MisbehaveShortly, misbehave, max_attempts=1, deadline=timedelta(milliseconds=300)),
+    JobSpec(
+        MisbehaveShortly,
+        misbehave,
+        batch=misbehave_together,
+        max_attempts=1,
+        deadline=timedelta(milliseconds=300),
+    ),
 )
 
 NAME = f"{__name__}:REGISTRY"
