@@ -70,9 +70,8 @@ def _build_function(spec: AnySpec) -> RecordingFunction:
         return single
 
     async def together(ctx: dict[str, Any], jobs: Sequence[BatchCall]) -> list[Answer]:
-        deliveries = [
-            Delivery(job.job_id, job.call.attempt, job.call.args, job.call.kwargs, job.call.excused) for job in jobs
-        ]
+        calls = [(job.job_id, job.call) for job in jobs]
+        deliveries = [Delivery(job_id, call.attempt, call.args, call.kwargs, call.excused) for job_id, call in calls]
         outcomes = await run_batch(ctx["dispatcher"], spec, deliveries)
         return [_as_retry(outcome) if isinstance(outcome, RetryLater) else outcome for outcome in outcomes]
 

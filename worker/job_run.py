@@ -226,9 +226,9 @@ class JobRun:
     async def overdue(self) -> Outcome:
         """Say what becomes of the job though its run does not end: as at any deadline, on record."""
         recorder = self.worker.functions.get(OVERDUE)
+        if recorder is None:
+            return self.failed(TimeoutError())  # as arq ends a late job
         try:
-            if recorder is None:
-                raise TimeoutError  # as arq ends a late job
             result = await recorder.coroutine(self.ctx, self.call.name, self.call.args, self.call.kwargs)
         except Exception as error:  # noqa: BLE001 - another attempt, or the end
             return self.failed(error)

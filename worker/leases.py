@@ -170,8 +170,8 @@ class Leases:
         """Claim up to ``room`` jobs that are due, orphans of killed workers first; count an attempt for each.
 
         Only an ``is_idle`` worker, which has no job, gets one that is suspected of having killed its workers; that one
-        comes alone. If there is room left, watch the queue for ``watch`` unless another does. One round trip. What an earlier call
-        has claimed whose answer was lost is given back first, uncounted: one round trip more.
+        comes alone. If there is room left, watch the queue for ``watch`` unless another does. One round trip. What an
+        earlier call has claimed whose answer was lost is given back first, uncounted: one round trip more.
         """
         if self._unanswered:
             await self._run("RELEASE", self._unanswered)

@@ -3,8 +3,6 @@
 import asyncio
 from datetime import timedelta
 
-from redis.asyncio import Redis
-
 from jobs import JobClient
 from jobs.failures import JobFailedError
 from tests.conftest import StartWorker
@@ -15,7 +13,7 @@ SOON = timedelta(seconds=40)
 
 
 async def test_whatever_a_handler_raises_is_its_jobs_failure(
-    start_worker: StartWorker, client: JobClient, sessions: Sessions, redis: Redis
+    start_worker: StartWorker, client: JobClient, sessions: Sessions
 ) -> None:
     """Retried, dead with the true reason, and no neighbour, no worker and no other attempt suffers by it."""
     worker = start_worker(WORKER_REGISTRY=NAME)

@@ -44,7 +44,7 @@ async def test_a_handler_that_swallows_its_cancellation_holds_neither_slot_nor_t
 
     answers = await asyncio.gather(*(handle.result(timeout=SOON) for handle in handles))
 
-    with pytest.raises(DeadlineExceededError, match="went on after its deadline of 0.3 s: it swallows"):
+    with pytest.raises(DeadlineExceededError, match=r"went on after its deadline of 0\.3 s: it swallows"):
         await swallower.result(timeout=SOON)
     await wait_for_empty_queue(redis)
     assert [answer.name for answer in answers] == names

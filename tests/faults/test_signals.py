@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -70,10 +72,8 @@ async def test_an_error_output_that_nobody_reads_holds_up_nobody(
     processes = []
     for number, command in enumerate(COMMANDS):
         health = tmp_path / f"{number}.health"
-        processes.append(
-            subprocess.Popen([*WORKER, *command], env=environment | {"WORKER_HEALTH_FILE": str(health)}, stderr=writing)
-        )
-        await asyncio.to_thread(wait_until, lambda health=health: read_health(health) == [], 20)
+        processes.append(_start(command, environment | {"WORKER_HEALTH_FILE": str(health)}, writing))
+        await asyncio.to_thread(wait_until, partial(_is_well, health), 20)
     handles = await client.enqueue_many([CreateUser(name=f"User {number}") for number in range(400)])
     await asyncio.gather(*(handle.result() for handle in handles))
     for process in processes:
@@ -84,6 +84,14 @@ async def test_an_error_output_that_nobody_reads_holds_up_nobody(
         os.close(end)
 
     assert (codes, len(await users_by_name(sessions))) == ([0, 0, 0], 400)
+
+
+def _is_well(health: Path) -> bool:
+    return read_health(health) == []
+
+
+def _start(command: Sequence[str], environment: dict[str, str], errors: int) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([*WORKER, *command], env=environment, stderr=errors)
 
 
 def _full_pipe() -> tuple[int, int]:

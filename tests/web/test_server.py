@@ -30,7 +30,7 @@ async def test_told_to_stop_it_answers_who_waits_and_ends_with_0(service: WebPro
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])
 async def test_every_signal_that_ends_processes_ends_it_in_order(service: WebProcess, number: signal.Signals) -> None:
-    """The end of a terminal and Ctrl-\\ as SIGTERM and Ctrl-C."""
+    """The end of a terminal and its quit key as SIGTERM and Ctrl-C."""
     service.process.send_signal(number)
 
     code = await asyncio.to_thread(service.process.wait, 10)
