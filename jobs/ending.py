@@ -104,7 +104,8 @@ class Ending:
         """Hear signals from now on, in place of all who did."""
         self._loop = asyncio.get_running_loop()
         for number in signals_to_hear():
-            self._loop.remove_signal_handler(number)
+            with suppress(NotImplementedError):  # Windows
+                self._loop.remove_signal_handler(number)
             signal.signal(number, self._note)
         self.listen()
         threading.Thread(target=self._watch, name="ending", daemon=True).start()

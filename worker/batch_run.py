@@ -38,7 +38,8 @@ class BatchRun:
     @property
     def longest_s(self) -> float:
         """How long it may take, in seconds."""
-        return float(self._function.timeout_s or 0)
+        own = self._function.timeout_s
+        return float((self._worker.job_timeout_s if own is None else own) or 0)
 
     async def run(self) -> None:
         """Run the jobs, and leave their outcomes to be recorded; those without one run again."""

@@ -18,6 +18,9 @@ from worker.slots import Run, Slots
 if TYPE_CHECKING:
     from worker.consumer import UsersWorker
 
+_LOOK = timedelta(seconds=1)
+"""How often it is looked whether all jobs have ended."""
+
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.runs")
 
 
@@ -205,6 +208,7 @@ class Runs:
     async def settle(self) -> None:
         """Wait until all jobs have ended and are recorded."""
         while self._unended:
-            await asyncio.gather(*self._worker.tasks.values())
-            await asyncio.sleep(0)
+            if running := set(self._worker.tasks.values()):
+                await asyncio.wait(running, timeout=_LOOK.total_seconds())  # a run may be abandoned meanwhile
+            await asyncio.sleep(0 if running else _LOOK.total_seconds() / 10)
         await self.finisher.settle()
