@@ -189,8 +189,9 @@ class Ending:
     def _end(self) -> None:
         _log.error("the process does not end by itself: it is ended")
         thread = threading.Thread(target=self.last_measures, name="last-measures", daemon=True)
-        thread.start()
-        thread.join(_LAST_LIMIT.total_seconds())
+        with suppress(RuntimeError):  # the interpreter is at its end
+            thread.start()
+            thread.join(_LAST_LIMIT.total_seconds())
         leave(HELD)
 
 

@@ -120,10 +120,14 @@ class LogWriter(logging.Handler):
     def _wake_up(self) -> None:
         self._is_asleep = False
         self._wake.set()
-        if not self._has_thread:
-            self._has_thread = True
+        if self._has_thread:
+            return
+        try:
             # A daemon: it may wait in its write for ever, and must not hold up the end of the process.
             threading.Thread(target=self._write_forever, name="log-writer", daemon=True).start()
+            self._has_thread = True
+        except RuntimeError:  # there are no more threads, or the interpreter is at its end: the next line tries again
+            self._is_asleep = True
 
     def _write_forever(self) -> None:
         while True:

@@ -94,6 +94,7 @@ def test_a_flush_waits_no_longer_than_a_second(pipe: tuple[int, int]) -> None:
     assert 0.9 < time.monotonic() - started < 3
 
 
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")  # Python 3.12 and later: there is a thread
 def test_a_fork_writes_its_own_lines_and_none_of_its_parents(pipe: tuple[int, int]) -> None:
     """The thread and its lines stay behind in the parent."""
     writer = LogWriter(pipe[1])

@@ -19,7 +19,6 @@ from jobs.failures import JobFailedError
 from tests.conftest import wait_until_async
 from tests.worker.conftest import BuildWorker, Context, build_function, run_in_background, stop
 from worker.consumer import UsersWorker
-from worker.containment import HandlerEscapeError
 
 
 async def test_a_function_gets_arqs_context_and_arguments(pool: ArqRedis, build: BuildWorker) -> None:
@@ -195,7 +194,7 @@ async def test_an_exit_is_the_failure_of_its_job(pool: ArqRedis, build: BuildWor
 
     assert left is not None
     assert given_up is not None
-    with pytest.raises(HandlerEscapeError, match="the handler raised SystemExit: 2"):
+    with pytest.raises(JobFailedError, match="HandlerEscapeError: the handler raised SystemExit: 2"):
         await left.result(timeout=1)
     assert (await given_up.result(timeout=1), worker.jobs_retried) == (2, 1)
 
