@@ -10,14 +10,16 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from jobs.diagnosis import diagnose
+from jobs.log_writer import LogWriter, standard_error
 
 
 def log_to_stderr(log_format: str, level: str) -> None:
     """Send everything that the process logs, libraries included, to standard error in one form.
 
-    ``log_format`` is ``console``, ``json`` or ``auto``: console on a terminal.
+    Nobody who logs waits for its reader (``jobs.log_writer``). ``log_format`` is ``console``, ``json`` or ``auto``:
+    console on a terminal.
     """
-    handler = logging.StreamHandler()
+    handler = LogWriter(standard_error())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_shared_processors(),
@@ -50,9 +52,13 @@ def _shared_processors() -> list[Processor]:
 
 
 def _renderers(log_format: str) -> list[Processor]:
-    if log_format == "console" or (log_format == "auto" and sys.stderr.isatty()):
-        return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    if log_format == "console" or (log_format == "auto" and _is_terminal()):
+        return [structlog.dev.ConsoleRenderer(colors=_is_terminal())]
     return [structlog.processors.JSONRenderer(sort_keys=True)]
+
+
+def _is_terminal() -> bool:
+    return standard_error() is not None and sys.stderr.isatty()
 
 
 def _replace_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

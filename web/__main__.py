@@ -6,22 +6,41 @@ of a container Python ignores it until there is a handler.
 
 import signal
 import sys
+import time
 from types import FrameType
 
 _HELP = """usage: users-web
 
 Serve users over HTTP until SIGTERM or Ctrl-C. Settings: DATABASE_*, REDIS_* and WEB_* (see the README).
-Exit codes: 0 ok, 2 usage, 3 settings, 4 unavailable.
+Exit codes: 0 ok, 2 usage, 3 settings, 4 unavailable, 5 held (ended at its bound while something held on to it).
 """
 
 
+def _hear_signals() -> None:
+    """Let all signals that end a process end it as Ctrl-C does; SIGHUP not where nohup has it ignored."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"):
+        number = getattr(signal, name, None)  # Windows has but two of them
+        if number is not None and (name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN):
+            signal.signal(number, _interrupt)
+
+
+_interrupted: list[float] = []
+
+
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    now = time.monotonic()
+    if not _interrupted or now - _interrupted[-1] > _ONE_ORDER:  # shells and supervisors send several at once
+        _interrupted.append(now)
+        raise KeyboardInterrupt
+
+
+_ONE_ORDER = 0.5
+"""Seconds in which several signals are one order to end."""
 
 
 def main() -> None:
     """Run the service and exit with its code."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    _hear_signals()
     if sys.argv[1:]:
         asks = sys.argv[1:] in (["--help"], ["-h"])
         (sys.stdout if asks else sys.stderr).write(_HELP)
@@ -47,7 +66,9 @@ def _run() -> None:
 
 
 def _end(error: Exception, code: int) -> None:
-    sys.stderr.write(f"users-web: {error}\n")
+    from jobs.log_writer import say  # noqa: PLC0415 - as above
+
+    say(f"users-web: {error}")
     sys.exit(code)
 
 

@@ -2,14 +2,14 @@
 
 import asyncio
 import signal
-import sys
 
 import structlog
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.web_protocol import RequestHandler
 
-from jobs.event_loop import fastest_loop
+from jobs.ending import MARGIN, Ending, leave
+from jobs.event_loop import fastest_loop, run_to_the_end
 from jobs.logs import log_to_stderr
 from web.application import build_app
 from web.problems import PROBLEM_JSON, ProblemError, problem_of_aiohttp
@@ -23,23 +23,24 @@ class ListenError(OSError):
 
 
 def run_service(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then end within the grace; a second signal ends it at once. Owns the event loop.
+    """Serve until told to stop, then end within the grace; a second signal ends it at once. Owns the event loop.
 
     Raises:
         ListenError: the address is taken or not ours.
     """
     log_to_stderr(settings.web.log_format, settings.web.log_level)
+    ending = Ending(settings.web.shutdown_grace)
     with asyncio.Runner(loop_factory=fastest_loop()) as runner:
-        runner.run(_serve(settings))
+        run_to_the_end(runner, _serve(settings, ending), ending)
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, ending: Ending) -> None:
     runner = _Runner(
         build_app(settings),
         access_log_class=AccessLog,
         shutdown_timeout=settings.web.shutdown_grace.total_seconds(),
     )
-    told = _told_to_stop()
+    told = _told_to_stop(ending)
     try:
         await runner.setup()
         await _listen(runner, settings)
@@ -48,6 +49,7 @@ async def _serve(settings: Settings) -> None:
         await told.wait()
         _log.info("told to stop")
     finally:
+        ending.limit(settings.web.shutdown_grace + MARGIN)
         await runner.cleanup()
 
 
@@ -60,18 +62,18 @@ async def _listen(runner: web.AppRunner, settings: Settings) -> None:
         raise ListenError(text) from error
 
 
-def _told_to_stop() -> asyncio.Event:
-    """Return what SIGTERM and SIGINT set. The second one does what it does by default: it ends the process."""
-    told, loop = asyncio.Event(), asyncio.get_running_loop()
+def _told_to_stop(ending: Ending) -> asyncio.Event:
+    """Return what the first signal sets. The second one ends the process without waiting for anybody."""
+    told = asyncio.Event()
 
-    def stop() -> None:
+    def stop(number: signal.Signals) -> None:
+        if told.is_set():
+            _log.info("told to stop at once", signal=number.name)
+            leave(0)
         told.set()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
 
-    if sys.platform != "win32":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
+    ending.begin()
+    ending.obey(stop)
     return told
 
 

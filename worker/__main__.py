@@ -6,20 +6,39 @@ of a container Python ignores it until there is a handler.
 
 import signal
 import sys
+import time
 from types import FrameType
 
 _UNTIL_STOPPED = (["run"], ["relay"], ["dev"])
 """Commands that end with 0 when they are told to stop, also while they are still loading."""
 
 
+def _hear_signals() -> None:
+    """Let all signals that end a process end it as Ctrl-C does; SIGHUP not where nohup has it ignored."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"):
+        number = getattr(signal, name, None)  # Windows has but two of them
+        if number is not None and (name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN):
+            signal.signal(number, _interrupt)
+
+
+_interrupted: list[float] = []
+
+
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    now = time.monotonic()
+    if not _interrupted or now - _interrupted[-1] > _ONE_ORDER:  # shells and supervisors send several at once
+        _interrupted.append(now)
+        raise KeyboardInterrupt
+
+
+_ONE_ORDER = 0.5
+"""Seconds in which several signals are one order to end."""
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    # A supervisor's SIGTERM ends `dev` and `demo` as Ctrl-C does; a worker that is ready replaces both handlers.
-    signal.signal(signal.SIGTERM, _interrupt)
+    # A supervisor's SIGTERM ends `dev` and `demo` as Ctrl-C does; a worker that is ready replaces the handlers.
+    _hear_signals()
     try:
         from worker.commands.app import run_app  # noqa: PLC0415 - see the module's docstring
 

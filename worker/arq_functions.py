@@ -46,8 +46,12 @@ REFUSE = "refuse_message"
 ABORT = "record_abort"
 """arq function that records an abort: our worker class calls it with a job's name and arguments, no message can."""
 
-WAS_LEFT = "was_left"
-"""In a job's context: whether its last attempt never ended. Only our worker class knows."""
+WAS_LEFT, EXCUSED = "was_left", "excused"
+"""In a job's context: whether its last attempt never ended, and how many crashes are not counted. Only our worker class
+knows."""
+
+OVERDUE = "record_overdue"
+"""arq function that decides on a job whose handler does not end. As with the one above, no message can call it."""
 
 _UNLIMITED = 1_000_000
 """arq's limit of attempts. Dispatch has the real one; arq's would hide the true error behind its own."""
@@ -60,6 +64,7 @@ def build_functions(registry: Registry) -> list[Function]:
         *functions,
         _function(_refuse, REFUSE, timeout=MARGIN),
         _function(_build_abort(registry), ABORT, timeout=MARGIN),
+        _function(_build_overdue(registry), OVERDUE, timeout=MARGIN),
     ]
 
 
@@ -69,7 +74,10 @@ def _build_function(spec: AnySpec) -> RecordingFunction:
         return single
 
     async def together(ctx: dict[str, Any], jobs: Sequence[BatchCall]) -> list[Answer]:
-        deliveries = [Delivery(job.job_id, job.call.attempt, job.call.args, job.call.kwargs) for job in jobs]
+        calls = [(job.job_id, job.call) for job in jobs]
+        deliveries = [
+            Delivery(job_id, call.attempt, call.args, call.kwargs, excused=call.excused) for job_id, call in calls
+        ]
         outcomes = await run_batch(ctx["dispatcher"], spec, deliveries)
         return [_as_retry(outcome) if isinstance(outcome, RetryLater) else outcome for outcome in outcomes]
 
@@ -83,7 +91,9 @@ def _as_retry(later: RetryLater) -> Retry:
 def _build_single(spec: AnySpec) -> RecordingFunction:
     async def run(ctx: dict[str, Any], /, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - from the wire
         dispatcher: Dispatcher = ctx["dispatcher"]
-        delivery = Delivery(ctx["job_id"], ctx["job_try"], args, kwargs, was_left=ctx.get(WAS_LEFT))
+        delivery = Delivery(
+            ctx["job_id"], ctx["job_try"], args, kwargs, was_left=ctx.get(WAS_LEFT), excused=ctx.get(EXCUSED, 0)
+        )
         try:
             return await dispatcher.run(spec, delivery)
         except RetryLater as later:
@@ -98,7 +108,7 @@ def _build_abort(registry: Registry) -> Callable[..., Coroutine[Any, Any, Any]]:
         if name not in registry:
             return None
         dispatcher: Dispatcher = ctx["dispatcher"]
-        delivery = Delivery(ctx["job_id"], ctx["job_try"], positional, named)
+        delivery = Delivery(ctx["job_id"], ctx["job_try"], positional, named, excused=ctx.get(EXCUSED, 0))
         with suppress(InvalidPayloadError):
             asked = read_payload(registry[name].payload, positional, named)
             ctx["aborted"] = tagged(asyncio.CancelledError(), payload_tag(asked))
@@ -108,6 +118,19 @@ def _build_abort(registry: Registry) -> Callable[..., Coroutine[Any, Any, Any]]:
             raise UncountedRetry(defer=later.delay) from later
 
     return abort
+
+
+def _build_overdue(registry: Registry) -> Callable[..., Coroutine[Any, Any, Any]]:
+    async def decide(ctx: dict[str, Any], /, *args: Any) -> dict[str, Any]:  # noqa: ANN401 - from the wire
+        name, positional, named = args
+        dispatcher: Dispatcher = ctx["dispatcher"]
+        delivery = Delivery(ctx["job_id"], ctx["job_try"], positional, named, excused=ctx.get(EXCUSED, 0))
+        try:
+            return await dispatcher.end_overdue(registry[name], delivery)
+        except RetryLater as later:
+            raise _as_retry(later) from later
+
+    return decide
 
 
 def _function(run: Callable[..., Coroutine[Any, Any, Any]], name: str, *, timeout: timedelta) -> RecordingFunction:

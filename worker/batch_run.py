@@ -35,6 +35,12 @@ class BatchRun:
         self._is_piece = is_piece
         self.jobs = jobs
 
+    @property
+    def longest_s(self) -> float:
+        """How long it may take, in seconds."""
+        own = self._function.timeout_s
+        return float((self._worker.job_timeout_s if own is None else own) or 0)
+
     async def run(self) -> None:
         """Run the jobs, and leave their outcomes to be recorded; those without one run again."""
         begun = [job for job in self.jobs if await self._begin(job)]
@@ -55,7 +61,7 @@ class BatchRun:
             else:
                 outcome = job.failed(answer) if isinstance(answer, Exception) else Ended(answer, succeeded=True)
                 await self._end(job, outcome)
-        self._worker.runs.again([*alone, *self._pieces(apart)])
+        self._worker.runs.again([*alone, *self.pieces(apart)])
 
     async def _begin(self, job: JobRun) -> bool:
         outcome = await job.begin()
@@ -91,12 +97,12 @@ class BatchRun:
             for job in jobs:
                 await self._end(job, job.cancelled(error))
             return
-        self._worker.runs.again(self._pieces([job for job in jobs if job.job_id not in aborting]))
+        self._worker.runs.again(self.pieces([job for job in jobs if job.job_id not in aborting]))
         for job in wanted:
             aborting.discard(job.job_id)
             await self._end(job, await job.aborted())
 
-    def _pieces(self, jobs: Sequence[JobRun]) -> list["BatchRun | JobRun"]:
+    def pieces(self, jobs: Sequence[JobRun]) -> list["BatchRun | JobRun"]:
         """Cut jobs that failed together into pieces of the root of their number, and these into single jobs.
 
         So one guilty job in 500 costs 45 transactions more, and a blocked one delays 22 others, not 499, again.

@@ -23,6 +23,7 @@ from jobs.failures import InvalidPayloadError, JobFailedError, failure_to_wire
 from jobs.payloads import AnyPayload
 from jobs.wire import request_tag
 from worker.calls import Again
+from worker.containment import CONTAINED, HandlerEscapeError, cancelled_itself
 from worker.dead_letters import is_dead
 from worker.dispatch import (
     AFTER_OUTAGE,
@@ -68,6 +69,10 @@ async def run_batch(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[
         if jobs:
             async with asyncio.timeout(spec.deadline.total_seconds()):
                 outcomes |= await _transact(dispatcher, spec, jobs)
+    except asyncio.CancelledError:
+        if dispatcher.is_cancelled():
+            raise
+        outcomes |= await _failed(dispatcher, spec, jobs, cancelled_itself(), since=started)
     except Exception as error:  # noqa: BLE001 - whatever it is, each job meets it again by itself
         outcomes |= await _failed(dispatcher, spec, jobs, error, since=started)
     else:
@@ -79,11 +84,12 @@ def _read(spec: AnySpec, deliveries: Sequence[Delivery], outcomes: dict[str, Out
     jobs = []
     for delivery in deliveries:
         outcomes[delivery.job_id] = Again.ALONE
-        if delivery.attempt > spec.max_attempts:
+        if delivery.counted > spec.max_attempts:
             continue
         try:
-            jobs.append((delivery, read_payload(spec.payload, delivery.args, delivery.kwargs)))
-        except InvalidPayloadError:
+            with CONTAINED:
+                jobs.append((delivery, read_payload(spec.payload, delivery.args, delivery.kwargs)))
+        except (InvalidPayloadError, HandlerEscapeError):
             continue
         del outcomes[delivery.job_id]
     return jobs
@@ -103,7 +109,9 @@ async def _transact(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job])
         dispatcher.sessions, lasts=spec.deadline, reads_only=spec.reads_only, on_leak=on_leak
     ) as session:
         await session.execute(_WAIT_SHORTLY)
-        answers = await spec.take_many(session, [payload for _, payload in jobs])
+        dispatcher.note_session(session)
+        with CONTAINED:
+            answers = await spec.take_many(session, [payload for _, payload in jobs])
         outcomes: dict[str, Outcome] = {}
         receipts: list[Receipt] = []
         for (delivery, payload), answer in zip(jobs, answers, strict=True):

@@ -17,6 +17,14 @@ class Call(NamedTuple):
     attempt: int
     enqueued_ms: int
 
+    excused: int = 0
+    """How many of the attempts do not count towards the limit: another job may have killed their workers."""
+
+    @property
+    def counted(self) -> int:
+        """The attempt's number among those that count."""
+        return self.attempt - self.excused
+
 
 class Again(Enum):
     """What else can come of a job of a batch: it has to run once more, in the same attempt."""

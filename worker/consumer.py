@@ -22,7 +22,9 @@ from jobs.connection import is_outage, is_refusal
 from jobs.primary import StaleConnectionError
 from worker.dispatch import Dispatcher
 from worker.leases import Leases
+from worker.overdue import end_overdue_runs
 from worker.runs import Runs
+from worker.threads import JobThreads
 from worker.waking import Bell, Waking
 
 AnswerT = TypeVar("AnswerT")
@@ -33,8 +35,14 @@ _RECONNECT_EVERY = timedelta(milliseconds=500)
 _CHORES_LIMIT = timedelta(seconds=5)
 """How long a turn's chores may take. redis-py repeats them three times, in which a silent Redis is not noticed."""
 
-_CLOSE_LIMIT = timedelta(seconds=5)
-"""How long the end waits for Redis to take the last results and keys. Longer would outlast supervisors' patience."""
+_CLOSE_LIMIT = timedelta(seconds=8)
+"""How long the end may take for jobs that were cancelled and for Redis to take the last results and keys, together."""
+
+_STEP_LIMIT = timedelta(seconds=3)
+"""How long each step of that may take."""
+
+_HELD_LIMIT = timedelta(seconds=1)
+"""How long a job may take that is cancelled a second time. After that it holds on, and is given back as it is."""
 
 _IDLE_LOOK_FOR_ABORTS = timedelta(seconds=10)
 """How often requests to abort are looked at while no job runs: old ones must go, or they would hit a later job."""
@@ -75,6 +83,8 @@ class UsersWorker(Worker):
             raise ValueError("job_timeout must be a time: a job without a limit can hold its slot for ever")
         super().__init__(*args, **kwargs)
         self.is_stopping = False
+        self.must_get_idle = False
+        """Whether nothing may be claimed until no job is ours: one that may kill its worker runs alone."""
         self._lease = lease
         self._is_ending = False
         self._trouble: str | None = None
@@ -83,7 +93,12 @@ class UsersWorker(Worker):
         self.bell = Bell()
         self._is_behind = False
         self._claiming: asyncio.Task[bool] | None = None
+        self._closed_by = math.inf
+        self.held: list[str] = []
+        """The jobs that hold on though they were cancelled; nobody waits for them."""
+        self.threads = JobThreads(self.max_jobs, self._jobs_of)
         self._heartbeat: asyncio.Task[None] | None = None
+        self._overdue: asyncio.Task[None] | None = None
 
     @property
     def pool(self) -> ArqRedis:
@@ -114,9 +129,27 @@ class UsersWorker(Worker):
         self._waking = Waking(self.leases, self.bell, lease=self._lease, poll=poll, watches=not self.burst)
         await log_redis_info(self.pool, arq_logger.info)
         self.ctx["redis"] = self.pool
+        self.ctx["threads"] = self.threads
+        self.loop.set_default_executor(self.threads)
         if self.on_startup:
             await self.on_startup(self.ctx)
+        if (dispatcher := self.dispatcher) is not None:
+            dispatcher.is_cancelled = self._wants_end
         self._heartbeat = asyncio.create_task(self._renew_leases(), name="heartbeat")
+        self._overdue = asyncio.create_task(end_overdue_runs(self), name="overdue")
+
+    @property
+    def dispatcher(self) -> Dispatcher | None:
+        """What runs our jobs; ``None`` where only functions of arq's run."""
+        return self.ctx.get("dispatcher")
+
+    def _jobs_of(self, task: "asyncio.Task[Any] | None") -> list[str]:
+        return [job_id for job_id, running in self.tasks.copy().items() if running is task]
+
+    def _wants_end(self) -> bool:
+        """Say whether the worker wants the end of the current task: else a job has cancelled itself."""
+        task = asyncio.current_task()
+        return self.is_stopping or any(self.tasks.get(job_id) is task for job_id in self.aborting_tasks)
 
     async def _is_burst_over(self) -> bool:
         if 0 <= self.max_burst_jobs <= self._jobs_started():
@@ -190,7 +223,8 @@ class UsersWorker(Worker):
         if room <= 0:
             return False
         was_idle = not self.runs.claims
-        claimed = await self._waking.claim(room)
+        claimed = await self._waking.claim(room, is_idle=was_idle)
+        self.must_get_idle = claimed.must_get_idle
         if was_idle and claimed.claims:
             self._last_look_for_aborts = self.loop.time()  # the claim has looked itself
         await self.runs.start(claimed)
@@ -199,7 +233,7 @@ class UsersWorker(Worker):
 
     def _room(self) -> int:
         """Return how many jobs may be claimed; none after the signal to stop."""
-        if not self.allow_pick_jobs or self.is_stopping:
+        if not self.allow_pick_jobs or self.is_stopping or (self.must_get_idle and self.runs.claims):
             return 0
         room = self.runs.slots.room()
         if self.burst and self.max_burst_jobs >= 0:
@@ -231,7 +265,7 @@ class UsersWorker(Worker):
 
     async def _database_answers(self) -> bool:
         """While PostgreSQL is gone, take turns slowly and claim nothing: a claimed job could only fail."""
-        dispatcher: Dispatcher | None = self.ctx.get("dispatcher")
+        dispatcher = self.dispatcher
         if dispatcher is None or dispatcher.gate.is_open:
             return True
         await self._waking.rest()  # another worker may reach it
@@ -278,13 +312,15 @@ class UsersWorker(Worker):
         self.is_stopping = True
         if self._pool is None:
             return
+        self._closed_by = self.loop.time() + _CLOSE_LIMIT.total_seconds()
         try:
             await self._end_claim()
             await self._end_jobs()
-            if self._heartbeat is not None:
-                self._heartbeat.cancel()
+            for task in (self._heartbeat, self._overdue):
+                if task is not None:
+                    task.cancel()
             with suppress(RedisError, OSError):
-                async with asyncio.timeout(_CLOSE_LIMIT.total_seconds()):
+                async with asyncio.timeout(self._step()):
                     await self.pool.delete(self.health_check_key)
         finally:
             if self.on_shutdown:
@@ -293,21 +329,29 @@ class UsersWorker(Worker):
             await self.pool.aclose(close_connection_pool=True)
             self._pool = None
 
+    def _step(self) -> float:
+        """Return for how many seconds a step of the end may last."""
+        return max(0.1, min(_STEP_LIMIT.total_seconds(), self._closed_by - self.loop.time()))
+
     async def _end_claim(self) -> None:
         """Let another worker watch the queue, at once."""
         if self._claiming is not None:
-            await asyncio.wait([self._claiming], timeout=_CLOSE_LIMIT.total_seconds())
+            await asyncio.wait([self._claiming], timeout=self._step())
         with suppress(RedisError, OSError):
-            async with asyncio.timeout(_CLOSE_LIMIT.total_seconds()):
+            async with asyncio.timeout(self._step()):
                 await self._waking.rest()
 
     async def _end_jobs(self) -> None:
         if self.tasks:
-            _, running = await asyncio.wait(self.tasks.values(), timeout=_CLOSE_LIMIT.total_seconds())
+            _, running = await asyncio.wait(set(self.tasks.values()), timeout=self._step())
             for task in running:
                 task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            if running:
+                _, running = await asyncio.wait(running, timeout=_HELD_LIMIT.total_seconds())
+            self.held = self.runs.give_back_held(running)
+            if self.held:
+                _log.error("jobs hold on though they were cancelled: they are given back", job_ids=self.held)
         with suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_LIMIT.total_seconds()):
+            async with asyncio.timeout(self._step()):
                 await self.runs.finisher.settle()
         self.runs.finisher.cancel()

@@ -10,10 +10,12 @@ in the same way, in a transaction of its own after the rollback: delivered again
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary, WeakSet
 
 import structlog
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
@@ -43,6 +45,7 @@ from jobs.payloads import AnyPayload
 from jobs.registry import JobSpec
 from jobs.wire import QUEUE, payload_tag, request_hash, request_tag
 from worker.backoff import backoff
+from worker.containment import CONTAINED, cancelled_itself, is_cancelled
 from worker.dead_letters import bury, is_dead, write_letter
 from worker.gate import DatabaseGate
 from worker.patience import Patience
@@ -82,9 +85,13 @@ class Delivery:
     was_left: bool | None = None
     """Whether the attempt before this one is known never to have ended; ``None`` if nobody knows."""
 
+    excused: int = 0
+    """How many crashes do not count towards the limit: another job of the same worker may have been the cause."""
 
-class HandlerCancelledError(RuntimeError):
-    """A handler has cancelled itself. Whoever else cancels a job, arq, us or its deadline, asks its task to end."""
+    @property
+    def counted(self) -> int:
+        """The attempt's number among those that count."""
+        return self.attempt - self.excused
 
 
 class WrongResultError(TypeError):
@@ -114,6 +121,10 @@ class Dispatcher:
         self.queue = queue
         self.gate = DatabaseGate(sessions)
         self._patience = Patience()
+        self.is_cancelled: Callable[[], bool] = is_cancelled
+        """Whether somebody wants the end of the current task; our worker class knows it better than the task."""
+        self._sessions_of: WeakKeyDictionary[asyncio.Task[Any], AsyncSession] = WeakKeyDictionary()
+        self._abandoned: WeakSet[asyncio.Task[Any]] = WeakSet()
 
     async def run(self, spec: AnySpec, delivery: Delivery) -> dict[str, Any]:
         """Run one attempt and return the result in JSON's types. Commits before it returns.
@@ -131,7 +142,8 @@ class Dispatcher:
         payload: AnyPayload | None = None
         try:
             await self.require_open_gate()
-            payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
+            with CONTAINED:  # validators are the application's code, too
+                payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
             result = await self._answer(spec, delivery, payload, since=started)
         except Exception as error:
             decided = await self._settle(spec, delivery, payload, error)
@@ -160,6 +172,38 @@ class Dispatcher:
         if receipt is not None and receipt.result is None:
             raise failure_from_wire(receipt.failure)
         return None if receipt is None else receipt.result
+
+    def note_session(self, session: AsyncSession) -> None:
+        """Take note of the session of the current task, for ``disconnect``."""
+        if (task := asyncio.current_task()) is not None:
+            self._sessions_of[task] = session
+
+    async def disconnect(self, task: "asyncio.Task[Any]") -> None:
+        """End the connection of a task that does not end: it cannot commit, and what it still does decides nothing."""
+        self._abandoned.add(task)
+        if (session := self._sessions_of.get(task)) is None:
+            return
+        try:
+            async with asyncio.timeout(LOOK_LIMIT.total_seconds()):
+                await session.invalidate()
+        except Exception as error:  # noqa: BLE001 - it is in the middle of something: the receipt decides
+            _log.warning("the transaction of an abandoned job could not be ended", exc_info=error)
+
+    async def end_overdue(self, spec: AnySpec, delivery: Delivery) -> dict[str, Any]:
+        """Decide on a job whose handler has not ended though it was cancelled at its deadline.
+
+        Raises:
+            RetryLater: it has attempts left.
+            JobFailedError: it has not, and is dead.
+        """
+        payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
+        message = f"went on after its deadline of {spec.deadline.total_seconds():g} s: it swallows its cancellation"
+        error = DeadlineExceededError(f"{message}. Let CancelledError through in the handler")
+        decided = await self._settle(spec, delivery, payload, error)
+        if isinstance(decided, Exception):
+            _log_failure(_log.bind(job_id=delivery.job_id, job_name=spec.name), error, decided)
+            raise decided
+        return decided
 
     async def abort(self, spec: AnySpec, delivery: Delivery) -> dict[str, Any] | None:
         """Record that somebody has aborted the job, so that it stays so; return the result if it had ended before.
@@ -222,7 +266,7 @@ class Dispatcher:
         """
         if isinstance(error, RetryLater):
             return error
-        decided = _decide(spec, delivery.attempt, error)
+        decided = _decide(spec, delivery.counted, error)
         if isinstance(decided, RetryLater):
             return decided
         try:
@@ -275,7 +319,7 @@ class Dispatcher:
             return await self._attempt(spec, delivery, payload)
         except Exception as error:
             await self._excuse(delivery, error, since=since)
-            decided = _decide(spec, delivery.attempt, error)
+            decided = _decide(spec, delivery.counted, error)
             if isinstance(decided, RetryLater):
                 raise
             # Final failures too: a second create_user finds the e-mail of the first taken.
@@ -345,7 +389,7 @@ class Dispatcher:
         return tagged(receipt.result, request_tag(request))  # type: ignore[no-any-return] # a dict as before
 
     async def _attempt(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
-        if delivery.attempt > spec.max_attempts and delivery.was_left is not False:
+        if delivery.counted > spec.max_attempts and delivery.was_left is not False:
             raise AttemptsExhaustedError(_exhausted(delivery))
         seconds = spec.deadline.total_seconds()
         guard, deadline = asyncio.timeout(seconds + _SECOND_CALL.total_seconds()), asyncio.timeout(seconds)
@@ -358,18 +402,23 @@ class Dispatcher:
                 raise DeadlineExceededError(message) from error
             raise
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if self.is_cancelled():
                 raise
-            raise HandlerCancelledError("the handler has raised CancelledError by itself") from error
+            raise cancelled_itself() from error
+        finally:
+            if self._abandoned and asyncio.current_task() in self._abandoned:
+                # What it raises or returns now counts for nothing.
+                raise RetryLater(AFTER_OUTAGE, counts=False)
 
     async def _transact(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
         on_leak = partial(_log.warning, job_id=delivery.job_id, job_name=spec.name, attempt=delivery.attempt)
         async with open_transaction(
             self.sessions, lasts=spec.deadline, reads_only=spec.reads_only, on_leak=on_leak
         ) as session:
+            self.note_session(session)
             # Before the commit: a result that cannot be sent must not leave an effect behind.
-            dumped = dump_result(spec, await spec.handler(session, payload))
+            with CONTAINED:
+                dumped = dump_result(spec, await spec.handler(session, payload))
             receipt = build_receipt(spec, delivery, payload, dumped=dumped)
             await insert_receipts(session, spec.name, [receipt], reads_only=spec.reads_only)
         return tagged(dumped.result, request_tag(receipt.request_hash))  # type: ignore[no-any-return] # a dict as before

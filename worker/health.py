@@ -36,11 +36,13 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.health")
 
 
 @asynccontextmanager
-async def report_health(file: Path, probes: dict[str, Probe]) -> AsyncIterator[None]:
-    """Write the outcome of all probes to ``file`` now and every 5 s, and remove the file at the end."""
-    await _report(file, probes)
+async def report_health(
+    file: Path, probes: dict[str, Probe], problems: Callable[[], list[str]] = list
+) -> AsyncIterator[None]:
+    """Write the outcome of all probes, and other problems, to ``file`` now and every 5 s; remove it at the end."""
+    await _report(file, probes, problems)
     try:
-        async with running(_report_forever(file, probes), name="health"):
+        async with running(_report_forever(file, probes, problems), name="health"):
             yield
     finally:
         file.unlink(missing_ok=True)  # noqa: ASYNC240 - a local file, at the very end
@@ -62,22 +64,24 @@ def read_health(file: Path) -> list[str]:
         state = json.loads(file.read_text())
         age, servers = time.time() - float(state["time"]), dict(state["servers"])
         processes = range(1, int(state.get("processes", 0)) + 1)
+        problems = [str(problem) for problem in state.get("problems", [])]
     except (OSError, ValueError, KeyError, TypeError):
         return [f"there is no health file {file}: the worker is starting, has ended, or has no WORKER_HEALTH_FILE"]
     if age > STALE_AFTER.total_seconds():
         return [f"the worker has not reported for {age:.0f} s: it hangs or was killed"]
     reasons = dict(state.get("reasons", {}))
     ill = [f"{name} {reasons.get(name, _SILENT)}" for name, is_well in servers.items() if not is_well]
+    ill += problems
     return ill + [f"process {one}: {told}" for one in processes for told in read_health(process_file(file, one))]
 
 
-async def _report_forever(file: Path, probes: dict[str, Probe]) -> None:
+async def _report_forever(file: Path, probes: dict[str, Probe], problems: Callable[[], list[str]]) -> None:
     while True:
         await asyncio.sleep(_INTERVAL.total_seconds())
-        await _report(file, probes)
+        await _report(file, probes, problems)
 
 
-async def _report(file: Path, probes: dict[str, Probe]) -> None:
+async def _report(file: Path, probes: dict[str, Probe], problems: Callable[[], list[str]]) -> None:
     answers = await asyncio.gather(*(_trouble_of(probe) for probe in probes.values()))
     troubles = dict(zip(probes, answers, strict=True))
     state = {
@@ -85,6 +89,7 @@ async def _report(file: Path, probes: dict[str, Probe]) -> None:
         "time": time.time(),
         "servers": {name: trouble is None for name, trouble in troubles.items()},
         "reasons": {name: trouble for name, trouble in troubles.items() if trouble is not None},
+        "problems": problems(),
     }
     _write(file, state)
 

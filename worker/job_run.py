@@ -20,9 +20,10 @@ from arq.worker import Function, JobExecutionFailed, Retry, RetryJob
 
 from jobs.failures import JobFailedError, MalformedMessageError, MessageMissingError
 from jobs.wire import ID_RULE, now_ms
-from worker.arq_functions import ABORT, REFUSE, WAS_LEFT, UncountedRetry, refusal_arguments
+from worker.arq_functions import ABORT, EXCUSED, OVERDUE, REFUSE, WAS_LEFT, UncountedRetry, refusal_arguments
 from worker.backoff import backoff
 from worker.calls import Call, RecordingFunction
+from worker.containment import CONTAINED, HandlerCancelledError, cancelled_itself
 from worker.leases import Claim, GiveUp, end, give_back, postpone
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class JobRun:
         self._claim = claim
         self.job_id = claim.job_id
         self._trouble: Exception | None = None
-        self.call = Call("<unknown>", (), {}, claim.attempt, 0)
+        self.call = Call("<unknown>", (), {}, claim.attempt, 0, claim.excused)
         try:
             self.call = self._read()
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the message: this job's trouble
@@ -83,7 +84,9 @@ class JobRun:
         self.function: Function | CronJob | None = worker.functions.get(self.call.name)
         self.started_ms = now_ms()
         self.has_begun = False
-        self.ctx = worker.ctx | {"job_id": self.job_id, "job_try": self.call.attempt, WAS_LEFT: claim.was_left}
+        self.is_abandoned = False
+        known = {WAS_LEFT: claim.was_left, EXCUSED: self.call.excused}
+        self.ctx = worker.ctx | {"job_id": self.job_id, "job_try": self.call.attempt} | known
 
     @property
     def jobs(self) -> Sequence["JobRun"]:
@@ -93,12 +96,18 @@ class JobRun:
     @property
     def is_ordinary(self) -> bool:
         """Whether the job is to run its function, and may do so together with others."""
-        return self._trouble is None and not self._claim.is_aborted and self.call.attempt <= self._limit
+        return self._trouble is None and not self._claim.is_aborted and self.call.counted <= self._limit
 
     @property
     def _limit(self) -> int:
         own = None if self.function is None else self.function.max_tries
         return self.worker.max_tries if own is None else own
+
+    @property
+    def longest_s(self) -> float:
+        """How long it may take, in seconds."""
+        own = None if self.function is None else self.function.timeout_s
+        return float((self.worker.job_timeout_s if own is None else own) or 0)
 
     async def run(self) -> None:
         """Run the job, and leave its outcome to be recorded. Cancelled, it gives the job back."""
@@ -132,7 +141,7 @@ class JobRun:
 
     def _refused(self, error: JobFailedError) -> Call:
         claim = self._claim
-        return Call(REFUSE, refusal_arguments(error, claim.message or b""), {}, claim.attempt, 0)
+        return Call(REFUSE, refusal_arguments(error, claim.message or b""), {}, claim.attempt, 0, claim.excused)
 
     def _read(self) -> Call:
         claim, deserializer = self._claim, self.worker.job_deserializer
@@ -141,7 +150,7 @@ class JobRun:
         name, args, kwargs, tries, enqueued_ms = deserialize_job_raw(
             claim.message or b"", deserializer=getattr(deserializer, "read_job", deserializer)
         )
-        return Call(name, tuple(args), kwargs, max(claim.attempt, tries or 0), enqueued_ms)
+        return Call(name, tuple(args), kwargs, max(claim.attempt, tries or 0), enqueued_ms, claim.excused)
 
     def _refusal(self) -> JobFailedError | None:
         """Return why the job cannot be run, ``None`` if it can be."""
@@ -166,7 +175,7 @@ class JobRun:
             return await self.aborted()
         if self.function is None:
             return Ended(JobExecutionFailed(f"function {call.name!r} not found"), succeeded=False)
-        if call.attempt > self._limit:
+        if call.counted > self._limit:
             return Ended(JobExecutionFailed(f"max {self._limit} retries exceeded"), succeeded=False)
         if (not_begun := await self.begin()) is not None:
             return not_begun
@@ -183,7 +192,7 @@ class JobRun:
         self.ctx["score"] = int(max(float(self._claim.score), 0))
         if await self.hook(self.worker.on_job_start):
             return None
-        if self.call.attempt < self._limit:
+        if self.call.counted < self._limit:
             return Postponed(backoff(self.call.attempt))
         return Ended(JobExecutionFailed("the hook on_job_start failed"), succeeded=False)
 
@@ -194,7 +203,8 @@ class JobRun:
         worker.job_tasks[job_id] = worker.tasks[job_id]
         try:
             async with asyncio.timeout(timeout_s):
-                result = await function.coroutine(self.ctx, *call.args, **call.kwargs)
+                with CONTAINED:
+                    result = await function.coroutine(self.ctx, *call.args, **call.kwargs)
         except asyncio.CancelledError as error:
             if job_id not in worker.aborting_tasks or call.name == REFUSE:
                 return self.cancelled(error)
@@ -203,7 +213,8 @@ class JobRun:
         else:
             return Ended(result, succeeded=True)
         finally:
-            worker.job_tasks.pop(job_id, None)
+            if not self.is_abandoned:  # else it may be another run's
+                worker.job_tasks.pop(job_id, None)
         worker.aborting_tasks.discard(job_id)
         return await self.aborted()
 
@@ -212,6 +223,17 @@ class JobRun:
         if isinstance(function, RecordingFunction):
             return None
         return self.worker.job_timeout_s if function.timeout_s is None else function.timeout_s
+
+    async def overdue(self) -> Outcome:
+        """Say what becomes of the job though its run does not end: as at any deadline, on record."""
+        recorder = self.worker.functions.get(OVERDUE)
+        if recorder is None:
+            return self.failed(TimeoutError())  # as arq ends a late job
+        try:
+            result = await recorder.coroutine(self.ctx, self.call.name, self.call.args, self.call.kwargs)
+        except Exception as error:  # noqa: BLE001 - another attempt, or the end
+            return self.failed(error)
+        return Ended(result, succeeded=True)
 
     async def aborted(self) -> Outcome:
         """End the job as aborted, on record; it may have ended otherwise before the abort reached it."""
@@ -246,6 +268,9 @@ class JobRun:
         if self.worker.retry_jobs and isinstance(error, RetryJob):
             return Postponed(timedelta(0))
         if not self._keeps_records:
+            is_early = self.worker.retry_jobs and self.call.counted < self._limit
+            if is_early and isinstance(error, HandlerCancelledError):
+                return Postponed(backoff(self.call.attempt))  # arq tries it again, too, but at once
             # Ours are logged by dispatch, without people's data.
             _log.error("job failed", job_id=self.job_id, exc_info=error)
         return Ended(error, succeeded=False)
@@ -255,14 +280,15 @@ class JobRun:
         if not self.worker.retry_jobs:
             return Ended(error, succeeded=False)
         # Neither a deploy nor an outage is a failure of the job; a function that cancels itself is one.
-        return GivenBack() if self.worker.is_stopping else Postponed(timedelta(0))
+        return GivenBack() if self.worker.is_stopping else self.failed(cancelled_itself())
 
     async def hook(self, hook: Hook | None) -> bool:
         """Call a hook, and say whether it succeeded. One that raises ends arq's worker, and leaves its jobs locked."""
         if hook is None:
             return True
         try:
-            await hook(self.ctx)
+            with CONTAINED:
+                await hook(self.ctx)
         except Exception as error:  # noqa: BLE001 - the application's code
             _log.error("a hook failed", job_id=self.job_id, exc_info=error)
             return False
@@ -270,7 +296,7 @@ class JobRun:
 
     def give_up(self, outcome: Outcome, claim: Claim) -> GiveUp:
         """Say in the queue's terms what becomes of the job, under the claim that it has by now; it is one attempt."""
-        claim = claim._replace(attempt=self._claim.attempt, score=self._claim.score)
+        claim = claim._replace(attempt=self._claim.attempt, score=self._claim.score, excused=self._claim.excused)
         held = timedelta(seconds=keep_cronjob_progress) if isinstance(self.function, CronJob) else None
         if isinstance(outcome, GivenBack):
             return give_back(claim)

@@ -18,6 +18,7 @@ that of another one.
 Times are the server's: the clocks of the workers do not matter. For Redis 6.2 and later, and Valkey.
 """
 
+from worker.suspect_scripts import SUSPECTS
 from worker.watch_scripts import ELECT, NOW
 
 _IN_CHUNKS = """
@@ -33,8 +34,12 @@ CLAIM = (
     + ELECT
     + """
 local owner, lease_ms, room, retry_ms, looks = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
-local bytes, me, watch_ms = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
+local bytes, me, watch_ms, is_idle = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8]), ARGV[9] == '1'
 local claimed, soonest = {}, 86400000  -- ms
+local is_alone, has_passed_over = false, false
+"""
+    + SUSPECTS
+    + """
 
 local function is_error(reply) return type(reply) == 'table' and reply.err end
 
@@ -72,13 +77,34 @@ local function is_aborted(id)
     return has_aborts and redis.call('ZREM', 'arq:abort', id) or 0
 end
 
+local function may_run(id)  -- a suspect only alone: in a worker that is idle, and takes nothing else
+    if not is_suspect(id) then return true end
+    is_alone = is_idle and #claimed == 0
+    has_passed_over = has_passed_over or not is_alone
+    return is_alone
+end
+
 local function claim(id, score, is_orphan)
-    if not take(id) then return false end
+    if not is_orphan and not may_run(id) then return false end
+    if not take(id) then
+        is_alone = false
+        return false
+    end
+    if is_orphan then
+        note_crash(id)
+        if not may_run(id) then  -- it waits in the queue, and its death is counted
+            count(id, true)
+            redis.call('DEL', 'arq:in-progress:' .. id)
+            return false
+        end
+    end
+    if is_alone then set_crash_score(id, 2 * excused(id) + 1) end
     local message = redis.pcall('GETEX', 'arq:job:' .. id)  -- not GET, as above
     local unreadable = is_error(message) or false
     message = not unreadable and message
     bytes = bytes - (message and #message or 0)
-    claimed[#claimed + 1] = {id, count(id, is_orphan), message, score, is_aborted(id), unreadable, is_orphan and 1 or 0}
+    local attempt, was_left = count(id, is_orphan), is_orphan and 1 or 0
+    claimed[#claimed + 1] = {id, attempt, message, score, is_aborted(id), unreadable, excused(id), was_left}
     return true
 end
 
@@ -99,30 +125,35 @@ if is_error(orphans) then  -- ours: it is made anew
     orphans = {}
 end
 for _, id in ipairs(orphans) do
-    if bytes <= 0 then break end
+    if bytes <= 0 or is_alone then break end
     local score = redis.call('ZSCORE', queue, id)
     if not score or not claim(id, score, true) then redis.call('ZREM', leases, id) end
 end
 lease(1)
 
 local held = 0
-while #claimed < room and held < looks and bytes > 0 do
+while #claimed < room and held < looks and bytes > 0 and not is_alone do
     local found = redis.call('ZRANGEBYSCORE', queue, '-inf', now, 'WITHSCORES', 'LIMIT', held, room - #claimed)
     if #found == 0 then break end
     local first = #claimed + 1
     for at = 1, #found, 2 do
-        if bytes <= 0 then break end
+        if bytes <= 0 or is_alone then break end
         local id, score = found[at], found[at + 1]
         if score == '1' and not redis.pcall('ZSCORE', 'arq:abort', id) then
             -- arq's abort() pulls a job forward to this score and only then asks for its end: wait for that
             redis.call('ZADD', queue, now + 50, id)
-        elseif not claim(id, score) then held = held + 1  -- a worker of arq's own class runs it
+        elseif not claim(id, score) then held = held + 1  -- an arq worker runs it, or it is a suspect
         end
     end
     lease(first)
 end
+local must_get_idle = is_alone
+if has_passed_over then
+    soonest = math.min(soonest, 1000)
+    must_get_idle = redis.call('SET', apart, me, 'NX', 'PX', 60000) or redis.call('GETEX', apart) == me
+elseif is_alone and redis.call('GETEX', apart) == me then redis.call('DEL', apart) end
 local watches = -1
-if #claimed >= room or bytes <= 0 then  -- another may take what else is due
+if #claimed >= room or bytes <= 0 or must_get_idle then  -- another may take what else is due
     resign(me)
     pass()
 elseif watch_ms > 0 then watches = elect(me, watch_ms)
@@ -130,17 +161,18 @@ end
 -- The last command that touches the queue is a read: with it begins what client-side tracking tells of.
 local later = redis.call('ZRANGEBYSCORE', queue, '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
 if later[2] then soonest = math.min(soonest, tonumber(later[2]) - now) end
-return {claimed, math.ceil(soonest), bytes <= 0 and 1 or 0, watches}
+return {claimed, math.ceil(soonest), bytes <= 0 and 1 or 0, watches, must_get_idle and 1 or 0}
 """
 )
 """Claim up to ``room`` jobs that are due, and stop when their messages have more than so many bytes. If that leaves
 room, watch the queue for ``watch_ms`` unless another does; else let another one claim.
 
 Answers the jobs, in how many ms the next one may be due (a lease of somebody's may end then; at most a day), whether it
-stopped for the bytes, and whether we watch (0), or in how many ms another's word ends. Of each job: id, attempt,
-message (false: gone), score, whether it is to be aborted, why its message cannot be read (or false), and whether a
-worker has left it. The attempt is one more than have counted, and one more still if a worker has left the job: that
-attempt never ended, and is counted now. Keys that lock or count and are no such keys are mended."""
+stopped for the bytes, whether we watch (0), or in how many ms another's word ends, and whether nothing must be claimed
+until all jobs of ours have ended (``suspect_scripts``). Of each job: id, attempt, message (false: gone), score, whether
+it is to be aborted, why its message cannot be read (or false), how many deaths are excused, and whether a worker has
+left it. The attempt is one more than have counted, and one more still if a worker has left the job: that attempt never
+ended, and is counted now. Keys that lock or count and are no such keys are mended."""
 
 RENEW = (
     NOW
@@ -171,6 +203,9 @@ FINISH = (
     + """
 local queue, leases, expiry_ms, retry_ms = KEYS[1], KEYS[2], tonumber(ARGV[1]), ARGV[2]
 local answers, unleased, ended = {}, {}, {}
+"""
+    + SUSPECTS
+    + """
 
 local function keep(id, result, keep_ms, ...)
     if result == '' then return end
@@ -181,6 +216,7 @@ end
 local function done(id, result, keep_ms, held_ms)
     keep(id, result, keep_ms)
     ended[#ended + 1] = id
+    if crash_score(id) > 0 then redis.call('ZREM', crashes, id) end
     local lease = 'arq:in-progress:' .. id
     if held_ms == '0' then redis.call('DEL', lease, 'arq:job:' .. id, 'arq:retry:' .. id)
     else
@@ -193,6 +229,9 @@ local function again(id, outcome, number, attempts, held_ms)
     local lease, job, retry = 'arq:in-progress:' .. id, 'arq:job:' .. id, 'arq:retry:' .. id
     if held_ms == '0' then redis.call('DEL', lease) else redis.call('PEXPIRE', lease, held_ms) end
     if attempts == '0' then redis.call('DEL', retry) else redis.call('SET', retry, attempts, 'PX', retry_ms) end
+    local score = crash_score(id)
+    if score > 0 and outcome == 'later' then redis.call('ZREM', crashes, id)
+    elseif score % 2 == 1 then set_crash_score(id, score - 1) end
     if outcome == 'later' then
         local ttl = redis.call('PTTL', job)
         if ttl > 0 and ttl < number + expiry_ms then redis.call('PEXPIRE', job, number + expiry_ms) end

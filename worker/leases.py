@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import uuid4
 
+from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
@@ -70,6 +71,9 @@ class Claim(NamedTuple):
     trouble: str | None
     """Why the message cannot be read from Redis."""
 
+    excused: int = 0
+    """How many of its starts do not count towards its limit: its worker died, and it was not alone there."""
+
     was_left: bool = False
     """Whether the attempt before this one never ended: its lease did, with its worker."""
 
@@ -96,6 +100,9 @@ class Claimed(NamedTuple):
     watched_for: timedelta
     """How long another worker's word holds that it watches; it renews it."""
 
+    must_get_idle: bool = False
+    """Whether nothing must be claimed until no job is ours: a suspect runs alone, or waits for that."""
+
 
 class GiveUp(NamedTuple):
     """What becomes of a claimed job: made by ``end``, ``postpone`` and ``give_back``."""
@@ -113,6 +120,8 @@ class GiveUp(NamedTuple):
     def group(self) -> tuple[str, str, int, int, int]:
         """What is said once for all jobs that have it in common."""
         attempts = 0 if self.outcome == "done" else self.claim.attempt - (not self.counts)
+        if self.outcome == "later":
+            attempts -= self.claim.excused  # an attempt that has ended clears the job
         return (self.outcome, self.claim.owner, attempts, self.keep_ms, self.held_ms)
 
 
@@ -162,11 +171,12 @@ class Leases:
         self._calls = 0
         self._unanswered: list[str] = []
 
-    async def claim(self, room: int, *, watch: timedelta = timedelta(0)) -> Claimed:
+    async def claim(self, room: int, *, watch: timedelta = timedelta(0), is_idle: bool = False) -> Claimed:
         """Claim up to ``room`` jobs that are due, orphans of killed workers first; count an attempt for each.
 
-        If there is room left, watch the queue for ``watch`` unless another does. One round trip. What an earlier call
-        has claimed whose answer was lost is given back first, uncounted: one round trip more.
+        Only an ``is_idle`` worker, which has no job, gets one that is suspected of having killed its workers; that one
+        comes alone. If there is room left, watch the queue for ``watch`` unless another does. One round trip. What an
+        earlier call has claimed whose answer was lost is given back first, uncounted: one round trip more.
         """
         if self._unanswered:
             await self._run("RELEASE", self._unanswered)
@@ -175,20 +185,21 @@ class Leases:
         owner = f"{self._worker}:{self._calls}"
         limits = [owner, self._length_ms, room, to_ms(_KEEP_ATTEMPTS), _LOOKS, MOST_BYTES]
         self._proof.begin(await self._direct.open())
-        arguments = [*limits, self._worker, to_ms(watch) if self._is_told else 0]
+        arguments = [*limits, self._worker, to_ms(watch) if self._is_told else 0, int(is_idle)]
         keys = self._keys + self._watch_keys
         try:
             answer = await self._direct.run(CLAIM, keys, arguments, on_answer=self.on_claimed)
         except (RedisError, OSError):
             self._unanswered.append(owner)
             raise
-        rows, due_ms, is_cut, watched_ms = answer
+        rows, due_ms, is_cut, watched_ms, must_get_idle = answer
         return Claimed(
             claims=[_claim(owner, row) for row in rows],
-            is_full=len(rows) >= room or bool(is_cut),
+            is_full=len(rows) >= room or bool(is_cut or must_get_idle),
             next_due=timedelta(milliseconds=due_ms),
             watches=watched_ms == 0,
             watched_for=timedelta(milliseconds=max(0, watched_ms)),
+            must_get_idle=bool(must_get_idle),
         )
 
     @property
@@ -298,11 +309,19 @@ class Leases:
         self._blocking.close()
 
 
+def give_back_now(redis: SyncRedis, queue: str, claims: Collection[Claim]) -> int:
+    """Give jobs back from outside the event loop; return how many were still ours. One round trip for each 500."""
+    script, keys = redis.register_script(FINISH), [queue, leases_key(queue)]
+    jobs = [give_back(claim) for claim in claims]
+    parts = [jobs[part] for part in cut_calls([0] * len(jobs))]
+    return sum(sum(script(keys=keys, args=[*_LIFETIMES, *_arguments(part)])) for part in parts)
+
+
 def _claim(owner: str, row: list[Any]) -> Claim:
-    raw_id, attempt, message, score, is_aborted, trouble, was_left = row
+    raw_id, attempt, message, score, is_aborted, trouble, excused, was_left = row
     text = None if trouble is None else trouble.decode("utf-8", "replace")
     job_id = printable_job_id(raw_id)
-    return Claim(raw_id, job_id, owner, attempt, message, score, bool(is_aborted), text, bool(was_left))
+    return Claim(raw_id, job_id, owner, attempt, message, score, bool(is_aborted), text, excused, bool(was_left))
 
 
 def _arguments(jobs: Sequence[GiveUp]) -> Iterator[Any]:

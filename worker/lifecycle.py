@@ -32,6 +32,7 @@ from worker.housekeeping import keep_house
 from worker.loop_watch import warn_of_blocks
 from worker.relay import open_relay
 from worker.settings import QueueSettings, Settings
+from worker.threads import JobThreads
 
 _SPARE_CONNECTIONS = 3
 """Beyond one for each job: for health probe and housekeeping, so that a busy worker is not an ill one; for the relay's
@@ -79,8 +80,10 @@ class Lifecycle:
             await stack.enter_async_context(open_relay(sessions, self._settings))
             stack.enter_context(warn_of_blocks(self._settings.worker.lease))
             if file := self._settings.worker.health_file:
+                threads: JobThreads | None = ctx.get("threads")  # arq's own class has asyncio's
+                problems = list if threads is None else threads.problems
                 probes = server_probes(ctx["redis"], sessions, dispatcher.gate)
-                await stack.enter_async_context(report_health(file, probes))
+                await stack.enter_async_context(report_health(file, probes, problems))
             self._stack = stack.pop_all()
         _log.info(
             "worker ready",
@@ -93,7 +96,6 @@ class Lifecycle:
     async def shutdown(self, _ctx: dict[str, Any]) -> None:
         """Close what startup opened; after a failed start there is nothing left to close."""
         await self._stack.aclose()
-        _log.info("worker stopped")
 
 
 async def require_safe_redis(redis: Redis, settings: QueueSettings) -> None:

@@ -6,6 +6,7 @@ It lacks what needs our worker class: it ends when Redis stays away, and deploys
 from typing import Any
 from urllib.parse import unquote
 
+import structlog
 from arq.connections import RedisSettings
 
 from jobs.extensions import load_registry
@@ -14,6 +15,8 @@ from worker.arq_arguments import build_arq_redis, worker_arguments
 from worker.guarded_redis import GuardedRedis
 from worker.logs import set_up_logging
 from worker.settings import QueueSettings, Settings
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.plain_arq")
 
 
 def build_worker_settings() -> type:
@@ -35,7 +38,17 @@ def build_worker_settings() -> type:
         await start(ctx)
         redis.sessions = ctx["dispatcher"].sessions
 
-    arguments |= {"on_startup": on_startup, "redis_settings": redis_settings(settings.queue)}
+    stop = arguments["on_shutdown"]
+
+    async def on_shutdown(ctx: dict[str, Any]) -> None:
+        await stop(ctx)
+        _log.info("worker stopped")
+
+    arguments |= {
+        "on_startup": on_startup,
+        "on_shutdown": on_shutdown,
+        "redis_settings": redis_settings(settings.queue),
+    }
     return type("WorkerSettings", (), arguments)
 
 

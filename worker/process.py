@@ -2,21 +2,27 @@
 
 import asyncio
 import gc
-from contextlib import nullcontext
+import threading
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import structlog
 from arq.connections import ArqRedis
+from arq.typing import StartupShutdown
 from redis.exceptions import RedisError
 
 from jobs.connection import explain
-from jobs.event_loop import fastest_loop
+from jobs.ending import HELD, MARGIN, Ending, leave
+from jobs.event_loop import fastest_loop, run_to_the_end
 from jobs.extensions import load_registry
 from jobs.registry import Registry
 from worker.arq_arguments import build_arq_redis, worker_arguments
 from worker.consumer import UsersWorker
+from worker.last_measures import take_last_measures
 from worker.lifecycle import StartupError
 from worker.logs import set_up_logging
-from worker.orders import obeying
+from worker.orders import tell_ready
 from worker.settings import Settings
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.process")
@@ -25,7 +31,9 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.process")
 def run_worker(
     settings: Settings, *, registry: Registry | None = None, burst: bool = False, orders: int | None = None
 ) -> None:
-    """Work until SIGTERM or SIGINT or, with ``burst``, until the queue is empty. Owns the event loop.
+    """Work until told to stop or, with ``burst``, until the queue is empty. Owns the event loop, signals and the end.
+
+    The process has ended ``MARGIN`` after the grace at the latest; with exit code ``HELD`` if something held on to it.
 
     It runs the jobs of ``registry``, by default ours and those that WORKER_REGISTRY names.
     ``orders`` is the file descriptor of a supervisor's pipe (``worker/orders.py``), if there is one.
@@ -37,11 +45,26 @@ def run_worker(
     registry = load_registry(settings.worker.registry) if registry is None else registry
     set_up_logging(settings.worker)
     calm_garbage_collector()
+    ending = Ending(settings.worker.shutdown_grace, pipe=orders)
     with asyncio.Runner(loop_factory=fastest_loop()) as runner:
-        runner.run(_work(settings, registry, burst=burst, orders=orders))
+        held = run_to_the_end(runner, _work(settings, registry, ending, burst=burst, orders=orders), ending)
+        if held:
+            leave(HELD)  # the loop's end would wait for them
+    _tell_end()
 
 
-async def _work(settings: Settings, registry: Registry, *, burst: bool, orders: int | None) -> None:
+def _tell_end() -> None:
+    others = [thread.name for thread in threading.enumerate() if not thread.daemon]
+    if len(others) > 1:
+        _log.warning("threads hold on to the process: they have until its bound", threads=others)
+    else:
+        _log.info("worker stopped")
+
+
+async def _work(
+    settings: Settings, registry: Registry, ending: Ending, *, burst: bool, orders: int | None
+) -> Sequence[str]:
+    """Work, and return what holds on at the end."""
     redis = build_arq_redis(settings, registry, ArqRedis)
     try:
         await redis.ping()
@@ -49,11 +72,28 @@ async def _work(settings: Settings, registry: Registry, *, burst: bool, orders: 
         await redis.aclose(close_connection_pool=True)
         raise StartupError(str(explain(error, settings.queue.url.get_secret_value()))) from error
     worker = UsersWorker(**worker_arguments(settings, registry, redis), lease=settings.worker.lease, burst=burst)
-    with nullcontext() if orders is None else obeying(orders, worker.handle_sig_wait_for_completion):
-        await _work_to_the_end(worker, settings)
+    ending.begin()
+    ending.obey(worker.handle_sig_wait_for_completion)
+    ending.last_measures = partial(take_last_measures, settings, worker)
+    if orders is not None:
+        worker.on_startup = _telling(worker.on_startup, orders)
+    await _work_to_the_end(worker, settings, ending)
+    threads = worker.threads.stuck
+    if threads:
+        _log.error("threads hold on: the process ends without them", calls=threads)
+    return [*worker.held, *threads]
 
 
-async def _work_to_the_end(worker: UsersWorker, settings: Settings) -> None:
+def _telling(startup: StartupShutdown | None, supervisor: int) -> StartupShutdown:
+    async def start(ctx: dict[Any, Any]) -> None:
+        if startup is not None:
+            await startup(ctx)
+        tell_ready(supervisor)
+
+    return start
+
+
+async def _work_to_the_end(worker: UsersWorker, settings: Settings, ending: Ending) -> None:
     try:
         await worker.async_run()
     except asyncio.CancelledError:
@@ -61,6 +101,7 @@ async def _work_to_the_end(worker: UsersWorker, settings: Settings) -> None:
     except (RedisError, OSError) as error:  # in burst mode nobody waits for a lost Redis
         raise StartupError(str(explain(error, settings.queue.url.get_secret_value()))) from error
     finally:
+        ending.limit(MARGIN)
         await worker.close()
 
 

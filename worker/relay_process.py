@@ -3,12 +3,15 @@
 import asyncio
 import signal
 from contextlib import AsyncExitStack
+from datetime import timedelta
 
 import structlog
 from redis.asyncio import Redis
 
 from db.engine import open_database
 from jobs.connection import build_redis, location
+from jobs.ending import Ending, leave
+from jobs.event_loop import run_to_the_end
 from worker.health import report_health
 from worker.lifecycle import require_ready_database, require_safe_redis, server_probes
 from worker.logs import set_up_logging
@@ -22,16 +25,19 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.relay_process"
 
 
 def run_relay(settings: Settings) -> None:
-    """Relay until SIGTERM or SIGINT; what was taken from the outbox by then is given. Owns the event loop.
+    """Relay until told to stop; what was taken from the outbox by then is given. Owns the event loop.
 
     Raises:
         StartupError: a server cannot be reached, refuses us or is unsafe, or the schema is behind.
     """
     set_up_logging(settings.worker)
-    asyncio.run(_relay(settings))
+    ending = Ending(timedelta(0))
+    with asyncio.Runner() as runner:
+        run_to_the_end(runner, _relay(settings, ending), ending)
+    _log.info("relay stopped")
 
 
-async def _relay(settings: Settings) -> None:
+async def _relay(settings: Settings, ending: Ending) -> None:
     url = settings.queue.url.get_secret_value()
     async with AsyncExitStack() as stack:
         client = build_redis(url, Redis, password=settings.queue.plain_password, max_connections=2)
@@ -48,19 +54,19 @@ async def _relay(settings: Settings) -> None:
             redis=location(url),
             database=settings.database.location,
         )
-        await _told_to_stop()
-    _log.info("relay stopped")
+        ending.begin()
+        await _told_to_stop(ending)
 
 
-async def _told_to_stop() -> None:
-    """Wait for the first signal; the second one ends the process at once."""
-    loop, told = asyncio.get_running_loop(), asyncio.Event()
+async def _told_to_stop(ending: Ending) -> None:
+    """Wait for the first signal; the second one ends the process without waiting for anything."""
+    told = asyncio.Event()
 
-    def stop() -> None:
+    def stop(number: signal.Signals) -> None:
+        if told.is_set():
+            _log.info("told to stop at once", signal=number.name)
+            leave(0)
         told.set()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+    ending.obey(stop)
     await told.wait()

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from functools import partial
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import structlog
 from redis.exceptions import RedisError
 
+from worker.batch_run import BatchRun
 from worker.finisher import Finisher
 from worker.job_run import Ended, GivenBack, JobRun, Outcome
 from worker.leases import Claim, Claimed
@@ -16,6 +17,9 @@ from worker.slots import Run, Slots
 
 if TYPE_CHECKING:
     from worker.consumer import UsersWorker
+
+_LOOK = timedelta(seconds=1)
+"""How often it is looked whether all jobs have ended."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.runs")
 
@@ -31,11 +35,16 @@ class Runs:
         self._claims: dict[str, Claim] = {}
         """All jobs that are ours: waiting for a slot, running, or ended and not recorded yet."""
         self._unended: set[str] = set()
+        self._running: dict[asyncio.Task[None], tuple[Run, float]] = {}
 
     @property
     def claims(self) -> Collection[Claim]:
         """The claims of all jobs that are ours."""
         return self._claims.values()
+
+    def unended_claims(self) -> list[Claim]:
+        """Return the claims of all jobs that have not come to an end; may be called in any thread."""
+        return [claim for job_id, claim in self._claims.copy().items() if job_id in self._unended]
 
     @property
     def unended(self) -> int:
@@ -70,12 +79,14 @@ class Runs:
     def _start(self, run: Run) -> None:
         self.slots.started(run)
         task = self._worker.loop.create_task(run.run())
+        self._running[task] = run, self._worker.loop.time()
         for job in run.jobs:
             self._worker.tasks[job.job_id] = task
-        task.add_done_callback(partial(self._end, run, self._worker.loop.time()))
+        task.add_done_callback(self._end)
 
     def again(self, runs: Iterable[Run]) -> None:
         """Run jobs of a batch again as soon as there is a slot."""
+        runs = [run for run in runs if not any(job.is_abandoned for job in run.jobs)]
         if self._worker.is_stopping:
             self._give_back([job for run in runs for job in run.jobs])
         else:
@@ -88,7 +99,10 @@ class Runs:
         self.again([JobRun(self._worker, claim)])
         self._start_waiting()
 
-    def _end(self, run: Run, started: float, task: "asyncio.Task[None]") -> None:
+    def _end(self, task: "asyncio.Task[None]") -> None:
+        if task not in self._running:
+            return  # abandoned
+        run, started = self._running.pop(task)
         self.slots.ended(run, seconds=self._worker.loop.time() - started)
         tasks = self._worker.tasks
         jobs = [job for job in run.jobs if tasks.get(job.job_id) is task]  # others run again already
@@ -117,7 +131,13 @@ class Runs:
                 self.forget(job)
 
     def conclude(self, job: JobRun, outcome: Outcome) -> None:
-        """Count a run that is over, as arq does, and have its outcome recorded."""
+        """Count a run that is over, as arq does, and have its outcome recorded; not if it was abandoned."""
+        if job.is_abandoned:
+            return
+        self._count(outcome)
+        self._record(job, outcome)
+
+    def _count(self, outcome: Outcome) -> None:
         worker = self._worker
         if not isinstance(outcome, Ended):
             worker.jobs_retried += 1
@@ -125,7 +145,6 @@ class Runs:
             worker.jobs_complete += 1
         else:
             worker.jobs_failed += 1
-        self._record(job, outcome)
 
     def _record(self, job: JobRun, outcome: Outcome) -> None:
         self._unended.discard(job.job_id)
@@ -135,6 +154,47 @@ class Runs:
     def forget(self, job: JobRun) -> None:
         """Renew the job's lease no more."""
         self._claims.pop(job.job_id, None)
+        if self._worker.must_get_idle and not self._claims:
+            self._worker.bell.ring()
+
+    def abandon(self, task: "asyncio.Task[None]") -> Run | None:
+        """Free the slot of a run that does not end, and let nothing count that it still does. Return it."""
+        if task not in self._running:
+            return None
+        run, started = self._running.pop(task)
+        self.slots.ended(run, seconds=self._worker.loop.time() - started)
+        for job in run.jobs:
+            job.is_abandoned = True
+            self._worker.tasks.pop(job.job_id, None)
+            self._worker.job_tasks.pop(job.job_id, None)
+        return run
+
+    def late(self, margin: timedelta) -> list["asyncio.Task[None]"]:
+        """Return the tasks of runs that have taken longer than they may, and this margin."""
+        now = self._worker.loop.time() - margin.total_seconds()
+        return [task for task, (run, started) in self._running.items() if now - started > run.longest_s]
+
+    def start_apart(self, batch: BatchRun) -> None:
+        """Run the jobs of an abandoned batch again, in smaller ones."""
+        jobs = [JobRun(self._worker, self.claim_of(job.job_id)) for job in batch.jobs if job.job_id in self._unended]
+        self.again(batch.pieces(jobs))
+        self._start_waiting()
+
+    def conclude_abandoned(self, job: JobRun, outcome: Outcome) -> None:
+        """Record what becomes of a job whose run was abandoned."""
+        if job.job_id in self._unended:
+            self._count(outcome)
+            self._record(job, outcome)
+        self._start_waiting()
+        self._worker.bell.ring()
+
+    def give_back_held(self, tasks: Iterable["asyncio.Task[None]"]) -> list[str]:
+        """Give back the jobs of runs that do not end though they were cancelled; return their ids."""
+        runs = [run for task in tasks if (run := self.abandon(task)) is not None]
+        jobs = [job for run in runs for job in run.jobs if job.job_id in self._unended]
+        for job in jobs:
+            self._record(job, GivenBack())
+        return [job.job_id for job in jobs]
 
     def give_back_waiting(self) -> None:
         """Give back what has no slot yet."""
@@ -148,6 +208,7 @@ class Runs:
     async def settle(self) -> None:
         """Wait until all jobs have ended and are recorded."""
         while self._unended:
-            await asyncio.gather(*self._worker.tasks.values())
-            await asyncio.sleep(0)
+            if running := set(self._worker.tasks.values()):
+                await asyncio.wait(running, timeout=_LOOK.total_seconds())  # a run may be abandoned meanwhile
+            await asyncio.sleep(0 if running else _LOOK.total_seconds() / 10)
         await self.finisher.settle()

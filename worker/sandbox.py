@@ -26,8 +26,8 @@ from worker.settings import QueueSettings, WorkerSettings
 _START_LIMIT = timedelta(seconds=30)
 """How long a worker may take to be ready; it takes about one second."""
 
-_STOP_LIMIT = timedelta(seconds=30)
-"""How long a worker may take to stop: its grace and what follows."""
+_STOP_LIMIT = timedelta(seconds=15)
+"""How long a worker may take to stop after its grace; it ends by itself after 10 s."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _wait_until_ready(worker: "subprocess.Popen[bytes]", health: Path) -> None:
 def _stop(worker: "subprocess.Popen[bytes]") -> None:
     worker.terminate()
     try:
-        worker.wait(_STOP_LIMIT.total_seconds())
+        worker.wait((WorkerSettings.load().shutdown_grace + _STOP_LIMIT).total_seconds())
     except subprocess.TimeoutExpired:
         worker.kill()
         worker.wait()

@@ -19,15 +19,15 @@ from datetime import timedelta
 
 import structlog
 
+from jobs.ending import ENDING, Orders, signals_to_hear
 from worker.backoff import backoff
 from worker.commands.ends import ExitCode
 from worker.health import process_file, report_processes
-from worker.orders import order_to_stop
+from worker.orders import order_to_stop, was_ready
 from worker.settings import WorkerSettings
 
 _CLOSE_LIMIT = timedelta(seconds=15)
-"""How long a process may take beyond the grace before it is killed: a worker whose servers are gone gives up three
-times, after 5 s each (``worker/consumer.py``)."""
+"""How long a process may take beyond the grace before it is killed: it ends itself after 10 s (``jobs.ending``)."""
 
 _LONG_LIFE = timedelta(minutes=1)
 """The end of a process that lived for so long is the first of a row again: the next starts within 0.5 s."""
@@ -35,7 +35,7 @@ _LONG_LIFE = timedelta(minutes=1)
 _REPORT_EVERY = timedelta(seconds=5)
 """How often the health file is written; also the longest sleep."""
 
-_ENDED_AS_TOLD = frozenset({0, 128 + signal.SIGINT, -signal.SIGINT, -signal.SIGTERM})
+_ENDED_AS_TOLD = frozenset({0, 128 + signal.SIGINT, *(-number for number in ENDING)})
 """Exit codes of a process that was told to stop: the others of those in which it was still loading its modules."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.supervisor")
@@ -50,6 +50,16 @@ class _Place:
     started: float = 0.0
     ends: int = 0
     process: "subprocess.Popen[bytes] | None" = None
+    line: socket.socket | None = None
+    """To its standard input (``worker.orders``)."""
+
+    def hang_up(self) -> bool:
+        """Close the line to a process that has ended, and say whether it had ever been ready."""
+        if self.line is None:
+            return False
+        line, self.line = self.line, None
+        with line:
+            return was_ready(line)
 
 
 class Supervisor:
@@ -57,8 +67,8 @@ class Supervisor:
 
     What ends is started again after a growing pause (``backoff``), for ever, because nobody else would: a crash, a
     kill, and also exit code 4, since the servers were there when the supervisor started, so that it is an outage. Exit
-    codes 2 and 3 (command line, settings) end all, since no start cures them. With ``burst``, 4 does as well: somebody
-    waits for the end.
+    codes 2 and 3 (command line, settings) of a process that was never ready end all, since no start cures them; of one
+    that was, they are a job's doing. With ``burst``, 4 ends all as well: somebody waits for the end.
     """
 
     def __init__(self, command: Sequence[str], settings: WorkerSettings, count: int, *, burst: bool) -> None:
@@ -69,6 +79,7 @@ class Supervisor:
         self._burst = burst
         self._places = [_Place(number) for number in range(1, count + 1)]
         self._signals: deque[int] = deque()
+        self._orders = Orders()
         self._is_stopping = False
         self._kill_at = math.inf
         self._code = 0
@@ -104,7 +115,7 @@ class Supervisor:
             writer.settimeout(0)
             signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
             signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in signals_to_hear():
                 signal.signal(number, lambda number, _frame: self._signals.append(number))
             try:
                 yield reader
@@ -134,11 +145,14 @@ class Supervisor:
         if self._health is not None:
             environment["WORKER_HEALTH_FILE"] = str(process_file(self._health, place.number))
         place.started = time.monotonic()
+        place.line, its_end = socket.socketpair()
         try:
-            place.process = subprocess.Popen(  # noqa: S603 - the command that we were started with
-                self._command, bufsize=0, stdin=subprocess.PIPE, env=environment
-            )
+            with its_end:
+                place.process = subprocess.Popen(  # noqa: S603 - the command that we were started with
+                    self._command, stdin=its_end.fileno(), env=environment
+                )
         except OSError as error:  # no memory, no more processes: as good as a process that ended
+            place.hang_up()
             pause = self._put_off(place)
             _log.error("a process cannot be started", process=place.number, reason=error.strerror, pause_s=pause)
         else:
@@ -155,6 +169,8 @@ class Supervisor:
     def _pass_signals_on(self) -> None:
         while self._signals:
             number = signal.Signals(self._signals.popleft())
+            if not self._orders.hear("signals", number):
+                continue
             _log.info("supervisor told to stop", signal=number.name, again=self._is_stopping)
             self._stop(number)
 
@@ -165,8 +181,8 @@ class Supervisor:
         self._is_stopping = True
         for place in self._places:
             place.due = math.inf
-            if place.process is not None:
-                order_to_stop(place.process, number)
+            if place.line is not None:
+                order_to_stop(place.line, number)
 
     def _kill_overdue(self) -> None:
         if time.monotonic() < self._kill_at:
@@ -190,20 +206,19 @@ class Supervisor:
         if process is None:
             return
         process.returncode = code  # else Popen would wait for it once more
-        if process.stdin is not None:
-            process.stdin.close()
+        had_been_ready = place.hang_up()
         if self._health is not None:
             process_file(self._health, place.number).unlink(missing_ok=True)  # a killed worker leaves it
-        self._decide(place, code, pid=process.pid, **_ending(code))
+        self._decide(place, code, was_ready=had_been_ready, pid=process.pid, **_ending(code))
 
-    def _decide(self, place: _Place, code: int, **facts: object) -> None:
+    def _decide(self, place: _Place, code: int, *, was_ready: bool, **facts: object) -> None:
         """Say and do what follows from the end of a process."""
         log = _log.bind(process=place.number, **facts)
         if self._is_stopping:
             if code not in _ENDED_AS_TOLD:
                 self._code = self._code or max(code, int(ExitCode.FAILED))
             log.info("process ended")
-        elif code in self._hopeless:
+        elif code in self._hopeless and not was_ready:
             self._code = code
             log.error("process ended: no restart cures it, so all end")
             self._stop(signal.SIGTERM)

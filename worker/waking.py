@@ -169,11 +169,11 @@ class Waking:
             longest = min(longest, self._renewed + (self._watch / 3).total_seconds() - self._loop.time())
         await self._bell.wait(longest)
 
-    async def claim(self, room: int) -> Claimed:
+    async def claim(self, room: int, *, is_idle: bool) -> Claimed:
         """Claim, and find our place among the idle workers. One round trip."""
         was_quiet = self._state is _State.WATCHING and self._loop.time() < self._quiet_until
         self._state, self._owes_baton = _State.AWAY, True
-        claimed = await self._leases.claim(room, watch=self._watch)
+        claimed = await self._leases.claim(room, watch=self._watch, is_idle=is_idle)
         if was_quiet and claimed.claims and not self._was_rung:
             self._leases.doubt()
         self._owes_baton = False  # the script has seen to it

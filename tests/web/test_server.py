@@ -3,6 +3,7 @@
 import asyncio
 import signal
 
+import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -25,6 +26,16 @@ async def test_told_to_stop_it_answers_who_waits_and_ends_with_0(service: WebPro
     code = await asyncio.to_thread(service.process.wait, 10)
 
     assert (answer.status, answer.headers["Location"], code) == (202, "/jobs/k1", 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])
+async def test_every_signal_that_ends_processes_ends_it_in_order(service: WebProcess, number: signal.Signals) -> None:
+    """The end of a terminal and its quit key as SIGTERM and Ctrl-C."""
+    service.process.send_signal(number)
+
+    code = await asyncio.to_thread(service.process.wait, 10)
+
+    assert (code, "told to stop" in service.log, "Traceback" in service.log) == (0, True, False)
 
 
 async def test_the_engine_is_disposed_at_the_end(

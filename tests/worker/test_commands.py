@@ -317,7 +317,7 @@ def _is_listening(location: str) -> bool:
         return probe.connect_ex((host, int(port))) == 0
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_dev_runs_until_it_is_stopped(tmp_path: Path, stop: signal.Signals) -> None:
     """It prints the two URLs, they work, and nothing is left behind."""
     data, output = tmp_path / "dev", tmp_path / "output"

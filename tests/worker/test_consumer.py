@@ -1,6 +1,7 @@
 """The worker class in the test's own process, with functions of arq's kind: what arq documents, and where arq fails."""
 
 import asyncio
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -158,22 +159,44 @@ async def test_hooks_run_in_arqs_order_with_the_jobs_context(pool: ArqRedis, bui
 async def test_a_hook_that_raises_harms_neither_worker_nor_neighbours(
     pool: ArqRedis, build: BuildWorker, name: str
 ) -> None:
-    """Arq's whole worker ends, and the jobs that it had are locked for minutes."""
-    raised: list[str] = []
+    """Whatever it is. Arq's whole worker ends, and the jobs that it had are locked for minutes."""
+    errors = [RuntimeError("the database is down"), SystemExit(2), KeyboardInterrupt(), asyncio.CancelledError()]
 
-    async def raise_once(ctx: Context) -> None:
-        if not raised:
-            raised.append(ctx["job_id"])
-            raise RuntimeError("the database is down")
+    async def raise_each_once(_ctx: Context) -> None:
+        if errors:
+            raise errors.pop()
 
     async def work(_ctx: Context) -> str:
         return "done"
 
     jobs = [await pool.enqueue_job("work") for _ in range(3)]
-    worker = await build(work, **{name: raise_once})
+    worker = await build(work, **{name: raise_each_once})
 
     assert await worker.run_check() == 3
     assert [await job.result(timeout=1) for job in jobs if job is not None] == ["done"] * 3
+
+
+async def test_an_exit_is_the_failure_of_its_job(pool: ArqRedis, build: BuildWorker) -> None:
+    """Told as such; a cancellation that nobody has asked for is tried again, and counts."""
+
+    async def leave(_ctx: Context) -> None:
+        sys.exit(2)
+
+    async def give_up_once(ctx: Context) -> int:
+        if ctx["job_try"] == 1:
+            raise asyncio.CancelledError
+        return int(ctx["job_try"])
+
+    left, given_up = await pool.enqueue_job("leave"), await pool.enqueue_job("give_up_once")
+    worker = await build(leave, give_up_once)
+
+    await worker.async_run()
+
+    assert left is not None
+    assert given_up is not None
+    with pytest.raises(JobFailedError, match="HandlerEscapeError: the handler raised SystemExit: 2"):
+        await left.result(timeout=1)
+    assert (await given_up.result(timeout=1), worker.jobs_retried) == (2, 1)
 
 
 async def test_keep_result_decides_how_long_a_result_is_kept(pool: ArqRedis, build: BuildWorker) -> None:

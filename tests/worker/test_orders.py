@@ -1,21 +1,49 @@
-"""Orders to stop over a pipe, and signals beside them. No server is needed."""
+"""Orders to stop over a socket, and signals beside them. No server is needed."""
 
-import asyncio
-import os
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
-from signal import SIGINT, SIGTERM, Signals
+from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, Signals
 
 import pytest
 
-from worker.orders import obeying
+from jobs.ending import Orders
+from worker.orders import order_to_stop, tell_ready, was_ready
+
+PROGRAM = """
+import asyncio
+from datetime import timedelta
+from jobs.ending import Ending
+
+async def main():
+    ending = Ending(timedelta(seconds=60), pipe=0)
+    ending.begin()
+    ending.obey(lambda number: print(number.name, flush=True))
+    print("ready", flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
 
 
 @pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    """Open a pipe."""
-    reading, writing = os.pipe()
-    yield reading, writing
-    os.close(reading)
+def listener() -> Iterator[tuple["subprocess.Popen[str]", socket.socket]]:
+    """Start a process that says which stops it obeys."""
+    ours, its_end = socket.socketpair()
+    with (
+        ours,
+        its_end,
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM], stdin=its_end.fileno(), stdout=subprocess.PIPE, text=True
+        ) as process,
+    ):
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        its_end.close()
+        yield process, ours
+        process.kill()
 
 
 @pytest.mark.parametrize(
@@ -29,26 +57,48 @@ def pipe() -> Iterator[tuple[int, int]]:
         (["order", "order"], [SIGTERM, SIGTERM]),
         ([SIGINT, SIGINT, "order", "order"], [SIGINT, SIGINT]),
         (["order", SIGINT, "order"], [SIGTERM, SIGTERM]),
+        ([SIGHUP, SIGHUP, "order"], [SIGHUP]),
+        ([SIGTERM, SIGHUP, SIGQUIT], [SIGTERM, SIGQUIT]),
+        ([SIGHUP, SIGTERM], [SIGHUP, SIGTERM]),
     ],
     ids=str,
 )
-async def test_orders_and_signals_count_apart(
-    pipe: tuple[int, int], events: list[Signals | str], stops: list[Signals]
+def test_orders_and_signals_count_apart(
+    listener: tuple["subprocess.Popen[str]", socket.socket], events: list[Signals | str], stops: list[Signals]
 ) -> None:
-    """The first of either kind is the first stop; only a second of its own kind is the second."""
-    loop, obeyed = asyncio.get_running_loop(), list[Signals]()
-    with obeying(pipe[0], obeyed.append):
-        for event in events:
-            if isinstance(event, Signals):
-                os.kill(os.getpid(), event)
-            elif event == "order":
-                os.write(pipe[1], bytes([SIGTERM]))
-            else:
-                os.close(pipe[1])
-            await asyncio.sleep(0.05)  # an event that changes nothing leaves no state to wait for
-    for number in (SIGTERM, SIGINT):
-        loop.remove_signal_handler(number)
-    if "end" not in events:
-        os.close(pipe[1])
+    """The first of either kind is the first stop; only a second of its own kind is the second; a SIGHUP never is."""
+    process, line = listener
+    for event in events:
+        if isinstance(event, Signals):
+            process.send_signal(event)
+        elif event == "order":
+            order_to_stop(line, SIGTERM)
+        else:
+            line.close()
+        time.sleep(0.05)  # an event that changes nothing leaves no state to wait for
+    process.kill()
 
-    assert obeyed == stops
+    assert process.communicate()[0].split() == [stop.name for stop in stops]
+
+
+def test_one_order_by_several_signals_at_once_is_one() -> None:
+    """``timeout`` signals the process and then its group; systemd and shells send SIGHUP beside another signal."""
+    orders = [Orders() for _ in range(4)]
+    pairs = [(SIGTERM, SIGTERM), (SIGTERM, SIGHUP), (SIGHUP, SIGTERM), (SIGHUP, SIGHUP)]
+
+    heard = [[one.hear("signals", number) for number in pair] for one, pair in zip(orders, pairs, strict=True)]
+
+    assert heard == [[True, False]] * 4
+
+
+def test_a_process_says_whether_it_was_ever_ready() -> None:
+    """Also when it has ended since."""
+    lines = [socket.socketpair() for _ in range(2)]
+    tell_ready(lines[0][1].fileno())
+    for ours, its_end in lines:
+        its_end.close()
+        order_to_stop(ours, SIGTERM)
+
+    assert [was_ready(ours) for ours, _ in lines] == [True, False]
+    for ours, _ in lines:
+        ours.close()

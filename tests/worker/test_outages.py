@@ -19,7 +19,8 @@ from jobs.failures import AttemptsExhaustedError, DatabaseFailedError, EmailTake
 from jobs.payloads import Payload, Result
 from jobs.registry import REGISTRY, JobSpec
 from worker import patience
-from worker.dispatch import Delivery, Dispatcher, HandlerCancelledError, RetryLater
+from worker.containment import HandlerCancelledError
+from worker.dispatch import Delivery, Dispatcher, RetryLater
 
 Sessions = async_sessionmaker[AsyncSession]
 Handler = Callable[[AsyncSession, "Work"], Awaitable["Done"]]

@@ -32,8 +32,8 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     claim = Leases.claim
 
-    async def note(leases: Leases, room: int, **watch: timedelta) -> Claimed:
-        claimed = await claim(leases, room, **watch)
+    async def note(leases: Leases, room: int, *, watch: timedelta, is_idle: bool) -> Claimed:
+        claimed = await claim(leases, room, watch=watch, is_idle=is_idle)
         found.append((room, len(claimed.claims)))
         return claimed
 

@@ -1,6 +1,5 @@
 """How a command ends: its exit code and its one line of explanation."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -9,8 +8,10 @@ from db.environment import SettingsError
 from db.migrate import UnknownRevisionError
 from db.schema import SchemaBehindError
 from embedded import EmbeddedServerError
+from jobs import ending
 from jobs.contract.compatibility import ContractError
 from jobs.failures import EnqueueError, InvalidPayloadError, JobError, QueueUnavailableError
+from jobs.log_writer import say
 from jobs.people_csv import PeopleFileError
 from worker.checkout import CheckoutError
 from worker.job_files import NewJobError
@@ -36,6 +37,9 @@ class ExitCode(IntEnum):
 
     UNAVAILABLE = 4
     """PostgreSQL or Redis cannot be reached or refuses us, or the schema is behind."""
+
+    HELD = ending.HELD
+    """Told to stop, the process was held by a handler, a thread or a hook, and ended at its bound without them."""
 
 
 _CODES: dict[type[Exception], ExitCode] = {
@@ -64,5 +68,5 @@ def explained() -> Iterator[None]:
     try:
         yield
     except tuple(_CODES) as error:
-        sys.stderr.write(f"users-worker: {error}\n")
+        say(f"users-worker: {error}")
         raise SystemExit(next(code for kind, code in _CODES.items() if isinstance(error, kind))) from None

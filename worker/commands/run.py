@@ -19,10 +19,11 @@ def run(
     processes: Annotated[int, typer.Option("--processes", metavar="N", min=1, max=100, help=_PROCESSES)] = 1,
     supervised: Annotated[bool, typer.Option(SUPERVISED, hidden=True)] = False,
 ) -> None:
-    """Run a worker until SIGTERM or Ctrl-C; a second signal ends it at once.
+    """Run a worker until SIGTERM, SIGHUP, SIGQUIT or Ctrl-C; a second signal ends it at once.
 
     Settings come from DATABASE_*, REDIS_* and WORKER_* (see the README). On the first signal it claims no more jobs,
-    lets running ones end within WORKER_SHUTDOWN_GRACE, and gives the rest back to the queue.
+    lets running ones end within WORKER_SHUTDOWN_GRACE, and gives the rest back to the queue. It has ended 10 s later,
+    with code 5 if something held on to it.
     """
     if processes > 1 and sys.platform == "win32":
         raise typer.BadParameter("needs Linux or macOS", param_hint="--processes")
