@@ -35,9 +35,14 @@ def _fetch(session: Session, statement: str, arguments: tuple[Any, ...]) -> Sequ
         cursor.execute(statement, arguments)
         return cast("Sequence[Any]", cursor.fetchall())
     except DriverError as error:
-        if is_lost := driver.is_closed:
+        if is_lost := _is_closed(driver):
             connection.invalidate(error)
         raise DBAPIError.instance(None, None, error, DriverError, connection_invalidated=is_lost) from error
+
+
+def _is_closed(driver: Any) -> bool:  # noqa: ANN401 - SQLAlchemy's adapter
+    is_ours = isinstance(driver, PipeliningConnection)
+    return bool(driver.is_closed if is_ours else driver.driver_connection.is_closed())
 
 
 async def execute_last(session: AsyncSession, statement: str, *arguments: Argument) -> None:

@@ -23,8 +23,12 @@ from sqlalchemy.util import await_only
 from db.asyncpg_connection import ENDED, REFUSED, LentConnection, TransactionEndedError
 from db.loans import Loan
 from db.protocol import Argument, command, execution
+from db.suspects import may_prepare
 
 _STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
+
+_LOST_NAMES = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+"""Somebody has removed a prepared statement that is ours, or has left one of his own: the connection is closed."""
 
 DriverError = dialect.AsyncAdapt_asyncpg_dbapi.Error
 """An error as the adapter raises it."""
@@ -60,8 +64,10 @@ _CLEANING = b"".join(map(command, _LEFT))
 
 _LOCKS = "SELECT pg_catalog.pg_advisory_unlock_all()"
 
-_REST = f"{_LOCKS} IS NULL, EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)"
-"""Release the locks, and say whether a statement was prepared by PREPARE, whose name we do not know."""
+_PREPARED = f"{_LOCKS}, EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)"
+"""Also says whether there is a statement of PREPARE. We do not know its name, and it goes with the connection."""
+
+_REST = {False: _LOCKS, True: _PREPARED}
 
 _AUTOCOMMIT = (
     "AUTOCOMMIT was refused: each statement would be stored at once, without the job's receipt, and a job that is "
@@ -106,8 +112,8 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
     _transaction: Any
     _last: Any  # a statement and its arguments, or None
     _loan: Loan | None
-    _rest: Any  # the prepared statement
-    __slots__ = ("_is_bare", "_is_dirty", "_last", "_loan", "_rest")
+    _rest: Any  # prepared statements
+    __slots__ = ("_is_bare", "_is_dirty", "_is_suspect", "_last", "_loan", "_rest")
     _cursor_cls = _Cursor
     _ss_cursor_cls = _ServerSideCursor
 
@@ -116,6 +122,7 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
         self._last = self._loan = self._rest = None
         self._is_dirty = False  # a job has used the session, which was not cleaned since
         self._is_bare = False  # a job has been given asyncpg's connection
+        self._is_suspect = False  # it may have executed PREPARE
 
     def lend(self, loan: Loan) -> None:
         """Let a job use the connection."""
@@ -188,8 +195,8 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
             if self._loan is not None:
                 self._is_dirty = True
                 if self._rest is None and self._can_pipeline:
-                    self._rest = await self._connection.prepare(_REST)
-                    await self._rest.fetch()  # asyncpg sends no Sync when it prepares: a query would be under way
+                    self._rest = {is_suspect: await self._connection.prepare(sql) for is_suspect, sql in _REST.items()}
+                    await self._rest[False].fetch()  # asyncpg sends no Sync when it prepares: a query is under way
             transaction = self._held_transaction()
             if not self._can_pipeline or self.isolation_level is not None or self.deferrable:
                 # The level comes before any query, and asyncpg prepares the first one in the same message as BEGIN.
@@ -202,6 +209,8 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
         if self._last is not None:
             await self._execute_held()
         prepared = await super()._prepare(operation, invalidate_timestamp)
+        if may_prepare(operation):
+            self._is_suspect = True
         if self._transaction is not None:
             self._transaction.begin_with_next()  # the caller's fetch: nothing waits in between
         return prepared
@@ -221,8 +230,8 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
             self._prepared_statement_cache.pop(statement, None)
 
     def _handle_exception(self, error: Exception) -> Any:
-        if isinstance(error, asyncpg.InvalidSQLStatementNameError):
-            self._is_bare = True  # somebody has deallocated what asyncpg had prepared
+        if isinstance(error, _LOST_NAMES):
+            self._is_bare = True
         super()._handle_exception(error)
 
     async def _fetch(self, statement: str, arguments: Sequence[Any]) -> Any:
@@ -336,8 +345,9 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
             await nothing.fetch()
             return
         _write(self._connection, messages + _CLEANING)
-        [(_, has_prepared)] = await self._rest.fetch()
-        self._is_dirty = bool(has_prepared)
+        [(_, *prepared)] = await self._rest[self._is_suspect].fetch()
+        self._is_dirty = any(prepared)
+        self._is_suspect = False
 
     async def _commit_step_by_step(self) -> None:
         last = self._last
