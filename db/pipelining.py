@@ -23,7 +23,7 @@ from sqlalchemy.util import await_only
 from db.asyncpg_connection import ENDED, REFUSED, LentConnection, TransactionEndedError
 from db.loans import Loan
 from db.protocol import Argument, command, execution
-from db.suspects import may_prepare
+from db.suspects import is_suspect
 
 _STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
 
@@ -39,12 +39,10 @@ _OURS = (
     "RESET ROLE",
     "RESET search_path",
 )
-"""Comes before a job's last statement, which is not the handler's: it is executed as ourselves, and finds our tables.
+"""Comes before the last statement of a job that may have set these: it is executed as ourselves, and finds our tables.
 
-What the handler has deferred until COMMIT is done before, as the handler has set all.
+What the handler has deferred until COMMIT is done before that, with all that it has set.
 """
-
-_BEFORE_LAST = b"".join(map(command, _OURS))
 
 _LEFT = (
     "RESET SESSION AUTHORIZATION",
@@ -55,11 +53,12 @@ _LEFT = (
     "DISCARD TEMP",
     "DISCARD SEQUENCES",
 )
-"""Removes what a job may have left in its session.
+"""Comes behind COMMIT or ROLLBACK, and removes what a job may have left in its session.
 
-``DISCARD ALL`` does the same, but stands alone, and discards the statements that asyncpg has prepared.
+``DISCARD ALL`` would do so too, but stands alone, and discards the statements that asyncpg has prepared.
 """
 
+_BEFORE_LAST = b"".join(map(command, _OURS))
 _CLEANING = b"".join(map(command, _LEFT))
 
 _LOCKS = "SELECT pg_catalog.pg_advisory_unlock_all()"
@@ -122,7 +121,7 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
         self._last = self._loan = self._rest = None
         self._is_dirty = False  # a job has used the session, which was not cleaned since
         self._is_bare = False  # a job has been given asyncpg's connection
-        self._is_suspect = False  # it may have executed PREPARE
+        self._is_suspect = False  # it may have executed PREPARE, SET ROLE or the like
 
     def lend(self, loan: Loan) -> None:
         """Let a job use the connection."""
@@ -195,7 +194,7 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
             if self._loan is not None:
                 self._is_dirty = True
                 if self._rest is None and self._can_pipeline:
-                    self._rest = {is_suspect: await self._connection.prepare(sql) for is_suspect, sql in _REST.items()}
+                    self._rest = {suspect: await self._connection.prepare(sql) for suspect, sql in _REST.items()}
                     await self._rest[False].fetch()  # asyncpg sends no Sync when it prepares: a query is under way
             transaction = self._held_transaction()
             if not self._can_pipeline or self.isolation_level is not None or self.deferrable:
@@ -209,7 +208,7 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
         if self._last is not None:
             await self._execute_held()
         prepared = await super()._prepare(operation, invalidate_timestamp)
-        if may_prepare(operation):
+        if is_suspect(operation):
             self._is_suspect = True
         if self._transaction is not None:
             self._transaction.begin_with_next()  # the caller's fetch: nothing waits in between
@@ -320,7 +319,7 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
                 prepared, _ = await super()._prepare(statement, 0)
                 if not has_begun:
                     messages += command("BEGIN" if self._reads_only else self._transaction.begin)
-                elif self._loan is not None:
+                elif self._is_suspect and self._loan is not None:
                     messages += _BEFORE_LAST
                 await self._end_with(messages + execution(prepared.get_name(), arguments) + command("COMMIT"))
             except Exception as error:

@@ -1,14 +1,17 @@
-"""Recognises statements that may execute PREPARE, which leaves something in a session that no command removes alone.
+"""Recognises statements behind which a session needs more than the usual cleaning.
 
-To ask PostgreSQL each time takes a tenth of a small transaction. So it is asked behind jobs that execute one of these:
-with the word in it, or that call what is no function of PostgreSQL's own.
+PREPARE leaves something that no command removes by itself, and whoever has set a role or a path may not find our tables.
+To see to that behind each job would take a twentieth of a small one. So it is done behind statements with such a word in
+them, and behind those that call what is no function of PostgreSQL's own.
 """
 
 import re
 from functools import lru_cache
 
 _CALL = re.compile(r"(?<!INTO )(?<!AS )(?<!WITH )(?<!TABLE )\b([a-z_]\w*)\"?\s*\(", re.IGNORECASE)
-_CODE = re.compile(r"\b(?:PREPARE|EXECUTE|DO|CALL)\b(?!\s+(?:NOTHING|UPDATE)\b)", re.IGNORECASE)
+_CODE = re.compile(
+    r"\b(?:PREPARE|EXECUTE|DO|CALL|ROLE|AUTHORIZATION|SEARCH_PATH)\b(?!\s+(?:NOTHING|UPDATE)\b)", re.IGNORECASE
+)
 
 _HARMLESS = frozenset(
     """
@@ -30,8 +33,8 @@ _HARMLESS = frozenset(
 
 
 @lru_cache(maxsize=1000)
-def may_prepare(sql: str) -> bool:
-    """Say whether the statement may execute PREPARE. Triggers are not looked for."""
+def is_suspect(sql: str) -> bool:
+    """Say whether the statement may execute PREPARE, SET ROLE or SET search_path. Triggers are not looked for."""
     if _CODE.search(sql):
         return True
     return any(name.lower() not in _HARMLESS for name in _CALL.findall(re.sub(r"\s+", " ", sql)))
