@@ -1,8 +1,8 @@
 """Recognises statements behind which a session needs more than the usual cleaning.
 
-PREPARE leaves something that no command removes by itself, and whoever has set a role or a path may not find our tables.
-To see to that behind each job would take a twentieth of a small one. So it is done behind statements with such a word in
-them, and behind those that call what is no function of PostgreSQL's own.
+PREPARE leaves something that no command removes by itself, and whoever has set a role or a path may not find our
+tables. To see to that behind each job would take a twentieth of a small one. So it is done behind statements with such
+a word in them, and behind those that call what is no function of PostgreSQL's own.
 """
 
 import re
