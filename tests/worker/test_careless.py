@@ -112,7 +112,7 @@ async def test_innocent_jobs_among_careless_ones_notice_nothing(
     }
     async with sessions() as session:
         rows = await session.execute(text("SELECT name, count(*) FROM users GROUP BY name"))
-        stored = dict(rows.tuples().all())
+        stored = {str(name): int(count) for name, count in rows}
     assert failed - _BY_CHANCE == REFUSED
     assert stored == {"Innocent": len(HABITS)} | {what: 1 for what in HABITS if what not in failed}
     assert worker.stop() == 0

@@ -49,7 +49,8 @@ async def _run(engine: AsyncEngine, body: Body, *, times: int = 1, reads_only: b
         async with slots:
             return await dispatcher.run(spec, Delivery(f"job-{number}", 1, (), {}))
 
-    return await asyncio.gather(*map(run, range(times)), return_exceptions=True)
+    outcomes: list[Any] = await asyncio.gather(*map(run, range(times)), return_exceptions=True)
+    return outcomes
 
 
 async def _require_all_places(engine: AsyncEngine) -> None:
