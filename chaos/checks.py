@@ -67,20 +67,9 @@ class Verdict:
         evidence = self.evidence
         if any(order.key in book for book in (evidence.receipts, evidence.dead, evidence.outbox)):
             return True
-        # What came directly and found all that it was to store writes no receipt: it can simply be run again.
+        # A look-up that came directly writes no receipt: it can simply be run again.
         is_answered = order.key in evidence.answers or order.key in evidence.done
-        return order.route is Route.DIRECT and is_answered and self._needed_no_effect(order.payload)
-
-    def _needed_no_effect(self, payload: AnyPayload) -> bool:
-        match payload:
-            case FindUser():
-                return True
-            case GetOrCreateUser():
-                return payload.email in self._emails
-            case CreateUsers():
-                return all(user.email in self._emails for user in payload.users)
-            case _:
-                return False
+        return order.route is Route.DIRECT and is_answered and isinstance(order.payload, FindUser)
 
     def is_taken(self, payload: AnyPayload) -> bool:
         """Say whether the job stores a user with an e-mail that is stored."""

@@ -17,6 +17,7 @@ from arq.typing import WorkerCoroutine
 from arq.worker import Function, create_worker, func
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from db.asyncpg_connection import LentConnection
 from db.engine import open_database
 from db.receipts import insert_receipts
 from db.settings import DatabaseSettings
@@ -40,12 +41,12 @@ def commit_receipts_apart(*modules: ModuleType) -> None:
 
     async def insert_apart(session: AsyncSession, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - passed on
         await session.flush()
-        connection = await session.connection()
-        await connection.exec_driver_sql("COMMIT")
+        adapted: Any = (await (await session.connection()).get_raw_connection()).dbapi_connection
+        driver: LentConnection = adapted._connection  # noqa: SLF001 - of the handler's, execute refuses to commit
+        await driver.control("COMMIT")
         if next(written) == _LIFE:
             os.kill(os.getpid(), signal.SIGKILL)
-        await connection.exec_driver_sql("BEGIN")
-        await connection.exec_driver_sql("SELECT pg_current_xact_id()")
+        await driver.control("BEGIN")
         await insert_receipts(session, *args, **kwargs)
 
     for module in modules or (dispatch, batches):

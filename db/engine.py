@@ -57,7 +57,7 @@ def build_engine(settings: DatabaseSettings, *, pool_size: int) -> AsyncEngine:
     )
     drop_wrong_servers(engine.sync_engine)
     # SQLAlchemy reads a private attribute here. Ours must know that a job's handler was given the driver's connection.
-    engine.dialect.get_driver_connection = attrgetter("driver_connection")  # type: ignore[method-assign,assignment]
+    engine.dialect.get_driver_connection = attrgetter("driver_connection")  # type: ignore[method-assign, assignment]
     if settings.pgbouncer:
         _limit_each_transaction(engine, settings)
     return engine

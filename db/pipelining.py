@@ -23,8 +23,12 @@ from sqlalchemy.util import await_only
 from db.asyncpg_connection import ENDED, REFUSED, LentConnection, TransactionEndedError
 from db.loans import Loan
 from db.protocol import Argument, command, execution
+from db.suspects import is_suspect
 
 _STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
+
+_LOST_NAMES = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+"""Somebody has removed a prepared statement that is ours, or has left one of his own: the connection is closed."""
 
 DriverError = dialect.AsyncAdapt_asyncpg_dbapi.Error
 """An error as the adapter raises it."""
@@ -35,12 +39,10 @@ _OURS = (
     "RESET ROLE",
     "RESET search_path",
 )
-"""Comes before a job's last statement, which is not the handler's: it is executed as ourselves, and finds our tables.
+"""Comes before the last statement of a job that may have set these: it is executed as ourselves, and finds our tables.
 
-What the handler has deferred until COMMIT is done before, as the handler has set all.
+What the handler has deferred until COMMIT is done before that, with all that it has set.
 """
-
-_BEFORE_LAST = b"".join(map(command, _OURS))
 
 _LEFT = (
     "RESET SESSION AUTHORIZATION",
@@ -51,17 +53,20 @@ _LEFT = (
     "DISCARD TEMP",
     "DISCARD SEQUENCES",
 )
-"""Removes what a job may have left in its session.
+"""Comes behind COMMIT or ROLLBACK, and removes what a job may have left in its session.
 
-``DISCARD ALL`` does the same, but stands alone, and discards the statements that asyncpg has prepared.
+``DISCARD ALL`` would do so too, but stands alone, and discards the statements that asyncpg has prepared.
 """
 
+_BEFORE_LAST = b"".join(map(command, _OURS))
 _CLEANING = b"".join(map(command, _LEFT))
 
 _LOCKS = "SELECT pg_catalog.pg_advisory_unlock_all()"
 
-_REST = f"{_LOCKS} IS NULL, EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)"
-"""Release the locks, and say whether a statement was prepared by PREPARE, whose name we do not know."""
+_PREPARED = f"{_LOCKS}, EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)"
+"""Also says whether there is a statement of PREPARE. We do not know its name, and it goes with the connection."""
+
+_REST = {False: _LOCKS, True: _PREPARED}
 
 _AUTOCOMMIT = (
     "AUTOCOMMIT was refused: each statement would be stored at once, without the job's receipt, and a job that is "
@@ -107,8 +112,8 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
     _transaction: Any
     _last: Any  # a statement and its arguments, or None
     _loan: Loan | None
-    _rest: Any  # the prepared statement
-    __slots__ = ("_is_bare", "_is_dirty", "_last", "_loan", "_rest")
+    _rest: Any  # prepared statements
+    __slots__ = ("_is_bare", "_is_dirty", "_is_suspect", "_last", "_loan", "_rest")
     _cursor_cls = _Cursor
     _ss_cursor_cls = _ServerSideCursor
 
@@ -117,6 +122,7 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
         self._last = self._loan = self._rest = None
         self._is_dirty = False  # a job has used the session, which was not cleaned since
         self._is_bare = False  # a job has been given asyncpg's connection
+        self._is_suspect = False  # it may have executed PREPARE, SET ROLE or the like
 
     def lend(self, loan: Loan) -> None:
         """Let a job use the connection."""
@@ -189,8 +195,8 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
             if self._loan is not None:
                 self._is_dirty = True
                 if self._rest is None and self._can_pipeline:
-                    self._rest = await self._connection.prepare(_REST)
-                    await self._rest.fetch()  # asyncpg sends no Sync when it prepares: a query would be under way
+                    self._rest = {suspect: await self._connection.prepare(sql) for suspect, sql in _REST.items()}
+                    await self._rest[False].fetch()  # asyncpg sends no Sync when it prepares: a query is under way
             transaction = self._held_transaction()
             if not self._can_pipeline or self.isolation_level is not None or self.deferrable:
                 # The level comes before any query, and asyncpg prepares the first one in the same message as BEGIN.
@@ -203,6 +209,8 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
         if self._last is not None:
             await self._execute_held()
         prepared = await super()._prepare(operation, invalidate_timestamp)
+        if is_suspect(operation):
+            self._is_suspect = True
         if self._transaction is not None:
             self._transaction.begin_with_next()  # the caller's fetch: nothing waits in between
         return prepared
@@ -222,8 +230,8 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
             self._prepared_statement_cache.pop(statement, None)
 
     def _handle_exception(self, error: Exception) -> Any:
-        if isinstance(error, asyncpg.InvalidSQLStatementNameError):
-            self._is_bare = True  # somebody has deallocated what asyncpg had prepared
+        if isinstance(error, _LOST_NAMES):
+            self._is_bare = True
         super()._handle_exception(error)
 
     async def _fetch(self, statement: str, arguments: Sequence[Any]) -> Any:
@@ -312,7 +320,8 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
                 prepared, _ = await super()._prepare(statement, 0)
                 if not has_begun:
                     messages += command("BEGIN" if self._reads_only else self._transaction.begin)
-                elif self._loan is not None:
+                    self._transaction.has_begun = True  # an error leaves it to be rolled back
+                elif self._is_suspect and self._loan is not None:
                     messages += _BEFORE_LAST
                 await self._end_with(messages + execution(prepared.get_name(), arguments) + command("COMMIT"))
             except Exception as error:
@@ -337,8 +346,9 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
             await nothing.fetch()
             return
         _write(self._connection, messages + _CLEANING)
-        [(_, has_prepared)] = await self._rest.fetch()
-        self._is_dirty = bool(has_prepared)
+        [(_, *prepared)] = await self._rest[self._is_suspect].fetch()
+        self._is_dirty = any(prepared)
+        self._is_suspect = False
 
     async def _commit_step_by_step(self) -> None:
         last = self._last

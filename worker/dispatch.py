@@ -56,6 +56,9 @@ AnySpec = JobSpec[Any, Any]
 _FAULTS = (DatabaseFailedError, DeadlineExceededError, AttemptsExhaustedError)
 """Failures that are ours, not the request's: worth an alarm and, but for the last, another attempt."""
 
+_READ_ONLY = "25006"
+"""SQLSTATE of what a transaction that reads only may not do."""
+
 AFTER_OUTAGE = timedelta(milliseconds=200)
 """A job that an outage hit is due again so soon: no job is claimed before the server is back anyway."""
 
@@ -96,6 +99,13 @@ class Delivery:
 
 class WrongResultError(TypeError):
     """A handler has returned something else than its payload promises, as it will again: a fault of its code."""
+
+
+class ReadOnlyJobError(TypeError):
+    """A handler has written in a job that is declared to read only, as it will again: a fault of its code."""
+
+
+_MISTAKES = (WrongResultError, ReadOnlyJobError)
 
 
 class RetryLater(Exception):  # noqa: N818 - an outcome, not an error
@@ -418,7 +428,7 @@ class Dispatcher:
             self.note_session(session)
             # Before the commit: a result that cannot be sent must not leave an effect behind.
             with CONTAINED:
-                dumped = dump_result(spec, await spec.handler(session, payload))
+                dumped = dump_result(spec, await _handle(spec, session, payload))
             receipt = build_receipt(spec, delivery, payload, dumped=dumped)
             await insert_receipts(session, spec.name, [receipt], reads_only=spec.reads_only)
         return tagged(dumped.result, request_tag(receipt.request_hash))  # type: ignore[no-any-return] # a dict as before
@@ -437,6 +447,16 @@ def _exhausted(delivery: Delivery) -> str:
     if delivery.was_left:
         return f"{message}, and the last attempt never ended: its worker died, stood still or lost Redis"
     return f"{message} without an end"
+
+
+async def _handle(spec: AnySpec, session: AsyncSession, payload: AnyPayload) -> Any:  # noqa: ANN401 - what it returns
+    try:
+        return await spec.handler(session, payload)
+    except DBAPIError as error:
+        if spec.reads_only and sqlstate_of(error) == _READ_ONLY:
+            message = f"the handler of {spec.name} writes, and its JobSpec says reads_only=True: remove one of the two"
+            raise ReadOnlyJobError(message) from error
+        raise
 
 
 def build_receipt(
@@ -484,7 +504,9 @@ def _decide(spec: AnySpec, attempt: int, error: Exception) -> Exception:
     failure = _as_failure(spec, error)
     if isinstance(failure, JobFailedError) and not isinstance(failure, _FAULTS):
         return failure
-    is_final = isinstance(error, WrongResultError) or (isinstance(error, SQLAlchemyError) and not is_transient(error))
+    is_final = isinstance(error, WrongResultError | ReadOnlyJobError) or (
+        isinstance(error, SQLAlchemyError) and not is_transient(error)
+    )
     if attempt < spec.max_attempts and not is_final:
         return RetryLater(backoff(attempt))
     return failure

@@ -14,6 +14,7 @@ from db.engine import build_engine
 from db.settings import DatabaseSettings
 from db.tables import User
 from db.users import insert_user
+from tests.conftest import wait_until_async
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -283,6 +284,10 @@ async def test_a_cancelled_commit_leaves_no_open_transaction(sessions: Sessions,
                 await session.commit()
 
     assert ended
-    async with sessions() as session:
-        found = await session.scalar(text("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(%'"))
-    assert found == 0
+
+    async def is_gone() -> bool:
+        async with sessions() as session:
+            query = text("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(%'")
+            return bool(await session.scalar(query) == 0)
+
+    await wait_until_async(is_gone, 3)

@@ -2,21 +2,33 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from structlog.testing import capture_logs
 
-from chaos.careless import HABITS, REFUSED, REGISTRY
+from chaos.careless import HABITS, REFUSED, REGISTRY, Careless
+from db import users
+from db.endings import ending_in
 from db.engine import build_engine
 from db.settings import DatabaseSettings
+from db.suspects import is_suspect
+from jobs import CreateUser, JobClient
 from jobs.failures import JobFailedError
+from tests.conftest import StartWorker
+from worker import batches
 from worker.dispatch import Delivery, Dispatcher, RetryLater
 
 Sessions = async_sessionmaker[AsyncSession]
 
 _SPEC = REGISTRY["careless"]
+
+_BY_CHANCE = {"store_at_once"} | {what for what in HABITS if what.startswith("deallocate")}
+"""Whether these fail depends on what happens at once, and on which statements the connection has prepared before."""
 
 _STATE = """
     SELECT (SELECT jsonb_object_agg(name, setting) FROM pg_settings WHERE name NOT LIKE 'transaction_%')::text,
@@ -67,12 +79,74 @@ async def test_what_a_handler_does_harms_nobody(engine: AsyncEngine, sessions: S
     """Delivered twice, it has one effect with a receipt, or none and an error; the session is as it was before."""
     before = await _state(engine)
 
-    errors = [await _run(engine, what, job_id=what) for _ in range(2)]
+    with capture_logs():  # whose tracebacks would take a second each to draw
+        errors = [await _run(engine, what, job_id=what) for _ in range(2)]
 
     assert await _counts(sessions, what) == ((0, 0) if errors[0] else (1, 1)), errors
-    assert bool(errors[0]) == (what in REFUSED), errors
+    assert bool(errors[0]) == (what in REFUSED) or what in _BY_CHANCE, errors
     await asyncio.sleep(0)
     assert await _state(engine) == before
     assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
     assert await _run(engine, "notify", job_id="another") is None
     assert await _counts(sessions, "another") == (1 if errors[0] else 2, 1)
+
+
+async def test_innocent_jobs_among_careless_ones_notice_nothing(
+    sessions: Sessions, client: JobClient, start_worker: StartWorker
+) -> None:
+    """All habits in one worker with few places: each innocent job is stored once, as is each that was not refused."""
+    worker = start_worker(WORKER_REGISTRY="chaos.careless:REGISTRY", WORKER_MAX_JOBS="3")
+    payloads: list[Any] = [
+        payload for what in HABITS for payload in (Careless(what=what, name=what), CreateUser(name="Innocent"))
+    ]
+    handles = await client.enqueue_many(payloads)
+
+    outcomes = await asyncio.gather(
+        *(handle.result(timeout=timedelta(seconds=40)) for handle in handles), return_exceptions=True
+    )
+
+    failed = {
+        payload.what if isinstance(payload, Careless) else payload.name
+        for payload, outcome in zip(payloads, outcomes, strict=True)
+        if isinstance(outcome, BaseException)
+    }
+    async with sessions() as session:
+        rows = await session.execute(text("SELECT name, count(*) FROM users GROUP BY name"))
+        stored = {str(name): int(count) for name, count in rows}
+    assert failed - _BY_CHANCE == REFUSED
+    assert stored == {"Innocent": len(HABITS)} | {what: 1 for what in HABITS if what not in failed}
+    assert worker.stop() == 0
+
+
+def test_our_own_statements_need_no_special_cleaning() -> None:
+    """It would cost each job a twentieth."""
+    statements = [users._INSERT, users._INSERT_ONCE, str(users._INSERT_NEW), str(batches._WAIT_SHORTLY)]
+    statements += [str(found) for found in users._FIND_MANY.values()]
+    statements.append("INSERT INTO orders (user_id, total) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING RETURNING id")
+
+    assert [statement for statement in statements if is_suspect(statement)] == []
+    assert all(map(is_suspect, ("PREPARE a AS SELECT 1", "SELECT mine()", "DO $$$$", "SET LOCAL ROLE a", "call p()")))
+
+
+@pytest.mark.parametrize(
+    ("sql", "command"),
+    [
+        ("COMMIT", "COMMIT"),
+        ("  end;", "END"),
+        ("/* a /* b */ c */ COMMIT AND CHAIN", "COMMIT"),
+        ("-- x\nABORT", "ABORT"),
+        ("select 1; Rollback; begin", "ROLLBACK"),
+        ("PREPARE  transaction 'a'", "PREPARE TRANSACTION"),
+        ("SELECT e'\\'', 'a'; COMMIT --'", "COMMIT"),
+        ("ROLLBACK TO SAVEPOINT a", None),
+        ("ROLLBACK WORK TO a", None),
+        ("SELECT 'a;COMMIT', \";COMMIT\", $a$;COMMIT$a$, e'\\';COMMIT'", None),
+        ("DO $$ BEGIN COMMIT; END $$", None),
+        ("CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; END", None),
+        ("SELECT CASE WHEN true THEN 1 END", None),
+        ("PREPARE a AS SELECT 1", None),
+    ],
+)
+def test_a_statement_that_ends_a_transaction_is_recognised(sql: str, command: str | None) -> None:
+    """Alone and among others, and not where it is only a text."""
+    assert ending_in(sql) == command
