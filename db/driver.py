@@ -10,9 +10,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from db.connecting import why_unwritable
 from db.faults import may_be_outage
 from db.pipelining import Argument, DriverError, PipeliningConnection
+from db.wrong_servers import leads_to_wrong_server
 
 
 async def fetch_by_driver(session: AsyncSession, statement: str, *arguments: Any) -> Sequence[Any]:  # noqa: ANN401 - asyncpg's
@@ -36,8 +36,8 @@ def _fetch(session: Session, statement: str, arguments: tuple[Any, ...]) -> Sequ
         cursor.execute(statement, arguments)
         return cast("Sequence[Any]", cursor.fetchall())
     except DriverError as error:
-        raw = driver.driver_connection
-        if is_lost := raw.is_closed() or (may_be_outage(error) and why_unwritable(raw) is not None):
+        is_wrong = may_be_outage(error) and leads_to_wrong_server(driver)
+        if is_lost := is_wrong or driver.driver_connection.is_closed():
             connection.invalidate(error)
         raise DBAPIError.instance(None, None, error, DriverError, connection_invalidated=is_lost) from error
 
