@@ -10,10 +10,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from db.connecting import why_unwritable
 from db.faults import may_be_outage
 from db.pipelining import DriverError, PipeliningConnection
 from db.protocol import Argument
+from db.wrong_servers import leads_to_wrong_server
 
 
 async def fetch_by_driver(session: AsyncSession, statement: str, *arguments: Any) -> Sequence[Any]:  # noqa: ANN401 - asyncpg's
@@ -45,7 +45,7 @@ def _fetch(session: Session, statement: str, arguments: tuple[Any, ...]) -> Sequ
 def _is_lost(driver: Any, error: Exception) -> bool:  # noqa: ANN401 - SQLAlchemy's adapter
     """Say whether the connection is closed, or leads to a server that cannot be written to."""
     raw = driver.raw if isinstance(driver, PipeliningConnection) else driver.driver_connection
-    return bool(raw.is_closed() or (may_be_outage(error) and why_unwritable(raw) is not None))
+    return bool(raw.is_closed() or (may_be_outage(error) and leads_to_wrong_server(driver)))
 
 
 async def execute_last(session: AsyncSession, statement: str, *arguments: Argument) -> None:

@@ -12,7 +12,7 @@ from db.tables import JobReceipt
 
 _LOOK = text("""
     SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::boolean,
-        set_config('lock_timeout', '500ms', true), set_config('work_mem', '64kB', true)
+        set_config('lock_timeout', '100ms', true), set_config('work_mem', '64kB', true)
 """)
 
 _REFUSE = text("DO $$ BEGIN RAISE SQLSTATE '25006'; END $$")

@@ -30,14 +30,21 @@ def drop_wrong_servers(engine: Engine) -> None:
             return
         if not may_be_outage(context.original_exception):
             return
-        adapted: Any = connection.connection.dbapi_connection
-        if why_unwritable(adapted.raw) is not None:
+        if leads_to_wrong_server(connection.connection.dbapi_connection):
             context.is_disconnect = True  # SQLAlchemy closes the others when they are used next: too late for a server
             _end_idle(entries)
 
 
+def leads_to_wrong_server(adapter: Any) -> bool:  # noqa: ANN401 - SQLAlchemy's, which types asyncpg's as nothing
+    """Say whether the server of a connection has reported that it cannot be written to. No round trip."""
+    return why_unwritable(_driver_of(adapter)) is not None
+
+
+def _driver_of(adapter: Any) -> Any:  # noqa: ANN401 - see above
+    return adapter._connection  # noqa: SLF001 - driver_connection is for whoever wants to use it
+
+
 def _end_idle(entries: Iterable[ConnectionPoolEntry]) -> None:
     for entry in entries:
-        adapted: Any = None if entry.in_use else entry.dbapi_connection
-        if adapted is not None and not adapted.raw.is_closed():
-            adapted.raw.terminate()
+        if not entry.in_use and entry.dbapi_connection is not None:
+            _driver_of(entry.dbapi_connection).terminate()
