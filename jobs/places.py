@@ -16,8 +16,8 @@ _MACHINERY = frozenset({"db", "embedded", "web", "worker"})
 """Our packages in which no handler lies."""
 
 _USED_BY_HANDLERS = frozenset({
-    "arguments", "client", "codec", "connection", "direct", "messages", "outbox", "registry", "results", "sync_client",
-    "sync_watching", "testing", "watching", "wire",
+    "arguments", "client", "codec", "connection", "direct", "ending", "event_loop", "log_writer", "logs", "messages",
+    "outbox", "registry", "results", "sync_client", "sync_watching", "testing", "watching", "wire",
 })  # fmt: skip
 """What else lies in ``jobs``, beside handlers."""
 
