@@ -16,9 +16,9 @@ _MACHINERY = frozenset({"db", "embedded", "web", "worker"})
 """Our packages in which no handler lies."""
 
 _USED_BY_HANDLERS = frozenset({
-    "arguments", "client", "codec", "connection", "direct", "messages", "outbox", "primary", "redis_url", "registry",
-    "results", "sentinel", "sync_client", "sync_direct", "sync_watching", "sync_wire", "testing", "tracking",
-    "watching", "wire",
+    "arguments", "client", "codec", "connection", "direct", "ending", "event_loop", "log_writer", "logs", "messages",
+    "outbox", "primary", "redis_url", "registry", "results", "sentinel", "sync_client", "sync_direct", "sync_watching",
+    "sync_wire", "testing", "tracking", "watching", "wire",
 })  # fmt: skip
 """What else lies in ``jobs``, beside handlers."""
 

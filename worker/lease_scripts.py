@@ -103,7 +103,7 @@ local function claim(id, score, is_orphan)
     local unreadable = is_error(message) or false
     message = not unreadable and message
     bytes = bytes - (message and #message or 0)
-    local attempt, was_left = count(id, is_orphan), is_orphan and 1 or 0
+    local attempt, was_left = count(id, is_orphan), (is_orphan or crash_score(id) > 0) and 1 or 0
     claimed[#claimed + 1] = {id, attempt, message, score, is_aborted(id), unreadable, excused(id), was_left}
     return true
 end

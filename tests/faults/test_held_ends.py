@@ -1,12 +1,14 @@
 """Processes that something holds on to: they end within their bound, in order, and say so. With real workers."""
 
 import asyncio
+import signal
+import sys
 import time
 from pathlib import Path
 
 from redis.asyncio import Redis
 
-from jobs import open_client
+from jobs import JobClient, open_client
 from tests.conftest import StartWorker, WorkerProcess, wait_until
 from tests.faults.escapes import NAME, Misbehave
 from tests.faults.observe import Sessions, events, users_by_name
@@ -44,6 +46,28 @@ async def test_a_worker_ends_within_its_bound_whatever_holds_on(
     assert (await redis.keys("arq:in-progress:*"), await users_by_name(sessions)) == ([], {HOW[3]: 1})
     assert [_names(workers[how], job_ids[how]) for how in HOW[:2]] == [True, True]
     assert ["sleep" in workers[HOW[2]].log, "left-behind" in workers[HOW[3]].log] == [True, True]
+
+
+async def test_a_second_signal_ends_all_processes_in_seconds_whatever_holds_on(
+    start_worker: StartWorker, client: JobClient, redis: Redis, sessions: Sessions, tmp_path: Path
+) -> None:
+    """However long the grace is; also where no event loop hears it. The jobs are given back, uncounted."""
+    command = (sys.executable, "-m", "worker", "run", "--processes", "2")
+    worker = start_worker(*command, WORKER_REGISTRY=NAME, WORKER_MAX_JOBS="1", WORKER_SHUTDOWN_GRACE="90s")
+    for how in ("blocks", "swallows"):
+        await client.enqueue(Misbehave(how=how, name=how, folder=str(tmp_path)))
+        await asyncio.to_thread(wait_until, (tmp_path / how).exists, 10)
+    worker.process.terminate()
+    await asyncio.to_thread(wait_until, lambda: "supervisor told to stop" in worker.log, 5)
+    started = time.monotonic()
+    worker.process.send_signal(signal.SIGINT)
+
+    code = await asyncio.to_thread(worker.process.wait, 30)
+    took = time.monotonic() - started
+
+    assert (code, took < 20, await redis.zcard("arq:queue")) == (5, True, 2), worker.log
+    assert (await redis.keys("arq:retry:*"), await redis.keys("arq:in-progress:*")) == ([], [])
+    assert await users_by_name(sessions) == {}
 
 
 def _names(worker: WorkerProcess, job_id: str) -> bool:
