@@ -320,7 +320,8 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
                 return
             messages, has_begun = command("ROLLBACK"), False
         if last is not None:
-            await self._commit_with(*last, messages, has_begun=has_begun)
+            statement, arguments = last
+            await self._commit_with(statement, arguments, messages, has_begun=has_begun)
         elif has_begun:
             await self._end_with(messages, "COMMIT")
         else:

@@ -58,7 +58,7 @@ async def _state(engine: AsyncEngine) -> list[object]:
         return list((await connection.execute(text(_STATE))).one())
 
 
-async def _run(engine: AsyncEngine, what: str, *, job_id: str) -> Exception | None:
+async def _run(engine: AsyncEngine, what: str, *, job_id: str) -> BaseException | None:
     dispatcher = Dispatcher(async_sessionmaker(engine, expire_on_commit=False))
     try:
         await dispatcher.run(_SPEC, Delivery(job_id, 1, (), {"what": what, "name": "Jane"}))
