@@ -29,10 +29,19 @@ class LentConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg has no
     """A connection of asyncpg, which may be lent to a job."""
 
     loan: Loan | None = None
+    _is_owners = False
 
     async def control(self, sql: str) -> None:
         """Execute a command that begins or ends a transaction, as its owner. One round trip."""
         await super().execute(sql)
+
+    async def prepare_control(self, sql: str) -> Any:  # noqa: ANN401 - asyncpg's
+        """Prepare a command that ends a transaction, as its owner. One round trip."""
+        self._is_owners = True
+        try:
+            return await self.prepare(sql)
+        finally:
+            self._is_owners = False
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:  # noqa: ANN401, ASYNC109 - asyncpg's
         """Execute statements, as asyncpg does.
@@ -49,5 +58,5 @@ class LentConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg has no
         return await super()._get_statement(query, *args, **options)
 
     def _refuse_ending(self, query: str) -> None:
-        if self.loan is not None and (command := ending_in(query)):
+        if self.loan is not None and not self._is_owners and (command := ending_in(query)):
             raise self.loan.refuse(TransactionEndedError(REFUSED.format(command)))

@@ -61,12 +61,13 @@ _LEFT = (
 _BEFORE_LAST = b"".join(map(command, _OURS))
 _CLEANING = b"".join(map(command, _LEFT))
 
+_RESET = command("RESET ALL") + command("DISCARD SEQUENCES")
+"""Comes before the COMMIT of a job of plain statements: what its triggers may have left."""
+
 _LOCKS = "SELECT pg_catalog.pg_advisory_unlock_all()"
 
 _PREPARED = f"{_LOCKS}, EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)"
 """Also says whether there is a statement of PREPARE. We do not know its name, and it goes with the connection."""
-
-_REST = {False: _LOCKS, True: _PREPARED}
 
 _AUTOCOMMIT = (
     "AUTOCOMMIT was refused: each statement would be stored at once, without the job's receipt, and a job that is "
@@ -112,8 +113,9 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
     _transaction: Any
     _last: Any  # a statement and its arguments, or None
     _loan: Loan | None
-    _rest: Any  # prepared statements
-    __slots__ = ("_is_bare", "_is_dirty", "_is_suspect", "_last", "_loan", "_rest")
+    _plain_end: Any  # the prepared COMMIT
+    _rest: Any  # the prepared statement that ends a thorough cleaning
+    __slots__ = ("_is_bare", "_is_dirty", "_is_suspect", "_last", "_loan", "_plain_end", "_rest")
     _cursor_cls = _Cursor
     _ss_cursor_cls = _ServerSideCursor
 
@@ -195,8 +197,9 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
             if self._loan is not None:
                 self._is_dirty = True
                 if self._rest is None and self._can_pipeline:
-                    self._rest = {suspect: await self._connection.prepare(sql) for suspect, sql in _REST.items()}
-                    await self._rest[False].fetch()  # asyncpg sends no Sync when it prepares: a query is under way
+                    self._rest = await self._connection.prepare(_PREPARED)
+                    self._plain_end = await self._connection.prepare_control("COMMIT")
+                    await self._rest.fetch()  # asyncpg sends no Sync when it prepares: a query is under way
             transaction = self._held_transaction()
             if not self._can_pipeline or self.isolation_level is not None or self.deferrable:
                 # The level comes before any query, and asyncpg prepares the first one in the same message as BEGIN.
@@ -313,42 +316,49 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
         has_begun, last, self._last = self._transaction.has_begun, self._last, None
         messages = b""
         if self._reads_only and has_begun:
+            if last is None:
+                await self._roll_back()
+                return
             messages, has_begun = command("ROLLBACK"), False
         if last is not None:
             statement, arguments = last
-            try:
-                prepared, _ = await super()._prepare(statement, 0)
-                if not has_begun:
-                    messages += command("BEGIN" if self._reads_only else self._transaction.begin)
-                    self._transaction.has_begun = True  # an error leaves it to be rolled back
-                elif self._is_suspect and self._loan is not None:
-                    messages += _BEFORE_LAST
-                await self._end_with(messages + execution(prepared.get_name(), arguments) + command("COMMIT"))
-            except Exception as error:
-                self._forget_stale(statement, error)
-                raise
+            await self._commit_with(statement, arguments, messages, has_begun=has_begun)
         elif has_begun:
-            await self._end_with(command("COMMIT"))
-        elif messages:
-            await self._end_with(messages)
+            await self._end_with(messages, "COMMIT")
         else:
             self._is_dirty = False
+
+    async def _commit_with(self, statement: str, arguments: Any, messages: bytes, *, has_begun: bool) -> None:
+        try:
+            prepared, _ = await super()._prepare(statement, 0)
+            if not has_begun:
+                messages += command("BEGIN" if self._reads_only else self._transaction.begin)
+                self._transaction.has_begun = True  # an error leaves it to be rolled back
+            elif self._is_suspect and self._loan is not None:
+                messages += _BEFORE_LAST
+            await self._end_with(messages + execution(prepared.get_name(), arguments), "COMMIT")
+        except Exception as error:
+            self._forget_stale(statement, error)
+            raise
 
     @property
     def _reads_only(self) -> bool:
         return self._loan is not None and self._loan.reads_only
 
-    async def _end_with(self, messages: bytes) -> None:
+    async def _end_with(self, messages: bytes, ending: str) -> None:
         """Send what ends the transaction, and clean a job's session behind it."""
         if self._loan is None:
             nothing, _ = await super()._prepare("SELECT", 0)
-            _write(self._connection, messages)
+            _write(self._connection, messages + command(ending))
             await nothing.fetch()
-            return
-        _write(self._connection, messages + _CLEANING)
-        [(_, *prepared)] = await self._rest[self._is_suspect].fetch()
-        self._is_dirty = any(prepared)
-        self._is_suspect = False
+        elif self._is_suspect:
+            _write(self._connection, messages + command(ending) + _CLEANING)
+            [(_, has_prepared)] = await self._rest.fetch()
+            self._is_dirty, self._is_suspect = bool(has_prepared), False
+        else:  # a COMMIT
+            _write(self._connection, messages if self._reads_only else messages + _RESET)
+            await self._plain_end.fetch()
+            self._is_dirty = False
 
     async def _commit_step_by_step(self) -> None:
         last = self._last
@@ -393,8 +403,8 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
     async def _roll_back(self) -> None:
         if self._transaction is None or not self._transaction.has_begun:
             self._is_dirty = False
-        elif self._loan is not None and self._can_pipeline:
-            await self._end_with(command("ROLLBACK"))
+        elif self._loan is not None and self._is_suspect and self._can_pipeline:
+            await self._end_with(b"", "ROLLBACK")
         else:
             await self._end_apart("ROLLBACK")
 

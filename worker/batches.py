@@ -47,7 +47,7 @@ any job: somebody's open transaction holds up the job that needs the same row, a
 _TOLD = 10
 """So many jobs of a batch are named where one of them has left something open."""
 
-_WAIT_SHORTLY = text(f"SELECT set_config('lock_timeout', '{round(_LOCK_LIMIT / timedelta(milliseconds=1))}', true)")
+_WAIT_SHORTLY = text(f"SET LOCAL lock_timeout = {round(_LOCK_LIMIT / timedelta(milliseconds=1))}")
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.batches")
 
