@@ -9,7 +9,7 @@ FUZZ ?= 60
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev run migrate test chaos fuzz bench bench-quick bench-exactly-once check lint types contracts audit fix lock producer schema clean
+.PHONY: help setup demo dev run migrate test chaos fuzz storm bench bench-quick bench-exactly-once check lint types contracts audit fix lock producer schema clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,9 @@ chaos: $(VENV)/ready ## Break everything at once and count (SEED= JOBS=5000 DURA
 fuzz: $(VENV)/ready ## Fuzz the reading of messages for FUZZ seconds (60); Linux on x86-64, Python 3.11 to 3.13
 	@$(PIP) install --require-hashes --only-binary :all: -r requirements/fuzz.txt
 	@PYTHONPATH=. $(BIN)/python tests/fuzz/harness.py -max_total_time=$(FUZZ) -verbosity=0 -print_final_stats=1
+
+storm: $(VENV)/ready ## Share a client between 50 threads for a minute, through a network that fails (ARGS="--tasks --kill")
+	@PYTHONPATH=. $(BIN)/python tests/jobs/programs/storm.py $(ARGS)
 
 bench: $(VENV)/ready .venv-bench/ready .venv-bench-taskiq/ready ## Compare with the libraries that left arq, 23 minutes; writes docs/benchmarks.*
 	@$(BIN)/python -m bench --command "make bench" --output docs $(ARGS)

@@ -44,6 +44,9 @@ _COMMAND_TIMEOUT = timedelta(seconds=5)
 _CHECK_IDLE_AFTER = timedelta(seconds=15)
 """A connection that was idle for longer is checked with PING before it is used."""
 
+CLOSED = "the client was closed"
+"""What the error of a connection says that we have closed ourselves."""
+
 _RETRIES = 3
 """How often a command is sent again after a lost connection, 50 to 500 ms apart. Not after a time limit: a server that
 is silent mostly stays so, and four limits in a row outlast the patience of a web server."""
@@ -177,6 +180,8 @@ def explain(error: RedisError | OSError, url: str) -> QueueUnavailableError:
     """Say in one line what is wrong with Redis and what to do about it."""
     if problem := tls_problem(error, authority="?ssl_ca_certs=/path/ca.pem in REDIS_URL"):
         return QueueUnavailableError(f"TLS with Redis at {location(url)} fails: {problem}")
+    if CLOSED in str(error):
+        return QueueUnavailableError(f"{CLOSED} during the call: close it when its last call has ended")
     return QueueUnavailableError(f"Redis at {location(url)} {_explanation(error, url)}")
 
 

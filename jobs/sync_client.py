@@ -58,7 +58,8 @@ class SyncJobHandle(Generic[ResultT]):
 
         Does not poll: Redis tells when there is a result (Redis 6, and the right to CLIENT TRACKING). One round trip at
         the beginning and one at the end, on one connection for all who wait on this client. While Redis is silent, the
-        timeout may be overrun by 1 s, the shortest wait for one answer, and by 3 s more for connecting.
+        timeout may be overrun by 1 s, the shortest wait for one answer, and by 5 s more for connecting.
+        If the network forgets the connection without a word, the result is seen at the next look, 30 s after the last.
 
         Raises:
             JobFailedError: the job failed; the subclass and ``type`` say why.

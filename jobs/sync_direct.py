@@ -19,7 +19,7 @@ from redis.exceptions import InvalidResponse, NoScriptError, RedisError, Respons
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from jobs.connection import is_outage
+from jobs.connection import CLOSED, is_outage
 from jobs.direct import script_sha, without_error
 from jobs.primary import (
     ROLE,
@@ -45,7 +45,7 @@ class SyncDirectConnection:
     """One connection for all who call. Raises redis-py's errors.
 
     A call ends in an answer or an error 5 s after Redis fell silent. Where the connection was lost and had to be made
-    anew meanwhile, it may last 3 s longer, for connecting, and 1 s for the answer.
+    anew meanwhile, it may last 5 s longer, for connecting, and 1 s for the answer.
     """
 
     def __init__(self, redis: Redis, *, tracks: bool = False) -> None:
@@ -133,7 +133,7 @@ class SyncDirectConnection:
             self.is_tracking = self._is_told(wire)
         self._wire = wire
         if self._is_closed:  # meanwhile
-            self._lose("the client was closed")
+            self._lose(CLOSED)
         return wire
 
     def _tracking(self) -> Any:  # noqa: ANN401 - redis-py's connections have no types
@@ -181,7 +181,7 @@ class SyncDirectConnection:
     def close(self) -> None:
         """Close it for good; who waits is told that the connection is lost."""
         self._is_closed = True
-        self._lose("the client was closed")
+        self._lose(CLOSED)
 
 
 def question(wire: Wire, commands: Sequence[Command], end: float) -> list[Any]:

@@ -34,6 +34,7 @@ from jobs.primary import ROLE_EVERY
 SILENCE = timedelta(seconds=5)
 """A connection that has left a question unanswered for so long is lost: the answer may still come, but too late."""
 
+_LATE = "Redis did not answer in time"
 _INCOMPLETE = object()
 _RECEIVED_AT_ONCE = 1 << 16
 _NOT_READY = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -117,7 +118,7 @@ class Wire:
 
         Raises:
             ConnectionError: redis-py's: the connection is lost; the commands were carried out or not.
-            TimeoutError: redis-py's: there is no answer in time.
+            TimeoutError: redis-py's: there is no answer in time, or was none to others, for half of it at least.
         """
         question = _Question(len(commands))
         self._send(b"".join(map(hiredis.pack_command, commands)), question, time.monotonic() + seconds)
@@ -127,8 +128,9 @@ class Wire:
             return question.answers
         if self.lost is None:
             self._give_up()
-            raise RedisTimeoutError("Redis did not answer in time")
-        raise RedisConnectionError(self.lost)
+            raise RedisTimeoutError(_LATE)
+        has_waited = time.monotonic() - question.asked > seconds / 2
+        raise RedisTimeoutError(_LATE) if has_waited and self.lost == _LATE else RedisConnectionError(self.lost)
 
     def _send(self, data: bytes, question: _Question, end: float) -> None:
         if not self._sending.acquire(timeout=max(0, end - time.monotonic())):
@@ -158,8 +160,7 @@ class Wire:
                 with self._using:
                     sent = self._socket.send(data)
             except _NOT_READY as error:
-                wants = select.POLLIN if isinstance(error, ssl.SSLWantReadError) else select.POLLOUT
-                if not self._is_ready(wants, end):
+                if not self._is_ready(end, to_write=not isinstance(error, ssl.SSLWantReadError)):
                     raise RedisTimeoutError("Redis does not take what is sent") from error
             else:
                 data = data[sent:]
@@ -168,7 +169,7 @@ class Wire:
         with self._state:
             waited = time.monotonic() - self._asked[0].asked if self._asked else 0.0
         if waited >= SILENCE.total_seconds():
-            self.lose("Redis did not answer in time")
+            self.lose(_LATE)
 
     @contextmanager
     def listening(self, key: bytes) -> Iterator[Bell]:
@@ -220,7 +221,7 @@ class Wire:
 
     def _read(self, bell: Bell, end: float) -> None:
         try:
-            while not bell.is_rung and self._is_ready(select.POLLIN, end):
+            while not bell.is_rung and self._is_ready(end):
                 self._take(self._receive())
         except (RedisError, OSError) as error:
             self.lose(f"the connection was lost ({type(error).__name__}: {error})")
@@ -228,13 +229,16 @@ class Wire:
             self.lose("the thread that read was interrupted")
             raise
 
-    def _is_ready(self, event: int, end: float) -> bool:
+    def _is_ready(self, end: float, *, to_write: bool = False) -> bool:
         """Wait until the socket can be read or written; say whether it can, or is at its end."""
-        if event == select.POLLIN and self._has_decrypted():
+        if not to_write and self._has_decrypted():
             return True
-        poll = select.poll()
-        poll.register(self._socket.fileno(), event)
-        return bool(poll.poll(max(0.0, end - time.monotonic()) * 1000))
+        seconds, number = max(0.0, end - time.monotonic()), self._socket.fileno()
+        if not hasattr(select, "poll"):  # Windows
+            return any(select.select([] if to_write else [number], [number] if to_write else [], [], seconds))
+        poll = select.poll()  # looked up here: gevent replaces it
+        poll.register(number, select.POLLOUT if to_write else select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def _has_decrypted(self) -> bool:
         with self._using:

@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from jobs.connection import is_outage
+from jobs.connection import CLOSED, is_outage
 from jobs.direct import DirectConnection
 from jobs.primary import ROLE_EVERY
 from jobs.results import LINGER, LOOK_AGAIN, RECONNECT_PAUSES, missing, poll_pauses
@@ -115,7 +115,7 @@ class ResultWatch:
     async def _ask(self, job_id: str, end: float) -> tuple[bytes | None, bytes | None, object]:
         """Return the same. One round trip."""
         if self._is_closed:
-            raise RedisConnectionError("the client was closed")
+            raise RedisConnectionError(CLOSED)
         try:
             async with asyncio.timeout_at(max(end, asyncio.get_running_loop().time() + _SHORTEST)):
                 wire = await self._connection.open()

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+from typing import Any
 
 import pytest
 import uvloop
@@ -43,3 +44,28 @@ def test_a_reset_before_a_command_is_an_error_of_redis(loop_factory: type[asynci
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(send_after_reset())
+
+
+async def test_what_is_no_answer_of_redis_ends_the_connection_and_not_the_call() -> None:
+    """As if the connection were lost: on the next one Redis may answer."""
+    nonsense = iter([b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(100):
+            writer.write(next(nonsense, b"+PONG\r\n"))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, build_redis(f"redis://127.0.0.1:{port}/0", Redis) as redis:
+        assert await redis.ping()
+
+
+async def test_a_connection_that_spoke_nonsense_does_not_stay_in_the_pool(valkey_url: str) -> None:
+    """Each call that got it would fail, for ever, although Redis answers by now."""
+    async with build_redis(valkey_url, Redis, max_connections=1) as redis:
+        await redis.ping()
+        idle: Any = redis.connection_pool._available_connections[0]
+        idle._parser._reader.feed(b"\x16\x03\x01")
+
+        assert [await redis.ping() for _ in range(3)] == [True] * 3

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 import pytest
 from redis.asyncio import Redis
@@ -14,6 +15,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from jobs.connection import build_redis
 from jobs.direct import DirectConnection
 from tests.conftest import wait_until_async
+from tests.faults.proxy import open_proxy
 
 Answer = Callable[[bytes], bytes]
 
@@ -106,4 +108,62 @@ async def test_it_hears_once_what_others_change_and_nothing_of_what_it_changes(r
     await wait_until_async(is_heard, 5)
     await connection.call("PING")  # after it, all that was told before has come
     assert heard == [[b"q"]]
+    connection.close()
+
+
+async def test_a_failure_to_connect_is_that_of_all_who_wait_for_it(
+    valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty attempts in turn would last twenty times as long; and the next one is new."""
+    monkeypatch.setattr("jobs.connection._COMMAND_TIMEOUT", timedelta(seconds=0.5))
+    with open_proxy(urlsplit(valkey_url).port or 0) as proxy:
+        async with build_redis(f"redis://127.0.0.1:{proxy.port}/1", Redis) as redis:
+            connection = DirectConnection(redis)
+            proxy.silence()
+
+            async with asyncio.timeout(3):
+                failures = await asyncio.gather(*(connection.call("PING") for _ in range(20)), return_exceptions=True)
+
+            assert ({type(failure) for failure in failures}, len(proxy._links)) == ({RedisTimeoutError}, 1)
+            proxy.heal()
+            assert await connection.call("PING") == b"PONG"
+            connection.close()
+
+
+async def test_the_first_who_connects_may_be_cancelled_and_the_others_go_on(redis: Redis) -> None:
+    """It connects for all."""
+    connection = DirectConnection(redis)
+    first, *others = [asyncio.create_task(connection.call("ECHO", str(number))) for number in range(5)]
+    await asyncio.sleep(0)
+
+    first.cancel()
+
+    assert await asyncio.gather(*others) == [b"1", b"2", b"3", b"4"]
+    connection.close()
+
+
+async def test_who_connects_when_it_is_closed_is_not_cancelled(valkey_url: str) -> None:
+    """That would look like a cancellation of the caller's own task."""
+    with open_proxy(urlsplit(valkey_url).port or 0) as proxy:
+        async with build_redis(f"redis://127.0.0.1:{proxy.port}/1", Redis) as redis:
+            connection = DirectConnection(redis)
+            proxy.silence()
+            waiting = asyncio.create_task(connection.call("PING"))
+            await asyncio.sleep(0)
+
+            connection.close()
+
+            with pytest.raises(RedisConnectionError, match="while it was opened"):
+                await waiting
+
+
+async def test_a_transaction_answers_with_all_or_with_its_first_error(redis: Redis) -> None:
+    """Also when it is an error of one command in the middle of the others."""
+    connection = DirectConnection(redis)
+
+    assert await connection.transaction(("SET", "text", "x"), ("GET", "text")) == [b"OK", b"x"]
+    for wrong in (("ZSCORE", "text", "member"), ("NO",)):
+        with pytest.raises(ResponseError):
+            await connection.transaction(("GET", "text"), wrong, ("GET", "text"))
+    assert await connection.call("ECHO", "again") == b"again"
     connection.close()

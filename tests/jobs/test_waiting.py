@@ -166,6 +166,25 @@ async def test_a_redis_that_stays_away_is_told_to_all_who_wait(redis: Redis, pro
     assert result.name == "Jane"
 
 
+async def test_a_silent_redis_is_not_taken_for_a_job_that_is_late(redis: Redis, proxy: Proxy) -> None:
+    """Whoever reads the error looks for the fault at the right place; without a timeout it comes after 5 s, not 25."""
+    assert await redis.ping()
+    async with open_client(f"redis://127.0.0.1:{proxy.port}/0") as client:
+        handle = await client.enqueue(JANE)
+        with pytest.raises(TimeoutError, match="is a worker running"):
+            await handle.result(timeout=timedelta(0))
+        proxy.silence()
+
+        async with asyncio.timeout(9):
+            late, never = await asyncio.gather(
+                handle.result(timeout=timedelta(milliseconds=10)), handle.result(), return_exceptions=True
+            )
+
+        assert isinstance(late, TimeoutError)
+        assert "has not answered" in str(late)
+        assert isinstance(never, QueueUnavailableError)
+
+
 async def test_a_wiped_redis_ends_the_wait(client: JobClient, redis: Redis) -> None:
     """No result will ever come."""
     waiting = await _begin_to_wait(await client.enqueue(JANE), redis)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,7 +18,9 @@ import pytest
 from sqlalchemy import make_url
 
 from jobs import CreateUser, open_client, open_sync_client
+from jobs.connection import build_sync_redis
 from jobs.failures import QueueUnavailableError
+from jobs.sync_direct import SyncDirectConnection
 from jobs.tls import tls_problem
 from tests.conftest import StartWorker
 from tests.leaks import EMAIL, NAME, PASSWORD
@@ -218,6 +221,18 @@ async def test_a_job_runs_over_tls(urls: dict[str, str], start_worker: StartWork
     assert (migrated.returncode, migrated.stderr) == (0, "")
     assert (user.name, same.name) == (NAME, NAME)
     assert worker.stop() == 0
+
+
+def test_threads_share_a_connection_with_tls(urls: dict[str, str]) -> None:
+    """Some read while others write, records larger than TLS sends at once among them: each gets its own answer."""
+    connection = SyncDirectConnection(build_sync_redis(urls["REDIS_URL"]))
+    words = [f"{number} " * (1 + number % 40 * 1000) for number in range(200)]
+
+    with ThreadPoolExecutor(30) as threads:
+        answers = list(threads.map(lambda word: connection.ask(("ECHO", word)), words))
+
+    assert answers == [[word.encode()] for word in words]
+    connection.close()
 
 
 @pytest.mark.parametrize("command", ["redis", "postgres"])

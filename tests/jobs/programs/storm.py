@@ -1,7 +1,7 @@
 """Callers share one client for a while, through a network that fails at random, and check each answer by its content.
 
-``python tests/jobs/programs/storm.py PORT --seconds 60``, with ``PYTHONPATH`` at the checkout and the port of a Valkey
-that may be filled; needs nothing but redis-py, hiredis and pydantic, so any Python can run it. ``--tasks`` takes the
+``make storm ARGS="--seconds 60"``; or, in another Python with nothing but redis-py, hiredis and pydantic, this program
+with ``PYTHONPATH`` at the checkout and the port of a Valkey, which may hold other things. ``--tasks`` takes the
 asyncio client, ``--kill`` raises an exception in threads at any line now and then, ``--switch 1e-6`` makes threads
 change places all the time. Prints what happened as JSON; ends with 1 if an answer was wrong, an error none of ours, or
 a call overdue.
@@ -20,17 +20,21 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack, suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import urlsplit
 
 from jobs import CreateUser, Enqueued, JobStatus, build_sync_client, open_client
 from jobs.failures import JobError, QueueUnavailableError
+from jobs.results import LOOK_AGAIN
 
 LONGEST = 12.0
-"""Seconds that a call may last beyond its own timeout."""
+"""Seconds that a call may last beyond its own timeout, and with none, beyond the next look."""
 
 Client = Any
 Action = Callable[[Client, random.Random, str], Coroutine[Any, Any, None]]
@@ -38,6 +42,12 @@ Action = Callable[[Client, random.Random, str], Coroutine[Any, Any, None]]
 
 class Killed(BaseException):
     """Raised in a thread at any line, as by Ctrl-C or the end of a greenlet."""
+
+
+def _is_cancelled() -> bool:
+    """Say whether somebody has cancelled this task, and take it back."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0 and task.uncancel() >= 0
 
 
 class Record:
@@ -50,28 +60,30 @@ class Record:
         self.wrong: list[str] = []
         self.handles: list[tuple[Any, str]] = []
 
-    async def call(self, name: str, call: Callable[[], Any], *, beyond: float = 0.0) -> Any:
-        """Make one call and return its answer, ``None`` after one of our errors."""
+    async def call(self, name: str, call: Callable[[], Any], *, lasts: float = 0.0) -> Any:  # noqa: ANN401 - what was called
+        """Make one call and return its answer, ``None`` after one of our errors; it may wait ``lasts`` seconds."""
         start = time.monotonic()
         try:
             answer = call()
             answer = await answer if inspect.isawaitable(answer) else answer
-            self._note(name, "answers", start, beyond)
+            self._note(name, "answers", start, lasts)
         except (JobError, TimeoutError) as error:
-            self._note(name, type(error).__name__, start, beyond)
+            self._note(name, type(error).__name__, start, lasts)
             if not isinstance(error, (QueueUnavailableError, TimeoutError)) or type(error).__module__[:5] == "redis":
                 self.fail(f"{name}: {error!r}")
             return None
-        except Killed:
-            self._note(name, "killed", start, beyond)
+        except (Killed, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and not _is_cancelled():
+                self.fail(f"{name}: {traceback.format_exc()}")  # nobody has cancelled us
+            self._note(name, "killed", start, lasts)
             return None
-        except (Exception, asyncio.CancelledError):
+        except Exception:  # noqa: BLE001 - whatever it is
             self.fail(f"{name}: {traceback.format_exc()}")
             return None
         return answer
 
-    def _note(self, name: str, what: str, start: float, beyond: float) -> None:
-        lasted = time.monotonic() - start - beyond
+    def _note(self, name: str, what: str, start: float, lasts: float) -> None:
+        lasted = time.monotonic() - start - lasts
         with self.lock:
             self.counts[what] += 1
             self.worst[name] = max(self.worst.get(name, 0.0), lasted)
@@ -79,10 +91,12 @@ class Record:
             self.fail(f"{name}: overdue, {what} after {lasted:.1f} s")
 
     def fail(self, text: str) -> None:
+        """Note what must not happen."""
         with self.lock:
             self.wrong.append(text)
 
     def expect(self, got: object, wanted: object, what: str) -> None:
+        """Note an answer that is not the true one; ``None`` is none."""
         if got is not None and got != wanted:
             self.fail(f"{what}: got {got!r}, not {wanted!r}")
 
@@ -94,16 +108,16 @@ async def _enqueue_and_wait(record: Record, client: Client, luck: random.Random,
     record.handles.append((handle, name))
     record.expect(handle.job_id, f"key-of-{name}", "job_id")
     seconds = luck.choice((0.0, 0.01, 0.3, 3.0, None))
-    beyond = LONGEST if seconds is None else seconds
     timeout = None if seconds is None else timedelta(seconds=seconds)
-    user = await record.call("result", lambda: handle.result(timeout=timeout), beyond=beyond)
+    lasts = LOOK_AGAIN.total_seconds() if seconds is None else seconds
+    user = await record.call("result", lambda: handle.result(timeout=timeout), lasts=lasts)
     record.expect(user and user.name, name, "result")
     again = await record.call("enqueue", lambda: client.enqueue(CreateUser(name=name), key=f"key-of-{name}"))
     record.expect(again and again.outcome, Enqueued.DUPLICATE, "second enqueue")
 
 
 async def _enqueue_many(record: Record, client: Client, luck: random.Random, name: str) -> None:
-    names = [f"{name}.{number}" for number in range(luck.choice((1, 7, 40)))]
+    names = [f"{name}.{number}" for number in range(luck.choice((1, 7, 20)))]
     keys = [f"key-of-{one}" for one in names]
     payloads = [CreateUser(name=one) for one in names]
     handles = await record.call("enqueue_many", lambda: client.enqueue_many(payloads, keys=keys))
@@ -117,7 +131,7 @@ async def _look_back(record: Record, client: Client, luck: random.Random, _name:
         return
     known, name = luck.choice(record.handles)
     handle = client.handle_of(CreateUser, known.job_id)
-    user = await record.call("result", lambda: handle.result(timeout=timedelta(seconds=2)), beyond=2)
+    user = await record.call("result", lambda: handle.result(timeout=timedelta(seconds=2)), lasts=2)
     record.expect(user and user.name, name, "result of handle_of")
     info = await record.call("info", handle.info)
     if info is not None and (user is not None or info.status is JobStatus.COMPLETE):
@@ -133,8 +147,8 @@ async def _abort(record: Record, client: Client, _luck: random.Random, name: str
     payload = CreateUser(name=f"later-{name}")
     handle = await record.call("enqueue", lambda: client.enqueue(payload, delay=timedelta(hours=1)))
     if handle is not None:
-        was = await record.call("abort", lambda: handle.abort(timeout=timedelta(seconds=5)), beyond=5 + LONGEST)
-        record.expect(was, True, "abort")
+        was = await record.call("abort", lambda: handle.abort(timeout=timedelta(seconds=5)), lasts=5)
+        record.expect(was, wanted=True, what="abort")
 
 
 async def _ping(record: Record, client: Client, _luck: random.Random, _name: str) -> None:
@@ -146,7 +160,7 @@ ACTIONS = (_enqueue_and_wait, _enqueue_and_wait, _enqueue_many, _look_back, _mis
 
 async def _work(record: Record, client: Client, seed: str, end: float) -> None:
     """Call without a pause."""
-    luck = random.Random(seed)  # noqa: S311 - no secret
+    luck = random.Random(seed)
     number = 0
     while time.monotonic() < end:
         number += 1
@@ -154,6 +168,8 @@ async def _work(record: Record, client: Client, seed: str, end: float) -> None:
             await luck.choice(ACTIONS)(record, client, luck, f"{seed}.{number}")
         except Killed:  # between two calls
             continue
+        except asyncio.CancelledError:
+            _is_cancelled()
         except Exception:  # noqa: BLE001 - whatever it is, the thread must not end without a word
             record.fail(traceback.format_exc())
 
@@ -161,7 +177,8 @@ async def _work(record: Record, client: Client, seed: str, end: float) -> None:
 async def _find_all(record: Record, handles: list[tuple[Any, str]]) -> None:
     """See in good weather that nothing was lost."""
     for handle, name in handles:
-        user = await record.call("result at the end", lambda h=handle: h.result(timeout=timedelta(seconds=20)))
+        wait = partial(handle.result, timeout=timedelta(seconds=20))
+        user = await record.call("result at the end", wait, lasts=20)
         if user is None:
             record.fail(f"no result at the end: {name}")
         record.expect(user and user.name, name, "result at the end")
@@ -178,7 +195,9 @@ def _kill_at_times(threads: list[threading.Thread], luck: random.Random, end: fl
     while time.monotonic() < end:
         time.sleep(luck.expovariate(20))
         victim = luck.choice(threads)
-        killed += ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(victim.ident or 0), ctypes.py_object(Killed))
+        killed += ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(victim.ident or 0), ctypes.py_object(Killed)
+        )
     return killed
 
 
@@ -192,7 +211,7 @@ def _storm_of_threads(options: argparse.Namespace, url: str, record: Record, cal
     for thread in threads:
         thread.start()
     if options.kill:
-        record.counts["kills"] = _kill_at_times(threads, random.Random(options.seed), end)  # noqa: S311 - no secret
+        record.counts["kills"] = _kill_at_times(threads, random.Random(options.seed), end)
     limit = end + 3 * LONGEST + 10
     for thread in threads:
         thread.join(max(0, limit - time.monotonic()))
@@ -213,6 +232,11 @@ async def _storm_of_tasks(options: argparse.Namespace, url: str, record: Record,
                     asyncio.create_task(_work(record, client, f"{options.run}.{number}", end))
                     for number in range(options.callers)
                 ]
+                if options.kill:
+                    luck = random.Random(options.seed)
+                    while time.monotonic() < end:
+                        await asyncio.sleep(luck.expovariate(20))
+                        record.counts["kills"] += luck.choice(tasks).cancel()
                 _done, hung = await asyncio.wait(tasks, timeout=options.seconds + 3 * LONGEST + 10)
                 if hung:
                     record.fail(f"{len(hung)} tasks hang")
@@ -224,32 +248,19 @@ async def _storm_of_tasks(options: argparse.Namespace, url: str, record: Record,
                 return
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("port", type=int)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--callers", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--faults", type=float, default=10, help="a second")
-    parser.add_argument("--silence", type=float, default=7, help="the longest, in seconds")
-    parser.add_argument("--switch", type=float, default=0.005)
-    parser.add_argument("--tasks", action="store_true")
-    parser.add_argument("--kill", action="store_true")
-    options = parser.parse_args()
-    options.run = f"{options.seed}.{time.time_ns()}"  # ids of its own, in a Valkey that may be filled
-    sys.setswitchinterval(options.switch)
+def _run(options: argparse.Namespace, port: int) -> tuple[Record, dict[str, int]]:
     world = Path(__file__).parent / "storm_world.py"
-    command = [sys.executable, str(world), *map(str, (options.port, options.seed, options.faults, options.silence))]
-    record = Record()
+    command = [sys.executable, str(world), *map(str, (port, options.seed, options.faults, options.silence))]
+    record, faults = Record(), dict[str, int]()
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        url = f"redis://127.0.0.1:{int(process.stdout.readline())}/0"
-        faults: dict[str, int] = {}
+        told, tells = process.stdin, process.stdout
+        assert told is not None
+        assert tells is not None
+        url = f"redis://127.0.0.1:{int(tells.readline())}/0"
 
         def calm() -> None:
-            process.stdin.write("calm\n")
-            faults.update(json.loads(process.stdout.readline()))
+            told.write("calm\n")
+            faults.update(json.loads(tells.readline()))
 
         try:
             if options.tasks:
@@ -258,11 +269,47 @@ def main() -> int:
                 _storm_of_threads(options, url, record, calm)
         finally:
             process.kill()
-    print(json.dumps({
-        "python": sys.version.split()[0], "calls": sum(record.counts.values()) - record.counts["kills"],
-        "counts": record.counts, "faults": faults, "worst": {k: round(v, 2) for k, v in record.worst.items()},
-        "wrong": len(record.wrong), "first": record.wrong[:5],
-    }, indent=1))
+    return record, faults
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int, nargs="?", help="of a Valkey; without it, one is started")
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--callers", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--faults", type=float, default=10, help="a second")
+    parser.add_argument("--silence", type=float, default=7, help="the longest, in seconds")
+    parser.add_argument("--switch", type=float, default=0.005, help="how long a thread runs before it is changed")
+    parser.add_argument("--tasks", action="store_true")
+    parser.add_argument("--kill", action="store_true")
+    options = parser.parse_args()
+    options.run = f"{options.seed}.{time.time_ns()}"  # ids of its own, in a Valkey that may be filled
+    return options
+
+
+def main() -> int:
+    """Run the storm that the command line asks for."""
+    options = _options()
+    sys.setswitchinterval(options.switch)
+    with ExitStack() as stack:
+        port = options.port
+        if port is None:
+            from embedded import open_valkey  # noqa: PLC0415 - not where only the producer's packages are
+
+            folder = Path(stack.enter_context(TemporaryDirectory()))
+            port = urlsplit(stack.enter_context(open_valkey(folder)).url).port or 0
+        record, faults = _run(options, port)
+    told = {
+        "python": sys.version.split()[0],
+        "calls": sum(record.counts.values()) - record.counts["kills"],
+        "counts": record.counts,
+        "faults": faults,
+        "worst": {name: round(seconds, 2) for name, seconds in record.worst.items()},
+        "wrong": len(record.wrong),
+        "first": record.wrong[:5],
+    }
+    print(json.dumps(told, indent=1))
     return 1 if record.wrong else 0
 
 

@@ -17,14 +17,18 @@ from redis.asyncio import Redis
 from jobs.codec import encode
 
 FAULTS = ("reset", "close", "half", "lose the reply", "lose the request", "garbage", "silence")
-GARBAGE = (b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x16\x03\x01\x02\x00", b"*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n*9\r\n")
+GARBAGE = (
+    b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    b"\x16\x03\x01\x02\x00",
+    b"*9\r\n" * 11,
+)
 
 
 class Weather:
     """Decides what goes wrong, from one seed."""
 
     def __init__(self, seed: int, per_second: float, silence: float) -> None:
-        self.random = random.Random(seed)  # noqa: S311 - no secret
+        self.random = random.Random(seed)
         self.per_second = per_second
         self.silence = silence
         self.is_over = False
@@ -61,6 +65,7 @@ class Link:
         self._fault = ""
 
     async def run(self) -> None:
+        """Forward until one side ends, or the fault comes."""
         faults: asyncio.Queue[str] = asyncio.Queue()
         self._weather.links.add(faults)
         server = None
@@ -117,22 +122,26 @@ class Link:
             await asyncio.sleep(0.05)
 
 
-async def work(redis: "Redis") -> None:
+async def work(redis: Redis) -> None:
     """Answer each job with its own name; an aborted one with its abort."""
     while True:
-        for job_id in await redis.zrange("arq:queue", 0, 99):
-            is_aborted = await redis.zrem("arq:abort", job_id)
-            data = await redis.get(b"arq:job:" + job_id)
-            name = json.loads(data or b"{}").get("k", {}).get("name", "?")
-            if name.startswith("later") and not is_aborted:
-                continue
-            answer = {"id": 1, "name": name, "email": None, "created_at": "2026-01-01T00:00:00Z"}
-            told = {"s": not is_aborted, "r": CancelledError() if is_aborted else answer}
-            async with redis.pipeline(transaction=True) as pipe:
-                pipe.set(b"arq:result:" + job_id, encode(told | {"f": name, "t": 1}), px=600_000)
-                pipe.zrem("arq:queue", job_id)
-                await pipe.execute()
+        ids = await redis.zrange("arq:queue", 0, 499)
+        messages = await redis.mget([b"arq:job:" + job_id for job_id in ids]) if ids else []
+        asked = set(await redis.zrange("arq:abort", 0, -1))
+        async with redis.pipeline(transaction=True) as pipe:
+            for job_id, data in zip(ids, messages, strict=True):
+                name = json.loads(data or b"{}").get("k", {}).get("name", "?")
+                if job_id in asked or not name.startswith("later"):
+                    pipe.set(b"arq:result:" + job_id, _answer(name, is_aborted=job_id in asked), px=600_000)
+                    pipe.zrem("arq:queue", job_id)
+                    pipe.zrem("arq:abort", job_id)
+            await pipe.execute()
         await asyncio.sleep(0.005)
+
+
+def _answer(name: str, *, is_aborted: bool) -> bytes:
+    user = {"id": 1, "name": name, "email": None, "created_at": "2026-01-01T00:00:00Z"}
+    return encode({"s": not is_aborted, "r": CancelledError() if is_aborted else user, "f": name, "t": 1})
 
 
 async def main(target: int, seed: int, per_second: float, silence: float) -> None:
