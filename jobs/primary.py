@@ -111,10 +111,13 @@ class Primary(_Async):  # type: ignore[misc] # of no type
     _role_due = math.inf
 
     async def connect(self) -> None:
-        """Connect to a primary, and go on asking for a while where there is a replica."""
-        pauses = Retry(self.retry._backoff, self.retry._retries, supported_errors=(ReplicaError,))  # noqa: SLF001 - redis-py 5 shows them nowhere else
+        """Connect to a primary, and go on asking for a while where there is a replica, or nothing that is Redis."""
+        passing = (ReplicaError, InvalidResponse)
+        pauses = Retry(self.retry._backoff, self.retry._retries, supported_errors=passing)  # noqa: SLF001 - redis-py 5 shows them nowhere else
         try:
             await pauses.call_with_retry(super().connect, _next)
+        except InvalidResponse as error:
+            raise RedisConnectionError("what came is no answer of Redis") from error
         except RedisConnectionError as error:
             if isinstance(error.__cause__, RedisTimeoutError):  # redis-py 5 would repeat what has a limit
                 raise error.__cause__ from None
