@@ -31,11 +31,39 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
         "lock": Fault(every=23, longest=7),
         "exhaust": Fault(every=19, longest=4),
         "hostile": Fault(every=1),
+        "pg-failover": Fault(every=27, longest=8),
+        "pg-read-only": Fault(every=23, longest=5),
+        "pg-disk-full": Fault(every=31, longest=5),
+        "valkey-failover": Fault(every=21, longest=6),
+        "valkey-demote": Fault(every=18, longest=3),
+        "standstill": Fault(every=20, longest=13),
         "poison": Fault(every=0),
         "duplicates": Fault(every=0),
+        "careless": Fault(every=0),
     }
 )
-"""All faults by name. The last two are part of what is submitted and have no times of their own."""
+"""All faults by name. The last three are part of what is submitted and have no times of their own."""
+
+HARMLESS = frozenset(
+    {
+        "valkey-wipe",
+        "postgres-stop",
+        "exhaust",
+        "hostile",
+        "pg-failover",
+        "pg-read-only",
+        "pg-disk-full",
+        "valkey-demote",
+        "poison",
+        "duplicates",
+        "careless",
+    }
+)
+"""Faults that no attempt of an innocent job may be counted for: outages, and what others have done.
+
+The others end attempts by their nature: a worker was killed or stood still, a connection was lost while the server was
+there, somebody held a lock, or a lease ended because nobody could renew it.
+"""
 
 MARKER = "Quokka"
 """Part of every name and, in lower case, of every e-mail that a run invents: by it they are found in logs."""

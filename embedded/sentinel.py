@@ -127,7 +127,7 @@ class Sentinels:
 
     def wait_until_replicated(self) -> None:
         """Wait until the replica follows the primary and all Sentinels know it: a failover is possible then."""
-        self._wait_until(self._is_settled, "agreed")
+        self._wait_until(self.is_settled, "agreed")
 
     def start(self) -> None:
         """Start everything. Called once."""
@@ -194,7 +194,8 @@ class Sentinels:
             return bool(client.info("server")["process_id"] == pid)
         return False
 
-    def _is_settled(self) -> bool:
+    def is_settled(self) -> bool:
+        """Say whether the replica follows the primary and all Sentinels know it."""
         return all(map(self._knows_all, self.ports)) and self._role(self.primary) == b"master" and self._follows()
 
     def _knows_all(self, port: int) -> bool:
