@@ -242,7 +242,7 @@ _CRASHES = frozenset({"kill", "term", "stop", "standstill"})
 
 
 def _false_causes(verdict: Verdict) -> Iterator[object]:
-    """Find poison that did not die of what it is, and what died of crashes, outages or slowness where there were none."""
+    """Find poison that did not die of what it is, and what died of crashes or outages where there were none."""
     evidence = verdict.evidence
     has_crashed = any(strike.fault in _CRASHES for strike in evidence.strikes)
     for order in verdict.submitted:

@@ -19,7 +19,7 @@ from jobs.registry import JobSpec, Registry
 DEADLINE = timedelta(seconds=2)
 """Longest time of one attempt."""
 
-_PAUSE_S = 0.4
+_PAUSE_S = 0.8
 """How long a job is in its phase, in seconds."""
 
 _MAX_ATTEMPTS = 50

@@ -99,7 +99,7 @@ def _order(plan: Plan, random: Random, number: int, at: float) -> Order:
         habit = random.choice(HABITS)
         fate = Fate.DEAD if habit in REFUSED else Fate.WHOLE
         return Order(key=key, payload=Careless(what=habit, name=people.name()), route=route, at=at, fate=fate)
-    if "standstill" in plan.faults and 0.80 < chance < 0.86:
+    if "standstill" in plan.faults and 0.80 < chance < 0.90:
         return Order(key=key, payload=random.choice(people.slow)(), route=route, at=at)
     if "poison" in plan.faults and chance < 0.01:
         return Order(key=key, payload=random.choice(people.poison)(), route=route, at=at, fate=Fate.DEAD)

@@ -27,7 +27,7 @@ def test_leaving_a_fault_out_moves_no_other() -> None:
 
 def test_each_fault_comes_and_ends_within_the_run() -> None:
     """Also those that are rare, in a short run."""
-    for seconds in (10.0, 60.0):
+    for seconds in (15.0, 60.0):
         planned = schedule(_plan(seconds=seconds))
 
         assert {occurrence.fault for occurrence in planned} == {name for name, fault in FAULTS.items() if fault.every}
