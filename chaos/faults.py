@@ -101,9 +101,10 @@ async def _stand_still(world: World, random: Random, _number: int) -> bool:
         worker.send(signal.SIGSTOP)
     longest = (DEADLINE + _MARGIN + world.plan.lease).total_seconds()
     await asyncio.sleep(longest + random.uniform(0.5, 2.0))
-    for worker in stopped:
+    for worker in stopped:  # one after the other: the first finds its own leases ended, and nobody who has taken them
         if worker.process.poll() is None:
             worker.send(signal.SIGCONT)
+        await asyncio.sleep(random.choice([0.0, 0.3]))
     world.counts[f"standstill of {'all' if len(stopped) > 1 else 'one'}"] += 1
     return True
 

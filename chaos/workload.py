@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
+from operator import attrgetter
 from random import Random
 from typing import ClassVar
 
 from chaos.careless import HABITS, REFUSED, Careless
 from chaos.jobs import PHASES, Slow, SlowTogether
-from chaos.plan import MARKER, Plan, Route
+from chaos.plan import MARKER, Plan, Route, schedule
 from jobs.payloads import (
     AnyPayload,
     CreateUser,
@@ -26,6 +27,9 @@ _SHARE_OF_TIME = 0.9
 
 _WAITS_EVERY = 4
 """The producers of so many jobs, one of them, wait for the result."""
+
+_BEFORE_STANDSTILL = 0.8
+"""Seconds before a standstill in which slow jobs are submitted."""
 
 _COPIES = 20
 """How often a duplicate is submitted at once, under one key."""
@@ -88,8 +92,20 @@ def orders(plan: Plan) -> list[Order]:
     random = plan.random("jobs")
     span = plan.duration.total_seconds() * _SHARE_OF_TIME
     times = sorted(random.uniform(0, span) for _ in range(plan.jobs))
-    submitted = (_order(plan, random, number, at) for number, at in enumerate(times))
+    submitted = [_order(plan, random, number, at) for number, at in enumerate(times)]
+    _gather_slow_jobs(plan, submitted)
+    submitted.sort(key=attrgetter("at"))
     return [replace(order, waits=number % _WAITS_EVERY == 0) for number, order in enumerate(submitted)]
+
+
+def _gather_slow_jobs(plan: Plan, submitted: list[Order]) -> None:
+    """Submit the slow jobs shortly before the standstills, so that many of them run then, in all phases."""
+    standstills = [occurrence.at for occurrence in schedule(plan) if occurrence.fault == "standstill"]
+    random = plan.random("slow jobs")
+    for number, order in enumerate(submitted):
+        if isinstance(order.payload, Slow | SlowTogether):
+            at = random.choice(standstills) + random.uniform(-_BEFORE_STANDSTILL, 0.1)
+            submitted[number] = replace(order, at=max(0.0, at))
 
 
 def _order(plan: Plan, random: Random, number: int, at: float) -> Order:
@@ -99,7 +115,7 @@ def _order(plan: Plan, random: Random, number: int, at: float) -> Order:
         habit = random.choice(HABITS)
         fate = Fate.DEAD if habit in REFUSED else Fate.WHOLE
         return Order(key=key, payload=Careless(what=habit, name=people.name()), route=route, at=at, fate=fate)
-    if "standstill" in plan.faults and 0.80 < chance < 0.90:
+    if "standstill" in plan.faults and 0.80 < chance < 0.85:
         return Order(key=key, payload=random.choice(people.slow)(), route=route, at=at)
     if "poison" in plan.faults and chance < 0.01:
         return Order(key=key, payload=random.choice(people.poison)(), route=route, at=at, fate=Fate.DEAD)
