@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import Any, cast
 from arq.connections import RedisSettings
 from arq.typing import WorkerCoroutine
 from arq.worker import Function, create_worker, func
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from chaos.jobs import DEADLINE
+from db import pipelining
 from db.engine import open_database
 from db.receipts import Receipt, insert_receipts
 from db.settings import DatabaseSettings
@@ -33,6 +35,10 @@ from worker.job_run import Ended, JobRun
 
 _LIFE = 20
 """How many receipts a worker of ``receipt-apart`` writes before it dies between a job's two commits."""
+
+
+_GUARD = DEADLINE + timedelta(seconds=5)
+"""When the second guard of ``guard-is-final`` ends an attempt of a slow job: arq's time limit is so much longer."""
 
 
 def commit_receipts_apart(*modules: ModuleType) -> None:
@@ -84,7 +90,7 @@ def end_by_guard() -> None:
 
     async def attempt_once(run: JobRun, function: Function) -> object:
         try:
-            async with asyncio.timeout(function.timeout_s):
+            async with asyncio.timeout(_GUARD.total_seconds()):
                 return await attempt(run, function)
         except TimeoutError as error:
             return Ended(error, succeeded=False)
@@ -126,16 +132,6 @@ def blame_crashes() -> None:
     _run_as_usual()
 
 
-def ask_whether_it_answers() -> None:
-    """Run our worker with a gate that only asks whether PostgreSQL answers, as a server does that takes no writes."""
-
-    async def answers(session: AsyncSession) -> None:
-        await session.execute(text("SELECT 1"))
-
-    vars(gate)["require_written"] = answers
-    _run_as_usual()
-
-
 def open_the_gate() -> None:
     """Run our worker with a gate that is never closed: an outage counts as the jobs' own failures."""
 
@@ -143,6 +139,20 @@ def open_the_gate() -> None:
         return True
 
     setattr(gate.DatabaseGate, gate.DatabaseGate.check.__name__, check)
+    _run_as_usual()
+
+
+def keep_demoted_connections() -> None:
+    """Run our worker on the connections that it has, whatever the server at their other end has become."""
+    for module in [module for name, module in sys.modules.items() if name.startswith("jobs.")]:
+        for question in {"refuses_writes", "leads_elsewhere", "may_be_asked"} & vars(module).keys():
+            vars(module)[question] = lambda _answer: False
+    _run_as_usual()
+
+
+def leave_connections_as_they_are() -> None:
+    """Run our worker without cleaning the session of a connection between two jobs."""
+    vars(pipelining).update(_CLEANING=b"", _BEFORE_LAST=b"")
     _run_as_usual()
 
 
@@ -194,8 +204,9 @@ MUTANTS: Mapping[str, Callable[[], None]] = {
     "no-letters": keep_no_letters,
     "receipts-of-effects-only": write_receipts_of_effects_only,
     "blames-crashes": blame_crashes,
-    "gate-asks-select-1": ask_whether_it_answers,
     "gate-always-open": open_the_gate,
+    "keeps-demoted-connections": keep_demoted_connections,
+    "unclean-connections": leave_connections_as_they_are,
     "plain-arq": run_plain_arq,
 }
 """All mutants by name."""
