@@ -89,11 +89,11 @@ def end_by_guard() -> None:
     attempt = getattr(JobRun, "_attempt")  # noqa: B009 - a private part of what is broken here
 
     async def attempt_once(run: JobRun, function: Function) -> object:
-        try:
-            async with asyncio.timeout(_GUARD.total_seconds()):
-                return await attempt(run, function)
-        except TimeoutError as error:
-            return Ended(error, succeeded=False)
+        outcome: object = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_GUARD.total_seconds()) as guard:
+                outcome = await attempt(run, function)
+        return Ended(TimeoutError(), succeeded=False) if guard.expired() else outcome
 
     setattr(JobRun, "_attempt", attempt_once)  # noqa: B010 - see above
     _run_as_usual()
