@@ -44,6 +44,9 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
 )
 """All faults by name. The last three are part of what is submitted and have no times of their own."""
 
+_FIRST = 1.0
+"""Seconds before the first fault in a run that is too short for it: there must be jobs to hit."""
+
 HARMLESS = frozenset(
     {
         "valkey-wipe",
@@ -118,7 +121,7 @@ def schedule(plan: Plan) -> list[Occurrence]:
 def _times(fault: Fault, plan: Plan, random: Random) -> list[float]:
     """Spread the occurrences; a kind of fault that was asked for comes at least once, also in a short run."""
     last = plan.duration.total_seconds() - fault.longest
-    times = [min(fault.every * random.uniform(0.3, 1.0), max(0.0, last))]
+    times = [min(fault.every * random.uniform(0.3, 1.0), max(_FIRST, last))]
     while (following := times[-1] + fault.every * random.uniform(0.5, 1.5)) < last:
         times.append(following)
     return times
