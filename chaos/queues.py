@@ -221,6 +221,18 @@ class WatchedQueue(Queue):
         self.lost_at = time.monotonic()
         return True
 
+    def pair(self) -> tuple[ValkeyServer, ValkeyServer]:
+        """Return the primary and the replica."""
+        return self._sentinels.primary, self._sentinels.replica
+
+    def kill_primary(self) -> None:
+        """Kill the primary. The Sentinels find out by themselves."""
+        self._sentinels.kill_primary()
+
+    def revive(self) -> None:
+        """Start again what was killed, and wait until it follows the new primary."""
+        self._sentinels.revive()
+
     def is_settled(self) -> bool:
         """Say whether the Sentinels are of one mind with the servers."""
         try:
