@@ -7,13 +7,14 @@ before. Its effect is its receipt in PostgreSQL.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from random import Random
 
 import asyncpg
 from redis import Redis
+from redis.exceptions import RedisError
 
 from chaos.fleet import OURS, Fleet
 from chaos.plan import MARKER
@@ -44,7 +45,7 @@ async def measure_takeovers(servers: Servers, logs: Path, fault: str, *, times: 
         TimeoutError: a job had no effect within a minute.
     """
     take_over = {"pg-failover": _promote, "valkey-failover": _elect}[fault]
-    samples, random = [], Random(1)
+    random = Random(1)
     environment = servers.worker_environment | {"WORKER_LOG_FORMAT": "json", "WORKER_SHUTDOWN_GRACE": "5s"}
     if fault == "pg-failover":
         await servers.postgres.add_standby()
@@ -52,8 +53,7 @@ async def measure_takeovers(servers: Servers, logs: Path, fault: str, *, times: 
         supervisor = asyncio.create_task(fleet.run())
         async with asyncio.timeout(_LIMIT.total_seconds()):
             await fleet.wait_until_ready()
-        for number in range(times):
-            samples.append(await take_over(servers, f"takeover-{number}", random))
+        samples = [await take_over(servers, f"takeover-{number}", random) for number in range(times)]
         fleet.stop()
         await supervisor
     return samples
@@ -85,16 +85,23 @@ async def _elect(servers: Servers, key: str, random: Random) -> float:
     await asyncio.sleep(random.uniform(0.0, 1.0))
     async with open_client(queue.producer_url) as client:
         await client.enqueue(CreateUser(name=f"{MARKER} {key}"), key=key, delay=_DUE)
-    with ExitStack() as stack:
-        primary, replica = (stack.enter_context(Redis.from_url(server.url)) for server in queue.pair())
-        primary.wait(1, 1000)
-        await asyncio.to_thread(queue.kill_primary)
-        await _until(lambda: asyncio.to_thread(lambda: replica.role()[0] == b"master"))
+    primary, replica = (server.url for server in queue.pair())
+    with Redis.from_url(primary) as connected:
+        connected.wait(1, 1000)
+    await asyncio.to_thread(queue.kill_primary)
+    await _until(lambda: asyncio.to_thread(_is_primary, replica))
     connection = await asyncpg.connect(servers.postgres.url)
     seconds = await _until_effect(connection, key)
     await connection.close()
     await asyncio.to_thread(queue.revive)
     return seconds
+
+
+def _is_primary(url: str) -> bool:
+    """Ask by a connection of its own: the Sentinels cut those that a new primary has."""
+    with suppress(RedisError), Redis.from_url(url) as redis:
+        return bool(redis.role()[0] == b"master")
+    return False
 
 
 async def _until_effect(connection: asyncpg.Connection, key: str) -> float:

@@ -94,7 +94,7 @@ BREACHES: dict[str, list[Callable[[Evidence], object]]] = {
     ],
     "in no book": [
         lambda e: e.receipts.pop("again"),  # answered, with nothing to store: a receipt all the same
-        lambda e: (e.receipts.pop("jane"), e.done.add("jane")),
+        lambda e: e.receipts.pop("jane"),
     ],
     "not submitted": [lambda e: e.accepted.pop("find")],
     "in two books": [lambda e: e.outbox.add("jane"), lambda e: e.dead.update(jane="timeout")],
@@ -121,7 +121,7 @@ BREACHES: dict[str, list[Callable[[Evidence], object]]] = {
     "dead of what was not there": [
         lambda e: e.dead.update(poison="attempts_exhausted"),
         lambda e: e.dead.update(refused="deadline_exceeded"),
-        lambda e: (e.dead.update(refused="attempts_exhausted"), e.strikes.clear()),
+        lambda e: e.__dict__.update(dead={"refused": "attempts_exhausted"}, strikes=[]),
     ],
     "told what the ledger does not know": [
         lambda e: e.heard.update(jane=[Heard(dict(ANN))]),
