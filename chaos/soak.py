@@ -1,4 +1,4 @@
-"""``python -m chaos.soak``: a steady load with careless handlers among ordinary ones; is the worker as it was at the end?
+"""``python -m chaos.soak``: sees that a steady load, with careless handlers in it, leaves a worker as it was.
 
 Nothing is restarted and no fault is injected. What a worker holds is looked at twice, when all jobs have ended: after
 the first minute (a quarter of a shorter run), and at the end.
@@ -33,9 +33,6 @@ from jobs.failures import JobFailedError
 from jobs.payloads import AnyPayload, CreateUser, CreateUsers, FindUser, GetOrCreateUser, NewUser
 from jobs.wire import QUEUE
 
-_APPLICATION = "soak"
-"""How the worker's connections are named in PostgreSQL."""
-
 _MAX_JOBS = 10
 """WORKER_MAX_JOBS: so many jobs must be able to have a transaction at the same time."""
 
@@ -45,7 +42,7 @@ _LOOK = 0.02
 _LIMIT = timedelta(seconds=60)
 """Longest wait for the worker to start, and for its jobs to end."""
 
-_CONNECTIONS = f"SELECT count(*) FROM pg_stat_activity WHERE application_name = '{_APPLICATION}'"
+_CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'soak'"
 _BUSY = f"{_CONNECTIONS} AND state <> 'idle'"
 _IN_TRANSACTION = f"{_CONNECTIONS} AND xact_start IS NOT NULL"
 
@@ -154,7 +151,7 @@ async def _open_soak(servers: Servers, logs: Path, seed: int) -> AsyncIterator[S
         "WORKER_REGISTRY": "chaos.jobs:REGISTRY,chaos.careless:REGISTRY",
         "WORKER_MAX_JOBS": str(_MAX_JOBS),
         "WORKER_LOG_FORMAT": "json",
-        "DATABASE_APPLICATION_NAME": _APPLICATION,
+        "DATABASE_APPLICATION_NAME": "soak",
         "PYTHONPATH": str(Path(__file__).parent.parent),
     }  # fmt: skip
     worker = WorkerProcess(OURS, environment, logs / "worker.log")
