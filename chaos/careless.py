@@ -250,6 +250,7 @@ async def _close_and_go_on(session: AsyncSession, name: str) -> None:
 
 @_refused_habit
 async def _store_in_a_second_session(session: AsyncSession, name: str) -> None:
+    await insert_user(session, name)
     async with AsyncSession(_engine(session)) as second:
         await insert_user(second, name)
         await second.commit()
