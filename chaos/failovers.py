@@ -1,11 +1,13 @@
 """Servers that answer and are no primary any more: failovers, read-only servers, full disks. Each heals what it did."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from random import Random
 
 from chaos.cluster import Cluster
 from chaos.queues import Queue
+from embedded import EmbeddedServerError
 
 _READ_ONLY = "ALTER SYSTEM SET default_transaction_read_only = on"
 _WRITABLE = "ALTER SYSTEM RESET default_transaction_read_only"
@@ -83,6 +85,10 @@ async def fill_disk(cluster: Cluster, random: Random, longest: float) -> bool:
 
 
 async def change_queue(queue: Queue, change: Callable[[Random], bool], random: Random) -> bool:
-    """Fail over or demote, one at a time."""
+    """Fail over or demote, one at a time; say whether it was possible under the other faults."""
     async with queue.lock:
-        return await asyncio.to_thread(change, random)
+        try:
+            return await asyncio.to_thread(change, random)
+        except EmbeddedServerError:  # the Sentinels did not come to an end of it
+            queue.lost_at = time.monotonic()
+            return False

@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import ExitStack
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -25,6 +26,9 @@ _LIMIT = 30.0
 
 _LOOK = 0.05
 """Seconds between two looks."""
+
+_DOWN_AFTER = timedelta(milliseconds=1500)
+"""How long the Sentinels bear with a silent primary: longer than what delays and cuts make of it."""
 
 _WATCH = 0.25
 """Seconds between two looks whether something has happened by itself."""
@@ -182,9 +186,8 @@ class WatchedQueue(Queue):
 
         secret = secrets.token_urlsafe(24)
         self.secrets.append(secret)
-        self._sentinels = stack.enter_context(
-            open_sentinels(directory / "sentinels", settings=settings, sentinel_password=secret, announce=announce)
-        )
+        options: dict[str, Any] = {"sentinel_password": secret, "announce": announce, "down_after": _DOWN_AFTER}
+        self._sentinels = stack.enter_context(open_sentinels(directory / "sentinels", settings=settings, **options))
         hosts = self._sentinels.hosts
         url = f"redis+sentinel://{self._login}@{hosts}/{MASTER_NAME}/0?sentinel_password={secret}"
         self.worker_url = self.producer_url = url

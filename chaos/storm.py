@@ -107,9 +107,12 @@ async def _storm(plan: Plan, servers: Servers, fleet: Fleet, directory: Path) ->
         producer = Producer(client=client, sessions=sessions)
         submitted = orders(plan)
         submitting = asyncio.create_task(producer.submit_all(submitted), name="producer")
-        await inject_all(world)
-        drain = await _drain(plan, submitting, servers)
-        await producer.stop_waiting()
+        try:
+            await inject_all(world)
+            drain = await _drain(plan, submitting, servers)
+        finally:
+            submitting.cancel()  # late, or the run broke off
+            await producer.stop_waiting()
         fleet.stop()
         await supervisor
         evidence = Evidence(
