@@ -6,9 +6,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from chaos.careless import Careless
 from chaos.evidence import Evidence, Person, Receipt
-from chaos.plan import Route
+from chaos.jobs import Slow, SlowTogether
+from chaos.plan import HARMLESS, Route
+from chaos.producer import Heard
 from chaos.workload import Fate, Order
+from jobs.failures import (
+    AttemptsExhaustedError,
+    DeadlineExceededError,
+    InvalidPayloadError,
+    MessageMissingError,
+    PromiseExpiredError,
+    UnknownJobError,
+)
 from jobs.payloads import AnyPayload, CreateUser, CreateUsers, FindUser, GetOrCreateUser
 
 _EXAMPLES = 5
@@ -55,21 +66,31 @@ class Verdict:
 
     @cached_property
     def missing(self) -> list[Order]:
-        """The jobs that are in no book."""
-        return [order for order in self.submitted if not self._is_recorded(order)]
+        """The jobs of which nothing is left."""
+        return [order for order in self.submitted if not (self._is_booked(order) or self._is_answered(order))]
+
+    @cached_property
+    def unbooked(self) -> list[Order]:
+        """The jobs that have ended, and are in no book; look-ups need none, they can simply be run again."""
+        return [
+            order
+            for order in self.submitted
+            if not self._is_booked(order)
+            and self._is_answered(order)
+            and not (isinstance(order.payload, FindUser) and order.route is Route.DIRECT)
+        ]
 
     @cached_property
     def lost_by_redis(self) -> list[Order]:
         """Those that only Valkey had, and that it may have lost after it had acknowledged them."""
         return [order for order in self.missing if self._may_be_lost(order)]
 
-    def _is_recorded(self, order: Order) -> bool:
+    def _is_booked(self, order: Order) -> bool:
         evidence = self.evidence
-        if any(order.key in book for book in (evidence.receipts, evidence.dead, evidence.outbox)):
-            return True
-        # A look-up that came directly writes no receipt: it can simply be run again.
-        is_answered = order.key in evidence.answers or order.key in evidence.done
-        return order.route is Route.DIRECT and is_answered and isinstance(order.payload, FindUser)
+        return any(order.key in book for book in (evidence.receipts, evidence.dead, evidence.outbox))
+
+    def _is_answered(self, order: Order) -> bool:
+        return order.key in self.evidence.answers or order.key in self.evidence.done
 
     def is_taken(self, payload: AnyPayload) -> bool:
         """Say whether the job stores a user with an e-mail that is stored."""
@@ -98,12 +119,22 @@ class Verdict:
         """What all answers say of users."""
         return [(order, told) for order, result in self.successes for told in tell(order.payload, result)]
 
+    @cached_property
+    def claimed_names(self) -> set[str]:
+        """The names of users stored by jobs whose answers do not say so."""
+        receipts = self.evidence.receipts
+        return {
+            order.payload.name
+            for order in self.submitted
+            if isinstance(order.payload, Careless) and order.key in receipts and receipts[order.key].failure is None
+        }
+
 
 def tell(payload: AnyPayload, result: dict[str, Any]) -> Iterator[Told]:
     """Yield what the answer says of each user, with what the payload demands of it; ``None`` demands nothing."""
     match payload:
-        case CreateUser():
-            yield Told(result["id"], is_new=True, name=payload.name, email=payload.email)
+        case CreateUser() | Slow() | SlowTogether():
+            yield Told(result["id"], is_new=True, name=payload.name, email=getattr(payload, "email", None))
         case GetOrCreateUser():
             yield Told(result["user"]["id"], result["is_new"], _if(result["is_new"], payload.name), payload.email)
         case CreateUsers():
@@ -152,9 +183,18 @@ def _effects_twice(verdict: Verdict) -> Iterator[object]:
     yield from (f"user {user_id}" for user_id, times in stored.items() if times > 1)
 
 
+def _in_no_book(verdict: Verdict) -> Iterator[object]:
+    return (order.key for order in verdict.unbooked)
+
+
 def _effects_without_answer(verdict: Verdict) -> Iterator[object]:
     claimed = {told.user_id for _, told in verdict.told if told.is_new}
-    yield from (f"user {user_id}" for user_id in verdict.evidence.users.keys() - claimed)
+    names = verdict.claimed_names
+    yield from (
+        f"user {user_id}"
+        for user_id, person in verdict.evidence.users.items()
+        if user_id not in claimed and person.name not in names
+    )
     yield from (_unmarked(name) for name in verdict.evidence.effects - Counter(_names(verdict)))
 
 
@@ -167,6 +207,7 @@ def _answers_without_effect(verdict: Verdict) -> Iterator[object]:
         person = verdict.evidence.users.get(told.user_id)
         if person is None or not _fits(person, told):
             yield f"{order.key}: user {told.user_id}"
+    yield from (_unmarked(name) for name in verdict.claimed_names - set(_names(verdict)))
 
 
 def _refused_for_nothing(verdict: Verdict) -> Iterator[object]:
@@ -192,8 +233,60 @@ def _dead_without_poison(verdict: Verdict) -> Iterator[object]:
     return (
         f"{order.key}: {verdict.evidence.dead[order.key]}"
         for order in verdict.submitted
-        if order.key in verdict.evidence.dead and order.fate is not Fate.DEAD
+        if order.key in verdict.evidence.dead and order.fate is Fate.SETTLED
     )
+
+
+_CRASHES = frozenset({"kill", "term", "stop", "standstill"})
+"""Faults after which a job may truly have been started often and never have ended."""
+
+
+def _false_causes(verdict: Verdict) -> Iterator[object]:
+    """Find poison that did not die of what it is, and what died of crashes or outages where there were none."""
+    evidence = verdict.evidence
+    has_crashed = any(strike.fault in _CRASHES for strike in evidence.strikes)
+    for order in verdict.submitted:
+        reason = evidence.dead.get(order.key)
+        if reason is None or order.fate is Fate.SETTLED:
+            continue
+        is_false = reason in _OUTAGES or (reason == AttemptsExhaustedError.kind and not has_crashed)
+        if is_false if isinstance(order.payload, Careless) else reason not in _POISONED:
+            yield f"{order.key}: {reason}"
+
+
+_POISONED = {InvalidPayloadError.kind, UnknownJobError.kind}
+_OUTAGES = {DeadlineExceededError.kind, PromiseExpiredError.kind, MessageMissingError.kind}
+
+
+def _unknown_answers(verdict: Verdict) -> Iterator[object]:
+    """Find what producers were told, and what does not stand so in a receipt or in a dead letter."""
+    evidence = verdict.evidence
+    for order in verdict.submitted:
+        for heard in evidence.heard.get(order.key, ()):
+            if not _is_known(evidence, order, heard):
+                yield f"{order.key}: {'a result' if heard.failure is None else heard.failure}"
+
+
+def _is_known(evidence: Evidence, order: Order, heard: Heard) -> bool:
+    receipt = evidence.receipts.get(order.key)
+    if receipt is not None:
+        return heard == Heard(receipt.result, None if receipt.failure is None else receipt.failure.get("type"))
+    if heard.failure is not None:
+        return evidence.dead.get(order.key) == heard.failure
+    return order.key not in evidence.dead and isinstance(order.payload, FindUser) and order.route is Route.DIRECT
+
+
+def _burnt_attempts(verdict: Verdict) -> Iterator[object]:
+    """Find attempts after the first for which there was no fault that ends attempts, since the job was first sent."""
+    strikes = [strike for strike in verdict.evidence.strikes if strike.fault not in HARMLESS]
+    for order in verdict.submitted:
+        receipt = verdict.evidence.receipts.get(order.key)
+        if receipt is None or receipt.attempt == 1 or order.fate is not Fate.SETTLED:
+            continue
+        sent = verdict.evidence.submitted.get(order.key, 0.0)
+        hits = sum(strike.ended >= sent and strike.began <= receipt.finished_at for strike in strikes)
+        if receipt.attempt - 1 > hits:
+            yield f"{order.key}: attempt {receipt.attempt}, {hits} faults"
 
 
 def _poison_applied(verdict: Verdict) -> Iterator[object]:
@@ -225,6 +318,7 @@ def _unmarked(name: str) -> str:
 
 CHECKS: dict[str, Check] = {
     "lost": _lost,
+    "in no book": _in_no_book,
     "not submitted": _not_submitted,
     "in two books": _booked_twice,
     "not done in time": _late,
@@ -234,6 +328,9 @@ CHECKS: dict[str, Check] = {
     "refused for nothing": _refused_for_nothing,
     "two answers": _two_answers,
     "dead without being poison": _dead_without_poison,
+    "dead of what was not there": _false_causes,
+    "told what the ledger does not know": _unknown_answers,
+    "attempts burnt by an outage": _burnt_attempts,
     "poison took effect": _poison_applied,
     "rolled back and yet run": _rolled_back_and_run,
     "worker ended unasked": _unexplained_ends,

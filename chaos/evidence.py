@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import asyncpg
 from redis.asyncio import Redis
 
+from chaos.jobs import SLOW_COMMITS
+from chaos.producer import Heard
 from chaos.workload import Order
 from jobs.codec import decode
 from jobs.failures import InvalidMessageError
@@ -39,6 +41,17 @@ class Receipt(NamedTuple):
     job_name: str
     result: dict[str, Any] | None
     failure: dict[str, Any] | None = None
+    attempt: int = 1
+    finished_at: float = 0.0
+    """Seconds since 1970, when its transaction began."""
+
+
+class Strike(NamedTuple):
+    """One fault that was injected, from its beginning to its end in seconds since 1970."""
+
+    fault: str
+    began: float
+    ended: float
 
 
 @dataclass(kw_only=True)
@@ -48,6 +61,12 @@ class Evidence:
     orders: Sequence[Order]
     accepted: dict[str, float]
     """When each job was accepted, by key; monotonic seconds."""
+    submitted: dict[str, float] = field(default_factory=dict)
+    """When each job was sent first, by key; seconds since 1970."""
+    heard: dict[str, list[Heard]] = field(default_factory=dict)
+    """What producers were told of results, by key."""
+    strikes: list[Strike] = field(default_factory=list)
+    """All faults that were injected."""
     valkey_lost_at: float = 0.0
     """Valkey may have lost what it had acknowledged before."""
     users: dict[int, Person] = field(default_factory=dict)
@@ -77,7 +96,7 @@ class Evidence:
 async def prepare_ledger(url: str) -> None:
     """Make the book of effects."""
     connection = await asyncpg.connect(url)
-    await connection.execute(_LEDGER)
+    await connection.execute(_LEDGER + SLOW_COMMITS)
     await connection.close()
 
 
@@ -85,8 +104,10 @@ async def read_database(evidence: Evidence, url: str) -> None:
     """Read all tables into the evidence."""
     connection = await asyncpg.connect(url)
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        users = await connection.fetch("SELECT id, name, email FROM users")
-        receipts = await connection.fetch("SELECT job_id, job_name, result, failure FROM job_receipts")
+        users = await connection.fetch("SELECT id, name, email FROM public.users")
+        receipts = await connection.fetch(
+            "SELECT job_id, job_name, result, failure, attempt, finished_at FROM job_receipts"
+        )
         dead = await connection.fetch(
             "SELECT job_id, reason FROM dead_jobs WHERE job_id NOT IN (SELECT job_id FROM job_receipts)"
         )
@@ -101,7 +122,8 @@ async def read_database(evidence: Evidence, url: str) -> None:
 
 
 def _receipt(row: asyncpg.Record) -> Receipt:
-    return Receipt(row["job_name"], _json(row["result"]), _json(row["failure"]))
+    facts = row["attempt"], row["finished_at"].timestamp()
+    return Receipt(row["job_name"], _json(row["result"]), _json(row["failure"]), *facts)
 
 
 def _json(text: str | None) -> dict[str, Any] | None:

@@ -7,15 +7,22 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from random import Random
 
 import asyncpg
 from redis.exceptions import RedisError
 
+from chaos.evidence import Strike
+from chaos.failovers import change_queue, fail_over, fill_disk, turn_read_only
 from chaos.fleet import Fleet
 from chaos.hostile import Intruder
+from chaos.jobs import DEADLINE
 from chaos.plan import FAULTS, Occurrence, Plan, schedule
 from chaos.servers import Servers
+
+_MARGIN = timedelta(seconds=5)
+"""How much later than a job's deadline the last guard of an attempt ends it."""
 
 
 @dataclass(kw_only=True)
@@ -27,8 +34,8 @@ class World:
     fleet: Fleet
     intruder: Intruder
     counts: Counter[str] = field(default_factory=Counter)
-    valkey_lost_at: float = 0.0
-    """When Valkey last came back from a crash or a wipe: what it had acknowledged before may be lost."""
+    strikes: list[Strike] = field(default_factory=list)
+    """What was injected, and when."""
 
 
 Injection = Callable[[World, Random, int], Awaitable[bool]]
@@ -38,6 +45,7 @@ Injection = Callable[[World, Random, int], Awaitable[bool]]
 async def inject_all(world: World) -> None:
     """Inject the faults of the plan; return when the last is over and everything is healed."""
     started = time.monotonic()
+    watching = asyncio.create_task(world.servers.valkey.watch())
     async with asyncio.TaskGroup() as group:
         for occurrence in schedule(world.plan):
             await asyncio.sleep(started + occurrence.at - time.monotonic())
@@ -45,12 +53,15 @@ async def inject_all(world: World) -> None:
         await asyncio.sleep(started + world.plan.duration.total_seconds() - time.monotonic())
     for proxy in world.servers.proxies:
         proxy.heal()
+    watching.cancel()
 
 
 async def _inject(world: World, occurrence: Occurrence) -> None:
     random = world.plan.random(f"{occurrence.fault}:{occurrence.number}")
+    began = time.time()
     if await _INJECTIONS[occurrence.fault](world, random, occurrence.number):
         world.counts[occurrence.fault] += 1
+        world.strikes.append(Strike(occurrence.fault, began, time.time()))
 
 
 async def _kill(world: World, random: Random, _number: int) -> bool:
@@ -80,6 +91,24 @@ async def _stop(world: World, random: Random, _number: int) -> bool:
     return True
 
 
+async def _stand_still(world: World, random: Random, _number: int) -> bool:
+    """Stop one worker, or all at once, for longer than a slow job's deadline, its last guard and its lease."""
+    ready = world.fleet.ready
+    if not ready:
+        return False
+    stopped = ready if random.random() < 0.5 else [random.choice(ready)]
+    for worker in stopped:
+        worker.send(signal.SIGSTOP)
+    longest = (DEADLINE + _MARGIN + world.plan.lease).total_seconds()
+    await asyncio.sleep(longest + random.uniform(0.5, 2.0))
+    for worker in stopped:  # one after the other: the first finds its own leases ended, and nobody who has taken them
+        if worker.process.poll() is None:
+            worker.send(signal.SIGCONT)
+        await asyncio.sleep(random.choice([0.0, 0.3]))
+    world.counts[f"standstill of {'all' if len(stopped) > 1 else 'one'}"] += 1
+    return True
+
+
 async def _kill_valkey(world: World, random: Random, _number: int) -> bool:
     return await _crash_valkey(world, random.uniform(0.2, 1.5), wipe=False)
 
@@ -89,19 +118,41 @@ async def _wipe_valkey(world: World, random: Random, _number: int) -> bool:
 
 
 async def _crash_valkey(world: World, down: float, *, wipe: bool) -> bool:
-    valkey, data = world.servers.valkey, world.servers.valkey_data
-    await asyncio.to_thread(valkey.crash, down=down, wipe=data if wipe else None)
-    world.valkey_lost_at = valkey.returned_at
+    async with world.servers.valkey.lock:
+        await asyncio.to_thread(world.servers.valkey.crash, down=down, wipe=wipe)
     return True
+
+
+async def _fail_over_valkey(world: World, random: Random, _number: int) -> bool:
+    return await change_queue(world.servers.valkey, world.servers.valkey.fail_over, random)
+
+
+async def _demote_valkey(world: World, random: Random, _number: int) -> bool:
+    return await change_queue(world.servers.valkey, world.servers.valkey.demote, random)
 
 
 async def _stop_postgres(world: World, random: Random, _number: int) -> bool:
-    await asyncio.to_thread(world.servers.postgres.crash, down=random.uniform(0.2, 1.0))
+    async with world.servers.postgres.lock:
+        await asyncio.to_thread(world.servers.postgres.primary.crash, down=random.uniform(0.2, 1.0))
     return True
 
 
+async def _fail_over_postgres(world: World, random: Random, _number: int) -> bool:
+    return await fail_over(world.servers.postgres, random)
+
+
+async def _turn_read_only(world: World, random: Random, _number: int) -> bool:
+    return await turn_read_only(world.servers.postgres, random, FAULTS["pg-read-only"].longest)
+
+
+async def _fill_disk(world: World, random: Random, _number: int) -> bool:
+    return await fill_disk(world.servers.postgres, random, FAULTS["pg-disk-full"].longest)
+
+
 async def _cut_valkey(world: World, random: Random, _number: int) -> bool:
-    random.choice([world.servers.valkey_proxy.cut, world.servers.valkey_proxy.lose_replies])()
+    should_cut = random.random() < 0.5
+    for proxy in world.servers.valkey.proxies:
+        (proxy.cut if should_cut else proxy.lose_replies)()
     return True
 
 
@@ -185,4 +236,10 @@ _INJECTIONS: Mapping[str, Injection] = {
     "lock": _lock,
     "exhaust": _exhaust,
     "hostile": _strike,
+    "pg-failover": _fail_over_postgres,
+    "pg-read-only": _turn_read_only,
+    "pg-disk-full": _fill_disk,
+    "valkey-failover": _fail_over_valkey,
+    "valkey-demote": _demote_valkey,
+    "standstill": _stand_still,
 }

@@ -74,8 +74,9 @@ _IDS = (b"\xff\xfe", b"with space", b"line\nbreak", b"", b"x" * 201, "Ünicode".
 class Intruder:
     """Whoever else can write to the queue."""
 
-    def __init__(self, redis: Redis, trace: Path) -> None:
-        self._redis, self._messages = redis, messages(trace)
+    def __init__(self, url: Callable[[], str], trace: Path) -> None:
+        """Write to whatever ``url`` says that the primary is."""
+        self._url, self._messages = url, messages(trace)
         self.ids: set[str] = set()
         """The ids used so far, those that are text."""
 
@@ -102,7 +103,7 @@ class Intruder:
     async def _wrong_type(self, job_id: str, random: Random) -> None:
         """Give one of a job's keys a type that arq's never have."""
         prefix = random.choice([JOB_KEY, RETRY_KEY, IN_PROGRESS_KEY])
-        async with self._redis.pipeline(transaction=True) as pipe:
+        async with Redis.from_url(self._url()) as redis, redis.pipeline(transaction=True) as pipe:
             pipe.set(JOB_KEY + job_id, _LOOKUP, px=600_000)
             pipe.delete(prefix + job_id)
             pipe.rpush(prefix + job_id, "x")
@@ -111,7 +112,7 @@ class Intruder:
             await pipe.execute()
 
     async def _queue(self, job_id: bytes, message: bytes) -> None:
-        async with self._redis.pipeline(transaction=True) as pipe:
+        async with Redis.from_url(self._url()) as redis, redis.pipeline(transaction=True) as pipe:
             pipe.set(JOB_KEY.encode() + job_id, message, px=600_000)
             pipe.zadd(QUEUE, {job_id: _now()})
             await pipe.execute()

@@ -4,8 +4,9 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -17,19 +18,28 @@ from arq.typing import WorkerCoroutine
 from arq.worker import Function, create_worker, func
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from chaos.jobs import DEADLINE
+from db import pipelining
 from db.asyncpg_connection import LentConnection
 from db.engine import open_database
-from db.receipts import insert_receipts
+from db.receipts import Receipt, insert_receipts
 from db.settings import DatabaseSettings
 from db.tables import JobReceipt
 from jobs.codec import decode, encode
+from jobs.failures import AttemptsExhaustedError
 from jobs.registry import REGISTRY, JobSpec
-from worker import batches, dispatch
+from worker import batches, dispatch, gate
 from worker.__main__ import main as run_our_worker
+from worker.dead_letters import write_letter
 from worker.epoch import RedisEpoch
+from worker.job_run import Ended, JobRun
 
 _LIFE = 20
 """How many receipts a worker of ``receipt-apart`` writes before it dies between a job's two commits."""
+
+
+_GUARD = DEADLINE + timedelta(seconds=5)
+"""When the second guard of ``guard-is-final`` ends an attempt of a slow job: arq's time limit is so much longer."""
 
 
 def commit_receipts_apart(*modules: ModuleType) -> None:
@@ -69,6 +79,81 @@ def blind_relay() -> None:
         return 1
 
     setattr(RedisEpoch, RedisEpoch.read.__name__, always_the_first)
+    _run_as_usual()
+
+
+def end_by_guard() -> None:
+    """Run our worker with a second guard around each attempt, whose expiry ends the job: as arq's does.
+
+    A worker that stood still finds both expired at once, and the outer one decides.
+    """
+    attempt = getattr(JobRun, "_attempt")  # noqa: B009 - a private part of what is broken here
+
+    async def attempt_once(run: JobRun, function: Function) -> object:
+        outcome: object = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_GUARD.total_seconds()) as guard:
+                outcome = await attempt(run, function)
+        return Ended(TimeoutError(), succeeded=False) if guard.expired() else outcome
+
+    setattr(JobRun, "_attempt", attempt_once)  # noqa: B010 - see above
+    _run_as_usual()
+
+
+def keep_no_letters() -> None:
+    """Run our worker without a record of failures: producers are told, and the ledger knows nothing of it."""
+
+    async def forget(*_args: object, **_options: object) -> bool:
+        return True
+
+    vars(dispatch)["bury"] = forget
+    _run_as_usual()
+
+
+def write_receipts_of_effects_only() -> None:
+    """Run our worker without receipts for jobs that found everything in place."""
+
+    async def insert_some(session: AsyncSession, name: str, receipts: Sequence[Receipt], **options: Any) -> None:  # noqa: ANN401 - passed on
+        new = [receipt for receipt in receipts if "'is_new': False" not in str(receipt.result)]
+        if new:
+            await insert_receipts(session, name, new, **options)
+
+    for module in (dispatch, batches):
+        vars(module)["insert_receipts"] = insert_some
+    _run_as_usual()
+
+
+def blame_crashes() -> None:
+    """Run our worker with letters that all say that its workers died."""
+
+    def write_false_letter(_failure: Exception, *args: Any, **facts: Any) -> object:  # noqa: ANN401 - passed on
+        return write_letter(AttemptsExhaustedError("its worker died or was killed each time"), *args, **facts)
+
+    vars(dispatch)["write_letter"] = write_false_letter
+    _run_as_usual()
+
+
+def open_the_gate() -> None:
+    """Run our worker with a gate that is never closed: an outage counts as the jobs' own failures."""
+
+    async def check(_gate: gate.DatabaseGate) -> bool:
+        return True
+
+    setattr(gate.DatabaseGate, gate.DatabaseGate.check.__name__, check)
+    _run_as_usual()
+
+
+def keep_demoted_connections() -> None:
+    """Run our worker on the connections that it has, whatever the server at their other end has become."""
+    for module in [module for name, module in sys.modules.items() if name.startswith("jobs.")]:
+        for question in {"refuses_writes", "leads_elsewhere", "may_be_asked"} & vars(module).keys():
+            vars(module)[question] = lambda _answer: False
+    _run_as_usual()
+
+
+def leave_connections_as_they_are() -> None:
+    """Run our worker without cleaning the session of a connection between two jobs."""
+    vars(pipelining).update(_CLEANING=b"", _BEFORE_LAST=b"", _RESET=b"")
     _run_as_usual()
 
 
@@ -116,6 +201,13 @@ MUTANTS: Mapping[str, Callable[[], None]] = {
     "receipt-apart": commit_receipts_apart,
     "receipts-apart": partial(commit_receipts_apart, batches),
     "relay-blind": blind_relay,
+    "guard-is-final": end_by_guard,
+    "no-letters": keep_no_letters,
+    "receipts-of-effects-only": write_receipts_of_effects_only,
+    "blames-crashes": blame_crashes,
+    "gate-always-open": open_the_gate,
+    "keeps-demoted-connections": keep_demoted_connections,
+    "unclean-connections": leave_connections_as_they_are,
     "plain-arq": run_plain_arq,
 }
 """All mutants by name."""

@@ -31,11 +31,42 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
         "lock": Fault(every=23, longest=7),
         "exhaust": Fault(every=19, longest=4),
         "hostile": Fault(every=1),
+        "pg-failover": Fault(every=27, longest=8),
+        "pg-read-only": Fault(every=23, longest=5),
+        "pg-disk-full": Fault(every=31, longest=5),
+        "valkey-failover": Fault(every=21, longest=6),
+        "valkey-demote": Fault(every=18, longest=3),
+        "standstill": Fault(every=20, longest=13),
         "poison": Fault(every=0),
         "duplicates": Fault(every=0),
+        "careless": Fault(every=0),
     }
 )
-"""All faults by name. The last two are part of what is submitted and have no times of their own."""
+"""All faults by name. The last three are part of what is submitted and have no times of their own."""
+
+_FIRST = 1.0
+"""Seconds before the first fault in a run that is too short for it: there must be jobs to hit."""
+
+HARMLESS = frozenset(
+    {
+        "valkey-wipe",
+        "postgres-stop",
+        "exhaust",
+        "hostile",
+        "pg-failover",
+        "pg-read-only",
+        "pg-disk-full",
+        "valkey-demote",
+        "poison",
+        "duplicates",
+        "careless",
+    }
+)
+"""Faults that no attempt of an innocent job may be counted for: outages, and what others have done.
+
+The others end attempts by their nature: a worker was killed or stood still, a connection was lost while the server was
+there, somebody held a lock, or a lease ended because nobody could renew it.
+"""
 
 MARKER = "Quokka"
 """Part of every name and, in lower case, of every e-mail that a run invents: by it they are found in logs."""
@@ -90,7 +121,7 @@ def schedule(plan: Plan) -> list[Occurrence]:
 def _times(fault: Fault, plan: Plan, random: Random) -> list[float]:
     """Spread the occurrences; a kind of fault that was asked for comes at least once, also in a short run."""
     last = plan.duration.total_seconds() - fault.longest
-    times = [min(fault.every * random.uniform(0.3, 1.0), max(0.0, last))]
+    times = [min(fault.every * random.uniform(0.3, 1.0), max(_FIRST, last))]
     while (following := times[-1] + fault.every * random.uniform(0.5, 1.5)) < last:
         times.append(following)
     return times

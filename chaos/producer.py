@@ -1,34 +1,53 @@
-"""Submits the jobs of a run, directly and through the outbox, and notes when each was accepted."""
+"""Submits the jobs of a run, directly and through the outbox; notes what was accepted, and what results it was told."""
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from chaos.plan import Route
 from chaos.workload import Fate, Order
-from jobs.client import JobClient
-from jobs.failures import QueueUnavailableError
+from jobs.client import JobClient, JobHandle
+from jobs.failures import InvalidResultError, JobFailedError, QueueUnavailableError, ResultMissingError
 from jobs.outbox import enqueue_in
 
 _AGAIN = 0.1
-"""Seconds before a submission that failed is tried again, under the same key."""
+"""Seconds before a call that failed is made again, under the same key."""
+
+_LAST_CALL = 3.0
+"""Seconds for those who wait for a result, once everything is done."""
+
+
+class Heard(NamedTuple):
+    """What a producer was told of a job: a result, or the type of a failure."""
+
+    result: dict[str, Any] | None
+    failure: str | None = None
 
 
 @dataclass(kw_only=True)
 class Producer:
-    """A service that submits jobs and does not give up: whatever it has submitted must happen."""
+    """A service that submits jobs and does not give up: whatever it has submitted must happen.
+
+    It waits for the results of jobs that say so, as long as the run lasts.
+    """
 
     client: JobClient
     sessions: async_sessionmaker[AsyncSession]
     accepted: dict[str, float] = field(default_factory=dict)
-    """When a job was accepted, for the last time if it was submitted several times; by key, monotonic."""
+    """When the call began that a job was accepted by, the last one if there were several; by key, monotonic."""
+    submitted: dict[str, float] = field(default_factory=dict)
+    """When a job was sent first; by key, seconds since 1970."""
+    heard: dict[str, list[Heard]] = field(default_factory=lambda: defaultdict(list))
+    """What was told of jobs' results, by key."""
     troubles: Counter[str] = field(default_factory=Counter)
     """Failures of submissions, all of which were tried again."""
+    _waiting: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def submit_all(self, orders: Sequence[Order]) -> None:
         """Submit each order at its time; return when all are accepted."""
@@ -36,25 +55,56 @@ class Producer:
         async with asyncio.TaskGroup() as group:
             for order in orders:
                 await asyncio.sleep(max(0.0, started + order.at - time.monotonic()))
+                self.submitted[order.key] = time.time()
                 for _ in range(order.copies):
                     group.create_task(self._submit(order))
 
+    async def stop_waiting(self) -> None:
+        """Give those who wait for a result a last moment, and end them."""
+        if self._waiting:
+            _, late = await asyncio.wait(self._waiting, timeout=_LAST_CALL)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
     async def _submit(self, order: Order) -> None:
         while True:
+            began = time.monotonic()
             try:
-                await self._send(order)
+                handle = await self._send(order)
             except (QueueUnavailableError, SQLAlchemyError, OSError) as error:
                 self.troubles[type(error).__name__] += 1
                 await asyncio.sleep(_AGAIN)
             else:
                 break
-        if order.fate is not Fate.NEVER:
-            self.accepted[order.key] = time.monotonic()
-
-    async def _send(self, order: Order) -> None:
-        if order.route is Route.DIRECT:
-            await self.client.enqueue(order.payload, key=order.key)
+        if order.fate is Fate.NEVER:
             return
+        self.accepted[order.key] = max(began, self.accepted.get(order.key, 0.0))
+        if order.waits:
+            task = asyncio.create_task(self._listen(order.key, handle))
+            self._waiting.add(task)
+            task.add_done_callback(self._waiting.discard)
+
+    async def _send(self, order: Order) -> JobHandle[Any]:
+        if order.route is Route.DIRECT:
+            return await self.client.enqueue(order.payload, key=order.key)
         async with self.sessions() as session:
-            await enqueue_in(session, order.payload, key=order.key)
+            promised = await enqueue_in(session, order.payload, key=order.key)
             await (session.rollback() if order.fate is Fate.NEVER else session.commit())
+        return self.client.handle(promised)
+
+    async def _listen(self, key: str, handle: JobHandle[Any]) -> None:
+        """Wait for the result, and note it; a job that Redis has lost has none."""
+        while True:
+            try:
+                result = await handle.result()
+            except (QueueUnavailableError, OSError):
+                await asyncio.sleep(_AGAIN)
+            except ResultMissingError:
+                return None
+            except JobFailedError as failure:
+                return self.heard[key].append(Heard(None, failure.type))
+            except InvalidResultError:
+                return self.heard[key].append(Heard(None, "invalid_result"))
+            else:
+                return self.heard[key].append(Heard(result.model_dump(mode="json")))

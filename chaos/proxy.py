@@ -1,4 +1,6 @@
-"""A TCP proxy that misbehaves: cuts, loses replies, delays, goes silent. Runs in a thread with its own event loop.
+"""A TCP proxy that misbehaves: cuts, loses replies, delays, goes silent, and leads elsewhere, early or late.
+
+Runs in a thread with its own event loop.
 
 Knows neither PostgreSQL nor Valkey, only bytes.
 """
@@ -58,6 +60,10 @@ class Proxy:
             proxy._loop.call_soon_threadsafe(proxy._end)
             proxy._thread.join()
 
+    def lead_to(self, target: int, *, delay: float = 0.0) -> None:
+        """Connect those who come later than ``delay`` seconds from now to another port. Open connections stay."""
+        self._loop.call_soon_threadsafe(self._loop.call_later, delay, self._set_target, target)
+
     def cut(self) -> None:
         """Reset all connections."""
         self._loop.call_soon_threadsafe(self._cut)
@@ -94,6 +100,9 @@ class Proxy:
     def _end(self) -> None:
         if self._task is not None:
             self._task.cancel()
+
+    def _set_target(self, target: int) -> None:
+        self._target = target
 
     def _cut(self) -> None:
         for link in self._links:

@@ -1,5 +1,7 @@
 """``python -m chaos.recovery``: kills workers that run a job, and measures when the job starts elsewhere.
 
+``--fault pg-failover`` and ``--fault valkey-failover`` fail a server over instead (``takeovers``).
+
 A lock in PostgreSQL holds each job within its handler, and PostgreSQL says who waits for it: so a start is what the
 database has seen of it, and the worker is the real one, unchanged.
 """
@@ -25,6 +27,7 @@ import typer
 from chaos.fleet import OURS, WorkerProcess
 from chaos.plan import MARKER
 from chaos.servers import Servers, open_servers
+from chaos.takeovers import NEEDS, measure_takeovers
 from jobs import CreateUser
 from jobs.client import open_client
 
@@ -161,11 +164,25 @@ def main(
     kills: Annotated[int, typer.Option(min=2, help="Workers to kill.")] = 100,
     lanes: Annotated[int, typer.Option(min=1, help="Queues that are measured at once.")] = 5,
     lease: Annotated[float, typer.Option(min=1, help="WORKER_LEASE in seconds.")] = 15,
+    fault: Annotated[str, typer.Option(help=f"kill, {' or '.join(NEEDS)}.")] = "kill",
+    times: Annotated[int, typer.Option(min=1, help="Failovers to measure.")] = 20,
 ) -> None:
-    """Kill workers that run a job, and print the time until the job starts elsewhere: p50, p99, worst."""
+    """Kill workers that run a job, and print the time until the job starts elsewhere: p50, p99, worst.
+
+    Or fail servers over, and print the time from the takeover to the effect of a job that waits for it.
+    """
+    if fault not in {"kill", *NEEDS}:
+        raise typer.BadParameter(f"there is no {fault}: name kill, {' or '.join(NEEDS)}")
     directory = Path(tempfile.mkdtemp(prefix="recovery-"))
+    directory.chmod(0o711)  # also for the user that PostgreSQL runs as
     logs = directory / "logs"
     logs.mkdir()
+    if fault != "kill":
+        with open_servers(directory, NEEDS[fault]) as servers, asyncio.Runner() as runner:
+            samples = runner.run(measure_takeovers(servers, logs, fault, times=times))
+        shutil.rmtree(directory)
+        typer.echo(f"{fault}, {times} times: p50 {median(samples):.2f} s, worst {max(samples):.2f} s")
+        return
     with open_servers(directory) as servers, asyncio.Runner() as runner:
         samples = runner.run(measure(servers, logs, kills=kills, lanes=lanes, lease=timedelta(seconds=lease)))
     shutil.rmtree(directory)

@@ -3,8 +3,10 @@
 from collections import Counter
 from collections.abc import Mapping
 
+from chaos.careless import Careless
 from chaos.checks import Verdict
 from chaos.plan import Plan, Route
+from chaos.small_disk import can_mount
 
 
 def facts(plan: Plan, verdict: Verdict, faults: Mapping[str, int], drain: float) -> dict[str, str]:
@@ -33,9 +35,20 @@ def facts(plan: Plan, verdict: Verdict, faults: Mapping[str, int], drain: float)
         "black holes/delays": counted("black-hole", "delay"),
         "locks/exhausted": counted("lock", "exhaust"),
         "hostile": counted("hostile"),
+        "failovers PG/Redis/demoted": counted("pg-failover", "valkey-failover", "valkey-demote"),
+        "PG read-only/disk full": f"{counted('pg-read-only')}/{_disk_full(plan, faults)}",
+        "standstills one/all": counted("standstill of one", "standstill of all"),
+        "answers heard": str(sum(map(len, evidence.heard.values()))),
+        "careless": str(sum(isinstance(order.payload, Careless) for order in verdict.submitted)),
         "worker exits": str(ends.total()),
         "batches": str(evidence.batches),
     }
+
+
+def _disk_full(plan: Plan, faults: Mapping[str, int]) -> str:
+    """Count, or say that this machine has no disk that can be filled."""
+    cannot = "pg-disk-full" in plan.faults and not can_mount()
+    return "cannot mount here" if cannot else str(faults.get("pg-disk-full", 0))
 
 
 def table(columns: Mapping[str, str]) -> str:

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+import asyncpg
 import uvloop
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from chaos.checks import Verdict
 from chaos.evidence import Evidence, prepare_ledger, read_database, read_logs, read_valkey
@@ -23,9 +21,11 @@ from chaos.fleet import OURS, Fleet
 from chaos.hostile import Intruder
 from chaos.plan import MARKER, Plan
 from chaos.producer import Producer
-from chaos.servers import Servers, open_servers
+from chaos.servers import Needs, Servers, open_servers
+from chaos.small_disk import can_mount
 from chaos.workload import orders
 from db.engine import open_database
+from embedded import EmbeddedServerError
 from jobs.client import open_client
 from jobs.wire import QUEUE
 
@@ -57,7 +57,7 @@ def run(plan: Plan, directory: Path) -> Outcome:
     logs = directory / "logs"
     logs.mkdir(parents=True)
     command = (sys.executable, "-m", "chaos.mutants", plan.mutant) if plan.mutant else OURS
-    with open_servers(directory) as servers:
+    with open_servers(directory, needs_of(plan)) as servers:
         environment = servers.worker_environment | _settings(plan)
         with (
             Fleet.open(command, environment, logs, size=plan.workers) as fleet,
@@ -66,8 +66,25 @@ def run(plan: Plan, directory: Path) -> Outcome:
             return runner.run(_storm(plan, servers, fleet, directory))
 
 
+def needs_of(plan: Plan) -> Needs:
+    """Say what servers the faults need. Under Sentinels nobody demotes by hand: with both faults, the seed chooses."""
+    fails_over, is_demoted = "valkey-failover" in plan.faults, "valkey-demote" in plan.faults
+    return Needs(
+        has_standby="pg-failover" in plan.faults,
+        has_small_disk="pg-disk-full" in plan.faults and can_mount(),
+        has_replica=fails_over or is_demoted,
+        has_sentinels=fails_over and not (is_demoted and plan.seed % 2),
+    )
+
+
+_REGISTRIES = {"standstill": "chaos.jobs:REGISTRY", "careless": "chaos.careless:REGISTRY"}
+"""Whose jobs the workers run beside ours, by the fault that wants them."""
+
+
 def _settings(plan: Plan) -> dict[str, str]:
+    registries = [registry for fault, registry in _REGISTRIES.items() if fault in plan.faults]
     return {
+        **({"WORKER_REGISTRY": ",".join(registries)} if registries else {}),
         "WORKER_LEASE": f"{plan.lease.total_seconds():g}s",
         "WORKER_LOG_FORMAT": "json",
         "WORKER_SHUTDOWN_GRACE": "5s",
@@ -75,66 +92,74 @@ def _settings(plan: Plan) -> dict[str, str]:
 
 
 async def _storm(plan: Plan, servers: Servers, fleet: Fleet, directory: Path) -> Outcome:
-    url = servers.database.url.get_secret_value()
-    await prepare_ledger(url)
+    await prepare_ledger(servers.database.url.get_secret_value())
+    if "pg-failover" in plan.faults:
+        await servers.postgres.add_standby()
     supervisor = asyncio.create_task(fleet.run(), name="supervisor")
-    async with (
-        asyncio.timeout(_START_LIMIT.total_seconds()),
-    ):
+    async with asyncio.timeout(_START_LIMIT.total_seconds()):
         await fleet.wait_until_ready()
     async with (
-        open_client(servers.redis_url) as client,
-        open_database(servers.database, pool_size=_PRODUCERS_CONNECTIONS) as sessions,
-        Redis.from_url(servers.redis_url) as redis,
+        open_client(servers.valkey.producer_url) as client,
+        open_database(servers.producers_database, pool_size=_PRODUCERS_CONNECTIONS) as sessions,
     ):
-        world = World(plan=plan, servers=servers, fleet=fleet, intruder=Intruder(redis, directory / "pickle-was-read"))
+        intruder = Intruder(lambda: servers.redis_url, directory / "pickle-was-read")
+        world = World(plan=plan, servers=servers, fleet=fleet, intruder=intruder)
         producer = Producer(client=client, sessions=sessions)
         submitted = orders(plan)
         submitting = asyncio.create_task(producer.submit_all(submitted), name="producer")
-        await inject_all(world)
-        drain = await _drain(plan, submitting, redis, sessions)
+        try:
+            await inject_all(world)
+            drain = await _drain(plan, submitting, servers)
+        finally:
+            submitting.cancel()  # late, or the run broke off
+            await producer.stop_waiting()
         fleet.stop()
         await supervisor
         evidence = Evidence(
             orders=submitted,
             accepted=producer.accepted,
-            valkey_lost_at=world.valkey_lost_at,
+            submitted=producer.submitted,
+            heard=producer.heard,
+            strikes=world.strikes,
+            valkey_lost_at=servers.valkey.lost_at,
             hostile_ids=world.intruder.ids,
             has_exploded=(directory / "pickle-was-read").exists(),
             ends=fleet.ends,
         )
-        await read_database(evidence, url)
-        await read_valkey(evidence, redis)
+        await read_database(evidence, servers.database.url.get_secret_value())
+        async with Redis.from_url(servers.redis_url) as redis:
+            await read_valkey(evidence, redis)
     read_logs(evidence, sorted((directory / "logs").glob("*.log")), [MARKER, *servers.passwords])
     return Outcome(verdict=Verdict(evidence), faults=world.counts, drain=drain)
 
 
-async def _drain(
-    plan: Plan, submitting: "asyncio.Task[None]", redis: Redis, sessions: async_sessionmaker[AsyncSession]
-) -> timedelta:
+async def _drain(plan: Plan, submitting: "asyncio.Task[None]", servers: Servers) -> timedelta:
     """Wait until all jobs are submitted and none is left to do, or the time for it is over; return how long it took."""
     started = time.monotonic()
     with suppress(TimeoutError):
         async with asyncio.timeout(plan.drain.total_seconds()):
             await submitting
             # Twice: a relay may be about to give a job that has just ended, which then is done a second time.
-            while not (await _is_idle(redis, sessions) and await _is_idle_later(redis, sessions)):
+            while not (await _is_idle(servers) and await _is_idle_later(servers)):
                 await asyncio.sleep(0.05)
     return timedelta(seconds=time.monotonic() - started)
 
 
-async def _is_idle(redis: Redis, sessions: async_sessionmaker[AsyncSession]) -> bool:
+async def _is_idle(servers: Servers) -> bool:
+    """Ask the primaries, whichever they are."""
     try:
-        return not await redis.zcard(QUEUE) and not await _owed(sessions)
-    except (RedisError, OSError, SQLAlchemyError):
+        async with Redis.from_url(servers.redis_url) as redis:
+            if await redis.zcard(QUEUE):
+                return False
+        connection = await asyncpg.connect(servers.database.url.get_secret_value(), timeout=5)
+        try:
+            return not await connection.fetchval("SELECT count(*) FROM job_outbox")
+        finally:
+            await connection.close()
+    except (RedisError, OSError, asyncpg.PostgresError, EmbeddedServerError):
         return False
 
 
-async def _is_idle_later(redis: Redis, sessions: async_sessionmaker[AsyncSession]) -> bool:
+async def _is_idle_later(servers: Servers) -> bool:
     await asyncio.sleep(_STABLE.total_seconds())
-    return await _is_idle(redis, sessions)
-
-
-async def _owed(sessions: async_sessionmaker[AsyncSession]) -> int:
-    async with sessions() as session:
-        return await session.scalar(text("SELECT count(*) FROM job_outbox")) or 0
+    return await _is_idle(servers)

@@ -1,12 +1,15 @@
 """The jobs of one run, made from its seed: all kinds, both ways in, poison and duplicates among them. Sends nothing."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from operator import attrgetter
 from random import Random
 from typing import ClassVar
 
-from chaos.plan import MARKER, Plan, Route
+from chaos.careless import HABITS, REFUSED, Careless
+from chaos.jobs import PHASES, Slow, SlowTogether
+from chaos.plan import MARKER, Plan, Route, schedule
 from jobs.payloads import (
     AnyPayload,
     CreateUser,
@@ -22,6 +25,12 @@ from jobs.payloads import (
 _SHARE_OF_TIME = 0.9
 """Part of the duration in which jobs are submitted: the last ones meet faults too."""
 
+_WAITS_EVERY = 4
+"""The producers of so many jobs, one of them, wait for the result."""
+
+_BEFORE_STANDSTILL = 0.8
+"""Seconds before a standstill in which slow jobs are submitted."""
+
 _COPIES = 20
 """How often a duplicate is submitted at once, under one key."""
 
@@ -34,6 +43,9 @@ class Fate(Enum):
 
     DEAD = "dead"
     """It is poison: a dead letter and nothing else."""
+
+    WHOLE = "whole"
+    """Its handler is careless: it succeeds, with its effect, or it dies without."""
 
     NEVER = "never"
     """Its transaction is rolled back: nobody ever hears of it."""
@@ -49,6 +61,8 @@ class Order:
     at: float
     copies: int = 1
     fate: Fate = Fate.SETTLED
+    waits: bool = False
+    """Whether its producer waits for the result."""
 
 
 class MisspeltUser(Payload[UserView]):
@@ -78,12 +92,31 @@ def orders(plan: Plan) -> list[Order]:
     random = plan.random("jobs")
     span = plan.duration.total_seconds() * _SHARE_OF_TIME
     times = sorted(random.uniform(0, span) for _ in range(plan.jobs))
-    return [_order(plan, random, number, at) for number, at in enumerate(times)]
+    submitted = [_order(plan, random, number, at) for number, at in enumerate(times)]
+    _gather_slow_jobs(plan, submitted)
+    submitted.sort(key=attrgetter("at"))
+    return [replace(order, waits=number % _WAITS_EVERY == 0) for number, order in enumerate(submitted)]
+
+
+def _gather_slow_jobs(plan: Plan, submitted: list[Order]) -> None:
+    """Submit the slow jobs shortly before the standstills, so that many of them run then, in all phases."""
+    standstills = [occurrence.at for occurrence in schedule(plan) if occurrence.fault == "standstill"]
+    random = plan.random("slow jobs")
+    for number, order in enumerate(submitted):
+        if isinstance(order.payload, Slow | SlowTogether):
+            at = random.choice(standstills) + random.uniform(-_BEFORE_STANDSTILL, 0.1)
+            submitted[number] = replace(order, at=max(0.0, at))
 
 
 def _order(plan: Plan, random: Random, number: int, at: float) -> Order:
     route, chance = random.choice(plan.routes), random.random()
     people, key = _People(plan, random, number), f"chaos-{plan.seed}-{number}"
+    if "careless" in plan.faults and 0.90 < chance < 0.93:
+        habit = random.choice(HABITS)
+        fate = Fate.DEAD if habit in REFUSED else Fate.WHOLE
+        return Order(key=key, payload=Careless(what=habit, name=people.name()), route=route, at=at, fate=fate)
+    if "standstill" in plan.faults and 0.80 < chance < 0.85:
+        return Order(key=key, payload=random.choice(people.slow)(), route=route, at=at)
     if "poison" in plan.faults and chance < 0.01:
         return Order(key=key, payload=random.choice(people.poison)(), route=route, at=at, fate=Fate.DEAD)
     if route is Route.OUTBOX and chance < 0.03:
@@ -123,6 +156,18 @@ class _People:
             lambda: SendMail(name=next(self._names)),
             lambda: NumberedUser(name=self._number, email=self._own_email()),
         ]
+
+    @property
+    def slow(self) -> list[Callable[[], AnyPayload]]:
+        """What takes its time in one of its phases, or in a batch."""
+        return [
+            lambda: Slow(name=self.name(), phase=self._random.choice(PHASES)),
+            lambda: SlowTogether(name=self.name()),
+        ]
+
+    def name(self) -> str:
+        """Invent a name."""
+        return next(self._names)
 
     def create(self) -> AnyPayload:
         return CreateUser(name=next(self._names))

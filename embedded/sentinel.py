@@ -30,6 +30,9 @@ _PERIODS_MS = {"info-period": 200, "ping-period": 100, "ask-period": 100, "publi
 _LIMIT = timedelta(seconds=30)
 """Longest wait for the Sentinels to know each other, or to agree on a new primary."""
 
+_ASK_AGAIN = timedelta(seconds=2)
+"""How long a failover that was asked for may take before it is asked for again."""
+
 _LOOK = timedelta(milliseconds=20)
 """How often a state that is waited for is looked at."""
 
@@ -46,7 +49,9 @@ class Sentinels:
         password: str,
         sentinel_password: str,
         announce: Callable[[int], int],
+        down_after: timedelta,
     ) -> None:
+        self._down_after_ms = round(down_after / timedelta(milliseconds=1))
         self.password, self.sentinel_password = password, sentinel_password
         self.ports: list[int] = []
         """The Sentinels' ports."""
@@ -92,23 +97,37 @@ class Sentinels:
     def failover(self) -> None:
         """Make the replica the primary by ``SENTINEL FAILOVER``; returns when the Sentinels say so, and it can write.
 
+        Asks again where the Sentinels refuse, as shortly after the failover before, or give up.
+
         Raises:
             EmbeddedServerError: there is no replica that is fit, or it took longer than 30 s.
         """
-        before = self.address
+        epoch, asked_at = self._epoch(), 0.0
 
-        def asked() -> bool:
-            # Refused (-INPROG, -NOGOODSLAVE) for a moment after the failover before.
-            with suppress(RedisError), self._sentinel(self.ports[0]) as client:
-                client.execute_command("SENTINEL", "FAILOVER", MASTER_NAME)
-                return True
+        def is_over() -> bool:
+            nonlocal asked_at
+            if self._epoch() > epoch:
+                return self._role(self.primary) == b"master"
+            if time.monotonic() - asked_at > _ASK_AGAIN.total_seconds() and self._ask_for_failover():
+                asked_at = time.monotonic()
             return False
 
-        self._wait_until(asked, "allowed a failover")
-        self.wait_for_failover(before)
+        self._wait_until(is_over, "failed over")
+
+    def _ask_for_failover(self) -> bool:
+        with suppress(RedisError), self._sentinel(self.ports[0]) as client:
+            client.execute_command("SENTINEL", "FAILOVER", MASTER_NAME)
+            return True
+        return False
+
+    def _epoch(self) -> int:
+        """Return the number of the configuration, which each failover raises; 0 while nobody answers."""
+        with suppress(RedisError, OSError), self._sentinel(self.ports[0]) as client:
+            return int(_pairs(client.execute_command("SENTINEL", "MASTER", MASTER_NAME))["config-epoch"])
+        return 0
 
     def kill_primary(self) -> tuple[str, int]:
-        """Kill the primary, and return where it was. The Sentinels notice in half a second and elect."""
+        """Kill the primary, and return where it was. The Sentinels notice after ``down_after``, and elect."""
         before = self.address
         self.primary.kill()
         return before
@@ -127,7 +146,7 @@ class Sentinels:
 
     def wait_until_replicated(self) -> None:
         """Wait until the replica follows the primary and all Sentinels know it: a failover is possible then."""
-        self._wait_until(self._is_settled, "agreed")
+        self._wait_until(self.is_settled, "agreed")
 
     def start(self) -> None:
         """Start everything. Called once."""
@@ -179,7 +198,7 @@ class Sentinels:
             "pidfile": f'"{directory / "sentinel.pid"}"',
             "set-proc-title": "no",  # the command line must keep the path, by which a leftover is known
             "sentinel monitor": f"{MASTER_NAME} 127.0.0.1 {primary} {_QUORUM}",
-            "sentinel down-after-milliseconds": f"{MASTER_NAME} 500",
+            "sentinel down-after-milliseconds": f"{MASTER_NAME} {self._down_after_ms}",
             "sentinel failover-timeout": f"{MASTER_NAME} 1000",
             **({"sentinel auth-pass": f"{MASTER_NAME} {self.password}"} if self.password else {}),
             **({"requirepass": self.sentinel_password} if self.sentinel_password else {}),
@@ -194,7 +213,8 @@ class Sentinels:
             return bool(client.info("server")["process_id"] == pid)
         return False
 
-    def _is_settled(self) -> bool:
+    def is_settled(self) -> bool:
+        """Say whether the replica follows the primary and all Sentinels know it."""
         return all(map(self._knows_all, self.ports)) and self._role(self.primary) == b"master" and self._follows()
 
     def _knows_all(self, port: int) -> bool:
@@ -238,19 +258,20 @@ class Sentinels:
 
 
 @contextmanager
-def open_sentinels(
+def open_sentinels(  # noqa: PLR0913 - each is an option
     directory: Path,
     *,
     settings: Mapping[str, str] = MappingProxyType({}),
     password: str = "",
     sentinel_password: str = "",
     announce: Callable[[int], int] = int,
+    down_after: timedelta = timedelta(milliseconds=500),
 ) -> Iterator[Sentinels]:
     """Run two Valkeys and three Sentinels with their data in ``directory``, which must be new.
 
     ``settings`` are for both Valkeys; ``password`` is theirs, ``sentinel_password`` the Sentinels'. ``announce``
     is asked, with a Valkey's own port, for the port that others are told, a proxy's for instance. A primary that does
-    not answer is replaced about two seconds later. The start takes about a second.
+    not answer for ``down_after`` is replaced about a second later. The start takes about a second.
 
     Raises:
         EmbeddedServerError: the wheel is missing, the directory is in use, or a server does not start.
@@ -264,6 +285,7 @@ def open_sentinels(
             password=password,
             sentinel_password=sentinel_password,
             announce=announce,
+            down_after=down_after,
         )
         sentinels.start()
         yield sentinels

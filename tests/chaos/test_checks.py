@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from chaos.careless import Careless
 from chaos.checks import CHECKS, Verdict
-from chaos.evidence import Evidence, Person, Receipt
+from chaos.evidence import Evidence, Person, Receipt, Strike
 from chaos.plan import Route
+from chaos.producer import Heard
 from chaos.workload import Fate, MisspeltUser, Order
 from jobs.payloads import CreateUser, CreateUsers, FindUser, GetOrCreateUser, NewUser
 
@@ -31,21 +33,38 @@ def evidence() -> Evidence:
         _order("find", FindUser(name="Jane"), Route.DIRECT),
         _order("poison", MisspeltUser(nme="x"), fate=Fate.DEAD),
         _order("never", CreateUser(name="Nobody"), fate=Fate.NEVER),
+        _order("careless", Careless(what="lock", name="Cary"), fate=Fate.WHOLE),
+        _order("refused", Careless(what="commit", name="Nemo"), fate=Fate.DEAD),
     ]
     return Evidence(
         orders=orders,
         accepted={order.key: 5.0 for order in orders if order.fate is not Fate.NEVER},
         valkey_lost_at=3.0,
-        users={1: Person("Jane", None), 2: Person("Ann", "ann@example.org"), 3: Person("Bob", None)},
+        users={
+            1: Person("Jane", None),
+            2: Person("Ann", "ann@example.org"),
+            3: Person("Bob", None),
+            4: Person("Cary", None),
+        },
         receipts={
             "jane": Receipt("create_user", dict(JANE)),
+            "careless": Receipt("careless", {}, attempt=3),
+            "again": Receipt("get_or_create_user", {"user": dict(ANN), "is_new": False}, attempt=2, finished_at=102.0),
             "ann": Receipt("get_or_create_user", {"user": dict(ANN), "is_new": True}),
             "many": Receipt(
                 "create_users", {"users": [{"id": 3, "is_new": True}, {"id": 2, "is_new": False}]}
             ),
         },
-        dead={"poison": "invalid_payload", "hostile-1": "malformed_message"},
-        effects=Counter({"Jane": 1, "Ann": 1, "Bob": 1}),
+        dead={"poison": "invalid_payload", "hostile-1": "malformed_message", "refused": "RuntimeError"},
+        effects=Counter({"Jane": 1, "Ann": 1, "Bob": 1, "Cary": 1}),
+        submitted=dict.fromkeys([order.key for order in orders], 100.0),
+        heard={
+            "jane": [Heard(dict(JANE))],
+            "find": [Heard({"users": []})],
+            "poison": [Heard(None, "invalid_payload")],
+            "careless": [Heard({})],
+        },
+        strikes=[Strike("kill", 90.0, 90.0), Strike("kill", 101.0, 101.0), Strike("pg-failover", 101.0, 102.0)],
         answers={"jane": dict(JANE), "again": {"user": dict(ANN), "is_new": False}},
         done={"find"},
         hostile_ids={"hostile-1"},
@@ -60,38 +79,67 @@ def test_promises_that_are_kept_break_nothing(evidence: Evidence) -> None:
 
 BREACHES: dict[str, list[Callable[[Evidence], object]]] = {
     "lost": [
-        lambda e: (e.receipts.pop("jane"), e.users.pop(1), e.effects.pop("Jane")),
+        lambda e: (e.receipts.pop("jane"), e.answers.pop("jane"), e.users.pop(1), e.effects.pop("Jane")),
         lambda e: e.done.clear(),
         lambda e: e.dead.pop("poison"),
+        lambda e: (e.receipts.pop("careless"), e.users.pop(4), e.effects.pop("Cary")),
         # An outbox job is no loss of Redis.
         lambda e: (
             e.receipts.pop("jane"),
+            e.answers.pop("jane"),
             e.users.pop(1),
             e.effects.pop("Jane"),
             e.__dict__.update(valkey_lost_at=9.0),
         ),
+    ],
+    "in no book": [
+        lambda e: e.receipts.pop("again"),  # answered, with nothing to store: a receipt all the same
+        lambda e: e.receipts.pop("jane"),
     ],
     "not submitted": [lambda e: e.accepted.pop("find")],
     "in two books": [lambda e: e.outbox.add("jane"), lambda e: e.dead.update(jane="timeout")],
     "not done in time": [lambda e: e.queued.append("jane"), lambda e: e.outbox.add("poison")],
     "took effect twice": [
         lambda e: e.effects.update(["Jane"]),
-        lambda e: e.answers["again"].update(is_new=True),
+        lambda e: e.receipts.update(again=Receipt("get_or_create_user", {"user": dict(ANN), "is_new": True})),
     ],
     "effect without an answer": [
         lambda e: e.users.update({9: Person("Jane", None)}),
         lambda e: e.effects.update(["Zoe"]),
+        lambda e: e.users.update({9: Person("Nemo", None)}),
     ],
     "answer without its effect": [
         lambda e: e.users.pop(1),
         lambda e: e.users.update({1: Person("Janet", None)}),
+        lambda e: e.users.pop(4),
         lambda e: e.users.update({2: Person("Ann", "other@example.org")}),
         lambda e: e.users.update({3: Person("Bob", "bob@example.org")}),
     ],
     "refused for nothing": [lambda e: e.receipts.update(jane=Receipt("create_user", None, {"type": "email_taken"}))],
     "two answers": [lambda e: e.answers["jane"].update(id=3), lambda e: e.answers.update(poison={})],
     "dead without being poison": [lambda e: e.dead.update(find="database_failed")],
+    "dead of what was not there": [
+        lambda e: e.dead.update(poison="attempts_exhausted"),
+        lambda e: e.dead.update(refused="deadline_exceeded"),
+        lambda e: e.__dict__.update(dead={"refused": "attempts_exhausted"}, strikes=[]),
+    ],
+    "told what the ledger does not know": [
+        lambda e: e.heard.update(jane=[Heard(dict(ANN))]),
+        lambda e: e.heard.update(jane=[Heard(None, "TimeoutError")]),
+        lambda e: e.heard.update(poison=[Heard(None, "TimeoutError")]),
+        lambda e: e.heard.update(poison=[Heard({})]),
+        lambda e: e.heard.update(find=[Heard(None, "TimeoutError")]),
+        lambda e: (e.heard.update(again=[Heard(e.receipts["again"].result)]), e.receipts.pop("again")),
+    ],
+    "attempts burnt by an outage": [
+        lambda e: e.strikes.clear(),
+        lambda e: e.strikes.pop(1),  # the one that is left was over before the job was sent
+        lambda e: e.submitted.update(again=101.5),
+        lambda e: e.receipts.update(again=e.receipts["again"]._replace(attempt=3)),
+        lambda e: e.receipts.update(again=e.receipts["again"]._replace(finished_at=100.5)),
+    ],
     "poison took effect": [
+        lambda e: e.receipts.update(refused=Receipt("careless", {})),
         lambda e: e.receipts.update(poison=Receipt("create_user", dict(JANE))),
         lambda e: e.receipts.update({"hostile-1": Receipt("create_user", dict(JANE))}),
         lambda e: setattr(e, "has_exploded", True),

@@ -2,7 +2,9 @@
 
 from datetime import timedelta
 
-from chaos.plan import FAULTS, MARKER, Plan, schedule
+from chaos.careless import HABITS, Careless
+from chaos.jobs import Slow, SlowTogether
+from chaos.plan import FAULTS, HARMLESS, MARKER, Plan, schedule
 from chaos.workload import Fate, Order, orders
 from jobs.payloads import CreateUser, CreateUsers, FindUser, GetOrCreateUser
 
@@ -27,7 +29,7 @@ def test_leaving_a_fault_out_moves_no_other() -> None:
 
 def test_each_fault_comes_and_ends_within_the_run() -> None:
     """Also those that are rare, in a short run."""
-    for seconds in (10.0, 60.0):
+    for seconds in (15.0, 60.0):
         planned = schedule(_plan(seconds=seconds))
 
         assert {occurrence.fault for occurrence in planned} == {name for name, fault in FAULTS.items() if fault.every}
@@ -35,12 +37,13 @@ def test_each_fault_comes_and_ends_within_the_run() -> None:
 
 
 def test_every_kind_of_job_is_submitted_both_ways() -> None:
-    """All four, poison, duplicates and transactions that are rolled back among them."""
+    """Users', slow ones and careless ones; poison, duplicates and transactions that are rolled back among them."""
     submitted = orders(_plan())
 
     kinds = {(type(order.payload), order.route) for order in submitted if order.fate is Fate.SETTLED}
-    assert {kind for kind, _ in kinds} == {CreateUser, GetOrCreateUser, FindUser, CreateUsers}
-    assert len(kinds) == 8
+    assert {kind for kind, _ in kinds} == {CreateUser, GetOrCreateUser, FindUser, CreateUsers, Slow, SlowTogether}
+    assert len(kinds) == 12
+    assert {order.payload.what for order in submitted if isinstance(order.payload, Careless)} <= set(HABITS)
     assert {order.fate for order in submitted} == set(Fate)
     assert any(order.copies > 1 for order in submitted)
 
@@ -55,9 +58,24 @@ def test_invented_people_are_marked_and_named_once() -> None:
     assert not any(MARKER.lower() in order.key.lower() for order in submitted)
 
 
+def test_slow_jobs_come_before_standstills() -> None:
+    """So that a worker that stands still has many of them, in each phase."""
+    standstills = [occurrence.at for occurrence in schedule(_plan()) if occurrence.fault == "standstill"]
+
+    slow = [order.at for order in orders(_plan()) if isinstance(order.payload, Slow | SlowTogether)]
+
+    assert len(slow) > 50
+    assert all(any(-0.2 <= at - order < 1 for at in standstills) for order in slow)
+
+
+def test_faults_that_no_attempt_counts_for_exist() -> None:
+    """A fault that is renamed is no longer excused by accident, nor blamed."""
+    assert FAULTS.keys() >= HARMLESS
+
+
 def _names(order: Order) -> list[str]:
     match order.payload:
-        case CreateUser() | GetOrCreateUser():
+        case CreateUser() | GetOrCreateUser() | Slow() | SlowTogether() | Careless():
             return [order.payload.name]
         case CreateUsers():
             return [user.name for user in order.payload.users]

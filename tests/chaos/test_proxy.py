@@ -9,6 +9,7 @@ from contextlib import suppress
 import pytest
 
 from chaos.proxy import Proxy
+from tests.conftest import wait_until
 
 
 class _Echo:
@@ -127,3 +128,30 @@ def test_a_server_that_is_gone_is_told_as_a_closed_connection(server: _Echo, pro
         except ConnectionResetError:
             answer = b""
     assert answer == b""
+
+
+def test_a_change_of_target_reaches_new_connections_only(server: _Echo, proxy: Proxy) -> None:
+    """And only when its delay is over: an address that leads to the new primary late, and cuts nobody."""
+    other = _Echo()
+    with _connect(proxy) as old:
+        assert _ask(old, b"a") == b"A"
+
+        proxy.lead_to(other.port, delay=0.2)
+
+        with _connect(proxy) as early:
+            assert _ask(early, b"b") == b"B"
+        wait_until(lambda: _is_led_to(other, proxy), 5)
+        assert _ask(old, b"c") == b"C"
+    assert server.received[:2] == [b"a", b"b"]
+    assert server.received[-1] == b"c"
+    other.close()
+
+
+def _connect(proxy: Proxy) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", proxy.port), timeout=5)
+
+
+def _is_led_to(server: _Echo, proxy: Proxy) -> bool:
+    with _connect(proxy) as connection:
+        _ask(connection, b"x")
+    return server.received != []

@@ -33,19 +33,45 @@ def test_all_faults_at_once_break_no_promise() -> None:
     assert int(run.stdout.split("batches")[1].split()[0]) > 0
 
 
+_NEW_SERVERS = "pg-failover,pg-read-only,pg-disk-full,valkey-demote"
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("faults", [f"{_NEW_SERVERS},careless", "valkey-failover,standstill"])
+def test_no_attempt_counts_for_outages_and_careless_neighbours(faults: str) -> None:
+    """Nobody dies of them, nobody is told what the ledger does not know; and whoever stood still has lost nothing."""
+    run = _run("chaos", f"--seed 2 --jobs 800 --duration 14 --drain 40 --lease 2 --faults {faults}")
+
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
 _CONTROLS = {
     "receipt-apart": ("--jobs 150 --duration 3 --faults none", "BREACH took effect twice"),
     "receipts-apart": ("--jobs 2000 --duration 2 --faults none", "BREACH took effect twice"),
     "relay-blind": ("--jobs 300 --duration 8 --faults lock,valkey-wipe", "BREACH not done in time"),
+    "guard-is-final": (
+        "--jobs 1000 --duration 2 --faults standstill --route direct",
+        "BREACH told what the ledger does not know",
+    ),
+    "no-letters": ("--jobs 300 --duration 2 --faults poison", "BREACH told what the ledger does not know"),
+    "receipts-of-effects-only": ("--jobs 300 --duration 2 --faults none --route direct", "BREACH in no book"),
+    "blames-crashes": ("--jobs 300 --duration 2 --faults poison", "BREACH dead of what was not there"),
+    "gate-always-open": ("--jobs 400 --duration 4 --faults postgres-stop", "BREACH attempts burnt by an outage"),
+    "keeps-demoted-connections": ("--jobs 300 --duration 4 --faults valkey-demote", "BREACH not done in time"),
+    "unclean-connections": ("--jobs 300 --duration 3 --faults careless", "BREACH attempts burnt by an outage"),
     "plain-arq": ("--jobs 300 --duration 4 --faults cut-postgres --route direct", "BREACH lost"),
 }
+
+
+_DRAIN = {"relay-blind": 15, "plain-arq": 15, "guard-is-final": 15}
+"""Seconds for what shows in time only; the others are found at once, and need not wait for what they never do."""
 
 
 @pytest.mark.parametrize("mutant", _CONTROLS)
 def test_a_mutant_fails_for_its_own_reason(mutant: str) -> None:
     """A check that no broken worker fails would prove nothing."""
     arguments, reason = _CONTROLS[mutant]
-    run = _run("chaos", f"--seed 1 --lease 1 --drain 15 --mutant {mutant} {arguments}")
+    run = _run("chaos", f"--seed 1 --lease 1 --drain {_DRAIN.get(mutant, 4)} --mutant {mutant} {arguments}")
 
     assert run.returncode == 1, run.stdout + run.stderr
     assert reason in run.stdout

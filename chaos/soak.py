@@ -1,0 +1,219 @@
+"""``python -m chaos.soak``: sees that a steady load, with careless handlers in it, leaves a worker as it was.
+
+Nothing is restarted and no fault is injected. What a worker holds is looked at twice, when all jobs have ended: after
+the first minute (a quarter of a shorter run), and at the end.
+"""
+
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+from random import Random
+from typing import Annotated
+
+import asyncpg
+import typer
+from redis.asyncio import Redis
+
+from chaos.careless import HABITS, Careless
+from chaos.fleet import OURS, WorkerProcess
+from chaos.jobs import Slow
+from chaos.plan import MARKER
+from chaos.servers import Servers, open_servers
+from jobs.client import JobClient, open_client
+from jobs.failures import JobFailedError
+from jobs.payloads import AnyPayload, CreateUser, CreateUsers, FindUser, GetOrCreateUser, NewUser
+from jobs.wire import QUEUE
+
+_MAX_JOBS = 10
+"""WORKER_MAX_JOBS: so many jobs must be able to have a transaction at the same time."""
+
+_LOOK = 0.02
+"""Seconds between two looks."""
+
+_LIMIT = timedelta(seconds=60)
+"""Longest wait for the worker to start, and for its jobs to end."""
+
+_CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'soak'"
+_BUSY = f"{_CONNECTIONS} AND state <> 'idle'"
+_IN_TRANSACTION = f"{_CONNECTIONS} AND xact_start IS NOT NULL"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holdings:
+    """What a worker holds when it has nothing to do."""
+
+    places: int
+    """Jobs that have a transaction at the same time when that many want one."""
+    connections: int
+    busy: int
+    """Connections that are not idle."""
+    descriptors: int
+    threads: int
+    memory_mb: int
+    """Resident set, in MB."""
+
+
+TOLERANCES: dict[str, Callable[[int], int]] = {
+    "connections": lambda before: before + 3,
+    "busy": lambda before: before,
+    "descriptors": lambda before: before + 6,
+    "threads": lambda before: before + 2,
+    "memory_mb": lambda before: round(before * 1.2) + 10,
+}
+"""The most that may be held at the end, by what was held before. Careless jobs keep for ever what they left open."""
+
+
+def grown(before: Holdings, after: Holdings) -> list[str]:
+    """Name what a worker holds more of than it should, and places that it has lost."""
+    too_many = [name for name, most in TOLERANCES.items() if getattr(after, name) > most(getattr(before, name))]
+    return [*too_many, *(["places"] if after.places < before.places or after.places < _MAX_JOBS else [])]
+
+
+@dataclass(kw_only=True)
+class Soak:
+    """One worker under load."""
+
+    client: JobClient
+    redis: Redis
+    database: asyncpg.Connection
+    worker: WorkerProcess
+    random: Random
+    _numbers: "count[int]"
+    submitted: int = 0
+
+    async def load(self, seconds: float, rate: float) -> None:
+        """Submit so many jobs each second."""
+        started = time.monotonic()
+        for number in range(round(seconds * rate)):
+            await asyncio.sleep(started + number / rate - time.monotonic())
+            await self.client.enqueue(self._payload(), key=f"soak-{next(self._numbers)}")
+            self.submitted += 1
+
+    async def look(self) -> Holdings:
+        """Wait until all jobs have ended, and see what the worker holds then."""
+        async with asyncio.timeout(_LIMIT.total_seconds()):
+            while await self.redis.zcard(QUEUE):
+                await asyncio.sleep(_LOOK)
+        places = await self._places()
+        await asyncio.sleep(1)  # what jobs have left behind ends a moment after them
+        process = Path(f"/proc/{self.worker.process.pid}")
+        status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+        return Holdings(
+            places=places,
+            connections=await self.database.fetchval(_CONNECTIONS),
+            busy=await self.database.fetchval(_BUSY),
+            descriptors=len(list((process / "fd").iterdir())),
+            threads=int(status["Threads"]),
+            memory_mb=int(status["VmRSS"].split()[0]) // 1000,
+        )
+
+    async def _places(self) -> int:
+        """Let as many jobs as the worker has places be slow in their transactions, and count those that are at once."""
+        payloads = [Slow(name=self._name(), phase="before the commit") for _ in range(_MAX_JOBS)]
+        handles = await self.client.enqueue_many(payloads)
+        waiting = asyncio.gather(*(handle.result(timeout=_LIMIT) for handle in handles), return_exceptions=True)
+        most = 0
+        while not waiting.done():
+            most = max(most, await self.database.fetchval(_IN_TRANSACTION))
+            await asyncio.sleep(_LOOK)
+        failures = [answer for answer in await waiting if isinstance(answer, JobFailedError | TimeoutError)]
+        return min(most, _MAX_JOBS) - len(failures)
+
+    def _payload(self) -> AnyPayload:
+        random = self.random
+        if random.random() < 0.05:
+            return Careless(what=random.choice(HABITS), name=self._name())
+        email = f"{random.randrange(1000)}@{MARKER.lower()}.example"
+        makers: list[Callable[[], AnyPayload]] = [
+            lambda: CreateUser(name=self._name()),
+            lambda: GetOrCreateUser(name=self._name(), email=email),
+            lambda: FindUser(email=email),
+            lambda: CreateUsers(users=[NewUser(name=self._name()) for _ in range(5)]),
+        ]
+        return random.choice(makers)()
+
+    def _name(self) -> str:
+        return f"{MARKER} soak.{next(self._numbers)}"
+
+
+@asynccontextmanager
+async def _open_soak(servers: Servers, logs: Path, seed: int) -> AsyncIterator[Soak]:
+    environment = os.environ | servers.worker_environment | {
+        "WORKER_REGISTRY": "chaos.jobs:REGISTRY,chaos.careless:REGISTRY",
+        "WORKER_MAX_JOBS": str(_MAX_JOBS),
+        "WORKER_LOG_FORMAT": "json",
+        "DATABASE_APPLICATION_NAME": "soak",
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+    }  # fmt: skip
+    worker = WorkerProcess(OURS, environment, logs / "worker.log")
+    database = await asyncpg.connect(servers.database.url.get_secret_value())
+    try:
+        async with asyncio.timeout(_LIMIT.total_seconds()):
+            while not worker.is_ready:
+                await asyncio.sleep(_LOOK)
+        async with open_client(servers.redis_url) as client, Redis.from_url(servers.redis_url) as redis:
+            yield Soak(
+                client=client,
+                redis=redis,
+                database=database,
+                worker=worker,
+                random=Random(seed),
+                _numbers=count(),
+            )
+    finally:
+        worker.end()
+        await database.close()
+
+
+async def soak(servers: Servers, logs: Path, *, length: timedelta, rate: float, seed: int) -> tuple[Holdings, Holdings]:
+    """Put the load on a worker, and return what it held early and at the end."""
+    early = min(60.0, length.total_seconds() / 4)
+    async with _open_soak(servers, logs, seed) as running:
+        await running.load(early, rate)
+        before = await running.look()
+        await running.load(length.total_seconds() - early, rate)
+        after = await running.look()
+        typer.echo(f"{running.submitted} jobs in {length.total_seconds() / 60:g} minutes", err=True)
+    return before, after
+
+
+def main(
+    *,
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long the load lasts.")] = 20,
+    rate: Annotated[float, typer.Option(min=1, help="Jobs each second.")] = 50,
+    seed: Annotated[int, typer.Option(help="Source of everything random.")] = 1,
+) -> None:
+    """Load a worker, print what it holds early and at the end, and exit with 1 if it holds more than it should."""
+    if sys.platform != "linux":
+        raise typer.BadParameter("what a process holds is read from /proc, which only Linux has")
+    directory = Path(tempfile.mkdtemp(prefix="soak-"))
+    directory.chmod(0o711)  # also for the user that PostgreSQL runs as
+    logs = directory / "logs"
+    logs.mkdir()
+    with open_servers(directory) as servers, asyncio.Runner() as runner:
+        before, after = runner.run(soak(servers, logs, length=timedelta(minutes=minutes), rate=rate, seed=seed))
+    wrong = grown(before, after)
+    typer.echo(f"{'':<12} {'early':>6} {'end':>6} {'most':>6}")
+    for name in (field.name for field in fields(Holdings)):
+        most = TOLERANCES[name](getattr(before, name)) if name in TOLERANCES else ""
+        mark = "  too many" if name in wrong and name != "places" else "  lost" if name in wrong else ""
+        typer.echo(f"{name:<12} {getattr(before, name):>6} {getattr(after, name):>6} {most:>6}{mark}")
+    if wrong:
+        typer.echo(f"the logs are in {logs}", err=True)
+        raise typer.Exit(1)
+    shutil.rmtree(directory)
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()
