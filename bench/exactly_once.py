@@ -29,7 +29,8 @@ from embedded import open_postgres
 from jobs.outbox import enqueue_in
 from jobs.payloads import CreateUser
 from jobs.registry import REGISTRY
-from worker.dispatch import Delivery, Dispatcher
+from worker.delivery import Delivery
+from worker.dispatch import Dispatcher
 
 Sessions = async_sessionmaker[AsyncSession]
 

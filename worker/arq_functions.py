@@ -25,7 +25,9 @@ from worker.backoff import backoff
 from worker.batches import run_batch
 from worker.calls import Answer, BatchCall, BatchFunction, RecordingFunction
 from worker.dead_letters import write_letter
-from worker.dispatch import AnySpec, Delivery, Dispatcher, RetryLater
+from worker.delivery import AnySpec, Delivery
+from worker.dispatch import Dispatcher
+from worker.verdict import RetryLater
 
 
 class UncountedRetry(Retry):

@@ -22,19 +22,13 @@ from jobs.codec import tagged
 from jobs.failures import InvalidPayloadError, JobFailedError, failure_to_wire
 from jobs.payloads import AnyPayload
 from jobs.wire import request_tag
+from worker.answers import build_receipt, dump_result
 from worker.calls import Again
 from worker.containment import CONTAINED, HandlerEscapeError, cancelled_itself
 from worker.dead_letters import is_dead
-from worker.dispatch import (
-    AFTER_OUTAGE,
-    LOOK_LIMIT,
-    AnySpec,
-    Delivery,
-    Dispatcher,
-    RetryLater,
-    build_receipt,
-    dump_result,
-)
+from worker.delivery import AnySpec, Delivery
+from worker.dispatch import AFTER_OUTAGE, LOOK_LIMIT, Dispatcher
+from worker.verdict import RetryLater
 
 Outcome: TypeAlias = dict[str, Any] | JobFailedError | RetryLater | Again
 

@@ -11,10 +11,9 @@ in the same way, in a transaction of its own after the rollback: delivered again
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 import structlog
@@ -22,18 +21,15 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db.dead_jobs import DeadLetter
-from db.faults import constraint_of, cure_of, is_transient, may_be_outage, sqlstate_of
+from db.faults import is_transient, may_be_outage, sqlstate_of
 from db.receipts import Receipt, insert_receipts, receipt_by_job_id
 from db.tables import DeadJob
 from db.transactions import open_transaction
 from jobs.arguments import read_payload
-from jobs.codec import encode, encode_result, tagged
+from jobs.codec import encode, tagged
 from jobs.failures import (
     AttemptsExhaustedError,
-    ConstraintViolatedError,
-    DatabaseFailedError,
     DeadlineExceededError,
-    InvalidMessageError,
     InvalidPayloadError,
     JobAbortedError,
     JobFailedError,
@@ -42,19 +38,16 @@ from jobs.failures import (
     failure_to_wire,
 )
 from jobs.payloads import AnyPayload
-from jobs.registry import JobSpec
 from jobs.wire import QUEUE, payload_tag, request_hash, request_tag
+from worker.answers import build_receipt, dump_result
 from worker.backoff import backoff
 from worker.containment import CONTAINED, cancelled_itself, is_cancelled
 from worker.dead_letters import bury, is_dead, write_letter
+from worker.delivery import AnySpec, Delivery
 from worker.gate import DatabaseGate
 from worker.patience import Patience
 from worker.promises import settle_promise
-
-AnySpec = JobSpec[Any, Any]
-
-_FAULTS = (DatabaseFailedError, DeadlineExceededError, AttemptsExhaustedError)
-"""Failures that are ours, not the request's: worth an alarm and, but for the last, another attempt."""
+from worker.verdict import ReadOnlyJobError, RetryLater, decide, log_failure, why_exhausted
 
 _READ_ONLY = "25006"
 """SQLSTATE of what a transaction that reads only may not do."""
@@ -75,46 +68,6 @@ _SECOND_CALL = timedelta(seconds=5)
 """So long after its deadline an attempt is cancelled once more, for a handler that has swallowed the first time."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.dispatch")
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """A job as it came from the queue: ``attempt`` counts from 1, crashes of earlier workers included."""
-
-    job_id: str
-    attempt: int
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    was_left: bool | None = None
-    """Whether the attempt before this one is known never to have ended; ``None`` if nobody knows."""
-
-    excused: int = 0
-    """How many crashes do not count towards the limit: another job of the same worker may have been the cause."""
-
-    @property
-    def counted(self) -> int:
-        """The attempt's number among those that count."""
-        return self.attempt - self.excused
-
-
-class WrongResultError(TypeError):
-    """A handler has returned something else than its payload promises, as it will again: a fault of its code."""
-
-
-class ReadOnlyJobError(TypeError):
-    """A handler has written in a job that is declared to read only, as it will again: a fault of its code."""
-
-
-_MISTAKES = (WrongResultError, ReadOnlyJobError)
-
-
-class RetryLater(Exception):  # noqa: N818 - an outcome, not an error
-    """The attempt failed and another one, after ``delay``, may succeed. In an outage the attempt does not count."""
-
-    def __init__(self, delay: timedelta, *, counts: bool = True) -> None:
-        super().__init__(f"try again in {delay}")
-        self.delay = delay
-        self.counts = counts
 
 
 class Dispatcher:
@@ -161,7 +114,7 @@ class Dispatcher:
                 self._patience.forget(delivery.job_id)
             if not isinstance(decided, Exception):  # another owner was quicker, and has succeeded
                 return decided
-            _log_failure(_log.bind(**told, duration_ms=_milliseconds_since(started)), error, decided)
+            log_failure(_log.bind(**told, duration_ms=_milliseconds_since(started)), error, decided)
             if decided is error:
                 raise
             raise decided from error
@@ -211,7 +164,7 @@ class Dispatcher:
         error = DeadlineExceededError(f"{message}. Let CancelledError through in the handler")
         decided = await self._settle(spec, delivery, payload, error)
         if isinstance(decided, Exception):
-            _log_failure(_log.bind(job_id=delivery.job_id, job_name=spec.name), error, decided)
+            log_failure(_log.bind(job_id=delivery.job_id, job_name=spec.name), error, decided)
             raise decided
         return decided
 
@@ -276,7 +229,7 @@ class Dispatcher:
         """
         if isinstance(error, RetryLater):
             return error
-        decided = _decide(spec, delivery.counted, error)
+        decided = decide(spec, delivery.counted, error)
         if isinstance(decided, RetryLater):
             return decided
         try:
@@ -329,7 +282,7 @@ class Dispatcher:
             return await self._attempt(spec, delivery, payload)
         except Exception as error:
             await self._excuse(delivery, error, since=since)
-            decided = _decide(spec, delivery.counted, error)
+            decided = decide(spec, delivery.counted, error)
             if isinstance(decided, RetryLater):
                 raise
             # Final failures too: a second create_user finds the e-mail of the first taken.
@@ -400,7 +353,7 @@ class Dispatcher:
 
     async def _attempt(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
         if delivery.counted > spec.max_attempts and delivery.was_left is not False:
-            raise AttemptsExhaustedError(_exhausted(delivery))
+            raise AttemptsExhaustedError(why_exhausted(delivery))
         seconds = spec.deadline.total_seconds()
         guard, deadline = asyncio.timeout(seconds + _SECOND_CALL.total_seconds()), asyncio.timeout(seconds)
         try:
@@ -434,21 +387,6 @@ class Dispatcher:
         return tagged(dumped.result, request_tag(receipt.request_hash))  # type: ignore[no-any-return] # a dict as before
 
 
-class Dumped(NamedTuple):
-    """A result in JSON's types, and as JSON."""
-
-    result: dict[str, Any]
-    text: str
-
-
-def _exhausted(delivery: Delivery) -> str:
-    """Say what was seen, and no more. That its last worker left it is seen by the lease, which ended without it."""
-    message = f"started {delivery.attempt - 1} times"
-    if delivery.was_left:
-        return f"{message}, and the last attempt never ended: its worker died, stood still or lost Redis"
-    return f"{message} without an end"
-
-
 async def _handle(spec: AnySpec, session: AsyncSession, payload: AnyPayload) -> Any:  # noqa: ANN401 - what it returns
     try:
         return await spec.handler(session, payload)
@@ -457,84 +395,6 @@ async def _handle(spec: AnySpec, session: AsyncSession, payload: AnyPayload) -> 
             message = f"the handler of {spec.name} writes, and its JobSpec says reads_only=True: remove one of the two"
             raise ReadOnlyJobError(message) from error
         raise
-
-
-def build_receipt(
-    spec: AnySpec,
-    delivery: Delivery,
-    payload: AnyPayload,
-    *,
-    dumped: Dumped | None = None,
-    failure: dict[str, str] | None = None,
-) -> Receipt:
-    """Say how the job ended: with a result or with a failure."""
-    return Receipt(
-        job_id=delivery.job_id,
-        job_name=spec.name,
-        request_hash=request_hash(payload),
-        result=None if dumped is None else dumped.result,
-        result_json=None if dumped is None else dumped.text,
-        failure=failure,
-        attempt=delivery.attempt,
-    )
-
-
-def dump_result(spec: AnySpec, result: Any) -> Dumped:  # noqa: ANN401 - whatever the handler returned
-    """Return the result in JSON's types, written and measured: what cannot be answered must not be committed.
-
-    Raises:
-        WrongResultError: it is not what the payload promises, or cannot be stored or sent.
-    """
-    expected = spec.payload.result_type()
-    if not isinstance(result, expected):
-        message = f"the handler of {spec.name} returned {type(result).__name__}, not {expected.__name__}"
-        raise WrongResultError(f"{message}: let it return what its payload promises")
-    try:
-        dumped: dict[str, Any] = result.model_dump(mode="json")
-        return Dumped(dumped, encode_result(dumped))
-    except (InvalidMessageError, ValueError, TypeError) as error:  # a serializer of the class's own may raise, too
-        reason = (
-            str(error) if isinstance(error, InvalidMessageError) else f"{type(error).__name__} while it was written"
-        )
-        raise WrongResultError(f"the result of {spec.name} cannot be answered: {reason}") from error
-
-
-def _decide(spec: AnySpec, attempt: int, error: Exception) -> Exception:
-    """Return what to raise for the failure of an attempt: itself, a clearer failure, or a retry."""
-    failure = _as_failure(spec, error)
-    if isinstance(failure, JobFailedError) and not isinstance(failure, _FAULTS):
-        return failure
-    is_final = isinstance(error, WrongResultError | ReadOnlyJobError) or (
-        isinstance(error, SQLAlchemyError) and not is_transient(error)
-    )
-    if attempt < spec.max_attempts and not is_final:
-        return RetryLater(backoff(attempt))
-    return failure
-
-
-def _as_failure(spec: AnySpec, error: Exception) -> Exception:
-    """Tell a failure of the database without its text, which repeats people's data."""
-    if not isinstance(error, SQLAlchemyError | ConnectionError | TimeoutError):
-        return error
-    state, constraint = sqlstate_of(error), constraint_of(error)
-    if refusal := spec.refusals.get(constraint or ""):
-        return refusal.error(refusal.message)
-    if constraint is not None:
-        return ConstraintViolatedError(f"the database refuses the data: {constraint} (SQLSTATE {state})")
-    if isinstance(error, DBAPIError) or is_transient(error):
-        cause = f"SQLSTATE {state}" if state else type(getattr(error, "orig", None) or error).__name__
-        cure = cure_of(error)
-        return DatabaseFailedError(f"the database failed: {cause}" + (f": {cure}" if cure else ""))
-    return error
-
-
-def _log_failure(log: structlog.stdlib.BoundLogger, error: Exception, decided: Exception) -> None:
-    if isinstance(decided, RetryLater):
-        log.warning("job retried", delay_ms=round(decided.delay / timedelta(milliseconds=1)), exc_info=error)
-    elif isinstance(decided, JobFailedError) and not isinstance(decided, _FAULTS):
-        log.warning("job refused", reason=decided.type)
-    else:
-        log.error("job failed", exc_info=error)
 
 
 def _milliseconds_since(started: float) -> float:

@@ -19,8 +19,10 @@ from jobs.wire import job_message, new_job_id, now_ms
 from worker.arq_functions import MessageReader, build_functions
 from worker.batches import run_batch
 from worker.calls import Again
-from worker.dispatch import Delivery, Dispatcher, RetryLater
+from worker.delivery import Delivery
+from worker.dispatch import Dispatcher
 from worker.loop_watch import BLOCKED, CURE, Standstill, watch_loop
+from worker.verdict import RetryLater
 
 __all__ = ["Attempt", "BlockedLoopWarning", "JobOutcome", "RunJob"]
 

@@ -20,7 +20,9 @@ from jobs.failures import DatabaseFailedError
 from jobs.payloads import Payload, Result
 from jobs.registry import REGISTRY, JobSpec
 from tests.conftest import StartWorker, wait_until
-from worker.dispatch import Delivery, Dispatcher, RetryLater
+from worker.delivery import Delivery
+from worker.dispatch import Dispatcher
+from worker.verdict import RetryLater
 
 Sessions = async_sessionmaker[AsyncSession]
 

@@ -25,9 +25,11 @@ from jobs import CreateUser
 from jobs.outbox import enqueue_in
 from jobs.registry import REGISTRY
 from tests.conftest import wait_until, wait_until_async
-from worker.dispatch import Delivery, Dispatcher, RetryLater
+from worker.delivery import Delivery
+from worker.dispatch import Dispatcher
 from worker.relay import open_relay
 from worker.settings import QueueSettings, Settings, WorkerSettings
+from worker.verdict import RetryLater
 
 JOBS, AT_ONCE, SERVER_CONNECTIONS = 2000, 20, 5
 

@@ -24,7 +24,8 @@ from jobs.failures import InvalidPayloadError, KeyConflictError, RequestConflict
 from jobs.outbox import enqueue_in
 from jobs.registry import Registry
 from jobs.sync_client import open_sync_client
-from worker.dispatch import Delivery, Dispatcher
+from worker.delivery import Delivery
+from worker.dispatch import Dispatcher
 
 ROOT = Path(__file__).parents[2]
 BLOCKS: list[str] = re.findall(

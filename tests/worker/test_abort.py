@@ -14,7 +14,8 @@ from jobs.codec import decode
 from jobs.outbox import enqueue_in
 from jobs.registry import REGISTRY
 from tests.conftest import StartWorker, wait_until_async
-from worker.dispatch import Delivery, Dispatcher
+from worker.delivery import Delivery
+from worker.dispatch import Dispatcher
 
 Sessions = async_sessionmaker[AsyncSession]
 

@@ -20,7 +20,9 @@ from tests.lost_reply import losing_the_reply
 from tests.promised import execute, promise, where
 from worker.batches import Outcome, run_batch
 from worker.calls import Again
-from worker.dispatch import Delivery, Dispatcher, RetryLater
+from worker.delivery import Delivery
+from worker.dispatch import Dispatcher
+from worker.verdict import RetryLater
 
 pytestmark = pytest.mark.usefixtures("_quiet")
 

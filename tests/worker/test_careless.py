@@ -21,7 +21,9 @@ from jobs import CreateUser, JobClient
 from jobs.failures import JobFailedError
 from tests.conftest import StartWorker
 from worker import batches
-from worker.dispatch import Delivery, Dispatcher, RetryLater
+from worker.delivery import Delivery
+from worker.dispatch import Dispatcher
+from worker.verdict import RetryLater
 
 Sessions = async_sessionmaker[AsyncSession]
 

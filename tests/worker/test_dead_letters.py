@@ -25,7 +25,9 @@ from jobs.outbox import enqueue_in
 from jobs.payloads import UserView
 from jobs.registry import REGISTRY, JobSpec
 from tests.conftest import StartWorker
-from worker.dispatch import Delivery, Dispatcher, RetryLater
+from worker.delivery import Delivery
+from worker.dispatch import Dispatcher
+from worker.verdict import RetryLater
 
 Sessions = async_sessionmaker[AsyncSession]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -28,9 +28,11 @@ from tests.worker.conftest import BuildWorker, run_in_background, stop
 from worker import arq_functions, dead_letters, dispatch
 from worker.arq_functions import MessageReader, build_functions
 from worker.consumer import UsersWorker
-from worker.dispatch import Delivery, Dispatcher, RetryLater, WrongResultError
+from worker.delivery import Delivery
+from worker.dispatch import Dispatcher
 from worker.job_run import JobRun
 from worker.leases import Claim, Leases
+from worker.verdict import RetryLater, WrongResultError
 
 Sessions = async_sessionmaker[AsyncSession]
 

@@ -14,7 +14,9 @@ from db.loans import LoanError
 from db.settings import DatabaseSettings
 from jobs.payloads import Payload, Result
 from jobs.registry import JobSpec
-from worker.dispatch import Delivery, Dispatcher, ReadOnlyJobError
+from worker.delivery import Delivery
+from worker.dispatch import Dispatcher
+from worker.verdict import ReadOnlyJobError
 
 Sessions = async_sessionmaker[AsyncSession]
 Body = Callable[[AsyncSession], Awaitable[object]]

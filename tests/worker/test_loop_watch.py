@@ -12,7 +12,8 @@ from jobs.client import JobClient
 from jobs.payloads import Payload, Result
 from jobs.registry import JobSpec, Registry
 from tests.conftest import StartWorker, wait_until
-from worker.dispatch import Delivery, Dispatcher
+from worker.delivery import Delivery
+from worker.dispatch import Dispatcher
 from worker.loop_watch import Standstill, warn_of_blocks, watch_loop
 
 

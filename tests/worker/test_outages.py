@@ -20,7 +20,9 @@ from jobs.payloads import Payload, Result
 from jobs.registry import REGISTRY, JobSpec
 from worker import patience
 from worker.containment import HandlerCancelledError
-from worker.dispatch import Delivery, Dispatcher, RetryLater
+from worker.delivery import Delivery
+from worker.dispatch import Dispatcher
+from worker.verdict import RetryLater
 
 Sessions = async_sessionmaker[AsyncSession]
 Handler = Callable[[AsyncSession, "Work"], Awaitable["Done"]]

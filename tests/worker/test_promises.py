@@ -21,7 +21,8 @@ from jobs.wire import conflict_id, request_hash
 from tests.conftest import StartWorker
 from tests.promised import JANE, Sessions, execute, promise, where
 from worker.dead_letters import bury, write_letter
-from worker.dispatch import Delivery, Dispatcher
+from worker.delivery import Delivery
+from worker.dispatch import Dispatcher
 
 
 async def test_a_promise_is_answered_like_any_job(

@@ -16,7 +16,9 @@ from jobs.payloads import CreateUser, UserView
 from jobs.registry import REGISTRY, JobSpec
 from jobs.users import create_user
 from tests.lost_reply import losing_the_reply
-from worker.dispatch import Delivery, Dispatcher, RetryLater
+from worker.delivery import Delivery
+from worker.dispatch import Dispatcher
+from worker.verdict import RetryLater
 
 Sessions = async_sessionmaker[AsyncSession]
 T = TypeVar("T")
