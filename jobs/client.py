@@ -287,3 +287,4 @@ async def open_client(
             yield client
         finally:
             client.close()
+            await client._watch.aclose()  # noqa: SLF001 - two halves

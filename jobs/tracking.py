@@ -26,6 +26,9 @@ PROOF_LIMIT = timedelta(seconds=1)
 
 NOT_TOLD = "it accepts CLIENT TRACKING and tells of no changes"
 
+_TURNS = 5
+"""In how many turns of the loop a connection that is being opened is given up, and its socket closed."""
+
 _AGAIN = timedelta(minutes=1)
 """After how long it is tried again where it has failed: it may have been a hiccup."""
 
@@ -110,4 +113,11 @@ class TrackingProof:
         """Prove nothing any more."""
         if self._proving is not None:
             self._proving.cancel()
-            self._proving = None
+
+    async def aclose(self) -> None:
+        """Do the same, and return when the connection beside is closed."""
+        self.close()
+        if self._proving is not None:
+            await asyncio.gather(self._proving, return_exceptions=True)
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)

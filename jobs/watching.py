@@ -166,15 +166,20 @@ class ResultWatch:
             for bell in bells:
                 bell.set()
 
+    async def aclose(self) -> None:
+        """Close, and return when nothing is left of it."""
+        await self._proof.aclose()
+        self.close()
+
     def close(self) -> None:
         """Close the connection; who still waits is told that Redis cannot be reached."""
         self._is_closed = True
+        self._proof.close()
         if self._closing is not None:
             self._closing.cancel()
         if self._checking is not None:
             self._checking.cancel()
         if self._asking is not None:
             self._asking.cancel()
-        self._proof.close()
         self._connection.close()
         self._ring_all()

@@ -304,7 +304,7 @@ class Leases:
 
     async def aclose(self) -> None:
         """Close the connections of our own."""
-        self._proof.close()
+        await self._proof.aclose()
         self._direct.close()
         self._blocking.close()
 
