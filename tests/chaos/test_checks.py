@@ -40,6 +40,7 @@ def evidence() -> Evidence:
         receipts={
             "jane": Receipt("create_user", dict(JANE)),
             "ann": Receipt("get_or_create_user", {"user": dict(ANN), "is_new": True}),
+            "again": Receipt("get_or_create_user", {"user": dict(ANN), "is_new": False}),
             "many": Receipt(
                 "create_users", {"users": [{"id": 3, "is_new": True}, {"id": 2, "is_new": False}]}
             ),
