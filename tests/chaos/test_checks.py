@@ -77,7 +77,7 @@ BREACHES: dict[str, list[Callable[[Evidence], object]]] = {
     "not done in time": [lambda e: e.queued.append("jane"), lambda e: e.outbox.add("poison")],
     "took effect twice": [
         lambda e: e.effects.update(["Jane"]),
-        lambda e: e.answers["again"].update(is_new=True),
+        lambda e: [x.update(is_new=True) for x in (e.answers["again"], e.receipts["again"].result)],
     ],
     "effect without an answer": [
         lambda e: e.users.update({9: Person("Jane", None)}),
