@@ -290,4 +290,4 @@ async def test_a_cancelled_commit_leaves_no_open_transaction(sessions: Sessions,
             query = text("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(%'")
             return bool(await session.scalar(query) == 0)
 
-    await wait_until_async(is_gone, 3)
+    await wait_until_async(is_gone, 4)
