@@ -127,12 +127,12 @@ def _run(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]") -> None:
 
 
 async def _end_of_all() -> None:
-    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)  # a transport that was aborted closes its socket in the loop's next turns
+    for _ in range(5):  # a connection that was just accepted gets its task in the loop's next turns
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0.01)  # a transport that was aborted closes its socket in the next turns, too
 
 
 def _reset(*writers: asyncio.StreamWriter) -> None:
