@@ -6,9 +6,11 @@ from typing import Any
 
 from pydantic_core import to_json
 from sqlalchemy import delete, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.driver import execute_last
+from db.faults import is_transient
 from db.tables import JobReceipt
 
 
@@ -134,10 +136,15 @@ async def outwait_receipt(session: AsyncSession, job_id: str) -> None:
     """Wait until no other transaction is about to commit a receipt of the job, and keep others from it until our end.
 
     A commit whose client has given up may still be under way. It has inserted its row, so an insert of the same key
-    waits for its end. Two round trips.
+    waits for its end. If the database refuses the insert for good, there are no receipts to wait for. Four round trips.
     """
-    if (await session.scalars(_RESERVE, {"job_id": job_id})).one_or_none() is not None:
-        await session.execute(delete(JobReceipt).where(JobReceipt.job_id == job_id))
+    try:
+        async with session.begin_nested():
+            if (await session.scalars(_RESERVE, {"job_id": job_id})).one_or_none() is not None:
+                await session.execute(delete(JobReceipt).where(JobReceipt.job_id == job_id))
+    except DBAPIError as error:
+        if is_transient(error):
+            raise
 
 
 async def request_hash_by_job_id(session: AsyncSession, job_id: str) -> bytes | None:

@@ -29,6 +29,7 @@ def log_to_stderr(log_format: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    logging.getLogger("db.loans").setLevel(logging.WARNING)  # SQLAlchemy's own pools are so by default
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

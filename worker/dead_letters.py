@@ -91,7 +91,7 @@ async def bury(sessions: async_sessionmaker[AsyncSession], letter: DeadLetter, *
     A promised job is owed no more with that. If its id is owed to another request, or has a receipt or a letter of one,
     this letter gets an id of its own (``conflict_id``), and the other stays as it is. If the message was missing in
     Redis (it is empty) and another row has it, nothing is recorded. Five to six round trips. If the job ``has_run``, an
-    attempt of it may still be about to commit: that is waited for, which costs two more.
+    attempt of it may still be about to commit: that is waited for, which costs four more.
 
     Raises:
         TimeoutError: the database did not answer.

@@ -58,7 +58,7 @@ _CONTROLS = {
     "blames-crashes": ("--jobs 300 --duration 2 --faults poison", "BREACH dead of what was not there"),
     "gate-always-open": ("--jobs 400 --duration 4 --faults postgres-stop", "BREACH attempts burnt by an outage"),
     "keeps-demoted-connections": ("--jobs 300 --duration 4 --faults valkey-demote", "BREACH not done in time"),
-    "unclean-connections": ("--jobs 300 --duration 3 --faults careless", "BREACH attempts burnt by an outage"),
+    "unclean-connections": ("--jobs 300 --duration 3 --faults careless", "BREACH dead without being poison"),
     "plain-arq": ("--jobs 300 --duration 4 --faults cut-postgres --route direct", "BREACH lost"),
 }
 

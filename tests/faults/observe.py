@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections import Counter
 from typing import Any
 
@@ -74,8 +75,11 @@ def events(worker: WorkerProcess, event: str) -> list[dict[str, Any]]:
 
 
 def successes(worker: WorkerProcess) -> list[dict[str, Any]]:
-    """Return the worker's log lines of jobs and of batches that succeeded."""
-    return events(worker, "job done") + events(worker, "batch done")
+    """Return the worker's log lines of jobs and of batches that succeeded; a thread writes them a moment later."""
+    limit = time.monotonic() + 5
+    while not (found := events(worker, "job done") + events(worker, "batch done")) and time.monotonic() < limit:
+        time.sleep(0.01)
+    return found
 
 
 def attempts(*workers: WorkerProcess) -> set[int]:

@@ -52,9 +52,20 @@ class Proxy:
         for link in list(self._links):
             _reset(*link)
 
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Take a connection; noted at once, because its task may be cancelled before it begins."""
+        accepted = (writer, writer)
+        self._links.add(accepted)
+
+        def end(_task: object) -> None:
+            _reset(writer)
+            self._links.discard(accepted)
+
+        self._loop.create_task(self._connect(reader, writer)).add_done_callback(end)
+
     async def serve(self, started: threading.Event) -> None:
         """Serve until cancelled."""
-        server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         started.set()
         async with server:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from contextvars import Context
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -250,10 +251,13 @@ async def test_an_attempt_that_an_outage_has_met_does_not_count_when_it_is_over(
     """The server may be back before the job's error is looked at."""
     dispatcher = Dispatcher(sessions)
 
-    async def meet_an_outage(_session: AsyncSession, _payload: Work) -> Done:
+    async def have_an_outage() -> None:
         async with _refusing(sessions, "job_receipts", "53100"):
             await dispatcher.gate.check()
         await dispatcher.gate.check()
+
+    async def meet_an_outage(_session: AsyncSession, _payload: Work) -> Done:
+        await asyncio.create_task(have_an_outage(), context=Context())  # not with connections of the job's
         raise TimeoutError
 
     outcome = await _outcome(dispatcher, meet_an_outage, attempt=3)
