@@ -168,6 +168,9 @@ class DirectConnection:
             self.is_tracking = True
         except ResponseError as error:
             self.refusal = error
+        except BaseException:  # lost, or given up: nobody else would close it
+            await connection.disconnect(nowait=True)
+            raise
         return connection
 
     async def _connected(self, *, protocol: int) -> AbstractConnection:

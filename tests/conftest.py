@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from pydantic import SecretStr
 from redis.asyncio import Redis
 from sqlalchemy import text
@@ -31,7 +32,12 @@ __all__ = ["StartWorker", "WorkerProcess"]  # from where tests import them
 
 
 def pytest_configure() -> None:
-    """Let processes of tests hear Ctrl-C, also where a shell has started this run in the background and ignores it."""
+    """Let processes of tests hear Ctrl-C, also where a shell has started this run in the background and ignores it.
+
+    And print tracebacks as Python does: with the variables of each frame one takes a second.
+    """
+    plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

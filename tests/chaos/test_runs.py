@@ -26,7 +26,7 @@ def _run(module: str, arguments: str) -> "subprocess.CompletedProcess[str]":
 @pytest.mark.timeout(240)
 def test_all_faults_at_once_break_no_promise() -> None:
     """Nothing is lost, nothing happens twice, and every process ends as it was told to."""
-    run = _run("chaos", "--seed 20 --jobs 3000 --duration 50 --drain 60")
+    run = _run("chaos", "--seed 20 --jobs 2000 --duration 30 --drain 60")
 
     assert run.returncode == 0, run.stdout + run.stderr
     assert "BREACH" not in run.stdout
@@ -45,7 +45,10 @@ def test_no_attempt_counts_for_outages_and_careless_neighbours(seconds: int, fau
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-_CONTROLS = {
+_OF_NEIGHBOURS = ("BREACH attempts burnt by an outage", "BREACH dead without being poison")
+"""What an innocent job shows that has met the connection of a careless one, in one attempt or in all."""
+
+_CONTROLS: dict[str, tuple[str, str | tuple[str, ...]]] = {
     "receipt-apart": ("--jobs 150 --duration 3 --faults none", "BREACH took effect twice"),
     "receipts-apart": ("--jobs 2000 --duration 2 --faults none", "BREACH took effect twice"),
     "relay-blind": ("--jobs 300 --duration 8 --faults lock,valkey-wipe", "BREACH not done in time"),
@@ -58,7 +61,7 @@ _CONTROLS = {
     "blames-crashes": ("--jobs 300 --duration 2 --faults poison", "BREACH dead of what was not there"),
     "gate-always-open": ("--jobs 400 --duration 4 --faults postgres-stop", "BREACH attempts burnt by an outage"),
     "keeps-demoted-connections": ("--jobs 300 --duration 4 --faults valkey-demote", "BREACH not done in time"),
-    "unclean-connections": ("--jobs 300 --duration 3 --faults careless", "BREACH dead without being poison"),
+    "unclean-connections": ("--jobs 300 --duration 3 --faults careless", _OF_NEIGHBOURS),
     "plain-arq": ("--jobs 300 --duration 4 --faults cut-postgres --route direct", "BREACH lost"),
 }
 
@@ -74,7 +77,7 @@ def test_a_mutant_fails_for_its_own_reason(mutant: str) -> None:
     run = _run("chaos", f"--seed 1 --lease 1 --drain {_DRAIN.get(mutant, 4)} --mutant {mutant} {arguments}")
 
     assert run.returncode == 1, run.stdout + run.stderr
-    assert reason in run.stdout
+    assert any(words in run.stdout for words in ([reason] if isinstance(reason, str) else reason)), run.stdout
 
 
 def test_the_relay_finds_out_that_redis_was_wiped() -> None:

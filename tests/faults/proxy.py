@@ -79,6 +79,7 @@ class Proxy:
         with suppress(OSError, asyncio.CancelledError):  # asyncio's streams would print a cancellation at the end
             if not self.is_closed:
                 replies, server = await asyncio.open_connection("127.0.0.1", self.target)
+                self._links.discard(link)
                 link = (writer, server)
                 self._links.add(link)
                 lost = asyncio.Event()

@@ -19,8 +19,9 @@ def pipe() -> Iterator[tuple[int, int]]:
     """Open a pipe that nobody reads."""
     reading, writing = os.pipe()
     yield reading, writing
-    os.close(writing)
     os.close(reading)
+    log_writer.flush_log()  # or a thread that waits in its write would go on in the next pipe of this number
+    os.close(writing)
 
 
 def _record(level: int, text: str) -> logging.LogRecord:
