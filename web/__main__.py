@@ -4,6 +4,7 @@ Imports hardly anything at first: a SIGTERM that comes while the rest is loaded 
 of a container Python ignores it until there is a handler.
 """
 
+import os
 import signal
 import sys
 import time
@@ -47,8 +48,9 @@ def main() -> None:
         sys.exit(0 if asks else 2)
     try:
         _run()
-    except KeyboardInterrupt:
-        sys.exit(0)  # told to stop before it was ready to hear it
+    except KeyboardInterrupt:  # told to stop before it was ready to hear it
+        # Not sys.exit: CPython ends by SIGINT if a KeyboardInterrupt has passed through exec(), as of dataclasses.
+        os._exit(0)
 
 
 def _run() -> None:

@@ -1,9 +1,7 @@
 """The worker process: claims jobs, runs them, answers. ``arq worker.WorkerSettings`` runs the same jobs."""
 
-from typing import Any
 
-
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - the hook's signature
+def __getattr__(name: str) -> object:
     """Build ``WorkerSettings`` when arq's command line asks for it: importing this package reads no settings."""
     if name == "WorkerSettings":
         from worker.plain_arq import build_worker_settings  # noqa: PLC0415 - importing `worker` must stay free

@@ -90,7 +90,7 @@ async def test_a_job_that_is_nowhere_cannot_be_aborted(client: JobClient, redis:
         await client.handle_of(CreateUser, "no-such-job").abort(timeout=LONG)
 
     async def is_empty() -> bool:
-        return await redis.dbsize() == 0  # the key that shows whether changes are told lasts for a millisecond
+        return bool(await redis.dbsize() == 0)  # the key that shows whether changes are told lasts for a millisecond
 
     await wait_until_async(is_empty, 2)
 
