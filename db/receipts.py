@@ -1,8 +1,7 @@
 """Receipts: which jobs have ended with an answer, and with which. Knows neither payloads nor the queue."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 from sqlalchemy import delete, select, text
@@ -14,17 +13,16 @@ from db.faults import is_transient
 from db.tables import JobReceipt
 
 
-@dataclass(frozen=True, kw_only=True)
-class Receipt:
+class Receipt(NamedTuple):
     """That a job has ended: with a ``result``, which took effect, or with a ``failure``, which did not."""
 
     job_id: str
     job_name: str
     request_hash: bytes
+    attempt: int
     result: dict[str, Any] | None = None
     failure: dict[str, str] | None = None
-    attempt: int
-    result_json: str | None = field(default=None, compare=False)
+    result_json: str | None = None
     """The result as it is stored, where it has been written already."""
 
 

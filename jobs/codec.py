@@ -83,7 +83,7 @@ def encode_result(result: dict[str, Any]) -> str:
         _require_finite(result)
     if b"\\u0000" in data and _ZERO.search(data):
         raise InvalidMessageError("it has a text with the character U+0000, which PostgreSQL cannot store")
-    if data.count(b"[") + data.count(b"{") > _DEEP:
+    if len(data) > 2 * _DEEP and data.count(b"[") + data.count(b"{") > _DEEP:
         _require_readable(data)
     return data.decode()
 

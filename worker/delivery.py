@@ -1,15 +1,13 @@
 """A job as it came from the queue. Knows neither arq nor Redis."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobs.registry import JobSpec
 
 AnySpec = JobSpec[Any, Any]
 
 
-@dataclass(frozen=True)
-class Delivery:
+class Delivery(NamedTuple):
     """A job as it came from the queue: ``attempt`` counts from 1, crashes of earlier workers included."""
 
     job_id: str

@@ -85,8 +85,12 @@ class JobRun:
         self.started_ms = now_ms()
         self.has_begun = False
         self.is_abandoned = False
-        known = {WAS_LEFT: claim.was_left, EXCUSED: self.call.excused}
-        self.ctx = worker.ctx | {"job_id": self.job_id, "job_try": self.call.attempt} | known
+        self.ctx = worker.ctx | {
+            "job_id": self.job_id,
+            "job_try": self.call.attempt,
+            WAS_LEFT: claim.was_left,
+            EXCUSED: self.call.excused,
+        }
 
     @property
     def jobs(self) -> Sequence["JobRun"]:
