@@ -35,8 +35,11 @@ _SERVER_STATES = frozenset({
 })  # fmt: skip
 
 _LOST_STATES = frozenset({
+    "08003",  # what asyncpg says when the connection ends under a statement, whatever the server's last word was
+    "08006",  # the same
     "57P01",  # admin shutdown
     "57P02",  # crash shutdown
+    "57P05",  # idle_session_timeout
 })  # fmt: skip
 
 
@@ -67,6 +70,7 @@ _CURES = {
     "25P03": "the transaction paused for longer than the server allows (idle_in_transaction_session_timeout)",
     "25P04": "the transaction took longer than the server allows (transaction_timeout)",
     "57014": "a statement took longer than DATABASE_STATEMENT_TIMEOUT, its waiting for locks included",
+    "55P03": "a lock was not free: within the lock_timeout of this user, database or server, or at once (NOWAIT)",
     "25006": "the transaction was read-only, and the server is not: does the job set that?",
     "42703": "a column is missing: does a migration add it, and has users-worker migrate applied that?",
     "42P01": "a table is missing: does a migration make it, and has users-worker migrate applied that?",
@@ -74,9 +78,6 @@ _CURES = {
     "53100": "the disk of the server is full: make room there",
 }
 
-
-_LOST_STATES = frozenset({"08003", "08006"})
-"""What asyncpg says when the connection ends under a statement, whatever the server's last word was."""
 
 _LOST = (
     "the connection was lost; if that was in a pause of the transaction, compare the job's deadline with the server's "
