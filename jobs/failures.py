@@ -14,7 +14,7 @@ On the wire a failure is ``{"type": kind, "message": text}``. The texts of our o
 data; a foreign exception goes with the beginning of its own text, to its producer and nobody else.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class JobError(Exception):
@@ -53,6 +53,12 @@ class JobFailedError(JobError):
 
     _kinds: ClassVar[dict[str, type["JobFailedError"]]] = {}
 
+    def __new__(cls, *args: object, **_options: object) -> Self:
+        """Have what is told of a failure also where a subclass has a constructor of its own that calls no other."""
+        failure = super().__new__(cls, *args)
+        vars(failure).update(message=args[0] if args and isinstance(args[0], str) else "", type=cls.kind)
+        return failure
+
     def __init__(self, message: str, *, kind: str | None = None) -> None:
         super().__init__(message)
         self.message = message
@@ -70,6 +76,13 @@ class JobFailedError(JobError):
     def named(cls, kind: str) -> type["JobFailedError"]:
         """Return the class of failures with this wire type, the base class if it is not known here."""
         return cls._kinds.get(kind, JobFailedError)
+
+    @classmethod
+    def told(cls, kind: str, message: str) -> "JobFailedError":
+        """Return the failure with this wire type and text, without the constructor of its class: it may take others."""
+        failure = JobFailedError.__new__(cls.named(kind), message)
+        JobFailedError.__init__(failure, message, kind=kind)
+        return failure
 
 
 class MalformedMessageError(JobFailedError):
@@ -182,4 +195,4 @@ def failure_from_wire(failure: Any) -> JobFailedError:  # noqa: ANN401 - whateve
     if not isinstance(failure, dict):
         return JobFailedError(str(failure))
     kind, message = str(failure.get("type", JobFailedError.kind)), str(failure.get("message", ""))
-    return JobFailedError.named(kind)(message, kind=kind)
+    return JobFailedError.told(kind, message)
