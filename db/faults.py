@@ -1,6 +1,7 @@
 """Tells what went wrong in PostgreSQL: will it pass, whose fault is it, which constraint was it? Decides nothing."""
 
 from collections.abc import Iterator
+from traceback import walk_tb
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -123,6 +124,18 @@ def why_unavailable(error: BaseException) -> str:
     if state is None:
         return f"no answer: {type(_driver_error(error)).__name__}"
     return f"{_UNAVAILABLE.get(state, 'it refuses us')} (SQLSTATE {state})"
+
+
+_DRIVERS = ("sqlalchemy", "asyncpg", "db.connecting", "db.pipelining")
+"""Who raises what the database has brought about: packages and modules."""
+
+
+def is_of_database(error: BaseException) -> bool:
+    """Say whether the database has brought the error about: an OSError may as well be of another server's."""
+    if isinstance(error, SQLAlchemyError):
+        return True
+    modules = (str(frame.f_globals.get("__name__", "")) for frame, _ in walk_tb(error.__traceback__))
+    return any(f"{module}.".startswith(tuple(f"{driver}." for driver in _DRIVERS)) for module in modules)
 
 
 def may_be_outage(error: BaseException) -> bool:
