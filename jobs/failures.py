@@ -14,6 +14,7 @@ On the wire a failure is ``{"type": kind, "message": text}``. The texts of our o
 data; a foreign exception goes with the beginning of its own text, to its producer and nobody else.
 """
 
+from asyncio import CancelledError
 from typing import Any, ClassVar, Self
 
 
@@ -161,7 +162,10 @@ def failure_to_wire(error: BaseException) -> dict[str, str]:
     """Describe a failure for any language. Foreign exceptions go by the name of their class."""
     if isinstance(error, JobFailedError):
         return {"type": _text(error.type, _TYPE_LENGTH), "message": _text(error.message, _OWN_MESSAGE_LENGTH)}
-    return {"type": type(error).__name__, "message": _text(error, _MESSAGE_LENGTH)}
+    kind = type(error).__name__
+    if kind == CancelledError.__name__ and not isinstance(error, CancelledError):
+        kind = f"{type(error).__module__}.{kind}"  # that of futures of threads: nobody has aborted the job
+    return {"type": kind, "message": _text(error, _MESSAGE_LENGTH)}
 
 
 def _text(value: object, longest: int) -> str:
