@@ -165,7 +165,7 @@ def failure_to_wire(error: BaseException) -> dict[str, str]:
     kind = type(error).__name__
     if kind == CancelledError.__name__ and not isinstance(error, CancelledError):
         kind = f"{type(error).__module__}.{kind}"  # that of futures of threads: nobody has aborted the job
-    return {"type": kind, "message": _text(error, _MESSAGE_LENGTH)}
+    return {"type": _text(kind, _TYPE_LENGTH), "message": _text(error, _MESSAGE_LENGTH)}
 
 
 def _text(value: object, longest: int) -> str:

@@ -247,6 +247,7 @@ class Dispatcher:
         self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, failure: Exception, cause: Exception
     ) -> Exception | dict[str, Any]:
         """Write the letter of a job that is dead, and return what to answer."""
+        payload = _identified(payload)
         if is_dead(failure) and not await self._bury(spec, delivery, payload, failure, cause):
             return await self._ended(spec, delivery, payload)
         return failure if payload is None else tagged(failure, payload_tag(payload))
@@ -399,6 +400,15 @@ async def _handle(spec: AnySpec, session: AsyncSession, payload: AnyPayload) -> 
             message = f"the handler of {spec.name} writes, and its JobSpec says reads_only=True: remove one of the two"
             raise ReadOnlyJobError(message) from error
         raise
+
+
+def _identified(payload: AnyPayload | None) -> AnyPayload | None:
+    """Return the payload if it can be told which request it is: a serializer of its own may raise, each time."""
+    try:
+        with CONTAINED:
+            return payload if payload is None or request_hash(payload) else None
+    except Exception:  # noqa: BLE001 - the application's code
+        return None
 
 
 def _milliseconds_since(started: float) -> float:
