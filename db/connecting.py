@@ -134,11 +134,18 @@ def _fits(trouble: str | None, target: str) -> bool:
             return True
 
 
+def _told(error: Exception) -> str:
+    """Say in a few words, without data, why a host will not do."""
+    if isinstance(error, UnwritableServerError):
+        return str(error)
+    state = getattr(error, "sqlstate", None)
+    return "no answer" if state is None else f"it refuses us (SQLSTATE {state})"
+
+
 def _of_all(failures: dict[Host | None, Exception]) -> Exception:
     """Return what to raise if no host will do: what an answer said is worth more than that there was none."""
-    answers = {host: error for host, error in failures.items() if isinstance(error, UnwritableServerError)}
-    if answers:
-        told = [f"{host}: {answers.get(host, 'no answer')}" for host in sorted(failures, key=str)]
+    if any(isinstance(error, UnwritableServerError) for error in failures.values()):
+        told = [f"{host}: {_told(failures[host])}" for host in sorted(failures, key=str)]
         return UnwritableServerError("; ".join(told))
     errors = list(failures.values())
     return next((error for error in errors if not isinstance(error, OSError)), errors[-1])

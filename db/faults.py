@@ -1,6 +1,7 @@
 """Tells what went wrong in PostgreSQL: will it pass, whose fault is it, which constraint was it? Decides nothing."""
 
 from collections.abc import Iterator
+from traceback import walk_tb
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -35,8 +36,11 @@ _SERVER_STATES = frozenset({
 })  # fmt: skip
 
 _LOST_STATES = frozenset({
+    "08003",  # what asyncpg says when the connection ends under a statement, whatever the server's last word was
+    "08006",  # the same
     "57P01",  # admin shutdown
     "57P02",  # crash shutdown
+    "57P05",  # idle_session_timeout
 })  # fmt: skip
 
 
@@ -67,6 +71,7 @@ _CURES = {
     "25P03": "the transaction paused for longer than the server allows (idle_in_transaction_session_timeout)",
     "25P04": "the transaction took longer than the server allows (transaction_timeout)",
     "57014": "a statement took longer than DATABASE_STATEMENT_TIMEOUT, its waiting for locks included",
+    "55P03": "a lock was not free: within the lock_timeout of this user, database or server, or at once (NOWAIT)",
     "25006": "the transaction was read-only, and the server is not: does the job set that?",
     "42703": "a column is missing: does a migration add it, and has users-worker migrate applied that?",
     "42P01": "a table is missing: does a migration make it, and has users-worker migrate applied that?",
@@ -74,9 +79,6 @@ _CURES = {
     "53100": "the disk of the server is full: make room there",
 }
 
-
-_LOST_STATES = frozenset({"08003", "08006"})
-"""What asyncpg says when the connection ends under a statement, whatever the server's last word was."""
 
 _LOST = (
     "the connection was lost; if that was in a pause of the transaction, compare the job's deadline with the server's "
@@ -122,6 +124,18 @@ def why_unavailable(error: BaseException) -> str:
     if state is None:
         return f"no answer: {type(_driver_error(error)).__name__}"
     return f"{_UNAVAILABLE.get(state, 'it refuses us')} (SQLSTATE {state})"
+
+
+_DRIVERS = ("sqlalchemy", "asyncpg", "db.connecting", "db.pipelining")
+"""Who raises what the database has brought about: packages and modules."""
+
+
+def is_of_database(error: BaseException) -> bool:
+    """Say whether the database has brought the error about: an OSError may as well be of another server's."""
+    if isinstance(error, SQLAlchemyError):
+        return True
+    modules = (str(frame.f_globals.get("__name__", "")) for frame, _ in walk_tb(error.__traceback__))
+    return any(f"{module}.".startswith(tuple(f"{driver}." for driver in _DRIVERS)) for module in modules)
 
 
 def may_be_outage(error: BaseException) -> bool:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from sqlalchemy import URL, make_url
 
@@ -34,12 +35,13 @@ def read_url(text: str) -> URL:
     """
     found = _LIST.fullmatch(text)
     if found is None:
-        return make_url(text)
+        url = make_url(text)
+        return url.set(host=unquote(url.host)) if url.host else url
     url = make_url(f"{found['before']}{found['after'] or ''}")
     if "host" in url.query:
         raise WrongHostsError("names hosts twice: before the database and as ?host=. Leave one out")
     ports = _query_list(url, "port")
-    return with_hosts(url, _read_hosts(found["hosts"].split(","), ports))
+    return with_hosts(url, _read_hosts([unquote(host) for host in found["hosts"].split(",")], ports))
 
 
 def hosts_of(url: URL) -> tuple[Host, ...]:
@@ -59,7 +61,9 @@ def hosts_of(url: URL) -> tuple[Host, ...]:
 
 def with_hosts(url: URL, hosts: Sequence[Host]) -> URL:
     """Return the URL in the form that SQLAlchemy and asyncpg read alike, for one host and for several."""
-    url = url.set(host=None, port=None).difference_update_query(["host", "port"])
+    # Not by ``set``, which passes over None.
+    url = URL.create(url.drivername, url.username, url.password, database=url.database, query=url.query)
+    url = url.difference_update_query(["host", "port"])
     if not hosts:
         return url
     if len(hosts) == 1 and not hosts[0].name.startswith("/"):

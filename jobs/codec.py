@@ -7,8 +7,10 @@ Never pickle: whoever can write to Redis could then run code in the worker (arq'
 """
 
 import json
+import math
 import re
 from asyncio import CancelledError
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
@@ -27,6 +29,14 @@ _DEEP = 100
 _ZERO = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 """The character U+0000 as JSON writes it, and not a backslash before the letters u0000."""
 
+_MOST_DIGITS = 4300
+"""Longest integer that Python reads (``sys.get_int_max_str_digits``), and pydantic with it."""
+
+_TOO_MANY_DIGITS = 10**_MOST_DIGITS
+
+_LARGE_NUMBER = re.compile(rb"\d[eE]\+?\d|\d{%d}" % (_MOST_DIGITS + 1))
+"""What may be a number that PostgreSQL writes longer, or that nobody reads; it may also stand in a text."""
+
 _PICKLE = b"\x80"
 """First byte of a pickle of protocol 2 or later: no JSON text begins with it."""
 
@@ -39,10 +49,21 @@ class _Answer(dict[str, Any]):
 
 
 def tagged(answer: Any, tag: str) -> Any:  # noqa: ANN401 - a result as a dict, or a failure
-    """Return the result, or the failure, with the tag of the request that it answers (``wire.request_tag``)."""
-    answer = _Answer(answer) if isinstance(answer, dict) else answer
+    """Return the result, or the failure, with the tag of the request that it answers (``wire.request_tag``).
+
+    A failure that answers another request already is told by one of its own: handlers may raise one object many times.
+    """
+    if isinstance(answer, dict):
+        answer = _Answer(answer)
+    elif tag_of(answer) not in {None, tag}:
+        answer = failure_from_wire(failure_to_wire(answer))
     object.__setattr__(answer, _TAG, tag)  # an exception may be a frozen dataclass
     return answer
+
+
+def tag_of(answer: object) -> str | None:
+    """Return the tag of the request that a result or a failure answers; ``None`` if nobody has said."""
+    return getattr(answer, _TAG, None)
 
 
 def encode(message: Any, *, largest: int | None = MAX_BYTES) -> bytes:  # noqa: ANN401 - whatever JSON can hold, models and exceptions besides
@@ -54,7 +75,7 @@ def encode(message: Any, *, largest: int | None = MAX_BYTES) -> bytes:  # noqa: 
     if isinstance(message, dict) and "s" in message:
         # Arguments are people's data, and nobody needs them with the result; arq keeps them for an hour.
         message = message | {"a": [], "k": {}}
-        if (tag := getattr(message.get("r"), _TAG, None)) is not None:
+        if (tag := tag_of(message.get("r"))) is not None:
             message["h"] = tag
     try:
         data = to_json(message, fallback=_encode_exception, inf_nan_mode="null")
@@ -81,6 +102,8 @@ def encode_result(result: dict[str, Any]) -> str:
         raise InvalidMessageError(text)
     if b"NaN" in data or b"Infinity" in data:
         _require_finite(result)
+    if _LARGE_NUMBER.search(data):
+        _require_storable_numbers(result, len(data))
     if b"\\u0000" in data and _ZERO.search(data):
         raise InvalidMessageError("it has a text with the character U+0000, which PostgreSQL cannot store")
     if len(data) > 2 * _DEEP and data.count(b"[") + data.count(b"{") > _DEEP:
@@ -93,6 +116,30 @@ def _require_finite(result: dict[str, Any]) -> None:
         json.dumps(result, allow_nan=False)
     except ValueError:
         raise InvalidMessageError("it has a number that is infinite or none (NaN), which JSON cannot hold") from None
+
+
+def _require_storable_numbers(result: dict[str, Any], size: int) -> None:
+    """Refuse what PostgreSQL would give back as more than was measured: it writes 1e300 as a one and 300 zeros."""
+    for number in _numbers(result):
+        if isinstance(number, float):
+            size += max(0, int(math.log10(abs(number) or 1)))
+        if abs(number) >= _TOO_MANY_DIGITS:
+            raise InvalidMessageError(f"it has an integer of more than {_MOST_DIGITS:,} digits, which few can read")
+    if size > _MOST_RESULT_BYTES:
+        text = f"its large floats are {size:,} bytes as PostgreSQL writes them, more than the {_MOST_RESULT_BYTES:,} "
+        raise InvalidMessageError(f"{text}allowed: store it, and return its key")
+
+
+def _numbers(value: object) -> Iterator[float]:
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            waiting.extend(part.values())
+        elif isinstance(part, list):
+            waiting.extend(part)
+        elif isinstance(part, int | float):
+            yield part
 
 
 def _require_readable(data: bytes) -> None:

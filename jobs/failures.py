@@ -14,7 +14,8 @@ On the wire a failure is ``{"type": kind, "message": text}``. The texts of our o
 data; a foreign exception goes with the beginning of its own text, to its producer and nobody else.
 """
 
-from typing import Any, ClassVar
+from asyncio import CancelledError
+from typing import Any, ClassVar, Self
 
 
 class JobError(Exception):
@@ -53,6 +54,12 @@ class JobFailedError(JobError):
 
     _kinds: ClassVar[dict[str, type["JobFailedError"]]] = {}
 
+    def __new__(cls, *args: object, **_options: object) -> Self:
+        """Have what is told of a failure also where a subclass has a constructor of its own that calls no other."""
+        failure = super().__new__(cls, *args)
+        vars(failure).update(message=args[0] if args and isinstance(args[0], str) else "", type=cls.kind)
+        return failure
+
     def __init__(self, message: str, *, kind: str | None = None) -> None:
         super().__init__(message)
         self.message = message
@@ -70,6 +77,13 @@ class JobFailedError(JobError):
     def named(cls, kind: str) -> type["JobFailedError"]:
         """Return the class of failures with this wire type, the base class if it is not known here."""
         return cls._kinds.get(kind, JobFailedError)
+
+    @classmethod
+    def told(cls, kind: str, message: str) -> "JobFailedError":
+        """Return the failure with this wire type and text, without the constructor of its class: it may take others."""
+        failure = JobFailedError.__new__(cls.named(kind), message)
+        JobFailedError.__init__(failure, message, kind=kind)
+        return failure
 
 
 class MalformedMessageError(JobFailedError):
@@ -148,7 +162,10 @@ def failure_to_wire(error: BaseException) -> dict[str, str]:
     """Describe a failure for any language. Foreign exceptions go by the name of their class."""
     if isinstance(error, JobFailedError):
         return {"type": _text(error.type, _TYPE_LENGTH), "message": _text(error.message, _OWN_MESSAGE_LENGTH)}
-    return {"type": type(error).__name__, "message": _text(error, _MESSAGE_LENGTH)}
+    kind = type(error).__name__
+    if kind == CancelledError.__name__ and not isinstance(error, CancelledError):
+        kind = f"{type(error).__module__}.{kind}"  # that of futures of threads: nobody has aborted the job
+    return {"type": _text(kind, _TYPE_LENGTH), "message": _text(error, _MESSAGE_LENGTH)}
 
 
 def _text(value: object, longest: int) -> str:
@@ -182,4 +199,4 @@ def failure_from_wire(failure: Any) -> JobFailedError:  # noqa: ANN401 - whateve
     if not isinstance(failure, dict):
         return JobFailedError(str(failure))
     kind, message = str(failure.get("type", JobFailedError.kind)), str(failure.get("message", ""))
-    return JobFailedError.named(kind)(message, kind=kind)
+    return JobFailedError.told(kind, message)

@@ -8,22 +8,24 @@ from typing import Any, cast
 
 import structlog
 from arq.typing import WorkerCoroutine
-from arq.worker import Function, Retry, func
+from arq.worker import Function, Retry, RetryJob, func
 
 from jobs.arguments import read_payload
-from jobs.codec import MAX_BYTES, decode, tagged
+from jobs.codec import MAX_BYTES, decode, tag_of, tagged
 from jobs.failures import (
     InvalidMessageError,
-    InvalidPayloadError,
     JobFailedError,
     MalformedMessageError,
     UnknownJobError,
+    failure_from_wire,
+    failure_to_wire,
 )
 from jobs.registry import Registry
 from jobs.wire import LATEST_MS, payload_tag
 from worker.backoff import backoff
 from worker.batches import run_batch
 from worker.calls import Answer, BatchCall, BatchFunction, RecordingFunction
+from worker.containment import CONTAINED
 from worker.dead_letters import write_letter
 from worker.delivery import AnySpec, Delivery
 from worker.dispatch import Dispatcher
@@ -90,6 +92,16 @@ def _as_retry(later: RetryLater) -> Retry:
     return (Retry if later.counts else UncountedRetry)(defer=later.delay)
 
 
+def _as_end(error: Retry | RetryJob) -> JobFailedError:
+    """Return the last error of a job, told as it is on record, where a handler has raised arq's word for another try.
+
+    To arq's classes it would be one, and the job, which is dead, run on for ever.
+    """
+    end = failure_from_wire(failure_to_wire(error))
+    tag = tag_of(error)
+    return end if tag is None else tagged(end, tag)
+
+
 def _build_single(spec: AnySpec) -> RecordingFunction:
     async def run(ctx: dict[str, Any], /, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - from the wire
         dispatcher: Dispatcher = ctx["dispatcher"]
@@ -100,6 +112,8 @@ def _build_single(spec: AnySpec) -> RecordingFunction:
             return await dispatcher.run(spec, delivery)
         except RetryLater as later:
             raise _as_retry(later) from later
+        except (Retry, RetryJob) as error:
+            raise _as_end(error) from error
 
     return _function(run, spec.name, timeout=spec.deadline + MARGIN)
 
@@ -111,13 +125,15 @@ def _build_abort(registry: Registry) -> Callable[..., Coroutine[Any, Any, Any]]:
             return None
         dispatcher: Dispatcher = ctx["dispatcher"]
         delivery = Delivery(ctx["job_id"], ctx["job_try"], positional, named, excused=ctx.get(EXCUSED, 0))
-        with suppress(InvalidPayloadError):
+        with suppress(Exception), CONTAINED:  # dispatch decides what it means that it cannot be read
             asked = read_payload(registry[name].payload, positional, named)
             ctx["aborted"] = tagged(asyncio.CancelledError(), payload_tag(asked))
         try:
             return await dispatcher.abort(registry[name], delivery)
         except RetryLater as later:
-            raise UncountedRetry(defer=later.delay) from later
+            raise _as_retry(later) from later
+        except (Retry, RetryJob) as error:
+            raise _as_end(error) from error
 
     return abort
 
@@ -167,7 +183,7 @@ def _retried_when_late(
 
 async def _refuse(ctx: dict[str, Any], /, *args: Any, **_kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - arq's signature
     kind, text, message = args
-    failure = JobFailedError.named(kind)(text)
+    failure = JobFailedError.told(kind, text)
     _log.warning("job refused", job_id=ctx["job_id"], reason=kind)
     letter = write_letter(
         failure,
@@ -181,20 +197,21 @@ async def _refuse(ctx: dict[str, Any], /, *args: Any, **_kwargs: Any) -> dict[st
     dispatcher: Dispatcher = ctx["dispatcher"]
     try:
         if not await dispatcher.bury(letter):
-            return await _answer_on_record(dispatcher, ctx["job_id"])
+            return await _answer_on_record(dispatcher, ctx["job_id"], ctx["job_try"])
     except RetryLater as later:
         raise _as_retry(later) from later
     raise failure
 
 
-async def _answer_on_record(dispatcher: Dispatcher, job_id: str) -> dict[str, Any]:
+async def _answer_on_record(dispatcher: Dispatcher, job_id: str, attempt: int) -> dict[str, Any]:
     """Return how a job whose message is missing has ended before; wait, if it was promised: the relay gives it again.
 
     Raises:
         Retry: it has not ended.
+        RetryLater: the database does not tell.
         JobFailedError: it had failed.
     """
-    answer = await dispatcher.answer_on_record(job_id)
+    answer = await dispatcher.answer_on_record(job_id, attempt)
     if answer is None:
         raise UncountedRetry(defer=_UNTIL_GIVEN_AGAIN)
     return answer

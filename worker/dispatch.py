@@ -30,7 +30,6 @@ from jobs.codec import encode, tagged
 from jobs.failures import (
     AttemptsExhaustedError,
     DeadlineExceededError,
-    InvalidPayloadError,
     JobAbortedError,
     JobFailedError,
     RequestConflictError,
@@ -121,17 +120,21 @@ class Dispatcher:
         _log.info("job done", **told, duration_ms=_milliseconds_since(started))
         return result
 
-    async def answer_on_record(self, job_id: str) -> dict[str, Any] | None:
+    async def answer_on_record(self, job_id: str, attempt: int) -> dict[str, Any] | None:
         """Return the result with which a job has ended, whatever it asked; ``None`` if it has not. Up to 2 round trips.
 
         Raises:
             JobFailedError: it has failed.
+            RetryLater: the database does not tell.
         """
-        async with asyncio.timeout(LOOK_LIMIT.total_seconds()), self.sessions() as session:
-            receipt = await receipt_by_job_id(session, job_id)
-            letter = None if receipt is not None else await session.get(DeadJob, job_id)
+        try:
+            async with asyncio.timeout(LOOK_LIMIT.total_seconds()), self.sessions() as session:
+                receipt = await receipt_by_job_id(session, job_id)
+                letter = None if receipt is not None else await session.get(DeadJob, job_id)
+        except Exception as error:
+            raise await self._again(error, attempt) from error
         if letter is not None:
-            raise JobFailedError.named(letter.reason)(letter.explanation, kind=letter.reason)
+            raise JobFailedError.told(letter.reason, letter.explanation)
         if receipt is not None and receipt.result is None:
             raise failure_from_wire(receipt.failure)
         return None if receipt is None else receipt.result
@@ -176,8 +179,9 @@ class Dispatcher:
             JobFailedError: the job had failed before.
         """
         try:
-            payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
-        except InvalidPayloadError:
+            with CONTAINED:
+                payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
+        except Exception:  # noqa: BLE001 - a validator may raise anything
             return await self.run(spec, delivery)  # which records why it cannot be run
         await self.require_open_gate()
         try:
@@ -243,6 +247,7 @@ class Dispatcher:
         self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, failure: Exception, cause: Exception
     ) -> Exception | dict[str, Any]:
         """Write the letter of a job that is dead, and return what to answer."""
+        payload = _identified(payload)
         if is_dead(failure) and not await self._bury(spec, delivery, payload, failure, cause):
             return await self._ended(spec, delivery, payload)
         return failure if payload is None else tagged(failure, payload_tag(payload))
@@ -395,6 +400,15 @@ async def _handle(spec: AnySpec, session: AsyncSession, payload: AnyPayload) -> 
             message = f"the handler of {spec.name} writes, and its JobSpec says reads_only=True: remove one of the two"
             raise ReadOnlyJobError(message) from error
         raise
+
+
+def _identified(payload: AnyPayload | None) -> AnyPayload | None:
+    """Return the payload if it can be told which request it is: a serializer of its own may raise, each time."""
+    try:
+        with CONTAINED:
+            return payload if payload is None or request_hash(payload) else None
+    except Exception:  # noqa: BLE001 - the application's code
+        return None
 
 
 def _milliseconds_since(started: float) -> float:

@@ -185,7 +185,7 @@ def explain_database(error: Exception, settings: DatabaseSettings) -> str:
         return f"TLS with PostgreSQL at {settings.location} fails: {problem}"
     orig = getattr(error, "orig", None)
     cause = getattr(orig, "__cause__", None)
-    if isinstance(cause, asyncpg.exceptions.ClientConfigurationError):
+    if isinstance(cause, asyncpg.ClientConfigurationError | asyncpg.TargetServerAttributeNotMatched):
         return f"DATABASE_URL cannot be used for PostgreSQL at {settings.location}: {cause}"
     reason = type(orig or error).__name__
     return f"PostgreSQL at {settings.location} cannot be reached ({reason}): is it running, is DATABASE_URL right?"

@@ -5,7 +5,7 @@ from datetime import timedelta
 import structlog
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from db.faults import constraint_of, cure_of, is_transient, sqlstate_of
+from db.faults import constraint_of, cure_of, is_of_database, is_transient, sqlstate_of
 from jobs.failures import (
     AttemptsExhaustedError,
     ConstraintViolatedError,
@@ -55,7 +55,7 @@ def decide(spec: AnySpec, attempt: int, error: Exception) -> Exception:
 
 def _as_failure(spec: AnySpec, error: Exception) -> Exception:
     """Tell a failure of the database without its text, which repeats people's data."""
-    if not isinstance(error, SQLAlchemyError | ConnectionError | TimeoutError):
+    if not isinstance(error, SQLAlchemyError | ConnectionError | TimeoutError) or not is_of_database(error):
         return error
     state, constraint = sqlstate_of(error), constraint_of(error)
     if refusal := spec.refusals.get(constraint or ""):

@@ -112,3 +112,28 @@ async def test_a_cancelled_choice_leaves_no_connection(database: DatabaseSetting
             pass
 
     await wait_until_async(are_gone, 5)
+
+
+async def test_a_host_that_refuses_us_is_not_told_to_be_silent(
+    database: DatabaseSettings, real: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has answered, though not as we wished: whoever looks for a dead machine would look in vain."""
+    connector, url = Connector([real, Host("localhost", real.port)], "read-write"), database.sqlalchemy_url
+    connect = asyncpg.connect
+
+    async def connect_to(**options: Any) -> Any:  # noqa: ANN401 - asyncpg ships no types
+        if options["host"] == "localhost":
+            raise asyncpg.InvalidPasswordError("wrong")
+        return await connect(**options)
+
+    monkeypatch.setattr(asyncpg, "connect", connect_to)
+    with pytest.raises(UnwritableServerError) as caught:
+        await connector(
+            user=url.username,
+            password=url.password,
+            database=url.database,
+            timeout=5,
+            server_settings={"default_transaction_read_only": "on"},
+        )
+
+    assert f"localhost:{real.port}: it refuses us (SQLSTATE 28P01)" in str(caught.value)

@@ -17,6 +17,8 @@ from db.settings import DatabaseSettings
         ("postgresql://[::1]:1,[fe80::2]/db", "[::1]:1,[fe80::2]:5432/db", {"host": "::1,fe80::2", "port": "1,5432"}),
         ("postgresql:///db?host=::1,h2", "[::1]:5432,h2:5432/db", None),
         ("postgresql:///db?host=/run/postgresql", "/run/postgresql:5432/db", None),
+        ("postgresql://u@%2Frun%2Fpostgresql:6000/db", "/run/postgresql:6000/db", None),
+        ("postgresql://%2Frun%2Fpg,h2/db", "/run/pg:5432,h2:5432/db", {"host": "/run/pg,h2", "port": "5432,5432"}),
         ("postgresql://[::1]:6000/db", "[::1]:6000/db", {}),
         ("postgresql://h1/db", "h1:5432/db", {}),
         ("postgresql:///db", "localhost:5432/db", {}),

@@ -122,6 +122,7 @@ async def test_a_shorter_limit_of_the_server_is_named(database: DatabaseSettings
 
 _CUTS = {
     "a statement": ("SET LOCAL statement_timeout = '100ms'; SELECT pg_sleep(2)", "57014: .*DATABASE_STATEMENT_TIMEOUT"),
+    "a lock": ("DO $$ BEGIN RAISE SQLSTATE '55P03';END $$", "55P03: .*lock_timeout"),
     "a transaction": ("SET LOCAL transaction_timeout = '100ms'; SELECT pg_sleep(2)", "was lost.*transaction_timeout"),
 }
 

@@ -29,7 +29,7 @@ def check_message(data: bytes) -> str:
         return "result"
     if message["f"] == REFUSE:
         kind, text, kept = message["a"]
-        return _dead(JobFailedError.named(kind)(text), kept)
+        return _dead(JobFailedError.told(kind, text), kept)
     try:
         payload = read_payload(REGISTRY[message["f"]].payload, message["a"], message["k"])
     except InvalidPayloadError as error:

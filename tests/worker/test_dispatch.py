@@ -240,14 +240,18 @@ async def test_a_late_attempt_is_rolled_back_and_retried(sessions: Sessions) -> 
     assert await _count(sessions) == 0
 
 
-async def test_a_timeout_of_the_handlers_own_is_no_deadline(sessions: Sessions) -> None:
-    """A handler's TimeoutError is told as what it is."""
+@pytest.mark.parametrize("error", [TimeoutError, ConnectionRefusedError])
+async def test_a_failure_of_a_server_of_the_handlers_own_is_told_as_what_it_is(
+    sessions: Sessions, error: type[OSError]
+) -> None:
+    """No deadline, and no failure of the database: whoever reads it would look at the wrong server."""
 
-    async def time_out(_session: AsyncSession, _payload: Work) -> Done:
-        raise TimeoutError
+    async def call_another_server(session: AsyncSession, payload: Work) -> Done:
+        await _store(session, payload)
+        raise error
 
-    with pytest.raises(DatabaseFailedError, match="TimeoutError"):
-        await Dispatcher(sessions).run(_spec(time_out, max_attempts=1), _delivery())
+    with pytest.raises(error):
+        await Dispatcher(sessions).run(_spec(call_another_server, max_attempts=1), _delivery())
 
 
 async def test_a_job_that_kills_its_workers_ends(sessions: Sessions) -> None:

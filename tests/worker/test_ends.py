@@ -9,19 +9,22 @@ from typing import Any, ClassVar
 
 import pytest
 from arq.connections import ArqRedis
+from arq.worker import Retry, RetryJob
+from pydantic import field_serializer, field_validator
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from db.receipts import receipt_by_job_id
 from db.users import insert_user
 from jobs import CreateUser
 from jobs.codec import MAX_BYTES, decode, encode
-from jobs.failures import InvalidPayloadError
+from jobs.failures import InvalidPayloadError, JobFailedError
 from jobs.outbox import enqueue_in
 from jobs.payloads import Payload, Result
 from jobs.registry import REGISTRY, JobSpec, Registry
-from jobs.wire import now_ms
+from jobs.wire import now_ms, payload_tag
 from tests.conftest import wait_until_async
 from tests.faults.observe import letters
 from tests.worker.conftest import BuildWorker, run_in_background, stop
@@ -59,6 +62,24 @@ class _MuteError(Exception):
 @dataclass(frozen=True)
 class _FrozenError(Exception):
     code: int = 7
+
+
+class _TakenError(JobFailedError):
+    """A refusal with a constructor of its own."""
+
+    kind = "seat_taken"
+
+    def __init__(self, seat: int) -> None:
+        super().__init__(f"seat {seat} is taken")
+
+
+class _BareError(JobFailedError):
+    """A refusal whose constructor calls no other."""
+
+    kind = "bare"
+
+    def __init__(self) -> None:
+        self.code = 7
 
 
 async def _receipts(sessions: Sessions) -> dict[str, Any]:
@@ -107,6 +128,24 @@ async def test_an_error_that_cannot_be_told_is_on_record(sessions: Sessions, err
     outcome = await _outcome(sessions, _spec(fail))
 
     assert await letters(sessions) == {"j1": type(outcome).__name__}
+
+
+@pytest.mark.parametrize(("refusal", "kind"), [(_TakenError(7), "seat_taken"), (_BareError(), "bare")])
+async def test_a_refusal_with_a_constructor_of_its_own_is_told_again(
+    sessions: Sessions, refusal: JobFailedError, kind: str
+) -> None:
+    """Delivered again, the job answers with the same refusal: of its class, whatever that is made of."""
+
+    async def refuse(_session: AsyncSession, _payload: Work) -> Answer:
+        raise refusal
+
+    told = []
+    for attempt in (1, 2):
+        with pytest.raises(type(refusal)) as caught:
+            await Dispatcher(sessions).run(_spec(refuse, max_attempts=5), Delivery("j1", attempt, (), {}))
+        told.append((caught.value.type, caught.value.message))
+
+    assert told == [(kind, refusal.message)] * 2
 
 
 async def test_a_message_that_grows_when_it_is_written_again_has_its_letter(sessions: Sessions) -> None:
@@ -175,6 +214,8 @@ _UNANSWERABLE = {
     "infinite": ({"number": [1.0, float("-inf")]}, "infinite"),
     "a zero byte": ({"value": {"deep": ["a\0b"]}}, r"U\+0000"),
     "half a character": ({"value": "\ud800"}, "cannot be written as JSON"),
+    "a number that nobody reads": ({"value": [10**4300]}, "integer of more than 4,300 digits"),
+    "more than a message may have, from its receipt": ({"value": [1e300] * 4000}, "large floats are .* bytes"),
     "too deep": ({"value": _DEEP}, "read again|depth"),
 }
 
@@ -196,7 +237,9 @@ async def test_what_cannot_be_answered_is_not_done(sessions: Sessions, fields: d
     assert (users, await letters(sessions)) == (0, {"j1": "WrongResultError"})
 
 
-@pytest.mark.parametrize("value", ["x" * (MAX_BYTES - 5000), "NaN", "a\\u0000b", [[]] * 200, None])
+@pytest.mark.parametrize(
+    "value", ["x" * (MAX_BYTES - 5000), "NaN", "a\\u0000b", [[]] * 200, None, 10**4300 - 1, [1e300, "1" * 5000, True]]
+)
 async def test_what_only_looks_so_is_answered(sessions: Sessions, value: object) -> None:
     r"""The words NaN and \u0000 in a text, and many lists beside each other."""
 
@@ -207,6 +250,18 @@ async def test_what_only_looks_so_is_answered(sessions: Sessions, value: object)
 
 
 Build = Callable[..., Awaitable[UsersWorker]]
+
+
+class Fussy(Payload[Answer]):
+    """A job whose validator raises what no validator should."""
+
+    job_name: ClassVar[str] = "fussy"
+    text: str
+
+    @field_validator("text")
+    @classmethod
+    def _fail(cls, value: str) -> str:
+        raise SystemExit(3) if value == "exit" else LookupError
 
 
 @pytest.fixture
@@ -248,6 +303,32 @@ async def test_an_unanswerable_job_of_a_batch_harms_no_neighbour(
         {"bad": "WrongResultError"},
         {"good": {"value": None, "number": 1.0}},
     )
+
+
+class Unwritable(Payload[Answer]):
+    """A job whose payload can be read, and not be written again."""
+
+    job_name: ClassVar[str] = "unwritable"
+    text: str
+
+    @field_serializer("text")
+    def _fail(self, value: str) -> str:
+        raise LookupError(value)
+
+
+async def test_a_payload_that_cannot_be_written_again_has_its_letter(sessions: Sessions) -> None:
+    """Nobody can say which request it is, and so it can have no receipt: without a letter it would run for ever."""
+
+    async def store(session: AsyncSession, _payload: Unwritable) -> Answer:
+        await insert_user(session, "Jane")
+        return Answer()
+
+    spec: JobSpec[Any, Any] = JobSpec(Unwritable, store, max_attempts=1)
+    outcome = await _outcome(sessions, spec, text="x")
+
+    async with sessions() as session:
+        users = await session.scalar(text("SELECT count(*) FROM users"))
+    assert (users, await letters(sessions)) == (0, {"j1": type(outcome).__name__})
 
 
 async def _queue(redis: Redis, job_id: str, message: bytes) -> None:
@@ -401,3 +482,82 @@ async def test_an_abort_that_comes_too_late_hits_no_later_job(
     await worker.async_run()
 
     assert (worker.aborting_tasks, list(await _receipts(sessions))) == (set(), ["j1"])
+
+
+@pytest.mark.parametrize("word", [Retry(defer=0.01), RetryJob()], ids=["Retry", "RetryJob"])
+async def test_arqs_word_for_another_try_is_a_failure_as_any_other(
+    sessions: Sessions, redis: Redis, build_recording: Build, word: Exception
+) -> None:
+    """A handler that comes from arq may raise it: its attempts are counted, and a dead job does not run on."""
+    runs = []
+
+    async def ask_for_more(_session: AsyncSession, _payload: Work) -> Answer:
+        runs.append(1)
+        if len(runs) > 3:
+            return Answer()
+        raise word
+
+    await _queue(redis, "j1", _message("work", k={}))
+    await (await build_recording(Registry(JobSpec(Work, ask_for_more, max_attempts=2)))).async_run()
+
+    told = decode(await redis.get("arq:result:j1"))
+    assert (len(runs), await letters(sessions), told["r"].type) == (2, {"j1": type(word).__name__}, type(word).__name__)
+    assert told["h"] == payload_tag(Work())
+
+
+async def test_one_refusal_for_many_jobs_answers_each(redis: Redis, build_recording: Build) -> None:
+    """A handler may keep it in a constant: who reads it must not be told that his key was another request's."""
+    refusal = JobFailedError("not today", kind="closed")
+
+    async def refuse(_session: AsyncSession, _payload: Work) -> Answer:
+        raise refusal
+
+    async def refuse_all(_session: AsyncSession, payloads: Sequence[Work]) -> list[Answer | JobFailedError]:
+        return [refusal for _ in payloads]
+
+    names = ("one", "two", "three")
+    for name in names:
+        await _queue(redis, name, _message("work", k={"text": name}))
+    await (await build_recording(Registry(JobSpec(Work, refuse, batch=refuse_all)))).async_run()
+
+    told = [decode(await redis.get(f"arq:result:{name}")) for name in names]
+    assert [(answer["r"].type, answer["h"]) for answer in told] == [
+        ("closed", payload_tag(Work(text=name))) for name in names
+    ]
+
+
+@pytest.mark.parametrize(("value", "reason"), [("exit", "HandlerEscapeError"), ("fail", "LookupError")])
+async def test_an_aborted_job_whose_validator_fails_ends_on_record(
+    sessions: Sessions, redis: Redis, build_recording: Build, value: str, reason: str
+) -> None:
+    """As it would without the abort, after as many attempts; and the worker lives."""
+    await _queue(redis, "j1", _message("fussy", k={"text": value}))
+    await redis.zadd("arq:abort", {"j1": now_ms()})
+
+    async def answer(_session: AsyncSession, _payload: Fussy) -> Answer:
+        return Answer()
+
+    await (await build_recording(Registry(JobSpec(Fussy, answer, max_attempts=2)))).async_run()
+
+    assert (await letters(sessions), await _receipts(sessions)) == ({"j1": reason}, {})
+
+
+async def test_a_look_that_fails_does_not_end_a_job_whose_message_is_lost(
+    sessions: Sessions, redis: Redis, build_recording: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database does not tell how it has ended: so it is asked again, and nothing is told meanwhile."""
+    done = await Dispatcher(sessions).run(REGISTRY["create_user"], Delivery("done", 1, (), {"name": "Jane"}))
+    looks = []
+
+    async def look_in_vain_first(*args: Any) -> Any:  # noqa: ANN401 - as it is
+        looks.append(1)
+        if len(looks) == 1:
+            raise ConnectionResetError
+        return await receipt_by_job_id(*args)
+
+    monkeypatch.setattr(dispatch, receipt_by_job_id.__name__, look_in_vain_first)
+    await redis.zadd("arq:queue", {"done": now_ms() - 100})
+
+    await (await build_recording()).async_run()
+
+    assert decode(await redis.get("arq:result:done"))["r"] == done

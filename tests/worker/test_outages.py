@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -23,6 +24,7 @@ from worker import patience
 from worker.containment import HandlerCancelledError
 from worker.delivery import Delivery
 from worker.dispatch import Dispatcher
+from worker.lifecycle import StartupError, require_ready_database
 from worker.verdict import RetryLater
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -308,3 +310,12 @@ async def test_looks_leave_nothing(sessions: Sessions) -> None:
         assert await session.scalar(text("SELECT count(*) FROM job_receipts")) == 0
         with pytest.raises(DBAPIError):  # and the connection that looked is as any other
             await session.execute(text("SELECT 1 FROM nothing"))
+
+
+async def test_a_server_that_is_not_what_was_asked_for_is_not_told_to_be_gone(database: DatabaseSettings) -> None:
+    """It answers: whoever reads the error must look at the URL, and not whether the server runs."""
+    url = f"{database.url.get_secret_value()}?target_session_attrs=standby"
+    settings = database.model_copy(update={"url": SecretStr(url)})
+    async with open_database(settings, pool_size=1) as sessions:
+        with pytest.raises(StartupError, match=r"^DATABASE_URL cannot be used .*target_session_attrs=standby"):
+            await require_ready_database(sessions, settings)
