@@ -19,12 +19,12 @@ from db.receipts import Receipt, ended_jobs, insert_receipts
 from db.transactions import open_transaction
 from jobs.arguments import read_payload
 from jobs.codec import tagged
-from jobs.failures import InvalidPayloadError, JobFailedError, failure_to_wire
+from jobs.failures import JobFailedError, failure_to_wire
 from jobs.payloads import AnyPayload
 from jobs.wire import request_tag
 from worker.answers import build_receipt, dump_result
 from worker.calls import Again
-from worker.containment import CONTAINED, HandlerEscapeError, cancelled_itself
+from worker.containment import CONTAINED, cancelled_itself
 from worker.dead_letters import is_dead
 from worker.delivery import AnySpec, Delivery
 from worker.dispatch import AFTER_OUTAGE, LOOK_LIMIT, Dispatcher
@@ -81,9 +81,8 @@ def _read(spec: AnySpec, deliveries: Sequence[Delivery], outcomes: dict[str, Out
         if delivery.counted > spec.max_attempts:
             continue
         try:
-            with CONTAINED:
-                jobs.append((delivery, read_payload(spec.payload, delivery.args, delivery.kwargs)))
-        except (InvalidPayloadError, HandlerEscapeError):
+            jobs.append((delivery, read_payload(spec.payload, delivery.args, delivery.kwargs)))
+        except BaseException:  # noqa: BLE001, S112 - whatever it is, the job's own run meets it again, and tells it
             continue
         del outcomes[delivery.job_id]
     return jobs
