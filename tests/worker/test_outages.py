@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import Context
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -141,6 +141,20 @@ async def test_a_transaction_that_its_handler_has_made_read_only_is_the_jobs_fau
     assert [_counts(outcome) for outcome in outcomes] == [True, True, False]
     assert isinstance(outcomes[2], DatabaseFailedError)
     assert "SQLSTATE 25006: the transaction was read-only, and the server is not" in str(outcomes[2])
+
+
+async def test_a_handler_that_passes_over_a_failed_statement_is_told_so(sessions: Sessions) -> None:
+    """PostgreSQL says of what comes next only that the transaction is aborted."""
+
+    async def go_on(session: AsyncSession, _payload: Work) -> Done:
+        with suppress(DBAPIError):
+            await session.execute(text("SELECT 1 / 0"))
+        return Done()
+
+    failure = await _outcome(Dispatcher(sessions), go_on, attempt=3)
+
+    assert isinstance(failure, DatabaseFailedError)
+    assert "SQLSTATE 25P02: a statement before had failed, and the job went on" in str(failure)
 
 
 @pytest.mark.parametrize("handler", [store, store_by_sqlalchemy])
