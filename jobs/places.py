@@ -1,7 +1,7 @@
 """Places in the code, of an error or of a thread: which of them is the handler's own line."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path, PurePath
 from traceback import walk_stack, walk_tb
@@ -60,6 +60,32 @@ def handlers_place(places: Sequence[Place]) -> Place | None:
     kinds = [_kind(place.file) for place in places]
     called = max((number for number, kind in enumerate(kinds, start=1) if kind == "ours"), default=0)
     return places[called] if 0 < called < len(places) and kinds[called] == "installed" else None
+
+
+def is_raised_in(trace: TracebackType | None, packages: Collection[str]) -> bool:
+    """Say whether an error was raised in one of these packages, or in what Python and the event loop did for it.
+
+    An error without a trace may have been.
+    """
+    for place in reversed(places_of_trace(trace)):
+        if (package := _package(place.file)) is not None:
+            return package in packages
+    return True
+
+
+@cache
+def _package(file: str) -> str | None:
+    """Return to which package a file belongs, ``None`` for Python's own and the event loop's."""
+    path = PurePath(file)
+    if not path.is_absolute():  # of Cython, or <frozen ...>
+        package = path.parts[0] if len(path.parts) > 1 else None
+    elif installed := [number for number, part in enumerate(path.parts) if part in _INSTALLED]:
+        package = _stem(path.parts[installed[-1] + 1 :])
+    elif path.is_relative_to(_ROOT):
+        package = path.relative_to(_ROOT).parts[0]
+    else:
+        package = None if path.is_relative_to(_STANDARD_LIBRARY) else ""
+    return None if package == "uvloop" else package
 
 
 @cache

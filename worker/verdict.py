@@ -13,11 +13,15 @@ from jobs.failures import (
     DeadlineExceededError,
     JobFailedError,
 )
+from jobs.places import is_raised_in
 from worker.backoff import backoff
 from worker.delivery import AnySpec, Delivery
 
 _FAULTS = (DatabaseFailedError, DeadlineExceededError, AttemptsExhaustedError)
 """Failures that are ours, not the request's: worth an alarm and, but for the last, another attempt."""
+
+_OF_DATABASE = frozenset({"asyncpg", "sqlalchemy", "db", "worker"})
+"""Packages whose connections lead to PostgreSQL."""
 
 
 class WrongResultError(TypeError):
@@ -57,6 +61,8 @@ def _as_failure(spec: AnySpec, error: Exception) -> Exception:
     """Tell a failure of the database without its text, which repeats people's data."""
     if not isinstance(error, SQLAlchemyError | ConnectionError | TimeoutError):
         return error
+    if not isinstance(error, SQLAlchemyError) and not is_raised_in(error.__traceback__, _OF_DATABASE):
+        return error  # of another server, which the handler has asked
     state, constraint = sqlstate_of(error), constraint_of(error)
     if refusal := spec.refusals.get(constraint or ""):
         return refusal.error(refusal.message)
