@@ -21,6 +21,14 @@ def _hear_signals() -> None:
             signal.signal(number, _interrupt)
 
 
+class _Told(KeyboardInterrupt):
+    """An order to end.
+
+    Were it KeyboardInterrupt itself, and left an exec() of a text, as in many imports, Python would die of SIGINT at
+    its end, whoever has caught it since.
+    """
+
+
 _interrupted: list[float] = []
 
 
@@ -28,7 +36,7 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     now = time.monotonic()
     if not _interrupted or now - _interrupted[-1] > _ONE_ORDER:  # shells and supervisors send several at once
         _interrupted.append(now)
-        raise KeyboardInterrupt
+        raise _Told
 
 
 _ONE_ORDER = 0.5
