@@ -47,7 +47,7 @@ async def test_whatever_a_handler_raises_is_its_jobs_failure(
 
 
 async def test_a_worker_whose_main_task_a_job_cancels_has_not_been_told_to_stop(
-    start_worker: StartWorker, client: JobClient
+    start_worker: StartWorker, client: JobClient, sessions: Sessions
 ) -> None:
     """It ends in order, names the cause, and its exit code lets a supervisor start it again."""
     worker = start_worker(WORKER_REGISTRY=NAME)
@@ -55,3 +55,4 @@ async def test_a_worker_whose_main_task_a_job_cancels_has_not_been_told_to_stop(
 
     assert await asyncio.to_thread(worker.process.wait, 20) == 1
     assert "a job cancels tasks of others" in worker.log
+    assert await users_by_name(sessions) == {"Jane": 1}
