@@ -13,16 +13,20 @@ _ENDING = re.compile(
 _NO_CODE = re.compile(
     r"""
     /\*                                           # the begin of a comment, which may have others in it
-    | --[^\n]*                                    # a comment
+    | --[^\n\r]*                                  # a comment
     | (?<![\w$])[eE]'(?:[^'\\]|\\.|'')*'          # a text with escapes
     | '(?:[^']|'')*'                              # a text
     | "(?:[^"]|"")*"                              # a name
     | (?<![\w$])\$(?P<tag>\w*)\$.*?\$(?P=tag)\$   # a text in dollars, such as the body of a function
-    | \bBEGIN\s+ATOMIC\b.*?\bEND\b                # the body of a function in SQL
     """,
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
 """PostgreSQL's manual, "Lexical Structure"."""
+
+_BODY = re.compile(r"\bCREATE\b[^;]*?\bBEGIN\s+ATOMIC\b", re.IGNORECASE)
+"""The begin of a function's body in SQL, which may have others of CASE in it."""
+
+_BODY_WORD = re.compile(r"\b(?:CASE|END)\b", re.IGNORECASE)
 
 _COMMENT_SIGN = re.compile(r"/\*|\*/")
 
@@ -35,7 +39,7 @@ def ending_in(sql: str) -> str | None:
     """
     if _WORDS.search(sql) is None:
         return None
-    found = _ENDING.search(_code(sql))
+    found = _ENDING.search(_without_bodies(_code(sql)))
     return None if found is None else " ".join(found[1].upper().split())
 
 
@@ -54,3 +58,19 @@ def _end_of_comment(sql: str, at: int) -> int:
         depth += 1 if sign[0] == "/*" else -1
         at = sign.end()
     return at if depth == 0 else len(sql)
+
+
+def _without_bodies(code: str) -> str:
+    parts, at = [], 0
+    while (found := _BODY.search(code, at)) is not None:
+        parts.append(code[at : found.start()])
+        at = _end_of_body(code, found.end())
+    return "".join([*parts, code[at:]])
+
+
+def _end_of_body(code: str, at: int) -> int:
+    depth = 1
+    while depth and (word := _BODY_WORD.search(code, at)) is not None:
+        depth += 1 if word[0].upper() == "CASE" else -1
+        at = word.end()
+    return at if depth == 0 else len(code)

@@ -68,6 +68,7 @@ def constraint_of(error: BaseException) -> str | None:
 
 
 _CURES = {
+    "25P02": "a statement before had failed, and the job went on: let its error through, or have it in begin_nested()",
     "25P03": "the transaction paused for longer than the server allows (idle_in_transaction_session_timeout)",
     "25P04": "the transaction took longer than the server allows (transaction_timeout)",
     "57014": "a statement took longer than DATABASE_STATEMENT_TIMEOUT, its waiting for locks included",

@@ -23,7 +23,7 @@ from sqlalchemy.util import await_only
 from db.asyncpg_connection import ENDED, REFUSED, LentConnection, TransactionEndedError
 from db.loans import Loan
 from db.protocol import Argument, command, execution
-from db.suspects import is_suspect
+from db.suspects import HAS_SUSPECT_FUNCTIONS, is_suspect
 
 _STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
 
@@ -115,7 +115,7 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
     _loan: Loan | None
     _plain_end: Any  # the prepared COMMIT
     _rest: Any  # the prepared statement that ends a thorough cleaning
-    __slots__ = ("_is_bare", "_is_dirty", "_is_suspect", "_last", "_loan", "_plain_end", "_rest")
+    __slots__ = ("_is_bare", "_is_dirty", "_is_ever_suspect", "_is_suspect", "_last", "_loan", "_plain_end", "_rest")
     _cursor_cls = _Cursor
     _ss_cursor_cls = _ServerSideCursor
 
@@ -125,6 +125,7 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
         self._is_dirty = False  # a job has used the session, which was not cleaned since
         self._is_bare = False  # a job has been given asyncpg's connection
         self._is_suspect = False  # it may have executed PREPARE, SET ROLE or the like
+        self._is_ever_suspect = False  # each of its transactions may, by functions that are in the database
 
     def lend(self, loan: Loan) -> None:
         """Let a job use the connection."""
@@ -199,7 +200,9 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
                 if self._rest is None and self._can_pipeline:
                     self._rest = await self._connection.prepare(_PREPARED)
                     self._plain_end = await self._connection.prepare_control("COMMIT")
-                    await self._rest.fetch()  # asyncpg sends no Sync when it prepares: a query is under way
+                    # asyncpg sends no Sync when it prepares: a query is under way.
+                    self._is_ever_suspect = bool(await self._connection.fetchval(HAS_SUSPECT_FUNCTIONS))
+                    self._is_suspect |= self._is_ever_suspect
             transaction = self._held_transaction()
             if not self._can_pipeline or self.isolation_level is not None or self.deferrable:
                 # The level comes before any query, and asyncpg prepares the first one in the same message as BEGIN.
@@ -354,7 +357,7 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
         elif self._is_suspect:
             _write(self._connection, messages + command(ending) + _CLEANING)
             [(_, has_prepared)] = await self._rest.fetch()
-            self._is_dirty, self._is_suspect = bool(has_prepared), False
+            self._is_dirty, self._is_suspect = bool(has_prepared), self._is_ever_suspect
         else:  # a COMMIT
             _write(self._connection, messages if self._reads_only else messages + _RESET)
             await self._plain_end.fetch()

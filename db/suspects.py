@@ -1,8 +1,9 @@
 """Recognises statements behind which a session is to be cleaned thoroughly. Of the others no trace is left by itself.
 
 Those are queries and changes of rows that call nothing but common functions of PostgreSQL's own, of which is known what
-they do. To clean thoroughly behind each of them would take a tenth of a small job. What triggers do is not looked at;
-settings and the last values of sequences are reset behind each job.
+they do. To clean thoroughly behind each of them would take a tenth of a small job. What triggers and views call is not
+seen in a statement: where functions of the database's own may leave something, we clean thoroughly behind every job. A
+view that itself calls for a lock is not seen. Settings and the last values of sequences are reset behind each job.
 """
 
 import re
@@ -13,6 +14,8 @@ _CODE = re.compile(
     r"\b(?:PREPARE|EXECUTE|DO|CALL|ROLE|AUTHORIZATION|SEARCH_PATH|TEMP|TEMPORARY)\b(?!\s+(?:NOTHING|UPDATE)\b)",
     re.IGNORECASE,
 )
+_COMMENT = re.compile(r"/\*.*?\*/|--[^\n\r]*", re.DOTALL)
+_SPACE = re.compile(r"\s+")
 _PLAIN = re.compile(
     r"\s*(?:SELECT|INSERT|UPDATE|DELETE|MERGE|WITH|VALUES|SAVEPOINT|RELEASE|ROLLBACK|SET\s+LOCAL\s+LOCK_TIMEOUT)\b",
     re.IGNORECASE,
@@ -36,10 +39,18 @@ _HARMLESS = frozenset(
 )
 """PostgreSQL's own functions that are common, and words of SQL with a parenthesis behind them."""
 
+HAS_SUSPECT_FUNCTIONS = r"""
+    SELECT EXISTS (SELECT FROM pg_catalog.pg_proc WHERE oid >= 16384 AND (
+        prosrc ~* '\m(pg_(try_)?advisory_lock(_shared)?|execute|prepare|hold|listen|temp|temporary|pg_temp)\M'
+        OR prosrc ~* '\m(role|authorization|search_path)\M' OR (prosrc = '' AND prolang = 14)))
+"""
+"""Asks whether a function that is not PostgreSQL's own may leave something. A body that is not kept as text may."""
+
 
 @lru_cache(maxsize=1000)
 def is_suspect(sql: str) -> bool:
     """Say whether the statement may leave something in the session, or set a role or a path."""
     if _PLAIN.match(sql) is None or _CODE.search(sql):
         return True
-    return any(name.lower() not in _HARMLESS for name in _CALL.findall(re.sub(r"\s+", " ", sql)))
+    forms = {sql, _COMMENT.sub(" ", sql)}  # what looks like a comment may be a text, and hide what is behind it
+    return any(name.lower() not in _HARMLESS for form in forms for name in _CALL.findall(_SPACE.sub(" ", form)))

@@ -28,15 +28,16 @@ def run_to_the_end(runner: asyncio.Runner, work: Coroutine[Any, Any, ResultT], e
     """Run ``work``, whatever other tasks and callbacks of the loop raise.
 
     asyncio lets SystemExit and KeyboardInterrupt of any task, also of one that a handler has started and left, through
-    to whoever runs the loop. While ``ending`` hears all signals, so that it was none, the loop goes on.
+    to whoever runs the loop, and anybody may call the loop's ``stop``. While ``ending`` hears all signals, so that it
+    was none, the loop goes on.
     """
     loop = runner.get_loop()
     task = loop.create_task(work)
     while True:
         try:
             return loop.run_until_complete(task)
-        except (SystemExit, KeyboardInterrupt) as error:
-            if task.done() or not ending.is_hearing:
+        except (SystemExit, KeyboardInterrupt, RuntimeError) as error:  # the last one for a loop that was stopped
+            if task.done() or loop.is_closed() or not ending.is_hearing:
                 raise
             _log.error("a task or callback tried to end the process: it lives on", exc_info=error)
             loop.call_soon(ending.listen)

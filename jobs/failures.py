@@ -161,18 +161,18 @@ class AttemptsExhaustedError(JobFailedError):
 def failure_to_wire(error: BaseException) -> dict[str, str]:
     """Describe a failure for any language. Foreign exceptions go by the name of their class."""
     if isinstance(error, JobFailedError):
-        return {"type": _text(error.type, _TYPE_LENGTH), "message": _text(error.message, _OWN_MESSAGE_LENGTH)}
+        return {"type": text_of(error.type, _TYPE_LENGTH), "message": text_of(error.message, _OWN_MESSAGE_LENGTH)}
     kind = type(error).__name__
     if kind == CancelledError.__name__ and not isinstance(error, CancelledError):
         kind = f"{type(error).__module__}.{kind}"  # that of futures of threads: nobody has aborted the job
-    return {"type": _text(kind, _TYPE_LENGTH), "message": _text(error, _MESSAGE_LENGTH)}
+    return {"type": text_of(kind, _TYPE_LENGTH), "message": text_of(error, _MESSAGE_LENGTH)}
 
 
-def _text(value: object, longest: int) -> str:
-    """Return the beginning of a value's text: also of an exception whose own ``__str__`` fails."""
+def text_of(value: object, longest: int) -> str:
+    """Return the beginning of a value's text: also of an exception whose own ``__str__`` raises, whatever that is."""
     try:
         return storable(str(value)[:longest])
-    except Exception:  # noqa: BLE001 - somebody else's code; a failure that cannot be told would never end
+    except BaseException:  # noqa: BLE001 - somebody else's code; a failure that cannot be told would never end
         return ""
 
 

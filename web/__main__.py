@@ -4,7 +4,6 @@ Imports hardly anything at first: a SIGTERM that comes while the rest is loaded 
 of a container Python ignores it until there is a handler.
 """
 
-import os
 import signal
 import sys
 import time
@@ -25,6 +24,14 @@ def _hear_signals() -> None:
             signal.signal(number, _interrupt)
 
 
+class _Told(KeyboardInterrupt):
+    """An order to end.
+
+    Were it KeyboardInterrupt itself, and left an exec() of a text, as in many imports, Python would die of SIGINT at
+    its end, whoever has caught it since.
+    """
+
+
 _interrupted: list[float] = []
 
 
@@ -32,7 +39,7 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     now = time.monotonic()
     if not _interrupted or now - _interrupted[-1] > _ONE_ORDER:  # shells and supervisors send several at once
         _interrupted.append(now)
-        raise KeyboardInterrupt
+        raise _Told
 
 
 _ONE_ORDER = 0.5
@@ -48,9 +55,8 @@ def main() -> None:
         sys.exit(0 if asks else 2)
     try:
         _run()
-    except KeyboardInterrupt:  # told to stop before it was ready to hear it
-        # Not sys.exit: CPython ends by SIGINT if a KeyboardInterrupt has passed through exec(), as of dataclasses.
-        os._exit(0)
+    except KeyboardInterrupt:
+        sys.exit(0)  # told to stop before it was ready to hear it
 
 
 def _run() -> None:

@@ -4,12 +4,9 @@ Imports hardly anything at first: a SIGTERM that comes while the rest is loaded 
 of a container Python ignores it until there is a handler.
 """
 
-import atexit
-import os
 import signal
 import sys
 import time
-from contextlib import suppress
 from types import FrameType
 
 _UNTIL_STOPPED = (["run"], ["relay"], ["dev"])
@@ -24,6 +21,14 @@ def _hear_signals() -> None:
             signal.signal(number, _interrupt)
 
 
+class _Told(KeyboardInterrupt):
+    """An order to end.
+
+    Were it KeyboardInterrupt itself, and left an exec() of a text, as in many imports, Python would die of SIGINT at
+    its end, whoever has caught it since.
+    """
+
+
 _interrupted: list[float] = []
 
 
@@ -31,7 +36,7 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     now = time.monotonic()
     if not _interrupted or now - _interrupted[-1] > _ONE_ORDER:  # shells and supervisors send several at once
         _interrupted.append(now)
-        raise KeyboardInterrupt
+        raise _Told
 
 
 _ONE_ORDER = 0.5
@@ -43,30 +48,12 @@ def main() -> None:
     # A supervisor's SIGTERM ends `dev` and `demo` as Ctrl-C does; a worker that is ready replaces the handlers.
     _hear_signals()
     try:
-        _run()
-    except SystemExit as end:
-        if _interrupted and isinstance(end.code, int | None):
-            _end_now(end.code or 0)
-        raise
-
-
-def _run() -> None:
-    try:
         from worker.commands.app import run_app  # noqa: PLC0415 - see the module's docstring
 
         run_app()
     except KeyboardInterrupt:
         # What runs until it is told to stop has just been told so; anything else was broken off.
         sys.exit(0 if sys.argv[1:2] in _UNTIL_STOPPED else 128 + signal.SIGINT)
-
-
-def _end_now(code: int) -> None:
-    """End with this code. CPython ends by SIGINT if a KeyboardInterrupt passed through exec(), as of dataclasses."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):  # closed, or not there
-            stream.flush()
-    atexit._run_exitfuncs()  # noqa: SLF001 - what ends in order would call
-    os._exit(code)
 
 
 if __name__ == "__main__":

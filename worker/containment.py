@@ -3,6 +3,8 @@
 import asyncio
 from types import TracebackType
 
+from jobs.failures import text_of
+
 _MOST = 200
 """Longest text of the exception that is repeated, in characters."""
 
@@ -71,7 +73,7 @@ def cancelled_itself() -> HandlerCancelledError:
 
 
 def _escape(error: BaseException) -> str:
-    what = f"{type(error).__name__}: {str(error)[:_MOST]}".removesuffix(": ")
+    what = f"{type(error).__name__}: {text_of(error, _MOST)}".removesuffix(": ")
     if isinstance(error, SystemExit | KeyboardInterrupt):
         cure = "a handler cannot end the worker: return a result, or raise an Exception that says what is wrong"
     else:

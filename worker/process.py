@@ -27,6 +27,11 @@ from worker.settings import Settings
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.process")
 
+_CANCELLED = (
+    "the worker itself was cancelled, and nobody has told it to stop: a job cancels tasks of others, such as "
+    "all of asyncio.all_tasks(). The worker ends in order; let the job cancel only what it has started"
+)
+
 
 def run_worker(
     settings: Settings, *, registry: Registry | None = None, burst: bool = False, orders: int | None = None
@@ -97,6 +102,9 @@ async def _work_to_the_end(worker: UsersWorker, settings: Settings, ending: Endi
     try:
         await worker.async_run()
     except asyncio.CancelledError:
+        if not worker.is_stopping:
+            _log.error(_CANCELLED)
+            raise SystemExit(1) from None  # a supervisor that restarts what has failed shall do so
         _log.info("worker told to stop")
     except (RedisError, OSError) as error:  # in burst mode nobody waits for a lost Redis
         raise StartupError(str(explain(error, settings.queue.url.get_secret_value()))) from error

@@ -17,6 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionm
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
+from db.asyncpg_connection import LentConnection
+from db.loans import Loan
 from db.settings import DatabaseSettings
 
 
@@ -103,11 +105,14 @@ async def open_transaction_to_roll_back(database: DatabaseSettings) -> AsyncIter
     try:
         async with engine.connect() as connection:
             await connection.begin()
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            driver.loan = Loan()  # so that it refuses what ends the transaction, as in a worker
             sessions = async_sessionmaker(connection, join_transaction_mode="create_savepoint", expire_on_commit=False)
             async with sessions() as session:
                 transaction = Transaction(connection, session, sessions)
                 _refuse_commits(transaction)
                 yield transaction
+            driver.loan = None
             if not connection.invalidated:
                 await connection.rollback()
     finally:
@@ -118,6 +123,7 @@ def _connect_arguments(database: DatabaseSettings) -> dict[str, Any]:
     # No limit to the idle time, as the worker has it: a developer may sit in a debugger.
     statement_timeout = round(database.statement_timeout / timedelta(milliseconds=1))
     return {
+        "connection_class": LentConnection,
         "timeout": database.connect_timeout.total_seconds(),
         "command_timeout": database.command_timeout.total_seconds(),
         "server_settings": {"statement_timeout": str(statement_timeout), "application_name": "users-worker tests"},

@@ -49,6 +49,14 @@ class OwnEnd(BaseException):
     """None of Exception's."""
 
 
+class UntoldEnd(BaseException):
+    """Cannot even be told."""
+
+    def __str__(self) -> str:
+        """Fail, too."""
+        raise SystemExit(2)
+
+
 def _raise(error: BaseException) -> NoReturn:
     raise error
 
@@ -75,6 +83,11 @@ async def _left_behind(error: BaseException) -> None:
 
 async def _in_a_callback(error: BaseException) -> None:
     asyncio.get_running_loop().call_soon(_raise, error)
+    await asyncio.sleep(0.05)
+
+
+async def _stop_the_loop() -> None:
+    asyncio.get_running_loop().stop()
     await asyncio.sleep(0.05)
 
 
@@ -121,6 +134,11 @@ async def _exit_at_once(code: int) -> None:
     os._exit(code)
 
 
+async def _cancel_all() -> None:
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+
+
 _left: list["asyncio.Task[None]"] = []
 
 HOW: dict[str, Callable[[], Awaitable[object]]] = {
@@ -136,6 +154,7 @@ HOW: dict[str, Callable[[], Awaitable[object]]] = {
     "interrupt in a group": lambda: _in_a_group(KeyboardInterrupt()),
     "generator": lambda: _raise_later(GeneratorExit()),
     "own": lambda: _raise_later(OwnEnd("mine")),
+    "own without a text": lambda: _raise_later(UntoldEnd()),
     "own in a group": lambda: _in_a_group(OwnEnd("mine")),
     "cancelled": lambda: _raise_later(asyncio.CancelledError()),
     "awaits cancelled": _await_what_is_cancelled,
@@ -147,6 +166,7 @@ HARMLESS: dict[str, Callable[[], Awaitable[object]]] = {
     "exit of a task left behind": lambda: _left_behind(SystemExit(2)),
     "interrupt of a task left behind": lambda: _left_behind(KeyboardInterrupt()),
     "exit in a callback": lambda: _in_a_callback(SystemExit(2)),
+    "stop of the loop": _stop_the_loop,
 }
 """These end well, and leave something behind that does not."""
 
@@ -164,7 +184,7 @@ KILLING: dict[str, Callable[[], Awaitable[object]]] = {
 }
 """These end their worker. The codes are those of a worker that no start cures."""
 
-_ALL = HOW | HARMLESS | HOLDING | KILLING | {"leaves a thread": _leave_a_thread}
+_ALL = HOW | HARMLESS | HOLDING | KILLING | {"leaves a thread": _leave_a_thread, "cancels all": _cancel_all}
 
 
 async def misbehave(session: AsyncSession, payload: Misbehave) -> Done:

@@ -44,3 +44,15 @@ async def test_whatever_a_handler_raises_is_its_jobs_failure(
         assert words in answer.message
     assert attempts(worker) == {1}  # of those that ended well
     assert worker.stop() == 0
+
+
+async def test_a_worker_whose_main_task_a_job_cancels_has_not_been_told_to_stop(
+    start_worker: StartWorker, client: JobClient, sessions: Sessions
+) -> None:
+    """It ends in order, names the cause, and its exit code lets a supervisor start it again."""
+    worker = start_worker(WORKER_REGISTRY=NAME)
+    await client.enqueue(Misbehave(how="cancels all", name="Jane"))
+
+    assert await asyncio.to_thread(worker.process.wait, 20) == 1
+    assert "a job cancels tasks of others" in worker.log
+    assert await users_by_name(sessions) == {"Jane": 1}

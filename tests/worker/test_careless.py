@@ -93,6 +93,36 @@ async def test_what_a_handler_does_harms_nobody(engine: AsyncEngine, sessions: S
     assert await _counts(sessions, "another") == (1 if errors[0] else 2, 1)
 
 
+@pytest.mark.parametrize(
+    "does",
+    [
+        "PERFORM pg_advisory_lock(20261129)",
+        "EXECUTE 'LISTEN careless'",
+        "CREATE TEMPORARY TABLE users (LIKE public.users)",
+    ],
+)
+async def test_what_a_trigger_leaves_harms_nobody(engine: AsyncEngine, sessions: Sessions, does: str) -> None:
+    """Nothing of it is to be seen in the statements of the handler."""
+    before = await _state(engine)
+    body = f"BEGIN IF NEW.name = 'Jane' THEN {does}; END IF; RETURN NEW; END"
+    async with sessions.begin() as session:
+        await session.execute(
+            text(f"CREATE FUNCTION careless() RETURNS trigger LANGUAGE plpgsql AS $body${body}$body$")
+        )
+        await session.execute(
+            text("CREATE TRIGGER careless AFTER INSERT ON users FOR EACH ROW EXECUTE FUNCTION careless()")
+        )
+    try:
+        with capture_logs():
+            errors = [await _run(engine, "draw_from_a_sequence", job_id=job_id) for job_id in ("a", "b", "c")]
+    finally:
+        async with sessions.begin() as session:
+            await session.execute(text("DROP FUNCTION careless CASCADE"))
+
+    assert errors == [None] * 3
+    assert await _state(engine) == before
+
+
 async def test_innocent_jobs_among_careless_ones_notice_nothing(
     sessions: Sessions, client: JobClient, start_worker: StartWorker
 ) -> None:
@@ -127,7 +157,12 @@ def test_our_own_statements_need_no_special_cleaning() -> None:
     statements.append("INSERT INTO orders (user_id, total) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING RETURNING id")
 
     assert [statement for statement in statements if is_suspect(statement)] == []
-    assert all(map(is_suspect, ("PREPARE a AS SELECT 1", "SELECT mine()", "DO $$$$", "SET LOCAL ROLE a", "call p()")))
+    assert all(
+        map(
+            is_suspect,
+            ("PREPARE a AS SELECT 1", "SELECT mine()", "DO $$$$", "SET LOCAL ROLE a", "call p()", "SELECT mine/**/()"),
+        )
+    )
 
 
 @pytest.mark.parametrize(
@@ -137,6 +172,7 @@ def test_our_own_statements_need_no_special_cleaning() -> None:
         ("  end;", "END"),
         ("/* a /* b */ c */ COMMIT AND CHAIN", "COMMIT"),
         ("-- x\nABORT", "ABORT"),
+        ("-- x\rCOMMIT", "COMMIT"),
         ("select 1; Rollback; begin", "ROLLBACK"),
         ("PREPARE  transaction 'a'", "PREPARE TRANSACTION"),
         ("SELECT e'\\'', 'a'; COMMIT --'", "COMMIT"),
@@ -145,6 +181,8 @@ def test_our_own_statements_need_no_special_cleaning() -> None:
         ("SELECT 'a;COMMIT', \";COMMIT\", $a$;COMMIT$a$, e'\\';COMMIT'", None),
         ("DO $$ BEGIN COMMIT; END $$", None),
         ("CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; END", None),
+        ("CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN true THEN 'END' END; SELECT 2; END", None),
+        ("CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; END; COMMIT", "COMMIT"),
         ("SELECT CASE WHEN true THEN 1 END", None),
         ("PREPARE a AS SELECT 1", None),
     ],

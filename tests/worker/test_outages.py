@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import Context
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -143,6 +143,36 @@ async def test_a_transaction_that_its_handler_has_made_read_only_is_the_jobs_fau
     assert [_counts(outcome) for outcome in outcomes] == [True, True, False]
     assert isinstance(outcomes[2], DatabaseFailedError)
     assert "SQLSTATE 25006: the transaction was read-only, and the server is not" in str(outcomes[2])
+
+
+@pytest.mark.parametrize("kind", [TimeoutError, ConnectionRefusedError])
+async def test_an_error_of_another_server_is_not_told_as_the_databases(sessions: Sessions, kind: type[OSError]) -> None:
+    """A handler has asked that one, in whatever way."""
+
+    async def ask(_session: AsyncSession, _payload: Work) -> Done:
+        raise kind("the mail server")
+
+    async def connect(session: AsyncSession, _payload: Work) -> Done:
+        async with session.begin_nested(), asyncio.timeout(0 if kind is TimeoutError else None):
+            await asyncio.open_connection("127.0.0.1", 1)
+        return Done()
+
+    for handler in (ask, connect):
+        assert isinstance(await _outcome(Dispatcher(sessions), handler, attempt=3), kind)
+
+
+async def test_a_handler_that_passes_over_a_failed_statement_is_told_so(sessions: Sessions) -> None:
+    """PostgreSQL says of what comes next only that the transaction is aborted."""
+
+    async def go_on(session: AsyncSession, _payload: Work) -> Done:
+        with suppress(DBAPIError):
+            await session.execute(text("SELECT 1 / 0"))
+        return Done()
+
+    failure = await _outcome(Dispatcher(sessions), go_on, attempt=3)
+
+    assert isinstance(failure, DatabaseFailedError)
+    assert "SQLSTATE 25P02: a statement before had failed, and the job went on" in str(failure)
 
 
 @pytest.mark.parametrize("handler", [store, store_by_sqlalchemy])
