@@ -184,7 +184,7 @@ class DirectConnection:
         except (InvalidResponse, AttributeError, TypeError, IndexError) as error:  # to redis-py, a refusal or a mistake
             await connection.disconnect(nowait=True)
             raise RedisConnectionError("what came is no answer of Redis") from error
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter for what cannot be a host's name
             await connection.disconnect(nowait=True)
             raise RedisConnectionError(f"cannot connect ({type(error).__name__})") from error
         except BaseException:  # a cancellation, too
