@@ -48,6 +48,18 @@ def script_sha(script: str) -> str:
     return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
+def changed_keys(push: Sequence[Any]) -> Sequence[bytes] | None:
+    """Return the keys that the server says have changed, ``None`` for all.
+
+    Raises:
+        InvalidResponse: redis-py's; that is no word of changes.
+    """
+    keys = push[1] if len(push) > 1 else []
+    if keys is not None and not (isinstance(keys, list) and all(isinstance(key, bytes) for key in keys)):
+        raise InvalidResponse("it names no keys")
+    return keys
+
+
 class DirectConnection:
     """One connection; it connects at a command, and again at the next one after it was lost. Not for many at once.
 
@@ -193,8 +205,8 @@ class DirectConnection:
         return connection
 
     def _hear(self, push: Sequence[Any]) -> None:
-        if push[0] == b"invalidate":
-            self.on_change(push[1])
+        if push[:1] == [b"invalidate"]:
+            self.on_change(changed_keys(push))
 
     def _lose(self) -> None:
         self.on_lost()
