@@ -81,6 +81,7 @@ class Proxy:
                 replies, server = await asyncio.open_connection("127.0.0.1", self.target)
                 link = (writer, server)
                 self._links.add(link)
+                self._links.discard((writer, writer))  # one connection is one link
                 lost = asyncio.Event()
                 await asyncio.gather(self._requests(reader, server, lost), self._replies(replies, writer, lost))
         _reset(*link)
