@@ -48,6 +48,18 @@ def script_sha(script: str) -> str:
     return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
+def changed_keys(push: Sequence[Any]) -> Sequence[bytes] | None:
+    """Return the keys that the server says have changed, ``None`` for all.
+
+    Raises:
+        InvalidResponse: redis-py's; that is no word of changes.
+    """
+    keys = push[1] if len(push) > 1 else []
+    if keys is not None and not (isinstance(keys, list) and all(isinstance(key, bytes) for key in keys)):
+        raise InvalidResponse("it names no keys")
+    return keys
+
+
 class DirectConnection:
     """One connection; it connects at a command, and again at the next one after it was lost. Not for many at once.
 
@@ -187,7 +199,7 @@ class DirectConnection:
         except (InvalidResponse, AttributeError, TypeError, IndexError) as error:  # to redis-py, a refusal or a mistake
             await connection.disconnect(nowait=True)
             raise RedisConnectionError("what came is no answer of Redis") from error
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter for what cannot be a host's name
             await connection.disconnect(nowait=True)
             raise RedisConnectionError(f"cannot connect ({type(error).__name__})") from error
         except BaseException:  # a cancellation, too
@@ -196,8 +208,8 @@ class DirectConnection:
         return connection
 
     def _hear(self, push: Sequence[Any]) -> None:
-        if push[0] == b"invalidate":
-            self.on_change(push[1])
+        if push[:1] == [b"invalidate"]:
+            self.on_change(changed_keys(push))
 
     def _lose(self) -> None:
         self.on_lost()

@@ -126,7 +126,11 @@ class Primary(_Async):  # type: ignore[misc] # of no type
     async def _connect(self) -> None:
         if self.sentinels is not None:
             self.host, self.port = await self.sentinels.locate()
-        await super()._connect()
+        try:
+            await super()._connect()
+        except BaseException:  # a cancellation, too: redis-py's limit
+            self._distrust()
+            raise
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: ANN401, FBT001, FBT002 - redis-py's
         """Send a command, and before it the question for the role if that is due."""
@@ -188,14 +192,17 @@ class Primary(_Async):  # type: ignore[misc] # of no type
     async def greet(self) -> None:
         """Do redis-py's handshake, and see whether the server is a primary. One round trip for that."""
         self._begin()
-        await self.on_connect()
-        await super().send_packed_command(self.pack_command(*ROLE), check_health=False)
         try:
+            await self.on_connect()
+            await super().send_packed_command(self.pack_command(*ROLE), check_health=False)
             await self._read_role()
-        except ReplicaError:
-            if self.sentinels is not None:
-                self.sentinels.distrust()
+        except BaseException:
+            self._distrust()
             raise
+
+    def _distrust(self) -> None:
+        if self.sentinels is not None:
+            self.sentinels.distrust((self.host, self.port))
 
 
 class SyncPrimary(_Blocking):  # type: ignore[misc] # of no type
@@ -211,22 +218,31 @@ class SyncPrimary(_Blocking):  # type: ignore[misc] # of no type
     def _connect(self) -> Any:  # noqa: ANN401 - a socket
         if self.sentinels is not None:
             self.host, self.port = self.sentinels.locate_blocking()
-        return super()._connect()
+        try:
+            return super()._connect()
+        except BaseException:
+            self._distrust()
+            raise
 
     def greet(self) -> None:
         """Do redis-py's handshake, and see whether the server is a primary. One round trip for that."""
-        self.on_connect()
-        self.send_command(*ROLE, check_health=False)
         try:
-            role = self.read_response()
-        except ResponseError as error:
-            role = error
-        try:
-            may_be_asked(role)
-        except ReplicaError:
-            if self.sentinels is not None:
-                self.sentinels.distrust()
+            self.on_connect()
+            self.send_command(*ROLE, check_health=False)
+            may_be_asked(self._read_role())
+        except BaseException:
+            self._distrust()
             raise
+
+    def _read_role(self) -> object:
+        try:
+            return self.read_response()
+        except ResponseError as error:
+            return error
+
+    def _distrust(self) -> None:
+        if self.sentinels is not None:
+            self.sentinels.distrust((self.host, self.port))
 
 
 def keep_to_primary(pool: Any, address: RedisURL) -> None:  # noqa: ANN401 - redis-py's pools, of both kinds

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urlsplit
 
 _SENTINEL_PORT = 26379
-_LAST_PORT = 65535
+LAST_PORT = 65535
+"""The highest port of TCP."""
 
 _SCHEMES = {
     "redis": "redis",
@@ -131,7 +132,7 @@ def _host_and_port(text: str) -> tuple[str, int]:
     else:
         host, _, port = text.partition(":")
     number = int(port) if port.isascii() and port.isdigit() else 0 if port else _SENTINEL_PORT
-    if not host or not 0 < number <= _LAST_PORT:
+    if not host or not 0 < number <= LAST_PORT:
         raise RedisURLError(f"has a Sentinel that is not host:port: write {_EXAMPLE}")
     return unquote(host), number
 

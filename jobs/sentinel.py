@@ -21,7 +21,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry as SyncRetry
 
-from jobs.redis_url import RedisURL
+from jobs.redis_url import LAST_PORT, RedisURL
 
 _LIMIT = timedelta(seconds=3)
 """Longest time to ask all Sentinels, which is that of any other connect. Each gets its share, at most a second."""
@@ -45,6 +45,8 @@ class Sentinels:
         self._primary = address.primary or ""
         self._order: Sequence[_Place] = address.sentinels
         """Whoever answered last comes first. Replaced, never changed: threads share it."""
+        self._told: tuple[_Place, _Place] | None = None
+        """Who answered last, and where the primary is by its word."""
         self._is_tls = address.is_tls
         self._each = min(1.0, _LIMIT.total_seconds() / len(address.sentinels))
         self._options = {name: value for name, value in options.items() if name.startswith("ssl_")} | {
@@ -69,7 +71,7 @@ class Sentinels:
             try:
                 async with asyncio.timeout(self._each):
                     return self._found(place, await self._ask(place))
-            except (RedisError, OSError) as error:
+            except (RedisError, OSError, UnicodeError) as error:
                 failures[place] = error
         raise self._unknown(failures)
 
@@ -82,13 +84,17 @@ class Sentinels:
                 if time.monotonic() > end:
                     raise RedisTimeoutError("there was no time left")
                 return self._found(place, self._ask_blocking(place))
-            except (RedisError, OSError) as error:
+            except (RedisError, OSError, UnicodeError) as error:
                 failures[place] = error
         raise self._unknown(failures)
 
-    def distrust(self) -> None:
-        """Ask another Sentinel first next time: where the last one sent us there is a replica."""
-        self._order = (*self._order[1:], *self._order[:1])
+    def distrust(self, found: _Place) -> None:
+        """Ask another Sentinel first next time: where the last one sent us there is no primary, or nobody.
+
+        One that was cut off from the others tells for ever what was. Of many who were sent there, one says so.
+        """
+        if self._told == (self._order[0], found):
+            self._order = (*self._order[1:], *self._order[:1])
 
     async def _ask(self, place: _Place) -> _Place:
         kind = aio.SSLConnection if self._is_tls else aio.Connection
@@ -113,12 +119,15 @@ class Sentinels:
     def _found(self, place: _Place, found: _Place) -> _Place:
         if self._order[0] != place:
             self._order = (place, *(other for other in self._order if other != place))
+        self._told = (place, found)
         return found
 
     def _read(self, answer: Any) -> _Place:  # noqa: ANN401 - what a server answers
         match answer:
-            case [host, port]:
-                return _text(host), int(port)
+            case [bytes(host), bytes(port)] if (
+                host.isascii() and host and port.isdigit() and 0 < int(port) <= LAST_PORT
+            ):
+                return host.decode(), int(port)
             case None:
                 raise ResponseError(f"knows no {self._primary}")
         raise ResponseError("is none")
@@ -138,7 +147,3 @@ def _reason(error: Exception) -> str:
         case ResponseError():
             return str(error)
     return f"cannot be reached ({type(error).__name__})"
-
-
-def _text(part: bytes | str) -> str:
-    return part.decode() if isinstance(part, bytes) else part

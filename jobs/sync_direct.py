@@ -231,7 +231,7 @@ def _connected(redis: Redis, *, protocol: int) -> Any:  # noqa: ANN401 - redis-p
     except (InvalidResponse, AttributeError, TypeError, IndexError) as error:  # to redis-py, a refusal or a mistake
         connection.disconnect()
         raise RedisConnectionError("what came is no answer of Redis") from error
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter for what cannot be a host's name
         connection.disconnect()
         raise RedisConnectionError(f"cannot connect ({type(error).__name__})") from error
     except BaseException:  # a greenlet that is killed, too

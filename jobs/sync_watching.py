@@ -34,9 +34,17 @@ class SyncResultWatch:
             TimeoutError: there is none in time.
         """
         pauses = poll_pauses()
+        looked_on: Wire | None = None
 
         def look(wire: Wire) -> tuple[bytes | None, bool]:
-            return self._look(wire, job_id, end, pauses, is_promised=is_promised)
+            nonlocal looked_on
+            data, has_changed = self._look(wire, job_id, end, pauses, is_promised=is_promised)
+            # On one connection, word of it comes before the answer. (Or another thread has read it between two looks:
+            # then the new connection costs a few round trips.)
+            if data is not None and wire is looked_on and not has_changed:
+                wire.lose("it tells of no changes")  # the next one has to prove that it does
+            looked_on = None if has_changed or not self._connection.is_tracking else wire
+            return data, has_changed
 
         while True:
             limit = min(end, time.monotonic() + SILENCE.total_seconds())

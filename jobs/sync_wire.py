@@ -29,6 +29,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from jobs.direct import changed_keys
 from jobs.primary import ROLE_EVERY
 
 SILENCE = timedelta(seconds=5)
@@ -274,10 +275,11 @@ class Wire:
                 question.ring()
 
     def _hear(self, push: Sequence[Any]) -> None:
-        if push[0] != b"invalidate":
+        if push[:1] != [b"invalidate"]:
             return
+        keys = changed_keys(push)
         with self._state:
-            for key in list(self._listeners) if push[1] is None else push[1]:
+            for key in list(self._listeners) if keys is None else keys:
                 for bell in self._listeners.get(key, ()):
                     bell.ring()
 

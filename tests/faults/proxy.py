@@ -82,6 +82,7 @@ class Proxy:
                 self._links.discard(link)
                 link = (writer, server)
                 self._links.add(link)
+                self._links.discard((writer, writer))  # one connection is one link
                 lost = asyncio.Event()
                 await asyncio.gather(self._requests(reader, server, lost), self._replies(replies, writer, lost))
         _reset(*link)

@@ -1,8 +1,12 @@
 """Redis under real Sentinels: found by them, followed through failovers, and told of when none of them knows it."""
 
 import asyncio
+import socket
+import socketserver
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from pydantic import SecretStr
@@ -102,3 +106,60 @@ def test_what_is_wrong_with_sentinels_is_told(sentinels: Sentinels, url: str) ->
 
     assert [PROBLEMS[url] in str(error.value) for error in (told, told_blocking)] == [True, True]
     assert "hidden" not in f"{told.value}{told_blocking.value}"
+
+
+@contextmanager
+def _who_answers(answer: bytes) -> Iterator[str]:
+    """Run what answers each command so; yield its host and port."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            while self.request.recv(1 << 16):
+                self.request.sendall(answer)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+WRONG = {
+    "a server that is gone": b"*2\r\n$9\r\n127.0.0.1\r\n$1\r\n1\r\n",
+    "no port": b"*2\r\n$9\r\n127.0.0.1\r\n$4\r\nmany\r\n",
+    "a port that cannot be": b"*2\r\n$9\r\n127.0.0.1\r\n$5\r\n65536\r\n",
+    "no host": b"*2\r\n$0\r\n\r\n$4\r\n6379\r\n",
+    "no name": b"*2\r\n$2\r\n\xff\xfe\r\n$4\r\n6379\r\n",
+    "a name that cannot be": b"*2\r\n$4\r\na..b\r\n$4\r\n6379\r\n",
+    "numbers": b"*2\r\n:1\r\n:2\r\n",
+}
+
+
+@pytest.mark.parametrize("answer", WRONG)
+def test_a_sentinel_that_does_not_know_better_is_passed_over(sentinels: Sentinels, answer: str) -> None:
+    """One that was cut off from the others names the last primary for ever, though they have elected another."""
+
+    async def use(url: str) -> None:
+        async with open_client(url) as client:
+            await client.enqueue(CreateUser(name="Jane"))
+
+    with _who_answers(WRONG[answer]) as wrong:
+        url = _url(f"{wrong},{sentinels.hosts}")
+        asyncio.run(use(url))
+        with open_sync_client(url) as blocking:
+            blocking.enqueue(CreateUser(name="Jane"))
+
+
+def test_sentinels_that_are_silent_are_told_of() -> None:
+    """An error that was raised again is its own context's cause: whoever follows causes comes to an end."""
+
+    async def use(url: str) -> None:
+        async with open_client(url):
+            pass
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hosts = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(QueueUnavailableError, match=rf"{hosts} cannot be reached \(TimeoutError\)"):
+            asyncio.run(use(f"redis+sentinel://{hosts}/mymaster"))

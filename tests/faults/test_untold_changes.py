@@ -72,6 +72,20 @@ async def _wait_for(redis: Redis, client: Any, blocking: Any) -> float:  # noqa:
     return time.monotonic() - began
 
 
+async def test_a_result_that_nothing_told_of_ends_the_trust_of_all(redis: Redis, redis_proxy: Proxy) -> None:
+    """Whoever reads for all threads finds its result in a turn; the others do not wait for theirs."""
+    with open_sync_client(redis_proxy.environment["REDIS_URL"]) as blocking:
+        handles = [blocking.enqueue(CreateUser(name="Jane")) for _ in range(5)]
+        waiting = [asyncio.create_task(asyncio.to_thread(handle.result, timeout=SOON)) for handle in handles]
+        await asyncio.sleep(0.5)  # it was proved, and all wait
+        redis_proxy.rewrites = without_pushes
+        began = time.monotonic()
+        await redis.mset({f"arq:result:{handle.job_id}": ANSWER for handle in handles})
+        await asyncio.gather(*waiting)
+
+    assert time.monotonic() - began < 4  # ROLE_EVERY, and the limit of a proof
+
+
 async def test_what_was_a_hiccup_is_proved_again(redis_proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """A minute after it has failed, and at once on a new connection."""
     monkeypatch.setattr("jobs.tracking._AGAIN", timedelta(0))

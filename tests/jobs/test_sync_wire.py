@@ -14,11 +14,13 @@ import pytest
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import InvalidResponse
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from jobs import CreateUser, SyncJobClient, open_sync_client
 from jobs.codec import encode
 from jobs.connection import build_sync_redis
+from jobs.direct import DirectConnection
 from jobs.failures import QueueUnavailableError
 from jobs.sync_direct import SyncDirectConnection
 from jobs.sync_wire import Bell, Wire
@@ -184,6 +186,32 @@ def test_what_nobody_asked_for_loses_the_connection(connection: SyncDirectConnec
     wire.wait(Bell(), time.monotonic() + 5)
 
     assert "nobody asked" in str(wire.lost)
+
+
+@pytest.mark.parametrize("keys", [b":5", b"*1\r\n*0", b"*1\r\n:5", b"$1\r\nk"])
+async def test_news_that_name_no_keys_lose_the_connection(
+    redis: AsyncRedis, connection: SyncDirectConnection, keys: bytes
+) -> None:
+    """As all that Redis does not say: neither who reads nor the event loop has an error of Python's."""
+    wire, direct = _wire(connection), DirectConnection(redis)
+    news = b">2\r\n$10\r\ninvalidate\r\n" + keys + b"\r\n"
+    with pytest.raises(InvalidResponse):
+        wire._take(news)
+
+    told = await direct.open()
+    told.data_received(news)
+
+    assert told.is_lost
+
+
+@pytest.mark.parametrize("news", [b">0\r\n", b">1\r\n*0\r\n", b">1\r\n$10\r\ninvalidate\r\n"])
+def test_other_news_are_passed_over(connection: SyncDirectConnection, news: bytes) -> None:
+    """They are no answer to anybody."""
+    wire = _wire(connection)
+
+    wire._take(news)
+
+    assert wire.lost is None
 
 
 def test_a_silent_redis_fails_all_calls_together(
