@@ -13,8 +13,8 @@ a server refuses that was demoted. A
 killed watcher's word ends by itself, and one of those who stand by takes over: in at most ``_WATCH`` and a quarter of
 a second, in which new jobs may wait. With a short lease, in less than the lease.
 
-**Idle costs.** Measured, with the commands inside scripts: a worker process that watches, its relay included, costs 1.8
-commands a second, 1.3 as sent, and 0.2 % of a core. Each that stands by sends 0.4 a second, and 0.2 for health and
+**Idle costs.** Measured, with the commands inside scripts: a worker process that watches, its relay included, costs 2.5
+commands a second, and 0.2 % of a core. Each that stands by sends 0.4 a second, and 0.2 for health and
 aborts.
 
 **Rings for nothing.** Other workers' ends and renewals change the queue, too. The watcher claims for nothing ten times
