@@ -1,9 +1,11 @@
 """A TCP proxy that fails as networks do. Runs in a thread, because tests block while they start processes."""
 
 import asyncio
+import gc
 import socket
 import struct
 import threading
+from asyncio.selector_events import _SelectorTransport  # type: ignore[attr-defined] # a part of asyncio's own
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -137,6 +139,15 @@ def _run(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]") -> None:
         loop.run_until_complete(task)
     loop.run_until_complete(_end_of_all())
     loop.close()
+    _close_sockets_of(loop)
+
+
+def _close_sockets_of(loop: asyncio.AbstractEventLoop) -> None:
+    """Close what asyncio had accepted and not handed over when the loop ended: nobody else can."""
+    for found in gc.get_objects():
+        if isinstance(found, _SelectorTransport) and found._loop is loop and found._sock is not None:
+            found._sock.close()
+            found._sock = None
 
 
 async def _end_of_all() -> None:

@@ -17,6 +17,7 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from embedded import ValkeyServer, open_valkey
+from embedded.program import free_port
 from jobs import CreateUser, JobClient, SyncJobClient, open_client, open_sync_client
 from jobs.connection import build_redis
 from jobs.failures import QueueUnavailableError
@@ -228,7 +229,11 @@ def _replica(directory: Path) -> Iterator[str]:
 
 @contextmanager
 def _cluster(directory: Path) -> Iterator[str]:
-    with open_valkey(directory / "cluster", settings=CLUSTER) as server:
+    settings = {
+        **CLUSTER,
+        "cluster-port": str(free_port()),
+    }  # else 10,000 above
+    with open_valkey(directory / "cluster", settings=settings) as server:
         with SyncRedis.from_url(server.url) as client:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
             wait_until(lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO"), 10)
