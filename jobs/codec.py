@@ -102,7 +102,7 @@ def encode_result(result: dict[str, Any]) -> str:
         raise InvalidMessageError(text)
     if b"NaN" in data or b"Infinity" in data:
         _require_finite(result)
-    if _LARGE_NUMBER.search(data):
+    if len(data) > _MOST_DIGITS and _LARGE_NUMBER.search(data):  # fewer bytes hold no such integer, and few floats
         _require_storable_numbers(result, len(data))
     if b"\\u0000" in data and _ZERO.search(data):
         raise InvalidMessageError("it has a text with the character U+0000, which PostgreSQL cannot store")

@@ -1,6 +1,7 @@
 """Makes arq's functions of our jobs, and arq's view of malformed messages. Decides nothing: dispatch does."""
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -169,12 +170,11 @@ def _retried_when_late(
     """
 
     async def run_or_retry(ctx: dict[str, Any], /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the function
-        clock = asyncio.get_running_loop().time
-        late = clock() + timeout.total_seconds()
+        started = time.monotonic()
         try:
             return await run(ctx, *args, **kwargs)
         except asyncio.CancelledError as error:
-            if clock() < late:
+            if time.monotonic() - started < timeout.total_seconds():
                 raise  # an abort, or the worker's end
             raise Retry(defer=backoff(ctx["job_try"])) from error
 

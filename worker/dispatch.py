@@ -63,9 +63,6 @@ _UNRECORDED = 6
 LOOK_LIMIT = timedelta(seconds=3)
 """Longest look for a receipt. It comes on top of the job's deadline."""
 
-_SECOND_CALL = timedelta(seconds=5)
-"""So long after its deadline an attempt is cancelled once more, for a handler that has swallowed the first time."""
-
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("worker.dispatch")
 
 
@@ -359,13 +356,12 @@ class Dispatcher:
     async def _attempt(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
         if delivery.counted > spec.max_attempts and delivery.was_left is not False:
             raise AttemptsExhaustedError(why_exhausted(delivery))
-        seconds = spec.deadline.total_seconds()
-        guard, deadline = asyncio.timeout(seconds + _SECOND_CALL.total_seconds()), asyncio.timeout(seconds)
+        deadline = asyncio.timeout(spec.deadline.total_seconds())
         try:
-            async with guard, deadline:
+            async with deadline:
                 return await self._transact(spec, delivery, payload)
         except TimeoutError as error:
-            if deadline.expired() or guard.expired():  # after a standstill both, and the outer one alone is told
+            if deadline.expired():
                 message = f"took longer than {spec.deadline.total_seconds():g} s on each of its attempts"
                 raise DeadlineExceededError(message) from error
             raise

@@ -25,7 +25,7 @@ from tests.faults.observe import Sessions, letters, users_by_name, wait_for_empt
 _DEADLINE = timedelta(seconds=3)
 
 _STANDSTILL = timedelta(seconds=10)
-"""Longer than the deadline, the second call 5 s after it, and a lease."""
+"""Longer than the deadline, the 5 s that an outer timer would allow beyond it, and a lease."""
 
 _SOON = timedelta(seconds=30)
 
