@@ -39,7 +39,9 @@ migrate: $(VENV)/ready ## Apply the migrations to DATABASE_URL
 	@$(BIN)/users-worker migrate $(ARGS)
 
 test: $(VENV)/ready ## Run all tests (ARGS="-k name" for some)
-	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS) || { \
+		[ $$? = 1 ] && echo "what failed runs once more, alone" && \
+		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS); }
 
 chaos: $(VENV)/ready ## Break everything at once and count (SEED= JOBS=5000 DURATION=60 FAULTS=kill,lock)
 	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) \

@@ -177,3 +177,12 @@ async def wait_until_async(is_so: Callable[[], Awaitable[bool]], seconds: float)
     while not await is_so():
         assert time.monotonic() < limit, f"not so after {seconds} s"
         await asyncio.sleep(0.01)
+
+
+async def wait_until_empty(redis: Redis) -> None:
+    """Wait until Redis has no key: the one that shows whether changes are told lasts for a millisecond."""
+
+    async def is_empty() -> bool:
+        return bool(await redis.dbsize() == 0)
+
+    await wait_until_async(is_empty, 2)

@@ -46,6 +46,7 @@ async def _relay(settings: Settings, ending: Ending) -> None:
         sessions = await stack.enter_async_context(open_database(settings.database, pool_size=_CONNECTIONS))
         await require_ready_database(sessions, settings.database)
         await stack.enter_async_context(open_relay(sessions, settings))
+        ending.begin()  # before its health says that it is ready
         if file := settings.worker.health_file:
             await stack.enter_async_context(report_health(file, server_probes(redis, sessions)))
         _log.info(
@@ -54,7 +55,6 @@ async def _relay(settings: Settings, ending: Ending) -> None:
             redis=location(url),
             database=settings.database.location,
         )
-        ending.begin()
         await _told_to_stop(ending)
 
 

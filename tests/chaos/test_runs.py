@@ -49,7 +49,7 @@ _OF_NEIGHBOURS = ("BREACH attempts burnt by an outage", "BREACH dead without bei
 """What an innocent job shows that has met the connection of a careless one, in one attempt or in all."""
 
 _CONTROLS: dict[str, tuple[str, str | tuple[str, ...]]] = {
-    "receipt-apart": ("--jobs 150 --duration 3 --faults none", "BREACH took effect twice"),
+    "receipt-apart": ("--jobs 500 --duration 3 --faults none", "BREACH took effect twice"),
     "receipts-apart": ("--jobs 2000 --duration 2 --faults none", "BREACH took effect twice"),
     "relay-blind": ("--jobs 300 --duration 8 --faults lock,valkey-wipe", "BREACH not done in time"),
     "guard-is-final": (
@@ -61,7 +61,7 @@ _CONTROLS: dict[str, tuple[str, str | tuple[str, ...]]] = {
     "blames-crashes": ("--jobs 300 --duration 2 --faults poison", "BREACH dead of what was not there"),
     "gate-always-open": ("--jobs 400 --duration 4 --faults postgres-stop", "BREACH attempts burnt by an outage"),
     "keeps-demoted-connections": ("--jobs 300 --duration 4 --faults valkey-demote", "BREACH not done in time"),
-    "unclean-connections": ("--jobs 300 --duration 3 --faults careless", _OF_NEIGHBOURS),
+    "unclean-connections": ("--seed 3 --jobs 1500 --duration 4 --faults careless", _OF_NEIGHBOURS),
     "plain-arq": ("--jobs 300 --duration 4 --faults cut-postgres --route direct", "BREACH lost"),
 }
 

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from jobs import CreateUser, JobClient, JobStatus, open_client, open_sync_client
 from jobs.failures import JobAbortedError, QueueUnavailableError, ResultMissingError
 from jobs.outbox import enqueue_in
-from tests.conftest import StartWorker, wait_until_async
+from tests.conftest import StartWorker, wait_until_async, wait_until_empty
 from tests.rights import Rights
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -89,10 +89,7 @@ async def test_a_job_that_is_nowhere_cannot_be_aborted(client: JobClient, redis:
     with pytest.raises(ResultMissingError):
         await client.handle_of(CreateUser, "no-such-job").abort(timeout=LONG)
 
-    async def is_empty() -> bool:
-        return bool(await redis.dbsize() == 0)  # the key that shows whether changes are told lasts for a millisecond
-
-    await wait_until_async(is_empty, 2)
+    await wait_until_empty(redis)
 
 
 @with_both_rights

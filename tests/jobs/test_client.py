@@ -25,6 +25,7 @@ from jobs.failures import (
     ResultMissingError,
 )
 from jobs.payloads import UserView
+from tests.conftest import wait_until_empty
 
 JANE = CreateUser(name="Jane")
 
@@ -105,7 +106,7 @@ async def test_a_key_that_cannot_be_an_id_is_refused(client: JobClient, redis: R
     with pytest.raises(InvalidMessageError, match="the key must be"):
         await client.enqueue(JANE, key=key)
 
-    assert await redis.dbsize() == 0
+    await wait_until_empty(redis)
 
 
 async def test_delay_and_at_defer_the_job(client: JobClient, redis: Redis) -> None:
@@ -162,7 +163,7 @@ async def test_a_large_payload_is_refused_before_it_is_sent(client: JobClient, r
     with pytest.raises(InvalidMessageError, match="split it"):
         await client.enqueue(CreateUsers(users=names))
 
-    assert await redis.dbsize() == 0
+    await wait_until_empty(redis)
 
 
 async def test_a_failure_is_raised_as_its_type(client: JobClient, redis: Redis) -> None:

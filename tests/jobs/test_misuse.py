@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from jobs import CreateUser, JobClient, build_sync_client, open_client, open_sync_client
 from jobs.connection import build_redis
 from jobs.failures import InvalidMessageError, QueueUnavailableError
+from tests.conftest import wait_until_empty
 from tests.faults.proxy import Proxy, open_proxy
 
 JANE = CreateUser(name="Jane")
@@ -41,7 +42,7 @@ async def test_a_wrong_argument_names_the_cure(client: JobClient, valkey_url: st
     with pytest.raises(InvalidMessageError, match=text), open_sync_client(valkey_url) as blocking:
         blocking.enqueue(*arguments, **options)
 
-    assert await redis.dbsize() == 0
+    await wait_until_empty(redis)
 
 
 async def test_wrong_handles_and_lists_name_the_cure(client: JobClient, valkey_url: str) -> None:

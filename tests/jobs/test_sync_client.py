@@ -272,7 +272,7 @@ def test_what_is_no_payload_is_refused_with_the_cure(client: SyncJobClient, stor
     with pytest.raises(InvalidMessageError, match=r"such as CreateUser.*of type int"):
         client.enqueue_many([1])  # type: ignore[arg-type] # the mistake under test
 
-    assert store.dbsize() == 0
+    wait_until(lambda: store.dbsize() == 0, 2)  # the key that shows whether changes are told lasts for a millisecond
 
 
 def test_keys_order_and_times_are_those_of_the_asyncio_client(client: SyncJobClient, store: Store) -> None:

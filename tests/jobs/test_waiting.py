@@ -17,7 +17,7 @@ from jobs.codec import decode, encode
 from jobs.failures import InvalidMessageError, JobFailedError, QueueUnavailableError, ResultMissingError
 from jobs.outbox import Promised
 from jobs.payloads import UserView
-from tests.conftest import wait_until_async
+from tests.conftest import wait_until_async, wait_until_empty
 from tests.faults.proxy import Proxy, open_proxy
 
 JANE = CreateUser(name="Jane")
@@ -301,7 +301,7 @@ async def test_what_is_no_payload_is_refused_with_the_cure(client: JobClient, re
         with pytest.raises(InvalidMessageError, match=f"such as CreateUser.*{text}"):
             await client.enqueue(wrong)  # type: ignore[arg-type] # the mistake under test
 
-    assert await redis.dbsize() == 0
+    await wait_until_empty(redis)
 
 
 async def test_the_status_follows_the_job(client: JobClient, redis: Redis) -> None:
