@@ -28,9 +28,6 @@ class ReadOnlyJobError(TypeError):
     """A handler has written in a job that is declared to read only, as it will again: a fault of its code."""
 
 
-_MISTAKES = (WrongResultError, ReadOnlyJobError)
-
-
 class RetryLater(Exception):  # noqa: N818 - an outcome, not an error
     """The attempt failed and another one, after ``delay``, may succeed. In an outage the attempt does not count."""
 
