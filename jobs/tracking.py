@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection
 from datetime import timedelta
+from threading import Lock
 from uuid import uuid4
 
 from redis.asyncio import Redis
@@ -33,6 +34,7 @@ _AGAIN = timedelta(minutes=1)
 """After how long it is tried again where it has failed: it may have been a hiccup."""
 
 _was_told = False
+_telling = Lock()  # threads share the blocking client
 
 _log = logging.getLogger("jobs.tracking")
 
@@ -40,10 +42,12 @@ _log = logging.getLogger("jobs.tracking")
 def tell_once(reason: object) -> None:
     """Log why results are looked for, once in a process."""
     global _was_told  # noqa: PLW0603 - as it says
-    if not _was_told:
-        cure = "connect without the proxy, or use Redis or Valkey itself"
-        _log.warning("Redis tells of no results, so they are looked for instead: %s. Cure: %s", reason, cure)
-    _was_told = True
+    with _telling:
+        if _was_told:
+            return
+        _was_told = True
+    cure = "connect without the proxy, or use Redis or Valkey itself"
+    _log.warning("Redis tells of no results, so they are looked for instead: %s. Cure: %s", reason, cure)
 
 
 def proof_key() -> str:

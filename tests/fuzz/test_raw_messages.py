@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from jobs import CreateUser, JobClient
 from tests.conftest import StartWorker, WorkerProcess, wait_until_async
 from tests.faults.observe import Sessions, letters
+from tests.redis_keys import keys_of_jobs
 from tests.worker.test_end_to_end import BOTH, COMMANDS, SOON
 
 GOOD: dict[str, Any] = {"t": None, "f": "create_user", "a": [], "k": {"name": "Fuzz"}, "et": 0}
@@ -96,4 +97,4 @@ async def test_three_hundred_hostile_messages_end_and_the_worker_lives(
     ended = [bool(await redis.exists(f"arq:result:{job_id}")) or job_id in dead for job_id in messages]
     assert (after.name, worker.process.poll(), (tmp_path / "trace").exists()) == ("After", None, False)
     assert all(ended)
-    assert await redis.keys("arq:job:*") + await redis.keys("arq:in-progress:*") + await redis.keys("arq:retry:*") == []
+    assert await keys_of_jobs(redis, "arq:job:*") + await redis.keys("arq:in-progress:*") + await redis.keys("arq:retry:*") == []

@@ -13,6 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from jobs.connection import build_redis
 from tests.conftest import wait_until_async
+from tests.redis_keys import keys_of_jobs
 from worker import leases
 from worker.leases import Claim
 
@@ -221,7 +222,7 @@ async def test_an_ended_job_leaves_its_result_alone(redis: Redis, worker: OpenLe
 
     assert await leases.end(claim, b"result", keep=HOUR)
 
-    assert await redis.keys("*") == [b"arq:result:job"]
+    assert await keys_of_jobs(redis) == [b"arq:result:job"]
     assert 3_500_000 < await redis.pttl("arq:result:job") <= 3_600_000
 
 
@@ -234,7 +235,7 @@ async def test_a_result_of_a_job_that_redis_lost_is_kept(redis: Redis, worker: O
 
     assert not await leases.end(claim, b"result", keep=HOUR)
 
-    assert await redis.keys("*") == [b"arq:result:job"]
+    assert await keys_of_jobs(redis) == [b"arq:result:job"]
 
 
 async def test_a_postponed_job_outlives_its_first_expiry(redis: Redis, worker: OpenLeases) -> None:
