@@ -17,13 +17,13 @@ help: ## List the targets
 setup: $(VENV)/ready ## Make the virtual environment with the locked dependencies
 
 # Stamp of the installed environment. The second form of venv is for Debian without python3-venv.
-$(VENV)/ready: requirements/dev.txt pyproject.toml
+$(VENV)/ready: requirements/dev.txt pyproject.toml arqonce/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed: make PYTHON=python3.12 ...")'
 	@echo "installing the locked dependencies into $(VENV) (once)"
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m venv --clear --without-pip $(VENV)
 	@$(PIP) install --require-hashes --only-binary :all: -r requirements/dev.txt
-	@$(PIP) install --no-deps --no-index --no-build-isolation --editable .
+	@$(PIP) install --no-deps --no-index --no-build-isolation --editable arqonce --editable .
 	@touch $@
 
 demo: $(VENV)/ready ## Show it working: servers, a worker, Jane, a POST and a GET, and an import of 10,000 people

@@ -12,8 +12,8 @@ from sqlalchemy import Text, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
+from arqonce.database.settings import DatabaseSettings
 from bench.target import Target
-from db.settings import DatabaseSettings
 from db.tables import User
 
 Sessions = async_sessionmaker[AsyncSession]

@@ -21,16 +21,16 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from arqonce.database.engine import open_database
+from arqonce.database.settings import DatabaseSettings
+from arqonce.embedded import open_postgres
+from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.delivery import Delivery
+from arqonce.ledger.schema import upgrade_schemas
+from arqonce.outbox import enqueue_in
 from bench.no_receipts import without_receipts
-from db.engine import open_database
-from db.migrate import upgrade_schema
-from db.settings import DatabaseSettings
-from embedded import open_postgres
-from jobs.outbox import enqueue_in
 from jobs.payloads import CreateUser
 from jobs.registry import REGISTRY
-from worker.delivery import Delivery
-from worker.dispatch import Dispatcher
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -125,7 +125,7 @@ def main() -> None:
     sys.stdout.write(f"Python {sys.version.split()[0]}, {', '.join(f'{name} {version(name)}' for name in names)}\n")
     with tempfile.TemporaryDirectory() as folder, open_postgres(Path(folder) / "postgres") as server:
         database = DatabaseSettings(url=SecretStr(server.url))
-        upgrade_schema(database)
+        upgrade_schemas(database, REGISTRY.schemas)
         asyncio.run(compare(database, jobs=arguments.jobs, rounds=arguments.rounds))
 
 

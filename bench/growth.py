@@ -9,13 +9,14 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 from pydantic import SecretStr
 
+from arqonce.database.settings import DatabaseSettings
+from arqonce.ledger.schema import upgrade_schemas
 from bench.contenders import CONTENDERS
 from bench.drain import WARM_UP, Drained, Rows, let_drain, wait, warm_worker
 from bench.processes import ContenderError
 from bench.servers import open_observer
 from bench.stage import Stage
-from db.migrate import upgrade_schema
-from db.settings import DatabaseSettings
+from jobs.registry import REGISTRY
 
 _OURS = CONTENDERS["ours"]
 
@@ -110,7 +111,7 @@ async def stored_database(stage: Stage) -> AsyncIterator[Stage]:
     url = urlunsplit(urlsplit(stage.target.database_url)._replace(path="/stored"))
     await stage.observer.postgres.execute("CREATE DATABASE stored")
     try:
-        await asyncio.to_thread(upgrade_schema, DatabaseSettings(url=SecretStr(url)))
+        await asyncio.to_thread(upgrade_schemas, DatabaseSettings(url=SecretStr(url)), REGISTRY.schemas)
         async with open_observer(stage.servers, url) as observer:
             yield replace(stage, observer=observer, target=replace(stage.target, database_url=url))
     finally:

@@ -14,5 +14,8 @@ def without_receipts() -> Iterator[None]:
     async def no_receipts(session: AsyncSession, *_: object) -> None:
         await session.flush()
 
-    with patch("worker.dispatch.insert_receipts", no_receipts), patch("worker.batches.insert_receipts", no_receipts):
+    with (
+        patch("arqonce.execution.attempt.insert_receipts", no_receipts),
+        patch("arqonce.execution.batch.insert_receipts", no_receipts),
+    ):
         yield

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from arqonce.embedded.process import die_with
 from bench.contenders import Contender
 from bench.target import Target
-from embedded.process import die_with
 
 _ROOT = Path(__file__).parent.parent
 

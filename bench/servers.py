@@ -10,9 +10,10 @@ import asyncpg
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from db.migrate import upgrade_schema
-from db.settings import DatabaseSettings
-from embedded import PostgresServer, ValkeyServer, open_postgres, open_valkey
+from arqonce.database.settings import DatabaseSettings
+from arqonce.embedded import PostgresServer, ValkeyServer, open_postgres, open_valkey
+from arqonce.ledger.schema import upgrade_schemas
+from jobs.registry import REGISTRY
 
 _SETTINGS = {
     "track_commit_timestamp": "on",  # tells when a row was committed, by the clock that the producers have, too
@@ -38,7 +39,7 @@ def open_bench_servers(directory: Path) -> Iterator[BenchServers]:
         open_postgres(directory / "postgres", settings=_SETTINGS) as postgres,
         open_valkey(directory / "valkey") as valkey,
     ):
-        upgrade_schema(DatabaseSettings(url=SecretStr(postgres.url)))
+        upgrade_schemas(DatabaseSettings(url=SecretStr(postgres.url)), REGISTRY.schemas)
         yield BenchServers(postgres, valkey)
 
 

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from arqonce.payloads import Payload, Result
+from arqonce.spec import JobSpec, Registry
 from db.users import insert_user
 from jobs.fields import UserName
-from jobs.payloads import Payload, Result
-from jobs.registry import JobSpec, Registry
 
 
 class Careless(Payload[Result]):

@@ -6,13 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from chaos.careless import Careless
-from chaos.evidence import Evidence, Person, Receipt
-from chaos.jobs import Slow, SlowTogether
-from chaos.plan import HARMLESS, Route
-from chaos.producer import Heard
-from chaos.workload import Fate, Order
-from jobs.failures import (
+from arqonce.failures import (
     AttemptsExhaustedError,
     DeadlineExceededError,
     InvalidPayloadError,
@@ -20,7 +14,14 @@ from jobs.failures import (
     PromiseExpiredError,
     UnknownJobError,
 )
-from jobs.payloads import AnyPayload, CreateUser, CreateUsers, FindUser, GetOrCreateUser
+from arqonce.payloads import AnyPayload
+from chaos.careless import Careless
+from chaos.evidence import Evidence, Person, Receipt
+from chaos.jobs import Slow, SlowTogether
+from chaos.plan import HARMLESS, Route
+from chaos.producer import Heard
+from chaos.workload import Fate, Order
+from jobs.payloads import CreateUser, CreateUsers, FindUser, GetOrCreateUser
 
 _EXAMPLES = 5
 """How many examples of a breach are shown."""

@@ -11,10 +11,10 @@ from typing import cast
 
 import asyncpg
 
+from arqonce.embedded import PostgresServer, StandbyServer, open_postgres, open_standby
 from chaos.proxy import Proxy
 from chaos.restartable import Restartable, free_port
 from chaos.small_disk import SmallDisk
-from embedded import PostgresServer, StandbyServer, open_postgres, open_standby
 
 _LIMIT = 30.0
 """Longest wait, in seconds, for a standby to follow, or for a connection of our own while all are taken."""

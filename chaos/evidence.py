@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import asyncpg
 from redis.asyncio import Redis
 
+from arqonce.failures import InvalidMessageError
+from arqonce.wire.codec import decode
+from arqonce.wire.keys import IN_PROGRESS_KEY, JOB_KEY, QUEUE, RESULT_KEY
 from chaos.jobs import SLOW_COMMITS
 from chaos.producer import Heard
 from chaos.workload import Order
-from jobs.codec import decode
-from jobs.failures import InvalidMessageError
-from jobs.wire import IN_PROGRESS_KEY, JOB_KEY, QUEUE, RESULT_KEY
 
 _LEDGER = """
     CREATE TABLE effects (name text NOT NULL);

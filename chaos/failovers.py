@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 from random import Random
 
+from arqonce.embedded import EmbeddedServerError
 from chaos.cluster import Cluster
 from chaos.queues import Queue
-from embedded import EmbeddedServerError
 
 _READ_ONLY = "ALTER SYSTEM SET default_transaction_read_only = on"
 _WRITABLE = "ALTER SYSTEM RESET default_transaction_read_only"

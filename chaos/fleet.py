@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Self
 
-from embedded.process import die_with
+from arqonce.embedded.process import die_with
 
 _LOOK = 0.02
 """Seconds between two looks at a process."""

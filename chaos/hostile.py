@@ -11,8 +11,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from arqonce.wire.keys import IN_PROGRESS_KEY, JOB_KEY, QUEUE, RETRY_KEY
 from chaos.plan import MARKER
-from jobs.wire import IN_PROGRESS_KEY, JOB_KEY, QUEUE, RETRY_KEY
 
 
 class _Bomb:

@@ -11,10 +11,11 @@ from typing import ClassVar, Literal, get_args
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from arqonce.payloads import Payload
+from arqonce.spec import JobSpec, Registry
 from db.users import insert_new_users, insert_user
 from jobs.fields import UserName
-from jobs.payloads import Payload, UserView
-from jobs.registry import JobSpec, Registry
+from jobs.payloads import UserView
 
 DEADLINE = timedelta(seconds=2)
 """Longest time of one attempt."""

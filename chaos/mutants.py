@@ -18,21 +18,24 @@ from arq.typing import WorkerCoroutine
 from arq.worker import Function, create_worker, func
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from arqonce.database import pipelining
+from arqonce.database.asyncpg_connection import LentConnection
+from arqonce.database.engine import open_database
+from arqonce.database.settings import DatabaseSettings
+from arqonce.engine.job_run import Ended, JobRun
+from arqonce.execution import attempt as dispatch
+from arqonce.execution import batch as batches
+from arqonce.execution import gate
+from arqonce.execution.dead_letters import write_letter
+from arqonce.failures import AttemptsExhaustedError
+from arqonce.ledger.receipts import Receipt, insert_receipts
+from arqonce.ledger.tables import JobReceipt
+from arqonce.relay.epoch import RedisEpoch
+from arqonce.spec import JobSpec
+from arqonce.wire.codec import decode, encode
 from chaos.jobs import DEADLINE
-from db import pipelining
-from db.asyncpg_connection import LentConnection
-from db.engine import open_database
-from db.receipts import Receipt, insert_receipts
-from db.settings import DatabaseSettings
-from db.tables import JobReceipt
-from jobs.codec import decode, encode
-from jobs.failures import AttemptsExhaustedError
-from jobs.registry import REGISTRY, JobSpec
-from worker import batches, dispatch, gate
+from jobs.registry import REGISTRY
 from worker.__main__ import main as run_our_worker
-from worker.dead_letters import write_letter
-from worker.epoch import RedisEpoch
-from worker.job_run import Ended, JobRun
 
 _LIFE = 20
 """How many receipts a worker of ``receipt-apart`` writes before it dies between a job's two commits."""

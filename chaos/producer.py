@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from arqonce.client.client import JobClient, JobHandle
+from arqonce.failures import InvalidResultError, JobFailedError, QueueUnavailableError, ResultMissingError
+from arqonce.outbox import enqueue_in
 from chaos.plan import Route
 from chaos.workload import Fate, Order
-from jobs.client import JobClient, JobHandle
-from jobs.failures import InvalidResultError, JobFailedError, QueueUnavailableError, ResultMissingError
-from jobs.outbox import enqueue_in
 
 _AGAIN = 0.1
 """Seconds before a call that failed is made again, under the same key."""

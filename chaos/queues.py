@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 
 from redis import Redis
 
+from arqonce.embedded import ValkeyServer, open_sentinels, open_valkey
+from arqonce.embedded.errors import EmbeddedServerError
+from arqonce.embedded.sentinel import MASTER_NAME
 from chaos.proxy import Proxy
 from chaos.restartable import Restartable, free_port
-from embedded import ValkeyServer, open_sentinels, open_valkey
-from embedded.errors import EmbeddedServerError
-from embedded.sentinel import MASTER_NAME
 
 _LIMIT = 30.0
 """Longest wait, in seconds, for a replica to follow."""

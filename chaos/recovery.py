@@ -24,12 +24,12 @@ from typing import Annotated
 import asyncpg
 import typer
 
+from arqonce.client.client import open_client
 from chaos.fleet import OURS, WorkerProcess
 from chaos.plan import MARKER
 from chaos.servers import Servers, open_servers
 from chaos.takeovers import NEEDS, measure_takeovers
 from jobs import CreateUser
-from jobs.client import open_client
 
 _GATE = """
     CREATE FUNCTION wait_at_the_gate() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
-from embedded.program import Server
+from arqonce.embedded.program import Server
 
 ServerT = TypeVar("ServerT", bound=Server)
 

@@ -9,11 +9,12 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from arqonce.database.settings import DatabaseSettings
+from arqonce.ledger.schema import upgrade_schemas
 from chaos.cluster import Cluster
 from chaos.proxy import Proxy
 from chaos.queues import Queue, open_queue
-from db.migrate import upgrade_schema
-from db.settings import DatabaseSettings
+from jobs.registry import REGISTRY
 
 _CONNECTIONS = 100
 """Connections that PostgreSQL takes: more than the workers need, few enough to be used up."""
@@ -88,7 +89,7 @@ def open_servers(directory: Path, needs: Needs = Needs()) -> Iterator[Servers]:
         queue = open_queue(stack, directory, password, has_replica=needs.has_replica, has_sentinels=needs.has_sentinels)
         postgres_proxy, calm_proxy = postgres.proxies
         servers = Servers(postgres=postgres, valkey=queue, postgres_proxy=postgres_proxy, calm_proxy=calm_proxy)
-        upgrade_schema(servers.database)
+        upgrade_schemas(servers.database, REGISTRY.schemas)
         yield servers
 
 

@@ -23,15 +23,16 @@ import asyncpg
 import typer
 from redis.asyncio import Redis
 
+from arqonce.client.client import JobClient, open_client
+from arqonce.failures import JobFailedError
+from arqonce.payloads import AnyPayload
+from arqonce.wire.keys import QUEUE
 from chaos.careless import HABITS, Careless
 from chaos.fleet import OURS, WorkerProcess
 from chaos.jobs import Slow
 from chaos.plan import MARKER
 from chaos.servers import Servers, open_servers
-from jobs.client import JobClient, open_client
-from jobs.failures import JobFailedError
-from jobs.payloads import AnyPayload, CreateUser, CreateUsers, FindUser, GetOrCreateUser, NewUser
-from jobs.wire import QUEUE
+from jobs.payloads import CreateUser, CreateUsers, FindUser, GetOrCreateUser, NewUser
 
 _MAX_JOBS = 10
 """WORKER_MAX_JOBS: so many jobs must be able to have a transaction at the same time."""

@@ -14,6 +14,10 @@ import uvloop
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from arqonce.client.client import open_client
+from arqonce.database.engine import open_database
+from arqonce.embedded import EmbeddedServerError
+from arqonce.wire.keys import QUEUE
 from chaos.checks import Verdict
 from chaos.evidence import Evidence, prepare_ledger, read_database, read_logs, read_valkey
 from chaos.faults import World, inject_all
@@ -24,10 +28,6 @@ from chaos.producer import Producer
 from chaos.servers import Needs, Servers, open_servers
 from chaos.small_disk import can_mount
 from chaos.workload import orders
-from db.engine import open_database
-from embedded import EmbeddedServerError
-from jobs.client import open_client
-from jobs.wire import QUEUE
 
 _PRODUCERS_CONNECTIONS = 10
 

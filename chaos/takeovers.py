@@ -16,12 +16,12 @@ import asyncpg
 from redis import Redis
 from redis.exceptions import RedisError
 
+from arqonce.client.client import open_client
 from chaos.fleet import OURS, Fleet
 from chaos.plan import MARKER
 from chaos.queues import WatchedQueue
 from chaos.servers import Needs, Servers
 from jobs import CreateUser
-from jobs.client import open_client
 
 NEEDS = {"pg-failover": Needs(has_standby=True), "valkey-failover": Needs(has_replica=True, has_sentinels=True)}
 """What each takeover needs, by the fault's name."""

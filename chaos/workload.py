@@ -7,20 +7,11 @@ from operator import attrgetter
 from random import Random
 from typing import ClassVar
 
+from arqonce.payloads import AnyPayload, Payload
 from chaos.careless import HABITS, REFUSED, Careless
 from chaos.jobs import PHASES, Slow, SlowTogether
 from chaos.plan import MARKER, Plan, Route, schedule
-from jobs.payloads import (
-    AnyPayload,
-    CreateUser,
-    CreateUsers,
-    FindUser,
-    FoundUsers,
-    GetOrCreateUser,
-    NewUser,
-    Payload,
-    UserView,
-)
+from jobs.payloads import CreateUser, CreateUsers, FindUser, FoundUsers, GetOrCreateUser, NewUser, UserView
 
 _SHARE_OF_TIME = 0.9
 """Part of the duration in which jobs are submitted: the last ones meet faults too."""

@@ -1,34 +1,19 @@
-"""Tables and their constraints. The same rules stand in the payloads; here they are the last word."""
+"""The application's tables and their constraints. The same rules stand in the payloads; here they are the last word."""
 
 from datetime import datetime
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import ClassVar
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    DateTime,
-    Identity,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Sequence,
-    Text,
-    func,
-    text,
-)
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, Identity, Index, MetaData, Text, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from arqonce import Schema
 
 NAME_LENGTH = 200
 """Longest name, in characters (code points)."""
 
 EMAIL_LENGTH = 254
 """Longest e-mail address, in characters (RFC 5321, 4.5.3.1.3, less the angle brackets)."""
-
-
-MESSAGE_BYTES = 1024 * 1024
-"""Largest message of a job, in bytes."""
 
 
 class Base(DeclarativeBase):
@@ -64,72 +49,5 @@ class User(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
-class JobReceipt(Base):
-    """A job that has ended with an answer: a result, written in the transaction of its effect, or a refusal.
-
-    The primary key is the fence: of two workers that run the same job only one can commit.
-    """
-
-    __tablename__ = "job_receipts"
-    __table_args__ = (
-        CheckConstraint("num_nonnulls(result, failure) = 1", name="one_answer"),
-        Index(None, "finished_at"),  # for the retention, which removes the oldest
-    )
-
-    job_id: Mapped[str] = mapped_column(primary_key=True)
-    job_name: Mapped[str]
-    request_hash: Mapped[bytes] = mapped_column(LargeBinary)
-    result: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
-    failure: Mapped[dict[str, str] | None] = mapped_column(JSONB(none_as_null=True))
-    attempt: Mapped[int] = mapped_column(Integer)
-    finished_at: Mapped[datetime] = mapped_column(server_default=func.now())
-
-
-DISPATCH_EPOCH = Sequence("job_dispatch_epoch", metadata=Base.metadata)
-"""Numbers the states of Redis: a new one begins whenever it may have forgotten what it was given."""
-
-
-class PromisedJob(Base):
-    """A job that a service has promised in a transaction of its own, and that has not ended yet.
-
-    ``give_at`` is when a relay is to give it to Redis: shortly before it is due, and again later if it has not ended.
-    """
-
-    __tablename__ = "job_outbox"
-    __table_args__ = (
-        CheckConstraint(f"octet_length(message) <= {MESSAGE_BYTES}", name="message_size"),
-        Index(None, "queue", "give_at"),
-        # Only what was given can be lost by Redis. A new epoch looks here; in all others this finds nothing.
-        Index("job_outbox_epoch_idx", "queue", "epoch", postgresql_where=text("dispatched_at IS NOT NULL")),
-    )
-
-    job_id: Mapped[str] = mapped_column(primary_key=True)
-    job_name: Mapped[str]
-    queue: Mapped[str]
-    message: Mapped[bytes] = mapped_column(LargeBinary)
-    request_hash: Mapped[bytes] = mapped_column(LargeBinary)
-    due_at: Mapped[datetime]
-    give_at: Mapped[datetime]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    epoch: Mapped[int] = mapped_column(server_default=text("0"))
-    dispatched_at: Mapped[datetime | None]
-    dispatches: Mapped[int] = mapped_column(Integer, server_default=text("0"))
-
-
-class DeadJob(Base):
-    """A job that failed for good: what it was asked and why it ended. Kept until it is retried or discarded."""
-
-    __tablename__ = "dead_jobs"
-    __table_args__ = (Index(None, "died_at"),)
-
-    job_id: Mapped[str] = mapped_column(primary_key=True)
-    job_name: Mapped[str | None]
-    message: Mapped[bytes] = mapped_column(LargeBinary)
-    request_hash: Mapped[bytes | None] = mapped_column(LargeBinary)
-    reason: Mapped[str]
-    explanation: Mapped[str]
-    error: Mapped[str]
-    sqlstate: Mapped[str | None]
-    attempts: Mapped[int] = mapped_column(Integer)
-    queue: Mapped[str | None]
-    died_at: Mapped[datetime] = mapped_column(server_default=func.now())
+SCHEMA = Schema("users_worker", Base.metadata, Path(__file__).parent / "migrations")
+"""What ``users-worker migrate`` makes of these tables."""

@@ -1,15 +1,16 @@
-"""What can be enqueued, and what comes back. The contract with every producer: no database, no Redis, no arq.
+"""What can be enqueued, and what comes back: the contract with every producer. No database, no Redis, no arq.
 
 To rename a class is free; to change a wire name or a field is not: jobs of the old form may still be queued.
 """
 
 from datetime import datetime
-from functools import cache
-from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
+from typing import Annotated, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from jobs.fields import EmailAddress, UserName
+from arqonce import JobFailedError, Payload, Result
+
+from .fields import EmailAddress, UserName
 
 MAX_USERS = 1000
 """Most users in one ``CreateUsers``: well below the largest message, and a transaction of milliseconds."""
@@ -19,37 +20,11 @@ MAX_MATCHES = 100
 
 _BIGINT = 2**63 - 1
 
-ResultT_co = TypeVar("ResultT_co", bound=BaseModel, covariant=True)
 
+class EmailTakenError(JobFailedError):
+    """Another user has this e-mail."""
 
-class Result(BaseModel):
-    """What a job answers. Fields that a newer worker adds are ignored by an older producer."""
-
-    model_config = ConfigDict(frozen=True, from_attributes=True, hide_input_in_errors=True)
-
-
-class Payload(BaseModel, Generic[ResultT_co]):
-    """What a job is asked to do; ``Payload[R]`` answers with an ``R``. Unknown fields are refused.
-
-    Validation errors name fields and never repeat values, which are people's data.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_by_name=True)
-
-    job_name: ClassVar[str]
-    """The name on the wire. A string of its own, so that renaming the class orphans no queued job."""
-
-    @classmethod
-    @cache
-    def result_type(cls) -> type[ResultT_co]:
-        """Return the ``R`` of ``Payload[R]``."""
-        for base in cls.__mro__:
-            arguments = getattr(base, "__pydantic_generic_metadata__", {}).get("args")
-            if arguments:
-                result: type[ResultT_co] = arguments[0]
-                return result
-        message = f"{cls.__name__} must inherit from Payload[SomeResult], not from Payload"
-        raise TypeError(message)
+    kind = "email_taken"
 
 
 class UserView(Result):
@@ -138,6 +113,3 @@ class CreateUsers(Payload[StoredUsers]):
 
     job_name: ClassVar[str] = "create_users"
     users: Annotated[list[NewUser], Field(min_length=1, max_length=MAX_USERS)]
-
-
-AnyPayload = Payload[Any]

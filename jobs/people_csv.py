@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from jobs.arguments import problems_of
+from arqonce.process.exit_codes import UsageError
+from arqonce.wire.arguments import problems_of
 from jobs.payloads import NewUser
 
 _COLUMNS = ("name", "email")
@@ -16,7 +17,7 @@ _DELIMITERS = (",", ";", "\t")
 _UTF8_MARK, _UTF16_MARKS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
 
 
-class PeopleFileError(ValueError):
+class PeopleFileError(UsageError):
     """The file as a whole cannot be read; the text names the cure."""
 
 

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from jobs.client import Enqueued, JobClient, JobHandle
-from jobs.failures import JobFailedError
+from arqonce.client.client import Enqueued, JobClient, JobHandle
+from arqonce.failures import JobFailedError
 from jobs.payloads import CreateUsers, StoredUsers
 from jobs.people_csv import Person, Refused
 

@@ -1,18 +1,10 @@
 """The table of contents: which payload goes to which handler, under which limits."""
 
-import inspect
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from functools import partial
-from typing import Any, Generic, TypeVar, cast
 
-from pydantic import BaseModel
-from sqlalchemy.ext.asyncio import AsyncSession
-
-from db.schema import Schema
-from jobs.failures import EmailTakenError, JobFailedError
-from jobs.payloads import CreateUser, CreateUsers, FindUser, GetOrCreateUser, Payload
+from arqonce import JobSpec, Refusal, Registry
+from db.tables import SCHEMA
+from jobs.payloads import CreateUser, CreateUsers, EmailTakenError, FindUser, GetOrCreateUser
 from jobs.users import (
     EMAIL_TAKEN,
     create_user,
@@ -24,187 +16,6 @@ from jobs.users import (
     get_or_create_user_batch,
 )
 
-ResultT = TypeVar("ResultT", bound=BaseModel)
-PayloadT = TypeVar("PayloadT", bound=Payload[BaseModel])
-Handler = Callable[[AsyncSession, PayloadT], Awaitable[ResultT]]
-BatchHandler = Callable[[AsyncSession, Sequence[PayloadT]], Awaitable[Sequence[ResultT | JobFailedError]]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refusal:
-    """How a violated constraint is told to the producer: as which failure, and with which cure."""
-
-    error: type[JobFailedError]
-    message: str
-
-
-@dataclass(frozen=True)
-class JobSpec(Generic[PayloadT, ResultT]):
-    """One kind of job."""
-
-    payload: type[PayloadT]
-    handler: Handler[PayloadT, ResultT]
-
-    batch: BatchHandler[PayloadT, ResultT] | None = field(default=None, kw_only=True)
-    """The same for many payloads at once: it answers each in the order given, with a result or a ``JobFailedError``.
-
-    For a payload that it refuses so it must have written nothing; what it raises concerns no single payload, and the
-    jobs run one by one, by ``handler``. Jobs of one batch commit together or not at all.
-    """
-
-    most: int = field(default=500, kw_only=True)
-    """How many payloads ``batch`` takes at once."""
-
-    deadline: timedelta = field(default=timedelta(seconds=30), kw_only=True)
-    """Longest time of one attempt, waiting for a connection included. An attempt that is late is tried again."""
-
-    max_attempts: int = field(default=5, kw_only=True)
-    """How often the job may be started, crashes of its worker included, before it fails for good."""
-
-    refusals: Mapping[str, Refusal] = field(default_factory=dict, kw_only=True)
-    """What to tell the producer when the database enforces a constraint, by the constraint's name."""
-
-    reads_only: bool = field(default=False, kw_only=True)
-    """Whether the job only looks something up. It may then be run again at any time, and leaves no receipt.
-
-    PostgreSQL refuses what it writes (25006), and what it notifies is dropped.
-    """
-
-    former_names: tuple[str, ...] = field(default=(), kw_only=True)
-    """What the job was called on the wire before: what is still queued under these names runs, and is recorded so."""
-
-    called: str | None = field(default=None, kw_only=True)
-    """Set by ``Registry``: which of its former names a job was queued under."""
-
-    def __post_init__(self) -> None:
-        """Refuse what would only fail with the first job.
-
-        Raises:
-            TypeError: the text names the class or the function, and the cure.
-        """
-        _require_payload(self.payload)
-        _require_async(self.handler, "handler", self.payload)
-        if self.batch is not None:
-            _require_async(self.batch, "batch", self.payload)
-        if isinstance(cast("object", self.former_names), str):
-            raise TypeError(f"the job {self.payload.job_name}: former_names is a tuple of names, such as ('old',)")
-        if not (isinstance(self.deadline, timedelta) and self.deadline > timedelta(0)):
-            raise TypeError(f"the job {self.payload.job_name}: deadline is a timedelta, such as timedelta(seconds=30)")
-        if not all(isinstance(number, int) and number >= 1 for number in (self.most, self.max_attempts)):
-            raise TypeError(f"the job {self.payload.job_name}: most and max_attempts are 1 or more")
-
-    @property
-    def name(self) -> str:
-        """The job's name on the wire."""
-        return self.called or self.payload.job_name
-
-    @property
-    def all_names(self) -> tuple[str, ...]:
-        """The name of today, and the former ones."""
-        return (self.payload.job_name, *self.former_names)
-
-    async def take_many(
-        self, session: AsyncSession, payloads: Sequence[PayloadT]
-    ) -> Sequence[ResultT | JobFailedError]:
-        """Run ``batch``.
-
-        Raises:
-            TypeError: it has answered another number of payloads.
-        """
-        if self.batch is None:
-            raise TypeError(f"{self.name} takes one payload at a time")
-        answers = await self.batch(session, payloads)
-        if len(answers) != len(payloads):
-            raise TypeError(f"the batch handler of {self.name} gave {len(answers)} answers to {len(payloads)} payloads")
-        return answers
-
-
-def _require_payload(payload: object) -> None:
-    if not (isinstance(payload, type) and issubclass(payload, Payload)):
-        raise TypeError(f"{payload!r:.100} is no payload: give the class, which inherits from Payload[SomeResult]")
-    if not isinstance(name := getattr(payload, "job_name", None), str) or not name:
-        raise TypeError(
-            f"{payload.__qualname__} has no job_name: give the class the job's name on the wire, "
-            'job_name: ClassVar[str] = "..."'
-        )
-    result: object = payload.result_type()
-    if not (isinstance(result, type) and issubclass(result, BaseModel)):
-        raise TypeError(f"{payload.__qualname__} must inherit from Payload[SomeResult], of a class that is a Result")
-
-
-def _require_async(function: object, role: str, payload: type[Payload[Any]]) -> None:
-    while isinstance(function, partial):
-        function = function.func
-    called = getattr(function, "__call__", None)  # noqa: B004 - an object may be a handler, if its __call__ is async
-    if not any(map(inspect.iscoroutinefunction, (function, inspect.unwrap(function), called))):  # type: ignore[arg-type] # it may be anything
-        name = getattr(function, "__qualname__", repr(function)[:100])
-        raise TypeError(f"the {role} of {payload.job_name}, {name}, is no coroutine function: write async def")
-
-
-class Registry:
-    """All jobs of a worker, by wire name."""
-
-    def __init__(self, *specs: JobSpec[Any, Any], schema: Schema | None = None) -> None:
-        """Collect the specs; ``schema`` has the tables of a project other than ours, which its jobs need.
-
-        Raises:
-            ValueError: two of them have the same wire name, of today or a former one.
-        """
-        self.schemas: tuple[Schema, ...] = () if schema is None else (schema,)
-        self.setting: str | None = None
-        """The value of WORKER_REGISTRY with which a worker has these jobs, if it was loaded so."""
-        self._current = specs
-        self._specs = {spec.name: spec for spec in specs}
-        self._specs |= {name: replace(spec, called=name) for spec in specs for name in spec.former_names}
-        _require_own_names(specs)
-
-    def joined(self, others: Iterable["Registry"]) -> "Registry":
-        """Return a registry of these jobs and of those of ``others``.
-
-        Raises:
-            ValueError: two of them have the same wire name.
-        """
-        registries = [self, *others]
-        joined = Registry(*(spec for registry in registries for spec in registry))
-        joined.schemas = tuple(dict.fromkeys(schema for registry in registries for schema in registry.schemas))
-        return joined
-
-    def __iter__(self) -> Iterator[JobSpec[Any, Any]]:
-        """Yield the specs in the order of registration, each under its name of today."""
-        return iter(self._current)
-
-    @property
-    def by_name(self) -> Mapping[str, JobSpec[Any, Any]]:
-        """The specs by every name that a queued job may have, former ones included."""
-        return self._specs
-
-    def __contains__(self, name: object) -> bool:
-        """Say whether there is a job of this wire name, or was."""
-        return name in self._specs
-
-    def __getitem__(self, name: str) -> JobSpec[Any, Any]:
-        """Return the spec of this wire name, of today or a former one."""
-        return self._specs[name]
-
-    @property
-    def names(self) -> list[str]:
-        """The wire names, in the order of registration, former ones behind those of today."""
-        return list(self._specs)
-
-
-def _require_own_names(specs: Iterable[JobSpec[Any, Any]]) -> None:
-    owners: dict[str, str] = {}
-    for spec in specs:
-        payload = f"{spec.payload.__module__}.{spec.payload.__qualname__}"
-        for name in spec.all_names:
-            if name in owners:
-                raise ValueError(
-                    f"two jobs have the same job_name {name}: those of {owners[name]} and {payload}. "
-                    "Give each payload a wire name of its own"
-                )
-            owners[name] = payload
-
-
 _EMAIL_TAKEN = Refusal(error=EmailTakenError, message=EMAIL_TAKEN)
 
 REGISTRY = Registry(
@@ -212,5 +23,6 @@ REGISTRY = Registry(
     JobSpec(GetOrCreateUser, get_or_create_user, batch=get_or_create_user_batch),
     JobSpec(FindUser, find_user, batch=find_user_batch, reads_only=True),
     JobSpec(CreateUsers, create_users, deadline=timedelta(minutes=1)),
+    schema=SCHEMA,
 )
-"""What this worker can do. A new job is one more line; ``jobs/extensions.py`` adds the jobs of other projects."""
+"""What this worker can do. A new job is one more line; WORKER_REGISTRY adds the jobs of other projects."""

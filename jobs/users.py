@@ -9,11 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import users
 from db.tables import User
-from jobs.failures import EmailTakenError
 from jobs.payloads import (
     MAX_MATCHES,
     CreateUser,
     CreateUsers,
+    EmailTakenError,
     FindUser,
     FoundOrCreated,
     FoundUsers,

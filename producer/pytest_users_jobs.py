@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from users_jobs.testing.enqueued import EnqueuedJobs
 
-_WHOLE = "pytest_users_worker"
+_WHOLE = "arqonce.testing.plugin"
 """The plugin of users-worker. Its ``enqueued`` records what either package enqueues."""
 
 

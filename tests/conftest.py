@@ -15,18 +15,18 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.engine import open_database
-from db.migrate import upgrade_schema
-from db.settings import DatabaseSettings
-from jobs.client import JobClient, open_client
-from jobs.testing.environment import is_setting
-from jobs.testing.worker_process import StartWorker, WorkerProcess
+from arqonce.client.client import JobClient, open_client
+from arqonce.database.engine import open_database
+from arqonce.database.settings import DatabaseSettings
+from arqonce.ledger.schema import upgrade_schemas
+from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
+from arqonce.testing.environment import is_setting
+from arqonce.testing.worker_process import StartWorker, WorkerProcess
+from jobs.registry import REGISTRY
 from tests.leaks import pytest_runtest_logreport, pytest_sessionfinish  # noqa: F401 - hooks of pytest
 from tests.rights import Rights, all_rights, least_rights
-from worker.settings import QueueSettings, Settings, WorkerSettings
 
-pytest_plugins = ["pytest_users_worker", "pytester"]
-"""Ours also where the project was installed before it had a plugin."""
+pytest_plugins = ["pytester"]
 
 __all__ = ["StartWorker", "WorkerProcess"]  # from where tests import them
 
@@ -68,7 +68,7 @@ def valkey_url(jobs_redis_url: str) -> str:
 def database(postgres_url: str) -> DatabaseSettings:
     """Migrate the database that the tests share."""
     settings = DatabaseSettings(url=SecretStr(postgres_url))
-    upgrade_schema(settings)
+    upgrade_schemas(settings, REGISTRY.schemas)
     return settings
 
 

@@ -7,10 +7,10 @@ from datetime import timedelta
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.outbox import whereabouts
+from arqonce.ledger.outbox import whereabouts
+from arqonce.outbox import enqueue_in
+from arqonce.payloads import AnyPayload
 from jobs import CreateUser
-from jobs.outbox import enqueue_in
-from jobs.payloads import AnyPayload
 
 Sessions = async_sessionmaker[AsyncSession]
 KEEP = timedelta(days=29)

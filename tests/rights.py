@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from redis import Redis
 from sqlalchemy import URL, make_url
 
-from embedded.wheels import find_program
+from arqonce.embedded.wheels import find_program
 from tests.leaks import PASSWORD
 
 DEPLOY = Path(__file__).parents[1] / "deploy"

@@ -60,8 +60,8 @@ def main() -> None:
 
 
 def _run() -> None:
-    from db.environment import SettingsError  # noqa: PLC0415 - see the module's docstring
-    from jobs.failures import QueueUnavailableError  # noqa: PLC0415
+    from arqonce.failures import QueueUnavailableError  # noqa: PLC0415
+    from arqonce.settings.environment import SettingsError  # noqa: PLC0415 - see the module's docstring
     from web.server import ListenError, run_service  # noqa: PLC0415
     from web.settings import Settings  # noqa: PLC0415
 
@@ -74,7 +74,7 @@ def _run() -> None:
 
 
 def _end(error: Exception, code: int) -> None:
-    from jobs.log_writer import say  # noqa: PLC0415 - as above
+    from arqonce.process.log_writer import say  # noqa: PLC0415 - as above
 
     say(f"users-web: {error}")
     sys.exit(code)

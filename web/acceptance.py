@@ -15,14 +15,14 @@ from pydantic import BaseModel, ValidationError
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from db.faults import is_fault_of_server
-from db.job_traces import JobTrace, trace_by_job_id
-from jobs.client import Enqueued, JobHandle
-from jobs.codec import decode
-from jobs.failures import InvalidMessageError, KeyConflictError, QueueUnavailableError
-from jobs.outbox import Promised, enqueue_in
-from jobs.payloads import AnyPayload, Payload
-from jobs.wire import JOB_KEY, RESULT_KEY, payload_tag, request_hash
+from arqonce.client.client import Enqueued, JobHandle
+from arqonce.database.faults import is_fault_of_server
+from arqonce.failures import InvalidMessageError, KeyConflictError, QueueUnavailableError
+from arqonce.ledger.where import JobTrace, trace_by_job_id
+from arqonce.outbox import Promised, enqueue_in
+from arqonce.payloads import AnyPayload, Payload
+from arqonce.wire.codec import decode
+from arqonce.wire.keys import JOB_KEY, RESULT_KEY, payload_tag, request_hash
 from web.problems import key_conflict
 from web.reading import read_key
 from web.resources import RESOURCES

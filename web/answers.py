@@ -10,10 +10,8 @@ from urllib.parse import quote
 from aiohttp import web
 from pydantic import BaseModel
 
-from db.job_traces import trace_by_job_id
-from jobs.client import Enqueued, JobHandle
-from jobs.failures import (
-    EmailTakenError,
+from arqonce.client.client import Enqueued, JobHandle
+from arqonce.failures import (
     JobAbortedError,
     JobFailedError,
     QueueUnavailableError,
@@ -21,7 +19,9 @@ from jobs.failures import (
     ResultMissingError,
     failure_from_wire,
 )
-from jobs.payloads import Payload
+from arqonce.ledger.where import trace_by_job_id
+from arqonce.payloads import Payload
+from jobs.payloads import EmailTakenError
 from web.acceptance import accept
 from web.problems import ProblemError, key_conflict
 from web.reading import read_wait

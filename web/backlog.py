@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from redis.asyncio import Redis
 
-from jobs.connection import explained
+from arqonce.connection.redis import explained
 from web.problems import unavailable
 
 _FRESH = timedelta(milliseconds=200)

@@ -11,10 +11,10 @@ from pydantic import BaseModel
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.job_traces import JobTrace, trace_by_job_id
-from jobs.codec import decode
-from jobs.failures import InvalidMessageError, failure_to_wire
-from jobs.wire import IN_PROGRESS_KEY, RESULT_KEY, is_job_id, leases_key
+from arqonce.failures import InvalidMessageError, failure_to_wire
+from arqonce.ledger.where import JobTrace, trace_by_job_id
+from arqonce.wire.codec import decode
+from arqonce.wire.keys import IN_PROGRESS_KEY, RESULT_KEY, is_job_id, leases_key
 from web.answers import json_answer
 from web.problems import ProblemError, unavailable
 from web.resources import RESOURCES, Resources

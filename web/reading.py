@@ -8,7 +8,7 @@ from typing import TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from jobs.wire import ID_RULE, is_job_id
+from arqonce.wire.keys import ID_RULE, is_job_id
 from web.problems import FieldProblem, ProblemError, invalid
 
 ModelT = TypeVar("ModelT", bound=BaseModel)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from aiohttp import web
 from redis.asyncio import Redis
 
-from db.engine import open_database
-from jobs.client import JobClient
-from jobs.connection import build_redis
+from arqonce.client.client import JobClient
+from arqonce.connection.redis import build_redis
+from arqonce.database.engine import open_database
 from web.backlog import Backlog
 from web.sessions import bind_sessions
 from web.settings import Settings, WebSettings

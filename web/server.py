@@ -8,9 +8,9 @@ from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.web_protocol import RequestHandler
 
-from jobs.ending import MARGIN, Ending, leave
-from jobs.event_loop import fastest_loop, run_to_the_end
-from jobs.logs import log_to_stderr
+from arqonce.process.ending import MARGIN, Ending, leave
+from arqonce.process.event_loop import fastest_loop, run_to_the_end
+from arqonce.process.logs import log_to_stderr
 from web.application import build_app
 from web.problems import PROBLEM_JSON, ProblemError, problem_of_aiohttp
 from web.settings import Settings

@@ -13,7 +13,7 @@ from aiohttp import web
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.faults import may_be_outage
+from arqonce.database.faults import may_be_outage
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its import uses what SQLAlchemy 2.1 deprecates, a dozen times

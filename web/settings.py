@@ -8,11 +8,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from db.environment import Duration, EnvironmentSettings, require_valid
-from db.settings import DatabaseSettings
-from jobs.codec import MAX_BYTES
-from jobs.settings import QueueSettings
-from jobs.wire import QUEUE
+from arqonce.database.settings import DatabaseSettings
+from arqonce.settings.environment import Duration, EnvironmentSettings, require_valid
+from arqonce.settings.queue import QueueSettings
+from arqonce.wire.codec import MAX_BYTES
+from arqonce.wire.keys import QUEUE
 
 _SHORTEST_TOKEN = 20
 """Shortest bearer token, in characters: what is shorter can be guessed."""

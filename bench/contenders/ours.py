@@ -9,6 +9,7 @@ user to its session. ``no_op`` is a plain arq function in our worker class.
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,20 +18,23 @@ from arq.connections import ArqRedis
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from arqonce.client.client import JobClient, JobHandle, open_client
+from arqonce.connection.redis import build_redis
+from arqonce.database.settings import DatabaseSettings
+from arqonce.engine.consumer import UsersWorker
+from arqonce.payloads import Payload, Result
+from arqonce.process.worker import calm_garbage_collector, run_worker
+from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
+from arqonce.spec import JobSpec, Registry
+from arqonce.wire.codec import decode, encode
+from arqonce.wire.keys import EXPIRY, JOB_KEY, QUEUE, new_job_id, now_ms, to_ms
 from bench.bodies import Counter
 from bench.no_receipts import without_receipts
 from bench.target import Job, Target, run
-from db.settings import DatabaseSettings
 from db.tables import User
-from jobs.client import JobClient, JobHandle, open_client
-from jobs.codec import decode, encode
-from jobs.connection import build_redis
-from jobs.payloads import CreateUser, FindUser, Payload, Result
-from jobs.registry import REGISTRY, JobSpec, Registry
-from jobs.wire import EXPIRY, JOB_KEY, QUEUE, new_job_id, now_ms, to_ms
-from worker.consumer import UsersWorker
-from worker.process import calm_garbage_collector, run_worker
-from worker.settings import QueueSettings, Settings, WorkerSettings
+from jobs.payloads import CreateUser, FindUser
+from jobs.registry import REGISTRY
+from worker.application import APPLICATION
 
 _MAX_JOBS = {"session": 20, "no_op": 200}
 """Runs at once, by variant or kind, where the default is not the best."""
@@ -71,9 +75,12 @@ def work(target: Target, variant: str) -> None:
         run(_count(target))
     elif variant == "no-receipts":
         with without_receipts():
-            run_worker(_settings(target, variant))
+            run_worker(_settings(target, variant), APPLICATION)
     else:
-        run_worker(_settings(target, variant), registry=_ORDINARY if variant == "session" else REGISTRY)
+        run_worker(
+            _settings(target, variant),
+            replace(APPLICATION, registry=_ORDINARY if variant == "session" else REGISTRY),
+        )
 
 
 def _settings(target: Target, variant: str) -> Settings:

@@ -10,9 +10,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from db.connecting import READ_ONLY, Connector, UnwritableServerError, why_unwritable
-from db.hosts import Host
-from db.settings import DatabaseSettings
+from arqonce.database.connecting import READ_ONLY, Connector, UnwritableServerError, why_unwritable
+from arqonce.database.hosts import Host
+from arqonce.database.settings import DatabaseSettings
 from tests.conftest import wait_until_async
 
 

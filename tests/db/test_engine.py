@@ -11,10 +11,10 @@ from sqlalchemy import insert, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.engine import open_database
-from db.faults import is_transient, sqlstate_of
-from db.limits import VANISHED
-from db.settings import DatabaseSettings
+from arqonce.database.engine import open_database
+from arqonce.database.faults import is_transient, sqlstate_of
+from arqonce.database.limits import VANISHED
+from arqonce.database.settings import DatabaseSettings
 from db.tables import User
 from jobs.registry import REGISTRY
 

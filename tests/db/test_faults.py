@@ -7,7 +7,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.faults import constraint_of, is_transient, sqlstate_of
+from arqonce.database.faults import constraint_of, is_transient, sqlstate_of
 
 
 @pytest.mark.parametrize(

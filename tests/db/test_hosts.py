@@ -2,8 +2,8 @@
 
 import pytest
 
-from db.environment import SettingsError
-from db.settings import DatabaseSettings
+from arqonce.database.settings import DatabaseSettings
+from arqonce.settings.environment import SettingsError
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.job_traces import JobTrace, trace_by_job_id
-from db.tables import DeadJob, JobReceipt, PromisedJob
+from arqonce.ledger.tables import DeadJob, JobReceipt, PromisedJob
+from arqonce.ledger.where import JobTrace, trace_by_job_id
 
 _NOW = datetime.now(UTC)
 _RECEIPT = insert(JobReceipt).values(job_name="create_user", request_hash=b"1", attempt=1)

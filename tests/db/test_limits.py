@@ -10,19 +10,20 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db import engine, limits
-from db.engine import open_database
-from db.limits import IDLE_LIMIT, KEEPALIVE, shorter_limits
-from db.settings import DatabaseSettings
-from db.transactions import open_transaction
+from arqonce.database import engine, limits
+from arqonce.database.engine import open_database
+from arqonce.database.limits import IDLE_LIMIT, KEEPALIVE, shorter_limits
+from arqonce.database.settings import DatabaseSettings
+from arqonce.database.transactions import open_transaction
+from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.delivery import Delivery
+from arqonce.execution.verdict import RetryLater
+from arqonce.failures import DatabaseFailedError
+from arqonce.payloads import Payload, Result
+from arqonce.spec import JobSpec
 from db.users import insert_user
-from jobs.failures import DatabaseFailedError
-from jobs.payloads import Payload, Result
-from jobs.registry import REGISTRY, JobSpec
+from jobs.registry import REGISTRY
 from tests.conftest import StartWorker, wait_until
-from worker.delivery import Delivery
-from worker.dispatch import Dispatcher
-from worker.verdict import RetryLater
 
 Sessions = async_sessionmaker[AsyncSession]
 

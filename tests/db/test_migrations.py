@@ -10,11 +10,14 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import inspect, make_url, text
 
-from db.engine import build_engine, open_database
-from db.migrate import UnknownRevisionError, check_migrations, downgrade_schema, upgrade_schema
-from db.schema import SchemaBehindError, require_current_schema, revisions
-from db.settings import DatabaseSettings
-from db.tables import Base
+from arqonce.database.engine import build_engine, open_database
+from arqonce.database.migrate import UnknownRevisionError, check_migrations, downgrade_schema, upgrade_schema
+from arqonce.database.schema import SchemaBehindError, require_current_schemas, revisions
+from arqonce.database.settings import DatabaseSettings
+from arqonce.ledger.schema import LEDGER, upgrade_schemas
+from arqonce.ledger.tables import Base
+from db.tables import SCHEMA
+from jobs.registry import REGISTRY
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ def _tables(settings: DatabaseSettings) -> set[str]:
 def _require_current(settings: DatabaseSettings) -> None:
     async def require() -> None:
         async with open_database(settings, pool_size=1) as sessions:
-            await require_current_schema(sessions)
+            await require_current_schemas(sessions, (LEDGER, *REGISTRY.schemas))
 
     asyncio.run(require())
 
@@ -72,41 +75,43 @@ def _execute(settings: DatabaseSettings, statement: str) -> None:
 
 def test_migrations_make_the_tables_of_the_code(empty: DatabaseSettings) -> None:
     """``alembic check`` finds nothing that a migration lacks."""
-    upgrade_schema(empty)
+    upgrade_schemas(empty, REGISTRY.schemas)
 
-    check_migrations(empty)
+    for schema in (LEDGER, SCHEMA):
+        check_migrations(empty, schema)
 
 
 def test_every_migration_can_be_undone_and_applied_again(empty: DatabaseSettings) -> None:
     """Down to nothing and up again."""
-    upgrade_schema(empty)
+    upgrade_schemas(empty, REGISTRY.schemas)
 
-    downgrade_schema(empty, "base")
+    for schema in (SCHEMA, LEDGER):
+        downgrade_schema(empty, schema, "base")
     after_down = _tables(empty)
-    upgrade_schema(empty)
+    upgrade_schemas(empty, REGISTRY.schemas)
 
     assert (after_down, _tables(empty)) == ({"alembic_version"}, {"alembic_version", *Base.metadata.tables})
 
 
 def test_an_empty_database_is_behind_and_says_the_cure(empty: DatabaseSettings) -> None:
     """A worker that starts before the migration says which command to run."""
-    with pytest.raises(SchemaBehindError, match="Run: users-worker migrate"):
+    with pytest.raises(SchemaBehindError, match="Apply them with the command migrate"):
         _require_current(empty)
 
 
 def test_files_are_named_for_their_revisions(empty: DatabaseSettings) -> None:
     """A worker tells by the names of the files which migrations there are: they must be Alembic's own."""
-    upgrade_schema(empty)
+    upgrade_schemas(empty, REGISTRY.schemas)
 
     stored = _scalars(empty, "SELECT version_num FROM alembic_version")
 
-    assert stored == revisions()[-1:]
+    assert stored == revisions(SCHEMA)[-1:]
 
 
 def test_a_half_migrated_database_is_behind(empty: DatabaseSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first migration that is missing is named."""
-    upgrade_schema(empty)
-    monkeypatch.setattr("db.schema.revisions", lambda _schema: [*revisions(), "9998", "9999"])
+    upgrade_schemas(empty, REGISTRY.schemas)
+    monkeypatch.setattr("arqonce.database.schema.revisions", lambda schema: [*revisions(schema), "9998", "9999"])
 
     with pytest.raises(SchemaBehindError, match=r"lacks 2 .*first: 9998"):
         _require_current(empty)
@@ -114,28 +119,32 @@ def test_a_half_migrated_database_is_behind(empty: DatabaseSettings, monkeypatch
 
 def test_a_newer_database_is_welcome(empty: DatabaseSettings) -> None:
     """Deploys migrate first: old workers start on a schema that they do not know yet."""
-    upgrade_schema(empty)
+    upgrade_schemas(empty, REGISTRY.schemas)
     _execute(empty, "UPDATE alembic_version SET version_num = '9999'")
 
     _require_current(empty)
-    upgrade_schema(empty)  # after a rollback of the code, a deploy migrates as ever
+    upgrade_schemas(empty, REGISTRY.schemas)  # after a rollback of the code, a deploy migrates as ever
 
 
 def test_an_unknown_revision_names_the_known_ones(empty: DatabaseSettings) -> None:
     """A slip of the pen is no newer database."""
     with pytest.raises(UnknownRevisionError, match="there is no revision zzz: there are 0001"):
-        upgrade_schema(empty, "zzz")
+        upgrade_schema(empty, SCHEMA, "zzz")
 
 
 def test_several_migrate_at_once(empty: DatabaseSettings) -> None:
     """Each of four processes succeeds; one applies, three find it done (create_all fails three of four)."""
-    program = "import sys; from db.migrate import *; from db.settings import *; upgrade_schema(DatabaseSettings.load())"
+    program = (
+        "from arqonce.ledger.schema import upgrade_schemas; from arqonce.database.settings import DatabaseSettings; "
+        "from jobs.registry import REGISTRY; upgrade_schemas(DatabaseSettings.load(), REGISTRY.schemas)"
+    )
     environment = {"DATABASE_URL": empty.url.get_secret_value(), "PYTHONPATH": "."}
 
     processes = [subprocess.Popen([sys.executable, "-c", program], env=environment) for _ in range(4)]
 
     assert [process.wait(60) for process in processes] == [0, 0, 0, 0]
-    check_migrations(empty)
+    for schema in (LEDGER, SCHEMA):
+        check_migrations(empty, schema)
 
 
 def test_alembic_finds_its_settings_in_pyproject(empty: DatabaseSettings) -> None:

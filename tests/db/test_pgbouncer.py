@@ -16,20 +16,20 @@ from redis.asyncio import Redis
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.connecting import READ_ONLY, why_unwritable
-from db.engine import open_database
-from db.migrate import upgrade_schema
-from db.schema import require_current_schema
-from db.settings import DatabaseSettings
+from arqonce.database.connecting import READ_ONLY, why_unwritable
+from arqonce.database.engine import open_database
+from arqonce.database.schema import require_current_schemas
+from arqonce.database.settings import DatabaseSettings
+from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.delivery import Delivery
+from arqonce.execution.verdict import RetryLater
+from arqonce.ledger.schema import LEDGER, upgrade_schemas
+from arqonce.outbox import enqueue_in
+from arqonce.relay.relay import open_relay
+from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
 from jobs import CreateUser
-from jobs.outbox import enqueue_in
 from jobs.registry import REGISTRY
 from tests.conftest import wait_until, wait_until_async
-from worker.delivery import Delivery
-from worker.dispatch import Dispatcher
-from worker.relay import open_relay
-from worker.settings import QueueSettings, Settings, WorkerSettings
-from worker.verdict import RetryLater
 
 JOBS, AT_ONCE, SERVER_CONNECTIONS = 2000, 20, 5
 
@@ -123,10 +123,10 @@ async def test_the_time_limits_hold_through_it(pgbouncer: DatabaseSettings) -> N
 
 async def test_start_checks_and_migrations_work_through_it(pgbouncer: DatabaseSettings) -> None:
     """A worker behind PgBouncer starts like any other."""
-    await asyncio.to_thread(upgrade_schema, pgbouncer)
+    await asyncio.to_thread(upgrade_schemas, pgbouncer, REGISTRY.schemas)
 
     async with open_database(pgbouncer, pool_size=1) as sessions:
-        await require_current_schema(sessions)
+        await require_current_schemas(sessions, (LEDGER, *REGISTRY.schemas))
 
 
 async def test_promises_are_given_through_it(pgbouncer: DatabaseSettings, queue: QueueSettings, redis: Redis) -> None:

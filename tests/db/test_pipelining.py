@@ -9,9 +9,9 @@ from sqlalchemy import event, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
-from db.driver import execute_last, fetch_by_driver
-from db.engine import build_engine
-from db.settings import DatabaseSettings
+from arqonce.database.driver import execute_last, fetch_by_driver
+from arqonce.database.engine import build_engine
+from arqonce.database.settings import DatabaseSettings
 from db.tables import User
 from db.users import insert_user
 from tests.conftest import wait_until_async

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from db.environment import SettingsError, read_duration
-from db.settings import DatabaseSettings
+from arqonce.database.settings import DatabaseSettings
+from arqonce.settings.environment import SettingsError, read_duration
 
 URL = "postgresql://ann:hidden-word@db.example.org:6000/people"
 

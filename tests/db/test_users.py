@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.faults import constraint_of
+from arqonce.database.faults import constraint_of
 from db.tables import User
 from db.users import (
     StoredUser,

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from db.environment import EnvironmentSettings, read_duration
+from arqonce.settings.environment import EnvironmentSettings, read_duration
+from arqonce.settings.worker import WorkerSettings
 from tests.deploy.conftest import Compose
 from web.settings import WebSettings
-from worker.settings import WorkerSettings
 
 CLOSING = timedelta(seconds=10)
 """Longest that the worker may take after its grace, to give jobs back and to close."""

@@ -24,8 +24,8 @@ from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy import make_url
 
-from db.environment import read_duration
-from embedded.wheels import find_program
+from arqonce.embedded.wheels import find_program
+from arqonce.settings.environment import read_duration
 from tests.conftest import wait_until
 from tests.deploy.conftest import Compose, Steps
 

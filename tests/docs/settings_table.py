@@ -7,10 +7,10 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
-from db.environment import EnvironmentSettings
-from db.settings import DatabaseSettings
+from arqonce.database.settings import DatabaseSettings
+from arqonce.settings.environment import EnvironmentSettings
+from arqonce.settings.worker import QueueSettings, WorkerSettings
 from web.settings import WebSettings
-from worker.settings import QueueSettings, WorkerSettings
 
 README = Path(__file__).parents[2] / "README.md"
 BEGIN, END = "<!-- settings: written by make fix -->", "<!-- end of settings -->"

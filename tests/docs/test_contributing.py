@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from jobs.testing.crash_points import CrashPoints
+from arqonce.testing.crash.crash_points import CrashPoints
 
 CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
 

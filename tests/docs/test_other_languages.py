@@ -16,8 +16,8 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from jobs.contract.document import build_schemas
-from jobs.contract.redis import describe_redis
+from arqonce.contract.document import build_schemas
+from arqonce.contract.redis import describe_redis
 from jobs.registry import REGISTRY
 from tests.conftest import StartWorker, wait_until_async
 from tests.docs.settings_table import README

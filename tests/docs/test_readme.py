@@ -15,7 +15,8 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.schema import revisions
+from arqonce.database.schema import revisions
+from db.tables import SCHEMA
 from tests.conftest import StartWorker, wait_until
 from tests.docs.settings_table import README, with_table
 from tests.programs import require
@@ -280,6 +281,6 @@ def test_the_recipe_for_a_migration_works(project: Path, environment: dict[str, 
     done = [alembic(*command[1:]) for command in _commands(CONTRIBUTING, "alembic")]
 
     assert [(one.args, one.stderr) for one in done if one.returncode != 0] == []
-    (migration,) = (project / "db/migrations/versions").glob("*_add_something.py")
-    assert migration.name == f"{len(revisions()) + 1:04}_add_something.py"
+    (migration,) = (project / "db/migrations").glob("*_add_something.py")
+    assert migration.name == f"{len(revisions(SCHEMA)) + 1:04}_add_something.py"
     assert "nickname" in migration.read_text()

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from embedded.account import unprivileged_account
-from embedded.process import _command_of
+from arqonce.embedded.account import unprivileged_account
+from arqonce.embedded.process import _command_of
 
 _LIMIT = 15.0
 """Longest wait, in seconds, for a state that a test waits for."""

@@ -5,8 +5,8 @@ import pwd
 
 import pytest
 
-from embedded import EmbeddedServerError
-from embedded.account import unprivileged_account
+from arqonce.embedded import EmbeddedServerError
+from arqonce.embedded.account import unprivileged_account
 
 
 def test_ordinary_user_runs_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from embedded import EmbeddedServerError, open_postgres
-from embedded.account import unprivileged_account
-from embedded.home import choose_home, reachable_programs
-from embedded.process import run_tool
-from embedded.wheels import find_program
+from arqonce.embedded import EmbeddedServerError, open_postgres
+from arqonce.embedded.account import unprivileged_account
+from arqonce.embedded.home import choose_home, reachable_programs
+from arqonce.embedded.process import run_tool
+from arqonce.embedded.wheels import find_program
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as another user")
 

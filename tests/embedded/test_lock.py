@@ -6,8 +6,8 @@ from threading import Timer
 
 import pytest
 
-from embedded import EmbeddedServerError
-from embedded.lock import hold_directory
+from arqonce.embedded import EmbeddedServerError
+from arqonce.embedded.lock import hold_directory
 
 
 def test_lock_of_a_program_that_is_ending_is_waited_for(tmp_path: Path) -> None:

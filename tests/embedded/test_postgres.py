@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from embedded import EmbeddedServerError, open_postgres
+from arqonce.embedded import EmbeddedServerError, open_postgres
 
 
 def test_lower_knows_all_of_unicode(directory: Path) -> None:
@@ -114,7 +114,7 @@ def test_interrupted_initdb_is_no_obstacle(
 ) -> None:
     """A half-made cluster is never taken for a whole one."""
     owner = start_owner(
-        f"from embedded import open_postgres\nopen_postgres(Path({str(new_directory)!r})).__enter__()",
+        f"from arqonce.embedded import open_postgres\nopen_postgres(Path({str(new_directory)!r})).__enter__()",
     )
     wait_until(lambda: any(new_directory.glob("data*/base/1/*")))
 

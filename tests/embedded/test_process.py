@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from embedded import EmbeddedServerError
-from embedded.process import run_tool
+from arqonce.embedded import EmbeddedServerError
+from arqonce.embedded.process import run_tool
 
 
 def test_program_for_another_platform_is_an_error_with_its_cure(tmp_path: Path) -> None:

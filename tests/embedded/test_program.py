@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from embedded import open_valkey, program
+from arqonce.embedded import open_valkey, program
 
 
 def test_port_that_somebody_took_is_given_up(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 from redis.sentinel import Sentinel as RedisSentinel
 
-from embedded import Sentinels, ValkeyServer, open_sentinels
-from embedded.sentinel import MASTER_NAME
+from arqonce.embedded import Sentinels, ValkeyServer, open_sentinels
+from arqonce.embedded.sentinel import MASTER_NAME
 from tests.embedded.conftest import WaitUntil
 
 Sentinel: Any = RedisSentinel  # redis-py has no types for it

@@ -10,10 +10,10 @@ from threading import Thread
 import pytest
 from redis import Redis
 
-from embedded import EmbeddedServerError, Servers, open_servers, open_valkey
+from arqonce.embedded import EmbeddedServerError, Servers, open_servers, open_valkey
 
 _OWNER = """
-from embedded import open_servers
+from arqonce.embedded import open_servers
 with open_servers(Path({directory!r})) as servers:
     print(servers.postgres.pid, servers.valkey.pid, flush=True)
     time.sleep(60)
@@ -100,7 +100,8 @@ def test_server_outlives_the_thread_that_opened_it(directory: Path) -> None:
 
 def test_bare_environment_is_enough(new_directory: Path) -> None:
     """No variable, no standard input and no permission for others is needed."""
-    code = f"from embedded import open_servers, servers; open_servers(servers.Path({str(new_directory)!r})).__enter__()"
+    code = "from arqonce.embedded import open_servers, servers; "
+    code += f"open_servers(servers.Path({str(new_directory)!r})).__enter__()"
     command = ["/bin/sh", "-c", 'umask 077; exec "$0" "$@" <&-', sys.executable, "-c", code]
 
     process = subprocess.run(command, env={}, cwd=Path(__file__).parents[2], check=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from embedded import EmbeddedServerError, PostgresServer, StandbyServer, open_postgres, open_standby
+from arqonce.embedded import EmbeddedServerError, PostgresServer, StandbyServer, open_postgres, open_standby
 from tests.embedded.conftest import WaitUntil
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from embedded import EmbeddedServerError, open_valkey
+from arqonce.embedded import EmbeddedServerError, open_valkey
 
 
 def test_data_is_kept_over_a_restart(directory: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from embedded import EmbeddedServerError
-from embedded.wheels import find_program
+from arqonce.embedded import EmbeddedServerError
+from arqonce.embedded.wheels import find_program
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_import_runs_no_code_of_the_wheels() -> None:
 
 def test_windows_is_an_error_with_its_cure() -> None:
     """It lacks what this package is made of."""
-    assert "Cure: use WSL" in _run("import sys; sys.platform = 'win32'; import embedded").stderr
+    assert "Cure: use WSL" in _run("import sys; sys.platform = 'win32'; import arqonce.embedded").stderr
 
 
 def _run(code: str) -> "subprocess.CompletedProcess[str]":

@@ -16,7 +16,8 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from jobs import CreateUser, JobClient
+from arqonce import JobClient
+from jobs import CreateUser
 from tests.conftest import StartWorker
 
 ROOT = Path(__file__).parents[2]

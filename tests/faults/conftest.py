@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from db.settings import DatabaseSettings
-from embedded import ValkeyServer, open_valkey
+from arqonce.database.settings import DatabaseSettings
+from arqonce.embedded import ValkeyServer, open_valkey
 from tests.faults.proxy import Proxy, open_proxy
 
 

@@ -13,9 +13,9 @@ from typing import ClassVar, NoReturn
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from arqonce.payloads import Payload, Result
+from arqonce.spec import JobSpec, Registry
 from db.users import insert_user
-from jobs.payloads import Payload, Result
-from jobs.registry import JobSpec, Registry
 
 
 class Done(Result):

@@ -10,8 +10,10 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
 
-from jobs import CreateUser, JobClient
-from jobs.failures import AttemptsExhaustedError
+from arqonce import JobClient
+from arqonce.engine.leases import Leases
+from arqonce.failures import AttemptsExhaustedError
+from jobs import CreateUser
 from tests.conftest import StartWorker
 from tests.faults.observe import (
     Sessions,
@@ -23,7 +25,6 @@ from tests.faults.observe import (
     wait_for_empty_queue,
 )
 from tests.worker.test_end_to_end import BOTH, COMMANDS
-from worker.leases import Leases
 
 SOON = timedelta(seconds=30)
 
@@ -151,7 +152,7 @@ async def test_a_producers_wrong_clock_delays_its_jobs_and_loses_none(
     start_worker()
     ahead = time.time_ns() + 2 * 10**9
     with monkeypatch.context() as patch:
-        patch.setattr("jobs.messages.now_ms", lambda: ahead // 10**6)
+        patch.setattr("arqonce.client.requests.now_ms", lambda: ahead // 10**6)
         handle = await client.enqueue(CreateUser(name="Early"))
     started = time.monotonic()
 

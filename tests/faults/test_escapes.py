@@ -3,8 +3,8 @@
 import asyncio
 from datetime import timedelta
 
-from jobs import JobClient
-from jobs.failures import JobFailedError
+from arqonce import JobClient
+from arqonce.failures import JobFailedError
 from tests.conftest import StartWorker
 from tests.faults.escapes import HARMLESS, HOW, NAME, Misbehave, MisbehaveTogether
 from tests.faults.observe import Sessions, attempts, letters, users_by_name

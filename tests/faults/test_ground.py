@@ -12,11 +12,12 @@ from arq.connections import RedisSettings
 from arq.cron import next_cron
 from arq.worker import get_kwargs
 
+from arqonce.arq.arguments import build_arq_redis, worker_arguments
+from arqonce.arq.guarded_redis import GuardedRedis
+from arqonce.arq.plain import build_worker_settings
+from arqonce.settings.worker import Settings
 from jobs.registry import REGISTRY
-from worker.arq_arguments import build_arq_redis, worker_arguments
-from worker.guarded_redis import GuardedRedis
-from worker.plain_arq import build_worker_settings
-from worker.settings import Settings
+from worker.application import APPLICATION
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,8 +32,8 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 def test_arq_sees_every_setting_of_the_class(settings: Settings) -> None:
     """Arq reads a class's own attributes alone: one that is inherited, or a property, it passes over in silence."""
-    built = build_worker_settings()
-    arguments = worker_arguments(settings, REGISTRY, build_arq_redis(settings, REGISTRY, GuardedRedis))
+    built = build_worker_settings(APPLICATION)
+    arguments = worker_arguments(settings, APPLICATION, build_arq_redis(settings, REGISTRY, GuardedRedis))
 
     assert get_kwargs(built).keys() == arguments.keys() | {"redis_settings"}
     assert built.__bases__ == (object,)
@@ -42,7 +43,7 @@ def test_a_password_in_the_url_is_decoded_for_both_classes(settings: Settings) -
     """Arq takes it as it is written, and is refused."""
     pool = build_arq_redis(settings, REGISTRY, GuardedRedis).connection_pool
 
-    checked = get_kwargs(build_worker_settings())["redis_settings"]
+    checked = get_kwargs(build_worker_settings(APPLICATION))["redis_settings"]
 
     assert isinstance(checked, RedisSettings)
     assert (checked.username, checked.password) == ("jane", "p@ss/word")

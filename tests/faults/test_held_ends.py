@@ -8,7 +8,7 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
-from jobs import JobClient, open_client
+from arqonce import JobClient, open_client
 from tests.conftest import StartWorker, WorkerProcess, wait_until
 from tests.faults.escapes import NAME, Misbehave
 from tests.faults.observe import Sessions, events, users_by_name

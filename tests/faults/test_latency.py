@@ -4,7 +4,8 @@ import statistics
 import time
 from datetime import timedelta
 
-from jobs import CreateUser, JobClient
+from arqonce import JobClient
+from jobs import CreateUser
 from tests.conftest import StartWorker
 from tests.faults.observe import Sessions
 from tests.worker.test_end_to_end import BOTH, COMMANDS

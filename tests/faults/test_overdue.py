@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 from redis.asyncio import Redis
 
-from jobs import JobClient
-from jobs.failures import DeadlineExceededError
+from arqonce import JobClient
+from arqonce.failures import DeadlineExceededError
 from tests.conftest import StartWorker
 from tests.faults.escapes import NAME, MisbehaveShortly
 from tests.faults.observe import Sessions, letters, users_by_name, wait_for_empty_queue
@@ -17,7 +17,7 @@ SOON = timedelta(seconds=30)
 
 IMPATIENT = """
 from datetime import timedelta
-import worker.arq_functions, worker.overdue
+import arqonce.arq.functions, worker.overdue
 worker.arq_functions.MARGIN = worker.overdue._MARGIN = worker.overdue._LOOK = timedelta(milliseconds=100)
 from worker.__main__ import main
 main()

@@ -7,7 +7,8 @@ from datetime import timedelta
 from redis.asyncio import Redis
 from sqlalchemy import text
 
-from jobs import CreateUser, JobClient
+from arqonce import JobClient
+from jobs import CreateUser
 from tests.conftest import StartWorker, wait_until_async
 from tests.faults.observe import (
     Sessions,

@@ -21,15 +21,17 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.engine import open_database
-from db.migrate import upgrade_schema
-from db.settings import DatabaseSettings
-from embedded import PostgresServer, StandbyServer, open_postgres, open_standby
-from jobs import CreateUser, FindUser, GetOrCreateUser, JobClient, enqueue_in
+from arqonce import JobClient, enqueue_in
+from arqonce.database.engine import open_database
+from arqonce.database.settings import DatabaseSettings
+from arqonce.embedded import PostgresServer, StandbyServer, open_postgres, open_standby
+from arqonce.ledger.schema import upgrade_schemas
+from arqonce.process.health_file import read_health
+from jobs import CreateUser, FindUser, GetOrCreateUser
+from jobs.registry import REGISTRY
 from tests.conftest import StartWorker, WorkerProcess, wait_until_async
 from tests.faults.observe import Sessions, attempts, events, users_by_name, wait_for_empty_queue
 from tests.faults.proxy import Proxy, open_proxy
-from worker.health import read_health
 
 SOON = timedelta(seconds=30)
 UNWRITABLE = "PostgreSQL cannot be written to: waiting until it can"
@@ -70,7 +72,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     """Run the servers for all tests here."""
     directory: Path = tmp_path_factory.mktemp("ground")
     with open_postgres(directory / "primary") as primary:
-        upgrade_schema(DatabaseSettings(url=SecretStr(primary.url)))
+        upgrade_schemas(DatabaseSettings(url=SecretStr(primary.url)), REGISTRY.schemas)
         with open_standby(primary, directory / "standby") as standby, open_proxy(_port(primary)) as proxy:
             yield Ground(primary, standby, proxy)
 
@@ -254,7 +256,7 @@ async def test_of_several_hosts_the_one_that_was_promoted_is_used(
 ) -> None:
     """The primary is killed under a running worker, and nobody tells the worker where the new one is."""
     with open_postgres(tmp_path / "first") as first:
-        await asyncio.to_thread(upgrade_schema, DatabaseSettings(url=SecretStr(first.url)))
+        await asyncio.to_thread(upgrade_schemas, DatabaseSettings(url=SecretStr(first.url)), REGISTRY.schemas)
         with open_standby(first, tmp_path / "second") as second:
             url = first.url.removesuffix("/postgres") + f",127.0.0.1:{_port(second)}/postgres"
             worker = start_worker(DATABASE_URL=url)

@@ -16,17 +16,18 @@ import pytest
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
-from embedded import ValkeyServer, open_valkey
-from embedded.program import free_port
-from jobs import CreateUser, JobClient, SyncJobClient, open_client, open_sync_client
-from jobs.connection import build_redis
-from jobs.failures import QueueUnavailableError
+from arqonce import JobClient, SyncJobClient, open_client, open_sync_client
+from arqonce.connection.redis import build_redis
+from arqonce.embedded import ValkeyServer, open_valkey
+from arqonce.embedded.program import free_port
+from arqonce.failures import QueueUnavailableError
+from arqonce.process.health import ServerError
+from arqonce.process.lifecycle import server_probes
+from jobs import CreateUser
 from tests.conftest import StartWorker, wait_until
 from tests.faults.observe import Sessions, users_by_name, wait_for_log
 from tests.faults.proxy import Proxy, open_proxy
 from tests.jobs.test_waiting import ANSWER
-from worker.health import ServerError
-from worker.lifecycle import server_probes
 
 SOON = timedelta(seconds=20)
 CLUSTER = {"cluster-enabled": "yes", "appendonly": "no"}

@@ -7,7 +7,9 @@ from datetime import timedelta
 
 from redis.asyncio import Redis
 
-from jobs import CreateUser, Enqueued, JobClient, open_client
+from arqonce import Enqueued, JobClient, open_client
+from arqonce.engine.scripts import claims as lease_scripts
+from jobs import CreateUser
 from tests.conftest import StartWorker, wait_until_async
 from tests.faults.observe import (
     Sessions,
@@ -20,7 +22,6 @@ from tests.faults.observe import (
 )
 from tests.faults.proxy import Proxy
 from tests.worker.test_end_to_end import COMMANDS
-from worker import lease_scripts
 
 SOON = timedelta(seconds=20)
 CLAIM, FINISH = (

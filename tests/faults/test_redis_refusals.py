@@ -13,8 +13,9 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from sqlalchemy import text
 
-from embedded import ValkeyServer, open_valkey
-from jobs import CreateUser, open_client
+from arqonce import open_client
+from arqonce.embedded import ValkeyServer, open_valkey
+from jobs import CreateUser
 from tests.conftest import StartWorker
 from tests.faults.observe import (
     Sessions,

@@ -12,15 +12,16 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from embedded import Sentinels, open_sentinels
-from jobs import CreateUser, open_client, open_sync_client
-from jobs.connection import build_redis, build_sync_redis
-from jobs.failures import QueueUnavailableError
-from jobs.settings import QueueSettings
+from arqonce import open_client, open_sync_client
+from arqonce.connection.redis import build_redis, build_sync_redis
+from arqonce.embedded import Sentinels, open_sentinels
+from arqonce.failures import QueueUnavailableError
+from arqonce.process.lifecycle import require_safe_redis
+from arqonce.settings.queue import QueueSettings
+from jobs import CreateUser
 from tests.conftest import StartWorker
 from tests.faults.observe import Sessions, events, users_by_name
 from tests.faults.test_redis_demotion import producing
-from worker.lifecycle import require_safe_redis
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs import CreateUser, JobClient
+from arqonce import JobClient
+from arqonce.process.health_file import read_health
+from jobs import CreateUser
 from tests.conftest import StartWorker, wait_until
 from tests.faults.observe import Sessions, users_by_name, wait_for_no_connections
-from worker.health import read_health
 
 WORKER = (sys.executable, "-m", "worker")
 COMMANDS = (("run",), ("relay",), ("run", "--processes", "2"))

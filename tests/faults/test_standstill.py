@@ -13,12 +13,12 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from arqonce import JobClient, open_client
+from arqonce.client.client import JobHandle
+from arqonce.outbox import enqueue_in
+from arqonce.payloads import Payload, Result
+from arqonce.spec import JobSpec, Registry
 from db.users import insert_user
-from jobs import JobClient, open_client
-from jobs.client import JobHandle
-from jobs.outbox import enqueue_in
-from jobs.payloads import Payload, Result
-from jobs.registry import JobSpec, Registry
 from tests.conftest import StartWorker, WorkerProcess, wait_until_async
 from tests.faults.observe import Sessions, letters, users_by_name, wait_for_empty_queue
 

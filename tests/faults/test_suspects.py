@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from redis.asyncio import Redis
 
-from jobs import JobClient
+from arqonce import JobClient
 from tests.conftest import StartWorker
 from tests.faults.escapes import KILLING, NAME, Misbehave
 from tests.faults.observe import Sessions, letters, users_by_name, wait_for_empty_queue

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from jobs import CreateUser, open_client, open_sync_client
-from jobs.connection import build_redis
-from jobs.direct import DirectConnection
-from jobs.tracking import TrackingProof
+from arqonce import open_client, open_sync_client
+from arqonce.connection.direct import DirectConnection
+from arqonce.connection.redis import build_redis
+from arqonce.connection.tracking import TrackingProof
+from arqonce.engine.idle import _State
+from jobs import CreateUser
 from tests.conftest import StartWorker, wait_until_async
 from tests.faults.observe import Sessions, wait_for_log
 from tests.faults.proxy import Proxy
@@ -20,7 +22,6 @@ from tests.faults.pushes import without_pushes
 from tests.jobs.test_waiting import ANSWER
 from tests.worker.conftest import pool  # noqa: F401 - arq's producer
 from tests.worker.test_waking import Log, StartFleet, _in, _run, log, start  # noqa: F401 - workers in this process
-from worker.waking import _State
 
 SOON = timedelta(seconds=20)
 
@@ -49,16 +50,16 @@ async def test_both_clients_look_for_their_results(
     redis: Redis, redis_proxy: Proxy, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also who waits already when that turns out; the log says it once."""
-    monkeypatch.setattr("jobs.tracking._was_told", False)
+    monkeypatch.setattr("arqonce.connection.tracking._was_told", False)
     redis_proxy.rewrites = without_pushes
     url = redis_proxy.environment["REDIS_URL"]
-    with caplog.at_level(logging.WARNING, "jobs.tracking"), open_sync_client(url) as blocking:
+    with caplog.at_level(logging.WARNING, "arqonce.connection.tracking"), open_sync_client(url) as blocking:
         async with open_client(url) as client:
             waits = [await _wait_for(redis, client, blocking) for _ in range(2)]
 
     assert waits[0] < 2
     assert waits[1] < 1
-    assert [record.name for record in caplog.records] == ["jobs.tracking"]
+    assert [record.name for record in caplog.records] == ["arqonce.connection.tracking"]
 
 
 async def _wait_for(redis: Redis, client: Any, blocking: Any) -> float:  # noqa: ANN401 - of both kinds
@@ -88,7 +89,7 @@ async def test_a_result_that_nothing_told_of_ends_the_trust_of_all(redis: Redis,
 
 async def test_what_was_a_hiccup_is_proved_again(redis_proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """A minute after it has failed, and at once on a new connection."""
-    monkeypatch.setattr("jobs.tracking._AGAIN", timedelta(0))
+    monkeypatch.setattr("arqonce.connection.tracking._AGAIN", timedelta(0))
     failed = asyncio.Event()
     async with build_redis(redis_proxy.environment["REDIS_URL"], Redis) as redis:
         direct = DirectConnection(redis, tracks=True)
@@ -117,7 +118,7 @@ async def test_a_job_that_nothing_told_of_ends_the_trust(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A safety look has found it: from then on the worker polls."""
-    monkeypatch.setattr("worker.waking._SAFETY_POLL", timedelta(seconds=1))
+    monkeypatch.setattr("arqonce.engine.idle._SAFETY_POLL", timedelta(seconds=1))
     (worker,) = await start(url=redis_proxy.environment["REDIS_URL"], poll_delay=0.02)
     assert await _run(pool, log, "told") < 0.5
     assert _in(_State.WATCHING, [worker])

@@ -13,10 +13,10 @@ from arq.typing import WorkerCoroutine
 from arq.worker import func
 from redis.asyncio import Redis
 
-from jobs.codec import decode, encode
+from arqonce.engine.consumer import UsersWorker
+from arqonce.engine.leases import GiveUp
+from arqonce.wire.codec import decode, encode
 from tests.conftest import wait_until_async
-from worker.consumer import UsersWorker
-from worker.leases import GiveUp
 
 Run = Callable[..., Awaitable[UsersWorker]]
 

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from jobs.arguments import read_payload
-from jobs.codec import decode, encode
-from jobs.failures import InvalidPayloadError, JobFailedError
+from arqonce.arq.functions import REFUSE, MessageReader
+from arqonce.execution.dead_letters import write_letter
+from arqonce.failures import InvalidPayloadError, JobFailedError
+from arqonce.wire.arguments import read_payload
+from arqonce.wire.codec import decode, encode
+from arqonce.wire.keys import job_message
 from jobs.registry import REGISTRY
-from jobs.wire import job_message
-from worker.arq_functions import REFUSE, MessageReader
-from worker.dead_letters import write_letter
 
 _READ = MessageReader(REGISTRY)
 

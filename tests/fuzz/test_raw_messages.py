@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from jobs import CreateUser, JobClient
+from arqonce import JobClient
+from jobs import CreateUser
 from tests.conftest import StartWorker, WorkerProcess, wait_until_async
 from tests.faults.observe import Sessions, letters
 from tests.redis_keys import keys_of_jobs

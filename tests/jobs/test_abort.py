@@ -8,9 +8,10 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from jobs import CreateUser, JobClient, JobStatus, open_client, open_sync_client
-from jobs.failures import JobAbortedError, QueueUnavailableError, ResultMissingError
-from jobs.outbox import enqueue_in
+from arqonce import JobClient, JobStatus, open_client, open_sync_client
+from arqonce.failures import JobAbortedError, QueueUnavailableError, ResultMissingError
+from arqonce.outbox import enqueue_in
+from jobs import CreateUser
 from tests.conftest import StartWorker, wait_until_async, wait_until_empty
 from tests.rights import Rights
 

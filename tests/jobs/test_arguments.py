@@ -2,8 +2,8 @@
 
 import pytest
 
-from jobs.arguments import read_payload
-from jobs.failures import InvalidPayloadError
+from arqonce.failures import InvalidPayloadError
+from arqonce.wire.arguments import read_payload
 from jobs.payloads import CreateUser
 
 

@@ -13,18 +13,18 @@ from arq.connections import ArqRedis
 from arq.jobs import Job, JobStatus
 from redis.asyncio import ConnectionPool, Redis
 
-from embedded import open_valkey
-from jobs import CreateUser, CreateUsers, Enqueued, FindUser, GetOrCreateUser, JobClient, NewUser, open_client
-from jobs.codec import decode, encode
-from jobs.failures import (
-    EmailTakenError,
+from arqonce import Enqueued, JobClient, open_client
+from arqonce.embedded import open_valkey
+from arqonce.failures import (
     InvalidMessageError,
     InvalidResultError,
     JobAbortedError,
     QueueUnavailableError,
     ResultMissingError,
 )
-from jobs.payloads import UserView
+from arqonce.wire.codec import decode, encode
+from jobs import CreateUser, CreateUsers, FindUser, GetOrCreateUser, NewUser
+from jobs.payloads import EmailTakenError, UserView
 from tests.conftest import wait_until_empty
 
 JANE = CreateUser(name="Jane")

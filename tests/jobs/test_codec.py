@@ -10,15 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.codec import MAX_BYTES, decode, encode
-from jobs.failures import (
-    EmailTakenError,
-    InvalidMessageError,
-    JobFailedError,
-    failure_from_wire,
-    failure_to_wire,
-)
-from jobs.payloads import UserView
+from arqonce.failures import InvalidMessageError, JobFailedError, failure_from_wire, failure_to_wire
+from arqonce.wire.codec import MAX_BYTES, decode, encode
+from jobs.payloads import EmailTakenError, UserView
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -10,7 +10,7 @@ import uvloop
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from jobs.connection import build_redis
+from arqonce.connection.redis import build_redis
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 

@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from arqonce.execution.diagnosis import diagnose
+from arqonce.execution.places import Place, handlers_place
 from db.tables import User
-from jobs.diagnosis import diagnose
 from jobs.payloads import FindUser
-from jobs.places import Place, handlers_place
 from jobs.users import find_user
 
 ROOT = Path(__file__).parents[2]

@@ -12,8 +12,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from jobs.connection import build_redis
-from jobs.direct import DirectConnection
+from arqonce.connection.direct import DirectConnection
+from arqonce.connection.redis import build_redis
 from tests.conftest import wait_until_async
 from tests.faults.proxy import open_proxy
 
@@ -115,7 +115,7 @@ async def test_a_failure_to_connect_is_that_of_all_who_wait_for_it(
     valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Twenty attempts in turn would last twenty times as long; and the next one is new."""
-    monkeypatch.setattr("jobs.connection._COMMAND_TIMEOUT", timedelta(seconds=0.5))
+    monkeypatch.setattr("arqonce.connection.redis._COMMAND_TIMEOUT", timedelta(seconds=0.5))
     with open_proxy(urlsplit(valkey_url).port or 0) as proxy:
         async with build_redis(f"redis://127.0.0.1:{proxy.port}/1", Redis) as redis:
             connection = DirectConnection(redis)

@@ -17,15 +17,15 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.outbox import whereabouts
-from jobs.contract.compatibility import find_breaks
-from jobs.contract.document import build_document
-from jobs.failures import InvalidPayloadError, KeyConflictError, RequestConflictError
-from jobs.outbox import enqueue_in
-from jobs.registry import Registry
-from jobs.sync_client import open_sync_client
-from worker.delivery import Delivery
-from worker.dispatch import Dispatcher
+from arqonce.client.sync_client import open_sync_client
+from arqonce.contract.compatibility import find_breaks
+from arqonce.contract.document import build_document
+from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.delivery import Delivery
+from arqonce.failures import InvalidPayloadError, KeyConflictError, RequestConflictError
+from arqonce.ledger.outbox import whereabouts
+from arqonce.outbox import enqueue_in
+from arqonce.spec import Registry
 
 ROOT = Path(__file__).parents[2]
 BLOCKS: list[str] = re.findall(
@@ -37,8 +37,8 @@ from typing import Any, ClassVar
 from pydantic import AliasChoices, Field
 from sqlalchemy import text
 from jobs.fields import UserName
-from jobs.payloads import Payload, Result
-from jobs.registry import JobSpec, Registry
+from arqonce.payloads import Payload, Result
+from arqonce.spec import JobSpec, Registry
 
 class UserView(Result):
     seen: dict[str, Any]
@@ -188,7 +188,9 @@ def _registry(module: ModuleType) -> Registry:
 @EACH
 def test_the_contract_of_the_old_code_bears_the_change(code: Code, block: int, seen: dict[str, Any]) -> None:
     """``users-worker schema --check`` lets each recipe through; the payload's schema tells the old name of a field."""
-    old, new = (build_document(_registry(code.load(number)), version="1.0") for number in (0, block))
+    old, new = (
+        build_document(_registry(code.load(number)), title="users-worker", version="1.0") for number in (0, block)
+    )
 
     fields = next(iter(new["components"]["messages"].values()))["payload"]["properties"]["k"]["$ref"].rpartition("/")[2]
     aliases = {

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from db.environment import SettingsError
-from db.schema import SCHEMA
-from jobs.extensions import RegistryError, load_registry
+from arqonce.ledger.schema import LEDGER as SCHEMA
+from arqonce.process.registries import RegistryError, load_registry
+from arqonce.settings.environment import SettingsError
+from arqonce.settings.worker import WorkerSettings
 from jobs.registry import REGISTRY
-from worker.settings import WorkerSettings
 
 Write = Callable[[str], str]
 
@@ -18,10 +18,10 @@ HEAD = """
 from pathlib import Path
 from typing import ClassVar
 from sqlalchemy import MetaData, Table
-from db.schema import Schema
-from db.tables import Base as OurBase
-from jobs.payloads import Payload, Result
-from jobs.registry import JobSpec, Registry
+from arqonce.database.schema import Schema
+from arqonce.ledger.tables import Base as OurBase
+from arqonce.payloads import Payload, Result
+from arqonce.spec import JobSpec, Registry
 
 class Done(Result):
     pass

@@ -9,9 +9,11 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from jobs import CreateUser, Enqueued, FindUser, GetOrCreateUser, JobClient, JobHandle, SyncJobClient, open_sync_client
-from jobs.failures import RequestConflictError
-from jobs.payloads import AnyPayload, Payload, UserView
+from arqonce import Enqueued, JobClient, JobHandle, SyncJobClient, open_sync_client
+from arqonce.failures import RequestConflictError
+from arqonce.payloads import AnyPayload, Payload
+from jobs import CreateUser, FindUser, GetOrCreateUser
+from jobs.payloads import UserView
 from tests.conftest import StartWorker, wait_until_async
 
 Sessions = async_sessionmaker[AsyncSession]

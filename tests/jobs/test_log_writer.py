@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobs import log_writer
-from jobs.log_writer import LogWriter
+from arqonce.process import log_writer
+from arqonce.process.log_writer import LogWriter
 
 
 @pytest.fixture
@@ -125,8 +125,8 @@ def test_a_descriptor_that_does_not_wait_is_waited_for(pipe: tuple[int, int]) ->
 
 PROGRAM = """
 import sys, structlog
-from worker.logs import set_up_logging
-from worker.settings import WorkerSettings
+from arqonce.arq.logs import set_up_logging
+from arqonce.settings.worker import WorkerSettings
 set_up_logging(WorkerSettings(log_format="json"))
 for number in range(3000):
     structlog.get_logger("ours").info("a line", number=number, text="x" * 100)

@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 import pytest
 from redis.asyncio import Redis
 
-from jobs import CreateUser, JobClient, build_sync_client, open_client, open_sync_client
-from jobs.connection import build_redis
-from jobs.failures import InvalidMessageError, QueueUnavailableError
+from arqonce import JobClient, build_sync_client, open_client, open_sync_client
+from arqonce.connection.redis import build_redis
+from arqonce.failures import InvalidMessageError, QueueUnavailableError
+from jobs import CreateUser
 from tests.conftest import wait_until_empty
 from tests.faults.proxy import Proxy, open_proxy
 

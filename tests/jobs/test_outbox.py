@@ -15,14 +15,15 @@ from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import sessionmaker
 
-from db.dead_jobs import DeadLetter, insert_dead_letter
-from db.outbox import whereabouts
-from db.receipts import Receipt, insert_receipts
-from jobs import CreateUser, Enqueued, FindUser, JobClient
-from jobs.codec import decode
-from jobs.failures import InvalidMessageError, KeyConflictError
-from jobs.outbox import enqueue_in, enqueue_in_sync
-from jobs.wire import request_hash
+from arqonce import Enqueued, JobClient
+from arqonce.failures import InvalidMessageError, KeyConflictError
+from arqonce.ledger.dead_jobs import DeadLetter, insert_dead_letter
+from arqonce.ledger.outbox import whereabouts
+from arqonce.ledger.receipts import Receipt, insert_receipts
+from arqonce.outbox import enqueue_in, enqueue_in_sync
+from arqonce.wire.codec import decode
+from arqonce.wire.keys import request_hash
+from jobs import CreateUser, FindUser
 from tests.jobs.connections import ASYNC, ASYNC_IDS, SYNC, SYNC_IDS
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -269,7 +270,7 @@ async def test_a_handle_waits_for_a_job_that_redis_does_not_have_yet(client: Job
         await client.handle(promised).result(timeout=timedelta(milliseconds=50))
 
 
-@pytest.mark.parametrize("module", ["jobs", "jobs.client", "jobs.outbox"])
+@pytest.mark.parametrize("module", ["jobs", "arqonce.client.client", "arqonce.outbox"])
 def test_a_producer_loads_no_driver(module: str) -> None:
     """Nor SQLAlchemy or arq: it is its own connection that counts."""
     program = f"import sys, {module}; print(*(m for m in sys.modules if '.' not in m))"

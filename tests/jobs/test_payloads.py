@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from arqonce.payloads import Payload
 from db import tables
 from jobs import fields, payloads
 from jobs.fields import EmailAddress, UserName
-from jobs.payloads import CreateUser, CreateUsers, FindUser, FoundUsers, GetOrCreateUser, NewUser, Payload, UserView
+from jobs.payloads import CreateUser, CreateUsers, FindUser, FoundUsers, GetOrCreateUser, NewUser, UserView
 
 
 @pytest.mark.parametrize(

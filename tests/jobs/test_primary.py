@@ -3,8 +3,7 @@
 import pytest
 from redis.exceptions import BusyLoadingError, ReadOnlyError, ResponseError
 
-from jobs.connection import is_outage, is_refusal
-from jobs.primary import (
+from arqonce.connection.primary import (
     ClusterError,
     ReplicaError,
     SentinelPortError,
@@ -12,6 +11,7 @@ from jobs.primary import (
     leads_elsewhere,
     may_be_asked,
 )
+from arqonce.connection.redis import is_outage, is_refusal
 
 LEADS_ELSEWHERE = [
     ReadOnlyError("You can't write against a read only replica."),

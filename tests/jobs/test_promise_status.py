@@ -12,13 +12,14 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from jobs import CreateUser, JobClient, JobStatus
-from jobs.failures import InvalidMessageError
-from jobs.outbox import enqueue_in, enqueue_in_sync, status_in, status_in_sync
+from arqonce import JobClient, JobStatus
+from arqonce.engine.leases import Leases
+from arqonce.failures import InvalidMessageError
+from arqonce.outbox import enqueue_in, enqueue_in_sync, status_in, status_in_sync
+from jobs import CreateUser
 from tests.conftest import StartWorker
 from tests.jobs.connections import ASYNC, ASYNC_IDS, SYNC, SYNC_IDS
 from tests.rights import Rights
-from worker.leases import Leases
 
 Sessions = async_sessionmaker[AsyncSession]
 JANE = CreateUser(name="Jane")

@@ -4,12 +4,12 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from db.environment import SettingsError
-from jobs.connection import build_redis, build_sync_redis, location
-from jobs.failures import QueueUnavailableError
-from jobs.redis_url import RedisURLError, read_redis_url, with_sentinel_password
-from jobs.settings import QueueSettings
-from worker.plain_arq import redis_settings
+from arqonce.arq.plain import redis_settings
+from arqonce.connection.redis import build_redis, build_sync_redis, location
+from arqonce.connection.url import RedisURLError, read_redis_url, with_sentinel_password
+from arqonce.failures import QueueUnavailableError
+from arqonce.settings.environment import SettingsError
+from arqonce.settings.queue import QueueSettings
 
 LOCATIONS = {
     "redis://host": "host:6379/0",

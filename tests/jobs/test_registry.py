@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from jobs.payloads import CreateUser, Payload, Result
-from jobs.registry import JobSpec, Registry
+from arqonce.payloads import Payload, Result
+from arqonce.spec import JobSpec, Registry
+from jobs.payloads import CreateUser
 
 
 class Done(Result):

@@ -16,18 +16,13 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from embedded import open_valkey
-from jobs import CreateUser, Enqueued, SyncJobClient, SyncJobHandle, open_sync_client
-from jobs.codec import encode
-from jobs.failures import (
-    EmailTakenError,
-    InvalidMessageError,
-    JobAbortedError,
-    QueueUnavailableError,
-    ResultMissingError,
-)
-from jobs.outbox import Promised
-from jobs.payloads import UserView
+from arqonce import Enqueued, SyncJobClient, SyncJobHandle, open_sync_client
+from arqonce.embedded import open_valkey
+from arqonce.failures import InvalidMessageError, JobAbortedError, QueueUnavailableError, ResultMissingError
+from arqonce.outbox import Promised
+from arqonce.wire.codec import encode
+from jobs import CreateUser
+from jobs.payloads import EmailTakenError, UserView
 from tests.conftest import StartWorker, wait_until
 from tests.faults.proxy import Proxy, open_proxy
 
@@ -233,7 +228,7 @@ def test_an_idle_link_is_not_trusted(
     _end(store, first.job_id)
     first.result(timeout=LONG)
     before = {one["id"] for one in store.client_list()}
-    monkeypatch.setattr("jobs.sync_direct.LINGER", timedelta(0))
+    monkeypatch.setattr("arqonce.connection.sync_direct.LINGER", timedelta(0))
 
     waiting = _begin_to_wait(threads, store, second)
     monkeypatch.undo()

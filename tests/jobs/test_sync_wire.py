@@ -17,13 +17,14 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from jobs import CreateUser, SyncJobClient, open_sync_client
-from jobs.codec import encode
-from jobs.connection import build_sync_redis
-from jobs.direct import DirectConnection
-from jobs.failures import QueueUnavailableError
-from jobs.sync_direct import SyncDirectConnection
-from jobs.sync_wire import Bell, Wire
+from arqonce import SyncJobClient, open_sync_client
+from arqonce.connection.direct import DirectConnection
+from arqonce.connection.redis import build_sync_redis
+from arqonce.connection.sync_direct import SyncDirectConnection
+from arqonce.connection.sync_wire import Bell, Wire
+from arqonce.failures import QueueUnavailableError
+from arqonce.wire.codec import encode
+from jobs import CreateUser
 from tests.conftest import wait_until
 from tests.faults.proxy import Proxy, open_proxy
 
@@ -221,7 +222,7 @@ def test_a_silent_redis_fails_all_calls_together(
     assert store.ping()
     for module in ("sync_wire", "sync_direct", "sync_watching"):
         monkeypatch.setattr(f"jobs.{module}.SILENCE", timedelta(seconds=1.5))
-    monkeypatch.setattr("jobs.connection._COMMAND_TIMEOUT", timedelta(seconds=1.5))
+    monkeypatch.setattr("arqonce.connection.redis._COMMAND_TIMEOUT", timedelta(seconds=1.5))
     with open_sync_client(f"redis://127.0.0.1:{proxy.port}/0") as client:
         handle = client.enqueue(JANE, delay=timedelta(hours=1))
         proxy.silence()
@@ -242,7 +243,7 @@ def test_a_failure_to_connect_is_that_of_all_who_wait_for_it(
 ) -> None:
     """Twenty attempts in turn would last twenty times as long."""
     assert store.ping()
-    monkeypatch.setattr("jobs.connection._COMMAND_TIMEOUT", timedelta(seconds=1))
+    monkeypatch.setattr("arqonce.connection.redis._COMMAND_TIMEOUT", timedelta(seconds=1))
     connection = SyncDirectConnection(build_sync_redis(f"redis://127.0.0.1:{proxy.port}/1"))
     proxy.silence()
     start = time.monotonic()

@@ -11,11 +11,12 @@ from arq.connections import ArqRedis
 from arq.worker import Worker, func
 from redis.asyncio import ConnectionPool, Redis
 
-from embedded import open_valkey
-from jobs import CreateUser, Enqueued, JobClient, JobHandle, JobStatus, open_client
-from jobs.codec import decode, encode
-from jobs.failures import InvalidMessageError, JobFailedError, QueueUnavailableError, ResultMissingError
-from jobs.outbox import Promised
+from arqonce import Enqueued, JobClient, JobHandle, JobStatus, open_client
+from arqonce.embedded import open_valkey
+from arqonce.failures import InvalidMessageError, JobFailedError, QueueUnavailableError, ResultMissingError
+from arqonce.outbox import Promised
+from arqonce.wire.codec import decode, encode
+from jobs import CreateUser
 from jobs.payloads import UserView
 from tests.conftest import wait_until_async, wait_until_empty
 from tests.faults.proxy import Proxy, open_proxy
@@ -208,7 +209,7 @@ async def test_nobody_waits_and_the_connection_goes(
     client: JobClient, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is kept for a while, in which the next wait saves the greeting."""
-    monkeypatch.setattr("jobs.watching.LINGER", timedelta(milliseconds=50))
+    monkeypatch.setattr("arqonce.client.waiting.LINGER", timedelta(milliseconds=50))
     handle = await client.enqueue(JANE)
     before = len(await redis.client_list())
     waiting = await _begin_to_wait(handle, redis)
@@ -247,7 +248,7 @@ async def test_a_job_that_ends_without_a_result_is_found_out(
     client: JobClient, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A plain arq worker with ``keep_result=0``: nothing is written, so nothing is told; a slow look finds it."""
-    monkeypatch.setattr("jobs.watching.LOOK_AGAIN", timedelta(milliseconds=100))
+    monkeypatch.setattr("arqonce.client.waiting.LOOK_AGAIN", timedelta(milliseconds=100))
     handle = await client.enqueue(JANE)
     waiting = await _begin_to_wait(handle, redis)
 

@@ -8,13 +8,14 @@ from typing import ClassVar, assert_type
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from arqonce.failures import JobFailedError
+from arqonce.payloads import Payload, Result
+from arqonce.spec import JobSpec, Registry
+from arqonce.testing.enqueued import EnqueuedJobs
+from arqonce.testing.run_job import JobOutcome, RunJob
+from arqonce.testing.worker_process import StartWorker, WorkerProcess
 from jobs import CreateUser, FindUser
-from jobs.failures import JobFailedError
-from jobs.payloads import Payload, Result, UserView
-from jobs.registry import JobSpec, Registry
-from jobs.testing.enqueued import EnqueuedJobs
-from jobs.testing.run_job import JobOutcome, RunJob
-from jobs.testing.worker_process import StartWorker, WorkerProcess
+from jobs.payloads import UserView
 from jobs.users import create_user, find_user
 
 

@@ -6,22 +6,19 @@ A line with ``type: ignore`` is a mistake that both must find: an ignore that is
 from datetime import UTC, datetime, timedelta
 from typing import assert_type
 
-from jobs import (
-    CreateUser,
-    CreateUsers,
-    FindUser,
+from arqonce import (
     JobClient,
     JobHandle,
     JobInfo,
     JobStatus,
-    NewUser,
     SyncJobClient,
     SyncJobHandle,
     build_sync_client,
     open_client,
     open_sync_client,
 )
-from jobs.outbox import Promised
+from arqonce.outbox import Promised
+from jobs import CreateUser, CreateUsers, FindUser, NewUser
 from jobs.payloads import FoundUsers, StoredUsers, UserView
 
 

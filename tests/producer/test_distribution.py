@@ -104,7 +104,7 @@ def test_version_and_dependencies_are_those_of_the_worker() -> None:
     assert (PRODUCER / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["jobs/tls.py", "jobs/testing/answers.py"])
+@pytest.mark.parametrize("name", ["arqonce/connection/tls.py", "arqonce/testing/answers.py"])
 def test_source_that_imports_more_than_is_installed_is_not_built(name: str, tmp_path: Path) -> None:
     """A module that a producer cannot import fails the build, and not the service."""
     for folder in ("jobs", "jobs/testing", "producer"):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from embedded.wheels import find_program
+from arqonce.embedded.wheels import find_program
 from tests.conftest import wait_until
 
 _START_LIMIT = 20.0

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
-from embedded.wheels import find_program
+from arqonce.embedded.wheels import find_program
 from tests.rights import database_url, run_psql, set_passwords
 
 ROOT = Path(__file__).parents[2]

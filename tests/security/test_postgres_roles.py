@@ -15,11 +15,11 @@ from pydantic import SecretStr
 from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError
 
-from db.engine import open_database
-from db.faults import why_not_written
-from db.settings import DatabaseSettings
-from db.tables import Base
-from db.writability import require_writable, require_written
+from arqonce.database.engine import open_database
+from arqonce.database.faults import why_not_written
+from arqonce.database.settings import DatabaseSettings
+from arqonce.database.writability import require_writable, require_written
+from arqonce.ledger.tables import Base
 from tests.rights import DEPLOY, database_url, run_psql, set_passwords
 
 DATABASE = "least_rights"

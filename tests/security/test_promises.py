@@ -10,9 +10,10 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from jobs import CreateUser, Enqueued, JobClient
-from jobs.failures import KeyConflictError
-from jobs.outbox import Promised, enqueue_in
+from arqonce import Enqueued, JobClient
+from arqonce.failures import KeyConflictError
+from arqonce.outbox import Promised, enqueue_in
+from jobs import CreateUser
 from jobs.payloads import UserView
 from tests.conftest import StartWorker, wait_until_async
 from tests.leaks import EMAIL, NAME

@@ -14,9 +14,9 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import AuthenticationError, ResponseError
 
-from jobs.connection import build_redis
-from jobs.direct import DirectConnection
-from jobs.tracking import TrackingProof
+from arqonce.connection.direct import DirectConnection
+from arqonce.connection.redis import build_redis
+from arqonce.connection.tracking import TrackingProof
 from tests.leaks import PASSWORD
 from tests.rights import DEPLOY, acl_rules
 from tests.security.programs import debian_program, free_port, running, valkey_program

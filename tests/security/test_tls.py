@@ -17,11 +17,12 @@ import asyncpg
 import pytest
 from sqlalchemy import make_url
 
-from jobs import CreateUser, open_client, open_sync_client
-from jobs.connection import build_sync_redis
-from jobs.failures import QueueUnavailableError
-from jobs.sync_direct import SyncDirectConnection
-from jobs.tls import tls_problem
+from arqonce import open_client, open_sync_client
+from arqonce.connection.redis import build_sync_redis
+from arqonce.connection.sync_direct import SyncDirectConnection
+from arqonce.connection.tls import tls_problem
+from arqonce.failures import QueueUnavailableError
+from jobs import CreateUser
 from tests.conftest import StartWorker
 from tests.leaks import EMAIL, NAME, PASSWORD
 from tests.security.certificates import Authority, Pair

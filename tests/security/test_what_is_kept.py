@@ -8,15 +8,17 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.engine import open_database
-from db.settings import DatabaseSettings
-from jobs import CreateUser, FindUser, JobClient
-from jobs.failures import EmailTakenError, JobFailedError
+from arqonce import JobClient
+from arqonce.database.engine import open_database
+from arqonce.database.settings import DatabaseSettings
+from arqonce.failures import JobFailedError
+from arqonce.process.housekeeping import sweep
+from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
+from jobs import CreateUser, FindUser
+from jobs.payloads import EmailTakenError
 from tests.conftest import StartWorker
 from tests.leaks import EMAIL, NAME, PASSWORD
 from tests.rights import Rights
-from worker.housekeeping import sweep
-from worker.settings import QueueSettings, Settings, WorkerSettings
 
 SOON = timedelta(seconds=20)
 KEPT = timedelta(seconds=30)

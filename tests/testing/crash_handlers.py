@@ -6,11 +6,12 @@ from typing import Any
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.asyncpg_connection import LentConnection
-from db.receipts import insert_receipts
+from arqonce.database.asyncpg_connection import LentConnection
+from arqonce.execution import attempt as dispatch
+from arqonce.execution import batch as batches
+from arqonce.ledger.receipts import insert_receipts
 from jobs.payloads import CreateUser, UserView
 from jobs.users import create_user
-from worker import batches, dispatch
 
 
 async def commit_by_itself(session: AsyncSession, payload: CreateUser) -> UserView:

@@ -5,22 +5,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from jobs import (
-    CreateUser,
-    EmailTakenError,
-    Enqueued,
-    FoundOrCreated,
-    GetOrCreateUser,
-    JobFailedError,
-    JobStatus,
-    UserView,
-    open_client,
-    open_sync_client,
-)
-from jobs.failures import InvalidResultError, RequestConflictError, ResultMissingError
-from jobs.outbox import enqueue_in
-from jobs.testing.enqueued import EnqueuedJobs, NobodyWorksError
-from jobs.testing.run_job import RunJob
+from arqonce import Enqueued, JobFailedError, JobStatus, open_client, open_sync_client
+from arqonce.failures import InvalidResultError, RequestConflictError, ResultMissingError
+from arqonce.outbox import enqueue_in
+from arqonce.testing.enqueued import EnqueuedJobs, NobodyWorksError
+from arqonce.testing.run_job import RunJob
+from jobs import CreateUser, EmailTakenError, FoundOrCreated, GetOrCreateUser, UserView
 
 NOWHERE = "redis://127.0.0.1:1/0"
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from arqonce.payloads import AnyPayload
+from arqonce.spec import JobSpec, Registry
+from arqonce.testing.crash.crash_points import CrashPointError, CrashPoints
+from arqonce.testing.crash.forks import ForkError
+from arqonce.testing.crash.points import Moment
 from db.users import insert_user
 from jobs import CreateUser, CreateUsers, FindUser, GetOrCreateUser, NewUser
-from jobs.payloads import AnyPayload
-from jobs.registry import JobSpec, Registry
-from jobs.testing.crash_points import CrashPointError, CrashPoints
-from jobs.testing.forks import ForkError
-from jobs.testing.points import Moment
 from jobs.users import create_user
 from tests.testing import crash_handlers
 
@@ -52,7 +52,7 @@ async def test_a_crash_anywhere_leaves_one_effect_and_one_receipt(
 
 def _has_finish(points: Sequence[str]) -> bool:
     """Say whether the worker has died before and behind the answer to the call that records the job's end."""
-    finish = [point for point in points if "jobs/direct.py" in point]
+    finish = [point for point in points if "arqonce/connection/direct.py" in point]
     return all(any(moment.value in point for point in finish) for moment in (Moment.SENT, Moment.ANSWERED))
 
 

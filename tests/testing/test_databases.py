@@ -4,9 +4,11 @@ import asyncpg
 import pytest
 from sqlalchemy import make_url
 
-from db.migrate import check_migrations, upgrade_schema
-from db.settings import DatabaseSettings
-from jobs.testing.databases import Databases, in_thread
+from arqonce.database.migrate import check_migrations
+from arqonce.database.settings import DatabaseSettings
+from arqonce.ledger.schema import upgrade_schemas
+from arqonce.testing.databases import Databases, in_thread
+from jobs.registry import REGISTRY
 
 
 async def _query(settings: DatabaseSettings, statement: str) -> object:
@@ -23,7 +25,7 @@ async def test_a_copy_is_migrated_and_nobody_elses(postgres_url: str) -> None:
 
     def migrate(settings: DatabaseSettings) -> None:
         migrated.append(settings.location)
-        upgrade_schema(settings)
+        upgrade_schemas(settings, REGISTRY.schemas)
 
     databases = Databases(postgres_url, migrate)
     with databases.copy() as first:

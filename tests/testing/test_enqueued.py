@@ -9,25 +9,18 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
-from db.outbox import lock_promise
-from db.settings import DatabaseSettings
+from arqonce import Enqueued, JobStatus, build_sync_client, open_client, open_sync_client
+from arqonce.database.settings import DatabaseSettings
+from arqonce.failures import InvalidMessageError, JobAbortedError, KeyConflictError
+from arqonce.ledger.outbox import lock_promise
+from arqonce.outbox import enqueue_in, enqueue_in_sync
+from arqonce.spec import JobSpec, Registry
+from arqonce.testing.enqueued import EnqueuedJobs, NobodyWorksError
+from arqonce.testing.run_job import RunJob
 from db.users import users_by_name
-from jobs import (
-    CreateUser,
-    EmailTakenError,
-    Enqueued,
-    GetOrCreateUser,
-    JobStatus,
-    build_sync_client,
-    open_client,
-    open_sync_client,
-)
-from jobs.failures import InvalidMessageError, JobAbortedError, KeyConflictError
-from jobs.outbox import enqueue_in, enqueue_in_sync
+from jobs import CreateUser, EmailTakenError, GetOrCreateUser
 from jobs.payloads import UserView
-from jobs.registry import REGISTRY, JobSpec, Registry
-from jobs.testing.enqueued import EnqueuedJobs, NobodyWorksError
-from jobs.testing.run_job import RunJob
+from jobs.registry import REGISTRY
 from jobs.users import create_user
 
 NOWHERE = "redis://127.0.0.1:1/0"

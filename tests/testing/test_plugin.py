@@ -180,7 +180,8 @@ def test_it_starts_servers_for_each_process_of_xdist(project: pytest.Pytester) -
         from datetime import timedelta
         import asyncpg
         import pytest
-        from jobs import CreateUser, open_client
+        from jobs import CreateUser
+        from arqonce import open_client
 
         @pytest.mark.parametrize("number", range(2))
         async def test_end_to_end(number, start_worker, jobs_redis_url, own_database):
@@ -250,7 +251,7 @@ def test_who_does_not_use_it_does_not_notice_it(pytester: pytest.Pytester) -> No
 
         def test_it(session):
             assert session == "theirs"
-            assert "pytest_users_worker" in sys.modules
+            assert "arqonce.testing.plugin" in sys.modules
             assert sys.modules.keys() & set({json.dumps(OURS)}) == set()
         """
     )

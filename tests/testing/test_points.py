@@ -5,7 +5,7 @@ import re
 from collections.abc import Coroutine
 from typing import Any
 
-from jobs.testing.points import Moment, Points, _Counted
+from arqonce.testing.crash.points import Moment, Points, _Counted
 
 
 async def _points_of(coroutine: Coroutine[Any, Any, None]) -> list[str]:

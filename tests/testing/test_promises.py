@@ -11,10 +11,11 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from jobs import CreateUser, Enqueued, GetOrCreateUser, JobStatus, enqueue_in, enqueue_in_sync, open_client
-from jobs.failures import InvalidMessageError, KeyConflictError
-from jobs.outbox import status_in, status_in_sync
-from jobs.testing.enqueued import EnqueuedJobs
+from arqonce import Enqueued, JobStatus, enqueue_in, enqueue_in_sync, open_client
+from arqonce.failures import InvalidMessageError, KeyConflictError
+from arqonce.outbox import status_in, status_in_sync
+from arqonce.testing.enqueued import EnqueuedJobs
+from jobs import CreateUser, GetOrCreateUser
 
 JANE = GetOrCreateUser(name="Jane", email="jane@example.org")
 JOE = GetOrCreateUser(name="Joe", email="joe@example.org")

@@ -13,16 +13,18 @@ from sqlalchemy.exc import InvalidRequestError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.testing import capture_logs
 
-from db.receipts import receipt_by_job_id
-from db.tables import DeadJob, User
+from arqonce import JobFailedError
+from arqonce.failures import AttemptsExhaustedError, DeadlineExceededError, MalformedMessageError, RequestConflictError
+from arqonce.ledger.receipts import receipt_by_job_id
+from arqonce.ledger.tables import DeadJob
+from arqonce.payloads import Payload, Result
+from arqonce.spec import JobSpec, Registry
+from arqonce.testing.run_job import BlockedLoopWarning, RunJob
+from arqonce.testing.transaction import TransactionLostError
+from arqonce.wire.codec import encode
+from db.tables import User
 from db.users import insert_user, user_by_id
-from jobs import CreateUser, EmailTakenError, FindUser, GetOrCreateUser, JobFailedError
-from jobs.codec import encode
-from jobs.failures import AttemptsExhaustedError, DeadlineExceededError, MalformedMessageError, RequestConflictError
-from jobs.payloads import Payload, Result
-from jobs.registry import JobSpec, Registry
-from jobs.testing.run_job import BlockedLoopWarning, RunJob
-from jobs.testing.transaction import TransactionLostError
+from jobs import CreateUser, EmailTakenError, FindUser, GetOrCreateUser
 
 JANE = CreateUser(name="Jane", email="jane@example.org")
 

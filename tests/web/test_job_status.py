@@ -7,9 +7,9 @@ from redis.asyncio import Redis
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.tables import DeadJob, PromisedJob
-from jobs.codec import encode
-from jobs.failures import UnknownJobError
+from arqonce.failures import UnknownJobError
+from arqonce.ledger.tables import DeadJob, PromisedJob
+from arqonce.wire.codec import encode
 from tests.web.conftest import WebProcess
 
 Sessions = async_sessionmaker[AsyncSession]

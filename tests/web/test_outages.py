@@ -8,8 +8,8 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.settings import DatabaseSettings
-from embedded import ValkeyServer
+from arqonce.database.settings import DatabaseSettings
+from arqonce.embedded import ValkeyServer
 from tests.conftest import StartWorker, wait_until_async
 from tests.faults.proxy import Proxy
 from tests.web.conftest import StartWeb, WebProcess

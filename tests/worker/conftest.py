@@ -11,8 +11,8 @@ from arq.typing import WorkerCoroutine
 from arq.worker import Function, Worker, func
 from redis.asyncio import Redis
 
-from jobs.codec import decode, encode
-from worker.consumer import UsersWorker
+from arqonce.engine.consumer import UsersWorker
+from arqonce.wire.codec import decode, encode
 
 Context = dict[Any, Any]
 Work = Callable[..., Awaitable[object]]

@@ -7,15 +7,16 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.outbox import whereabouts
-from db.receipts import receipt_by_job_id
-from jobs import CreateUser, JobClient
-from jobs.codec import decode
-from jobs.outbox import enqueue_in
+from arqonce import JobClient
+from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.delivery import Delivery
+from arqonce.ledger.outbox import whereabouts
+from arqonce.ledger.receipts import receipt_by_job_id
+from arqonce.outbox import enqueue_in
+from arqonce.wire.codec import decode
+from jobs import CreateUser
 from jobs.registry import REGISTRY
 from tests.conftest import StartWorker, wait_until_async
-from worker.delivery import Delivery
-from worker.dispatch import Dispatcher
 
 Sessions = async_sessionmaker[AsyncSession]
 

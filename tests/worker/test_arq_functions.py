@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arqonce.arq.functions import MessageReader, build_functions
 from jobs.registry import REGISTRY
-from worker.arq_functions import MessageReader, build_functions
 
 READ = MessageReader(REGISTRY)
 GOOD: dict[str, object] = {"t": None, "f": "create_user", "a": [], "k": {"name": "x"}, "et": 1}

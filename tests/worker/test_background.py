@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from worker import background
+from arqonce import background
 
 
 async def test_a_lost_cancellation_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:

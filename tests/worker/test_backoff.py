@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from worker.backoff import backoff
+from arqonce.backoff import backoff
 
 
 @pytest.mark.parametrize(("attempt", "longest"), [(0, 0.5), (1, 0.5), (2, 1), (5, 8), (8, 60), (10**9, 60)])

@@ -12,12 +12,14 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.engine import build_engine
-from db.faults import constraint_of
-from db.settings import DatabaseSettings
-from jobs.failures import JobFailedError
-from jobs.payloads import AnyPayload, CreateUser, FindUser, GetOrCreateUser
-from jobs.registry import REGISTRY, JobSpec
+from arqonce.database.engine import build_engine
+from arqonce.database.faults import constraint_of
+from arqonce.database.settings import DatabaseSettings
+from arqonce.failures import JobFailedError
+from arqonce.payloads import AnyPayload
+from arqonce.spec import JobSpec
+from jobs.payloads import CreateUser, FindUser, GetOrCreateUser
+from jobs.registry import REGISTRY
 
 _EMAILS = [None, *(f"{name}@example.org" for name in ("a", "A", "b", "zoë", "c+d"))]
 _ODD_NAMES = ["Jane", "jane", "Łukasz", "李", "o'Brien\\", "NULL", "{a,b}", '"', "e\u0301", "\u00e9"]

@@ -12,19 +12,19 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from jobs import CreateUser, JobClient
-from jobs.client import JobHandle
-from jobs.codec import decode
-from jobs.failures import EmailTakenError
-from jobs.payloads import UserView
-from jobs.registry import Registry
+from arqonce import JobClient
+from arqonce.arq.functions import build_functions
+from arqonce.client.client import JobHandle
+from arqonce.execution.attempt import Dispatcher
+from arqonce.spec import Registry
+from arqonce.wire.codec import decode
+from jobs import CreateUser
+from jobs.payloads import EmailTakenError, UserView
 from jobs.users import create_user, create_user_batch
 from tests.conftest import StartWorker, WorkerProcess, wait_until_async
 from tests.promised import promise, where
 from tests.worker.conftest import BuildWorker
 from tests.worker.test_batches import counts, spec_of
-from worker.arq_functions import build_functions
-from worker.dispatch import Dispatcher
 
 Sessions = async_sessionmaker[AsyncSession]
 _LOCK = text("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")

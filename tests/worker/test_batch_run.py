@@ -13,11 +13,12 @@ from arq.jobs import Job
 from arq.worker import FailedJobs, Retry, RetryJob
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from arqonce.arq.functions import ABORT
+from arqonce.engine.calls import Answer, BatchCall, BatchFunction
+from arqonce.engine.leases import GiveUp, Leases
+from arqonce.execution.again import Again
 from tests.conftest import wait_until_async
 from tests.worker.conftest import BuildWorker, Context, build_function, run_in_background, stop
-from worker.arq_functions import ABORT
-from worker.calls import Again, Answer, BatchCall, BatchFunction
-from worker.leases import GiveUp, Leases
 
 Together = Callable[[Context, Sequence[BatchCall]], Awaitable[list[Answer]]]
 

@@ -11,18 +11,19 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from structlog.testing import capture_logs
 
+from arqonce.execution.again import Again
+from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.batch import Outcome, run_batch
+from arqonce.execution.delivery import Delivery
+from arqonce.execution.verdict import RetryLater
+from arqonce.failures import ConstraintViolatedError, JobFailedError
+from arqonce.spec import JobSpec
 from db.users import insert_new_users
-from jobs.failures import ConstraintViolatedError, JobFailedError
 from jobs.payloads import CreateUser, UserView
-from jobs.registry import REGISTRY, JobSpec
+from jobs.registry import REGISTRY
 from jobs.users import create_user, create_user_batch
 from tests.lost_reply import losing_the_reply
 from tests.promised import execute, promise, where
-from worker.batches import Outcome, run_batch
-from worker.calls import Again
-from worker.delivery import Delivery
-from worker.dispatch import Dispatcher
-from worker.verdict import RetryLater
 
 pytestmark = pytest.mark.usefixtures("_quiet")
 

@@ -11,19 +11,20 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from structlog.testing import capture_logs
 
+from arqonce import JobClient
+from arqonce.database.endings import ending_in
+from arqonce.database.engine import build_engine
+from arqonce.database.settings import DatabaseSettings
+from arqonce.database.suspects import is_suspect
+from arqonce.execution import batch as batches
+from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.delivery import Delivery
+from arqonce.execution.verdict import RetryLater
+from arqonce.failures import JobFailedError
 from chaos.careless import HABITS, REFUSED, REGISTRY, Careless
 from db import users
-from db.endings import ending_in
-from db.engine import build_engine
-from db.settings import DatabaseSettings
-from db.suspects import is_suspect
-from jobs import CreateUser, JobClient
-from jobs.failures import JobFailedError
+from jobs import CreateUser
 from tests.conftest import StartWorker
-from worker import batches
-from worker.delivery import Delivery
-from worker.dispatch import Dispatcher
-from worker.verdict import RetryLater
 
 Sessions = async_sessionmaker[AsyncSession]
 

@@ -18,9 +18,9 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from arqonce.commands.enqueue import OWN_OPTIONS
 from jobs.registry import REGISTRY
 from tests.conftest import StartWorker, wait_until
-from worker.commands.enqueue import OWN_OPTIONS
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from arq.jobs import Job
 from arq.worker import FailedJobs, Function, Retry, RetryJob, Worker
 from redis.asyncio import Redis
 
-from jobs.failures import JobFailedError
+from arqonce.engine.consumer import UsersWorker
+from arqonce.failures import JobFailedError
 from tests.conftest import wait_until_async
 from tests.worker.conftest import BuildWorker, Context, build_function, run_in_background, stop
-from worker.consumer import UsersWorker
 
 
 async def test_a_function_gets_arqs_context_and_arguments(pool: ArqRedis, build: BuildWorker) -> None:

@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.dead_jobs import DeadFilter, DeadLetter, dead_jobs, insert_dead_letter
+from arqonce.ledger.dead_jobs import DeadFilter, DeadLetter, dead_jobs, insert_dead_letter
 
 Sessions = async_sessionmaker[AsyncSession]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

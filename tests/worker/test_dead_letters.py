@@ -11,23 +11,24 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.dead_jobs import DeadFilter, DeadLetter, dead_jobs, insert_dead_letter
-from jobs import CreateUser, Enqueued, JobClient
-from jobs.failures import (
+from arqonce import Enqueued, JobClient
+from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.delivery import Delivery
+from arqonce.execution.verdict import RetryLater
+from arqonce.failures import (
     AttemptsExhaustedError,
     ConstraintViolatedError,
-    EmailTakenError,
     InvalidPayloadError,
     JobFailedError,
     MalformedMessageError,
 )
-from jobs.outbox import enqueue_in
-from jobs.payloads import UserView
-from jobs.registry import REGISTRY, JobSpec
+from arqonce.ledger.dead_jobs import DeadFilter, DeadLetter, dead_jobs, insert_dead_letter
+from arqonce.outbox import enqueue_in
+from arqonce.spec import JobSpec
+from jobs import CreateUser
+from jobs.payloads import EmailTakenError, UserView
+from jobs.registry import REGISTRY
 from tests.conftest import StartWorker
-from worker.delivery import Delivery
-from worker.dispatch import Dispatcher
-from worker.verdict import RetryLater
 
 Sessions = async_sessionmaker[AsyncSession]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -133,7 +134,7 @@ async def test_a_dead_letter_that_cannot_be_written_delivers_the_job_again(
     async def fail(_sessions: Sessions, _letter: DeadLetter) -> None:
         raise ConnectionResetError
 
-    monkeypatch.setattr("worker.dispatch.bury", fail)
+    monkeypatch.setattr("arqonce.execution.attempt.bury", fail)
 
     with pytest.raises(RetryLater):
         await Dispatcher(sessions).run(REGISTRY["create_user"], Delivery("j1", 1, (), {}))

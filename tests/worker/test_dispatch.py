@@ -11,21 +11,22 @@ from sqlalchemy import text
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.users import insert_user
-from jobs.failures import (
+from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.delivery import Delivery
+from arqonce.execution.verdict import RetryLater
+from arqonce.failures import (
     AttemptsExhaustedError,
     ConstraintViolatedError,
     DatabaseFailedError,
     DeadlineExceededError,
-    EmailTakenError,
     InvalidPayloadError,
     JobFailedError,
 )
-from jobs.payloads import Payload, Result
-from jobs.registry import REGISTRY, JobSpec
-from worker.delivery import Delivery
-from worker.dispatch import Dispatcher
-from worker.verdict import RetryLater
+from arqonce.payloads import Payload, Result
+from arqonce.spec import JobSpec
+from db.users import insert_user
+from jobs.payloads import EmailTakenError
+from jobs.registry import REGISTRY
 
 Sessions = async_sessionmaker[AsyncSession]
 

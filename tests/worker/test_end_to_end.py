@@ -20,17 +20,18 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.dead_jobs import DeadFilter, dead_jobs
-from jobs import CreateUser, CreateUsers, FindUser, GetOrCreateUser, JobClient, NewUser
-from jobs.codec import decode, encode
-from jobs.failures import (
-    EmailTakenError,
+from arqonce import JobClient
+from arqonce.failures import (
     InvalidPayloadError,
     JobFailedError,
     MalformedMessageError,
     MessageMissingError,
     UnknownJobError,
 )
+from arqonce.ledger.dead_jobs import DeadFilter, dead_jobs
+from arqonce.wire.codec import decode, encode
+from jobs import CreateUser, CreateUsers, FindUser, GetOrCreateUser, NewUser
+from jobs.payloads import EmailTakenError
 from tests.conftest import StartWorker, WorkerProcess, wait_until_async
 from tests.leaks import EMAIL, NAME, find_leaks
 from tests.rights import Rights

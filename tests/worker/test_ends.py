@@ -16,26 +16,29 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.receipts import receipt_by_job_id
+from arqonce.arq import functions as arq_functions
+from arqonce.arq.functions import MessageReader, build_functions
+from arqonce.engine.consumer import UsersWorker
+from arqonce.engine.job_run import JobRun
+from arqonce.engine.leases import Claim, Leases
+from arqonce.execution import attempt as dispatch
+from arqonce.execution import dead_letters
+from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.delivery import Delivery
+from arqonce.execution.verdict import RetryLater, WrongResultError
+from arqonce.failures import InvalidPayloadError, JobFailedError
+from arqonce.ledger.receipts import receipt_by_job_id
+from arqonce.outbox import enqueue_in
+from arqonce.payloads import Payload, Result
+from arqonce.spec import JobSpec, Registry
+from arqonce.wire.codec import MAX_BYTES, decode, encode
+from arqonce.wire.keys import now_ms, payload_tag
 from db.users import insert_user
 from jobs import CreateUser
-from jobs.codec import MAX_BYTES, decode, encode
-from jobs.failures import InvalidPayloadError, JobFailedError
-from jobs.outbox import enqueue_in
-from jobs.payloads import Payload, Result
-from jobs.registry import REGISTRY, JobSpec, Registry
-from jobs.wire import now_ms, payload_tag
+from jobs.registry import REGISTRY
 from tests.conftest import wait_until_async
 from tests.faults.observe import letters
 from tests.worker.conftest import BuildWorker, run_in_background, stop
-from worker import arq_functions, dead_letters, dispatch
-from worker.arq_functions import MessageReader, build_functions
-from worker.consumer import UsersWorker
-from worker.delivery import Delivery
-from worker.dispatch import Dispatcher
-from worker.job_run import JobRun
-from worker.leases import Claim, Leases
-from worker.verdict import RetryLater, WrongResultError
 
 Sessions = async_sessionmaker[AsyncSession]
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 from redis.asyncio import Redis
 
+from arqonce.relay.epoch import RedisEpoch
 from tests.faults.conftest import redis_proxy  # noqa: F401 - a proxy before Redis
 from tests.faults.observe import Sessions
 from tests.faults.proxy import Proxy
-from worker.epoch import RedisEpoch
 
 HIDDEN: dict[str, tuple[Callable[[bytes], bytes], bytes]] = {
     "nothing": (bytes, b""),

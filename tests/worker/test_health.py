@@ -6,7 +6,8 @@ import os
 import time
 from pathlib import Path
 
-from worker.health import ServerError, process_file, read_health, report_health, report_processes
+from arqonce.process.health import ServerError, report_health, report_processes
+from arqonce.process.health_file import process_file, read_health
 
 
 async def _well() -> None:

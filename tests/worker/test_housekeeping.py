@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.environment import SettingsError
-from worker.housekeeping import keep_house, sweep
-from worker.settings import WorkerSettings
+from arqonce.process.housekeeping import keep_house, sweep
+from arqonce.settings.environment import SettingsError
+from arqonce.settings.worker import WorkerSettings
 
 Sessions = async_sessionmaker[AsyncSession]
 AGES = {"job_receipts": timedelta(days=30), "dead_jobs": timedelta(days=90)}
@@ -48,7 +48,7 @@ async def test_only_what_is_too_old_goes(sessions: Sessions) -> None:
 
 async def test_it_happens_in_the_background_until_the_end(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     """And leaves no task behind."""
-    monkeypatch.setattr("worker.housekeeping._INTERVAL", timedelta(milliseconds=1))
+    monkeypatch.setattr("arqonce.process.housekeeping._INTERVAL", timedelta(milliseconds=1))
     await _fill(sessions)
 
     async with keep_house(sessions, AGES), asyncio.timeout(10):

@@ -9,14 +9,14 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from structlog.testing import capture_logs
 
-from db.engine import build_engine
-from db.loans import LoanError
-from db.settings import DatabaseSettings
-from jobs.payloads import Payload, Result
-from jobs.registry import JobSpec
-from worker.delivery import Delivery
-from worker.dispatch import Dispatcher
-from worker.verdict import ReadOnlyJobError
+from arqonce.database.engine import build_engine
+from arqonce.database.loans import LoanError
+from arqonce.database.settings import DatabaseSettings
+from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.delivery import Delivery
+from arqonce.execution.verdict import ReadOnlyJobError
+from arqonce.payloads import Payload, Result
+from arqonce.spec import JobSpec
 
 Sessions = async_sessionmaker[AsyncSession]
 Body = Callable[[AsyncSession], Awaitable[object]]

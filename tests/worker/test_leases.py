@@ -11,11 +11,11 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from jobs.connection import build_redis
+from arqonce.connection.redis import build_redis
+from arqonce.engine import leases
+from arqonce.engine.leases import Claim
 from tests.conftest import wait_until_async
 from tests.redis_keys import keys_of_jobs
-from worker import leases
-from worker.leases import Claim
 
 LEASE = timedelta(milliseconds=300)
 HOUR = timedelta(hours=1)

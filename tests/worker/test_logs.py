@@ -9,9 +9,9 @@ import pytest
 
 PROGRAM = """
 import logging, structlog
-from jobs.failures import EmailTakenError
-from worker.logs import set_up_logging
-from worker.settings import WorkerSettings
+from jobs.payloads import EmailTakenError
+from arqonce.arq.logs import set_up_logging
+from arqonce.settings.worker import WorkerSettings
 
 set_up_logging(WorkerSettings(log_format="{form}"))
 
@@ -71,7 +71,7 @@ def test_our_own_errors_speak() -> None:
 
 def test_importing_the_worker_sets_up_no_logging() -> None:
     """An import has no effects."""
-    program = "import logging, worker.process, worker.commands.app; print(logging.getLogger().handlers)"
+    program = "import logging, arqonce.process.worker, arqonce.commands.app; print(logging.getLogger().handlers)"
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 

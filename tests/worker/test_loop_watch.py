@@ -8,13 +8,13 @@ from typing import ClassVar
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from structlog.testing import capture_logs
 
-from jobs.client import JobClient
-from jobs.payloads import Payload, Result
-from jobs.registry import JobSpec, Registry
+from arqonce.client.client import JobClient
+from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.delivery import Delivery
+from arqonce.payloads import Payload, Result
+from arqonce.process.loop_watch import Standstill, warn_of_blocks, watch_loop
+from arqonce.spec import JobSpec, Registry
 from tests.conftest import StartWorker, wait_until
-from worker.delivery import Delivery
-from worker.dispatch import Dispatcher
-from worker.loop_watch import Standstill, warn_of_blocks, watch_loop
 
 
 class Slept(Result):

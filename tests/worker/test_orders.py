@@ -9,13 +9,13 @@ from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, Signals
 
 import pytest
 
-from jobs.ending import Orders
-from worker.orders import order_to_stop, tell_ready, was_ready
+from arqonce.process.ending import Orders
+from arqonce.process.stop_orders import order_to_stop, tell_ready, was_ready
 
 PROGRAM = """
 import asyncio
 from datetime import timedelta
-from jobs.ending import Ending
+from arqonce.process.ending import Ending
 
 async def main():
     ending = Ending(timedelta(seconds=60), pipe=0)

@@ -14,18 +14,20 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from structlog.testing import capture_logs
 
-from db.engine import open_database
-from db.settings import DatabaseSettings
+from arqonce.database.engine import open_database
+from arqonce.database.settings import DatabaseSettings
+from arqonce.execution import patience
+from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.containment import HandlerCancelledError
+from arqonce.execution.delivery import Delivery
+from arqonce.execution.verdict import RetryLater
+from arqonce.failures import AttemptsExhaustedError, DatabaseFailedError, JobFailedError
+from arqonce.payloads import Payload, Result
+from arqonce.process.lifecycle import StartupError, require_ready_database
+from arqonce.spec import JobSpec
 from db.users import insert_user
-from jobs.failures import AttemptsExhaustedError, DatabaseFailedError, EmailTakenError, JobFailedError
-from jobs.payloads import Payload, Result
-from jobs.registry import REGISTRY, JobSpec
-from worker import patience
-from worker.containment import HandlerCancelledError
-from worker.delivery import Delivery
-from worker.dispatch import Dispatcher
-from worker.lifecycle import StartupError, require_ready_database
-from worker.verdict import RetryLater
+from jobs.payloads import EmailTakenError
+from jobs.registry import REGISTRY
 
 Sessions = async_sessionmaker[AsyncSession]
 Handler = Callable[[AsyncSession, "Work"], Awaitable["Done"]]

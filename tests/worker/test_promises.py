@@ -9,20 +9,22 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
 
-from db.dead_jobs import DeadFilter, dead_jobs
-from db.outbox import count_promises
-from db.tables import DeadJob
-from jobs import CreateUser, FindUser, JobClient
-from jobs.failures import AttemptsExhaustedError, EmailTakenError, MalformedMessageError, RequestConflictError
-from jobs.outbox import enqueue_in
-from jobs.payloads import AnyPayload
+from arqonce import JobClient
+from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.dead_letters import bury, write_letter
+from arqonce.execution.delivery import Delivery
+from arqonce.failures import AttemptsExhaustedError, MalformedMessageError, RequestConflictError
+from arqonce.ledger.dead_jobs import DeadFilter, dead_jobs
+from arqonce.ledger.outbox import count_promises
+from arqonce.ledger.tables import DeadJob
+from arqonce.outbox import enqueue_in
+from arqonce.payloads import AnyPayload
+from arqonce.wire.keys import conflict_id, request_hash
+from jobs import CreateUser, FindUser
+from jobs.payloads import EmailTakenError
 from jobs.registry import REGISTRY
-from jobs.wire import conflict_id, request_hash
 from tests.conftest import StartWorker
 from tests.promised import JANE, Sessions, execute, promise, where
-from worker.dead_letters import bury, write_letter
-from worker.delivery import Delivery
-from worker.dispatch import Dispatcher
 
 
 async def test_a_promise_is_answered_like_any_job(

@@ -9,16 +9,17 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.receipts import Receipt
+from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.delivery import Delivery
+from arqonce.execution.verdict import RetryLater
+from arqonce.failures import JobFailedError, RequestConflictError
+from arqonce.ledger.receipts import Receipt
+from arqonce.spec import JobSpec
 from db.tables import User
-from jobs.failures import EmailTakenError, JobFailedError, RequestConflictError
-from jobs.payloads import CreateUser, UserView
-from jobs.registry import REGISTRY, JobSpec
+from jobs.payloads import CreateUser, EmailTakenError, UserView
+from jobs.registry import REGISTRY
 from jobs.users import create_user
 from tests.lost_reply import losing_the_reply
-from worker.delivery import Delivery
-from worker.dispatch import Dispatcher
-from worker.verdict import RetryLater
 
 Sessions = async_sessionmaker[AsyncSession]
 T = TypeVar("T")

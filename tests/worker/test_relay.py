@@ -11,15 +11,15 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 from sqlalchemy import text
 
-from db.dead_jobs import DeadFilter, dead_jobs
-from db.outbox import count_promises
-from embedded import open_valkey
+from arqonce.embedded import open_valkey
+from arqonce.ledger.dead_jobs import DeadFilter, dead_jobs
+from arqonce.ledger.outbox import count_promises
+from arqonce.outbox import enqueue_in
+from arqonce.relay.epoch import RedisEpoch
+from arqonce.relay.relay import Relay, open_relay
+from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
 from jobs import CreateUser
-from jobs.outbox import enqueue_in
 from tests.promised import JANE, KEEP, Sessions, execute, promise, until, where
-from worker.epoch import RedisEpoch
-from worker.relay import Relay, open_relay
-from worker.settings import QueueSettings, Settings, WorkerSettings
 
 
 def _relay(sessions: Sessions, redis: Redis, keep: timedelta = KEEP) -> Relay:
@@ -180,7 +180,7 @@ async def test_a_message_that_redis_does_not_take_stops_no_other(
     sessions: Sessions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Larger than proto-max-bulk-len, it breaks off the whole pipeline; the others are given one by one."""
-    monkeypatch.setattr("worker.relay.JOB_KEY", "arq:job:")
+    monkeypatch.setattr("arqonce.relay.relay.JOB_KEY", "arq:job:")
     for number in range(5):
         await promise(sessions, CreateUser(name=f"n{number}"), f"j{number}")
     await execute(sessions, "ALTER TABLE job_outbox DROP CONSTRAINT job_outbox_message_size_check")

@@ -13,12 +13,12 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from sqlalchemy import text
 
+from arqonce.relay.listener import Wakeup
+from arqonce.relay.relay import Relay, open_relay
+from arqonce.settings.worker import Settings
 from jobs import CreateUser, GetOrCreateUser
 from tests.conftest import StartWorker
 from tests.promised import JANE, Sessions, execute, promise, until, where
-from worker.relay import Relay, open_relay
-from worker.settings import Settings
-from worker.wakeup import Wakeup
 
 
 @asynccontextmanager

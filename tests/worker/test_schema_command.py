@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.contract.document import build_document
+from arqonce.contract.document import build_document
 from jobs.registry import REGISTRY
 
 
@@ -22,7 +22,9 @@ def test_prints_the_document() -> None:
     done = _schema()
 
     document = json.loads(done.stdout)
-    expected = json.loads(json.dumps(build_document(REGISTRY, version=document["info"]["version"])))
+    expected = json.loads(
+        json.dumps(build_document(REGISTRY, title="users-worker", version=document["info"]["version"]))
+    )
     assert (done.returncode, done.stderr, document) == (0, "", expected)
 
 
@@ -46,7 +48,7 @@ def test_writes_a_folder(tmp_path: Path) -> None:
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
     """Write the document of a version that took more."""
-    document = build_document(REGISTRY, version="0.0.9")
+    document = build_document(REGISTRY, title="users-worker", version="0.0.9")
     document["components"]["schemas"]["CreateUser"]["properties"]["age"] = {"type": "integer"}
     file = tmp_path / "old.json"
     file.write_text(json.dumps(document))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from db.environment import SettingsError
-from worker.settings import QueueSettings, Settings, WorkerSettings
+from arqonce.settings.environment import SettingsError
+from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
 
 
 def test_all_that_is_missing_is_named_at_once() -> None:

@@ -16,8 +16,9 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from embedded import open_postgres, open_valkey
-from jobs import CreateUser, JobClient, open_client
+from arqonce import JobClient, open_client
+from arqonce.embedded import open_postgres, open_valkey
+from jobs import CreateUser
 from tests.conftest import StartWorker, wait_until
 from tests.worker.test_end_to_end import BOTH, COMMANDS
 

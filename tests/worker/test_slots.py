@@ -9,11 +9,11 @@ from functools import partial
 import pytest
 from arq.connections import ArqRedis
 
-from jobs.codec import encode
+from arqonce.engine.calls import Answer, BatchCall, BatchFunction
+from arqonce.engine.leases import Claimed, Leases
+from arqonce.wire.codec import encode
 from tests.conftest import wait_until_async
 from tests.worker.conftest import BuildWorker, Context, build_function, run_in_background, stop
-from worker.calls import Answer, BatchCall, BatchFunction
-from worker.leases import Claimed, Leases
 
 
 async def _single(_ctx: Context) -> None: ...

@@ -16,10 +16,11 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from jobs import CreateUser, JobClient
+from arqonce import JobClient
+from arqonce.process.health_file import read_health
+from jobs import CreateUser
 from tests.conftest import StartWorker, WorkerProcess, wait_until
 from tests.worker.test_shutdown import Sessions, _count_users, _wait_for_no_backends, _wait_for_waiting_backends
-from worker.health import read_health
 
 SOON = timedelta(seconds=20)
 RUN = (sys.executable, "-m", "worker", "run", "--processes", "2")
@@ -280,7 +281,7 @@ async def test_one_process_has_no_supervisor(start_worker: StartWorker, sessions
 
 IMPATIENT = """
 from datetime import timedelta
-import worker.supervisor
+import arqonce.process.supervisor
 from worker.__main__ import main
 worker.supervisor._CLOSE_LIMIT = timedelta(seconds=1)
 main()
@@ -308,10 +309,10 @@ async def test_a_process_that_does_not_end_is_killed(start_worker: StartWorker, 
 DYING = """
 import sys
 from datetime import timedelta
-import worker.supervisor
-from worker.logs import set_up_logging
-from worker.settings import WorkerSettings
-from worker.supervisor import Supervisor
+import arqonce.process.supervisor
+from arqonce.arq.logs import set_up_logging
+from arqonce.settings.worker import WorkerSettings
+from arqonce.process.supervisor import Supervisor
 set_up_logging(WorkerSettings())
 worker.supervisor._LONG_LIFE = timedelta(seconds=float(sys.argv[2]))
 sys.exit(Supervisor([sys.argv[1]], WorkerSettings(), 2, burst=False).run())

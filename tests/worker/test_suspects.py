@@ -5,8 +5,8 @@ from datetime import timedelta
 
 from redis.asyncio import Redis
 
+from arqonce.engine.leases import Claim, end, give_back, postpone
 from tests.worker.test_leases import LEASE, OpenLeases, _enqueue, _ids, worker
-from worker.leases import Claim, end, give_back, postpone
 
 __all__ = ["worker"]
 

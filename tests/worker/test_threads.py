@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from worker import threads
-from worker.threads import JobThreads
+from arqonce.engine import threads
+from arqonce.engine.threads import JobThreads
 
 
 @pytest.fixture

@@ -21,13 +21,14 @@ from arq.worker import Retry, func
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from jobs import CreateUser, JobClient
-from jobs.codec import decode, encode
+from arqonce import JobClient
+from arqonce.engine.consumer import UsersWorker
+from arqonce.engine.idle import EmptyClaims, _State
+from arqonce.wire.codec import decode, encode
+from jobs import CreateUser
 from tests.conftest import StartWorker, wait_until_async
 from tests.faults.observe import Sessions
 from tests.leaks import PASSWORD
-from worker.consumer import UsersWorker
-from worker.waking import EmptyClaims, _State
 
 StartFleet = Callable[..., Awaitable[list[UsersWorker]]]
 

@@ -8,23 +8,24 @@ from pathlib import Path
 
 import typer
 
-from jobs import FindUser, GetOrCreateUser, open_client
+from arqonce import open_client
+from arqonce.commands.dev import DataDirectory
+from arqonce.commands.sandbox import Sandbox, open_sandbox
+from arqonce.settings.worker import QueueSettings, WorkerSettings
+from jobs import FindUser, GetOrCreateUser
 from worker.commands.demo_http import show_http
-from worker.commands.dev import DataDirectory
 from worker.commands.import_people import print_summary, run_import
-from worker.sandbox import Sandbox, open_sandbox
-from worker.settings import QueueSettings, WorkerSettings
 
 _PATIENCE = timedelta(seconds=30)
 
 
-def demo(*, data: DataDirectory = Path(".data/demo")) -> None:
+def demo(context: typer.Context, *, data: DataDirectory = Path(".data/demo")) -> None:
     """Start servers and a worker, store and find Jane, and Joan over HTTP, import 10,000 people, and stop everything.
 
     Nothing of yours is touched: servers, data and the copy of the sample file live in one directory.
     """
     with (
-        open_sandbox(data.absolute()) as sandbox,
+        open_sandbox(data.absolute(), context.obj) as sandbox,
         (sandbox.directory / "worker.log").open("wb") as log,
         sandbox.open_worker(log),
     ):

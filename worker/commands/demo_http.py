@@ -15,9 +15,9 @@ from importlib.util import find_spec
 
 import typer
 
-from embedded.process import die_with
-from worker.lifecycle import StartupError
-from worker.sandbox import Sandbox
+from arqonce.commands.sandbox import Sandbox
+from arqonce.embedded.process import die_with
+from arqonce.process.lifecycle import StartupError
 
 _START_LIMIT = timedelta(seconds=30)
 """How long the service may take to listen; it takes about one second."""

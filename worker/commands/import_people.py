@@ -15,11 +15,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from jobs.client import open_client
+from arqonce.client.client import open_client
+from arqonce.process.exit_codes import ExitCode
+from arqonce.settings.worker import QueueSettings, WorkerSettings
 from jobs.people_csv import PeopleFileError, Refused, read_people
 from jobs.people_import import Imported, import_people
-from worker.commands.ends import ExitCode
-from worker.settings import QueueSettings, WorkerSettings
 
 _PATIENCE = timedelta(minutes=1)
 """How long to wait for the result of one job before we suppose that no worker runs."""

@@ -2,7 +2,7 @@
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from jobs.registry import JobSpec, Refusal, Registry
+from arqonce.spec import JobSpec, Refusal, Registry
 from shop.payloads import OrderView, PlaceOrder, UnknownBuyerError
 from shop.tables import SCHEMA, Order
 

@@ -5,8 +5,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from jobs.failures import JobFailedError
-from jobs.payloads import Payload, Result
+from arqonce.failures import JobFailedError
+from arqonce.payloads import Payload, Result
 
 
 class UnknownBuyerError(JobFailedError):

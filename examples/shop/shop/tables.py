@@ -7,8 +7,8 @@ from typing import ClassVar
 from sqlalchemy import ForeignKey, Identity, MetaData, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from db import tables as users_worker
-from db.schema import Schema
+from arqonce.database.schema import Schema
+from arqonce.ledger import tables as users_worker
 
 
 class Base(DeclarativeBase):

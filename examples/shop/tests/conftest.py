@@ -2,10 +2,10 @@
 
 import pytest
 
-from db.migrate import upgrade_schemas
-from jobs.extensions import load_registry
-from jobs.registry import Registry
-from jobs.testing.databases import Migrate
+from arqonce.ledger.schema import upgrade_schemas
+from arqonce.process.registries import load_registry
+from arqonce.spec import Registry
+from arqonce.testing.databases import Migrate
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,12 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from arqonce import open_client
+from arqonce.testing.crash.crash_points import CrashPoints
+from arqonce.testing.run_job import RunJob
+from arqonce.testing.worker_process import StartWorker
 from db.tables import User
-from jobs import CreateUser, open_client
-from jobs.testing.crash_points import CrashPoints
-from jobs.testing.run_job import RunJob
-from jobs.testing.worker_process import StartWorker
+from jobs import CreateUser
 from shop.payloads import PlaceOrder, UnknownBuyerError
 
 SOON = timedelta(seconds=20)

@@ -6,9 +6,9 @@ import pytest
 from pydantic import ConfigDict, create_model
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from jobs.contract.document import build_document
-from jobs.payloads import AnyPayload, Payload, Result
-from jobs.registry import JobSpec, Registry
+from arqonce.contract.document import build_document
+from arqonce.payloads import AnyPayload, Payload, Result
+from arqonce.spec import JobSpec, Registry
 
 Fields = dict[str, Any]
 
@@ -47,7 +47,9 @@ def _contract(
     base = type("Base", (cast("Any", Payload)[answer],), {"model_config": ConfigDict(extra=cast("Any", extra))})
     payload: Any = cast("Any", create_model)("Order", __base__=base, **takes)
     payload.job_name = name
-    return build_document(Registry(JobSpec(payload, _handle, former_names=former_names)), version="1.0")
+    return build_document(
+        Registry(JobSpec(payload, _handle, former_names=former_names)), title="users-worker", version="1.0"
+    )
 
 
 async def _handle(_session: AsyncSession, _payload: AnyPayload) -> Result:

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import AliasChoices, BaseModel, Field, create_model
 
-from jobs.contract.compatibility import ContractError, Side, find_breaks
-from jobs.payloads import Result
+from arqonce.contract.compatibility import ContractError, Side, find_breaks
+from arqonce.payloads import Result
 from tests.jobs.contract.conftest import Contract, Fields
 
 REQUIRED = (int, ...)

@@ -17,8 +17,8 @@ from referencing import Registry as Resources
 from referencing.jsonschema import DRAFT202012
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from jobs.contract.document import DIALECT, build_document, build_schemas
-from jobs.failures import JobFailedError
+from arqonce.contract.document import DIALECT, build_document, build_schemas
+from arqonce.failures import JobFailedError
 from jobs.payloads import CreateUser, CreateUsers, FindUser, GetOrCreateUser, NewUser
 from jobs.registry import REGISTRY
 from tests.conftest import StartWorker, wait_until_async
@@ -38,7 +38,7 @@ EXAMPLES = [
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
     """Build the document of all jobs, as it is read from a file."""
-    built: dict[str, Any] = json.loads(json.dumps(build_document(REGISTRY, version="1.0")))
+    built: dict[str, Any] = json.loads(json.dumps(build_document(REGISTRY, title="users-worker", version="1.0")))
     return built
 
 

@@ -12,7 +12,8 @@ from django.urls import path
 from pydantic import ValidationError
 from werkzeug.serving import make_server
 
-from jobs import CreateUser, EmailTakenError, build_sync_client
+from arqonce import build_sync_client
+from jobs import CreateUser, EmailTakenError
 
 settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["127.0.0.1"], SECRET_KEY="of one test", USE_TZ=True)
 django.setup()

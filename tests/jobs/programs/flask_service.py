@@ -7,7 +7,8 @@ from flask import Flask, request
 from pydantic import ValidationError
 from werkzeug.serving import make_server
 
-from jobs import CreateUser, EmailTakenError, build_sync_client
+from arqonce import build_sync_client
+from jobs import CreateUser, EmailTakenError
 
 JOBS = build_sync_client(os.environ["REDIS_URL"])
 app = Flask(__name__)

@@ -13,7 +13,8 @@ from datetime import timedelta  # noqa: E402
 import gevent  # noqa: E402
 from redis import Redis  # noqa: E402
 
-from jobs import CreateUser, SyncJobHandle, open_sync_client  # noqa: E402
+from arqonce import SyncJobHandle, open_sync_client  # noqa: E402
+from jobs import CreateUser  # noqa: E402
 from jobs.payloads import UserView  # noqa: E402
 
 LONG = timedelta(seconds=30)

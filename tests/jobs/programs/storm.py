@@ -29,9 +29,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
-from jobs import CreateUser, Enqueued, JobStatus, build_sync_client, open_client
-from jobs.failures import JobError, QueueUnavailableError
-from jobs.results import LOOK_AGAIN
+from arqonce import Enqueued, JobStatus, build_sync_client, open_client
+from arqonce.client.answers import LOOK_AGAIN
+from arqonce.failures import JobError, QueueUnavailableError
+from jobs import CreateUser
 
 LONGEST = 12.0
 """Seconds that a call may last beyond its own timeout, and with none, beyond the next look."""
@@ -295,7 +296,7 @@ def main() -> int:
     with ExitStack() as stack:
         port = options.port
         if port is None:
-            from embedded import open_valkey  # noqa: PLC0415 - not where only the producer's packages are
+            from arqonce.embedded import open_valkey  # noqa: PLC0415 - not where only the producer's packages are
 
             folder = Path(stack.enter_context(TemporaryDirectory()))
             port = urlsplit(stack.enter_context(open_valkey(folder)).url).port or 0

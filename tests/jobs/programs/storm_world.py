@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from redis.asyncio import Redis
 
-from jobs.codec import encode
+from arqonce.wire.codec import encode
 
 FAULTS = ("reset", "close", "half", "lose the reply", "lose the request", "garbage", "silence")
 GARBAGE = (

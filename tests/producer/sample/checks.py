@@ -11,6 +11,9 @@ from service import OWNERS, order, sign_up, sign_up_blocking
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
+from users_jobs.failures import KeyConflictError
+from users_jobs.testing.enqueued import EnqueuedJobs
+
 from users_jobs import (
     CreateUser,
     EmailTakenError,
@@ -21,8 +24,6 @@ from users_jobs import (
     enqueue_in,
     open_client,
 )
-from users_jobs.failures import KeyConflictError
-from users_jobs.testing.enqueued import EnqueuedJobs
 
 NOWHERE = "redis://127.0.0.1:1/0"
 JANE = UserView(id=1, name="Jane", email="jane@example.org", created_at=datetime(2030, 1, 1, tzinfo=UTC))

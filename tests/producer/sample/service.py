@@ -3,10 +3,9 @@
 from datetime import timedelta
 from typing import Any
 
-from users_jobs import CreateUser, EmailTakenError, Enqueued, GetOrCreateUser, JobClient, SyncJobClient, enqueue_in_sync
-
 import db
 import jobs
+from users_jobs import CreateUser, EmailTakenError, Enqueued, GetOrCreateUser, JobClient, SyncJobClient, enqueue_in_sync
 
 OWNERS = (vars(jobs)["OWNER"], vars(db)["OWNER"])
 LIMIT = timedelta(seconds=5)

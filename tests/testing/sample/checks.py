@@ -6,9 +6,10 @@ from notes import JOBS, Note, WriteNote, note_down, write_note
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from jobs import CreateUser, open_client
-from jobs.testing.enqueued import EnqueuedJobs
-from jobs.testing.run_job import RunJob
+from arqonce import open_client
+from arqonce.testing.enqueued import EnqueuedJobs
+from arqonce.testing.run_job import RunJob
+from jobs import CreateUser
 
 
 async def test_a_handler(session: AsyncSession) -> None:

@@ -8,8 +8,9 @@ import asyncpg
 import pytest
 from notes import JOBS
 
-from db.migrate import upgrade_schema
-from db.settings import DatabaseSettings
+from arqonce.database.settings import DatabaseSettings
+from arqonce.ledger.schema import upgrade_schemas
+from jobs.registry import REGISTRY
 
 if "SAMPLE_POSTGRES_URL" in os.environ:
 
@@ -30,7 +31,7 @@ def jobs_migrate() -> Any:  # noqa: ANN401 - a function
     """Make our table, too."""
 
     def migrate(settings: DatabaseSettings) -> None:
-        upgrade_schema(settings)
+        upgrade_schemas(settings, REGISTRY.schemas)
         asyncio.run(_make_table(settings.url.get_secret_value()))
 
     return migrate

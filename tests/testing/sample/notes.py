@@ -5,9 +5,10 @@ from typing import ClassVar
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from jobs import JobClient
-from jobs.payloads import Payload, Result
-from jobs.registry import REGISTRY, JobSpec, Registry
+from arqonce import JobClient
+from arqonce.payloads import Payload, Result
+from arqonce.spec import JobSpec, Registry
+from jobs.registry import REGISTRY
 
 
 class Note(Result):

@@ -1,0 +1,85 @@
+"""Background jobs that take effect exactly once: arq on the wire, results in PostgreSQL.
+
+What producers and jobs import. Each name is loaded when it is first used: a producer loads no SQLAlchemy, no driver and
+no arq, and a command that only reads a file loads nothing at all.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from arqonce.client.answers import JobInfo as JobInfo
+    from arqonce.client.answers import JobStatus as JobStatus
+    from arqonce.client.client import JobClient as JobClient
+    from arqonce.client.client import JobHandle as JobHandle
+    from arqonce.client.client import open_client as open_client
+    from arqonce.client.requests import Enqueued as Enqueued
+    from arqonce.client.sync_client import SyncJobClient as SyncJobClient
+    from arqonce.client.sync_client import SyncJobHandle as SyncJobHandle
+    from arqonce.client.sync_client import build_sync_client as build_sync_client
+    from arqonce.client.sync_client import open_sync_client as open_sync_client
+    from arqonce.database.schema import Schema as Schema
+    from arqonce.failures import EnqueueError as EnqueueError
+    from arqonce.failures import InvalidMessageError as InvalidMessageError
+    from arqonce.failures import InvalidResultError as InvalidResultError
+    from arqonce.failures import JobError as JobError
+    from arqonce.failures import JobFailedError as JobFailedError
+    from arqonce.failures import KeyConflictError as KeyConflictError
+    from arqonce.failures import QueueUnavailableError as QueueUnavailableError
+    from arqonce.failures import RequestConflictError as RequestConflictError
+    from arqonce.failures import ResultMissingError as ResultMissingError
+    from arqonce.outbox import Promised as Promised
+    from arqonce.outbox import enqueue_in as enqueue_in
+    from arqonce.outbox import enqueue_in_sync as enqueue_in_sync
+    from arqonce.outbox import status_in as status_in
+    from arqonce.outbox import status_in_sync as status_in_sync
+    from arqonce.payloads import Payload as Payload
+    from arqonce.payloads import Result as Result
+    from arqonce.spec import JobSpec as JobSpec
+    from arqonce.spec import Refusal as Refusal
+    from arqonce.spec import Registry as Registry
+
+_HOMES = {
+    "arqonce.client.answers": ("JobInfo", "JobStatus"),
+    "arqonce.client.client": ("JobClient", "JobHandle", "open_client"),
+    "arqonce.client.requests": ("Enqueued",),
+    "arqonce.client.sync_client": ("SyncJobClient", "SyncJobHandle", "build_sync_client", "open_sync_client"),
+    "arqonce.database.schema": ("Schema",),
+    "arqonce.failures": (
+        "EnqueueError",
+        "InvalidMessageError",
+        "InvalidResultError",
+        "JobError",
+        "JobFailedError",
+        "KeyConflictError",
+        "QueueUnavailableError",
+        "RequestConflictError",
+        "ResultMissingError",
+    ),
+    "arqonce.outbox": ("Promised", "enqueue_in", "enqueue_in_sync", "status_in", "status_in_sync"),
+    "arqonce.payloads": ("Payload", "Result"),
+    "arqonce.spec": ("JobSpec", "Refusal", "Registry"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+"""By name the module that it is loaded from; the imports above tell type checkers the same."""
+
+
+def __getattr__(name: str) -> object:
+    """Load what is asked for."""
+    if (module := _HOME_OF.get(name)) is None:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    try:
+        value = globals()[name] = getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("arqonce"):
+            raise
+        raise ImportError(
+            f"arqonce.{name} needs {error.name}: pip install 'arqonce[worker]'", name=error.name
+        ) from error
+    return value
+
+
+def __dir__() -> list[str]:
+    """Name them all, also for an interactive shell."""
+    return sorted({*globals(), *_HOME_OF})

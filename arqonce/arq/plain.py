@@ -1,0 +1,65 @@
+"""Settings for arq's own command line, ``arq worker.WorkerSettings``: the same jobs in arq's own worker class.
+
+It lacks what needs our worker class: it ends when Redis stays away, and deploys and outages count as attempts.
+"""
+
+from typing import Any
+from urllib.parse import unquote
+
+import structlog
+from arq.connections import RedisSettings
+
+from arqonce.application import Application
+from arqonce.arq.arguments import build_arq_redis, worker_arguments
+from arqonce.arq.guarded_redis import GuardedRedis
+from arqonce.arq.logs import set_up_logging
+from arqonce.connection.url import read_redis_url
+from arqonce.settings.worker import QueueSettings, Settings
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.arq.plain")
+
+
+def build_worker_settings(application: Application) -> type:
+    """Build the class that arq reads. Attributes only: arq looks at ``__dict__`` and misses what is inherited.
+
+    Raises:
+        SettingsError: a setting is missing or wrong, or names a registry that cannot be used.
+    """
+    settings = Settings.load()
+    application = application.load()
+    redis = build_arq_redis(settings, application.registry, GuardedRedis)
+    arguments = worker_arguments(settings, application, redis)
+    start = arguments["on_startup"]
+
+    async def on_startup(ctx: dict[str, Any]) -> None:
+        # Not earlier: arq's command line sets up its own logging, which prints people's data.
+        set_up_logging(settings.worker)
+        await redis.remove_hostile_aborts()
+        await start(ctx)
+        redis.sessions = ctx["dispatcher"].sessions
+
+    stop = arguments["on_shutdown"]
+
+    async def on_shutdown(ctx: dict[str, Any]) -> None:
+        await stop(ctx)
+        _log.info("worker stopped")
+
+    arguments |= {
+        "on_startup": on_startup,
+        "on_shutdown": on_shutdown,
+        "redis_settings": redis_settings(settings.queue),
+    }
+    return type("WorkerSettings", (), arguments)
+
+
+def redis_settings(settings: QueueSettings) -> RedisSettings:
+    """Return what ``arq --check`` connects with; arq's settings know no user and password of Sentinels."""
+    address = read_redis_url(settings.url.get_secret_value())
+    redis = RedisSettings.from_dsn(address.plain)
+    redis.ssl_check_hostname = True
+    if address.primary is not None:
+        redis.sentinel, redis.sentinel_master, redis.host = True, address.primary, list(address.sentinels)
+    # arq takes both from the URL as they stand there, percent-encoded.
+    redis.username = None if redis.username is None else unquote(redis.username)
+    redis.password = settings.plain_password or (None if redis.password is None else unquote(redis.password))
+    return redis

@@ -1,0 +1,103 @@
+"""Puts the commands together: the library's and the application's own."""
+
+import os
+import pkgutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+import typer
+
+from arqonce.application import Application
+from arqonce.commands.dead import build_dead_app
+from arqonce.commands.dev import dev
+from arqonce.commands.enqueue import build_enqueue_app
+from arqonce.commands.health import health
+from arqonce.commands.migrate import migrate
+from arqonce.commands.new_job import new_job
+from arqonce.commands.relay import relay
+from arqonce.commands.run import run
+from arqonce.commands.schema import schema
+from arqonce.commands.status import status
+from arqonce.process.exit_codes import ExitCode, UsageError, explained
+
+_HELP = f"""{{description}}
+
+Servers come from DATABASE_URL and REDIS_URL; `dev` starts its own. The jobs of other projects are added by
+WORKER_REGISTRY, or by --registry module:NAME, which may be given to any command.
+
+Exit codes: {", ".join(f"{code.value} {code.name.lower()}" for code in ExitCode)}.
+"""
+
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "run": run,
+    "relay": relay,
+    "migrate": migrate,
+    "status": status,
+    "health": health,
+    "new-job": new_job,
+    "dev": dev,
+    "schema": schema,
+}
+
+
+def run_app(name: str) -> None:
+    """Run the command of the application ``module:NAME``, and exit with its code."""
+    with explained(name.partition(".")[0]):
+        run_application(pkgutil.resolve_name(name))
+
+
+def run_application(application: Application) -> None:
+    """Run the command that the process was started with, and exit with its code."""
+    with explained(application.name):
+        _set_registry(sys.argv)
+        application = _with_jobs(application)
+        app = build_app(application)
+        app(obj=application)
+
+
+def build_app(application: Application) -> typer.Typer:
+    """Make the command line."""
+    app = typer.Typer(
+        name=application.name,
+        help=_HELP.format(description=application.description),
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    for name, command in (_COMMANDS | dict(application.commands)).items():
+        app.command(name)(command)
+    app.add_typer(build_enqueue_app(application.registry), name="enqueue")
+    app.add_typer(build_dead_app(), name="dead")
+    return app
+
+
+def _set_registry(arguments: list[str]) -> None:
+    """Let ``--registry`` stand anywhere: what it says becomes the setting, for processes that are started as well.
+
+    Raises:
+        UsageError: it has no value.
+    """
+    for at, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option != "--registry":
+            continue
+        if not equals and at + 1 == len(arguments):
+            raise UsageError("--registry needs a value: module:NAME, such as shop.jobs:REGISTRY")
+        os.environ["WORKER_REGISTRY"] = value if equals else arguments[at + 1]
+        del arguments[at : at + (1 if equals else 2)]
+        return
+
+
+_NEED_NO_JOBS = frozenset({"relay", "status", "health", "dead", "new-job"})
+"""Commands that do their work, whatever WORKER_REGISTRY says, and so do those that only show help."""
+
+
+def _with_jobs(application: Application) -> Application:
+    asks_for_help = any(argument in {"--help", "-h"} for argument in sys.argv) and "enqueue" not in sys.argv
+    if not sys.argv[1:] or sys.argv[1] in _NEED_NO_JOBS or asks_for_help:
+        return application
+    loaded = application.load()
+    if not loaded.registry.names and sys.argv[1] in {"run", "enqueue", "dev"}:
+        raise UsageError("there are no jobs to run: name a registry, --registry module:NAME or WORKER_REGISTRY")
+    return replace(loaded)

@@ -1,0 +1,198 @@
+"""``users-worker dead``: jobs that failed for good: list, show, retry, discard."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Annotated, TypeVar
+
+import typer
+from redis.asyncio import Redis
+from rich.console import Console
+from rich.table import Column, Table
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from arqonce.connection.redis import build_redis, explained
+from arqonce.connection.requeue import requeue
+from arqonce.database.engine import open_database
+from arqonce.database.settings import DatabaseSettings
+from arqonce.ledger.dead_jobs import DeadFilter, dead_jobs, delete_dead_jobs
+from arqonce.ledger.tables import DeadJob
+from arqonce.process.exit_codes import ExitCode
+from arqonce.process.lifecycle import StartupError, explain_database
+from arqonce.settings.environment import read_duration
+from arqonce.settings.worker import QueueSettings, WorkerSettings
+
+T = TypeVar("T")
+
+_AT_ONCE = 1000
+"""How many dead letters one retry puts back that does not name them."""
+
+_PIPED_COLUMNS = 100_000
+"""Width of the table where no terminal limits it, in characters: each dead letter is one line, for grep."""
+
+JobIds = Annotated[list[str] | None, typer.Argument(help="Ids of dead jobs.")]
+JobName = Annotated[str | None, typer.Option("--job", help="Only of this job, such as create_user.")]
+Reason = Annotated[str | None, typer.Option(help="Only for this reason, such as invalid_payload.")]
+Since = Annotated[str | None, typer.Option(help="Only of the last, such as 30m or 2d.")]
+All = Annotated[bool, typer.Option("--all", help="All that the filters let through.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+def build_dead_app() -> typer.Typer:
+    """Make the command group."""
+    app = typer.Typer(no_args_is_help=True, help="Jobs that failed for good: list, show, retry, discard.")
+    commands: dict[str, Callable[..., None]] = {"list": list_, "show": show, "retry": retry, "discard": discard}
+    for name, command in commands.items():
+        app.command(name)(command)
+    return app
+
+
+def list_(
+    *,
+    job: JobName = None,
+    reason: Reason = None,
+    since: Since = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List dead jobs, the latest first. Shows no values of fields: those are in the messages, see show."""
+    letters = _ask(lambda session: dead_jobs(session, _filter(None, job, reason, since), limit=limit))
+    if as_json:
+        typer.echo(json.dumps([_summary(letter) for letter in letters]))
+        return
+    titles = ("job id", "job", "reason", "attempts", "died at", "explanation")
+    table = Table(*(Column(title, overflow="fold") for title in titles))  # an id that is cut is of no use
+    for letter in letters:
+        table.add_row(*map(str, _summary(letter).values()))
+    width = None if sys.stdout.isatty() else _PIPED_COLUMNS
+    # As it is: with markup and emoji, the ids "[b]" and "user:key:1" would be shown as other ones.
+    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
+
+
+def show(job_id: Annotated[str, typer.Argument(help="Id of a dead job.")]) -> None:
+    """Show one dead job as JSON, with its error and its message, which is people's data."""
+    letters = _ask(lambda session: dead_jobs(session, DeadFilter(job_ids=[job_id]), limit=1))
+    if not letters:
+        raise _nothing()
+    letter = letters[0]
+    details = {
+        "error": letter.error,
+        "sqlstate": letter.sqlstate,
+        "message": letter.message.decode("utf-8", "backslashreplace"),
+    }
+    typer.echo(json.dumps(_summary(letter) | details, ensure_ascii=False, indent=2))
+
+
+def retry(
+    job_ids: JobIds = None, *, job: JobName = None, reason: Reason = None, since: Since = None, everything: All = False
+) -> None:
+    """Put dead jobs back into their queues, under their own ids and with fresh attempts; with --all, up to 1,000.
+
+    A dead letter goes when its job takes effect; until then it stays, so a retry that is cut off loses nothing and may
+    be repeated: the job takes effect once.
+    """
+    which = _chosen(job_ids, job, reason, since, everything=everything)
+    letters = _ask(lambda session: dead_jobs(session, which, limit=len(job_ids or ()) or _AT_ONCE))
+    if letters:
+        asyncio.run(_requeue(letters))
+    _tell("put back", {letter.job_id for letter in letters}, job_ids)
+
+
+def discard(
+    job_ids: JobIds = None, *, job: JobName = None, reason: Reason = None, since: Since = None, everything: All = False
+) -> None:
+    """Remove dead jobs for good: what they were asked is lost."""
+    which = _chosen(job_ids, job, reason, since, everything=everything)
+    if job_ids:
+        _tell("discarded", _ask(lambda session: _discard_each(session, which, job_ids)), job_ids)
+    elif count := _ask(lambda session: delete_dead_jobs(session, which)):
+        typer.echo(f"discarded {count}")
+    else:
+        raise _nothing()
+
+
+async def _discard_each(session: AsyncSession, which: DeadFilter, job_ids: Sequence[str]) -> set[str]:
+    """Return those that were there. A round trip each, in the order of the ids: two operators wait for each other."""
+    return {
+        job_id for job_id in sorted(set(job_ids)) if await delete_dead_jobs(session, replace(which, job_ids=[job_id]))
+    }
+
+
+def _tell(done: str, found: Collection[str], asked: Sequence[str] | None) -> None:
+    """Print how many were found; exit with 1 if none was, or not all that were asked for by their ids."""
+    if found:
+        typer.echo(f"{done} {len(found)}")
+    elif not asked:
+        raise _nothing()
+    if missing := [job_id for job_id in dict.fromkeys(asked or ()) if job_id not in found]:
+        for job_id in missing:
+            typer.echo(f"users-worker: no dead letter: {job_id}", err=True)
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _nothing() -> typer.Exit:
+    typer.echo("users-worker: no such dead job: see users-worker dead list", err=True)
+    return typer.Exit(ExitCode.FAILED)
+
+
+def _chosen(
+    job_ids: Sequence[str] | None, job: str | None, reason: str | None, since: str | None, *, everything: bool
+) -> DeadFilter:
+    if bool(job_ids) == everything:
+        raise typer.BadParameter("name the ids, or give --all, with or without filters")
+    return _filter(job_ids, job, reason, since)
+
+
+def _filter(job_ids: Sequence[str] | None, job: str | None, reason: str | None, since: str | None) -> DeadFilter:
+    try:
+        oldest = None if since is None else datetime.now(UTC) - read_duration(since)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--since") from None
+    return DeadFilter(job_ids=job_ids or None, job_name=job, reason=reason, since=oldest)
+
+
+def _summary(letter: DeadJob) -> dict[str, object]:
+    return {
+        "job_id": letter.job_id,
+        "job_name": letter.job_name,
+        "reason": letter.reason,
+        "attempts": letter.attempts,
+        "died_at": letter.died_at.isoformat(timespec="seconds"),
+        "explanation": letter.explanation,
+    }
+
+
+def _ask(question: Callable[[AsyncSession], Awaitable[T]]) -> T:
+    async def ask() -> T:
+        async with _open_session() as session:
+            return await question(session)
+
+    return asyncio.run(ask())
+
+
+@asynccontextmanager
+async def _open_session() -> AsyncIterator[AsyncSession]:
+    settings = DatabaseSettings.load()
+    async with open_database(settings, pool_size=1) as sessions:
+        try:
+            async with sessions.begin() as session:
+                yield session
+        except (SQLAlchemyError, OSError) as error:
+            raise StartupError(explain_database(error, settings)) from error
+
+
+async def _requeue(letters: Sequence[DeadJob]) -> None:
+    settings, own_queue = QueueSettings.load(), WorkerSettings.load().queue
+    url = settings.url.get_secret_value()
+    by_queue: dict[str, dict[str, bytes]] = {}
+    for letter in letters:
+        by_queue.setdefault(letter.queue or own_queue, {})[letter.job_id] = letter.message
+    async with build_redis(url, Redis, password=settings.plain_password) as redis:
+        with explained(url):
+            for queue, messages in by_queue.items():
+                await requeue(redis, queue, messages)

@@ -1,0 +1,26 @@
+"""``users-worker dev``: everything that development needs, until Ctrl-C."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from arqonce.commands.sandbox import open_sandbox
+
+DataDirectory = Annotated[Path, typer.Option("--data", help="Directory of the servers' data.")]
+
+
+def dev(context: typer.Context, *, data: DataDirectory = Path(".data/dev")) -> None:
+    """Run PostgreSQL, Valkey and a worker in the foreground until Ctrl-C. Data is kept for the next time.
+
+    Prints the two URLs that other programs need to use them: export them in another terminal.
+    """
+    with open_sandbox(data.absolute(), context.obj) as sandbox:
+        typer.echo(f"export DATABASE_URL='{sandbox.servers.database_url}'")
+        typer.echo(f"export REDIS_URL='{sandbox.servers.redis_url}'")
+        with sandbox.open_worker() as worker, suppress(KeyboardInterrupt):
+            typer.echo("a worker is running; Ctrl-C stops everything")
+            worker.wait()
+    if worker.returncode:
+        raise typer.Exit(worker.returncode)

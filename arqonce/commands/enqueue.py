@@ -1,0 +1,125 @@
+"""``users-worker enqueue JOB``: one command for each job of the registry, its options made of the payload's fields."""
+
+import asyncio
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, Any, get_origin
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from arqonce.client.client import JobHandle, open_client
+from arqonce.failures import InvalidPayloadError, JobFailedError
+from arqonce.payloads import Payload
+from arqonce.process.exit_codes import ExitCode
+from arqonce.settings.environment import read_duration
+from arqonce.settings.worker import QueueSettings, WorkerSettings
+from arqonce.spec import Registry
+from arqonce.wire.arguments import read_payload
+
+OWN_OPTIONS = {
+    "key": Annotated[str | None, typer.Option(help="Idempotency key: enqueued again, it adds nothing.")],
+    "delay": Annotated[str | None, typer.Option(help="Run no earlier than after this time, such as 30s or 5m.")],
+    "wait": Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")],
+    "timeout": Annotated[str, typer.Option(help="Longest wait for the result.")],
+    "as_json": Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")],
+}
+"""The options that every job has. A field of the same name would hide one: the tests see to it that none does."""
+
+_DEFAULTS = {"key": None, "delay": None, "wait": False, "timeout": "30s", "as_json": False}
+
+
+def build_enqueue_app(registry: Registry) -> typer.Typer:
+    """Make the command group from the registry."""
+    app = typer.Typer(no_args_is_help=True, help="Enqueue a job. Each JOB has its own --help.")
+    for spec in registry:
+        app.command(spec.name, help=spec.payload.__doc__)(_build_command(spec.payload))
+    return app
+
+
+def _build_command(payload: type[Payload[BaseModel]]) -> Callable[..., None]:
+    def command(**options: Any) -> None:  # noqa: ANN401 - typer fills in the signature below
+        own = {name: options.pop(name) for name in OWN_OPTIONS}
+        given = {name: value for name, value in options.items() if value is not None}
+        fields = {name: _parse(payload.model_fields[name], name, value) for name, value in given.items()}
+        asyncio.run(_enqueue(read_payload(payload, [], fields), _read_request(own)))
+
+    fields = [_parameter(name, field) for name, field in payload.model_fields.items()]
+    own = [_keyword(name, annotation, _DEFAULTS[name]) for name, annotation in OWN_OPTIONS.items()]
+    command.__signature__ = inspect.Signature(fields + own)  # type: ignore[attr-defined] # inspect's own protocol
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in fields + own}
+    return command
+
+
+def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    wants = "JSON" if _is_list(field) else "TEXT"
+    need = "Required." if field.is_required() else None
+    option = typer.Option(f"--{name}", metavar=wants, help=need)
+    return _keyword(name, Annotated[str | None, option], None)
+
+
+def _keyword(name: str, annotation: object, default: object) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+def _is_list(field: FieldInfo) -> bool:
+    return get_origin(field.annotation) is list
+
+
+def _parse(field: FieldInfo, name: str, value: str) -> object:
+    if not _is_list(field):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise InvalidPayloadError(f"--{name} is not JSON: {error}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Request:
+    key: str | None
+    delay: timedelta | None
+    wait: bool
+    timeout: timedelta
+    as_json: bool
+
+
+def _read_request(own: dict[str, Any]) -> _Request:
+    delay = None if own["delay"] is None else _duration("--delay", own["delay"])
+    return _Request(**own | {"delay": delay, "timeout": _duration("--timeout", own["timeout"])})
+
+
+async def _enqueue(payload: Payload[BaseModel], request: _Request) -> None:
+    settings = QueueSettings.load()
+    url, queue = settings.url.get_secret_value(), WorkerSettings.load().queue
+    async with open_client(url, password=settings.plain_password, queue=queue) as client:
+        handle = await client.enqueue(payload, key=request.key, delay=request.delay)
+        answer: dict[str, Any] = {"job_id": handle.job_id, "outcome": handle.outcome.value}
+        if not request.as_json:
+            typer.echo(f"job {handle.job_id} ({handle.outcome.value})", err=request.wait)
+        if request.wait:
+            answer["result"] = await _wait(handle, request.timeout)
+    if request.as_json:
+        typer.echo(json.dumps(answer, ensure_ascii=False))
+    elif request.wait:
+        typer.echo(json.dumps(answer["result"], ensure_ascii=False, indent=2))
+
+
+async def _wait(handle: JobHandle[BaseModel], longest: timedelta) -> dict[str, Any]:
+    try:
+        return (await handle.result(timeout=longest)).model_dump(mode="json")
+    except JobFailedError as error:
+        # Also if the worker finds the payload invalid: the job was enqueued, and has failed.
+        typer.echo(f"users-worker: {error}", err=True)
+        raise typer.Exit(ExitCode.FAILED) from error
+
+
+def _duration(option: str, text: str) -> timedelta:
+    try:
+        return read_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None

@@ -1,0 +1,26 @@
+"""``users-worker health``: tells whether the worker of this machine or container is well."""
+
+import typer
+
+from arqonce.process.exit_codes import ExitCode
+from arqonce.process.health_file import read_health
+from arqonce.settings.environment import SettingsError
+from arqonce.settings.worker import WorkerSettings
+
+
+def health() -> None:
+    """Exit with 0 if the worker that writes WORKER_HEALTH_FILE is alive and reaches both servers, else with 1.
+
+    Made for a container's health check: it tells of this worker, not of any that shares the queue.
+    """
+    file = WorkerSettings.load().health_file
+    if file is None:
+        raise SettingsError(
+            "WORKER_HEALTH_FILE: is not set. Set it to the same file for the worker and for this command."
+        )
+    problems = read_health(file)
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        raise typer.Exit(ExitCode.FAILED)
+    typer.echo("well")

@@ -1,0 +1,39 @@
+"""``users-worker migrate``: brings the database's tables up to date."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from sqlalchemy.exc import SQLAlchemyError
+
+from arqonce.application import Application
+from arqonce.database.migrate import upgrade_schema
+from arqonce.database.settings import DatabaseSettings
+from arqonce.ledger.schema import upgrade_schemas
+from arqonce.process.lifecycle import StartupError, explain_database
+
+_REVISION = "Migrate only the application's own tables, and only up to this revision."
+
+
+def migrate(context: typer.Context, *, revision: Annotated[str | None, typer.Option(help=_REVISION)] = None) -> None:
+    """Apply the migrations that DATABASE_URL lacks. Safe to run twice, and by several at once.
+
+    The ledger's come first, then the application's, then those of the projects that WORKER_REGISTRY names.
+
+    Workers never migrate by themselves: run this once for each deploy, before they start.
+    """
+    settings = DatabaseSettings.load()
+    application: Application = context.obj
+    schemas = application.registry.schemas
+    try:
+        if revision is None:
+            applied = upgrade_schemas(settings, schemas)
+        else:
+            applied = {schemas[0].name: upgrade_schema(settings, schemas[0], revision)}
+    except (SQLAlchemyError, OSError) as error:
+        raise StartupError(explain_database(error, settings)) from error
+    console = Console(soft_wrap=True, highlight=False)
+    for schema, revisions in applied.items():
+        if revisions:
+            console.print(f"{schema}: applied {', '.join(revisions)}")
+    console.print(f"{settings.location} is up to date" + (f" with revision {revision}" if revision else ""))

@@ -1,0 +1,122 @@
+"""A private world for demo and development: embedded servers, migrated, and a real worker process on them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import IO
+
+from pydantic import SecretStr
+
+from arqonce.application import Application
+from arqonce.database.settings import DatabaseSettings
+from arqonce.embedded import Servers, open_servers
+from arqonce.embedded.process import die_with
+from arqonce.ledger.schema import upgrade_schemas
+from arqonce.process.health_file import read_health
+from arqonce.process.lifecycle import StartupError
+from arqonce.settings.worker import QueueSettings, WorkerSettings
+
+_START_LIMIT = timedelta(seconds=30)
+"""How long a worker may take to be ready; it takes about one second."""
+
+_STOP_LIMIT = timedelta(seconds=15)
+"""How long a worker may take to stop after its grace; it ends by itself after 10 s."""
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """Servers that run, with a schema."""
+
+    servers: Servers
+    directory: Path
+    module: str
+    """Which the worker process is started from."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs to use the servers: our environment without its own servers, and these."""
+        return os.environ | {"DATABASE_URL": self.servers.database_url, "REDIS_URL": self.servers.redis_url}
+
+    @property
+    def queue(self) -> QueueSettings:
+        """How to reach the queue."""
+        return QueueSettings(url=SecretStr(self.servers.redis_url))
+
+    @contextmanager
+    def open_worker(self, log: IO[bytes] | None = None) -> Iterator["subprocess.Popen[bytes]"]:
+        """Start a worker process, wait until it is ready, and stop it at the end. It logs to ``log`` or the terminal.
+
+        Raises:
+            StartupError: it ended, or was not ready in time.
+        """
+        health = self.directory / "worker.health"
+        health.unlink(missing_ok=True)
+        # In a session of its own: Ctrl-C goes to us alone, and we stop worker and servers in the right order.
+        worker = subprocess.Popen(  # noqa: S603 - our own command
+            [sys.executable, "-m", self.module, "run"],
+            env=self.environment | {"WORKER_HEALTH_FILE": str(health)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=die_with(os.getpid(), signal.SIGTERM),  # noqa: PLW1509 - two system calls that take no lock
+        )
+        try:
+            _wait_until_ready(worker, health)
+            yield worker
+        finally:
+            _stop(worker)
+
+
+@contextmanager
+def open_sandbox(directory: Path, application: Application) -> Iterator[Sandbox]:
+    """Start the embedded servers with their data in ``directory`` and migrate; stop them at the end.
+
+    Raises:
+        EmbeddedServerError: they cannot be started here, or somebody else uses ``directory``.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with _no_settings_of_others(directory), open_servers(directory) as servers:
+        upgrade_schemas(DatabaseSettings(url=SecretStr(servers.database_url)), application.registry.schemas)
+        yield Sandbox(servers, directory, application.module)
+
+
+@contextmanager
+def _no_settings_of_others(directory: Path) -> Iterator[None]:
+    """Forget what the caller has set for servers of his own: passwords and limits that do not fit ours."""
+    kept = dict(os.environ)
+    for name in kept:
+        if name.startswith(("DATABASE_", "REDIS_")):
+            del os.environ[name]
+    os.environ["SECRETS_DIR"] = str(directory)  # which has no secrets, in place of /run/secrets, which may
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
+
+
+def _wait_until_ready(worker: "subprocess.Popen[bytes]", health: Path) -> None:
+    limit = time.monotonic() + _START_LIMIT.total_seconds()
+    while read_health(health):
+        if worker.poll() is not None:
+            raise StartupError(f"the worker ended with exit code {worker.returncode}: see its log")
+        if time.monotonic() > limit:
+            raise StartupError(f"the worker was not ready within {_START_LIMIT.total_seconds():g} s: see its log")
+        time.sleep(0.02)
+
+
+def _stop(worker: "subprocess.Popen[bytes]") -> None:
+    worker.terminate()
+    try:
+        worker.wait((WorkerSettings.load().shutdown_grace + _STOP_LIMIT).total_seconds())
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        worker.wait()

@@ -1,0 +1,79 @@
+"""``users-worker schema``: writes the contract with producers, and compares it with an older one."""
+
+import json
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from arqonce.application import Application
+from arqonce.contract.compatibility import ContractError, find_breaks
+from arqonce.contract.document import build_document, build_schemas
+from arqonce.process.exit_codes import ExitCode
+
+
+def schema(
+    context: typer.Context,
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option(file_okay=False, help="Write asyncapi.json into this folder, and a JSON Schema for each payload."),
+    ] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Compare with the document that an older version has written."),
+    ] = None,
+) -> None:
+    """Print the contract with producers in any language, as an AsyncAPI 3.0 document; with the jobs of WORKER_REGISTRY.
+
+    With --check, print instead what breaks queued jobs, older producers or readers of results, and end with 1 if
+    anything does.
+    """
+    application: Application = context.obj
+    registry = application.registry
+    document = build_document(registry, title=application.name, version=_version(application.name))
+    if check is not None:
+        _check(_read(check), document)
+    elif output is not None:
+        _write(output, {"asyncapi.json": document} | build_schemas(registry))
+    else:
+        typer.echo(_text(document), nl=False)
+
+
+def _check(old: dict[str, Any], new: dict[str, Any]) -> None:
+    breaks = find_breaks(old, new)
+    for one in breaks:
+        typer.echo(str(one))
+    release = old.get("info", {}).get("version")
+    if breaks:
+        count = "1 change breaks" if len(breaks) == 1 else f"{len(breaks)} changes break"
+        typer.echo(f"{count} the contract of {release}")
+        raise typer.Exit(ExitCode.FAILED)
+    typer.echo(f"keeps the contract of {release}: {len(old['operations'])} jobs")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))  # or anything: find_breaks will see
+    except (ValueError, OSError):
+        raise ContractError(f"{file} cannot be read, or is no JSON") from None
+    return document
+
+
+def _write(folder: Path, documents: dict[str, dict[str, Any]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, document in documents.items():
+        (folder / name).write_text(_text(document), encoding="utf-8")
+    typer.echo(f"{len(documents)} files in {folder}")
+
+
+def _text(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # run from a copy, as in the container
+        return "0"

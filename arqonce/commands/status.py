@@ -1,0 +1,77 @@
+"""``users-worker status``: what is in the queue, and whether PostgreSQL can take what comes of it."""
+
+import asyncio
+import json
+import os
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+from redis.asyncio import Redis
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy.exc import SQLAlchemyError
+
+from arqonce.connection.queue_status import QueueStatus, read_queue_status
+from arqonce.connection.redis import build_redis, explained
+from arqonce.database.engine import open_database
+from arqonce.database.settings import DatabaseSettings
+from arqonce.database.writability import require_writable
+from arqonce.process.lifecycle import explain_database
+from arqonce.settings.worker import QueueSettings, WorkerSettings
+
+_LOOK_LIMIT = timedelta(seconds=3)
+"""Longest wait for PostgreSQL, of which only trouble is told."""
+
+
+def status(
+    *, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")] = False
+) -> None:
+    """Show how many jobs wait, are deferred and run, and how long the oldest has been waiting.
+
+    Where DATABASE_URL is set, says on standard error, or as "database" in JSON, if PostgreSQL cannot be written to.
+    """
+    found = asyncio.run(_read(QueueSettings.load(), WorkerSettings.load().queue))
+    age = found.oldest_waiting.total_seconds() if found.oldest_waiting is not None else None
+    trouble = _trouble_of_database()
+    if as_json:
+        database = {} if trouble is None else {"database": trouble}
+        typer.echo(json.dumps(_counts(found) | {"oldest_waiting_seconds": age} | database))
+        return
+    table = Table("waiting", "running", "deferred", "oldest waiting")
+    table.add_row(*map(str, _counts(found).values()), "-" if age is None else f"{age:.1f} s")
+    Console().print(table)
+    if trouble is not None:
+        typer.echo(trouble, err=True)
+
+
+def _counts(found: QueueStatus) -> dict[str, int]:
+    return {"waiting": found.waiting, "running": found.running, "deferred": found.deferred}
+
+
+async def _read(settings: QueueSettings, queue: str) -> QueueStatus:
+    url = settings.url.get_secret_value()
+    async with build_redis(url, Redis, password=settings.plain_password) as redis:
+        with explained(url):
+            return await read_queue_status(redis, queue)
+
+
+def _trouble_of_database() -> str | None:
+    """Say why nothing in the queue can run; ``None`` if it can, or if we are not told where the database is."""
+    if not os.environ.get(DatabaseSettings.variable("url")):
+        return None
+    settings = DatabaseSettings.load()
+    try:
+        asyncio.run(_require_writable(settings))
+    except (SQLAlchemyError, OSError) as error:
+        return explain_database(error, settings)
+    return None
+
+
+async def _require_writable(settings: DatabaseSettings) -> None:
+    async with (
+        asyncio.timeout(_LOOK_LIMIT.total_seconds()),
+        open_database(settings, pool_size=1) as sessions,
+        sessions() as session,
+    ):
+        await require_writable(session)

@@ -1,0 +1,57 @@
+"""Looks at the queue without touching it."""
+
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+
+from redis.asyncio import Redis
+
+from arqonce.wire.keys import IN_PROGRESS_KEY, leases_key
+
+_LOOKED_AT = 1000
+"""How many of the oldest due jobs are looked at to tell which ones arq's own worker class runs: at most 100 of a queue
+at once by default, and always from its old end."""
+
+
+@dataclass(frozen=True)
+class QueueStatus:
+    """A queue at one moment."""
+
+    waiting: int
+    """Jobs that are due and not running."""
+
+    deferred: int
+    """Jobs that are due later: delayed, or to be tried again."""
+
+    running: int
+    """Jobs that a worker has claimed."""
+
+    oldest_waiting: timedelta | None
+    """How long the oldest waiting job has been due, ``None`` if none waits."""
+
+
+async def read_queue_status(redis: Redis, queue: str) -> QueueStatus:
+    """Count the jobs of a queue. Two round trips; the server looks at up to 1,000 jobs."""
+    now = time.time() * 1000
+    async with redis.pipeline(transaction=True) as pipe:
+        pipe.zcount(queue, "-inf", now)
+        pipe.zcount(queue, f"({now}", "+inf")
+        pipe.zcount(leases_key(queue), f"({now}", "+inf")
+        pipe.zrange(queue, "-inf", now, byscore=True, offset=0, num=_LOOKED_AT, withscores=True)  # type: ignore[arg-type] # scores
+        due, later, leased, oldest = await pipe.execute()
+    are_running = await _are_running(redis, [job_id for job_id, _ in oldest])
+    scores = [score for (_, score), running in zip(oldest, are_running, strict=True) if not running]
+    age = timedelta(milliseconds=max(0.0, now - scores[0])) if scores else None
+    return QueueStatus(
+        waiting=due - sum(are_running),
+        deferred=max(0, later - leased),
+        running=leased + sum(are_running),
+        oldest_waiting=age,
+    )
+
+
+async def _are_running(redis: Redis, job_ids: list[bytes]) -> list[bool]:
+    async with redis.pipeline(transaction=False) as pipe:
+        for job_id in job_ids:
+            pipe.exists(IN_PROGRESS_KEY.encode() + job_id)
+        return [bool(found) for found in await pipe.execute()]

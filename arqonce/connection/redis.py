@@ -1,0 +1,227 @@
+"""Connections to Redis or Valkey with time limits, and errors that name the cure. Knows no job."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import redis
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    OutOfMemoryError,
+    RedisError,
+    WatchError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from arqonce.connection.primary import (
+    ClusterError,
+    ReplicaError,
+    SentinelPortError,
+    StaleConnectionError,
+    keep_to_primary,
+    refuses_writes,
+)
+from arqonce.connection.sentinel import SentinelError, SentinelTimeoutError
+from arqonce.connection.tls import tls_problem
+from arqonce.connection.url import RedisURL, RedisURLError, read_redis_url
+from arqonce.failures import QueueUnavailableError
+
+RedisT = TypeVar("RedisT", bound=Redis)
+
+_CONNECT_TIMEOUT = timedelta(seconds=3)
+"""Longest wait for a connection: a host that drops packets is noticed by then."""
+
+_COMMAND_TIMEOUT = timedelta(seconds=5)
+"""Longest wait for an answer; redis-py has none by default and would hang on a half-open connection."""
+
+_CHECK_IDLE_AFTER = timedelta(seconds=15)
+"""A connection that was idle for longer is checked with PING before it is used."""
+
+CLOSED = "the client was closed"
+"""What the error of a connection says that we have closed ourselves."""
+
+_RETRIES = 3
+"""How often a command is sent again after a lost connection, 50 to 500 ms apart. Not after a time limit: a server that
+is silent mostly stays so, and four limits in a row outlast the patience of a web server."""
+
+
+def build_redis(
+    url: str, client: type[RedisT], *, password: str | None = None, max_connections: int = 20, retries: int = _RETRIES
+) -> RedisT:
+    """Construct a client of class ``client``; it connects at its first command. ``rediss://`` verifies the server.
+
+    Each new connection sees that the server is a primary, which costs a round trip.
+
+    Raises:
+        QueueUnavailableError: the URL is none of Redis'.
+    """
+    with _told_of_url():
+        address = read_redis_url(url)
+        options = _options(address, password) | _limits(max_connections)
+        options["retry"] = Retry(_backoff(), retries, supported_errors=(RedisConnectionError,))
+        pool = BlockingConnectionPool.from_url(address.plain, **options)
+        keep_to_primary(pool, address)
+        pool.connection_class(**pool.connection_kwargs)  # connects to nothing, but knows which options there are
+    _require_files(pool.connection_kwargs)
+    built = client(connection_pool=pool)
+    built.auto_close_connection_pool = True
+    return built
+
+
+def build_sync_redis(url: str, *, password: str | None = None, max_connections: int = 20) -> redis.Redis:
+    """Construct redis-py's blocking client; otherwise as ``build_redis``."""
+    with _told_of_url():
+        address = read_redis_url(url)
+        options = _options(address, password) | _limits(max_connections)
+        options["retry"] = redis.retry.Retry(_backoff(), _RETRIES, supported_errors=(RedisConnectionError,))
+        pool = redis.BlockingConnectionPool.from_url(address.plain, **options)
+        keep_to_primary(pool, address)
+        pool.connection_class(**pool.connection_kwargs)
+    _require_files(pool.connection_kwargs)
+    built = redis.Redis(connection_pool=pool)
+    built.auto_close_connection_pool = True
+    return built
+
+
+def _backoff() -> ExponentialBackoff:
+    return ExponentialBackoff(cap=0.5, base=0.05)
+
+
+@contextmanager
+def _told_of_url() -> Iterator[None]:
+    example = "a URL such as redis://host:6379/0 or rediss://host:6379/0, with redis-py's options"
+    try:
+        yield
+    except RedisURLError as error:
+        raise QueueUnavailableError(f"REDIS_URL is not {example}: it {error}") from None
+    except (ValueError, TypeError, AttributeError, RedisError):  # whatever None or a number leads to
+        # The original text may repeat the URL with its password.
+        raise QueueUnavailableError(f"REDIS_URL is not {example}") from None
+
+
+def _require_files(options: dict[str, Any]) -> None:
+    """Refuse what would look like an unreachable server later."""
+    for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+        if (file := options.get(name)) and not os.access(file, os.R_OK):
+            raise QueueUnavailableError(f"REDIS_URL: there is no {file} that we may read, which {name} names")
+
+
+def _options(address: RedisURL, password: str | None) -> dict[str, Any]:
+    options: dict[str, Any] = {} if password is None else {"password": password}
+    if address.is_tls:
+        options["ssl_check_hostname"] = True  # arq and redis-py 5 leave it off
+    if not address.plain.startswith("unix:"):
+        options |= {"socket_keepalive": True, "socket_connect_timeout": _CONNECT_TIMEOUT.total_seconds()}
+    return options
+
+
+def _limits(max_connections: int) -> dict[str, Any]:
+    return {
+        "max_connections": max_connections,
+        "timeout": _COMMAND_TIMEOUT.total_seconds(),
+        "socket_timeout": _COMMAND_TIMEOUT.total_seconds(),
+        # With these, redis-py 5.3 greets before it has looked at the password, and without one recurses until it dies.
+        "lib_name": None,
+        "lib_version": None,
+        "health_check_interval": _CHECK_IDLE_AFTER.total_seconds(),
+        "retry_on_error": [RedisConnectionError, ConnectionError],
+    }
+
+
+_PASSING = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN")
+"""Refusals of a server that is full, starting, or not the primary: they end when that ends."""
+
+
+def is_outage(error: Exception) -> bool:
+    """Say whether the same command may succeed later: Redis is gone, full, starting, or not the primary."""
+    if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError | WatchError):
+        return True
+    return is_refusal(error)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Say whether Redis answers and takes nothing for now: it is full, starting, or not the primary."""
+    return (
+        isinstance(error, OutOfMemoryError | StaleConnectionError)
+        or str(error).startswith(_PASSING)
+        or refuses_writes(error)
+    )
+
+
+def location(url: str) -> str:
+    """Return where Redis is by its URL, without user and password: fit for logs and errors."""
+    try:
+        return read_redis_url(url).location
+    except ValueError:
+        return "an unreadable REDIS_URL"
+
+
+@contextmanager
+def explained(url: str) -> Iterator[None]:
+    """Say of Redis' errors what is wrong and what to do about it.
+
+    Raises:
+        QueueUnavailableError: instead of them.
+    """
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise explain(error, url) from error
+
+
+def explain(error: RedisError | OSError, url: str) -> QueueUnavailableError:
+    """Say in one line what is wrong with Redis and what to do about it."""
+    if problem := tls_problem(error, authority="?ssl_ca_certs=/path/ca.pem in REDIS_URL"):
+        return QueueUnavailableError(f"TLS with Redis at {location(url)} fails: {problem}")
+    if CLOSED in str(error):
+        return QueueUnavailableError(f"{CLOSED} during the call: close it when its last call has ended")
+    return QueueUnavailableError(f"Redis at {location(url)} {_explanation(error, url)}")
+
+
+def _explanation(error: RedisError | OSError, url: str) -> str:
+    if told := _role_problem(error):
+        return told
+    if (unfound := _unfound(error)) is not None:
+        return f"cannot be found: {unfound}. Are the Sentinels running, is REDIS_URL right?"
+    if isinstance(error, AuthenticationError | AuthorizationError) or "NOAUTH" in str(error):
+        return "refuses the user or password: correct REDIS_URL"
+    if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
+        question = "is REDIS_URL right?"
+        if url.startswith(_TLS):  # a server without TLS stays silent, and one that wants a certificate may hang up
+            question = "with TLS on this port, does it want a certificate of ours (ssl_certfile, ssl_keyfile)?"
+        return f"cannot be reached ({type(error).__name__}): is it running, {question}"
+    return f"refuses the command: {error}"
+
+
+_TLS = ("rediss:", "valkeys:", "rediss+", "valkeys+")
+
+_CLUSTER_CURE = "is a Redis Cluster, which cannot hold a queue: use a server outside of cluster mode, with Sentinels"
+
+_CLUSTER = ("MOVED", "ASK ", "CROSSSLOT", "CLUSTERDOWN")
+
+
+def _role_problem(error: Exception) -> str | None:
+    match error:
+        case ClusterError():
+            return _CLUSTER_CURE
+        case ReplicaError():
+            return f"cannot be used, {error}: point REDIS_URL at the primary, or at its Sentinels (redis+sentinel://)"
+        case StaleConnectionError():
+            return f"takes no writes: {error}"
+        case SentinelPortError():
+            return f"is no Redis, {error}: write redis+sentinel://host:26379/mymaster/0"
+    text = str(error)
+    return _CLUSTER_CURE if text.startswith(_CLUSTER) or "cluster node" in text else None
+
+
+def _unfound(error: BaseException | None) -> BaseException | None:
+    while error is not None and not isinstance(error, SentinelError | SentinelTimeoutError):
+        error = error.__cause__
+    return error

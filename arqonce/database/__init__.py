@@ -1,0 +1,1 @@
+"""PostgreSQL: settings, engine, connections, transactions, migrations. Knows no job and no table."""

@@ -1,0 +1,102 @@
+"""Makes the engine and the one sessionmaker, and closes them. Knows no table and no job."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from operator import attrgetter
+from typing import Any
+from urllib.parse import urlencode
+from uuid import uuid4
+
+import asyncpg
+from sqlalchemy import Connection, event
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+
+from arqonce.database.connecting import Connector
+from arqonce.database.limits import IDLE_LIMIT, KEEPALIVE, milliseconds
+from arqonce.database.loans import LendingPool
+from arqonce.database.pipelining import PipeliningDriver
+from arqonce.database.settings import DatabaseSettings
+from arqonce.database.wrong_servers import drop_wrong_servers
+
+_POOL_TIMEOUT = timedelta(seconds=5)
+"""Longest wait for a free connection. The worker never has more jobs than connections, so a wait is a fault."""
+
+
+@asynccontextmanager
+async def open_database(
+    settings: DatabaseSettings, *, pool_size: int
+) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
+    """Yield the shared sessionmaker over a pool of at most ``pool_size`` connections; dispose the pool at the end.
+
+    Opens no connection by itself: the first session does. Objects stay readable after commit.
+    """
+    engine = build_engine(settings, pool_size=pool_size)
+    try:
+        yield async_sessionmaker(engine, expire_on_commit=False)
+    finally:
+        await engine.dispose()
+
+
+def build_engine(settings: DatabaseSettings, *, pool_size: int) -> AsyncEngine:
+    """Construct the engine. No overflow: the pool's size is the limit. No pre-ping: dispatch retries instead.
+
+    It connects to a server that can be written to, unless the URL asks for another, and drops connections to one that
+    cannot any more.
+    """
+    engine = create_async_engine(
+        settings.sqlalchemy_url,
+        module=PipeliningDriver(asyncpg),
+        poolclass=LendingPool,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=_POOL_TIMEOUT.total_seconds(),
+        pool_use_lifo=True,  # a quiet worker keeps few connections warm
+        hide_parameters=True,  # parameters are people's data
+        connect_args=_connect_arguments(settings),
+    )
+    drop_wrong_servers(engine.sync_engine)
+    # SQLAlchemy reads a private attribute here. Ours must know that a job's handler was given the driver's connection.
+    engine.dialect.get_driver_connection = attrgetter("driver_connection")  # type: ignore[method-assign, assignment]
+    if settings.pgbouncer:
+        _limit_each_transaction(engine, settings)
+    return engine
+
+
+def _connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "async_creator_fn": Connector(settings.hosts, settings.target_session_attrs),
+        "timeout": settings.connect_timeout.total_seconds(),
+        "command_timeout": settings.command_timeout.total_seconds(),
+        "server_settings": {"application_name": settings.application_name},
+    }
+    if settings.tls_files:
+        # asyncpg takes these from a DSN alone; what the URL says besides is given as arguments, which win.
+        arguments["dsn"] = f"postgresql:///?{urlencode(settings.tls_files)}"
+    if settings.pgbouncer:
+        # Transactions wander between server connections, so no prepared statement may outlive one, and two
+        # clients must never use the same name (SQLAlchemy manual, "Prepared Statement Name with PGBouncer").
+        arguments |= {
+            "statement_cache_size": 0,
+            "prepared_statement_cache_size": 0,
+            "prepared_statement_name_func": lambda: f"__asyncpg_{uuid4()}__",
+        }
+    else:
+        arguments["server_settings"] |= _timeouts(settings) | KEEPALIVE
+    return arguments
+
+
+def _timeouts(settings: DatabaseSettings) -> dict[str, str]:
+    return {
+        "statement_timeout": milliseconds(settings.statement_timeout),
+        "idle_in_transaction_session_timeout": milliseconds(IDLE_LIMIT),
+    }
+
+
+def _limit_each_transaction(engine: AsyncEngine, settings: DatabaseSettings) -> None:
+    # PgBouncer refuses these as start-up parameters; setting them costs one round trip a transaction.
+    calls = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in _timeouts(settings).items())
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def _limit(connection: Connection) -> None:
+        connection.exec_driver_sql(f"SELECT {calls}")

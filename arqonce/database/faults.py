@@ -1,0 +1,201 @@
+"""Tells what went wrong in PostgreSQL: will it pass, whose fault is it, which constraint was it? Decides nothing."""
+
+from collections.abc import Iterator
+from traceback import walk_tb
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from arqonce.database.connecting import UnwritableServerError
+
+_TRANSIENT_CLASSES = frozenset({"08", "28", "3D", "53", "57", "58"})
+"""Connection exceptions, refused users and databases, insufficient resources, operator intervention, errors of the
+system (manual, appendix A)."""
+
+_TRANSIENT_STATES = frozenset({
+    "25006",  # read-only transaction: the primary has moved
+    "40001",  # serialization failure; on a standby a conflict with recovery
+    "40P01",  # deadlock detected
+    "55P03",  # lock not available
+})  # fmt: skip
+
+_OUTAGE_CLASSES = _TRANSIENT_CLASSES | {"25", "F0", "XX"}
+"""What a server says that cannot be used, among other occasions."""
+
+_OUTAGE_STATES = frozenset({"40001", "55000"})
+"""On a standby: a conflict with recovery, and a lock that only a primary has."""
+
+_SERVER_STATES = frozenset({
+    "53000",  # insufficient resources
+    "53100",  # disk full
+    "53300",  # too many connections
+    "57P03",  # cannot connect now: it is starting or stopping
+    "58000",  # system error
+    "58030",  # I/O error
+})  # fmt: skip
+
+_LOST_STATES = frozenset({
+    "08003",  # what asyncpg says when the connection ends under a statement, whatever the server's last word was
+    "08006",  # the same
+    "57P01",  # admin shutdown
+    "57P02",  # crash shutdown
+    "57P05",  # idle_session_timeout
+})  # fmt: skip
+
+
+class ReadOnlyServerError(SQLAlchemyError):
+    """We are connected to a server that cannot be written to. The text says why, and holds no data."""
+
+    sqlstate = "25006"
+
+
+def _driver_error(error: BaseException) -> BaseException | None:
+    # SQLAlchemy wraps twice: DBAPIError.orig is its own adapter's error, whose cause is asyncpg's.
+    if not isinstance(error, DBAPIError):
+        return error
+    return error.orig and (error.orig.__cause__ or error.orig)
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """Return the five-character SQLSTATE of a database error, ``None`` where the server sent none."""
+    return getattr(_driver_error(error), "sqlstate", None)
+
+
+def constraint_of(error: BaseException) -> str | None:
+    """Return the name of the violated constraint, ``None`` where it was something else."""
+    return getattr(_driver_error(error), "constraint_name", None)
+
+
+_CURES = {
+    "25P02": "a statement before had failed, and the job went on: let its error through, or have it in begin_nested()",
+    "25P03": "the transaction paused for longer than the server allows (idle_in_transaction_session_timeout)",
+    "25P04": "the transaction took longer than the server allows (transaction_timeout)",
+    "57014": "a statement took longer than DATABASE_STATEMENT_TIMEOUT, its waiting for locks included",
+    "55P03": "a lock was not free: within the lock_timeout of this user, database or server, or at once (NOWAIT)",
+    "25006": "the transaction was read-only, and the server is not: does the job set that?",
+    "42703": "a column is missing: does a migration add it, and has users-worker migrate applied that?",
+    "42P01": "a table is missing: does a migration make it, and has users-worker migrate applied that?",
+    "42501": "this user may not do that: grant it what the job needs",
+    "53100": "the disk of the server is full: make room there",
+}
+
+
+_LOST = (
+    "the connection was lost; if that was in a pause of the transaction, compare the job's deadline with the server's "
+    "transaction_timeout and with the limits of a pooler or firewall in between"
+)
+
+
+def cure_of(error: BaseException) -> str | None:
+    """Return what is likely the cause of an error of the database, and the cure, where there is one."""
+    state = sqlstate_of(error)
+    is_lost = state is None and isinstance(_driver_error(error), asyncpg.InterfaceError | ConnectionError)
+    if is_lost or state in _LOST_STATES:
+        return _LOST
+    return _CURES.get(state or "")
+
+
+_UNWRITABLE = {
+    "25006": "it is read-only",
+    "53100": "its disk is full",
+    "58030": "it cannot read or write its files",
+}
+
+
+def why_not_written(error: BaseException) -> str | None:
+    """Say in a few words why a server that answers cannot be written to; ``None`` if the error says nothing of that."""
+    cause = _driver_error(error)
+    if isinstance(cause, UnwritableServerError | ReadOnlyServerError):
+        return str(cause)
+    return _UNWRITABLE.get(sqlstate_of(error) or "")
+
+
+_UNAVAILABLE = {
+    "53300": "it takes no more connections",
+    "57P01": "it is shutting down",
+    "57P02": "it has crashed",
+    "57P03": "it is starting, stopping or recovering",
+}
+
+
+def why_unavailable(error: BaseException) -> str:
+    """Say in a few words, without data, what keeps us from a server that cannot be used."""
+    state = sqlstate_of(error)
+    if state is None:
+        return f"no answer: {type(_driver_error(error)).__name__}"
+    return f"{_UNAVAILABLE.get(state, 'it refuses us')} (SQLSTATE {state})"
+
+
+_DRIVERS = ("sqlalchemy", "asyncpg", "arqonce.database.connecting", "arqonce.database.pipelining")
+"""Who raises what the database has brought about: packages and modules."""
+
+
+def is_of_database(error: BaseException) -> bool:
+    """Say whether the database has brought the error about: an OSError may as well be of another server's."""
+    if isinstance(error, SQLAlchemyError):
+        return True
+    modules = (str(frame.f_globals.get("__name__", "")) for frame, _ in walk_tb(error.__traceback__))
+    return any(f"{module}.".startswith(tuple(f"{driver}." for driver in _DRIVERS)) for module in modules)
+
+
+def may_be_outage(error: BaseException) -> bool:
+    """Say whether the error, or one that has led to it, may come of a server that is gone or cannot be written to.
+
+    A job may also bring it about by itself: ask the server.
+    """
+    return any(_looks_like_outage(part) for part in _chain(error))
+
+
+def _looks_like_outage(error: BaseException) -> bool:
+    state = sqlstate_of(error)
+    if state is None:
+        return is_transient(error) and not isinstance(error, PoolTimeoutError)
+    return state[:2] in _OUTAGE_CLASSES or state in _OUTAGE_STATES
+
+
+def is_fault_of_server(error: BaseException) -> bool:
+    """Say whether the server that the connection led to is to blame: it could not be written to, or had no room.
+
+    Another connection may lead to one that can.
+    """
+    for part in _chain(error):
+        state = sqlstate_of(part)
+        if state in _SERVER_STATES or isinstance(_driver_error(part), UnwritableServerError):
+            return True
+        if state == "25006" and getattr(part, "connection_invalidated", False):  # see arqonce/database/wrong_servers.py
+            return True
+    return False
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Say whether the connection was lost, by the server or by the network: a restart, a switch of servers, a cut."""
+    return any(_looks_lost(part) for part in _chain(error))
+
+
+def _looks_lost(error: BaseException) -> bool:
+    if not isinstance(error, DBAPIError):
+        return False
+    state = sqlstate_of(error)
+    return error.connection_invalidated if state is None else state in _LOST_STATES or state[:2] == "08"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and its causes."""
+    seen: set[int] = set()
+    part: BaseException | None = error
+    while part is not None and id(part) not in seen:
+        seen.add(id(part))
+        yield part
+        part = part.__cause__ or part.__context__
+
+
+def is_transient(error: BaseException) -> bool:
+    """Say whether the same statement may succeed later with nothing changed by us."""
+    if isinstance(error, PoolTimeoutError):
+        return True
+    state = sqlstate_of(error)
+    if state is not None:
+        return state[:2] in _TRANSIENT_CLASSES or state in _TRANSIENT_STATES
+    # No answer from the server: refused, reset, closed, timed out. OSError includes TimeoutError.
+    return isinstance(_driver_error(error), OSError | asyncpg.InterfaceError | asyncpg.InternalClientError)

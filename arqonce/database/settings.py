@@ -1,0 +1,162 @@
+"""Where the database is and how long to wait for it. Opens no connection."""
+
+import os
+import ssl
+from datetime import timedelta
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import SettingsConfigDict
+from sqlalchemy import URL
+from sqlalchemy.exc import ArgumentError
+
+from arqonce.database.connecting import TARGETS
+from arqonce.database.hosts import DEFAULT_PORT, Host, WrongHostsError, hosts_of, read_url, with_hosts
+from arqonce.settings.environment import Duration, EnvironmentSettings
+
+_DRIVERS = frozenset({"postgres", "postgresql", "postgresql+asyncpg"})
+
+
+_TLS_FILES = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl"})
+"""libpq's names for the files of TLS: the trusted authorities, our certificate and key, revoked certificates."""
+
+_OWN_AUTHORITIES = Path("~/.postgresql/root.crt")
+"""Where libpq and asyncpg look for authorities by themselves."""
+
+_OPTIONS = _TLS_FILES | {"ssl", "sslmode", "host", "port", "target_session_attrs", "krbsrvname", "gsslib"}
+"""What may stand in the URL's query: asyncpg's own options of that kind, and libpq's names."""
+
+_SSL_MODES = {
+    "disable": "disable",
+    "allow": "allow",
+    "prefer": "prefer",
+    "no-verify": "require",
+    "require": "verify-full",
+    "verify-ca": "verify-ca",
+    "verify-full": "verify-full",
+}
+"""What may stand as ``sslmode``, and what asyncpg calls it. Whoever requires TLS gets it verified: libpq's ``require``
+takes a certificate from anybody, which here is called ``no-verify``, as in node-postgres."""
+
+
+def _require_parts(url: URL) -> None:
+    """Refuse what the driver would refuse later, and worse."""
+    if not url.database:
+        raise ValueError("names no database")
+    if "@" in f"{url.database}{url.host}":
+        raise ValueError("has a character in user or password that must be percent-encoded: / is %2F, @ is %40")
+    if unknown := sorted(url.query.keys() - _OPTIONS):
+        raise ValueError(f"has options that asyncpg does not take: {', '.join(unknown)}; there are DATABASE_* for some")
+    for name in sorted(url.query.keys() & _TLS_FILES):
+        if not os.access(str(url.query[name]), os.R_OK):
+            raise ValueError(f"names a file with {name} that is not there or that we may not read")
+    mode = url.query.get("sslmode", url.query.get("ssl", "prefer"))
+    if mode not in _SSL_MODES:
+        raise ValueError(f"has an unknown sslmode; there are {', '.join(sorted(_SSL_MODES))}")
+    if url.query.get("target_session_attrs", "any") not in TARGETS:
+        raise ValueError(f"has an unknown target_session_attrs; there are {', '.join(TARGETS)}")
+    hosts_of(url)
+
+
+class DatabaseSettings(EnvironmentSettings):
+    """The ``DATABASE_*`` variables."""
+
+    model_config = SettingsConfigDict(env_prefix="DATABASE_")
+
+    url: SecretStr = Field(
+        description="PostgreSQL to persist to, as a URL. Of several hosts, `host1:5432,host2:5433`, the one that "
+        "can be written to is used, as with libpq. Its query may hold asyncpg's options and sslmode",
+        examples=["postgresql://user@host:5432/database"],
+    )
+    password: SecretStr | None = Field(
+        default=None, description="password, where it shall not stand in the URL", examples=["the password"]
+    )
+    connect_timeout: Duration = Field(
+        default=timedelta(seconds=5), description="longest wait for a new connection", examples=["5s"]
+    )
+    statement_timeout: Duration = Field(
+        default=timedelta(seconds=8), description="the server cancels a statement after this", examples=["8s"]
+    )
+    command_timeout: Duration = Field(
+        default=timedelta(seconds=10),
+        description="the client gives up on a silent server after this; longer than the statement timeout",
+        examples=["10s"],
+    )
+    application_name: str = Field(
+        default="users-worker", description="how our connections are named in pg_stat_activity", examples=["billing"]
+    )
+    pgbouncer: bool = Field(
+        default=False, description="whether the URL leads to PgBouncer in transaction mode", examples=["true"]
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _require_postgresql(cls, value: SecretStr) -> SecretStr:
+        try:
+            url = read_url(value.get_secret_value())
+        except WrongHostsError:
+            raise
+        except (ArgumentError, ValueError):
+            message = "is not a URL"
+            raise ValueError(message) from None  # the original text repeats the URL and its password
+        if url.drivername not in _DRIVERS:
+            message = f"has the scheme {url.drivername}, which is not PostgreSQL through asyncpg"
+            raise ValueError(message)
+        _require_parts(url)
+        return value
+
+    @model_validator(mode="after")
+    def _let_the_server_time_out_first(self) -> Self:
+        if self.command_timeout <= self.statement_timeout:
+            message = "DATABASE_COMMAND_TIMEOUT: must be longer than DATABASE_STATEMENT_TIMEOUT. Raise it."
+            raise ValueError(message)
+        return self
+
+    @property
+    def sqlalchemy_url(self) -> URL:
+        """The URL for SQLAlchemy: asyncpg's driver name, the password put in, libpq's ``sslmode`` translated."""
+        url = with_hosts(self._url, self.hosts).set(drivername="postgresql+asyncpg")
+        if self.password is not None:
+            url = url.set(password=self.password.get_secret_value())
+        if mode := self._ssl_mode:
+            url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
+        return url.difference_update_query(_TLS_FILES)
+
+    @property
+    def tls_files(self) -> dict[str, str]:
+        """The files of TLS by libpq's names: those in the URL; the system's authorities if it names none to verify."""
+        query = self._url.query
+        system = ssl.get_default_verify_paths().cafile
+        needs_authorities = (
+            self._ssl_mode in {"verify-ca", "verify-full"} and not _OWN_AUTHORITIES.expanduser().exists()
+        )
+        files = {"sslrootcert": system} if needs_authorities and system is not None else {}
+        return files | {name: str(file) for name, file in query.items() if name in _TLS_FILES}
+
+    @property
+    def _ssl_mode(self) -> str | None:
+        """Asyncpg's word for what the URL asks of TLS."""
+        query = self._url.query
+        asked = query.get("sslmode", query.get("ssl"))
+        return None if asked is None else _SSL_MODES[str(asked)]
+
+    @property
+    def _url(self) -> URL:
+        return read_url(self.url.get_secret_value())
+
+    @property
+    def hosts(self) -> tuple[Host, ...]:
+        """The servers to choose from, in the order of the URL; none if it names none."""
+        return hosts_of(self._url)
+
+    @property
+    def target_session_attrs(self) -> str:
+        """Which of the servers to use, in libpq's words: by default one that can be written to."""
+        return str(self._url.query.get("target_session_attrs", "read-write"))
+
+    @property
+    def location(self) -> str:
+        """Hosts, ports and database, without user and password: fit for logs and errors."""
+        servers = self.hosts or (Host("localhost", DEFAULT_PORT),)
+        return f"{','.join(map(str, servers))}/{self._url.database}"

@@ -1,0 +1,72 @@
+"""Asks a server whether it can be written to. A standby answers, and so does one whose disk is full."""
+
+from uuid import uuid4
+
+from sqlalchemy import Executable, insert, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from arqonce.database.connecting import READ_ONLY, STANDBY
+from arqonce.database.faults import ReadOnlyServerError, is_transient, sqlstate_of, why_not_written
+from arqonce.ledger.tables import JobReceipt
+
+_LOOK = text("""
+    SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::boolean,
+        set_config('lock_timeout', '100ms', true), set_config('work_mem', '64kB', true)
+""")
+
+_REFUSE = text("DO $$ BEGIN RAISE SQLSTATE '25006'; END $$")
+"""An error as any write would raise it: with it the engine drops the connections to this server."""
+
+_FILL = text("SELECT count(*) FROM generate_series(1, 20000)")
+"""Writes 280 kB into a temporary file beside the tables, and leaves nothing. Takes 3 ms, and no right."""
+
+
+async def require_primary(connection: AsyncConnection | AsyncSession) -> None:
+    """Return if the server is neither a standby nor read-only. One round trip.
+
+    The transaction is only good for being rolled back.
+
+    Raises:
+        ReadOnlyServerError: it is; the engine has dropped its connections to it.
+    """
+    in_recovery, is_read_only, *_ = (await connection.execute(_LOOK)).one()
+    if not in_recovery and not is_read_only:
+        return
+    try:
+        await connection.execute(_REFUSE)
+    except DBAPIError as error:
+        if not error.connection_invalidated:  # PgBouncer does not say that it is one, and so the engine does not know
+            await connection.invalidate()
+        raise ReadOnlyServerError(STANDBY if in_recovery else READ_ONLY) from error
+
+
+async def require_writable(session: AsyncSession) -> None:
+    """Return if the server can be written to, as far as that shows without a table. Two round trips.
+
+    Raises:
+        ReadOnlyServerError: it is a standby or read-only.
+        DBAPIError: its disk is full, or it is gone.
+    """
+    await require_primary(session)
+    await _try(session, _FILL)
+
+
+async def require_written(session: AsyncSession) -> None:
+    """Do the same, and write a row; the caller rolls back. Three round trips.
+
+    A role that lacks the right, or a table that is missing or locked, says nothing against the server.
+    """
+    await require_writable(session)
+    row = {"job_id": f"probe:{uuid4()}", "job_name": "probe", "request_hash": b"", "result": {}, "attempt": 0}
+    await _try(session, insert(JobReceipt).values(row))  # unless a limit of temporary files has ended the transaction
+
+
+async def _try(session: AsyncSession, statement: Executable) -> None:
+    try:
+        await session.execute(statement)
+    except DBAPIError as error:
+        state = sqlstate_of(error)
+        is_of_server = state is None or state[:2] in {"08", "57"} or why_not_written(error) is not None
+        if is_of_server and is_transient(error):
+            raise

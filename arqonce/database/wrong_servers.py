@@ -1,0 +1,50 @@
+"""Drops connections to a server that cannot be written to: a standby, an old primary, one that was set read-only."""
+
+from collections.abc import Iterable
+from typing import Any
+from weakref import WeakSet
+
+from sqlalchemy import Engine, ExceptionContext, event
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from arqonce.database.connecting import why_unwritable
+from arqonce.database.faults import may_be_outage
+
+
+def drop_wrong_servers(engine: Engine) -> None:
+    """Treat an error as a lost connection if the server says that it cannot be written to: all older ones go with it.
+
+    A pool would keep them for as long as they live, and each would cost a job an attempt. A transaction that its owner
+    has made read-only is none of this: there the server says nothing.
+    """
+    entries: WeakSet[ConnectionPoolEntry] = WeakSet()
+
+    @event.listens_for(engine, "connect")
+    def _keep(_connection: object, entry: ConnectionPoolEntry) -> None:
+        entries.add(entry)
+
+    @event.listens_for(engine, "handle_error")
+    def _look(context: ExceptionContext) -> None:
+        connection = context.connection
+        if connection is None or connection.closed or connection.invalidated:
+            return
+        if not may_be_outage(context.original_exception):
+            return
+        if leads_to_wrong_server(connection.connection.dbapi_connection):
+            context.is_disconnect = True  # SQLAlchemy closes the others when they are used next: too late for a server
+            _end_idle(entries)
+
+
+def leads_to_wrong_server(adapter: Any) -> bool:  # noqa: ANN401 - SQLAlchemy's, which types asyncpg's as nothing
+    """Say whether the server of a connection has reported that it cannot be written to. No round trip."""
+    return why_unwritable(_driver_of(adapter)) is not None
+
+
+def _driver_of(adapter: Any) -> Any:  # noqa: ANN401 - see above
+    return adapter._connection  # noqa: SLF001 - driver_connection is for whoever wants to use it
+
+
+def _end_idle(entries: Iterable[ConnectionPoolEntry]) -> None:
+    for entry in entries:
+        if not entry.in_use and entry.dbapi_connection is not None:
+            _driver_of(entry.dbapi_connection).terminate()

@@ -1,0 +1,1 @@
+"""Claims jobs, runs them and records their ends. Talks to Redis alone."""

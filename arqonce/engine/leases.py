@@ -1,0 +1,334 @@
+"""Claims jobs, renews their leases and gives them up, many in one round trip. Knows nothing of what the jobs do."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from datetime import timedelta
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from redis import Redis as SyncRedis
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from arqonce.connection.direct import DirectConnection
+from arqonce.connection.redis import is_outage
+from arqonce.connection.tracking import TrackingProof
+from arqonce.engine.scripts import claims as lease_scripts
+from arqonce.engine.scripts.claims import CLAIM, FINISH
+from arqonce.engine.scripts.watcher import RESIGN, STAND_BY
+from arqonce.wire.keys import (
+    ABORT_KEY,
+    EXPIRY,
+    MOST_BYTES,
+    RETRY_KEY,
+    baton_key,
+    cut_calls,
+    leases_key,
+    now_ms,
+    printable_job_id,
+    to_ms,
+    watcher_key,
+)
+
+_KEEP_ATTEMPTS = timedelta(days=1)
+"""How long attempts are remembered of a job that does not come back (arq's number)."""
+
+_LOOKS = 1000
+"""How many jobs that other classes of workers run are passed over in one claim."""
+
+_KEEP_ABORTS = timedelta(minutes=1)
+"""How long a request to abort a job that does not exist is kept (arq's number, which it does not keep to)."""
+
+_LIFETIMES = (to_ms(EXPIRY), to_ms(_KEEP_ATTEMPTS))
+
+
+_SHORTEST_BLOCK = timedelta(milliseconds=10)
+"""0 would block for ever."""
+
+_BLOCK_LIMIT = timedelta(seconds=5)
+"""How much longer than it was asked to block the server may take to answer."""
+
+_SCRIPTS = ("RENEW", "FINISH", "RELEASE", "ABORTS")
+
+
+class Claim(NamedTuple):
+    """A job that is ours to run while its lease is renewed."""
+
+    id: bytes
+    """As it stands in Redis: any bytes."""
+
+    job_id: str
+    """The id in a form that can be logged and stored."""
+
+    owner: str
+    attempt: int
+    message: bytes | None
+    """``None`` if Redis has it no more."""
+
+    score: bytes
+    is_aborted: bool
+    trouble: str | None
+    """Why the message cannot be read from Redis."""
+
+    excused: int = 0
+    """How many of its starts do not count towards its limit: its worker died, and it was not alone there."""
+
+    was_left: bool = False
+    """Whether the attempt before this one never ended: its lease did, with its worker."""
+
+    @property
+    def is_hostile(self) -> bool:
+        """Whether the id is none that a job may have."""
+        return self.job_id.encode() != self.id
+
+
+class Claimed(NamedTuple):
+    """What one call has claimed."""
+
+    claims: list[Claim]
+
+    is_full: bool
+    """Whether more jobs may be due: the room or the bytes were used up."""
+
+    next_due: timedelta
+    """In what time the next job may be due, or a lease of somebody's ends; at most a day."""
+
+    watches: bool
+    """Whether this worker watches the queue."""
+
+    watched_for: timedelta
+    """How long another worker's word holds that it watches; it renews it."""
+
+    must_get_idle: bool = False
+    """Whether nothing must be claimed until no job is ours: a suspect runs alone, or waits for that."""
+
+
+class GiveUp(NamedTuple):
+    """What becomes of a claimed job: made by ``end``, ``postpone`` and ``give_back``."""
+
+    claim: Claim
+    outcome: str
+    value: int | bytes
+    """The result, the delay in ms, or the score."""
+
+    counts: bool = True
+    keep_ms: int = 0
+    held_ms: int = 0
+
+    @property
+    def group(self) -> tuple[str, str, int, int, int]:
+        """What is said once for all jobs that have it in common."""
+        attempts = 0 if self.outcome == "done" else self.claim.attempt - (not self.counts)
+        if self.outcome == "later":
+            attempts -= self.claim.excused  # an attempt that has ended clears the job
+        return (self.outcome, self.claim.owner, attempts, self.keep_ms, self.held_ms)
+
+
+def end(claim: Claim, result: bytes | None, *, keep: timedelta | None, held: timedelta | None = None) -> GiveUp:
+    """Remove the job from the queue and keep its result, for ever if ``keep`` is ``None``."""
+    keep_ms = 0 if keep is None else max(1, to_ms(keep))
+    return GiveUp(claim, "done", result or b"", keep_ms=keep_ms, held_ms=_held_ms(held))
+
+
+def postpone(claim: Claim, delay: timedelta, *, counts: bool = True, held: timedelta | None = None) -> GiveUp:
+    """Put the job back, due after ``delay``."""
+    return GiveUp(claim, "later", to_ms(delay), counts=counts, held_ms=_held_ms(held))
+
+
+def give_back(claim: Claim) -> GiveUp:
+    """Put the job back where it was, as if it had not been started."""
+    return GiveUp(claim, "back", claim.score, counts=False)
+
+
+def _held_ms(held: timedelta | None) -> int:
+    return 0 if held is None else to_ms(held)
+
+
+class Leases:
+    """The leases of one worker on one queue. Its methods raise redis-py's errors."""
+
+    def __init__(self, redis: Redis, queue: str, length: timedelta) -> None:
+        """Use ``redis`` for renewals and rare things; what is done for each job gets a connection of its own.
+
+        A claim must not be repeated unseen. And an end that goes the way of the claims does not ring us (``waking``).
+        """
+        self._keys = [queue, leases_key(queue)]
+        self._watch_keys = [watcher_key(queue), baton_key(queue)]
+        self._length_ms = to_ms(length)
+        self._redis = redis
+        self._direct = DirectConnection(redis, tracks=True)
+        self._direct.on_change = self._hear
+        self._direct.on_lost = self._tell_news
+        self._blocking = DirectConnection(redis)
+        self._scripts = {name: redis.register_script(getattr(lease_scripts, name)) for name in _SCRIPTS}
+        self.on_claimed: Callable[[], None] = lambda: None
+        """Called when a claim is answered, before anything that happens later."""
+        self.on_news: Callable[[], None] = lambda: None
+        """Called when others have changed the queue, jobs of ours were put back, or we would not hear of it."""
+        self._proof = TrackingProof(self._direct, redis, self._tell_news)
+        self._worker = uuid4().hex
+        self._calls = 0
+        self._unanswered: list[str] = []
+
+    async def claim(self, room: int, *, watch: timedelta = timedelta(0), is_idle: bool = False) -> Claimed:
+        """Claim up to ``room`` jobs that are due, orphans of killed workers first; count an attempt for each.
+
+        Only an ``is_idle`` worker, which has no job, gets one that is suspected of having killed its workers; that one
+        comes alone. If there is room left, watch the queue for ``watch`` unless another does. One round trip. What an
+        earlier call has claimed whose answer was lost is given back first, uncounted: one round trip more.
+        """
+        if self._unanswered:
+            await self._run("RELEASE", self._unanswered)
+            self._unanswered = []
+        self._calls += 1
+        owner = f"{self._worker}:{self._calls}"
+        limits = [owner, self._length_ms, room, to_ms(_KEEP_ATTEMPTS), _LOOKS, MOST_BYTES]
+        self._proof.begin(await self._direct.open())
+        arguments = [*limits, self._worker, to_ms(watch) if self._is_told else 0, int(is_idle)]
+        keys = self._keys + self._watch_keys
+        try:
+            answer = await self._direct.run(CLAIM, keys, arguments, on_answer=self.on_claimed)
+        except (RedisError, OSError):
+            self._unanswered.append(owner)
+            raise
+        rows, due_ms, is_cut, watched_ms, must_get_idle = answer
+        return Claimed(
+            claims=[_claim(owner, row) for row in rows],
+            is_full=len(rows) >= room or bool(is_cut or must_get_idle),
+            next_due=timedelta(milliseconds=due_ms),
+            watches=watched_ms == 0,
+            watched_for=timedelta(milliseconds=max(0, watched_ms)),
+            must_get_idle=bool(must_get_idle),
+        )
+
+    @property
+    def refusal(self) -> Exception | None:
+        """Why Redis tells nothing of changes; ``None`` if it does, or has not been asked yet."""
+        return self._direct.refusal or self._proof.failure
+
+    @property
+    def _is_told(self) -> bool:
+        """Whether we are told of changes: whoever is not must not watch."""
+        return self._direct.is_tracking and self._proof.failure is None
+
+    def doubt(self) -> None:
+        """Do not rely on being told of changes for a while: jobs were due of which nothing was told."""
+        self._proof.fail("jobs were due of which it has told nothing")
+
+    async def wait_for_baton(self, longest: timedelta) -> bool:
+        """Wait until another worker leaves it to us to claim, and say whether that was so. One round trip."""
+        command = "BLPOP", self._watch_keys[1], f"{max(longest, _SHORTEST_BLOCK).total_seconds():.3f}"
+        try:
+            return await self._blocking.call(*command, limit=longest + _BLOCK_LIMIT) is not None
+        except ResponseError as error:
+            if not str(error).startswith("WRONGTYPE"):
+                raise
+            return False  # take_over mends it
+
+    async def take_over(self, watch: timedelta) -> timedelta:
+        """Watch the queue for so long, unless another does: return how long its word holds. One round trip."""
+        arguments = [self._worker, to_ms(watch)]
+        return timedelta(milliseconds=await self._blocking.run(STAND_BY, self._watch_keys, arguments))
+
+    async def renew_watch(self, watch: timedelta) -> bool:
+        """Go on watching the queue for so long, and say whether it was still ours to watch. One round trip."""
+        # If it is another's, this makes its word last as long, once: no harm.
+        try:
+            name = await self._direct.call("GETEX", self._watch_keys[0], "PX", to_ms(watch))
+        except ResponseError as error:
+            if not str(error).startswith("WRONGTYPE"):
+                raise
+            return False  # the claim mends it
+        return bool(name == self._worker.encode())
+
+    def stop_waiting(self) -> None:
+        """Break off ``wait_for_baton``."""
+        self._blocking.close()
+
+    async def resign(self) -> None:
+        """Watch no more, and leave it to another to claim if nobody watches. One round trip."""
+        # Not by its hash: it may be sent while the worker is cancelled, which would keep us from sending it again.
+        await self._direct.call("EVAL", RESIGN, len(self._watch_keys), *self._watch_keys, self._worker)
+
+    async def uncount(self, claim: Claim) -> None:
+        """Take back the attempt of a claim that started nothing."""
+        await self._redis.decr(RETRY_KEY.encode() + claim.id)
+
+    async def renew(self, claims: Collection[Claim]) -> set[bytes]:
+        """Renew the leases; return the ids of jobs that are ours no more."""
+        pairs = [part for claim in claims for part in (claim.id, claim.owner)]
+        return set(await self._run("RENEW", [self._length_ms, *pairs])) if pairs else set()
+
+    async def give_up(self, jobs: Sequence[GiveUp]) -> list[bool]:
+        """End attempts; answer for each job whether it was still ours. If it was not, nothing of it was touched.
+
+        One round trip for each 500 jobs or 4 MiB of results.
+        """
+        answers: list[bool] = []
+        sizes = [len(job.value) if isinstance(job.value, bytes) else 0 for job in jobs]
+        for part in cut_calls(sizes):
+            answers += map(bool, await self._finish([*_LIFETIMES, *_arguments(jobs[part])]))
+        if any(job.outcome != "done" for job in jobs):
+            self.on_news()  # Redis does not tell us of our own changes
+        return answers
+
+    async def _finish(self, arguments: list[Any]) -> list[int]:
+        """End attempts on the way of the claims and, if that is broken, on the other, which tries again."""
+        try:
+            answers: list[int] = await self._direct.run(FINISH, self._keys, arguments)
+        except (RedisError, OSError) as error:
+            if isinstance(error, RedisError) and not is_outage(error):
+                raise
+            answers = await self._run("FINISH", arguments)
+        return answers
+
+    async def ask_abort(self, claim: Claim) -> None:
+        """Ask for the job's abort, as arq's ``Job.abort`` does: it could not be carried out now."""
+        await self._redis.zadd(ABORT_KEY, {claim.id: now_ms()})
+
+    async def aborted(self) -> set[bytes]:
+        """Return the ids of jobs that somebody wants aborted, at most 1,000."""
+        return set(await self._scripts["ABORTS"](keys=[ABORT_KEY], args=[to_ms(_KEEP_ABORTS)]))
+
+    async def _run(self, name: str, arguments: Sequence[Any]) -> Any:  # noqa: ANN401 - what the script answers
+        return await self._scripts[name](keys=self._keys, args=arguments)
+
+    def _hear(self, keys: Collection[bytes] | None) -> None:
+        self._proof.hear(keys)
+        if keys is None or self._keys[0].encode() in keys:
+            self.on_news()
+
+    def _tell_news(self) -> None:
+        self.on_news()
+
+    async def aclose(self) -> None:
+        """Close the connections of our own."""
+        await self._proof.aclose()
+        self._direct.close()
+        self._blocking.close()
+
+
+def give_back_now(redis: SyncRedis, queue: str, claims: Collection[Claim]) -> int:
+    """Give jobs back from outside the event loop; return how many were still ours. One round trip for each 500."""
+    script, keys = redis.register_script(FINISH), [queue, leases_key(queue)]
+    jobs = [give_back(claim) for claim in claims]
+    parts = [jobs[part] for part in cut_calls([0] * len(jobs))]
+    return sum(sum(script(keys=keys, args=[*_LIFETIMES, *_arguments(part)])) for part in parts)
+
+
+def _claim(owner: str, row: list[Any]) -> Claim:
+    raw_id, attempt, message, score, is_aborted, trouble, excused, was_left = row
+    text = None if trouble is None else trouble.decode("utf-8", "replace")
+    job_id = printable_job_id(raw_id)
+    return Claim(raw_id, job_id, owner, attempt, message, score, bool(is_aborted), text, excused, bool(was_left))
+
+
+def _arguments(jobs: Sequence[GiveUp]) -> Iterator[Any]:
+    for group, found in groupby(jobs, key=attrgetter("group")):
+        listed = list(found)
+        yield from group
+        yield len(listed)
+        for job in listed:
+            yield job.claim.id
+            yield job.value

@@ -1,0 +1,159 @@
+"""Runs jobs of one kind in one transaction: one session, set-based statements, a receipt and an answer for each job.
+
+Decides only what a batch can decide: everything that goes wrong for one job is left to that job's own run
+(``dispatch``), in the same attempt. So the handler of many payloads is a faster way, never another meaning.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Any, TypeAlias
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from arqonce.database.transactions import open_transaction
+from arqonce.execution.again import Again
+from arqonce.execution.answers import build_receipt, dump_result
+from arqonce.execution.attempt import AFTER_OUTAGE, LOOK_LIMIT, Dispatcher
+from arqonce.execution.containment import CONTAINED, cancelled_itself
+from arqonce.execution.dead_letters import is_dead
+from arqonce.execution.delivery import AnySpec, Delivery
+from arqonce.execution.verdict import RetryLater
+from arqonce.failures import JobFailedError, failure_to_wire
+from arqonce.ledger.receipts import Receipt, ended_jobs, insert_receipts
+from arqonce.payloads import AnyPayload
+from arqonce.wire.arguments import read_payload
+from arqonce.wire.codec import tagged
+from arqonce.wire.keys import request_tag
+
+Outcome: TypeAlias = dict[str, Any] | JobFailedError | RetryLater | Again
+
+_Job = tuple[Delivery, AnyPayload]
+
+_LOCK_LIMIT = timedelta(milliseconds=250)
+"""Longest wait of a batch for a lock. Then its jobs run in smaller ones, and by themselves, where they wait as long as
+any job: somebody's open transaction holds up the job that needs the same row, and not its neighbours."""
+
+_TOLD = 10
+"""So many jobs of a batch are named where one of them has left something open."""
+
+_WAIT_SHORTLY = text(f"SET LOCAL lock_timeout = {round(_LOCK_LIMIT / timedelta(milliseconds=1))}")
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.execution.batch")
+
+
+async def run_batch(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[Delivery]) -> list[Outcome]:
+    """Run one attempt of each job, all in one transaction, within the deadline of one; answer in the order given.
+
+    Jobs with a wrong payload, used up attempts or a receipt are to run alone; if the batch fails, all run again apart.
+    In an outage all are tried later, uncounted. Three round trips; one more if any job is not in its first attempt.
+    """
+    outcomes: dict[str, Outcome] = {}
+    jobs = _read(spec, deliveries, outcomes)
+    started = time.monotonic()
+    try:
+        await dispatcher.require_open_gate()
+        for job_id in await _ended_before(dispatcher, jobs):
+            outcomes[job_id] = Again.ALONE
+        jobs = [job for job in jobs if job[0].job_id not in outcomes]
+        if jobs:
+            async with asyncio.timeout(spec.deadline.total_seconds()):
+                outcomes |= await _transact(dispatcher, spec, jobs)
+    except asyncio.CancelledError:
+        if dispatcher.is_cancelled():
+            raise
+        outcomes |= await _failed(dispatcher, spec, jobs, cancelled_itself(), since=started)
+    except Exception as error:  # noqa: BLE001 - whatever it is, each job meets it again by itself
+        outcomes |= await _failed(dispatcher, spec, jobs, error, since=started)
+    else:
+        _tell(spec, jobs, outcomes, seconds=time.monotonic() - started)
+    return [outcomes[delivery.job_id] for delivery in deliveries]
+
+
+def _read(spec: AnySpec, deliveries: Sequence[Delivery], outcomes: dict[str, Outcome]) -> list[_Job]:
+    jobs = []
+    for delivery in deliveries:
+        outcomes[delivery.job_id] = Again.ALONE
+        if delivery.counted > spec.max_attempts:
+            continue
+        try:
+            jobs.append((delivery, read_payload(spec.payload, delivery.args, delivery.kwargs)))
+        except BaseException:  # noqa: BLE001, S112 - whatever it is, the job's own run meets it again, and tells it
+            continue
+        del outcomes[delivery.job_id]
+    return jobs
+
+
+async def _ended_before(dispatcher: Dispatcher, jobs: Sequence[_Job]) -> set[str]:
+    again = [delivery.job_id for delivery, _ in jobs if delivery.attempt > 1]
+    if not again:
+        return set()
+    async with asyncio.timeout(LOOK_LIMIT.total_seconds()), dispatcher.sessions() as session:
+        return await ended_jobs(session, again)
+
+
+async def _transact(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, Outcome]:
+    on_leak = partial(_log.warning, job_name=spec.name, job_ids=[delivery.job_id for delivery, _ in jobs[:_TOLD]])
+    async with open_transaction(
+        dispatcher.sessions, lasts=spec.deadline, reads_only=spec.reads_only, on_leak=on_leak
+    ) as session:
+        await session.execute(_WAIT_SHORTLY)
+        dispatcher.note_session(session)
+        with CONTAINED:
+            answers = await spec.take_many(session, [payload for _, payload in jobs])
+        outcomes: dict[str, Outcome] = {}
+        receipts: list[Receipt] = []
+        for (delivery, payload), answer in zip(jobs, answers, strict=True):
+            if isinstance(answer, JobFailedError) and is_dead(answer):
+                outcomes[delivery.job_id] = Again.ALONE
+                continue
+            if isinstance(answer, JobFailedError):
+                end: dict[str, Any] | JobFailedError = answer
+                receipt = build_receipt(spec, delivery, payload, failure=failure_to_wire(answer))
+            else:
+                dumped = dump_result(spec, answer)
+                end, receipt = dumped.result, build_receipt(spec, delivery, payload, dumped=dumped)
+            outcomes[delivery.job_id] = tagged(end, request_tag(receipt.request_hash))
+            receipts.append(receipt)
+        await insert_receipts(session, spec.name, receipts, reads_only=spec.reads_only)
+    return outcomes
+
+
+async def _failed(
+    dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job], error: Exception, *, since: float
+) -> dict[str, Outcome]:
+    outcome: Outcome = Again.APART
+    if isinstance(error, RetryLater):
+        outcome = error
+    elif await dispatcher.gate.explains(error, since=since):
+        outcome = RetryLater(AFTER_OUTAGE, counts=False)
+    log = _log.bind(job_name=spec.name, jobs=len(jobs))
+    if isinstance(outcome, RetryLater):
+        log.warning("batch retried: PostgreSQL cannot be used", reason=type(error).__name__)
+    else:
+        log.warning("batch failed: its jobs run again in smaller ones", reason=type(error).__name__)
+    log.debug("why the batch failed", exc_info=error if isinstance(error, SQLAlchemyError) else None)
+    return {delivery.job_id: outcome for delivery, _ in jobs}
+
+
+def _tell(spec: AnySpec, jobs: Sequence[_Job], outcomes: dict[str, Outcome], *, seconds: float) -> None:
+    """Log one line for the batch, and one for each refusal; a line for each job would cost as much as the job."""
+    for delivery, _ in jobs:
+        refusal = outcomes[delivery.job_id]
+        if isinstance(refusal, JobFailedError):
+            _log.warning(
+                "job refused",
+                job_id=delivery.job_id,
+                job_name=spec.name,
+                attempt=delivery.attempt,
+                reason=refusal.type,
+            )
+    if jobs:
+        attempt = max(delivery.attempt for delivery, _ in jobs)
+        _log.info(
+            "batch done", job_name=spec.name, jobs=len(jobs), attempt=attempt, duration_ms=round(seconds * 1000, 1)
+        )

@@ -1,0 +1,127 @@
+"""Decides which failures become dead letters, and writes them. A dead letter wants a person; an answer does not."""
+
+import asyncio
+import hashlib
+from dataclasses import replace
+from datetime import timedelta
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from arqonce.database.faults import sqlstate_of
+from arqonce.execution.diagnosis import diagnose
+from arqonce.execution.same_request import is_same_request
+from arqonce.failures import (
+    AttemptsExhaustedError,
+    ConstraintViolatedError,
+    DatabaseFailedError,
+    DeadlineExceededError,
+    InvalidPayloadError,
+    JobFailedError,
+    MalformedMessageError,
+    MessageMissingError,
+    PromiseExpiredError,
+    RequestConflictError,
+    UnknownJobError,
+    failure_to_wire,
+)
+from arqonce.ledger.dead_jobs import DeadLetter, insert_dead_letter, lock_dead_job
+from arqonce.ledger.outbox import delete_promise, lock_promise
+from arqonce.ledger.receipts import outwait_receipt, request_hash_by_job_id
+from arqonce.wire.keys import conflict_id
+
+_UNEXPECTED = (
+    MalformedMessageError,
+    MessageMissingError,
+    UnknownJobError,
+    InvalidPayloadError,
+    ConstraintViolatedError,
+    DatabaseFailedError,
+    DeadlineExceededError,
+    AttemptsExhaustedError,
+    RequestConflictError,
+    PromiseExpiredError,
+)
+"""Failures that no handler has chosen as its answer."""
+
+_WRITE_LIMIT = timedelta(seconds=3)
+"""Longest wait for the record. It comes on top of the job's deadline."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.execution.dead_letters")
+
+
+def is_dead(failure: Exception) -> bool:
+    """Say whether a final failure is a dead letter.
+
+    It is not if a handler or the registry has chosen it: an e-mail that is taken is an answer to the producer.
+    """
+    return not isinstance(failure, JobFailedError) or isinstance(failure, _UNEXPECTED)
+
+
+def write_letter(  # noqa: PLR0913 - the facts of the letter
+    failure: Exception,
+    cause: BaseException,
+    *,
+    job_id: str,
+    job_name: str | None,
+    message: bytes,
+    attempts: int,
+    queue: str,
+    request_hash: bytes | None = None,
+) -> DeadLetter:
+    """Say in a dead letter what the job was asked and why it ended."""
+    told = failure_to_wire(failure)
+    return DeadLetter(
+        job_id=job_id,
+        job_name=job_name,
+        message=message,
+        reason=told["type"],
+        explanation=told["message"],
+        error=diagnose(cause),
+        sqlstate=sqlstate_of(cause),
+        attempts=attempts,
+        queue=queue,
+        request_hash=request_hash,
+    )
+
+
+async def bury(sessions: async_sessionmaker[AsyncSession], letter: DeadLetter, *, has_run: bool = False) -> bool:
+    """Record the dead letter in a transaction of its own, unless the job has ended otherwise; return whether it was.
+
+    A promised job is owed no more with that. If its id is owed to another request, or has a receipt or a letter of one,
+    this letter gets an id of its own (``conflict_id``), and the other stays as it is. If the message was missing in
+    Redis (it is empty) and another row has it, nothing is recorded. Five to six round trips. If the job ``has_run``, an
+    attempt of it may still be about to commit: that is waited for, which costs four more.
+
+    Raises:
+        TimeoutError: the database did not answer.
+        SQLAlchemyError: it could not be written; the job must be delivered again.
+    """
+    async with asyncio.timeout(_WRITE_LIMIT.total_seconds()), sessions.begin() as session:
+        promise = await lock_promise(session, letter.job_id)
+        if has_run:
+            await outwait_receipt(session, letter.job_id)
+        earlier = await lock_dead_job(session, letter.job_id)
+        ended = await request_hash_by_job_id(session, letter.job_id)
+        if not letter.message and (promise or earlier or ended):
+            return False
+        is_promised = promise is not None and is_same_request(letter, promise)
+        if promise is not None and is_promised:
+            await delete_promise(session, letter.job_id)
+            letter = replace(letter, request_hash=promise.request_hash)
+        is_anothers = (
+            (promise is not None and not is_promised)
+            or (earlier is not None and not is_same_request(letter, earlier))
+            or (ended is not None and ended != letter.request_hash)
+        )
+        if is_anothers or letter.reason == RequestConflictError.kind:
+            letter = _under_another_id(letter)
+        is_recorded = await insert_dead_letter(session, letter)
+    if is_recorded:
+        _log.error("job is dead", job_id=letter.job_id, job_name=letter.job_name, reason=letter.reason)
+    return is_recorded
+
+
+def _under_another_id(letter: DeadLetter) -> DeadLetter:
+    request = letter.request_hash or hashlib.sha256(letter.message).digest()
+    return replace(letter, job_id=conflict_id(letter.job_id, request))

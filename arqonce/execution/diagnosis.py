@@ -1,0 +1,50 @@
+"""Tells what went wrong without a person's data.
+
+Text of exceptions is left out, because it repeats data (PostgreSQL: "Key (email)=(jane@example.org) already exists"):
+an error is told as its types, SQLSTATE, constraint and places in the code, cause by cause.
+"""
+
+from collections.abc import Iterator
+from types import TracebackType
+
+from arqonce.database.faults import constraint_of, sqlstate_of
+from arqonce.execution.places import handlers_place, places_of_trace
+from arqonce.failures import JobError, storable
+from arqonce.settings.environment import SettingsError
+
+_SPEAKING = (JobError, SettingsError)
+"""Our own errors, whose texts never hold a person's data."""
+
+_FRAMES = 4
+"""How many places in the code are shown of each error, innermost last; the handler's own line is always among them."""
+
+
+def diagnose(error: BaseException) -> str:
+    """Describe an error and its causes in one line."""
+    return storable(" <- ".join(_describe(part) for part in _chain(error)))
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+
+
+def _describe(error: BaseException) -> str:
+    facts = [f"SQLSTATE {state}" for state in [sqlstate_of(error)] if state]
+    facts += [constraint for constraint in [constraint_of(error)] if constraint]
+    facts += [str(error)] if isinstance(error, _SPEAKING) else []
+    text = type(error).__qualname__ + (f" ({', '.join(facts)})" if facts else "")
+    places = _places(error.__traceback__)
+    return f"{text} at {' > '.join(places)}" if places else text
+
+
+def _places(trace: TracebackType | None) -> list[str]:
+    places = places_of_trace(trace)
+    shown, own = places[-_FRAMES:], handlers_place(places)
+    if own is not None and own not in shown:
+        shown = [own, *shown[1:]]
+    return [str(place) for place in shown]

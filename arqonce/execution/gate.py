@@ -1,0 +1,85 @@
+"""Knows whether PostgreSQL can be reached and written to. While it cannot, no job is claimed and no attempt counts."""
+
+import asyncio
+import math
+import time
+from datetime import timedelta
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from arqonce.database.faults import may_be_outage, why_not_written, why_unavailable
+from arqonce.database.writability import require_written
+
+_PROBE_LIMIT = timedelta(seconds=2)
+"""How long the server may take to answer before it counts as gone."""
+
+_GONE = "PostgreSQL is gone: waiting for it"
+_UNWRITABLE = "PostgreSQL cannot be written to: waiting until it can"
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.execution.gate")
+
+
+class DatabaseGate:
+    """Closed while PostgreSQL cannot be reached or written to."""
+
+    def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
+        """Begin open: the start has just written to the server."""
+        self._sessions = sessions
+        self._lock = asyncio.Lock()
+        self._asked_at = self._closed_at = -math.inf
+        self._trouble: tuple[str, str] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the server could be written to when it was asked last."""
+        return self._trouble is None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it cannot be written to; ``None`` while it can."""
+        if self._trouble is None:
+            return None
+        event, reason = self._trouble
+        return f"cannot be written to: {reason}" if event == _UNWRITABLE else f"cannot be used: {reason}"
+
+    async def check(self) -> bool:
+        """Ask the server, open or close the gate accordingly, and say whether it is open. A few round trips.
+
+        Whoever asks while others do shares their answer, if the server was asked after he had a reason to.
+        """
+        now = time.monotonic()
+        async with self._lock:
+            if self._asked_at < now:
+                self._asked_at = time.monotonic()
+                self._note(await self._find_trouble())
+        return self.is_open
+
+    async def explains(self, error: BaseException, *, since: float) -> bool:
+        """Say whether the failure comes of an outage, the present one or one that was over after ``since``.
+
+        ``since`` is when the attempt began, by ``time.monotonic()``. Asks the server only if the error looks like it.
+        """
+        return may_be_outage(error) and (not await self.check() or self._closed_at >= since)
+
+    def _note(self, trouble: tuple[str, str] | None) -> None:
+        """Log a change, not each look. How a server is gone changes with each."""
+        known = self._trouble or ("", "")
+        if trouble is not None and (trouble[0] != known[0] or (trouble[0] == _UNWRITABLE and trouble != known)):
+            event, reason = trouble
+            _log.error(event, reason=reason)
+        if trouble is None and self._trouble is not None:
+            _log.info("PostgreSQL is back" if self._trouble[0] == _GONE else "PostgreSQL can be written to again")
+        if trouble is not None or self._trouble is not None:
+            self._closed_at = time.monotonic()
+        self._trouble = trouble
+
+    async def _find_trouble(self) -> tuple[str, str] | None:
+        try:
+            async with asyncio.timeout(_PROBE_LIMIT.total_seconds()), self._sessions() as session:
+                await require_written(session)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing was written
+            if reason := why_not_written(error):
+                return _UNWRITABLE, reason
+            return _GONE, why_unavailable(error)
+        return None

@@ -1,0 +1,84 @@
+"""Decides what the failure of an attempt means: another attempt, a refusal, or the end. Asks no server."""
+
+from datetime import timedelta
+
+import structlog
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from arqonce.backoff import backoff
+from arqonce.database.faults import constraint_of, cure_of, is_of_database, is_transient, sqlstate_of
+from arqonce.execution.delivery import AnySpec, Delivery
+from arqonce.failures import (
+    AttemptsExhaustedError,
+    ConstraintViolatedError,
+    DatabaseFailedError,
+    DeadlineExceededError,
+    JobFailedError,
+)
+
+_FAULTS = (DatabaseFailedError, DeadlineExceededError, AttemptsExhaustedError)
+"""Failures that are ours, not the request's: worth an alarm and, but for the last, another attempt."""
+
+
+class WrongResultError(TypeError):
+    """A handler has returned something else than its payload promises, as it will again: a fault of its code."""
+
+
+class ReadOnlyJobError(TypeError):
+    """A handler has written in a job that is declared to read only, as it will again: a fault of its code."""
+
+
+class RetryLater(Exception):  # noqa: N818 - an outcome, not an error
+    """The attempt failed and another one, after ``delay``, may succeed. In an outage the attempt does not count."""
+
+    def __init__(self, delay: timedelta, *, counts: bool = True) -> None:
+        super().__init__(f"try again in {delay}")
+        self.delay = delay
+        self.counts = counts
+
+
+def decide(spec: AnySpec, attempt: int, error: Exception) -> Exception:
+    """Return what to raise for the failure of an attempt: itself, a clearer failure, or a retry."""
+    failure = _as_failure(spec, error)
+    if isinstance(failure, JobFailedError) and not isinstance(failure, _FAULTS):
+        return failure
+    is_final = isinstance(error, WrongResultError | ReadOnlyJobError) or (
+        isinstance(error, SQLAlchemyError) and not is_transient(error)
+    )
+    if attempt < spec.max_attempts and not is_final:
+        return RetryLater(backoff(attempt))
+    return failure
+
+
+def _as_failure(spec: AnySpec, error: Exception) -> Exception:
+    """Tell a failure of the database without its text, which repeats people's data."""
+    if not isinstance(error, SQLAlchemyError | ConnectionError | TimeoutError) or not is_of_database(error):
+        return error
+    state, constraint = sqlstate_of(error), constraint_of(error)
+    if refusal := spec.refusals.get(constraint or ""):
+        return refusal.error(refusal.message)
+    if constraint is not None:
+        return ConstraintViolatedError(f"the database refuses the data: {constraint} (SQLSTATE {state})")
+    if isinstance(error, DBAPIError) or is_transient(error):
+        cause = f"SQLSTATE {state}" if state else type(getattr(error, "orig", None) or error).__name__
+        cure = cure_of(error)
+        return DatabaseFailedError(f"the database failed: {cause}" + (f": {cure}" if cure else ""))
+    return error
+
+
+def why_exhausted(delivery: Delivery) -> str:
+    """Say what was seen, and no more. That its last worker left it is seen by the lease, which ended without it."""
+    message = f"started {delivery.attempt - 1} times"
+    if delivery.was_left:
+        return f"{message}, and the last attempt never ended: its worker died, stood still or lost Redis"
+    return f"{message} without an end"
+
+
+def log_failure(log: structlog.stdlib.BoundLogger, error: Exception, decided: Exception) -> None:
+    """Log what was decided: a refusal is the request's, and no error of ours."""
+    if isinstance(decided, RetryLater):
+        log.warning("job retried", delay_ms=round(decided.delay / timedelta(milliseconds=1)), exc_info=error)
+    elif isinstance(decided, JobFailedError) and not isinstance(decided, _FAULTS):
+        log.warning("job refused", reason=decided.type)
+    else:
+        log.error("job failed", exc_info=error)

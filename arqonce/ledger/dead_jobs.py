@@ -1,0 +1,90 @@
+"""Dead letters: jobs that failed for good, with what they were asked and why they ended. Knows no queue."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, case, delete, exists, func, or_, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from arqonce.ledger.tables import DeadJob, JobReceipt
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeadLetter:
+    """A job that failed for good."""
+
+    job_id: str
+    job_name: str | None
+    message: bytes
+    reason: str
+    explanation: str
+    error: str
+    sqlstate: str | None
+    attempts: int
+    queue: str
+    request_hash: bytes | None = None
+    """What the request was; ``None`` if that could not be told."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeadFilter:
+    """Which dead letters are meant; what is ``None`` does not matter."""
+
+    job_ids: Collection[str] | None = None
+    job_name: str | None = None
+    reason: str | None = None
+    since: datetime | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """Return the filter in SQL. A request that has taken effect meanwhile is dead no more."""
+        conditions: list[ColumnElement[bool]] = [~_has_taken_effect()]
+        if self.job_ids is not None:
+            conditions.append(DeadJob.job_id.in_(self.job_ids))
+        if self.job_name is not None:
+            conditions.append(DeadJob.job_name == self.job_name)
+        if self.reason is not None:
+            conditions.append(DeadJob.reason == self.reason)
+        if self.since is not None:
+            conditions.append(DeadJob.died_at >= self.since)
+        return conditions
+
+
+def _has_taken_effect() -> ColumnElement[bool]:
+    is_same = or_(DeadJob.request_hash.is_(None), DeadJob.request_hash == JobReceipt.request_hash)
+    return exists(JobReceipt.job_id).where(JobReceipt.job_id == DeadJob.job_id, is_same)
+
+
+async def lock_dead_job(session: AsyncSession, job_id: str) -> DeadJob | None:
+    """Return the dead letter until the end of the transaction. One round trip."""
+    return (await session.scalars(select(DeadJob).where(DeadJob.job_id == job_id).with_for_update())).one_or_none()
+
+
+async def insert_dead_letter(session: AsyncSession, letter: DeadLetter) -> bool:
+    """Record that the job failed for good, anew if it did before; return whether it was recorded.
+
+    It is not if the job has taken effect: another owner was quicker, and the failure is only ours. Two round trips.
+    """
+    if await session.scalar(select(exists(JobReceipt.job_id).where(JobReceipt.job_id == letter.job_id))):
+        return False
+    statement = insert(DeadJob).values(**vars(letter))
+    replaced: dict[str, ColumnElement[Any]] = {name: statement.excluded[name] for name in (*vars(letter), "died_at")}
+    # Delivered again after its letter, the job is owed no more, and nobody else knows the hash of a broken request.
+    known = case((DeadJob.message == statement.excluded.message, DeadJob.request_hash))
+    replaced["request_hash"] = func.coalesce(statement.excluded.request_hash, known)
+    await session.execute(statement.on_conflict_do_update(index_elements=[DeadJob.job_id], set_=replaced))
+    return True
+
+
+async def dead_jobs(session: AsyncSession, which: DeadFilter, *, limit: int) -> Sequence[DeadJob]:
+    """Find dead letters, the latest first, at most ``limit``. One round trip."""
+    statement = select(DeadJob).where(*which.conditions()).order_by(DeadJob.died_at.desc(), DeadJob.job_id).limit(limit)
+    return (await session.scalars(statement)).all()
+
+
+async def delete_dead_jobs(session: AsyncSession, which: DeadFilter) -> int:
+    """Remove dead letters for good; return how many. One round trip."""
+    removed = await session.scalars(delete(DeadJob).where(*which.conditions()).returning(DeadJob.job_id))
+    return len(removed.all())

@@ -1,0 +1,20 @@
+"""Which tables and migrations the ledger has, and how a database gets them and those of projects."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from arqonce.database.migrate import upgrade_schema
+from arqonce.database.schema import Schema
+from arqonce.database.settings import DatabaseSettings
+from arqonce.ledger.tables import Base
+
+LEDGER = Schema("arqonce", Base.metadata, Path(__file__).parent / "migrations", version_table="arqonce_version")
+"""The library's own."""
+
+
+def upgrade_schemas(settings: DatabaseSettings, schemas: Iterable[Schema] = ()) -> dict[str, list[str]]:
+    """Apply all migrations, and return by schema which: the ledger's, then those of projects in their order.
+
+    Starts event loops of its own.
+    """
+    return {schema.name: upgrade_schema(settings, schema) for schema in (LEDGER, *schemas)}

@@ -1,0 +1,75 @@
+"""How a command ends: its exit code and its one line of explanation."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+
+from arqonce.commands.checkout import CheckoutError
+from arqonce.commands.job_files import NewJobError
+from arqonce.commands.python_source import SourceError
+from arqonce.contract.compatibility import ContractError
+from arqonce.database.migrate import UnknownRevisionError
+from arqonce.database.schema import SchemaBehindError
+from arqonce.embedded import EmbeddedServerError
+from arqonce.failures import EnqueueError, InvalidPayloadError, JobError, QueueUnavailableError
+from arqonce.process import ending
+from arqonce.process.lifecycle import StartupError
+from arqonce.process.log_writer import say
+from arqonce.settings.environment import SettingsError
+
+
+class UsageError(ValueError):
+    """The command line or the input is wrong; the text names the cure. For the commands of applications as well."""
+
+
+class ExitCode(IntEnum):
+    """What a script can tell from the end of a command."""
+
+    OK = 0
+    """Done."""
+
+    FAILED = 1
+    """The job failed, rows of an import were refused, there was no result in time, a process had to be killed, or the
+    contract is broken."""
+
+    USAGE = 2
+    """The command line or the input is wrong; nothing was done."""
+
+    SETTINGS = 3
+    """A setting is missing or wrong."""
+
+    UNAVAILABLE = 4
+    """PostgreSQL or Redis cannot be reached or refuses us, or the schema is behind."""
+
+    HELD = ending.HELD
+    """Told to stop, the process was held by a handler, a thread or a hook, and ended at its bound without them."""
+
+
+_CODES: dict[type[Exception], ExitCode] = {
+    SettingsError: ExitCode.SETTINGS,
+    StartupError: ExitCode.UNAVAILABLE,
+    SchemaBehindError: ExitCode.UNAVAILABLE,
+    EmbeddedServerError: ExitCode.UNAVAILABLE,
+    QueueUnavailableError: ExitCode.UNAVAILABLE,
+    InvalidPayloadError: ExitCode.USAGE,
+    EnqueueError: ExitCode.USAGE,
+    UsageError: ExitCode.USAGE,
+    ContractError: ExitCode.USAGE,
+    UnknownRevisionError: ExitCode.USAGE,
+    CheckoutError: ExitCode.USAGE,
+    NewJobError: ExitCode.USAGE,
+    SourceError: ExitCode.USAGE,
+    JobError: ExitCode.FAILED,
+    TimeoutError: ExitCode.FAILED,
+}
+"""The first class that fits counts."""
+
+
+@contextmanager
+def explained(program: str) -> Iterator[None]:
+    """Turn the errors that have a cure into one line on standard error and an exit code; let all others through."""
+    try:
+        yield
+    except tuple(_CODES) as error:
+        say(f"{program}: {error}")
+        raise SystemExit(next(code for kind, code in _CODES.items() if isinstance(error, kind))) from None

@@ -1,0 +1,45 @@
+"""Several worker processes: from settings to exit code."""
+
+import asyncio
+import sys
+from contextlib import AsyncExitStack
+
+from redis.asyncio import Redis
+
+from arqonce.arq.logs import set_up_logging
+from arqonce.connection.redis import build_redis
+from arqonce.database.engine import open_database
+from arqonce.process.lifecycle import require_ready_database, require_safe_redis
+from arqonce.process.supervisor import Supervisor
+from arqonce.settings.worker import Settings
+from arqonce.spec import Registry
+
+SUPERVISED = "--supervised"
+"""What is added to our own command to make one of the processes."""
+
+
+def run_processes(settings: Settings, registry: Registry, count: int, *, burst: bool) -> int:
+    """Supervise ``count`` workers until SIGTERM or SIGINT or, with ``burst``, until all are done; return the exit code.
+
+    Looks at both servers first, so that a start which cannot succeed says why once and not ``count`` times.
+
+    Raises:
+        StartupError: a server cannot be reached, refuses us or is unsafe, or the schema is behind.
+    """
+    set_up_logging(settings.worker)
+    asyncio.run(_require_servers(settings, registry))
+    return Supervisor(_own_command(), settings.worker, count, burst=burst).run()
+
+
+async def _require_servers(settings: Settings, registry: Registry) -> None:
+    async with AsyncExitStack() as stack:
+        url, password = settings.queue.url.get_secret_value(), settings.queue.plain_password
+        redis = await stack.enter_async_context(build_redis(url, Redis, password=password, max_connections=1))
+        await require_safe_redis(redis, settings.queue)
+        sessions = await stack.enter_async_context(open_database(settings.database, pool_size=1))
+        await require_ready_database(sessions, settings.database, registry.schemas)
+
+
+def _own_command() -> list[str]:
+    """Return the command that started this process, with the interpreter's options, for one of the processes."""
+    return [sys.executable, *sys.orig_argv[1:], SUPERVISED]

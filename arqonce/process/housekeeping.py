@@ -1,0 +1,54 @@
+"""Keeps receipts and dead letters from growing for ever, in the background of each worker."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from arqonce.background import running
+from arqonce.ledger.retention import STEP, delete_older
+
+_INTERVAL = timedelta(minutes=5)
+"""How often a worker looks, spread by half to either side so that a fleet does not look at once."""
+
+_PAUSE = timedelta(milliseconds=200)
+"""Rest between two full steps: 10 million rows take half an hour, and nobody notices."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.housekeeping")
+
+
+@asynccontextmanager
+async def keep_house(sessions: async_sessionmaker[AsyncSession], ages: Mapping[str, timedelta]) -> AsyncIterator[None]:
+    """Remove rows older than the table's age, now and then, until the end."""
+    async with running(_sweep_forever(sessions, ages), name="housekeeping"):
+        yield
+
+
+async def sweep(sessions: async_sessionmaker[AsyncSession], ages: Mapping[str, timedelta]) -> dict[str, int]:
+    """Remove all rows that are too old, each step in a transaction of its own; return how many by table."""
+    removed = dict.fromkeys(ages, 0)
+    for table, age in ages.items():
+        step = STEP
+        while step == STEP:
+            async with sessions.begin() as session:
+                step = await delete_older(session, table, age)
+            removed[table] += step
+            await asyncio.sleep(_PAUSE.total_seconds() if step == STEP else 0)
+    return removed
+
+
+async def _sweep_forever(sessions: async_sessionmaker[AsyncSession], ages: Mapping[str, timedelta]) -> None:
+    while True:
+        await asyncio.sleep(_INTERVAL.total_seconds() * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
+        try:
+            removed = await sweep(sessions, ages)
+        except (SQLAlchemyError, OSError) as error:
+            _log.warning("housekeeping failed, it will be tried again", exc_info=error)
+        else:
+            if any(removed.values()):
+                _log.info("removed what was too old", **removed)

@@ -1,0 +1,57 @@
+"""What is done when the process must end though something holds on: tell what it is, and give its jobs back.
+
+Runs in a thread: the event loop may be blocked for ever. So Redis is asked through a connection of its own.
+"""
+
+import sys
+import threading
+from collections.abc import Collection
+
+import structlog
+from redis.exceptions import RedisError
+
+from arqonce.connection.redis import build_sync_redis
+from arqonce.engine.consumer import UsersWorker
+from arqonce.engine.leases import Claim, give_back_now
+from arqonce.execution.places import handlers_place, places_of_frame
+from arqonce.failures import QueueUnavailableError
+from arqonce.settings.worker import Settings
+
+_MOST_NAMES = 20
+"""So many jobs are named in the log."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.last_measures")
+
+
+def take_last_measures(settings: Settings, worker: UsersWorker) -> None:
+    """Log which jobs and threads hold on and where, and give the jobs back to the queue, uncounted."""
+    claims = worker.runs.unended_claims()
+    _log.error(
+        "these hold on to the process",
+        job_ids=[claim.job_id for claim in claims][:_MOST_NAMES],
+        jobs=len(claims),
+        threads=[thread.name for thread in threading.enumerate() if not thread.daemon],
+        at=_place_of_the_loop(),
+    )
+    if claims:
+        _give_back(settings, claims)
+
+
+def _place_of_the_loop() -> str | None:
+    """Say where the main thread, which runs the loop, is."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001 - the documented way
+    if frame is None:
+        return None
+    places = places_of_frame(frame)
+    return str(handlers_place(places) or places[-1])
+
+
+def _give_back(settings: Settings, claims: Collection[Claim]) -> None:
+    url, password = settings.queue.url.get_secret_value(), settings.queue.plain_password
+    try:
+        with build_sync_redis(url, password=password, max_connections=1) as redis:
+            given = give_back_now(redis, settings.worker.queue, claims)
+    except (RedisError, OSError, QueueUnavailableError) as error:
+        _log.error("jobs are left to their leases", jobs=len(claims), reason=type(error).__name__)
+    else:
+        _log.info("jobs were given back", jobs=given)

@@ -1,0 +1,219 @@
+"""Startup and shutdown: opens what jobs need, in order, and closes it, also after a failed start.
+
+One exit stack, because arq runs the shutdown hook even when the startup hook raised, and in another task.
+"""
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from arqonce.application import Application
+from arqonce.connection.primary import may_be_asked
+from arqonce.connection.redis import explain, is_refusal, location
+from arqonce.connection.tls import tls_problem
+from arqonce.database.connecting import READ_ONLY, STANDBY
+from arqonce.database.faults import sqlstate_of, why_not_written
+from arqonce.database.limits import shorter_limits
+from arqonce.database.schema import Schema, SchemaBehindError, require_current_schemas
+from arqonce.database.settings import DatabaseSettings
+from arqonce.database.writability import require_writable
+from arqonce.engine.threads import JobThreads
+from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.gate import DatabaseGate
+from arqonce.ledger.schema import LEDGER
+from arqonce.process.health import Probe, ServerError, report_health
+from arqonce.process.housekeeping import keep_house
+from arqonce.process.loop_watch import warn_of_blocks
+from arqonce.relay.relay import open_relay
+from arqonce.settings.worker import QueueSettings, Settings
+
+_PROBE = "users-worker:probe"
+"""What the health probe writes. Nobody reads it."""
+
+_PROBE_LASTS = timedelta(seconds=1)
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.lifecycle")
+
+
+class StartupError(RuntimeError):
+    """The worker cannot start; the text names the cure."""
+
+
+class Lifecycle:
+    """The worker's two hooks for arq."""
+
+    def __init__(self, settings: Settings, application: Application) -> None:
+        """Open nothing yet."""
+        self._settings = settings
+        self._open_sessions = application.lifespan
+        self._schemas = application.registry.schemas
+        self._longest = max((spec.deadline for spec in application.registry), default=timedelta(0))
+        self._stack = AsyncExitStack()
+
+    async def startup(self, ctx: dict[str, Any]) -> None:
+        """Check both servers, open the database and put the dispatcher into ``ctx``.
+
+        Raises:
+            StartupError: a server cannot be reached, refuses us or is unsafe, or the schema is behind.
+        """
+        async with AsyncExitStack() as stack:
+            await require_safe_redis(ctx["redis"], self._settings.queue)
+            sessions = await stack.enter_async_context(self._open_sessions(self._settings))
+            await require_ready_database(sessions, self._settings.database, self._schemas)
+            await _warn_of_limits(sessions, self._longest)
+            ctx["dispatcher"] = dispatcher = Dispatcher(sessions, queue=self._settings.worker.queue)
+            ages = {"job_receipts": self._settings.worker.keep_receipts, "dead_jobs": self._settings.worker.keep_dead}
+            await stack.enter_async_context(keep_house(sessions, ages))
+            await stack.enter_async_context(open_relay(sessions, self._settings))
+            stack.enter_context(warn_of_blocks(self._settings.worker.lease))
+            if file := self._settings.worker.health_file:
+                threads: JobThreads | None = ctx.get("threads")  # arq's own class has asyncio's
+                problems = list if threads is None else threads.problems
+                probes = server_probes(ctx["redis"], sessions, dispatcher.gate)
+                await stack.enter_async_context(report_health(file, probes, problems))
+            self._stack = stack.pop_all()
+        _log.info(
+            "worker ready",
+            queue=self._settings.worker.queue,
+            redis=location(self._settings.queue.url.get_secret_value()),
+            database=self._settings.database.location,
+            max_jobs=self._settings.worker.max_jobs,
+        )
+
+    async def shutdown(self, _ctx: dict[str, Any]) -> None:
+        """Close what startup opened; after a failed start there is nothing left to close."""
+        await self._stack.aclose()
+
+
+async def require_safe_redis(redis: Redis, settings: QueueSettings) -> None:
+    """Return if Redis answers, can be written to, is no cluster, and throws nothing away. One round trip.
+
+    Raises:
+        StartupError: it does not; the text names the cure.
+    """
+    url = settings.url.get_secret_value()
+    try:
+        async with redis.pipeline(transaction=False) as pipe:
+            pipe.info("memory")
+            pipe.info("replication")
+            pipe.info("cluster")
+            memory, replication, cluster = await pipe.execute()
+        may_be_asked({"role": replication.get("role"), "mode": cluster.get("cluster_enabled") and "cluster"})
+    except (RedisError, OSError) as error:
+        raise StartupError(str(explain(error, url))) from error
+    policy = memory.get("maxmemory_policy", "noeviction")
+    if memory.get("maxmemory") and policy != "noeviction":
+        message = f"Redis at {location(url)} may throw queued jobs away ({policy}): set maxmemory-policy noeviction"
+        raise StartupError(message)
+
+
+async def require_ready_database(
+    sessions: async_sessionmaker[AsyncSession], settings: DatabaseSettings, others: Sequence[Schema] = ()
+) -> None:
+    """Return if PostgreSQL can be written to and has our schema and those of ``others``.
+
+    A few round trips, and two for each other schema.
+
+    Raises:
+        StartupError: it does not; the text names the cure.
+    """
+    try:
+        async with sessions() as session:
+            await require_writable(session)
+        await require_current_schemas(sessions, (LEDGER, *others))
+    except SchemaBehindError as error:
+        raise StartupError(str(error)) from error
+    except (SQLAlchemyError, OSError) as error:
+        raise StartupError(explain_database(error, settings)) from error
+
+
+async def _warn_of_limits(sessions: async_sessionmaker[AsyncSession], longest: timedelta) -> None:
+    """Log which of PostgreSQL's limits will end a job before its deadline does. One round trip."""
+    try:
+        async with sessions() as session:
+            found = await shorter_limits(session, longest)
+    except (SQLAlchemyError, OSError):
+        return  # an outage, which the worker waits for
+    for name, limit in found.items():
+        _log.warning(
+            "PostgreSQL ends transactions before a job's deadline does",
+            setting=name,
+            limit_s=limit.total_seconds(),
+            longest_deadline_s=longest.total_seconds(),
+            cure=f"raise {name} for the worker's role, or lower the job's deadline",
+        )
+
+
+_REFUSALS = {
+    "28P01": "refuses the password: correct DATABASE_URL or DATABASE_PASSWORD",
+    "28000": "refuses this user: correct DATABASE_URL, or let the user in with pg_hba.conf",
+    "3D000": "has no such database: create it, or correct DATABASE_URL",
+    "42P07": "has a table or an index of that name already, which no migration of this project has made",
+    "42501": "does not let this user do that: grant it (deploys: the schema to migrate, the tables to work)",
+}
+
+
+_CURES = {
+    STANDBY: ". Let DATABASE_URL lead to the primary, or name all hosts: host1:5432,host2:5432",
+    READ_ONLY: ". Reset it with ALTER ROLE, ALTER DATABASE or ALTER SYSTEM",
+}
+
+
+def explain_database(error: Exception, settings: DatabaseSettings) -> str:
+    """Say in one line what is wrong with PostgreSQL and what to do about it."""
+    state = sqlstate_of(error)
+    if reason := why_not_written(error):
+        return f"PostgreSQL at {settings.location} cannot be written to: {reason}{_CURES.get(reason, '')}"
+    if refusal := _REFUSALS.get(state or ""):
+        return f"PostgreSQL at {settings.location} {refusal}"
+    if state is not None:
+        return f"PostgreSQL at {settings.location} is not ready (SQLSTATE {state})"
+    if problem := tls_problem(error, authority="?sslmode=verify-full&sslrootcert=/path/ca.pem in DATABASE_URL"):
+        return f"TLS with PostgreSQL at {settings.location} fails: {problem}"
+    orig = getattr(error, "orig", None)
+    cause = getattr(orig, "__cause__", None)
+    if isinstance(cause, asyncpg.ClientConfigurationError | asyncpg.TargetServerAttributeNotMatched):
+        return f"DATABASE_URL cannot be used for PostgreSQL at {settings.location}: {cause}"
+    reason = type(orig or error).__name__
+    return f"PostgreSQL at {settings.location} cannot be reached ({reason}): is it running, is DATABASE_URL right?"
+
+
+def server_probes(
+    redis: Redis, sessions: async_sessionmaker[AsyncSession], gate: DatabaseGate | None = None
+) -> dict[str, Probe]:
+    """Return how to ask the two servers whether they can be used; the gate knows what only shows when jobs run."""
+
+    async def ask_database() -> None:
+        if gate is not None and gate.trouble is not None:
+            raise ServerError(gate.trouble)
+        try:
+            async with sessions() as session:
+                await require_writable(session)
+        except SQLAlchemyError as error:
+            if reason := why_not_written(error):
+                raise ServerError(f"cannot be written to: {reason}") from error
+            raise
+
+    return {"Redis": lambda: _write(redis), "PostgreSQL": ask_database}
+
+
+async def _write(redis: Redis) -> None:
+    """Write: a replica, a full server, and one without its replicas answer a PING as well.
+
+    Raises:
+        ServerError: it answers and takes nothing.
+    """
+    try:
+        await redis.set(_PROBE, b"", px=_PROBE_LASTS)
+    except RedisError as error:
+        if is_refusal(error):
+            raise ServerError(f"cannot be written to: {error}") from error
+        raise

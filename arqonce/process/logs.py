@@ -1,0 +1,72 @@
+"""Structured logs: for people on a console, for machines as JSON. Owns the rule that no person's data is in them.
+
+An error is logged as its diagnosis, without its text.
+"""
+
+import logging
+import sys
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from arqonce.execution.diagnosis import diagnose
+from arqonce.process.log_writer import LogWriter, standard_error
+
+
+def log_to_stderr(log_format: str, level: str) -> None:
+    """Send everything that the process logs, libraries included, to standard error in one form.
+
+    Nobody who logs waits for its reader (``log_writer``). ``log_format`` is ``console``, ``json`` or ``auto``:
+    console on a terminal.
+    """
+    handler = LogWriter(standard_error())
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=_shared_processors(),
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(log_format)],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    logging.getLogger("arqonce.database.loans").setLevel(logging.WARNING)  # SQLAlchemy's own pools are so by default
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_shared_processors(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _shared_processors() -> list[Processor]:
+    return [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _replace_exception,
+    ]
+
+
+def _renderers(log_format: str) -> list[Processor]:
+    if log_format == "console" or (log_format == "auto" and _is_terminal()):
+        return [structlog.dev.ConsoleRenderer(colors=_is_terminal())]
+    return [structlog.processors.JSONRenderer(sort_keys=True)]
+
+
+def _is_terminal() -> bool:
+    return standard_error() is not None and sys.stderr.isatty()
+
+
+def _replace_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    info = event.pop("exc_info", None)
+    if info is True:
+        info = sys.exc_info()
+    error = info[1] if isinstance(info, tuple) else info
+    if isinstance(error, BaseException):
+        event["error"] = diagnose(error)
+    return event

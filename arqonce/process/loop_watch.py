@@ -1,0 +1,132 @@
+"""Tells which code blocks the event loop, while it does: the jobs of a loop that stands still lose their leases.
+
+A timer of the loop says four times a second that it turns; a thread looks at that, and at the stack of the loop's
+thread when it does not. Code that keeps the interpreter to itself (a long call into C that does not release the GIL)
+stops the watching thread as well, and is not told of.
+"""
+
+import asyncio
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from traceback import walk_stack
+from types import FrameType
+
+import structlog
+
+from arqonce.execution.places import handlers_place, places_of_frame
+from arqonce.spec import JobSpec
+
+BLOCKED = timedelta(seconds=1)
+"""How long the loop may stand still. A healthy handler holds it for milliseconds."""
+
+CURE = "await an async library, or let a thread do it: await asyncio.to_thread(...)"
+
+_LOOK = timedelta(milliseconds=250)
+"""How often the timer beats, and the thread looks."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.loop_watch")
+
+
+@dataclass(frozen=True)
+class Standstill:
+    """The loop has not turned for longer than a limit. Code positions only."""
+
+    limit: timedelta
+    job_name: str | None
+    """The job whose handler runs, if it is one."""
+
+    at: str
+    """The handler's line, or else the innermost one."""
+
+    within: str
+    """The innermost line."""
+
+
+@contextmanager
+def watch_loop(tell: Callable[[Standstill], None], limits: Sequence[timedelta]) -> Iterator[None]:
+    """Watch the running loop, which runs in this thread; ``tell`` is called in another, once for each limit passed.
+
+    Times for which the whole process was stopped do not count.
+    """
+    watch = _Watch(asyncio.get_running_loop(), tell, sorted(limits))
+    watch.beat()
+    thread = threading.Thread(target=watch.run, name="loop-watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        watch.end()
+
+
+@contextmanager
+def warn_of_blocks(lease: timedelta) -> Iterator[None]:
+    """Log what blocks the running loop; as an error, when it is for longer than a lease."""
+
+    def tell(found: Standstill) -> None:
+        told = {"at": found.at, "within": found.within, "job_name": found.job_name, "cure": CURE}
+        if found.limit >= lease:
+            _log.error("the event loop is blocked for longer than a lease: its jobs start elsewhere, too", **told)
+        else:
+            _log.warning("the event loop is blocked", **told)
+
+    with watch_loop(tell, [min(BLOCKED, lease / 2), lease]):
+        yield
+
+
+class _Watch:
+    """What the loop and the thread have in common."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, tell: Callable[[Standstill], None], limits: Sequence[timedelta]
+    ) -> None:
+        self._loop = loop
+        self._tell = tell
+        self._limits = limits
+        self._thread = threading.get_ident()
+        self._beats = 0
+        self._over = threading.Event()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def beat(self) -> None:
+        self._beats += 1
+        self._timer = self._loop.call_later(_LOOK.total_seconds(), self.beat)
+
+    def end(self) -> None:
+        """Let the thread end by itself: it may be writing to a log that somebody blocks."""
+        self._over.set()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def run(self) -> None:
+        seen, stood, told, last = self._beats, 0.0, 0, time.monotonic()
+        while not self._over.wait(_LOOK.total_seconds()):
+            passed, last = time.monotonic() - last, time.monotonic()
+            if self._beats != seen:
+                seen, stood, told = self._beats, 0.0, 0
+                continue
+            stood += min(passed, 2 * _LOOK.total_seconds())  # longer, and the process was stopped
+            while told < len(self._limits) and stood >= self._limits[told].total_seconds():
+                self._look(self._limits[told])
+                told += 1
+
+    def _look(self, limit: timedelta) -> None:
+        frame = sys._current_frames().get(self._thread)  # noqa: SLF001 - the documented way to see another thread
+        if frame is not None and not self._over.is_set():
+            places = places_of_frame(frame)
+            own = handlers_place(places) or places[-1]
+            self._tell(Standstill(limit, _job_name(frame), str(own), str(places[-1])))
+
+
+def _job_name(frame: FrameType) -> str | None:
+    """Return the name of the job whose spec the dispatcher, or a batch, has in its hands further out."""
+    for outer, _ in walk_stack(frame):
+        if outer.f_globals.get("__name__") in {"arqonce.execution.attempt", "arqonce.execution.batch"}:
+            spec = outer.f_locals.get("spec")
+            if isinstance(spec, JobSpec):
+                return spec.name
+    return None

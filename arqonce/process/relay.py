@@ -1,0 +1,72 @@
+"""One process that relays and runs no job: from settings to exit code."""
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack
+from datetime import timedelta
+
+import structlog
+from redis.asyncio import Redis
+
+from arqonce.arq.logs import set_up_logging
+from arqonce.connection.redis import build_redis, location
+from arqonce.database.engine import open_database
+from arqonce.process.ending import Ending, leave
+from arqonce.process.event_loop import run_to_the_end
+from arqonce.process.health import report_health
+from arqonce.process.lifecycle import require_ready_database, require_safe_redis, server_probes
+from arqonce.relay.relay import open_relay
+from arqonce.settings.worker import Settings
+
+_CONNECTIONS = 3
+"""To PostgreSQL: for listening, for looks, and for the health probe."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.relay")
+
+
+def run_relay(settings: Settings) -> None:
+    """Relay until told to stop; what was taken from the outbox by then is given. Owns the event loop.
+
+    Raises:
+        StartupError: a server cannot be reached, refuses us or is unsafe, or the schema is behind.
+    """
+    set_up_logging(settings.worker)
+    ending = Ending(timedelta(0))
+    with asyncio.Runner() as runner:
+        run_to_the_end(runner, _relay(settings, ending), ending)
+    _log.info("relay stopped")
+
+
+async def _relay(settings: Settings, ending: Ending) -> None:
+    url = settings.queue.url.get_secret_value()
+    async with AsyncExitStack() as stack:
+        client = build_redis(url, Redis, password=settings.queue.plain_password, max_connections=2)
+        redis = await stack.enter_async_context(client)
+        await require_safe_redis(redis, settings.queue)
+        sessions = await stack.enter_async_context(open_database(settings.database, pool_size=_CONNECTIONS))
+        await require_ready_database(sessions, settings.database)
+        await stack.enter_async_context(open_relay(sessions, settings))
+        ending.begin()  # before its health says that it is ready
+        if file := settings.worker.health_file:
+            await stack.enter_async_context(report_health(file, server_probes(redis, sessions)))
+        _log.info(
+            "relay ready",
+            queue=settings.worker.queue,
+            redis=location(url),
+            database=settings.database.location,
+        )
+        await _told_to_stop(ending)
+
+
+async def _told_to_stop(ending: Ending) -> None:
+    """Wait for the first signal; the second one ends the process without waiting for anything."""
+    told = asyncio.Event()
+
+    def stop(number: signal.Signals) -> None:
+        if told.is_set():
+            _log.info("told to stop at once", signal=number.name)
+            leave(0)
+        told.set()
+
+    ending.obey(stop)
+    await told.wait()

@@ -1,0 +1,238 @@
+"""Several worker processes under one command, for machines that have no supervisor of their own.
+
+Owns which processes there shall be and how they end together; knows no job. Each process is the same command again in
+a fresh interpreter. Has no thread and no event loop: it sleeps until a signal comes, or until something is due.
+"""
+
+import math
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from arqonce.backoff import backoff
+from arqonce.process.ending import ENDING, Orders, signals_to_hear
+from arqonce.process.exit_codes import ExitCode
+from arqonce.process.health import report_processes
+from arqonce.process.health_file import process_file
+from arqonce.process.stop_orders import order_to_stop, was_ready
+from arqonce.settings.worker import WorkerSettings
+
+_CLOSE_LIMIT = timedelta(seconds=15)
+"""How long a process may take beyond the grace before it is killed: it ends itself after 10 s (``ending``)."""
+
+_LONG_LIFE = timedelta(minutes=1)
+"""The end of a process that lived for so long is the first of a row again: the next starts within 0.5 s."""
+
+_REPORT_EVERY = timedelta(seconds=5)
+"""How often the health file is written; also the longest sleep."""
+
+_ENDED_AS_TOLD = frozenset({0, 128 + signal.SIGINT, *(-number for number in ENDING)})
+"""Exit codes of a process that was told to stop: the others of those in which it was still loading its modules."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.supervisor")
+
+
+@dataclass
+class _Place:
+    """One of the processes that there shall be: the one that runs, or when the next is due (``inf``: never)."""
+
+    number: int
+    due: float = 0.0
+    started: float = 0.0
+    ends: int = 0
+    process: "subprocess.Popen[bytes] | None" = None
+    line: socket.socket | None = None
+    """To its standard input (``arqonce.process.stop_orders``)."""
+
+    def hang_up(self) -> bool:
+        """Close the line to a process that has ended, and say whether it had ever been ready."""
+        if self.line is None:
+            return False
+        line, self.line = self.line, None
+        with line:
+            return was_ready(line)
+
+
+class Supervisor:
+    """Keeps ``count`` processes of ``command`` alive until it is told to stop or, with ``burst``, until all are done.
+
+    What ends is started again after a growing pause (``backoff``), for ever, because nobody else would: a crash, a
+    kill, and also exit code 4, since the servers were there when the supervisor started, so that it is an outage. Exit
+    codes 2 and 3 (command line, settings) of a process that was never ready end all, since no start cures them; of one
+    that was, they are a job's doing. With ``burst``, 4 ends all as well: somebody waits for the end.
+    """
+
+    def __init__(self, command: Sequence[str], settings: WorkerSettings, count: int, *, burst: bool) -> None:
+        """Start nothing yet."""
+        self._command = command
+        self._grace = settings.shutdown_grace
+        self._health = settings.health_file
+        self._burst = burst
+        self._places = [_Place(number) for number in range(1, count + 1)]
+        self._signals: deque[int] = deque()
+        self._orders = Orders()
+        self._is_stopping = False
+        self._kill_at = math.inf
+        self._code = 0
+        self._hopeless = {ExitCode.USAGE, ExitCode.SETTINGS} | ({ExitCode.UNAVAILABLE} if burst else set())
+
+    def run(self) -> int:
+        """Supervise to the end; return the exit code.
+
+        0 if all processes ended well, else the first other code; 1 if one had to be killed, or crashed while stopping.
+        Takes over the signal handlers and all children of this process.
+        """
+        with self._hearing_signals() as wakeups:
+            while self._is_needed():
+                self._start_due()
+                self._report()
+                select.select([wakeups], [], [], self._pause())
+                with suppress(BlockingIOError):
+                    wakeups.recv(4096)
+                self._pass_signals_on()
+                self._reap()
+                self._kill_overdue()
+        if self._health is not None:
+            self._health.unlink(missing_ok=True)
+        _log.info("supervisor stopped", exit_code=self._code)
+        return self._code
+
+    @contextmanager
+    def _hearing_signals(self) -> Iterator[socket.socket]:
+        """Note signals, and yield a socket that each of them makes readable."""
+        reader, writer = socket.socketpair()
+        with reader, writer:
+            reader.settimeout(0)
+            writer.settimeout(0)
+            signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+            signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+            for number in signals_to_hear():
+                signal.signal(number, lambda number, _frame: self._signals.append(number))
+            try:
+                yield reader
+            finally:
+                signal.set_wakeup_fd(-1)
+
+    def _is_needed(self) -> bool:
+        return any(place.process is not None or place.due < math.inf for place in self._places)
+
+    def _pause(self) -> float:
+        """Return for how many seconds nothing is due."""
+        due = min([self._kill_at, *(place.due for place in self._places if place.process is None)])
+        return max(0.0, min(due - time.monotonic(), _REPORT_EVERY.total_seconds()))
+
+    def _report(self) -> None:
+        if self._health is not None:
+            report_processes(self._health, len(self._places))
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        for place in self._places:
+            if place.process is None and place.due <= now:
+                self._start(place)
+
+    def _start(self, place: _Place) -> None:
+        environment = dict(os.environ)
+        if self._health is not None:
+            environment["WORKER_HEALTH_FILE"] = str(process_file(self._health, place.number))
+        place.started = time.monotonic()
+        place.line, its_end = socket.socketpair()
+        try:
+            with its_end:
+                place.process = subprocess.Popen(  # noqa: S603 - the command that we were started with
+                    self._command, stdin=its_end.fileno(), env=environment
+                )
+        except OSError as error:  # no memory, no more processes: as good as a process that ended
+            place.hang_up()
+            pause = self._put_off(place)
+            _log.error("a process cannot be started", process=place.number, reason=error.strerror, pause_s=pause)
+        else:
+            _log.info("process started", process=place.number, pid=place.process.pid)
+
+    def _put_off(self, place: _Place) -> float:
+        """Let the next process start after a pause; return it, in seconds."""
+        lived = time.monotonic() - place.started
+        place.ends = 1 if lived >= _LONG_LIFE.total_seconds() else place.ends + 1
+        pause = backoff(place.ends).total_seconds()
+        place.due = time.monotonic() + pause
+        return round(pause, 3)
+
+    def _pass_signals_on(self) -> None:
+        while self._signals:
+            number = signal.Signals(self._signals.popleft())
+            if not self._orders.hear("signals", number):
+                continue
+            _log.info("supervisor told to stop", signal=number.name, again=self._is_stopping)
+            self._stop(number)
+
+    def _stop(self, number: signal.Signals) -> None:
+        """Let all processes end, start no more, and kill later what is left; a second time, kill sooner."""
+        patience = _CLOSE_LIMIT if self._is_stopping else self._grace + _CLOSE_LIMIT
+        self._kill_at = min(self._kill_at, time.monotonic() + patience.total_seconds())
+        self._is_stopping = True
+        for place in self._places:
+            place.due = math.inf
+            if place.line is not None:
+                order_to_stop(place.line, number)
+
+    def _kill_overdue(self) -> None:
+        if time.monotonic() < self._kill_at:
+            return
+        self._kill_at = math.inf
+        for place in self._places:
+            if place.process is not None:
+                _log.error("killing a process that does not end", process=place.number, pid=place.process.pid)
+                os.kill(place.process.pid, signal.SIGKILL)  # it was not reaped, so the number is still its own
+
+    def _reap(self) -> None:
+        """Take note of all that has ended; as PID 1, that may be processes which are not ours."""
+        ours = {place.process.pid: place for place in self._places if place.process is not None}
+        with suppress(ChildProcessError):
+            while (found := os.waitpid(-1, os.WNOHANG))[0]:
+                if place := ours.get(found[0]):
+                    self._vacate(place, os.waitstatus_to_exitcode(found[1]))
+
+    def _vacate(self, place: _Place, code: int) -> None:
+        process, place.process = place.process, None
+        if process is None:
+            return
+        process.returncode = code  # else Popen would wait for it once more
+        had_been_ready = place.hang_up()
+        if self._health is not None:
+            process_file(self._health, place.number).unlink(missing_ok=True)  # a killed worker leaves it
+        self._decide(place, code, was_ready=had_been_ready, pid=process.pid, **_ending(code))
+
+    def _decide(self, place: _Place, code: int, *, was_ready: bool, **facts: object) -> None:
+        """Say and do what follows from the end of a process."""
+        log = _log.bind(process=place.number, **facts)
+        if self._is_stopping:
+            if code not in _ENDED_AS_TOLD:
+                self._code = self._code or max(code, int(ExitCode.FAILED))
+            log.info("process ended")
+        elif code in self._hopeless and not was_ready:
+            self._code = code
+            log.error("process ended: no restart cures it, so all end")
+            self._stop(signal.SIGTERM)
+        elif self._burst and code == ExitCode.OK:
+            place.due = math.inf
+            log.info("process ended")
+        else:
+            log.warning("process ended: it is started again", pause_s=self._put_off(place))
+
+
+def _ending(code: int) -> dict[str, object]:
+    if code >= 0:
+        return {"exit_code": code}
+    with suppress(ValueError):  # a real-time signal has no name
+        return {"signal": signal.Signals(-code).name}
+    return {"signal": -code}

@@ -1,0 +1,119 @@
+"""One worker process: from settings to exit code."""
+
+import asyncio
+import gc
+import threading
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import structlog
+from arq.connections import ArqRedis
+from arq.typing import StartupShutdown
+from redis.exceptions import RedisError
+
+from arqonce.application import Application
+from arqonce.arq.arguments import build_arq_redis, worker_arguments
+from arqonce.arq.logs import set_up_logging
+from arqonce.connection.redis import explain
+from arqonce.engine.consumer import UsersWorker
+from arqonce.process.ending import HELD, MARGIN, Ending, leave
+from arqonce.process.event_loop import fastest_loop, run_to_the_end
+from arqonce.process.last_measures import take_last_measures
+from arqonce.process.lifecycle import StartupError
+from arqonce.process.stop_orders import tell_ready
+from arqonce.settings.worker import Settings
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.worker")
+
+_CANCELLED = (
+    "the worker itself was cancelled, and nobody has told it to stop: a job cancels tasks of others, such as "
+    "all of asyncio.all_tasks(). The worker ends in order; let the job cancel only what it has started"
+)
+
+
+def run_worker(settings: Settings, application: Application, *, burst: bool = False, orders: int | None = None) -> None:
+    """Work until told to stop or, with ``burst``, until the queue is empty. Owns the event loop, signals and the end.
+
+    The process has ended ``MARGIN`` after the grace at the latest; with exit code ``HELD`` if something held on to it.
+
+    ``orders`` is the file descriptor of a supervisor's pipe (``arqonce/process/stop_orders.py``), if there is one.
+
+    Raises:
+        StartupError: a server cannot be reached, refuses us or is unsafe, or the schema is behind.
+    """
+    set_up_logging(settings.worker)
+    calm_garbage_collector()
+    ending = Ending(settings.worker.shutdown_grace, pipe=orders)
+    with asyncio.Runner(loop_factory=fastest_loop()) as runner:
+        held = run_to_the_end(runner, _work(settings, application, ending, burst=burst, orders=orders), ending)
+        if held:
+            leave(HELD)  # the loop's end would wait for them
+    _tell_end()
+
+
+def _tell_end() -> None:
+    others = [thread.name for thread in threading.enumerate() if not thread.daemon]
+    if len(others) > 1:
+        _log.warning("threads hold on to the process: they have until its bound", threads=others)
+    else:
+        _log.info("worker stopped")
+
+
+async def _work(
+    settings: Settings, application: Application, ending: Ending, *, burst: bool, orders: int | None
+) -> Sequence[str]:
+    """Work, and return what holds on at the end."""
+    redis = build_arq_redis(settings, application.registry, ArqRedis)
+    try:
+        await redis.ping()
+    except (RedisError, OSError) as error:
+        await redis.aclose(close_connection_pool=True)
+        raise StartupError(str(explain(error, settings.queue.url.get_secret_value()))) from error
+    worker = UsersWorker(**worker_arguments(settings, application, redis), lease=settings.worker.lease, burst=burst)
+    ending.begin()
+    ending.obey(worker.handle_sig_wait_for_completion)
+    ending.last_measures = partial(take_last_measures, settings, worker)
+    if orders is not None:
+        worker.on_startup = _telling(worker.on_startup, orders)
+    await _work_to_the_end(worker, settings, ending)
+    threads = worker.threads.stuck
+    if threads:
+        _log.error("threads hold on: the process ends without them", calls=threads)
+    return [*worker.held, *threads]
+
+
+def _telling(startup: StartupShutdown | None, supervisor: int) -> StartupShutdown:
+    async def start(ctx: dict[Any, Any]) -> None:
+        if startup is not None:
+            await startup(ctx)
+        tell_ready(supervisor)
+
+    return start
+
+
+async def _work_to_the_end(worker: UsersWorker, settings: Settings, ending: Ending) -> None:
+    try:
+        await worker.async_run()
+    except asyncio.CancelledError:
+        if not worker.is_stopping:
+            _log.error(_CANCELLED)
+            raise SystemExit(1) from None  # a supervisor that restarts what has failed shall do so
+        _log.info("worker told to stop")
+    except (RedisError, OSError) as error:  # in burst mode nobody waits for a lost Redis
+        raise StartupError(str(explain(error, settings.queue.url.get_secret_value()))) from error
+    finally:
+        ending.limit(MARGIN)
+        await worker.close()
+
+
+def calm_garbage_collector() -> None:
+    """Look for cycles more rarely, and never among what was loaded at the start.
+
+    A batch holds tens of thousands of objects until its end; looked through every 700 new ones, as by default, they
+    cost a tenth of the time. Source of the idea: Instagram Engineering, "Copy-on-write friendly Python garbage
+    collection", 2017.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)

@@ -1,0 +1,95 @@
+"""Tells a relay at once when a transaction has promised a job. Knows PostgreSQL's notifications, not the relay."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from arqonce.background import running
+
+_CHANNEL = "job_outbox"
+"""What ``arqonce/outbox.py`` notifies, with the queue's name."""
+
+_CHECK_EVERY = timedelta(seconds=2)
+"""How often the listener sees whether its connection lives, and all others whether there is a listener."""
+
+_LIMIT = timedelta(seconds=2)
+"""Longest wait for an answer: a connection that leads nowhere is noticed 4 s after it broke."""
+
+_FIRST = "SELECT pg_try_advisory_lock(hashtextextended('users-worker relay ' || $1::text, 0))"
+
+_LOST = (SQLAlchemyError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.relay.listener")
+
+
+class Wakeup:
+    """Rings when a job of the queue was promised, in one process at a time: a fleet does not stampede at each commit.
+
+    That one holds an advisory lock, and a connection of the pool for as long. If it is stopped or unreachable, nobody
+    is rung until PostgreSQL notices, which may be never: everybody must look by himself, too.
+    """
+
+    def __init__(self, engine: AsyncEngine, queue: str) -> None:
+        """Listen to nothing yet."""
+        self._engine = engine
+        self._queue = queue
+        self._rung = asyncio.Event()
+        self.is_listening = False
+
+    async def wait(self, longest: timedelta) -> None:
+        """Wait until it rings, at most for ``longest``; at once if it has rung since the last call."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(longest.total_seconds()):
+                await self._rung.wait()
+        self._rung.clear()
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """Listen, or wait for the turn to listen, until the end."""
+        async with running(self._take_turns(), name="wakeup"):
+            yield
+
+    async def _take_turns(self) -> None:
+        while True:
+            try:
+                async with self._engine.connect() as connection:
+                    await self._listen_if_first(connection)
+            except _LOST as error:
+                _log.debug("not listening", exc_info=error)  # the relay, which looks anyway, tells of an outage
+            await asyncio.sleep(_CHECK_EVERY.total_seconds() * random.uniform(0.5, 1))  # noqa: S311 - no secret
+
+    async def _listen_if_first(self, connection: AsyncConnection) -> None:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        if not await driver.fetchval(_FIRST, self._queue, timeout=_LIMIT.total_seconds()):
+            return
+        try:
+            await self._listen(driver)
+        finally:
+            self.is_listening = False
+            await connection.invalidate()  # closed: with the session ends the lock
+
+    async def _listen(self, driver: Any) -> None:  # noqa: ANN401 - asyncpg ships no types
+        closed = asyncio.Event()
+        driver.add_termination_listener(lambda _connection: closed.set())
+        async with asyncio.timeout(_LIMIT.total_seconds()):
+            await driver.add_listener(_CHANNEL, self._hear)
+        self.is_listening = True
+        self._rung.set()  # for what was promised before we listened
+        while not closed.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CHECK_EVERY.total_seconds()):
+                    await closed.wait()
+            if await driver.fetchval("SELECT pg_is_in_recovery()", timeout=_LIMIT.total_seconds()):
+                return  # what is promised now is promised elsewhere
+
+    def _hear(self, _connection: object, _process: int, _channel: str, queue: object) -> None:
+        if queue == self._queue:
+            self._rung.set()

@@ -1,0 +1,234 @@
+"""The relay: gives promised jobs to Redis, again and again until they have ended. PostgreSQL owns the truth.
+
+Runs in every worker, and alone as ``users-worker relay``; any number at once. Gives the jobs of one queue.
+
+Idle, each relay costs one statement in PostgreSQL and one round trip to Redis every one to two seconds, and one try for
+the listener's lock; the one that listens, a connection. Behind PgBouncer, which passes no notifications, one look every
+500 ms. A look at a million jobs that are not due reads a few pages of an index.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime, timedelta
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from arqonce.background import running
+from arqonce.connection.redis import build_redis, is_outage, is_refusal
+from arqonce.database.faults import is_transient, why_not_written
+from arqonce.execution.dead_letters import bury, write_letter
+from arqonce.failures import PromiseExpiredError
+from arqonce.ledger.outbox import BATCH, Promise, dispatch_batch, take_back
+from arqonce.relay.epoch import RedisEpoch
+from arqonce.relay.listener import Wakeup
+from arqonce.settings.worker import Settings
+from arqonce.wire.keys import EXPIRY, JOB_KEY, now_ms, to_ms
+
+_LOOK_EVERY = timedelta(seconds=2)
+"""Longest time between two looks. Each is drawn anew from its second half, so that a fleet does not look at once."""
+
+_LOOK_EVERY_PGBOUNCER = timedelta(milliseconds=500)
+"""The same where nobody can listen."""
+
+_EPOCH_EVERY = timedelta(seconds=3)
+"""How old the knowledge of the epoch may be: two commands to Redis each time, of an idle worker too."""
+
+_RECONNECT_EVERY = timedelta(milliseconds=500)
+"""How long to wait between looks at a server that is gone."""
+
+_TAKE_LIMIT = timedelta(seconds=5)
+"""How long PostgreSQL may take for one look, the wait for a connection included."""
+
+_LAST_LOOK = timedelta(seconds=3)
+"""How long the end waits for a look that is under way: what was taken shall be given."""
+
+_MARGIN = timedelta(days=1)
+"""A job is dead so long before its receipt could have been removed: one that is running then still ends in time."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.relay.relay")
+
+
+@asynccontextmanager
+async def open_relay(sessions: async_sessionmaker[AsyncSession], settings: Settings) -> AsyncIterator["Relay"]:
+    """Run a relay in the background until the end; it has taken its first turn when this yields."""
+    queue = settings.queue
+    url = queue.url.get_secret_value()
+    async with build_redis(url, Redis, password=queue.plain_password, max_connections=4, retries=1) as redis:
+        engine: AsyncEngine = sessions.kw["bind"]
+        wakeup = None if settings.database.pgbouncer else Wakeup(engine, settings.worker.queue)
+        keep = settings.worker.keep_receipts - _MARGIN
+        relay = Relay(sessions, redis, queue=settings.worker.queue, keep=keep, wakeup=wakeup)
+        await relay.turn()
+        async with running(relay.run(), name="relay"):
+            yield relay
+
+
+class Relay:
+    """Looks into the outbox when it is woken, and by itself."""
+
+    def __init__(
+        self,
+        sessions: async_sessionmaker[AsyncSession],
+        redis: Redis,
+        *,
+        queue: str,
+        keep: timedelta,
+        wakeup: Wakeup | None,
+    ) -> None:
+        """Look at nothing yet. A job that is older than ``keep`` must not run any more."""
+        self._sessions = sessions
+        self._redis = redis
+        self._queue = queue
+        self._keep = keep
+        self.wakeup = wakeup
+        self._epoch = RedisEpoch(redis, sessions, queue)
+        self._known: tuple[float, int] | None = None
+        self._trouble: str | None = None
+
+    async def run(self) -> None:
+        """Take turns until cancelled."""
+        if self.wakeup is None:
+            while True:
+                await self._take_turns()
+                await asyncio.sleep(_LOOK_EVERY_PGBOUNCER.total_seconds())
+        async with self.wakeup.listening():
+            while True:
+                await self._take_turns()
+                await self.wakeup.wait(_LOOK_EVERY * random.uniform(0.5, 1))  # noqa: S311 - no secret
+
+    async def _take_turns(self) -> None:
+        while await self.turn() == BATCH:
+            pass
+
+    async def turn(self) -> int:
+        """Look once, and return how many jobs were given. While a server is gone: none, after half a second."""
+        try:
+            given = await self._look()
+        except Exception as error:  # noqa: BLE001 - whatever it is: a relay that ends leaves the jobs to nobody
+            self._known = None
+            self._tell_trouble(_trouble_of(error), error)
+            await asyncio.sleep(_RECONNECT_EVERY.total_seconds())
+            return 0
+        self._tell_trouble(None)
+        return given
+
+    def _tell_trouble(self, trouble: str | None, error: Exception | None = None) -> None:
+        """Log a change, not each turn of an outage."""
+        if trouble is not None and trouble != self._trouble:
+            _log.error(trouble, exc_info=error)
+        if trouble is None and self._trouble is not None:
+            _log.info("the relay goes on")
+        self._trouble = trouble
+
+    async def _look(self) -> int:
+        epoch = await self._read_epoch()
+        look = asyncio.create_task(self._dispatch(epoch), name="relay look")
+        try:
+            return await asyncio.shield(look)
+        except asyncio.CancelledError:
+            await asyncio.wait([look], timeout=_LAST_LOOK.total_seconds())
+            look.cancel()
+            await asyncio.gather(look, return_exceptions=True)
+            raise
+
+    async def _read_epoch(self) -> int:
+        now = time.monotonic()
+        if self._known is None or now - self._known[0] > _EPOCH_EVERY.total_seconds():
+            self._known = (now, await self._epoch.read())
+        return self._known[1]
+
+    async def _dispatch(self, epoch: int) -> int:
+        async with asyncio.timeout(_TAKE_LIMIT.total_seconds()), self._sessions.begin() as session:
+            promises = await dispatch_batch(session, queue=self._queue, epoch=epoch, keep=self._keep)
+        # Committed before they are given: see dispatch_batch.
+        due = [promise for promise in promises if not promise.is_late]
+        try:
+            await self._give(due)
+        except (RedisError, OSError):
+            with suppress(SQLAlchemyError, OSError):  # else they are due again by age
+                async with asyncio.timeout(_TAKE_LIMIT.total_seconds()), self._sessions.begin() as session:
+                    await take_back(session, [promise.job_id for promise in due])
+            raise
+        for promise in promises:
+            if promise.is_late:
+                await self._give_up(promise)
+        return len(promises)
+
+    async def _give(self, promises: Sequence[Promise]) -> None:
+        """Give the jobs to Redis, in one pipeline; one by one if the server breaks it off because of one of them."""
+        if not promises:
+            return
+        try:
+            await self._send(promises)
+        except (RedisError, OSError) as error:
+            if is_refusal(error):
+                raise
+            await self._redis.ping()  # or it is gone
+            for promise in promises:
+                await self._give_one(promise)
+
+    async def _give_one(self, promise: Promise) -> None:
+        try:
+            await self._send([promise])
+        except (RedisError, OSError) as error:
+            if is_refusal(error):
+                raise
+            await self._redis.ping()
+            _log.error("job cannot be given to Redis", job_id=promise.job_id, exc_info=error)
+
+    async def _send(self, promises: Sequence[Promise]) -> None:
+        """Queue the jobs that are not queued. One that is waiting or running stays as it is: NX touches neither key."""
+        now = now_ms()
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for promise in promises:
+                due, last = _milliseconds(promise.due_at), _milliseconds(promise.last_at)
+                expiry = min(max(now, due) + to_ms(EXPIRY), last) - now
+                # In this order: a worker that finds an id in the queue finds its message, too.
+                pipe.set(JOB_KEY + promise.job_id, promise.message, px=max(1, expiry), nx=True)
+                pipe.zadd(promise.queue, {promise.job_id: due}, nx=True)
+            answers = await pipe.execute(raise_on_error=False)
+        errors = [(at // 2, answer) for at, answer in enumerate(answers) if isinstance(answer, Exception)]
+        for _, error in errors:
+            if isinstance(error, RedisError) and is_outage(error):
+                raise error
+        if errors:
+            first, error = errors[0]
+            job_id, count = promises[first].job_id, len({at for at, _ in errors})
+            _log.error("jobs cannot be given to Redis", count=count, job_id=job_id, reason=str(error))
+
+    async def _give_up(self, promise: Promise) -> None:
+        failure = PromiseExpiredError(
+            f"promised or due more than {self._keep.days} days ago and never ended: "
+            "check that it has not taken effect, then retry or discard it"
+        )
+        letter = write_letter(
+            failure,
+            failure,
+            job_id=promise.job_id,
+            job_name=promise.job_name,
+            message=promise.message,
+            attempts=0,
+            queue=promise.queue,
+        )
+        await bury(self._sessions, letter)
+
+
+def _trouble_of(error: Exception) -> str:
+    if isinstance(error, RedisError) and is_outage(error):
+        return "the relay waits for Redis"
+    if reason := why_not_written(error):
+        return f"the relay waits: PostgreSQL cannot be written to: {reason}"
+    if is_transient(error):
+        return "the relay waits for PostgreSQL or Redis"
+    return "the relay failed and tries again"
+
+
+def _milliseconds(when: datetime) -> int:
+    return round(when.timestamp() * 1000)

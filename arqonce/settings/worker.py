@@ -1,0 +1,143 @@
+"""Settings of the worker process. Reads the environment only when asked to load."""
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator
+from pydantic_settings import SettingsConfigDict
+
+from arqonce.database.settings import DatabaseSettings
+from arqonce.settings.environment import Duration, EnvironmentSettings, require_valid
+from arqonce.settings.queue import QueueSettings
+from arqonce.wire.keys import QUEUE
+
+__all__ = ["QueueSettings", "Settings", "WorkerSettings"]
+
+_LONGEST_REDELIVERY = timedelta(days=8)
+"""A message expires in Redis 7 days after its job is due; a day more for retries that were under way."""
+
+
+_SPARE_CONNECTIONS = 3
+
+_SHORTEST_LEASE = timedelta(seconds=1)
+"""A lease is renewed three times in its length, by the event loop that also runs the jobs."""
+
+
+_REGISTRY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+"""A module and a name in it."""
+
+
+class WorkerSettings(EnvironmentSettings):
+    """The ``WORKER_*`` variables."""
+
+    model_config = SettingsConfigDict(env_prefix="WORKER_")
+
+    queue: Annotated[str, Field(min_length=1)] = Field(
+        default=QUEUE, description="key of the queue, as in arq's queue_name", examples=[QUEUE]
+    )
+    registry: str | None = Field(
+        default=None,
+        description="jobs to run, beside those of the application: module:NAME of each registry, separated by commas",
+        examples=["shop.jobs:REGISTRY"],
+    )
+    max_jobs: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=10,
+        description="jobs that run at once, a batch counts as one; the pool has three connections more",
+        examples=["10"],
+    )
+    lease: Duration = Field(
+        default=timedelta(seconds=14),
+        description="how long a job stays claimed without a sign of life: a killed worker's jobs start again after it",
+        examples=["14s"],
+    )
+    shutdown_grace: Duration = Field(
+        default=timedelta(seconds=20),
+        description="how long running jobs may go on after SIGTERM; the supervisor's own limit must be longer",
+        examples=["20s"],
+    )
+    keep_result: Duration = Field(
+        default=timedelta(hours=1),
+        description="how long a result can be read; so long a key counts as a duplicate",
+        examples=["1h"],
+    )
+    keep_receipts: Duration = Field(
+        default=timedelta(days=30),
+        description="how long the answer of a job is remembered; longer than any redelivery, so at least 8d",
+        examples=["30d"],
+    )
+    keep_dead: Duration = Field(
+        default=timedelta(days=90), description="how long a dead letter is kept", examples=["90d"]
+    )
+    poll_interval: Duration = Field(
+        default=timedelta(milliseconds=50),
+        description="how often to look for aborts while jobs run, and for jobs where Redis does not wake us",
+        examples=["50ms"],
+    )
+    log_format: Literal["auto", "console", "json"] = Field(
+        default="auto", description="console for people, json for machines; auto: console on a terminal",
+        examples=["auto", "console", "json"],
+    )  # fmt: skip
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least important level to log", examples=["debug", "info", "warning", "error"]
+    )
+    health_file: Path | None = Field(
+        default=None,
+        description="file in which the worker states its health, for users-worker health; none by default",
+        examples=["/tmp/users-worker-health"],  # noqa: S108 - an example for a container, whose /tmp is its own
+    )
+
+    @field_validator("registry")
+    @classmethod
+    def _require_names(cls, value: str | None) -> str | None:
+        for name in re.split(r"[\s,]+", value or ""):
+            if name and not _REGISTRY.fullmatch(name):
+                message = f"{name!r} is not of the form module:NAME"
+                raise ValueError(message)
+        return value
+
+    @field_validator("lease")
+    @classmethod
+    def _outlast_a_hiccup(cls, value: timedelta) -> timedelta:
+        if value < _SHORTEST_LEASE:
+            message = "must be at least 1s: a worker that is merely busy would lose its jobs to another"
+            raise ValueError(message)
+        return value
+
+    @field_validator("keep_receipts")
+    @classmethod
+    def _outlast_redelivery(cls, value: timedelta) -> timedelta:
+        if value < _LONGEST_REDELIVERY:
+            message = "must be at least 8d: a job that is delivered again later would take effect twice"
+            raise ValueError(message)
+        return value
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a worker process needs to know."""
+
+    database: DatabaseSettings
+    queue: QueueSettings
+    worker: WorkerSettings
+
+    @property
+    def pool_size(self) -> int:
+        """How many connections to PostgreSQL a worker needs: one for each job, and three more.
+
+        For the health probe and for housekeeping, so that a busy worker is not an ill one; for the relay's looks; and
+        for its listening, which keeps one.
+        """
+        return self.worker.max_jobs + _SPARE_CONNECTIONS
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment and the secret files.
+
+        Raises:
+            SettingsError: names every setting that is missing or wrong, one in a line, with its cure.
+        """
+        require_valid(DatabaseSettings, QueueSettings, WorkerSettings)
+        return cls(DatabaseSettings.load(), QueueSettings.load(), WorkerSettings.load())

@@ -1,0 +1,130 @@
+"""What a job left behind in PostgreSQL, in Redis and in its folder, in a form in which two runs can be compared.
+
+Left out is what differs between any two runs: times, counters of attempts, and which numbers the ids have.
+"""
+
+from collections.abc import AsyncIterator, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from pydantic_core import from_json
+from redis.asyncio import Redis
+from sqlalchemy import Date, DateTime, Integer, Interval, Table, Time, Uuid, select
+
+from arqonce.testing.crash.worlds import World
+
+_COUNTERS = {
+    "job_receipts": frozenset({"attempt"}),
+    "dead_jobs": frozenset({"attempts"}),
+    "job_outbox": frozenset({"dispatches", "epoch"}),
+}
+"""Columns of ours that tell how often something was tried."""
+
+_WIRE_FIELDS = frozenset({"t", "et", "st", "ft"})
+"""Fields of arq's messages: the attempt, and times."""
+
+_OF_WORKERS = ("health-check", "epoch", ":watcher", ":baton")
+"""Keys of Redis with one of these in their names belong to workers, not to jobs."""
+
+State = dict[str, Any]
+"""What was found, by place: ``table users``, ``redis arq:queue``, ``file mail.txt``."""
+
+Row = dict[str, Any]
+
+
+async def read_state(world: World, ignore: Collection[str]) -> State:
+    """Return what is in the world; ``ignore`` names columns and fields of JSON that may differ."""
+    rows = await _read_tables(world)
+    times = {column.name for table in rows for column in table.columns if isinstance(column.type, _TIMES)}
+    view = _View(frozenset(times) | set(ignore), {})
+    tables = {table: [view.of_row(table, row) for row in found] for table, found in rows.items()}
+    view = _View(view.ignored, _labels(tables))
+    state: State = {f"table {table.name}": sorted(map(view.of, found), key=str) for table, found in tables.items()}
+    state |= {f"redis {key}": view.of(value) async for key, value in _read_redis(world.redis)}
+    return state | {f"file {name}": text for name, text in _read_files(world.directory)}
+
+
+_TIMES = (DateTime, Date, Time, Interval)
+
+
+def differences(clean: State, crashed: State) -> list[str]:
+    """Say in which places the end after a crash differs from that of the clean run."""
+    return [
+        f"{place}\n  clean run:   {clean.get(place)!r}\n  after crash: {crashed.get(place)!r}"
+        for place in sorted(clean.keys() | crashed.keys())
+        if clean.get(place) != crashed.get(place)
+    ]
+
+
+@dataclass(frozen=True)
+class _View:
+    """Leaves out what is ignored, decodes messages, and calls ids by their labels."""
+
+    ignored: Collection[str]
+    labels: dict[str, str]
+
+    def of_row(self, table: Table, row: Row) -> Row:
+        counters = _COUNTERS.get(table.name, frozenset())
+        return {name: self.of(value) for name, value in row.items() if name not in counters | set(self.ignored)}
+
+    def of(self, value: Any) -> Any:  # noqa: ANN401 - whatever a column or a message holds
+        match value:
+            case dict():
+                return {name: self.of(item) for name, item in value.items() if name not in self.ignored}
+            case list():
+                return [self.of(item) for item in value]
+            case bytes():
+                return self._of_message(value)
+            case UUID() | str() | int() if str(value) in self.labels:
+                return self.labels[str(value)]
+            case _:
+                return value
+
+    def _of_message(self, value: bytes) -> Any:  # noqa: ANN401 - whatever the message is
+        try:
+            message = from_json(value)
+        except ValueError:
+            return value
+        if isinstance(message, dict) and "f" in message:
+            message = {name: item for name, item in message.items() if name not in _WIRE_FIELDS}
+        return self.of(message)
+
+
+def _labels(tables: dict[Table, list[Row]]) -> dict[str, str]:
+    """Name each id that the database has drawn by its row's content: numbers have gaps after a rollback."""
+    labels: dict[str, str] = {}
+    for table, rows in tables.items():
+        for key in (column.name for column in table.primary_key if isinstance(column.type, Integer | Uuid)):
+            ordered = sorted(rows, key=lambda row: (str({**row, key: None}), str(row[key])))
+            labels |= {str(row[key]): f"{table.name}#{number}" for number, row in enumerate(ordered, start=1)}
+    return labels
+
+
+async def _read_tables(world: World) -> dict[Table, list[Row]]:
+    async with world.engine.connect() as connection:
+        return {
+            table: [dict(row) for row in (await connection.execute(select(table))).mappings()]
+            for table in world.tables.sorted_tables
+        }
+
+
+async def _read_redis(redis: Redis) -> AsyncIterator[tuple[str, Any]]:
+    async for key in redis.scan_iter():
+        name = key.decode("utf-8", "replace")
+        if any(part in name for part in _OF_WORKERS):
+            continue
+        match await redis.type(key):
+            case b"string":
+                yield name, await redis.get(key)
+            case b"zset":
+                yield name, await redis.zrange(key, 0, -1)
+            case kind:
+                yield name, kind  # that it exists is all that can be compared
+
+
+def _read_files(directory: Path) -> Iterator[tuple[str, str]]:
+    for file in sorted(directory.rglob("*")):
+        if file.is_file():
+            yield str(file.relative_to(directory)), file.read_text(errors="replace")

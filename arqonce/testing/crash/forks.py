@@ -1,0 +1,178 @@
+"""Starts workers by forking a warm template, and hears what they report. Belongs to no event loop for long."""
+
+import asyncio
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from arqonce.settings.worker import Settings
+from arqonce.spec import Registry
+from arqonce.testing.crash.template import Start, Stop, Work
+
+_SOURCE = "from arqonce.testing.crash.template import main; main()"
+
+_DEATH_LIMIT = timedelta(seconds=20)
+"""How long the end of a process may take to be heard of, on a busy machine."""
+
+
+class ForkError(RuntimeError):
+    """A worker could not be started; the text names the cure."""
+
+
+class Fork:
+    """A worker process; what it reports waits in ``reports``."""
+
+    def __init__(self, number: int, log: Path) -> None:
+        """Nothing is reported yet."""
+        self.number = number
+        self.log = log
+        self.reports: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._is_gone = asyncio.Event()
+
+    def hear(self, report: dict[str, Any]) -> None:
+        """Take a report."""
+        self.reports.put_nowait(report)
+        if report["event"] in {"exit", "refused"}:
+            self._is_gone.set()
+
+    async def next_report(self, *events: str, seconds: float) -> dict[str, Any] | None:
+        """Return the next report of one of these events, ``None`` if there is none in time.
+
+        Raises:
+            ForkError: the worker could not load the job, or ended by itself.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    report = await self.reports.get()
+                    if report["event"] in events:
+                        return report
+                    self._require_life(report)
+        except TimeoutError:
+            return None
+
+    async def end(self) -> None:
+        """Wait until the process is gone.
+
+        Raises:
+            ForkError: it is still there.
+        """
+        try:
+            async with asyncio.timeout(_DEATH_LIMIT.total_seconds()):
+                await self._is_gone.wait()
+        except TimeoutError:
+            raise ForkError(f"a worker that was killed has not ended within {_DEATH_LIMIT}: see {self.log}") from None
+
+    def _require_life(self, report: dict[str, Any]) -> None:
+        if report["event"] == "refused":
+            raise ForkError(
+                f"the worker cannot load the job: {report['reason']}. Payload, handler, registry entries and prepare "
+                "must be importable: define them at the top of a module, not inside a test"
+            )
+        if report["event"] == "exit":
+            tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
+            raise ForkError(f"the worker ended by itself with exit code {report['code']}; its log ends:\n{tail}")
+
+
+class Forks:
+    """The template process and the workers forked from it."""
+
+    def __init__(self) -> None:
+        """Start the template; it needs about a second, which passes while the caller does something else."""
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.curdir for path in sys.path)}
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
+            [sys.executable, "-c", _SOURCE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None  # noqa: S101 - as asked for
+        self._output = self._process.stdout.fileno()
+        os.set_blocking(self._output, False)
+        self._rest = b""
+        self._forks: dict[int, Fork] = {}
+        self._started = 0
+
+    def close(self) -> None:
+        """End the template, and with it its workers."""
+        self._process.communicate(timeout=10)
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """Hear reports in the running event loop."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._output, self._hear)
+        try:
+            yield
+        finally:
+            loop.remove_reader(self._output)
+
+    @asynccontextmanager
+    async def worker(
+        self, load: "Load", settings: Settings, directory: Path, *, crash_at: str | None
+    ) -> AsyncIterator[Fork]:
+        """Run a worker; at the end it is killed if it lives, and gone. See ``Start`` for ``crash_at``."""
+        self._started += 1
+        fork = Fork(self._started, directory.with_suffix(".log"))
+        order = Start(
+            fork=fork.number,
+            work=load.work,
+            modules=load.modules,
+            settings=settings,
+            crash_at=crash_at,
+            directory=directory,
+            log=fork.log,
+        )
+        self._forks[fork.number] = fork
+        self._send(order)
+        try:
+            yield fork
+        finally:
+            self._send(Stop(fork.number))
+            await fork.end()  # or it would claim the next job
+            del self._forks[fork.number]
+
+    def _send(self, order: Start | Stop) -> None:
+        assert self._process.stdin is not None  # noqa: S101 - as asked for
+        self._process.stdin.write(pickle.dumps(order))
+        self._process.stdin.flush()
+
+    def _hear(self) -> None:
+        heard = os.read(self._output, 65536)
+        *lines, self._rest = (self._rest + heard).split(b"\n")
+        for line in lines:
+            report = json.loads(line)
+            if fork := self._forks.get(report["fork"]):
+                fork.hear(report)
+        if not heard:
+            for fork in self._forks.values():
+                fork.hear({"event": "refused", "reason": "the template process has ended"})
+
+
+class Load:
+    """What workers load: registry and preparation, as they travel to another process."""
+
+    def __init__(self, registry: Registry, prepare: Callable[[], None] | None) -> None:
+        """Write them down by their names.
+
+        Raises:
+            ForkError: something in it has no name by which another process could find it.
+        """
+        try:
+            self.work = pickle.dumps(Work(registry=registry, prepare=prepare))
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ForkError(
+                f"{error}: the worker runs in another process and finds handlers by their names. Define payloads, "
+                "handlers and prepare at the top of a module, not inside a test"
+            ) from error
+        used = [item for spec in registry for item in (spec.payload, spec.handler, spec.batch) if item]
+        names = {item.__module__ for item in [*used, *([] if prepare is None else [prepare])]}
+        self.modules = {name: str(getattr(sys.modules[name], "__file__", "")) for name in sorted(names)}

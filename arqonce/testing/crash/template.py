@@ -1,0 +1,176 @@
+"""A process that has everything loaded and forks a worker for each order: a start costs milliseconds, not a second.
+
+Orders come as pickles on standard input, from the process of the tests that started this one; reports go out as lines
+of JSON on standard output. It has one thread and no event loop, so that a fork is safe. It ends with its input, and
+its workers end with it.
+"""
+
+import gc
+import importlib
+import importlib.util
+import json
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy.dialects.postgresql.asyncpg  # noqa: F401 - loaded before the fork
+import uvloop  # noqa: F401 - loaded before the fork
+from sqlalchemy.orm import configure_mappers
+
+from arqonce.application import Application
+from arqonce.embedded.process import die_with
+from arqonce.process.worker import run_worker
+from arqonce.settings.worker import Settings
+from arqonce.spec import Registry
+from arqonce.testing.crash.points import Points, watch_jobs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What the workers of one proof have in common. Travels as a pickle: everything in it is found by its name."""
+
+    registry: Registry
+    prepare: Callable[[], None] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """The order to start a worker, which dies at the point of this name, or tells all points (""), or none (None)."""
+
+    fork: int
+    work: bytes
+    modules: dict[str, str]
+    settings: Settings
+    crash_at: str | None
+    directory: Path
+    log: Path
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The order to kill a worker."""
+
+    fork: int
+
+
+class Template:
+    """Obeys orders until there are no more."""
+
+    def __init__(self) -> None:
+        """Take over standard output for reports: what a handler prints must not get among them."""
+        self._output = os.dup(1)
+        os.dup2(2, 1)
+        self._pids: dict[int, int] = {}
+
+    def obey(self) -> None:
+        """Read orders to the end, then kill what still works."""
+        signal.signal(signal.SIGCHLD, lambda *_: self._reap())
+        while True:
+            try:
+                order = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process that started us
+            except EOFError:
+                break
+            if isinstance(order, Start):
+                self._start(order)
+            else:
+                self._stop(order)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for pid in self._pids:
+            os.kill(pid, signal.SIGKILL)
+
+    def _start(self, order: Start) -> None:
+        try:
+            work = read_work(order)
+        except Exception as error:  # noqa: BLE001 - told to the one who gave the order
+            self._report(order.fork, {"event": "refused", "reason": f"{type(error).__name__}: {error}"})
+            return
+        owner, ask_kernel = os.getpid(), die_with(os.getpid(), signal.SIGKILL)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # the pid is noted before its end is
+        pid = os.fork()
+        if pid == 0:
+            assert owner != os.getpid()  # noqa: S101 - the child
+            if ask_kernel is not None:
+                ask_kernel()
+            self._work(order, work)
+        self._pids[pid] = order.fork
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+
+    def _work(self, order: Start, work: Work) -> None:
+        """Be a worker, and never return."""
+        code = 1
+        try:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+            _redirect(order)
+            watch_jobs(Points(lambda told: self._report(order.fork, told), order.crash_at))
+            if work.prepare is not None:
+                work.prepare()
+            run_worker(order.settings, Application(name="crash-points", registry=work.registry))
+            code = 0
+        except BaseException as error:  # noqa: BLE001 - this process ends here, whatever it was
+            sys.excepthook(type(error), error, error.__traceback__)
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _stop(self, order: Stop) -> None:
+        for pid, fork in list(self._pids.items()):
+            if fork == order.fork:
+                os.kill(pid, signal.SIGKILL)
+
+    def _reap(self) -> None:
+        with suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                pid, status = ended
+                self._report(self._pids.pop(pid), {"event": "exit", "code": os.waitstatus_to_exitcode(status)})
+
+    def _report(self, fork: int, told: dict[str, Any]) -> None:
+        # One write of less than PIPE_BUF is never mixed with that of another process.
+        os.write(self._output, (json.dumps(told | {"fork": fork})[:4000] + "\n").encode())
+
+
+def read_work(order: Start) -> Work:
+    """Load what the order names, from files where a module cannot be found by its name."""
+    for name, file in order.modules.items():
+        _load(name, file)
+    work = pickle.loads(order.work)  # noqa: S301 - from the process that started us
+    assert isinstance(work, Work)  # noqa: S101 - our own pickle
+    return work
+
+
+def _load(name: str, file: str) -> None:
+    if name in sys.modules:
+        return
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError:
+        spec = importlib.util.spec_from_file_location(name, file)
+        if spec is None or spec.loader is None:
+            raise
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+
+
+def _redirect(order: Start) -> None:
+    """Send all output to the log, and work in the directory, where files count as effects."""
+    log = os.open(order.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    os.chdir(order.directory)
+
+
+def main() -> None:
+    """Load everything, then obey."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests to handle
+    configure_mappers()
+    gc.collect()
+    gc.freeze()  # a collection in a child would copy every page
+    Template().obey()

@@ -1,0 +1,260 @@
+"""Tries the points of one job, several at once, each in a world of its own, and compares how the job ends."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextlib import AbstractAsyncContextManager, closing
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from arqonce.client.client import JobClient
+from arqonce.outbox import enqueue_in
+from arqonce.payloads import AnyPayload
+from arqonce.testing.crash.end_state import State, differences, read_state
+from arqonce.testing.crash.forks import Fork, ForkError, Forks, Load
+from arqonce.testing.crash.worlds import LEASE, World
+from arqonce.wire.keys import JOB_KEY, QUEUE, RESULT_KEY
+
+_KEY = "crash-points"
+"""The job's id in every world; its neighbours' begin with it."""
+
+_END_LIMIT = timedelta(seconds=30)
+"""How long a job may take to its end, a lease and some pauses of retries included."""
+
+_MOST_LATE = timedelta(seconds=5)
+"""How long after the end of the lease, if a worker is ready by then, the job must run again; mostly 50 ms later."""
+
+_LOOK = timedelta(milliseconds=250)
+"""How often the queue is looked at if the worker reports nothing."""
+
+_MOST_TRIES = 2
+"""How often a point of the clean run is tried that a run passes by: an answer that is there already is not waited for.
+
+A point that only a later run has passed, such as a second connection to Redis, is tried once."""
+
+_MOST_TOLD = 5
+"""Failures that are told in full."""
+
+
+class CrashPointError(AssertionError):
+    """A crash at some point leaves something else behind than a clean run; the text names the point."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What is to be proven: the arguments of ``prove``."""
+
+    payloads: tuple[AnyPayload, ...]
+    load: Load
+    given: Callable[[AsyncSession], Awaitable[object]] | None
+    is_promised: bool
+    is_dead: bool
+    ignore: Collection[str]
+
+    @property
+    def keys(self) -> list[str]:
+        """The jobs' ids."""
+        return [f"{_KEY}-{number}" if number else _KEY for number in range(len(self.payloads))]
+
+
+class Search:
+    """Tries all points, several at once, each in a world of its own; none any more after the first failure."""
+
+    def __init__(self, forks: Forks, case: Case, clean: State, points: Iterable[str]) -> None:
+        self._forks = forks
+        self._case = case
+        self._clean = clean
+        self._tries = dict.fromkeys(points, 0)
+        self._waiting = deque(self._tries)
+        self._proven: set[str] = set()
+        self._failures: list[str] = []
+
+    async def run(self, worlds: Iterable[World]) -> tuple[list[str], list[str]]:
+        """Try all points; return those that were reached, and those that no run but the clean one has passed.
+
+        Raises:
+            CrashPointError: the job ends otherwise after a crash at some of them.
+            ForkError: a worker does not start or does not end.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                for world in worlds:
+                    group.create_task(self._try_points(world))
+        except* ForkError as errors:
+            raise errors.exceptions[0] from None
+        if self._failures:
+            raise CrashPointError("\n\n".join(["the job ends otherwise after a crash", *self._failures[:_MOST_TOLD]]))
+        unreached = [point for point in self._tries if point not in self._proven]
+        return [point for point in self._tries if point in self._proven], unreached
+
+    async def _try_points(self, world: World) -> None:
+        while self._waiting and not self._failures:
+            point = self._waiting.popleft()
+            outcome = await Run(self._forks, world, self._case).crash(point, self._clean)
+            self._tries[point] += 1
+            if outcome.problems:
+                self._failures.append("\n".join([point, *outcome.problems]))
+            elif outcome.is_reached:
+                self._proven.add(point)
+            elif self._tries[point] < _MOST_TRIES:
+                self._waiting.append(point)
+            self._add(outcome.passed)
+
+    def _add(self, points: Iterable[str]) -> None:
+        """Remember points that no run has passed before."""
+        new = [point for point in points if point not in self._tries]
+        self._tries |= dict.fromkeys(new, _MOST_TRIES - 1)
+        self._waiting.extend(new)
+
+
+@dataclass
+class _Outcome:
+    """How a run that was to crash ended."""
+
+    is_reached: bool = False
+    passed: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+class Run:
+    """One job in one world, from an empty start."""
+
+    def __init__(self, forks: Forks, world: World, case: Case) -> None:
+        self._forks = forks
+        self._world = world
+        self._case = case
+
+    async def count(self) -> tuple[State, list[str]]:
+        """Let the job run without a crash; return the end and the points on the way.
+
+        Raises:
+            CrashPointError: the job leaves something unfinished even so, or is dead and should not be, or the other
+                way round.
+        """
+        await self._enqueue()
+        points: list[str] = []
+        async with self._worker(crash_at="") as fork:
+            if await self._crash(fork, points) is not None or await self._is_unfinished():
+                raise CrashPointError(f"the job does not end within {_END_LIMIT} without a crash: see {fork.log}")
+        clean = await read_state(self._world, self._case.ignore)
+        if unfinished := _unfinished(clean, jobs=len(self._case.payloads)):
+            raise CrashPointError("\n".join(["the clean run leaves something unfinished", *unfinished]))
+        _require_end(clean, is_dead=self._case.is_dead)
+        return clean, points
+
+    async def crash(self, point: str, clean: State) -> _Outcome:
+        """Kill the worker at this point, let another one end the job, and compare."""
+        outcome = _Outcome()
+        await self._enqueue()
+        async with self._worker(crash_at=point) as fork:
+            crash = await self._crash(fork, outcome.passed)
+        if crash is not None:
+            outcome.is_reached = True
+            if await self._is_unfinished():
+                outcome.problems += await self._recover(crash["at"])
+        found = differences(clean, await read_state(self._world, self._case.ignore))
+        outcome.problems += [*found, *(_trail(crash) if found and crash else [])]
+        return outcome
+
+    async def _crash(self, fork: Fork, passed: list[str]) -> dict[str, Any] | None:
+        """Return the report of the crash, when the process is gone; ``None`` if the job runs through or hangs."""
+        limit = time.monotonic() + _END_LIMIT.total_seconds()
+        while time.monotonic() < limit:
+            report = await fork.next_report("crash", "through", "point", seconds=_LOOK.total_seconds())
+            if report is not None and report["event"] == "point":
+                passed.append(report["point"])
+            elif report is not None and report["event"] == "crash":
+                await fork.end()
+                return report
+            elif not await self._is_unfinished():
+                return None
+        return None
+
+    async def _recover(self, crashed_at: float) -> list[str]:
+        """Start another worker and let the job end; return what is wrong with that."""
+        async with self._worker(crash_at=None) as fork:
+            due = crashed_at + LEASE.total_seconds()
+            while (report := await self._next_start(fork)) is not None and report["event"] == "ready":
+                due = max(due, report["at"])
+            if report is None:
+                # What was sent right before the crash may have ended the job a moment later.
+                return [f"the job is not delivered again within {_END_LIMIT}"] if await self._is_unfinished() else []
+            late = timedelta(seconds=report["at"] - due)
+            problems = [] if late < _MOST_LATE else [f"the job is delivered again {late} after its lease has ended"]
+            return problems if await self._end(fork) else [*problems, f"the job does not end within {_END_LIMIT}"]
+
+    async def _next_start(self, fork: Fork) -> dict[str, Any] | None:
+        """Wait until the worker is ready, or begins the job; as long as there is something to wait for."""
+        limit = time.monotonic() + _END_LIMIT.total_seconds()
+        while time.monotonic() < limit and await self._is_unfinished():
+            if report := await fork.next_report("ready", "begun", seconds=_LOOK.total_seconds()):
+                return report
+        return None
+
+    async def _end(self, fork: Fork) -> bool:
+        """Wait for the job's end, and say whether it came."""
+        limit = time.monotonic() + _END_LIMIT.total_seconds()
+        while time.monotonic() < limit:
+            await fork.next_report("through", seconds=_LOOK.total_seconds())
+            if not await self._is_unfinished():
+                return True
+        return False
+
+    async def _enqueue(self) -> None:
+        await self._world.clear()
+        if self._case.given is not None:
+            async with AsyncSession(self._world.engine) as session, session.begin():
+                await self._case.given(session)
+        if self._case.is_promised:
+            async with AsyncSession(self._world.engine) as session, session.begin():
+                for key, payload in zip(self._case.keys, self._case.payloads, strict=True):
+                    await enqueue_in(session, payload, key=key)
+        else:
+            url = self._world.settings.queue.url.get_secret_value()
+            with closing(JobClient(self._world.redis, url, queue=QUEUE)) as client:
+                await client.enqueue_many(self._case.payloads, keys=self._case.keys)
+
+    async def _is_unfinished(self) -> bool:
+        keys = self._case.keys
+        async with self._world.redis.pipeline() as pipe:
+            pipe.exists(*(JOB_KEY + key for key in keys))
+            pipe.zcard(QUEUE)
+            pipe.exists(*(RESULT_KEY + key for key in keys))
+            messages, queued, results = await pipe.execute()
+        return bool(messages) or bool(queued) or results < len(keys)
+
+    def _worker(self, *, crash_at: str | None) -> AbstractAsyncContextManager[Fork]:
+        return self._forks.worker(self._case.load, self._world.settings, self._world.directory, crash_at=crash_at)
+
+
+def _unfinished(clean: State, *, jobs: int) -> list[str]:
+    """Say what of jobs that have ended should be no more, or be there once for each."""
+    left = [f"{place}: {value}" for place, value in clean.items() if _must_be_empty(place) and value]
+    ends = len(clean.get("table job_receipts", [])) + len(clean.get("table dead_jobs", []))
+    return left if ends <= jobs else [*left, f"{ends} receipts and dead letters of {jobs} jobs"]
+
+
+def _require_end(clean: State, *, is_dead: bool) -> None:
+    """Refuse to prove another end than the one that is meant: a job that nobody knows dies in the same way always."""
+    letters = clean.get("table dead_jobs", [])
+    if letters and not is_dead:
+        told = [
+            ": ".join(str(letter.get(name)) for name in ("job_name", "reason", "explanation")) for letter in letters
+        ]
+        raise CrashPointError("\n".join(["the clean run ends in a dead letter: expected? give is_dead=True", *told]))
+    if is_dead and not letters:
+        raise CrashPointError("the clean run was to end in a dead letter (is_dead=True), and ends without one")
+
+
+def _must_be_empty(place: str) -> bool:
+    return place == "table job_outbox" or (
+        place.startswith("redis arq:") and not place.startswith(f"redis {RESULT_KEY}")
+    )
+
+
+def _trail(report: dict[str, Any]) -> list[str]:
+    return ["done before, the latest last:", *(f"  {what}" for what in report["done"] or ["nothing in the database"])]

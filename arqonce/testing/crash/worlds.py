@@ -1,0 +1,153 @@
+"""Places where one crash is tried at a time: a database, a database of Redis and a folder each, so many at once."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import SecretStr
+from redis.asyncio import Redis
+from sqlalchemy import Column, MetaData, Table, make_url, text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from arqonce.connection.redis import build_redis
+from arqonce.database.settings import DatabaseSettings
+from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
+from arqonce.testing.databases import Migrate
+
+LEASE = timedelta(seconds=1)
+"""The shortest that the settings allow: a crash delays its job by so much."""
+
+MOST = 10
+"""How many worlds there are at most. Redis has 16 databases unless told otherwise; the first is left to other tests."""
+
+_BOOKKEEPING = ["version_num"]
+"""The columns of Alembic's tables, which no job touches; each project's has another name."""
+
+_ID_SPAN = 1_000_000
+"""The ids of each table begin at another multiple of this, so that an id tells its table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Servers:
+    """Where worlds are made: databases ``crash_points_*`` on a PostgreSQL, and a Redis' databases 1 to 10.
+
+    They are left there at the end, and made anew by the next run: one run of tests at a time.
+    """
+
+    database_url: str
+    redis_url: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """One place. Its tables are those that the database has, whoever made them."""
+
+    settings: Settings
+    engine: AsyncEngine
+    redis: Redis
+    tables: MetaData
+    directory: Path
+
+    async def clear(self) -> None:
+        """Empty everything. Three round trips."""
+        names = ", ".join(map(_quoted, self.tables.sorted_tables))
+        begins = _begins(self.tables)
+        async with self.engine.begin() as connection:
+            await connection.execute(text(f"TRUNCATE {names} CASCADE"))
+            if begins:
+                await connection.execute(text(f"SELECT {', '.join(begins)}"))
+        await self.redis.flushdb()
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.directory.mkdir(parents=True)
+        self.directory.with_suffix(".log").unlink(missing_ok=True)
+
+
+def _begins(tables: MetaData) -> list[str]:
+    return [
+        f"setval(pg_get_serial_sequence('{_quoted(table)}', '{column.name}'), {number * _ID_SPAN}, false)"
+        for number, table in enumerate(tables.sorted_tables, start=1)
+        for column in table.primary_key
+        if _is_numbered(column)
+    ]
+
+
+def _quoted(table: Table) -> str:
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call] # SQLAlchemy's
+    return dialect.identifier_preparer.format_table(table)
+
+
+def _is_numbered(column: "Column[object]") -> bool:
+    return column.identity is not None or "nextval" in str(getattr(column.server_default, "arg", ""))
+
+
+class Worlds:
+    """All worlds of a run of tests; the database of each is made when it is first needed."""
+
+    def __init__(self, servers: Servers, directory: Path, migrate: Migrate) -> None:
+        """Make nothing yet; ``migrate`` makes the tables in the database that all others are copies of."""
+        self._servers = servers
+        self._directory = directory
+        self._migrate = migrate
+        self._made: list[str] = []
+        self._tables: MetaData | None = None
+
+    @asynccontextmanager
+    async def open(self, number: int) -> AsyncIterator[World]:
+        """Open world ``number``, from 1 to ``MOST``, in the running event loop."""
+        settings = Settings(
+            await self._database(f"{number}"),
+            QueueSettings(url=SecretStr(self._servers.redis_url.rpartition("/")[0] + f"/{number}")),
+            WorkerSettings(lease=LEASE, max_jobs=4, log_format="json"),
+        )
+        engine = create_async_engine(settings.database.sqlalchemy_url, pool_size=1)
+        redis = build_redis(settings.queue.url.get_secret_value(), Redis)
+        try:
+            self._tables = self._tables or await _tables(engine)
+            directory = self._directory / f"world-{number}"
+            yield World(settings=settings, engine=engine, redis=redis, tables=self._tables, directory=directory)
+        finally:
+            await redis.aclose()
+            await engine.dispose()
+
+    async def _database(self, number: str) -> DatabaseSettings:
+        settings, name = self._named(number)
+        if name not in self._made:
+            template, origin = self._named("template")
+            if origin not in self._made:
+                await self._create(f"{origin}")
+                self._made.append(origin)
+                await asyncio.to_thread(self._migrate, template)  # it runs an event loop of its own
+            await self._create(f"{name} TEMPLATE {origin}")
+            self._made.append(name)
+        return settings
+
+    def _named(self, suffix: str) -> tuple[DatabaseSettings, str]:
+        name = f"crash_points_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}_{suffix}"
+        url = make_url(self._servers.database_url).set(database=name)
+        return DatabaseSettings(url=SecretStr(url.render_as_string(hide_password=False))), name
+
+    async def _create(self, database: str) -> None:
+        url = DatabaseSettings(url=SecretStr(self._servers.database_url)).sqlalchemy_url
+        engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+        try:
+            async with engine.connect() as connection:
+                await connection.execute(text(f"DROP DATABASE IF EXISTS {database.split(maxsplit=1)[0]} WITH (FORCE)"))
+                await connection.execute(text(f"CREATE DATABASE {database}"))
+        finally:
+            await engine.dispose()
+
+
+async def _tables(engine: AsyncEngine) -> MetaData:
+    found = MetaData()
+    async with engine.connect() as connection:
+        await connection.run_sync(found.reflect)
+    for table in found.sorted_tables:
+        if table.columns.keys() == _BOOKKEEPING:
+            found.remove(table)
+    return found

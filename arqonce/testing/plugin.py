@@ -1,0 +1,277 @@
+"""pytest plugin: fixtures for tests of jobs, of code that enqueues, and of whole workers.
+
+Whatever a fixture needs is imported when it is first used, so that a project which uses none of them pays nothing.
+"""
+
+import contextlib
+import os
+import sys
+import types
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
+
+import pytest
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+    from arqonce.database.settings import DatabaseSettings
+    from arqonce.spec import Registry
+    from arqonce.testing.crash.crash_points import CrashPoints
+    from arqonce.testing.crash.worlds import Servers
+    from arqonce.testing.databases import Databases, Migrate
+    from arqonce.testing.enqueued import EnqueuedJobs
+    from arqonce.testing.run_job import RunJob
+    from arqonce.testing.transaction import Transaction
+    from arqonce.testing.worker_process import StartWorker
+
+_Scope: TypeAlias = Literal["function", "class", "module", "package", "session"]
+
+_SETTINGS = {"fsync": "off", "log_error_verbosity": "terse"}
+"""Of PostgreSQL. Terse: the DETAIL of a violated constraint would repeat people's data in the server's log."""
+
+_LOOP_SCOPES: "tuple[_Scope, ...]" = ("function", "class", "module", "package", "session")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a project name its jobs where it names everything else."""
+    parser.addini(
+        "arqonce_registry", "The registries whose jobs are tested: module:NAME, separated by commas", default=""
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the fixtures that must be awaited, for each way in which a test can be."""
+    fixtures = types.ModuleType("arqonce_async_fixtures")
+    vars(fixtures)["anyio"] = pytest.fixture(_transaction(), name=_name("anyio"))
+    if _has_asyncio(config):
+        import pytest_asyncio  # loaded by pytest, if it is there
+
+        for scope in _LOOP_SCOPES:
+            made = pytest_asyncio.fixture(_transaction(), loop_scope=scope, name=_name(scope))
+            vars(fixtures)[scope] = made
+    config.pluginmanager.register(fixtures)
+
+
+def _has_asyncio(config: pytest.Config) -> bool:
+    return any(map(config.pluginmanager.hasplugin, ("asyncio", "pytest_asyncio", "pytest_asyncio.plugin")))
+
+
+def _name(way: str) -> str:
+    return f"_jobs_transaction_{way}"
+
+
+def _transaction() -> "Callable[[DatabaseSettings], AsyncIterator[Transaction]]":
+    async def transaction(jobs_database: "DatabaseSettings") -> "AsyncIterator[Transaction]":
+        from arqonce.testing.transaction import open_transaction_to_roll_back
+
+        async with open_transaction_to_roll_back(jobs_database) as opened:
+            yield opened
+
+    return transaction
+
+
+@pytest.fixture(scope="session")
+def jobs_postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Start PostgreSQL for this run, in each process of pytest-xdist one. Override it to use a server of yours."""
+    from arqonce.embedded import open_postgres
+
+    with open_postgres(tmp_path_factory.mktemp("postgres"), settings=_SETTINGS) as server:
+        yield f"{server.url}?sslmode=disable"
+
+
+@pytest.fixture(scope="session")
+def jobs_redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Start Valkey for this run, in each process of pytest-xdist one. Override it to use a server of yours."""
+    from arqonce.embedded import open_valkey
+
+    with open_valkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def jobs_migrate(jobs_registry: "Registry") -> "Migrate":
+    """Return what makes the tables in an empty database: the ledger's, and those of the registry."""
+    from arqonce.ledger.schema import upgrade_schemas
+
+    return lambda settings: upgrade_schemas(settings, jobs_registry.schemas)
+
+
+@pytest.fixture(scope="session")
+def jobs_databases(jobs_postgres_url: str, jobs_migrate: "Migrate") -> "Iterator[Databases]":
+    """Yield what copies a migrated database: ``with jobs_databases.copy() as settings``."""
+    from arqonce.testing.databases import Databases
+
+    databases = Databases(jobs_postgres_url, jobs_migrate)
+    yield databases
+    databases.close()
+
+
+@pytest.fixture(scope="session")
+def jobs_database(jobs_databases: "Databases") -> "Iterator[DatabaseSettings]":
+    """Yield the database in which all tests roll back."""
+    with jobs_databases.copy() as settings:
+        yield settings
+
+
+@pytest.fixture
+def own_database(jobs_databases: "Databases") -> "Iterator[DatabaseSettings]":
+    """Yield a database of this test alone, which may commit."""
+    with jobs_databases.copy() as settings:
+        yield settings
+
+
+@pytest.fixture
+def jobs_transaction(request: pytest.FixtureRequest) -> "Iterator[Transaction]":
+    """Yield the transaction of this test, in the event loop of this test."""
+    transaction: Transaction = request.getfixturevalue(_name(_way(request)))
+    failed = request.session.testsfailed
+    yield transaction
+    if transaction.commits and request.session.testsfailed == failed:  # somebody has caught the error
+        pytest.fail(str(transaction.commits[0]), pytrace=False)
+
+
+def _way(request: pytest.FixtureRequest) -> str:
+    """Return how this test is awaited: by anyio, or by pytest-asyncio in a loop of which scope."""
+    marker = request.node.get_closest_marker("asyncio") if _has_asyncio(request.config) else None
+    if "anyio_backend" in request.fixturenames:
+        if marker is not None:
+            _refuse(
+                "both anyio and pytest-asyncio would run this test: set asyncio_mode = strict in pytest's settings "
+                "(or -p no:asyncio), or remove the mark anyio"
+            )
+        _require_asyncio(request.getfixturevalue("anyio_backend"))
+        return "anyio"
+    if marker is None:
+        _refuse(
+            "this test is not run in an event loop, and its fixtures need one: write async def, and mark it "
+            "@pytest.mark.asyncio (or set asyncio_mode = auto; pip install pytest-asyncio), or @pytest.mark.anyio"
+        )
+    scope: str = (
+        marker.kwargs.get("loop_scope")
+        or marker.kwargs.get("scope")
+        or request.config.getini("asyncio_default_test_loop_scope")
+    )
+    return scope
+
+
+def _require_asyncio(backend: Any) -> None:  # noqa: ANN401 - anyio's: a name, or a name and options
+    name = backend if isinstance(backend, str) else backend[0]
+    if name != "asyncio":
+        _refuse(
+            f"SQLAlchemy and asyncpg run on asyncio, and anyio runs this test on {name}: let your conftest.py have a "
+            'fixture anyio_backend that returns "asyncio"'
+        )
+
+
+def _refuse(cure: str) -> NoReturn:
+    pytest.fail(cure, pytrace=False)
+
+
+@pytest.fixture
+def session(jobs_transaction: "Transaction") -> "AsyncSession":
+    """Return a session whose transaction is rolled back after the test. It refuses to commit."""
+    return jobs_transaction.session
+
+
+@pytest.fixture
+def jobs_sessions(jobs_transaction: "Transaction") -> "async_sessionmaker[AsyncSession]":
+    """Return a sessionmaker for code that commits: its commits are seen by ``session``, and gone after the test."""
+    return jobs_transaction.sessions
+
+
+@pytest.fixture(scope="session")
+def jobs_registry(pytestconfig: pytest.Config) -> "Registry":
+    """Return the jobs that ``run_job`` and ``crash_points`` know, as ``arqonce_registry`` of pytest's settings says."""
+    from arqonce.process.registries import load_registry
+
+    named = pytestconfig.getini("arqonce_registry")
+    if not named:
+        _refuse(
+            'say which jobs there are: arqonce_registry = "shop.jobs:REGISTRY" in [tool.pytest.ini_options], or a '
+            "fixture jobs_registry in conftest.py"
+        )
+    return load_registry(named)
+
+
+@pytest.fixture
+def run_job(jobs_transaction: "Transaction", jobs_registry: "Registry") -> "RunJob":
+    """Return what runs a job as a worker does, in the transaction of ``session`` and without Redis."""
+    from arqonce.testing.run_job import RunJob
+
+    return RunJob(jobs_transaction, jobs_registry)
+
+
+@pytest.fixture
+def enqueued(request: pytest.FixtureRequest) -> "Iterator[EnqueuedJobs]":
+    """Record what the code under test enqueues, in place of Redis; with ``run_job`` in the test, it can be run."""
+    from arqonce.testing.enqueued import EnqueuedJobs
+    from arqonce.testing.stand_ins import stand_in_for_redis
+
+    run_job = request.getfixturevalue("run_job") if "jobs_transaction" in request.fixturenames else None
+    jobs = EnqueuedJobs(run_job)
+    with stand_in_for_redis(jobs):
+        yield jobs
+
+
+@pytest.fixture
+def worker_environment(
+    own_database: "DatabaseSettings", jobs_redis_url: str, jobs_registry: "Registry"
+) -> dict[str, str]:
+    """Return the environment of a worker on a database of this test alone and an empty queue.
+
+    It has the jobs of ``jobs_registry``, if that is what ``load_registry`` has returned.
+    """
+    from redis import Redis
+
+    from arqonce.testing.environment import clean_environment
+
+    with Redis.from_url(jobs_redis_url) as redis:
+        redis.flushdb()
+    paths = os.pathsep.join(path or os.curdir for path in sys.path)  # what the test can import, the worker can
+    setting = {} if jobs_registry.setting is None else {"WORKER_REGISTRY": jobs_registry.setting}
+    return (
+        clean_environment()
+        | setting
+        | {
+            "DATABASE_URL": own_database.url.get_secret_value(),
+            "REDIS_URL": jobs_redis_url,
+            "WORKER_LOG_FORMAT": "json",
+            "PYTHONPATH": paths,
+        }
+    )
+
+
+@pytest.fixture
+def start_worker(worker_environment: dict[str, str], tmp_path: Path) -> "Iterator[StartWorker]":
+    """Yield a function that starts a worker process and waits until it is ready; it is killed after the test."""
+    from arqonce.testing.worker_process import worker_processes
+
+    with worker_processes(worker_environment, tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="session")
+def crash_points_servers(jobs_postgres_url: str, jobs_redis_url: str) -> "Servers":
+    """Say where crash points are proven: in databases of their own on both servers."""
+    from arqonce.testing.crash.worlds import Servers
+
+    return Servers(database_url=jobs_postgres_url, redis_url=jobs_redis_url)
+
+
+@pytest.fixture(scope="session")
+def crash_points(
+    crash_points_servers: "Servers",
+    jobs_migrate: "Migrate",
+    jobs_registry: "Registry",
+    tmp_path_factory: pytest.TempPathFactory,
+) -> "Iterator[CrashPoints]":
+    """Yield what kills the worker at every point of a job and compares the end with that of a clean run."""
+    from arqonce.testing.crash.crash_points import CrashPoints
+    from arqonce.testing.crash.forks import Forks
+    from arqonce.testing.crash.worlds import Worlds
+
+    with contextlib.closing(Forks()) as forks:
+        worlds = Worlds(crash_points_servers, tmp_path_factory.mktemp("crash-points"), jobs_migrate)
+        yield CrashPoints(forks, worlds, jobs_registry)

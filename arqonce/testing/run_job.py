@@ -1,0 +1,178 @@
+"""Runs a job as a worker does, in the test's transaction and without Redis: codec, dispatch and receipts are real."""
+
+import asyncio
+import warnings
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from arqonce.arq.functions import MessageReader, build_functions
+from arqonce.execution.again import Again
+from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.batch import run_batch
+from arqonce.execution.delivery import Delivery
+from arqonce.execution.verdict import RetryLater
+from arqonce.failures import JobFailedError
+from arqonce.payloads import Payload
+from arqonce.process.loop_watch import BLOCKED, CURE, Standstill, watch_loop
+from arqonce.spec import Registry
+from arqonce.testing.outcomes import Attempt, JobOutcome
+from arqonce.testing.transaction import Transaction
+from arqonce.wire.codec import decode, encode
+from arqonce.wire.keys import job_message, new_job_id, now_ms
+
+__all__ = ["Attempt", "BlockedLoopWarning", "JobOutcome", "RunJob"]
+
+ResultT = TypeVar("ResultT", bound=BaseModel)
+
+
+class BlockedLoopWarning(RuntimeWarning):
+    """A handler has blocked the event loop: in a worker all other jobs would have stood still, and lost their leases.
+
+    A warning, so that a developer may sit in a debugger; ``filterwarnings = ["error"]`` makes it an error.
+    """
+
+
+class RunJob:
+    """Runs jobs. Made by the fixture ``run_job``."""
+
+    def __init__(self, transaction: Transaction, registry: Registry) -> None:
+        """Run the jobs of ``registry`` in this transaction."""
+        self.transaction = transaction
+        self.registry = registry
+        self._dispatcher = Dispatcher(transaction.sessions)
+        self._turn = asyncio.Lock()  # there is one connection
+
+    async def __call__(
+        self, payload: Payload[ResultT], *, key: str | None = None, attempt: int = 1, registry: Registry | None = None
+    ) -> ResultT:
+        """Run a job to its end and return its result, with all its attempts and without the pauses between them.
+
+        ``attempt`` is the number of the first one: 2 for a job whose worker has died once. The same ``key`` again is
+        the same job, delivered again: it answers from its receipt.
+
+        Raises:
+            JobFailedError: the job failed; the true error is its cause.
+            TransactionLostError: the deadline has passed while PostgreSQL worked.
+        """
+        return (await self.outcome(payload, key=key, attempt=attempt, registry=registry)).get()
+
+    async def outcome(
+        self, payload: Payload[ResultT], *, key: str | None = None, attempt: int = 1, registry: Registry | None = None
+    ) -> JobOutcome[ResultT]:
+        """Run a job to its end and tell how it went, whatever its end is."""
+        message = encode(job_message(payload, enqueued_ms=now_ms()))
+        outcome = await self.message(message, key=key, attempt=attempt, registry=registry)
+        result = None if outcome.result is None else payload.result_type().model_validate(outcome.result)
+        return replace(outcome, result=result)
+
+    async def together(
+        self, payloads: Sequence[Payload[ResultT]], *, registry: Registry | None = None
+    ) -> list[JobOutcome[ResultT]]:
+        """Run jobs of one kind as one batch, as a worker does that has claimed them at once; tell how each went.
+
+        Those that a batch leaves to run alone do so, in their order.
+
+        Raises:
+            TypeError: the job has no ``batch``.
+        """
+        registry = registry or self.registry
+        spec = registry[payloads[0].job_name]
+        ids = [new_job_id(None) for _ in payloads]
+        calls = [decode(encode(job_message(payload, enqueued_ms=now_ms()))) for payload in payloads]
+        deliveries = [Delivery(job_id, 1, (), call["k"]) for job_id, call in zip(ids, calls, strict=True)]
+        if spec.batch is None:
+            raise TypeError(f"{spec.name} has no batch: register it with JobSpec(..., batch=)")
+        async with self._turn, self._shared():
+            answers = await run_batch(self._dispatcher, spec, deliveries)
+        return [
+            await self.outcome(payload, key=job_id, registry=registry)
+            if isinstance(answer, Again | RetryLater)
+            else _batch_outcome(payload, job_id, answer)
+            for payload, job_id, answer in zip(payloads, ids, answers, strict=True)
+        ]
+
+    async def message(
+        self, message: bytes, *, key: str | None = None, attempt: int = 1, registry: Registry | None = None
+    ) -> JobOutcome[Any]:
+        """Run what stands in Redis as ``arq:job:<id>``, for instance as an older version wrote it.
+
+        The result is what a producer would read there: JSON.
+        """
+        registry = registry or self.registry
+        job_id = new_job_id(key)
+        call = MessageReader(registry)(message)
+        attempts: list[Attempt] = []
+        number = max(attempt, call["t"] or 1)
+        async with self._turn, self._shared():
+            while (answer := await self._attempt(registry, job_id, call, number, attempts)) is None:
+                number += 1
+        return _outcome(job_id, answer, attempts)
+
+    @asynccontextmanager
+    async def _shared(self) -> AsyncIterator[None]:
+        """Let the job see what the test's session has, and then the session what the job has changed."""
+        await self.transaction.session.flush()
+        blocks: list[Standstill] = []
+        with watch_loop(blocks.append, [BLOCKED]):
+            yield
+        for block in blocks:
+            text = f"{block.job_name} blocks the event loop for more than {BLOCKED.total_seconds():g} s at {block.at}"
+            warnings.warn(f"{text}: {CURE}", BlockedLoopWarning, stacklevel=2)
+        self.transaction.require_life()
+        await self.transaction.refresh()
+
+    async def _attempt(
+        self, registry: Registry, job_id: str, call: dict[str, Any], number: int, attempts: list[Attempt]
+    ) -> dict[str, Any] | None:
+        """Return the job's end, as it goes to Redis; ``None`` if there is to be another attempt."""
+        try:
+            result = await self._call(registry, job_id, call, number)
+        except RetryLater as later:
+            self.transaction.require_life()
+            if not later.counts:
+                raise _raised(later) from None  # an outage, which a worker would wait out
+            attempts.append(Attempt(number, _raised(later), later.delay))
+            return None
+        except Exception as error:  # noqa: BLE001 - the end of the job
+            attempts.append(Attempt(number, error))
+            return {"s": False, "r": error}
+        attempts.append(Attempt(number))
+        return {"s": True, "r": result}
+
+    async def _call(self, registry: Registry, job_id: str, call: dict[str, Any], number: int) -> dict[str, Any]:
+        if call["f"] in registry:
+            delivery = Delivery(job_id, number, tuple(call["a"]), call["k"])
+            return await self._dispatcher.run(registry[call["f"]], delivery)
+        (refuse,) = [function for function in build_functions(registry) if function.name == call["f"]]
+        context = {"dispatcher": self._dispatcher, "job_id": job_id, "job_try": number}
+        refused: dict[str, Any] = await refuse.coroutine(context, *call["a"], **call["k"])
+        return refused
+
+
+def _batch_outcome(
+    payload: Payload[ResultT], job_id: str, answer: dict[str, Any] | JobFailedError
+) -> JobOutcome[ResultT]:
+    if isinstance(answer, JobFailedError):
+        return _outcome(job_id, {"s": False, "r": answer}, [Attempt(1, answer)])
+    outcome = _outcome(job_id, {"s": True, "r": answer}, [Attempt(1)])
+    return replace(outcome, result=payload.result_type().model_validate(outcome.result))
+
+
+def _outcome(job_id: str, answer: dict[str, Any], attempts: list[Attempt]) -> JobOutcome[Any]:
+    message = decode(encode(answer))
+    read, tag = message["r"], message.get("h")
+    if answer["s"]:
+        return JobOutcome(job_id, read, None, tuple(attempts), tag)
+    read.__cause__ = attempts[-1].error
+    return JobOutcome(job_id, None, read, tuple(attempts), tag)
+
+
+def _raised(error: BaseException) -> BaseException:
+    """Return what dispatch has turned into a retry."""
+    while isinstance(error, RetryLater) and error.__cause__ is not None:
+        error = error.__cause__
+    return error

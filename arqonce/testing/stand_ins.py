@@ -1,0 +1,136 @@
+"""Puts a recorder in the place of Redis: beneath both clients, also those that are open, and behind the outbox.
+
+Only what would talk to a server is replaced: keys, codec, handles, outcomes and failures are the clients' own.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from arqonce import outbox
+from arqonce.client.answers import JobInfo, missing, read_info, require_open
+from arqonce.client.client import JobClient
+from arqonce.client.requests import Call, Enqueued
+from arqonce.client.sync_client import SyncJobClient
+from arqonce.testing.enqueued import EnqueuedJobs, RecordedJob
+from arqonce.testing.rollbacks import when_rolled_back
+from arqonce.wire.keys import JOB_KEY
+
+Parameters = Mapping[str, Any]
+
+
+@contextmanager
+def stand_in_for_redis(jobs: EnqueuedJobs) -> Iterator[None]:
+    """Record in ``jobs`` what this process enqueues, for as long as the context lasts."""
+    with ExitStack() as stack:
+        for name, stand_in in _transport(jobs).items():
+            stack.enter_context(patch.object(SyncJobClient, name, stand_in))
+            stack.enter_context(patch.object(JobClient, name, _awaitable(stand_in)))
+        find_runner = outbox._statement_runner  # noqa: SLF001 - through which each promise goes
+        stack.enter_context(patch.object(outbox, "_statement_runner", _recording(jobs, find_runner)))
+        yield
+
+
+def _transport(jobs: EnqueuedJobs) -> dict[str, Callable[..., Any]]:
+    """Return what stands in for the methods of a client that talk to Redis."""
+
+    def call(_client: object, call: Call) -> list[int]:
+        *keys, queue = call.keys
+        due_ms, _, *messages = call.arguments
+        return [
+            int(jobs.record(RecordedJob.of(key.removeprefix(JOB_KEY), message, due_ms=int(due_ms), queue=queue)))
+            for key, message in zip(keys, messages, strict=True)
+            if isinstance(message, bytes)
+        ]
+
+    def wait(_client: object, job_id: str, *_: object, is_promised: bool) -> bytes:
+        if jobs.due_ms(job_id) is None and not is_promised:
+            raise missing(job_id)
+        return jobs.result(job_id)
+
+    def info(_client: object, job_id: str) -> JobInfo:
+        return read_info(job_id, score=jobs.due_ms(job_id), is_running=False, data=jobs.end(job_id))
+
+    def ask_to_abort(_client: object, job_id: str, **_is_promised: object) -> None:
+        jobs.abort(job_id)
+
+    def ping(_client: object) -> None:
+        pass
+
+    replaced: dict[str, Callable[..., Any]] = {
+        "_call": call,
+        "_wait": wait,
+        "_info": info,
+        "_ask_to_abort": ask_to_abort,
+        "ping": ping,
+    }
+    return {name: _of_open(stand_in) for name, stand_in in replaced.items()}
+
+
+def _of_open(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse a client that is closed, as the client itself does."""
+
+    def checked(client: JobClient | SyncJobClient, *arguments: object, **options: object) -> Any:  # noqa: ANN401 - as the function
+        require_open(is_closed=client._is_closed)  # noqa: SLF001 - in the client's place
+        return function(client, *arguments, **options)
+
+    return checked
+
+
+def _awaitable(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    async def awaitable(*arguments: object, **options: object) -> Any:  # noqa: ANN401 - as the function
+        return function(*arguments, **options)
+
+    return awaitable
+
+
+def _recording(jobs: EnqueuedJobs, find_runner: Callable[..., Callable[..., Any]]) -> Callable[..., object]:
+    """Return what finds the way to execute a promise, made to record each promise that is new."""
+
+    def find_recording_runner(connection: object, *, is_async: bool) -> object:
+        if not jobs.needs_tables:
+            return _awaitable(answer) if is_async else answer
+        run = find_runner(connection, is_async=is_async)
+
+        def run_and_record(connection: object, statement: str, parameters: Parameters) -> Any:  # noqa: ANN401 - the runner's
+            outcome = run(connection, statement, parameters)
+            if "message" not in parameters:
+                return outcome  # a look at what is promised
+            if inspect.isawaitable(outcome):
+                return _await_and_record(jobs, outcome, connection, parameters)
+            return _record(jobs, outcome, connection, parameters)
+
+        return run_and_record
+
+    def answer(connection: object, _statement: str, parameters: Parameters) -> object:
+        if "message" not in parameters:
+            return jobs.status_in_tables(parameters["job_id"])
+        return _record(jobs, jobs.outcome_of(_promised(parameters)), connection, parameters)
+
+    return find_recording_runner
+
+
+async def _await_and_record(
+    jobs: EnqueuedJobs, outcome: Awaitable[object], connection: object, parameters: Parameters
+) -> object:
+    return _record(jobs, await outcome, connection, parameters)
+
+
+def _record(jobs: EnqueuedJobs, outcome: object, connection: object, parameters: Parameters) -> object:
+    if outcome == Enqueued.NEW.value:
+        job = _promised(parameters)
+        jobs.promise(job)
+        when_rolled_back(connection, lambda: jobs.forget(job))
+    return outcome
+
+
+def _promised(parameters: Parameters) -> RecordedJob:
+    return RecordedJob.of(
+        parameters["job_id"],
+        parameters["message"],
+        due_ms=int(parameters["due_ms"]),
+        queue=parameters["queue"],
+        request_hash=parameters["request_hash"],
+    )

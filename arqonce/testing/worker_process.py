@@ -1,0 +1,94 @@
+"""Workers for end-to-end tests: processes as users run them, with an environment and a log."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+from arqonce.process.health_file import read_health
+
+_READY_LIMIT = timedelta(seconds=30)
+"""How long a worker may take to be ready."""
+
+_POLL = timedelta(milliseconds=10)
+
+
+class WorkerNotReadyError(AssertionError):
+    """A worker has ended instead of starting, or takes too long; the text is its log."""
+
+
+class WorkerProcess:
+    """A worker that runs as users run it: a process with an environment and a log."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", log: Path, health: Path) -> None:
+        """Take a process that was started."""
+        self.process = process
+        self.health = health
+        self._log = log
+
+    @property
+    def log(self) -> str:
+        """Everything that it has written so far."""
+        return self._log.read_text()
+
+    def stop(self, timeout: float = 30.0) -> int:
+        """Send SIGTERM and return the exit code. ``timeout`` is in seconds.
+
+        Raises:
+            subprocess.TimeoutExpired: it has not ended by then.
+        """
+        self.process.terminate()
+        return self.process.wait(timeout)
+
+    def kill(self) -> None:
+        """Send SIGKILL and wait; does nothing if it has ended."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+
+class StartWorker(Protocol):
+    """Starts a worker process and waits until it is ready; keyword arguments are environment variables."""
+
+    def __call__(self, *command: str, **environment: str) -> WorkerProcess:
+        """Start one; the command is ours unless another is given."""
+        ...
+
+
+@contextmanager
+def worker_processes(environment: Mapping[str, str], directory: Path) -> Iterator[StartWorker]:
+    """Yield a function that starts worker processes with their logs in ``directory``; they are killed at the end."""
+    with ExitStack() as stack:
+
+        def start(*command: str, **variables: str) -> WorkerProcess:
+            name = uuid4().hex
+            health, log = directory / f"{name}.health", directory / f"{name}.log"
+            process = subprocess.Popen(  # noqa: S603 - the test's own command
+                command or (sys.executable, "-m", "worker", "run"),
+                env={**environment, "WORKER_HEALTH_FILE": str(health), **variables},
+                stdin=subprocess.DEVNULL,
+                stdout=stack.enter_context(log.open("wb")),
+                stderr=subprocess.STDOUT,
+            )
+            worker = WorkerProcess(process, log, health)
+            stack.callback(worker.kill)
+            is_in_time = _wait_until(lambda: process.poll() is not None or not read_health(health))
+            if not is_in_time or process.poll() is not None:
+                raise WorkerNotReadyError(f"the worker is not ready; its log:\n{worker.log}")
+            return worker
+
+        yield start
+
+
+def _wait_until(is_so: Callable[[], bool]) -> bool:
+    limit = time.monotonic() + _READY_LIMIT.total_seconds()
+    while not is_so():
+        if time.monotonic() > limit:
+            return False
+        time.sleep(_POLL.total_seconds())
+    return True

@@ -1,1 +1,0 @@
-"""Alembic's migrations, oldest first by their numbers."""
