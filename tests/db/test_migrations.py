@@ -15,8 +15,8 @@ from arqonce.database.migrate import UnknownRevisionError, check_migrations, dow
 from arqonce.database.schema import SchemaBehindError, require_current_schemas, revisions
 from arqonce.database.settings import DatabaseSettings
 from arqonce.ledger.schema import LEDGER, upgrade_schemas
-from arqonce.ledger.tables import Base
-from db.tables import SCHEMA
+from arqonce.ledger.tables import Base as LedgerBase
+from db.tables import SCHEMA, Base
 from jobs.registry import REGISTRY
 
 
@@ -88,9 +88,10 @@ def test_every_migration_can_be_undone_and_applied_again(empty: DatabaseSettings
     for schema in (SCHEMA, LEDGER):
         downgrade_schema(empty, schema, "base")
     after_down = _tables(empty)
+    versions = {LEDGER.version_table, SCHEMA.version_table}
     upgrade_schemas(empty, REGISTRY.schemas)
 
-    assert (after_down, _tables(empty)) == ({"alembic_version"}, {"alembic_version", *Base.metadata.tables})
+    assert (after_down, _tables(empty)) == (versions, {*versions, *LedgerBase.metadata.tables, *Base.metadata.tables})
 
 
 def test_an_empty_database_is_behind_and_says_the_cure(empty: DatabaseSettings) -> None:
