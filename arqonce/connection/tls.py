@@ -1,7 +1,8 @@
 """Says why TLS with a server fails and what to do about it. Knows neither Redis nor PostgreSQL."""
 
 import ssl
-from collections.abc import Iterator
+
+from arqonce.causes import causes
 
 _NOT_TRUSTED = frozenset({18, 19, 20, 21})
 """OpenSSL's verify codes of a certificate that nobody whom we trust has signed (manual of ``openssl-verify``)."""
@@ -19,7 +20,7 @@ def tls_problem(error: BaseException, *, authority: str) -> str | None:
 
     ``authority`` is how the caller names the file of trusted authorities.
     """
-    for cause in _chain(error):
+    for cause in causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return _untrusted(cause.verify_code, authority)
         if isinstance(cause, ssl.SSLError):
@@ -27,14 +28,6 @@ def tls_problem(error: BaseException, *, authority: str) -> str | None:
         if "rejected SSL upgrade" in str(cause):  # asyncpg's words
             return _refused(_NO_TLS[0])
     return None
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()  # an error that was raised again may be its own context's cause
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _untrusted(code: int, authority: str) -> str:
