@@ -101,7 +101,7 @@ def test_it_says_what_it_wrote_and_what_is_next(project: Project) -> None:
     new = set(project.state()) - before
     migration = f"db/migrations/{int(revisions(SCHEMA)[-1]) + 1:04}_audit_notes.py"
     assert new == {"jobs/audit_user.py", "tests/jobs/test_audit_user.py", migration}
-    assert set(said) == new | {"arqonce/payloads.py", "arqonce/spec.py", "arqonce/ledger/tables.py"}
+    assert set(said) == new | {"jobs/payloads.py", "jobs/registry.py", "db/tables.py"}
     assert "python -m pytest tests/jobs/test_audit_user.py" in done.stdout
     assert "producers write: from jobs.payloads import AuditUser" in done.stdout
 
@@ -128,15 +128,15 @@ def test_the_command_line_knows_the_new_job(project: Project) -> None:
         (["import"], "a job cannot be called 'import'"),
         (["record_abort"], "that name is used by its own files, or by the worker"),
         (["session"], "that name is used by its own files"),
-        (["create_user"], "there is a job create_user already: see arqonce/spec.py"),
-        (["client"], "arqonce/client/client.py exists already"),
+        (["create_user"], "there is a job create_user already: see jobs/registry.py"),
+        (["users"], "jobs/users.py exists already"),
         (["testing"], "jobs/testing exists already"),
-        (["new_user"], "arqonce/payloads.py has a NewUser already"),
+        (["new_user"], "jobs/payloads.py has a NewUser already"),
         (["registry_"], "a job cannot be called 'registry_'"),
-        (["job_spec"], "arqonce/spec.py has a JobSpec already"),
+        (["job_spec"], "jobs/registry.py has a JobSpec already"),
         (["audit_user", "--table", "Notes"], "a table cannot be called 'Notes'"),
         (["audit_user", "--table", "users"], "there is a table users already"),
-        (["audit_user", "--table", "user"], "arqonce/ledger/tables.py has a User already"),
+        (["audit_user", "--table", "user"], "db/tables.py has a User already"),
         (["audit_user", "--table", "audit_user"], "table and job would both have a class AuditUser"),
     ],
     ids=lambda value: " ".join(value)[:20] if isinstance(value, list) else "",
