@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jobs.testing.crash_points import CrashPoints
     from jobs.testing.databases import Databases, Migrate
     from jobs.testing.enqueued import EnqueuedJobs
+    from jobs.testing.programs import Programs
     from jobs.testing.run_job import RunJob
     from jobs.testing.transaction import Transaction
     from jobs.testing.worker_process import StartWorker
@@ -277,12 +278,23 @@ def worker_environment(
     )
 
 
+@pytest.fixture(scope="session")
+def jobs_programs() -> "Iterator[Programs]":
+    """Yield what forks worker processes: they need not load again what one process has loaded."""
+    from jobs.testing.programs import Programs
+
+    with contextlib.closing(Programs()) as programs:
+        yield programs
+
+
 @pytest.fixture
-def start_worker(worker_environment: dict[str, str], tmp_path: Path) -> "Iterator[StartWorker]":
+def start_worker(
+    worker_environment: dict[str, str], tmp_path: Path, jobs_programs: "Programs"
+) -> "Iterator[StartWorker]":
     """Yield a function that starts a worker process and waits until it is ready; it is killed after the test."""
     from jobs.testing.worker_process import worker_processes
 
-    with worker_processes(worker_environment, tmp_path) as start:
+    with worker_processes(worker_environment, tmp_path, jobs_programs) as start:
         yield start
 
 

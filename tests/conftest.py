@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -20,12 +19,14 @@ from db.migrate import upgrade_schema
 from db.settings import DatabaseSettings
 from jobs.client import JobClient, open_client
 from jobs.testing.environment import is_setting
+from jobs.testing.programs import Process, Programs
 from jobs.testing.worker_process import StartWorker, WorkerProcess
 from tests.leaks import pytest_runtest_logreport, pytest_sessionfinish  # noqa: F401 - hooks of pytest
 from tests.rights import Rights, all_rights, least_rights
+from tests.warm import programs
 from worker.settings import QueueSettings, Settings, WorkerSettings
 
-pytest_plugins = ["pytest_users_worker", "pytester"]
+pytest_plugins = ["pytest_users_worker", "pytester", "tests.kinds"]
 """Ours also where the project was installed before it had a plugin."""
 
 __all__ = ["StartWorker", "WorkerProcess"]  # from where tests import them
@@ -50,6 +51,12 @@ def _no_settings_from_outside() -> Iterator[None]:
             if is_setting(name):
                 patch.delenv(name)
         yield
+
+
+@pytest.fixture(scope="session")
+def jobs_programs() -> Programs:
+    """Let start_worker fork from the same process as whatever else runs commands of ours."""
+    return programs()
 
 
 @pytest.fixture(scope="session")
@@ -157,7 +164,7 @@ def worker_environment(environment: dict[str, str], redis: Redis) -> dict[str, s
     return environment
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def _end(process: Process) -> None:
     if process.poll() is None:
         process.kill()
     process.wait()

@@ -12,6 +12,8 @@ import pytest
 from chaos.plan import FAULTS
 from tests.conftest import wait_until
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 _ROOT = Path(__file__).parent.parent.parent
 
 

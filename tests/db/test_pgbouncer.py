@@ -31,6 +31,8 @@ from worker.relay import open_relay
 from worker.settings import QueueSettings, Settings, WorkerSettings
 from worker.verdict import RetryLater
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 JOBS, AT_ONCE, SERVER_CONNECTIONS = 2000, 20, 5
 
 

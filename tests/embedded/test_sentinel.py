@@ -15,6 +15,8 @@ from embedded import Sentinels, ValkeyServer, open_sentinels
 from embedded.sentinel import MASTER_NAME
 from tests.embedded.conftest import WaitUntil
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 Sentinel: Any = RedisSentinel  # redis-py has no types for it
 
 

@@ -19,6 +19,8 @@ import pytest
 from jobs import CreateUser, JobClient
 from tests.conftest import StartWorker
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 ROOT = Path(__file__).parents[2]
 SHOP = ROOT / "examples" / "shop"
 SOON = timedelta(seconds=20)

@@ -26,6 +26,7 @@ from db.migrate import upgrade_schema
 from db.settings import DatabaseSettings
 from embedded import PostgresServer, StandbyServer, open_postgres, open_standby
 from jobs import CreateUser, FindUser, GetOrCreateUser, JobClient, enqueue_in
+from tests import warm
 from tests.conftest import StartWorker, WorkerProcess, wait_until_async
 from tests.faults.observe import Sessions, attempts, events, users_by_name, wait_for_empty_queue
 from tests.faults.proxy import Proxy, open_proxy
@@ -278,6 +279,7 @@ async def _says(worker: WorkerProcess, words: str) -> bool:
     return words in worker.log
 
 
+@pytest.mark.usefixtures("starts_processes")
 @pytest.mark.parametrize("way", ["", "?target_session_attrs=any"])
 async def test_no_command_starts_on_a_standby(way: str, ground: Ground, environment: dict[str, str]) -> None:
     """Workers, relays and migrations end with exit code 4, and the status says why nothing runs."""
@@ -295,4 +297,4 @@ async def test_no_command_starts_on_a_standby(way: str, ground: Ground, environm
 def _run(command: list[str], url: str, environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
     variables = environment | {"DATABASE_URL": url}
     arguments = [sys.executable, "-m", "worker", *command]
-    return subprocess.run(arguments, env=variables, capture_output=True, text=True, timeout=30, check=False)
+    return warm.run(arguments, variables, timeout=30)

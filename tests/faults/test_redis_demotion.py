@@ -1,7 +1,6 @@
 """Redis is no primary any more: demoted without cutting its clients, failed over by Sentinels, a replica, a cluster."""
 
 import asyncio
-import subprocess
 import sys
 import threading
 import time
@@ -21,12 +20,15 @@ from embedded.program import free_port
 from jobs import CreateUser, JobClient, SyncJobClient, open_client, open_sync_client
 from jobs.connection import build_redis
 from jobs.failures import QueueUnavailableError
+from tests import warm
 from tests.conftest import StartWorker, wait_until
 from tests.faults.observe import Sessions, users_by_name, wait_for_log
 from tests.faults.proxy import Proxy, open_proxy
 from tests.jobs.test_waiting import ANSWER
 from worker.health import ServerError
 from worker.lifecycle import server_probes
+
+pytestmark = pytest.mark.usefixtures("starts_processes")
 
 SOON = timedelta(seconds=20)
 CLUSTER = {"cluster-enabled": "yes", "appendonly": "no"}
@@ -262,14 +264,7 @@ COMMANDS = (("run",), ("relay",))
 
 
 def _run(environment: dict[str, str], *words: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "worker", *words],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    done = warm.run([sys.executable, "-m", "worker", *words], environment, timeout=30)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -22,6 +22,8 @@ from tests.faults.observe import Sessions, events, users_by_name
 from tests.faults.test_redis_demotion import producing
 from worker.lifecycle import require_safe_redis
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 
 @pytest.fixture(scope="module")
 def sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:

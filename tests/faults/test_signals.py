@@ -17,6 +17,8 @@ from tests.conftest import StartWorker, wait_until
 from tests.faults.observe import Sessions, users_by_name, wait_for_no_connections
 from worker.health import read_health
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 WORKER = (sys.executable, "-m", "worker")
 COMMANDS = (("run",), ("relay",), ("run", "--processes", "2"))
 

@@ -18,6 +18,8 @@ from tests.conftest import wait_until_async
 from worker.consumer import UsersWorker
 from worker.leases import GiveUp
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 Run = Callable[..., Awaitable[UsersWorker]]
 
 

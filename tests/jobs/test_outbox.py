@@ -269,6 +269,7 @@ async def test_a_handle_waits_for_a_job_that_redis_does_not_have_yet(client: Job
         await client.handle(promised).result(timeout=timedelta(milliseconds=50))
 
 
+@pytest.mark.usefixtures("starts_processes")
 @pytest.mark.parametrize("module", ["jobs", "jobs.client", "jobs.outbox"])
 def test_a_producer_loads_no_driver(module: str) -> None:
     """Nor SQLAlchemy or arq: it is its own connection that counts."""
