@@ -17,6 +17,9 @@ _STARTS = {"starts_processes", "jobs_programs", "crash_points", "pytester"}
 _SERVERS = {"jobs_postgres_url", "jobs_redis_url"}
 """Fixtures of the servers that all tests of a run share."""
 
+_ASK_FOR_SERVERS = {*_SERVERS, "jobs_transaction"}
+"""These, and what asks for them while it runs, which pytest cannot know before."""
+
 _SHARED = {*_SERVERS, "with_least_rights"}
 """Fixtures that may start processes on behalf of all tests: servers, and what sets up their users once."""
 
@@ -49,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         used = set(getattr(item, "fixturenames", ()))
         if not used & _STARTS:
             item.add_marker("quick")
-            if not used & _SERVERS:
+            if not used & _ASK_FOR_SERVERS:
                 item.add_marker("unit")
 
 
@@ -80,6 +83,8 @@ def _watched(item: pytest.Item) -> Iterator[None]:
 def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object]) -> Generator[None, object, object]:
     """Let the shared servers start, whatever test happens to be the first to use them."""
     watched = _Watch.test
+    if watched is not None and watched.get_closest_marker("unit") and fixturedef.argname in _SERVERS:
+        pytest.fail(f"{watched.nodeid} needs a server, and no fixture of it says so before: see {__name__}")
     if fixturedef.argname in _SHARED:
         _Watch.test = None
     try:
