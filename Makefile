@@ -8,6 +8,9 @@ FUZZ ?= 60
 # One more than cores, because tests wait much; four at most, because each process has servers of its own.
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 
+# Tests start Python hundreds of times: it may keep what it has compiled, whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo dev run migrate unit quick test chaos fuzz storm bench bench-quick bench-exactly-once check lint types contracts audit fix lock producer schema clean
 

@@ -146,8 +146,11 @@ class Programs:
         errors: Path | None = None,
         directory: Path | None = None,
         warnings: Sequence[str] = (),
+        loads: Sequence[str] | None = None,
     ) -> ProgramProcess:
-        """Run ``python -m module``, one of ``WARM``; it appends to the files, to ``output`` alone unless told more.
+        """Run ``python -m module``; it appends to the files, to ``output`` alone unless told more.
+
+        A module that is none of ``WARM`` needs to be told what the template ``loads`` for it.
 
         Raises:
             ForkError: it could not be forked.
@@ -162,7 +165,7 @@ class Programs:
             order = Program(
                 fork=number,
                 module=module,
-                loads=WARM[module],
+                loads=WARM[module] if loads is None else tuple(loads),
                 arguments=arguments,
                 warnings=tuple(warnings),
                 environment=dict(environment),
