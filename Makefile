@@ -8,8 +8,11 @@ FUZZ ?= 60
 # One more than cores, because tests wait much; four at most, because each process has servers of its own.
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 
+# Tests start Python hundreds of times: it may keep what it has compiled, whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev run migrate test chaos fuzz storm bench bench-quick bench-exactly-once check lint types contracts audit fix lock producer schema clean
+.PHONY: help setup demo dev run migrate unit quick test chaos fuzz storm bench bench-quick bench-exactly-once check lint types contracts audit fix lock producer schema clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -38,8 +41,15 @@ run: $(VENV)/ready ## Run a worker on DATABASE_URL and REDIS_URL
 migrate: $(VENV)/ready ## Apply the migrations to DATABASE_URL
 	@$(BIN)/users-worker migrate $(ARGS)
 
-test: $(VENV)/ready ## Run all tests (ARGS="-k name" for some)
-	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS) || { \
+unit: $(VENV)/ready ## Run the tests that need no server and no process (ARGS="path -k name" for some)
+	@$(BIN)/python -m pytest -m unit $(ARGS)
+
+quick: $(VENV)/ready ## Run these and the tests on servers that all share (ARGS="path -k name" for some)
+	@$(BIN)/python -m pytest -m quick --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS)
+
+# The slowest are told, so that nobody needs to look for what has become slow.
+test: $(VENV)/ready ## Run all tests (ARGS="path -k name" for some)
+	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal --durations 15 $(ARGS) || { \
 		[ $$? = 1 ] && echo "what failed runs once more, alone" && \
 		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS); }
 

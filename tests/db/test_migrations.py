@@ -133,6 +133,7 @@ def test_an_unknown_revision_names_the_known_ones(empty: DatabaseSettings) -> No
         upgrade_schema(empty, SCHEMA, "zzz")
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_several_migrate_at_once(empty: DatabaseSettings) -> None:
     """Each of four processes succeeds; one applies, three find it done (create_all fails three of four)."""
     program = (
@@ -148,6 +149,7 @@ def test_several_migrate_at_once(empty: DatabaseSettings) -> None:
         check_migrations(empty, schema)
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_alembic_finds_its_settings_in_pyproject(empty: DatabaseSettings) -> None:
     """Developers use ``alembic`` itself for new migrations."""
     done = subprocess.run(

@@ -62,6 +62,7 @@ def project(tmp_path: Path) -> Project:
 EACH = pytest.mark.parametrize("options", [(), ("--table", "audit_notes")], ids=["no table", "table"])
 
 
+@pytest.mark.usefixtures("starts_processes")
 @EACH
 def test_its_test_passes_as_it_is(project: Project, options: tuple[str, ...]) -> None:
     """On a real database, with the table if there is one; migrations and tables still agree."""
@@ -76,6 +77,7 @@ def test_its_test_passes_as_it_is(project: Project, options: tuple[str, ...]) ->
     assert f"{2 if options else 3} passed" in tested.stdout, tested.stdout + tested.stderr
 
 
+@pytest.mark.usefixtures("starts_processes")
 @EACH
 def test_what_it_writes_passes_every_check(project: Project, options: tuple[str, ...]) -> None:
     """Formatter, linter and type checker have nothing to say, also of the longest name."""
@@ -93,6 +95,7 @@ def test_what_it_writes_passes_every_check(project: Project, options: tuple[str,
     assert types.returncode == 0, types.stdout
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_it_says_what_it_wrote_and_what_is_next(project: Project) -> None:
     """A newcomer reads no documentation for this."""
     before = set(project.state())
@@ -107,6 +110,7 @@ def test_it_says_what_it_wrote_and_what_is_next(project: Project) -> None:
     assert "producers write: from jobs.payloads import AuditUser" in done.stdout
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_the_command_line_knows_the_new_job(project: Project) -> None:
     """And a second one is added beside the first."""
     first, second = project.new_job("audit_user"), project.new_job("blame_user")
@@ -117,6 +121,7 @@ def test_the_command_line_knows_the_new_job(project: Project) -> None:
     assert {"audit_user", "blame_user"} <= set(listed.stdout.split())
 
 
+@pytest.mark.usefixtures("starts_processes")
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -163,6 +168,7 @@ def shared_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return Project(root, os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"})
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_elsewhere_it_says_where_to_run_it(shared_project: Project, tmp_path: Path) -> None:
     """In another folder it would write where nobody looks."""
     done = shared_project.new_job("audit_user", cwd=tmp_path)
@@ -171,6 +177,7 @@ def test_elsewhere_it_says_where_to_run_it(shared_project: Project, tmp_path: Pa
     assert f"not in the checkout of users-worker: run this in {shared_project.root}" in done.stderr
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_an_installed_copy_points_to_a_project_of_ones_own(project: Project) -> None:
     """The packages without their project are no place to write to."""
     (project.root / "pyproject.toml").unlink()
