@@ -1,8 +1,9 @@
 # Every command of the project. CI runs what a person runs.
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check --quiet
+UV = $(BIN)/uv --quiet pip
 ARGS ?=
 FUZZ ?= 60
 # One more than cores, because tests wait much; four at most, because each process has servers of its own.
@@ -19,13 +20,15 @@ help: ## List the targets
 
 setup: $(VENV)/ready ## Make the virtual environment with the locked dependencies
 
-# Stamp of the installed environment. The second form of venv is for Debian without python3-venv.
-$(VENV)/ready: requirements/dev.txt pyproject.toml arqonce/pyproject.toml
+# Stamp of the installed environment. uv installs in a tenth of the time; where it cannot reach what pip can, pip does it. The second form of venv is for Debian without python3-venv.
+$(VENV)/ready: requirements/dev.txt requirements/uv.txt pyproject.toml arqonce/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed: make PYTHON=python3.12 ...")'
 	@echo "installing the locked dependencies into $(VENV) (once)"
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m venv --clear --without-pip $(VENV)
-	@$(PIP) install --require-hashes --only-binary :all: -r requirements/dev.txt
+	@$(PIP) install --require-hashes --only-binary :all: -r requirements/uv.txt
+	@$(UV) install --python $(BIN)/python --require-hashes --only-binary :all: -r requirements/dev.txt 2>/dev/null || \
+		$(PIP) install --require-hashes --only-binary :all: -r requirements/dev.txt
 	@$(PIP) install --no-deps --no-index --no-build-isolation --editable arqonce --editable .
 	@touch $@
 
