@@ -28,6 +28,7 @@ from sqlalchemy.orm import configure_mappers
 from embedded.process import die_with
 from jobs.registry import Registry
 from jobs.testing.points import Points, watch_jobs
+from jobs.testing.programs import Program
 from worker.process import run_worker
 from worker.settings import Settings
 
@@ -51,21 +52,6 @@ class Start:
     crash_at: str | None
     directory: Path
     log: Path
-
-
-@dataclass(frozen=True, kw_only=True)
-class Program:
-    """The order to be ``python -m module``, as if it had just been started; ``loads`` is what it would load first."""
-
-    fork: int
-    module: str
-    loads: tuple[str, ...]
-    arguments: tuple[str, ...]
-    warnings: tuple[str, ...]
-    environment: dict[str, str]
-    directory: Path
-    output: Path
-    errors: Path
 
 
 class _BecomeError(BaseException):
