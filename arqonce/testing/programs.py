@@ -2,9 +2,11 @@
 
 The fork is a process of its own, with its own session, environment, folder, output and signals, and ends as an
 interpreter does. It differs from a start of Python in that modules are loaded and in who its parent is. So
-``worker_process`` starts Python itself where an environment would change the interpreter.
+``worker_process`` starts Python itself where an environment would change the interpreter, and where no process can be
+forked safely: this module can be imported there, too.
 """
 
+import json
 import os
 import pickle
 import select
@@ -13,14 +15,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any, Protocol, TypeAlias
-
-from arqonce.testing.crash import forks
-from arqonce.testing.crash.template import Program
 
 WARM: dict[str, tuple[str, ...]] = {"arqonce": ("arqonce.commands.app",), "arq": ("arq.cli", "arqonce.arq.plain")}
 """The programs that can be started so, by the module after ``-m``, and what the template loads for each.
@@ -122,6 +122,21 @@ class ProgramProcess:
         self.send_signal(signal.SIGKILL)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """The order to be ``python -m module``, as if it had just been started; ``loads`` is what it would load first."""
+
+    fork: int
+    module: str
+    loads: tuple[str, ...]
+    arguments: tuple[str, ...]
+    warnings: tuple[str, ...]
+    environment: dict[str, str]
+    directory: Path
+    output: Path
+    errors: Path
+
+
 Finished: TypeAlias = "subprocess.CompletedProcess[str]"
 
 
@@ -180,7 +195,9 @@ class Programs:
         limit = time.monotonic() + _FORK_LIMIT.total_seconds()
         while process.pid == 0:
             if process.returncode is not None or time.monotonic() > limit:
-                raise forks.ForkError(f"python -m {module} could not be forked: see the standard error of the tests")
+                from arqonce.testing.crash.forks import ForkError  # noqa: PLC0415 - see the module's docstring
+
+                raise ForkError(f"python -m {module} could not be forked: see the standard error of the tests")
             self.hear(_SLICE)
         return process
 
@@ -217,7 +234,7 @@ class Programs:
                 return
             heard = os.read(self._template.stdout.fileno(), 65536)
             *lines, self._rest = (self._rest + heard).split(b"\n")
-            for report in map(forks.read_report, lines):
+            for report in map(json.loads, lines):
                 self._take(report)
             if not heard:
                 for process in self._processes.values():
@@ -234,7 +251,9 @@ class Programs:
 
     def _send(self, order: Program) -> None:
         if self._template is None:
-            self._template = forks.start_template({"PYTHONPATH": str(Path(__file__).parents[2])})
+            from arqonce.testing.crash.forks import start_template  # noqa: PLC0415 - see the module's docstring
+
+            self._template = start_template({"PYTHONPATH": str(Path(__file__).parents[2])})
         assert self._template.stdin is not None  # noqa: S101 - as asked for
         self._template.stdin.write(pickle.dumps(order))
         self._template.stdin.flush()
@@ -245,6 +264,8 @@ def warm_command(command: Sequence[str], environment: Mapping[str, str]) -> Sequ
 
     A supervisor is always started as people start it: it starts its processes by the command line that it has itself.
     """
+    if sys.platform != "linux":
+        return None
     script = Path(sys.executable).parent / "arq"
     given = [sys.executable, "-m", "arq", *command[1:]] if command[0] == str(script) else list(command)
     if given[:2] != [sys.executable, "-m"] or given[2] not in WARM or "--processes" in given:

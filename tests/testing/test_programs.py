@@ -77,6 +77,7 @@ def test_a_fork_gets_signals_and_tells_its_end(
     process.kill()  # harms nobody
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux alone")
 def test_what_needs_an_interpreter_of_its_own_is_not_forked(tmp_path: Path) -> None:
     """Supervisors, programs of others, other settings of Python, and modules that Python runs at its start."""
     ours, environment = (sys.executable, "-m", "worker", "run"), dict(os.environ)

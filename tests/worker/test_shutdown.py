@@ -366,7 +366,9 @@ def test_a_redis_that_may_throw_jobs_away_is_refused(environment: dict[str, str]
 
 def test_a_failed_start_under_arq_shows_the_true_error(environment: dict[str, str]) -> None:
     """Arq runs the shutdown hook after it; that must not hide the reason."""
-    done = _run(environment | {"DATABASE_PASSWORD": "wrong"}, *COMMANDS["arq"])
+    done = subprocess.run(
+        COMMANDS["arq"], env=environment | {"DATABASE_PASSWORD": "wrong"}, capture_output=True, text=True, check=False
+    )
 
     assert done.returncode != 0
     assert "refuses the password: correct DATABASE_URL" in done.stderr.strip().splitlines()[-1]

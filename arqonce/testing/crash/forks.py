@@ -37,12 +37,6 @@ def start_template(variables: Mapping[str, str]) -> "subprocess.Popen[bytes]":
     )
 
 
-def read_report(line: bytes) -> dict[str, Any]:
-    """Read a line of the template's output."""
-    report: dict[str, Any] = json.loads(line)
-    return report
-
-
 class Fork:
     """A worker process; what it reports waits in ``reports``."""
 
@@ -159,7 +153,7 @@ class Forks:
         heard = os.read(self._output, 65536)
         *lines, self._rest = (self._rest + heard).split(b"\n")
         for line in lines:
-            report = read_report(line)
+            report = json.loads(line)
             if fork := self._forks.get(report["fork"]):
                 fork.hear(report)
         if not heard:

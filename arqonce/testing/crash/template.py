@@ -31,6 +31,13 @@ from arqonce.process.worker import run_worker
 from arqonce.settings.worker import Settings
 from arqonce.spec import Registry
 from arqonce.testing.crash.points import Points, watch_jobs
+from arqonce.testing.programs import Program
+
+_REAPING = (signal.SIGCHLD, signal.SIGALRM)
+"""Signals at which the template looks for ends. One that comes right before it reads waits for the next order."""
+
+_LATEST = 0.2
+"""Seconds after which an end is told even so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,21 +59,6 @@ class Start:
     crash_at: str | None
     directory: Path
     log: Path
-
-
-@dataclass(frozen=True, kw_only=True)
-class Program:
-    """The order to be ``python -m module``, as if it had just been started; ``loads`` is what it would load first."""
-
-    fork: int
-    module: str
-    loads: tuple[str, ...]
-    arguments: tuple[str, ...]
-    warnings: tuple[str, ...]
-    environment: dict[str, str]
-    directory: Path
-    output: Path
-    errors: Path
 
 
 class _BecomeError(BaseException):
@@ -94,7 +86,9 @@ class Template:
 
     def obey(self) -> None:
         """Read orders to the end, then kill what still works."""
-        signal.signal(signal.SIGCHLD, lambda *_: self._reap())
+        for number in _REAPING:
+            signal.signal(number, lambda *_: self._reap())
+        signal.setitimer(signal.ITIMER_REAL, _LATEST, _LATEST)
         while True:
             try:
                 order = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process that started us
@@ -106,6 +100,7 @@ class Template:
                 self._start_program(order)
             else:
                 self._stop(order)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for pid in self._pids:
             os.kill(pid, signal.SIGKILL)
@@ -132,17 +127,18 @@ class Template:
     def _fork(self, number: int) -> int:
         """Fork, and tell the pid; return 0 in the child, where signals are as at the start of a process."""
         owner, ask_kernel = os.getpid(), die_with(os.getpid(), signal.SIGKILL)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # the pid is noted before its end is
+        signal.pthread_sigmask(signal.SIG_BLOCK, _REAPING)  # the pid is noted before its end is
         pid = os.fork()
         if pid == 0:
             assert owner != os.getpid()  # noqa: S101 - the child
             if ask_kernel is not None:
                 ask_kernel()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for ours in _REAPING:  # the timer is not inherited
+                signal.signal(ours, signal.SIG_DFL)
         else:
             self._pids[pid] = number
             self._report(number, {"event": "started", "pid": pid})
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _REAPING)
         return pid
 
     def _work(self, order: Start, work: Work) -> None:
