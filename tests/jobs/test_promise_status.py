@@ -9,12 +9,13 @@ import asyncpg
 import psycopg
 import pytest
 from redis.asyncio import Redis
-from sqlalchemy import text
+from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce import JobClient, JobStatus
 from arqonce.engine.leases import Leases
 from arqonce.failures import InvalidMessageError
+from arqonce.ledger.tables import DeadJob
 from arqonce.outbox import enqueue_in, enqueue_in_sync, status_in, status_in_sync
 from jobs import CreateUser
 from tests.conftest import StartWorker
@@ -68,6 +69,18 @@ async def test_a_job_that_has_ended_is_complete(
 
     async with sessions() as session:
         assert await status_in(session, promised.job_id) is JobStatus.COMPLETE
+
+
+async def test_a_dead_job_has_failed(sessions: Sessions) -> None:
+    """Nobody runs it any more, unless somebody retries it."""
+    letter = {"job_id": "k", "message": b"{}", "reason": "r", "explanation": "e", "error": "", "attempts": 1}
+    async with sessions.begin() as session:
+        await session.execute(insert(DeadJob).values(**letter))
+
+    async with sessions() as session:
+        status = await status_in(session, "k")
+
+    assert (status, status.has_ended) == (JobStatus.FAILED, True)
 
 
 @pytest.mark.parametrize("rights", ["least rights"], indirect=True)
