@@ -3,7 +3,7 @@
 **One watches.** A claim reads the queue on a connection that tracks what it has read (``direct``), so the next change
 of the queue by anybody, a plain arq producer included, reaches us as one message, and we claim: no round trip lies
 between. Of all idle workers of a queue only one, the watcher, does that. Forty would all claim one job; so the others
-stand by, each blocked on a list (``watch_scripts``), which Redis wakes one by one. The claim itself elects: it costs no
+stand by, each blocked on a list (``scripts.watcher``), which Redis wakes one by one. The claim itself elects: it costs no
 command more. A claim that leaves no room, or leaves jobs due, wakes the next of those who stand by, in the same script.
 One job for an idle fleet costs one claim and one end, whether 1, 10 or 40 workers are idle.
 
@@ -21,8 +21,9 @@ aborts.
 at once, and then at most fifty times a second; a claim that finds a job sets that back. Our own ends do not ring.
 
 **Polling.** Where the server or a proxy refuses tracking or the blocking command, the worker looks at the queue each
-poll delay, as before, and says so once. In burst mode, too. So it does where tracking is accepted and no
-invalidation arrives: ``tracking`` sees that at the beginning, and a safety look that finds an unannounced job later. Both are tried again after a minute.
+poll delay, as before, and says so once. In burst mode, too. So it does where tracking is accepted and no invalidation
+arrives: ``tracking`` sees that at the beginning, and a safety look that finds an unannounced job sees it later. Both
+are tried again after a minute.
 """
 
 import asyncio

@@ -169,7 +169,8 @@ room, watch the queue for ``watch_ms`` unless another does; else let another one
 
 Returns the jobs, in how many ms the next one may be due (somebody's lease may end then; at most a day), whether it
 stopped for the bytes, whether we watch (0) or in how many ms another worker's watch expires, and whether nothing must
-be claimed until all jobs of ours have ended (``suspects``). Of each job: id, attempt, message (false: gone), score, whether
+be claimed until all jobs of ours have ended (``suspects``).
+Of each job: id, attempt, message (false: gone), score, whether
 it is to be aborted, why its message cannot be read (or false), how many deaths are excused, and whether a worker has
 left it. The attempt is one more than have counted, and one more still if a worker has left the job: that attempt never
 ended, and is counted now. Keys that lock or count and are no such keys are mended."""
