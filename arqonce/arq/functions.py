@@ -86,7 +86,7 @@ def _build_function(spec: AnySpec) -> RecordingFunction:
         outcomes = await run_batch(ctx["dispatcher"], spec, deliveries)
         return [_as_retry(outcome) if isinstance(outcome, RetryLater) else outcome for outcome in outcomes]
 
-    return BatchFunction(**vars(single), together=together, most=spec.most)
+    return BatchFunction(**vars(single), together=together, most=spec.max_batch)
 
 
 def _as_retry(later: RetryLater) -> Retry:
@@ -182,9 +182,9 @@ def _retried_when_late(
 
 
 async def _refuse(ctx: dict[str, Any], /, *args: Any, **_kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - arq's signature
-    kind, text, message = args
-    failure = JobFailedError.told(kind, text)
-    _log.warning("job refused", job_id=ctx["job_id"], reason=kind)
+    code, text, message = args
+    failure = JobFailedError.from_code(code, text)
+    _log.warning("job refused", job_id=ctx["job_id"], reason=code)
     letter = write_letter(
         failure,
         failure,
@@ -258,7 +258,7 @@ _NOT_HERE = (
 
 def refusal_arguments(error: JobFailedError, message: bytes) -> tuple[str, str, bytes]:
     """Return the arguments for ``refuse_message``: what is wrong with a job's message."""
-    return error.kind, error.message, message[:MAX_BYTES]
+    return error.code, error.message, message[:MAX_BYTES]
 
 
 def _refusal(error: JobFailedError, message: bytes) -> dict[str, Any]:

@@ -131,7 +131,7 @@ class Dispatcher:
         except Exception as error:
             raise await self._again(error, attempt) from error
         if letter is not None:
-            raise JobFailedError.told(letter.reason, letter.explanation)
+            raise JobFailedError.from_code(letter.reason, letter.explanation)
         if receipt is not None and receipt.result is None:
             raise failure_from_wire(receipt.failure)
         return None if receipt is None else receipt.result

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from arqonce.wire.status import JobStatus
+
 
 class JobTrace(NamedTuple):
     """A job in one of the three tables."""
@@ -16,6 +18,13 @@ class JobTrace(NamedTuple):
     failure: dict[str, Any] | None
     """Why it has failed: a failure that its handler chose, or that of a dead letter."""
     is_dead: bool
+
+    @property
+    def status(self) -> JobStatus:
+        """Where the job is: it has succeeded, has failed, or is promised."""
+        if self.failure is not None:
+            return JobStatus.FAILED
+        return JobStatus.PROMISED if self.result is None else JobStatus.SUCCEEDED
 
 
 _TRACES = text("""
