@@ -74,7 +74,7 @@ class Observer:
 
     async def receipts(self) -> int:
         """Count the receipts."""
-        counted: int = await self.postgres.fetchval("SELECT count(*) FROM job_receipts")
+        counted: int = await self.postgres.fetchval("SELECT count(*) FROM arqonce.receipts")
         return counted
 
     async def last_commit(self, *, after: int = 0) -> float:

@@ -11,13 +11,14 @@ from pydantic import SecretStr
 from sqlalchemy import inspect, make_url, text
 
 from arqonce.database.engine import build_engine, open_database
-from arqonce.database.migrate import UnknownRevisionError, check_migrations, downgrade_schema, upgrade_schema
+from arqonce.database.migrate import UnknownRevisionError, upgrade_schema
 from arqonce.database.schema import SchemaBehindError, require_current_schemas, revisions
 from arqonce.database.settings import DatabaseSettings
 from arqonce.ledger.schema import LEDGER, upgrade_schemas
-from arqonce.ledger.tables import Base
 from db.tables import SCHEMA
 from jobs.registry import REGISTRY
+from tests.db.alembic_checks import check_migrations, downgrade_schema
+from tests.tables import TABLES
 
 
 @pytest.fixture
@@ -55,8 +56,9 @@ def _tables(settings: DatabaseSettings) -> set[str]:
         engine = build_engine(settings, pool_size=1)
         async with engine.connect() as connection:
             names = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
+            ledgers = await connection.run_sync(lambda sync: inspect(sync).get_table_names(schema="arqonce"))
         await engine.dispose()
-        return set(names)
+        return {*names, *(f"arqonce.{name}" for name in ledgers)}
 
     return asyncio.run(read())
 
@@ -90,7 +92,8 @@ def test_every_migration_can_be_undone_and_applied_again(empty: DatabaseSettings
     after_down = _tables(empty)
     upgrade_schemas(empty, REGISTRY.schemas)
 
-    assert (after_down, _tables(empty)) == ({"alembic_version"}, {"alembic_version", *Base.metadata.tables})
+    versions = {"alembic_version", "arqonce.ledger_version"}
+    assert (after_down, _tables(empty)) == (versions, {*versions, *TABLES})
 
 
 def test_an_empty_database_is_behind_and_says_the_cure(empty: DatabaseSettings) -> None:
