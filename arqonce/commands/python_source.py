@@ -2,11 +2,13 @@
 
 import ast
 
+from arqonce.usage import UsageError
+
 _WIDTH = 120
 """Longest line, as in pyproject.toml."""
 
 
-class SourceError(ValueError):
+class SourceError(UsageError):
     """A file is not as it was expected; the text says what is missing."""
 
 

@@ -184,7 +184,7 @@ def jobs_sessions(jobs_transaction: "Transaction") -> "async_sessionmaker[AsyncS
 @pytest.fixture(scope="session")
 def jobs_registry(pytestconfig: pytest.Config) -> "Registry":
     """Return the jobs that ``run_job`` and ``crash_points`` know, as ``arqonce_registry`` of pytest's settings says."""
-    from arqonce.process.registries import load_registry
+    from arqonce.registries import load_registry
 
     named = pytestconfig.getini("arqonce_registry")
     if not named:

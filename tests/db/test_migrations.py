@@ -90,9 +90,9 @@ def test_every_migration_can_be_undone_and_applied_again(empty: DatabaseSettings
     for schema in (SCHEMA, LEDGER):
         downgrade_schema(empty, schema, "base")
     after_down = _tables(empty)
+    versions = {f"arqonce.{LEDGER.version_table}", SCHEMA.version_table}
     upgrade_schemas(empty, REGISTRY.schemas)
 
-    versions = {"alembic_version", "arqonce.ledger_version"}
     assert (after_down, _tables(empty)) == (versions, {*versions, *TABLES})
 
 

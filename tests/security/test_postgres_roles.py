@@ -18,7 +18,8 @@ from sqlalchemy.exc import DBAPIError
 from arqonce.database.engine import open_database
 from arqonce.database.faults import why_not_written
 from arqonce.database.settings import DatabaseSettings
-from arqonce.database.writability import require_writable, require_written
+from arqonce.database.writability import require_writable
+from arqonce.ledger.probe import require_written
 from arqonce.ledger.schema import LEDGER
 from db.tables import SCHEMA
 from tests.rights import DEPLOY, database_url, run_psql, set_passwords

@@ -44,11 +44,10 @@ class Project:
 
 def _copy(directory: Path) -> Path:
     copy = directory / "project"
-    for name in ("db", "jobs", "worker", "web", "embedded", "tests"):
+    for name in ("arqonce", "db", "jobs", "worker", "web", "tests"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("pyproject.toml", "arqonce.testing.plugin.py"):
-        if (ROOT / file).exists():
-            shutil.copy(ROOT / file, copy)
+    for file in ("pyproject.toml", "users_jobs.py"):
+        shutil.copy(ROOT / file, copy)
     return copy
 
 
