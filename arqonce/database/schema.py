@@ -64,14 +64,9 @@ class Schema:
             raise ValueError(f"the namespace {self.namespace!r} must be 1 to 40 of a-z, 0-9 and _")
 
     @property
-    def place(self) -> str:
-        """The version table as it is named in SQL."""
-        table = _quoted(self.version_table)
-        return table if self.namespace is None else f"{_quoted(self.namespace)}.{table}"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    def version_place(self) -> str:
+        """The version table with its PostgreSQL schema, if it has one."""
+        return self.version_table if self.namespace is None else f"{self.namespace}.{self.version_table}"
 
 
 def revisions(schema: Schema) -> list[str]:
@@ -111,10 +106,11 @@ def require_own_revisions(stored: Collection[str], schema: Schema) -> None:
 
 
 async def _stored(session: AsyncSession, schema: Schema) -> set[str]:
-    is_migrated = await session.scalar(text("SELECT to_regclass(:name) IS NOT NULL"), {"name": schema.place})
+    place = ".".join(f'"{name}"' for name in (schema.namespace, schema.version_table) if name is not None)
+    is_migrated = await session.scalar(text("SELECT to_regclass(:name) IS NOT NULL"), {"name": place})
     if not is_migrated:
         return set()
-    return set(await session.scalars(text(f"SELECT version_num FROM {schema.place}")))  # noqa: S608 - the name is quoted
+    return set(await session.scalars(text(f"SELECT version_num FROM {place}")))  # noqa: S608 - a name, in quotes
 
 
 def _missing(stored: set[str], schema: Schema) -> list[str]:

@@ -157,8 +157,8 @@ _REFUSALS = {
     "28000": "refuses this user: correct DATABASE_URL, or let the user in with pg_hba.conf",
     "3D000": "has no such database: create it, or correct DATABASE_URL",
     "42P07": "has a table or an index of that name already, which no migration of this project has made",
-    "42P01": "lacks tables of ours: apply the migrations with the command migrate (DATABASE_LEDGER_SCHEMA says where)",
-    "3F000": "lacks the schema of our tables: apply the migrations with the command migrate (DATABASE_LEDGER_SCHEMA)",
+    "42P01": "lacks a table: apply the migrations with the command migrate, or correct DATABASE_LEDGER_SCHEMA",
+    "3F000": "lacks a schema: apply the migrations with the command migrate, or correct DATABASE_LEDGER_SCHEMA",
     "42501": "does not let this user do that: grant it (deploys: the schema to migrate, the tables to work)",
 }
 
