@@ -7,7 +7,6 @@ tried with its code.
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -107,14 +106,10 @@ _SWEEP = """
 
 
 @pytest.fixture
-def before(postgres_url: str) -> Iterator[DatabaseSettings]:
-    """Make a database of the version before, and drop it after the test."""
-    name = f"test_{uuid4().hex}"
-    run_psql(postgres_url, "--command", f"CREATE DATABASE {name}")
-    url = make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
-    run_psql(url, "--file", str(BEFORE))
-    yield DatabaseSettings.model_validate({"url": url})
-    run_psql(postgres_url, "--command", f"DROP DATABASE {name} WITH (FORCE)")
+def before(empty: DatabaseSettings) -> DatabaseSettings:
+    """Make a database of the version before."""
+    run_psql(empty.url.get_secret_value(), "--file", str(BEFORE))
+    return empty
 
 
 @pytest.fixture
@@ -125,7 +120,8 @@ def old_worker(before: DatabaseSettings, postgres_url: str) -> Iterator[str]:
         "--command",
         f"CREATE ROLE old_worker LOGIN PASSWORD '{PASSWORD}'; "
         "GRANT SELECT (job_id, job_name, request_hash, finished_at), DELETE, UPDATE (attempt), "
-        "INSERT (job_id, job_name, request_hash, result, failure, attempt) ON job_receipts TO old_worker; GRANT ALL ON job_outbox, dead_jobs TO old_worker; "
+        "INSERT (job_id, job_name, request_hash, result, failure, attempt) ON job_receipts TO old_worker; "
+        "GRANT ALL ON job_outbox, dead_jobs TO old_worker; "
         "GRANT USAGE ON SEQUENCE job_dispatch_epoch TO old_worker; GRANT SELECT ON alembic_version TO old_worker",
     )
     url = make_url(before.url.get_secret_value()).set(username="old_worker", password=PASSWORD)
@@ -142,11 +138,15 @@ def _read(settings: DatabaseSettings, query: str) -> list[str]:
     return run_psql(settings.url.get_secret_value(), "--command", query).splitlines()
 
 
+def _ids(settings: DatabaseSettings, table: str) -> list[str]:
+    return _read(settings, f"SELECT job_id FROM {table} ORDER BY 1")  # noqa: S608 - a table of ours
+
+
 def test_a_database_of_the_version_before_is_taken_over_with_its_rows(before: DatabaseSettings) -> None:
     """The ledger moves, the application's tables are up to date already, and both are as the code's."""
     applied = _upgrade(before)
 
-    rows = [_read(before, f"SELECT job_id FROM {place}") for place in PLACES]
+    rows = [_ids(before, place) for place in PLACES]
     assert (applied, rows) == ({"arqonce": ["0001"], "users_worker": []}, [["ended"], ["dead"], ["owed"]])
     for schema in (LEDGER, SCHEMA):
         in_thread(check_migrations, before, schema)
@@ -195,7 +195,7 @@ async def test_statements_of_the_version_before_go_on(before: DatabaseSettings, 
 
     assert outcomes == ["new", "duplicate", "duplicate", "conflict"]
     assert (given, swept, epoch, version, heard.get_nowait()) == ({"new", "owed"}, [], 3, "0004", "arq:queue")
-    found = [_read(before, f"SELECT job_id FROM {place} ORDER BY 1") for place in PLACES]
+    found = [_ids(before, place) for place in PLACES]
     assert found == [["dead", "ended", "new"], ["gone"], ["owed"]]
 
 
@@ -214,7 +214,7 @@ def test_a_database_that_lacks_migrations_of_the_version_before_is_refused(
     before: DatabaseSettings, revision: str
 ) -> None:
     """And left as it is; the text says what to run first."""
-    _read(before, f"UPDATE alembic_version SET version_num = '{revision}'")
+    _read(before, f"UPDATE alembic_version SET version_num = '{revision}'")  # noqa: S608 - a number of ours
 
     with pytest.raises(OldLedgerError, match=rf"migrations up to {revision}: apply those up to 0004 first, with the"):
         _upgrade(before)
