@@ -21,7 +21,8 @@ from arqonce.testing.databases import in_thread
 from db.tables import SCHEMA
 from jobs.registry import REGISTRY
 from tests.db.alembic_checks import check_migrations
-from tests.rights import DEPLOY, PASSWORD, run_psql
+from tests.db.conftest import read_sql, run_sql
+from tests.rights import DEPLOY, PASSWORD
 
 BEFORE = Path(__file__).parent / "ledger_before.sql"
 PLACES = ("arqonce.receipts", "arqonce.dead_jobs", "arqonce.outbox")
@@ -108,16 +109,15 @@ _SWEEP = """
 @pytest.fixture
 def before(empty: DatabaseSettings) -> DatabaseSettings:
     """Make a database of the version before."""
-    run_psql(empty.url.get_secret_value(), "--file", str(BEFORE))
+    run_sql(empty, BEFORE.read_text())
     return empty
 
 
 @pytest.fixture
-def old_worker(before: DatabaseSettings, postgres_url: str) -> Iterator[str]:
+def old_worker(before: DatabaseSettings) -> Iterator[str]:
     """Make a role with the rights of a worker of that version, on tables and columns; return its URL."""
-    run_psql(
-        before.url.get_secret_value(),
-        "--command",
+    run_sql(
+        before,
         f"CREATE ROLE old_worker LOGIN PASSWORD '{PASSWORD}'; "
         "GRANT SELECT (job_id, job_name, request_hash, finished_at), DELETE, UPDATE (attempt), "
         "INSERT (job_id, job_name, request_hash, result, failure, attempt) ON job_receipts TO old_worker; "
@@ -126,20 +126,15 @@ def old_worker(before: DatabaseSettings, postgres_url: str) -> Iterator[str]:
     )
     url = make_url(before.url.get_secret_value()).set(username="old_worker", password=PASSWORD)
     yield url.render_as_string(hide_password=False)
-    run_psql(before.url.get_secret_value(), "--command", "DROP OWNED BY old_worker")
-    run_psql(postgres_url, "--command", "DROP ROLE old_worker")
+    run_sql(before, "DROP OWNED BY old_worker; DROP ROLE old_worker")
 
 
 def _upgrade(settings: DatabaseSettings) -> dict[str, list[str]]:
     return in_thread(upgrade_schemas, settings, REGISTRY.schemas)
 
 
-def _read(settings: DatabaseSettings, query: str) -> list[str]:
-    return run_psql(settings.url.get_secret_value(), "--command", query).splitlines()
-
-
-def _ids(settings: DatabaseSettings, table: str) -> list[str]:
-    return _read(settings, f"SELECT job_id FROM {table} ORDER BY 1")  # noqa: S608 - a table of ours
+def _ids(settings: DatabaseSettings, table: str) -> list[object]:
+    return read_sql(settings, f"SELECT job_id FROM {table} ORDER BY 1")  # noqa: S608 - a table of ours
 
 
 def test_a_database_of_the_version_before_is_taken_over_with_its_rows(before: DatabaseSettings) -> None:
@@ -161,7 +156,7 @@ def test_what_is_taken_over_is_named_as_what_is_made_anew(before: DatabaseSettin
 
     _upgrade(before)
 
-    assert _read(before, query) == _read(database, query)
+    assert read_sql(before, query) == read_sql(database, query)
 
 
 def test_the_take_over_happens_once(before: DatabaseSettings) -> None:
@@ -214,13 +209,13 @@ def test_a_database_that_lacks_migrations_of_the_version_before_is_refused(
     before: DatabaseSettings, revision: str
 ) -> None:
     """And left as it is; the text says what to run first."""
-    _read(before, f"UPDATE alembic_version SET version_num = '{revision}'")  # noqa: S608 - a number of ours
+    run_sql(before, f"UPDATE alembic_version SET version_num = '{revision}'")  # noqa: S608 - a number of ours
 
     with pytest.raises(OldLedgerError, match=rf"migrations up to {revision}: apply those up to 0004 first, with the"):
         _upgrade(before)
 
-    assert _read(before, "SELECT job_id FROM job_receipts") == ["ended"]
-    assert _read(before, "SELECT to_regnamespace('arqonce') IS NULL") == ["t"]
+    assert read_sql(before, "SELECT job_id FROM job_receipts") == ["ended"]
+    assert read_sql(before, "SELECT to_regnamespace('arqonce') IS NULL") == [True]
 
 
 async def test_the_old_names_can_be_dropped(before: DatabaseSettings) -> None:
@@ -228,17 +223,19 @@ async def test_the_old_names_can_be_dropped(before: DatabaseSettings) -> None:
     _upgrade(before)
 
     for _ in range(2):
-        run_psql(before.url.get_secret_value(), "--file", str(DEPLOY / "postgres" / "drop-old-names.sql"))
+        run_sql(before, (DEPLOY / "postgres" / "drop-old-names.sql").read_text())
 
-    left = _read(before, "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace")
+    left = read_sql(before, "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace")
     assert set(left).isdisjoint({*OLD_NAMES, "job_dispatch_epoch"})
-    assert _read(before, "SELECT job_id FROM arqonce.dead_jobs") == ["dead"]
+    assert read_sql(before, "SELECT job_id FROM arqonce.dead_jobs") == ["dead"]
 
 
 def test_a_services_own_table_of_an_old_name_is_left_alone(before: DatabaseSettings) -> None:
     """Only a database that our own migrations have made is taken over; here the revision is another project's."""
-    _read(before, "UPDATE alembic_version SET version_num = 'ae1027a6acf'")
+    run_sql(before, "UPDATE alembic_version SET version_num = 'ae1027a6acf'")
 
     in_thread(upgrade_schemas, before)
 
-    assert _read(before, "SELECT job_id FROM public.dead_jobs UNION ALL SELECT job_id FROM arqonce.outbox") == ["dead"]
+    assert read_sql(before, "SELECT job_id FROM public.dead_jobs UNION ALL SELECT job_id FROM arqonce.outbox") == [
+        "dead"
+    ]

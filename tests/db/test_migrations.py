@@ -19,6 +19,7 @@ from arqonce.ledger.schema import LEDGER, upgrade_schemas
 from arqonce.settings.queue import QueueSettings
 from db.tables import SCHEMA
 from jobs.registry import REGISTRY
+from tests import warm
 from tests.db.alembic_checks import check_migrations, downgrade_schema
 from tests.tables import TABLES
 
@@ -135,6 +136,7 @@ def test_an_unknown_revision_names_the_known_ones(empty: DatabaseSettings) -> No
         upgrade_schema(empty, SCHEMA, "zzz")
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_several_migrate_at_once(empty: DatabaseSettings) -> None:
     """Each of four processes succeeds; one applies, three find it done (create_all fails three of four)."""
     program = (
@@ -150,6 +152,7 @@ def test_several_migrate_at_once(empty: DatabaseSettings) -> None:
         check_migrations(empty, schema)
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_alembic_finds_its_settings_in_pyproject(empty: DatabaseSettings) -> None:
     """Developers use ``alembic`` itself for new migrations."""
     done = subprocess.run(
@@ -178,6 +181,7 @@ def test_a_revision_that_another_project_has_written_is_refused(empty: DatabaseS
     assert "users" not in _tables(empty)
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_commands_say_what_the_database_lacks(empty: DatabaseSettings, queue: QueueSettings) -> None:
     """Exit code 4, and the cure in one line: no tables, and a table of versions that is somebody else's."""
     commands = [["run", "--burst"], ["status"], ["dead", "list"], ["relay"]]
@@ -199,7 +203,7 @@ def _run_all(
 
     def run(command: list[str]) -> "subprocess.CompletedProcess[str]":
         arguments = [sys.executable, "-m", "worker", *command]
-        return subprocess.run(arguments, env=os.environ | urls, capture_output=True, text=True, check=False)
+        return warm.run(arguments, os.environ | urls)
 
     with ThreadPoolExecutor() as threads:
         return list(threads.map(run, commands))

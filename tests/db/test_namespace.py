@@ -21,7 +21,7 @@ from arqonce.settings.environment import SettingsError
 from arqonce.testing.databases import in_thread
 from jobs import CreateUser
 from jobs.registry import REGISTRY
-from tests.rights import run_psql
+from tests.db.conftest import read_sql
 
 _LETTER = DeadLetter(
     job_id="three", job_name="create_user", message=b"{}", reason="invalid_payload", sqlstate=None,
@@ -53,7 +53,7 @@ async def test_the_ledger_may_lie_in_another_schema(empty: DatabaseSettings) -> 
     assert ([promise.job_id for promise in given], epoch, status) == (["two"], 1, JobStatus.PROMISED)
     assert [trace is None for trace in traces] == [False, False, False]
     assert removed == {"receipts": 1, "dead_jobs": 1}
-    assert run_psql(empty.url.get_secret_value(), "--command", "SELECT to_regnamespace('arqonce') IS NULL") == "t"
+    assert read_sql(empty, "SELECT to_regnamespace('arqonce') IS NULL") == [True]
 
 
 @pytest.mark.parametrize("name", ["public", "pg_jobs", "information_schema", "1st", "Jobs", 'a"; DROP', "", "x" * 41])

@@ -32,6 +32,8 @@ from jobs.registry import REGISTRY
 from tests.conftest import wait_until, wait_until_async
 from tests.tables import EMPTY_TABLES
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 JOBS, AT_ONCE, SERVER_CONNECTIONS = 2000, 20, 5
 
 

@@ -25,10 +25,13 @@ from arqonce.connection.sync_direct import SyncDirectConnection
 from arqonce.connection.tls import tls_problem
 from arqonce.failures import QueueUnavailableError
 from jobs import CreateUser
+from tests import warm
 from tests.conftest import StartWorker, wait_until_async
 from tests.leaks import EMAIL, NAME, PASSWORD
 from tests.security.certificates import Authority, Pair
 from tests.security.programs import debian_program, free_port, running, unprivileged_account
+
+pytestmark = pytest.mark.usefixtures("starts_processes")
 
 POSTGRES = "/usr/lib/postgresql/15/bin"
 
@@ -157,10 +160,7 @@ def _database_url(port: int, authority: Path, ours: Pair | None, *, host: str = 
 
 
 def _run(*command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "worker", *command],
-        env=os.environ | variables, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    return warm.run([sys.executable, "-m", "worker", *command], os.environ | variables)
 
 
 @pytest.fixture
