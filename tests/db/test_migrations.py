@@ -153,10 +153,13 @@ def test_several_migrate_at_once(empty: DatabaseSettings) -> None:
 
 
 @pytest.mark.usefixtures("starts_processes")
-def test_alembic_finds_its_settings_in_pyproject(empty: DatabaseSettings) -> None:
+@pytest.mark.parametrize(
+    ("options", "table"), [([], "users"), (["-c", "arqonce/pyproject.toml"], "arqonce.receipts")], ids=["ours", "ledger"]
+)
+def test_alembic_finds_its_settings_in_pyproject(empty: DatabaseSettings, options: list[str], table: str) -> None:
     """Developers use ``alembic`` itself for new migrations."""
     done = subprocess.run(
-        [sys.executable, "-m", "alembic", "upgrade", "head"],
+        [sys.executable, "-m", "alembic", *options, "upgrade", "head"],
         env={"DATABASE_URL": empty.url.get_secret_value()},
         capture_output=True,
         text=True,
@@ -164,7 +167,7 @@ def test_alembic_finds_its_settings_in_pyproject(empty: DatabaseSettings) -> Non
     )
 
     assert done.returncode == 0, done.stderr
-    assert "users" in _tables(empty)
+    assert table in _tables(empty)
 
 
 def test_a_revision_that_another_project_has_written_is_refused(empty: DatabaseSettings) -> None:

@@ -1,5 +1,6 @@
 """A service's own Alembic in the database of the ledger: neither is in the other's way."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,7 @@ for name in ("users", "receipts", "outbox", "dead_jobs"):
     Table(name, metadata, Column("id", Integer, primary_key=True))
 
 
-def leave_out_the_ledger(name, kind, parents):
-    return kind != "schema" or name != "arqonce"
-
+{LINES}
 
 engine = create_engine(context.config.get_main_option("sqlalchemy.url"))
 with engine.connect() as connection:
@@ -47,9 +46,11 @@ def downgrade():
     ${downgrades if downgrades else "pass"}
 """
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "database.md"
+
 ALL_SCHEMAS = ", include_schemas=True"
-OTHER_SCHEMAS = ", include_schemas=True, include_name=leave_out_the_ledger"
-"""What ``docs/security.md`` tells such a project to write, with the function above."""
+OTHER_SCHEMAS = ", include_schemas=True, include_name=include_name"
+"""With the two lines of ``docs/database.md``."""
 
 
 @pytest.fixture
@@ -61,7 +62,8 @@ def shared(empty: DatabaseSettings) -> DatabaseSettings:
 
 def _project(folder: Path, settings: DatabaseSettings, options: str = "") -> Config:
     (folder / "versions").mkdir(exist_ok=True)
-    (folder / "env.py").write_text(_ENV.replace("{OPTIONS}", options))
+    (lines,) = re.findall(r"^    (def include_name.*\n    .*\n)", DOCUMENT.read_text(), re.MULTILINE)
+    (folder / "env.py").write_text(_ENV.replace("{OPTIONS}", options).replace("{LINES}", lines))
     (folder / "script.py.mako").write_text(_TEMPLATE)
     url = make_url(settings.url.get_secret_value()).set(drivername="postgresql+psycopg")
     config = Config()
