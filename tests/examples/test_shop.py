@@ -92,7 +92,7 @@ async def test_one_worker_runs_our_jobs_and_theirs(
         await (await client.enqueue(PlaceOrder(user_id=jane.id + 1, item="a book"))).result(timeout=SOON)
 
     rows = await _execute(world.url, "SELECT o.id, u.name, item FROM orders o JOIN users u ON u.id = user_id")
-    receipts = await _execute(world.url, "SELECT count(*) FROM job_receipts WHERE job_name = 'place_order'")
+    receipts = await _execute(world.url, "SELECT count(*) FROM arqonce.receipts WHERE job_name = 'place_order'")
     assert [tuple(row) for row in rows] == [(order.id, "Jane", "a book")]
     assert receipts[0][0] == 2
 
@@ -178,7 +178,7 @@ def test_the_commands_of_its_readme_work(world: World, client: JobClient) -> Non
 
     assert [_failed(one) for one in done if one.returncode != 0] == []
     assert len(done) == 3
-    refused = world.execute("SELECT failure ->> 'type' FROM job_receipts WHERE job_name = 'place_order'")
+    refused = world.execute("SELECT failure ->> 'type' FROM arqonce.receipts WHERE job_name = 'place_order'")
     assert [row[0] for row in refused] == ["unknown_buyer"]  # there is no user 1 yet
 
 
