@@ -92,8 +92,8 @@ fix: $(VENV)/ready ## Mend style and formatting where that can be done by a prog
 	@$(BIN)/ruff format
 	@$(BIN)/python tests/docs/settings_table.py
 
-lock: $(VENV)/ready ## Write the hash-pinned requirements anew from pyproject.toml
-	@$(BIN)/python requirements/lock.py
+lock: $(VENV)/ready ## Write the hash-pinned requirements anew from both pyproject.toml (ARGS=--upgrade for later versions)
+	@$(BIN)/python requirements/lock.py $(ARGS)
 
 producer: $(VENV)/ready ## Build the producer's side as a distribution of its own, users-jobs, into dist/
 	@cd producer && ../$(BIN)/python -m hatchling build -d ../dist
