@@ -4,6 +4,7 @@ Whatever a fixture needs is imported when it is first used, so that a project wh
 """
 
 import contextlib
+import importlib.util
 import os
 import sys
 import types
@@ -75,6 +76,7 @@ def _transaction() -> "Callable[[DatabaseSettings], AsyncIterator[Transaction]]"
 @pytest.fixture(scope="session")
 def jobs_postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start PostgreSQL for this run, in each process of pytest-xdist one. Override it to use a server of yours."""
+    _require_workers()
     from arqonce.embedded import open_postgres
 
     with open_postgres(tmp_path_factory.mktemp("postgres"), settings=_SETTINGS) as server:
@@ -165,6 +167,11 @@ def _require_asyncio(backend: Any) -> None:  # noqa: ANN401 - anyio's: a name, o
         )
 
 
+def _require_workers() -> None:
+    if importlib.util.find_spec("arq") is None:
+        _refuse("this fixture needs what runs jobs: pip install 'arqonce[worker,embedded]'")
+
+
 def _refuse(cure: str) -> NoReturn:
     pytest.fail(cure, pytrace=False)
 
@@ -184,6 +191,7 @@ def jobs_sessions(jobs_transaction: "Transaction") -> "async_sessionmaker[AsyncS
 @pytest.fixture(scope="session")
 def jobs_registry(pytestconfig: pytest.Config) -> "Registry":
     """Return the jobs that ``run_job`` and ``crash_points`` know, as ``arqonce_registry`` of pytest's settings says."""
+    _require_workers()
     from arqonce.process.registries import load_registry
 
     named = pytestconfig.getini("arqonce_registry")

@@ -101,7 +101,9 @@ def test_versions_and_dependencies_agree() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["arqonce/connection/tls.py", "arqonce/testing/answers.py", "jobs/fields.py"], ids=lambda name: Path(name).stem
+    "name",
+    ["arqonce/connection/tls.py", "arqonce/testing/answers.py", "jobs/fields.py"],
+    ids=lambda name: Path(name).stem,
 )
 def test_source_that_imports_more_than_is_installed_breaks_a_contract(name: str, tmp_path: Path) -> None:
     """A module that a producer cannot import fails ``make contracts``, and not the service; also a late import."""
@@ -123,7 +125,9 @@ def test_source_that_imports_more_than_is_installed_breaks_a_contract(name: str,
 def test_what_producers_get_is_what_that_contract_watches(payloads: Path) -> None:
     """So that neither list is forgotten: each module of theirs, and the rooms that these and their tests load."""
     (contract,) = [one for one in _project(ROOT)["tool"]["importlinter"]["contracts"] if one.get("id") == "producer"]
-    modules = {name.removeprefix("users_jobs/").removesuffix(".py") for name in _names(payloads) if name.endswith(".py")}
+    modules = {
+        name.removeprefix("users_jobs/").removesuffix(".py") for name in _names(payloads) if name.endswith(".py")
+    }
 
     watched = set(contract["source_modules"])
 

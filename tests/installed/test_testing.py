@@ -1,4 +1,4 @@
-"""``enqueued`` of users-jobs: in a service that has nothing else of ours, and beside users-worker."""
+"""``enqueued`` of arqonce's plugin: in a service that has no worker, and in one beside users-worker."""
 
 import re
 import shutil
@@ -9,43 +9,21 @@ from textwrap import dedent
 
 import pytest
 
-from tests.producer.conftest import PRODUCER, ROOT, pip
+from tests.installed.conftest import PAYLOADS, ROOT, pip
 
 SAMPLE = Path(__file__).parent / "sample"
 
 SETTINGS = "[pytest]\nfilterwarnings = error\nasyncio_mode = strict\nasyncio_default_fixture_loop_scope = function\n"
 
-BOTH = """
-import pytest
-import jobs
-import users_jobs
+REFUSE = """
+import sys
 
-@pytest.mark.asyncio
-async def test_both(enqueued, run_job, session):
-    jane = users_jobs.GetOrCreateUser(name="Jane", email="jane@example.org")
-    async with jobs.open_client("redis://127.0.0.1:1") as ours, users_jobs.open_client("redis://127.0.0.1:1") as theirs:
-        enqueued.answer(users_jobs.CreateUser, users_jobs.EmailTakenError("taken"), name="Jim")
-        handles = [await theirs.enqueue(users_jobs.CreateUser(name=name), key=name) for name in ("Joe", "Jim")]
-        again = await ours.enqueue(jobs.CreateUser(name="Joe"), key="Joe")
-        await users_jobs.enqueue_in(session, jane, key="Jane")
-        await enqueued.drain()
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"sqlalchemy", "alembic", "arq", "asyncpg", "psycopg", "pydantic_settings"}:
+            raise ModuleNotFoundError(name)
 
-        assert (await handles[0].result()).name == (await again.result()).name == "Joe"
-        with pytest.raises(users_jobs.EmailTakenError):
-            await handles[1].result()
-        assert await handles[1].status() is users_jobs.JobStatus.COMPLETE
-    assert again.outcome is jobs.Enqueued.DUPLICATE
-    assert [job.job_id for job in enqueued.jobs] == ["Joe", "Jim", "Jane"]
-    enqueued.assert_enqueued(jobs.CreateUser, name="Joe")
-    enqueued.assert_enqueued(users_jobs.CreateUser, name="Joe")
-"""
-
-SERVER = """
-import pytest
-
-@pytest.fixture(scope="session")
-def jobs_postgres_url():
-    return "{url}?sslmode=disable"
+sys.meta_path.insert(0, Refuse())
 """
 
 
@@ -54,14 +32,6 @@ def project(service: Path) -> Path:
     """Return the service with the settings of its tests."""
     (service / "pytest.ini").write_text(SETTINGS)
     return service
-
-
-@pytest.fixture(scope="session")
-def beside(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install users-jobs where it is found beside this environment, which has users-worker."""
-    folder = tmp_path_factory.mktemp("beside")
-    pip("install", "--no-deps", "--no-index", "--target", folder, wheel)
-    return folder
 
 
 def _test(project: Path, *paths: Path, python: Path = Path(sys.executable)) -> str:
@@ -82,12 +52,12 @@ def _write_checks(project: Path) -> str:
 
 def _examples(file: Path) -> str:
     blocks = re.findall(r"^```python\n(.*?)^```", file.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    (block,) = [str(block) for block in blocks if "users_jobs.testing" in block]
+    (block,) = [str(block) for block in blocks if "arqonce.testing" in block and "users_jobs" in block]
     return block
 
 
-def test_a_service_is_tested_with_users_jobs_alone(project: Path, python_of_tests: Path) -> None:
-    """No server, no worker and no asyncpg is there, and packages named ``jobs`` and ``db`` are the service's own."""
+def test_a_service_is_tested_without_a_worker(project: Path, python_of_tests: Path) -> None:
+    """No server and no asyncpg is there, and packages named ``jobs`` and ``db`` are the service's own."""
     passed = _write_checks(project)
 
     told = _test(project, python=python_of_tests)
@@ -96,7 +66,7 @@ def test_a_service_is_tested_with_users_jobs_alone(project: Path, python_of_test
     assert "failed" not in told
 
 
-@pytest.mark.parametrize("file", [ROOT / "README.md", PRODUCER / "README.md"], ids=lambda file: file.parent.name)
+@pytest.mark.parametrize("file", [ROOT / "README.md", PAYLOADS / "README.md"], ids=lambda file: file.parent.name)
 def test_the_example_of_the_readme_passes(file: Path, project: Path, python_of_tests: Path) -> None:
     """As it stands there."""
     (project / "test_readme.py").write_text(_examples(file))
@@ -113,7 +83,7 @@ def test_who_does_not_use_it_does_not_notice_it(project: Path, python_of_tests: 
         import sys
 
         def test_it():
-            assert "pytest_users_jobs" in sys.modules
+            assert "arqonce.testing.plugin" in sys.modules
             assert not {"users_jobs", "redis", "pydantic", "sqlalchemy"} & sys.modules.keys()
         """)
     )
@@ -121,48 +91,62 @@ def test_who_does_not_use_it_does_not_notice_it(project: Path, python_of_tests: 
     assert "1 passed" in _test(project, python=python_of_tests)
 
 
-def test_one_fixture_records_both_packages(tmp_path: Path, beside: Path, postgres_url: str) -> None:
-    """Where users-worker is installed as well: one queue, and drain runs what is in it, whoever put it there."""
-    (tmp_path / "pytest.ini").write_text(SETTINGS)
-    (tmp_path / "conftest.py").write_text(SERVER.format(url=postgres_url))
-    (tmp_path / "test_both.py").write_text(BOTH)
+def test_it_needs_nothing_that_comes_with_workers(project: Path, python_of_tests: Path) -> None:
+    """``enqueued`` works where SQLAlchemy, a driver and pydantic-settings cannot be imported."""
+    (project / "sitecustomize.py").write_text(REFUSE)
+    (project / "test_it.py").write_text(
+        dedent("""
+        import pytest
+        from arqonce import open_sync_client
+        from users_jobs import CreateUser
 
-    told = _test(tmp_path, beside)
+        def test_it(enqueued):
+            with open_sync_client("redis://127.0.0.1:1") as client:
+                client.enqueue(CreateUser(name="Jane"))
+            enqueued.assert_enqueued(CreateUser, name="Jane")
+            with pytest.raises(ModuleNotFoundError):
+                import sqlalchemy
+        """)
+    )
+
+    told = _test(project, python=python_of_tests)
 
     assert "1 passed" in told, told
 
 
-def test_a_service_with_a_package_jobs_is_tested_beside_users_worker(project: Path, beside: Path) -> None:
-    """Its own package hides the one of users-worker; users-jobs has another name."""
+def test_a_service_with_packages_of_our_names_is_tested_beside_the_library(project: Path, payloads: Path) -> None:
+    """Where workers are installed, too: nothing of the library is called ``jobs``, ``db``, ``worker`` or ``web``."""
+    pip("install", "--no-deps", "--no-index", "--target", project, payloads)
     passed = _write_checks(project)
 
-    told = _test(project, beside)
+    told = _test(project)
 
     assert passed in told, told
     assert "failed" not in told
 
 
-def test_a_hidden_package_is_told_with_its_cure(project: Path) -> None:
-    """When a fixture needs it, in one line; other tests run."""
+def test_a_fixture_that_needs_a_worker_is_told_with_its_cure(project: Path, python_of_tests: Path) -> None:
+    """In one line, when a test has it; other tests run."""
     (project / "test_it.py").write_text(
         dedent("""
         import pytest
 
-        def test_enqueued(enqueued): pass
-
         @pytest.mark.asyncio
         async def test_job(run_job): pass
+
+        @pytest.mark.asyncio
+        async def test_session(session): pass
+
+        def test_worker(start_worker): pass
 
         def test_of_its_own(): pass
         """)
     )
 
-    told = _test(project)
+    told = _test(project, python=python_of_tests)
 
-    lines = [
-        line for line in told.splitlines() if line.startswith("the name jobs is that of a package of this project")
-    ]
-    assert len(lines) == 2, told
-    assert all(f"({project / 'jobs'})" in line and "install users-jobs" in line for line in lines)
+    lines = [line for line in told.splitlines() if line.startswith("this fixture needs ")]
+    assert len(lines) == 3, told
+    assert all("pip install 'arqonce[worker,embedded]'" in line for line in lines)
     assert "1 passed" in told
     assert "another exception" not in told

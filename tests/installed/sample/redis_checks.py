@@ -142,8 +142,7 @@ async def test_the_fixture(enqueued: EnqueuedJobs) -> None:
         handle = await client.enqueue(CreateUser(name="Jane"))
         with pytest.raises(EmailTakenError):
             await handle.result(timeout=LIMIT)
-    with open_sync_client("redis://127.0.0.1:1/0") as blocking:
-        with pytest.raises(EmailTakenError):
-            blocking.enqueue(CreateUser(name="Jim")).result(timeout=LIMIT)
+    with open_sync_client("redis://127.0.0.1:1/0") as blocking, pytest.raises(EmailTakenError):
+        blocking.enqueue(CreateUser(name="Jim")).result(timeout=LIMIT)
     assert (JobClient, SyncJobClient) == (type(client), type(blocking))
     assert len(enqueued.jobs) == 2
