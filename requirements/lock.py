@@ -1,7 +1,7 @@
 """Writes the locked requirements: every dependency with its hashes, for all platforms and Pythons 3.11 to 3.14.
 
-Versions stay as they are where they may; ``--upgrade``, or ``--upgrade-package NAME``, takes later ones. The library lies
-in this repository and on no index: its dependencies are locked, it is not.
+Versions stay as they are where they may; ``--upgrade``, or ``--upgrade-package NAME``, takes later ones. The library
+lies in this repository and on no index: its dependencies are locked, it is not.
 """
 
 import subprocess

@@ -1,4 +1,4 @@
-"""What we distribute, built, and installed into environments of its own. Made once for all processes of pytest-xdist."""
+"""What we distribute, built, and installed into environments of its own: once for all processes of pytest-xdist."""
 
 import fcntl
 import os

@@ -118,27 +118,32 @@ async def test_service_enqueues_and_promises_from_there(
         assert list(stored) == ["Jane", "Joan", "Jim"]
 
 
-@pytest.mark.parametrize("version", [5, 6, 7, 8])
-def test_every_version_of_redis_py_that_we_take_works(
-    version: int,
-    python_of_tests: Path,
-    once: Once,
-    service: Path,
-    environment: dict[str, str],
-    start_worker: StartWorker,
-    sessions: async_sessionmaker[AsyncSession],
-) -> None:
-    """Both clients, waiting, aborts, promises and ``enqueued``, against a worker; and nothing warns of a deprecation."""
-    name = f"redis-{version}"
-    overlay = once(name, lambda folder: install_locked(f"{name}.txt", "--target", folder, "--no-deps"))
-    (service / "test_it.py").write_bytes(CHECKS.read_bytes())
+@pytest.fixture(params=["redis-5", "redis-6", "redis-7", "redis-8"])
+def redis_py(request: pytest.FixtureRequest, once: Once) -> Path:
+    """Install one version of redis-py, to be laid over an environment."""
+    name: str = request.param
+    return once(name, lambda folder: install_locked(f"{name}.txt", "--target", folder, "--no-deps"))
+
+
+@pytest.fixture
+def running(environment: dict[str, str], start_worker: StartWorker, sessions: object) -> dict[str, str]:
+    """Start a worker on empty tables, and say where its servers are."""
+    assert sessions is not None
     start_worker()
-    assert sessions is not None  # the tables are empty
+    return environment
+
+
+def test_every_version_of_redis_py_that_we_take_works(
+    redis_py: Path, python_of_tests: Path, service: Path, running: dict[str, str]
+) -> None:
+    """Both clients, waiting, aborts, promises and ``enqueued``, against a worker; and nothing warns of what goes."""
+    (service / "test_it.py").write_bytes(CHECKS.read_bytes())
+    version = redis_py.name.partition("-")[2]
 
     done = subprocess.run(
         [python_of_tests, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto",
          "-o", "asyncio_default_fixture_loop_scope=function"],
-        cwd=service, env=environment | {"PYTHONPATH": f"{service}:{overlay}", "REDIS_MAJOR": str(version)},
+        cwd=service, env=running | {"PYTHONPATH": f"{service}:{redis_py}", "REDIS_MAJOR": version},
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 

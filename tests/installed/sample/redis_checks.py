@@ -32,7 +32,7 @@ LATER = timedelta(hours=1)
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left_open() -> Iterator[None]:
-    """A connection that nobody has closed warns when it is collected."""
+    """Let a connection that nobody has closed warn in the test that has opened it."""
     yield
     gc.collect()
 
