@@ -40,6 +40,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini(
         "arqonce_registry", "The registries whose jobs are tested: module:NAME, separated by commas", default=""
     )
+    parser.addini(
+        "arqonce_module", "The module whose command runs the workers of tests: python -m NAME run", default="arqonce"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -252,11 +255,13 @@ def worker_environment(
 
 
 @pytest.fixture
-def start_worker(worker_environment: dict[str, str], tmp_path: Path) -> "Iterator[StartWorker]":
+def start_worker(
+    pytestconfig: pytest.Config, worker_environment: dict[str, str], tmp_path: Path
+) -> "Iterator[StartWorker]":
     """Yield a function that starts a worker process and waits until it is ready; it is killed after the test."""
     from arqonce.testing.worker_process import worker_processes
 
-    with worker_processes(worker_environment, tmp_path) as start:
+    with worker_processes(worker_environment, tmp_path, module=pytestconfig.getini("arqonce_module")) as start:
         yield start
 
 

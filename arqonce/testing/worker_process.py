@@ -61,15 +61,20 @@ class StartWorker(Protocol):
 
 
 @contextmanager
-def worker_processes(environment: Mapping[str, str], directory: Path) -> Iterator[StartWorker]:
-    """Yield a function that starts worker processes with their logs in ``directory``; they are killed at the end."""
+def worker_processes(
+    environment: Mapping[str, str], directory: Path, *, module: str = "arqonce"
+) -> Iterator[StartWorker]:
+    """Yield a function that starts worker processes with their logs in ``directory``; they are killed at the end.
+
+    ``module`` runs the command of which ``run`` is the worker.
+    """
     with ExitStack() as stack:
 
         def start(*command: str, **variables: str) -> WorkerProcess:
             name = uuid4().hex
             health, log = directory / f"{name}.health", directory / f"{name}.log"
             process = subprocess.Popen(  # noqa: S603 - the test's own command
-                command or (sys.executable, "-m", "worker", "run"),
+                command or (sys.executable, "-m", module, "run"),
                 env={**environment, "WORKER_HEALTH_FILE": str(health), **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=stack.enter_context(log.open("wb")),
