@@ -1,7 +1,7 @@
 """Promises a job inside the caller's own transaction: it is enqueued if, and only if, that commits.
 
 Knows the table and the three ways to run a statement, and loads no driver: the caller's connection has done so. The
-rows are given to Redis by a relay, which runs in every worker and, with ``users-worker relay``, alone.
+rows are given to Redis by a relay, which runs in every worker and, with the command ``relay``, alone.
 """
 
 import importlib
@@ -184,8 +184,8 @@ def _id_of(job: str | Promised[Any]) -> str:
 
 
 _CURES = {
-    "42P01": "is this the database of the workers, and has it their tables? Run there: users-worker migrate",
-    "3F000": "is this the database of the workers, and has it their tables? Run there: users-worker migrate",
+    "42P01": "is this the database of the workers, and has it their tables? Run there the command migrate",
+    "3F000": "is this the database of the workers, and has it their tables? Run there the command migrate",
     "42501": "let this role promise jobs: GRANT app_producer TO it (deploy/postgres/roles.sql)",
 }
 """What to do about a state of PostgreSQL."""
@@ -239,7 +239,7 @@ class _Request:
     def conflict(self) -> KeyConflictError:
         return KeyConflictError(
             f"the key {self.job_id!r} was used for another request: give each request its own key "
-            "(or, if that one is dead, discard it: users-worker dead show)"
+            "(or, if that one is dead, discard it: the command dead show)"
         )
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -58,12 +57,6 @@ def _no_settings_from_outside() -> Iterator[None]:
 def jobs_programs() -> Programs:
     """Let start_worker fork from the same process as whatever else runs commands of ours."""
     return programs()
-
-
-@pytest.fixture(scope="session")
-def worker_command() -> tuple[str, ...]:
-    """Start our worker by our own command."""
-    return (sys.executable, "-m", "worker", "run")
 
 
 @pytest.fixture(scope="session")

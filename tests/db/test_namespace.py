@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from arqonce.client.answers import JobStatus
+from arqonce import JobStatus
 from arqonce.database.engine import open_database
 from arqonce.database.schema import require_current_schemas
 from arqonce.database.settings import DatabaseSettings
