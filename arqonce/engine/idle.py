@@ -3,8 +3,8 @@
 **One watches.** A claim reads the queue on a connection that tracks what it has read (``direct``), so the next change
 of the queue by anybody, a plain arq producer included, reaches us as one message, and we claim: no round trip lies
 between. Of all idle workers of a queue only one, the watcher, does that. Forty would all claim one job; so the others
-stand by, each blocked on a list (``scripts.watcher``), which Redis wakes one by one. The claim itself elects: that
-costs no command more. A claim that leaves no room, or leaves jobs due, wakes the next of those who stand by, in the same script.
+stand by, each blocked on a list (``scripts.watcher``), which Redis wakes one by one. The claim itself elects, at the
+cost of no further command. A claim that leaves no room, or leaves jobs due, wakes the next one in the same script.
 One job for an idle fleet costs one claim and one end, whether 1, 10 or 40 workers are idle.
 
 **Timers.** The watcher claims when the next deferred job is due or the next lease ends, and in any case every
