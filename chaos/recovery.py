@@ -83,7 +83,7 @@ class Lane:
 
     async def is_settled(self, job: int) -> bool:
         """Say whether the job has its receipt."""
-        statement = "SELECT EXISTS (SELECT FROM job_receipts WHERE job_id = $1)"
+        statement = "SELECT EXISTS (SELECT FROM arqonce.receipts WHERE job_id = $1)"
         return bool(await self.database.fetchval(statement, f"recovery-{job}"))
 
     async def kill_once(self, victim: WorkerProcess, job: int, random: Random) -> tuple[float, WorkerProcess]:
@@ -151,7 +151,7 @@ async def measure(servers: Servers, logs: Path, *, kills: int, lanes: int, lease
             group.create_task(run(number))
     counted = await connection.fetchrow(
         "SELECT (SELECT count(*) FROM users) AS users, (SELECT count(DISTINCT name) FROM users) AS names,"
-        " (SELECT count(*) FROM job_receipts) AS receipts"
+        " (SELECT count(*) FROM arqonce.receipts) AS receipts"
     )
     await connection.close()
     if tuple(counted) != (kills, kills, kills):

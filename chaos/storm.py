@@ -153,7 +153,7 @@ async def _is_idle(servers: Servers) -> bool:
                 return False
         connection = await asyncpg.connect(servers.database.url.get_secret_value(), timeout=5)
         try:
-            return not await connection.fetchval("SELECT count(*) FROM job_outbox")
+            return not await connection.fetchval("SELECT count(*) FROM arqonce.outbox")
         finally:
             await connection.close()
     except (RedisError, OSError, asyncpg.PostgresError, EmbeddedServerError):

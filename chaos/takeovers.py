@@ -106,7 +106,7 @@ def _is_primary(url: str) -> bool:
 
 async def _until_effect(connection: asyncpg.Connection, key: str) -> float:
     started = time.monotonic()
-    await _until(lambda: connection.fetchval("SELECT EXISTS (SELECT FROM job_receipts WHERE job_id = $1)", key))
+    await _until(lambda: connection.fetchval("SELECT EXISTS (SELECT FROM arqonce.receipts WHERE job_id = $1)", key))
     return time.monotonic() - started
 
 

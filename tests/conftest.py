@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 import structlog
 from pydantic import SecretStr
 from redis.asyncio import Redis
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.client.client import JobClient
@@ -26,6 +24,7 @@ from arqonce.testing.worker_process import StartWorker, WorkerProcess
 from jobs.registry import REGISTRY
 from tests.leaks import pytest_runtest_logreport, pytest_sessionfinish  # noqa: F401 - hooks of pytest
 from tests.rights import Rights, all_rights, least_rights
+from tests.tables import EMPTY_TABLES
 from tests.warm import programs
 
 pytest_plugins = ["pytester", "tests.kinds"]
@@ -58,12 +57,6 @@ def _no_settings_from_outside() -> Iterator[None]:
 def jobs_programs() -> Programs:
     """Let start_worker fork from the same process as whatever else runs commands of ours."""
     return programs()
-
-
-@pytest.fixture(scope="session")
-def worker_command() -> tuple[str, ...]:
-    """Start our worker by our own command."""
-    return (sys.executable, "-m", "worker", "run")
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +99,7 @@ async def sessions(
     """Yield the sessionmaker for tests that really commit; the users are removed afterwards."""
     yield shared_sessions
     async with shared_sessions.begin() as session:
-        await session.execute(text("TRUNCATE users, job_receipts, dead_jobs, job_outbox RESTART IDENTITY"))
+        await session.execute(EMPTY_TABLES)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from arqonce.client.client import JobHandle
 from arqonce.client.requests import Promised
 from arqonce.database.faults import is_fault_of_server
 from arqonce.failures import InvalidMessageError, KeyConflictError, QueueUnavailableError
+from arqonce.ledger.namespace import namespace_of
 from arqonce.ledger.where import JobTrace, trace_by_job_id
 from arqonce.outbox import enqueue_in
 from arqonce.payloads import AnyPayload, Payload
@@ -65,15 +66,16 @@ async def accept(request: web.Request, payload: Payload[ResultT]) -> JobHandle[R
 
 async def _promise(request: web.Request, payload: Payload[ResultT], key: str | None) -> JobHandle[ResultT]:
     session, resources = session_of(request), request.app[RESOURCES]
+    schema = namespace_of(session)
     try:
         async with session.begin():
-            promised = await enqueue_in(session, payload, key=key, queue=resources.settings.queue)
+            promised = await enqueue_in(session, payload, key=key, queue=resources.settings.queue, schema=schema)
     except DBAPIError as error:
         if not is_fault_of_server(error):
             raise
         await session.close()  # refused, so nothing was written: another connection may lead to the primary
         async with session.begin():
-            promised = await enqueue_in(session, payload, key=key, queue=resources.settings.queue)
+            promised = await enqueue_in(session, payload, key=key, queue=resources.settings.queue, schema=schema)
     return resources.client.handle(promised)
 
 

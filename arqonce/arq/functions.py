@@ -43,7 +43,7 @@ MARGIN = timedelta(seconds=5)
 """arq's own timeout is so much longer than our deadline. Only arq's own worker class applies it."""
 
 _UNTIL_GIVEN_AGAIN = timedelta(seconds=5)
-"""How often it is looked whether the relay has given a promised job again whose message Redis has lost."""
+"""How often to check whether the relay has sent again a promised job whose message Redis has lost."""
 
 REFUSE = "refuse_message"
 """arq function that fails with the reason why a message could not be read. No payload may have this name."""
@@ -94,7 +94,7 @@ def _as_retry(later: RetryLater) -> Retry:
 
 
 def _as_end(error: Retry | RetryJob) -> JobFailedError:
-    """Return the last error of a job, told as it is on record, where a handler has raised arq's word for another try.
+    """Return the last error of a job, as it is recorded, where a handler has raised arq's ``Retry``.
 
     To arq's classes it would be one, and the job, which is dead, run on for ever.
     """
@@ -164,7 +164,7 @@ def _retried_when_late(
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
     """Return the function, made to answer the expiry of arq's timeout with another attempt.
 
-    arq ends the job then: without a receipt, a dead letter or a word. After a standstill of the process (a paused
+    arq ends the job then: without a receipt, a dead letter or a log line. After a standstill of the process (a paused
     machine, a loop that was blocked) our own deadline and arq's timeout expire in one turn of the loop, and the outer
     one wins.
     """

@@ -1,7 +1,8 @@
 """Connections to Redis or Valkey with time limits, and errors that name the cure. Knows no job."""
 
+import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -122,14 +123,20 @@ def _options(address: RedisURL, password: str | None) -> dict[str, Any]:
     return options
 
 
+_HAS_DRIVER_INFO = "driver_info" in inspect.signature(redis.connection.AbstractConnection).parameters
+
+_UNNAMED: Mapping[str, None] = {"driver_info": None} if _HAS_DRIVER_INFO else {"lib_name": None, "lib_version": None}
+"""Lets redis-py send no CLIENT SETINFO: with it, 5.3 greets before it has looked at the password, and without one
+recurses until it dies. The second form is deprecated since 7.2, which has the first."""
+
+
 def _limits(max_connections: int) -> dict[str, Any]:
     return {
         "max_connections": max_connections,
         "timeout": _COMMAND_TIMEOUT.total_seconds(),
         "socket_timeout": _COMMAND_TIMEOUT.total_seconds(),
-        # With these, redis-py 5.3 greets before it has looked at the password, and without one recurses until it dies.
-        "lib_name": None,
-        "lib_version": None,
+        **_UNNAMED,
+        "protocol": 2,  # which is the default up to redis-py 7
         "health_check_interval": _CHECK_IDLE_AFTER.total_seconds(),
         "retry_on_error": [RedisConnectionError, ConnectionError],
     }

@@ -83,7 +83,7 @@ def _read(spec: AnySpec, deliveries: Sequence[Delivery], outcomes: dict[str, Out
             continue
         try:
             jobs.append((delivery, read_payload(spec.payload, delivery.args, delivery.kwargs)))
-        except BaseException:  # noqa: BLE001, S112 - whatever it is, the job's own run meets it again, and tells it
+        except BaseException:  # noqa: BLE001, S112 - whatever it is, the job's own run meets it again, and records it
             continue
         del outcomes[delivery.job_id]
     return jobs

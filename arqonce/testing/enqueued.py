@@ -18,7 +18,7 @@ from arqonce.wire.status import JobStatus
 PayloadT = TypeVar("PayloadT", bound=AnyPayload)
 
 _NO_WORKER = (
-    "to run jobs, drain needs the worker of users-worker and the database: let the test be async and have the fixture "
+    "to run jobs, drain needs arqonce[worker] and a database: let the test be async and have the fixture "
     "run_job. Elsewhere a test says itself what a job answers: enqueued.answer(CreateUser, UserView(...)); or it has a "
     "worker process: start_worker"
 )

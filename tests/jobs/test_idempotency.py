@@ -236,7 +236,7 @@ async def test_when_the_receipt_has_expired_the_key_is_free(
     async def forget() -> None:
         await redis.delete("arq:result:k")
         async with sessions.begin() as session:
-            await session.execute(text("DELETE FROM job_receipts"))  # as after WORKER_KEEP_RECEIPTS
+            await session.execute(text("DELETE FROM arqonce.receipts"))  # as after WORKER_KEEP_RECEIPTS
 
     answers = []
     for payload in (no_mail, no_mail, ANOTHER):

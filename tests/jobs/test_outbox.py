@@ -33,7 +33,7 @@ OTHER = CreateUser(name="Janet")
 
 async def _rows(sessions: Sessions) -> list[tuple[str, str, str]]:
     async with sessions() as session:
-        found = await session.execute(text("SELECT job_id, job_name, queue FROM job_outbox ORDER BY job_id"))
+        found = await session.execute(text("SELECT job_id, job_name, queue FROM arqonce.outbox ORDER BY job_id"))
         return [(row.job_id, row.job_name, row.queue) for row in found]
 
 
@@ -181,7 +181,7 @@ async def test_the_row_holds_what_a_client_would_have_sent(sessions: Sessions) -
         rows = {
             row.job_id: row
             for row in await session.execute(
-                text("SELECT *, due_at - give_at AS ahead, due_at - created_at AS wait FROM job_outbox")
+                text("SELECT *, due_at - give_at AS ahead, due_at - created_at AS wait FROM arqonce.outbox")
             )
         }
     message = decode(rows["at"].message)

@@ -119,7 +119,7 @@ async def test_without_tables_asynchronous_sessions_do_the_same(
 
     assert [job.job_id for job in enqueued.jobs] == ["kept"]
     async with sessions() as session:
-        assert await session.scalar(text("SELECT count(*) FROM job_outbox")) == 0
+        assert await session.scalar(text("SELECT count(*) FROM arqonce.outbox")) == 0
 
 
 @pytest.mark.parametrize("spec", [None, AsyncSession, AsyncConnection])

@@ -52,8 +52,8 @@ def _delivery(job_id: str, attempt: int = 1, **fields: object) -> Delivery:
 
 async def counts(sessions: Sessions) -> tuple[int, ...]:
     """Count users, receipts, dead letters, and the transactions that have written the users."""
-    query = """SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM job_receipts),
-        (SELECT count(*) FROM dead_jobs), (SELECT count(DISTINCT xmin::text) FROM users)"""
+    query = """SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM arqonce.receipts),
+        (SELECT count(*) FROM arqonce.dead_jobs), (SELECT count(DISTINCT xmin::text) FROM users)"""
     async with sessions() as session:
         return tuple((await session.execute(text(query))).one())
 
@@ -154,7 +154,7 @@ async def test_zombies_of_one_batch_give_the_same_answers(sessions: Sessions, *,
         answers = [{job_id: _told(answer) for job_id, answer in owner.items()} for owner in owners]
         assert answers[1:] == [answers[0]] * 3
         assert (await counts(sessions))[:3] == ((40, 46, 0) if emails else (46, 46, 0))
-        await execute(sessions, "TRUNCATE users, job_receipts RESTART IDENTITY")
+        await execute(sessions, "TRUNCATE users, arqonce.receipts RESTART IDENTITY")
 
 
 async def _own(sessions: Sessions, jobs: Sequence[Delivery], chance: random.Random) -> dict[str, Any]:

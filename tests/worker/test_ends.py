@@ -87,7 +87,7 @@ class _BareError(JobFailedError):
 
 async def _receipts(sessions: Sessions) -> dict[str, Any]:
     async with sessions() as session:
-        rows = await session.execute(text("SELECT job_id, coalesce(result, failure) AS answer FROM job_receipts"))
+        rows = await session.execute(text("SELECT job_id, coalesce(result, failure) AS answer FROM arqonce.receipts"))
         return {row.job_id: row.answer for row in rows}
 
 
@@ -183,7 +183,7 @@ async def test_a_commit_that_is_under_way_decides_before_the_letter(sessions: Se
         async with sessions.begin() as session:
             await session.execute(
                 text(
-                    "INSERT INTO job_receipts (job_id, job_name, request_hash, result, attempt) "
+                    "INSERT INTO arqonce.receipts (job_id, job_name, request_hash, result, attempt) "
                     "VALUES ('j1', 'work', sha256('{}'), '{\"value\": 1}', 1)"
                 )
             )

@@ -33,7 +33,7 @@ def _delivery(job_id: str, attempt: int = 1, **fields: object) -> Delivery:
 async def _counts(sessions: Sessions) -> tuple[int, int]:
     async with sessions() as session:
         row = (
-            await session.execute(text("SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM job_receipts)"))
+            await session.execute(text("SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM arqonce.receipts)"))
         ).one()
     return row[0], row[1]
 

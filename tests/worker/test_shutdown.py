@@ -125,7 +125,7 @@ async def test_the_jobs_of_a_killed_worker_start_elsewhere(
     took = time.monotonic() - since
 
     async with sessions() as session:
-        attempts = set(await session.scalars(text("SELECT attempt FROM job_receipts")))
+        attempts = set(await session.scalars(text("SELECT attempt FROM arqonce.receipts")))
     assert (await _count_users(sessions), attempts) == (5, {2})
     assert took < 10  # about 2.5 s on a quiet machine; arq waits for 75
 

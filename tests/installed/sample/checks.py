@@ -1,4 +1,4 @@
-"""The tests of the service, run by a pytest that knows users_jobs and nothing else of ours."""
+"""The tests of the service, run by a pytest that has no worker of ours."""
 
 import asyncio
 import sys
@@ -11,19 +11,10 @@ from service import OWNERS, order, sign_up, sign_up_blocking
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
-from users_jobs.failures import KeyConflictError
-from users_jobs.testing.enqueued import EnqueuedJobs
 
-from users_jobs import (
-    CreateUser,
-    EmailTakenError,
-    GetOrCreateUser,
-    JobClient,
-    JobStatus,
-    SyncJobClient,
-    UserView,
-    enqueue_in,
-)
+from arqonce import JobClient, JobStatus, KeyConflictError, SyncJobClient, enqueue_in
+from arqonce.testing.enqueued import EnqueuedJobs
+from users_jobs import CreateUser, EmailTakenError, GetOrCreateUser, UserView
 
 NOWHERE = "redis://127.0.0.1:1/0"
 JANE = UserView(id=1, name="Jane", email="jane@example.org", created_at=datetime(2030, 1, 1, tzinfo=UTC))
@@ -97,5 +88,5 @@ def test_promises_on_a_blocking_mock_are_recorded(enqueued: EnqueuedJobs) -> Non
 
 def test_who_drains_is_told_what_is_missing(enqueued: EnqueuedJobs) -> None:
     """A worker; and what there is in its place."""
-    with pytest.raises(RuntimeError, match=r"drain needs the worker .* enqueued\.answer\("):
+    with pytest.raises(RuntimeError, match=r"drain needs arqonce\[worker\] .* enqueued\.answer\("):
         asyncio.run(enqueued.drain())

@@ -5,7 +5,8 @@ from typing import Any
 
 import db
 import jobs
-from users_jobs import CreateUser, EmailTakenError, GetOrCreateUser, JobClient, SyncJobClient, enqueue_in_sync
+from arqonce import JobClient, SyncJobClient, enqueue_in_sync
+from users_jobs import CreateUser, EmailTakenError, GetOrCreateUser
 
 OWNERS = (vars(jobs)["OWNER"], vars(db)["OWNER"])
 LIMIT = timedelta(seconds=5)
