@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import psycopg
@@ -123,20 +124,18 @@ async def test_an_id_that_no_job_can_have_is_refused(sessions: Sessions) -> None
 
 async def test_a_database_without_our_tables_names_the_cure(postgres_url: str) -> None:
     """In a note: the error keeps its type, of whichever driver."""
-    connection = await asyncpg.connect(postgres_url)
+    without = urlsplit(postgres_url)._replace(path="/template1").geturl()
+    connection = await asyncpg.connect(without)
     try:
-        await connection.execute("SET search_path TO pg_catalog")
         with pytest.raises(asyncpg.UndefinedTableError) as caught:
             await enqueue_in(connection, JANE)
     finally:
         await connection.close()
-    with psycopg.connect(postgres_url) as blocking:
-        blocking.execute("SET search_path TO pg_catalog")
-        with pytest.raises(psycopg.errors.UndefinedTable) as caught_too:
-            enqueue_in_sync(blocking, JANE)
+    with psycopg.connect(without) as blocking, pytest.raises(psycopg.errors.UndefinedTable) as caught_too:
+        enqueue_in_sync(blocking, JANE)
 
     notes = [*caught.value.__notes__, *caught_too.value.__notes__]
-    assert ["users-worker migrate" in note for note in notes] == [True, True]
+    assert ["Run there the command migrate" in note for note in notes] == [True, True]
 
 
 def test_django_is_told_which_connection_it_is() -> None:
