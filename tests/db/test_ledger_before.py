@@ -22,7 +22,8 @@ from db.tables import SCHEMA
 from jobs.registry import REGISTRY
 from tests.db.alembic_checks import check_migrations
 from tests.db.conftest import read_sql, run_sql
-from tests.rights import DEPLOY, PASSWORD
+from tests.leaks import PASSWORD
+from tests.rights import DEPLOY
 
 BEFORE = Path(__file__).parent / "ledger_before.sql"
 PLACES = ("arqonce.receipts", "arqonce.dead_jobs", "arqonce.outbox")

@@ -154,7 +154,9 @@ def test_several_migrate_at_once(empty: DatabaseSettings) -> None:
 
 @pytest.mark.usefixtures("starts_processes")
 @pytest.mark.parametrize(
-    ("options", "table"), [([], "users"), (["-c", "arqonce/pyproject.toml"], "arqonce.receipts")], ids=["ours", "ledger"]
+    ("options", "table"),
+    [([], "users"), (["-c", "arqonce/pyproject.toml"], "arqonce.receipts")],
+    ids=["ours", "ledger"],
 )
 def test_alembic_finds_its_settings_in_pyproject(empty: DatabaseSettings, options: list[str], table: str) -> None:
     """Developers use ``alembic`` itself for new migrations."""

@@ -7,6 +7,7 @@ import asyncio
 import pkgutil
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 from alembic import context
 from alembic.operations.ops import MigrationScript
@@ -48,7 +49,7 @@ _PLACES = {table.schema for table in _SCHEMA.metadata.tables.values()}
 """The PostgreSQL schemas of the project's tables; ``None`` is the first one of ``search_path``."""
 
 
-def _is_compared(name: str | None, kind: str, parents: Mapping[str, str | None]) -> bool:
+def _is_compared(name: str | None, kind: str, parents: Mapping[Any, str | None]) -> bool:
     """Leave schemas and tables that this project does not know out of its comparison: they are somebody else's."""
     if kind == "schema":
         return name in _PLACES
