@@ -8,14 +8,13 @@ import importlib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from arqonce.client.answers import JobStatus
-from arqonce.client.client import Enqueued
+from arqonce.client.requests import Promised
 from arqonce.failures import InvalidMessageError, KeyConflictError
 from arqonce.namespace import LEDGER, in_namespace
 from arqonce.payloads import AnyPayload, Payload
@@ -31,6 +30,7 @@ from arqonce.wire.keys import (
     require_job_id,
     require_payload,
 )
+from arqonce.wire.status import JobStatus
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
 Parameters = Mapping[str, str | bytes]
@@ -74,21 +74,13 @@ Redis does not hold what is due next month. The notification is sent at the comm
 notify wait for each other in PostgreSQL (at thousands a second; one transaction may promise many jobs)."""
 
 
-_STATUS = """
-SELECT CASE WHEN EXISTS (SELECT FROM arqonce.receipts WHERE job_id = :job_id) THEN 'complete'
-    WHEN EXISTS (SELECT FROM arqonce.outbox WHERE job_id = :job_id) THEN 'promised'
-    WHEN EXISTS (SELECT FROM arqonce.dead_jobs WHERE job_id = :job_id) THEN 'complete'
-    ELSE 'not_found' END AS status
-"""
-
-
-@dataclass(frozen=True)
-class Promised(Generic[ResultT]):
-    """A job that is enqueued when the transaction commits; ``JobClient.handle`` makes it one to wait for."""
-
-    job_id: str
-    outcome: Enqueued
-    result_type: type[ResultT] = field(repr=False)
+_STATUS = f"""
+SELECT CASE WHEN EXISTS (SELECT FROM arqonce.receipts WHERE job_id = :job_id) THEN '{JobStatus.COMPLETE}'
+    WHEN EXISTS (SELECT FROM arqonce.outbox WHERE job_id = :job_id) THEN '{JobStatus.PROMISED}'
+    WHEN EXISTS (SELECT FROM arqonce.dead_jobs WHERE job_id = :job_id) THEN '{JobStatus.FAILED}'
+    ELSE '{JobStatus.NOT_FOUND}' END AS status
+"""  # noqa: S608 - the words are ours
+"""Where a job is, in the order of ``arqonce.ledger.where``. A producer may not read answers, so it is only complete."""
 
 
 async def enqueue_in(  # noqa: PLR0913 - the options of JobClient.enqueue, and where
@@ -110,9 +102,9 @@ async def enqueue_in(  # noqa: PLR0913 - the options of JobClient.enqueue, and w
     ``AsyncConnection``, to the database that the workers use. One round trip. The role needs INSERT on the table
     outbox of the ledger's schema, and SELECT on it, receipts and dead_jobs.
 
-    With a ``key`` (an idempotency key: it becomes the job's id) only the first promise counts; the outcome of all
-    others is ``DUPLICATE``, for as long as the job is owed, is remembered (WORKER_KEEP_RECEIPTS) or is dead. Two
-    transactions that promise the same key wait for each other.
+    With a ``key`` (an idempotency key: it becomes the job's id) only the first promise counts; ``is_new`` is false for
+    all others, as long as the job is owed, is remembered (WORKER_KEEP_RECEIPTS) or is dead. Two transactions that
+    promise the same key wait for each other.
 
     ``schema`` is where the workers' tables lie, if their DATABASE_LEDGER_SCHEMA names another PostgreSQL schema.
 
@@ -159,7 +151,7 @@ async def status_in(
 ) -> JobStatus:
     """Say what PostgreSQL knows of a job, given the promise or an id.
 
-    ``PROMISED``, ``COMPLETE`` (it has a receipt, or is dead) or ``NOT_FOUND``.
+    ``PROMISED``, ``COMPLETE`` (it has a receipt), ``FAILED`` (it is dead) or ``NOT_FOUND``.
 
     For a service that tells its own callers where their job is: ``JobHandle.status`` asks Redis, which has a promised
     job from 10 s before it is due until its result expires. A job that was enqueued directly is found here when it has
@@ -242,7 +234,7 @@ class _Request:
     def promised(self, outcome: str, payload: Payload[ResultT]) -> Promised[ResultT]:
         if outcome == "conflict":
             raise self.conflict()
-        return Promised(self.job_id, Enqueued(outcome), payload.result_type())
+        return Promised(self.job_id, outcome == "new", payload.result_type())
 
     def conflict(self) -> KeyConflictError:
         return KeyConflictError(

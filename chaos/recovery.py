@@ -24,7 +24,7 @@ from typing import Annotated
 import asyncpg
 import typer
 
-from arqonce.client.client import open_client
+from arqonce.client.client import JobClient
 from chaos.fleet import OURS, WorkerProcess
 from chaos.plan import MARKER
 from chaos.servers import Servers, open_servers
@@ -89,7 +89,7 @@ class Lane:
     async def kill_once(self, victim: WorkerProcess, job: int, random: Random) -> tuple[float, WorkerProcess]:
         """Let ``victim`` start a job, kill it, and return how many seconds later another worker has started it."""
         await self.database.execute("SELECT pg_advisory_lock(7, $1)", job)
-        async with open_client(self.servers.redis_url, queue=self.queue) as client:
+        async with JobClient(self.servers.redis_url, queue=self.queue) as client:
             await client.enqueue(CreateUser(name=f"{MARKER} {job}"), key=f"recovery-{job}")
             await _until(lambda: self.starts(job), _LIMIT)
             heir = await self.start_worker()

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce.client.client import JobClient, open_client
+from arqonce.client.client import JobClient
 from arqonce.database.engine import open_database
 from arqonce.database.settings import DatabaseSettings
 from arqonce.ledger.schema import upgrade_schemas
@@ -143,7 +143,7 @@ def rights(request: pytest.FixtureRequest, database: DatabaseSettings, valkey_ur
 async def client(redis: Redis, rights: Rights) -> AsyncIterator[JobClient]:
     """Yield our client of an empty queue."""
     await redis.ping()
-    async with open_client(rights.producer_redis) as client:
+    async with JobClient(rights.producer_redis) as client:
         yield client
 
 

@@ -6,6 +6,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.ledger.namespace import text_for
+from arqonce.wire.status import JobStatus
 
 
 class JobTrace(NamedTuple):
@@ -18,6 +19,13 @@ class JobTrace(NamedTuple):
     failure: dict[str, Any] | None
     """Why it has failed: a failure that its handler chose, or that of a dead letter."""
     is_dead: bool
+
+    @property
+    def status(self) -> JobStatus:
+        """Where the job is: it has succeeded, has failed, or is promised."""
+        if self.failure is not None:
+            return JobStatus.FAILED
+        return JobStatus.PROMISED if self.result is None else JobStatus.SUCCEEDED
 
 
 _TRACES = text("""

@@ -17,7 +17,7 @@ from arqonce.usage import UsageError
 
 
 class ExitCode(IntEnum):
-    """What a script can tell from the end of a command."""
+    """Exit codes of the commands, for scripts and supervisors."""
 
     OK = 0
     """Done."""

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from arqonce import JobClient, open_client
+from arqonce import JobClient
 from arqonce.client.client import JobHandle
 from arqonce.outbox import enqueue_in
 from arqonce.payloads import Payload, Result
@@ -97,7 +97,7 @@ async def test_no_job_ends_by_a_standstill_of_one_worker_or_of_all(
         for phase in ("before", "between", "commit", "told")
     }
     async with AsyncExitStack() as stack:
-        clients = {queue: await stack.enter_async_context(open_client(url, queue=queue)) for queue in ("one", "all")}
+        clients = {queue: await stack.enter_async_context(JobClient(url, queue=queue)) for queue in ("one", "all")}
         workers = {queue: [_start(start_worker, queue) for _ in range(2)] for queue in clients}
         handles = [
             await _enqueue(clients[queue], sessions, queue, kind, Linger(name=name, phase=phase, folder=str(tmp_path)))

@@ -25,7 +25,7 @@ import users_jobs
 @pytest.mark.asyncio
 async def test_both(enqueued, run_job, session):
     jane = users_jobs.GetOrCreateUser(name="Jane", email="jane@example.org")
-    async with jobs.open_client("redis://127.0.0.1:1") as ours, users_jobs.open_client("redis://127.0.0.1:1") as theirs:
+    async with jobs.JobClient("redis://127.0.0.1:1") as ours, users_jobs.JobClient("redis://127.0.0.1:1") as theirs:
         enqueued.answer(users_jobs.CreateUser, users_jobs.EmailTakenError("taken"), name="Jim")
         handles = [await theirs.enqueue(users_jobs.CreateUser(name=name), key=name) for name in ("Joe", "Jim")]
         again = await ours.enqueue(jobs.CreateUser(name="Joe"), key="Joe")
@@ -35,8 +35,8 @@ async def test_both(enqueued, run_job, session):
         assert (await handles[0].result()).name == (await again.result()).name == "Joe"
         with pytest.raises(users_jobs.EmailTakenError):
             await handles[1].result()
-        assert await handles[1].status() is users_jobs.JobStatus.COMPLETE
-    assert again.outcome is jobs.Enqueued.DUPLICATE
+        assert await handles[1].status() is users_jobs.JobStatus.FAILED
+    assert not again.is_new
     assert [job.job_id for job in enqueued.jobs] == ["Joe", "Jim", "Jane"]
     enqueued.assert_enqueued(jobs.CreateUser, name="Joe")
     enqueued.assert_enqueued(users_jobs.CreateUser, name="Joe")

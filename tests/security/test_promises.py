@@ -10,9 +10,10 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce import Enqueued, JobClient
+from arqonce import JobClient
+from arqonce.client.requests import Promised
 from arqonce.failures import KeyConflictError
-from arqonce.outbox import Promised, enqueue_in
+from arqonce.outbox import enqueue_in
 from jobs import CreateUser
 from jobs.payloads import UserView
 from tests.conftest import StartWorker, wait_until_async
@@ -49,7 +50,7 @@ async def test_a_promised_job_runs(start_worker: StartWorker, producer: asyncpg.
     with pytest.raises(KeyConflictError):
         await _promise(producer, CreateUser(name="Other"), "k")
 
-    assert (user.name, promised.outcome, again.outcome) == (NAME, Enqueued.NEW, Enqueued.DUPLICATE)
+    assert (user.name, promised.is_new, again.is_new) == (NAME, True, False)
     assert worker.stop() == 0
 
 

@@ -246,7 +246,7 @@ async def test_jobs_together_end_as_each_would_alone(run_job: RunJob, session: A
     payloads = [CreateUser(name="Joe"), JANE, CreateUser(name="Joan", email="jane@example.org")]
     before = await _count(session, "arqonce.receipts")
 
-    together = await run_job.together(payloads)
+    together = await run_job.batch(payloads)
 
     assert [type(outcome.failure) for outcome in together] == [type(None), type(None), EmailTakenError]
     assert [outcome.get().name for outcome in together[:2]] == ["Joe", "Jane"]
@@ -263,11 +263,11 @@ async def test_jobs_that_a_batch_leaves_alone_run_alone(run_job: RunJob, session
         await insert_user(session, "Jane")
         return Done(by="single")
 
-    outcomes = await run_job.together([Work(), Work()], registry=_registry(work, batch=break_off))
+    outcomes = await run_job.batch([Work(), Work()], registry=_registry(work, batch=break_off))
 
     assert ([outcome.get().by for outcome in outcomes], await _count(session, "users")) == (["single"] * 2, 2)
     with pytest.raises(TypeError, match="batch="):
-        await run_job.together([Work()], registry=_registry(work))
+        await run_job.batch([Work()], registry=_registry(work))
 
 
 async def test_types_are_those_of_the_payload(run_job: RunJob) -> None:

@@ -110,8 +110,8 @@ async def test_each_job_of_a_batch_has_its_own_answer(sessions: Sessions) -> Non
 
     outcomes = await run_batch(Dispatcher(sessions), CREATE, deliveries)
 
-    kinds = [one.type if isinstance(one, JobFailedError) else one for one in outcomes]
-    assert [kind["name"] if isinstance(kind, dict) else kind for kind in kinds] == [
+    codes = [one.code if isinstance(one, JobFailedError) else one for one in outcomes]
+    assert [one["name"] if isinstance(one, dict) else one for one in codes] == [
         "Jane", "email_taken", "email_taken", "Jane", Again.ALONE, Again.ALONE, Again.ALONE,
     ]  # fmt: skip
     assert await counts(sessions) == (3, 5, 0, 2)
@@ -124,7 +124,7 @@ async def test_what_is_left_to_runs_of_their_own_ends_there(sessions: Sessions) 
 
     answers = await _to_the_end(sessions, CREATE, deliveries)
 
-    assert (answers["earlier"], answers["bad"].type) == (first, "invalid_payload")
+    assert (answers["earlier"], answers["bad"].code) == (first, "invalid_payload")
     assert await counts(sessions) == (2, 2, 1, 2)
 
 

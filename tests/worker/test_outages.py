@@ -256,7 +256,7 @@ async def test_a_refusal_that_no_database_takes_is_told_as_what_it_is(sessions: 
     dispatcher = Dispatcher(sessions)
 
     async def refuse(_session: AsyncSession, _payload: Work) -> Done:
-        raise JobFailedError("no", kind="not_today")
+        raise JobFailedError("no", code="not_today")
 
     async with _refusing(sessions, "arqonce.receipts", "42501"):
         outcome = await _outcome(dispatcher, refuse, attempt=1)

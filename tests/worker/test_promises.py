@@ -122,7 +122,7 @@ async def test_twins_of_a_promised_look_up_give_one_answer(sessions: Sessions) -
 
 
 def _letter(job_id: str, message: bytes) -> object:
-    failure = RequestConflictError("x", kind="malformed_message")
+    failure = RequestConflictError("x", code="malformed_message")
     return write_letter(failure, failure, job_id=job_id, job_name=None, message=message, attempts=1, queue="q")
 
 

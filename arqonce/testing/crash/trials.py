@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from contextlib import AbstractAsyncContextManager, closing
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -215,7 +215,7 @@ class Run:
                     await enqueue_in(session, payload, key=key, schema=self._world.settings.database.ledger_schema)
         else:
             url = self._world.settings.queue.url.get_secret_value()
-            with closing(JobClient(self._world.redis, url, queue=QUEUE)) as client:
+            async with JobClient(url, queue=QUEUE) as client:
                 await client.enqueue_many(self._case.payloads, keys=self._case.keys)
 
     async def _is_unfinished(self) -> bool:

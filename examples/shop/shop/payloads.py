@@ -12,7 +12,7 @@ from arqonce.payloads import Payload, Result
 class UnknownBuyerError(JobFailedError):
     """No user has this id."""
 
-    kind = "unknown_buyer"
+    code = "unknown_buyer"
 
 
 class OrderView(Result):

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from arqonce import open_client
+from arqonce import JobClient
 from arqonce.testing.crash.crash_points import CrashPoints
 from arqonce.testing.run_job import RunJob
 from arqonce.testing.worker_process import StartWorker
@@ -34,7 +34,7 @@ async def test_nobody_orders_nothing(run_job: RunJob) -> None:
 async def test_one_worker_runs_both_projects_jobs(start_worker: StartWorker, jobs_redis_url: str) -> None:
     """One process, one queue."""
     start_worker()  # it has the jobs of jobs_registry
-    async with open_client(jobs_redis_url) as client:
+    async with JobClient(jobs_redis_url) as client:
         jane = await (await client.enqueue(CreateUser(name="Jane"))).result(timeout=SOON)
 
         order = await (await client.enqueue(PlaceOrder(user_id=jane.id, item="a book"))).result(timeout=SOON)

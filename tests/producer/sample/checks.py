@@ -18,11 +18,11 @@ from users_jobs import (
     CreateUser,
     EmailTakenError,
     GetOrCreateUser,
+    JobClient,
     JobStatus,
+    SyncJobClient,
     UserView,
-    build_sync_client,
     enqueue_in,
-    open_client,
 )
 
 NOWHERE = "redis://127.0.0.1:1/0"
@@ -33,7 +33,7 @@ def test_the_service_has_packages_of_its_own(enqueued: EnqueuedJobs) -> None:
     """And nothing of the worker's is loaded."""
     assert OWNERS == ("the service", "the service")
     assert not {"worker", "asyncpg", "arq"} & sys.modules.keys()
-    enqueued.refute_enqueued()
+    enqueued.assert_not_enqueued()
 
 
 @pytest.mark.asyncio
@@ -41,20 +41,20 @@ async def test_asynchronous_code_gets_its_answers(enqueued: EnqueuedJobs) -> Non
     """A result, a failure, nothing, and a duplicate."""
     enqueued.answer(CreateUser, JANE, name="Jane")
     enqueued.answer(CreateUser, EmailTakenError("another user has it"), email="joe@example.org")
-    async with open_client(NOWHERE) as client:
+    async with JobClient(NOWHERE) as client:
         people = [("Jane", "jane@example.org"), ("Joe", "joe@example.org"), ("Jim", "jim@example.org")]
         said = [await sign_up(client, name, email) for name, email in [*people, people[0]]]
-        status = await client.handle_of(CreateUser, "signup-jane@example.org").status()
+        status = await client.handle(CreateUser, "signup-jane@example.org").status()
 
     assert said == ["welcome, Jane", "we have met", "come back later", "patience"]
-    assert (len(enqueued.jobs), status) == (3, JobStatus.COMPLETE)
+    assert (len(enqueued.jobs), status) == (3, JobStatus.SUCCEEDED)
 
 
 def test_blocking_code_gets_its_answers(enqueued: EnqueuedJobs) -> None:
     """The same."""
     enqueued.answer(CreateUser, JANE)
 
-    assert sign_up_blocking(build_sync_client(NOWHERE), "Jane") == "welcome, Jane"
+    assert sign_up_blocking(SyncJobClient(NOWHERE), "Jane") == "welcome, Jane"
     assert enqueued.assert_enqueued(CreateUser, name="Jane").email is None
 
 
