@@ -1,7 +1,7 @@
 """Background jobs that take effect exactly once: arq on the wire, results in PostgreSQL.
 
-What producers and jobs import. Each name is loaded when it is first used: a producer loads no SQLAlchemy, no driver and
-no arq, and a command that only reads a file loads nothing at all.
+What producers, jobs and applications import. Each name is loaded when it is first used: a producer loads no SQLAlchemy,
+no driver and no arq, and a command that only reads a file loads nothing at all.
 """
 
 from importlib import import_module
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from arqonce.client.sync_client import SyncJobHandle as SyncJobHandle
     from arqonce.client.sync_client import build_sync_client as build_sync_client
     from arqonce.client.sync_client import open_sync_client as open_sync_client
+    from arqonce.database.engine import build_engine as build_engine
+    from arqonce.database.engine import open_database as open_database
     from arqonce.database.schema import Schema as Schema
+    from arqonce.database.settings import DatabaseSettings as DatabaseSettings
     from arqonce.failures import EnqueueError as EnqueueError
     from arqonce.failures import InvalidMessageError as InvalidMessageError
     from arqonce.failures import InvalidResultError as InvalidResultError
@@ -28,13 +31,22 @@ if TYPE_CHECKING:
     from arqonce.failures import QueueUnavailableError as QueueUnavailableError
     from arqonce.failures import RequestConflictError as RequestConflictError
     from arqonce.failures import ResultMissingError as ResultMissingError
+    from arqonce.ledger.where import JobTrace as JobTrace
+    from arqonce.ledger.where import trace_by_job_id as trace_by_job_id
     from arqonce.outbox import Promised as Promised
     from arqonce.outbox import enqueue_in as enqueue_in
     from arqonce.outbox import enqueue_in_sync as enqueue_in_sync
     from arqonce.outbox import status_in as status_in
     from arqonce.outbox import status_in_sync as status_in_sync
+    from arqonce.payloads import AnyPayload as AnyPayload
     from arqonce.payloads import Payload as Payload
     from arqonce.payloads import Result as Result
+    from arqonce.process.exit_codes import ExitCode as ExitCode
+    from arqonce.process.exit_codes import UsageError as UsageError
+    from arqonce.settings.environment import SettingsError as SettingsError
+    from arqonce.settings.queue import QueueSettings as QueueSettings
+    from arqonce.settings.worker import Settings as Settings
+    from arqonce.settings.worker import WorkerSettings as WorkerSettings
     from arqonce.spec import JobSpec as JobSpec
     from arqonce.spec import Refusal as Refusal
     from arqonce.spec import Registry as Registry
@@ -44,7 +56,9 @@ _HOMES = {
     "arqonce.client.client": ("JobClient", "JobHandle", "open_client"),
     "arqonce.client.requests": ("Enqueued",),
     "arqonce.client.sync_client": ("SyncJobClient", "SyncJobHandle", "build_sync_client", "open_sync_client"),
+    "arqonce.database.engine": ("build_engine", "open_database"),
     "arqonce.database.schema": ("Schema",),
+    "arqonce.database.settings": ("DatabaseSettings",),
     "arqonce.failures": (
         "EnqueueError",
         "InvalidMessageError",
@@ -56,8 +70,13 @@ _HOMES = {
         "RequestConflictError",
         "ResultMissingError",
     ),
+    "arqonce.ledger.where": ("JobTrace", "trace_by_job_id"),
     "arqonce.outbox": ("Promised", "enqueue_in", "enqueue_in_sync", "status_in", "status_in_sync"),
-    "arqonce.payloads": ("Payload", "Result"),
+    "arqonce.payloads": ("AnyPayload", "Payload", "Result"),
+    "arqonce.process.exit_codes": ("ExitCode", "UsageError"),
+    "arqonce.settings.environment": ("SettingsError",),
+    "arqonce.settings.queue": ("QueueSettings",),
+    "arqonce.settings.worker": ("Settings", "WorkerSettings"),
     "arqonce.spec": ("JobSpec", "Refusal", "Registry"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

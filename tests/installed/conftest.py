@@ -56,10 +56,15 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     return make_once
 
 
+def _build_both(folder: Path) -> None:
+    for project in (LIBRARY, PAYLOADS):
+        build(project, folder)
+
+
 @pytest.fixture(scope="session")
 def built(once: Once) -> Path:
     """Build wheel and sdist of the library, and of the payloads."""
-    return once("built", lambda folder: [build(project, folder) for project in (LIBRARY, PAYLOADS)])
+    return once("built", _build_both)
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import typer
 
-from arqonce import open_client
+from arqonce import QueueSettings, WorkerSettings, open_client
 from arqonce.commands.dev import DataDirectory
 from arqonce.commands.sandbox import Sandbox, open_sandbox
-from arqonce.settings.worker import QueueSettings, WorkerSettings
 from jobs import FindUser, GetOrCreateUser
 from worker.commands.demo_http import show_http
 from worker.commands.import_people import print_summary, run_import

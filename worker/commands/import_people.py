@@ -15,9 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from arqonce.client.client import open_client
-from arqonce.process.exit_codes import ExitCode
-from arqonce.settings.worker import QueueSettings, WorkerSettings
+from arqonce import ExitCode, QueueSettings, WorkerSettings, open_client
 from jobs.people_csv import PeopleFileError, Refused, read_people
 from jobs.people_import import Imported, import_people
 
