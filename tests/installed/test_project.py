@@ -14,7 +14,6 @@ import pytest
 
 from tests.installed.conftest import ROOT, pip
 
-
 _WORKER = """
 from arq.connections import RedisSettings
 from jobs import REDIS_URL, greet
