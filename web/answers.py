@@ -10,17 +10,17 @@ from urllib.parse import quote
 from aiohttp import web
 from pydantic import BaseModel
 
-from arqonce import (
-    Enqueued,
+from arqonce.client.client import JobHandle
+from arqonce.failures import (
+    JobAbortedError,
     JobFailedError,
-    JobHandle,
-    Payload,
     QueueUnavailableError,
     RequestConflictError,
     ResultMissingError,
-    trace_by_job_id,
+    failure_from_wire,
 )
-from arqonce.failures import JobAbortedError, failure_from_wire
+from arqonce.ledger.where import trace_by_job_id
+from arqonce.payloads import Payload
 from jobs.payloads import EmailTakenError
 from web.acceptance import accept
 from web.problems import ProblemError, key_conflict
@@ -70,7 +70,7 @@ async def _result_in_time(
     request: web.Request, handle: JobHandle[ResultT], kind: type[ResultT], wait: timedelta
 ) -> ResultT | None:
     try:
-        if handle.outcome is Enqueued.DUPLICATE and (result := await _remembered(request, handle.job_id)):
+        if not handle.is_new and (result := await _remembered(request, handle.job_id)):
             return kind.model_validate(result)
         return await _unless_stopping(request.app[RESOURCES].stopping, handle.result(timeout=wait))
     except JobFailedError as error:
@@ -98,10 +98,10 @@ def problem_of_failure(error: JobFailedError) -> ProblemError:
         case RequestConflictError():
             return key_conflict()
         case EmailTakenError():
-            return ProblemError(409, "another user has this e-mail: GET /users?email= finds that user", code=error.type)
+            return ProblemError(409, "another user has this e-mail: GET /users?email= finds that user", code=error.code)
         case JobAbortedError():
-            return ProblemError(409, error.message, code=error.type)
-    return ProblemError(500, "the job was accepted and has failed", code=error.type)
+            return ProblemError(409, error.message, code=error.code)
+    return ProblemError(500, "the job was accepted and has failed", code=error.code)
 
 
 async def _unless_stopping(stopping: asyncio.Event, work: Coroutine[Any, Any, ResultT]) -> ResultT:

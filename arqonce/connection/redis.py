@@ -48,13 +48,13 @@ _CHECK_IDLE_AFTER = timedelta(seconds=15)
 CLOSED = "the client was closed"
 """What the error of a connection says that we have closed ourselves."""
 
-_RETRIES = 3
+RETRIES = 3
 """How often a command is sent again after a lost connection, 50 to 500 ms apart. Not after a time limit: a server that
 is silent mostly stays so, and four limits in a row outlast the patience of a web server."""
 
 
 def build_redis(
-    url: str, client: type[RedisT], *, password: str | None = None, max_connections: int = 20, retries: int = _RETRIES
+    url: str, client: type[RedisT], *, password: str | None = None, max_connections: int = 20, retries: int = RETRIES
 ) -> RedisT:
     """Construct a client of class ``client``; it connects at its first command. ``rediss://`` verifies the server.
 
@@ -81,7 +81,7 @@ def build_sync_redis(url: str, *, password: str | None = None, max_connections: 
     with _told_of_url():
         address = read_redis_url(url)
         options = _options(address, password) | _limits(max_connections)
-        options["retry"] = redis.retry.Retry(_backoff(), _RETRIES, supported_errors=(RedisConnectionError,))
+        options["retry"] = redis.retry.Retry(_backoff(), RETRIES, supported_errors=(RedisConnectionError,))
         pool = redis.BlockingConnectionPool.from_url(address.plain, **options)
         keep_to_primary(pool, address)
         pool.connection_class(**pool.connection_kwargs)

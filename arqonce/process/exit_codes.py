@@ -4,26 +4,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 
-from arqonce.commands.checkout import CheckoutError
-from arqonce.commands.job_files import NewJobError
-from arqonce.commands.python_source import SourceError
 from arqonce.contract.compatibility import ContractError
 from arqonce.database.migrate import UnknownRevisionError
-from arqonce.database.schema import SchemaBehindError
+from arqonce.database.schema import SchemaError
 from arqonce.embedded import EmbeddedServerError
 from arqonce.failures import EnqueueError, InvalidPayloadError, JobError, QueueUnavailableError
 from arqonce.process import ending
 from arqonce.process.lifecycle import StartupError
 from arqonce.process.log_writer import say
 from arqonce.settings.environment import SettingsError
-
-
-class UsageError(ValueError):
-    """The command line or the input is wrong; the text names the cure. For the commands of applications as well."""
+from arqonce.usage import UsageError
 
 
 class ExitCode(IntEnum):
-    """What a script can tell from the end of a command."""
+    """Exit codes of the commands, for scripts and supervisors."""
 
     OK = 0
     """Done."""
@@ -39,7 +33,7 @@ class ExitCode(IntEnum):
     """A setting is missing or wrong."""
 
     UNAVAILABLE = 4
-    """PostgreSQL or Redis cannot be reached or refuses us, or the schema is behind."""
+    """PostgreSQL or Redis cannot be reached or refuses us, or lacks our tables."""
 
     HELD = ending.HELD
     """Told to stop, the process was held by a handler, a thread or a hook, and ended at its bound without them."""
@@ -48,7 +42,7 @@ class ExitCode(IntEnum):
 _CODES: dict[type[Exception], ExitCode] = {
     SettingsError: ExitCode.SETTINGS,
     StartupError: ExitCode.UNAVAILABLE,
-    SchemaBehindError: ExitCode.UNAVAILABLE,
+    SchemaError: ExitCode.UNAVAILABLE,
     EmbeddedServerError: ExitCode.UNAVAILABLE,
     QueueUnavailableError: ExitCode.UNAVAILABLE,
     InvalidPayloadError: ExitCode.USAGE,
@@ -56,9 +50,6 @@ _CODES: dict[type[Exception], ExitCode] = {
     UsageError: ExitCode.USAGE,
     ContractError: ExitCode.USAGE,
     UnknownRevisionError: ExitCode.USAGE,
-    CheckoutError: ExitCode.USAGE,
-    NewJobError: ExitCode.USAGE,
-    SourceError: ExitCode.USAGE,
     JobError: ExitCode.FAILED,
     TimeoutError: ExitCode.FAILED,
 }

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from arqonce.testing.crash.worlds import Servers
     from arqonce.testing.databases import Databases, Migrate
     from arqonce.testing.enqueued import EnqueuedJobs
+    from arqonce.testing.programs import Programs
     from arqonce.testing.run_job import RunJob
     from arqonce.testing.transaction import Transaction
     from arqonce.testing.worker_process import StartWorker
@@ -195,7 +196,7 @@ def jobs_sessions(jobs_transaction: "Transaction") -> "async_sessionmaker[AsyncS
 def jobs_registry(pytestconfig: pytest.Config) -> "Registry":
     """Return the jobs that ``run_job`` and ``crash_points`` know, as ``arqonce_registry`` of pytest's settings says."""
     _require_workers()
-    from arqonce.process.registries import load_registry
+    from arqonce.registries import load_registry
 
     named = pytestconfig.getini("arqonce_registry")
     if not named:
@@ -254,14 +255,24 @@ def worker_environment(
     )
 
 
+@pytest.fixture(scope="session")
+def jobs_programs() -> "Iterator[Programs]":
+    """Yield what forks worker processes: they need not load again what one process has loaded."""
+    from arqonce.testing.programs import Programs
+
+    with contextlib.closing(Programs()) as programs:
+        yield programs
+
+
 @pytest.fixture
 def start_worker(
-    pytestconfig: pytest.Config, worker_environment: dict[str, str], tmp_path: Path
+    pytestconfig: pytest.Config, worker_environment: dict[str, str], tmp_path: Path, jobs_programs: "Programs"
 ) -> "Iterator[StartWorker]":
     """Yield a function that starts a worker process and waits until it is ready; it is killed after the test."""
     from arqonce.testing.worker_process import worker_processes
 
-    with worker_processes(worker_environment, tmp_path, module=pytestconfig.getini("arqonce_module")) as start:
+    usual = (sys.executable, "-m", pytestconfig.getini("arqonce_module"), "run")
+    with worker_processes(usual, worker_environment, tmp_path, jobs_programs) as start:
         yield start
 
 

@@ -24,6 +24,8 @@ from tests.docs.settings_table import README
 from tests.programs import require
 from tests.rights import Rights
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 DOCUMENT = README.parent / "docs" / "other-languages.md"
 TEXT = DOCUMENT.read_text(encoding="utf-8")
 NODE = Path(__file__).parent / "node"

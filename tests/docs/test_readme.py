@@ -66,6 +66,7 @@ def test_the_settings_table_is_that_of_the_code() -> None:
     assert text == with_table(text)
 
 
+@pytest.mark.usefixtures("starts_processes")
 @pytest.mark.parametrize("command", [*_commands(README, "make"), *_commands(CONTRIBUTING, "make")], ids=" ".join)
 def test_every_make_target_exists(command: list[str]) -> None:
     """What they do is what this run of tests, and CI, do."""
@@ -74,6 +75,7 @@ def test_every_make_target_exists(command: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_make_alone_lists_the_targets() -> None:
     """One line each."""
     done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -83,6 +85,7 @@ def test_make_alone_lists_the_targets() -> None:
     }
 
 
+@pytest.mark.usefixtures("starts_processes")
 @pytest.mark.usefixtures("redis")
 def test_the_commands_of_the_readme_work_in_their_order(
     environment: dict[str, str], sessions: async_sessionmaker[AsyncSession]
@@ -146,6 +149,7 @@ def test_a_django_service_promises_in_its_transaction(environment: dict[str, str
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
 
 
+@pytest.mark.usefixtures("starts_processes")
 @pytest.mark.parametrize("text", ["signup-4711", "signup-4712", "order-4711", "create_pool"])
 def test_the_producers_in_python_type_check(tmp_path: Path, text: str) -> None:
     """``result`` of a ``CreateUser`` is a user to mypy, too."""
@@ -227,6 +231,7 @@ def _add_job(project: Path) -> None:
                 file.write_text((file.read_text() if file.exists() else "") + "\n\n" + code)
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_the_recipe_for_a_new_job_works(project: Path, environment: dict[str, str], redis: Redis) -> None:
     """Its test passes, the command line knows it, and a worker runs it."""
     assert redis is not None
@@ -267,6 +272,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_the_recipe_for_a_migration_works(project: Path, environment: dict[str, str], empty_database: str) -> None:
     """A new column gets a migration that applies, checks, and is known to the worker by its file's name."""
     ours = environment | {"PYTHONPATH": str(project), "DATABASE_URL": empty_database}

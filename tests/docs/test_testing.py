@@ -10,6 +10,8 @@ import pytest
 
 from tests.docs.settings_table import README
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 ROOT = README.parent
 
 

@@ -20,6 +20,8 @@ import pytest
 from arqonce import JobClient
 from tests.conftest import StartWorker
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 ROOT = Path(__file__).parents[2]
 SHOP = ROOT / "examples" / "shop"
 SOON = timedelta(seconds=20)
@@ -94,7 +96,7 @@ async def test_a_worker_runs_its_jobs(
         await (await client.enqueue(book, key="o2")).result(timeout=SOON)
 
     rows = await _execute(world.url, "SELECT id, customer, item FROM orders")
-    receipts = await _execute(world.url, "SELECT count(*) FROM job_receipts WHERE job_name = 'place_order'")
+    receipts = await _execute(world.url, "SELECT count(*) FROM arqonce.receipts WHERE job_name = 'place_order'")
     assert [tuple(row) for row in rows] == [(order.id, "Jane", "a book")]
     assert receipts[0][0] == 2
 

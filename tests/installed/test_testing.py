@@ -97,11 +97,11 @@ def test_it_needs_nothing_that_comes_with_workers(project: Path, python_of_tests
     (project / "test_it.py").write_text(
         dedent("""
         import pytest
-        from arqonce import open_sync_client
+        from arqonce import SyncJobClient
         from users_jobs import CreateUser
 
         def test_it(enqueued):
-            with open_sync_client("redis://127.0.0.1:1") as client:
+            with SyncJobClient("redis://127.0.0.1:1") as client:
                 client.enqueue(CreateUser(name="Jane"))
             enqueued.assert_enqueued(CreateUser, name="Jane")
             with pytest.raises(ModuleNotFoundError):

@@ -3,7 +3,6 @@
 import importlib
 import json
 import re
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce.client.sync_client import open_sync_client
+from arqonce.client.sync_client import SyncJobClient
 from arqonce.contract.compatibility import find_breaks
 from arqonce.contract.document import build_document
 from arqonce.execution.attempt import Dispatcher
@@ -26,6 +25,9 @@ from arqonce.failures import InvalidPayloadError, KeyConflictError, RequestConfl
 from arqonce.ledger.outbox import whereabouts
 from arqonce.outbox import enqueue_in
 from arqonce.spec import Registry
+from tests import warm
+
+pytestmark = pytest.mark.usefixtures("starts_processes")
 
 ROOT = Path(__file__).parents[2]
 BLOCKS: list[str] = re.findall(
@@ -81,7 +83,7 @@ class Code:
         self.load(block)
         ours = {"PYTHONPATH": f"{self.directory}:{ROOT}", "WORKER_REGISTRY": f"evolved_{block}:REGISTRY"}
         command = [sys.executable, "-m", "worker", "run", "--burst"]
-        done = subprocess.run(command, env=self.environment | ours, capture_output=True, text=True, check=False)
+        done = warm.run(command, self.environment | ours)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def queue(self, job_id: str) -> None:
@@ -150,7 +152,7 @@ async def test_a_key_that_was_used_before_the_change_means_the_same_request(
     """A producer of the old code, then the same request from one of the new code, its result long expired."""
     old, new = code.load(0), code.load(block)
     new_class = getattr(new, "ChangeName", None) or new.RenameUser
-    with open_sync_client(code.environment["REDIS_URL"]) as client:
+    with SyncJobClient(code.environment["REDIS_URL"]) as client:
         client.enqueue(old.RenameUser(**OLD), key="order-1")
         code.run(0)
         with SyncRedis.from_url(code.environment["REDIS_URL"]) as redis:

@@ -16,11 +16,14 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce import JobClient, open_client
+from arqonce import JobClient
 from arqonce.embedded import open_postgres, open_valkey
 from jobs import CreateUser
+from tests import warm
 from tests.conftest import StartWorker, wait_until
 from tests.worker.test_end_to_end import BOTH, COMMANDS
+
+pytestmark = pytest.mark.usefixtures("starts_processes")
 
 SOON = timedelta(seconds=20)
 Sessions = async_sessionmaker[AsyncSession]
@@ -122,7 +125,7 @@ async def test_the_jobs_of_a_killed_worker_start_elsewhere(
     took = time.monotonic() - since
 
     async with sessions() as session:
-        attempts = set(await session.scalars(text("SELECT attempt FROM job_receipts")))
+        attempts = set(await session.scalars(text("SELECT attempt FROM arqonce.receipts")))
     assert (await _count_users(sessions), attempts) == (5, {2})
     assert took < 10  # about 2.5 s on a quiet machine; arq waits for 75
 
@@ -273,7 +276,7 @@ async def test_a_worker_outlives_a_restart_of_redis(
     await asyncio.to_thread(wait_until, lambda: "Redis is gone" in worker.log, 30)
 
     with open_valkey(tmp_path / "valkey", settings={"port": port}):
-        async with open_client(url) as client:
+        async with JobClient(url) as client:
             user = await (await client.enqueue(CreateUser(name="Later"))).result(timeout=SOON)
         told = worker.log.count("Redis is gone")  # before this server ends too
 
@@ -363,21 +366,16 @@ def test_a_redis_that_may_throw_jobs_away_is_refused(environment: dict[str, str]
 
 def test_a_failed_start_under_arq_shows_the_true_error(environment: dict[str, str]) -> None:
     """Arq runs the shutdown hook after it; that must not hide the reason."""
-    done = _run(environment | {"DATABASE_PASSWORD": "wrong"}, *COMMANDS["arq"])
+    done = subprocess.run(
+        COMMANDS["arq"], env=environment | {"DATABASE_PASSWORD": "wrong"}, capture_output=True, text=True, check=False
+    )
 
     assert done.returncode != 0
     assert "refuses the password: correct DATABASE_URL" in done.stderr.strip().splitlines()[-1]
 
 
 def _run(environment: dict[str, str], *command: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        command or (sys.executable, "-m", "worker", "run"),
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return warm.run(command or (sys.executable, "-m", "worker", "run"), environment)
 
 
 def test_health_tells_the_truth(start_worker: StartWorker) -> None:

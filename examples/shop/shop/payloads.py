@@ -13,7 +13,7 @@ Text = Annotated[str, Field(min_length=1, max_length=200)]
 class AlreadyOrderedError(JobFailedError):
     """The customer has ordered this item before."""
 
-    kind = "already_ordered"
+    code = "already_ordered"
 
 
 class OrderView(Result):

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from arqonce import open_client
+from arqonce import JobClient
 from arqonce.testing.crash.crash_points import CrashPoints
 from arqonce.testing.run_job import RunJob
 from arqonce.testing.worker_process import StartWorker
@@ -31,7 +31,7 @@ async def test_nothing_is_ordered_twice(run_job: RunJob) -> None:
 async def test_a_worker_runs_it(start_worker: StartWorker, jobs_redis_url: str) -> None:
     """One process, from the queue to the table and back."""
     start_worker()  # it has the jobs of arqonce_registry
-    async with open_client(jobs_redis_url) as client:
+    async with JobClient(jobs_redis_url) as client:
         order = await (await client.enqueue(A_BOOK)).result(timeout=timedelta(seconds=20))
 
     assert order.customer == "Jane"

@@ -12,7 +12,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from arqonce import JobStatus, KeyConflictError, build_sync_client, enqueue_in, open_client
+from arqonce import JobClient, JobStatus, KeyConflictError, SyncJobClient, enqueue_in
 from arqonce.testing.enqueued import EnqueuedJobs
 from users_jobs import CreateUser, EmailTakenError, GetOrCreateUser, UserView
 
@@ -24,7 +24,7 @@ def test_the_service_has_packages_of_its_own(enqueued: EnqueuedJobs) -> None:
     """And nothing of the worker's is loaded."""
     assert OWNERS == ("the service", "the service")
     assert not {"worker", "asyncpg", "arq"} & sys.modules.keys()
-    enqueued.refute_enqueued()
+    enqueued.assert_not_enqueued()
 
 
 @pytest.mark.asyncio
@@ -32,20 +32,20 @@ async def test_asynchronous_code_gets_its_answers(enqueued: EnqueuedJobs) -> Non
     """A result, a failure, nothing, and a duplicate."""
     enqueued.answer(CreateUser, JANE, name="Jane")
     enqueued.answer(CreateUser, EmailTakenError("another user has it"), email="joe@example.org")
-    async with open_client(NOWHERE) as client:
+    async with JobClient(NOWHERE) as client:
         people = [("Jane", "jane@example.org"), ("Joe", "joe@example.org"), ("Jim", "jim@example.org")]
         said = [await sign_up(client, name, email) for name, email in [*people, people[0]]]
-        status = await client.handle_of(CreateUser, "signup-jane@example.org").status()
+        status = await client.handle(CreateUser, "signup-jane@example.org").status()
 
     assert said == ["welcome, Jane", "we have met", "come back later", "patience"]
-    assert (len(enqueued.jobs), status) == (3, JobStatus.COMPLETE)
+    assert (len(enqueued.jobs), status) == (3, JobStatus.SUCCEEDED)
 
 
 def test_blocking_code_gets_its_answers(enqueued: EnqueuedJobs) -> None:
     """The same."""
     enqueued.answer(CreateUser, JANE)
 
-    assert sign_up_blocking(build_sync_client(NOWHERE), "Jane") == "welcome, Jane"
+    assert sign_up_blocking(SyncJobClient(NOWHERE), "Jane") == "welcome, Jane"
     assert enqueued.assert_enqueued(CreateUser, name="Jane").email is None
 
 

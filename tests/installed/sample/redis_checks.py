@@ -11,15 +11,12 @@ import pytest
 import redis
 
 from arqonce import (
-    Enqueued,
     JobClient,
     JobStatus,
     QueueUnavailableError,
     SyncJobClient,
     enqueue_in,
     enqueue_in_sync,
-    open_client,
-    open_sync_client,
     status_in_sync,
 )
 from arqonce.testing.enqueued import EnqueuedJobs
@@ -44,7 +41,7 @@ def test_it_is_the_version_that_is_meant() -> None:
 
 async def test_the_client() -> None:
     """Enqueues, waits, and is answered with results and failures; aborts."""
-    async with open_client(REDIS) as client:
+    async with JobClient(REDIS) as client:
         first = await client.enqueue(CreateUser(name="Jane", email="jane@example.org"), key="async-1")
         jane = await first.result(timeout=LIMIT)
         again = await client.enqueue(CreateUser(name="Jane", email="jane@example.org"), key="async-1")
@@ -56,14 +53,14 @@ async def test_the_client() -> None:
         was_deferred = await later.status()
         is_aborted = await later.abort(timeout=LIMIT)
 
-    assert (first.outcome, again.outcome) == (Enqueued.NEW, Enqueued.DUPLICATE)
+    assert (first.is_new, again.is_new) == (True, False)
     assert [one.users for one in found] == [[jane]] * 3
     assert (was_deferred, is_aborted) == (JobStatus.DEFERRED, True)
 
 
 def test_the_blocking_client() -> None:
     """The same."""
-    with open_sync_client(REDIS) as client:
+    with SyncJobClient(REDIS) as client:
         first = client.enqueue(CreateUser(name="Jim", email="jim@example.org"), key="sync-1")
         jim = first.result(timeout=LIMIT)
         with pytest.raises(EmailTakenError):
@@ -78,10 +75,10 @@ def test_the_blocking_client() -> None:
 
 async def test_results_are_told_and_not_polled() -> None:
     """On a connection that speaks RESP3."""
-    async with open_client(REDIS) as client:
+    async with JobClient(REDIS) as client:
         await (await client.enqueue(FindUser(name="nobody"))).result(timeout=LIMIT)
         assert client._watch._is_told
-    with open_sync_client(REDIS) as blocking:
+    with SyncJobClient(REDIS) as blocking:
         blocking.enqueue(FindUser(name="nobody")).result(timeout=LIMIT)
         assert blocking._watch._connection.is_tracking
 
@@ -91,9 +88,9 @@ async def test_the_url_may_name_a_protocol(option: str) -> None:
     """As redis-py lets it."""
     payload = CreateUsers(users=[NewUser(name="Many")])
     url = f"{REDIS}{'&' if '?' in REDIS else '?'}{option}"
-    async with open_client(url) as client:
+    async with JobClient(url) as client:
         stored = await (await client.enqueue(payload)).result(timeout=LIMIT)
-    with open_sync_client(url) as blocking:
+    with SyncJobClient(url) as blocking:
         again = blocking.enqueue(payload).result(timeout=LIMIT)
 
     assert [len(one.users) for one in (stored, again)] == [1, 1]
@@ -101,8 +98,8 @@ async def test_the_url_may_name_a_protocol(option: str) -> None:
 
 async def test_a_lost_connection_is_replaced() -> None:
     """Each client goes on by itself when the server has closed its connections."""
-    async with open_client(REDIS) as client:
-        with open_sync_client(REDIS) as blocking:
+    async with JobClient(REDIS) as client:
+        with SyncJobClient(REDIS) as blocking:
             with redis.Redis.from_url(REDIS) as other:
                 other.client_kill_filter(_type="normal", skipme=True)
             await (await client.enqueue(FindUser(name="nobody"))).result(timeout=LIMIT)
@@ -116,9 +113,9 @@ async def test_promises() -> None:
         status = status_in_sync(connection, "promise-1")
     async with await psycopg.AsyncConnection.connect(DATABASE) as awaited:
         theirs = await enqueue_in(awaited, GetOrCreateUser(name="Ann", email="ann@example.org"), key="promise-2")
-    with open_sync_client(REDIS) as blocking:
+    with SyncJobClient(REDIS) as blocking:
         first = blocking.handle(ours).result(timeout=LIMIT)
-    async with open_client(REDIS) as client:
+    async with JobClient(REDIS) as client:
         second = await client.handle(theirs).result(timeout=LIMIT)
 
     assert status is JobStatus.PROMISED
@@ -129,20 +126,20 @@ async def test_nobody_there_is_told() -> None:
     """With an error that names the cure, from both clients."""
     nowhere = "redis://127.0.0.1:1/0"
     with pytest.raises(QueueUnavailableError, match="is it running"):
-        async with open_client(nowhere):
+        async with JobClient(nowhere):
             pass
-    with pytest.raises(QueueUnavailableError, match="is it running"), open_sync_client(nowhere):
+    with pytest.raises(QueueUnavailableError, match="is it running"), SyncJobClient(nowhere):
         pass
 
 
 async def test_the_fixture(enqueued: EnqueuedJobs) -> None:
     """Stands in for Redis, beneath both clients."""
     enqueued.answer(CreateUser, EmailTakenError("another user has it"))
-    async with open_client("redis://127.0.0.1:1/0") as client:
+    async with JobClient("redis://127.0.0.1:1/0") as client:
         handle = await client.enqueue(CreateUser(name="Jane"))
         with pytest.raises(EmailTakenError):
             await handle.result(timeout=LIMIT)
-    with open_sync_client("redis://127.0.0.1:1/0") as blocking, pytest.raises(EmailTakenError):
+    with SyncJobClient("redis://127.0.0.1:1/0") as blocking, pytest.raises(EmailTakenError):
         blocking.enqueue(CreateUser(name="Jim")).result(timeout=LIMIT)
     assert (JobClient, SyncJobClient) == (type(client), type(blocking))
     assert len(enqueued.jobs) == 2

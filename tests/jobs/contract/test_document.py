@@ -61,6 +61,7 @@ def _validator(document: dict[str, Any], message: str) -> Draft202012Validator:
     return Draft202012Validator({"$ref": f"urn:contract#/components/messages/{message}/payload"}, registry=resources)
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_document_is_valid_by_the_schema_of_asyncapi(document: dict[str, Any], asyncapi: dict[str, Any]) -> None:
     """AsyncAPI publishes what a document of version 3.0.0 may hold."""
     judge = Draft7Validator(asyncapi)
@@ -127,7 +128,7 @@ def test_every_kind_of_failure_is_told(document: dict[str, Any]) -> None:
         if "const" in kind
     }
 
-    assert {"email_taken", "invalid_payload", "aborted", JobFailedError.kind} <= told.keys()
+    assert {"email_taken", "invalid_payload", "aborted", JobFailedError.code} <= told.keys()
     assert told["email_taken"] == "Another user has this e-mail."
 
 
