@@ -9,7 +9,7 @@ FUZZ ?= 60
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev run migrate test chaos fuzz storm bench bench-quick bench-exactly-once check lint types contracts audit fix lock producer schema clean
+.PHONY: help setup demo dev run migrate test chaos fuzz storm bench bench-quick bench-exactly-once check lint types contracts audit fix lock producer schema docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -101,5 +101,16 @@ producer: $(VENV)/ready ## Build the producer's side as a distribution of its ow
 schema: $(VENV)/ready ## Write the contract of a release, schema/released.json; tests compare the code with it
 	@$(BIN)/users-worker schema > schema/new.json && mv schema/new.json schema/released.json
 
+docs: .venv-docs/ready ## Build the documentation as a site into site/; a wrong link fails
+	@NO_COLOR=1 .venv-docs/bin/zensical build --strict --clean
+
+.venv-docs/ready: requirements/docs.txt
+	@echo "installing the locked generator of the documentation into .venv-docs (once)"
+	@rm -rf .venv-docs
+	@$(PYTHON) -m venv .venv-docs 2>/dev/null || $(PYTHON) -m venv --clear --without-pip .venv-docs
+	@$(PYTHON) -m pip --python .venv-docs/bin/python --disable-pip-version-check --quiet \
+		install --require-hashes --only-binary :all: -r requirements/docs.txt
+	@touch $@
+
 clean: ## Remove the environment, caches and data of the embedded servers
-	@rm -rf $(VENV) .venv-bench .venv-bench-taskiq .data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	@rm -rf $(VENV) .venv-bench .venv-bench-taskiq .venv-docs site .cache .data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

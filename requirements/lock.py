@@ -33,5 +33,6 @@ if __name__ == "__main__":
     tests = ("--group", "producer/pyproject.toml:service-tests", "--constraint", "requirements/dev.txt")
     lock("producer-tests.txt", "producer/pyproject.toml", *tests)
     lock("fuzz.txt", "--group", "fuzz")
+    lock("docs.txt", "--group", "docs")
     lock("bench.txt", "pyproject.toml", "--group", "bench", "--constraint", "requirements/runtime.txt")
     lock("bench-taskiq.txt", "--group", "bench-taskiq")
