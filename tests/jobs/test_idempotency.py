@@ -1,4 +1,4 @@
-"""The README's table of what a key means: each of its cells, with real workers, results that expire and receipts."""
+"""The table in docs/producing.md of what a key means: each of its cells, with real workers, results that expire and receipts."""
 
 import asyncio
 from datetime import timedelta
