@@ -10,7 +10,8 @@ TEXT = PAGE.read_text(encoding="utf-8")
 
 QUESTIONS = 10
 TERMS = {
-    "attempt", "baton", "claim", "dead letter", "epoch", "lease", "outbox row", "receipt", "relay", "verdict", "watcher",
+    "attempt", "baton", "claim", "dead letter", "epoch", "lease", "outbox row", "receipt", "relay", "verdict",
+    "watcher",
 }  # fmt: skip
 
 

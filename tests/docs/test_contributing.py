@@ -1,6 +1,5 @@
 """The recipes of CONTRIBUTING.md, followed to the letter in a copy of the project."""
 
-import re
 import shutil
 import subprocess
 import sys
@@ -102,9 +101,8 @@ def test_the_recipe_for_a_migration_works(project: Path, environment: dict[str, 
 
     alembic("upgrade", "head")
     tables = project / "db" / "tables.py"
-    tables.write_text(
-        re.sub(r"(    name: Mapped\[str\]\n)", r"\1    nickname: Mapped[str | None]\n", tables.read_text())
-    )
+    column = "    name: Mapped[str]\n"
+    tables.write_text(tables.read_text().replace(column, f"{column}    nickname: Mapped[str | None]\n"))
     done = [alembic(*command[1:]) for command in commands_in(PAGE, "alembic")]
 
     assert [(one.args, one.stderr) for one in done if one.returncode != 0] == []

@@ -58,9 +58,8 @@ def test_the_programs_of_a_page_get_their_results(environment: dict[str, str], p
 
     done = [program.communicate(timeout=60) for program in programs]
 
-    assert [
-        (program.returncode, errors) for program, (_, errors) in zip(programs, done, strict=True) if program.returncode
-    ] == []
+    errors = [error for program, (_, error) in zip(programs, done, strict=True) if program.returncode]
+    assert errors == []
     for printed, (output, _) in zip(PRINTED[page], done, strict=True):
         assert re.fullmatch(printed, output)
 

@@ -6,7 +6,6 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -55,7 +54,7 @@ def test_the_unit_of_systemd_waits_for_the_end_of_a_worker() -> None:
 @pytest.fixture
 def place(
     tmp_path: Path, own_database: DatabaseSettings, environment: dict[str, str], redis: Redis
-) -> Iterator[tuple[Path, dict[str, str]]]:
+) -> tuple[Path, dict[str, str]]:
     """Make an empty folder, and the environment of a shell in which the project is installed."""
     assert redis is not None  # the queue is empty
     programs = tmp_path / "bin"
@@ -64,7 +63,7 @@ def place(
     guestbook.write_text(f'#!/bin/sh\nexec {sys.executable} -m guestbook "$@"\n')
     guestbook.chmod(0o755)
     kept = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}
-    yield (
+    return (
         tmp_path,
         kept
         | {
