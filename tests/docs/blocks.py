@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-_PLACES = ("*.md", "docs/*.md", "arqonce/*.md", "jobs/*.md", "producer/*.md", "examples/*/*.md")
+_PLACES = ("*.md", "docs/*.md", "arqonce/*.md", "jobs/*.md", "examples/*/*.md")
 
 PAGES = [str(file.relative_to(ROOT)) for place in _PLACES for file in sorted(ROOT.glob(place))]
 """Every page, as a path from the root of the repository."""

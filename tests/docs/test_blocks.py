@@ -12,8 +12,7 @@ OWN_TESTS = {
     "docs/security.md": "tests/security/test_document.py",
     "docs/tutorial.md": "tests/docs/test_tutorial.py",
     "examples/shop/README.md": "tests/examples/test_shop.py",
-    "jobs/README.md": "tests/producer/test_distribution.py",
-    "producer/README.md": "tests/producer/test_distribution.py",
+    "jobs/README.md": "tests/installed/test_producer.py",
 }
 """Pages whose blocks belong together, and the test that runs all of them."""
 
