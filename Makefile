@@ -104,12 +104,12 @@ schema: $(VENV)/ready ## Write the contract of a release, schema/released.json; 
 docs: .venv-docs/ready ## Build the documentation as a site into site/; a wrong link fails
 	@NO_COLOR=1 .venv-docs/bin/zensical build --strict --clean
 
-.venv-docs/ready: requirements/docs.txt
+# With uv, which is in the environment already: pip takes three times as long, and CI does this each time.
+.venv-docs/ready: requirements/docs.txt | $(VENV)/ready
 	@echo "installing the locked generator of the documentation into .venv-docs (once)"
-	@rm -rf .venv-docs
-	@$(PYTHON) -m venv .venv-docs 2>/dev/null || $(PYTHON) -m venv --clear --without-pip .venv-docs
-	@$(PYTHON) -m pip --python .venv-docs/bin/python --disable-pip-version-check --quiet \
-		install --require-hashes --only-binary :all: -r requirements/docs.txt
+	@$(BIN)/python -m uv venv --quiet --clear --python $(BIN)/python .venv-docs
+	@$(BIN)/python -m uv pip install --quiet --python .venv-docs/bin/python \
+		--require-hashes --only-binary :all: -r requirements/docs.txt
 	@touch $@
 
 clean: ## Remove the environment, caches and data of the embedded servers
