@@ -1,28 +1,34 @@
 # Every command of the project. CI runs what a person runs.
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check --quiet
+UV = $(BIN)/uv --quiet pip
 ARGS ?=
 FUZZ ?= 60
 # One more than cores, because tests wait much; four at most, because each process has servers of its own.
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 
+# Tests start Python hundreds of times: it may keep what it has compiled, whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev run migrate test chaos fuzz storm bench bench-quick bench-exactly-once check lint types contracts audit fix lock producer schema docs clean
+.PHONY: help setup demo dev run migrate unit quick test chaos fuzz storm bench bench-quick bench-exactly-once check lint types contracts audit fix lock producer schema docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/ready ## Make the virtual environment with the locked dependencies
 
-# Stamp of the installed environment. The second form of venv is for Debian without python3-venv.
-$(VENV)/ready: requirements/dev.txt pyproject.toml arqonce/pyproject.toml
+# Stamp of the installed environment. uv installs in a tenth of the time; where it cannot reach what pip can, pip does it. The second form of venv is for Debian without python3-venv.
+$(VENV)/ready: requirements/dev.txt requirements/uv.txt pyproject.toml arqonce/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed: make PYTHON=python3.12 ...")'
 	@echo "installing the locked dependencies into $(VENV) (once)"
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m venv --clear --without-pip $(VENV)
-	@$(PIP) install --require-hashes --only-binary :all: -r requirements/dev.txt
+	@$(PIP) install --require-hashes --only-binary :all: -r requirements/uv.txt
+	@$(UV) install --python $(BIN)/python --require-hashes --only-binary :all: -r requirements/dev.txt 2>/dev/null || \
+		$(PIP) install --require-hashes --only-binary :all: -r requirements/dev.txt
 	@$(PIP) install --no-deps --no-index --no-build-isolation --editable arqonce --editable .
 	@touch $@
 
@@ -38,8 +44,15 @@ run: $(VENV)/ready ## Run a worker on DATABASE_URL and REDIS_URL
 migrate: $(VENV)/ready ## Apply the migrations to DATABASE_URL
 	@$(BIN)/users-worker migrate $(ARGS)
 
-test: $(VENV)/ready ## Run all tests (ARGS="-k name" for some)
-	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS) || { \
+unit: $(VENV)/ready ## Run the tests that need no server and no process (ARGS="path -k name" for some)
+	@$(BIN)/python -m pytest -m unit $(ARGS)
+
+quick: $(VENV)/ready ## Run these and the tests on servers that all share (ARGS="path -k name" for some)
+	@$(BIN)/python -m pytest -m quick --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS)
+
+# The slowest are told, so that nobody needs to look for what has become slow.
+test: $(VENV)/ready ## Run all tests (ARGS="path -k name" for some)
+	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal --durations 15 $(ARGS) || { \
 		[ $$? = 1 ] && echo "what failed runs once more, alone" && \
 		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS); }
 
@@ -104,12 +117,13 @@ schema: $(VENV)/ready ## Write the contract of a release, schema/released.json; 
 docs: .venv-docs/ready ## Build the documentation as a site into site/; a wrong link fails
 	@NO_COLOR=1 .venv-docs/bin/zensical build --strict --clean
 
-# With uv, which is in the environment already: pip takes three times as long, and CI does this each time.
 .venv-docs/ready: requirements/docs.txt | $(VENV)/ready
 	@echo "installing the locked generator of the documentation into .venv-docs (once)"
-	@$(BIN)/python -m uv venv --quiet --clear --python $(BIN)/python .venv-docs
-	@$(BIN)/python -m uv pip install --quiet --python .venv-docs/bin/python \
-		--require-hashes --only-binary :all: -r requirements/docs.txt
+	@rm -rf .venv-docs
+	@$(PYTHON) -m venv .venv-docs 2>/dev/null || $(PYTHON) -m venv --clear --without-pip .venv-docs
+	@$(UV) install --python .venv-docs/bin/python --require-hashes --only-binary :all: -r requirements/docs.txt 2>/dev/null || \
+		$(PYTHON) -m pip --python .venv-docs/bin/python --disable-pip-version-check --quiet \
+			install --require-hashes --only-binary :all: -r requirements/docs.txt
 	@touch $@
 
 clean: ## Remove the environment, caches and data of the embedded servers

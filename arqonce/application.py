@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.database.engine import open_database
-from arqonce.process.registries import load_registry
+from arqonce.registries import load_registry
 from arqonce.settings.worker import Settings, WorkerSettings
 from arqonce.spec import Registry
 

@@ -1,6 +1,7 @@
 """Real worker processes and the supervisor that starts again what ends; it judges each end. Knows no job."""
 
 import asyncio
+import atexit
 import os
 import signal
 import subprocess
@@ -9,11 +10,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Self
 
 from arqonce.embedded.process import die_with
+from arqonce.testing.programs import Process, Programs
 
 _LOOK = 0.02
 """Seconds between two looks at a process."""
@@ -31,17 +34,38 @@ _TOLD_TO_STOP = {0, -signal.SIGTERM, 128 + signal.SIGINT}
 """How a worker ends on SIGTERM; the last two only before it was ready."""
 
 
+_WARM = "CHAOS_WARM_STARTS"
+"""Variable of tests, which start workers by the hundred: fork them from a process that has loaded everything."""
+
+
+@cache
+def _programs() -> Programs:
+    opened = Programs()
+    atexit.register(opened.close)
+    return opened
+
+
+def _fork(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Process:
+    _, _, module, *arguments = command
+    loads = ("arqonce.commands.app",)
+    return _programs().start(module, *arguments, environment=environment, output=log, loads=loads)
+
+
 class WorkerProcess:
     """One worker process from start to end."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         self._health = log.with_suffix(".health")
-        self._log = log.open("wb")
+        self._log = log.open("ab")
         self._signals: dict[int, float] = {}
         self._was_ready = False
-        self.process = subprocess.Popen(
+        variables = {**environment, "WORKER_HEALTH_FILE": str(self._health)}
+        self.process = _fork(command, variables, log) if _WARM in os.environ else self._start(command, variables)
+
+    def _start(self, command: Sequence[str], environment: Mapping[str, str]) -> Process:
+        return subprocess.Popen(
             command,
-            env={**environment, "WORKER_HEALTH_FILE": str(self._health)},
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,

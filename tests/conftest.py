@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -21,12 +21,14 @@ from arqonce.database.settings import DatabaseSettings
 from arqonce.ledger.schema import upgrade_schemas
 from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
 from arqonce.testing.environment import is_setting
+from arqonce.testing.programs import Process, Programs
 from arqonce.testing.worker_process import StartWorker, WorkerProcess
 from jobs.registry import REGISTRY
 from tests.leaks import pytest_runtest_logreport, pytest_sessionfinish  # noqa: F401 - hooks of pytest
 from tests.rights import Rights, all_rights, least_rights
+from tests.warm import programs
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["pytester", "tests.kinds"]
 
 __all__ = ["StartWorker", "WorkerProcess"]  # from where tests import them
 
@@ -50,6 +52,18 @@ def _no_settings_from_outside() -> Iterator[None]:
             if is_setting(name):
                 patch.delenv(name)
         yield
+
+
+@pytest.fixture(scope="session")
+def jobs_programs() -> Programs:
+    """Let start_worker fork from the same process as whatever else runs commands of ours."""
+    return programs()
+
+
+@pytest.fixture(scope="session")
+def worker_command() -> tuple[str, ...]:
+    """Start our worker by our own command."""
+    return (sys.executable, "-m", "worker", "run")
 
 
 @pytest.fixture(scope="session")
@@ -157,7 +171,7 @@ def worker_environment(environment: dict[str, str], redis: Redis) -> dict[str, s
     return environment
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def _end(process: Process) -> None:
     if process.poll() is None:
         process.kill()
     process.wait()

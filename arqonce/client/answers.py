@@ -26,12 +26,6 @@ LOOK_AGAIN = timedelta(seconds=30)
 """How often one who waits looks, although Redis tells of results: for connections that are dead without a word, and
 for jobs that end without a result (a plain arq worker with ``keep_result=0``)."""
 
-LINGER = timedelta(seconds=30)
-"""How long the connection on which results are waited for is kept when nobody waits."""
-
-RECONNECT_PAUSES = (0.05, 0.1, 0.2, 0.5)
-"""Seconds between attempts to look when the connection is lost; after the last one, Redis is unavailable."""
-
 _FIRST_POLL, _LAST_POLL = 0.005, 0.25
 """How often, in seconds, to look where Redis tells of nothing: twice as rarely each time."""
 

@@ -16,11 +16,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from arqonce.client.answers import LINGER, LOOK_AGAIN, RECONNECT_PAUSES, missing, poll_pauses
+from arqonce.client.answers import LOOK_AGAIN, missing, poll_pauses
 from arqonce.connection.direct import DirectConnection
 from arqonce.connection.primary import ROLE_EVERY
 from arqonce.connection.redis import CLOSED, is_outage
-from arqonce.connection.tracking import NOT_TOLD, TrackingProof, tell_once
+from arqonce.connection.tracking import LINGER, NOT_TOLD, RECONNECT_PAUSES, TrackingProof, tell_once
 from arqonce.wire.keys import RESULT_KEY
 
 _SILENCE = 5.0

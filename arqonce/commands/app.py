@@ -19,7 +19,8 @@ from arqonce.commands.relay import relay
 from arqonce.commands.run import run
 from arqonce.commands.schema import schema
 from arqonce.commands.status import status
-from arqonce.process.exit_codes import ExitCode, UsageError, explained
+from arqonce.process.exit_codes import ExitCode, explained
+from arqonce.usage import UsageError
 
 _HELP = f"""{{description}}
 

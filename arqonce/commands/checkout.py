@@ -7,9 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from arqonce.application import Application
+from arqonce.usage import UsageError
 
 
-class CheckoutError(ValueError):
+class CheckoutError(UsageError):
     """There is no checkout to write to; the text says what to do instead."""
 
 

@@ -13,6 +13,7 @@ from arqonce.arq.functions import ABORT, REFUSE
 from arqonce.commands.python_source import function_line, top_level_names, with_argument, with_code, with_import
 from arqonce.database.schema import Schema, revisions
 from arqonce.spec import Registry
+from arqonce.usage import UsageError
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
@@ -26,7 +27,7 @@ _USED = frozenset(
 """Names that arq's functions have, or the files themselves use."""
 
 
-class NewJobError(ValueError):
+class NewJobError(UsageError):
     """A job of this name cannot be added; the text says why, and nothing was written."""
 
 

@@ -2,11 +2,13 @@
 
 import ast
 
+from arqonce.usage import UsageError
+
 _WIDTH = 120
 """Longest line, as in pyproject.toml."""
 
 
-class SourceError(ValueError):
+class SourceError(UsageError):
     """A file is not as it was expected; the text says what is missing."""
 
 
@@ -63,7 +65,7 @@ def _rank(name: str) -> tuple[int, str]:
 
 
 def with_argument(source: str, name: str, argument: str) -> str:
-    """Add a last argument to the call that ``name`` is assigned, on a line of its own.
+    """Add a last positional argument to the call that ``name`` is assigned, on a line of its own.
 
     Raises:
         SourceError: there is no such call, or it ends on the line of its last argument.
@@ -73,7 +75,8 @@ def with_argument(source: str, name: str, argument: str) -> str:
             lines = source.splitlines(keepends=True)
             last = (node.end_lineno or node.lineno) - 1
             if lines[last].strip() == ")":
-                return "".join([*lines[:last], f"    {argument},\n", *lines[last:]])
+                at = min((keyword.value.lineno - 1 for keyword in node.value.keywords), default=last)
+                return "".join([*lines[:at], f"    {argument},\n", *lines[at:]])
     raise SourceError(f"there is no call {name} = ...( that ends with a line of its own")
 
 

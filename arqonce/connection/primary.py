@@ -97,6 +97,8 @@ def _text(value: object) -> object:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
+_RESET = "the connection was reset before the command"
+
 _Async: Any = AbstractConnection
 _Blocking: Any = SyncAbstractConnection
 # redis-py's classes of connection have hardly any types, and what is called above is abstract.
@@ -136,13 +138,16 @@ class Primary(_Async):  # type: ignore[misc] # of no type
         """Send a command, and before it the question for the role if that is due."""
         if not self.is_connected:
             await self.connect()
+        if self._writer.transport.is_closing():  # an AttributeError of asyncio's since Python 3.12 (gh-136234)
+            await self.disconnect(nowait=True)
+            raise RedisConnectionError(_RESET)
         asks = check_health and self._is_role_due()
         try:
             await super().send_packed_command(self._with_role(command) if asks else command, check_health)
         except RuntimeError as error:  # uvloop's, which redis-py lets through: nothing would be sent again
             if "closed" not in str(error):
                 raise
-            raise RedisConnectionError("the connection was reset before the command") from error
+            raise RedisConnectionError(_RESET) from error
         self._owes_role = self._owes_role or asks
 
     async def read_response(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - redis-py's
@@ -194,7 +199,7 @@ class Primary(_Async):  # type: ignore[misc] # of no type
         self._begin()
         try:
             await self.on_connect()
-            await super().send_packed_command(self.pack_command(*ROLE), check_health=False)
+            await self.send_packed_command(self.pack_command(*ROLE), check_health=False)
             await self._read_role()
         except BaseException:
             self._distrust()

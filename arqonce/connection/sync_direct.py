@@ -19,7 +19,6 @@ from redis.exceptions import InvalidResponse, NoScriptError, RedisError, Respons
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from arqonce.client.answers import LINGER, RECONNECT_PAUSES
 from arqonce.connection.direct import script_sha, without_error
 from arqonce.connection.primary import (
     ROLE,
@@ -32,7 +31,7 @@ from arqonce.connection.primary import (
 )
 from arqonce.connection.redis import CLOSED, is_outage
 from arqonce.connection.sync_wire import SILENCE, Wire
-from arqonce.connection.tracking import NOT_TOLD, PROOF_LIMIT, proof_key, tell_once
+from arqonce.connection.tracking import LINGER, NOT_TOLD, PROOF_LIMIT, RECONNECT_PAUSES, proof_key, tell_once
 
 AnswerT = TypeVar("AnswerT")
 Command = tuple[str | float | bytes, ...]

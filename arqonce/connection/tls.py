@@ -1,10 +1,14 @@
 """Says why TLS with a server fails and what to do about it. Knows neither Redis nor PostgreSQL."""
 
 import ssl
-from collections.abc import Iterator
+
+from arqonce.causes import causes
 
 _NOT_TRUSTED = frozenset({18, 19, 20, 21})
 """OpenSSL's verify codes of a certificate that nobody whom we trust has signed (manual of ``openssl-verify``)."""
+
+_BREAKS_A_RULE = range(80, 94)
+"""Codes of rules of RFC 5280 that OpenSSL enforces only if asked to, which ``ssl`` does since Python 3.13."""
 
 _EXPIRED, _NOT_YET_VALID = 10, 9
 _OTHER_HOST, _OTHER_ADDRESS = 62, 64
@@ -19,9 +23,9 @@ def tls_problem(error: BaseException, *, authority: str) -> str | None:
 
     ``authority`` is how the caller names the file of trusted authorities.
     """
-    for cause in _chain(error):
+    for cause in causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return _untrusted(cause.verify_code, authority)
+            return _untrusted(cause, authority)
         if isinstance(cause, ssl.SSLError):
             return _refused(str(cause).upper().replace(" ", "_"))
         if "rejected SSL upgrade" in str(cause):  # asyncpg's words
@@ -29,15 +33,8 @@ def tls_problem(error: BaseException, *, authority: str) -> str | None:
     return None
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()  # an error that was raised again may be its own context's cause
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _untrusted(code: int, authority: str) -> str:
+def _untrusted(error: ssl.SSLCertVerificationError, authority: str) -> str:
+    code = error.verify_code
     if code in {_EXPIRED, _NOT_YET_VALID}:
         return "its certificate has expired or is not valid yet: renew it, or set the clock"
     if code in {_OTHER_HOST, _OTHER_ADDRESS}:
@@ -45,6 +42,11 @@ def _untrusted(code: int, authority: str) -> str:
     if code in _NOT_TRUSTED:
         return (
             f"its certificate is of an authority that is not trusted here: name the authority's file with {authority}"
+        )
+    if code in _BREAKS_A_RULE:
+        return (
+            f"its certificate, or its authority's, breaks a rule that Python enforces since 3.13 "
+            f"({error.verify_message}): issue it anew, with all extensions that RFC 5280 demands"
         )
     return f"its certificate is not valid (OpenSSL's code {code}): look it up in the manual of openssl-verify"
 

@@ -25,6 +25,12 @@ from arqonce.wire.keys import JOB_KEY
 PROOF_LIMIT = timedelta(seconds=1)
 """How long word of the change may take: many round trips."""
 
+LINGER = timedelta(seconds=30)
+"""How long the connection on which results are waited for is kept when nobody waits."""
+
+RECONNECT_PAUSES = (0.05, 0.1, 0.2, 0.5)
+"""Seconds between attempts to look when the connection is lost; after the last one, Redis is unavailable."""
+
 NOT_TOLD = "it accepts CLIENT TRACKING and tells of no changes"
 
 _TURNS = 5

@@ -1,12 +1,12 @@
 """Tells what went wrong in PostgreSQL: will it pass, whose fault is it, which constraint was it? Decides nothing."""
 
-from collections.abc import Iterator
 from traceback import walk_tb
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from arqonce.causes import causes
 from arqonce.database.connecting import UnwritableServerError
 
 _TRANSIENT_CLASSES = frozenset({"08", "28", "3D", "53", "57", "58"})
@@ -144,7 +144,7 @@ def may_be_outage(error: BaseException) -> bool:
 
     A job may also bring it about by itself: ask the server.
     """
-    return any(_looks_like_outage(part) for part in _chain(error))
+    return any(_looks_like_outage(part) for part in causes(error))
 
 
 def _looks_like_outage(error: BaseException) -> bool:
@@ -159,7 +159,7 @@ def is_fault_of_server(error: BaseException) -> bool:
 
     Another connection may lead to one that can.
     """
-    for part in _chain(error):
+    for part in causes(error):
         state = sqlstate_of(part)
         if state in _SERVER_STATES or isinstance(_driver_error(part), UnwritableServerError):
             return True
@@ -170,7 +170,7 @@ def is_fault_of_server(error: BaseException) -> bool:
 
 def is_lost_connection(error: BaseException) -> bool:
     """Say whether the connection was lost, by the server or by the network: a restart, a switch of servers, a cut."""
-    return any(_looks_lost(part) for part in _chain(error))
+    return any(_looks_lost(part) for part in causes(error))
 
 
 def _looks_lost(error: BaseException) -> bool:
@@ -178,16 +178,6 @@ def _looks_lost(error: BaseException) -> bool:
         return False
     state = sqlstate_of(error)
     return error.connection_invalidated if state is None else state in _LOST_STATES or state[:2] == "08"
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and its causes."""
-    seen: set[int] = set()
-    part: BaseException | None = error
-    while part is not None and id(part) not in seen:
-        seen.add(id(part))
-        yield part
-        part = part.__cause__ or part.__context__
 
 
 def is_transient(error: BaseException) -> bool:

@@ -1,14 +1,11 @@
 """Asks a server whether it can be written to. A standby answers, and so does one whose disk is full."""
 
-from uuid import uuid4
-
-from sqlalchemy import Executable, insert, text
+from sqlalchemy import Executable, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from arqonce.database.connecting import READ_ONLY, STANDBY
 from arqonce.database.faults import ReadOnlyServerError, is_transient, sqlstate_of, why_not_written
-from arqonce.ledger.tables import JobReceipt
 
 _LOOK = text("""
     SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::boolean,
@@ -49,20 +46,11 @@ async def require_writable(session: AsyncSession) -> None:
         DBAPIError: its disk is full, or it is gone.
     """
     await require_primary(session)
-    await _try(session, _FILL)
+    await try_statement(session, _FILL)
 
 
-async def require_written(session: AsyncSession) -> None:
-    """Do the same, and write a row; the caller rolls back. Three round trips.
-
-    A role that lacks the right, or a table that is missing or locked, says nothing against the server.
-    """
-    await require_writable(session)
-    row = {"job_id": f"probe:{uuid4()}", "job_name": "probe", "request_hash": b"", "result": {}, "attempt": 0}
-    await _try(session, insert(JobReceipt).values(row))  # unless a limit of temporary files has ended the transaction
-
-
-async def _try(session: AsyncSession, statement: Executable) -> None:
+async def try_statement(session: AsyncSession, statement: Executable) -> None:
+    """Execute it, and raise only what speaks against the server: not a missing right, a missing table, or a lock."""
     try:
         await session.execute(statement)
     except DBAPIError as error:

@@ -4,9 +4,9 @@ Text of exceptions is left out, because it repeats data (PostgreSQL: "Key (email
 an error is told as its types, SQLSTATE, constraint and places in the code, cause by cause.
 """
 
-from collections.abc import Iterator
 from types import TracebackType
 
+from arqonce.causes import causes
 from arqonce.database.faults import constraint_of, sqlstate_of
 from arqonce.execution.places import handlers_place, places_of_trace
 from arqonce.failures import JobError, storable
@@ -21,16 +21,7 @@ _FRAMES = 4
 
 def diagnose(error: BaseException) -> str:
     """Describe an error and its causes in one line."""
-    return storable(" <- ".join(_describe(part) for part in _chain(error)))
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+    return storable(" <- ".join(_describe(part) for part in causes(error, suppressed=False)))
 
 
 def _describe(error: BaseException) -> str:

@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.database.faults import may_be_outage, why_not_written, why_unavailable
-from arqonce.database.writability import require_written
+from arqonce.ledger.probe import require_written
 
 _PROBE_LIMIT = timedelta(seconds=2)
 """How long the server may take to answer before it counts as gone."""

@@ -12,15 +12,8 @@ _ROOT = Path(__file__).resolve().parents[1]
 _STANDARD_LIBRARY = Path(os.__file__).resolve().parent
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
-_MACHINERY = frozenset({"db", "embedded", "web", "worker"})
-"""Our packages in which no handler lies."""
-
-_USED_BY_HANDLERS = frozenset({
-    "arguments", "client", "codec", "connection", "direct", "ending", "event_loop", "log_writer", "logs", "messages",
-    "outbox", "primary", "redis_url", "registry", "results", "sentinel", "sync_client", "sync_direct", "sync_watching",
-    "sync_wire", "testing", "tracking", "watching", "wire",
-})  # fmt: skip
-"""What else lies in ``jobs``, beside handlers."""
+_ENTRY = str(_ROOT / "main.py")
+"""Where a process begins. What has called it is the application's, and no handler."""
 
 _USED_BY_US = frozenset({"arq", "asyncpg", "pydantic", "pydantic_core", "redis", "sqlalchemy", "structlog", "uvloop"})
 """What the worker calls by itself."""
@@ -52,9 +45,11 @@ def places_of_frame(frame: FrameType) -> list[Place]:
 def handlers_place(places: Sequence[Place]) -> Place | None:
     """Return the innermost place in the code of a handler and what it has of its own, ``None`` if there is none.
 
-    That is code which is neither ours, but for ``jobs``, nor installed. If the handler itself is installed, as in an
-    image, it is what the worker has called.
+    That is code which is neither the library's nor installed. If the handler itself is installed, as in an image, it is
+    what the library has called.
     """
+    entry = max((number for number, place in enumerate(places, start=1) if place.file == _ENTRY), default=0)
+    places = places[entry:]
     if own := [place for place in places if _kind(place.file) == "own"]:
         return own[-1]
     kinds = [_kind(place.file) for place in places]
@@ -68,11 +63,8 @@ def _kind(file: str) -> str:
     path = PurePath(file)
     if not path.is_absolute():
         return "other"  # <frozen ...>, <string>
-    package, *inner = path.relative_to(_ROOT).parts if path.is_relative_to(_ROOT) else ("", "")
-    if package in _MACHINERY or (package == "jobs" and _stem(inner) in _USED_BY_HANDLERS):
-        return "other" if package == "db" else "ours"
-    if package == "jobs":
-        return "own"
+    if path.is_relative_to(_ROOT):
+        return "other" if path.relative_to(_ROOT).parts[0] == "database" else "ours"
     if installed := [number for number, part in enumerate(path.parts) if part in _INSTALLED]:
         return "other" if _stem(path.parts[installed[-1] + 1 :]) in _USED_BY_US else "installed"
     return "other" if path.is_relative_to(_STANDARD_LIBRARY) else "own"

@@ -4,9 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 
-from arqonce.commands.checkout import CheckoutError
-from arqonce.commands.job_files import NewJobError
-from arqonce.commands.python_source import SourceError
 from arqonce.contract.compatibility import ContractError
 from arqonce.database.migrate import UnknownRevisionError
 from arqonce.database.schema import SchemaBehindError
@@ -16,10 +13,7 @@ from arqonce.process import ending
 from arqonce.process.lifecycle import StartupError
 from arqonce.process.log_writer import say
 from arqonce.settings.environment import SettingsError
-
-
-class UsageError(ValueError):
-    """The command line or the input is wrong; the text names the cure. For the commands of applications as well."""
+from arqonce.usage import UsageError
 
 
 class ExitCode(IntEnum):
@@ -56,9 +50,6 @@ _CODES: dict[type[Exception], ExitCode] = {
     UsageError: ExitCode.USAGE,
     ContractError: ExitCode.USAGE,
     UnknownRevisionError: ExitCode.USAGE,
-    CheckoutError: ExitCode.USAGE,
-    NewJobError: ExitCode.USAGE,
-    SourceError: ExitCode.USAGE,
     JobError: ExitCode.FAILED,
     TimeoutError: ExitCode.FAILED,
 }

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from arqonce.testing.crash.worlds import Servers
     from arqonce.testing.databases import Databases, Migrate
     from arqonce.testing.enqueued import EnqueuedJobs
+    from arqonce.testing.programs import Programs
     from arqonce.testing.run_job import RunJob
     from arqonce.testing.transaction import Transaction
     from arqonce.testing.worker_process import StartWorker
@@ -184,7 +185,7 @@ def jobs_sessions(jobs_transaction: "Transaction") -> "async_sessionmaker[AsyncS
 @pytest.fixture(scope="session")
 def jobs_registry(pytestconfig: pytest.Config) -> "Registry":
     """Return the jobs that ``run_job`` and ``crash_points`` know, as ``arqonce_registry`` of pytest's settings says."""
-    from arqonce.process.registries import load_registry
+    from arqonce.registries import load_registry
 
     named = pytestconfig.getini("arqonce_registry")
     if not named:
@@ -243,12 +244,29 @@ def worker_environment(
     )
 
 
+@pytest.fixture(scope="session")
+def jobs_programs() -> "Iterator[Programs]":
+    """Yield what forks worker processes: they need not load again what one process has loaded."""
+    from arqonce.testing.programs import Programs
+
+    with contextlib.closing(Programs()) as programs:
+        yield programs
+
+
+@pytest.fixture(scope="session")
+def worker_command() -> tuple[str, ...]:
+    """Return the command that starts a worker. Override it where the project has one of its own."""
+    return (sys.executable, "-m", "arqonce", "run")
+
+
 @pytest.fixture
-def start_worker(worker_environment: dict[str, str], tmp_path: Path) -> "Iterator[StartWorker]":
+def start_worker(
+    worker_environment: dict[str, str], worker_command: tuple[str, ...], tmp_path: Path, jobs_programs: "Programs"
+) -> "Iterator[StartWorker]":
     """Yield a function that starts a worker process and waits until it is ready; it is killed after the test."""
     from arqonce.testing.worker_process import worker_processes
 
-    with worker_processes(worker_environment, tmp_path) as start:
+    with worker_processes(worker_command, worker_environment, tmp_path, jobs_programs) as start:
         yield start
 
 

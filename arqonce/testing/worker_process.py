@@ -1,9 +1,8 @@
 """Workers for end-to-end tests: processes as users run them, with an environment and a log."""
 
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Protocol
 from uuid import uuid4
 
 from arqonce.process.health_file import read_health
+from arqonce.testing.programs import Process, Programs, warm_command
 
 _READY_LIMIT = timedelta(seconds=30)
 """How long a worker may take to be ready."""
@@ -25,7 +25,7 @@ class WorkerNotReadyError(AssertionError):
 class WorkerProcess:
     """A worker that runs as users run it: a process with an environment and a log."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", log: Path, health: Path) -> None:
+    def __init__(self, process: Process, log: Path, health: Path) -> None:
         """Take a process that was started."""
         self.process = process
         self.health = health
@@ -53,27 +53,32 @@ class WorkerProcess:
 
 
 class StartWorker(Protocol):
-    """Starts a worker process and waits until it is ready; keyword arguments are environment variables."""
+    """Starts a worker process and waits until it is ready; keyword arguments are environment variables.
+
+    A worker of ours or of arq is forked from a process that has loaded everything, which saves a second each time; a
+    supervisor (``--processes``), other commands, and what changes the interpreter's own variables start Python.
+    """
 
     def __call__(self, *command: str, **environment: str) -> WorkerProcess:
-        """Start one; the command is ours unless another is given."""
+        """Start one; the command is that of ``worker_command`` unless another is given."""
         ...
 
 
 @contextmanager
-def worker_processes(environment: Mapping[str, str], directory: Path) -> Iterator[StartWorker]:
-    """Yield a function that starts worker processes with their logs in ``directory``; they are killed at the end."""
+def worker_processes(
+    usual: Sequence[str], environment: Mapping[str, str], directory: Path, programs: Programs
+) -> Iterator[StartWorker]:
+    """Yield a function that starts worker processes with their logs in ``directory``; they are killed at the end.
+
+    ``usual`` is the command that is run unless another is given.
+    """
     with ExitStack() as stack:
 
         def start(*command: str, **variables: str) -> WorkerProcess:
             name = uuid4().hex
             health, log = directory / f"{name}.health", directory / f"{name}.log"
-            process = subprocess.Popen(  # noqa: S603 - the test's own command
-                command or (sys.executable, "-m", "worker", "run"),
-                env={**environment, "WORKER_HEALTH_FILE": str(health), **variables},
-                stdin=subprocess.DEVNULL,
-                stdout=stack.enter_context(log.open("wb")),
-                stderr=subprocess.STDOUT,
+            process = _start(
+                command or usual, {**environment, "WORKER_HEALTH_FILE": str(health), **variables}, log, programs
             )
             worker = WorkerProcess(process, log, health)
             stack.callback(worker.kill)
@@ -83,6 +88,15 @@ def worker_processes(environment: Mapping[str, str], directory: Path) -> Iterato
             return worker
 
         yield start
+
+
+def _start(command: Sequence[str], environment: Mapping[str, str], log: Path, programs: Programs) -> Process:
+    if warm := warm_command(command, environment):
+        return programs.start(*warm, environment=environment, output=log)
+    with log.open("wb") as output:
+        return subprocess.Popen(  # noqa: S603 - the test's own command
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        )
 
 
 def _wait_until(is_so: Callable[[], bool]) -> bool:

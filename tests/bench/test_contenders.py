@@ -41,6 +41,7 @@ def test_the_environment_of_each_contender_is_locked() -> None:
     assert not missing
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_a_run_of_ours_is_verified_and_a_contender_that_cannot_start_is_told_of(tmp_path: Path) -> None:
     """Two hundred jobs are two hundred rows and receipts; what fails stops nothing else."""
     with open_bench_servers(tmp_path) as servers:

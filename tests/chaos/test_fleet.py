@@ -11,6 +11,8 @@ import pytest
 
 from chaos.fleet import Fleet
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 _WORKER = """
 import os, pathlib, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -12,6 +12,8 @@ import pytest
 from chaos.plan import FAULTS
 from tests.conftest import wait_until
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 _ROOT = Path(__file__).parent.parent.parent
 
 
@@ -20,7 +22,10 @@ def _command(module: str, arguments: str) -> list[str]:
 
 
 def _run(module: str, arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(_command(module, arguments), cwd=_ROOT, capture_output=True, text=True, check=False)
+    environment = os.environ | {"CHAOS_WARM_STARTS": "1"}
+    return subprocess.run(
+        _command(module, arguments), cwd=_ROOT, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.mark.timeout(240)

@@ -8,7 +8,10 @@ import pytest
 
 from chaos.small_disk import SmallDisk, can_mount
 
-pytestmark = pytest.mark.skipif(not can_mount(), reason="this machine lets nobody mount")
+pytestmark = [
+    pytest.mark.skipif(not can_mount(), reason="this machine lets nobody mount"),
+    pytest.mark.usefixtures("starts_processes"),
+]
 
 _MORE = bytes(1024 * 1024)
 

@@ -15,8 +15,8 @@ from arqonce.database.migrate import UnknownRevisionError, check_migrations, dow
 from arqonce.database.schema import SchemaBehindError, require_current_schemas, revisions
 from arqonce.database.settings import DatabaseSettings
 from arqonce.ledger.schema import LEDGER, upgrade_schemas
-from arqonce.ledger.tables import Base
-from db.tables import SCHEMA
+from arqonce.ledger.tables import Base as LedgerBase
+from db.tables import SCHEMA, Base
 from jobs.registry import REGISTRY
 
 
@@ -88,9 +88,10 @@ def test_every_migration_can_be_undone_and_applied_again(empty: DatabaseSettings
     for schema in (SCHEMA, LEDGER):
         downgrade_schema(empty, schema, "base")
     after_down = _tables(empty)
+    versions = {LEDGER.version_table, SCHEMA.version_table}
     upgrade_schemas(empty, REGISTRY.schemas)
 
-    assert (after_down, _tables(empty)) == ({"alembic_version"}, {"alembic_version", *Base.metadata.tables})
+    assert (after_down, _tables(empty)) == (versions, {*versions, *LedgerBase.metadata.tables, *Base.metadata.tables})
 
 
 def test_an_empty_database_is_behind_and_says_the_cure(empty: DatabaseSettings) -> None:
@@ -132,6 +133,7 @@ def test_an_unknown_revision_names_the_known_ones(empty: DatabaseSettings) -> No
         upgrade_schema(empty, SCHEMA, "zzz")
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_several_migrate_at_once(empty: DatabaseSettings) -> None:
     """Each of four processes succeeds; one applies, three find it done (create_all fails three of four)."""
     program = (
@@ -147,6 +149,7 @@ def test_several_migrate_at_once(empty: DatabaseSettings) -> None:
         check_migrations(empty, schema)
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_alembic_finds_its_settings_in_pyproject(empty: DatabaseSettings) -> None:
     """Developers use ``alembic`` itself for new migrations."""
     done = subprocess.run(

@@ -31,6 +31,8 @@ from jobs import CreateUser
 from jobs.registry import REGISTRY
 from tests.conftest import wait_until, wait_until_async
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 JOBS, AT_ONCE, SERVER_CONNECTIONS = 2000, 20, 5
 
 

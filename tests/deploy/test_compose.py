@@ -23,6 +23,7 @@ SERVERS = {"postgres": "/var/lib/postgresql", "valkey": "/data"}
 """With the directories in which their images keep data."""
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_file_follows_the_specification(root: Path) -> None:
     """The schema of the compose specification accepts the file."""
     schema = ["--builtin-schema", "vendor.compose-spec"]
@@ -32,6 +33,7 @@ def test_file_follows_the_specification(root: Path) -> None:
     assert check.returncode == 0, check.stdout
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_compose_accepts_the_file(root: Path) -> None:
     """Docker Compose itself reads the file, and every secret, volume and service that it names is there."""
     program = _docker_compose()

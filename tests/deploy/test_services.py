@@ -29,6 +29,8 @@ from arqonce.settings.environment import read_duration
 from tests.conftest import wait_until
 from tests.deploy.conftest import Compose, Steps
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 READY_LIMIT = timedelta(seconds=30)
 
 TOKEN = "a-token-of-more-than-20-characters"  # noqa: S105 - of this test alone

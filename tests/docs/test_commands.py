@@ -2,13 +2,13 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from tests.docs.blocks import PAGES, ROOT, Block, blocks_of, commands_in
 from tests.docs.test_blocks import OWN_TESTS
+from tests.warm import run
 
 BLOCKS = blocks_of("console", besides=frozenset(OWN_TESTS))
 MAKE = {tuple(command): command for page in PAGES for command in commands_in(page, "make")}
@@ -21,6 +21,7 @@ def test_every_program_is_one_that_is_run(block: Block) -> None:
     assert {command[0] for command in block.commands} <= {"make", "users-worker"}
 
 
+@pytest.mark.usefixtures("starts_processes")
 @pytest.mark.parametrize("command", MAKE.values(), ids=" ".join)
 def test_every_make_target_exists(command: list[str]) -> None:
     """What they do is what this run of tests, and CI, do."""
@@ -29,6 +30,7 @@ def test_every_make_target_exists(command: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_make_alone_lists_the_targets() -> None:
     """One line each."""
     done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -38,19 +40,16 @@ def test_make_alone_lists_the_targets() -> None:
     }
 
 
-@pytest.mark.usefixtures("redis")
+@pytest.mark.usefixtures("starts_processes", "redis")
 @pytest.mark.parametrize(("page", "number"), [("README.md", 3), ("docs/operations.md", 9)])
 def test_the_commands_of_a_page_work_in_their_order(
     page: str, number: int, environment: dict[str, str], sessions: async_sessionmaker[AsyncSession]
 ) -> None:
     """Each ends with 0."""
     assert sessions is not None  # it removes the users afterwards
-    program = Path(sys.executable).parent / "users-worker"
 
     done = [
-        subprocess.run(
-            [str(program), *command[1:]], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-        )
+        run([sys.executable, "-m", "worker", *command[1:]], environment, cwd=ROOT)
         for command in commands_in(page, "users-worker")
     ]
 

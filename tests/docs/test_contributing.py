@@ -83,6 +83,8 @@ def empty_database(environment: dict[str, str], postgres_url: str) -> Iterator[s
 
 _ADMINISTRATE = """
 import asyncio, sys, asyncpg
+
+pytestmark = pytest.mark.usefixtures("starts_processes")
 async def main():
     connection = await asyncpg.connect(sys.argv[1])
     await connection.execute(sys.argv[2])

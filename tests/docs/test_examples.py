@@ -57,6 +57,7 @@ def _stricter(code: str) -> str:
     return code.replace("user.id", "user.id + 1").replace(".name ==", ".name.upper() ==")
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_all_blocks_type_check(tmp_path: Path) -> None:
     """``result`` of a ``CreateUser`` is a user to mypy, and ``run_job`` knows what a payload answers."""
     tutorial = tmp_path / "tutorial"

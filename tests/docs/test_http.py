@@ -13,6 +13,8 @@ from tests.conftest import StartWorker, wait_until
 from tests.docs.blocks import blocks_in, commands_in
 from tests.programs import require
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 PAGE = "docs/http.md"
 
 

@@ -24,6 +24,8 @@ from tests.docs.blocks import ROOT, blocks_in, text_of
 from tests.programs import require
 from tests.rights import Rights
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 PAGE = "docs/other-languages.md"
 TEXT = text_of(PAGE)
 NODE = Path(__file__).parent / "node"

@@ -70,6 +70,8 @@ from urllib.parse import urlsplit
 import django
 from django.conf import settings
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 url = urlsplit(os.environ["DATABASE_URL"])
 server = {"HOST": url.hostname, "PORT": url.port, "USER": url.username, "PASSWORD": url.password}
 database = {"ENGINE": "django.db.backends.postgresql", "NAME": url.path[1:]} | server

@@ -17,6 +17,8 @@ from arqonce.settings.worker import WorkerSettings
 from arqonce.testing.worker_process import StartWorker
 from tests.docs.blocks import ROOT, Block, blocks_in, text_of
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 PAGE = "docs/tutorial.md"
 BLOCKS = blocks_in(PAGE)
 SKIPPED = {"python -m venv .venv", ". .venv/bin/activate", "guestbook dev"}

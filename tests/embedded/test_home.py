@@ -14,7 +14,10 @@ from arqonce.embedded.home import choose_home, reachable_programs
 from arqonce.embedded.process import run_tool
 from arqonce.embedded.wheels import find_program
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as another user")
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as another user"),
+    pytest.mark.usefixtures("starts_processes"),
+]
 
 
 @pytest.fixture

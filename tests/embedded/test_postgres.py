@@ -11,6 +11,8 @@ import pytest
 
 from arqonce.embedded import EmbeddedServerError, open_postgres
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 
 def test_lower_knows_all_of_unicode(directory: Path) -> None:
     """E-mail addresses and names are compared in lower case."""

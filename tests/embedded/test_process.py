@@ -7,6 +7,8 @@ import pytest
 from arqonce.embedded import EmbeddedServerError
 from arqonce.embedded.process import run_tool
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 
 def test_program_for_another_platform_is_an_error_with_its_cure(tmp_path: Path) -> None:
     """A wheel's program may be one that this machine cannot run."""

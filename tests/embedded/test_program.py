@@ -8,6 +8,8 @@ from redis import Redis
 
 from arqonce.embedded import open_valkey, program
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 
 def test_port_that_somebody_took_is_given_up(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the choice of a port and the bind there is time for others."""

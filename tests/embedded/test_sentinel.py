@@ -15,6 +15,8 @@ from arqonce.embedded import Sentinels, ValkeyServer, open_sentinels
 from arqonce.embedded.sentinel import MASTER_NAME
 from tests.embedded.conftest import WaitUntil
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 Sentinel: Any = RedisSentinel  # redis-py has no types for it
 
 

@@ -12,6 +12,8 @@ from redis import Redis
 
 from arqonce.embedded import EmbeddedServerError, Servers, open_servers, open_valkey
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 _OWNER = """
 from arqonce.embedded import open_servers
 with open_servers(Path({directory!r})) as servers:

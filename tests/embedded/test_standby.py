@@ -11,6 +11,8 @@ import pytest
 from arqonce.embedded import EmbeddedServerError, PostgresServer, StandbyServer, open_postgres, open_standby
 from tests.embedded.conftest import WaitUntil
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 
 @pytest.fixture
 def primary(directory: Path) -> Iterator[PostgresServer]:

@@ -11,6 +11,8 @@ from redis import Redis
 
 from arqonce.embedded import EmbeddedServerError, open_valkey
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 
 def test_data_is_kept_over_a_restart(directory: Path) -> None:
     """What was acknowledged is there again."""

@@ -9,6 +9,8 @@ import pytest
 from arqonce.embedded import EmbeddedServerError
 from arqonce.embedded.wheels import find_program
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 
 @pytest.mark.parametrize(
     ("package", "lack"), [("no_such_wheel", "is not installed"), ("redis", "has no bin/other-platform")]

@@ -20,6 +20,8 @@ from arqonce import JobClient
 from jobs import CreateUser
 from tests.conftest import StartWorker
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 ROOT = Path(__file__).parents[2]
 SHOP = ROOT / "examples" / "shop"
 SOON = timedelta(seconds=20)

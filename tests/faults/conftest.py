@@ -12,7 +12,7 @@ from tests.faults.proxy import Proxy, open_proxy
 
 
 @pytest.fixture
-def valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
+def valkey(tmp_path: Path, starts_processes: None) -> Iterator[ValkeyServer]:  # noqa: ARG001 - it says so
     """Start a Valkey that the test may spoil."""
     with open_valkey(tmp_path / "valkey") as server:
         yield server

@@ -70,11 +70,11 @@ class Proxy:
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         started.set()
-        async with server:
-            try:
-                await server.serve_forever()
-            finally:
-                self._cut()
+        try:  # serve_forever would wait for all connections to end, since Python 3.12, before we could cut them
+            await asyncio.Event().wait()
+        finally:
+            server.close()
+            self._cut()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = (writer, writer)

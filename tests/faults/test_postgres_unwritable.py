@@ -29,6 +29,7 @@ from arqonce.ledger.schema import upgrade_schemas
 from arqonce.process.health_file import read_health
 from jobs import CreateUser, FindUser, GetOrCreateUser
 from jobs.registry import REGISTRY
+from tests import warm
 from tests.conftest import StartWorker, WorkerProcess, wait_until_async
 from tests.faults.observe import Sessions, attempts, events, users_by_name, wait_for_empty_queue
 from tests.faults.proxy import Proxy, open_proxy
@@ -280,6 +281,7 @@ async def _says(worker: WorkerProcess, words: str) -> bool:
     return words in worker.log
 
 
+@pytest.mark.usefixtures("starts_processes")
 @pytest.mark.parametrize("way", ["", "?target_session_attrs=any"])
 async def test_no_command_starts_on_a_standby(way: str, ground: Ground, environment: dict[str, str]) -> None:
     """Workers, relays and migrations end with exit code 4, and the status says why nothing runs."""
@@ -297,4 +299,4 @@ async def test_no_command_starts_on_a_standby(way: str, ground: Ground, environm
 def _run(command: list[str], url: str, environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
     variables = environment | {"DATABASE_URL": url}
     arguments = [sys.executable, "-m", "worker", *command]
-    return subprocess.run(arguments, env=variables, capture_output=True, text=True, timeout=30, check=False)
+    return warm.run(arguments, variables, timeout=30)

@@ -1,7 +1,6 @@
 """Redis is no primary any more: demoted without cutting its clients, failed over by Sentinels, a replica, a cluster."""
 
 import asyncio
-import subprocess
 import sys
 import threading
 import time
@@ -24,10 +23,13 @@ from arqonce.failures import QueueUnavailableError
 from arqonce.process.health import ServerError
 from arqonce.process.lifecycle import server_probes
 from jobs import CreateUser
+from tests import warm
 from tests.conftest import StartWorker, wait_until
 from tests.faults.observe import Sessions, users_by_name, wait_for_log
 from tests.faults.proxy import Proxy, open_proxy
 from tests.jobs.test_waiting import ANSWER
+
+pytestmark = pytest.mark.usefixtures("starts_processes")
 
 SOON = timedelta(seconds=20)
 CLUSTER = {"cluster-enabled": "yes", "appendonly": "no"}
@@ -263,14 +265,7 @@ COMMANDS = (("run",), ("relay",))
 
 
 def _run(environment: dict[str, str], *words: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "worker", *words],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    done = warm.run([sys.executable, "-m", "worker", *words], environment, timeout=30)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -23,6 +23,8 @@ from tests.conftest import StartWorker
 from tests.faults.observe import Sessions, events, users_by_name
 from tests.faults.test_redis_demotion import producing
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 
 @pytest.fixture(scope="module")
 def sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:

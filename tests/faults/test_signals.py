@@ -18,6 +18,8 @@ from jobs import CreateUser
 from tests.conftest import StartWorker, wait_until
 from tests.faults.observe import Sessions, users_by_name, wait_for_no_connections
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 WORKER = (sys.executable, "-m", "worker")
 COMMANDS = (("run",), ("relay",), ("run", "--processes", "2"))
 

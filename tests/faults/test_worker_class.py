@@ -18,6 +18,8 @@ from arqonce.engine.leases import GiveUp
 from arqonce.wire.codec import decode, encode
 from tests.conftest import wait_until_async
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 Run = Callable[..., Awaitable[UsersWorker]]
 
 

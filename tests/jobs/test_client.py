@@ -261,6 +261,7 @@ async def test_wrong_credentials_are_one_clear_error(valkey_url: str) -> None:
             pass
 
 
+@pytest.mark.usefixtures("starts_processes")
 async def test_a_missing_password_is_one_clear_error(tmp_path: Path) -> None:
     """Not a recursion of redis-py's."""
     with open_valkey(tmp_path) as server:
@@ -272,6 +273,7 @@ async def test_a_missing_password_is_one_clear_error(tmp_path: Path) -> None:
                 pass
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_a_producer_loads_no_driver() -> None:
     """Importing the producer's side needs neither SQLAlchemy nor arq."""
     program = (

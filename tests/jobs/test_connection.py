@@ -26,6 +26,7 @@ def test_a_reset_before_a_command_is_an_error_of_redis(loop_factory: type[asynci
             open_ones.append(writer)
             while await reader.read(100):
                 writer.write(b"+OK\r\n")
+            writer.close()
 
         server = await asyncio.start_server(greet, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
@@ -39,8 +40,6 @@ def test_a_reset_before_a_command_is_an_error_of_redis(loop_factory: type[asynci
             with pytest.raises(RedisError):
                 await pipe.get("key")
             await pipe.reset()  # type: ignore[no-untyped-call] # redis-py
-            for writer in open_ones:
-                writer.close()
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(send_after_reset())

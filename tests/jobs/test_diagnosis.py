@@ -35,21 +35,22 @@ async def test_the_handlers_own_line_is_told_however_deep_a_library_fails(sessio
 
 
 async def test_our_handlers_are_told_as_anybodys(session: AsyncSession) -> None:
-    """``jobs/users.py`` has handlers; ``db`` is what they call."""
+    """By the innermost line that is the project's own: here that of a query."""
     await session.connection()
     await (await session.connection()).exec_driver_sql("ALTER TABLE users RENAME COLUMN name TO nickname")
 
     with pytest.raises(ProgrammingError) as caught:
         await find_user(session, FindUser(name="Jane"))
 
-    assert "jobs/users.py" in diagnose(caught.value).split(" <- ")[0]
+    assert "db/users.py" in diagnose(caught.value).split(" <- ")[0]
 
 
 def _places(*files: str) -> list[Place]:
     return [Place(file, number, "f") for number, file in enumerate(files, start=1)]
 
 
-OURS = [str(ROOT / "worker" / "dispatch.py"), str(ROOT / "db" / "transactions.py")]
+OURS = [str(ROOT / "arqonce" / "execution" / "attempt.py"), str(ROOT / "arqonce" / "database" / "transactions.py")]
+ENTRY = [str(ROOT / "worker" / "__main__.py"), str(ROOT / "arqonce" / "main.py")]
 
 
 @pytest.mark.parametrize(
@@ -57,11 +58,12 @@ OURS = [str(ROOT / "worker" / "dispatch.py"), str(ROOT / "db" / "transactions.py
     [
         ([*OURS, "/app/shop/jobs.py", "/app/shop/prices.py", f"{INSTALLED}/httpx/client.py", ORM], 4),
         ([OURS[0], f"{INSTALLED}/shop/jobs.py", f"{INSTALLED}/httpx/client.py", ORM], 2),
-        ([OURS[0], "/app/shop/jobs.py", str(ROOT / "jobs" / "outbox.py"), ORM], 2),
+        ([OURS[0], "/app/shop/jobs.py", str(ROOT / "arqonce" / "outbox.py"), ORM], 2),
         ([*OURS, ORM], None),
+        ([*ENTRY, *OURS, ORM], None),
         ([OURS[0], ORM, "<frozen importlib._bootstrap>"], None),
     ],
-    ids=["a project's", "an installed project's", "what calls us", "ours", "a library's"],
+    ids=["a project's", "an installed project's", "what calls us", "ours", "the command's", "a library's"],
 )
 def test_the_innermost_line_of_a_handler(files: list[str], expected: int | None) -> None:
     """Neither a library's nor the worker's."""

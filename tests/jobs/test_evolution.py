@@ -3,7 +3,6 @@
 import importlib
 import json
 import re
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,9 @@ from arqonce.failures import InvalidPayloadError, KeyConflictError, RequestConfl
 from arqonce.ledger.outbox import whereabouts
 from arqonce.outbox import enqueue_in
 from arqonce.spec import Registry
+from tests import warm
+
+pytestmark = pytest.mark.usefixtures("starts_processes")
 
 ROOT = Path(__file__).parents[2]
 BLOCKS: list[str] = re.findall(
@@ -81,7 +83,7 @@ class Code:
         self.load(block)
         ours = {"PYTHONPATH": f"{self.directory}:{ROOT}", "WORKER_REGISTRY": f"evolved_{block}:REGISTRY"}
         command = [sys.executable, "-m", "worker", "run", "--burst"]
-        done = subprocess.run(command, env=self.environment | ours, capture_output=True, text=True, check=False)
+        done = warm.run(command, self.environment | ours)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def queue(self, job_id: str) -> None:

@@ -6,20 +6,28 @@ from pathlib import Path
 
 import pytest
 
-from arqonce.ledger.schema import LEDGER as SCHEMA
-from arqonce.process.registries import RegistryError, load_registry
+from arqonce import registries
+from arqonce.registries import RegistryError
 from arqonce.settings.environment import SettingsError
 from arqonce.settings.worker import WorkerSettings
+from arqonce.spec import Registry
+from db.tables import SCHEMA
 from jobs.registry import REGISTRY
 
 Write = Callable[[str], str]
+
+
+def load_registry(names: str | None) -> Registry:
+    """Load them beside ours, as our worker does."""
+    return registries.load_registry(names, REGISTRY, owner="users-worker")
+
 
 HEAD = """
 from pathlib import Path
 from typing import ClassVar
 from sqlalchemy import MetaData, Table
 from arqonce.database.schema import Schema
-from arqonce.ledger.tables import Base as OurBase
+from db.tables import Base as OurBase
 from arqonce.payloads import Payload, Result
 from arqonce.spec import JobSpec, Registry
 
@@ -38,7 +46,7 @@ def schema(*tables, name="theirs"):
     metadata = MetaData()
     for table in tables:
         Table(table, metadata)
-    return Schema(name, metadata, Path())
+    return Schema(name, metadata, Path(), version_table=f"alembic_version_{name}")
 """
 
 
@@ -60,7 +68,7 @@ def test_without_the_setting_there_are_our_jobs(names: str | None) -> None:
     """And no table of anybody else."""
     registry = load_registry(names)
 
-    assert (registry.names, registry.schemas) == (REGISTRY.names, ())
+    assert (registry.names, registry.schemas) == (REGISTRY.names, (SCHEMA,))
 
 
 def test_the_jobs_of_several_come_beside_ours(write: Write) -> None:
@@ -74,14 +82,14 @@ def test_the_jobs_of_several_come_beside_ours(write: Write) -> None:
 
     assert [spec.name for spec in registry][len(list(REGISTRY)) :] == ["a", "b", "d"]
     assert "c" in registry
-    assert [schema.version_table for schema in registry.schemas] == ["alembic_version_theirs", "alembic_version_other"]
+    assert [schema.name for schema in registry.schemas] == ["users_worker", "theirs", "other"]
 
 
 def test_registries_of_one_project_share_its_schema(write: Write) -> None:
     """A project may have several, for several kinds of workers."""
     write('ONE = schema("as")\nREGISTRY = Registry(job("a"), schema=ONE)\nOTHER = Registry(job("b"), schema=ONE)\n')
 
-    assert len(load_registry("theirs:REGISTRY theirs:OTHER").schemas) == 1
+    assert len(load_registry("theirs:REGISTRY theirs:OTHER").schemas) == 2
 
 
 @pytest.mark.parametrize(
@@ -92,10 +100,11 @@ def test_registries_of_one_project_share_its_schema(write: Write) -> None:
         ("REGISTRY = Registry(job('a'), job('b', former_names=('a',)))", "two jobs have the same job_name a: those of"),
         ("REGISTRY = Registry(schema=schema('users'))", "its table users is one of users-worker: give it another"),
         ("REGISTRY = Registry(schema=schema('alembic_version'))", "its table alembic_version is one of users-worker"),
+        ("REGISTRY = Registry(schema=Schema('x', MetaData(), Path()))", "its version_table alembic_version is that of"),
         ("REGISTRY = Registry(schema=Schema('x', OurBase.metadata, Path()))", "give it a DeclarativeBase of its own"),
         ("REGISTRY = Registry(schema=schema('x', name='X-1'))", "the schema's name 'X-1' must be 1 to 40 of a-z"),
-        ("REGISTRY = [job('a')]", "is no jobs.registry.Registry, but of type list, nor has it any"),
-        ("REGISTRYS = 1", "there is no REGISTRY in theirs, nor has it any jobs.registry.Registry"),
+        ("REGISTRY = [job('a')]", "is no arqonce.Registry, but of type list, nor has it any"),
+        ("REGISTRYS = 1", "there is no REGISTRY in theirs, nor has it any arqonce.Registry"),
         ("JOBS = Registry(job('a'))", "there is no REGISTRY in theirs. Its registries are: JOBS"),
         ("Path.nothing", "cannot be imported: AttributeError: type object 'Path' has no attribute 'nothing'"),
         ("import nowhere", "cannot be imported: No module named 'nowhere'"),

@@ -95,6 +95,7 @@ def test_a_flush_waits_no_longer_than_a_second(pipe: tuple[int, int]) -> None:
     assert 0.9 < time.monotonic() - started < 3
 
 
+@pytest.mark.usefixtures("starts_processes")
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")  # Python 3.12 and later: there is a thread
 def test_a_fork_writes_its_own_lines_and_none_of_its_parents(pipe: tuple[int, int]) -> None:
     """The thread and its lines stay behind in the parent."""
@@ -136,6 +137,7 @@ if sys.argv[1:]:
 """
 
 
+@pytest.mark.usefixtures("starts_processes")
 @pytest.mark.parametrize("how", ["2>&-", "2>/dev/full"])
 def test_an_error_output_that_takes_nothing_harms_nobody(how: str) -> None:
     """Closed at the start, or on a full disk."""
@@ -148,6 +150,7 @@ def test_an_error_output_that_takes_nothing_harms_nobody(how: str) -> None:
     assert (done.returncode, done.stdout) == (0, b"done\n")
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_a_reader_that_has_gone_harms_nobody() -> None:
     """The pipe is broken: lines are lost, and nothing else."""
     reading, writing = os.pipe()
@@ -161,6 +164,7 @@ def test_a_reader_that_has_gone_harms_nobody() -> None:
     assert (done.returncode, done.stdout) == (0, b"done\n")
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_the_end_by_an_error_shows_all_lines_and_the_error() -> None:
     """What was logged before an uncaught error is written, and so is its traceback."""
     done = subprocess.run([sys.executable, "-c", PROGRAM, "fail"], capture_output=True, timeout=20, check=False)

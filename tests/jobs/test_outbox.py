@@ -271,6 +271,8 @@ async def test_a_handle_waits_for_a_job_that_redis_does_not_have_yet(client: Job
 
 
 @pytest.mark.parametrize("module", ["jobs", "arqonce.client.client", "arqonce.outbox"])
+@pytest.mark.usefixtures("starts_processes")
+@pytest.mark.parametrize("module", ["jobs", "arqonce.client.client", "arqonce.outbox"])
 def test_a_producer_loads_no_driver(module: str) -> None:
     """Nor SQLAlchemy or arq: it is its own connection that counts."""
     program = f"import sys, {module}; print(*(m for m in sys.modules if '.' not in m))"

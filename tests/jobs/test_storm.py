@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
 from redis.asyncio import Redis
+
+pytestmark = pytest.mark.usefixtures("starts_processes")
 
 PROGRAM = Path(__file__).parent / "programs" / "storm.py"
 KINDS = {

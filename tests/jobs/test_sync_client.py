@@ -206,6 +206,7 @@ def test_a_client_that_is_closed_ends_its_waits(store: Store, valkey_url: str, t
     assert {type(one.exception(10)) for one in waiting} == {QueueUnavailableError}
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_where_tracking_is_refused_it_polls(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
     """An ACL of ours from before, or a proxy: slower, with the same results."""
     with open_valkey(tmp_path) as server, Redis.from_url(server.url) as store:
@@ -238,6 +239,7 @@ def test_an_idle_link_is_not_trusted(
     assert (_names(waiting), len(new)) == (["Jane"], 1)
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_the_client_works_on_both_sides_of_a_fork(client: SyncJobClient, store: Store) -> None:
     """As in a server that loads the application and then forks: no connection and no lock is shared."""
     ours, theirs = client.enqueue_many([JANE] * 2)

@@ -256,6 +256,7 @@ def test_a_failure_to_connect_is_that_of_all_who_wait_for_it(
     connection.close()
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_a_fork_in_the_middle_of_calls_shares_nothing(store: Store, valkey_url: str) -> None:
     """Whatever lock a thread of the parent holds at that moment, there is no such thread in the child."""
     with open_sync_client(valkey_url) as client:

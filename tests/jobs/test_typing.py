@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 ROOT = Path(__file__).parents[2]
+CACHE = ROOT / ".mypy_cache" / "programs"
+"""Of its own: these checks look at few modules, and those of ``make types`` would be forgotten for them."""
 PROGRAMS = {
     "producer": Path(__file__).with_name("typed_producer.py"),
     "developer": Path(__file__).with_name("typed_developer.py"),
@@ -28,7 +32,7 @@ def _check(checker: str, directory: Path, code: str) -> "subprocess.CompletedPro
     (directory / "program.py").write_text(code)
     (directory / "pyrightconfig.json").write_text(json.dumps(_PYRIGHT))
     command = {
-        "mypy": ["mypy", "--strict", str(directory / "program.py")],
+        "mypy": ["mypy", "--strict", "--cache-dir", str(CACHE), str(directory / "program.py")],
         "pyright": ["basedpyright", "--level", "error", "--pythonpath", sys.executable, "--project", str(directory)],
     }
     return subprocess.run(

@@ -223,6 +223,7 @@ async def test_nobody_waits_and_the_connection_goes(
     assert (await handle.result(timeout=LONG)).name == "Jane"
 
 
+@pytest.mark.usefixtures("starts_processes")
 async def test_where_tracking_is_refused_it_polls(tmp_path: Path) -> None:
     """An ACL of ours from before, or a proxy: slower, with the same results."""
     with open_valkey(tmp_path) as server:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.once import make_once
+
 ROOT = Path(__file__).parent.parent.parent
 PRODUCER = ROOT / "producer"
 
@@ -26,9 +28,7 @@ def pip(*arguments: str | Path, python: Path = Path(sys.executable)) -> None:
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build wheel and sdist."""
-    folder = tmp_path_factory.mktemp("built")
-    build(PRODUCER, folder)
-    return folder
+    return make_once(tmp_path_factory, "built", lambda folder: build(PRODUCER, folder))
 
 
 @pytest.fixture(scope="session")
@@ -38,25 +38,28 @@ def wheel(built: Path) -> Path:
     return found
 
 
-def _install(wheel: Path, folder: Path, requirements: str) -> Path:
+def _install(wheel: Path, folder: Path, requirements: str) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     python = folder / "bin" / "python"
     locked = ROOT / "requirements" / requirements
     pip("install", "--require-hashes", "--only-binary", ":all:", "-r", locked, python=python)
     pip("install", "--no-deps", "--no-index", wheel, python=python)
-    return python
 
 
 @pytest.fixture(scope="session")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Install the wheel into an environment of its own, with the locked dependencies, and return its Python."""
-    return _install(wheel, tmp_path_factory.mktemp("environment"), "producer.txt")
+    made = make_once(tmp_path_factory, "environment", lambda folder: _install(wheel, folder, "producer.txt"))
+    return made / "bin" / "python"
 
 
 @pytest.fixture(scope="session")
 def python_of_tests(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Do the same with pytest, and with what else the tests of a service need."""
-    return _install(wheel, tmp_path_factory.mktemp("environment-of-tests"), "producer-tests.txt")
+    made = make_once(
+        tmp_path_factory, "environment-of-tests", lambda folder: _install(wheel, folder, "producer-tests.txt")
+    )
+    return made / "bin" / "python"
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from tests.conftest import StartWorker
 from tests.producer.conftest import PRODUCER, ROOT, build, pip
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 _LIST_INSTALLED = """
 import importlib.metadata, json
 print(json.dumps(sorted(found.name.lower() for found in importlib.metadata.distributions())))

@@ -11,6 +11,8 @@ import pytest
 
 from tests.producer.conftest import PRODUCER, ROOT, pip
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 SAMPLE = Path(__file__).parent / "sample"
 
 SETTINGS = "[pytest]\nfilterwarnings = error\nasyncio_mode = strict\nasyncio_default_fixture_loop_scope = function\n"

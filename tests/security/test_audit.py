@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 AUDIT = Path(__file__).parents[2] / "requirements" / "audit.py"
 
 WELL = {"name": "good", "version": "1.0", "vulns": []}

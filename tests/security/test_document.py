@@ -49,6 +49,7 @@ def _execute(block: str, directory: Path, url: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_the_commands_set_everything_up(tmp_path: Path, admin_url: str) -> None:
     """From an empty directory and an empty database to users, roles, tables and rights."""
     (tmp_path / "deploy").symlink_to(ROOT / "deploy")

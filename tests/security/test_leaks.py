@@ -9,6 +9,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 ROOT = Path(__file__).parents[2]
 
 CONFTEST = "from tests.leaks import pytest_runtest_logreport, pytest_sessionfinish\n"

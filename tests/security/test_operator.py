@@ -1,7 +1,6 @@
 """What operators do with the command line, with no more rights than theirs."""
 
 import json
-import subprocess
 import sys
 
 import pytest
@@ -9,6 +8,7 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from tests import warm
 from tests.conftest import StartWorker, wait_until_async
 from tests.rights import Rights
 
@@ -54,8 +54,6 @@ def _dead(environment: dict[str, str]) -> list[dict[str, str]]:
 
 
 def _run(environment: dict[str, str], *command: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "worker", *command], env=environment, capture_output=True, text=True, check=False
-    )
+    done = warm.run([sys.executable, "-m", "worker", *command], environment)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -4,7 +4,6 @@ What they may do is shown by the end-to-end tests, which run under them.
 """
 
 import os
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, nullcontext
@@ -18,9 +17,13 @@ from sqlalchemy.exc import DBAPIError
 from arqonce.database.engine import open_database
 from arqonce.database.faults import why_not_written
 from arqonce.database.settings import DatabaseSettings
-from arqonce.database.writability import require_writable, require_written
+from arqonce.database.writability import require_writable
+from arqonce.ledger.probe import require_written
 from arqonce.ledger.tables import Base
+from tests import warm
 from tests.rights import DEPLOY, database_url, run_psql, set_passwords
+
+pytestmark = pytest.mark.usefixtures("starts_processes")
 
 DATABASE = "least_rights"
 TABLES = {*Base.metadata.tables, "alembic_version"}
@@ -42,7 +45,7 @@ def admin_url(postgres_url: str) -> Iterator[str]:
 
 def _migrate(url: str) -> None:
     command = [sys.executable, "-m", "worker", "migrate"]
-    done = subprocess.run(command, env=os.environ | {"DATABASE_URL": url}, capture_output=True, text=True, check=False)
+    done = warm.run(command, os.environ | {"DATABASE_URL": url})
     assert done.returncode == 0, done.stderr
 
 

@@ -21,6 +21,8 @@ from tests.leaks import PASSWORD
 from tests.rights import DEPLOY, acl_rules
 from tests.security.programs import debian_program, free_port, running, valkey_program
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 USERS = ("producer", "worker", "relay", "operator")
 
 

@@ -3,11 +3,12 @@
 import asyncio
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from tempfile import TemporaryDirectory
 
 import asyncpg
 import pytest
+from cryptography import x509
 from sqlalchemy import make_url
 
 from arqonce import open_client, open_sync_client
@@ -23,10 +25,13 @@ from arqonce.connection.sync_direct import SyncDirectConnection
 from arqonce.connection.tls import tls_problem
 from arqonce.failures import QueueUnavailableError
 from jobs import CreateUser
-from tests.conftest import StartWorker
+from tests import warm
+from tests.conftest import StartWorker, wait_until_async
 from tests.leaks import EMAIL, NAME, PASSWORD
 from tests.security.certificates import Authority, Pair
 from tests.security.programs import debian_program, free_port, running, unprivileged_account
+
+pytestmark = pytest.mark.usefixtures("starts_processes")
 
 POSTGRES = "/usr/lib/postgresql/15/bin"
 
@@ -155,10 +160,7 @@ def _database_url(port: int, authority: Path, ours: Pair | None, *, host: str = 
 
 
 def _run(*command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "worker", *command],
-        env=os.environ | variables, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    return warm.run([sys.executable, "-m", "worker", *command], os.environ | variables)
 
 
 @pytest.fixture
@@ -328,6 +330,64 @@ def test_a_wrong_option_or_file_is_named(files: Files) -> None:
     _require_one_line(bogus, "with redis-py's options")
     assert "there is no /no/such.pem that we may read, which ssl_ca_certs names" in redis.stderr
     assert "names a file with sslrootcert that is not there" in postgres.stderr
+
+
+BROKEN_RULES = {
+    x509.AuthorityKeyIdentifier: "(Missing Authority Key Identifier): issue it anew",
+    x509.SubjectKeyIdentifier: "(Missing Subject Key Identifier): issue it anew",
+    x509.KeyUsage: "(CA cert does not include key usage extension): issue it anew",
+}
+
+
+@pytest.mark.parametrize("extension", BROKEN_RULES)
+def test_what_a_certificate_lacks_is_named(tmp_path: Path, extension: type[x509.ExtensionType]) -> None:
+    """Private authorities that were good enough until Python 3.13 enforced RFC 5280 have to be made anew."""
+    authority = Authority(tmp_path, "authority", without=extension)
+
+    problem = tls_problem(_refusal_of(authority, authority.issue("localhost")), authority="x")
+
+    assert problem is not None
+    assert BROKEN_RULES[extension] in problem
+
+
+def _refusal_of(authority: Authority, pair: Pair) -> ssl.SSLError:
+    """Shake hands in memory as Python 3.13 does, and return what the client finds wrong."""
+    client = ssl.create_default_context(cafile=authority.file)
+    client.verify_flags |= ssl.VERIFY_X509_STRICT
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(pair.certificate, pair.key)
+    sent, received = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = client.wrap_bio(received, sent, server_hostname="localhost")
+    theirs = server.wrap_bio(sent, received, server_side=True)
+    for side in (ours, theirs):
+        with suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    with pytest.raises(ssl.SSLError) as refused:
+        ours.do_handshake()
+    return refused.value
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="Python enforces it since 3.13")
+@pytest.mark.usefixtures("ports")  # they make what a PostgreSQL is copied from
+async def test_a_redis_that_breaks_a_rule_is_refused(directory: Path) -> None:
+    """As any other that cannot be trusted. For PostgreSQL neither libpq nor asyncpg asks OpenSSL for these rules."""
+    authority = Authority(directory, "unidentified", without=x509.AuthorityKeyIdentifier)
+    pair, ours = authority.issue("localhost"), authority.issue("client")
+    with _redis(directory / "unidentified", pair, authority) as port:
+        ended = await asyncio.to_thread(_run, "status", REDIS_URL=_redis_url(port, authority.file, ours))
+    with _postgres(directory, "unidentified-postgres", pair, authority) as port:
+        await wait_until_async(lambda: _lets_in(_database_url(port, authority.file, ours)), 20)
+
+    _require_one_line(ended, BROKEN_RULES[x509.AuthorityKeyIdentifier])
+
+
+async def _lets_in(url: str) -> bool:
+    try:
+        connection = await asyncpg.connect(url)
+    except asyncpg.CannotConnectNowError:  # it takes connections before it has started
+        return False
+    await connection.close()
+    return True
 
 
 def test_other_errors_are_none_of_tls() -> None:

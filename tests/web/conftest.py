@@ -1,8 +1,6 @@
 """The service as operators run it: a process, on the servers of the tests."""
 
 import json
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ import pytest
 from multidict import CIMultiDictProxy
 from redis.asyncio import Redis
 
+from arqonce.testing.programs import Process, Programs
 from tests.conftest import _end, wait_until
 from tests.faults.conftest import postgres_proxy, redis_proxy, valkey  # noqa: F401 - fixtures
 
@@ -43,7 +42,7 @@ class Answer:
 class WebProcess:
     """The service in a process of its own."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", log: Path, http: aiohttp.ClientSession) -> None:
+    def __init__(self, process: Process, log: Path, http: aiohttp.ClientSession) -> None:
         self.process = process
         self._log = log
         self._http = http
@@ -102,7 +101,7 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest.fixture
 def start_web(
-    environment: dict[str, str], tmp_path: Path, redis: Redis, http: aiohttp.ClientSession
+    environment: dict[str, str], tmp_path: Path, redis: Redis, http: aiohttp.ClientSession, jobs_programs: Programs
 ) -> Iterator[StartWeb]:
     """Yield a function that starts the service; it is stopped after the test."""
     assert redis is not None  # the queue is empty
@@ -110,12 +109,11 @@ def start_web(
 
         def start(**variables: str) -> WebProcess:
             log = tmp_path / f"web-{uuid4().hex}.log"
-            process = subprocess.Popen(
-                [sys.executable, "-W", "error", "-m", "web"],
-                env=environment | {"WEB_PORT": "0", "WEB_LOG_FORMAT": "json"} | variables,
-                stdin=subprocess.DEVNULL,
-                stdout=stack.enter_context(log.open("wb")),
-                stderr=subprocess.STDOUT,
+            process = jobs_programs.start(
+                "web",
+                environment=environment | {"WEB_PORT": "0", "WEB_LOG_FORMAT": "json"} | variables,
+                warnings=["error"],
+                output=log,
             )
             stack.callback(_end, process)
             wait_until(lambda: process.poll() is not None or '"serving"' in log.read_text(), 30)

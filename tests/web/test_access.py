@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from tests import warm
 from tests.web.conftest import TOKEN, StartWeb
 
 
@@ -28,12 +29,10 @@ async def test_without_a_token_only_the_description_is_open(start_web: StartWeb)
 
 
 def _start(environment: dict[str, str], **variables: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "web"], env=environment | variables, capture_output=True, text=True, timeout=30,
-        check=False,
-    )  # fmt: skip
+    return warm.run([sys.executable, "-m", "web"], environment | variables, timeout=30)
 
 
+@pytest.mark.usefixtures("starts_processes")
 @pytest.mark.parametrize(
     ("variables", "named", "code"),
     [
@@ -55,6 +54,7 @@ def test_a_start_that_would_be_unsafe_or_in_vain_is_refused(
     assert (done.returncode, named in done.stderr, "Traceback" in done.stderr) == (code, True, False), done.stderr
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_the_command_line_explains_itself(environment: dict[str, str]) -> None:
     """There are no options; asked for anything, it says what there is."""
     run = [

@@ -2,12 +2,15 @@
 
 import asyncio
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from tests.conftest import wait_until_async
+from tests.conftest import wait_until, wait_until_async
 from tests.web.conftest import WebProcess
 
 JANE = {"name": "Jane", "email": "jane@example.org"}
@@ -26,6 +29,22 @@ async def test_told_to_stop_it_answers_who_waits_and_ends_with_0(service: WebPro
     code = await asyncio.to_thread(service.process.wait, 10)
 
     assert (answer.status, answer.headers["Location"], code) == (202, "/jobs/k1", 0)
+
+
+@pytest.mark.usefixtures("starts_processes", "redis")
+def test_a_start_by_python_warns_of_nothing(environment: dict[str, str], tmp_path: Path) -> None:
+    """Nor do the modules that it loads: with warnings as errors it serves, and ends with 0."""
+    command, log = [sys.executable, "-W", "error", "-m", "web"], tmp_path / "web.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env=environment | {"WEB_PORT": "0"}, stdout=output, stderr=output)
+    try:
+        wait_until(lambda: process.poll() is not None or "serving" in log.read_text(), 30)
+        process.terminate()
+        code = process.wait(20)
+    finally:
+        process.kill()
+
+    assert code == 0, log.read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])

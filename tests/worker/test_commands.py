@@ -20,7 +20,10 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.commands.enqueue import OWN_OPTIONS
 from jobs.registry import REGISTRY
+from tests import warm
 from tests.conftest import StartWorker, wait_until
+
+pytestmark = pytest.mark.usefixtures("starts_processes")
 
 
 @dataclass(frozen=True)
@@ -31,15 +34,8 @@ class CommandLine:
 
     def __call__(self, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
         """Run to the end."""
-        return subprocess.run(
-            [sys.executable, "-m", "worker", *arguments],
-            env=self.environment | {"NO_COLOR": "1", "COLUMNS": "120"} | variables,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        command = [sys.executable, "-m", "worker", *arguments]
+        return warm.run(command, self.environment | {"NO_COLOR": "1", "COLUMNS": "120"} | variables, timeout=120)
 
 
 @pytest.fixture
@@ -59,7 +55,7 @@ def _worker(start_worker: StartWorker, sessions: async_sessionmaker[AsyncSession
                                      ["new-job"], ["enqueue"], ["enqueue", "create_user"], ["schema"]])  # fmt: skip
 def test_every_command_explains_itself(command: list[str]) -> None:
     """``--help`` works with no settings and no server, and has more to say than the usage."""
-    done = CommandLine({"PYTHONPATH": ".", "PATH": os.environ["PATH"]})(*command, "--help")
+    done = CommandLine(warm.bare_environment() | {"PATH": os.environ["PATH"]})(*command, "--help")
 
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) > 5
@@ -330,7 +326,7 @@ def test_dev_runs_until_it_is_stopped(tmp_path: Path, stop: signal.Signals) -> N
         wait_until(lambda: dev.poll() is not None or "a worker is running" in output.read_text(), 60)
         lines = output.read_text().splitlines()
         urls = dict(line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export "))
-        environment = {name: value.strip("'") for name, value in urls.items()} | {"PYTHONPATH": "."}
+        environment = {name: value.strip("'") for name, value in urls.items()} | warm.bare_environment()
         done = CommandLine(environment)("enqueue", "create_user", "--name", "Jane", "--wait", "--json")
     finally:
         dev.send_signal(stop)

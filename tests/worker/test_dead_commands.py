@@ -13,6 +13,9 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.ledger.dead_jobs import DeadFilter, DeadLetter, dead_jobs, insert_dead_letter
+from tests import warm
+
+pytestmark = pytest.mark.usefixtures("starts_processes")
 
 Sessions = async_sessionmaker[AsyncSession]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -45,9 +48,7 @@ def run(environment: dict[str, str]) -> Run:
     """Return a function that runs ``users-worker dead`` with 80 columns, piped."""
 
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            _command(*arguments), env=environment | {"COLUMNS": "80"}, capture_output=True, text=True, check=False
-        )
+        return warm.run(_command(*arguments), environment | {"COLUMNS": "80"})
 
     return run
 

@@ -28,6 +28,7 @@ from arqonce.spec import JobSpec
 from jobs import CreateUser
 from jobs.payloads import EmailTakenError, UserView
 from jobs.registry import REGISTRY
+from tests import warm
 from tests.conftest import StartWorker
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -158,10 +159,7 @@ def run(environment: dict[str, str]) -> Run:
     """Return a function that runs ``users-worker dead``."""
 
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "worker", "dead", *arguments],
-            env=environment | {"COLUMNS": "160"}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        return warm.run([sys.executable, "-m", "worker", "dead", *arguments], environment | {"COLUMNS": "160"})
 
     return run
 
@@ -237,6 +235,7 @@ async def test_a_letter_that_is_written_again_still_knows_its_request(sessions: 
         assert (await enqueue_in(session, broken, key="j1")).outcome is Enqueued.DUPLICATE
 
 
+@pytest.mark.usefixtures("starts_processes")
 @pytest.mark.parametrize("arguments", [["retry"], ["discard"], ["discard", "--all", "j1"], ["list", "--since", "soon"]])
 def test_a_bulk_command_wants_to_be_told(run: Run, arguments: list[str]) -> None:
     """Ids or --all, not both and not neither."""

@@ -6,7 +6,6 @@ With all rights, and with no more than ``deploy/`` grants.
 import asyncio
 import json
 import pickle
-import subprocess
 import sys
 import time
 from datetime import timedelta
@@ -32,6 +31,7 @@ from arqonce.ledger.dead_jobs import DeadFilter, dead_jobs
 from arqonce.wire.codec import decode, encode
 from jobs import CreateUser, CreateUsers, FindUser, GetOrCreateUser, NewUser
 from jobs.payloads import EmailTakenError
+from tests import warm
 from tests.conftest import StartWorker, WorkerProcess, wait_until_async
 from tests.leaks import EMAIL, NAME, find_leaks
 from tests.rights import Rights
@@ -257,6 +257,7 @@ async def test_an_unknown_job_ends_as_a_failure(worker: WorkerProcess, redis: Re
     assert worker.process.poll() is None
 
 
+@pytest.mark.usefixtures("starts_processes")
 @BOTH
 async def test_burst_ends_with_the_queue(
     command: str, client: JobClient, start_burst: "StartBurst", sessions: async_sessionmaker[AsyncSession]
@@ -279,7 +280,7 @@ class StartBurst:
 
     def __call__(self, *command: str) -> int:
         """Return its exit code."""
-        return subprocess.run(command, env=self._environment, timeout=60, check=False, capture_output=True).returncode
+        return warm.run(command, self._environment).returncode
 
 
 @pytest.fixture

@@ -45,6 +45,7 @@ def _run(form: str) -> str:
     return done.stderr
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_json_logs_are_one_object_a_line() -> None:
     """Ours and other libraries' lines alike, with level, logger and time."""
     lines = [json.loads(line) for line in _run("json").splitlines()]
@@ -54,6 +55,7 @@ def test_json_logs_are_one_object_a_line() -> None:
     assert lines[0]["job_id"] == "j1"
 
 
+@pytest.mark.usefixtures("starts_processes")
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_an_error_is_logged_without_its_text(form: str) -> None:
     """Types and places, cause by cause; texts of exceptions repeat people's data."""
@@ -64,11 +66,13 @@ def test_an_error_is_logged_without_its_text(form: str) -> None:
     assert "<- KeyError at" in output
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_our_own_errors_speak() -> None:
     """Their texts hold cures, never data."""
     assert "EmailTakenError (email_taken: cure)" in _run("json")
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_importing_the_worker_sets_up_no_logging() -> None:
     """An import has no effects."""
     program = "import logging, arqonce.process.worker, arqonce.commands.app; print(logging.getLogger().handlers)"

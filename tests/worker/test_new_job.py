@@ -44,11 +44,11 @@ class Project:
 
 def _copy(directory: Path) -> Path:
     copy = directory / "project"
-    for name in ("db", "jobs", "worker", "web", "embedded", "tests"):
+    for name in ("arqonce", "db", "jobs", "worker", "web", "tests"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("pyproject.toml", "arqonce.testing.plugin.py"):
-        if (ROOT / file).exists():
-            shutil.copy(ROOT / file, copy)
+    (copy / "jobs" / "testing").mkdir()  # a folder of that name
+    for file in ("pyproject.toml", "users_jobs.py"):
+        shutil.copy(ROOT / file, copy)
     return copy
 
 
@@ -62,6 +62,7 @@ def project(tmp_path: Path) -> Project:
 EACH = pytest.mark.parametrize("options", [(), ("--table", "audit_notes")], ids=["no table", "table"])
 
 
+@pytest.mark.usefixtures("starts_processes")
 @EACH
 def test_its_test_passes_as_it_is(project: Project, options: tuple[str, ...]) -> None:
     """On a real database, with the table if there is one; migrations and tables still agree."""
@@ -76,6 +77,7 @@ def test_its_test_passes_as_it_is(project: Project, options: tuple[str, ...]) ->
     assert f"{2 if options else 3} passed" in tested.stdout, tested.stdout + tested.stderr
 
 
+@pytest.mark.usefixtures("starts_processes")
 @EACH
 def test_what_it_writes_passes_every_check(project: Project, options: tuple[str, ...]) -> None:
     """Formatter, linter and type checker have nothing to say, also of the longest name."""
@@ -93,6 +95,7 @@ def test_what_it_writes_passes_every_check(project: Project, options: tuple[str,
     assert types.returncode == 0, types.stdout
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_it_says_what_it_wrote_and_what_is_next(project: Project) -> None:
     """A newcomer reads no documentation for this."""
     before = set(project.state())
@@ -102,11 +105,12 @@ def test_it_says_what_it_wrote_and_what_is_next(project: Project) -> None:
     new = set(project.state()) - before
     migration = f"db/migrations/{int(revisions(SCHEMA)[-1]) + 1:04}_audit_notes.py"
     assert new == {"jobs/audit_user.py", "tests/jobs/test_audit_user.py", migration}
-    assert set(said) == new | {"arqonce/payloads.py", "arqonce/spec.py", "arqonce/ledger/tables.py"}
+    assert set(said) == new | {"jobs/payloads.py", "jobs/registry.py", "db/tables.py"}
     assert "python -m pytest tests/jobs/test_audit_user.py" in done.stdout
     assert "producers write: from jobs.payloads import AuditUser" in done.stdout
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_the_command_line_knows_the_new_job(project: Project) -> None:
     """And a second one is added beside the first."""
     first, second = project.new_job("audit_user"), project.new_job("blame_user")
@@ -117,6 +121,7 @@ def test_the_command_line_knows_the_new_job(project: Project) -> None:
     assert {"audit_user", "blame_user"} <= set(listed.stdout.split())
 
 
+@pytest.mark.usefixtures("starts_processes")
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -129,15 +134,15 @@ def test_the_command_line_knows_the_new_job(project: Project) -> None:
         (["import"], "a job cannot be called 'import'"),
         (["record_abort"], "that name is used by its own files, or by the worker"),
         (["session"], "that name is used by its own files"),
-        (["create_user"], "there is a job create_user already: see arqonce/spec.py"),
-        (["client"], "arqonce/client/client.py exists already"),
+        (["create_user"], "there is a job create_user already: see jobs/registry.py"),
+        (["users"], "jobs/users.py exists already"),
         (["testing"], "jobs/testing exists already"),
-        (["new_user"], "arqonce/payloads.py has a NewUser already"),
+        (["new_user"], "jobs/payloads.py has a NewUser already"),
         (["registry_"], "a job cannot be called 'registry_'"),
-        (["job_spec"], "arqonce/spec.py has a JobSpec already"),
+        (["job_spec"], "jobs/registry.py has a JobSpec already"),
         (["audit_user", "--table", "Notes"], "a table cannot be called 'Notes'"),
         (["audit_user", "--table", "users"], "there is a table users already"),
-        (["audit_user", "--table", "user"], "arqonce/ledger/tables.py has a User already"),
+        (["audit_user", "--table", "user"], "db/tables.py has a User already"),
         (["audit_user", "--table", "audit_user"], "table and job would both have a class AuditUser"),
     ],
     ids=lambda value: " ".join(value)[:20] if isinstance(value, list) else "",
@@ -163,6 +168,7 @@ def shared_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return Project(root, os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"})
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_elsewhere_it_says_where_to_run_it(shared_project: Project, tmp_path: Path) -> None:
     """In another folder it would write where nobody looks."""
     done = shared_project.new_job("audit_user", cwd=tmp_path)
@@ -171,6 +177,7 @@ def test_elsewhere_it_says_where_to_run_it(shared_project: Project, tmp_path: Pa
     assert f"not in the checkout of users-worker: run this in {shared_project.root}" in done.stderr
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_an_installed_copy_points_to_a_project_of_ones_own(project: Project) -> None:
     """The packages without their project are no place to write to."""
     (project.root / "pyproject.toml").unlink()

@@ -46,6 +46,7 @@ def listener() -> Iterator[tuple["subprocess.Popen[str]", socket.socket]]:
         process.kill()
 
 
+@pytest.mark.usefixtures("starts_processes")
 @pytest.mark.parametrize(
     ("events", "stops"),
     [

@@ -117,6 +117,7 @@ async def test_relays_that_notice_at_once_agree_on_one_epoch(sessions: Sessions,
     assert await RedisEpoch(redis, sessions, "arq:queue").read() == epochs[0]
 
 
+@pytest.mark.usefixtures("starts_processes")
 async def test_another_process_of_redis_begins_an_epoch(sessions: Sessions, tmp_path: Path) -> None:
     """Restarted, or a replica after a failover: it may have forgotten the last second."""
     epochs: list[int] = []
@@ -176,6 +177,7 @@ async def test_a_key_of_a_wrong_type_stops_no_other_job(sessions: Sessions, redi
     assert await redis.zrange("arq:queue", 0, -1) == [b"first"]
 
 
+@pytest.mark.usefixtures("starts_processes")
 async def test_a_message_that_redis_does_not_take_stops_no_other(
     sessions: Sessions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,6 +261,7 @@ async def test_a_job_that_is_older_than_receipts_is_dead_not_run(sessions: Sessi
     assert await redis.pttl("arq:job:younger") < timedelta(days=1, minutes=1) / timedelta(milliseconds=1)
 
 
+@pytest.mark.usefixtures("starts_processes")
 async def test_an_outage_of_redis_is_waited_out(
     sessions: Sessions, tmp_path: Path, settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:

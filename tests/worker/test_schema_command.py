@@ -9,12 +9,14 @@ import pytest
 
 from arqonce.contract.document import build_document
 from jobs.registry import REGISTRY
+from tests import warm
+
+pytestmark = pytest.mark.usefixtures("starts_processes")
 
 
 def _schema(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run it without any server."""
-    command, environment = [sys.executable, "-m", "worker", "schema", *arguments], {"PYTHONPATH": "."} | environment
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return warm.run([sys.executable, "-m", "worker", "schema", *arguments], warm.bare_environment() | environment)
 
 
 def test_prints_the_document() -> None:

@@ -19,8 +19,11 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from arqonce import JobClient, open_client
 from arqonce.embedded import open_postgres, open_valkey
 from jobs import CreateUser
+from tests import warm
 from tests.conftest import StartWorker, wait_until
 from tests.worker.test_end_to_end import BOTH, COMMANDS
+
+pytestmark = pytest.mark.usefixtures("starts_processes")
 
 SOON = timedelta(seconds=20)
 Sessions = async_sessionmaker[AsyncSession]
@@ -363,21 +366,16 @@ def test_a_redis_that_may_throw_jobs_away_is_refused(environment: dict[str, str]
 
 def test_a_failed_start_under_arq_shows_the_true_error(environment: dict[str, str]) -> None:
     """Arq runs the shutdown hook after it; that must not hide the reason."""
-    done = _run(environment | {"DATABASE_PASSWORD": "wrong"}, *COMMANDS["arq"])
+    done = subprocess.run(
+        COMMANDS["arq"], env=environment | {"DATABASE_PASSWORD": "wrong"}, capture_output=True, text=True, check=False
+    )
 
     assert done.returncode != 0
     assert "refuses the password: correct DATABASE_URL" in done.stderr.strip().splitlines()[-1]
 
 
 def _run(environment: dict[str, str], *command: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        command or (sys.executable, "-m", "worker", "run"),
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return warm.run(command or (sys.executable, "-m", "worker", "run"), environment)
 
 
 def test_health_tells_the_truth(start_worker: StartWorker) -> None:

@@ -22,6 +22,8 @@ from jobs import CreateUser
 from tests.conftest import StartWorker, WorkerProcess, wait_until
 from tests.worker.test_shutdown import Sessions, _count_users, _wait_for_no_backends, _wait_for_waiting_backends
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 SOON = timedelta(seconds=20)
 RUN = (sys.executable, "-m", "worker", "run", "--processes", "2")
 LOCK = "LOCK TABLE users IN ACCESS EXCLUSIVE MODE"

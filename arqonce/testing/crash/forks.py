@@ -6,7 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +24,17 @@ _DEATH_LIMIT = timedelta(seconds=20)
 
 class ForkError(RuntimeError):
     """A worker could not be started; the text names the cure."""
+
+
+def start_template(variables: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """Start the template with these variables besides ours; it ends with its standard input."""
+    return subprocess.Popen(  # noqa: S603 - our own interpreter
+        [sys.executable, "-c", _SOURCE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, **variables},
+        start_new_session=True,
+    )
 
 
 class Fork:
@@ -86,14 +97,7 @@ class Forks:
 
     def __init__(self) -> None:
         """Start the template; it needs about a second, which passes while the caller does something else."""
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.curdir for path in sys.path)}
-        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
-            [sys.executable, "-c", _SOURCE],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            start_new_session=True,
-        )
+        self._process = start_template({"PYTHONPATH": os.pathsep.join(path or os.curdir for path in sys.path)})
         assert self._process.stdout is not None  # noqa: S101 - as asked for
         self._output = self._process.stdout.fileno()
         os.set_blocking(self._output, False)

@@ -11,9 +11,11 @@ import importlib.util
 import json
 import os
 import pickle
+import runpy
 import signal
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,13 @@ from arqonce.process.worker import run_worker
 from arqonce.settings.worker import Settings
 from arqonce.spec import Registry
 from arqonce.testing.crash.points import Points, watch_jobs
+from arqonce.testing.programs import Program
+
+_REAPING = (signal.SIGCHLD, signal.SIGALRM)
+"""Signals at which the template looks for ends. One that comes right before it reads waits for the next order."""
+
+_LATEST = 0.2
+"""Seconds after which an end is told even so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +61,13 @@ class Start:
     log: Path
 
 
+class _BecomeError(BaseException):
+    """Leaves the template's frames in a child that is to be a program."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+
+
 @dataclass(frozen=True)
 class Stop:
     """The order to kill a worker."""
@@ -70,7 +86,9 @@ class Template:
 
     def obey(self) -> None:
         """Read orders to the end, then kill what still works."""
-        signal.signal(signal.SIGCHLD, lambda *_: self._reap())
+        for number in _REAPING:
+            signal.signal(number, lambda *_: self._reap())
+        signal.setitimer(signal.ITIMER_REAL, _LATEST, _LATEST)
         while True:
             try:
                 order = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process that started us
@@ -78,8 +96,11 @@ class Template:
                 break
             if isinstance(order, Start):
                 self._start(order)
+            elif isinstance(order, Program):
+                self._start_program(order)
             else:
                 self._stop(order)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for pid in self._pids:
             os.kill(pid, signal.SIGKILL)
@@ -90,24 +111,41 @@ class Template:
         except Exception as error:  # noqa: BLE001 - told to the one who gave the order
             self._report(order.fork, {"event": "refused", "reason": f"{type(error).__name__}: {error}"})
             return
+        if self._fork(order.fork) == 0:
+            self._work(order, work)
+
+    def _start_program(self, order: Program) -> None:
+        try:
+            _load_once(order.loads)
+        except Exception as error:  # noqa: BLE001 - told to the one who gave the order
+            self._report(order.fork, {"event": "refused", "reason": f"{type(error).__name__}: {error}"})
+            return
+        if self._fork(order.fork) == 0:
+            os.close(self._output)
+            raise _BecomeError(order)
+
+    def _fork(self, number: int) -> int:
+        """Fork, and tell the pid; return 0 in the child, where signals are as at the start of a process."""
         owner, ask_kernel = os.getpid(), die_with(os.getpid(), signal.SIGKILL)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # the pid is noted before its end is
+        signal.pthread_sigmask(signal.SIG_BLOCK, _REAPING)  # the pid is noted before its end is
         pid = os.fork()
         if pid == 0:
             assert owner != os.getpid()  # noqa: S101 - the child
             if ask_kernel is not None:
                 ask_kernel()
-            self._work(order, work)
-        self._pids[pid] = order.fork
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+            for ours in _REAPING:  # the timer is not inherited
+                signal.signal(ours, signal.SIG_DFL)
+        else:
+            self._pids[pid] = number
+            self._report(number, {"event": "started", "pid": pid})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _REAPING)
+        return pid
 
     def _work(self, order: Start, work: Work) -> None:
         """Be a worker, and never return."""
         code = 1
         try:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-            _redirect(order)
+            _redirect(order.log, order.log, order.directory)
             watch_jobs(Points(lambda told: self._report(order.fork, told), order.crash_at))
             if work.prepare is not None:
                 work.prepare()
@@ -158,19 +196,60 @@ def _load(name: str, file: str) -> None:
         spec.loader.exec_module(module)
 
 
-def _redirect(order: Start) -> None:
-    """Send all output to the log, and work in the directory, where files count as effects."""
-    log = os.open(order.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    null = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((null, 0), (log, 1), (log, 2)):
-        os.dup2(source, target)
-    os.chdir(order.directory)
+def _load_once(names: Iterable[str]) -> None:
+    if new := [name for name in names if name not in sys.modules]:
+        for name in new:
+            importlib.import_module(name)
+        _freeze()
+
+
+def _freeze() -> None:
+    """Keep collections in children from copying every page."""
+    gc.collect()
+    gc.freeze()
+
+
+def _redirect(output: Path, errors: Path, directory: Path) -> None:
+    """Send all output to files, and work in the directory, where files count as effects."""
+    for name, flags, target in (
+        (os.devnull, os.O_RDONLY, 0),
+        (output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 1),
+        (errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 2),
+    ):
+        opened = os.open(name, flags, 0o600)
+        os.dup2(opened, target)
+        os.close(opened)
+    os.chdir(directory)
+
+
+def _become(program: Program) -> None:
+    """Be the program, with all that a fresh interpreter would have of its own."""
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _redirect(program.output, program.errors, program.directory)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - the other may have read orders ahead
+    os.environ.clear()
+    os.environ.update(program.environment)
+    first = [os.getcwd(), *filter(None, program.environment.get("PYTHONPATH", "").split(os.pathsep))]  # noqa: PTH109
+    sys.path[:] = [*first, *(folder for folder in sys.path if folder and folder not in first)]
+    importlib.invalidate_caches()
+    sys.argv[:] = [program.module, *program.arguments]
+    sys.orig_argv[:] = [sys.executable, "-m", program.module, *program.arguments]
+    for action in program.warnings:
+        sys.warnoptions.append(action)
+        warnings.simplefilter(action)  # type: ignore[arg-type] # one of those of -W
+    runpy.run_module(program.module, run_name="__main__", alter_sys=True)
 
 
 def main() -> None:
     """Load everything, then obey."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests to handle
     configure_mappers()
-    gc.collect()
-    gc.freeze()  # a collection in a child would copy every page
-    Template().obey()
+    _freeze()
+    try:
+        Template().obey()
+    except _BecomeError as child:
+        program = child.program
+    else:
+        return
+    _become(program)  # outside of what handles the error, and with the end of an interpreter of its own

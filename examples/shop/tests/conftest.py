@@ -3,7 +3,7 @@
 import pytest
 
 from arqonce.ledger.schema import upgrade_schemas
-from arqonce.process.registries import load_registry
+from arqonce.registries import load_registry
 from arqonce.spec import Registry
 from arqonce.testing.databases import Migrate
 

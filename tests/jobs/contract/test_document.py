@@ -61,6 +61,7 @@ def _validator(document: dict[str, Any], message: str) -> Draft202012Validator:
     return Draft202012Validator({"$ref": f"urn:contract#/components/messages/{message}/payload"}, registry=resources)
 
 
+@pytest.mark.usefixtures("starts_processes")
 def test_document_is_valid_by_the_schema_of_asyncapi(document: dict[str, Any], asyncapi: dict[str, Any]) -> None:
     """AsyncAPI publishes what a document of version 3.0.0 may hold."""
     judge = Draft7Validator(asyncapi)

@@ -1,0 +1,109 @@
+"""Tells which tests need what, by the fixtures that they use: the marks ``unit`` and ``quick``, and proof of them.
+
+``unit`` needs no server and no process; ``quick`` is that, and tests on the servers that all share. All others start
+processes or servers of their own: with a fixture that does so, or by themselves, and then they use the fixture
+``starts_processes``. A test that starts one and does not say so fails.
+"""
+
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+_STARTS = {"starts_processes", "jobs_programs", "crash_points", "pytester"}
+"""Fixtures of tests that start processes."""
+
+_SERVERS = {"jobs_postgres_url", "jobs_redis_url"}
+"""Fixtures of the servers that all tests of a run share."""
+
+_ASK_FOR_SERVERS = {*_SERVERS, "jobs_transaction"}
+"""These, and what asks for them while it runs, which pytest cannot know before."""
+
+_SHARED = {*_SERVERS, "with_least_rights"}
+"""Fixtures that may start processes on behalf of all tests: servers, and what sets up their users once."""
+
+_EVENTS = {
+    "subprocess.Popen",
+    "os.exec",
+    "os.fork",
+    "os.forkpty",
+    "os.posix_spawn",
+    "os.system",
+    "arqonce.testing.start",
+}
+"""Audit events of Python, and ours, of which each is a new process (Python manual, Audit events table)."""
+
+
+class _Watch:
+    """What test runs that must start no process, if one does."""
+
+    test: pytest.Item | None = None
+
+
+@pytest.fixture(scope="session")
+def starts_processes() -> None:
+    """Say that a test starts processes, or servers of its own, without another fixture that does so."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marks, and look at each start of a process from now on: an audit hook stays."""
+    config.addinivalue_line("markers", "unit: needs no server and starts no process")
+    config.addinivalue_line("markers", "quick: starts no process and needs at most the servers that all share")
+    sys.addaudithook(_look)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the fixtures that they use, directly or through others. Before ``-m`` selects."""
+    for item in items:
+        used = set(getattr(item, "fixturenames", ()))
+        if not used & _STARTS:
+            item.add_marker("quick")
+            if not used & _ASK_FOR_SERVERS:
+                item.add_marker("unit")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    """Let no fixture start a process for a test that does not say so."""
+    with _watched(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Let no test start a process without having said so."""
+    with _watched(item):
+        return (yield)
+
+
+@contextmanager
+def _watched(item: pytest.Item) -> Iterator[None]:
+    _Watch.test = item if item.get_closest_marker("quick") else None
+    try:
+        yield
+    finally:
+        _Watch.test = None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object]) -> Generator[None, object, object]:
+    """Let the shared servers start, whatever test happens to be the first to use them."""
+    watched = _Watch.test
+    if watched is not None and watched.get_closest_marker("unit") and fixturedef.argname in _SERVERS:
+        pytest.fail(f"{watched.nodeid} needs a server, and no fixture of it says so before: see {__name__}")
+    if fixturedef.argname in _SHARED:
+        _Watch.test = None
+    try:
+        return (yield)
+    finally:
+        _Watch.test = watched
+
+
+def _look(event: str, arguments: tuple[object, ...]) -> None:
+    if event in _EVENTS and _Watch.test is not None:
+        pytest.fail(
+            f"{_Watch.test.nodeid} starts a process ({event}: {arguments[:2]}): it is no quick test. "
+            'Mark it: @pytest.mark.usefixtures("starts_processes")'
+        )
