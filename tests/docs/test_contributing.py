@@ -16,6 +16,8 @@ from tests.docs.blocks import ROOT, blocks_in, commands_in
 
 PAGE = "CONTRIBUTING.md"
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 
 def test_every_block_is_used() -> None:
     """Commands of two programs, and the files of the recipe for a job."""
@@ -83,8 +85,6 @@ def empty_database(environment: dict[str, str], postgres_url: str) -> Iterator[s
 
 _ADMINISTRATE = """
 import asyncio, sys, asyncpg
-
-pytestmark = pytest.mark.usefixtures("starts_processes")
 async def main():
     connection = await asyncpg.connect(sys.argv[1])
     await connection.execute(sys.argv[2])

@@ -16,6 +16,8 @@ from tests.programs import require
 
 NODE = Path(__file__).parent / "node"
 
+pytestmark = pytest.mark.usefixtures("starts_processes")
+
 _JANE = r"User ID: \d+, Name: Jane\n"
 PRINTED = {
     "README.md": ["", _JANE, _JANE, _JANE],  # the first is a job, and no program
@@ -69,8 +71,6 @@ import os
 from urllib.parse import urlsplit
 import django
 from django.conf import settings
-
-pytestmark = pytest.mark.usefixtures("starts_processes")
 
 url = urlsplit(os.environ["DATABASE_URL"])
 server = {"HOST": url.hostname, "PORT": url.port, "USER": url.username, "PASSWORD": url.password}
