@@ -109,5 +109,5 @@ def test_the_recipe_for_a_migration_works(project: Path, environment: dict[str, 
 
     assert [(one.args, one.stderr) for one in done if one.returncode != 0] == []
     (migration,) = (project / "db/migrations").glob("*_add_something.py")
-    assert migration.name == f"{len(revisions(SCHEMA)) + 1:04}_add_something.py"
+    assert migration.name == f"{int(revisions(SCHEMA)[-1]) + 1:04}_add_something.py"
     assert "nickname" in migration.read_text()
