@@ -6,16 +6,17 @@ WORKDIR /opt/users-worker
 COPY requirements/runtime.txt /build/
 RUN pip install --no-cache-dir --require-hashes --only-binary :all: --target . -r /build/runtime.txt
 # Copied, not built: a wheel would need hatchling, which the lock of the run-time dependencies does not have.
+COPY arqonce arqonce
 COPY db db
 COPY jobs jobs
 COPY worker worker
 COPY web web
-COPY embedded embedded
 # Compiled here, because the image's user cannot write.
-RUN python -m compileall -q db jobs worker web embedded \
+RUN python -m compileall -q arqonce db jobs worker web \
     && printf '%s\n' '#!/usr/local/bin/python' 'from worker.__main__ import main' 'main()' > bin/users-worker \
     && printf '%s\n' '#!/usr/local/bin/python' 'from web.__main__ import main' 'main()' > bin/users-web \
-    && chmod 755 bin/users-worker bin/users-web
+    && printf '%s\n' '#!/usr/local/bin/python' 'from arqonce.main import main' 'main()' > bin/arqonce \
+    && chmod 755 bin/users-worker bin/users-web bin/arqonce
 
 FROM base
 LABEL org.opencontainers.image.title="users-worker" \

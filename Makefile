@@ -13,7 +13,7 @@ TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev run migrate unit quick test chaos fuzz storm bench bench-quick bench-exactly-once check lint types contracts audit fix lock producer schema docs clean
+.PHONY: help setup demo dev run migrate unit quick test chaos fuzz storm bench bench-quick bench-exactly-once check lint types contracts audit fix lock wheels schema docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -105,11 +105,12 @@ fix: $(VENV)/ready ## Mend style and formatting where that can be done by a prog
 	@$(BIN)/ruff format
 	@$(BIN)/python tests/docs/settings_table.py
 
-lock: $(VENV)/ready ## Write the hash-pinned requirements anew from pyproject.toml
-	@$(BIN)/python requirements/lock.py
+lock: $(VENV)/ready ## Write the hash-pinned requirements anew from both pyproject.toml (ARGS=--upgrade)
+	@$(BIN)/python requirements/lock.py $(ARGS)
 
-producer: $(VENV)/ready ## Build the producer's side as a distribution of its own, users-jobs, into dist/
-	@cd producer && ../$(BIN)/python -m hatchling build -d ../dist
+wheels: $(VENV)/ready ## Build the library arqonce, users-worker, and its payloads users-jobs, into dist/
+	@for project in arqonce . jobs; do \
+		(cd $$project && $(CURDIR)/$(BIN)/python -m hatchling build -d $(CURDIR)/dist) || exit; done
 
 schema: $(VENV)/ready ## Write the contract of a release, schema/released.json; tests compare the code with it
 	@$(BIN)/users-worker schema > schema/new.json && mv schema/new.json schema/released.json

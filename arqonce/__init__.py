@@ -8,27 +8,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from arqonce.application import Application as Application
     from arqonce.client.answers import JobInfo as JobInfo
-    from arqonce.client.answers import JobStatus as JobStatus
     from arqonce.client.client import JobClient as JobClient
     from arqonce.client.client import JobHandle as JobHandle
-    from arqonce.client.client import open_client as open_client
-    from arqonce.client.requests import Enqueued as Enqueued
+    from arqonce.client.requests import Promised as Promised
     from arqonce.client.sync_client import SyncJobClient as SyncJobClient
     from arqonce.client.sync_client import SyncJobHandle as SyncJobHandle
-    from arqonce.client.sync_client import build_sync_client as build_sync_client
-    from arqonce.client.sync_client import open_sync_client as open_sync_client
     from arqonce.database.schema import Schema as Schema
+    from arqonce.failures import AttemptsExhaustedError as AttemptsExhaustedError
+    from arqonce.failures import ConflictError as ConflictError
+    from arqonce.failures import ConstraintViolatedError as ConstraintViolatedError
+    from arqonce.failures import DatabaseFailedError as DatabaseFailedError
+    from arqonce.failures import DeadlineExceededError as DeadlineExceededError
     from arqonce.failures import EnqueueError as EnqueueError
     from arqonce.failures import InvalidMessageError as InvalidMessageError
+    from arqonce.failures import InvalidPayloadError as InvalidPayloadError
     from arqonce.failures import InvalidResultError as InvalidResultError
+    from arqonce.failures import JobAbortedError as JobAbortedError
     from arqonce.failures import JobError as JobError
     from arqonce.failures import JobFailedError as JobFailedError
     from arqonce.failures import KeyConflictError as KeyConflictError
+    from arqonce.failures import MalformedMessageError as MalformedMessageError
+    from arqonce.failures import MessageMissingError as MessageMissingError
+    from arqonce.failures import PromiseExpiredError as PromiseExpiredError
     from arqonce.failures import QueueUnavailableError as QueueUnavailableError
     from arqonce.failures import RequestConflictError as RequestConflictError
     from arqonce.failures import ResultMissingError as ResultMissingError
-    from arqonce.outbox import Promised as Promised
+    from arqonce.failures import UnknownJobError as UnknownJobError
     from arqonce.outbox import enqueue_in as enqueue_in
     from arqonce.outbox import enqueue_in_sync as enqueue_in_sync
     from arqonce.outbox import status_in as status_in
@@ -38,27 +45,41 @@ if TYPE_CHECKING:
     from arqonce.spec import JobSpec as JobSpec
     from arqonce.spec import Refusal as Refusal
     from arqonce.spec import Registry as Registry
+    from arqonce.wire.status import JobStatus as JobStatus
 
 _HOMES = {
-    "arqonce.client.answers": ("JobInfo", "JobStatus"),
-    "arqonce.client.client": ("JobClient", "JobHandle", "open_client"),
-    "arqonce.client.requests": ("Enqueued",),
-    "arqonce.client.sync_client": ("SyncJobClient", "SyncJobHandle", "build_sync_client", "open_sync_client"),
+    "arqonce.application": ("Application",),
+    "arqonce.client.answers": ("JobInfo",),
+    "arqonce.client.client": ("JobClient", "JobHandle"),
+    "arqonce.client.requests": ("Promised",),
+    "arqonce.client.sync_client": ("SyncJobClient", "SyncJobHandle"),
     "arqonce.database.schema": ("Schema",),
     "arqonce.failures": (
+        "AttemptsExhaustedError",
+        "ConflictError",
+        "ConstraintViolatedError",
+        "DatabaseFailedError",
+        "DeadlineExceededError",
         "EnqueueError",
         "InvalidMessageError",
+        "InvalidPayloadError",
         "InvalidResultError",
+        "JobAbortedError",
         "JobError",
         "JobFailedError",
         "KeyConflictError",
+        "MalformedMessageError",
+        "MessageMissingError",
+        "PromiseExpiredError",
         "QueueUnavailableError",
         "RequestConflictError",
         "ResultMissingError",
+        "UnknownJobError",
     ),
-    "arqonce.outbox": ("Promised", "enqueue_in", "enqueue_in_sync", "status_in", "status_in_sync"),
+    "arqonce.outbox": ("enqueue_in", "enqueue_in_sync", "status_in", "status_in_sync"),
     "arqonce.payloads": ("Payload", "Result"),
     "arqonce.spec": ("JobSpec", "Refusal", "Registry"),
+    "arqonce.wire.status": ("JobStatus",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 """By name the module that it is loaded from; the imports above tell type checkers the same."""

@@ -13,6 +13,8 @@ from arqonce.registries import load_registry
 from arqonce.settings.worker import Settings, WorkerSettings
 from arqonce.spec import Registry
 
+__all__ = ["Application", "Lifespan", "Sessions", "Settings", "open_sessions"]
+
 Sessions: TypeAlias = async_sessionmaker[AsyncSession]
 Lifespan = Callable[[Settings], AbstractAsyncContextManager[Sessions]]
 

@@ -1,20 +1,23 @@
 """Why a job failed, in a form that every language can read, and back as typed errors.
 
     JobError
-    ├── EnqueueError              the job was not accepted
-    │   ├── InvalidMessageError       ... because it is malformed or too large
-    │   ├── KeyConflictError          ... because its key belongs to another request
-    │   └── QueueUnavailableError     ... because Redis cannot be reached or refuses us
+    ├── EnqueueError              the job was not accepted; nothing is queued
+    │   ├── InvalidMessageError       it is malformed or too large
+    │   └── KeyConflictError          its key belongs to another request
+    ├── QueueUnavailableError     Redis cannot be reached or refuses us: whether the job is queued is not known
     ├── ResultMissingError        there is no result, and none will come
     ├── InvalidResultError        the result is that of another kind of job
-    └── JobFailedError            the job ran, or was refused by the worker; ``kind`` says why
-        ├── MalformedMessageError ... UnknownJobError ... InvalidPayloadError ...
+    ├── ConflictError             a key was used for two requests: KeyConflictError and RequestConflictError
+    └── JobFailedError            the job ran, or the worker refused it; ``code`` says why
+        ├── RequestConflictError      its key belongs to another request, as its worker found out
+        └── MalformedMessageError ... UnknownJobError ... InvalidPayloadError ...
 
-On the wire a failure is ``{"type": kind, "message": text}``. The texts of our own failures never repeat a person's
-data; a foreign exception goes with the beginning of its own text, to its producer and nobody else.
+On the wire a failure is ``{"type": code, "message": text}``. The texts of our own failures never repeat a person's
+data; a foreign exception is sent with the beginning of its own text, to its producer and nobody else.
 """
 
 from asyncio import CancelledError
+from itertools import takewhile
 from typing import Any, ClassVar, Self
 
 
@@ -26,16 +29,20 @@ class EnqueueError(JobError):
     """The job was not accepted; nothing is queued."""
 
 
+class ConflictError(JobError):
+    """A key was used for two requests: the first one counts."""
+
+
 class InvalidMessageError(EnqueueError, ValueError):
     """The message cannot be sent or read; the text says what is wrong with it."""
 
 
-class KeyConflictError(EnqueueError, ValueError):
-    """The key was used before, for another request: that one counts."""
+class KeyConflictError(EnqueueError, ConflictError, ValueError):
+    """The key was used before, for another request: that one counts. Nothing is queued."""
 
 
-class QueueUnavailableError(EnqueueError, ConnectionError):
-    """Redis cannot be reached, or refuses us."""
+class QueueUnavailableError(JobError, ConnectionError):
+    """Redis cannot be reached, or refuses us. Whether the call took effect is not known: with a key, repeat it."""
 
 
 class ResultMissingError(JobError, LookupError):
@@ -47,119 +54,169 @@ class InvalidResultError(JobError, ValueError):
 
 
 class JobFailedError(JobError):
-    """The job failed for good. Subclasses name the failures that a producer may want to tell apart."""
+    """The job failed for good. Subclasses name the failures that a producer may want to tell apart.
 
-    kind: ClassVar[str] = "job_failed"
-    """The ``type`` on the wire."""
+    A subclass has a ``code`` of its own, which must not be that of a failure of this library. Two packages may use the
+    same code: a result is raised as the class of the package that its payload comes from.
+    """
 
-    _kinds: ClassVar[dict[str, type["JobFailedError"]]] = {}
+    code: str = "job_failed"
+    """Why, in one word: the ``type`` on the wire. ``JobFailedError(text, code="...")`` has one without a class."""
+
+    is_fault: ClassVar[bool] = False
+    """Whether the request is not to blame: an operator is alarmed."""
+
+    is_dead_letter: ClassVar[bool] = False
+    """Whether no handler has chosen this answer: the job becomes a dead letter, and a person must look at it."""
+
+    _by_code: ClassVar[dict[str, dict[str, type["JobFailedError"]]]] = {}
+    """The subclasses by code and by module, in the order of their creation."""
+
+    _reserved: ClassVar[set[str]] = {"job_failed"}
+    """The codes of this module's classes: no other class can have them."""
 
     def __new__(cls, *args: object, **_options: object) -> Self:
-        """Have what is told of a failure also where a subclass has a constructor of its own that calls no other."""
+        """Set ``message`` also where a subclass has a constructor of its own that does not call ours."""
         failure = super().__new__(cls, *args)
-        vars(failure).update(message=args[0] if args and isinstance(args[0], str) else "", type=cls.kind)
+        failure.message = args[0] if args and isinstance(args[0], str) else ""
         return failure
 
-    def __init__(self, message: str, *, kind: str | None = None) -> None:
+    def __init__(self, message: str, *, code: str | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.type = kind or self.kind
+        if code is not None:
+            self.code = code
 
     def __init_subclass__(cls) -> None:
-        """Make the subclass known to ``failure_from_wire``."""
-        cls._kinds[cls.kind] = cls
+        """Make the subclass known to ``failure_from_wire``, unless it has the code of its base.
+
+        Raises:
+            TypeError: the code is none, or that of a failure of this library.
+        """
+        code: object = vars(cls).get("code")
+        if code is None:
+            return
+        if not isinstance(code, str) or not code:
+            raise TypeError(f'{cls.__qualname__}.code must be a word, such as code = "email_taken"')
+        if cls.__module__ == __name__:
+            cls._reserved.add(code)
+        elif code in cls._reserved:
+            raise TypeError(f"{cls.__qualname__}.code is {code!r}, which arqonce uses itself: choose another word")
+        known = cls._by_code.setdefault(code, {})
+        known.pop(cls.__module__, None)
+        known[cls.__module__] = cls
 
     def __str__(self) -> str:
-        """Show the type as well: it is what a reader of a log searches for."""
-        return f"{self.type}: {self.message}"
+        """Show the code as well: it is what a reader of a log searches for."""
+        return f"{self.code}: {self.message}"
 
     @classmethod
-    def named(cls, kind: str) -> type["JobFailedError"]:
-        """Return the class of failures with this wire type, the base class if it is not known here."""
-        return cls._kinds.get(kind, JobFailedError)
+    def from_code(cls, code: str, message: str, *, asked_by: type | None = None) -> "JobFailedError":
+        """Return the failure with this code, of the class that has it, or of the base class.
 
-    @classmethod
-    def told(cls, kind: str, message: str) -> "JobFailedError":
-        """Return the failure with this wire type and text, without the constructor of its class: it may take others."""
-        failure = JobFailedError.__new__(cls.named(kind), message)
-        JobFailedError.__init__(failure, message, kind=kind)
+        Of several classes the one whose module is nearest to that of ``asked_by`` is taken, of equals the last one. Its
+        constructor is not called: it may take other arguments.
+        """
+        known, asked = cls._by_code.get(code, {}), "" if asked_by is None else asked_by.__module__
+        nearest = max(reversed(known), key=lambda module: _shared_packages(module, asked), default=None)
+        failure = JobFailedError.__new__(JobFailedError if nearest is None else known[nearest], message)
+        JobFailedError.__init__(failure, message, code=code)
         return failure
+
+
+def _shared_packages(module: str, other: str) -> int:
+    """Count the packages that two modules share, from the top."""
+    pairs = zip(module.split("."), other.split("."), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 class MalformedMessageError(JobFailedError):
     """The worker could not read the message."""
 
-    kind = "malformed_message"
+    code = "malformed_message"
+    is_dead_letter = True
 
 
 class MessageMissingError(JobFailedError):
     """The job was queued without its message: it was never written, had expired, or somebody has deleted it."""
 
-    kind = "message_missing"
+    code = "message_missing"
+    is_dead_letter = True
 
 
 class UnknownJobError(JobFailedError):
     """The worker has no job of this name."""
 
-    kind = "unknown_job"
+    code = "unknown_job"
+    is_dead_letter = True
 
 
 class InvalidPayloadError(JobFailedError):
     """The arguments do not fit the job: unknown or missing field, wrong type, out of range."""
 
-    kind = "invalid_payload"
+    code = "invalid_payload"
+    is_dead_letter = True
 
 
-class RequestConflictError(JobFailedError):
+class RequestConflictError(JobFailedError, ConflictError):
     """Another job with this id, but with other arguments, has taken effect: a key was used for two requests."""
 
-    kind = "request_conflict"
+    code = "request_conflict"
+    is_dead_letter = True
 
 
 class PromiseExpiredError(JobFailedError):
     """The job was promised so long ago that, had it taken effect, nobody would remember: it must not run any more."""
 
-    kind = "promise_expired"
+    code = "promise_expired"
+    is_dead_letter = True
 
 
 class ConstraintViolatedError(JobFailedError):
     """The database refused the data; the text names the constraint."""
 
-    kind = "constraint_violated"
+    code = "constraint_violated"
+    is_dead_letter = True
 
 
 class DatabaseFailedError(JobFailedError):
     """The database failed on each attempt; the text names the SQLSTATE where there is one."""
 
-    kind = "database_failed"
+    code = "database_failed"
+    is_dead_letter = True
+    is_fault = True
 
 
 class DeadlineExceededError(JobFailedError):
     """The job took longer than its deadline on each attempt."""
 
-    kind = "deadline_exceeded"
+    code = "deadline_exceeded"
+    is_dead_letter = True
+    is_fault = True
 
 
 class JobAbortedError(JobFailedError):
     """Somebody has aborted the job before it took effect."""
 
-    kind = "aborted"
+    code = "aborted"
 
 
 class AttemptsExhaustedError(JobFailedError):
     """The job was started as often as it may, and the last attempt never ended: its worker died or stood still."""
 
-    kind = "attempts_exhausted"
+    code = "attempts_exhausted"
+    is_dead_letter = True
+    is_fault = True
 
 
 def failure_to_wire(error: BaseException) -> dict[str, str]:
     """Describe a failure for any language. Foreign exceptions go by the name of their class."""
     if isinstance(error, JobFailedError):
-        return {"type": text_of(error.type, _TYPE_LENGTH), "message": text_of(error.message, _OWN_MESSAGE_LENGTH)}
-    kind = type(error).__name__
-    if kind == CancelledError.__name__ and not isinstance(error, CancelledError):
-        kind = f"{type(error).__module__}.{kind}"  # that of futures of threads: nobody has aborted the job
-    return {"type": text_of(kind, _TYPE_LENGTH), "message": text_of(error, _MESSAGE_LENGTH)}
+        return {"type": text_of(error.code, _CODE_LENGTH), "message": text_of(error.message, _OWN_MESSAGE_LENGTH)}
+    code = type(error).__name__
+    if code == CancelledError.__name__ and not isinstance(error, CancelledError):
+        code = f"{type(error).__module__}.{code}"  # that of futures of threads: nobody has aborted the job
+    return {"type": text_of(code, _CODE_LENGTH), "message": text_of(error, _MESSAGE_LENGTH)}
 
 
 def text_of(value: object, longest: int) -> str:
@@ -184,13 +241,13 @@ _MESSAGE_LENGTH = 500
 _OWN_MESSAGE_LENGTH = 10_000
 """Longest text of a failure that a handler has chosen: it is kept with the receipt, and sent to the producer."""
 
-_TYPE_LENGTH = 200
-"""Longest name of a failure."""
+_CODE_LENGTH = 200
+"""Longest code of a failure, in characters."""
 
 
 def failure_from_wire(failure: Any) -> JobFailedError:  # noqa: ANN401 - whatever stood on the wire
     """Make the typed error of a failure; of anything else too, so that no result is unreadable."""
     if not isinstance(failure, dict):
         return JobFailedError(str(failure))
-    kind, message = str(failure.get("type", JobFailedError.kind)), str(failure.get("message", ""))
-    return JobFailedError.told(kind, message)
+    code, message = str(failure.get("type", JobFailedError.code)), str(failure.get("message", ""))
+    return JobFailedError.from_code(code, message)

@@ -1,22 +1,22 @@
 """Promises a job inside the caller's own transaction: it is enqueued if, and only if, that commits.
 
 Knows the table and the three ways to run a statement, and loads no driver: the caller's connection has done so. The
-rows are given to Redis by a relay, which runs in every worker and, with ``users-worker relay``, alone.
+rows are given to Redis by a relay, which runs in every worker and, with the command ``relay``, alone.
 """
 
 import importlib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from arqonce.client.answers import JobStatus
-from arqonce.client.client import Enqueued
+from arqonce.client.requests import Promised
 from arqonce.failures import InvalidMessageError, KeyConflictError
+from arqonce.namespace import LEDGER, in_namespace
 from arqonce.payloads import AnyPayload, Payload
 from arqonce.wire.codec import encode
 from arqonce.wire.keys import (
@@ -30,6 +30,7 @@ from arqonce.wire.keys import (
     require_job_id,
     require_payload,
 )
+from arqonce.wire.status import JobStatus
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
 Parameters = Mapping[str, str | bytes]
@@ -46,11 +47,11 @@ WITH request AS (
         CAST(:message AS bytea) AS message, CAST(:request_hash AS bytea) AS request_hash,
         to_timestamp(CAST(CAST(:due_ms AS text) AS bigint) / 1000.0) AS due_at),
 ended AS (
-    SELECT job_name, request_hash FROM job_receipts WHERE job_id = (SELECT job_id FROM request)
-    UNION ALL SELECT job_name, request_hash FROM dead_jobs AS dead WHERE job_id = (SELECT job_id FROM request)
-        AND NOT EXISTS (SELECT FROM job_receipts WHERE job_receipts.job_id = dead.job_id)),
+    SELECT job_name, request_hash FROM arqonce.receipts WHERE job_id = (SELECT job_id FROM request)
+    UNION ALL SELECT job_name, request_hash FROM arqonce.dead_jobs AS dead WHERE job_id = (SELECT job_id FROM request)
+        AND NOT EXISTS (SELECT FROM arqonce.receipts WHERE receipts.job_id = dead.job_id)),
 promised AS (
-    INSERT INTO job_outbox (job_id, job_name, queue, message, request_hash, due_at, give_at)
+    INSERT INTO arqonce.outbox (job_id, job_name, queue, message, request_hash, due_at, give_at)
     SELECT job_id, job_name, queue, message, request_hash, due_at, due_at - interval '10 seconds'
     FROM request WHERE NOT EXISTS (SELECT FROM ended)
     ON CONFLICT (job_id) DO NOTHING
@@ -63,7 +64,7 @@ SELECT CASE WHEN known.job_name = request.job_name AND known.request_hash = requ
     THEN 'duplicate' ELSE 'conflict' END, NULL
 FROM request, (
     SELECT job_name, request_hash FROM ended
-    UNION ALL SELECT job_name, request_hash FROM job_outbox WHERE job_id = (SELECT job_id FROM request)) AS known
+    UNION ALL SELECT job_name, request_hash FROM arqonce.outbox WHERE job_id = (SELECT job_id FROM request)) AS known
 ORDER BY outcome LIMIT 1
 """
 """Answers ``new``, ``duplicate``, ``conflict`` or, if another transaction was quicker by a hair, nothing.
@@ -73,21 +74,13 @@ Redis does not hold what is due next month. The notification is sent at the comm
 notify wait for each other in PostgreSQL (at thousands a second; one transaction may promise many jobs)."""
 
 
-_STATUS = """
-SELECT CASE WHEN EXISTS (SELECT FROM job_receipts WHERE job_id = :job_id) THEN 'complete'
-    WHEN EXISTS (SELECT FROM job_outbox WHERE job_id = :job_id) THEN 'promised'
-    WHEN EXISTS (SELECT FROM dead_jobs WHERE job_id = :job_id) THEN 'complete'
-    ELSE 'not_found' END AS status
-"""
-
-
-@dataclass(frozen=True)
-class Promised(Generic[ResultT]):
-    """A job that is enqueued when the transaction commits; ``JobClient.handle`` makes it one to wait for."""
-
-    job_id: str
-    outcome: Enqueued
-    result_type: type[ResultT] = field(repr=False)
+_STATUS = f"""
+SELECT CASE WHEN EXISTS (SELECT FROM arqonce.receipts WHERE job_id = :job_id) THEN '{JobStatus.COMPLETE}'
+    WHEN EXISTS (SELECT FROM arqonce.outbox WHERE job_id = :job_id) THEN '{JobStatus.PROMISED}'
+    WHEN EXISTS (SELECT FROM arqonce.dead_jobs WHERE job_id = :job_id) THEN '{JobStatus.FAILED}'
+    ELSE '{JobStatus.NOT_FOUND}' END AS status
+"""  # noqa: S608 - the words are ours
+"""Where a job is, in the order of ``arqonce.ledger.where``. A producer may not read answers, so it is only complete."""
 
 
 async def enqueue_in(  # noqa: PLR0913 - the options of JobClient.enqueue, and where
@@ -98,6 +91,7 @@ async def enqueue_in(  # noqa: PLR0913 - the options of JobClient.enqueue, and w
     delay: timedelta | None = None,
     at: datetime | None = None,
     queue: str = QUEUE,
+    schema: str = LEDGER,
 ) -> Promised[ResultT]:
     """Promise a job in the connection's transaction, due now, after ``delay`` or ``at`` a time with a zone.
 
@@ -105,23 +99,26 @@ async def enqueue_in(  # noqa: PLR0913 - the options of JobClient.enqueue, and w
     transaction is open (asyncpg's and psycopg's autocommit), the promise is one of its own and counts at once.
 
     ``connection`` is SQLAlchemy's ``AsyncSession`` or ``AsyncConnection``, asyncpg's connection or psycopg's
-    ``AsyncConnection``, to the database that the workers use. One round trip. The role needs INSERT on job_outbox, and
-    SELECT on it, job_receipts and dead_jobs.
+    ``AsyncConnection``, to the database that the workers use. One round trip. The role needs INSERT on the table
+    outbox of the ledger's schema, and SELECT on it, receipts and dead_jobs.
 
-    With a ``key`` (an idempotency key: it becomes the job's id) only the first promise counts; the outcome of all
-    others is ``DUPLICATE``, for as long as the job is owed, is remembered (WORKER_KEEP_RECEIPTS) or is dead. Two
-    transactions that promise the same key wait for each other.
+    With a ``key`` (an idempotency key: it becomes the job's id) only the first promise counts; ``is_new`` is false for
+    all others, as long as the job is owed, is remembered (WORKER_KEEP_RECEIPTS) or is dead. Two transactions that
+    promise the same key wait for each other.
+
+    ``schema`` is where the workers' tables lie, if their DATABASE_LEDGER_SCHEMA names another PostgreSQL schema.
 
     Raises:
         KeyConflictError: the key was used for another request; nothing was promised, the transaction goes on.
         InvalidMessageError: key, time, queue or size is wrong; nothing was sent.
         TypeError: the connection is none of these.
+        ValueError: the ledger's schema cannot have that name.
     """
     run = _statement_runner(connection, is_async=True)
     request = _Request.of(payload, key=key, delay=delay, at=at, queue=queue)
     with _cures_named():
         for _ in range(_TRIES):
-            if outcome := await run(connection, _PROMISE, request.parameters):
+            if outcome := await run(connection, in_namespace(_PROMISE, schema), request.parameters):
                 return request.promised(outcome, payload)
     raise request.conflict()
 
@@ -134,21 +131,27 @@ def enqueue_in_sync(  # noqa: PLR0913 - the options of JobClient.enqueue, and wh
     delay: timedelta | None = None,
     at: datetime | None = None,
     queue: str = QUEUE,
+    schema: str = LEDGER,
 ) -> Promised[ResultT]:
     """Promise a job as ``enqueue_in`` does, for a ``Session`` or ``Connection``, of SQLAlchemy or psycopg."""
     run = _statement_runner(connection, is_async=False)
     request = _Request.of(payload, key=key, delay=delay, at=at, queue=queue)
     with _cures_named():
         for _ in range(_TRIES):
-            if outcome := run(connection, _PROMISE, request.parameters):
+            if outcome := run(connection, in_namespace(_PROMISE, schema), request.parameters):
                 return request.promised(outcome, payload)
     raise request.conflict()
 
 
-async def status_in(connection: Any, job: str | Promised[Any]) -> JobStatus:  # noqa: ANN401 - as for enqueue_in
+async def status_in(
+    connection: Any,  # noqa: ANN401 - as for enqueue_in
+    job: str | Promised[Any],
+    *,
+    schema: str = LEDGER,
+) -> JobStatus:
     """Say what PostgreSQL knows of a job, given the promise or an id.
 
-    ``PROMISED``, ``COMPLETE`` (it has a receipt, or is dead) or ``NOT_FOUND``.
+    ``PROMISED``, ``COMPLETE`` (it has a receipt), ``FAILED`` (it is dead) or ``NOT_FOUND``.
 
     For a service that tells its own callers where their job is: ``JobHandle.status`` asks Redis, which has a promised
     job from 10 s before it is due until its result expires. A job that was enqueued directly is found here when it has
@@ -157,17 +160,23 @@ async def status_in(connection: Any, job: str | Promised[Any]) -> JobStatus:  # 
     Raises:
         InvalidMessageError: that cannot be a job's id.
         TypeError: the connection is none that ``enqueue_in`` takes.
+        ValueError: the ledger's schema cannot have that name.
     """
     run = _statement_runner(connection, is_async=True)
     with _cures_named():
-        return JobStatus(await run(connection, _STATUS, {"job_id": _id_of(job)}))
+        return JobStatus(await run(connection, in_namespace(_STATUS, schema), {"job_id": _id_of(job)}))
 
 
-def status_in_sync(connection: Any, job: str | Promised[Any]) -> JobStatus:  # noqa: ANN401 - as for enqueue_in
+def status_in_sync(
+    connection: Any,  # noqa: ANN401 - as for enqueue_in
+    job: str | Promised[Any],
+    *,
+    schema: str = LEDGER,
+) -> JobStatus:
     """Say what PostgreSQL knows of a job, as ``status_in`` does, by a connection that ``enqueue_in_sync`` takes."""
     run = _statement_runner(connection, is_async=False)
     with _cures_named():
-        return JobStatus(run(connection, _STATUS, {"job_id": _id_of(job)}))
+        return JobStatus(run(connection, in_namespace(_STATUS, schema), {"job_id": _id_of(job)}))
 
 
 def _id_of(job: str | Promised[Any]) -> str:
@@ -175,7 +184,8 @@ def _id_of(job: str | Promised[Any]) -> str:
 
 
 _CURES = {
-    "42P01": "is this the database of the workers, and has it their tables? Run there: users-worker migrate",
+    "42P01": "is this the database of the workers, and has it their tables? Run there the command migrate",
+    "3F000": "is this the database of the workers, and has it their tables? Run there the command migrate",
     "42501": "let this role promise jobs: GRANT app_producer TO it (deploy/postgres/roles.sql)",
 }
 """What to do about a state of PostgreSQL."""
@@ -224,12 +234,12 @@ class _Request:
     def promised(self, outcome: str, payload: Payload[ResultT]) -> Promised[ResultT]:
         if outcome == "conflict":
             raise self.conflict()
-        return Promised(self.job_id, Enqueued(outcome), payload.result_type())
+        return Promised(self.job_id, outcome == "new", payload.result_type())
 
     def conflict(self) -> KeyConflictError:
         return KeyConflictError(
             f"the key {self.job_id!r} was used for another request: give each request its own key "
-            "(or, if that one is dead, discard it: users-worker dead show)"
+            "(or, if that one is dead, discard it: the command dead show)"
         )
 
 

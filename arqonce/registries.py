@@ -77,7 +77,7 @@ def _require_own_jobs(registries: Iterable[tuple[str, Registry]]) -> None:
 def _require_own_tables(schemas: Iterable[tuple[str, Schema]]) -> None:
     owners: dict[str, tuple[str, Schema]] = {}
     for owner, schema in schemas:
-        for table in [*schema.metadata.tables, schema.version_table]:
+        for table in [*schema.metadata.tables, schema.version_place]:
             first, known = owners.setdefault(table, (owner, schema))
             if known is schema:
                 continue
@@ -85,7 +85,7 @@ def _require_own_tables(schemas: Iterable[tuple[str, Schema]]) -> None:
                 raise _wrong(owner, f"its tables are among those of {first}: give it a DeclarativeBase of its own")
             if known.name == schema.name:
                 raise _wrong(owner, f"its schema has the name of that of {first}: {schema.name}. Give it another")
-            if table == schema.version_table:
+            if table == schema.version_place:
                 raise _wrong(owner, f"its version_table {table} is that of {first}: give its Schema another")
             raise _wrong(owner, f"its table {table} is one of {first}: give it another __tablename__")
 

@@ -42,7 +42,7 @@ class JobSpec(Generic[PayloadT, ResultT]):
     jobs run one by one, by ``handler``. Jobs of one batch commit together or not at all.
     """
 
-    most: int = field(default=500, kw_only=True)
+    max_batch: int = field(default=500, kw_only=True)
     """How many payloads ``batch`` takes at once."""
 
     deadline: timedelta = field(default=timedelta(seconds=30), kw_only=True)
@@ -63,8 +63,8 @@ class JobSpec(Generic[PayloadT, ResultT]):
     former_names: tuple[str, ...] = field(default=(), kw_only=True)
     """What the job was called on the wire before: what is still queued under these names runs, and is recorded so."""
 
-    called: str | None = field(default=None, kw_only=True)
-    """Set by ``Registry``: which of its former names a job was queued under."""
+    _called: str | None = field(default=None, kw_only=True, repr=False)
+    """Set by ``Registry``: the former name under which its jobs were queued."""
 
     def __post_init__(self) -> None:
         """Refuse what would only fail with the first job.
@@ -80,33 +80,18 @@ class JobSpec(Generic[PayloadT, ResultT]):
             raise TypeError(f"the job {self.payload.job_name}: former_names is a tuple of names, such as ('old',)")
         if not (isinstance(self.deadline, timedelta) and self.deadline > timedelta(0)):
             raise TypeError(f"the job {self.payload.job_name}: deadline is a timedelta, such as timedelta(seconds=30)")
-        if not all(isinstance(number, int) and number >= 1 for number in (self.most, self.max_attempts)):
-            raise TypeError(f"the job {self.payload.job_name}: most and max_attempts are 1 or more")
+        if not all(isinstance(number, int) and number >= 1 for number in (self.max_batch, self.max_attempts)):
+            raise TypeError(f"the job {self.payload.job_name}: max_batch and max_attempts are 1 or more")
 
     @property
     def name(self) -> str:
         """The job's name on the wire."""
-        return self.called or self.payload.job_name
+        return self._called or self.payload.job_name
 
     @property
     def all_names(self) -> tuple[str, ...]:
         """The name of today, and the former ones."""
         return (self.payload.job_name, *self.former_names)
-
-    async def take_many(
-        self, session: AsyncSession, payloads: Sequence[PayloadT]
-    ) -> Sequence[ResultT | JobFailedError]:
-        """Run ``batch``.
-
-        Raises:
-            TypeError: it has answered another number of payloads.
-        """
-        if self.batch is None:
-            raise TypeError(f"{self.name} takes one payload at a time")
-        answers = await self.batch(session, payloads)
-        if len(answers) != len(payloads):
-            raise TypeError(f"the batch handler of {self.name} gave {len(answers)} answers to {len(payloads)} payloads")
-        return answers
 
 
 def _require_payload(payload: object) -> None:
@@ -145,7 +130,7 @@ class Registry:
         """The value of WORKER_REGISTRY with which a worker has these jobs, if it was loaded so."""
         self._current = specs
         self._specs = {spec.name: spec for spec in specs}
-        self._specs |= {name: replace(spec, called=name) for spec in specs for name in spec.former_names}
+        self._specs |= {name: replace(spec, _called=name) for spec in specs for name in spec.former_names}
         _require_own_names(specs)
 
     def joined(self, others: Iterable["Registry"]) -> "Registry":

@@ -34,8 +34,8 @@ from jobs.registry import REGISTRY
 
 Sessions = async_sessionmaker[AsyncSession]
 
-_COUNTS = """SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM job_receipts),
-    (SELECT count(*) FROM job_outbox)"""
+_COUNTS = """SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM arqonce.receipts),
+    (SELECT count(*) FROM arqonce.outbox)"""
 
 MODES = ("no receipt", "receipt", "receipt and outbox")
 
@@ -81,7 +81,7 @@ async def _run(sessions: Sessions, payloads: dict[str, CreateUser], at_once: int
 
 async def _empty(sessions: Sessions) -> None:
     async with sessions.begin() as session:
-        await session.execute(text("TRUNCATE users, job_receipts, dead_jobs, job_outbox RESTART IDENTITY"))
+        await session.execute(text("TRUNCATE users, arqonce.receipts, arqonce.dead_jobs, arqonce.outbox"))
 
 
 async def _verify(sessions: Sessions, what: Round) -> None:

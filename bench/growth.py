@@ -95,7 +95,7 @@ async def _clock(stage: Stage) -> float:
 _USERS = """INSERT INTO users (name, email)
     SELECT 'Stored ' || n, 'stored' || n || '@example.org' FROM generate_series($1::bigint, $2::bigint) AS n"""
 
-_RECEIPTS = """INSERT INTO job_receipts (job_id, job_name, request_hash, result, attempt)
+_RECEIPTS = """INSERT INTO arqonce.receipts (job_id, job_name, request_hash, result, attempt)
     SELECT md5(n::text), 'create_user', sha256(n::text::bytea),
         jsonb_build_object('id', n, 'name', 'Stored ' || n, 'email', 'stored' || n || '@example.org',
             'created_at', now()), 1
@@ -121,7 +121,7 @@ async def stored_database(stage: Stage) -> AsyncIterator[Stage]:
 async def store(stage: Stage, first: int, last: int) -> None:
     """Store users and receipts with these numbers, both tables at once, and tidy up as autovacuum would later."""
     await asyncio.gather(*(_store(stage, statement, first, last) for statement in (_USERS, _RECEIPTS)))
-    await stage.observer.postgres.execute("VACUUM (ANALYZE) users, job_receipts")
+    await stage.observer.postgres.execute("VACUUM (ANALYZE) users, arqonce.receipts")
 
 
 async def _store(stage: Stage, statement: str, first: int, last: int) -> None:

@@ -52,8 +52,9 @@ class Observer:
     async def empty(self) -> None:
         """Remove all rows and keys, and let no run pay for writing what an earlier one has changed."""
         tables = await self.postgres.fetchval(
-            "SELECT string_agg(quote_ident(relname), ', ') FROM pg_class WHERE relkind = 'r' "
-            "AND relnamespace = 'public'::regnamespace AND relname NOT LIKE 'alembic%' "
+            "SELECT string_agg(oid::regclass::text, ', ') FROM pg_class WHERE relkind = 'r' "
+            "AND relnamespace::regnamespace::text IN ('public', 'arqonce') "
+            "AND relname NOT LIKE 'alembic%' AND relname <> 'ledger_version' "
             "AND relname NOT LIKE 'procrastinate_%version%'"
         )
         await self.postgres.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
@@ -74,7 +75,7 @@ class Observer:
 
     async def receipts(self) -> int:
         """Count the receipts."""
-        counted: int = await self.postgres.fetchval("SELECT count(*) FROM job_receipts")
+        counted: int = await self.postgres.fetchval("SELECT count(*) FROM arqonce.receipts")
         return counted
 
     async def last_commit(self, *, after: int = 0) -> float:

@@ -250,13 +250,13 @@ def _false_causes(verdict: Verdict) -> Iterator[object]:
         reason = evidence.dead.get(order.key)
         if reason is None or order.fate is Fate.SETTLED:
             continue
-        is_false = reason in _OUTAGES or (reason == AttemptsExhaustedError.kind and not has_crashed)
+        is_false = reason in _OUTAGES or (reason == AttemptsExhaustedError.code and not has_crashed)
         if is_false if isinstance(order.payload, Careless) else reason not in _POISONED:
             yield f"{order.key}: {reason}"
 
 
-_POISONED = {InvalidPayloadError.kind, UnknownJobError.kind}
-_OUTAGES = {DeadlineExceededError.kind, PromiseExpiredError.kind, MessageMissingError.kind}
+_POISONED = {InvalidPayloadError.code, UnknownJobError.code}
+_OUTAGES = {DeadlineExceededError.code, PromiseExpiredError.code, MessageMissingError.code}
 
 
 def _unknown_answers(verdict: Verdict) -> Iterator[object]:

@@ -36,7 +36,7 @@ class Person(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """A row of job_receipts: a result or, if the job was refused, a failure."""
+    """A row of arqonce.receipts: a result or, if the job was refused, a failure."""
 
     job_name: str
     result: dict[str, Any] | None
@@ -106,12 +106,12 @@ async def read_database(evidence: Evidence, url: str) -> None:
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         users = await connection.fetch("SELECT id, name, email FROM public.users")
         receipts = await connection.fetch(
-            "SELECT job_id, job_name, result, failure, attempt, finished_at FROM job_receipts"
+            "SELECT job_id, job_name, result, failure, attempt, finished_at FROM arqonce.receipts"
         )
         dead = await connection.fetch(
-            "SELECT job_id, reason FROM dead_jobs WHERE job_id NOT IN (SELECT job_id FROM job_receipts)"
+            "SELECT job_id, reason FROM arqonce.dead_jobs WHERE job_id NOT IN (SELECT job_id FROM arqonce.receipts)"
         )
-        outbox = await connection.fetch("SELECT job_id FROM job_outbox")
+        outbox = await connection.fetch("SELECT job_id FROM arqonce.outbox")
         effects = await connection.fetch("SELECT name, count(*) AS times FROM effects GROUP BY name")
     await connection.close()
     evidence.users = {row["id"]: Person(row["name"], row["email"]) for row in users}

@@ -97,13 +97,13 @@ class Producer:
         """Wait for the result, and note it; a job that Redis has lost has none."""
         while True:
             try:
-                result = await handle.result()
+                result = await handle.result(timeout=None)
             except (QueueUnavailableError, OSError):
                 await asyncio.sleep(_AGAIN)
             except ResultMissingError:
                 return None
             except JobFailedError as failure:
-                return self.heard[key].append(Heard(None, failure.type))
+                return self.heard[key].append(Heard(None, failure.code))
             except InvalidResultError:
                 return self.heard[key].append(Heard(None, "invalid_result"))
             else:

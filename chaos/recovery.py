@@ -24,7 +24,7 @@ from typing import Annotated
 import asyncpg
 import typer
 
-from arqonce.client.client import open_client
+from arqonce.client.client import JobClient
 from chaos.fleet import OURS, WorkerProcess
 from chaos.plan import MARKER
 from chaos.servers import Servers, open_servers
@@ -83,13 +83,13 @@ class Lane:
 
     async def is_settled(self, job: int) -> bool:
         """Say whether the job has its receipt."""
-        statement = "SELECT EXISTS (SELECT FROM job_receipts WHERE job_id = $1)"
+        statement = "SELECT EXISTS (SELECT FROM arqonce.receipts WHERE job_id = $1)"
         return bool(await self.database.fetchval(statement, f"recovery-{job}"))
 
     async def kill_once(self, victim: WorkerProcess, job: int, random: Random) -> tuple[float, WorkerProcess]:
         """Let ``victim`` start a job, kill it, and return how many seconds later another worker has started it."""
         await self.database.execute("SELECT pg_advisory_lock(7, $1)", job)
-        async with open_client(self.servers.redis_url, queue=self.queue) as client:
+        async with JobClient(self.servers.redis_url, queue=self.queue) as client:
             await client.enqueue(CreateUser(name=f"{MARKER} {job}"), key=f"recovery-{job}")
             await _until(lambda: self.starts(job), _LIMIT)
             heir = await self.start_worker()
@@ -151,7 +151,7 @@ async def measure(servers: Servers, logs: Path, *, kills: int, lanes: int, lease
             group.create_task(run(number))
     counted = await connection.fetchrow(
         "SELECT (SELECT count(*) FROM users) AS users, (SELECT count(DISTINCT name) FROM users) AS names,"
-        " (SELECT count(*) FROM job_receipts) AS receipts"
+        " (SELECT count(*) FROM arqonce.receipts) AS receipts"
     )
     await connection.close()
     if tuple(counted) != (kills, kills, kills):

@@ -23,7 +23,7 @@ import asyncpg
 import typer
 from redis.asyncio import Redis
 
-from arqonce.client.client import JobClient, open_client
+from arqonce.client.client import JobClient
 from arqonce.failures import JobFailedError
 from arqonce.payloads import AnyPayload
 from arqonce.wire.keys import QUEUE
@@ -161,7 +161,7 @@ async def _open_soak(servers: Servers, logs: Path, seed: int) -> AsyncIterator[S
         async with asyncio.timeout(_LIMIT.total_seconds()):
             while not worker.is_ready:
                 await asyncio.sleep(_LOOK)
-        async with open_client(servers.redis_url) as client, Redis.from_url(servers.redis_url) as redis:
+        async with JobClient(servers.redis_url) as client, Redis.from_url(servers.redis_url) as redis:
             yield Soak(
                 client=client,
                 redis=redis,

@@ -14,7 +14,7 @@ import uvloop
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from arqonce.client.client import open_client
+from arqonce.client.client import JobClient
 from arqonce.database.engine import open_database
 from arqonce.embedded import EmbeddedServerError
 from arqonce.wire.keys import QUEUE
@@ -99,7 +99,7 @@ async def _storm(plan: Plan, servers: Servers, fleet: Fleet, directory: Path) ->
     async with asyncio.timeout(_START_LIMIT.total_seconds()):
         await fleet.wait_until_ready()
     async with (
-        open_client(servers.valkey.producer_url) as client,
+        JobClient(servers.valkey.producer_url) as client,
         open_database(servers.producers_database, pool_size=_PRODUCERS_CONNECTIONS) as sessions,
     ):
         intruder = Intruder(lambda: servers.redis_url, directory / "pickle-was-read")
@@ -153,7 +153,7 @@ async def _is_idle(servers: Servers) -> bool:
                 return False
         connection = await asyncpg.connect(servers.database.url.get_secret_value(), timeout=5)
         try:
-            return not await connection.fetchval("SELECT count(*) FROM job_outbox")
+            return not await connection.fetchval("SELECT count(*) FROM arqonce.outbox")
         finally:
             await connection.close()
     except (RedisError, OSError, asyncpg.PostgresError, EmbeddedServerError):

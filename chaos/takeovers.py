@@ -16,7 +16,7 @@ import asyncpg
 from redis import Redis
 from redis.exceptions import RedisError
 
-from arqonce.client.client import open_client
+from arqonce.client.client import JobClient
 from chaos.fleet import OURS, Fleet
 from chaos.plan import MARKER
 from chaos.queues import WatchedQueue
@@ -65,7 +65,7 @@ async def _promote(servers: Servers, key: str, random: Random) -> float:
     await cluster.until_replicated()
     await asyncio.to_thread(cluster.primary.server.kill)
     cluster.lead_to(cluster.standby)
-    async with open_client(servers.redis_url) as client:
+    async with JobClient(servers.redis_url) as client:
         await client.enqueue(CreateUser(name=f"{MARKER} {key}"), key=key)
     connection = await asyncpg.connect(cluster.standby.server.url)
     await asyncio.sleep(random.uniform(0.5, 2.0))
@@ -83,7 +83,7 @@ async def _elect(servers: Servers, key: str, random: Random) -> float:
     assert isinstance(queue, WatchedQueue)  # noqa: S101 - NEEDS asks for it
     await _until(lambda: asyncio.to_thread(queue.is_settled))
     await asyncio.sleep(random.uniform(0.0, 1.0))
-    async with open_client(queue.producer_url) as client:
+    async with JobClient(queue.producer_url) as client:
         await client.enqueue(CreateUser(name=f"{MARKER} {key}"), key=key, delay=_DUE)
     primary, replica = (server.url for server in queue.pair())
     with Redis.from_url(primary) as connected:
@@ -106,7 +106,7 @@ def _is_primary(url: str) -> bool:
 
 async def _until_effect(connection: asyncpg.Connection, key: str) -> float:
     started = time.monotonic()
-    await _until(lambda: connection.fetchval("SELECT EXISTS (SELECT FROM job_receipts WHERE job_id = $1)", key))
+    await _until(lambda: connection.fetchval("SELECT EXISTS (SELECT FROM arqonce.receipts WHERE job_id = $1)", key))
     return time.monotonic() - started
 
 

@@ -24,7 +24,7 @@ _BIGINT = 2**63 - 1
 class EmailTakenError(JobFailedError):
     """Another user has this e-mail."""
 
-    kind = "email_taken"
+    code = "email_taken"
 
 
 class UserView(Result):

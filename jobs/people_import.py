@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from arqonce.client.client import Enqueued, JobClient, JobHandle
+from arqonce.client.client import JobClient, JobHandle
 from arqonce.failures import JobFailedError
 from jobs.payloads import CreateUsers, StoredUsers
 from jobs.people_csv import Person, Refused
@@ -92,13 +92,13 @@ async def _finish(client: JobClient, chunk: _Chunk, timeout: timedelta) -> Impor
         try:
             stored = (await handle.result(timeout=timeout)).users
         except JobFailedError as error:
-            if handle.outcome is Enqueued.NEW or tries == _TRIES:
+            if handle.is_new or tries == _TRIES:
                 return Imported(refused=tuple(_unstored(person, error) for person in chunk.people))
             # The failure of an earlier import, which is kept under this key: this is a new try.
             handle = await client.enqueue(chunk.payload, key=f"{chunk.key}-{tries}")
             tries += 1
         else:
-            created = sum(user.is_new for user in stored) if handle.outcome is Enqueued.NEW else 0
+            created = sum(user.is_new for user in stored) if handle.is_new else 0
             return Imported(created=created, existing=len(stored) - created)
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -12,10 +11,9 @@ import pytest
 import structlog
 from pydantic import SecretStr
 from redis.asyncio import Redis
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce.client.client import JobClient, open_client
+from arqonce.client.client import JobClient
 from arqonce.database.engine import open_database
 from arqonce.database.settings import DatabaseSettings
 from arqonce.ledger.schema import upgrade_schemas
@@ -26,6 +24,7 @@ from arqonce.testing.worker_process import StartWorker, WorkerProcess
 from jobs.registry import REGISTRY
 from tests.leaks import pytest_runtest_logreport, pytest_sessionfinish  # noqa: F401 - hooks of pytest
 from tests.rights import Rights, all_rights, least_rights
+from tests.tables import EMPTY_TABLES
 from tests.warm import programs
 
 pytest_plugins = ["pytester", "tests.kinds"]
@@ -58,12 +57,6 @@ def _no_settings_from_outside() -> Iterator[None]:
 def jobs_programs() -> Programs:
     """Let start_worker fork from the same process as whatever else runs commands of ours."""
     return programs()
-
-
-@pytest.fixture(scope="session")
-def worker_command() -> tuple[str, ...]:
-    """Start our worker by our own command."""
-    return (sys.executable, "-m", "worker", "run")
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +99,7 @@ async def sessions(
     """Yield the sessionmaker for tests that really commit; the users are removed afterwards."""
     yield shared_sessions
     async with shared_sessions.begin() as session:
-        await session.execute(text("TRUNCATE users, job_receipts, dead_jobs, job_outbox RESTART IDENTITY"))
+        await session.execute(EMPTY_TABLES)
 
 
 @pytest.fixture
@@ -143,7 +136,7 @@ def rights(request: pytest.FixtureRequest, database: DatabaseSettings, valkey_ur
 async def client(redis: Redis, rights: Rights) -> AsyncIterator[JobClient]:
     """Yield our client of an empty queue."""
     await redis.ping()
-    async with open_client(rights.producer_redis) as client:
+    async with JobClient(rights.producer_redis) as client:
         yield client
 
 

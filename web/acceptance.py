@@ -15,11 +15,13 @@ from pydantic import BaseModel, ValidationError
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from arqonce.client.client import Enqueued, JobHandle
+from arqonce.client.client import JobHandle
+from arqonce.client.requests import Promised
 from arqonce.database.faults import is_fault_of_server
 from arqonce.failures import InvalidMessageError, KeyConflictError, QueueUnavailableError
+from arqonce.ledger.namespace import namespace_of
 from arqonce.ledger.where import JobTrace, trace_by_job_id
-from arqonce.outbox import Promised, enqueue_in
+from arqonce.outbox import enqueue_in
 from arqonce.payloads import AnyPayload, Payload
 from arqonce.wire.codec import decode
 from arqonce.wire.keys import JOB_KEY, RESULT_KEY, payload_tag, request_hash
@@ -50,29 +52,30 @@ async def accept(request: web.Request, payload: Payload[ResultT]) -> JobHandle[R
     if resources.settings.accept_through == "outbox":
         return await _promise(request, payload, key)
     if key is not None and await _is_settled(request, payload, key):
-        return resources.client.handle(Promised(key, Enqueued.DUPLICATE, payload.result_type()))
+        return resources.client.handle(Promised(key, is_new=False, result_type=payload.result_type()))
     try:
         async with asyncio.timeout(_QUEUE_LIMIT.total_seconds()):
             await resources.backlog.require_room()
             handle = await resources.client.enqueue(payload, key=key)
     except TimeoutError as error:
         raise QueueUnavailableError("Redis did not take the job in time") from error
-    if handle.outcome is Enqueued.DUPLICATE and not await _is_same_in_queue(request, payload, handle.job_id):
+    if not handle.is_new and not await _is_same_in_queue(request, payload, handle.job_id):
         raise key_conflict()
     return handle
 
 
 async def _promise(request: web.Request, payload: Payload[ResultT], key: str | None) -> JobHandle[ResultT]:
     session, resources = session_of(request), request.app[RESOURCES]
+    schema = namespace_of(session)
     try:
         async with session.begin():
-            promised = await enqueue_in(session, payload, key=key, queue=resources.settings.queue)
+            promised = await enqueue_in(session, payload, key=key, queue=resources.settings.queue, schema=schema)
     except DBAPIError as error:
         if not is_fault_of_server(error):
             raise
         await session.close()  # refused, so nothing was written: another connection may lead to the primary
         async with session.begin():
-            promised = await enqueue_in(session, payload, key=key, queue=resources.settings.queue)
+            promised = await enqueue_in(session, payload, key=key, queue=resources.settings.queue, schema=schema)
     return resources.client.handle(promised)
 
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from aiohttp import web
 from pydantic import BaseModel
 
-from arqonce.client.client import Enqueued, JobHandle
+from arqonce.client.client import JobHandle
 from arqonce.failures import (
     JobAbortedError,
     JobFailedError,
@@ -70,7 +70,7 @@ async def _result_in_time(
     request: web.Request, handle: JobHandle[ResultT], kind: type[ResultT], wait: timedelta
 ) -> ResultT | None:
     try:
-        if handle.outcome is Enqueued.DUPLICATE and (result := await _remembered(request, handle.job_id)):
+        if not handle.is_new and (result := await _remembered(request, handle.job_id)):
             return kind.model_validate(result)
         return await _unless_stopping(request.app[RESOURCES].stopping, handle.result(timeout=wait))
     except JobFailedError as error:
@@ -98,10 +98,10 @@ def problem_of_failure(error: JobFailedError) -> ProblemError:
         case RequestConflictError():
             return key_conflict()
         case EmailTakenError():
-            return ProblemError(409, "another user has this e-mail: GET /users?email= finds that user", code=error.type)
+            return ProblemError(409, "another user has this e-mail: GET /users?email= finds that user", code=error.code)
         case JobAbortedError():
-            return ProblemError(409, error.message, code=error.type)
-    return ProblemError(500, "the job was accepted and has failed", code=error.type)
+            return ProblemError(409, error.message, code=error.code)
+    return ProblemError(500, "the job was accepted and has failed", code=error.code)
 
 
 async def _unless_stopping(stopping: asyncio.Event, work: Coroutine[Any, Any, ResultT]) -> ResultT:

@@ -15,6 +15,7 @@ from arqonce.failures import InvalidMessageError, failure_to_wire
 from arqonce.ledger.where import JobTrace, trace_by_job_id
 from arqonce.wire.codec import decode
 from arqonce.wire.keys import IN_PROGRESS_KEY, RESULT_KEY, is_job_id, leases_key
+from arqonce.wire.status import JobStatus, status_in_redis
 from web.answers import json_answer
 from web.problems import ProblemError, unavailable
 from web.resources import RESOURCES, Resources
@@ -35,7 +36,7 @@ class JobView(BaseModel):
     """Where a job stands. A queued one waits for its time, for a worker, or for its next attempt."""
 
     id: str
-    status: Literal["queued", "running", "succeeded", "failed"]
+    status: Literal[JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.SUCCEEDED, JobStatus.FAILED]
     result: Any = None
     failure: Failure | None = None
 
@@ -50,7 +51,7 @@ async def show_job(request: web.Request) -> web.Response:
             seen, is_queue_gone = await _seen_by_redis(resources, job_id), False
     except (RedisError, OSError):
         seen, is_queue_gone = None, True
-    if seen is not None and seen.status in {"succeeded", "failed"}:
+    if seen is not None and seen.status.has_ended:
         return json_answer(seen)
     view = await _with_trace(request, job_id, seen)
     if view is None and is_queue_gone:
@@ -74,9 +75,14 @@ async def _seen_by_redis(resources: Resources, job_id: str) -> JobView | None:
         result, score, leased_until, is_in_progress = await pipe.execute()
     if result is not None and (view := _read_result(job_id, result)):
         return view
-    if is_in_progress or (leased_until is not None and leased_until > time.time() * 1000):
-        return JobView(id=job_id, status="running")
-    return None if score is None else JobView(id=job_id, status="queued")
+    now = time.time() * 1000
+    is_running = bool(is_in_progress) or (leased_until is not None and leased_until > now)
+    match status_in_redis(is_success=None, is_running=is_running, score=score, now=now):
+        case JobStatus.NOT_FOUND:
+            return None
+        case JobStatus.RUNNING:
+            return JobView(id=job_id, status=JobStatus.RUNNING)
+    return JobView(id=job_id, status=JobStatus.QUEUED)
 
 
 def _read_result(job_id: str, data: bytes) -> JobView | None:
@@ -86,8 +92,8 @@ def _read_result(job_id: str, data: bytes) -> JobView | None:
         return None
     result = message.get("r")
     if isinstance(result, BaseException):
-        return JobView(id=job_id, status="failed", failure=Failure(**failure_to_wire(result)))
-    return JobView(id=job_id, status="succeeded", result=result)
+        return JobView(id=job_id, status=JobStatus.FAILED, failure=Failure(**failure_to_wire(result)))
+    return JobView(id=job_id, status=JobStatus.SUCCEEDED, result=result)
 
 
 async def _with_trace(request: web.Request, job_id: str, seen: JobView | None) -> JobView | None:
@@ -97,18 +103,15 @@ async def _with_trace(request: web.Request, job_id: str, seen: JobView | None) -
         if seen is None:
             raise
         return seen
-    if trace is None or (seen is not None and (trace.is_dead or not _has_ended(trace))):
+    if trace is None or (seen is not None and (trace.is_dead or not trace.status.has_ended)):
         return seen
     return _view_of_trace(job_id, trace)
 
 
-def _has_ended(trace: JobTrace) -> bool:
-    return trace.result is not None or trace.failure is not None
-
-
 def _view_of_trace(job_id: str, trace: JobTrace) -> JobView:
-    if trace.failure is not None:
-        return JobView(id=job_id, status="failed", failure=Failure.model_validate(trace.failure))
-    if trace.result is not None:
-        return JobView(id=job_id, status="succeeded", result=trace.result)
-    return JobView(id=job_id, status="queued")
+    match trace.status:
+        case JobStatus.FAILED:
+            return JobView(id=job_id, status=JobStatus.FAILED, failure=Failure.model_validate(trace.failure))
+        case JobStatus.SUCCEEDED:
+            return JobView(id=job_id, status=JobStatus.SUCCEEDED, result=trace.result)
+    return JobView(id=job_id, status=JobStatus.QUEUED)

@@ -15,9 +15,6 @@ from web.backlog import Backlog
 from web.sessions import bind_sessions
 from web.settings import Settings, WebSettings
 
-_REDIS_CONNECTIONS = 40
-"""Twice what the client takes for itself at most: the other half looks at jobs."""
-
 _REDIS_RETRIES = 1
 """One, for a connection that is older than the server. Who calls us is told to try again, and waits meanwhile."""
 
@@ -49,8 +46,8 @@ def opening(settings: Settings) -> Callable[[web.Application], AsyncIterator[Non
             database = open_database(settings.database, pool_size=settings.web.pool_size)
             bind_sessions(app, await stack.enter_async_context(database))
             redis = await stack.enter_async_context(_build_redis(settings))
-            client = JobClient(redis, url, queue=settings.web.queue)
-            stack.callback(client.close)
+            client = _build_client(settings)
+            stack.push_async_callback(client.aclose)
             backlog = Backlog(redis, url, settings.web.queue, most=settings.web.max_queued)
             app[RESOURCES] = Resources(settings.web, client, redis, backlog, asyncio.Event())
             yield
@@ -68,6 +65,14 @@ def _build_redis(settings: Settings) -> Redis:
         settings.queue.url.get_secret_value(),
         Redis,
         password=settings.queue.plain_password,
-        max_connections=_REDIS_CONNECTIONS,
+        retries=_REDIS_RETRIES,
+    )
+
+
+def _build_client(settings: Settings) -> JobClient:
+    return JobClient(
+        settings.queue.url.get_secret_value(),
+        password=settings.queue.plain_password,
+        queue=settings.web.queue,
         retries=_REDIS_RETRIES,
     )

@@ -1,4 +1,4 @@
-"""Who may call: whoever has one of the bearer tokens (RFC 6750). All have the same rights, and share all keys."""
+"""Callers authenticate with a bearer token from WEB_TOKENS (RFC 6750). All have the same rights and keys."""
 
 import hmac
 from collections.abc import Sequence

@@ -43,7 +43,7 @@ MARGIN = timedelta(seconds=5)
 """arq's own timeout is so much longer than our deadline. Only arq's own worker class applies it."""
 
 _UNTIL_GIVEN_AGAIN = timedelta(seconds=5)
-"""How often it is looked whether the relay has given a promised job again whose message Redis has lost."""
+"""How often to check whether the relay has sent again a promised job whose message Redis has lost."""
 
 REFUSE = "refuse_message"
 """arq function that fails with the reason why a message could not be read. No payload may have this name."""
@@ -86,7 +86,7 @@ def _build_function(spec: AnySpec) -> RecordingFunction:
         outcomes = await run_batch(ctx["dispatcher"], spec, deliveries)
         return [_as_retry(outcome) if isinstance(outcome, RetryLater) else outcome for outcome in outcomes]
 
-    return BatchFunction(**vars(single), together=together, most=spec.most)
+    return BatchFunction(**vars(single), together=together, most=spec.max_batch)
 
 
 def _as_retry(later: RetryLater) -> Retry:
@@ -94,7 +94,7 @@ def _as_retry(later: RetryLater) -> Retry:
 
 
 def _as_end(error: Retry | RetryJob) -> JobFailedError:
-    """Return the last error of a job, told as it is on record, where a handler has raised arq's word for another try.
+    """Return the last error of a job, as it is recorded, where a handler has raised arq's ``Retry``.
 
     To arq's classes it would be one, and the job, which is dead, run on for ever.
     """
@@ -164,7 +164,7 @@ def _retried_when_late(
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
     """Return the function, made to answer the expiry of arq's timeout with another attempt.
 
-    arq ends the job then: without a receipt, a dead letter or a word. After a standstill of the process (a paused
+    arq ends the job then: without a receipt, a dead letter or a log line. After a standstill of the process (a paused
     machine, a loop that was blocked) our own deadline and arq's timeout expire in one turn of the loop, and the outer
     one wins.
     """
@@ -182,9 +182,9 @@ def _retried_when_late(
 
 
 async def _refuse(ctx: dict[str, Any], /, *args: Any, **_kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - arq's signature
-    kind, text, message = args
-    failure = JobFailedError.told(kind, text)
-    _log.warning("job refused", job_id=ctx["job_id"], reason=kind)
+    code, text, message = args
+    failure = JobFailedError.from_code(code, text)
+    _log.warning("job refused", job_id=ctx["job_id"], reason=code)
     letter = write_letter(
         failure,
         failure,
@@ -258,7 +258,7 @@ _NOT_HERE = (
 
 def refusal_arguments(error: JobFailedError, message: bytes) -> tuple[str, str, bytes]:
     """Return the arguments for ``refuse_message``: what is wrong with a job's message."""
-    return error.kind, error.message, message[:MAX_BYTES]
+    return error.code, error.message, message[:MAX_BYTES]
 
 
 def _refusal(error: JobFailedError, message: bytes) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class GuardedRedis(ArqRedis):
             pipe.delete(*(prefix.encode() + job_id for prefix in (JOB_KEY, RETRY_KEY, IN_PROGRESS_KEY)))
             pipe.set(RESULT_KEY.encode() + job_id, encode(result), px=_KEEP_REFUSAL_MS)
             await pipe.execute()
-        _log.warning("job refused", job_id=ascii(job_id[:64]), reason=failure.type)
+        _log.warning("job refused", job_id=ascii(job_id[:64]), reason=failure.code)
 
     async def _bury(self, queue: str, job_id: bytes, failure: MalformedMessageError) -> bool:
         message = b""

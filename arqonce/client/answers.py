@@ -1,11 +1,11 @@
 """Reads what Redis has about a job: its status, its times, its answer. The same for every kind of client."""
 
+import math
 from asyncio import CancelledError
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -19,8 +19,13 @@ from arqonce.failures import (
 )
 from arqonce.wire.codec import decode
 from arqonce.wire.keys import LATEST_MS, now_ms, request_mark
+from arqonce.wire.status import JobStatus, status_in_redis
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
+
+RESULT_TIMEOUT = 30.0
+"""How long a result is waited for unless the caller says otherwise, in seconds: longer than most jobs take, and shorter
+than web servers wait for a response."""
 
 LOOK_AGAIN = timedelta(seconds=30)
 """How often one who waits looks, although Redis tells of results: for connections that are dead without a word, and
@@ -28,28 +33,6 @@ for jobs that end without a result (a plain arq worker with ``keep_result=0``)."
 
 _FIRST_POLL, _LAST_POLL = 0.005, 0.25
 """How often, in seconds, to look where Redis tells of nothing: twice as rarely each time."""
-
-
-class JobStatus(StrEnum):
-    """Where a job is. The words are arq's."""
-
-    DEFERRED = "deferred"
-    """Queued, and not due yet; or to be tried again."""
-
-    QUEUED = "queued"
-    """Due, and not running."""
-
-    IN_PROGRESS = "in_progress"
-    """A worker runs it."""
-
-    COMPLETE = "complete"
-    """It has ended, with a result or a failure, which is still kept."""
-
-    NOT_FOUND = "not_found"
-    """Redis knows nothing of it: it never was, its result has expired, or it is promised and Redis has it not yet."""
-
-    PROMISED = "promised"
-    """It is owed in PostgreSQL, as ``arqonce.outbox.status_in`` says; how far it is, Redis may know."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +46,6 @@ class JobInfo:
     job_name: str | None = None
     """This and what follows is known when the job has ended."""
     attempts: int | None = None
-    is_success: bool | None = None
     enqueued_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -71,7 +53,7 @@ class JobInfo:
     @property
     def can_be_aborted(self) -> bool:
         """Whether it is in Redis and has not ended."""
-        return self.status not in {JobStatus.COMPLETE, JobStatus.NOT_FOUND}
+        return not self.status.has_ended and self.status is not JobStatus.NOT_FOUND
 
 
 def read_info(job_id: str, *, score: float | None, is_running: bool, data: bytes | None) -> JobInfo:
@@ -80,22 +62,16 @@ def read_info(job_id: str, *, score: float | None, is_running: bool, data: bytes
     Raises:
         InvalidMessageError: the result cannot be read.
     """
-    if data is not None:
-        return _ended(job_id, decode(data))
-    if score is None:
-        return JobInfo(job_id, JobStatus.IN_PROGRESS if is_running else JobStatus.NOT_FOUND)
-    waiting = JobStatus.DEFERRED if score > now_ms() else JobStatus.QUEUED
-    return JobInfo(job_id, JobStatus.IN_PROGRESS if is_running else waiting, _time(score))
-
-
-def _ended(job_id: str, message: dict[str, Any]) -> JobInfo:
+    message = {} if data is None else decode(data)
+    is_success = None if data is None else message.get("s") is True
+    status = status_in_redis(is_success=is_success, is_running=is_running, score=score, now=now_ms())
     name, attempts = message.get("f"), message.get("t")
     return JobInfo(
         job_id,
-        JobStatus.COMPLETE,
+        status,
+        due=None if data is not None else _time(score),
         job_name=name if isinstance(name, str) else None,
         attempts=attempts if isinstance(attempts, int) else None,
-        is_success=message.get("s") is True,
         enqueued_at=_time(message.get("et")),
         started_at=_time(message.get("st")),
         finished_at=_time(message.get("ft")),
@@ -127,7 +103,8 @@ def read_answer(data: bytes, job_id: str, result_type: type[ResultT], *, mark: s
     if isinstance(answer, CancelledError):
         # Not raised as it is: it would look like a cancellation of the caller's own task.
         raise JobAbortedError("somebody has aborted the job")
-    raise answer if isinstance(answer, JobFailedError) else failure_from_wire(answer)
+    failure = answer if isinstance(answer, JobFailedError) else failure_from_wire(answer)
+    raise JobFailedError.from_code(failure.code, failure.message, asked_by=result_type)
 
 
 def _read_result(result: object, job_id: str, result_type: type[ResultT]) -> ResultT:
@@ -154,9 +131,9 @@ def missing(job_id: str) -> ResultMissingError:
     return ResultMissingError(f"job {job_id} is not queued and has no result: it never was, or its result has expired")
 
 
-def late(job_id: str, timeout: timedelta | None, *, queue: str, is_promised: bool) -> TimeoutError:
+def late(job_id: str, timeout: float | None, *, queue: str, is_promised: bool) -> TimeoutError:
     """Say that there is no result yet."""
-    text = f"job {job_id} has no result after {0.0 if timeout is None else timeout.total_seconds():g} s"
+    text = f"job {job_id} has no result after {timeout or 0.0:g} s"
     if is_promised:
         text += (
             ": was the transaction committed? If it was, it is owed, and Redis gets it 10 s before it is due; or its "
@@ -166,12 +143,11 @@ def late(job_id: str, timeout: timedelta | None, *, queue: str, is_promised: boo
     return TimeoutError(f"{text}; it stays queued: is a worker running for the queue {queue}?")
 
 
-def silent(job_id: str, timeout: timedelta | None, where: str) -> TimeoutError:
+def silent(job_id: str, timeout: float | None, where: str) -> TimeoutError:
     """Say that nobody knows whether there is a result: Redis did not answer."""
-    seconds = 0.0 if timeout is None else timeout.total_seconds()
     return TimeoutError(
-        f"Redis at {where} has not answered: whether job {job_id} has a result after {seconds:g} s is not known; "
-        "the job goes on. Is Redis overloaded, or the network cut?"
+        f"Redis at {where} has not answered: whether job {job_id} has a result after {timeout or 0.0:g} s is not "
+        "known; the job goes on. Is Redis overloaded, or the network cut?"
     )
 
 
@@ -182,17 +158,29 @@ def require_open(*, is_closed: bool) -> None:
         RuntimeError: the text names the cure.
     """
     if is_closed:
-        raise RuntimeError("the client is closed: use it inside its with block, which may last as long as the service")
+        raise RuntimeError(
+            "the client is closed: use it inside its with block, or before its close; it may live as long as a service"
+        )
 
 
-def require_timeout(timeout: object) -> None:
-    """Refuse what is no time to wait.
+def seconds_of(timeout: float | timedelta | None) -> float | None:
+    """Return a time to wait in seconds; ``None`` is for ever.
 
     Raises:
-        TypeError: the text names the cure.
+        TypeError: that is no time; the text names the cure.
+        ValueError: it is negative, infinite or no number; the text names the cure.
     """
-    if not isinstance(timeout, timedelta | None):
-        raise TypeError(f"timeout must be a timedelta, such as timedelta(seconds=5), and not {type(timeout).__name__}")
+    value: object = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        kind = type(value).__name__
+        raise TypeError(f"timeout must be seconds, such as 5 or 0.5, a timedelta, or None to wait for ever; not {kind}")
+    if not math.isfinite(value):
+        raise ValueError(f"timeout must be a number of seconds, and not {value}: None waits for ever")
+    if value < 0:
+        raise ValueError(f"timeout must not be negative, as {value:g} is: 0 asks once and does not wait")
+    return float(value)
 
 
 def poll_pauses() -> Iterator[float]:

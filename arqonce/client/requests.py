@@ -1,21 +1,23 @@
-"""Builds what a producer sends to Redis, the same for every kind of client. Knows no connection."""
+"""Builds what a producer sends to Redis and what a handle knows; the same for all clients. Knows no connection."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 from pydantic import BaseModel
 
-from arqonce.client.answers import JobInfo
+from arqonce.client.answers import JobInfo, read_answer, read_info, was_aborted
 from arqonce.failures import InvalidMessageError
 from arqonce.payloads import Payload
 from arqonce.wire.codec import encode
 from arqonce.wire.keys import (
+    ABORT_KEY,
     EXPIRY,
+    IN_PROGRESS_KEY,
     JOB_KEY,
+    RESULT_KEY,
     cut_calls,
     due_ms,
     job_message,
@@ -23,9 +25,14 @@ from arqonce.wire.keys import (
     now_ms,
     payload_tag,
     request_mark,
+    require_job_id,
+    require_kind,
     require_payload,
     to_ms,
 )
+from arqonce.wire.status import JobStatus
+
+Command = tuple[str | float | bytes, ...]
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
 
@@ -64,19 +71,77 @@ _KEEP_ABORT = timedelta(days=366)
 forget after a minute those whose job there is not (``arqonce.engine.leases``)."""
 
 
-def abort_ms(info: JobInfo) -> int:
-    """Return the score of a request to abort: when it is made, or until when it stands at least."""
-    return now_ms() + (0 if info.can_be_aborted else to_ms(_KEEP_ABORT))
+def look_commands(queue: str, job_id: str) -> tuple[Command, Command, Command]:
+    """Return the commands whose answers ``read_look`` reads."""
+    return ("ZSCORE", queue, job_id), ("EXISTS", IN_PROGRESS_KEY + job_id), ("GET", RESULT_KEY + job_id)
 
 
-class Enqueued(StrEnum):
-    """What became of a request to enqueue."""
+def read_look(job_id: str, answers: Sequence[Any]) -> JobInfo:
+    """Put together what Redis has answered about a job.
 
-    NEW = "new"
-    """The job is queued now."""
+    Raises:
+        InvalidMessageError: the result cannot be read.
+    """
+    score, running, data = answers
+    return read_info(job_id, score=None if score is None else float(score), is_running=bool(running), data=data)
 
-    DUPLICATE = "duplicate"
-    """A job with this key is queued or running, or its result is kept: nothing was added. See the README's table."""
+
+def abort_commands(queue: str, info: JobInfo, *, is_promised: bool) -> list[Command]:
+    """Return the commands that ask for a job's end; none, if it has ended or is not known."""
+    if not info.can_be_aborted and not is_promised:
+        return []
+    stands_until = now_ms() + (0 if info.can_be_aborted else to_ms(_KEEP_ABORT))
+    commands: list[Command] = [("ZADD", ABORT_KEY, stands_until, info.job_id)]
+    if info.status is not JobStatus.RUNNING:
+        commands.append(("ZADD", queue, "XX", ABORTED_SCORE, info.job_id))
+    return commands
+
+
+@dataclass(frozen=True)
+class Promised(Generic[ResultT]):
+    """A job that is enqueued when its transaction commits; ``JobClient.handle`` returns a handle to wait with."""
+
+    job_id: str
+    is_new: bool
+    """Whether this call has promised it; not if a job with this key is owed, is remembered or is dead."""
+
+    result_type: type[ResultT] = field(repr=False)
+
+
+HandleFields: TypeAlias = tuple[str, bool, type[ResultT], bool, str | None]
+"""What a handle knows of its job: the fields of ``Handle`` in their order."""
+
+
+def found_again(job: Promised[ResultT] | type[Payload[ResultT]], job_id: str | None) -> HandleFields[ResultT]:
+    """Return what is known of a job that was promised, or that was enqueued elsewhere: its kind and its id.
+
+    Raises:
+        InvalidMessageError: that cannot be a job's id, or is no kind of payload.
+    """
+    if isinstance(job, Promised):
+        return job.job_id, job.is_new, job.result_type, True, None
+    require_kind(job)
+    return require_job_id(cast("str", job_id)), False, job.result_type(), False, None
+
+
+@dataclass(frozen=True)
+class Handle(Generic[ResultT]):
+    """A job that was enqueued. The same for every kind of client."""
+
+    job_id: str
+    is_new: bool
+    """Whether this call has enqueued it: not, if a job with its key is queued or running, or its result is kept."""
+
+    _result_type: type[ResultT] = field(repr=False)
+    _is_promised: bool = field(default=False, repr=False)
+    _mark: str | None = field(default=None, repr=False)
+    """That of the request, if another one may have the key."""
+
+    def _read(self, data: bytes) -> ResultT:
+        return read_answer(data, self.job_id, self._result_type, mark=self._mark)
+
+    def _was_aborted(self, data: bytes) -> bool:
+        return was_aborted(lambda: self._read(data))
 
 
 @dataclass(frozen=True)
@@ -106,7 +171,7 @@ class Request(Generic[ResultT]):
         delay: timedelta | None = None,
         at: datetime | None = None,
     ) -> "Request[ResultT]":
-        """Check and encode everything.
+        """Check and encode everything; all are due at one time.
 
         Raises:
             InvalidMessageError: a payload, key, time or size is wrong.
@@ -132,8 +197,8 @@ class Request(Generic[ResultT]):
             keys = [JOB_KEY + job_id for job_id in self.ids[part]]
             yield Call([*keys, queue], [self.due_ms, lifetime, *self.messages[part]])
 
-    def outcomes(self, added: Iterable[int]) -> Iterator[tuple[str, Enqueued, type[ResultT], str | None]]:
-        """Yield for each job its id, what became of it, what it answers, and of a duplicate the request's mark."""
+    def handled(self, added: Iterable[int]) -> Iterator[HandleFields[ResultT]]:
+        """Yield for each job what its handle knows, given whether Redis has added it."""
         for payload, job_id, is_new in zip(self.payloads, self.ids, added, strict=True):
             mark = None if is_new else request_mark(payload.job_name, payload_tag(payload))
-            yield job_id, Enqueued.NEW if is_new else Enqueued.DUPLICATE, payload.result_type(), mark
+            yield job_id, bool(is_new), payload.result_type(), False, mark

@@ -5,56 +5,48 @@ The names are those of ``client``. No event loop and no thread of ours; two conn
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Generic, TypeVar
+from types import TracebackType
+from typing import Self, TypeVar, overload
 
 from pydantic import BaseModel
-from redis import Redis
-from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from arqonce.client.answers import (
-    JobInfo,
-    JobStatus,
-    late,
-    read_answer,
-    read_info,
-    require_open,
-    require_timeout,
-    silent,
-    was_aborted,
+from arqonce.client.answers import RESULT_TIMEOUT, JobInfo, seconds_of
+from arqonce.client.explained import ExplainedClient
+from arqonce.client.requests import (
+    ENQUEUE,
+    Call,
+    Handle,
+    Promised,
+    Request,
+    abort_commands,
+    found_again,
+    look_commands,
+    read_look,
 )
-from arqonce.client.requests import ABORTED_SCORE, ENQUEUE, Call, Enqueued, Request, abort_ms
 from arqonce.client.sync_waiting import SyncResultWatch
-from arqonce.connection.redis import build_sync_redis, explain, explained, location
-from arqonce.connection.sync_direct import Command, SyncDirectConnection
+from arqonce.connection.redis import build_sync_redis
+from arqonce.connection.sync_direct import SyncDirectConnection
 from arqonce.connection.url import with_sentinel_password
 from arqonce.payloads import Payload
-from arqonce.wire.keys import ABORT_KEY, IN_PROGRESS_KEY, QUEUE, RESULT_KEY, require_job_id, require_kind
-
-if TYPE_CHECKING:
-    from arqonce.outbox import Promised  # which needs Enqueued
+from arqonce.wire.keys import QUEUE
+from arqonce.wire.status import JobStatus
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
 
 
 @dataclass(frozen=True)
-class SyncJobHandle(Generic[ResultT]):
+class SyncJobHandle(Handle[ResultT]):
     """A job that was enqueued, by this call or by an earlier one with the same key."""
 
-    job_id: str
-    outcome: Enqueued
-    _client: "SyncJobClient"
-    _result_type: type[ResultT]
-    _is_promised: bool = False
-    _mark: str | None = None
-    """Of the request, if another one may have the key."""
+    _client: "SyncJobClient" = field(kw_only=True, repr=False)
 
-    def result(self, *, timeout: timedelta | None = None) -> ResultT:
-        """Wait for the result. ``timeout`` counts from this call; ``None`` waits for ever.
+    def result(self, *, timeout: float | timedelta | None = RESULT_TIMEOUT) -> ResultT:
+        """Wait for the result, for 30 s unless ``timeout`` says otherwise: in seconds, from this call on.
+
+        ``None`` waits for ever, 0 only looks.
 
         Does not poll: Redis tells when there is a result (Redis 6, and the right to CLIENT TRACKING). One round trip at
         the beginning and one at the end, on one connection for all who wait on this client. While Redis is silent, the
@@ -62,16 +54,16 @@ class SyncJobHandle(Generic[ResultT]):
         If the network forgets the connection without a word, the result is seen at the next look, 30 s after the last.
 
         Raises:
-            JobFailedError: the job failed; the subclass and ``type`` say why.
+            JobFailedError: the job failed; the subclass and ``code`` say why.
             RequestConflictError: the key was used for another request, and this is not its answer.
             ResultMissingError: the job is neither queued nor answered; never raised for a promised job, see ``handle``.
             InvalidResultError: the answer is of another kind of job, one that had the same key.
             TimeoutError: no result in time; the job goes on, and ``result`` may be called again.
+            TypeError, ValueError: the timeout is no time to wait.
             QueueUnavailableError: Redis cannot be reached for a second, or has been silent for 5 s.
         """
-        require_timeout(timeout)
-        data = self._client._wait(self.job_id, timeout, is_promised=self._is_promised)  # noqa: SLF001 - two halves
-        return read_answer(data, self.job_id, self._result_type, mark=self._mark)
+        seconds = seconds_of(timeout)
+        return self._read(self._client._wait(self.job_id, seconds, is_promised=self._is_promised))  # noqa: SLF001 - two halves
 
     def status(self) -> JobStatus:
         """Say where the job is. One round trip.
@@ -89,7 +81,7 @@ class SyncJobHandle(Generic[ResultT]):
         """
         return self._client._info(self.job_id)  # noqa: SLF001 - two halves
 
-    def abort(self, *, timeout: timedelta | None = None) -> bool:
+    def abort(self, *, timeout: float | timedelta | None = RESULT_TIMEOUT) -> bool:
         """Ask for the job's end and wait for it; say whether it was aborted. Nothing of an aborted job takes effect.
 
         ``False``: it had ended already, or was quicker. Two round trips, and those of ``result``. Needs the right to
@@ -101,22 +93,58 @@ class SyncJobHandle(Generic[ResultT]):
             TimeoutError: it has not ended in time; the request stands.
             QueueUnavailableError: Redis cannot be reached.
         """
-        require_timeout(timeout)
+        seconds = seconds_of(timeout)
         self._client._ask_to_abort(self.job_id, is_promised=self._is_promised)  # noqa: SLF001 - two halves
-        data = self._client._wait(self.job_id, timeout, is_promised=self._is_promised)  # noqa: SLF001 - two halves
-        return was_aborted(lambda: read_answer(data, self.job_id, self._result_type, mark=self._mark))
+        return self._was_aborted(self._client._wait(self.job_id, seconds, is_promised=self._is_promised))  # noqa: SLF001 - two halves
 
 
-class SyncJobClient:
-    """Enqueues jobs. Safe to share between threads or greenlets, and after a fork; made by ``open_sync_client``."""
+class SyncJobClient(ExplainedClient):
+    """Enqueues jobs and waits for their results. Safe to share between threads or greenlets, and after a fork.
 
-    def __init__(self, redis: Redis, url: str, *, queue: str) -> None:
-        """Use an open connection. ``url`` is only for errors."""
-        self._url = url
-        self._queue = queue
-        self._is_closed = False
-        self._direct = SyncDirectConnection(redis)
-        self._watch = SyncResultWatch(redis, queue)
+    Connects at its first call, also in a fork: a module of Django or Flask may construct it and keep it as long as the
+    process lives. ``with SyncJobClient(url) as client`` first sees that Redis is there, with one round trip, and closes
+    the client at the end.
+    """
+
+    def __init__(
+        self, url: str, *, password: str | None = None, sentinel_password: str | None = None, queue: str = QUEUE
+    ) -> None:
+        """Open no connection. The URLs are those of ``JobClient``.
+
+        Raises:
+            QueueUnavailableError: the URL is none of Redis'; the text names the cure.
+        """
+        url = with_sentinel_password(url, sentinel_password)
+        super().__init__(url, queue=queue)
+        self._redis = build_sync_redis(url, password=password)
+        self._direct = SyncDirectConnection(self._redis)
+        self._watch = SyncResultWatch(self._redis, queue)
+
+    def __enter__(self) -> Self:
+        """See that Redis is there.
+
+        Raises:
+            QueueUnavailableError: Redis cannot be reached or refuses us; the text names the cure.
+        """
+        try:
+            self.ping()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the client."""
+        self.close()
+
+    def close(self) -> None:
+        """End all waiting, close the connections, and take no more calls. May be called again."""
+        self._is_closed = True
+        self._direct.close()
+        self._watch.close()
+        self._redis.close()
 
     def enqueue(
         self,
@@ -136,81 +164,36 @@ class SyncJobClient:
         return handle
 
     def enqueue_many(
-        self, payloads: Iterable[Payload[ResultT]], *, keys: Sequence[str] | None = None
+        self,
+        payloads: Iterable[Payload[ResultT]],
+        *,
+        keys: Sequence[str] | None = None,
+        delay: timedelta | None = None,
+        at: datetime | None = None,
     ) -> list[SyncJobHandle[ResultT]]:
-        """Enqueue many jobs, due now; one round trip for each 500, or each 4 MiB of messages.
+        """Enqueue many jobs, as ``enqueue`` does; one round trip for each 500, or each 4 MiB of messages.
 
         Raises:
-            InvalidMessageError: a payload, key or size is wrong; nothing was sent.
+            InvalidMessageError: a payload, key, time or size is wrong; nothing was sent.
             QueueUnavailableError: Redis cannot be reached; a part may be queued: call again with the same keys.
         """
-        return self._send(Request.of(payloads, keys))
+        return self._send(Request.of(payloads, keys, delay=delay, at=at))
 
-    def handle(self, promised: "Promised[ResultT]") -> SyncJobHandle[ResultT]:
-        """Return the handle of a job that was promised with ``arqonce.outbox.enqueue_in_sync``. No round trip.
+    @overload
+    def handle(self, job: Promised[ResultT], /) -> SyncJobHandle[ResultT]: ...
 
-        What ``JobClient.handle`` says of its ``result`` holds here, too: call it after the commit, with a timeout.
-        """
-        return SyncJobHandle(promised.job_id, promised.outcome, self, promised.result_type, _is_promised=True)
+    @overload
+    def handle(self, job: type[Payload[ResultT]], job_id: str, /) -> SyncJobHandle[ResultT]: ...
 
-    def handle_of(self, payload: type[Payload[ResultT]], job_id: str) -> SyncJobHandle[ResultT]:
-        """Return the handle of a job that was enqueued elsewhere, for instance in an earlier request. No round trip.
-
-        Its outcome is ``DUPLICATE``. Whether there is such a job is seen by ``status``.
+    def handle(
+        self, job: Promised[ResultT] | type[Payload[ResultT]], job_id: str | None = None, /
+    ) -> SyncJobHandle[ResultT]:
+        """Return the handle of a job that was enqueued elsewhere, as ``JobClient.handle`` does. No round trip.
 
         Raises:
             InvalidMessageError: that cannot be a job's id, or is no kind of payload.
         """
-        require_kind(payload)
-        return SyncJobHandle(require_job_id(job_id), Enqueued.DUPLICATE, self, payload.result_type())
-
-    def _send(self, request: Request[ResultT]) -> list[SyncJobHandle[ResultT]]:
-        added = [one for call in request.calls(self._queue) for one in self._call(call)]
-        return [
-            SyncJobHandle(job_id, outcome, self, kind, _mark=mark)
-            for job_id, outcome, kind, mark in request.outcomes(added)
-        ]
-
-    def _call(self, call: Call) -> list[int]:
-        with self._explained():
-            added: list[int] = self._direct.run(ENQUEUE, call.keys, call.arguments)
-            return added
-
-    def _wait(self, job_id: str, timeout: timedelta | None, *, is_promised: bool) -> bytes:
-        end = math.inf if timeout is None else time.monotonic() + timeout.total_seconds()
-        require_open(is_closed=self._is_closed)
-        try:
-            return self._watch.result_of(job_id, end=end, is_promised=is_promised)
-        except RedisError as error:
-            if isinstance(error, RedisTimeoutError) and time.monotonic() >= end:
-                raise silent(job_id, timeout, location(self._url)) from error
-            raise explain(error, self._url) from error
-        except TimeoutError:
-            raise late(job_id, timeout, queue=self._queue, is_promised=is_promised) from None
-
-    def _info(self, job_id: str) -> JobInfo:
-        with self._explained():
-            score, running, data = self._direct.transaction(
-                ("ZSCORE", self._queue, job_id), ("EXISTS", IN_PROGRESS_KEY + job_id), ("GET", RESULT_KEY + job_id)
-            )
-        due = None if score is None else float(score)
-        return read_info(job_id, score=due, is_running=bool(running), data=data)
-
-    def _ask_to_abort(self, job_id: str, *, is_promised: bool) -> None:
-        info = self._info(job_id)
-        if not info.can_be_aborted and not is_promised:
-            return
-        commands: list[Command] = [("ZADD", ABORT_KEY, abort_ms(info), job_id)]
-        if info.status is not JobStatus.IN_PROGRESS:
-            commands.append(("ZADD", self._queue, "XX", ABORTED_SCORE, job_id))
-        with self._explained():
-            self._direct.transaction(*commands)
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        require_open(is_closed=self._is_closed)
-        with explained(self._url):
-            yield
+        return SyncJobHandle(*found_again(job, job_id), _client=self)
 
     def ping(self) -> None:
         """See that Redis is there. One round trip.
@@ -221,44 +204,26 @@ class SyncJobClient:
         with self._explained():
             self._direct.ask(("PING",))
 
-    def close(self) -> None:
-        """End all waiting, close the connections, and take no more calls. ``open_sync_client`` calls it."""
-        self._is_closed = True
-        self._direct.close()
-        self._watch.close()
+    def _send(self, request: Request[ResultT]) -> list[SyncJobHandle[ResultT]]:
+        added = [one for call in request.calls(self._queue) for one in self._call(call)]
+        return [SyncJobHandle(*fields, _client=self) for fields in request.handled(added)]
 
+    def _call(self, call: Call) -> list[int]:
+        with self._explained():
+            added: list[int] = self._direct.run(ENQUEUE, call.keys, call.arguments)
+            return added
 
-def build_sync_client(
-    redis_url: str, *, password: str | None = None, sentinel_password: str | None = None, queue: str = QUEUE
-) -> SyncJobClient:
-    """Construct a client that lives as long as its process; it connects at its first call, also in a fork.
+    def _wait(self, job_id: str, seconds: float | None, *, is_promised: bool) -> bytes:
+        end = math.inf if seconds is None else time.monotonic() + seconds
+        with self._waiting(job_id, seconds, is_over=lambda: time.monotonic() >= end, is_promised=is_promised):
+            return self._watch.result_of(job_id, end=end, is_promised=is_promised)
 
-    The URLs are those of ``open_client``.
+    def _info(self, job_id: str) -> JobInfo:
+        with self._explained():
+            answers = self._direct.transaction(*look_commands(self._queue, job_id))
+        return read_look(job_id, answers)
 
-    For what has a module and no main function of its own: Django, Flask. For a script there is ``open_sync_client``.
-
-    Raises:
-        QueueUnavailableError: the URL is none of Redis'.
-    """
-    redis_url = with_sentinel_password(redis_url, sentinel_password)
-    redis = build_sync_redis(redis_url, password=password)
-    return SyncJobClient(redis, redis_url, queue=queue)
-
-
-@contextmanager
-def open_sync_client(
-    redis_url: str, *, password: str | None = None, sentinel_password: str | None = None, queue: str = QUEUE
-) -> Iterator[SyncJobClient]:
-    """Yield a client for the queue, and close its connections at the end. One round trip, to see that Redis is there.
-
-    The URLs are those of ``open_client``.
-
-    Raises:
-        QueueUnavailableError: Redis cannot be reached or refuses us; the text names the cure.
-    """
-    client = build_sync_client(redis_url, password=password, sentinel_password=sentinel_password, queue=queue)
-    try:
-        client.ping()
-        yield client
-    finally:
-        client.close()
+    def _ask_to_abort(self, job_id: str, *, is_promised: bool) -> None:
+        if commands := abort_commands(self._queue, self._info(job_id), is_promised=is_promised):
+            with self._explained():
+                self._direct.transaction(*commands)

@@ -12,7 +12,7 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from arqonce.client.client import JobHandle, open_client
+from arqonce.client.client import JobClient, JobHandle
 from arqonce.failures import InvalidPayloadError, JobFailedError
 from arqonce.payloads import Payload
 from arqonce.process.exit_codes import ExitCode
@@ -96,11 +96,12 @@ def _read_request(own: dict[str, Any]) -> _Request:
 async def _enqueue(payload: Payload[BaseModel], request: _Request) -> None:
     settings = QueueSettings.load()
     url, queue = settings.url.get_secret_value(), WorkerSettings.load().queue
-    async with open_client(url, password=settings.plain_password, queue=queue) as client:
+    async with JobClient(url, password=settings.plain_password, queue=queue) as client:
         handle = await client.enqueue(payload, key=request.key, delay=request.delay)
-        answer: dict[str, Any] = {"job_id": handle.job_id, "outcome": handle.outcome.value}
+        outcome = "new" if handle.is_new else "duplicate"
+        answer: dict[str, Any] = {"job_id": handle.job_id, "outcome": outcome}
         if not request.as_json:
-            typer.echo(f"job {handle.job_id} ({handle.outcome.value})", err=request.wait)
+            typer.echo(f"job {handle.job_id} ({outcome})", err=request.wait)
         if request.wait:
             answer["result"] = await _wait(handle, request.timeout)
     if request.as_json:

@@ -176,7 +176,7 @@ from jobs.payloads import {job.payload}, {job.answer}
     """Say here what the job changes. Delivered twice, it takes effect once; it never commits."""
     user = await user_by_id(session, payload.user_id)
     if user is None:
-        raise JobFailedError("no user has this id", kind="user_not_found")
+        raise JobFailedError("no user has this id", code="user_not_found")
     return {job.answer}(user_id=user.id)
 '''
 

@@ -45,6 +45,5 @@ def _next_steps(job: NewJob, test: Path) -> list[str]:
         steps += [
             "the table: change db/tables.py and its migration together; migrate applies it",
             f"rights: grant app_worker what the handler needs on {job.table} in deploy/postgres/grants.sql",
-            f"tests that commit: add {job.table} to the TRUNCATE in tests/conftest.py",
         ]
     return steps

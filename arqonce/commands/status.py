@@ -15,8 +15,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from arqonce.connection.queue_status import QueueStatus, read_queue_status
 from arqonce.connection.redis import build_redis, explained
 from arqonce.database.engine import open_database
+from arqonce.database.schema import SchemaError, require_current_schemas
 from arqonce.database.settings import DatabaseSettings
 from arqonce.database.writability import require_writable
+from arqonce.ledger.schema import ledger_of
+from arqonce.process.exit_codes import ExitCode
 from arqonce.process.lifecycle import explain_database
 from arqonce.settings.worker import QueueSettings, WorkerSettings
 
@@ -29,20 +32,22 @@ def status(
 ) -> None:
     """Show how many jobs wait, are deferred and run, and how long the oldest has been waiting.
 
-    Where DATABASE_URL is set, says on standard error, or as "database" in JSON, if PostgreSQL cannot be written to.
+    Where DATABASE_URL is set, says on standard error, or as "database" in JSON, if PostgreSQL cannot be written to or
+    lacks the tables that record jobs; the latter is exit code 4.
     """
     found = asyncio.run(_read(QueueSettings.load(), WorkerSettings.load().queue))
     age = found.oldest_waiting.total_seconds() if found.oldest_waiting is not None else None
-    trouble = _trouble_of_database()
+    trouble, code = _trouble_of_database()
     if as_json:
         database = {} if trouble is None else {"database": trouble}
         typer.echo(json.dumps(_counts(found) | {"oldest_waiting_seconds": age} | database))
-        return
+        raise typer.Exit(code)
     table = Table("waiting", "running", "deferred", "oldest waiting")
     table.add_row(*map(str, _counts(found).values()), "-" if age is None else f"{age:.1f} s")
     Console().print(table)
     if trouble is not None:
         typer.echo(trouble, err=True)
+    raise typer.Exit(code)
 
 
 def _counts(found: QueueStatus) -> dict[str, int]:
@@ -56,22 +61,28 @@ async def _read(settings: QueueSettings, queue: str) -> QueueStatus:
             return await read_queue_status(redis, queue)
 
 
-def _trouble_of_database() -> str | None:
-    """Say why nothing in the queue can run; ``None`` if it can, or if we are not told where the database is."""
+def _trouble_of_database() -> tuple[str | None, ExitCode]:
+    """Say why nothing in the queue can run, and with which code to end; an outage, which passes, is no failure of ours.
+
+    ``None`` if it can run, or if we are not told where the database is.
+    """
     if not os.environ.get(DatabaseSettings.variable("url")):
-        return None
+        return None, ExitCode.OK
     settings = DatabaseSettings.load()
     try:
-        asyncio.run(_require_writable(settings))
+        asyncio.run(_require_ready(settings))
+    except SchemaError as error:
+        return str(error), ExitCode.UNAVAILABLE
     except (SQLAlchemyError, OSError) as error:
-        return explain_database(error, settings)
-    return None
+        return explain_database(error, settings), ExitCode.OK
+    return None, ExitCode.OK
 
 
-async def _require_writable(settings: DatabaseSettings) -> None:
+async def _require_ready(settings: DatabaseSettings) -> None:
     async with (
         asyncio.timeout(_LOOK_LIMIT.total_seconds()),
         open_database(settings, pool_size=1) as sessions,
-        sessions() as session,
     ):
-        await require_writable(session)
+        async with sessions() as session:
+            await require_writable(session)
+        await require_current_schemas(sessions, [ledger_of(settings)])

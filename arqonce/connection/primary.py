@@ -11,6 +11,7 @@ proxy refuses it, refusals alone tell.
 
 import math
 import time
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -166,9 +167,16 @@ class Primary(_Async):  # type: ignore[misc] # of no type
             raise StaleConnectionError(str(error)) from error
 
     async def can_read_destructive(self) -> bool:
-        """Say whether there is an answer that nobody has read."""
+        """Say whether there is an answer that nobody has read: what redis-py's pool asks, up to version 7."""
+        return await self._has_unread(super().can_read_destructive)
+
+    async def can_read(self) -> bool:
+        """Say whether there is an answer that nobody has read: what redis-py's pool asks, from version 8 on."""
+        return await self._has_unread(super().can_read)
+
+    async def _has_unread(self, look: Callable[[], Awaitable[bool]]) -> bool:
         try:
-            return bool(await super().can_read_destructive())
+            return bool(await look())
         except InvalidResponse as error:
             await self.disconnect(nowait=True)
             raise RedisConnectionError("what came is no answer of Redis") from error

@@ -1,7 +1,8 @@
 """Connections to Redis or Valkey with time limits, and errors that name the cure. Knows no job."""
 
+import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -47,13 +48,13 @@ _CHECK_IDLE_AFTER = timedelta(seconds=15)
 CLOSED = "the client was closed"
 """What the error of a connection says that we have closed ourselves."""
 
-_RETRIES = 3
+RETRIES = 3
 """How often a command is sent again after a lost connection, 50 to 500 ms apart. Not after a time limit: a server that
 is silent mostly stays so, and four limits in a row outlast the patience of a web server."""
 
 
 def build_redis(
-    url: str, client: type[RedisT], *, password: str | None = None, max_connections: int = 20, retries: int = _RETRIES
+    url: str, client: type[RedisT], *, password: str | None = None, max_connections: int = 20, retries: int = RETRIES
 ) -> RedisT:
     """Construct a client of class ``client``; it connects at its first command. ``rediss://`` verifies the server.
 
@@ -80,7 +81,7 @@ def build_sync_redis(url: str, *, password: str | None = None, max_connections: 
     with _told_of_url():
         address = read_redis_url(url)
         options = _options(address, password) | _limits(max_connections)
-        options["retry"] = redis.retry.Retry(_backoff(), _RETRIES, supported_errors=(RedisConnectionError,))
+        options["retry"] = redis.retry.Retry(_backoff(), RETRIES, supported_errors=(RedisConnectionError,))
         pool = redis.BlockingConnectionPool.from_url(address.plain, **options)
         keep_to_primary(pool, address)
         pool.connection_class(**pool.connection_kwargs)
@@ -122,14 +123,20 @@ def _options(address: RedisURL, password: str | None) -> dict[str, Any]:
     return options
 
 
+_HAS_DRIVER_INFO = "driver_info" in inspect.signature(redis.connection.AbstractConnection).parameters
+
+_UNNAMED: Mapping[str, None] = {"driver_info": None} if _HAS_DRIVER_INFO else {"lib_name": None, "lib_version": None}
+"""Lets redis-py send no CLIENT SETINFO: with it, 5.3 greets before it has looked at the password, and without one
+recurses until it dies. The second form is deprecated since 7.2, which has the first."""
+
+
 def _limits(max_connections: int) -> dict[str, Any]:
     return {
         "max_connections": max_connections,
         "timeout": _COMMAND_TIMEOUT.total_seconds(),
         "socket_timeout": _COMMAND_TIMEOUT.total_seconds(),
-        # With these, redis-py 5.3 greets before it has looked at the password, and without one recurses until it dies.
-        "lib_name": None,
-        "lib_version": None,
+        **_UNNAMED,
+        "protocol": 2,  # which is the default up to redis-py 7
         "health_check_interval": _CHECK_IDLE_AFTER.total_seconds(),
         "retry_on_error": [RedisConnectionError, ConnectionError],
     }

@@ -41,7 +41,7 @@ class Sentinels:
     """The Sentinels of one primary. Safe to share between tasks, threads and forks."""
 
     def __init__(self, address: RedisURL, options: Mapping[str, Any]) -> None:
-        """Ask nothing yet. ``options`` are those of connections to the primary: TLS is the same for both."""
+        """Ask nothing yet. ``options`` are those of connections to the primary; TLS and names are the same for both."""
         self._primary = address.primary or ""
         self._order: Sequence[_Place] = address.sentinels
         """Whoever answered last comes first. Replaced, never changed: threads share it."""
@@ -49,13 +49,12 @@ class Sentinels:
         """Who answered last, and where the primary is by its word."""
         self._is_tls = address.is_tls
         self._each = min(1.0, _LIMIT.total_seconds() / len(address.sentinels))
-        self._options = {name: value for name, value in options.items() if name.startswith("ssl_")} | {
+        alike = ("ssl_", "lib_", "driver_")
+        self._options = {name: value for name, value in options.items() if name.startswith(alike)} | {
             "username": address.sentinel_username,
             "password": address.sentinel_password,
             "socket_timeout": self._each,
             "socket_connect_timeout": self._each,
-            "lib_name": None,
-            "lib_version": None,
             "protocol": 2,
         }
 

@@ -111,7 +111,7 @@ def _operation(spec: JobSpec[Any, Any]) -> dict[str, Any]:
 
 
 def _described(spec: JobSpec[Any, Any]) -> str:
-    if spec.called is not None:
+    if spec.name in spec.former_names:
         return f"A former name of {spec.payload.job_name}: new producers use that."
     return inspect.getdoc(spec.payload) or spec.name
 
@@ -179,7 +179,7 @@ def _models(registry: Registry) -> list[tuple[type[BaseModel], Any]]:
 
 
 def _failure_schema(registry: Registry) -> Schema:
-    kinds = [{"const": kind, "description": text} for kind, text in _failure_kinds(registry).items()]
+    kinds = [{"const": kind, "description": text} for kind, text in _failure_codes(registry).items()]
     other = {"type": "string", "description": "A kind that a later version adds, or the class of a foreign exception."}
     return {
         "title": _FAILURE,
@@ -193,10 +193,10 @@ def _failure_schema(registry: Registry) -> Schema:
     }
 
 
-def _failure_kinds(registry: Registry) -> dict[str, str]:
-    """Return what each kind of failure means: those of ``arqonce.failures``, and those of the registry's refusals."""
+def _failure_codes(registry: Registry) -> dict[str, str]:
+    """Return what each code of a failure means: those of ``arqonce.failures``, and those of the registry's refusals."""
     classes: list[type[JobFailedError]] = [
         found for found in vars(failures).values() if isinstance(found, type) and issubclass(found, JobFailedError)
     ]
     classes += [refusal.error for spec in registry for refusal in spec.refusals.values()]
-    return {found.kind: (inspect.getdoc(found) or found.kind).splitlines()[0] for found in classes}
+    return {found.code: (inspect.getdoc(found) or found.code).splitlines()[0] for found in classes}

@@ -18,6 +18,7 @@ from arqonce.database.loans import LendingPool
 from arqonce.database.pipelining import PipeliningDriver
 from arqonce.database.settings import DatabaseSettings
 from arqonce.database.wrong_servers import drop_wrong_servers
+from arqonce.namespace import LEDGER
 
 _POOL_TIMEOUT = timedelta(seconds=5)
 """Longest wait for a free connection. The worker never has more jobs than connections, so a wait is a fault."""
@@ -54,6 +55,7 @@ def build_engine(settings: DatabaseSettings, *, pool_size: int) -> AsyncEngine:
         pool_use_lifo=True,  # a quiet worker keeps few connections warm
         hide_parameters=True,  # parameters are people's data
         connect_args=_connect_arguments(settings),
+        execution_options=ledger_options(settings),
     )
     drop_wrong_servers(engine.sync_engine)
     # SQLAlchemy reads a private attribute here. Ours must know that a job's handler was given the driver's connection.
@@ -61,6 +63,16 @@ def build_engine(settings: DatabaseSettings, *, pool_size: int) -> AsyncEngine:
     if settings.pgbouncer:
         _limit_each_transaction(engine, settings)
     return engine
+
+
+def ledger_options(settings: DatabaseSettings) -> dict[str, Any]:
+    """Return the options of an engine that say where the ledger lies. None for the default schema, which costs nothing.
+
+    A project that makes its engine itself gives it these: ``create_async_engine(..., execution_options=...)``.
+    """
+    if settings.ledger_schema == LEDGER:
+        return {}
+    return {"schema_translate_map": {LEDGER: settings.ledger_schema}}
 
 
 def _connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Loads no Alembic: each worker asks this at its start.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +14,20 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
-class SchemaBehindError(RuntimeError):
+class SchemaError(RuntimeError):
+    """The database's tables are none that this version of the code can work with; the text names the cure."""
+
+
+class SchemaBehindError(SchemaError):
     """The database lacks migrations that this version of the code needs."""
+
+
+class ForeignRevisionError(SchemaError):
+    """The version table is another project's: its revision has a name that none of ours has."""
+
+
+class OldLedgerError(SchemaError):
+    """The database has a ledger of a version that must first be brought up to date by its own code."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +50,23 @@ class Schema:
     version_table: str = "alembic_version"
     """Where Alembic notes which migrations the database has: of two projects in one database each needs its own."""
 
+    namespace: str | None = None
+    """PostgreSQL schema of the version table, made before the first migration: lower-case letters, digits, underscores.
+
+    By default the first one of ``search_path``, mostly ``public``. The tables lie where ``metadata`` says.
+    """
+
     def __post_init__(self) -> None:
-        """Check the name, which becomes part of a table's."""
+        """Check the names, which become names in PostgreSQL."""
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"the schema's name {self.name!r} must be 1 to 40 of a-z, 0-9 and _, the first a letter")
+        if self.namespace is not None and not _NAME.fullmatch(self.namespace.lstrip("_")):
+            raise ValueError(f"the namespace {self.namespace!r} must be 1 to 40 of a-z, 0-9 and _")
+
+    @property
+    def version_place(self) -> str:
+        """The version table with its PostgreSQL schema, if it has one."""
+        return self.version_table if self.namespace is None else f"{self.namespace}.{self.version_table}"
 
 
 def revisions(schema: Schema) -> list[str]:
@@ -56,25 +81,41 @@ async def require_current_schemas(sessions: async_sessionmaker[AsyncSession], sc
 
     Raises:
         SchemaBehindError: migrations are missing; the text names the command that applies them.
+        ForeignRevisionError: a version table has a revision that only another project's Alembic can have written.
     """
     async with sessions() as session:
         for schema in schemas:
-            if missing := _missing(await _stored(session, schema), revisions(schema)):
+            if missing := _missing(await _stored(session, schema), schema):
                 raise SchemaBehindError(
                     f"the database lacks {len(missing)} of the migrations of {schema.name} (first: {missing[0]}). "
                     "Apply them with the command migrate"
                 )
 
 
+def require_own_revisions(stored: Collection[str], schema: Schema) -> None:
+    """Return unless somebody else has written the revisions: ours are numbers, those of newer versions as well.
+
+    Raises:
+        ForeignRevisionError: somebody else has; the text names the cure.
+    """
+    if foreign := sorted(revision for revision in {*stored}.difference(revisions(schema)) if not revision.isdecimal()):
+        raise ForeignRevisionError(
+            f"the table {schema.version_table} has the revision {foreign[0]:.40}, which {schema.name} has not: it is "
+            f"another project's. Give the Schema of {schema.name} a version_table of its own, or it a database"
+        )
+
+
 async def _stored(session: AsyncSession, schema: Schema) -> set[str]:
-    table = schema.version_table
-    is_migrated = await session.scalar(text("SELECT to_regclass(:name) IS NOT NULL"), {"name": table})
+    place = ".".join(f'"{name}"' for name in (schema.namespace, schema.version_table) if name is not None)
+    is_migrated = await session.scalar(text("SELECT to_regclass(:name) IS NOT NULL"), {"name": place})
     if not is_migrated:
         return set()
-    return set(await session.scalars(text(f"SELECT version_num FROM {table}")))  # noqa: S608 - Schema checks its name
+    return set(await session.scalars(text(f"SELECT version_num FROM {place}")))  # noqa: S608 - a name, in quotes
 
 
-def _missing(stored: set[str], ours: list[str]) -> list[str]:
+def _missing(stored: set[str], schema: Schema) -> list[str]:
+    require_own_revisions(stored, schema)
+    ours = revisions(schema)
     known = [number for number, revision in enumerate(ours, start=1) if revision in stored]
     if stored and not known:
         return []  # migrated by a newer version of the code

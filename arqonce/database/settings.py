@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError
 
 from arqonce.database.connecting import TARGETS
 from arqonce.database.hosts import DEFAULT_PORT, Host, WrongHostsError, hosts_of, read_url, with_hosts
+from arqonce.namespace import LEDGER, require_namespace
 from arqonce.settings.environment import Duration, EnvironmentSettings
 
 _DRIVERS = frozenset({"postgres", "postgresql", "postgresql+asyncpg"})
@@ -89,6 +90,17 @@ class DatabaseSettings(EnvironmentSettings):
     pgbouncer: bool = Field(
         default=False, description="whether the URL leads to PgBouncer in transaction mode", examples=["true"]
     )
+
+    ledger_schema: str = Field(
+        default=LEDGER,
+        description="PostgreSQL schema of the tables that record jobs; the same for migrations, workers and producers",
+        examples=["jobs"],
+    )
+
+    @field_validator("ledger_schema")
+    @classmethod
+    def _require_namespace(cls, value: str) -> str:
+        return require_namespace(value)
 
     @field_validator("url")
     @classmethod

@@ -58,7 +58,7 @@ def start_process(
     except (OSError, subprocess.SubprocessError) as error:
         raise EmbeddedServerError(
             f"{command[0]} cannot be run{f' as {account.pw_name}' if account else ''}: {error}. Cure: run as an "
-            "ordinary user, reinstall 'users-worker[embedded]' for this platform, or point DATABASE_URL and REDIS_URL "
+            "ordinary user, reinstall 'arqonce[embedded]' for this platform, or point DATABASE_URL and REDIS_URL "
             "at servers of your own."
         ) from error
 

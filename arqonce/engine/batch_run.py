@@ -91,7 +91,7 @@ class BatchRun:
                 tasks.pop(job.job_id, None)
 
     async def _cancelled(self, jobs: Sequence[JobRun], error: asyncio.CancelledError) -> None:
-        """Abort those that somebody wants aborted, and run the others again; else give all back."""
+        """Abort the jobs with a request to abort and run the others again; without one, return all to the queue."""
         aborting = self._worker.aborting_tasks
         wanted = [job for job in jobs if job.job_id in aborting]
         if not wanted:

@@ -42,7 +42,7 @@ _STEP_LIMIT = timedelta(seconds=3)
 """How long each step of that may take."""
 
 _HELD_LIMIT = timedelta(seconds=1)
-"""How long a job may take that is cancelled a second time. After that it holds on, and is given back as it is."""
+"""How long a job may take to end after its second cancellation. After that it counts as held."""
 
 _IDLE_LOOK_FOR_ABORTS = timedelta(seconds=10)
 """How often requests to abort are looked at while no job runs: old ones must go, or they would hit a later job."""
@@ -175,7 +175,7 @@ class UsersWorker(Worker):
     async def _renew_leases(self) -> None:
         while True:
             await asyncio.sleep(self._lease.total_seconds() / 3)
-            with suppress(RedisError, OSError):  # the main loop tells of it
+            with suppress(RedisError, OSError):  # the main loop logs it
                 await self.leases.renew(list(self.runs.claims))
 
     async def _poll_iteration(self) -> bool:  # type: ignore[override] # arq's returns nothing

@@ -3,14 +3,14 @@
 **One watches.** A claim reads the queue on a connection that tracks what it has read (``direct``), so the next change
 of the queue by anybody, a plain arq producer included, reaches us as one message, and we claim: no round trip lies
 between. Of all idle workers of a queue only one, the watcher, does that. Forty would all claim one job; so the others
-stand by, each blocked on a list (``watch_scripts``), which Redis wakes one by one. The claim itself elects: it costs no
-command more. A claim that leaves no room, or leaves jobs due, wakes the next of those who stand by, in the same script.
+stand by, each blocked on a list (``scripts.watcher``), which Redis wakes one by one. The claim itself elects, at the
+cost of no further command. A claim that leaves no room, or leaves jobs due, wakes the next one in the same script.
 One job for an idle fleet costs one claim and one end, whether 1, 10 or 40 workers are idle.
 
 **Timers.** The watcher claims when the next deferred job is due or the next lease ends, and in any case every
-``_SAFETY_POLL``, for messages that get lost. Every third of ``_WATCH`` it renews its word, by one plain command, which
+``_SAFETY_POLL``, for messages that get lost. Every third of ``_WATCH`` it renews its watch, by one plain command, which
 a server refuses that was demoted. A
-killed watcher's word ends by itself, and one of those who stand by takes over: in at most ``_WATCH`` and a quarter of
+killed watcher's watch expires, and one of those who stand by takes over: in at most ``_WATCH`` and a quarter of
 a second, in which new jobs may wait. With a short lease, in less than the lease.
 
 **Idle costs.** Measured, with the commands inside scripts: a worker process that watches, its relay included, costs 2.5
@@ -21,9 +21,9 @@ aborts.
 at once, and then at most fifty times a second; a claim that finds a job sets that back. Our own ends do not ring.
 
 **Polling.** Where the server or a proxy refuses tracking or the blocking command, the worker looks at the queue each
-poll delay, as before, and says so once. In burst mode, too. So it does where tracking is accepted and nothing is told:
-``tracking`` sees that at the beginning, and a safety look that finds a job of which nothing was told sees it
-later. Both are tried again after a minute.
+poll delay, as before, and says so once. In burst mode, too. So it does where tracking is accepted and no invalidation
+arrives: ``tracking`` sees that at the beginning, and a safety look that finds an unannounced job sees it later. Both
+are tried again after a minute.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ from arqonce.connection.redis import is_outage
 from arqonce.engine.leases import Claimed, Leases
 
 _WATCH = timedelta(milliseconds=4500)
-"""How long a watcher's word holds. With the spread below: less than 5 s without a watcher."""
+"""How long a watch lasts without renewal. With the spread below, a queue is without a watcher for less than 5 s."""
 
 _SAFETY_POLL = timedelta(seconds=15)
 """How often a watcher claims though nothing has rung."""
@@ -47,10 +47,10 @@ _SLACK = timedelta(seconds=1)
 """How much sooner than expected a job may be due by the server's clock."""
 
 _RENEW_PAUSE = timedelta(milliseconds=500)
-"""The watcher's word is not renewed sooner than that."""
+"""Shortest time between two renewals of the watch."""
 
 _SPREAD = timedelta(milliseconds=250)
-"""Over how long those who stand by spread their look at a word that has ended."""
+"""Over how long standing-by workers spread their look at a watch that has expired."""
 
 _EMPTY_CLAIMS = 10
 """How many claims in a row may find nothing before they are slowed down."""
@@ -234,7 +234,7 @@ class Waking:
             self._bell.ring()
 
     async def _stand_by(self, left: timedelta) -> None:
-        """Return when it is on us to claim: we got the baton, or the watcher's word has ended."""
+        """Return when this worker must claim: it has received the baton, or the watch has expired."""
         while left and not await self._leases.wait_for_baton(left + _SPREAD * random.random()):  # noqa: S311 - no secret
             left = await self._leases.take_over(self._watch)
 

@@ -114,7 +114,7 @@ class JobRun:
         return float((self.worker.job_timeout_s if own is None else own) or 0)
 
     async def run(self) -> None:
-        """Run the job, and leave its outcome to be recorded. Cancelled, it gives the job back."""
+        """Run the job and hand its outcome to the recorder. When cancelled, return the job to the queue."""
         try:
             outcome = await self._outcome()
         except asyncio.CancelledError as error:

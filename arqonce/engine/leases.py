@@ -35,7 +35,7 @@ _KEEP_ATTEMPTS = timedelta(days=1)
 """How long attempts are remembered of a job that does not come back (arq's number)."""
 
 _LOOKS = 1000
-"""How many jobs that other classes of workers run are passed over in one claim."""
+"""Most jobs locked by plain arq workers that one claim skips."""
 
 _KEEP_ABORTS = timedelta(minutes=1)
 """How long a request to abort a job that does not exist is kept (arq's number, which it does not keep to)."""
@@ -98,7 +98,7 @@ class Claimed(NamedTuple):
     """Whether this worker watches the queue."""
 
     watched_for: timedelta
-    """How long another worker's word holds that it watches; it renews it."""
+    """Time left on another worker's watch, which that worker renews."""
 
     must_get_idle: bool = False
     """Whether nothing must be claimed until no job is ours: a suspect runs alone, or waits for that."""
@@ -204,17 +204,17 @@ class Leases:
 
     @property
     def refusal(self) -> Exception | None:
-        """Why Redis tells nothing of changes; ``None`` if it does, or has not been asked yet."""
+        """Why Redis sends no invalidations; ``None`` if it does, or if that is not known yet."""
         return self._direct.refusal or self._proof.failure
 
     @property
     def _is_told(self) -> bool:
-        """Whether we are told of changes: whoever is not must not watch."""
+        """Whether this worker receives invalidations: one that does not must not watch."""
         return self._direct.is_tracking and self._proof.failure is None
 
     def doubt(self) -> None:
-        """Do not rely on being told of changes for a while: jobs were due of which nothing was told."""
-        self._proof.fail("jobs were due of which it has told nothing")
+        """Do not rely on invalidations for a while: jobs were due that none announced."""
+        self._proof.fail("jobs were due that it has not announced")
 
     async def wait_for_baton(self, longest: timedelta) -> bool:
         """Wait until another worker leaves it to us to claim, and say whether that was so. One round trip."""
@@ -227,13 +227,13 @@ class Leases:
             return False  # take_over mends it
 
     async def take_over(self, watch: timedelta) -> timedelta:
-        """Watch the queue for so long, unless another does: return how long its word holds. One round trip."""
+        """Watch the queue for this time, or return the time left on another worker's watch. One round trip."""
         arguments = [self._worker, to_ms(watch)]
         return timedelta(milliseconds=await self._blocking.run(STAND_BY, self._watch_keys, arguments))
 
     async def renew_watch(self, watch: timedelta) -> bool:
         """Go on watching the queue for so long, and say whether it was still ours to watch. One round trip."""
-        # If it is another's, this makes its word last as long, once: no harm.
+        # If another worker holds the key, this extends its watch once; harmless.
         try:
             name = await self._direct.call("GETEX", self._watch_keys[0], "PX", to_ms(watch))
         except ResponseError as error:
@@ -270,7 +270,7 @@ class Leases:
         for part in cut_calls(sizes):
             answers += map(bool, await self._finish([*_LIFETIMES, *_arguments(jobs[part])]))
         if any(job.outcome != "done" for job in jobs):
-            self.on_news()  # Redis does not tell us of our own changes
+            self.on_news()  # Redis sends no invalidation for our own changes
         return answers
 
     async def _finish(self, arguments: list[Any]) -> list[int]:

@@ -44,7 +44,7 @@ class Finisher:
             await asyncio.wait(self._hooks)
 
     def cancel(self) -> None:
-        """Leave what is not recorded yet to its leases: the receipts will answer."""
+        """Abandon unrecorded outcomes: leases expire, jobs run again, receipts answer."""
         if self._task is not None:
             self._task.cancel()
         for hook in self._hooks:

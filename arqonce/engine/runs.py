@@ -56,7 +56,7 @@ class Runs:
         return self._claims[job_id]
 
     async def start(self, claimed: Claimed) -> None:
-        """Start what there is a slot for, and give back the rest; all of it, if the worker is stopping."""
+        """Start the jobs that have a slot and return the rest to the queue; all of them if the worker is stopping."""
         fresh = [JobRun(self._worker, claim) for claim in claimed.claims if await self._is_new(claim)]
         self._unended.update(job.job_id for job in fresh)
         if self._worker.is_stopping:
@@ -93,7 +93,7 @@ class Runs:
             self.slots.waiting.extend(runs)
 
     def start_anew(self, claim: Claim) -> None:
-        """Run a job that was claimed before we knew that it had been put back."""
+        """Start a job claimed again before we heard that our put-back had succeeded."""
         self._claims[claim.job_id] = claim
         self._unended.add(claim.job_id)
         self.again([JobRun(self._worker, claim)])
@@ -118,7 +118,7 @@ class Runs:
             self._start(self.slots.waiting.popleft())
 
     def _leave(self, jobs: Iterable[JobRun], task: "asyncio.Task[None]") -> None:
-        """End what a run that broke off has not: leave it to its lease, or, if it was cancelled, give it back."""
+        """End what a broken run has not: leave it to its lease or, if the run was cancelled, return it to the queue."""
         waiting = {job.job_id for other in self.slots.waiting for job in other.jobs}
         for job in jobs:
             if job.job_id not in self._unended or job.job_id in waiting:

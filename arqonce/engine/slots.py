@@ -23,7 +23,7 @@ _MOST_AHEAD = 1000
 """Most jobs that are claimed at once: two batches of the usual size."""
 
 _MOST_IN_RUN = 500
-"""Most jobs of one run, as a rule (``JobSpec.most``): what has no slot would have to be given back."""
+"""Most jobs of one run, as a rule (``JobSpec.max_batch``): what has no slot would have to be given back."""
 
 _GROWTH = 4
 """How many times more jobs the next claim asks for when all of the last one could run together."""

@@ -122,7 +122,7 @@ class Dispatcher:
 
         Raises:
             JobFailedError: it has failed.
-            RetryLater: the database does not tell.
+            RetryLater: the database cannot be asked.
         """
         try:
             async with asyncio.timeout(LOOK_LIMIT.total_seconds()), self.sessions() as session:
@@ -131,7 +131,7 @@ class Dispatcher:
         except Exception as error:
             raise await self._again(error, attempt) from error
         if letter is not None:
-            raise JobFailedError.told(letter.reason, letter.explanation)
+            raise JobFailedError.from_code(letter.reason, letter.explanation)
         if receipt is not None and receipt.result is None:
             raise failure_from_wire(receipt.failure)
         return None if receipt is None else receipt.result
@@ -210,7 +210,7 @@ class Dispatcher:
             raise await self._again(error, letter.attempts) from error
 
     async def _again(self, error: Exception, attempt: int) -> RetryLater:
-        """Return what to raise if the database did not take, or did not tell, how a job has ended: not the job's fault.
+        """Return what to raise if the database could not record, or not say, how a job has ended: not the job's fault.
 
         Counted, such attempts would run out, and the job be dead without its true error.
         """
@@ -399,7 +399,7 @@ async def _handle(spec: AnySpec, session: AsyncSession, payload: AnyPayload) -> 
 
 
 def _identified(payload: AnyPayload | None) -> AnyPayload | None:
-    """Return the payload if it can be told which request it is: a serializer of its own may raise, each time."""
+    """Return the payload if its request can be identified: a serializer of its own may raise each time."""
     try:
         with CONTAINED:
             return payload if payload is None or request_hash(payload) else None

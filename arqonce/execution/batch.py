@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.database.transactions import open_transaction
 from arqonce.execution.again import Again
@@ -82,7 +83,7 @@ def _read(spec: AnySpec, deliveries: Sequence[Delivery], outcomes: dict[str, Out
             continue
         try:
             jobs.append((delivery, read_payload(spec.payload, delivery.args, delivery.kwargs)))
-        except BaseException:  # noqa: BLE001, S112 - whatever it is, the job's own run meets it again, and tells it
+        except BaseException:  # noqa: BLE001, S112 - whatever it is, the job's own run meets it again, and records it
             continue
         del outcomes[delivery.job_id]
     return jobs
@@ -104,7 +105,7 @@ async def _transact(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job])
         await session.execute(_WAIT_SHORTLY)
         dispatcher.note_session(session)
         with CONTAINED:
-            answers = await spec.take_many(session, [payload for _, payload in jobs])
+            answers = await call_batch(spec, session, [payload for _, payload in jobs])
         outcomes: dict[str, Outcome] = {}
         receipts: list[Receipt] = []
         for (delivery, payload), answer in zip(jobs, answers, strict=True):
@@ -121,6 +122,20 @@ async def _transact(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job])
             receipts.append(receipt)
         await insert_receipts(session, spec.name, receipts, reads_only=spec.reads_only)
     return outcomes
+
+
+async def call_batch(spec: AnySpec, session: AsyncSession, payloads: Sequence[AnyPayload]) -> Sequence[Any]:
+    """Run the batch handler, and return an answer for each payload.
+
+    Raises:
+        TypeError: the job has none, or it has answered another number of payloads.
+    """
+    if spec.batch is None:
+        raise TypeError(f"{spec.name} has no batch handler: it takes one payload at a time")
+    answers = await spec.batch(session, payloads)
+    if len(answers) != len(payloads):
+        raise TypeError(f"the batch handler of {spec.name} gave {len(answers)} answers to {len(payloads)} payloads")
+    return answers
 
 
 async def _failed(
@@ -150,7 +165,7 @@ def _tell(spec: AnySpec, jobs: Sequence[_Job], outcomes: dict[str, Outcome], *, 
                 job_id=delivery.job_id,
                 job_name=spec.name,
                 attempt=delivery.attempt,
-                reason=refusal.type,
+                reason=refusal.code,
             )
     if jobs:
         attempt = max(delivery.attempt for delivery, _ in jobs)

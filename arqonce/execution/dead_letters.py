@@ -11,38 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from arqonce.database.faults import sqlstate_of
 from arqonce.execution.diagnosis import diagnose
 from arqonce.execution.same_request import is_same_request
-from arqonce.failures import (
-    AttemptsExhaustedError,
-    ConstraintViolatedError,
-    DatabaseFailedError,
-    DeadlineExceededError,
-    InvalidPayloadError,
-    JobFailedError,
-    MalformedMessageError,
-    MessageMissingError,
-    PromiseExpiredError,
-    RequestConflictError,
-    UnknownJobError,
-    failure_to_wire,
-)
+from arqonce.failures import JobFailedError, RequestConflictError, failure_to_wire
 from arqonce.ledger.dead_jobs import DeadLetter, insert_dead_letter, lock_dead_job
 from arqonce.ledger.outbox import delete_promise, lock_promise
 from arqonce.ledger.receipts import outwait_receipt, request_hash_by_job_id
 from arqonce.wire.keys import conflict_id
-
-_UNEXPECTED = (
-    MalformedMessageError,
-    MessageMissingError,
-    UnknownJobError,
-    InvalidPayloadError,
-    ConstraintViolatedError,
-    DatabaseFailedError,
-    DeadlineExceededError,
-    AttemptsExhaustedError,
-    RequestConflictError,
-    PromiseExpiredError,
-)
-"""Failures that no handler has chosen as its answer."""
 
 _WRITE_LIMIT = timedelta(seconds=3)
 """Longest wait for the record. It comes on top of the job's deadline."""
@@ -55,7 +28,7 @@ def is_dead(failure: Exception) -> bool:
 
     It is not if a handler or the registry has chosen it: an e-mail that is taken is an answer to the producer.
     """
-    return not isinstance(failure, JobFailedError) or isinstance(failure, _UNEXPECTED)
+    return not isinstance(failure, JobFailedError) or failure.is_dead_letter
 
 
 def write_letter(  # noqa: PLR0913 - the facts of the letter
@@ -114,7 +87,7 @@ async def bury(sessions: async_sessionmaker[AsyncSession], letter: DeadLetter, *
             or (earlier is not None and not is_same_request(letter, earlier))
             or (ended is not None and ended != letter.request_hash)
         )
-        if is_anothers or letter.reason == RequestConflictError.kind:
+        if is_anothers or letter.reason == RequestConflictError.code:
             letter = _under_another_id(letter)
         is_recorded = await insert_dead_letter(session, letter)
     if is_recorded:

@@ -1,7 +1,7 @@
 """Tells what went wrong without a person's data.
 
 Text of exceptions is left out, because it repeats data (PostgreSQL: "Key (email)=(jane@example.org) already exists"):
-an error is told as its types, SQLSTATE, constraint and places in the code, cause by cause.
+an error is described by its types, SQLSTATE, constraint and places in the code, cause by cause.
 """
 
 from types import TracebackType

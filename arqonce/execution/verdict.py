@@ -8,16 +8,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from arqonce.backoff import backoff
 from arqonce.database.faults import constraint_of, cure_of, is_of_database, is_transient, sqlstate_of
 from arqonce.execution.delivery import AnySpec, Delivery
-from arqonce.failures import (
-    AttemptsExhaustedError,
-    ConstraintViolatedError,
-    DatabaseFailedError,
-    DeadlineExceededError,
-    JobFailedError,
-)
-
-_FAULTS = (DatabaseFailedError, DeadlineExceededError, AttemptsExhaustedError)
-"""Failures that are ours, not the request's: worth an alarm and, but for the last, another attempt."""
+from arqonce.failures import ConstraintViolatedError, DatabaseFailedError, JobFailedError
 
 
 class WrongResultError(TypeError):
@@ -40,7 +31,7 @@ class RetryLater(Exception):  # noqa: N818 - an outcome, not an error
 def decide(spec: AnySpec, attempt: int, error: Exception) -> Exception:
     """Return what to raise for the failure of an attempt: itself, a clearer failure, or a retry."""
     failure = _as_failure(spec, error)
-    if isinstance(failure, JobFailedError) and not isinstance(failure, _FAULTS):
+    if isinstance(failure, JobFailedError) and not failure.is_fault:
         return failure
     is_final = isinstance(error, WrongResultError | ReadOnlyJobError) or (
         isinstance(error, SQLAlchemyError) and not is_transient(error)
@@ -78,7 +69,7 @@ def log_failure(log: structlog.stdlib.BoundLogger, error: Exception, decided: Ex
     """Log what was decided: a refusal is the request's, and no error of ours."""
     if isinstance(decided, RetryLater):
         log.warning("job retried", delay_ms=round(decided.delay / timedelta(milliseconds=1)), exc_info=error)
-    elif isinstance(decided, JobFailedError) and not isinstance(decided, _FAULTS):
-        log.warning("job refused", reason=decided.type)
+    elif isinstance(decided, JobFailedError) and not decided.is_fault:
+        log.warning("job refused", reason=decided.code)
     else:
         log.error("job failed", exc_info=error)

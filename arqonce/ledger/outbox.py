@@ -1,6 +1,6 @@
 """The outbox: jobs that were promised in a transaction and have not ended. Knows neither payloads nor Redis.
 
-A promised job is in exactly one of ``job_outbox`` (it is owed), ``job_receipts`` (it has ended with an answer) and
+A promised job is in exactly one of the tables ``outbox`` (it is owed), ``receipts`` (it has ended with an answer) and
 ``dead_jobs`` (it was given up); ``whereabouts`` asks where. The rows are written by ``arqonce/outbox.py``.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import ARRAY, BigInteger, Interval, Text, bindparam, delete, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from arqonce.ledger.namespace import text_for
 from arqonce.ledger.tables import DISPATCH_EPOCH, PromisedJob
 
 BATCH = 500
@@ -40,13 +41,13 @@ class Promise:
 
 _DISPATCH = text(f"""
     WITH waiting AS (
-        SELECT job_id FROM job_outbox WHERE queue = :queue AND give_at <= now()
+        SELECT job_id FROM arqonce.outbox WHERE queue = :queue AND give_at <= now()
         ORDER BY give_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED),
     forgotten AS (
-        SELECT job_id FROM job_outbox WHERE queue = :queue AND epoch < :epoch AND dispatched_at IS NOT NULL
+        SELECT job_id FROM arqonce.outbox WHERE queue = :queue AND epoch < :epoch AND dispatched_at IS NOT NULL
         ORDER BY epoch LIMIT {BATCH} FOR UPDATE SKIP LOCKED),
     chosen AS (SELECT job_id FROM waiting UNION SELECT job_id FROM forgotten LIMIT {BATCH})
-    UPDATE job_outbox AS job SET
+    UPDATE arqonce.outbox AS job SET
         epoch = :epoch,
         dispatched_at = now(),
         dispatches = CASE WHEN epoch < :epoch THEN 1 ELSE dispatches + 1 END,
@@ -74,19 +75,19 @@ async def dispatch_batch(session: AsyncSession, *, queue: str, epoch: int, keep:
     row locks would last as long as Redis takes, and a worker that is quicker would wait for them with its receipt.
     Any number at once: each row goes to one of them. ``keep`` is how long after its due time a job may run.
     """
-    rows = await session.execute(_DISPATCH, {"queue": queue, "epoch": epoch, "keep": keep})
+    rows = await session.execute(text_for(session, _DISPATCH), {"queue": queue, "epoch": epoch, "keep": keep})
     return sorted((Promise(**row._mapping) for row in rows), key=lambda promise: promise.due_at)  # noqa: SLF001 - SQLAlchemy's public name
 
 
 _TAKE_BACK = text("""
-    UPDATE job_outbox SET give_at = now(), dispatches = dispatches - 1
+    UPDATE arqonce.outbox SET give_at = now(), dispatches = dispatches - 1
     WHERE job_id = ANY(:job_ids) AND dispatches > 0
 """).bindparams(bindparam("job_ids", type_=ARRAY(Text)))
 
 
 async def take_back(session: AsyncSession, job_ids: Collection[str]) -> None:
     """Note that the jobs could not be given after all: they are due again at once. One round trip."""
-    await session.execute(_TAKE_BACK, {"job_ids": sorted(job_ids)})
+    await session.execute(text_for(session, _TAKE_BACK), {"job_ids": sorted(job_ids)})
 
 
 async def next_epoch(session: AsyncSession) -> int:
@@ -119,11 +120,11 @@ async def count_promises(session: AsyncSession, queue: str) -> int:
 
 _WHEREABOUTS = text("""
     SELECT job_id, array_agg(place ORDER BY place) FROM (
-        SELECT job_id, 'outbox' AS place FROM job_outbox
-        UNION ALL SELECT job_id, 'receipts' FROM job_receipts
-        UNION ALL SELECT job_id, 'dead' FROM dead_jobs
+        SELECT job_id, 'outbox' AS place FROM arqonce.outbox
+        UNION ALL SELECT job_id, 'receipts' FROM arqonce.receipts
+        UNION ALL SELECT job_id, 'dead' FROM arqonce.dead_jobs
             WHERE NOT EXISTS (
-                SELECT FROM job_receipts AS receipt WHERE receipt.job_id = dead_jobs.job_id
+                SELECT FROM arqonce.receipts AS receipt WHERE receipt.job_id = dead_jobs.job_id
                 AND (dead_jobs.request_hash IS NULL OR receipt.request_hash = dead_jobs.request_hash))
     ) AS known WHERE job_id = ANY(:job_ids) GROUP BY job_id
 """).bindparams(bindparam("job_ids", type_=ARRAY(Text)))
@@ -135,5 +136,5 @@ async def whereabouts(session: AsyncSession, job_ids: Collection[str]) -> Mappin
     A job in none has ended so long ago that its record was removed, or never was. One round trip.
     """
     found: dict[str, list[str]] = {job_id: [] for job_id in job_ids}
-    rows: Any = await session.execute(_WHEREABOUTS, {"job_ids": list(found)})
+    rows: Any = await session.execute(text_for(session, _WHEREABOUTS), {"job_ids": list(found)})
     return found | {job_id: list(places) for job_id, places in rows}

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.database.driver import execute_last
 from arqonce.database.faults import is_transient
+from arqonce.ledger.namespace import sql_for, text_for
 from arqonce.ledger.tables import JobReceipt
 
 
@@ -33,20 +34,20 @@ _MANY = "unnest($1::text[], $2::bytea[], $3::text[], $4::text[], $5::integer[])"
 _INSERT = """
     WITH job AS MATERIALIZED (
         SELECT job.*,
-            (SELECT job_outbox.request_hash = job.request_hash FROM job_outbox
-             WHERE job_outbox.job_id = job.job_id AND job_name = $6) AS keeps,
-            (SELECT true FROM dead_jobs
+            (SELECT outbox.request_hash = job.request_hash FROM arqonce.outbox
+             WHERE outbox.job_id = job.job_id AND job_name = $6) AS keeps,
+            (SELECT true FROM arqonce.dead_jobs
              WHERE dead_jobs.job_id = job.job_id
                 AND (dead_jobs.request_hash IS NULL OR dead_jobs.request_hash = job.request_hash)) AS revives
         FROM {jobs} AS job (job_id, request_hash, result, failure, attempt)),
     kept AS (
-        DELETE FROM job_outbox
+        DELETE FROM arqonce.outbox
         WHERE (SELECT bool_or(keeps) FROM job) AND job_name = $6
             AND job_id = ANY (ARRAY(SELECT job_id FROM job WHERE keeps))),
     revived AS (
-        DELETE FROM dead_jobs
+        DELETE FROM arqonce.dead_jobs
         WHERE (SELECT bool_or(revives) FROM job) AND job_id = ANY (ARRAY(SELECT job_id FROM job WHERE revives)))
-    INSERT INTO job_receipts (job_id, job_name, request_hash, result, failure, attempt)
+    INSERT INTO arqonce.receipts (job_id, job_name, request_hash, result, failure, attempt)
     SELECT job_id, $6, request_hash, result::jsonb, failure::jsonb, attempt FROM job
     {which}
     ORDER BY job_id
@@ -64,7 +65,7 @@ Without ON CONFLICT on purpose: a second owner's whole transaction must fail, it
 ids, so that two owners of the same jobs wait for each other and do not deadlock."""
 
 _IF_OWED = """WHERE failure IS NOT NULL OR keeps IS NOT NULL OR revives
-        OR (SELECT true FROM job_receipts WHERE job_receipts.job_id = job.job_id)"""
+        OR (SELECT true FROM arqonce.receipts WHERE receipts.job_id = job.job_id)"""
 """A job that only reads needs no receipt, because it can simply be run again. But one that ended before with a receipt
 must answer from it.
 
@@ -88,15 +89,16 @@ async def insert_receipts(
     Writes no result for a job that ``reads_only``, unless it was owed or dead. Settles the jobs' rows in the outbox.
 
     Raises:
-        IntegrityError: by COMMIT, ``job_receipts_pkey``: one of the jobs has ended already, everything is rolled back.
+        IntegrityError: by COMMIT, ``receipts_pkey``: one of the jobs has ended already, everything is rolled back.
     """
     rows = [(r.job_id, r.request_hash, r.result_json or _json(r.result), _json(r.failure), r.attempt) for r in receipts]
     if not rows:
         return
+    statement = sql_for(session, _STATEMENTS[len(rows) == 1, reads_only])
     if len(rows) == 1:
-        await execute_last(session, _STATEMENTS[True, reads_only], *rows[0], job_name)
+        await execute_last(session, statement, *rows[0], job_name)
     else:
-        await execute_last(session, _STATEMENTS[False, reads_only], *map(list, zip(*rows, strict=True)), job_name)
+        await execute_last(session, statement, *map(list, zip(*rows, strict=True)), job_name)
 
 
 def _json(value: dict[str, Any] | None) -> str | None:
@@ -125,7 +127,7 @@ async def receipt_by_job_id(session: AsyncSession, job_id: str) -> Receipt | Non
 
 
 _RESERVE = text("""
-    INSERT INTO job_receipts (job_id, job_name, request_hash, failure, attempt) VALUES (:job_id, '', '', '{}', 0)
+    INSERT INTO arqonce.receipts (job_id, job_name, request_hash, failure, attempt) VALUES (:job_id, '', '', '{}', 0)
     ON CONFLICT (job_id) DO NOTHING RETURNING job_id
 """)
 
@@ -138,7 +140,7 @@ async def outwait_receipt(session: AsyncSession, job_id: str) -> None:
     """
     try:
         async with session.begin_nested():
-            if (await session.scalars(_RESERVE, {"job_id": job_id})).one_or_none() is not None:
+            if (await session.scalars(text_for(session, _RESERVE), {"job_id": job_id})).one_or_none() is not None:
                 await session.execute(delete(JobReceipt).where(JobReceipt.job_id == job_id))
     except DBAPIError as error:
         if is_transient(error):

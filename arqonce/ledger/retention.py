@@ -5,10 +5,12 @@ from datetime import timedelta
 from sqlalchemy import Interval, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from arqonce.ledger.namespace import sql_for
+
 STEP = 1000
 """Rows of one statement: some 10 ms, and short locks on rows that nobody wants any more."""
 
-_TABLES = {"job_receipts": "finished_at", "dead_jobs": "died_at"}
+_TABLES = {"receipts": "finished_at", "dead_jobs": "died_at"}
 """The tables, and the column that says how old a row is. Both columns are indexed."""
 
 
@@ -18,12 +20,12 @@ async def delete_older(session: AsyncSession, table: str, age: timedelta) -> int
     Several at once do not wait for each other.
     """
     when = _TABLES[table]
-    statement = text(f"""
-        DELETE FROM {table} WHERE job_id IN (
-            SELECT job_id FROM {table} WHERE {when} < now() - :age
+    sql = f"""
+        DELETE FROM arqonce.{table} WHERE job_id IN (
+            SELECT job_id FROM arqonce.{table} WHERE {when} < now() - :age
             ORDER BY {when} LIMIT {STEP} FOR UPDATE SKIP LOCKED)
         RETURNING job_id
-    """)  # noqa: S608 - both names are ours
-    statement = statement.bindparams(bindparam("age", type_=Interval))
+    """  # noqa: S608 - both names are ours
+    statement = text(sql_for(session, sql)).bindparams(bindparam("age", type_=Interval))
     removed = await session.execute(statement, {"age": age})
     return len(removed.all())

@@ -19,21 +19,24 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from arqonce.namespace import LEDGER
+
 MESSAGE_BYTES = 1024 * 1024
 """Largest message of a job, in bytes."""
 
 
 class Base(DeclarativeBase):
-    """What all tables share: the names of constraints, so that migrations and errors can rely on them."""
+    """What all tables share: their schema, and the names of constraints, on which migrations and errors rely."""
 
     metadata = MetaData(
+        schema=LEDGER,
         naming_convention={
             "pk": "%(table_name)s_pkey",
             "uq": "%(table_name)s_%(column_0_name)s_key",
             "ix": "%(table_name)s_%(column_0_name)s_idx",
             "ck": "%(table_name)s_%(constraint_name)s_check",
             "fk": "%(table_name)s_%(column_0_name)s_fkey",
-        }
+        },
     )
     type_annotation_map: ClassVar = {str: Text, int: BigInteger, datetime: DateTime(timezone=True)}
 
@@ -44,7 +47,7 @@ class JobReceipt(Base):
     The primary key is the fence: of two workers that run the same job only one can commit.
     """
 
-    __tablename__ = "job_receipts"
+    __tablename__ = "receipts"
     __table_args__ = (
         CheckConstraint("num_nonnulls(result, failure) = 1", name="one_answer"),
         Index(None, "finished_at"),  # for the retention, which removes the oldest
@@ -59,7 +62,7 @@ class JobReceipt(Base):
     finished_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
-DISPATCH_EPOCH = Sequence("job_dispatch_epoch", metadata=Base.metadata)
+DISPATCH_EPOCH = Sequence("dispatch_epoch", metadata=Base.metadata)
 """Numbers the states of Redis: a new one begins whenever it may have forgotten what it was given."""
 
 
@@ -69,12 +72,12 @@ class PromisedJob(Base):
     ``give_at`` is when a relay is to give it to Redis: shortly before it is due, and again later if it has not ended.
     """
 
-    __tablename__ = "job_outbox"
+    __tablename__ = "outbox"
     __table_args__ = (
         CheckConstraint(f"octet_length(message) <= {MESSAGE_BYTES}", name="message_size"),
         Index(None, "queue", "give_at"),
         # Only what was given can be lost by Redis. A new epoch looks here; in all others this finds nothing.
-        Index("job_outbox_epoch_idx", "queue", "epoch", postgresql_where=text("dispatched_at IS NOT NULL")),
+        Index("outbox_epoch_idx", "queue", "epoch", postgresql_where=text("dispatched_at IS NOT NULL")),
     )
 
     job_id: Mapped[str] = mapped_column(primary_key=True)

@@ -138,7 +138,7 @@ class Ending:
         return True
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self.listen():  # then C's handler has told the loop, or nobody
+        if self.listen():  # then C's handler has woken the loop, or nobody
             with suppress(OSError):
                 self._writer.send(bytes([number]))
 

@@ -6,7 +6,7 @@ from enum import IntEnum
 
 from arqonce.contract.compatibility import ContractError
 from arqonce.database.migrate import UnknownRevisionError
-from arqonce.database.schema import SchemaBehindError
+from arqonce.database.schema import SchemaError
 from arqonce.embedded import EmbeddedServerError
 from arqonce.failures import EnqueueError, InvalidPayloadError, JobError, QueueUnavailableError
 from arqonce.process import ending
@@ -17,7 +17,7 @@ from arqonce.usage import UsageError
 
 
 class ExitCode(IntEnum):
-    """What a script can tell from the end of a command."""
+    """Exit codes of the commands, for scripts and supervisors."""
 
     OK = 0
     """Done."""
@@ -33,7 +33,7 @@ class ExitCode(IntEnum):
     """A setting is missing or wrong."""
 
     UNAVAILABLE = 4
-    """PostgreSQL or Redis cannot be reached or refuses us, or the schema is behind."""
+    """PostgreSQL or Redis cannot be reached or refuses us, or lacks our tables."""
 
     HELD = ending.HELD
     """Told to stop, the process was held by a handler, a thread or a hook, and ended at its bound without them."""
@@ -42,7 +42,7 @@ class ExitCode(IntEnum):
 _CODES: dict[type[Exception], ExitCode] = {
     SettingsError: ExitCode.SETTINGS,
     StartupError: ExitCode.UNAVAILABLE,
-    SchemaBehindError: ExitCode.UNAVAILABLE,
+    SchemaError: ExitCode.UNAVAILABLE,
     EmbeddedServerError: ExitCode.UNAVAILABLE,
     QueueUnavailableError: ExitCode.UNAVAILABLE,
     InvalidPayloadError: ExitCode.USAGE,

@@ -1,4 +1,4 @@
-"""What is done when the process must end though something holds on: tell what it is, and give its jobs back.
+"""What is done when the process must end though something holds it: log what it is, and return its jobs.
 
 Runs in a thread: the event loop may be blocked for ever. So Redis is asked through a connection of its own.
 """
@@ -24,7 +24,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.last_
 
 
 def take_last_measures(settings: Settings, worker: UsersWorker) -> None:
-    """Log which jobs and threads hold on and where, and give the jobs back to the queue, uncounted."""
+    """Log which jobs and threads hold the process and where, and return the jobs to the queue, uncounted."""
     claims = worker.runs.unended_claims()
     _log.error(
         "these hold on to the process",

@@ -22,13 +22,13 @@ from arqonce.connection.tls import tls_problem
 from arqonce.database.connecting import READ_ONLY, STANDBY
 from arqonce.database.faults import sqlstate_of, why_not_written
 from arqonce.database.limits import shorter_limits
-from arqonce.database.schema import Schema, SchemaBehindError, require_current_schemas
+from arqonce.database.schema import Schema, SchemaError, require_current_schemas
 from arqonce.database.settings import DatabaseSettings
 from arqonce.database.writability import require_writable
 from arqonce.engine.threads import JobThreads
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.gate import DatabaseGate
-from arqonce.ledger.schema import LEDGER
+from arqonce.ledger.schema import ledger_of
 from arqonce.process.health import Probe, ServerError, report_health
 from arqonce.process.housekeeping import keep_house
 from arqonce.process.loop_watch import warn_of_blocks
@@ -70,7 +70,7 @@ class Lifecycle:
             await require_ready_database(sessions, self._settings.database, self._schemas)
             await _warn_of_limits(sessions, self._longest)
             ctx["dispatcher"] = dispatcher = Dispatcher(sessions, queue=self._settings.worker.queue)
-            ages = {"job_receipts": self._settings.worker.keep_receipts, "dead_jobs": self._settings.worker.keep_dead}
+            ages = {"receipts": self._settings.worker.keep_receipts, "dead_jobs": self._settings.worker.keep_dead}
             await stack.enter_async_context(keep_house(sessions, ages))
             await stack.enter_async_context(open_relay(sessions, self._settings))
             stack.enter_context(warn_of_blocks(self._settings.worker.lease))
@@ -128,8 +128,8 @@ async def require_ready_database(
     try:
         async with sessions() as session:
             await require_writable(session)
-        await require_current_schemas(sessions, (LEDGER, *others))
-    except SchemaBehindError as error:
+        await require_current_schemas(sessions, (ledger_of(settings), *others))
+    except SchemaError as error:
         raise StartupError(str(error)) from error
     except (SQLAlchemyError, OSError) as error:
         raise StartupError(explain_database(error, settings)) from error
@@ -157,6 +157,8 @@ _REFUSALS = {
     "28000": "refuses this user: correct DATABASE_URL, or let the user in with pg_hba.conf",
     "3D000": "has no such database: create it, or correct DATABASE_URL",
     "42P07": "has a table or an index of that name already, which no migration of this project has made",
+    "42P01": "lacks a table: apply the migrations with the command migrate, or correct DATABASE_LEDGER_SCHEMA",
+    "3F000": "lacks a schema: apply the migrations with the command migrate, or correct DATABASE_LEDGER_SCHEMA",
     "42501": "does not let this user do that: grant it (deploys: the schema to migrate, the tables to work)",
 }
 

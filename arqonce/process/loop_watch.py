@@ -2,7 +2,7 @@
 
 A timer of the loop says four times a second that it turns; a thread looks at that, and at the stack of the loop's
 thread when it does not. Code that keeps the interpreter to itself (a long call into C that does not release the GIL)
-stops the watching thread as well, and is not told of.
+stops the watching thread as well, and is not reported.
 """
 
 import asyncio

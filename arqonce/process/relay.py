@@ -25,7 +25,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.relay
 
 
 def run_relay(settings: Settings) -> None:
-    """Relay until told to stop; what was taken from the outbox by then is given. Owns the event loop.
+    """Relay until stopped; rows marked by then are still sent. Owns the event loop.
 
     Raises:
         StartupError: a server cannot be reached, refuses us or is unsafe, or the schema is behind.

@@ -31,7 +31,7 @@ def tell_ready(supervisor: int) -> None:
 
 def was_ready(process: socket.socket) -> bool:
     """Say whether the process at the other end has ever been ready."""
-    for _ in range(2):  # the first may tell of an order that it had not read
+    for _ in range(2):  # the first may report an order that it had not read
         with suppress(OSError):
             return _READY in process.recv(64, socket.MSG_DONTWAIT | socket.MSG_PEEK)
     return False

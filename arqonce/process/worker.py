@@ -33,7 +33,7 @@ _CANCELLED = (
 
 
 def run_worker(settings: Settings, application: Application, *, burst: bool = False, orders: int | None = None) -> None:
-    """Work until told to stop or, with ``burst``, until the queue is empty. Owns the event loop, signals and the end.
+    """Run jobs until stopped or, with ``burst``, until the queue is empty. Owns the event loop, signals and the end.
 
     The process has ended ``MARGIN`` after the grace at the latest; with exit code ``HELD`` if something held on to it.
 

@@ -1,1 +1,1 @@
-"""Gives promised jobs to Redis until they have ended. PostgreSQL owns the truth."""
+"""Sends promised jobs to Redis until they have ended. PostgreSQL owns the truth."""

@@ -1,4 +1,4 @@
-"""Notices when Redis may have forgotten what it was given: wiped, restarted, or another server since a failover."""
+"""Notices when Redis may have lost jobs: wiped, restarted, or another server since a failover."""
 
 from contextlib import suppress
 from typing import Any
@@ -22,15 +22,15 @@ if stored and string.sub(stored, 1, #ARGV[1]) == ARGV[1] then return stored end
 redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2])
 return ARGV[1] .. ARGV[2]
 """
-"""Of relays that notice at once, all take the epoch of the first: the jobs are given once, not once for each."""
+"""Relays that notice together share the epoch of the first: jobs are sent once, not once for each relay."""
 
 
 class RedisEpoch:
     """The number of the present epoch.
 
     The key is missing: Redis was wiped. It has the ``run_id`` of another process: Redis was restarted, perhaps from an
-    older state, or a replica took over. Both begin an epoch, in which every job that was given before and has not ended
-    is given again. A lost connection alone means neither. A single lost key is found by age (``ledger/outbox.py``).
+    older state, or a replica took over. Both begin an epoch, in which every job that was sent before and has not ended
+    is sent again. A lost connection alone means neither. A single lost key is found by age (``ledger/outbox.py``).
 
     Managed servers may leave ``run_id`` out of INFO, or refuse INFO. Then ``master_replid`` stands for it: it changes
     when a replica takes over and at most restarts, but not at one from a file that has it (RDB). Without either, only

@@ -63,7 +63,7 @@ class Wakeup:
                 async with self._engine.connect() as connection:
                     await self._listen_if_first(connection)
             except _LOST as error:
-                _log.debug("not listening", exc_info=error)  # the relay, which looks anyway, tells of an outage
+                _log.debug("not listening", exc_info=error)  # the relay, which looks anyway, reports the outage
             await asyncio.sleep(_CHECK_EVERY.total_seconds() * random.uniform(0.5, 1))  # noqa: S311 - no secret
 
     async def _listen_if_first(self, connection: AsyncConnection) -> None:

@@ -1,4 +1,4 @@
-"""The relay: gives promised jobs to Redis, again and again until they have ended. PostgreSQL owns the truth.
+"""The relay: sends promised jobs to Redis until they have ended. PostgreSQL owns the truth.
 
 Runs in every worker, and alone as ``users-worker relay``; any number at once. Gives the jobs of one queue.
 
@@ -47,10 +47,10 @@ _TAKE_LIMIT = timedelta(seconds=5)
 """How long PostgreSQL may take for one look, the wait for a connection included."""
 
 _LAST_LOOK = timedelta(seconds=3)
-"""How long the end waits for a look that is under way: what was taken shall be given."""
+"""How long shutdown waits for a look that is under way, so that every row it has marked reaches Redis."""
 
 _MARGIN = timedelta(days=1)
-"""A job is dead so long before its receipt could have been removed: one that is running then still ends in time."""
+"""Expire a promise this long before its receipt could be removed, so that a run under way still finds the receipt."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.relay.relay")
 
@@ -108,7 +108,7 @@ class Relay:
             pass
 
     async def turn(self) -> int:
-        """Look once, and return how many jobs were given. While a server is gone: none, after half a second."""
+        """Look once and return how many jobs were dispatched. While a server is away: none, after half a second."""
         try:
             given = await self._look()
         except Exception as error:  # noqa: BLE001 - whatever it is: a relay that ends leaves the jobs to nobody
@@ -147,7 +147,7 @@ class Relay:
     async def _dispatch(self, epoch: int) -> int:
         async with asyncio.timeout(_TAKE_LIMIT.total_seconds()), self._sessions.begin() as session:
             promises = await dispatch_batch(session, queue=self._queue, epoch=epoch, keep=self._keep)
-        # Committed before they are given: see dispatch_batch.
+        # Committed before they are sent to Redis: see dispatch_batch.
         due = [promise for promise in promises if not promise.is_late]
         try:
             await self._give(due)

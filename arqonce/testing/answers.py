@@ -5,7 +5,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from arqonce.failures import JobFailedError
 from arqonce.payloads import AnyPayload
 from arqonce.wire.codec import decode, encode
 from arqonce.wire.keys import now_ms, payload_tag
@@ -30,7 +29,7 @@ class Answer:
         if isinstance(answer, type):
             raise TypeError(f"an answer is an instance, and this is the class {answer.__name__}")
         if isinstance(answer, BaseException):
-            return cls(_failure(answer), is_success=False)
+            return cls(answer, is_success=False)
         kind = payload.result_type()
         try:
             kind.model_validate(decode(encode({"r": answer}))["r"])
@@ -49,10 +48,3 @@ class Answer:
         times = {"et": call["et"], "st": now, "ft": now}
         request = {} if self.tag is None else {"h": self.tag}
         return encode({"t": attempts, "f": call["f"], "s": self.is_success, "r": self.value} | times | request)
-
-
-def _failure(error: BaseException) -> BaseException:
-    """Return a failure of this package; a test may have one of its copy, by the other of its two names."""
-    kind, message = getattr(error, "type", None), getattr(error, "message", None)
-    is_copy = isinstance(kind, str) and isinstance(message, str) and not isinstance(error, JobFailedError)
-    return JobFailedError(str(message), kind=kind) if is_copy else error

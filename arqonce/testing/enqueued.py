@@ -13,11 +13,12 @@ from arqonce.testing.answers import Answer
 from arqonce.testing.outcomes import JobOutcome
 from arqonce.wire.arguments import read_payload
 from arqonce.wire.codec import decode
+from arqonce.wire.status import JobStatus
 
 PayloadT = TypeVar("PayloadT", bound=AnyPayload)
 
 _NO_WORKER = (
-    "to run jobs, drain needs the worker of users-worker and the database: let the test be async and have the fixture "
+    "to run jobs, drain needs arqonce[worker] and a database: let the test be async and have the fixture "
     "run_job. Elsewhere a test says itself what a job answers: enqueued.answer(CreateUser, UserView(...)); or it has a "
     "worker process: start_worker"
 )
@@ -105,7 +106,7 @@ class EnqueuedJobs:
             return found[0].read(payload)
         raise AssertionError(f"{_written(payload, fields)} was not enqueued; {self._told()}")
 
-    def refute_enqueued(self, payload: type[AnyPayload] | None = None, /, **fields: object) -> None:
+    def assert_not_enqueued(self, payload: type[AnyPayload] | None = None, /, **fields: object) -> None:
         """Fail if a job of this kind with these values of its fields was enqueued; without a kind, if any was."""
         __tracebackhide__ = True
         if payload is None:
@@ -206,7 +207,9 @@ class EnqueuedJobs:
     def status_in_tables(self, job_id: str) -> str:
         """Return what ``arqonce.outbox.status_in`` would find."""
         job = self._jobs.get(job_id)
-        return "complete" if job_id in self._ends else "promised" if job and job.is_promised else "not_found"
+        if job_id in self._ends:
+            return JobStatus.COMPLETE
+        return JobStatus.PROMISED if job and job.is_promised else JobStatus.NOT_FOUND
 
     def forget(self, job: RecordedJob) -> None:
         """Give a job up: it was promised in a transaction that did not commit."""

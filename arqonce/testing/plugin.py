@@ -4,6 +4,7 @@ Whatever a fixture needs is imported when it is first used, so that a project wh
 """
 
 import contextlib
+import importlib.util
 import os
 import sys
 import types
@@ -39,6 +40,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Let a project name its jobs where it names everything else."""
     parser.addini(
         "arqonce_registry", "The registries whose jobs are tested: module:NAME, separated by commas", default=""
+    )
+    parser.addini(
+        "arqonce_module", "The module whose command runs the workers of tests: python -m NAME run", default="arqonce"
     )
 
 
@@ -76,6 +80,7 @@ def _transaction() -> "Callable[[DatabaseSettings], AsyncIterator[Transaction]]"
 @pytest.fixture(scope="session")
 def jobs_postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start PostgreSQL for this run, in each process of pytest-xdist one. Override it to use a server of yours."""
+    _require_workers()
     from arqonce.embedded import open_postgres
 
     with open_postgres(tmp_path_factory.mktemp("postgres"), settings=_SETTINGS) as server:
@@ -166,6 +171,11 @@ def _require_asyncio(backend: Any) -> None:  # noqa: ANN401 - anyio's: a name, o
         )
 
 
+def _require_workers() -> None:
+    if importlib.util.find_spec("arq") is None:
+        _refuse("this fixture needs what runs jobs: pip install 'arqonce[worker,embedded]'")
+
+
 def _refuse(cure: str) -> NoReturn:
     pytest.fail(cure, pytrace=False)
 
@@ -185,6 +195,7 @@ def jobs_sessions(jobs_transaction: "Transaction") -> "async_sessionmaker[AsyncS
 @pytest.fixture(scope="session")
 def jobs_registry(pytestconfig: pytest.Config) -> "Registry":
     """Return the jobs that ``run_job`` and ``crash_points`` know, as ``arqonce_registry`` of pytest's settings says."""
+    _require_workers()
     from arqonce.registries import load_registry
 
     named = pytestconfig.getini("arqonce_registry")
@@ -253,20 +264,15 @@ def jobs_programs() -> "Iterator[Programs]":
         yield programs
 
 
-@pytest.fixture(scope="session")
-def worker_command() -> tuple[str, ...]:
-    """Return the command that starts a worker. Override it where the project has one of its own."""
-    return (sys.executable, "-m", "arqonce", "run")
-
-
 @pytest.fixture
 def start_worker(
-    worker_environment: dict[str, str], worker_command: tuple[str, ...], tmp_path: Path, jobs_programs: "Programs"
+    pytestconfig: pytest.Config, worker_environment: dict[str, str], tmp_path: Path, jobs_programs: "Programs"
 ) -> "Iterator[StartWorker]":
     """Yield a function that starts a worker process and waits until it is ready; it is killed after the test."""
     from arqonce.testing.worker_process import worker_processes
 
-    with worker_processes(worker_command, worker_environment, tmp_path, jobs_programs) as start:
+    usual = (sys.executable, "-m", pytestconfig.getini("arqonce_module"), "run")
+    with worker_processes(usual, worker_environment, tmp_path, jobs_programs) as start:
         yield start
 
 

@@ -69,7 +69,7 @@ class RunJob:
         result = None if outcome.result is None else payload.result_type().model_validate(outcome.result)
         return replace(outcome, result=result)
 
-    async def together(
+    async def batch(
         self, payloads: Sequence[Payload[ResultT]], *, registry: Registry | None = None
     ) -> list[JobOutcome[ResultT]]:
         """Run jobs of one kind as one batch, as a worker does that has claimed them at once; tell how each went.

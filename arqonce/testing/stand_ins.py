@@ -1,6 +1,6 @@
 """Puts a recorder in the place of Redis: beneath both clients, also those that are open, and behind the outbox.
 
-Only what would talk to a server is replaced: keys, codec, handles, outcomes and failures are the clients' own.
+Only what would talk to a server is replaced: keys, codec, handles and failures are the clients' own.
 """
 
 import inspect
@@ -12,7 +12,7 @@ from unittest.mock import patch
 from arqonce import outbox
 from arqonce.client.answers import JobInfo, missing, read_info, require_open
 from arqonce.client.client import JobClient
-from arqonce.client.requests import Call, Enqueued
+from arqonce.client.requests import Call
 from arqonce.client.sync_client import SyncJobClient
 from arqonce.testing.enqueued import EnqueuedJobs, RecordedJob
 from arqonce.testing.rollbacks import when_rolled_back
@@ -119,7 +119,7 @@ async def _await_and_record(
 
 
 def _record(jobs: EnqueuedJobs, outcome: object, connection: object, parameters: Parameters) -> object:
-    if outcome == Enqueued.NEW.value:
+    if outcome == "new":
         job = _promised(parameters)
         jobs.promise(job)
         when_rolled_back(connection, lambda: jobs.forget(job))

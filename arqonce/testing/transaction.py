@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from arqonce.database.asyncpg_connection import LentConnection
+from arqonce.database.engine import ledger_options
 from arqonce.database.loans import Loan
 from arqonce.database.settings import DatabaseSettings
 
@@ -99,7 +100,11 @@ class Transaction:
 async def open_transaction_to_roll_back(database: DatabaseSettings) -> AsyncIterator[Transaction]:
     """Yield a transaction of the running event loop, and roll it back. It opens one connection."""
     engine = create_async_engine(
-        database.sqlalchemy_url, poolclass=NullPool, hide_parameters=True, connect_args=_connect_arguments(database)
+        database.sqlalchemy_url,
+        poolclass=NullPool,
+        hide_parameters=True,
+        connect_args=_connect_arguments(database),
+        execution_options=ledger_options(database),
     )
     _require_loop(engine.sync_engine, asyncio.get_running_loop())
     try:

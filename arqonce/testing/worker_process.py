@@ -60,7 +60,7 @@ class StartWorker(Protocol):
     """
 
     def __call__(self, *command: str, **environment: str) -> WorkerProcess:
-        """Start one; the command is that of ``worker_command`` unless another is given."""
+        """Start one; the command is that of ``arqonce_module`` unless another is given."""
         ...
 
 

@@ -18,7 +18,7 @@ from arq.connections import ArqRedis
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from arqonce.client.client import JobClient, JobHandle, open_client
+from arqonce.client.client import JobClient, JobHandle
 from arqonce.connection.redis import build_redis
 from arqonce.database.settings import DatabaseSettings
 from arqonce.engine.consumer import UsersWorker
@@ -142,7 +142,7 @@ class _Producer:
         return await self._client.enqueue(self._payload(job))
 
     async def result(self, handle: JobHandle[Any]) -> None:
-        await handle.result()
+        await handle.result(timeout=None)
 
     def _payload(self, job: Job) -> Payload[Any]:
         if job.kind == "find_user":
@@ -155,4 +155,4 @@ async def open_producer(target: Target, variant: str) -> AsyncIterator[_Producer
     """Yield our client."""
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(build_redis(target.redis_url, ArqRedis, max_connections=5))
-        yield _Producer(await stack.enter_async_context(open_client(target.redis_url)), redis, variant)
+        yield _Producer(await stack.enter_async_context(JobClient(target.redis_url)), redis, variant)

@@ -2,54 +2,64 @@
 -- itself: default privileges know no columns. May be run again at any time, also while workers work.
 --
 --   psql --set=ON_ERROR_STOP=1 --file=deploy/postgres/grants.sql
+--
+-- The ledger's tables lie in the schema arqonce; with another DATABASE_LEDGER_SCHEMA give psql --set=ledger=NAME.
+\if :{?ledger}
+\else
+    \set ledger arqonce
+\endif
 BEGIN;
 SELECT pg_advisory_xact_lock(hashtext('users-worker grants')); -- two at once would fail on each other's rows
 
 -- From nothing, so that a right that no longer stands here is gone.
-REVOKE ALL ON users, job_receipts, dead_jobs, job_outbox, alembic_version
+REVOKE ALL ON users, alembic_version, :ledger.receipts, :ledger.dead_jobs, :ledger.outbox, :ledger.ledger_version
     FROM PUBLIC, app_worker, app_relay, app_operator, app_producer, app_reader;
-REVOKE ALL ON SEQUENCE users_id_seq, job_dispatch_epoch
+REVOKE ALL ON SEQUENCE users_id_seq, :ledger.dispatch_epoch
     FROM PUBLIC, app_worker, app_relay, app_operator, app_producer, app_reader;
+REVOKE ALL ON SCHEMA :ledger FROM PUBLIC;
+GRANT USAGE ON SCHEMA :ledger TO app_worker, app_relay, app_operator, app_producer, app_reader;
 
 -- The worker: handlers find and add users. A job that changes or removes them needs one more line.
 GRANT SELECT, INSERT (id, name, email) ON users TO app_worker;
 GRANT USAGE ON SEQUENCE users_id_seq TO app_worker;  -- create_users draws its ids first
-GRANT SELECT, INSERT (job_id, job_name, request_hash, result, failure, attempt), DELETE ON job_receipts TO app_worker;
-GRANT UPDATE (attempt) ON job_receipts TO app_worker;  -- for FOR UPDATE, when old ones are removed; it changes none
+GRANT SELECT, INSERT (job_id, job_name, request_hash, result, failure, attempt), DELETE ON :ledger.receipts TO app_worker;
+GRANT UPDATE (attempt) ON :ledger.receipts TO app_worker;  -- for FOR UPDATE, when old ones are removed; it changes none
 GRANT SELECT, DELETE,  -- SELECT of all, because ON CONFLICT reads what it replaces with
       INSERT (job_id, job_name, message, reason, explanation, error, sqlstate, attempts, queue, request_hash),
       UPDATE (job_id, job_name, message, reason, explanation, error, sqlstate, attempts, queue, request_hash, died_at)
-    ON dead_jobs TO app_worker;
-GRANT SELECT, DELETE ON job_outbox TO app_worker;  -- the row goes with the job's receipt or dead letter
-GRANT SELECT ON alembic_version TO app_worker;
+    ON :ledger.dead_jobs TO app_worker;
+GRANT SELECT, DELETE ON :ledger.outbox TO app_worker;  -- the row goes with the job's receipt or dead letter
+GRANT SELECT ON alembic_version, :ledger.ledger_version TO app_worker;
 
 -- Operators: list, show, retry and discard dead letters, which hold people's data.
-GRANT SELECT, DELETE ON dead_jobs TO app_operator;
-GRANT SELECT (job_id, request_hash) ON job_receipts TO app_operator;
+GRANT SELECT, DELETE ON :ledger.dead_jobs TO app_operator;
+GRANT SELECT (job_id, request_hash) ON :ledger.receipts TO app_operator;
+GRANT SELECT ON :ledger.ledger_version TO app_operator;  -- status says whether the tables are there
 
 -- Dashboards: counts, ages and reasons, and nobody's data.
 GRANT SELECT (id, created_at) ON users TO app_reader;
-GRANT SELECT (job_id, job_name, attempt, finished_at) ON job_receipts TO app_reader;
-GRANT SELECT (job_id, job_name, reason, sqlstate, attempts, died_at) ON dead_jobs TO app_reader;
-GRANT SELECT ON alembic_version TO app_reader;
+GRANT SELECT (job_id, job_name, attempt, finished_at) ON :ledger.receipts TO app_reader;
+GRANT SELECT (job_id, job_name, reason, sqlstate, attempts, died_at) ON :ledger.dead_jobs TO app_reader;
+GRANT SELECT ON alembic_version, :ledger.ledger_version TO app_reader;
 
 -- The relay gives jobs to Redis; what is too old to run it turns into a dead letter. It reads no answers. The worker
 -- has its rights as well.
-GRANT SELECT, UPDATE (epoch, dispatched_at, dispatches, give_at), DELETE ON job_outbox TO app_relay;
-GRANT USAGE ON SEQUENCE job_dispatch_epoch TO app_relay;
-GRANT SELECT (job_id, job_name, request_hash) ON job_receipts TO app_relay;
+GRANT SELECT, UPDATE (epoch, dispatched_at, dispatches, give_at), DELETE ON :ledger.outbox TO app_relay;
+GRANT USAGE ON SEQUENCE :ledger.dispatch_epoch TO app_relay;
+GRANT SELECT (job_id, job_name, request_hash) ON :ledger.receipts TO app_relay;
 GRANT SELECT,
       INSERT (job_id, job_name, message, reason, explanation, error, sqlstate, attempts, queue, request_hash),
       UPDATE (job_id, job_name, message, reason, explanation, error, sqlstate, attempts, queue, request_hash, died_at)
-    ON dead_jobs TO app_relay;
-GRANT SELECT ON alembic_version TO app_relay;
+    ON :ledger.dead_jobs TO app_relay;
+GRANT SELECT ON :ledger.ledger_version TO app_relay;
+GRANT SELECT ON alembic_version TO app_relay;  -- relays of the version before ask there
 
 -- A producer adds jobs, and learns whether its key is taken, by the same request or another. It reads no message.
 GRANT INSERT (job_id, job_name, queue, message, request_hash, due_at, give_at),
-      SELECT (job_id, job_name, queue, request_hash, give_at) ON job_outbox TO app_producer;
-GRANT SELECT (job_id, job_name, request_hash) ON job_receipts, dead_jobs TO app_producer;
+      SELECT (job_id, job_name, queue, request_hash, give_at) ON :ledger.outbox TO app_producer;
+GRANT SELECT (job_id, job_name, request_hash) ON :ledger.receipts, :ledger.dead_jobs TO app_producer;
 
 GRANT SELECT (job_id, job_name, queue, due_at, give_at, created_at, epoch, dispatched_at, dispatches)
-    ON job_outbox TO app_reader;
+    ON :ledger.outbox TO app_reader;
 
 COMMIT;

@@ -4,6 +4,12 @@
 --   psql --set=ON_ERROR_STOP=1 --file=deploy/postgres/roles.sql
 --
 -- What they may do with the tables is granted by grants.sql, after each migration.
+--
+-- The tables that record jobs lie in the schema arqonce; with another DATABASE_LEDGER_SCHEMA give psql --set=ledger=NAME.
+\if :{?ledger}
+\else
+    \set ledger arqonce
+\endif
 BEGIN;
 
 DO $$
@@ -71,19 +77,18 @@ END $$;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 GRANT USAGE, CREATE ON SCHEMA public TO app_owner;
 GRANT USAGE ON SCHEMA public TO app_worker, app_relay, app_operator, app_producer, app_reader;
+CREATE SCHEMA IF NOT EXISTS :ledger;                   -- so that the migrator needs no right to make schemas
+ALTER SCHEMA :ledger OWNER TO app_owner;
 
--- Tables that somebody else has migrated already come into the owner's hands.
-DO $$
-DECLARE
-    ours record;
-BEGIN
-    FOR ours IN SELECT oid::regclass AS name, relkind FROM pg_class
-                WHERE relnamespace = 'public'::regnamespace AND relowner <> 'app_owner'::regrole
-                AND relname IN ('users', 'job_receipts', 'dead_jobs', 'job_outbox', 'job_dispatch_epoch',
-                                'alembic_version') LOOP
-        EXECUTE format('ALTER %s %s OWNER TO app_owner',
-                       CASE ours.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, ours.name);
-    END LOOP;
-END $$;
+-- Tables that somebody else has migrated already come into the owner's hands; also those of the version before.
+SELECT format('ALTER %s %s OWNER TO app_owner',
+              CASE relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END, pg_class.oid::regclass)
+FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE relowner <> 'app_owner'::regrole AND relkind IN ('r', 'S', 'v') AND (
+    (nspname = :'ledger' AND relname IN ('receipts', 'dead_jobs', 'outbox', 'dispatch_epoch', 'ledger_version'))
+    OR (nspname = 'public' AND relname IN ('users', 'alembic_version', 'job_receipts', 'job_outbox',
+                                           'job_dispatch_epoch'))
+    OR (nspname = 'public' AND relname = 'dead_jobs' AND to_regclass('public.job_receipts') IS NOT NULL))
+\gexec
 
 COMMIT;

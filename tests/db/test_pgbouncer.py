@@ -30,6 +30,7 @@ from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
 from jobs import CreateUser
 from jobs.registry import REGISTRY
 from tests.conftest import wait_until, wait_until_async
+from tests.tables import EMPTY_TABLES
 
 pytestmark = pytest.mark.usefixtures("starts_processes")
 
@@ -109,7 +110,7 @@ async def test_two_thousand_jobs_run_through_it(pgbouncer: DatabaseSettings) -> 
 
         async with sessions.begin() as session:
             stored = await session.scalar(text("SELECT count(*) FROM users"))
-            await session.execute(text("TRUNCATE users, job_receipts, dead_jobs, job_outbox RESTART IDENTITY"))
+            await session.execute(EMPTY_TABLES)
     assert len(results) == JOBS
     # 500 by create_user; 100 e-mails of get_or_create_user (every fourth of 400); 500 nameless and 10 e-mails of sets.
     assert stored == 500 + 100 + 500 + 10
@@ -144,7 +145,7 @@ async def test_promises_are_given_through_it(pgbouncer: DatabaseSettings, queue:
                     await asyncio.sleep(0.01)
         async with sessions.begin() as session:
             locks = await session.scalar(text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"))
-            await session.execute(text("TRUNCATE job_outbox"))
+            await session.execute(text("TRUNCATE arqonce.outbox"))
     assert locks == 0
 
 

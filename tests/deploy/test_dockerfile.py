@@ -37,10 +37,10 @@ def test_only_locked_wheels_are_installed(dockerfile: Steps) -> None:
     assert ("COPY", "requirements/runtime.txt /build/") in dockerfile
 
 
-def test_image_holds_the_packages_of_the_wheel(dockerfile: Steps, pyproject: dict[str, Any]) -> None:
-    """They are copied into the image and compiled there; the plugin of pytest, a lone file, is for developers."""
+def test_image_holds_the_packages_of_the_wheels(dockerfile: Steps, pyproject: dict[str, Any]) -> None:
+    """The application's and the library are copied into the image and compiled there; a lone file is for developers."""
     packages = pyproject["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-    packages = [package for package in packages if not package.endswith(".py")]
+    packages = ["arqonce", *(package for package in packages if not package.endswith(".py"))]
 
     copied = [target for source, target in _copies(dockerfile) if source == target]
     compiled = [
@@ -50,13 +50,19 @@ def test_image_holds_the_packages_of_the_wheel(dockerfile: Steps, pyproject: dic
     assert (sorted(copied), compiled) == (sorted(packages), [copied])
 
 
-def test_command_is_the_one_of_the_wheel(dockerfile: Steps, pyproject: dict[str, Any]) -> None:
-    """``users-worker`` in the image calls the same function as the command that a wheel installs."""
-    module, function = pyproject["project"]["scripts"]["users-worker"].split(":")
+def test_commands_are_those_of_the_wheels(root: Path, dockerfile: Steps, pyproject: dict[str, Any]) -> None:
+    """Each command in the image calls the same function as the one that a wheel installs, and can be executed."""
+    library = tomllib.loads((root / "arqonce" / "pyproject.toml").read_text())
+    scripts = pyproject["project"]["scripts"] | library["project"]["scripts"]
 
-    [launcher] = [text for word, text in dockerfile if word == "RUN" and "> bin/users-worker" in text]
+    [steps] = [text for word, text in dockerfile if word == "RUN" and "> bin/" in text]
 
-    assert f"'from {module} import {function}' '{function}()'" in launcher
+    launchers = dict(re.findall(r"'from (\S+ import \w+)' '\w+\(\)' > bin/(\S+)", steps))
+    wanted = {" import ".join(target.split(":")): name for name, target in scripts.items()}
+    assert launchers == wanted
+    assert {"users-worker", "users-web", "arqonce"} == set(wanted.values())
+    [executable] = re.findall(r"chmod 755 (.*)", steps)
+    assert set(executable.split()) == {f"bin/{name}" for name in wanted.values()}
 
 
 def test_copied_paths_reach_the_builder(root: Path, dockerfile: Steps) -> None:

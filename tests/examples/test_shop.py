@@ -1,4 +1,4 @@
-"""The example project beside ours: in real workers, with its own migrations, and tested by its own tests."""
+"""The example project: in real workers, with its own command and migrations, and tested by its own tests."""
 
 import asyncio
 import os
@@ -7,8 +7,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -17,7 +18,6 @@ import asyncpg
 import pytest
 
 from arqonce import JobClient
-from jobs import CreateUser
 from tests.conftest import StartWorker
 
 pytestmark = pytest.mark.usefixtures("starts_processes")
@@ -62,7 +62,6 @@ def world(postgres_url: str, environment: dict[str, str]) -> Iterator[World]:
     asyncio.run(_execute(postgres_url, f"CREATE DATABASE {name}"))
     known = {
         "DATABASE_URL": url,
-        "WORKER_REGISTRY": "shop.jobs:REGISTRY",
         "PYTHONPATH": os.pathsep.join(map(str, (SHOP, ROOT))),
         "NO_COLOR": "1",
     }
@@ -74,91 +73,97 @@ def _failed(done: "subprocess.CompletedProcess[str]") -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-@pytest.mark.parametrize("command", ["ours", "arq"])
-async def test_one_worker_runs_our_jobs_and_theirs(
-    world: World, client: JobClient, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch, command: str
+@pytest.mark.parametrize(
+    "command", [("shop",), ("arqonce", "--registry", "shop.jobs:REGISTRY")], ids=["own", "library"]
+)
+async def test_a_worker_runs_its_jobs(
+    world: World,
+    client: JobClient,
+    start_worker: StartWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
 ) -> None:
-    """In both ways of running it: same process, same database, typed answers and failures of their own."""
+    """By its own command and by the library's: typed answers and failures of its own, and a receipt of each."""
     monkeypatch.syspath_prepend(SHOP)
-    from shop.payloads import PlaceOrder, UnknownBuyerError  # noqa: PLC0415 - found now only
+    from shop.payloads import AlreadyOrderedError, PlaceOrder  # noqa: PLC0415 - found now only
 
-    assert _failed(await asyncio.to_thread(world.run, "worker", "migrate")) == (0, "")
-    commands = {"ours": (), "arq": (str(Path(sys.executable).parent / "arq"), "worker.WorkerSettings")}
-    start_worker(*commands[command], **world.environment)
+    book = PlaceOrder(customer="Jane", item="a book")
+    assert _failed(await asyncio.to_thread(world.run, *command, "migrate")) == (0, "")
+    start_worker(sys.executable, "-m", *command, "run", **world.environment)
 
-    jane = await (await client.enqueue(CreateUser(name="Jane"))).result(timeout=SOON)
-    order = await (await client.enqueue(PlaceOrder(user_id=jane.id, item="a book"), key="o1")).result(timeout=SOON)
-    with pytest.raises(UnknownBuyerError):
-        await (await client.enqueue(PlaceOrder(user_id=jane.id + 1, item="a book"))).result(timeout=SOON)
+    order = await (await client.enqueue(book, key="o1")).result(timeout=SOON)
+    with pytest.raises(AlreadyOrderedError):
+        await (await client.enqueue(book, key="o2")).result(timeout=SOON)
 
-    rows = await _execute(world.url, "SELECT o.id, u.name, item FROM orders o JOIN users u ON u.id = user_id")
-    receipts = await _execute(world.url, "SELECT count(*) FROM job_receipts WHERE job_name = 'place_order'")
+    rows = await _execute(world.url, "SELECT id, customer, item FROM orders")
+    receipts = await _execute(world.url, "SELECT count(*) FROM arqonce.receipts WHERE job_name = 'place_order'")
     assert [tuple(row) for row in rows] == [(order.id, "Jane", "a book")]
     assert receipts[0][0] == 2
 
 
-def test_a_worker_refuses_to_start_on_a_schema_of_theirs_that_is_behind(world: World) -> None:
-    """It says whose; one that is not told of them does not care."""
-    world.run("worker", "migrate", WORKER_REGISTRY="")
+def test_a_worker_refuses_to_start_on_a_schema_that_is_behind(world: World) -> None:
+    """It says whose; one that is not told of the project does not care."""
+    first = world.run("arqonce", "migrate")
 
-    told = world.run("worker", "run", "--burst")
-    several = world.run("worker", "run", "--burst", "--processes", "2")
-    not_told = world.run("worker", "run", "--burst", WORKER_REGISTRY="")
+    told = world.run("shop", "run", "--burst")
+    several = world.run("shop", "run", "--burst", "--processes", "2")
+    not_told = world.run("arqonce", "status")
 
+    assert _failed(first) == (0, "")
     assert told.returncode == several.returncode == 4
-    assert "lacks 1 of the migrations of shop (first: 0001). Run: users-worker migrate" in told.stderr
+    assert "lacks 1 of the migrations of shop (first: 0001). Apply them with the command migrate" in told.stderr
     assert "lacks 1 of the migrations of shop" in several.stderr
     assert not_told.returncode == 0
 
 
-def test_migrate_applies_ours_and_theirs_and_may_be_repeated(world: World) -> None:
+def test_migrate_applies_the_librarys_and_its_own_and_may_be_repeated(world: World) -> None:
     """Each is noted in a table of its own; the revisions' numbers do not collide."""
-    done = [world.run("worker", "migrate") for _ in range(2)]
+    done = [world.run("shop", "migrate") for _ in range(2)]
 
     assert [_failed(one) for one in done] == [(0, ""), (0, "")]
     first, second = (one.stdout for one in done)
-    assert first.startswith("users_worker: applied 0001, 0002, 0003, 0004")
+    assert first.startswith("arqonce: applied 0001")
     assert "\nshop: applied 0001\n" in first
     assert first.endswith(second)
     assert second.count("\n") == 1
-    assert [row[0] for row in world.execute("SELECT version_num FROM alembic_version_shop")] == ["0001"]
-    assert world.execute("SELECT version_num FROM alembic_version")[0][0] >= "0004"
-
-
-def test_a_revision_of_ours_leaves_theirs_alone(world: World) -> None:
-    """``--revision`` is for a step back in time of one project; numbers mean another thing in the other."""
-    done = world.run("worker", "migrate", "--revision", "0001")
-
-    tables = world.execute("SELECT to_regclass('users') IS NOT NULL, to_regclass('orders') IS NULL")
-    assert _failed(done) == (0, "")
-    assert tuple(tables[0]) == (True, True)
+    assert [row[0] for row in world.execute("SELECT version_num FROM alembic_version")] == ["0001"]
+    assert world.execute("SELECT version_num FROM arqonce_version")[0][0] >= "0001"
+    assert world.execute("SELECT to_regclass('users') IS NULL")[0][0]  # nothing of users-worker
 
 
 def test_a_table_that_is_there_already_stops_the_migration(world: World) -> None:
     """In one line, with nothing half applied."""
     world.execute("CREATE TABLE orders (id int)")
 
-    done = world.run("worker", "migrate")
+    done = world.run("shop", "migrate")
 
     assert done.returncode == 4
     assert "has a table or an index of that name already" in done.stderr
     assert len(done.stderr.splitlines()) == 1
-    assert world.execute("SELECT to_regclass('alembic_version_shop') IS NULL")[0][0]
+    assert world.execute("SELECT to_regclass('alembic_version') IS NULL")[0][0]
 
 
 @pytest.mark.parametrize("command", [["run"], ["run", "--processes", "2"], ["enqueue", "--help"], ["migrate"]])
 def test_a_registry_that_cannot_be_used_is_one_line(world: World, command: list[str]) -> None:
     """Exit code 3: a setting is wrong, and no restart cures it."""
-    done = world.run("worker", *command, WORKER_REGISTRY="shop.job:REGISTRY")
+    done = world.run("shop", *command, WORKER_REGISTRY="shop.job:REGISTRY")
 
     assert done.returncode == 3
-    assert done.stderr.startswith("users-worker: WORKER_REGISTRY: shop.job:REGISTRY: there is no module shop.job: ")
+    assert done.stderr.startswith("shop: WORKER_REGISTRY: shop.job:REGISTRY: there is no module shop.job: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_two_projects_that_note_migrations_in_one_table_are_told(world: World) -> None:
+    """Both with Alembic's usual one: one of them must name another, before anything is applied."""
+    done = world.run("worker", "migrate", WORKER_REGISTRY="shop.jobs:REGISTRY")
+
+    assert done.returncode == 3
+    assert "its version_table alembic_version is that of users-worker: give its Schema another" in done.stderr
 
 
 def test_other_commands_explain_themselves_whatever_the_registry_is(world: World) -> None:
     """The cure may be in the help."""
-    assert world.run("worker", "--help", WORKER_REGISTRY="shop.job:REGISTRY").returncode == 0
+    assert world.run("shop", "--help", WORKER_REGISTRY="shop.job:REGISTRY").returncode == 0
 
 
 def _commands(program: str) -> list[list[str]]:
@@ -168,18 +173,15 @@ def _commands(program: str) -> list[list[str]]:
 
 
 def test_the_commands_of_its_readme_work(world: World, client: JobClient) -> None:
-    """In their order, with the setting that it exports."""
+    """In their order; the last is its own."""
     assert client is not None  # the queue is empty
-    (export,) = _commands("export")
-    name, _, value = export[1].partition("=")
-    told = replace(world, environment=world.environment | {name: value})
+    commands = _commands("shop")
 
-    done = [told.run("worker", *command[1:]) for command in _commands("users-worker")]
+    done = [world.run(*command) for command in commands]
 
     assert [_failed(one) for one in done if one.returncode != 0] == []
-    assert len(done) == 3
-    refused = world.execute("SELECT failure ->> 'type' FROM job_receipts WHERE job_name = 'place_order'")
-    assert [row[0] for row in refused] == ["unknown_buyer"]  # there is no user 1 yet
+    assert [command[1] for command in commands] == ["migrate", "enqueue", "run", "orders"]
+    assert done[-1].stdout == "1: a book for Jane\n"
 
 
 def test_its_migrations_are_written_by_alembic(world: World, tmp_path: Path) -> None:
@@ -187,7 +189,7 @@ def test_its_migrations_are_written_by_alembic(world: World, tmp_path: Path) -> 
     copy = tmp_path / "shop"
     shutil.copytree(SHOP, copy, ignore=shutil.ignore_patterns("__pycache__"))
     paths = os.pathsep.join(map(str, (copy, ROOT)))
-    world.run("worker", "migrate", PYTHONPATH=paths)
+    world.run("shop", "migrate", PYTHONPATH=paths)
     upgrade, check, revision = [command[1:] for command in _commands("alembic")]
 
     first = [world.run("alembic", *command, cwd=copy, PYTHONPATH=paths) for command in (upgrade, check)]
@@ -202,7 +204,40 @@ def test_its_migrations_are_written_by_alembic(world: World, tmp_path: Path) -> 
     assert "add_column" in behind.stdout + behind.stderr
     (written,) = (copy / "shop" / "migrations").glob("0002_*.py")
     assert written.name == "0002_add_something.py"
-    assert "drop_table" not in written.read_text()  # ours are none of its business
+    assert "drop_table" not in written.read_text()  # the library's are none of its business
+
+
+def test_it_gives_its_payloads_to_producers_as_its_readme_says(tmp_path: Path) -> None:
+    """As they are, under a name of their own, and nothing else; they need the producer's side alone."""
+    copy = tmp_path / "shop"
+    shutil.copytree(SHOP / "shop", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    (project,) = re.findall(r"^```toml\n(.*?)^```", (SHOP / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    (copy / "pyproject.toml").write_text(project)
+    code = "from shop_jobs.payloads import PlaceOrder; import sys; print({'sqlalchemy', 'shop'} & set(sys.modules))"
+
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel"], cwd=copy, check=True, capture_output=True
+    )
+    (wheel,) = copy.glob("dist/*.whl")
+    told = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(wheel)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert (told.stdout, told.stderr) == ("set()\n", "")
+    with zipfile.ZipFile(wheel) as archive:
+        files = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert files == {f"shop_jobs/{name}" for name in ("__init__.py", "payloads.py", "py.typed")}
+
+
+def test_it_uses_what_is_offered_and_nothing_else() -> None:
+    """A project that is a model must not reach into rooms that may change."""
+    texts = [file.read_text() for file in SHOP.rglob("*.py")]
+
+    used = {match for text in texts for match in re.findall(r"^\s*(?:from|import) (arqonce[\w.]*)", text, re.MULTILINE)}
+
+    offered = ("arqonce", "arqonce.application", "arqonce.main")
+    assert {module for module in used if module not in offered and not module.startswith("arqonce.testing.")} == set()
 
 
 def test_it_type_checks() -> None:
@@ -219,7 +254,7 @@ def test_its_own_tests_pass(tmp_path: Path) -> None:
     """As it would run them: installed beside ours, with servers from wheels."""
     paths = os.pathsep.join(map(str, (SHOP, ROOT)))
     command = [sys.executable, "-m", "pytest", "-q", f"--basetemp={tmp_path}/t"]
-    command += ["-pno:cacheprovider", "-ppytest_users_worker"]  # ours also if it was installed before it had a plugin
+    command += ["-pno:cacheprovider"]
     ours = os.environ | {"PYTHONPATH": paths}
 
     done = subprocess.run(command, cwd=SHOP, env=ours, capture_output=True, text=True, timeout=110, check=False)

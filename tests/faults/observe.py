@@ -24,7 +24,7 @@ async def users_by_name(sessions: Sessions) -> Counter[str]:
 async def letters(sessions: Sessions) -> dict[str, str]:
     """Return the reasons of all dead letters by job id."""
     async with sessions() as session:
-        rows = await session.execute(text("SELECT job_id, reason FROM dead_jobs"))
+        rows = await session.execute(text("SELECT job_id, reason FROM arqonce.dead_jobs"))
         return {row.job_id: row.reason for row in rows}
 
 

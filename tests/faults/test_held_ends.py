@@ -8,7 +8,7 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
-from arqonce import JobClient, open_client
+from arqonce import JobClient
 from tests.conftest import StartWorker, WorkerProcess, wait_until
 from tests.faults.escapes import NAME, Misbehave
 from tests.faults.observe import Sessions, events, users_by_name
@@ -28,7 +28,7 @@ async def test_a_worker_ends_within_its_bound_whatever_holds_on(
     for how in HOW:
         queue = how.replace(" ", "-")
         workers[how] = start_worker(WORKER_QUEUE=queue, WORKER_REGISTRY=NAME, WORKER_SHUTDOWN_GRACE="1s")
-        async with open_client(environment["REDIS_URL"], queue=queue) as client:
+        async with JobClient(environment["REDIS_URL"], queue=queue) as client:
             job_ids[how] = (await client.enqueue(Misbehave(how=how, name=how, folder=str(tmp_path)))).job_id
         await asyncio.to_thread(wait_until, (tmp_path / how).exists, 10)
     await asyncio.to_thread(wait_until, lambda: "job done" in workers["leaves a thread"].log, 10)

@@ -33,6 +33,7 @@ from tests import warm
 from tests.conftest import StartWorker, WorkerProcess, wait_until_async
 from tests.faults.observe import Sessions, attempts, events, users_by_name, wait_for_empty_queue
 from tests.faults.proxy import Proxy, open_proxy
+from tests.tables import EMPTY_TABLES, TABLES
 
 SOON = timedelta(seconds=30)
 UNWRITABLE = "PostgreSQL cannot be written to: waiting until it can"
@@ -86,7 +87,7 @@ async def own_sessions(ground: Ground) -> AsyncIterator[Sessions]:
     async with open_database(DatabaseSettings(url=url), pool_size=5) as sessions:
         yield sessions
         async with sessions.begin() as session:
-            await session.execute(text("TRUNCATE users, job_receipts, dead_jobs, job_outbox RESTART IDENTITY"))
+            await session.execute(EMPTY_TABLES)
 
 
 @dataclass
@@ -177,8 +178,6 @@ async def _empty_disk(ground: Ground) -> None:
     await ground.set(*(f"DROP TRIGGER fail ON {table}" for table in TABLES))
 
 
-TABLES = ("users", "job_receipts", "dead_jobs", "job_outbox")
-
 OUTAGES = {
     "it is a standby": (_become_standby, _become_primary),
     READ_ONLY: (_become_read_only, _become_writable),
@@ -224,7 +223,7 @@ async def _is_told(worker: WorkerProcess, problem: str) -> bool:
 
 async def _ended(sessions: Sessions) -> int:
     async with sessions() as session:
-        return await session.scalar(text("SELECT count(*) FROM job_receipts")) or 0
+        return await session.scalar(text("SELECT count(*) FROM arqonce.receipts")) or 0
 
 
 async def _has_ended(sessions: Sessions, count: int) -> bool:
@@ -233,7 +232,7 @@ async def _has_ended(sessions: Sessions, count: int) -> bool:
 
 async def _owes_nothing(sessions: Sessions) -> bool:
     async with sessions() as session:
-        return not await session.scalar(text("SELECT count(*) FROM job_outbox"))
+        return not await session.scalar(text("SELECT count(*) FROM arqonce.outbox"))
 
 
 async def _connections_to(server: PostgresServer) -> int:
@@ -248,7 +247,7 @@ async def _connections_to(server: PostgresServer) -> int:
 
 async def _letters(sessions: Sessions) -> dict[str, tuple[str, int]]:
     async with sessions() as session:
-        rows = await session.execute(text("SELECT job_id, reason, attempts FROM dead_jobs"))
+        rows = await session.execute(text("SELECT job_id, reason, attempts FROM arqonce.dead_jobs"))
         return {row.job_id: (row.reason, row.attempts) for row in rows}
 
 

@@ -15,7 +15,7 @@ import pytest
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
-from arqonce import JobClient, SyncJobClient, open_client, open_sync_client
+from arqonce import JobClient, SyncJobClient
 from arqonce.connection.redis import build_redis
 from arqonce.embedded import ValkeyServer, open_valkey
 from arqonce.embedded.program import free_port
@@ -137,8 +137,8 @@ class Producers:
 async def producing(url: str) -> AsyncIterator[Producers]:
     """Let both kinds of client call, until the end."""
     producers = Producers()
-    async with open_client(url) as client:
-        with open_sync_client(url) as blocking:
+    async with JobClient(url) as client:
+        with SyncJobClient(url) as blocking:
             calling = asyncio.create_task(producers.produce(client))
             thread = asyncio.create_task(asyncio.to_thread(producers.produce_blocking, blocking))
             try:
@@ -168,14 +168,12 @@ async def test_a_demotion_that_cuts_nobody_is_a_hiccup(
 async def test_who_only_waits_leaves_a_demoted_server(pair: Pair) -> None:
     """A replica answers GET, and may never be told of the result."""
     job = CreateUser(name="Waiting")
-    async with open_client(pair.url) as client:
-        with open_sync_client(pair.url) as blocking:
+    async with JobClient(pair.url) as client:
+        with SyncJobClient(pair.url) as blocking:
             handle = await client.enqueue(job)
             waiting = [
                 asyncio.create_task(handle.result(timeout=SOON)),
-                asyncio.create_task(
-                    asyncio.to_thread(blocking.handle_of(CreateUser, handle.job_id).result, timeout=SOON)
-                ),
+                asyncio.create_task(asyncio.to_thread(blocking.handle(CreateUser, handle.job_id).result, timeout=SOON)),
             ]
             await asyncio.sleep(0.2)  # both have looked
             await asyncio.to_thread(pair.swap)
@@ -187,9 +185,9 @@ async def test_who_only_waits_leaves_a_demoted_server(pair: Pair) -> None:
                 done, _ = await asyncio.wait(waiting, timeout=20)
                 took = time.monotonic() - began
                 demoted.replicaof("127.0.0.1", str(_port(pair.primary)))
-            status = await client.handle_of(CreateUser, handle.job_id).status()
+            status = await client.handle(CreateUser, handle.job_id).status()
 
-    assert ([task.exception() for task in done], status) == ([None, None], "complete")
+    assert ([task.exception() for task in done], status) == ([None, None], "succeeded")
     assert took < 4
 
 
@@ -205,7 +203,7 @@ async def test_an_idle_worker_leaves_a_demoted_server(
     await wait_for_log(worker, "Redis is back", 10)
 
     assert time.monotonic() - began < 2.5
-    async with open_client(pair.url) as client:
+    async with JobClient(pair.url) as client:
         before = time.monotonic()
         await (await client.enqueue(CreateUser(name="After"))).result(timeout=SOON)
         assert time.monotonic() - before < 1
@@ -270,13 +268,13 @@ def _run(environment: dict[str, str], *words: str) -> tuple[int, str]:
 
 
 def _first_use(url: str) -> str:
-    with pytest.raises(QueueUnavailableError) as caught, open_sync_client(url) as client:
+    with pytest.raises(QueueUnavailableError) as caught, SyncJobClient(url) as client:
         client.enqueue(CreateUser(name="Jane"))
     return str(caught.value)
 
 
 async def _first_use_async(url: str) -> str:
     with pytest.raises(QueueUnavailableError) as caught:
-        async with open_client(url) as client:
+        async with JobClient(url) as client:
             await client.enqueue(CreateUser(name="Jane"))
     return str(caught.value)

@@ -13,7 +13,7 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from sqlalchemy import text
 
-from arqonce import open_client
+from arqonce import JobClient
 from arqonce.embedded import ValkeyServer, open_valkey
 from jobs import CreateUser
 from tests.conftest import StartWorker
@@ -51,7 +51,7 @@ async def test_a_redis_that_refuses_is_told_once_and_waited_for(
     refuse, admit = REFUSALS[state]
     worker = start_worker(REDIS_URL=valkey.url)
     with SyncRedis.from_url(valkey.url) as server:
-        async with open_client(valkey.url) as client:
+        async with JobClient(valkey.url) as client:
             await (await client.enqueue(CreateUser(name="Before"))).result(timeout=SOON)
             handle = await client.enqueue(CreateUser(name="Waiting"), delay=timedelta(seconds=1))
             refuse(server)
@@ -100,7 +100,7 @@ async def test_a_job_that_ends_while_redis_is_dead_is_not_run_again(
     with open_valkey(tmp_path / "busy") as valkey:
         url = valkey.url
         worker = start_worker(REDIS_URL=url, WORKER_LEASE="1s", DATABASE_APPLICATION_NAME="busy")
-        async with sessions() as blocker, open_client(url) as client:
+        async with sessions() as blocker, JobClient(url) as client:
             await blocker.execute(text("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"))
             handle = await client.enqueue(CreateUser(name="Busy"))
             await wait_for_backends(sessions, "busy", 1)
@@ -125,7 +125,7 @@ async def test_a_worker_whose_redis_is_killed_while_it_is_busy_closes_everything
 ) -> None:
     """Redis stays dead, then SIGTERM: the hook for the end runs, and no connection to PostgreSQL is left."""
     worker = start_worker(REDIS_URL=valkey.url, WORKER_SHUTDOWN_GRACE="1s", DATABASE_APPLICATION_NAME="abandoned")
-    async with sessions() as blocker, open_client(valkey.url) as client:
+    async with sessions() as blocker, JobClient(valkey.url) as client:
         await blocker.execute(text("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"))
         await client.enqueue(CreateUser(name="Abandoned"))
         await wait_for_backends(sessions, "abandoned", 1)

@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from arqonce import open_client, open_sync_client
+from arqonce import JobClient, SyncJobClient
 from arqonce.connection.redis import build_redis, build_sync_redis
 from arqonce.embedded import Sentinels, open_sentinels
 from arqonce.failures import QueueUnavailableError
@@ -99,12 +99,12 @@ def test_what_is_wrong_with_sentinels_is_told(sentinels: Sentinels, url: str) ->
     url_of_test = url.format(hosts=sentinels.hosts, host=sentinels.hosts.split(",")[0], server=f"127.0.0.1:{port}")
 
     async def use() -> None:
-        async with open_client(url_of_test) as client:
+        async with JobClient(url_of_test) as client:
             await client.enqueue(CreateUser(name="Jane"))
 
     with pytest.raises(QueueUnavailableError, match=r"^Redis at ") as told:
         asyncio.run(use())
-    with pytest.raises(QueueUnavailableError) as told_blocking, open_sync_client(url_of_test) as blocking:
+    with pytest.raises(QueueUnavailableError) as told_blocking, SyncJobClient(url_of_test) as blocking:
         blocking.enqueue(CreateUser(name="Jane"))
 
     assert [PROBLEMS[url] in str(error.value) for error in (told, told_blocking)] == [True, True]
@@ -145,13 +145,13 @@ def test_a_sentinel_that_does_not_know_better_is_passed_over(sentinels: Sentinel
     """One that was cut off from the others names the last primary for ever, though they have elected another."""
 
     async def use(url: str) -> None:
-        async with open_client(url) as client:
+        async with JobClient(url) as client:
             await client.enqueue(CreateUser(name="Jane"))
 
     with _who_answers(WRONG[answer]) as wrong:
         url = _url(f"{wrong},{sentinels.hosts}")
         asyncio.run(use(url))
-        with open_sync_client(url) as blocking:
+        with SyncJobClient(url) as blocking:
             blocking.enqueue(CreateUser(name="Jane"))
 
 
@@ -159,7 +159,7 @@ def test_sentinels_that_are_silent_are_told_of() -> None:
     """An error that was raised again is its own context's cause: whoever follows causes comes to an end."""
 
     async def use(url: str) -> None:
-        async with open_client(url):
+        async with JobClient(url):
             pass
 
     with socket.create_server(("127.0.0.1", 0)) as silent:

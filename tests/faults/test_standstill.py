@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from arqonce import JobClient, open_client
+from arqonce import JobClient
 from arqonce.client.client import JobHandle
 from arqonce.outbox import enqueue_in
 from arqonce.payloads import Payload, Result
@@ -97,7 +97,7 @@ async def test_no_job_ends_by_a_standstill_of_one_worker_or_of_all(
         for phase in ("before", "between", "commit", "told")
     }
     async with AsyncExitStack() as stack:
-        clients = {queue: await stack.enter_async_context(open_client(url, queue=queue)) for queue in ("one", "all")}
+        clients = {queue: await stack.enter_async_context(JobClient(url, queue=queue)) for queue in ("one", "all")}
         workers = {queue: [_start(start_worker, queue) for _ in range(2)] for queue in clients}
         handles = [
             await _enqueue(clients[queue], sessions, queue, kind, Linger(name=name, phase=phase, folder=str(tmp_path)))
@@ -107,7 +107,7 @@ async def test_no_job_ends_by_a_standstill_of_one_worker_or_of_all(
         await redis.client_pause(3000, all=False)  # no job that ends from here on is told of
         (tmp_path / "redis-is-deaf").touch()
         async with sessions() as blocker:
-            await blocker.execute(text("LOCK TABLE job_receipts IN SHARE MODE"))  # COMMIT waits behind the receipt
+            await blocker.execute(text("LOCK TABLE arqonce.receipts IN SHARE MODE"))  # COMMIT waits behind the receipt
             with _stopped([workers["one"][0], *workers["all"]]):
                 await asyncio.sleep(_STANDSTILL.total_seconds() / 2)
                 await blocker.rollback()
@@ -164,9 +164,9 @@ def _stopped(workers: Sequence[WorkerProcess]) -> Iterator[None]:
 
 async def _receipts(sessions: Sessions) -> int:
     async with sessions() as session:
-        return await session.scalar(text("SELECT count(*) FROM job_receipts WHERE result IS NOT NULL")) or 0
+        return await session.scalar(text("SELECT count(*) FROM arqonce.receipts WHERE result IS NOT NULL")) or 0
 
 
 async def _owed(sessions: Sessions) -> int:
     async with sessions() as session:
-        return await session.scalar(text("SELECT count(*) FROM job_outbox")) or 0
+        return await session.scalar(text("SELECT count(*) FROM arqonce.outbox")) or 0

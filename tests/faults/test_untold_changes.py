@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from arqonce import open_client, open_sync_client
+from arqonce import JobClient, SyncJobClient
 from arqonce.connection.direct import DirectConnection
 from arqonce.connection.redis import build_redis
 from arqonce.connection.tracking import TrackingProof
@@ -34,7 +34,7 @@ async def test_a_worker_says_so_once_and_polls(
     redis_proxy.rewrites = without_pushes
     worker = start_worker(REDIS_URL=redis_proxy.environment["REDIS_URL"])
     waits = []
-    async with open_client(valkey_url) as client:
+    async with JobClient(valkey_url) as client:
         for name in ("first", "second", "third"):
             began = time.monotonic()
             await (await client.enqueue(CreateUser(name=name))).result(timeout=SOON)
@@ -53,8 +53,8 @@ async def test_both_clients_look_for_their_results(
     monkeypatch.setattr("arqonce.connection.tracking._was_told", False)
     redis_proxy.rewrites = without_pushes
     url = redis_proxy.environment["REDIS_URL"]
-    with caplog.at_level(logging.WARNING, "arqonce.connection.tracking"), open_sync_client(url) as blocking:
-        async with open_client(url) as client:
+    with caplog.at_level(logging.WARNING, "arqonce.connection.tracking"), SyncJobClient(url) as blocking:
+        async with JobClient(url) as client:
             waits = [await _wait_for(redis, client, blocking) for _ in range(2)]
 
     assert waits[0] < 2
@@ -64,7 +64,7 @@ async def test_both_clients_look_for_their_results(
 
 async def _wait_for(redis: Redis, client: Any, blocking: Any) -> float:  # noqa: ANN401 - of both kinds
     handle = await client.enqueue(CreateUser(name="Jane"))
-    same = blocking.handle_of(CreateUser, handle.job_id)
+    same = blocking.handle(CreateUser, handle.job_id)
     waiting = asyncio.gather(handle.result(timeout=SOON), asyncio.to_thread(same.result, timeout=SOON))
     await asyncio.sleep(0.1)  # both wait
     began = time.monotonic()
@@ -75,7 +75,7 @@ async def _wait_for(redis: Redis, client: Any, blocking: Any) -> float:  # noqa:
 
 async def test_a_result_that_nothing_told_of_ends_the_trust_of_all(redis: Redis, redis_proxy: Proxy) -> None:
     """Whoever reads for all threads finds its result in a turn; the others do not wait for theirs."""
-    with open_sync_client(redis_proxy.environment["REDIS_URL"]) as blocking:
+    with SyncJobClient(redis_proxy.environment["REDIS_URL"]) as blocking:
         handles = [blocking.enqueue(CreateUser(name="Jane")) for _ in range(5)]
         waiting = [asyncio.create_task(asyncio.to_thread(handle.result, timeout=SOON)) for handle in handles]
         await asyncio.sleep(0.5)  # it was proved, and all wait

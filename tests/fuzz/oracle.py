@@ -28,8 +28,8 @@ def check_message(data: bytes) -> str:
     if "s" in message:
         return "result"
     if message["f"] == REFUSE:
-        kind, text, kept = message["a"]
-        return _dead(JobFailedError.told(kind, text), kept)
+        code, text, kept = message["a"]
+        return _dead(JobFailedError.from_code(code, text), kept)
     try:
         payload = read_payload(REGISTRY[message["f"]].payload, message["a"], message["k"])
     except InvalidPayloadError as error:
@@ -44,8 +44,8 @@ def _dead(failure: JobFailedError, message: bytes) -> str:
     for text in (letter.reason, letter.explanation, letter.error):
         assert "\0" not in text
         text.encode()
-    assert decode(encode({"s": False, "r": failure}))["r"].type == failure.type
-    return failure.type
+    assert decode(encode({"s": False, "r": failure}))["r"].code == failure.code
+    return failure.code
 
 
 def _require_same_again(payload: Any) -> None:  # noqa: ANN401 - any payload

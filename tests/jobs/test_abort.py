@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce import JobClient, JobStatus, open_client, open_sync_client
+from arqonce import JobClient, JobStatus, SyncJobClient
 from arqonce.failures import JobAbortedError, QueueUnavailableError, ResultMissingError
 from arqonce.outbox import enqueue_in
 from jobs import CreateUser
@@ -36,12 +36,12 @@ async def test_a_job_that_is_not_due_ends_at_once(
     start_worker()
     handle = await client.enqueue(JANE, delay=timedelta(hours=1))
 
-    async with open_client(rights.operator_redis) as operator:
-        is_aborted = await operator.handle_of(CreateUser, handle.job_id).abort(timeout=LONG)
+    async with JobClient(rights.operator_redis) as operator:
+        is_aborted = await operator.handle(CreateUser, handle.job_id).abort(timeout=LONG)
 
     with pytest.raises(JobAbortedError):
         await handle.result(timeout=LONG)
-    assert (is_aborted, await handle.status(), await _users(sessions)) == (True, JobStatus.COMPLETE, 0)
+    assert (is_aborted, await handle.status(), await _users(sessions)) == (True, JobStatus.FAILED, 0)
 
 
 @with_both_rights
@@ -56,16 +56,16 @@ async def test_a_job_that_runs_is_ended(
         handle = await client.enqueue(JANE)
 
         async def is_running() -> bool:
-            return await handle.status() is JobStatus.IN_PROGRESS
+            return await handle.status() is JobStatus.RUNNING
 
         await wait_until_async(is_running, 20)
         if is_sync:
-            with open_sync_client(rights.operator_redis) as blocking:
-                same = blocking.handle_of(CreateUser, handle.job_id)
+            with SyncJobClient(rights.operator_redis) as blocking:
+                same = blocking.handle(CreateUser, handle.job_id)
                 is_aborted = await asyncio.to_thread(same.abort, timeout=LONG)
         else:
-            async with open_client(rights.operator_redis) as operator:
-                is_aborted = await operator.handle_of(CreateUser, handle.job_id).abort(timeout=LONG)
+            async with JobClient(rights.operator_redis) as operator:
+                is_aborted = await operator.handle(CreateUser, handle.job_id).abort(timeout=LONG)
         await blocker.rollback()
 
     assert (is_aborted, await _users(sessions)) == (True, 0)
@@ -88,7 +88,7 @@ async def test_a_job_that_has_ended_is_not_aborted(
 async def test_a_job_that_is_nowhere_cannot_be_aborted(client: JobClient, redis: Redis) -> None:
     """A typing error in an id is told, and leaves nothing behind."""
     with pytest.raises(ResultMissingError):
-        await client.handle_of(CreateUser, "no-such-job").abort(timeout=LONG)
+        await client.handle(CreateUser, "no-such-job").abort(timeout=LONG)
 
     await wait_until_empty(redis)
 
@@ -100,7 +100,7 @@ async def test_a_promised_job_is_aborted_before_it_is_in_redis(
     """The request waits for it."""
     async with sessions.begin() as session:
         promised = await enqueue_in(session, JANE)
-    async with open_client(rights.operator_redis) as operator:
+    async with JobClient(rights.operator_redis) as operator:
         aborting = asyncio.create_task(operator.handle(promised).abort(timeout=LONG))
 
         async def is_asked_for() -> bool:

@@ -13,7 +13,7 @@ from arq.connections import ArqRedis
 from arq.jobs import Job, JobStatus
 from redis.asyncio import ConnectionPool, Redis
 
-from arqonce import Enqueued, JobClient, open_client
+from arqonce import JobClient, SyncJobClient
 from arqonce.embedded import open_valkey
 from arqonce.failures import (
     InvalidMessageError,
@@ -38,14 +38,14 @@ async def _finish(redis: Redis, job_id: str, result: object, *, success: bool = 
 async def test_a_refused_job_leaves_nothing_behind(redis: Redis, valkey_url: str) -> None:
     """Its message without its place in the queue would make the next try a duplicate of a job that never runs."""
     await redis.set("no-queue", "a string")
-    async with open_client(valkey_url, queue="no-queue") as client:
+    async with JobClient(valkey_url, queue="no-queue") as client:
         with pytest.raises(QueueUnavailableError):
             await client.enqueue(JANE, key="once")
 
         await redis.delete("no-queue")
         handle = await client.enqueue(JANE, key="once")
 
-    assert (handle.outcome, await redis.zscore("no-queue", "once") is not None) == (Enqueued.NEW, True)
+    assert (handle.is_new, await redis.zscore("no-queue", "once") is not None) == (True, True)
 
 
 async def test_a_job_lies_in_redis_as_arq_puts_it(client: JobClient, redis: Redis) -> None:
@@ -56,7 +56,7 @@ async def test_a_job_lies_in_redis_as_arq_puts_it(client: JobClient, redis: Redi
 
     message = json.loads(await redis.get(f"arq:job:{handle.job_id}"))
     score = await redis.zscore("arq:queue", handle.job_id)
-    assert handle.outcome is Enqueued.NEW
+    assert handle.is_new
     assert message == {"t": None, "f": "create_user", "a": [], "k": {"name": "Jane"}, "et": score}
     assert before - 1 <= score <= time.time() * 1000
     assert timedelta(days=6) < timedelta(milliseconds=await redis.pttl(f"arq:job:{handle.job_id}")) <= timedelta(days=7)
@@ -81,7 +81,7 @@ async def test_a_key_enqueues_once_among_fifty_calls_at_once(client: JobClient, 
     """Exactly one call is told that it was new."""
     handles = await asyncio.gather(*(client.enqueue(JANE, key="jane") for _ in range(50)))
 
-    assert sorted(handle.outcome.value for handle in handles) == ["duplicate"] * 49 + ["new"]
+    assert sorted(handle.is_new for handle in handles) == [False] * 49 + [True]
     assert await redis.zcard("arq:queue") == 1
 
 
@@ -96,7 +96,7 @@ async def test_a_key_is_taken_as_long_as_its_result_is_kept(client: JobClient, r
     await redis.delete("arq:result:jane")
     later = await client.enqueue(JANE, key="jane")
 
-    assert (again.outcome, later.outcome) == (Enqueued.DUPLICATE, Enqueued.NEW)
+    assert (again.is_new, later.is_new) == (False, True)
     assert isinstance(result, UserView)
 
 
@@ -145,9 +145,24 @@ async def test_enqueue_many_keeps_order_and_keys(client: JobClient, redis: Redis
     )
 
     assert [handle.job_id for handle in handles] == [f"k{number}" for number in range(1200)]
-    assert [handle.job_id for handle in handles if handle.outcome is Enqueued.DUPLICATE] == ["k3"]
+    assert [handle.job_id for handle in handles if not handle.is_new] == ["k3"]
     assert await redis.zcard("arq:queue") == 1200
     assert decode(await redis.get("arq:job:k1199"))["k"] == {"name": "1199"}
+
+
+async def test_enqueue_many_defers_all(client: JobClient, valkey_url: str, redis: Redis) -> None:
+    """With the options of ``enqueue``, in both clients."""
+    at = datetime.now(UTC) + timedelta(hours=1)
+    with SyncJobClient(valkey_url) as blocking:
+        handles = [
+            *await client.enqueue_many([JANE, JANE], at=at),
+            *await client.enqueue_many([JANE], delay=timedelta(hours=1)),
+            *blocking.enqueue_many([JANE], at=at),
+            *blocking.enqueue_many([JANE], delay=timedelta(hours=1)),
+        ]
+
+    scores = [await redis.zscore("arq:queue", handle.job_id) or 0 for handle in handles]
+    assert [abs(score - at.timestamp() * 1000) < 10_000 for score in scores] == [True] * 5
 
 
 async def test_enqueue_many_wants_one_key_for_each(client: JobClient) -> None:
@@ -247,7 +262,7 @@ async def test_a_job_that_is_nowhere_has_no_result(client: JobClient, redis: Red
 async def test_a_redis_that_is_not_there_is_one_clear_error(url: str, text: str) -> None:
     """On opening, with the cure and without the password."""
     with pytest.raises(QueueUnavailableError) as caught:
-        async with open_client(url):
+        async with JobClient(url):
             pass
 
     assert text in str(caught.value)
@@ -257,7 +272,7 @@ async def test_a_redis_that_is_not_there_is_one_clear_error(url: str, text: str)
 async def test_wrong_credentials_are_one_clear_error(valkey_url: str) -> None:
     """Redis' own refusal is told with its cure."""
     with pytest.raises(QueueUnavailableError, match="refuses the user or password: correct REDIS_URL"):
-        async with open_client(valkey_url.replace("redis://", "redis://nobody:wrong@")):
+        async with JobClient(valkey_url.replace("redis://", "redis://nobody:wrong@")):
             pass
 
 
@@ -269,7 +284,7 @@ async def test_a_missing_password_is_one_clear_error(tmp_path: Path) -> None:
             await redis.config_set("requirepass", "hidden-word")
 
         with pytest.raises(QueueUnavailableError, match="refuses the user or password: correct REDIS_URL"):
-            async with open_client(server.url):
+            async with JobClient(server.url):
                 pass
 
 
@@ -277,7 +292,7 @@ async def test_a_missing_password_is_one_clear_error(tmp_path: Path) -> None:
 def test_a_producer_loads_no_driver() -> None:
     """Importing the producer's side needs neither SQLAlchemy nor arq."""
     program = (
-        "import sys, jobs, jobs.codec, jobs.client, jobs.sync_client, jobs.outbox; "
+        "import sys, jobs; from arqonce import JobClient, SyncJobClient, enqueue_in, JobFailedError, JobStatus; "
         "heavy = {'sqlalchemy', 'asyncpg', 'alembic', 'arq', 'db', 'worker', 'structlog', 'typer', 'gevent'}; "
         "print(sorted(heavy & set(sys.modules)))"
     )

@@ -59,14 +59,14 @@ def test_a_foreign_exception_stays_readable() -> None:
 
     failure = decode(encode({"s": False, "r": OddError(1, two=2)}))["r"]
 
-    assert (type(failure), failure.type, failure.message) == (JobFailedError, "OddError", "1 and 2")
+    assert (type(failure), failure.code, failure.message) == (JobFailedError, "OddError", "1 and 2")
 
 
 def test_a_cancelled_call_of_a_thread_is_no_abort() -> None:
     """Its exception has the name of asyncio's, by which arq's clients know that a job was aborted."""
     message = decode(encode({"s": False, "r": futures.CancelledError()}))
 
-    assert message["r"].type == "concurrent.futures._base.CancelledError"
+    assert message["r"].code == "concurrent.futures._base.CancelledError"
 
 
 def test_an_aborted_job_comes_back_as_cancelled() -> None:

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce.client.sync_client import open_sync_client
+from arqonce.client.sync_client import SyncJobClient
 from arqonce.contract.compatibility import find_breaks
 from arqonce.contract.document import build_document
 from arqonce.execution.attempt import Dispatcher
@@ -152,7 +152,7 @@ async def test_a_key_that_was_used_before_the_change_means_the_same_request(
     """A producer of the old code, then the same request from one of the new code, its result long expired."""
     old, new = code.load(0), code.load(block)
     new_class = getattr(new, "ChangeName", None) or new.RenameUser
-    with open_sync_client(code.environment["REDIS_URL"]) as client:
+    with SyncJobClient(code.environment["REDIS_URL"]) as client:
         client.enqueue(old.RenameUser(**OLD), key="order-1")
         code.run(0)
         with SyncRedis.from_url(code.environment["REDIS_URL"]) as redis:

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce import Enqueued, JobClient, JobHandle, SyncJobClient, open_sync_client
+from arqonce import JobClient, JobHandle, SyncJobClient
 from arqonce.failures import RequestConflictError
 from arqonce.payloads import AnyPayload, Payload
 from jobs import CreateUser, FindUser, GetOrCreateUser
@@ -34,7 +34,7 @@ async def _answer(handle: JobHandle[Any]) -> str:
     """Return what became of the request, and the name of the user or of the failure."""
     outcome = (await asyncio.gather(handle.result(timeout=LONG), return_exceptions=True))[0]
     answer = outcome.name if isinstance(outcome, UserView) else type(outcome).__name__
-    return f"{handle.outcome.value}: {answer}"
+    return f"{'new' if handle.is_new else 'duplicate'}: {answer}"
 
 
 async def _ask(client: JobClient, *payloads: AnyPayload) -> list[str]:
@@ -78,7 +78,7 @@ async def test_while_it_runs_the_first_request_counts(
         handle = await client.enqueue(SAME, key="k")
 
         async def is_running() -> bool:
-            return (await handle.status()).value == "in_progress"
+            return (await handle.status()).value == "running"
 
         await wait_until_async(is_running, 20)
         handles = [await client.enqueue(payload, key="k") for payload in (SAME, ANOTHER)]
@@ -141,11 +141,11 @@ async def test_an_answer_is_told_to_its_own_request_alone(
     start_worker()
     await asyncio.gather(*(handle.result(timeout=LONG) for handle in handles))
 
-    with open_sync_client(valkey_url) as blocking:
+    with SyncJobClient(valkey_url) as blocking:
         for number, (same, another) in enumerate(kinds):
             twin = await client.enqueue(same, key=f"k{number}")
             await twin.result(timeout=LONG)
-            assert twin.outcome is Enqueued.DUPLICATE
+            assert not twin.is_new
             assert await _answer(await client.enqueue(another, key=f"k{number}")) == "duplicate: RequestConflictError"
             await asyncio.to_thread(_expect_conflict, blocking, another, f"k{number}")
     assert len(await _users(sessions)) == 21
@@ -236,7 +236,7 @@ async def test_when_the_receipt_has_expired_the_key_is_free(
     async def forget() -> None:
         await redis.delete("arq:result:k")
         async with sessions.begin() as session:
-            await session.execute(text("DELETE FROM job_receipts"))  # as after WORKER_KEEP_RECEIPTS
+            await session.execute(text("DELETE FROM arqonce.receipts"))  # as after WORKER_KEEP_RECEIPTS
 
     answers = []
     for payload in (no_mail, no_mail, ANOTHER):

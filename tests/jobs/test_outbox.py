@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import sessionmaker
 
-from arqonce import Enqueued, JobClient
+from arqonce import JobClient
 from arqonce.failures import InvalidMessageError, KeyConflictError
 from arqonce.ledger.dead_jobs import DeadLetter, insert_dead_letter
 from arqonce.ledger.outbox import whereabouts
@@ -33,7 +33,7 @@ OTHER = CreateUser(name="Janet")
 
 async def _rows(sessions: Sessions) -> list[tuple[str, str, str]]:
     async with sessions() as session:
-        found = await session.execute(text("SELECT job_id, job_name, queue FROM job_outbox ORDER BY job_id"))
+        found = await session.execute(text("SELECT job_id, job_name, queue FROM arqonce.outbox ORDER BY job_id"))
         return [(row.job_id, row.job_name, row.queue) for row in found]
 
 
@@ -54,7 +54,7 @@ async def test_a_promise_counts_if_its_transaction_commits(
     async with connect(postgres_url) as connection:
         again = await enqueue_in(connection, JANE, key="jane")
 
-    assert [one.outcome for one in (first, twin, again)] == [Enqueued.NEW, Enqueued.DUPLICATE, Enqueued.DUPLICATE]
+    assert [one.is_new for one in (first, twin, again)] == [True, False, False]
     assert before == []
     assert await _rows(sessions) == [("jane", "create_user", "arq:queue")]
 
@@ -65,18 +65,18 @@ async def test_a_promise_counts_in_the_synchronous_form_too(
 ) -> None:
     """The same for services that block."""
 
-    def promise(key: str, *, fails: bool = False) -> Enqueued:
+    def promise(key: str, *, fails: bool = False) -> bool:
         with connect(postgres_url) as connection:
             promised = enqueue_in_sync(connection, JANE, key=key, queue="other")
             if fails:
                 raise ZeroDivisionError
-        return promised.outcome
+        return promised.is_new
 
     with pytest.raises(ZeroDivisionError):
         await asyncio.to_thread(promise, "rolled-back", fails=True)
-    outcomes = [await asyncio.to_thread(promise, "jane") for _ in range(2)]
+    are_new = [await asyncio.to_thread(promise, "jane") for _ in range(2)]
 
-    assert outcomes == [Enqueued.NEW, Enqueued.DUPLICATE]
+    assert are_new == [True, False]
     assert await _rows(sessions) == [("jane", "create_user", "other")]
 
 
@@ -109,7 +109,7 @@ async def test_a_connection_without_a_transaction_promises_at_once(sessions: Ses
 async def test_of_fifty_promises_of_one_key_at_once_one_is_new(sessions: Sessions) -> None:
     """All others wait for it and say so; one that is rolled back lets the next one be new."""
 
-    async def promise(number: int) -> Enqueued | None:
+    async def promise(number: int) -> bool | None:
         async with sessions() as session:
             promised = await enqueue_in(session, JANE, key="jane")
             await asyncio.sleep(0.001)
@@ -117,11 +117,11 @@ async def test_of_fifty_promises_of_one_key_at_once_one_is_new(sessions: Session
                 await session.rollback()
                 return None
             await session.commit()
-        return promised.outcome
+        return promised.is_new
 
-    outcomes = await asyncio.gather(*(promise(number) for number in range(50)))
+    are_new = await asyncio.gather(*(promise(number) for number in range(50)))
 
-    assert [outcomes.count(outcome) for outcome in (Enqueued.NEW, Enqueued.DUPLICATE, None)] == [1, 44, 5]
+    assert [are_new.count(is_new) for is_new in (True, False, None)] == [1, 44, 5]
     assert len(await _rows(sessions)) == 1
 
 
@@ -131,9 +131,10 @@ async def test_conflicting_promises_at_once_are_told_apart(sessions: Sessions) -
     async def promise(number: int) -> str:
         async with sessions.begin() as session:
             try:
-                return (await enqueue_in(session, CreateUser(name=f"n{number}"), key="same")).outcome.value
+                promised = await enqueue_in(session, CreateUser(name=f"n{number}"), key="same")
             except KeyConflictError:
                 return "conflict"
+            return "new" if promised.is_new else "duplicate"
 
     outcomes = await asyncio.gather(*(promise(number) for number in range(20)))
 
@@ -159,12 +160,12 @@ async def test_a_key_is_taken_after_its_job_has_ended(sessions: Sessions) -> Non
         await insert_dead_letter(session, _letter("unreadable", None))
 
     async with sessions.begin() as session:
-        outcomes = [(await enqueue_in(session, JANE, key=key)).outcome for key in ("done", "refused", "dead")]
+        are_new = [(await enqueue_in(session, JANE, key=key)).is_new for key in ("done", "refused", "dead")]
         for key, payload in (("done", OTHER), ("refused", OTHER), ("dead", OTHER), ("unreadable", JANE)):
             with pytest.raises(KeyConflictError):
                 await enqueue_in(session, payload, key=key)
 
-    assert outcomes == [Enqueued.DUPLICATE] * 3
+    assert are_new == [False] * 3
     assert await _rows(sessions) == []
 
 
@@ -180,7 +181,7 @@ async def test_the_row_holds_what_a_client_would_have_sent(sessions: Sessions) -
         rows = {
             row.job_id: row
             for row in await session.execute(
-                text("SELECT *, due_at - give_at AS ahead, due_at - created_at AS wait FROM job_outbox")
+                text("SELECT *, due_at - give_at AS ahead, due_at - created_at AS wait FROM arqonce.outbox")
             )
         }
     message = decode(rows["at"].message)

@@ -16,10 +16,10 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce import Enqueued, SyncJobClient, SyncJobHandle, open_sync_client
+from arqonce import SyncJobClient, SyncJobHandle
+from arqonce.client.requests import Promised
 from arqonce.embedded import open_valkey
 from arqonce.failures import InvalidMessageError, JobAbortedError, QueueUnavailableError, ResultMissingError
-from arqonce.outbox import Promised
 from arqonce.wire.codec import encode
 from jobs import CreateUser
 from jobs.payloads import EmailTakenError, UserView
@@ -46,7 +46,7 @@ def store(redis: AsyncRedis, valkey_url: str) -> Iterator[Store]:
 def client(store: Store, valkey_url: str) -> Iterator[SyncJobClient]:
     """Yield our client of an empty queue."""
     assert store.ping()
-    with open_sync_client(valkey_url) as client:
+    with SyncJobClient(valkey_url) as client:
         yield client
 
 
@@ -146,7 +146,7 @@ def test_a_lost_connection_is_made_anew_and_looks_again(
     store: Store, proxy: Proxy, threads: ThreadPoolExecutor
 ) -> None:
     """The result was written while nobody could be told."""
-    with open_sync_client(f"redis://127.0.0.1:{proxy.port}/0") as client:
+    with SyncJobClient(f"redis://127.0.0.1:{proxy.port}/0") as client:
         handles = client.enqueue_many([JANE] * 5)
         waiting = _begin_to_wait(threads, store, *handles)
         proxy.is_closed = True
@@ -160,7 +160,7 @@ def test_a_lost_connection_is_made_anew_and_looks_again(
 
 def test_many_losses_lose_no_result(store: Store, proxy: Proxy, threads: ThreadPoolExecutor) -> None:
     """Cut every 20 ms, while results are written."""
-    with open_sync_client(f"redis://127.0.0.1:{proxy.port}/0") as client:
+    with SyncJobClient(f"redis://127.0.0.1:{proxy.port}/0") as client:
         handles = client.enqueue_many([JANE] * 80)
         waiting = [threads.submit(handle.result, timeout=LONG) for handle in handles]
         for number, handle in enumerate(handles):
@@ -176,7 +176,7 @@ def test_a_redis_that_stays_away_is_told_to_all_who_wait(
     store: Store, proxy: Proxy, threads: ThreadPoolExecutor
 ) -> None:
     """After some attempts; and the next call works when it is back."""
-    with open_sync_client(f"redis://127.0.0.1:{proxy.port}/0") as client:
+    with SyncJobClient(f"redis://127.0.0.1:{proxy.port}/0") as client:
         handles = client.enqueue_many([JANE] * 5)
         waiting = _begin_to_wait(threads, store, *handles)
         proxy.is_closed = True
@@ -200,7 +200,7 @@ def test_a_wiped_redis_ends_the_wait(client: SyncJobClient, store: Store, thread
 
 def test_a_client_that_is_closed_ends_its_waits(store: Store, valkey_url: str, threads: ThreadPoolExecutor) -> None:
     """A thread that waits for ever would hold up the end of its program."""
-    with open_sync_client(valkey_url) as client:
+    with SyncJobClient(valkey_url) as client:
         waiting = _begin_to_wait(threads, store, *client.enqueue_many([JANE] * 3))
 
     assert {type(one.exception(10)) for one in waiting} == {QueueUnavailableError}
@@ -211,7 +211,7 @@ def test_where_tracking_is_refused_it_polls(tmp_path: Path, threads: ThreadPoolE
     """An ACL of ours from before, or a proxy: slower, with the same results."""
     with open_valkey(tmp_path) as server, Redis.from_url(server.url) as store:
         store.acl_setuser("old", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-client|tracking"])
-        with open_sync_client(server.url.replace("redis://", "redis://old:any@")) as client:
+        with SyncJobClient(server.url.replace("redis://", "redis://old:any@")) as client:
             handle = client.enqueue(JANE)
             waiting = threads.submit(handle.result, timeout=LONG)
             before = _looks(store)
@@ -279,7 +279,7 @@ def test_keys_order_and_times_are_those_of_the_asyncio_client(client: SyncJobCli
     handles = client.enqueue_many((JANE for _ in range(1200)), keys=[f"k{number}" for number in range(1200)])
 
     score = store.zscore("arq:queue", later.job_id)
-    duplicates = [one.job_id for one in handles if one.outcome is Enqueued.DUPLICATE]
+    duplicates = [one.job_id for one in handles if not one.is_new]
     assert score == pytest.approx(time.time() * 1000 + 3_600_000, abs=5000)
     assert (duplicates, store.zcard("arq:queue")) == (["k3"], 1201)
     assert json.loads(store.get("arq:job:k7") or b"")["k"] == {"name": "Jane"}
@@ -287,7 +287,7 @@ def test_keys_order_and_times_are_those_of_the_asyncio_client(client: SyncJobCli
 
 def test_a_promised_job_is_waited_for(client: SyncJobClient, store: Store, threads: ThreadPoolExecutor) -> None:
     """Before it is in Redis."""
-    handle = client.handle(Promised("later", Enqueued.NEW, UserView))
+    handle = client.handle(Promised("later", is_new=True, result_type=UserView))
     waiting = _begin_to_wait(threads, store, handle)
 
     _end(store, "later")
@@ -301,7 +301,7 @@ def test_a_redis_that_is_not_there_is_one_clear_error() -> None:
         "redis://user:hidden-word@127.0.0.1:1/0": "Redis at 127.0.0.1:1/0 cannot be reached",
         "http://hidden-word": "REDIS_URL is not a URL such as",
     }.items():
-        with pytest.raises(QueueUnavailableError, match=text) as caught, open_sync_client(url):
+        with pytest.raises(QueueUnavailableError, match=text) as caught, SyncJobClient(url):
             pass
         assert "hidden-word" not in str(caught.value)
 
@@ -312,7 +312,7 @@ async def test_a_worker_answers_refuses_and_aborts(
     """Through a real one: a result, a failure of its own type, the job's times, and a job that is not due yet."""
     assert sessions is not None  # it removes the users afterwards
     start_worker()
-    with open_sync_client(valkey_url) as client:
+    with SyncJobClient(valkey_url) as client:
         jane = client.enqueue(CreateUser(name="Jane", email="j@example.org"))
         user = jane.result(timeout=LONG)
         again = client.enqueue(CreateUser(name="Joe", email="j@example.org"))
@@ -325,7 +325,7 @@ async def test_a_worker_answers_refuses_and_aborts(
         info = jane.info()
 
     assert (user.name, aborted) == ("Jane", (True, False))
-    assert (info.status.value, info.is_success, info.job_name, info.attempts) == ("complete", True, "create_user", 1)
+    assert (info.status.value, info.job_name, info.attempts) == ("succeeded", "create_user", 1)
     assert info.enqueued_at is not None
     assert info.started_at is not None
     assert info.finished_at is not None

@@ -72,7 +72,7 @@ def test_a_web_application_enqueues_and_waits(
         status, late = send("/users?wait=0.1", {"name": "Late"})
         job = send(f"/jobs/{late['job']}")
         worker = start_worker()
-        wait_until(lambda: send(f"/jobs/{late['job']}")[1] == {"status": "complete"}, 20)
+        wait_until(lambda: send(f"/jobs/{late['job']}")[1] == {"status": "succeeded"}, 20)
         with ThreadPoolExecutor(40) as threads:
             users = [
                 one.result()

@@ -17,7 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from arqonce import SyncJobClient, open_sync_client
+from arqonce import SyncJobClient
 from arqonce.connection.direct import DirectConnection
 from arqonce.connection.redis import build_sync_redis
 from arqonce.connection.sync_direct import SyncDirectConnection
@@ -140,7 +140,7 @@ def test_ctrl_c_in_a_wait_leaves_the_client_to_the_others(
     store: Store, valkey_url: str, threads: ThreadPoolExecutor
 ) -> None:
     """The one who is interrupted reads for all; the others and the next call go on."""
-    with open_sync_client(valkey_url) as client:
+    with SyncJobClient(valkey_url) as client:
         mine, theirs = client.enqueue_many([JANE] * 2)
         waiting: list[Future[Any]] = []
 
@@ -223,7 +223,7 @@ def test_a_silent_redis_fails_all_calls_together(
     for module in ("sync_wire", "sync_direct", "sync_watching"):
         monkeypatch.setattr(f"jobs.{module}.SILENCE", timedelta(seconds=1.5))
     monkeypatch.setattr("arqonce.connection.redis._COMMAND_TIMEOUT", timedelta(seconds=1.5))
-    with open_sync_client(f"redis://127.0.0.1:{proxy.port}/0") as client:
+    with SyncJobClient(f"redis://127.0.0.1:{proxy.port}/0") as client:
         handle = client.enqueue(JANE, delay=timedelta(hours=1))
         proxy.silence()
         start = time.monotonic()
@@ -259,7 +259,7 @@ def test_a_failure_to_connect_is_that_of_all_who_wait_for_it(
 @pytest.mark.usefixtures("starts_processes")
 def test_a_fork_in_the_middle_of_calls_shares_nothing(store: Store, valkey_url: str) -> None:
     """Whatever lock a thread of the parent holds at that moment, there is no such thread in the child."""
-    with open_sync_client(valkey_url) as client:
+    with SyncJobClient(valkey_url) as client:
         is_over = threading.Event()
         handle = client.enqueue(JANE, delay=timedelta(hours=1))
         failures: list[Exception] = []
@@ -296,7 +296,7 @@ def _exit_code_of_a_fork(client: SyncJobClient) -> int:
 def test_a_client_that_is_closed_while_it_connects_ends_its_calls(store: Store, proxy: Proxy) -> None:
     """With one of our errors, and without a connection that nobody closes."""
     assert store.ping()
-    with ThreadPoolExecutor(5) as threads, open_sync_client(f"redis://127.0.0.1:{proxy.port}/0") as client:
+    with ThreadPoolExecutor(5) as threads, SyncJobClient(f"redis://127.0.0.1:{proxy.port}/0") as client:
         handle = client.enqueue(JANE)
         proxy.silence()
         calls = [threads.submit(handle.result) for _ in range(5)]

@@ -11,10 +11,10 @@ from arq.connections import ArqRedis
 from arq.worker import Worker, func
 from redis.asyncio import ConnectionPool, Redis
 
-from arqonce import Enqueued, JobClient, JobHandle, JobStatus, open_client
+from arqonce import JobClient, JobHandle, JobStatus
+from arqonce.client.requests import Promised
 from arqonce.embedded import open_valkey
 from arqonce.failures import InvalidMessageError, JobFailedError, QueueUnavailableError, ResultMissingError
-from arqonce.outbox import Promised
 from arqonce.wire.codec import decode, encode
 from jobs import CreateUser
 from jobs.payloads import UserView
@@ -121,7 +121,7 @@ async def test_several_may_wait_for_one_job(client: JobClient, redis: Redis) -> 
 
 async def test_a_lost_connection_is_made_anew_and_looks_again(redis: Redis, proxy: Proxy) -> None:
     """The result was written while nobody could be told."""
-    async with open_client(f"redis://127.0.0.1:{proxy.port}/0") as client:
+    async with JobClient(f"redis://127.0.0.1:{proxy.port}/0") as client:
         handle = await client.enqueue(JANE)
         waiting = await _begin_to_wait(handle, redis)
         proxy.is_closed = True
@@ -136,7 +136,7 @@ async def test_a_lost_connection_is_made_anew_and_looks_again(redis: Redis, prox
 
 async def test_many_losses_lose_no_result(redis: Redis, proxy: Proxy) -> None:
     """Cut every 20 ms, while results are written."""
-    async with open_client(f"redis://127.0.0.1:{proxy.port}/0") as client:
+    async with JobClient(f"redis://127.0.0.1:{proxy.port}/0") as client:
         handles = await client.enqueue_many([JANE] * 200)
         waiting = asyncio.gather(*(handle.result(timeout=LONG) for handle in handles))
         for number, handle in enumerate(handles):
@@ -150,7 +150,7 @@ async def test_many_losses_lose_no_result(redis: Redis, proxy: Proxy) -> None:
 
 async def test_a_redis_that_stays_away_is_told_to_all_who_wait(redis: Redis, proxy: Proxy) -> None:
     """After some attempts, with the cure; and the next call works when it is back."""
-    async with open_client(f"redis://127.0.0.1:{proxy.port}/0") as client:
+    async with JobClient(f"redis://127.0.0.1:{proxy.port}/0") as client:
         handles = await client.enqueue_many([JANE] * 20)
         await _begin_to_wait(handles[0], redis)
         waiting = [asyncio.create_task(handle.result(timeout=LONG)) for handle in handles]
@@ -170,7 +170,7 @@ async def test_a_redis_that_stays_away_is_told_to_all_who_wait(redis: Redis, pro
 async def test_a_silent_redis_is_not_taken_for_a_job_that_is_late(redis: Redis, proxy: Proxy) -> None:
     """Whoever reads the error looks for the fault at the right place; without a timeout it comes after 5 s, not 25."""
     assert await redis.ping()
-    async with open_client(f"redis://127.0.0.1:{proxy.port}/0") as client:
+    async with JobClient(f"redis://127.0.0.1:{proxy.port}/0") as client:
         handle = await client.enqueue(JANE)
         with pytest.raises(TimeoutError, match="is a worker running"):
             await handle.result(timeout=timedelta(0))
@@ -198,7 +198,7 @@ async def test_a_wiped_redis_ends_the_wait(client: JobClient, redis: Redis) -> N
 
 async def test_a_client_that_is_closed_ends_its_waits(valkey_url: str, redis: Redis) -> None:
     """A task that waits for ever would hold up the end of its program."""
-    async with open_client(valkey_url) as client:
+    async with JobClient(valkey_url) as client:
         waiting = await _begin_to_wait(await client.enqueue(JANE), redis)
 
     with pytest.raises(QueueUnavailableError):
@@ -231,7 +231,7 @@ async def test_where_tracking_is_refused_it_polls(tmp_path: Path) -> None:
             await redis.acl_setuser(
                 "old", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-client|tracking"]
             )
-            async with open_client(server.url.replace("redis://", "redis://old:any@")) as client:
+            async with JobClient(server.url.replace("redis://", "redis://old:any@")) as client:
                 handle = await client.enqueue(JANE)
                 waiting = asyncio.create_task(handle.result(timeout=LONG))
                 before = await _looks(redis)
@@ -265,7 +265,7 @@ async def test_a_plain_arq_worker_answers_who_waits(client: JobClient, redis: Re
     async def create_user(_ctx: object, name: str) -> dict[str, object]:
         await asyncio.sleep(0)
         if name == "Nobody":
-            raise JobFailedError("nobody", kind="nobody")
+            raise JobFailedError("nobody", code="nobody")
         return {"id": 7, "name": name, "email": None, "created_at": "2026-01-01T00:00:00Z"}
 
     handles = await client.enqueue_many([JANE, CreateUser(name="Nobody")])
@@ -282,12 +282,12 @@ async def test_a_plain_arq_worker_answers_who_waits(client: JobClient, redis: Re
 
     assert isinstance(results[0], UserView)
     assert isinstance(results[1], JobFailedError)
-    assert (results[0].id, results[1].type) == (7, "nobody")
+    assert (results[0].id, results[1].code) == (7, "nobody")
 
 
 async def test_a_promised_job_is_waited_for_before_it_is_in_redis(client: JobClient, redis: Redis) -> None:
     """It is told of, although Redis had never heard of it."""
-    handle = client.handle(Promised("later", Enqueued.NEW, UserView))
+    handle = client.handle(Promised("later", is_new=True, result_type=UserView))
     waiting = await _begin_to_wait(handle, redis)
 
     await _end(redis, "later")
@@ -307,7 +307,7 @@ async def test_what_is_no_payload_is_refused_with_the_cure(client: JobClient, re
 
 
 async def test_the_status_follows_the_job(client: JobClient, redis: Redis) -> None:
-    """In arq's words; of a running job of ours, whose score lies in the future, too."""
+    """Also of a running job of ours, whose score lies in the future."""
     later = await client.enqueue(JANE, delay=timedelta(hours=1))
     handle = await client.enqueue(JANE)
     seen = [await later.status(), await handle.status()]
@@ -319,16 +319,16 @@ async def test_the_status_follows_the_job(client: JobClient, redis: Redis) -> No
     await redis.flushall()
     seen.append(await handle.status())
 
-    assert [status.value for status in seen] == ["deferred", "queued", "in_progress", "complete", "not_found"]
+    assert [status.value for status in seen] == ["deferred", "queued", "running", "succeeded", "not_found"]
 
 
 async def test_a_handle_is_made_of_an_id_alone(client: JobClient, redis: Redis) -> None:
     """For the next request of a web application, in another process."""
     await client.enqueue(JANE, key="k")
-    handle = client.handle_of(CreateUser, "k")
+    handle = client.handle(CreateUser, "k")
     await _end(redis, "k")
 
     assert (await handle.result(timeout=LONG)).name == "Jane"
-    assert (await client.handle_of(CreateUser, "no").status()) is JobStatus.NOT_FOUND
+    assert (await client.handle(CreateUser, "no").status()) is JobStatus.NOT_FOUND
     with pytest.raises(InvalidMessageError, match="the job's id must be"):
-        client.handle_of(CreateUser, "a b")
+        client.handle(CreateUser, "a b")

@@ -60,7 +60,7 @@ async def test_it(session: AsyncSession, run_job: RunJob, enqueued: EnqueuedJobs
     assert_type(await run_job(CreateUser(name="Jane"), key="k", registry=REGISTRY), UserView)
     assert_type(await run_job(Rename(id=1)), Renamed)
     assert_type(await run_job.outcome(Rename(id=1)), JobOutcome[Renamed])
-    assert_type((await run_job.together([Rename(id=1)]))[0].get(), Renamed)
+    assert_type((await run_job.batch([Rename(id=1)]))[0].get(), Renamed)
     assert_type(enqueued.assert_enqueued(Rename, id=1), Rename)
     assert_type(start_worker(WORKER_REGISTRY="mine:REGISTRY"), WorkerProcess)
 

@@ -11,20 +11,17 @@ from arqonce import (
     JobHandle,
     JobInfo,
     JobStatus,
+    Promised,
     SyncJobClient,
     SyncJobHandle,
-    build_sync_client,
-    open_client,
-    open_sync_client,
 )
-from arqonce.outbox import Promised
 from jobs import CreateUser, CreateUsers, FindUser, NewUser
 from jobs.payloads import FoundUsers, StoredUsers, UserView
 
 
 async def with_asyncio(promised: Promised[UserView]) -> None:
     """Show that the payload decides on the type of the result."""
-    async with open_client("redis://localhost") as client:
+    async with JobClient("redis://localhost") as client:
         assert_type(client, JobClient)
         handle = await client.enqueue(CreateUser(name="Jane"), key="k", delay=timedelta(seconds=1))
         assert_type(handle, JobHandle[UserView])
@@ -37,18 +34,24 @@ async def with_asyncio(promised: Promised[UserView]) -> None:
         many = await client.enqueue_many([CreateUsers(users=[NewUser(name="Jane")])], keys=["k"])
         assert_type(many, list[JobHandle[StoredUsers]])
         assert_type(client.handle(promised), JobHandle[UserView])
-        assert_type(client.handle_of(FindUser, "k"), JobHandle[FoundUsers])
+        assert_type(client.handle(FindUser, "k"), JobHandle[FoundUsers])
+        assert_type(handle.is_new, bool)
+        assert_type(await handle.result(timeout=5), UserView)
+        assert_type(await handle.result(timeout=None), UserView)
 
         await client.enqueue(1)  # type: ignore[arg-type]
         await client.enqueue_many([1])  # type: ignore[arg-type]
+        await client.enqueue_many([CreateUser(name="Jane")], delay=timedelta(seconds=1))
+        client.handle(FindUser)  # type: ignore[call-overload]
+        await handle.result(timeout="5")  # type: ignore[arg-type]
         await client.enqueue(CreateUser(name="Jane"), delay=1)  # type: ignore[arg-type]
         (await handle.result()).users  # type: ignore[attr-defined]  # noqa: B018 - for the checker
 
 
 def without(promised: Promised[UserView]) -> None:
     """Show the same, synchronously."""
-    assert_type(build_sync_client("redis://localhost"), SyncJobClient)
-    with open_sync_client("redis://localhost") as client:
+    assert_type(SyncJobClient("redis://localhost").enqueue(FindUser(id=1)), SyncJobHandle[FoundUsers])
+    with SyncJobClient("redis://localhost") as client:
         assert_type(client, SyncJobClient)
         handle = client.enqueue(CreateUser(name="Jane"), key="k", delay=timedelta(seconds=1))
         assert_type(handle, SyncJobHandle[UserView])
@@ -59,7 +62,8 @@ def without(promised: Promised[UserView]) -> None:
         many = client.enqueue_many([CreateUsers(users=[NewUser(name="Jane")])], keys=["k"])
         assert_type(many, list[SyncJobHandle[StoredUsers]])
         assert_type(client.handle(promised), SyncJobHandle[UserView])
-        assert_type(client.handle_of(FindUser, "k"), SyncJobHandle[FoundUsers])
+        assert_type(client.handle(FindUser, "k"), SyncJobHandle[FoundUsers])
+        assert_type(handle.result(timeout=0.5), UserView)
 
         client.enqueue(1)  # type: ignore[arg-type]
         client.enqueue_many([1])  # type: ignore[arg-type]

@@ -44,7 +44,7 @@ async def test_dead_letters_are_handled(
 
 async def _are_dead(sessions: async_sessionmaker[AsyncSession], count: int) -> bool:
     async with sessions() as session:
-        found: int = await session.scalar(text("SELECT count(*) FROM dead_jobs"))
+        found: int = await session.scalar(text("SELECT count(*) FROM arqonce.dead_jobs"))
     return found == count
 
 

@@ -19,14 +19,18 @@ from arqonce.database.faults import why_not_written
 from arqonce.database.settings import DatabaseSettings
 from arqonce.database.writability import require_writable
 from arqonce.ledger.probe import require_written
-from arqonce.ledger.tables import Base
+from arqonce.ledger.schema import LEDGER
+from db.tables import SCHEMA
 from tests import warm
 from tests.rights import DEPLOY, database_url, run_psql, set_passwords
 
 pytestmark = pytest.mark.usefixtures("starts_processes")
 
 DATABASE = "least_rights"
-TABLES = {*Base.metadata.tables, "alembic_version"}
+TABLES = {f"public.{table}" for table in (*SCHEMA.metadata.tables, "alembic_version")} | {
+    *LEDGER.metadata.tables,
+    "arqonce.ledger_version",
+}
 ROLES = ("worker", "relay", "operator", "producer", "reader")
 
 
@@ -71,8 +75,8 @@ async def test_the_owner_owns_everything_and_cannot_log_in(admin_url: str) -> No
     """What the migrator makes is the owner's: a stolen password of anybody's owns no table."""
     async with _connect(admin_url) as connection:
         owners = await connection.fetch(
-            "SELECT relname, relowner::regrole::text AS owner FROM pg_class "
-            "WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'S')"
+            "SELECT concat(relnamespace::regnamespace, '.', relname) AS relname, relowner::regrole::text AS owner "
+            "FROM pg_class WHERE relnamespace::regnamespace::text IN ('public', 'arqonce') AND relkind IN ('r', 'S')"
         )
         may_log_in = await connection.fetchval("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'app_owner'")
 
@@ -94,38 +98,40 @@ FORBIDDEN_TO_ALL = {
     "remove users": "DELETE FROM users",
     "backdate a user": "INSERT INTO users (name, created_at) VALUES ('x', now())",
     "forge the schema's version": "UPDATE alembic_version SET version_num = 'x'",
-    "forge an answer": "UPDATE job_receipts SET result = '{}'",
-    "unsettle a job": "UPDATE job_receipts SET job_id = 'x'",
+    "forge the ledger's version": "UPDATE arqonce.ledger_version SET version_num = 'x'",
+    "make a table among the ledger's": "CREATE TABLE arqonce.mine (id int)",
+    "forge an answer": "UPDATE arqonce.receipts SET result = '{}'",
+    "unsettle a job": "UPDATE arqonce.receipts SET job_id = 'x'",
     "read files": "SELECT pg_read_file('PG_VERSION')",
     "run programs": "COPY users TO PROGRAM 'cat'",
     "read passwords": "SELECT * FROM pg_authid",
 }
 FORBIDDEN_TO = {
-    "worker": {"backdate a receipt": "UPDATE job_receipts SET finished_at = now()"},
+    "worker": {"backdate a receipt": "UPDATE arqonce.receipts SET finished_at = now()"},
     "relay": {
         "read users": "SELECT FROM users",
-        "read answers": "SELECT result FROM job_receipts",
-        "forge receipts": "INSERT INTO job_receipts (job_id) VALUES ('x')",
+        "read answers": "SELECT result FROM arqonce.receipts",
+        "forge receipts": "INSERT INTO arqonce.receipts (job_id) VALUES ('x')",
     },
     "operator": {
         "read users": "SELECT FROM users",
-        "read answers": "SELECT result FROM job_receipts",
-        "remove receipts": "DELETE FROM job_receipts",
-        "write dead letters": "INSERT INTO dead_jobs (job_id) VALUES ('x')",
+        "read answers": "SELECT result FROM arqonce.receipts",
+        "remove receipts": "DELETE FROM arqonce.receipts",
+        "write dead letters": "INSERT INTO arqonce.dead_jobs (job_id) VALUES ('x')",
     },
     "producer": {
         "read users": "SELECT FROM users",
         "add users": "INSERT INTO users (name) VALUES ('x')",
-        "read answers": "SELECT result FROM job_receipts",
-        "forge receipts": "INSERT INTO job_receipts (job_id) VALUES ('x')",
-        "read dead letters": "SELECT message FROM dead_jobs",
+        "read answers": "SELECT result FROM arqonce.receipts",
+        "forge receipts": "INSERT INTO arqonce.receipts (job_id) VALUES ('x')",
+        "read dead letters": "SELECT message FROM arqonce.dead_jobs",
     },
     "reader": {
         "read names": "SELECT name FROM users",
         "read e-mails": "SELECT email FROM users",
-        "read answers": "SELECT result FROM job_receipts",
-        "read messages": "SELECT message FROM dead_jobs",
-        "read errors": "SELECT error FROM dead_jobs",
+        "read answers": "SELECT result FROM arqonce.receipts",
+        "read messages": "SELECT message FROM arqonce.dead_jobs",
+        "read errors": "SELECT error FROM arqonce.dead_jobs",
         "add users": "INSERT INTO users (name) VALUES ('x')",
     },
 }
@@ -146,8 +152,8 @@ async def test_the_reader_sees_how_jobs_fare(admin_url: str) -> None:
     """Counts, ages and reasons, for a dashboard."""
     statement = (
         "SELECT count(id), max(created_at) FROM users; "
-        "SELECT job_name, count(job_id), max(finished_at) FROM job_receipts GROUP BY job_name; "
-        "SELECT reason, count(job_id), max(died_at) FROM dead_jobs GROUP BY reason"
+        "SELECT job_name, count(job_id), max(finished_at) FROM arqonce.receipts GROUP BY job_name; "
+        "SELECT reason, count(job_id), max(died_at) FROM arqonce.dead_jobs GROUP BY reason"
     )
 
     assert await _outcome(database_url(admin_url, "reader"), statement) == "allowed"
@@ -187,10 +193,10 @@ async def test_the_files_may_be_run_again(admin_url: str) -> None:
 async def _privileges(admin_url: str) -> set[tuple[str, ...]]:
     async with _connect(admin_url) as connection:
         rows = await connection.fetch(
-            "SELECT grantee, table_name, column_name, privilege_type FROM information_schema.column_privileges "
-            "WHERE table_schema = 'public' UNION ALL "
-            "SELECT grantee, table_name, '', privilege_type FROM information_schema.table_privileges "
-            "WHERE table_schema = 'public'"
+            "SELECT grantee, concat(table_schema, '.', table_name), column_name, privilege_type "
+            "FROM information_schema.column_privileges WHERE table_schema IN ('public', 'arqonce') UNION ALL "
+            "SELECT grantee, concat(table_schema, '.', table_name), '', privilege_type "
+            "FROM information_schema.table_privileges WHERE table_schema IN ('public', 'arqonce')"
         )
     return {tuple(row) for row in rows if row["grantee"] != "app_owner"}
 
@@ -217,7 +223,7 @@ async def test_strangers_cannot_connect(admin_url: str) -> None:
 async def test_workers_and_relays_may_ask_whether_they_can_write(admin_url: str, role: str) -> None:
     """A full disk shows only when something is written; the worker tries it where its jobs would."""
     refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE SQLSTATE '53100'; END $$"
-    trigger = "CREATE TRIGGER refuse BEFORE INSERT ON job_receipts FOR EACH ROW EXECUTE FUNCTION refuse()"
+    trigger = "CREATE TRIGGER refuse BEFORE INSERT ON arqonce.receipts FOR EACH ROW EXECUTE FUNCTION refuse()"
     settings = DatabaseSettings(url=SecretStr(database_url(admin_url, role)))
     async with open_database(settings, pool_size=1) as sessions, sessions() as session:
         await require_writable(session)

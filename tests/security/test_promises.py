@@ -10,9 +10,10 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce import Enqueued, JobClient
+from arqonce import JobClient
+from arqonce.client.requests import Promised
 from arqonce.failures import KeyConflictError
-from arqonce.outbox import Promised, enqueue_in
+from arqonce.outbox import enqueue_in
 from jobs import CreateUser
 from jobs.payloads import UserView
 from tests.conftest import StartWorker, wait_until_async
@@ -49,7 +50,7 @@ async def test_a_promised_job_runs(start_worker: StartWorker, producer: asyncpg.
     with pytest.raises(KeyConflictError):
         await _promise(producer, CreateUser(name="Other"), "k")
 
-    assert (user.name, promised.outcome, again.outcome) == (NAME, Enqueued.NEW, Enqueued.DUPLICATE)
+    assert (user.name, promised.is_new, again.is_new) == (NAME, True, False)
     assert worker.stop() == 0
 
 
@@ -69,7 +70,7 @@ async def test_a_relay_of_its_own_gives_jobs(
     await _promise(producer, CreateUser(name="Late"), "late")
     async with sessions.begin() as session:
         await session.execute(
-            text("UPDATE job_outbox SET created_at = :then, due_at = :then, give_at = now() WHERE job_id = 'late'"),
+            text("UPDATE arqonce.outbox SET created_at = :then, due_at = :then, give_at = now() WHERE job_id = 'late'"),
             {"then": datetime.now(UTC) - timedelta(days=90)},
         )
     await wait_until_async(lambda: _is_dead(sessions, "late"), 20)
@@ -83,8 +84,8 @@ async def _is_queued(redis: Redis, job_id: str) -> bool:
 
 async def _is_dead(sessions: async_sessionmaker[AsyncSession], job_id: str) -> bool:
     async with sessions() as session:
-        dead = await session.scalar(text("SELECT count(*) FROM dead_jobs WHERE job_id = :id"), {"id": job_id})
-        owed = await session.scalar(text("SELECT count(*) FROM job_outbox WHERE job_id = :id"), {"id": job_id})
+        dead = await session.scalar(text("SELECT count(*) FROM arqonce.dead_jobs WHERE job_id = :id"), {"id": job_id})
+        owed = await session.scalar(text("SELECT count(*) FROM arqonce.outbox WHERE job_id = :id"), {"id": job_id})
     return (dead, owed) == (1, 0)
 
 
@@ -93,6 +94,10 @@ async def test_a_producer_reads_no_message(producer: asyncpg.Connection, rights:
     if "app_producer" not in rights.producer_database:
         return
     await _promise(producer, JANE, "k")
-    for statement in ("SELECT message FROM job_outbox", "UPDATE job_outbox SET queue = 'x'", "DELETE FROM job_outbox"):
+    for statement in (
+        "SELECT message FROM arqonce.outbox",
+        "UPDATE arqonce.outbox SET queue = 'x'",
+        "DELETE FROM arqonce.outbox",
+    ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await producer.execute(statement)

@@ -19,7 +19,7 @@ import pytest
 from cryptography import x509
 from sqlalchemy import make_url
 
-from arqonce import open_client, open_sync_client
+from arqonce import JobClient, SyncJobClient
 from arqonce.connection.redis import build_sync_redis
 from arqonce.connection.sync_direct import SyncDirectConnection
 from arqonce.connection.tls import tls_problem
@@ -198,14 +198,14 @@ async def test_sentinels_and_the_primary_are_verified_alike(
             _redis_url(port, trusted, files.ours).replace("rediss:", "rediss+sentinel:").replace("/0?", "/mymaster/0?")
             for trusted in (files.authority, files.stranger)
         )
-        async with open_client(good) as client:
+        async with JobClient(good) as client:
             await client.ping()
-        with open_sync_client(good) as blocking:
+        with SyncJobClient(good) as blocking:
             blocking.ping()
         with pytest.raises(QueueUnavailableError, match=r"TLS with Redis at mymaster by .* not trusted"):
-            async with open_client(strange):
+            async with JobClient(strange):
                 pass
-        with pytest.raises(QueueUnavailableError, match="not trusted"), open_sync_client(strange):
+        with pytest.raises(QueueUnavailableError, match="not trusted"), SyncJobClient(strange):
             pass
 
 
@@ -214,10 +214,10 @@ async def test_a_job_runs_over_tls(urls: dict[str, str], start_worker: StartWork
     migrated = _run("migrate", **urls)
     worker = start_worker(**urls)
 
-    async with open_client(urls["REDIS_URL"]) as client:
+    async with JobClient(urls["REDIS_URL"]) as client:
         handle = await client.enqueue(CreateUser(name=NAME, email=EMAIL))
         user = await handle.result(timeout=timedelta(seconds=20))
-    with open_sync_client(urls["REDIS_URL"]) as blocking:
+    with SyncJobClient(urls["REDIS_URL"]) as blocking:
         later = blocking.enqueue(CreateUser(name=NAME), delay=timedelta(milliseconds=300))
         same = await asyncio.to_thread(later.result, timeout=timedelta(seconds=20))
 
@@ -243,7 +243,7 @@ async def test_nothing_is_sent_in_the_clear(ports: Ports, command: str) -> None:
     """The servers of these tests take no connection without TLS, so that the tests prove something."""
     if command == "redis":
         with pytest.raises(QueueUnavailableError):
-            async with open_client(f"redis://:{PASSWORD}@localhost:{ports.redis}/0"):
+            async with JobClient(f"redis://:{PASSWORD}@localhost:{ports.redis}/0"):
                 pass
         return
     with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError):

@@ -56,18 +56,18 @@ async def test_a_worker_may_remove_what_is_too_old(rights: Rights, sessions: asy
     old = {"then": datetime.now(UTC) - timedelta(days=100)}
     async with sessions.begin() as session:
         await session.execute(
-            text("INSERT INTO job_receipts (job_id, job_name, request_hash, result, attempt, finished_at) "
+            text("INSERT INTO arqonce.receipts (job_id, job_name, request_hash, result, attempt, finished_at) "
                  "VALUES ('old', 'x', '', '{}', 1, :then)"), old
         )  # fmt: skip
         await session.execute(
-            text("INSERT INTO dead_jobs (job_id, message, reason, explanation, error, attempts, died_at) "
+            text("INSERT INTO arqonce.dead_jobs (job_id, message, reason, explanation, error, attempts, died_at) "
                  "VALUES ('old', '', 'x', 'x', 'x', 1, :then)"), old
         )  # fmt: skip
 
     async with open_database(DatabaseSettings(url=SecretStr(rights.database)), pool_size=1) as own:
-        removed = await sweep(own, {"job_receipts": timedelta(days=30), "dead_jobs": timedelta(days=90)})
+        removed = await sweep(own, {"receipts": timedelta(days=30), "dead_jobs": timedelta(days=90)})
 
-    assert removed == {"job_receipts": 1, "dead_jobs": 1}
+    assert removed == {"receipts": 1, "dead_jobs": 1}
 
 
 def test_no_form_of_the_settings_shows_a_password() -> None:

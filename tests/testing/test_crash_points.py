@@ -45,7 +45,7 @@ async def test_a_crash_anywhere_leaves_one_effect_and_one_receipt(
 
     moments = {moment for moment in Moment if any(moment.value in point for point in proof.points)}
     assert moments == set(Moment)
-    assert len(proof.state["table job_receipts"]) == 1
+    assert len(proof.state["table arqonce.receipts"]) == 1
     assert len(proof.points) > 15
     assert _has_finish(proof.points)
 
@@ -60,7 +60,7 @@ async def test_a_crash_anywhere_in_a_promised_job_leaves_one_effect(crash_points
     """Without an e-mail only the receipt stands against a second one; the row in the outbox goes with it."""
     proof = await crash_points.prove(NOBODY, is_promised=True)
 
-    assert len(proof.state["table users"]) == len(proof.state["table job_receipts"]) == 1
+    assert len(proof.state["table users"]) == len(proof.state["table arqonce.receipts"]) == 1
 
 
 async def test_a_crash_anywhere_in_a_look_up_leaves_nothing(crash_points: CrashPoints) -> None:
@@ -76,14 +76,14 @@ async def test_a_crash_anywhere_in_a_refused_job_leaves_the_same_refusal(crash_p
 
     assert proof.state["redis arq:result:crash-points"]["r"]["type"] == "email_taken"
     assert len(proof.state["table users"]) == 1
-    assert len(proof.state["table job_receipts"]) == 1
+    assert len(proof.state["table arqonce.receipts"]) == 1
 
 
 async def test_a_crash_anywhere_in_an_invalid_job_leaves_one_dead_letter(crash_points: CrashPoints) -> None:
     """The letter is the same as without a crash; also of a job whose row in the outbox went with the first letter."""
     proof = await crash_points.prove(CreateUser.model_construct(name=""), is_promised=True, is_dead=True)
 
-    assert [letter["reason"] for letter in proof.state["table dead_jobs"]] == ["invalid_payload"]
+    assert [letter["reason"] for letter in proof.state["table arqonce.dead_jobs"]] == ["invalid_payload"]
 
 
 TOGETHER = {
@@ -100,7 +100,7 @@ async def test_a_crash_anywhere_in_a_batch_leaves_one_effect_of_each_job(
     proof = await crash_points.prove(*payloads)
 
     batched = [point for point in proof.points if "batches.py" in point or "batch_run.py" in point]
-    assert (len(proof.state["table job_receipts"]), bool(batched), _has_finish(proof.points)) == (3, True, True)
+    assert (len(proof.state["table arqonce.receipts"]), bool(batched), _has_finish(proof.points)) == (3, True, True)
     assert {moment for moment in Moment if any(moment.value in point for point in proof.points)} == set(Moment)
 
 

@@ -4,11 +4,11 @@ import asyncpg
 import pytest
 from sqlalchemy import make_url
 
-from arqonce.database.migrate import check_migrations
 from arqonce.database.settings import DatabaseSettings
 from arqonce.ledger.schema import upgrade_schemas
 from arqonce.testing.databases import Databases, in_thread
 from jobs.registry import REGISTRY
+from tests.db.alembic_checks import check_migrations
 
 
 async def _query(settings: DatabaseSettings, statement: str) -> object:

@@ -181,12 +181,12 @@ def test_it_starts_servers_for_each_process_of_xdist(project: pytest.Pytester) -
         import asyncpg
         import pytest
         from jobs import CreateUser
-        from arqonce import open_client
+        from arqonce import JobClient
 
         @pytest.mark.parametrize("number", range(2))
         async def test_end_to_end(number, start_worker, jobs_redis_url, own_database):
             worker = start_worker()
-            async with open_client(jobs_redis_url) as client:
+            async with JobClient(jobs_redis_url) as client:
                 handle = await client.enqueue(CreateUser(name="Jane"), key="the-same")
                 user = await handle.result(timeout=timedelta(seconds=20))
             connection = await asyncpg.connect(own_database.url.get_secret_value())

@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from arqonce import Enqueued, JobStatus, enqueue_in, enqueue_in_sync, open_client
+from arqonce import JobClient, JobStatus, enqueue_in, enqueue_in_sync
 from arqonce.failures import InvalidMessageError, KeyConflictError
 from arqonce.outbox import status_in, status_in_sync
 from arqonce.testing.enqueued import EnqueuedJobs
@@ -46,7 +46,7 @@ async def test_a_new_promise_replaces_one_that_was_rolled_back_unseen(
         again = await enqueue_in(raw, JOE, key="k")
     await raw.close()
 
-    assert [promised.outcome, again.outcome] == [Enqueued.NEW, Enqueued.DUPLICATE]
+    assert [promised.is_new, again.is_new] == [True, False]
     assert [str(job) for job in enqueued.jobs] == ["get_or_create_user(name='Joe', email='joe@example.org')"]
     assert enqueued.end("k") is None
 
@@ -55,12 +55,12 @@ async def test_a_promise_that_is_rolled_back_takes_no_other_job_along(
     enqueued: EnqueuedJobs, sessions: async_sessionmaker[AsyncSession]
 ) -> None:
     """One that was enqueued directly under the same key is still queued."""
-    async with open_client("redis://127.0.0.1:1/0") as client:
+    async with JobClient("redis://127.0.0.1:1/0") as client:
         await client.enqueue(JANE, key="k")
     async with sessions() as session:
         promised = await enqueue_in(session, JANE, key="k")
 
-    assert promised.outcome is Enqueued.NEW
+    assert promised.is_new
     assert [(job.job_id, job.is_promised) for job in enqueued.jobs] == [("k", False)]
 
 
@@ -69,7 +69,7 @@ def test_a_promise_needs_its_table_unless_the_test_says_otherwise(enqueued: Enqu
     with Session(sqlite) as session, pytest.raises(OperationalError):
         enqueue_in_sync(session, JANE)
 
-    enqueued.refute_enqueued()
+    enqueued.assert_not_enqueued()
 
 
 def test_without_tables_promises_follow_their_session(enqueued: EnqueuedJobs, sqlite: Engine) -> None:
@@ -119,7 +119,7 @@ async def test_without_tables_asynchronous_sessions_do_the_same(
 
     assert [job.job_id for job in enqueued.jobs] == ["kept"]
     async with sessions() as session:
-        assert await session.scalar(text("SELECT count(*) FROM job_outbox")) == 0
+        assert await session.scalar(text("SELECT count(*) FROM arqonce.outbox")) == 0
 
 
 @pytest.mark.parametrize("spec", [None, AsyncSession, AsyncConnection])
@@ -128,14 +128,14 @@ async def test_without_tables_a_mock_is_a_connection(enqueued: EnqueuedJobs, spe
     enqueued.promises_need_no_tables()
     connection, blocking = AsyncMock(spec=spec), Mock(spec=Session)
 
-    outcomes = [(await enqueue_in(connection, JANE, key="k")).outcome for _ in range(2)]
+    are_new = [(await enqueue_in(connection, JANE, key="k")).is_new for _ in range(2)]
     with pytest.raises(KeyConflictError):
         enqueue_in_sync(blocking, CreateUser(name="Jane"), key="k")
     with pytest.raises(InvalidMessageError):
         enqueue_in_sync(blocking, JANE, key="no spaces")
     enqueue_in_sync(blocking, CreateUser(name="Joe"), queue="mails")
 
-    assert outcomes == [Enqueued.NEW, Enqueued.DUPLICATE]
+    assert are_new == [True, False]
     assert [await status_in(connection, key) for key in ("k", "other")] == [JobStatus.PROMISED, JobStatus.NOT_FOUND]
     enqueued.answer(GetOrCreateUser, ZeroDivisionError())
     assert status_in_sync(blocking, "k") is JobStatus.COMPLETE

@@ -97,7 +97,7 @@ async def test_the_same_key_again_answers_from_the_receipt(run_job: RunJob, sess
     assert await run_job(JANE, key="k", attempt=2) == first
     with pytest.raises(RequestConflictError):
         await run_job(CreateUser(name="Joe"), key="k")
-    assert [await _count(session, table) for table in ("users", "job_receipts", "dead_jobs")] == [1, 1, 1]
+    assert [await _count(session, table) for table in ("users", "arqonce.receipts", "arqonce.dead_jobs")] == [1, 1, 1]
 
 
 async def test_a_failure_comes_as_producers_get_it(run_job: RunJob, session: AsyncSession) -> None:
@@ -109,7 +109,7 @@ async def test_a_failure_comes_as_producers_get_it(run_job: RunJob, session: Asy
 
     assert caught.value.__cause__ is not None
     assert "users_email_key" in str(caught.value.__cause__.__cause__)
-    assert [await _count(session, table) for table in ("users", "job_receipts", "dead_jobs")] == [1, 1, 0]
+    assert [await _count(session, table) for table in ("users", "arqonce.receipts", "arqonce.dead_jobs")] == [1, 1, 0]
 
 
 async def test_all_attempts_are_made_without_waiting(run_job: RunJob, session: AsyncSession) -> None:
@@ -170,7 +170,7 @@ async def test_a_handler_that_commits_is_told_so(run_job: RunJob, session: Async
 
     assert isinstance(outcome.attempts[-1].error, InvalidRequestError)
     told = str(outcome.attempts[-1].error)
-    letter = await session.scalar(text("SELECT explanation || ' AT ' || error FROM dead_jobs"))
+    letter = await session.scalar(text("SELECT explanation || ' AT ' || error FROM arqonce.dead_jobs"))
     assert (len(outcome.attempts), await _count(session, "users")) == (1, 0)
     assert "Nothing was committed" in told
     assert told in letter
@@ -244,13 +244,13 @@ async def test_a_message_runs_as_it_stands_in_redis(run_job: RunJob) -> None:
 async def test_jobs_together_end_as_each_would_alone(run_job: RunJob, session: AsyncSession) -> None:
     """One of them is refused, and each has its receipt."""
     payloads = [CreateUser(name="Joe"), JANE, CreateUser(name="Joan", email="jane@example.org")]
-    before = await _count(session, "job_receipts")
+    before = await _count(session, "arqonce.receipts")
 
-    together = await run_job.together(payloads)
+    together = await run_job.batch(payloads)
 
     assert [type(outcome.failure) for outcome in together] == [type(None), type(None), EmailTakenError]
     assert [outcome.get().name for outcome in together[:2]] == ["Joe", "Jane"]
-    assert await _count(session, "job_receipts") == before + 3
+    assert await _count(session, "arqonce.receipts") == before + 3
 
 
 async def test_jobs_that_a_batch_leaves_alone_run_alone(run_job: RunJob, session: AsyncSession) -> None:
@@ -263,11 +263,11 @@ async def test_jobs_that_a_batch_leaves_alone_run_alone(run_job: RunJob, session
         await insert_user(session, "Jane")
         return Done(by="single")
 
-    outcomes = await run_job.together([Work(), Work()], registry=_registry(work, batch=break_off))
+    outcomes = await run_job.batch([Work(), Work()], registry=_registry(work, batch=break_off))
 
     assert ([outcome.get().by for outcome in outcomes], await _count(session, "users")) == (["single"] * 2, 2)
     with pytest.raises(TypeError, match="batch="):
-        await run_job.together([Work()], registry=_registry(work))
+        await run_job.batch([Work()], registry=_registry(work))
 
 
 async def test_types_are_those_of_the_payload(run_job: RunJob) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from arqonce.database.engine import build_engine
 from arqonce.database.faults import constraint_of
 from arqonce.database.settings import DatabaseSettings
+from arqonce.execution.batch import call_batch
 from arqonce.failures import JobFailedError
 from arqonce.payloads import AnyPayload
 from arqonce.spec import JobSpec
@@ -66,7 +67,7 @@ async def _single(session: AsyncSession, spec: JobSpec[Any, Any], payloads: Sequ
 
 
 async def _many(session: AsyncSession, spec: JobSpec[Any, Any], payloads: Sequence[AnyPayload]) -> list[Any]:
-    return list(await spec.take_many(session, payloads))
+    return list(await call_batch(spec, session, payloads))
 
 
 def _comparable(answers: Sequence[Any]) -> list[Any]:
@@ -76,7 +77,7 @@ def _comparable(answers: Sequence[Any]) -> list[Any]:
     def tell(value: Any) -> Any:  # noqa: ANN401 - JSON
         match value:
             case JobFailedError():
-                return (value.type, value.message)
+                return (value.code, value.message)
             case dict():
                 return {
                     name: ids.setdefault(item, len(ids)) if name == "id" else tell(item)

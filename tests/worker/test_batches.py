@@ -52,8 +52,8 @@ def _delivery(job_id: str, attempt: int = 1, **fields: object) -> Delivery:
 
 async def counts(sessions: Sessions) -> tuple[int, ...]:
     """Count users, receipts, dead letters, and the transactions that have written the users."""
-    query = """SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM job_receipts),
-        (SELECT count(*) FROM dead_jobs), (SELECT count(DISTINCT xmin::text) FROM users)"""
+    query = """SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM arqonce.receipts),
+        (SELECT count(*) FROM arqonce.dead_jobs), (SELECT count(DISTINCT xmin::text) FROM users)"""
     async with sessions() as session:
         return tuple((await session.execute(text(query))).one())
 
@@ -110,8 +110,8 @@ async def test_each_job_of_a_batch_has_its_own_answer(sessions: Sessions) -> Non
 
     outcomes = await run_batch(Dispatcher(sessions), CREATE, deliveries)
 
-    kinds = [one.type if isinstance(one, JobFailedError) else one for one in outcomes]
-    assert [kind["name"] if isinstance(kind, dict) else kind for kind in kinds] == [
+    codes = [one.code if isinstance(one, JobFailedError) else one for one in outcomes]
+    assert [one["name"] if isinstance(one, dict) else one for one in codes] == [
         "Jane", "email_taken", "email_taken", "Jane", Again.ALONE, Again.ALONE, Again.ALONE,
     ]  # fmt: skip
     assert await counts(sessions) == (3, 5, 0, 2)
@@ -124,7 +124,7 @@ async def test_what_is_left_to_runs_of_their_own_ends_there(sessions: Sessions) 
 
     answers = await _to_the_end(sessions, CREATE, deliveries)
 
-    assert (answers["earlier"], answers["bad"].type) == (first, "invalid_payload")
+    assert (answers["earlier"], answers["bad"].code) == (first, "invalid_payload")
     assert await counts(sessions) == (2, 2, 1, 2)
 
 
@@ -154,7 +154,7 @@ async def test_zombies_of_one_batch_give_the_same_answers(sessions: Sessions, *,
         answers = [{job_id: _told(answer) for job_id, answer in owner.items()} for owner in owners]
         assert answers[1:] == [answers[0]] * 3
         assert (await counts(sessions))[:3] == ((40, 46, 0) if emails else (46, 46, 0))
-        await execute(sessions, "TRUNCATE users, job_receipts RESTART IDENTITY")
+        await execute(sessions, "TRUNCATE users, arqonce.receipts RESTART IDENTITY")
 
 
 async def _own(sessions: Sessions, jobs: Sequence[Delivery], chance: random.Random) -> dict[str, Any]:

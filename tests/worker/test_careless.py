@@ -73,7 +73,7 @@ async def _run(engine: AsyncEngine, what: str, *, job_id: str) -> BaseException 
 async def _counts(sessions: Sessions, job_id: str) -> tuple[int, int]:
     async with sessions() as session:
         users = await session.scalar(text("SELECT count(*) FROM users WHERE name = 'Jane'"))
-        query = text("SELECT count(*) FROM job_receipts WHERE job_id = :job_id AND result IS NOT NULL")
+        query = text("SELECT count(*) FROM arqonce.receipts WHERE job_id = :job_id AND result IS NOT NULL")
         return int(users or 0), int(await session.scalar(query, {"job_id": job_id}) or 0)
 
 

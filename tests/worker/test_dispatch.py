@@ -151,12 +151,12 @@ async def test_a_failure_of_the_request_is_final_at_once(sessions: Sessions) -> 
     """What a handler refuses is not tried again."""
 
     async def refuse(_session: AsyncSession, _payload: Work) -> Done:
-        raise JobFailedError("no", kind="not_today")
+        raise JobFailedError("no", code="not_today")
 
     with pytest.raises(JobFailedError) as caught:
         await Dispatcher(sessions).run(_spec(refuse), _delivery())
 
-    assert caught.value.type == "not_today"
+    assert caught.value.code == "not_today"
 
 
 async def test_wrong_fields_never_reach_the_handler(sessions: Sessions) -> None:

@@ -70,7 +70,7 @@ class _FrozenError(Exception):
 class _TakenError(JobFailedError):
     """A refusal with a constructor of its own."""
 
-    kind = "seat_taken"
+    code = "seat_taken"
 
     def __init__(self, seat: int) -> None:
         super().__init__(f"seat {seat} is taken")
@@ -79,15 +79,15 @@ class _TakenError(JobFailedError):
 class _BareError(JobFailedError):
     """A refusal whose constructor calls no other."""
 
-    kind = "bare"
+    code = "bare"
 
     def __init__(self) -> None:
-        self.code = 7
+        self.seat = 7
 
 
 async def _receipts(sessions: Sessions) -> dict[str, Any]:
     async with sessions() as session:
-        rows = await session.execute(text("SELECT job_id, coalesce(result, failure) AS answer FROM job_receipts"))
+        rows = await session.execute(text("SELECT job_id, coalesce(result, failure) AS answer FROM arqonce.receipts"))
         return {row.job_id: row.answer for row in rows}
 
 
@@ -143,7 +143,7 @@ async def test_a_refusal_with_a_constructor_of_its_own_is_told_again(
     for attempt in (1, 2):
         with pytest.raises(type(refusal)) as caught:
             await Dispatcher(sessions).run(_spec(refuse, max_attempts=5), Delivery("j1", attempt, (), {}))
-        told.append((caught.value.type, caught.value.message))
+        told.append((caught.value.code, caught.value.message))
 
     assert told == [(kind, refusal.message)] * 2
 
@@ -183,7 +183,7 @@ async def test_a_commit_that_is_under_way_decides_before_the_letter(sessions: Se
         async with sessions.begin() as session:
             await session.execute(
                 text(
-                    "INSERT INTO job_receipts (job_id, job_name, request_hash, result, attempt) "
+                    "INSERT INTO arqonce.receipts (job_id, job_name, request_hash, result, attempt) "
                     "VALUES ('j1', 'work', sha256('{}'), '{\"value\": 1}', 1)"
                 )
             )
@@ -501,13 +501,13 @@ async def test_arqs_word_for_another_try_is_a_failure_as_any_other(
     await (await build_recording(Registry(JobSpec(Work, ask_for_more, max_attempts=2)))).async_run()
 
     told = decode(await redis.get("arq:result:j1"))
-    assert (len(runs), await letters(sessions), told["r"].type) == (2, {"j1": type(word).__name__}, type(word).__name__)
+    assert (len(runs), await letters(sessions), told["r"].code) == (2, {"j1": type(word).__name__}, type(word).__name__)
     assert told["h"] == payload_tag(Work())
 
 
 async def test_one_refusal_for_many_jobs_answers_each(redis: Redis, build_recording: Build) -> None:
     """A handler may keep it in a constant: who reads it must not be told that his key was another request's."""
-    refusal = JobFailedError("not today", kind="closed")
+    refusal = JobFailedError("not today", code="closed")
 
     async def refuse(_session: AsyncSession, _payload: Work) -> Answer:
         raise refusal
@@ -521,7 +521,7 @@ async def test_one_refusal_for_many_jobs_answers_each(redis: Redis, build_record
     await (await build_recording(Registry(JobSpec(Work, refuse, batch=refuse_all)))).async_run()
 
     told = [decode(await redis.get(f"arq:result:{name}")) for name in names]
-    assert [(answer["r"].type, answer["h"]) for answer in told] == [
+    assert [(answer["r"].code, answer["h"]) for answer in told] == [
         ("closed", payload_tag(Work(text=name))) for name in names
     ]
 

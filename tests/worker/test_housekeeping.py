@@ -12,12 +12,12 @@ from arqonce.settings.environment import SettingsError
 from arqonce.settings.worker import WorkerSettings
 
 Sessions = async_sessionmaker[AsyncSession]
-AGES = {"job_receipts": timedelta(days=30), "dead_jobs": timedelta(days=90)}
+AGES = {"receipts": timedelta(days=30), "dead_jobs": timedelta(days=90)}
 
 _FILL = """
-    INSERT INTO job_receipts (job_id, job_name, request_hash, result, attempt, finished_at)
+    INSERT INTO arqonce.receipts (job_id, job_name, request_hash, result, attempt, finished_at)
     SELECT 'r' || day, 'x', '', '{}', 1, now() - day * interval '1 hour' FROM generate_series(1, 3000) AS day;
-    INSERT INTO dead_jobs (job_id, job_name, message, reason, explanation, error, attempts, died_at)
+    INSERT INTO arqonce.dead_jobs (job_id, job_name, message, reason, explanation, error, attempts, died_at)
     SELECT 'd' || day, 'x', '', '', '', '', 1, now() - day * interval '1 day' FROM generate_series(1, 100) AS day;
 """
 
@@ -30,8 +30,8 @@ async def _fill(sessions: Sessions) -> None:
 
 async def _counts(sessions: Sessions) -> tuple[int, int]:
     async with sessions() as session:
-        receipts = await session.scalar(text("SELECT count(*) FROM job_receipts"))
-        dead = await session.scalar(text("SELECT count(*) FROM dead_jobs"))
+        receipts = await session.scalar(text("SELECT count(*) FROM arqonce.receipts"))
+        dead = await session.scalar(text("SELECT count(*) FROM arqonce.dead_jobs"))
     return receipts or 0, dead or 0
 
 
@@ -42,7 +42,7 @@ async def test_only_what_is_too_old_goes(sessions: Sessions) -> None:
     removed = await asyncio.gather(*(sweep(sessions, AGES) for _ in range(3)))
 
     assert await _counts(sessions) == (30 * 24 - 1, 89)
-    assert sum(one["job_receipts"] for one in removed) == 3000 - (30 * 24 - 1)
+    assert sum(one["receipts"] for one in removed) == 3000 - (30 * 24 - 1)
     assert sum(one["dead_jobs"] for one in removed) == 11
 
 

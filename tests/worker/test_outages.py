@@ -112,7 +112,7 @@ def _is_uncounted(outcome: object) -> bool:
 
 async def _letters(sessions: Sessions) -> list[tuple[str, str, int]]:
     async with sessions() as session:
-        rows = await session.execute(text("SELECT reason, explanation, attempts FROM dead_jobs"))
+        rows = await session.execute(text("SELECT reason, explanation, attempts FROM arqonce.dead_jobs"))
         return [(row.reason, row.explanation, row.attempts) for row in rows]
 
 
@@ -225,7 +225,7 @@ async def test_lost_connections_cost_no_attempt_but_not_for_ever(sessions: Sessi
 async def test_a_letter_that_cannot_be_written_keeps_the_last_attempt_and_its_error(sessions: Sessions) -> None:
     """The job is run once more for real, and the letter names what that has raised."""
     dispatcher = Dispatcher(sessions)
-    async with _refusing(sessions, "dead_jobs", "53100"):
+    async with _refusing(sessions, "arqonce.dead_jobs", "53100"):
         postponed = await _outcome(dispatcher, fail, attempt=3)
 
     dead = await _outcome(dispatcher, fail, attempt=3)
@@ -240,7 +240,7 @@ async def test_a_refusal_that_cannot_be_recorded_keeps_the_last_attempt(sessions
     """The e-mail is taken, whatever the database says of the receipt."""
     dispatcher = Dispatcher(sessions)
     await dispatcher.run(REGISTRY["create_user"], Delivery("first", 1, JANE, {}))
-    async with _refusing(sessions, "job_receipts", state):
+    async with _refusing(sessions, "arqonce.receipts", state):
         with pytest.raises(RetryLater) as postponed:
             await dispatcher.run(REGISTRY["create_user"], Delivery("second", 5, JANE, {}))
 
@@ -256,9 +256,9 @@ async def test_a_refusal_that_no_database_takes_is_told_as_what_it_is(sessions: 
     dispatcher = Dispatcher(sessions)
 
     async def refuse(_session: AsyncSession, _payload: Work) -> Done:
-        raise JobFailedError("no", kind="not_today")
+        raise JobFailedError("no", code="not_today")
 
-    async with _refusing(sessions, "job_receipts", "42501"):
+    async with _refusing(sessions, "arqonce.receipts", "42501"):
         outcome = await _outcome(dispatcher, refuse, attempt=1)
 
     assert isinstance(outcome, DatabaseFailedError)
@@ -268,7 +268,7 @@ async def test_a_refusal_that_no_database_takes_is_told_as_what_it_is(sessions: 
 async def test_while_the_gate_is_closed_no_handler_runs(sessions: Sessions) -> None:
     """What was claimed before it closed is put back, and runs when the server takes writes again."""
     dispatcher = Dispatcher(sessions)
-    async with _refusing(sessions, "job_receipts", "53100"):
+    async with _refusing(sessions, "arqonce.receipts", "53100"):
         assert not await dispatcher.gate.check()
         refused = await _outcome(dispatcher, fail, attempt=3)
         with pytest.raises(RetryLater):
@@ -286,7 +286,7 @@ async def test_an_attempt_that_an_outage_has_met_does_not_count_when_it_is_over(
     dispatcher = Dispatcher(sessions)
 
     async def have_an_outage() -> None:
-        async with _refusing(sessions, "job_receipts", "53100"):
+        async with _refusing(sessions, "arqonce.receipts", "53100"):
             await dispatcher.gate.check()
         await dispatcher.gate.check()
 
@@ -327,7 +327,7 @@ async def test_a_handler_that_cancels_itself_has_failed(sessions: Sessions) -> N
 async def test_a_locked_table_closes_no_gate(sessions: Sessions) -> None:
     """The look writes a receipt; whoever holds them up for a while does not end all work."""
     async with sessions.begin() as session:
-        await session.execute(text("LOCK TABLE job_receipts IN ACCESS EXCLUSIVE MODE"))
+        await session.execute(text("LOCK TABLE arqonce.receipts IN ACCESS EXCLUSIVE MODE"))
 
         is_open = await Dispatcher(sessions).gate.check()
 
@@ -339,7 +339,7 @@ async def test_looks_leave_nothing(sessions: Sessions) -> None:
     await Dispatcher(sessions).gate.check()
 
     async with sessions() as session:
-        assert await session.scalar(text("SELECT count(*) FROM job_receipts")) == 0
+        assert await session.scalar(text("SELECT count(*) FROM arqonce.receipts")) == 0
         with pytest.raises(DBAPIError):  # and the connection that looked is as any other
             await session.execute(text("SELECT 1 FROM nothing"))
 

@@ -87,7 +87,7 @@ async def test_the_longest_id_has_a_conflict_id_too() -> None:
 async def test_a_row_of_another_version_of_the_code_goes(sessions: Sessions, payload: AnyPayload) -> None:
     """Its hash is another because defaults were: the job ends, and its next delivery finds out that it is the same."""
     await promise(sessions, payload, "k")
-    await execute(sessions, "UPDATE job_outbox SET request_hash = 'old'")
+    await execute(sessions, "UPDATE arqonce.outbox SET request_hash = 'old'")
     first = await _run(sessions, "k", payload)
     between = await where(sessions, "k")
 
@@ -102,8 +102,8 @@ async def test_an_answer_of_another_version_of_the_code_is_given(sessions: Sessi
     await promise(sessions, JANE, "k")
     first = await _run(sessions, "k", JANE)
     await promise(sessions, JANE, "copy")
-    await execute(sessions, "UPDATE job_outbox SET job_id = 'k', request_hash = 'old'")
-    await execute(sessions, "UPDATE job_receipts SET request_hash = 'old'")
+    await execute(sessions, "UPDATE arqonce.outbox SET job_id = 'k', request_hash = 'old'")
+    await execute(sessions, "UPDATE arqonce.receipts SET request_hash = 'old'")
 
     again = await _run(sessions, "k", JANE)
 
@@ -122,7 +122,7 @@ async def test_twins_of_a_promised_look_up_give_one_answer(sessions: Sessions) -
 
 
 def _letter(job_id: str, message: bytes) -> object:
-    failure = RequestConflictError("x", kind="malformed_message")
+    failure = RequestConflictError("x", code="malformed_message")
     return write_letter(failure, failure, job_id=job_id, job_name=None, message=message, attempts=1, queue="q")
 
 
@@ -134,12 +134,12 @@ async def test_a_dead_job_is_owed_no_more_unless_it_was_another(sessions: Sessio
     wrong: dict[str, object] = {"t": None, "f": "create_user", "a": [], "k": {"nme": "Jane"}, "et": 1}
     async with sessions.begin() as session:
         await session.execute(
-            text("UPDATE job_outbox SET message = :message WHERE job_id = 'wrong'"),
+            text("UPDATE arqonce.outbox SET message = :message WHERE job_id = 'wrong'"),
             {"message": json.dumps(wrong).encode()},
         )
         message = b"\xff unreadable"
         await session.execute(
-            text("UPDATE job_outbox SET message = :message WHERE job_id = 'same'"), {"message": message}
+            text("UPDATE arqonce.outbox SET message = :message WHERE job_id = 'same'"), {"message": message}
         )
 
     await bury(sessions, _letter("same", message))  # type: ignore[arg-type] # a letter
@@ -162,7 +162,7 @@ async def test_a_promised_job_that_died_can_be_retried(sessions: Sessions, paylo
     """Once, and then it has a receipt: also a look-up, which must not vanish."""
     await promise(sessions, payload, "k")
     async with sessions() as session:
-        message: bytes = await session.scalar(text("SELECT message FROM job_outbox")) or b""
+        message: bytes = await session.scalar(text("SELECT message FROM arqonce.outbox")) or b""
     await bury(sessions, _letter("k", message))  # type: ignore[arg-type] # a letter
     before = await where(sessions, "k")
 
@@ -191,7 +191,7 @@ async def test_a_dead_letter_outlives_whatever_comes_under_its_id(sessions: Sess
     assert (after["jane"].message, after["jane"].reason) == (before.message, "attempts_exhausted")
     assert after[conflict].message == b"garbage"
 
-    await execute(sessions, "DELETE FROM job_receipts")
+    await execute(sessions, "DELETE FROM arqonce.receipts")
     await _run(sessions, "jane", JANE)
 
     assert [letter.job_id for letter in await _letters(sessions)] == [conflict]

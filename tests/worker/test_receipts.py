@@ -33,7 +33,7 @@ def _delivery(job_id: str, attempt: int = 1, **fields: object) -> Delivery:
 async def _counts(sessions: Sessions) -> tuple[int, int]:
     async with sessions() as session:
         row = (
-            await session.execute(text("SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM job_receipts)"))
+            await session.execute(text("SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM arqonce.receipts)"))
         ).one()
     return row[0], row[1]
 
@@ -162,13 +162,13 @@ async def test_a_handlers_own_refusal_keeps_its_type(sessions: Sessions) -> None
     said = iter(["not_today", "never"])
 
     async def refuse(_session: AsyncSession, _payload: CreateUser) -> UserView:
-        raise JobFailedError("no", kind=next(said))
+        raise JobFailedError("no", code=next(said))
 
     spec = JobSpec(CreateUser, refuse)
     for attempt in (1, 1, 2):
         with pytest.raises(JobFailedError) as caught:
             await Dispatcher(sessions).run(spec, _delivery("j1", attempt))
-        assert caught.value.type == "not_today"
+        assert caught.value.code == "not_today"
 
     assert await _counts(sessions) == (0, 1)
 
@@ -179,7 +179,7 @@ async def test_owners_at_once_that_differ_give_one_answer(sessions: Sessions) ->
     async def toss(session: AsyncSession, payload: CreateUser) -> UserView:
         await asyncio.sleep(random.random() / 100)
         if random.random() < 0.5:
-            raise JobFailedError("no", kind="not_today")
+            raise JobFailedError("no", code="not_today")
         return await create_user(session, payload)
 
     spec, jobs = JobSpec(CreateUser, toss), range(20)

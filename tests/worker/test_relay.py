@@ -62,7 +62,7 @@ async def test_waiting_and_running_jobs_are_left_alone(sessions: Sessions, redis
     await relay.turn()
     await redis.zadd("arq:queue", {"jane": 9e12})
     await redis.set("arq:job:jane", "mine")
-    await execute(sessions, "UPDATE job_outbox SET give_at = now()")
+    await execute(sessions, "UPDATE arqonce.outbox SET give_at = now()")
 
     given = await relay.turn()
 
@@ -79,8 +79,8 @@ async def test_a_single_lost_key_is_found_by_age(sessions: Sessions, redis: Redi
     for _ in range(8):
         await relay.turn()
         async with sessions.begin() as session:
-            waits.append(await session.scalar(text("SELECT give_at - dispatched_at FROM job_outbox")))
-            await session.execute(text("UPDATE job_outbox SET give_at = now()"))
+            waits.append(await session.scalar(text("SELECT give_at - dispatched_at FROM arqonce.outbox")))
+            await session.execute(text("UPDATE arqonce.outbox SET give_at = now()"))
     await redis.delete(lost)
 
     await relay.turn()
@@ -102,7 +102,7 @@ async def test_a_wiped_redis_is_given_everything_again_once(sessions: Sessions, 
     given = await asyncio.gather(*(_relay(sessions, redis).turn() for _ in range(6)))
 
     async with sessions() as session:
-        dispatches = set(await session.scalars(text("SELECT dispatches FROM job_outbox")))
+        dispatches = set(await session.scalars(text("SELECT dispatches FROM arqonce.outbox")))
     assert (after_cut, sum(given), await redis.zcard("arq:queue")) == (0, 20, 20)
     assert dispatches == {1}  # a new epoch is no reason for longer waits
 
@@ -148,7 +148,7 @@ async def test_four_relays_give_each_of_five_thousand_jobs_once(sessions: Sessio
     given = await asyncio.gather(*(drain(relay) for relay in relays))
 
     async with sessions() as session:
-        dispatches = set(await session.scalars(text("SELECT dispatches FROM job_outbox")))
+        dispatches = set(await session.scalars(text("SELECT dispatches FROM arqonce.outbox")))
     assert (sum(given), await redis.zcard("arq:queue"), dispatches) == (5000, 5000, {1})
 
 
@@ -170,7 +170,7 @@ async def test_a_key_of_a_wrong_type_stops_no_other_job(sessions: Sessions, redi
     relay = _relay(sessions, redis)
     await relay.turn()
     await redis.delete("arq:queue")
-    await execute(sessions, "UPDATE job_outbox SET give_at = now()")
+    await execute(sessions, "UPDATE arqonce.outbox SET give_at = now()")
 
     await relay.turn()
 
@@ -185,8 +185,10 @@ async def test_a_message_that_redis_does_not_take_stops_no_other(
     monkeypatch.setattr("arqonce.relay.relay.JOB_KEY", "arq:job:")
     for number in range(5):
         await promise(sessions, CreateUser(name=f"n{number}"), f"j{number}")
-    await execute(sessions, "ALTER TABLE job_outbox DROP CONSTRAINT job_outbox_message_size_check")
-    await execute(sessions, "UPDATE job_outbox SET message = decode(repeat('78', 2000000), 'hex') WHERE job_id = 'j2'")
+    await execute(sessions, "ALTER TABLE arqonce.outbox DROP CONSTRAINT outbox_message_size_check")
+    await execute(
+        sessions, "UPDATE arqonce.outbox SET message = decode(repeat('78', 2000000), 'hex') WHERE job_id = 'j2'"
+    )
     with open_valkey(tmp_path) as server:
         redis = Redis.from_url(server.url)
         await redis.config_set("proto-max-bulk-len", 1024 * 1024)
@@ -195,10 +197,10 @@ async def test_a_message_that_redis_does_not_take_stops_no_other(
 
         queued = sorted(await redis.zrange("arq:queue", 0, -1))
         await redis.aclose()
-    await execute(sessions, "TRUNCATE job_outbox")
+    await execute(sessions, "TRUNCATE arqonce.outbox")
     await execute(
         sessions,
-        "ALTER TABLE job_outbox ADD CONSTRAINT job_outbox_message_size_check CHECK (octet_length(message) <= 1048576)",
+        "ALTER TABLE arqonce.outbox ADD CONSTRAINT outbox_message_size_check CHECK (octet_length(message) <= 1048576)",
     )
     assert queued == [b"j0", b"j1", b"j3", b"j4"]
 
@@ -219,7 +221,7 @@ async def test_jobs_that_could_not_be_given_are_due_again_at_once(
     given = await relay.turn()
 
     async with sessions() as session:
-        assert await session.scalar(text("SELECT dispatches FROM job_outbox")) == 1
+        assert await session.scalar(text("SELECT dispatches FROM arqonce.outbox")) == 1
     assert (failed, given) == ([0, 0], 1)
 
 
@@ -245,9 +247,9 @@ async def test_a_job_that_is_older_than_receipts_is_dead_not_run(sessions: Sessi
     await promise(sessions, JANE, "old")
     await promise(sessions, JANE, "deferred")
     await promise(sessions, JANE, "younger")
-    await execute(sessions, "UPDATE job_outbox SET created_at = created_at - interval '40 days'")
-    await execute(sessions, "UPDATE job_outbox SET due_at = due_at - interval '40 days' WHERE job_id = 'old'")
-    await execute(sessions, "UPDATE job_outbox SET due_at = due_at - interval '28 days' WHERE job_id = 'younger'")
+    await execute(sessions, "UPDATE arqonce.outbox SET created_at = created_at - interval '40 days'")
+    await execute(sessions, "UPDATE arqonce.outbox SET due_at = due_at - interval '40 days' WHERE job_id = 'old'")
+    await execute(sessions, "UPDATE arqonce.outbox SET due_at = due_at - interval '28 days' WHERE job_id = 'younger'")
 
     await _relay(sessions, redis).turn()
 

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce import JobClient, open_client
+from arqonce import JobClient
 from arqonce.embedded import open_postgres, open_valkey
 from jobs import CreateUser
 from tests import warm
@@ -125,7 +125,7 @@ async def test_the_jobs_of_a_killed_worker_start_elsewhere(
     took = time.monotonic() - since
 
     async with sessions() as session:
-        attempts = set(await session.scalars(text("SELECT attempt FROM job_receipts")))
+        attempts = set(await session.scalars(text("SELECT attempt FROM arqonce.receipts")))
     assert (await _count_users(sessions), attempts) == (5, {2})
     assert took < 10  # about 2.5 s on a quiet machine; arq waits for 75
 
@@ -276,7 +276,7 @@ async def test_a_worker_outlives_a_restart_of_redis(
     await asyncio.to_thread(wait_until, lambda: "Redis is gone" in worker.log, 30)
 
     with open_valkey(tmp_path / "valkey", settings={"port": port}):
-        async with open_client(url) as client:
+        async with JobClient(url) as client:
             user = await (await client.enqueue(CreateUser(name="Later"))).result(timeout=SOON)
         told = worker.log.count("Redis is gone")  # before this server ends too
 

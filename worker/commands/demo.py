@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from arqonce import open_client
+from arqonce import JobClient
 from arqonce.commands.dev import DataDirectory
 from arqonce.commands.sandbox import Sandbox, open_sandbox
 from arqonce.settings.worker import QueueSettings, WorkerSettings
@@ -36,7 +36,7 @@ def demo(context: typer.Context, *, data: DataDirectory = Path(".data/demo")) ->
 
 
 async def _store_and_find(settings: QueueSettings, queue: str) -> None:
-    async with open_client(settings.url.get_secret_value(), queue=queue) as client:
+    async with JobClient(settings.url.get_secret_value(), queue=queue) as client:
         jane = GetOrCreateUser(name="Jane", email="jane@example.org")
         await (await client.enqueue(jane)).result(timeout=_PATIENCE)
         found = await (await client.enqueue(FindUser(email=jane.email))).result(timeout=_PATIENCE)

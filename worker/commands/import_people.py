@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from arqonce.client.client import open_client
+from arqonce.client.client import JobClient
 from arqonce.process.exit_codes import ExitCode
 from arqonce.settings.worker import QueueSettings, WorkerSettings
 from jobs.people_csv import PeopleFileError, Refused, read_people
@@ -94,7 +94,7 @@ async def _import(file: Path, settings: QueueSettings, queue: str, progress: Pro
     summary = Summary(file)
     rows = read_people(file)
     bar = progress.add_task("import", total=_count_lines(file))
-    async with open_client(settings.url.get_secret_value(), password=settings.plain_password, queue=queue) as client:
+    async with JobClient(settings.url.get_secret_value(), password=settings.plain_password, queue=queue) as client:
         async for part in import_people(client, rows, timeout=_PATIENCE):
             summary.add(part)
             progress.advance(bar, part.lines)

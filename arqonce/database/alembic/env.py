@@ -5,7 +5,9 @@ Serves other projects as well, whose ``pyproject.toml`` names their ``Schema``: 
 
 import asyncio
 import pkgutil
+from collections.abc import MutableMapping
 from datetime import timedelta
+from typing import Any
 
 from alembic import context
 from alembic.operations.ops import MigrationScript
@@ -13,7 +15,7 @@ from alembic.runtime.migration import MigrationInfo
 from sqlalchemy import Connection, text
 
 from arqonce.database.engine import build_engine
-from arqonce.database.schema import Schema, revisions
+from arqonce.database.schema import Schema, require_own_revisions, revisions
 from arqonce.database.settings import DatabaseSettings
 from arqonce.database.writability import require_primary
 
@@ -43,9 +45,26 @@ def _number(_context: object, _revision: object, directives: list[MigrationScrip
         script.rev_id = f"{int((revisions(_SCHEMA) or ['0'])[-1]) + 1:04}"
 
 
-def _is_compared(name: str | None, kind: str, _parents: object) -> bool:
-    """Leave tables that this project does not know out of its comparison: they are somebody else's."""
-    return kind != "table" or name in _SCHEMA.metadata.tables
+_PLACES = {table.schema for table in _SCHEMA.metadata.tables.values()}
+"""The PostgreSQL schemas of the project's tables; ``None`` is the first one of ``search_path``."""
+
+
+def _is_compared(name: str | None, kind: str, parents: MutableMapping[Any, str | None]) -> bool:
+    """Leave schemas and tables that this project does not know out of its comparison: they are somebody else's."""
+    if kind == "schema":
+        return name in _PLACES
+    return kind != "table" or parents["schema_qualified_table_name"] in _SCHEMA.metadata.tables
+
+
+def _make_namespace() -> None:
+    """Make the PostgreSQL schema of the version table, which Alembic makes before the first migration.
+
+    Not with IF NOT EXISTS: that takes the right to make schemas also where there is nothing to make.
+    """
+    if (name := _SCHEMA.namespace) is not None:
+        context.execute(
+            f"DO $$ BEGIN IF to_regnamespace('{name}') IS NULL THEN CREATE SCHEMA \"{name}\"; END IF; END $$"
+        )
 
 
 def _note(ctx: object, step: MigrationInfo, heads: object, run_args: object) -> None:  # noqa: ARG001 - Alembic's names
@@ -58,12 +77,16 @@ def _migrate(connection: Connection) -> None:
         connection=connection,
         target_metadata=_SCHEMA.metadata,
         version_table=_SCHEMA.version_table,
+        version_table_schema=_SCHEMA.namespace,
+        include_schemas={None} != _PLACES,
         include_name=_is_compared,
         process_revision_directives=_number,
         on_version_apply=_note,
     )
     with context.begin_transaction():
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        _make_namespace()
+        require_own_revisions(context.get_context().get_current_heads(), _SCHEMA)
         context.run_migrations()
 
 
@@ -83,9 +106,11 @@ def _print_sql() -> None:
         dialect_name="postgresql",
         target_metadata=_SCHEMA.metadata,
         version_table=_SCHEMA.version_table,
+        version_table_schema=_SCHEMA.namespace,
         literal_binds=True,
     )
     with context.begin_transaction():
+        _make_namespace()
         context.run_migrations()
 
 

@@ -52,13 +52,13 @@ local function take(id)
     end
     local left = redis.call('PTTL', key)
     if left < 0 then redis.call('PEXPIRE', key, lease_ms) end  -- or it would stay for ever
-    soonest = math.min(soonest, 1 + (left < 0 and lease_ms or left))  -- nobody tells when a lock ends by itself
+    soonest = math.min(soonest, 1 + (left < 0 and lease_ms or left))  -- nothing announces the expiry of a lock
     return false
 end
 
 local function count(id, is_orphan)
     local key = 'arq:retry:' .. id
-    local ended = redis.pcall('GETEX', key)  -- not GET: tracking would remember the key, and tell us of its end
+    local ended = redis.pcall('GETEX', key)  -- not GET: tracking would remember the key and announce its expiry
     if ended and not tonumber(ended) then  -- no number, or an error: no count at all
         redis.call('DEL', key)
         ended = false
@@ -158,7 +158,7 @@ if #claimed >= room or bytes <= 0 or must_get_idle then  -- another may take wha
     pass()
 elseif watch_ms > 0 then watches = elect(me, watch_ms)
 end
--- The last command that touches the queue is a read: with it begins what client-side tracking tells of.
+-- The last command that touches the queue is a read: client-side tracking begins with it.
 local later = redis.call('ZRANGEBYSCORE', queue, '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
 if later[2] then soonest = math.min(soonest, tonumber(later[2]) - now) end
 return {claimed, math.ceil(soonest), bytes <= 0 and 1 or 0, watches, must_get_idle and 1 or 0}
@@ -167,9 +167,10 @@ return {claimed, math.ceil(soonest), bytes <= 0 and 1 or 0, watches, must_get_id
 """Claim up to ``room`` jobs that are due, and stop when their messages have more than so many bytes. If that leaves
 room, watch the queue for ``watch_ms`` unless another does; else let another one claim.
 
-Answers the jobs, in how many ms the next one may be due (a lease of somebody's may end then; at most a day), whether it
-stopped for the bytes, whether we watch (0), or in how many ms another's word ends, and whether nothing must be claimed
-until all jobs of ours have ended (``suspect_scripts``). Of each job: id, attempt, message (false: gone), score, whether
+Returns the jobs, in how many ms the next one may be due (somebody's lease may end then; at most a day), whether it
+stopped for the bytes, whether we watch (0) or in how many ms another worker's watch expires, and whether nothing must
+be claimed until all jobs of ours have ended (``suspects``).
+Of each job: id, attempt, message (false: gone), score, whether
 it is to be aborted, why its message cannot be read (or false), how many deaths are excused, and whether a worker has
 left it. The attempt is one more than have counted, and one more still if a worker has left the job: that attempt never
 ended, and is counted now. Keys that lock or count and are no such keys are mended."""
@@ -268,7 +269,7 @@ in_chunks('ZREM', leases, unleased)
 in_chunks('ZREM', queue, ended)
 local aborts = redis.pcall('ZCARD', 'arq:abort')
 if type(aborts) == 'number' and aborts > 0 then in_chunks('ZREM', 'arq:abort', ended) end
-redis.call('ZCARD', queue)  -- our own change has ended what tracking tells us of the queue: begin it again
+redis.call('ZCARD', queue)  -- our own change has ended the tracking of the queue: begin it again
 return answers
 """
 )

@@ -1,6 +1,6 @@
 """The scripts by which the idle workers of a queue agree on the one that watches it.
 
-``<queue>:watcher`` names that one, by its worker's token, until its word ends; ``GETEX`` or a claim renews it.
+``<queue>:watcher`` holds that worker's token until its watch expires; ``GETEX`` or a claim renews it.
 ``<queue>:baton`` is a list on which the other idle ones wait, in the order in which they came: an element wakes one of
 them, never all. There is at most one element, and it does not last. Both may be lost at any time.
 
@@ -21,17 +21,17 @@ local function pass()  -- wakes one of those who wait; if none does, the next on
 end
 
 local function holder()
-    local name = redis.pcall('GETEX', watcher)  -- not GET: tracking would tell us of each renewal
+    local name = redis.pcall('GETEX', watcher)  -- not GET: tracking would announce each renewal
     if type(name) ~= 'table' then return name end
     redis.call('DEL', watcher)  -- it is of another type
     return false
 end
 
-local function elect(me, watch_ms)  -- 0: I watch; else in how many ms the other's word ends
+local function elect(me, watch_ms)  -- 0: this worker watches; else in how many ms the other's watch expires
     local name = holder()
     if name and name ~= me then
         local left = redis.call('PTTL', watcher)
-        if left > 0 and left <= 60000 then return left end  -- else it is nobody's word
+        if left > 0 and left <= 60000 then return left end  -- else it is no watch of ours
     end
     redis.call('SET', watcher, me, 'PX', watch_ms)
     return 0
@@ -52,7 +52,7 @@ if type(redis.pcall('LLEN', baton)) == 'table' then redis.call('DEL', baton) end
 return elect(ARGV[1], tonumber(ARGV[2]))
 """
 )
-"""Answers 0 if the worker watches from now on, else in how many ms another's word ends, if it is not renewed."""
+"""Returns 0 if the worker watches from now on, else in how many ms another's watch expires unless renewed."""
 
 RESIGN = (
     _BEGIN

@@ -16,9 +16,9 @@ from sqlalchemy import Date, DateTime, Integer, Interval, Table, Time, Uuid, sel
 from arqonce.testing.crash.worlds import World
 
 _COUNTERS = {
-    "job_receipts": frozenset({"attempt"}),
-    "dead_jobs": frozenset({"attempts"}),
-    "job_outbox": frozenset({"dispatches", "epoch"}),
+    "arqonce.receipts": frozenset({"attempt"}),
+    "arqonce.dead_jobs": frozenset({"attempts"}),
+    "arqonce.outbox": frozenset({"dispatches", "epoch"}),
 }
 """Columns of ours that tell how often something was tried."""
 
@@ -29,7 +29,7 @@ _OF_WORKERS = ("health-check", "epoch", ":watcher", ":baton")
 """Keys of Redis with one of these in their names belong to workers, not to jobs."""
 
 State = dict[str, Any]
-"""What was found, by place: ``table users``, ``redis arq:queue``, ``file mail.txt``."""
+"""What was found, by place: ``table users``, ``table arqonce.receipts``, ``redis arq:queue``, ``file mail.txt``."""
 
 Row = dict[str, Any]
 
@@ -39,9 +39,11 @@ async def read_state(world: World, ignore: Collection[str]) -> State:
     rows = await _read_tables(world)
     times = {column.name for table in rows for column in table.columns if isinstance(column.type, _TIMES)}
     view = _View(frozenset(times) | set(ignore), {})
-    tables = {table: [view.of_row(table, row) for row in found] for table, found in rows.items()}
+    tables = {table: [view.of_row(world.name_of(table), row) for row in found] for table, found in rows.items()}
     view = _View(view.ignored, _labels(tables))
-    state: State = {f"table {table.name}": sorted(map(view.of, found), key=str) for table, found in tables.items()}
+    state: State = {
+        f"table {world.name_of(table)}": sorted(map(view.of, found), key=str) for table, found in tables.items()
+    }
     state |= {f"redis {key}": view.of(value) async for key, value in _read_redis(world.redis)}
     return state | {f"file {name}": text for name, text in _read_files(world.directory)}
 
@@ -65,8 +67,8 @@ class _View:
     ignored: Collection[str]
     labels: dict[str, str]
 
-    def of_row(self, table: Table, row: Row) -> Row:
-        counters = _COUNTERS.get(table.name, frozenset())
+    def of_row(self, table: str, row: Row) -> Row:
+        counters = _COUNTERS.get(table, frozenset())
         return {name: self.of(value) for name, value in row.items() if name not in counters | set(self.ignored)}
 
     def of(self, value: Any) -> Any:  # noqa: ANN401 - whatever a column or a message holds

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from contextlib import AbstractAsyncContextManager, closing
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -212,10 +212,10 @@ class Run:
         if self._case.is_promised:
             async with AsyncSession(self._world.engine) as session, session.begin():
                 for key, payload in zip(self._case.keys, self._case.payloads, strict=True):
-                    await enqueue_in(session, payload, key=key)
+                    await enqueue_in(session, payload, key=key, schema=self._world.settings.database.ledger_schema)
         else:
             url = self._world.settings.queue.url.get_secret_value()
-            with closing(JobClient(self._world.redis, url, queue=QUEUE)) as client:
+            async with JobClient(url, queue=QUEUE) as client:
                 await client.enqueue_many(self._case.payloads, keys=self._case.keys)
 
     async def _is_unfinished(self) -> bool:
@@ -234,13 +234,13 @@ class Run:
 def _unfinished(clean: State, *, jobs: int) -> list[str]:
     """Say what of jobs that have ended should be no more, or be there once for each."""
     left = [f"{place}: {value}" for place, value in clean.items() if _must_be_empty(place) and value]
-    ends = len(clean.get("table job_receipts", [])) + len(clean.get("table dead_jobs", []))
+    ends = len(clean.get("table arqonce.receipts", [])) + len(clean.get("table arqonce.dead_jobs", []))
     return left if ends <= jobs else [*left, f"{ends} receipts and dead letters of {jobs} jobs"]
 
 
 def _require_end(clean: State, *, is_dead: bool) -> None:
     """Refuse to prove another end than the one that is meant: a job that nobody knows dies in the same way always."""
-    letters = clean.get("table dead_jobs", [])
+    letters = clean.get("table arqonce.dead_jobs", [])
     if letters and not is_dead:
         told = [
             ": ".join(str(letter.get(name)) for name in ("job_name", "reason", "explanation")) for letter in letters
@@ -251,7 +251,7 @@ def _require_end(clean: State, *, is_dead: bool) -> None:
 
 
 def _must_be_empty(place: str) -> bool:
-    return place == "table job_outbox" or (
+    return place == "table arqonce.outbox" or (
         place.startswith("redis arq:") and not place.startswith(f"redis {RESULT_KEY}")
     )
 

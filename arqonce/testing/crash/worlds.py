@@ -16,7 +16,9 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from arqonce.connection.redis import build_redis
+from arqonce.database.engine import ledger_options
 from arqonce.database.settings import DatabaseSettings
+from arqonce.namespace import LEDGER
 from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
 from arqonce.testing.databases import Migrate
 
@@ -28,6 +30,11 @@ MOST = 10
 
 _BOOKKEEPING = ["version_num"]
 """The columns of Alembic's tables, which no job touches; each project's has another name."""
+
+_OTHER_SCHEMAS = text(
+    "SELECT nspname FROM pg_namespace WHERE nspname NOT LIKE 'pg!_%' ESCAPE '!' "
+    "AND nspname NOT IN ('information_schema', current_schema())"
+)
 
 _ID_SPAN = 1_000_000
 """The ids of each table begin at another multiple of this, so that an id tells its table."""
@@ -53,6 +60,12 @@ class World:
     redis: Redis
     tables: MetaData
     directory: Path
+
+    def name_of(self, table: Table) -> str:
+        """Return the table's name with its PostgreSQL schema, if it has one; the ledger's always has its own name."""
+        if table.schema == self.settings.database.ledger_schema:
+            return f"{LEDGER}.{table.name}"
+        return table.fullname
 
     async def clear(self) -> None:
         """Empty everything. Three round trips."""
@@ -105,7 +118,8 @@ class Worlds:
             QueueSettings(url=SecretStr(self._servers.redis_url.rpartition("/")[0] + f"/{number}")),
             WorkerSettings(lease=LEASE, max_jobs=4, log_format="json"),
         )
-        engine = create_async_engine(settings.database.sqlalchemy_url, pool_size=1)
+        options = ledger_options(settings.database)
+        engine = create_async_engine(settings.database.sqlalchemy_url, pool_size=1, execution_options=options)
         redis = build_redis(settings.queue.url.get_secret_value(), Redis)
         try:
             self._tables = self._tables or await _tables(engine)
@@ -146,7 +160,8 @@ class Worlds:
 async def _tables(engine: AsyncEngine) -> MetaData:
     found = MetaData()
     async with engine.connect() as connection:
-        await connection.run_sync(found.reflect)
+        for schema in (None, *await connection.scalars(_OTHER_SCHEMAS)):
+            await connection.run_sync(found.reflect, schema=schema)
     for table in found.sorted_tables:
         if table.columns.keys() == _BOOKKEEPING:
             found.remove(table)

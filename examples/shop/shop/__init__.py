@@ -1,1 +1,1 @@
-"""A project of somebody else: one table and one job, for the workers of users-worker."""
+"""A project of somebody else: one table, one job, and a command, with arqonce."""

@@ -1,23 +1,23 @@
-"""What the shop's jobs do, and their registry: ``WORKER_REGISTRY=shop.jobs:REGISTRY``."""
+"""What the shop's jobs do, and their registry."""
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from arqonce.spec import JobSpec, Refusal, Registry
-from shop.payloads import OrderView, PlaceOrder, UnknownBuyerError
+from arqonce import JobSpec, Refusal, Registry
+from shop.payloads import AlreadyOrderedError, OrderView, PlaceOrder
 from shop.tables import SCHEMA, Order
 
 
 async def place_order(session: AsyncSession, payload: PlaceOrder) -> OrderView:
     """Store the order. Delivered twice, it is stored once: its receipt commits with it."""
-    order = Order(user_id=payload.user_id, item=payload.item)
+    order = Order(customer=payload.customer, item=payload.item)
     session.add(order)
     await session.flush()
     return OrderView.model_validate(order)
 
 
-_NO_SUCH_USER = Refusal(error=UnknownBuyerError, message="no user has this id: create the user first")
+_ALREADY_ORDERED = Refusal(error=AlreadyOrderedError, message="the customer has ordered this before")
 
 REGISTRY = Registry(
-    JobSpec(PlaceOrder, place_order, refusals={"orders_user_id_fkey": _NO_SUCH_USER}),
+    JobSpec(PlaceOrder, place_order, refusals={"orders_customer_item_key": _ALREADY_ORDERED}),
     schema=SCHEMA,
 )

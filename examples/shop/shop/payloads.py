@@ -5,28 +5,29 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from arqonce.failures import JobFailedError
-from arqonce.payloads import Payload, Result
+from arqonce import JobFailedError, Payload, Result
+
+Text = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class UnknownBuyerError(JobFailedError):
-    """No user has this id."""
+class AlreadyOrderedError(JobFailedError):
+    """The customer has ordered this item before."""
 
-    kind = "unknown_buyer"
+    code = "already_ordered"
 
 
 class OrderView(Result):
     """A stored order."""
 
     id: int
-    user_id: int
+    customer: str
     item: str
     created_at: datetime
 
 
 class PlaceOrder(Payload[OrderView]):
-    """Store an order. Fails with ``UnknownBuyerError`` if there is no such user."""
+    """Store an order. Fails with ``AlreadyOrderedError`` if the customer has ordered the item before."""
 
     job_name: ClassVar[str] = "place_order"
-    user_id: int
-    item: Annotated[str, Field(min_length=1, max_length=200)]
+    customer: Text
+    item: Text

@@ -1,32 +1,38 @@
-"""The shop's tables, beside those of users-worker in the same database."""
+"""The shop's tables, beside the library's in one database."""
 
 from datetime import datetime
 from pathlib import Path
 from typing import ClassVar
 
-from sqlalchemy import ForeignKey, Identity, MetaData, func
+from sqlalchemy import BigInteger, DateTime, Identity, MetaData, Text, UniqueConstraint, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from arqonce.database.schema import Schema
-from arqonce.ledger import tables as users_worker
+from arqonce import Schema
 
 
 class Base(DeclarativeBase):
-    """The base of the shop's own tables; the types and the names of constraints are those of users-worker."""
+    """What all tables share: the names of constraints, so that migrations and refusals can rely on them."""
 
-    metadata = MetaData(naming_convention=users_worker.Base.metadata.naming_convention)
-    type_annotation_map: ClassVar = users_worker.Base.type_annotation_map
+    metadata = MetaData(
+        naming_convention={
+            "pk": "%(table_name)s_pkey",
+            "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        }
+    )
+    type_annotation_map: ClassVar = {str: Text, int: BigInteger, datetime: DateTime(timezone=True)}
 
 
 class Order(Base):
-    """What a user has ordered."""
+    """What a customer has ordered."""
 
     __tablename__ = "orders"
+    __table_args__ = (UniqueConstraint("customer", "item"),)
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    user_id: Mapped[int] = mapped_column(ForeignKey(users_worker.User.id), index=True)
+    customer: Mapped[str]
     item: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 SCHEMA = Schema("shop", Base.metadata, Path(__file__).parent / "migrations")
+"""What ``shop migrate`` makes of these tables."""

@@ -128,7 +128,7 @@ def test_every_kind_of_failure_is_told(document: dict[str, Any]) -> None:
         if "const" in kind
     }
 
-    assert {"email_taken", "invalid_payload", "aborted", JobFailedError.kind} <= told.keys()
+    assert {"email_taken", "invalid_payload", "aborted", JobFailedError.code} <= told.keys()
     assert told["email_taken"] == "Another user has this e-mail."
 
 

@@ -12,12 +12,12 @@ from django.urls import path
 from pydantic import ValidationError
 from werkzeug.serving import make_server
 
-from arqonce import build_sync_client
+from arqonce import SyncJobClient
 from jobs import CreateUser, EmailTakenError
 
 settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["127.0.0.1"], SECRET_KEY="of one test", USE_TZ=True)
 django.setup()
-JOBS = build_sync_client(os.environ["REDIS_URL"])
+JOBS = SyncJobClient(os.environ["REDIS_URL"])
 
 
 def create_user(request: HttpRequest) -> JsonResponse:
@@ -38,7 +38,7 @@ def create_user(request: HttpRequest) -> JsonResponse:
 
 def show_job(_request: HttpRequest, job_id: str) -> JsonResponse:
     """Tell where a job is."""
-    return JsonResponse({"status": JOBS.handle_of(CreateUser, job_id).status().value})
+    return JsonResponse({"status": JOBS.handle(CreateUser, job_id).status().value})
 
 
 urlpatterns = [path("users", create_user), path("jobs/<str:job_id>", show_job)]

@@ -7,10 +7,10 @@ from flask import Flask, request
 from pydantic import ValidationError
 from werkzeug.serving import make_server
 
-from arqonce import build_sync_client
+from arqonce import SyncJobClient
 from jobs import CreateUser, EmailTakenError
 
-JOBS = build_sync_client(os.environ["REDIS_URL"])
+JOBS = SyncJobClient(os.environ["REDIS_URL"])
 app = Flask(__name__)
 
 
@@ -34,7 +34,7 @@ def create_user() -> tuple[dict[str, object], int]:
 @app.get("/jobs/<job_id>")
 def show_job(job_id: str) -> dict[str, str]:
     """Tell where a job is."""
-    return {"status": JOBS.handle_of(CreateUser, job_id).status().value}
+    return {"status": JOBS.handle(CreateUser, job_id).status().value}
 
 
 if __name__ == "__main__":

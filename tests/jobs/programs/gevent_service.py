@@ -13,7 +13,7 @@ from datetime import timedelta  # noqa: E402
 import gevent  # noqa: E402
 from redis import Redis  # noqa: E402
 
-from arqonce import SyncJobHandle, open_sync_client  # noqa: E402
+from arqonce import SyncJobClient, SyncJobHandle  # noqa: E402
 from jobs import CreateUser  # noqa: E402
 from jobs.payloads import UserView  # noqa: E402
 
@@ -36,7 +36,7 @@ def _no_loop(*_: object, **__: object) -> None:
 
 asyncio.new_event_loop = _no_loop  # type: ignore[assignment] # it must not be called
 
-with open_sync_client(os.environ["REDIS_URL"]) as client, Redis.from_url(os.environ["REDIS_URL"]) as redis:
+with SyncJobClient(os.environ["REDIS_URL"]) as client, Redis.from_url(os.environ["REDIS_URL"]) as redis:
     ticking = gevent.spawn(_measure_pauses)
 
     def _create(number: int) -> SyncJobHandle[UserView]:

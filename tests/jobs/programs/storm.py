@@ -29,7 +29,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
-from arqonce import Enqueued, JobStatus, build_sync_client, open_client
+from arqonce import JobClient, JobStatus, SyncJobClient
 from arqonce.client.answers import LOOK_AGAIN
 from arqonce.failures import JobError, QueueUnavailableError
 from jobs import CreateUser
@@ -114,7 +114,7 @@ async def _enqueue_and_wait(record: Record, client: Client, luck: random.Random,
     user = await record.call("result", lambda: handle.result(timeout=timeout), lasts=lasts)
     record.expect(user and user.name, name, "result")
     again = await record.call("enqueue", lambda: client.enqueue(CreateUser(name=name), key=f"key-of-{name}"))
-    record.expect(again and again.outcome, Enqueued.DUPLICATE, "second enqueue")
+    record.expect(again and ("new" if again.is_new else "duplicate"), "duplicate", "second enqueue")
 
 
 async def _enqueue_many(record: Record, client: Client, luck: random.Random, name: str) -> None:
@@ -131,16 +131,16 @@ async def _look_back(record: Record, client: Client, luck: random.Random, _name:
     if not record.handles:
         return
     known, name = luck.choice(record.handles)
-    handle = client.handle_of(CreateUser, known.job_id)
+    handle = client.handle(CreateUser, known.job_id)
     user = await record.call("result", lambda: handle.result(timeout=timedelta(seconds=2)), lasts=2)
-    record.expect(user and user.name, name, "result of handle_of")
+    record.expect(user and user.name, name, "result of handle")
     info = await record.call("info", handle.info)
-    if info is not None and (user is not None or info.status is JobStatus.COMPLETE):
-        record.expect((info.status, info.job_name), (JobStatus.COMPLETE, name), "info")
+    if info is not None and (user is not None or info.status.has_ended):
+        record.expect((info.status, info.job_name), (JobStatus.SUCCEEDED, name), "info")
 
 
 async def _miss(record: Record, client: Client, _luck: random.Random, name: str) -> None:
-    status = await record.call("status", client.handle_of(CreateUser, f"no-{name}").status)
+    status = await record.call("status", client.handle(CreateUser, f"no-{name}").status)
     record.expect(status, JobStatus.NOT_FOUND, "status")
 
 
@@ -203,7 +203,7 @@ def _kill_at_times(threads: list[threading.Thread], luck: random.Random, end: fl
 
 
 def _storm_of_threads(options: argparse.Namespace, url: str, record: Record, calm: Callable[[], None]) -> None:
-    client = build_sync_client(url)
+    client = SyncJobClient(url)
     end = time.monotonic() + options.seconds
     threads = [
         threading.Thread(target=lambda n=number: _drive(_work(record, client, f"{options.run}.{n}", end)), daemon=True)
@@ -227,7 +227,7 @@ def _storm_of_threads(options: argparse.Namespace, url: str, record: Record, cal
 async def _storm_of_tasks(options: argparse.Namespace, url: str, record: Record, calm: Callable[[], None]) -> None:
     while True:
         with suppress(JobError):
-            async with open_client(url) as client:
+            async with JobClient(url) as client:
                 end = time.monotonic() + options.seconds
                 tasks = [
                     asyncio.create_task(_work(record, client, f"{options.run}.{number}", end))

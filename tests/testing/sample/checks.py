@@ -6,7 +6,7 @@ from notes import JOBS, Note, WriteNote, note_down, write_note
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce import open_client
+from arqonce import JobClient
 from arqonce.testing.enqueued import EnqueuedJobs
 from arqonce.testing.run_job import RunJob
 from jobs import CreateUser
@@ -37,7 +37,7 @@ async def test_a_job(run_job: RunJob) -> None:
 async def test_a_service(enqueued: EnqueuedJobs, run_job: RunJob, session: AsyncSession) -> None:
     """No Redis is there."""
     assert run_job is not None
-    async with open_client("redis://127.0.0.1:1") as client:
+    async with JobClient("redis://127.0.0.1:1") as client:
         await note_down(client, "hello")
 
     enqueued.assert_enqueued(WriteNote, words="hello")

@@ -16,13 +16,12 @@ def upgrade() -> None:
     op.create_table(
         "orders",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
-        sa.Column("user_id", sa.BigInteger(), nullable=False),
+        sa.Column("customer", sa.Text(), nullable=False),
         sa.Column("item", sa.Text(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("orders_user_id_fkey")),
         sa.PrimaryKeyConstraint("id", name=op.f("orders_pkey")),
+        sa.UniqueConstraint("customer", "item", name=op.f("orders_customer_item_key")),
     )
-    op.create_index(op.f("orders_user_id_idx"), "orders", ["user_id"])
 
 
 def downgrade() -> None:

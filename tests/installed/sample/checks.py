@@ -1,4 +1,4 @@
-"""The tests of the service, run by a pytest that knows users_jobs and nothing else of ours."""
+"""The tests of the service, run by a pytest that has no worker of ours."""
 
 import asyncio
 import sys
@@ -11,19 +11,10 @@ from service import OWNERS, order, sign_up, sign_up_blocking
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
-from users_jobs.failures import KeyConflictError
-from users_jobs.testing.enqueued import EnqueuedJobs
 
-from users_jobs import (
-    CreateUser,
-    EmailTakenError,
-    GetOrCreateUser,
-    JobStatus,
-    UserView,
-    build_sync_client,
-    enqueue_in,
-    open_client,
-)
+from arqonce import JobClient, JobStatus, KeyConflictError, SyncJobClient, enqueue_in
+from arqonce.testing.enqueued import EnqueuedJobs
+from users_jobs import CreateUser, EmailTakenError, GetOrCreateUser, UserView
 
 NOWHERE = "redis://127.0.0.1:1/0"
 JANE = UserView(id=1, name="Jane", email="jane@example.org", created_at=datetime(2030, 1, 1, tzinfo=UTC))
@@ -33,7 +24,7 @@ def test_the_service_has_packages_of_its_own(enqueued: EnqueuedJobs) -> None:
     """And nothing of the worker's is loaded."""
     assert OWNERS == ("the service", "the service")
     assert not {"worker", "asyncpg", "arq"} & sys.modules.keys()
-    enqueued.refute_enqueued()
+    enqueued.assert_not_enqueued()
 
 
 @pytest.mark.asyncio
@@ -41,20 +32,20 @@ async def test_asynchronous_code_gets_its_answers(enqueued: EnqueuedJobs) -> Non
     """A result, a failure, nothing, and a duplicate."""
     enqueued.answer(CreateUser, JANE, name="Jane")
     enqueued.answer(CreateUser, EmailTakenError("another user has it"), email="joe@example.org")
-    async with open_client(NOWHERE) as client:
+    async with JobClient(NOWHERE) as client:
         people = [("Jane", "jane@example.org"), ("Joe", "joe@example.org"), ("Jim", "jim@example.org")]
         said = [await sign_up(client, name, email) for name, email in [*people, people[0]]]
-        status = await client.handle_of(CreateUser, "signup-jane@example.org").status()
+        status = await client.handle(CreateUser, "signup-jane@example.org").status()
 
     assert said == ["welcome, Jane", "we have met", "come back later", "patience"]
-    assert (len(enqueued.jobs), status) == (3, JobStatus.COMPLETE)
+    assert (len(enqueued.jobs), status) == (3, JobStatus.SUCCEEDED)
 
 
 def test_blocking_code_gets_its_answers(enqueued: EnqueuedJobs) -> None:
     """The same."""
     enqueued.answer(CreateUser, JANE)
 
-    assert sign_up_blocking(build_sync_client(NOWHERE), "Jane") == "welcome, Jane"
+    assert sign_up_blocking(SyncJobClient(NOWHERE), "Jane") == "welcome, Jane"
     assert enqueued.assert_enqueued(CreateUser, name="Jane").email is None
 
 
@@ -97,5 +88,5 @@ def test_promises_on_a_blocking_mock_are_recorded(enqueued: EnqueuedJobs) -> Non
 
 def test_who_drains_is_told_what_is_missing(enqueued: EnqueuedJobs) -> None:
     """A worker; and what there is in its place."""
-    with pytest.raises(RuntimeError, match=r"drain needs the worker .* enqueued\.answer\("):
+    with pytest.raises(RuntimeError, match=r"drain needs arqonce\[worker\] .* enqueued\.answer\("):
         asyncio.run(enqueued.drain())

@@ -5,7 +5,8 @@ from typing import Any
 
 import db
 import jobs
-from users_jobs import CreateUser, EmailTakenError, Enqueued, GetOrCreateUser, JobClient, SyncJobClient, enqueue_in_sync
+from arqonce import JobClient, SyncJobClient, enqueue_in_sync
+from users_jobs import CreateUser, EmailTakenError, GetOrCreateUser
 
 OWNERS = (vars(jobs)["OWNER"], vars(db)["OWNER"])
 LIMIT = timedelta(seconds=5)
@@ -14,7 +15,7 @@ LIMIT = timedelta(seconds=5)
 async def sign_up(client: JobClient, name: str, email: str) -> str:
     """Store somebody, and say how it went."""
     handle = await client.enqueue(CreateUser(name=name, email=email), key=f"signup-{email}")
-    if handle.outcome is Enqueued.DUPLICATE:
+    if not handle.is_new:
         return "patience"
     try:
         return f"welcome, {(await handle.result(timeout=LIMIT)).name}"
