@@ -14,6 +14,7 @@ from arqonce.database.schema import require_current_schemas
 from arqonce.database.settings import DatabaseSettings
 from arqonce.ledger.schema import LEDGER, upgrade_schemas
 from arqonce.testing.databases import in_thread
+from tests.docs.blocks import blocks_in
 
 _ENV = """
 from alembic import context
@@ -39,7 +40,6 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 import sqlalchemy as sa
 from alembic import op
-from tests.docs.blocks import blocks_in
 def upgrade():
     ${upgrades if upgrades else "pass"}
 def downgrade():
