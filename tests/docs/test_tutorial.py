@@ -89,6 +89,7 @@ def _step(block: Block) -> str:
     return "\n".join(lines)
 
 
+@pytest.mark.timeout(300)  # it starts Python a dozen times, one after another
 @pytest.mark.usefixtures("worker_environment")
 def test_the_tutorial_works(place: tuple[Path, dict[str, str]], start_worker: StartWorker) -> None:
     """As it stands there, in one shell; a worker starts before the first job is enqueued."""
