@@ -13,7 +13,7 @@ TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev run migrate unit quick test chaos fuzz storm bench bench-quick bench-exactly-once check lint types contracts audit fix lock wheels schema clean
+.PHONY: help setup demo dev run migrate unit quick test chaos fuzz storm bench bench-quick bench-exactly-once check lint types contracts audit fix lock wheels schema docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -115,5 +115,17 @@ wheels: $(VENV)/ready ## Build the library arqonce, users-worker, and its payloa
 schema: $(VENV)/ready ## Write the contract of a release, schema/released.json; tests compare the code with it
 	@$(BIN)/users-worker schema > schema/new.json && mv schema/new.json schema/released.json
 
+docs: .venv-docs/ready ## Build the documentation as a site into site/; a wrong link fails
+	@NO_COLOR=1 .venv-docs/bin/zensical build --strict --clean
+
+.venv-docs/ready: requirements/docs.txt | $(VENV)/ready
+	@echo "installing the locked generator of the documentation into .venv-docs (once)"
+	@rm -rf .venv-docs
+	@$(PYTHON) -m venv .venv-docs 2>/dev/null || $(PYTHON) -m venv --clear --without-pip .venv-docs
+	@$(UV) install --python .venv-docs/bin/python --require-hashes --only-binary :all: -r requirements/docs.txt 2>/dev/null || \
+		$(PYTHON) -m pip --python .venv-docs/bin/python --disable-pip-version-check --quiet \
+			install --require-hashes --only-binary :all: -r requirements/docs.txt
+	@touch $@
+
 clean: ## Remove the environment, caches and data of the embedded servers
-	@rm -rf $(VENV) .venv-bench .venv-bench-taskiq .data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	@rm -rf $(VENV) .venv-bench .venv-bench-taskiq .venv-docs site .cache .data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

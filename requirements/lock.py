@@ -40,5 +40,6 @@ if __name__ == "__main__":
     for version in (5, 6, 7, 8):
         lock(f"redis-{version}.txt", "--group", f"{_LIBRARY}:redis-{version}")
     lock("fuzz.txt", "--group", "fuzz")
+    lock("docs.txt", "--group", "docs")
     lock("bench.txt", "pyproject.toml", "--group", "bench", constraint="runtime.txt")
     lock("bench-taskiq.txt", "--group", "bench-taskiq")

@@ -1,6 +1,5 @@
 """A service's own Alembic in the database of the ledger: neither is in the other's way."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from arqonce.database.schema import require_current_schemas
 from arqonce.database.settings import DatabaseSettings
 from arqonce.ledger.schema import LEDGER, upgrade_schemas
 from arqonce.testing.databases import in_thread
+from tests.docs.blocks import blocks_in
 
 _ENV = """
 from alembic import context
@@ -46,7 +46,7 @@ def downgrade():
     ${downgrades if downgrades else "pass"}
 """
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "database.md"
+PAGE = "docs/database.md"
 
 ALL_SCHEMAS = ", include_schemas=True"
 OTHER_SCHEMAS = ", include_schemas=True, include_name=include_name"
@@ -62,8 +62,8 @@ def shared(empty: DatabaseSettings) -> DatabaseSettings:
 
 def _project(folder: Path, settings: DatabaseSettings, options: str = "") -> Config:
     (folder / "versions").mkdir(exist_ok=True)
-    (lines,) = re.findall(r"^    (def include_name.*\n    .*\n)", DOCUMENT.read_text(), re.MULTILINE)
-    (folder / "env.py").write_text(_ENV.replace("{OPTIONS}", options).replace("{LINES}", lines))
+    (block,) = blocks_in(PAGE, "file")
+    (folder / "env.py").write_text(_ENV.replace("{OPTIONS}", options).replace("{LINES}", block.code))
     (folder / "script.py.mako").write_text(_TEMPLATE)
     url = make_url(settings.url.get_secret_value()).set(drivername="postgresql+psycopg")
     config = Config()

@@ -1,4 +1,4 @@
-"""Writes the settings table of the README from the settings classes: ``python tests/docs/settings_table.py``."""
+"""Writes the table of docs/settings.md from the settings classes: ``python tests/docs/settings_table.py``."""
 
 import sys
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from arqonce.settings.environment import EnvironmentSettings
 from arqonce.settings.worker import QueueSettings, WorkerSettings
 from web.settings import WebSettings
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 BEGIN, END = "<!-- settings: written by make fix -->", "<!-- end of settings -->"
 
 
@@ -49,12 +49,12 @@ def _duration(value: timedelta) -> str:
 
 
 def with_table(text: str) -> str:
-    """Return the README's text with a fresh table in it."""
+    """Return the page's text with a fresh table in it."""
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
     return f"{before}{BEGIN}\n{render()}\n{END}{after}"
 
 
 if __name__ == "__main__":
-    README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     sys.exit()

@@ -20,14 +20,14 @@ from arqonce.contract.document import build_schemas
 from arqonce.contract.redis import describe_redis
 from jobs.registry import REGISTRY
 from tests.conftest import StartWorker, wait_until_async
-from tests.docs.settings_table import README
+from tests.docs.blocks import ROOT, blocks_in, text_of
 from tests.programs import require
 from tests.rights import Rights
 
 pytestmark = pytest.mark.usefixtures("starts_processes")
 
-DOCUMENT = README.parent / "docs" / "other-languages.md"
-TEXT = DOCUMENT.read_text(encoding="utf-8")
+PAGE = "docs/other-languages.md"
+TEXT = text_of(PAGE)
 NODE = Path(__file__).parent / "node"
 
 FILES = {"js": "sign-up.mjs", "php": "sign-up.php", "sh": "sign-up.sh"}
@@ -39,7 +39,7 @@ SignUp = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def _blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+    return [block.code for block in blocks_in(PAGE, language)]
 
 
 COMMANDS = [shlex.split(line) for block in _blocks("console") for line in block.splitlines()]
@@ -56,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make the folder of a service: the contract, by the document's own command, and the programs."""
     folder = tmp_path_factory.mktemp("service")
     (command,) = [command for command in COMMANDS if command[0] == "users-worker"]
-    environment = os.environ | {"PYTHONPATH": str(README.parent)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     program = Path(sys.executable).parent / command[0]
     subprocess.run([program, *command[1:]], cwd=folder, env=environment, check=True, capture_output=True)
     for language, name in FILES.items():
@@ -119,7 +119,7 @@ def _worker(start_worker: StartWorker, sessions: async_sessionmaker[AsyncSession
 
 def test_every_block_is_of_a_kind_that_is_tested() -> None:
     """A block in another language would be executed by nobody."""
-    assert set(re.findall(r"^```(\w*)$", TEXT, re.MULTILINE)) == {"", "console", *FILES}
+    assert {block.kind for block in blocks_in(PAGE)} == {"console", *FILES}
     assert {command[0] for command in COMMANDS} == {"users-worker", "npm", "node", "php", "sh"}
 
 
@@ -134,9 +134,9 @@ def test_npm_installs_what_the_document_says_in_locked_versions() -> None:
 
 
 def test_the_expiry_is_that_of_the_contract() -> None:
-    """In the text, and in the README's short program."""
+    """In the text, and in the short program of docs/producing.md."""
     assert f"{EXPIRY_MS:,} ms" in TEXT
-    assert f'type: "PX", value: {EXPIRY_MS:_} ' in README.read_text(encoding="utf-8")
+    assert f'type: "PX", value: {EXPIRY_MS:_} ' in text_of("docs/producing.md")
 
 
 def test_the_table_of_failures_knows_every_kind() -> None:

@@ -66,8 +66,10 @@ def test_a_service_is_tested_without_a_worker(project: Path, python_of_tests: Pa
     assert "failed" not in told
 
 
-@pytest.mark.parametrize("file", [ROOT / "README.md", PAYLOADS / "README.md"], ids=lambda file: file.parent.name)
-def test_the_example_of_the_readme_passes(file: Path, project: Path, python_of_tests: Path) -> None:
+@pytest.mark.parametrize(
+    "file", [ROOT / "docs" / "testing.md", PAYLOADS / "README.md"], ids=lambda file: file.parent.name
+)
+def test_the_example_of_the_page_passes(file: Path, project: Path, python_of_tests: Path) -> None:
     """As it stands there."""
     (project / "test_readme.py").write_text(_examples(file))
 

@@ -1,4 +1,4 @@
-"""The README's table of what a key means: each of its cells, with real workers, results that expire and receipts."""
+"""What a key means, by the table of docs/producing.md: each of its cells, with real workers and results that expire."""
 
 import asyncio
 from datetime import timedelta

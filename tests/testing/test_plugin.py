@@ -5,7 +5,7 @@ from textwrap import dedent
 
 import pytest
 
-from tests.docs.settings_table import README
+from tests.docs.blocks import text_of
 from tests.testing.conftest import SAMPLE
 
 FIXTURE = """
@@ -53,7 +53,7 @@ def test_the_fixtures_work_in_every_way_of_running_tests(way: str, project_here:
     done = project_here.runpytest_subprocess()
 
     done.assert_outcomes(passed=checks.count("async def test_"))
-    assert all(line in README.read_text() for line in settings.splitlines() if "-p" not in line)
+    assert all(line in text_of("docs/testing.md") for line in settings.splitlines() if "-p" not in line)
 
 
 def _default_scope(settings: str) -> str:
