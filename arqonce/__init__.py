@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from arqonce.client.requests import Promised as Promised
     from arqonce.client.sync_client import SyncJobClient as SyncJobClient
     from arqonce.client.sync_client import SyncJobHandle as SyncJobHandle
+    from arqonce.database.engine import build_engine as build_engine
+    from arqonce.database.engine import open_database as open_database
     from arqonce.database.schema import Schema as Schema
+    from arqonce.database.settings import DatabaseSettings as DatabaseSettings
     from arqonce.failures import AttemptsExhaustedError as AttemptsExhaustedError
     from arqonce.failures import ConflictError as ConflictError
     from arqonce.failures import ConstraintViolatedError as ConstraintViolatedError
@@ -36,12 +39,21 @@ if TYPE_CHECKING:
     from arqonce.failures import RequestConflictError as RequestConflictError
     from arqonce.failures import ResultMissingError as ResultMissingError
     from arqonce.failures import UnknownJobError as UnknownJobError
+    from arqonce.ledger.where import JobTrace as JobTrace
+    from arqonce.ledger.where import trace_by_job_id as trace_by_job_id
     from arqonce.outbox import enqueue_in as enqueue_in
     from arqonce.outbox import enqueue_in_sync as enqueue_in_sync
     from arqonce.outbox import status_in as status_in
     from arqonce.outbox import status_in_sync as status_in_sync
+    from arqonce.payloads import AnyPayload as AnyPayload
     from arqonce.payloads import Payload as Payload
     from arqonce.payloads import Result as Result
+    from arqonce.process.exit_codes import ExitCode as ExitCode
+    from arqonce.process.exit_codes import UsageError as UsageError
+    from arqonce.settings.environment import SettingsError as SettingsError
+    from arqonce.settings.queue import QueueSettings as QueueSettings
+    from arqonce.settings.worker import Settings as Settings
+    from arqonce.settings.worker import WorkerSettings as WorkerSettings
     from arqonce.spec import JobSpec as JobSpec
     from arqonce.spec import Refusal as Refusal
     from arqonce.spec import Registry as Registry
@@ -53,7 +65,9 @@ _HOMES = {
     "arqonce.client.client": ("JobClient", "JobHandle"),
     "arqonce.client.requests": ("Promised",),
     "arqonce.client.sync_client": ("SyncJobClient", "SyncJobHandle"),
+    "arqonce.database.engine": ("build_engine", "open_database"),
     "arqonce.database.schema": ("Schema",),
+    "arqonce.database.settings": ("DatabaseSettings",),
     "arqonce.failures": (
         "AttemptsExhaustedError",
         "ConflictError",
@@ -76,8 +90,13 @@ _HOMES = {
         "ResultMissingError",
         "UnknownJobError",
     ),
+    "arqonce.ledger.where": ("JobTrace", "trace_by_job_id"),
     "arqonce.outbox": ("enqueue_in", "enqueue_in_sync", "status_in", "status_in_sync"),
-    "arqonce.payloads": ("Payload", "Result"),
+    "arqonce.payloads": ("AnyPayload", "Payload", "Result"),
+    "arqonce.process.exit_codes": ("ExitCode", "UsageError"),
+    "arqonce.settings.environment": ("SettingsError",),
+    "arqonce.settings.queue": ("QueueSettings",),
+    "arqonce.settings.worker": ("Settings", "WorkerSettings"),
     "arqonce.spec": ("JobSpec", "Refusal", "Registry"),
     "arqonce.wire.status": ("JobStatus",),
 }

@@ -2,7 +2,7 @@
 
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from arqonce.database.engine import build_engine
+from arqonce import build_engine
 
 __all__ = ["build_engine", "build_sessions"]
 

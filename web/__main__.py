@@ -28,8 +28,7 @@ def main() -> None:
 
 
 def _run() -> None:
-    from arqonce.failures import QueueUnavailableError  # noqa: PLC0415
-    from arqonce.settings.environment import SettingsError  # noqa: PLC0415 - see the module's docstring
+    from arqonce import QueueUnavailableError, SettingsError  # noqa: PLC0415 - see the module's docstring
     from web.server import ListenError, run_service  # noqa: PLC0415
     from web.settings import Settings  # noqa: PLC0415
 

@@ -12,8 +12,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
 
+from arqonce import InvalidMessageError, KeyConflictError, QueueUnavailableError
 from arqonce.database.faults import is_transient, why_not_written
-from arqonce.failures import InvalidMessageError, KeyConflictError, QueueUnavailableError
 
 PROBLEM_JSON = "application/problem+json"
 

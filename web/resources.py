@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from aiohttp import web
 from redis.asyncio import Redis
 
-from arqonce.client.client import JobClient
+from arqonce import JobClient, open_database
 from arqonce.connection.redis import build_redis
-from arqonce.database.engine import open_database
 from web.backlog import Backlog
 from web.sessions import bind_sessions
 from web.settings import Settings, WebSettings

@@ -8,9 +8,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from arqonce.database.settings import DatabaseSettings
+from arqonce import DatabaseSettings, QueueSettings
 from arqonce.settings.environment import Duration, EnvironmentSettings, require_valid
-from arqonce.settings.queue import QueueSettings
 from arqonce.wire.codec import MAX_BYTES
 from arqonce.wire.keys import QUEUE
 

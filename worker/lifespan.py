@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce.settings.worker import Settings
+from arqonce import Settings
 from db.engine import build_engine, build_sessions
 
 

@@ -222,6 +222,13 @@ class DirectConnection:
         if wire is not None:
             wire.close()
 
+    async def aclose(self) -> None:
+        """Do the same, and return when what was being opened is closed: how many turns that takes is redis-py's."""
+        opening = self._opening
+        self.close()
+        if opening is not None:
+            await asyncio.wait([opening])
+
 
 def _retrieve(task: "asyncio.Task[Any]") -> None:
     """Take the error of a connection that nobody waits for any more."""

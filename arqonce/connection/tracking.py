@@ -117,7 +117,7 @@ class TrackingProof:
         else:
             self.failure = None
         finally:
-            beside.close()
+            await beside.aclose()
 
     def close(self) -> None:
         """Prove nothing any more."""

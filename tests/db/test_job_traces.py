@@ -39,6 +39,7 @@ async def test_a_receipt_counts_before_a_promise_and_that_before_a_dead_letter(s
     await session.execute(_RECEIPT.values(job_id="j", result={"id": 1}))
     ended = await trace_by_job_id(session, "j")
 
+    assert [one and one.status for one in (dead, promised, ended)] == ["failed", "promised", "succeeded"]
     assert dead == JobTrace("create_user", b"1", None, {"type": "r", "message": "e"}, is_dead=True)
     assert promised == JobTrace("create_user", b"1", None, None, is_dead=False)
     assert ended == JobTrace("create_user", b"1", {"id": 1}, None, is_dead=False)

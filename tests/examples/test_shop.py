@@ -131,6 +131,15 @@ def test_migrate_applies_the_librarys_and_its_own_and_may_be_repeated(world: Wor
     assert world.execute("SELECT to_regclass('users') IS NULL")[0][0]  # nothing of users-worker
 
 
+def test_a_revision_of_its_own_leaves_the_librarys_alone(world: World) -> None:
+    """``--revision`` is for a step back in time of one project; numbers mean another thing in the other."""
+    done = world.run("shop", "migrate", "--revision", "0001")
+
+    tables = world.execute("SELECT to_regclass('orders') IS NOT NULL, to_regclass('arqonce_version') IS NULL")
+    assert _failed(done) == (0, "")
+    assert tuple(tables[0]) == (True, True)
+
+
 def test_a_table_that_is_there_already_stops_the_migration(world: World) -> None:
     """In one line, with nothing half applied."""
     world.execute("CREATE TABLE orders (id int)")

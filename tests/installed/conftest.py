@@ -56,7 +56,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     return make_once
 
 
-def _build_all(folder: Path) -> None:
+def _build_both(folder: Path) -> None:
     for project in (LIBRARY, PAYLOADS):
         build(project, folder)
 
@@ -64,7 +64,7 @@ def _build_all(folder: Path) -> None:
 @pytest.fixture(scope="session")
 def built(once: Once) -> Path:
     """Build wheel and sdist of the library, and of the payloads."""
-    return once("built", _build_all)
+    return once("built", _build_both)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,17 @@ import pytest
 
 from tests.installed.conftest import ROOT, pip
 
-SAMPLE = Path(__file__).parent / "sample"
+_WORKER = """
+from arq.connections import RedisSettings
+from jobs import REDIS_URL, greet
+
+OWNER = "the service"
+
+
+class WorkerSettings:
+    functions = [greet]
+    redis_settings = RedisSettings.from_dsn(REDIS_URL)
+"""
 
 _JOBS = """
 import os
@@ -65,7 +75,7 @@ def project(
 ) -> Iterator[Project]:
     """Put a project with a registry and a table ``users`` of its own together."""
     shutil.rmtree(service / "worker")
-    shutil.copy(SAMPLE / "shop_worker.py", service / "worker.py")
+    (service / "worker.py").write_text(_WORKER)
     (service / "jobs" / "__init__.py").write_text(_JOBS)
     shutil.copytree(ROOT / "examples" / "shop" / "shop", service / "shop", ignore=shutil.ignore_patterns("__pycache__"))
     name = f"project_{uuid4().hex}"

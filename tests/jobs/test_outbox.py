@@ -271,7 +271,6 @@ async def test_a_handle_waits_for_a_job_that_redis_does_not_have_yet(client: Job
         await client.handle(promised).result(timeout=timedelta(milliseconds=50))
 
 
-@pytest.mark.parametrize("module", ["jobs", "arqonce.client.client", "arqonce.outbox"])
 @pytest.mark.usefixtures("starts_processes")
 @pytest.mark.parametrize("module", ["jobs", "arqonce.client.client", "arqonce.outbox"])
 def test_a_producer_loads_no_driver(module: str) -> None:

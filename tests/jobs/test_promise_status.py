@@ -4,17 +4,19 @@ import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import psycopg
 import pytest
 from redis.asyncio import Redis
-from sqlalchemy import text
+from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce import JobClient, JobStatus
 from arqonce.engine.leases import Leases
 from arqonce.failures import InvalidMessageError
+from arqonce.ledger.tables import DeadJob
 from arqonce.outbox import enqueue_in, enqueue_in_sync, status_in, status_in_sync
 from jobs import CreateUser
 from tests.conftest import StartWorker
@@ -70,6 +72,18 @@ async def test_a_job_that_has_ended_is_complete(
         assert await status_in(session, promised.job_id) is JobStatus.COMPLETE
 
 
+async def test_a_dead_job_has_failed(sessions: Sessions) -> None:
+    """Nobody runs it any more, unless somebody retries it."""
+    letter = {"job_id": "k", "message": b"{}", "reason": "r", "explanation": "e", "error": "", "attempts": 1}
+    async with sessions.begin() as session:
+        await session.execute(insert(DeadJob).values(**letter))
+
+    async with sessions() as session:
+        status = await status_in(session, "k")
+
+    assert (status, status.has_ended) == (JobStatus.FAILED, True)
+
+
 @pytest.mark.parametrize("rights", ["least rights"], indirect=True)
 async def test_a_producer_with_least_rights_may_ask(sessions: Sessions, rights: Rights) -> None:
     """What it may promise, it may look for."""
@@ -110,20 +124,18 @@ async def test_an_id_that_no_job_can_have_is_refused(sessions: Sessions) -> None
 
 async def test_a_database_without_our_tables_names_the_cure(postgres_url: str) -> None:
     """In a note: the error keeps its type, of whichever driver."""
-    connection = await asyncpg.connect(postgres_url)
+    without = urlsplit(postgres_url)._replace(path="/template1").geturl()
+    connection = await asyncpg.connect(without)
     try:
-        await connection.execute("SET search_path TO pg_catalog")
         with pytest.raises(asyncpg.UndefinedTableError) as caught:
             await enqueue_in(connection, JANE)
     finally:
         await connection.close()
-    with psycopg.connect(postgres_url) as blocking:
-        blocking.execute("SET search_path TO pg_catalog")
-        with pytest.raises(psycopg.errors.UndefinedTable) as caught_too:
-            enqueue_in_sync(blocking, JANE)
+    with psycopg.connect(without) as blocking, pytest.raises(psycopg.errors.UndefinedTable) as caught_too:
+        enqueue_in_sync(blocking, JANE)
 
     notes = [*caught.value.__notes__, *caught_too.value.__notes__]
-    assert ["users-worker migrate" in note for note in notes] == [True, True]
+    assert ["Run there the command migrate" in note for note in notes] == [True, True]
 
 
 def test_django_is_told_which_connection_it_is() -> None:

@@ -220,8 +220,8 @@ def test_a_silent_redis_fails_all_calls_together(
 ) -> None:
     """Not one after the other; and what ends for its own timeout says that Redis is silent, and asks for no worker."""
     assert store.ping()
-    for module in ("sync_wire", "sync_direct", "sync_watching"):
-        monkeypatch.setattr(f"jobs.{module}.SILENCE", timedelta(seconds=1.5))
+    for module in ("connection.sync_wire", "connection.sync_direct", "client.sync_waiting"):
+        monkeypatch.setattr(f"arqonce.{module}.SILENCE", timedelta(seconds=1.5))
     monkeypatch.setattr("arqonce.connection.redis._COMMAND_TIMEOUT", timedelta(seconds=1.5))
     with SyncJobClient(f"redis://127.0.0.1:{proxy.port}/0") as client:
         handle = client.enqueue(JANE, delay=timedelta(hours=1))

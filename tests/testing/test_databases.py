@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import make_url
 
 from arqonce.database.settings import DatabaseSettings
-from arqonce.ledger.schema import upgrade_schemas
+from arqonce.ledger.schema import LEDGER, upgrade_schemas
 from arqonce.testing.databases import Databases, in_thread
 from jobs.registry import REGISTRY
 from tests.db.alembic_checks import check_migrations
@@ -31,7 +31,8 @@ async def test_a_copy_is_migrated_and_nobody_elses(postgres_url: str) -> None:
     with databases.copy() as first:
         await _query(first, "INSERT INTO users (name) VALUES ('Jane')")
         with databases.copy() as second:
-            in_thread(check_migrations, second)
+            for schema in (LEDGER, *REGISTRY.schemas):
+                in_thread(check_migrations, second, schema)
             counts = [await _query(copy, "SELECT count(*) FROM users") for copy in (first, second)]
     databases.close()
 

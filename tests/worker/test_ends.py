@@ -112,7 +112,7 @@ async def test_when_all_limits_expire_in_one_turn_the_end_is_a_deadline(sessions
     spec = _spec(stand_still, deadline=timedelta(milliseconds=50))
     outcome = await _outcome(sessions, spec)
 
-    assert (getattr(outcome, "type", outcome), await letters(sessions)) == (
+    assert (getattr(outcome, "code", outcome), await letters(sessions)) == (
         "deadline_exceeded",
         {"j1": "deadline_exceeded"},
     )

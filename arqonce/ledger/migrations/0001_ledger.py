@@ -89,8 +89,10 @@ def _create(schema: str) -> None:
 def downgrade() -> None:
     """Undo. All that is known of jobs is lost; what was taken over does not go back under its old names."""
     schema = op.get_context().version_table_schema
-    for view in ("job_receipts", "job_outbox", "dead_jobs"):
-        op.execute(f"DROP VIEW IF EXISTS public.{view}")
+    op.execute(
+        "DO $$ BEGIN IF EXISTS (SELECT FROM pg_views WHERE schemaname = 'public' AND viewname = 'job_receipts') THEN "
+        "DROP VIEW public.job_receipts, public.job_outbox, public.dead_jobs; END IF; END $$"
+    )
     for table in ("dead_jobs", "outbox", "receipts"):
         op.drop_table(table, schema=schema)
     op.execute(sa.schema.DropSequence(sa.Sequence("dispatch_epoch", schema=schema)))
