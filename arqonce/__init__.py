@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from arqonce.payloads import Payload as Payload
     from arqonce.payloads import Result as Result
     from arqonce.process.exit_codes import ExitCode as ExitCode
-    from arqonce.process.exit_codes import UsageError as UsageError
     from arqonce.settings.environment import SettingsError as SettingsError
     from arqonce.settings.queue import QueueSettings as QueueSettings
     from arqonce.settings.worker import Settings as Settings
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
     from arqonce.spec import JobSpec as JobSpec
     from arqonce.spec import Refusal as Refusal
     from arqonce.spec import Registry as Registry
+    from arqonce.usage import UsageError as UsageError
     from arqonce.wire.status import JobStatus as JobStatus
 
 _HOMES = {
@@ -93,7 +93,8 @@ _HOMES = {
     "arqonce.ledger.where": ("JobTrace", "trace_by_job_id"),
     "arqonce.outbox": ("enqueue_in", "enqueue_in_sync", "status_in", "status_in_sync"),
     "arqonce.payloads": ("AnyPayload", "Payload", "Result"),
-    "arqonce.process.exit_codes": ("ExitCode", "UsageError"),
+    "arqonce.process.exit_codes": ("ExitCode",),
+    "arqonce.usage": ("UsageError",),
     "arqonce.settings.environment": ("SettingsError",),
     "arqonce.settings.queue": ("QueueSettings",),
     "arqonce.settings.worker": ("Settings", "WorkerSettings"),

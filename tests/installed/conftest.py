@@ -1,14 +1,14 @@
 """What we distribute, built, and installed into environments of its own: once for all processes of pytest-xdist."""
 
-import fcntl
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+
+from tests.once import make_once
 
 ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / "arqonce"
@@ -31,29 +31,23 @@ def pip(*arguments: str | Path, python: Path = Path(sys.executable)) -> None:
 
 
 def install_locked(requirements: str, *options: str | Path, python: Path = Path(sys.executable)) -> None:
-    """Install exactly what one of our locks says."""
+    """Install exactly what one of our locks says: by uv, or by pip where uv cannot reach what pip can."""
     locked = ROOT / "requirements" / requirements
-    pip("install", "--require-hashes", "--only-binary", ":all:", *options, "-r", locked, python=python)
+    wanted = ["--require-hashes", "--only-binary", ":all:", *options, "-r", locked]
+    quick = [sys.executable, "-m", "uv", "--quiet", "pip", "install", "--python", python, *wanted]
+    if subprocess.run(quick, capture_output=True, check=False).returncode != 0:
+        pip("install", *wanted, python=python)
 
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     """Return what makes a folder, unless another process of this run has made it."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return partial(make_once, tmp_path_factory)
 
-    def make_once(name: str, make: Callable[[Path], object]) -> Path:
-        folder = shared / name
-        with (shared / f"{name}.lock").open("a+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # ends with its process, however that ends
-            lock.seek(0)
-            if not lock.read():
-                shutil.rmtree(folder, ignore_errors=True)
-                make(folder)
-                lock.write("made")
-        return folder
 
-    return make_once
+@pytest.fixture(autouse=True)
+def _starts_processes(starts_processes: None) -> None:
+    """Builds and installations are processes."""
 
 
 def _build_both(folder: Path) -> None:
