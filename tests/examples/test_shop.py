@@ -127,7 +127,7 @@ def test_migrate_applies_the_librarys_and_its_own_and_may_be_repeated(world: Wor
     assert first.endswith(second)
     assert second.count("\n") == 1
     assert [row[0] for row in world.execute("SELECT version_num FROM alembic_version")] == ["0001"]
-    assert world.execute("SELECT version_num FROM arqonce_version")[0][0] >= "0001"
+    assert world.execute("SELECT version_num FROM arqonce.ledger_version")[0][0] >= "0001"
     assert world.execute("SELECT to_regclass('users') IS NULL")[0][0]  # nothing of users-worker
 
 
@@ -135,7 +135,7 @@ def test_a_revision_of_its_own_leaves_the_librarys_alone(world: World) -> None:
     """``--revision`` is for a step back in time of one project; numbers mean another thing in the other."""
     done = world.run("shop", "migrate", "--revision", "0001")
 
-    tables = world.execute("SELECT to_regclass('orders') IS NOT NULL, to_regclass('arqonce_version') IS NULL")
+    tables = world.execute("SELECT to_regclass('orders') IS NOT NULL, to_regclass('arqonce.ledger_version') IS NULL")
     assert _failed(done) == (0, "")
     assert tuple(tables[0]) == (True, True)
 

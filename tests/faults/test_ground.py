@@ -69,8 +69,8 @@ def test_cron_in_utc_skips_no_run_when_clocks_are_set_back() -> None:
 
 def test_a_fresh_install_can_talk_to_postgresql() -> None:
     """SQLAlchemy 2.1 brings no greenlet by itself, and fails at its first import without."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "arqonce" / "pyproject.toml").read_text())["project"]
     locked = (ROOT / "requirements" / "runtime.txt").read_text()
 
-    assert any(dependency.startswith("sqlalchemy[asyncio]") for dependency in project["dependencies"])
+    assert any(dependency.startswith("sqlalchemy[asyncio]") for dependency in project["optional-dependencies"]["worker"])
     assert re.search(r"^greenlet==", locked, re.MULTILINE)

@@ -17,8 +17,9 @@ SOON = timedelta(seconds=30)
 
 IMPATIENT = """
 from datetime import timedelta
-import arqonce.arq.functions, worker.overdue
-worker.arq_functions.MARGIN = worker.overdue._MARGIN = worker.overdue._LOOK = timedelta(milliseconds=100)
+from arqonce.arq import functions
+from arqonce.engine import overdue
+functions.MARGIN = overdue._MARGIN = overdue._LOOK = timedelta(milliseconds=100)
 from worker.__main__ import main
 main()
 """

@@ -47,7 +47,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
 
 @pytest.fixture(autouse=True)
 def _starts_processes(starts_processes: None) -> None:
-    """Builds and installations are processes."""
+    """Say that builds and installations are processes."""
 
 
 def _build_both(folder: Path) -> None:

@@ -84,7 +84,7 @@ async def test_a_late_job_fails_with_a_timeout(pool: ArqRedis, build: BuildWorke
 
     with pytest.raises(FailedJobs) as failed:
         await worker.run_check()
-    assert [result.result.type for result in failed.value.job_results] == ["TimeoutError"]
+    assert [result.result.code for result in failed.value.job_results] == ["TimeoutError"]
 
 
 async def test_a_running_job_is_aborted(pool: ArqRedis, build: BuildWorker) -> None:

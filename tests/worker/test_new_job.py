@@ -46,7 +46,7 @@ def _copy(directory: Path) -> Path:
     copy = directory / "project"
     for name in ("arqonce", "db", "jobs", "worker", "web", "tests"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (copy / "jobs" / "testing").mkdir()  # a folder of that name
+    (copy / "jobs" / "testing").mkdir(exist_ok=True)  # a folder of that name
     for file in ("pyproject.toml", "users_jobs.py"):
         shutil.copy(ROOT / file, copy)
     return copy

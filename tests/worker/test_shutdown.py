@@ -351,7 +351,7 @@ def test_a_missing_database_and_a_missing_schema_name_their_cures(
 
     assert (nowhere.returncode, empty.returncode) == (4, 4)
     assert "has no such database: create it" in nowhere.stderr
-    assert "Run: users-worker migrate" in empty.stderr
+    assert "Apply them with the command migrate" in empty.stderr
 
 
 def test_a_redis_that_may_throw_jobs_away_is_refused(environment: dict[str, str], tmp_path: Path) -> None:

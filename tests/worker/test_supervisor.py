@@ -283,9 +283,9 @@ async def test_one_process_has_no_supervisor(start_worker: StartWorker, sessions
 
 IMPATIENT = """
 from datetime import timedelta
-import arqonce.process.supervisor
+from arqonce.process import supervisor
 from worker.__main__ import main
-worker.supervisor._CLOSE_LIMIT = timedelta(seconds=1)
+supervisor._CLOSE_LIMIT = timedelta(seconds=1)
 main()
 """
 
@@ -311,12 +311,12 @@ async def test_a_process_that_does_not_end_is_killed(start_worker: StartWorker, 
 DYING = """
 import sys
 from datetime import timedelta
-import arqonce.process.supervisor
+from arqonce.process import supervisor
 from arqonce.arq.logs import set_up_logging
 from arqonce.settings.worker import WorkerSettings
 from arqonce.process.supervisor import Supervisor
 set_up_logging(WorkerSettings())
-worker.supervisor._LONG_LIFE = timedelta(seconds=float(sys.argv[2]))
+supervisor._LONG_LIFE = timedelta(seconds=float(sys.argv[2]))
 sys.exit(Supervisor([sys.argv[1]], WorkerSettings(), 2, burst=False).run())
 """
 
