@@ -148,7 +148,7 @@ def open_the_gate() -> None:
 
 def keep_demoted_connections() -> None:
     """Run our worker on the connections that it has, whatever the server at their other end has become."""
-    for module in [module for name, module in sys.modules.items() if name.startswith("jobs.")]:
+    for module in [module for name, module in sys.modules.items() if name.startswith("arqonce.")]:
         for question in {"refuses_writes", "leads_elsewhere", "may_be_asked"} & vars(module).keys():
             vars(module)[question] = lambda _answer: False
     _run_as_usual()
