@@ -173,7 +173,9 @@ def test_a_commit_by_mistake_is_told(project_here: pytest.Pytester) -> None:
 
 def test_it_starts_servers_for_each_process_of_xdist(project: pytest.Pytester) -> None:
     """A real worker has a database of the test's own, which the next does not see; a module can have one, too."""
-    project.makeini("[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\narqonce_module = worker\n")
+    project.makeini(
+        "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\narqonce_module = worker\n"
+    )
     project.makepyfile(
         test_it="""
         import os
