@@ -65,7 +65,7 @@ fuzz: $(VENV)/ready ## Fuzz the reading of messages for FUZZ seconds (60); Linux
 	@PYTHONPATH=. $(BIN)/python tests/fuzz/harness.py -max_total_time=$(FUZZ) -verbosity=0 -print_final_stats=1
 
 storm: $(VENV)/ready ## Share a client between 50 threads for a minute, through a network that fails (ARGS="--tasks --kill")
-	@PYTHONPATH=. $(BIN)/python tests/jobs/programs/storm.py $(ARGS)
+	@PYTHONPATH=. $(BIN)/python tests/arqonce/client/programs/storm.py $(ARGS)
 
 bench: $(VENV)/ready .venv-bench/ready .venv-bench-taskiq/ready ## Compare with the libraries that left arq, 23 minutes; writes docs/benchmarks.*
 	@$(BIN)/python -m bench --command "make bench" --output docs $(ARGS)

@@ -6,8 +6,8 @@ from tests.docs.blocks import PAGES, ROOT, Block, blocks_in, blocks_of, commands
 
 OWN_TESTS = {
     "CONTRIBUTING.md": "tests/docs/test_contributing.py",
-    "docs/changing-jobs.md": "tests/jobs/test_evolution.py",
-    "docs/database.md": "tests/db/test_neighbours.py",
+    "docs/changing-jobs.md": "tests/arqonce/test_evolution.py",
+    "docs/database.md": "tests/arqonce/ledger/test_neighbours.py",
     "docs/http.md": "tests/docs/test_http.py",
     "docs/other-languages.md": "tests/docs/test_other_languages.py",
     "docs/security.md": "tests/security/test_document.py",

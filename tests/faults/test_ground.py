@@ -72,5 +72,7 @@ def test_a_fresh_install_can_talk_to_postgresql() -> None:
     project = tomllib.loads((ROOT / "arqonce" / "pyproject.toml").read_text())["project"]
     locked = (ROOT / "requirements" / "runtime.txt").read_text()
 
-    assert any(dependency.startswith("sqlalchemy[asyncio]") for dependency in project["optional-dependencies"]["worker"])
+    assert any(
+        dependency.startswith("sqlalchemy[asyncio]") for dependency in project["optional-dependencies"]["worker"]
+    )
     assert re.search(r"^greenlet==", locked, re.MULTILINE)

@@ -24,10 +24,10 @@ from arqonce.process.health import ServerError
 from arqonce.process.lifecycle import server_probes
 from jobs import CreateUser
 from tests import warm
+from tests.arqonce.client.test_waiting import ANSWER
 from tests.conftest import StartWorker, wait_until
 from tests.faults.observe import Sessions, users_by_name, wait_for_log
 from tests.faults.proxy import Proxy, open_proxy
-from tests.jobs.test_waiting import ANSWER
 
 pytestmark = pytest.mark.usefixtures("starts_processes")
 

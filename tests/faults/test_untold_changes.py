@@ -15,13 +15,13 @@ from arqonce.connection.redis import build_redis
 from arqonce.connection.tracking import TrackingProof
 from arqonce.engine.idle import _State
 from jobs import CreateUser
+from tests.arqonce.client.test_waiting import ANSWER
+from tests.arqonce.conftest import pool  # noqa: F401 - arq's producer
+from tests.arqonce.engine.test_idle import Log, StartFleet, _in, _run, log, start  # noqa: F401 - workers in this process
 from tests.conftest import StartWorker, wait_until_async
 from tests.faults.observe import Sessions, wait_for_log
 from tests.faults.proxy import Proxy
 from tests.faults.pushes import without_pushes
-from tests.jobs.test_waiting import ANSWER
-from tests.worker.conftest import pool  # noqa: F401 - arq's producer
-from tests.worker.test_waking import Log, StartFleet, _in, _run, log, start  # noqa: F401 - workers in this process
 
 SOON = timedelta(seconds=20)
 

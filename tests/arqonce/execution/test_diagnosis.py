@@ -1,0 +1,72 @@
+"""An error is told with the place that a developer looks for."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy.exc import IntegrityError, ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from arqonce.execution.diagnosis import diagnose
+from arqonce.execution.places import Place, handlers_place
+from db.tables import User
+from jobs.payloads import FindUser
+from jobs.users import find_user
+
+ROOT = Path(__file__).parents[3]
+INSTALLED = "/usr/lib/python3/site-packages"
+ORM = f"{INSTALLED}/sqlalchemy/orm/session.py"
+
+
+async def test_the_handlers_own_line_is_told_however_deep_a_library_fails(session: AsyncSession) -> None:
+    """SQLAlchemy alone fills all that is shown."""
+
+    async def handler() -> None:
+        session.add_all([User(name="Jane", email="a@b.c"), User(name="Joe", email="a@b.c")])
+        await session.flush()
+
+    with pytest.raises(IntegrityError) as caught:
+        await handler()
+
+    told = diagnose(caught.value)
+    line = handler.__code__.co_firstlineno + 2
+    assert f" at execution/test_diagnosis.py:{line} handler > " in told
+    assert told.split(" <- ")[0].count(" > ") == 3
+    assert "a@b.c" not in told
+
+
+async def test_our_handlers_are_told_as_anybodys(session: AsyncSession) -> None:
+    """By the innermost line that is the project's own: here that of a query."""
+    await session.connection()
+    await (await session.connection()).exec_driver_sql("ALTER TABLE users RENAME COLUMN name TO nickname")
+
+    with pytest.raises(ProgrammingError) as caught:
+        await find_user(session, FindUser(name="Jane"))
+
+    assert "db/users.py" in diagnose(caught.value).split(" <- ")[0]
+
+
+def _places(*files: str) -> list[Place]:
+    return [Place(file, number, "f") for number, file in enumerate(files, start=1)]
+
+
+OURS = [str(ROOT / "arqonce" / "execution" / "attempt.py"), str(ROOT / "arqonce" / "database" / "transactions.py")]
+ENTRY = [str(ROOT / "worker" / "__main__.py"), str(ROOT / "arqonce" / "main.py")]
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ([*OURS, "/app/shop/jobs.py", "/app/shop/prices.py", f"{INSTALLED}/httpx/client.py", ORM], 4),
+        ([OURS[0], f"{INSTALLED}/shop/jobs.py", f"{INSTALLED}/httpx/client.py", ORM], 2),
+        ([OURS[0], "/app/shop/jobs.py", str(ROOT / "arqonce" / "outbox.py"), ORM], 2),
+        ([*OURS, ORM], None),
+        ([*ENTRY, *OURS, ORM], None),
+        ([OURS[0], ORM, "<frozen importlib._bootstrap>"], None),
+    ],
+    ids=["a project's", "an installed project's", "what calls us", "ours", "the command's", "a library's"],
+)
+def test_the_innermost_line_of_a_handler(files: list[str], expected: int | None) -> None:
+    """Neither a library's nor the worker's."""
+    found = handlers_place(_places(*files))
+
+    assert (None if found is None else found.line) == expected
