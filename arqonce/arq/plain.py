@@ -25,7 +25,7 @@ def build_worker_settings(application: Application) -> type:
     Raises:
         SettingsError: a setting is missing or wrong, or names a registry that cannot be used.
     """
-    settings = Settings.load()
+    settings = Settings.load(application.name)
     application = application.load()
     redis = build_arq_redis(settings, application.registry, GuardedRedis)
     arguments = worker_arguments(settings, application, redis)

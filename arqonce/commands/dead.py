@@ -1,4 +1,4 @@
-"""``users-worker dead``: jobs that failed for good: list, show, retry, discard."""
+"""``dead``: jobs that failed for good: list, show, retry, discard."""
 
 import asyncio
 import json
@@ -16,6 +16,7 @@ from rich.table import Column, Table
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from arqonce.commands.program import program
 from arqonce.connection.redis import build_redis, explained
 from arqonce.connection.requeue import requeue
 from arqonce.database.engine import open_database
@@ -131,12 +132,12 @@ def _tell(done: str, found: Collection[str], asked: Sequence[str] | None) -> Non
         raise _nothing()
     if missing := [job_id for job_id in dict.fromkeys(asked or ()) if job_id not in found]:
         for job_id in missing:
-            typer.echo(f"users-worker: no dead letter: {job_id}", err=True)
+            typer.echo(f"{program()}: no dead letter: {job_id}", err=True)
         raise typer.Exit(ExitCode.FAILED)
 
 
 def _nothing() -> typer.Exit:
-    typer.echo("users-worker: no such dead job: see users-worker dead list", err=True)
+    typer.echo(f"{program()}: no such dead job: see {program()} dead list", err=True)
     return typer.Exit(ExitCode.FAILED)
 
 

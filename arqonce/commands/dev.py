@@ -1,4 +1,4 @@
-"""``users-worker dev``: everything that development needs, until Ctrl-C."""
+"""``dev``: everything that development needs, until Ctrl-C."""
 
 from contextlib import suppress
 from pathlib import Path

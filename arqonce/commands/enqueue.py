@@ -1,4 +1,4 @@
-"""``users-worker enqueue JOB``: one command for each job of the registry, its options made of the payload's fields."""
+"""``enqueue JOB``: one command for each job of the registry, its options made of the payload's fields."""
 
 import asyncio
 import inspect
@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from arqonce.client.client import JobClient, JobHandle
+from arqonce.commands.program import program
 from arqonce.failures import InvalidPayloadError, JobFailedError
 from arqonce.payloads import Payload
 from arqonce.process.exit_codes import ExitCode
@@ -115,7 +116,7 @@ async def _wait(handle: JobHandle[BaseModel], longest: timedelta) -> dict[str, A
         return (await handle.result(timeout=longest)).model_dump(mode="json")
     except JobFailedError as error:
         # Also if the worker finds the payload invalid: the job was enqueued, and has failed.
-        typer.echo(f"users-worker: {error}", err=True)
+        typer.echo(f"{program()}: {error}", err=True)
         raise typer.Exit(ExitCode.FAILED) from error
 
 

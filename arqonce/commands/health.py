@@ -1,4 +1,4 @@
-"""``users-worker health``: tells whether the worker of this machine or container is well."""
+"""``health``: tells whether the worker of this machine or container is well."""
 
 import typer
 

@@ -1,4 +1,4 @@
-"""``users-worker migrate``: brings the database's tables up to date."""
+"""``migrate``: brings the database's tables up to date."""
 
 from typing import Annotated
 
@@ -11,6 +11,7 @@ from arqonce.database.migrate import upgrade_schema
 from arqonce.database.settings import DatabaseSettings
 from arqonce.ledger.schema import upgrade_schemas
 from arqonce.process.lifecycle import StartupError, explain_database
+from arqonce.usage import UsageError
 
 _REVISION = "Migrate only the application's own tables, and only up to this revision."
 
@@ -26,6 +27,8 @@ def migrate(context: typer.Context, *, revision: Annotated[str | None, typer.Opt
     application: Application = context.obj
     schemas = application.registry.schemas
     try:
+        if revision is not None and not schemas:
+            raise UsageError(f"{application.name} has no tables of its own: --revision has nothing to name")
         if revision is None:
             applied = upgrade_schemas(settings, schemas)
         else:

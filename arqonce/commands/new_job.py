@@ -1,4 +1,4 @@
-"""``users-worker new-job NAME``: writes the files of a new job into a checkout."""
+"""``new-job NAME``: writes the files of a new job into a checkout."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""``users-worker run``: the worker in the foreground, as a supervisor starts it, or several of them."""
+"""``run``: the worker in the foreground, as a supervisor starts it, or several of them."""
 
 import sys
 from contextlib import suppress
@@ -32,9 +32,10 @@ def run(
         raise typer.BadParameter("needs Linux or macOS", param_hint="--processes")
     # Told to stop before the worker was ready to hear it: nothing was claimed, so that is an orderly end as well.
     with suppress(KeyboardInterrupt):
+        settings = Settings.load(application.name)
         if supervised:  # its standard input is the supervisor's pipe
-            run_worker(Settings.load(), application, burst=burst, orders=sys.stdin.fileno())
+            run_worker(settings, application, burst=burst, orders=sys.stdin.fileno())
         elif processes > 1:
-            raise typer.Exit(run_processes(Settings.load(), application.registry, processes, burst=burst))
+            raise typer.Exit(run_processes(settings, application.registry, processes, burst=burst))
         else:
-            run_worker(Settings.load(), application, burst=burst)
+            run_worker(settings, application, burst=burst)

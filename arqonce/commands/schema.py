@@ -1,4 +1,4 @@
-"""``users-worker schema``: writes the contract with producers, and compares it with an older one."""
+"""``schema``: writes the contract with producers, and compares it with an older one."""
 
 import json
 from importlib.metadata import PackageNotFoundError, version

@@ -1,4 +1,4 @@
-"""``users-worker status``: what is in the queue, and whether PostgreSQL can take what comes of it."""
+"""``status``: what is in the queue, and whether PostgreSQL can take what comes of it."""
 
 import asyncio
 import json

@@ -51,7 +51,7 @@ def find_breaks(old: dict[str, Any], new: dict[str, Any]) -> list[Break]:
             found += _job_breaks(job, old, new)
         return found + _failure_breaks(old, new)
     except (KeyError, TypeError, AttributeError) as error:
-        text = "this is no document of users-worker schema: give one that an older version has written"
+        text = "this is no document of the command schema: give one that an older version has written"
         raise ContractError(text) from error
 
 

@@ -74,8 +74,8 @@ _CURES = {
     "57014": "a statement took longer than DATABASE_STATEMENT_TIMEOUT, its waiting for locks included",
     "55P03": "a lock was not free: within the lock_timeout of this user, database or server, or at once (NOWAIT)",
     "25006": "the transaction was read-only, and the server is not: does the job set that?",
-    "42703": "a column is missing: does a migration add it, and has users-worker migrate applied that?",
-    "42P01": "a table is missing: does a migration make it, and has users-worker migrate applied that?",
+    "42703": "a column is missing: does a migration add it, and has the command migrate applied that?",
+    "42P01": "a table is missing: does a migration make it, and has the command migrate applied that?",
     "42501": "this user may not do that: grant it what the job needs",
     "53100": "the disk of the server is full: make room there",
 }

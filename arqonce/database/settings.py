@@ -85,7 +85,9 @@ class DatabaseSettings(EnvironmentSettings):
         examples=["10s"],
     )
     application_name: str = Field(
-        default="users-worker", description="how our connections are named in pg_stat_activity", examples=["billing"]
+        default="arqonce",
+        description="name of the connections in pg_stat_activity; workers use their application's name",
+        examples=["billing"],
     )
     pgbouncer: bool = Field(
         default=False, description="whether the URL leads to PgBouncer in transaction mode", examples=["true"]

@@ -33,7 +33,7 @@ def choose_home(directory: Path, account: struct_passwd | None) -> Path:
     if account is None or link.exists() or _can_enter(directory, account):
         return directory
     _remove_abandoned_homes()
-    home = Path(tempfile.mkdtemp(prefix=f"users-worker-{os.geteuid()}-", dir=_REFUGE))
+    home = Path(tempfile.mkdtemp(prefix=f"arqonce-{os.geteuid()}-", dir=_REFUGE))
     home.chmod(0o711)
     _lease(home, directory)
     link.symlink_to(home / "data")
@@ -83,7 +83,7 @@ def _lease(home: Path, directory: Path) -> None:
 
 
 def _remove_abandoned_homes() -> None:
-    for lease in _REFUGE.glob(f"users-worker-{os.geteuid()}-*/lease"):
+    for lease in _REFUGE.glob(f"arqonce-{os.geteuid()}-*/lease"):
         with suppress(FileNotFoundError):  # another program removes it just now
             if lease.parent.lstat().st_uid == os.geteuid() and lease.lstat().st_nlink == 1:
                 shutil.rmtree(lease.parent)

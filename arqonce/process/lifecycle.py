@@ -35,7 +35,7 @@ from arqonce.process.loop_watch import warn_of_blocks
 from arqonce.relay.relay import open_relay
 from arqonce.settings.worker import QueueSettings, Settings
 
-_PROBE = "users-worker:probe"
+_PROBE = "arqonce:probe"
 """What the health probe writes. Nobody reads it."""
 
 _PROBE_LASTS = timedelta(seconds=1)

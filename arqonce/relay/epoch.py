@@ -13,7 +13,7 @@ from arqonce.ledger.outbox import database_identity, next_epoch
 _UNNAMED = "unnamed"
 """Stands for the process where the server does not name it."""
 
-_KEY = "users-worker:epoch:"
+_KEY = "arqonce:epoch:"
 """Holds ``<run_id of the server>:<epoch>``; after the prefix, the database and the queue."""
 
 _AGREE = """

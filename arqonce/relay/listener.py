@@ -23,7 +23,7 @@ _CHECK_EVERY = timedelta(seconds=2)
 _LIMIT = timedelta(seconds=2)
 """Longest wait for an answer: a connection that leads nowhere is noticed 4 s after it broke."""
 
-_FIRST = "SELECT pg_try_advisory_lock(hashtextextended('users-worker relay ' || $1::text, 0))"
+_FIRST = "SELECT pg_try_advisory_lock(hashtextextended('arqonce relay ' || $1::text, 0))"
 
 _LOST = (SQLAlchemyError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 

@@ -1,6 +1,6 @@
 """The relay: sends promised jobs to Redis until they have ended. PostgreSQL owns the truth.
 
-Runs in every worker, and alone as ``users-worker relay``; any number at once. Gives the jobs of one queue.
+Runs in every worker, and alone with the command ``relay``; any number at once. Gives the jobs of one queue.
 
 Idle, each relay costs one statement in PostgreSQL and one round trip to Redis every one to two seconds, and one try for
 the listener's lock; the one that listens, a connection. Behind PgBouncer, which passes no notifications, one look every

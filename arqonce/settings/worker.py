@@ -85,8 +85,8 @@ class WorkerSettings(EnvironmentSettings):
     )
     health_file: Path | None = Field(
         default=None,
-        description="file in which the worker states its health, for users-worker health; none by default",
-        examples=["/tmp/users-worker-health"],  # noqa: S108 - an example for a container, whose /tmp is its own
+        description="file in which the worker states its health, for the command health; none by default",
+        examples=["/tmp/worker-health"],  # noqa: S108 - an example for a container, whose /tmp is its own
     )
 
     @field_validator("registry")
@@ -133,11 +133,14 @@ class Settings:
         return self.worker.max_jobs + _SPARE_CONNECTIONS
 
     @classmethod
-    def load(cls) -> Self:
-        """Read the environment and the secret files.
+    def load(cls, name: str = "arqonce") -> Self:
+        """Read the environment and the secret files; ``name`` is the application's, for ``pg_stat_activity``.
 
         Raises:
             SettingsError: names every setting that is missing or wrong, one in a line, with its cure.
         """
         require_valid(DatabaseSettings, QueueSettings, WorkerSettings)
-        return cls(DatabaseSettings.load(), QueueSettings.load(), WorkerSettings.load())
+        database = DatabaseSettings.load()
+        if "application_name" not in database.model_fields_set:
+            database = database.model_copy(update={"application_name": name})
+        return cls(database, QueueSettings.load(), WorkerSettings.load())

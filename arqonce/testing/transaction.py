@@ -131,7 +131,7 @@ def _connect_arguments(database: DatabaseSettings) -> dict[str, Any]:
         "connection_class": LentConnection,
         "timeout": database.connect_timeout.total_seconds(),
         "command_timeout": database.command_timeout.total_seconds(),
-        "server_settings": {"statement_timeout": str(statement_timeout), "application_name": "users-worker tests"},
+        "server_settings": {"statement_timeout": str(statement_timeout), "application_name": "arqonce tests"},
     }
 
 

@@ -60,7 +60,7 @@ async def test_a_job_that_killed_all_its_workers_is_dead_with_its_message(
     # alone. The last one's attempt is counted when its lease is found to have ended.
     starts = 7 if command == "ours" else 5
     await redis.set(f"arq:retry:{handle.job_id}", starts - (command == "ours"))
-    await redis.zadd("users-worker:crashes:arq:queue", {handle.job_id: 2 * 2 + 1})
+    await redis.zadd("arqonce:crashes:arq:queue", {handle.job_id: 2 * 2 + 1})
     await redis.zadd("arq:queue:leases", {handle.job_id: 1})
     worker = start_worker(*COMMANDS[command])
 

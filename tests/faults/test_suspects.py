@@ -31,4 +31,4 @@ async def test_killers_die_and_nobody_beside_them(
     assert [answer.name for answer in answers] == names
     assert await users_by_name(sessions) == dict.fromkeys(names, 1)
     assert await letters(sessions) == {killer.job_id: "attempts_exhausted" for killer in killers}
-    assert await redis.keys("users-worker:crashes:*") == []
+    assert await redis.keys("arqonce:crashes:*") == []

@@ -88,7 +88,7 @@ FORBIDDEN_TO: dict[str, dict[str, tuple[Any, ...]]] = {
         "lock a job": ("SET", "arq:in-progress:1", "x"),
         "count attempts": ("SET", "arq:retry:1", "99"),
         "abort a job": ("ZADD", "arq:abort", "1", "1"),
-        "take the relays' epoch": ("SET", "users-worker:epoch", "x"),
+        "take the relays' epoch": ("SET", "arqonce:epoch", "x"),
     },
     "worker": {"see what the server tells of clients": ("CLIENT", "LIST")},
     "relay": {
@@ -102,7 +102,7 @@ FORBIDDEN_TO: dict[str, dict[str, tuple[Any, ...]]] = {
     "operator": {
         "lock a job": ("SET", "arq:in-progress:1", "x"),
         "run a script": ("EVAL", "return 1", "0"),
-        "take the relays' epoch": ("SET", "users-worker:epoch", "x"),
+        "take the relays' epoch": ("SET", "arqonce:epoch", "x"),
     },
 }
 

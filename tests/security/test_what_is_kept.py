@@ -41,7 +41,7 @@ async def test_redis_keeps_answers_alone_and_not_for_long(
     worker.stop()
     await redis.delete("arq:queue:baton")  # a bare 1, for a second
 
-    left = {key.decode(): await redis.pttl(key) for key in await redis.keys() if not key.startswith(b"users-worker:")}
+    left = {key.decode(): await redis.pttl(key) for key in await redis.keys() if not key.startswith(b"arqonce:")}
     refused = await redis.get(f"arq:result:{garbled.job_id}")
 
     assert sorted(left) == sorted(key for key in left if key.startswith("arq:result:"))

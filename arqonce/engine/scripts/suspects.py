@@ -7,14 +7,14 @@ first death suspects nobody: after a killed deploy a thousand jobs start again a
 Deaths in company count as starts, but not towards a job's limit of attempts: they are excused. A death alone counts. An
 attempt that ends, however it does, clears the job.
 
-``users-worker:crashes:<queue>`` holds, for each job that was there at a death, twice the number of its excused deaths,
+``arqonce:crashes:<queue>`` holds, for each job that was there at a death, twice the number of its excused deaths,
 and one more while it runs alone. Without crashes it does not exist, which is all that healthy queues pay for.
-``users-worker:apart:<queue>`` names the one busy worker that finishes what it has in order to take a suspect; idle ones
+``arqonce:apart:<queue>`` names the one busy worker that finishes what it has in order to take a suspect; idle ones
 take them in any case.
 """
 
 SUSPECTS = """
-local crashes, apart = 'users-worker:crashes:' .. queue, 'users-worker:apart:' .. queue
+local crashes, apart = 'arqonce:crashes:' .. queue, 'arqonce:apart:' .. queue
 local has_crashes
 
 local function crash_score(id)

@@ -11,7 +11,7 @@ from tests.arqonce.engine.test_leases import LEASE, OpenLeases, _enqueue, _ids, 
 __all__ = ["worker"]
 
 HOUR = timedelta(hours=1)
-CRASHES = "users-worker:crashes:arq:queue"
+CRASHES = "arqonce:crashes:arq:queue"
 
 
 async def _die(worker: OpenLeases, room: int = 1000, *, is_idle: bool = False) -> list[Claim]:

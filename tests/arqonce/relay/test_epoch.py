@@ -32,7 +32,7 @@ async def test_an_epoch_lasts_until_redis_was_wiped(
     async with Redis.from_url(redis_proxy.environment["REDIS_URL"]) as behind:
         epoch = RedisEpoch(behind, sessions, "queue")
         first, again = await epoch.read(), await epoch.read()
-        (key,) = await redis.keys("users-worker:epoch:*")
+        (key,) = await redis.keys("arqonce:epoch:*")
         stored = await redis.get(key)
         await redis.flushall()
         after_wipe = await epoch.read()
