@@ -165,11 +165,6 @@ async def users_by_name(session: AsyncSession, name: str, *, limit: int) -> Sequ
     return (await session.scalars(statement)).all()
 
 
-async def users_by_ids(session: AsyncSession, ids: Collection[int]) -> Sequence[User]:
-    """Find the users with these ids, in the order of their ids; ids that do not exist are left out. One round trip."""
-    return (await session.scalars(select(User).where(User.id.in_(ids)).order_by(User.id))).all()
-
-
 _USER_ROW = (User.id, User.name, User.email, User.created_at)
 
 _FIND_MANY = {

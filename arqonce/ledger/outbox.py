@@ -1,15 +1,14 @@
 """The outbox: jobs that were promised in a transaction and have not ended. Knows neither payloads nor Redis.
 
 A promised job is in exactly one of the tables ``outbox`` (it is owed), ``receipts`` (it has ended with an answer) and
-``dead_jobs`` (it was given up); ``whereabouts`` asks where. The rows are written by ``arqonce/outbox.py``.
+``dead_jobs`` (it was given up). The rows are written by ``arqonce/outbox.py``.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, Interval, Text, bindparam, delete, func, select, text
+from sqlalchemy import ARRAY, BigInteger, Interval, Text, bindparam, delete, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.ledger.namespace import text_for
@@ -111,30 +110,3 @@ async def lock_promise(session: AsyncSession, job_id: str) -> PromisedJob | None
 async def delete_promise(session: AsyncSession, job_id: str) -> None:
     """Remove the job's row: it has ended, and another table says how. One round trip."""
     await session.execute(delete(PromisedJob).where(PromisedJob.job_id == job_id))
-
-
-async def count_promises(session: AsyncSession, queue: str) -> int:
-    """Count the jobs of the queue that are owed, due or not. One round trip; the server reads an index."""
-    return await session.scalar(select(func.count()).where(PromisedJob.queue == queue)) or 0
-
-
-_WHEREABOUTS = text("""
-    SELECT job_id, array_agg(place ORDER BY place) FROM (
-        SELECT job_id, 'outbox' AS place FROM arqonce.outbox
-        UNION ALL SELECT job_id, 'receipts' FROM arqonce.receipts
-        UNION ALL SELECT job_id, 'dead' FROM arqonce.dead_jobs
-            WHERE NOT EXISTS (
-                SELECT FROM arqonce.receipts AS receipt WHERE receipt.job_id = dead_jobs.job_id
-                AND (dead_jobs.request_hash IS NULL OR receipt.request_hash = dead_jobs.request_hash))
-    ) AS known WHERE job_id = ANY(:job_ids) GROUP BY job_id
-""").bindparams(bindparam("job_ids", type_=ARRAY(Text)))
-
-
-async def whereabouts(session: AsyncSession, job_ids: Collection[str]) -> Mapping[str, list[str]]:
-    """Say where each job is: ``outbox``, ``receipts`` or ``dead``. A promised job is always in exactly one.
-
-    A job in none has ended so long ago that its record was removed, or never was. One round trip.
-    """
-    found: dict[str, list[str]] = {job_id: [] for job_id in job_ids}
-    rows: Any = await session.execute(text_for(session, _WHEREABOUTS), {"job_ids": list(found)})
-    return found | {job_id: list(places) for job_id, places in rows}

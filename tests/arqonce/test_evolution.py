@@ -22,10 +22,10 @@ from arqonce.contract.document import build_document
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.delivery import Delivery
 from arqonce.failures import InvalidPayloadError, KeyConflictError, RequestConflictError
-from arqonce.ledger.outbox import whereabouts
 from arqonce.outbox import enqueue_in
 from arqonce.spec import Registry
 from tests import warm
+from tests.promised import whereabouts
 
 pytestmark = pytest.mark.usefixtures("starts_processes")
 

@@ -10,13 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from arqonce import JobClient
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.delivery import Delivery
-from arqonce.ledger.outbox import whereabouts
 from arqonce.ledger.receipts import receipt_by_job_id
 from arqonce.outbox import enqueue_in
 from arqonce.wire.codec import decode
 from jobs import CreateUser
 from jobs.registry import REGISTRY
 from tests.conftest import StartWorker, wait_until_async
+from tests.promised import whereabouts
 
 Sessions = async_sessionmaker[AsyncSession]
 

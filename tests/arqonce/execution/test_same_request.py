@@ -15,7 +15,6 @@ from arqonce.execution.dead_letters import bury, write_letter
 from arqonce.execution.delivery import Delivery
 from arqonce.failures import AttemptsExhaustedError, MalformedMessageError, RequestConflictError
 from arqonce.ledger.dead_jobs import DeadFilter, dead_jobs
-from arqonce.ledger.outbox import count_promises
 from arqonce.ledger.tables import DeadJob
 from arqonce.outbox import enqueue_in
 from arqonce.payloads import AnyPayload
@@ -24,7 +23,7 @@ from jobs import CreateUser, FindUser
 from jobs.payloads import EmailTakenError
 from jobs.registry import REGISTRY
 from tests.conftest import StartWorker
-from tests.promised import JANE, Sessions, execute, promise, where
+from tests.promised import JANE, Sessions, count_promises, execute, promise, where
 
 
 async def test_a_promise_is_answered_like_any_job(

@@ -11,7 +11,7 @@ from arqonce.database.settings import DatabaseSettings
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.delivery import Delivery
 from arqonce.ledger.dead_jobs import DeadLetter, insert_dead_letter
-from arqonce.ledger.outbox import dispatch_batch, next_epoch, whereabouts
+from arqonce.ledger.outbox import dispatch_batch, next_epoch
 from arqonce.ledger.schema import ledger_of, upgrade_schemas
 from arqonce.ledger.where import trace_by_job_id
 from arqonce.namespace import require_namespace
@@ -22,6 +22,7 @@ from arqonce.testing.databases import in_thread
 from jobs import CreateUser
 from jobs.registry import REGISTRY
 from tests.arqonce.ledger.conftest import read_sql
+from tests.promised import whereabouts
 
 _LETTER = DeadLetter(
     job_id="three", job_name="create_user", message=b"{}", reason="invalid_payload", sqlstate=None,

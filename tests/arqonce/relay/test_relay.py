@@ -13,13 +13,12 @@ from sqlalchemy import text
 
 from arqonce.embedded import open_valkey
 from arqonce.ledger.dead_jobs import DeadFilter, dead_jobs
-from arqonce.ledger.outbox import count_promises
 from arqonce.outbox import enqueue_in
 from arqonce.relay.epoch import RedisEpoch
 from arqonce.relay.relay import Relay, open_relay
 from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
 from jobs import CreateUser
-from tests.promised import JANE, KEEP, Sessions, execute, promise, until, where
+from tests.promised import JANE, KEEP, Sessions, count_promises, execute, promise, until, where
 
 
 def _relay(sessions: Sessions, redis: Redis, keep: timedelta = KEEP) -> Relay:
