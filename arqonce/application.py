@@ -29,7 +29,7 @@ class Application:
     """A project, as its workers and its command see it."""
 
     name: str
-    """Of the command; errors and PostgreSQL's ``application_name`` begin with it."""
+    """Of the command; errors begin with it, and PostgreSQL shows it as ``application_name`` unless a setting names one."""
 
     registry: Registry = field(default_factory=Registry)
     """The jobs that its workers run, beside those that ``WORKER_REGISTRY`` names."""
@@ -37,7 +37,8 @@ class Application:
     lifespan: Lifespan = open_sessions
     """Opens what jobs need when a worker starts, and closes it when the worker ends, also after a failed start.
 
-    It yields the sessionmaker from which each job opens its session, and is entered in the worker's event loop.
+    It yields the sessionmaker from which each job opens its session, over an engine made by ``arqonce.build_engine``,
+    which keeps jobs apart. It is entered in the worker's event loop.
     """
 
     commands: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
