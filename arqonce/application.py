@@ -29,7 +29,7 @@ class Application:
     """A project, as its workers and its command see it."""
 
     name: str
-    """Of the command; errors begin with it, and PostgreSQL shows it as ``application_name`` unless a setting names one."""
+    """Of the command, in errors, and in PostgreSQL the ``application_name`` unless a setting names another."""
 
     registry: Registry = field(default_factory=Registry)
     """The jobs that its workers run, beside those that ``WORKER_REGISTRY`` names."""
