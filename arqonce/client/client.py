@@ -168,8 +168,8 @@ class JobClient(ExplainedClient):
     async def aclose(self) -> None:
         """End all waiting, close the connections, and take no more calls. May be called again."""
         self._is_closed = True
-        self._direct.close()
         self._watch.close()
+        await self._direct.aclose()
         await self._watch.aclose()
         await self._redis.aclose()
 

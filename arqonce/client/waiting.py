@@ -170,6 +170,7 @@ class ResultWatch:
         """Close, and return when nothing is left of it."""
         await self._proof.aclose()
         self.close()
+        await self._connection.aclose()
 
     def close(self) -> None:
         """Close the connection; who still waits is told that Redis cannot be reached."""

@@ -60,6 +60,10 @@ def changed_keys(push: Sequence[Any]) -> Sequence[bytes] | None:
     return keys
 
 
+_TURNS = 5
+"""In how many turns of the loop a closed transport has closed its socket."""
+
+
 class DirectConnection:
     """One connection; it connects at a command, and again at the next one after it was lost. Not for many at once.
 
@@ -223,11 +227,13 @@ class DirectConnection:
             wire.close()
 
     async def aclose(self) -> None:
-        """Do the same, and return when what was being opened is closed: how many turns that takes is redis-py's."""
+        """Do the same, and return when sockets are closed, also that of a connection which was being opened."""
         opening = self._opening
         self.close()
         if opening is not None:
             await asyncio.wait([opening])
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
 
 
 def _retrieve(task: "asyncio.Task[Any]") -> None:

@@ -33,9 +33,6 @@ RECONNECT_PAUSES = (0.05, 0.1, 0.2, 0.5)
 
 NOT_TOLD = "it accepts CLIENT TRACKING and tells of no changes"
 
-_TURNS = 5
-"""In how many turns of the loop a connection that is being opened is given up, and its socket closed."""
-
 _AGAIN = timedelta(minutes=1)
 """After how long it is tried again where it has failed: it may have been a hiccup."""
 
@@ -121,7 +118,7 @@ class TrackingProof:
 
     def close(self) -> None:
         """Prove nothing any more."""
-        if self._proving is not None:
+        if self._proving is not None and not self._proving.cancelling():  # a second one would break off its cleaning up
             self._proving.cancel()
 
     async def aclose(self) -> None:
@@ -129,5 +126,3 @@ class TrackingProof:
         self.close()
         if self._proving is not None:
             await asyncio.gather(self._proving, return_exceptions=True)
-            for _ in range(_TURNS):
-                await asyncio.sleep(0)

@@ -98,5 +98,5 @@ def test_whatever_can_be_awaited_is_a_handler(handler: Any) -> None:  # noqa: AN
 
 def test_two_jobs_of_one_name_are_both_named() -> None:
     """A project may have hundreds."""
-    with pytest.raises(ValueError, match=r"job_name work: those of \S*test_registry\.Work and \S*test_registry\.Other"):
+    with pytest.raises(ValueError, match=r"job_name work: those of \S*test_spec\.Work and \S*test_spec\.Other"):
         Registry(JobSpec(Work, work), JobSpec(CreateUser, work), JobSpec(Other, work))

@@ -12,6 +12,7 @@ from arqonce import Registry
 from arqonce.testing.run_job import RunJob
 from tests.docs.blocks import ROOT, blocks_in, blocks_of, text_of
 from tests.docs.test_blocks import OWN_TESTS
+from tests.type_cache import CACHE
 
 FILES = blocks_of("file", besides=frozenset(OWN_TESTS))
 TESTS = blocks_of("test", besides=frozenset(OWN_TESTS))
@@ -69,7 +70,14 @@ def test_all_blocks_type_check(tmp_path: Path) -> None:
     for block in [*FILES, *TESTS, *PROGRAMS]:
         (tmp_path / (block.file or f"{block.name}.py")).write_text(_stricter(block.code))
     paths = [str(path) for path in (tmp_path, tutorial, ROOT)]
-    command = ["mypy", "--strict", *map(str, tmp_path.glob("*.py")), *map(str, tutorial.rglob("*.py"))]
+    command = [
+        "mypy",
+        "--strict",
+        "--cache-dir",
+        str(CACHE),
+        *map(str, tmp_path.glob("*.py")),
+        *map(str, tutorial.rglob("*.py")),
+    ]
 
     done = subprocess.run(
         [sys.executable, "-m", *command],

@@ -62,7 +62,7 @@ def place(
     programs = tmp_path / "bin"
     programs.mkdir()
     guestbook = programs / "guestbook"
-    guestbook.write_text(f'#!/bin/sh\nexec {sys.executable} -m guestbook "$@"\n')
+    guestbook.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m guestbook "$@"\n')
     guestbook.chmod(0o755)
     kept = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}
     return (

@@ -19,6 +19,7 @@ import pytest
 
 from arqonce import JobClient
 from tests.conftest import StartWorker
+from tests.type_cache import CACHE
 
 pytestmark = pytest.mark.usefixtures("starts_processes")
 
@@ -252,7 +253,7 @@ def test_it_uses_what_is_offered_and_nothing_else() -> None:
 def test_it_type_checks() -> None:
     """Its tests as well: the answers of its jobs have their types."""
     ours = os.environ | {"MYPYPATH": os.pathsep.join(map(str, (SHOP, ROOT)))}
-    command = [sys.executable, "-m", "mypy", "--strict", "shop", "tests"]
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(CACHE), "shop", "tests"]
 
     done = subprocess.run(command, cwd=SHOP, env=ours, capture_output=True, text=True, check=False)
 

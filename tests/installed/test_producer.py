@@ -14,6 +14,7 @@ import jobs
 import users_jobs
 from tests.conftest import StartWorker
 from tests.installed.conftest import PAYLOADS, Once, install_locked, pip
+from tests.type_cache import CACHE
 
 CHECKS = Path(__file__).parent / "sample" / "redis_checks.py"
 
@@ -157,7 +158,8 @@ def test_results_are_typed_there(python: Path, service: Path) -> None:
     (service / "program.py").write_text(program)
 
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--python-executable", str(python), "program.py"],
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(CACHE), "--config-file=",
+         "--python-executable", str(python), "program.py"],
         cwd=service, capture_output=True, text=True, check=False,
     )  # fmt: skip
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.type_cache import CACHE
+
 pytestmark = pytest.mark.usefixtures("starts_processes")
 
 ROOT = Path(__file__).parents[3]
-CACHE = ROOT / ".mypy_cache" / "programs"
-"""Of its own: these checks look at few modules, and those of ``make types`` would be forgotten for them."""
 PROGRAMS = {
     "producer": Path(__file__).with_name("typed_producer.py"),
     "developer": Path(__file__).with_name("typed_developer.py"),
