@@ -15,6 +15,7 @@ from arqonce.commands.enqueue import build_enqueue_app
 from arqonce.commands.health import health
 from arqonce.commands.migrate import migrate
 from arqonce.commands.new_job import new_job
+from arqonce.commands.program import PROGRAM
 from arqonce.commands.relay import relay
 from arqonce.commands.run import run
 from arqonce.commands.schema import schema
@@ -50,6 +51,7 @@ def run_app(name: str) -> None:
 
 def run_application(application: Application) -> None:
     """Run the command that the process was started with, and exit with its code."""
+    PROGRAM.set(application.name)
     with explained(application.name):
         _set_registry(sys.argv)
         application = _with_jobs(application)

@@ -1,11 +1,11 @@
 """The name by which messages call the command that runs."""
 
-import click
+from contextvars import ContextVar
 
-from arqonce.application import Application
+PROGRAM: ContextVar[str] = ContextVar("program", default="arqonce")
+"""Set once, before a command begins."""
 
 
 def program() -> str:
     """Return the application's name."""
-    application = click.get_current_context().find_object(Application)
-    return "arqonce" if application is None else application.name
+    return PROGRAM.get()

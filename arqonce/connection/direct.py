@@ -60,6 +60,8 @@ def changed_keys(push: Sequence[Any]) -> Sequence[bytes] | None:
     return keys
 
 
+_CLOSED = "the connection was closed while it was opened"
+
 _TURNS = 5
 """In how many turns of the loop a closed transport has closed its socket."""
 
@@ -160,10 +162,14 @@ class DirectConnection:
             if task is not None and task.cancelling():
                 raise
             # Not raised as it is: it would look like a cancellation of the caller's own task.
-            raise RedisConnectionError("the connection was closed while it was opened") from None
+            raise RedisConnectionError(_CLOSED) from None
 
     async def _connect_wire(self) -> "_Wire":
-        self._wire = _Wire(await self._connect(), self._hear, self._lose)
+        wire = _Wire(await self._connect(), self._hear, self._lose)
+        if self._opening is not asyncio.current_task():  # redis-py 5 can lose a cancellation on Python 3.11
+            wire.close()
+            raise RedisConnectionError(_CLOSED)
+        self._wire = wire
         self._role_due = time.monotonic() + ROLE_EVERY.total_seconds()
         return self._wire
 
@@ -222,6 +228,7 @@ class DirectConnection:
         """Close it, whatever is under way; the next command opens another."""
         if self._opening is not None:
             self._opening.cancel()
+            self._opening = None
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.close()

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -167,3 +168,26 @@ async def test_a_transaction_answers_with_all_or_with_its_first_error(redis: Red
             await connection.transaction(("GET", "text"), wrong, ("GET", "text"))
     assert await connection.call("ECHO", "again") == b"again"
     connection.close()
+
+
+async def test_a_connection_that_is_opened_in_spite_of_its_cancellation_is_closed(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time limits of libraries can lose a cancellation; nobody would close what is connected then."""
+    direct = DirectConnection(redis)
+    connect = direct._connect
+
+    async def connect_in_spite() -> AbstractConnection:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        return await connect()
+
+    monkeypatch.setattr(direct, "_connect", connect_in_spite)
+    opening = asyncio.create_task(direct.open())
+    await asyncio.sleep(0.01)  # it connects
+
+    direct.close()
+
+    with pytest.raises(RedisConnectionError, match="closed while it was opened"):
+        await opening
+    assert not direct.is_open

