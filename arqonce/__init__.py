@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from arqonce.database.engine import open_database as open_database
     from arqonce.database.schema import Schema as Schema
     from arqonce.database.settings import DatabaseSettings as DatabaseSettings
+    from arqonce.environment import SettingsError as SettingsError
     from arqonce.failures import AttemptsExhaustedError as AttemptsExhaustedError
     from arqonce.failures import ConflictError as ConflictError
     from arqonce.failures import ConstraintViolatedError as ConstraintViolatedError
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from arqonce.payloads import Payload as Payload
     from arqonce.payloads import Result as Result
     from arqonce.process.exit_codes import ExitCode as ExitCode
-    from arqonce.settings.environment import SettingsError as SettingsError
     from arqonce.settings.queue import QueueSettings as QueueSettings
     from arqonce.settings.worker import Settings as Settings
     from arqonce.settings.worker import WorkerSettings as WorkerSettings
@@ -95,7 +95,7 @@ _HOMES = {
     "arqonce.payloads": ("AnyPayload", "Payload", "Result"),
     "arqonce.process.exit_codes": ("ExitCode",),
     "arqonce.usage": ("UsageError",),
-    "arqonce.settings.environment": ("SettingsError",),
+    "arqonce.environment": ("SettingsError",),
     "arqonce.settings.queue": ("QueueSettings",),
     "arqonce.settings.worker": ("Settings", "WorkerSettings"),
     "arqonce.spec": ("JobSpec", "Refusal", "Registry"),

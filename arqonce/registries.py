@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 
 from arqonce.database.schema import Schema
-from arqonce.settings.environment import SettingsError
+from arqonce.environment import SettingsError
 from arqonce.spec import Registry
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from arqonce import DatabaseSettings, QueueSettings
-from arqonce.settings.environment import Duration, EnvironmentSettings, require_valid
+from arqonce.environment import Duration, EnvironmentSettings, require_valid
 from arqonce.wire.codec import MAX_BYTES
 from arqonce.wire.keys import QUEUE
 

@@ -21,11 +21,11 @@ from arqonce.connection.redis import build_redis, explained
 from arqonce.connection.requeue import requeue
 from arqonce.database.engine import open_database
 from arqonce.database.settings import DatabaseSettings
+from arqonce.environment import read_duration
 from arqonce.ledger.dead_jobs import DeadFilter, dead_jobs, delete_dead_jobs
 from arqonce.ledger.tables import DeadJob
 from arqonce.process.exit_codes import ExitCode
 from arqonce.process.lifecycle import StartupError, explain_database
-from arqonce.settings.environment import read_duration
 from arqonce.settings.worker import QueueSettings, WorkerSettings
 
 T = TypeVar("T")

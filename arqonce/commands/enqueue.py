@@ -14,10 +14,10 @@ from pydantic.fields import FieldInfo
 
 from arqonce.client.client import JobClient, JobHandle
 from arqonce.commands.program import program
+from arqonce.environment import read_duration
 from arqonce.failures import InvalidPayloadError, JobFailedError
 from arqonce.payloads import Payload
 from arqonce.process.exit_codes import ExitCode
-from arqonce.settings.environment import read_duration
 from arqonce.settings.worker import QueueSettings, WorkerSettings
 from arqonce.spec import Registry
 from arqonce.wire.arguments import read_payload

@@ -2,9 +2,9 @@
 
 import typer
 
+from arqonce.environment import SettingsError
 from arqonce.process.exit_codes import ExitCode
 from arqonce.process.health_file import read_health
-from arqonce.settings.environment import SettingsError
 from arqonce.settings.worker import WorkerSettings
 
 

@@ -13,8 +13,8 @@ from sqlalchemy.exc import ArgumentError
 
 from arqonce.database.connecting import TARGETS
 from arqonce.database.hosts import DEFAULT_PORT, Host, WrongHostsError, hosts_of, read_url, with_hosts
+from arqonce.environment import Duration, EnvironmentSettings
 from arqonce.namespace import LEDGER, require_namespace
-from arqonce.settings.environment import Duration, EnvironmentSettings
 
 _DRIVERS = frozenset({"postgres", "postgresql", "postgresql+asyncpg"})
 

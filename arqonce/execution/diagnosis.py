@@ -8,9 +8,9 @@ from types import TracebackType
 
 from arqonce.causes import causes
 from arqonce.database.faults import constraint_of, sqlstate_of
+from arqonce.environment import SettingsError
 from arqonce.execution.places import handlers_place, places_of_trace
 from arqonce.failures import JobError, storable
-from arqonce.settings.environment import SettingsError
 
 _SPEAKING = (JobError, SettingsError)
 """Our own errors, whose texts never hold a person's data."""

@@ -8,11 +8,11 @@ from arqonce.contract.compatibility import ContractError
 from arqonce.database.migrate import UnknownRevisionError
 from arqonce.database.schema import SchemaError
 from arqonce.embedded import EmbeddedServerError
+from arqonce.environment import SettingsError
 from arqonce.failures import EnqueueError, InvalidPayloadError, JobError, QueueUnavailableError
 from arqonce.process import ending
 from arqonce.process.lifecycle import StartupError
 from arqonce.process.log_writer import say
-from arqonce.settings.environment import SettingsError
 from arqonce.usage import UsageError
 
 

@@ -6,7 +6,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from arqonce.connection.url import read_redis_url, with_sentinel_password
-from arqonce.settings.environment import EnvironmentSettings
+from arqonce.environment import EnvironmentSettings
 
 
 class QueueSettings(EnvironmentSettings):

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from arqonce.database.settings import DatabaseSettings
-from arqonce.settings.environment import Duration, EnvironmentSettings, require_valid
+from arqonce.environment import Duration, EnvironmentSettings, require_valid
 from arqonce.settings.queue import QueueSettings
 from arqonce.wire.keys import QUEUE
 

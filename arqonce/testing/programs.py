@@ -15,12 +15,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any, Protocol, TypeAlias
+
+from arqonce.testing.crash.orders import Program
 
 WARM: dict[str, tuple[str, ...]] = {"arqonce": ("arqonce.commands.app",), "arq": ("arq.cli", "arqonce.arq.plain")}
 """The programs that can be started so, by the module after ``-m``, and what the template loads for each.
@@ -120,21 +121,6 @@ class ProgramProcess:
     def kill(self) -> None:
         """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Program:
-    """The order to be ``python -m module``, as if it had just been started; ``loads`` is what it would load first."""
-
-    fork: int
-    module: str
-    loads: tuple[str, ...]
-    arguments: tuple[str, ...]
-    warnings: tuple[str, ...]
-    environment: dict[str, str]
-    directory: Path
-    output: Path
-    errors: Path
 
 
 Finished: TypeAlias = "subprocess.CompletedProcess[str]"

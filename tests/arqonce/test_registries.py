@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from arqonce import registries
+from arqonce.environment import SettingsError
 from arqonce.registries import RegistryError
-from arqonce.settings.environment import SettingsError
 from arqonce.settings.worker import WorkerSettings
 from arqonce.spec import Registry
 from db.tables import SCHEMA

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from arqonce.settings.environment import EnvironmentSettings, read_duration
+from arqonce.environment import EnvironmentSettings, read_duration
 from arqonce.settings.worker import WorkerSettings
 from tests.deploy.conftest import Compose
 from web.settings import WebSettings

@@ -25,7 +25,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy import make_url
 
 from arqonce.embedded.wheels import find_program
-from arqonce.settings.environment import read_duration
+from arqonce.environment import read_duration
 from tests.conftest import wait_until
 from tests.deploy.conftest import Compose, Steps
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 
 from arqonce.database.settings import DatabaseSettings
-from arqonce.settings.environment import EnvironmentSettings
+from arqonce.environment import EnvironmentSettings
 from arqonce.settings.worker import QueueSettings, WorkerSettings
 from web.settings import WebSettings
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from arqonce.settings.worker import Settings
 from arqonce.spec import Registry
-from arqonce.testing.crash.template import Start, Stop, Work
+from arqonce.testing.crash.orders import Start, Stop, Work
 
 _SOURCE = "from arqonce.testing.crash.template import main; main()"
 

@@ -15,9 +15,8 @@ import runpy
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,8 @@ from sqlalchemy.orm import configure_mappers
 from arqonce.application import Application
 from arqonce.embedded.process import die_with
 from arqonce.process.worker import run_worker
-from arqonce.settings.worker import Settings
-from arqonce.spec import Registry
+from arqonce.testing.crash.orders import Program, Start, Stop, Work
 from arqonce.testing.crash.points import Points, watch_jobs
-from arqonce.testing.programs import Program
 
 _REAPING = (signal.SIGCHLD, signal.SIGALRM)
 """Signals at which the template looks for ends. One that comes right before it reads waits for the next order."""
@@ -40,39 +37,11 @@ _LATEST = 0.2
 """Seconds after which an end is told even so."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """What the workers of one proof have in common. Travels as a pickle: everything in it is found by its name."""
-
-    registry: Registry
-    prepare: Callable[[], None] | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Start:
-    """The order to start a worker, which dies at the point of this name, or tells all points (""), or none (None)."""
-
-    fork: int
-    work: bytes
-    modules: dict[str, str]
-    settings: Settings
-    crash_at: str | None
-    directory: Path
-    log: Path
-
-
 class _BecomeError(BaseException):
     """Leaves the template's frames in a child that is to be a program."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
-
-
-@dataclass(frozen=True)
-class Stop:
-    """The order to kill a worker."""
-
-    fork: int
 
 
 class Template:

@@ -7,8 +7,8 @@ from redis.asyncio import Redis
 from arqonce.arq.plain import redis_settings
 from arqonce.connection.redis import build_redis, build_sync_redis, location
 from arqonce.connection.url import RedisURLError, read_redis_url, with_sentinel_password
+from arqonce.environment import SettingsError
 from arqonce.failures import QueueUnavailableError
-from arqonce.settings.environment import SettingsError
 from arqonce.settings.queue import QueueSettings
 
 LOCATIONS = {

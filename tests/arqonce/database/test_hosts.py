@@ -3,7 +3,7 @@
 import pytest
 
 from arqonce.database.settings import DatabaseSettings
-from arqonce.settings.environment import SettingsError
+from arqonce.environment import SettingsError
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from arqonce.database.settings import DatabaseSettings
-from arqonce.settings.environment import SettingsError, read_duration
+from arqonce.environment import SettingsError, read_duration
 
 URL = "postgresql://ann:hidden-word@db.example.org:6000/people"
 

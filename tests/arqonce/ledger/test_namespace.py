@@ -8,6 +8,7 @@ from arqonce import JobStatus
 from arqonce.database.engine import open_database
 from arqonce.database.schema import require_current_schemas
 from arqonce.database.settings import DatabaseSettings
+from arqonce.environment import SettingsError
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.delivery import Delivery
 from arqonce.ledger.dead_jobs import DeadLetter, insert_dead_letter
@@ -17,7 +18,6 @@ from arqonce.ledger.where import trace_by_job_id
 from arqonce.namespace import require_namespace
 from arqonce.outbox import enqueue_in, status_in
 from arqonce.process.housekeeping import sweep
-from arqonce.settings.environment import SettingsError
 from arqonce.testing.databases import in_thread
 from jobs import CreateUser
 from jobs.registry import REGISTRY

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from arqonce.environment import SettingsError
 from arqonce.process.housekeeping import keep_house, sweep
-from arqonce.settings.environment import SettingsError
 from arqonce.settings.worker import WorkerSettings
 
 Sessions = async_sessionmaker[AsyncSession]

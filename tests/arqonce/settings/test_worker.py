@@ -2,7 +2,7 @@
 
 import pytest
 
-from arqonce.settings.environment import SettingsError
+from arqonce.environment import SettingsError
 from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
 
 

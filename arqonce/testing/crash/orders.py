@@ -1,0 +1,53 @@
+"""What the template can be ordered to do. Orders travel as pickles; loads nothing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from arqonce.settings.worker import Settings
+    from arqonce.spec import Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What the workers of one proof have in common. Travels as a pickle: everything in it is found by its name."""
+
+    registry: "Registry"
+    prepare: Callable[[], None] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """The order to start a worker, which dies at the point of this name, or tells all points (""), or none (None)."""
+
+    fork: int
+    work: bytes
+    modules: dict[str, str]
+    settings: "Settings"
+    crash_at: str | None
+    directory: Path
+    log: Path
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The order to kill a worker."""
+
+    fork: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """The order to be ``python -m module``, as if it had just been started; ``loads`` is what it would load first."""
+
+    fork: int
+    module: str
+    loads: tuple[str, ...]
+    arguments: tuple[str, ...]
+    warnings: tuple[str, ...]
+    environment: dict[str, str]
+    directory: Path
+    output: Path
+    errors: Path
