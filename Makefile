@@ -13,7 +13,7 @@ TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev run migrate unit quick test chaos fuzz storm bench bench-quick bench-exactly-once check lint types contracts audit fix lock wheels schema docs clean
+.PHONY: help setup demo dev run migrate unit quick test long chaos fuzz storm bench bench-quick bench-exactly-once check lint types contracts audit fix lock wheels schema docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -51,10 +51,13 @@ quick: $(VENV)/ready ## Run these and the tests on servers that all share (ARGS=
 	@$(BIN)/python -m pytest -m quick --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS)
 
 # The slowest are told, so that nobody needs to look for what has become slow.
-test: $(VENV)/ready ## Run all tests (ARGS="path -k name" for some)
-	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal --durations 15 $(ARGS) || { \
+test: $(VENV)/ready ## Run all tests but the long ones (ARGS="path -k name" for some)
+	@$(BIN)/python -m pytest -m "not long" --numprocesses $(TEST_PROCESSES) --dist worksteal --durations 15 $(ARGS) || { \
 		[ $$? = 1 ] && echo "what failed runs once more, alone" && \
 		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS); }
+
+long: $(VENV)/ready ## Run the tests that take half a minute each: mutants of chaos, type checkers, an HTTP fuzzer
+	@$(BIN)/python -m pytest -m long --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS)
 
 chaos: $(VENV)/ready ## Break everything at once and count (SEED= JOBS=5000 DURATION=60 FAULTS=kill,lock)
 	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) \
@@ -85,7 +88,7 @@ bench-quick: $(VENV)/ready .venv-bench/ready .venv-bench-taskiq/ready ## The sam
 bench-exactly-once: $(VENV)/ready ## Measure what receipts and outbox cost
 	@$(BIN)/python -m bench.exactly_once $(ARGS)
 
-check: lint types contracts audit test ## Run everything that CI runs
+check: lint types contracts audit test long ## Run everything that CI runs
 
 lint: $(VENV)/ready ## Check style and formatting
 	@$(BIN)/ruff check

@@ -35,6 +35,18 @@ _EVENTS = {
 """Audit events of Python, and ours, of which each is a new process (Python manual, Audit events table)."""
 
 
+_LONG = (
+    "tests/chaos/test_runs.py::test_a_mutant",
+    "tests/chaos/test_runs.py::test_no_attempt_counts",
+    "tests/chaos/test_runs.py::test_the_relay_finds_out",
+    "tests/arqonce/client/test_typing.py",
+    "tests/arqonce/commands/test_new_job.py::test_what_it_writes",
+    "tests/examples/test_shop.py::test_it_type_checks",
+    "tests/web/test_openapi.py::test_the_service_does_what_it_describes",
+)
+"""Beginnings of the ids of tests that take half a minute each and rarely find what no other test finds."""
+
+
 class _Watch:
     """What test runs that must start no process, if one does."""
 
@@ -49,6 +61,7 @@ def starts_processes() -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marks, and look at each start of a process from now on: an audit hook stays."""
     config.addinivalue_line("markers", "unit: needs no server and starts no process")
+    config.addinivalue_line("markers", "long: left out of make test; make long runs them")
     config.addinivalue_line("markers", "quick: starts no process and needs at most the servers that all share")
     sys.addaudithook(_look)
 
@@ -57,6 +70,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by the fixtures that they use, directly or through others. Before ``-m`` selects."""
     for item in items:
+        if item.nodeid.startswith(_LONG):
+            item.add_marker("long")
         used = set(getattr(item, "fixturenames", ()))
         if not used & _STARTS:
             item.add_marker("quick")

@@ -207,7 +207,7 @@ async def test_a_broken_statement_is_final(sessions: Sessions) -> None:
         await session.execute(text("SELECT nothing FROM nowhere"))
         return Done()
 
-    with pytest.raises(DatabaseFailedError, match=r"SQLSTATE 42P01: a table is missing: .* users-worker migrate"):
+    with pytest.raises(DatabaseFailedError, match=r"SQLSTATE 42P01: a table is missing: .* command migrate"):
         await Dispatcher(sessions).run(_spec(mistype), _delivery())
 
 
