@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from pydantic import SecretStr
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -37,6 +39,8 @@ def pytest_configure() -> None:
 
     And print tracebacks as Python does: with the variables of each frame one takes a second.
     """
+    hypothesis_settings.register_profile("shared machine", suppress_health_check=[HealthCheck.too_slow])
+    hypothesis_settings.load_profile("shared machine")  # the first input of a run may wait for its tables of Unicode
     plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
