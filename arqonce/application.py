@@ -42,7 +42,7 @@ class Application:
     """
 
     commands: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-    """Commands of its own, as typer takes them, by name. One of a library's name replaces that."""
+    """Commands of its own, as typer takes them, by name. One of a library's name replaces that, but for ``health``."""
 
     description: str = "Background jobs that take effect exactly once."
     """First line of the command's help."""

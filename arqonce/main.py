@@ -4,9 +4,11 @@ A SIGTERM that comes while the rest is loaded must end the process too, and as P
 until there is a handler.
 """
 
+import os
 import signal
 import sys
 import time
+from pathlib import Path
 from types import FrameType
 
 _UNTIL_STOPPED = (["run"], ["relay"], ["dev"])
@@ -49,10 +51,11 @@ def main(application: str = "arqonce.__main__:APPLICATION") -> None:
     """
     hear_signals()
     try:
-        if sys.argv[1:] == ["health"]:
-            from arqonce.process.health_file import tell_health  # noqa: PLC0415 - each container pays for it each minute
+        # Containers pay for this twice a minute. Without the variable, a secret file may have the setting.
+        if sys.argv[1:] == ["health"] and (file := os.environ.get("WORKER_HEALTH_FILE", "").strip()):
+            from arqonce.process.health_file import exit_with_health  # noqa: PLC0415 - see the module's docstring
 
-            tell_health()
+            exit_with_health(Path(file))
         from arqonce.commands.app import run_app  # noqa: PLC0415 - see the module's docstring
 
         run_app(application)

@@ -4,7 +4,6 @@ import os
 import pkgutil
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 
 import typer
 
@@ -103,4 +102,4 @@ def _with_jobs(application: Application) -> Application:
     loaded = application.load()
     if not loaded.registry.names and sys.argv[1] in {"run", "enqueue", "dev"}:
         raise UsageError("there are no jobs to run: name a registry, --registry module:NAME or WORKER_REGISTRY")
-    return replace(loaded)
+    return loaded

@@ -1,10 +1,7 @@
 """``health``: tells whether the worker of this machine or container is well."""
 
-import typer
-
 from arqonce.environment import SettingsError
-from arqonce.process.exit_codes import ExitCode
-from arqonce.process.health_file import read_health
+from arqonce.process.health_file import exit_with_health
 from arqonce.settings.worker import WorkerSettings
 
 
@@ -18,9 +15,4 @@ def health() -> None:
         raise SettingsError(
             "WORKER_HEALTH_FILE: is not set. Set it to the same file for the worker and for this command."
         )
-    problems = read_health(file)
-    for problem in problems:
-        typer.echo(problem, err=True)
-    if problems:
-        raise typer.Exit(ExitCode.FAILED)
-    typer.echo("well")
+    exit_with_health(file)

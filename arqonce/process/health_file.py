@@ -1,10 +1,10 @@
 """Reads the file in which a worker states its health. Imports hardly anything: containers ask twice a minute."""
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 STALE_AFTER = 20.0
 """How old the file may be, in seconds: a few missed turns of a loop that is busy, not one that hangs."""
@@ -12,12 +12,9 @@ STALE_AFTER = 20.0
 _SILENT = "does not answer the worker"
 
 
-def tell_health() -> None:
-    """Exit as the command ``health`` does, if WORKER_HEALTH_FILE is set in the environment; else return."""
-    file = os.environ.get("WORKER_HEALTH_FILE", "").strip()
-    if not file:
-        return  # it may stand in a secret file, or be missing: the settings know
-    problems = read_health(Path(file))
+def exit_with_health(file: Path) -> NoReturn:
+    """Print what is wrong with whoever writes ``file``, and exit with 1; with 0 if all is well."""
+    problems = read_health(file)
     print(*(problems or ["well"]), sep="\n", file=sys.stderr if problems else sys.stdout)
     sys.exit(1 if problems else 0)
 
