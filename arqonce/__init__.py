@@ -1,7 +1,7 @@
 """Background jobs that take effect exactly once: arq on the wire, results in PostgreSQL.
 
-What producers and jobs import. Each name is loaded when it is first used: a producer loads no SQLAlchemy, no driver and
-no arq, and a command that only reads a file loads nothing at all.
+The names that producers and jobs import. Each is loaded at its first use: a producer loads no SQLAlchemy, no driver and
+no arq; a command that only reads a file loads nothing at all.
 """
 
 from importlib import import_module
@@ -102,11 +102,11 @@ _HOMES = {
     "arqonce.wire.status": ("JobStatus",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-"""By name the module that it is loaded from; the imports above tell type checkers the same."""
+"""The module that defines each name. The imports above declare the same for type checkers."""
 
 
 def __getattr__(name: str) -> object:
-    """Load what is asked for."""
+    """Import the name at its first use."""
     if (module := _HOME_OF.get(name)) is None:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
@@ -122,5 +122,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """Name them all, also for an interactive shell."""
+    """List all names, including those not loaded yet."""
     return sorted({*globals(), *_HOME_OF})

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
-    """Make the application when it is asked for: the signals are heard by then."""
+    """Build the application on first access: signal handlers are installed by then."""
     if name != "APPLICATION":
         raise AttributeError(name)
-    from arqonce.application import Application  # noqa: PLC0415 - as it says
+    from arqonce.application import Application  # noqa: PLC0415 - see the docstring
 
     return Application(name="arqonce")
 

@@ -1,4 +1,4 @@
-"""What a project tells the library: its jobs, its engine, its commands. Opens nothing."""
+"""Describes an application to the library: its jobs, its engine, its commands. Opens nothing."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -20,44 +20,44 @@ Lifespan = Callable[[Settings], AbstractAsyncContextManager[Sessions]]
 
 
 def open_sessions(settings: Settings) -> AbstractAsyncContextManager[Sessions]:
-    """Yield a sessionmaker over an engine of the library's, as large as the worker needs it, and dispose it."""
+    """Open an engine with a pool as large as the worker needs; yield its sessionmaker; dispose of the engine."""
     return open_database(settings.database, pool_size=settings.pool_size)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Application:
-    """A project, as its workers and its command see it."""
+    """The description of a project that its workers and its command use."""
 
     name: str
-    """Of the command, in errors, and in PostgreSQL the ``application_name`` unless a setting names another."""
+    """The command's name, also used in errors. The default of PostgreSQL's ``application_name``."""
 
     registry: Registry = field(default_factory=Registry)
-    """The jobs that its workers run, beside those that ``WORKER_REGISTRY`` names."""
+    """The jobs that its workers run, in addition to those of the registries in ``WORKER_REGISTRY``."""
 
     lifespan: Lifespan = open_sessions
-    """Opens what jobs need when a worker starts, and closes it when the worker ends, also after a failed start.
+    """Opens what jobs need when a worker starts, and closes it when the worker ends, even if the start failed.
 
-    It yields the sessionmaker from which each job opens its session, over an engine made by ``arqonce.build_engine``,
-    which keeps jobs apart. It is entered in the worker's event loop.
+    It yields the sessionmaker from which each job opens its session. The engine must come from
+    ``arqonce.build_engine``, which isolates jobs from each other. It is entered in the worker's event loop.
     """
 
     commands: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-    """Commands of its own, as typer takes them, by name. One of a library's name replaces that, but for ``health``."""
+    """The application's own typer commands by name. One replaces the library's of the same name, except ``health``."""
 
     description: str = "Background jobs that take effect exactly once."
     """First line of the command's help."""
 
     module: str = "arqonce"
-    """The module that runs its command, as in ``python -m module``: ``dev`` starts a worker by it."""
+    """The module that runs its command, as in ``python -m module``. ``dev`` uses it to start a worker."""
 
     checkout: Path | None = None
-    """Where ``new-job`` may write: the folder with ``jobs/``, ``db/`` and ``tests/``."""
+    """The folder that contains ``jobs/``, ``db/`` and ``tests/``, in which ``new-job`` writes."""
 
     def load(self) -> "Application":
-        """Return the application with the jobs that ``WORKER_REGISTRY`` names; imports their modules.
+        """Return the application with the registries of ``WORKER_REGISTRY`` added. Imports their modules.
 
         Raises:
-            SettingsError: a setting is wrong, or a registry cannot be used.
+            SettingsError: a setting is invalid, or a registry cannot be used.
         """
         registry = load_registry(WorkerSettings.load().registry, self.registry, owner=self.name)
         return replace(self, registry=registry)

@@ -1,4 +1,4 @@
-"""Runs something beside the jobs for as long as it is wanted."""
+"""Runs a background task for the length of a ``with`` block."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -6,18 +6,18 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 _AGAIN = timedelta(seconds=5)
-"""How long a cancelled task may take before it is cancelled once more."""
+"""Time after which a cancelled task that has not ended is cancelled again."""
 
 
 @asynccontextmanager
 async def running(work: Coroutine[object, object, None], *, name: str) -> AsyncIterator[None]:
-    """Run ``work`` in a task of this name, and cancel it at the end; its task is over when this returns."""
+    """Run ``work`` in a task of this name. At the end, cancel the task and wait until it has ended."""
     task = asyncio.create_task(work, name=name)
     try:
         yield
     finally:
         while not task.done():
-            # Again and again: on Python 3.11 redis-py's and asyncpg's time limits can lose a cancellation.
+            # Repeatedly: on Python 3.11, timeouts inside redis-py and asyncpg can swallow a cancellation.
             task.cancel()
             await asyncio.wait([task], timeout=_AGAIN.total_seconds())
         with suppress(asyncio.CancelledError):

@@ -1,15 +1,14 @@
-"""Walks from an error to its causes. Loads nothing."""
+"""Iterates over the causes of an exception. Imports no other module."""
 
 from collections.abc import Iterator
 
 
 def causes(error: BaseException, *, suppressed: bool = True) -> Iterator[BaseException]:
-    """Yield the error, its cause or context, that one's, and so on; each once.
+    """Yield the error, its cause or context, the cause's own cause or context, and so on; each once.
 
-    ``suppressed`` says whether contexts count that ``raise ... from None`` hides: what went wrong is there, though a
-    traceback does not show it.
+    ``suppressed`` includes contexts that ``raise ... from None`` hides from tracebacks: they may hold the real cause.
     """
-    seen: set[int] = set()  # an error that was raised again may be its own context's cause
+    seen: set[int] = set()  # a re-raised error may form a cycle
     part: BaseException | None = error
     while part is not None and id(part) not in seen:
         seen.add(id(part))

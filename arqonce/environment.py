@@ -1,6 +1,6 @@
-"""Reads settings from the environment and from secret files, and explains wrong ones.
+"""Reads settings from the environment and from secret files, and explains invalid ones.
 
-Owns the rules that all settings classes share. Nothing is read before a class's ``load`` is called.
+Owns the rules that all settings classes share. Reads nothing until ``load`` is called.
 """
 
 import difflib
@@ -17,21 +17,21 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 
 _DEFAULT_SECRETS = Path("/run/secrets")
-"""Where Docker and Podman mount secrets; ``SECRETS_DIR`` names another directory (systemd: ``%d``)."""
+"""Where Docker and Podman mount secrets. ``SECRETS_DIR`` overrides it (systemd: ``%d``)."""
 
 _UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)")
 
 
 class SettingsError(ValueError):
-    """Some settings are missing or wrong; the text has one line for each, with its cure."""
+    """Settings are missing or invalid. The text has one line for each, with its cure."""
 
 
 def read_duration(text: str) -> timedelta:
-    """Read a length of time such as ``500ms``, ``30s``, ``5m``, ``1h`` or ``2d``; a bare number is seconds.
+    """Parse a duration such as ``500ms``, ``30s``, ``5m``, ``1h`` or ``2d``; a bare number is seconds.
 
     Raises:
-        ValueError: it is none.
+        ValueError: ``text`` is not a duration.
     """
     match = _DURATION.fullmatch(text.strip())
     if match is None:
@@ -39,7 +39,7 @@ def read_duration(text: str) -> timedelta:
     try:
         return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
     except OverflowError:
-        raise ValueError("is longer than any time that can be counted") from None
+        raise ValueError("is longer than the longest duration that can be represented") from None
 
 
 def _parse_duration(value: object) -> object:
@@ -54,7 +54,7 @@ def _require_positive(value: timedelta) -> timedelta:
 
 
 Duration = Annotated[timedelta, BeforeValidator(_parse_duration), AfterValidator(_require_positive)]
-"""A positive length of time, written ``500ms``, ``30s``, ``5m``, ``1h`` or ``2d``; a bare number is seconds."""
+"""A positive duration, written ``500ms``, ``30s``, ``5m``, ``1h`` or ``2d``; a bare number is seconds."""
 
 
 class EnvironmentSettings(BaseSettings):
@@ -64,15 +64,15 @@ class EnvironmentSettings(BaseSettings):
 
     @classmethod
     def load(cls, **values: Any) -> Self:  # noqa: ANN401 - passed on to pydantic, which checks it
-        """Read and validate; ``values`` win over the environment.
+        """Read and validate the settings; ``values`` override the environment.
 
         Raises:
-            SettingsError: a setting is missing, wrong or misspelt; the text names it and the cure.
+            SettingsError: a setting is missing, invalid or misspelt; the text names it and the cure.
         """
         try:
             settings = cls(**values)
         except ValidationError as error:
-            # "from None": the original would print the values, secrets among them.
+            # "from None": the original error would print the values, including secrets.
             raise SettingsError("\n".join(_explain(cls, detail) for detail in error.errors())) from None
         if misspelt := list(_misspelt(cls, os.environ)):
             raise SettingsError("\n".join(misspelt))
@@ -80,7 +80,7 @@ class EnvironmentSettings(BaseSettings):
 
     @classmethod
     def variable(cls, field: str) -> str:
-        """Name the environment variable of ``field``."""
+        """Return the name of the environment variable of ``field``."""
         return f"{cls.model_config['env_prefix']}{field}".upper()
 
     @classmethod
@@ -92,7 +92,7 @@ class EnvironmentSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the hook's signature
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the hook's signature
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment first, then secret files; the directory is looked up on each load, not on import."""
+        """Return the sources: environment, then secret files. The directory is read on each load, not on import."""
         sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
         if directory := _secrets_directory():
             _require_readable(settings_cls, directory)
@@ -101,10 +101,10 @@ class EnvironmentSettings(BaseSettings):
 
 
 def require_valid(*kinds: type[EnvironmentSettings]) -> None:
-    """Return if all of these can be loaded.
+    """Check that all of these classes can be loaded.
 
     Raises:
-        SettingsError: names every setting that is missing or wrong, one in a line, with its cure.
+        SettingsError: lists every missing or invalid setting, one per line, with its cure.
     """
     problems = []
     for kind in kinds:
@@ -136,10 +136,10 @@ def _require_readable(cls: type[BaseSettings], directory: Path) -> None:
             file.read_text()
         except OSError:
             user = os.geteuid()
-            text = f"{file.name.upper()}: {file} cannot be read by user {user}. Let it: chmod or chown."
+            text = f"{file.name.upper()}: {file} cannot be read by user {user}. Make it readable: chmod or chown."
             raise SettingsError(text) from None
         except UnicodeDecodeError:
-            raise SettingsError(f"{file.name.upper()}: {file} is not text in UTF-8. Write it anew.") from None
+            raise SettingsError(f"{file.name.upper()}: {file} is not text in UTF-8. Rewrite it in UTF-8.") from None
 
 
 def _explain(cls: type[EnvironmentSettings], detail: ErrorDetails) -> str:
@@ -162,7 +162,7 @@ def _set_it_to(examples: list[str]) -> str:
     match examples:
         case []:
             return ""
-        case [example]:  # or in words, what it is to be
+        case [example]:  # a value, or a description of it
             return f"Set it to {example}" if " " in example else f"Set it to a value such as {example}"
         case _:
             return f"Set it to one of {', '.join(examples)}"

@@ -1,19 +1,19 @@
-"""Why a job failed, in a form that every language can read, and back as typed errors.
+"""Converts failures of jobs to a language-neutral form and back to typed errors.
 
     JobError
     ├── EnqueueError              the job was not accepted; nothing is queued
     │   ├── InvalidMessageError       it is malformed or too large
     │   └── KeyConflictError          its key belongs to another request
-    ├── QueueUnavailableError     Redis cannot be reached or refuses us: whether the job is queued is not known
+    ├── QueueUnavailableError     Redis cannot be reached or refuses the client; the job may or may not be queued
     ├── ResultMissingError        there is no result, and none will come
-    ├── InvalidResultError        the result is that of another kind of job
+    ├── InvalidResultError        the result belongs to another kind of job
     ├── ConflictError             a key was used for two requests: KeyConflictError and RequestConflictError
     └── JobFailedError            the job ran, or the worker refused it; ``code`` says why
-        ├── RequestConflictError      its key belongs to another request, as its worker found out
+        ├── RequestConflictError      its key belongs to another request; detected by the worker
         └── MalformedMessageError ... UnknownJobError ... InvalidPayloadError ...
 
-On the wire a failure is ``{"type": code, "message": text}``. The texts of our own failures never repeat a person's
-data; a foreign exception is sent with the beginning of its own text, to its producer and nobody else.
+On the wire a failure is ``{"type": code, "message": text}``. The library's own failure texts never repeat
+personal data. Any other exception is sent with the beginning of its own text, only to the job's producer.
 """
 
 from asyncio import CancelledError
@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Self
 
 
 class JobError(Exception):
-    """Anything that goes wrong with a job, as its producer sees it."""
+    """Base class of all errors that a producer can receive."""
 
 
 class EnqueueError(JobError):
@@ -34,23 +34,23 @@ class ConflictError(JobError):
 
 
 class InvalidMessageError(EnqueueError, ValueError):
-    """The message cannot be sent or read; the text says what is wrong with it."""
+    """The message cannot be sent or read. The text gives the reason."""
 
 
 class KeyConflictError(EnqueueError, ConflictError, ValueError):
-    """The key was used before, for another request: that one counts. Nothing is queued."""
+    """The key was used before, for another request, which stays in force. Nothing is queued."""
 
 
 class QueueUnavailableError(JobError, ConnectionError):
-    """Redis cannot be reached, or refuses us. Whether the call took effect is not known: with a key, repeat it."""
+    """Redis cannot be reached, or refuses the client. The call may have taken effect: with a key, repeat it."""
 
 
 class ResultMissingError(JobError, LookupError):
-    """The job is neither queued nor answered: never enqueued, or its result has expired."""
+    """The job is not queued and has no result: it was never enqueued, or its result has expired."""
 
 
 class InvalidResultError(JobError, ValueError):
-    """The result is of another kind of job than asked for: two kinds were given the same key."""
+    """The result belongs to another kind of job: two kinds were enqueued with the same key."""
 
 
 class JobFailedError(JobError):
@@ -61,22 +61,22 @@ class JobFailedError(JobError):
     """
 
     code: str = "job_failed"
-    """Why, in one word: the ``type`` on the wire. ``JobFailedError(text, code="...")`` has one without a class."""
+    """The reason in one word: ``type`` on the wire. ``JobFailedError(text, code="...")`` needs no subclass for it."""
 
     is_fault: ClassVar[bool] = False
-    """Whether the request is not to blame: an operator is alarmed."""
+    """Whether the fault lies with the system, not with the request. Operators are alerted."""
 
     is_dead_letter: ClassVar[bool] = False
-    """Whether no handler has chosen this answer: the job becomes a dead letter, and a person must look at it."""
+    """Whether the job becomes a dead letter, for a person to look at: no handler chose this failure."""
 
     _by_code: ClassVar[dict[str, dict[str, type["JobFailedError"]]]] = {}
-    """The subclasses by code and by module, in the order of their creation."""
+    """The subclasses by code and by module, in the order of their definition."""
 
     _reserved: ClassVar[set[str]] = {"job_failed"}
-    """The codes of this module's classes: no other class can have them."""
+    """The codes of this module's classes. No other class may use them."""
 
     def __new__(cls, *args: object, **_options: object) -> Self:
-        """Set ``message`` also where a subclass has a constructor of its own that does not call ours."""
+        """Set ``message`` even if a subclass's constructor does not call the base constructor."""
         failure = super().__new__(cls, *args)
         failure.message = args[0] if args and isinstance(args[0], str) else ""
         return failure
@@ -88,10 +88,10 @@ class JobFailedError(JobError):
             self.code = code
 
     def __init_subclass__(cls) -> None:
-        """Make the subclass known to ``failure_from_wire``, unless it has the code of its base.
+        """Register the subclass for ``failure_from_wire``, unless it inherits its code.
 
         Raises:
-            TypeError: the code is none, or that of a failure of this library.
+            TypeError: the code is invalid, or the library uses it.
         """
         code: object = vars(cls).get("code")
         if code is None:
@@ -107,15 +107,15 @@ class JobFailedError(JobError):
         known[cls.__module__] = cls
 
     def __str__(self) -> str:
-        """Show the code as well: it is what a reader of a log searches for."""
+        """Include the code, which readers of logs search for."""
         return f"{self.code}: {self.message}"
 
     @classmethod
     def from_code(cls, code: str, message: str, *, asked_by: type | None = None) -> "JobFailedError":
-        """Return the failure with this code, of the class that has it, or of the base class.
+        """Return a failure of the class with this code, or of the base class if there is none.
 
-        Of several classes the one whose module is nearest to that of ``asked_by`` is taken, of equals the last one. Its
-        constructor is not called: it may take other arguments.
+        Of several classes, the one whose module shares the most packages with that of ``asked_by`` is used; among
+        equals, the last one. Its constructor is not called: its signature may differ.
         """
         known, asked = cls._by_code.get(code, {}), "" if asked_by is None else asked_by.__module__
         nearest = max(reversed(known), key=lambda module: _shared_packages(module, asked), default=None)
@@ -210,43 +210,44 @@ class AttemptsExhaustedError(JobFailedError):
 
 
 def failure_to_wire(error: BaseException) -> dict[str, str]:
-    """Describe a failure for any language. Foreign exceptions go by the name of their class."""
+    """Return the language-neutral form of a failure. Other exceptions have the name of their class as code."""
     if isinstance(error, JobFailedError):
         return {"type": text_of(error.code, _CODE_LENGTH), "message": text_of(error.message, _OWN_MESSAGE_LENGTH)}
     code = type(error).__name__
     if code == CancelledError.__name__ and not isinstance(error, CancelledError):
-        code = f"{type(error).__module__}.{code}"  # that of futures of threads: nobody has aborted the job
+        code = f"{type(error).__module__}.{code}"  # concurrent.futures' CancelledError: the job was not aborted
     return {"type": text_of(code, _CODE_LENGTH), "message": text_of(error, _MESSAGE_LENGTH)}
 
 
 def text_of(value: object, longest: int) -> str:
-    """Return the beginning of a value's text: also of an exception whose own ``__str__`` raises, whatever that is."""
+    """Return the first ``longest`` characters of ``str(value)``. Never fails, even if ``__str__`` raises."""
     try:
         return storable(str(value)[:longest])
-    except BaseException:  # noqa: BLE001 - somebody else's code; a failure that cannot be told would never end
+    except BaseException:  # noqa: BLE001 - foreign code; a job whose failure cannot be recorded would never end
         return ""
 
 
 def storable(text: str) -> str:
-    """Return the text without what PostgreSQL or UTF-8 cannot hold: a field's name may be anything in JSON.
+    """Return the text without characters that PostgreSQL or UTF-8 cannot store; a JSON field name may contain any.
 
-    A dead letter that cannot be written would deliver its job again for ever.
+    If a dead letter could not be written, its job would be delivered again for ever.
     """
     return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 _MESSAGE_LENGTH = 500
-"""Longest text of a foreign exception on the wire, in characters."""
+"""Longest text of an exception that is no ``JobFailedError`` on the wire, in characters."""
 
 _OWN_MESSAGE_LENGTH = 10_000
-"""Longest text of a failure that a handler has chosen: it is kept with the receipt, and sent to the producer."""
+"""Longest text of a failure that a handler chose, in characters. It is stored with the receipt and sent to the
+producer."""
 
 _CODE_LENGTH = 200
 """Longest code of a failure, in characters."""
 
 
-def failure_from_wire(failure: Any) -> JobFailedError:  # noqa: ANN401 - whatever stood on the wire
-    """Make the typed error of a failure; of anything else too, so that no result is unreadable."""
+def failure_from_wire(failure: Any) -> JobFailedError:  # noqa: ANN401 - any JSON value
+    """Return the typed error of a failure on the wire. Accepts any value, so that every result can be read."""
     if not isinstance(failure, dict):
         return JobFailedError(str(failure))
     code, message = str(failure.get("type", JobFailedError.code)), str(failure.get("message", ""))

@@ -1,7 +1,7 @@
-"""The beginning of a process: hears signals before anything is loaded. Imports hardly anything.
+"""The entry point of a process: installs signal handlers before it loads anything else. Imports hardly anything.
 
-A SIGTERM that comes while the rest is loaded must end the process too, and as PID 1 of a container Python ignores it
-until there is a handler.
+A SIGTERM that arrives while the rest is loaded must end the process too. As PID 1 of a container, a Python process
+ignores it until a handler is installed.
 """
 
 import os
@@ -12,17 +12,17 @@ from pathlib import Path
 from types import FrameType
 
 _UNTIL_STOPPED = (["run"], ["relay"], ["dev"])
-"""Commands that end with 0 when they are told to stop, also while they are still loading."""
+"""Commands that exit with 0 on a signal to stop, even while they are still loading."""
 
 _ONE_ORDER = 0.5
-"""Seconds in which several signals are one order to end: shells and supervisors send several at once."""
+"""Several signals within this many seconds count as one: shells and supervisors send several at once."""
 
 
 class _Told(KeyboardInterrupt):
-    """An order to end.
+    """Raised by the handlers of signals that end the process.
 
-    Were it KeyboardInterrupt itself, and left an exec() of a text, as in many imports, Python would die of SIGINT at
-    its end, whoever has caught it since.
+    Not KeyboardInterrupt itself: if that leaves an exec() of source text, as many imports use, Python kills itself
+    with SIGINT at exit, even if the exception was caught.
     """
 
 
@@ -30,9 +30,9 @@ _interrupted: list[float] = []
 
 
 def hear_signals() -> None:
-    """Let all signals that end a process end it as Ctrl-C does; SIGHUP not where nohup has it ignored."""
+    """Make all terminating signals end the process as Ctrl-C does. SIGHUP stays ignored under nohup."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"):
-        number = getattr(signal, name, None)  # Windows has but two of them
+        number = getattr(signal, name, None)  # Windows has only two of them
         if number is not None and (name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN):
             signal.signal(number, _interrupt)
 
@@ -51,7 +51,7 @@ def main(application: str = "arqonce.__main__:APPLICATION") -> None:
     """
     hear_signals()
     try:
-        # Containers pay for this twice a minute. Without the variable, a secret file may have the setting.
+        # A shortcut: containers run this twice a minute. Without the variable, the setting may be in a secret file.
         if sys.argv[1:] == ["health"] and (file := os.environ.get("WORKER_HEALTH_FILE", "").strip()):
             from arqonce.process.health_file import exit_with_health  # noqa: PLC0415 - see the module's docstring
 
@@ -60,5 +60,5 @@ def main(application: str = "arqonce.__main__:APPLICATION") -> None:
 
         run_app(application)
     except KeyboardInterrupt:
-        # What runs until it is told to stop has just been told so; anything else was broken off.
+        # For commands that run until a signal this is a normal end; any other command was interrupted.
         sys.exit(0 if sys.argv[1:2] in _UNTIL_STOPPED else 128 + signal.SIGINT)

@@ -1,18 +1,19 @@
-"""The PostgreSQL schema in which the ledger's tables lie: its name, and SQL texts for another one. Knows no driver.
+"""The name of the PostgreSQL schema of the ledger's tables, and SQL statements for another name. Knows no driver.
 
-Every text names the schema. None relies on ``search_path``, in which a service may have tables of the same names.
+Every statement names the schema. None relies on ``search_path``: a service may have tables of the same names there.
 """
 
 import re
 from functools import lru_cache
 
 LEDGER = "arqonce"
-"""Where the tables lie unless DATABASE_LEDGER_SCHEMA names another schema. SQL texts are written for this one."""
+"""The default schema; DATABASE_LEDGER_SCHEMA overrides it. SQL statements are written for this name."""
 
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,39}")
 
 _NOT_OURS = re.compile(r"public|information_schema|pg_.*")
-"""``public`` belongs to everybody, and had tables of ours under other names; the others belong to PostgreSQL."""
+"""Names that are not allowed. ``public`` is shared, and had the ledger's tables under other names; the others belong
+to PostgreSQL."""
 
 _QUALIFIED = re.compile(rf"\b{LEDGER}\.(?=[a-z])")
 
@@ -21,7 +22,7 @@ def require_namespace(name: str) -> str:
     """Return the name if the ledger's schema may have it.
 
     Raises:
-        ValueError: it may not; the text says which names are taken.
+        ValueError: the name is not allowed; the text gives the rule.
     """
     if not _NAME.fullmatch(name) or _NOT_OURS.fullmatch(name):
         raise ValueError(
@@ -33,10 +34,10 @@ def require_namespace(name: str) -> str:
 
 @lru_cache(maxsize=100)
 def in_namespace(statement: str, name: str) -> str:
-    """Return an SQL text of ours for the schema ``name``; the text itself for the default one.
+    """Return an SQL statement of the library for the schema ``name``; unchanged for the default schema.
 
     Raises:
-        ValueError: no schema of the ledger may have that name.
+        ValueError: the ledger's schema may not have that name.
     """
     if name == LEDGER:
         return statement

@@ -1,7 +1,7 @@
-"""Promises a job inside the caller's own transaction: it is enqueued if, and only if, that commits.
+"""Promises a job inside the caller's own transaction: the job is enqueued if, and only if, the transaction commits.
 
-Knows the table and the three ways to run a statement, and loads no driver: the caller's connection has done so. The
-rows are given to Redis by a relay, which runs in every worker and, with the command ``relay``, alone.
+Knows the outbox table and how to run a statement with three libraries. Loads no driver: the caller's connection has
+loaded it. A relay writes the rows into Redis; it runs in every worker, and alone as the command ``relay``.
 """
 
 import importlib
@@ -39,7 +39,7 @@ _LONGEST_QUEUE = 200
 """Longest name of a queue, in characters: a notification of PostgreSQL holds 8,000 bytes."""
 
 _TRIES = 3
-"""How often the statement is sent if another transaction has promised the same key between its look and its insert."""
+"""Most times the statement is sent if another transaction inserts the same key between its SELECT and its INSERT."""
 
 _PROMISE = """
 WITH request AS (
@@ -67,11 +67,11 @@ FROM request, (
     UNION ALL SELECT job_name, request_hash FROM arqonce.outbox WHERE job_id = (SELECT job_id FROM request)) AS known
 ORDER BY outcome LIMIT 1
 """
-"""Answers ``new``, ``duplicate``, ``conflict`` or, if another transaction was quicker by a hair, nothing.
+"""Returns ``new``, ``duplicate`` or ``conflict``; no row if another transaction inserted the key concurrently.
 
-A job is given to Redis 10 s before it is due, so that it starts in time although a relay looks every 2 s, and so that
-Redis does not hold what is due next month. The notification is sent at the commit, and only then. All commits that
-notify wait for each other in PostgreSQL (at thousands a second; one transaction may promise many jobs)."""
+A job is written into Redis 10 s before it is due: it starts on time although a relay polls every 2 s, and Redis does
+not hold jobs that are due next month. PostgreSQL sends the notification at the commit. It serializes all commits that
+notify (thousands a second; one transaction may promise many jobs)."""
 
 
 _STATUS = f"""
@@ -80,7 +80,8 @@ SELECT CASE WHEN EXISTS (SELECT FROM arqonce.receipts WHERE job_id = :job_id) TH
     WHEN EXISTS (SELECT FROM arqonce.dead_jobs WHERE job_id = :job_id) THEN '{JobStatus.FAILED}'
     ELSE '{JobStatus.NOT_FOUND}' END AS status
 """  # noqa: S608 - the words are ours
-"""Where a job is, in the order of ``arqonce.ledger.where``. A producer may not read answers, so it is only complete."""
+"""The status of a job, in the order of ``arqonce.ledger.where``. Producers may not read results, so ``COMPLETE`` does
+not say how the job ended."""
 
 
 async def enqueue_in(  # noqa: PLR0913 - the options of JobClient.enqueue, and where
@@ -93,26 +94,26 @@ async def enqueue_in(  # noqa: PLR0913 - the options of JobClient.enqueue, and w
     queue: str = QUEUE,
     schema: str = LEDGER,
 ) -> Promised[ResultT]:
-    """Promise a job in the connection's transaction, due now, after ``delay`` or ``at`` a time with a zone.
+    """Promise a job in the connection's transaction: due now, after ``delay``, or ``at`` a datetime with a time zone.
 
-    Rolled back, there is no job. Committed, it takes effect once, even if Redis is lost a moment later. Where no
-    transaction is open (asyncpg's and psycopg's autocommit), the promise is one of its own and counts at once.
+    If the transaction rolls back, there is no job. If it commits, the job takes effect once, even if Redis is lost a
+    moment later. Without an open transaction (autocommit of asyncpg or psycopg), the promise commits at once.
 
     ``connection`` is SQLAlchemy's ``AsyncSession`` or ``AsyncConnection``, asyncpg's connection or psycopg's
     ``AsyncConnection``, to the database that the workers use. One round trip. The role needs INSERT on the table
     outbox of the ledger's schema, and SELECT on it, receipts and dead_jobs.
 
-    With a ``key`` (an idempotency key: it becomes the job's id) only the first promise counts; ``is_new`` is false for
-    all others, as long as the job is owed, is remembered (WORKER_KEEP_RECEIPTS) or is dead. Two transactions that
-    promise the same key wait for each other.
+    With a ``key`` (an idempotency key, which becomes the job's id) only the first promise inserts the job. ``is_new``
+    is false for later ones while the job is in the outbox, has a receipt (WORKER_KEEP_RECEIPTS) or is dead. Two
+    transactions that promise the same key wait for each other.
 
-    ``schema`` is where the workers' tables lie, if their DATABASE_LEDGER_SCHEMA names another PostgreSQL schema.
+    ``schema`` is the PostgreSQL schema of the workers' tables: their DATABASE_LEDGER_SCHEMA, if that is set.
 
     Raises:
-        KeyConflictError: the key was used for another request; nothing was promised, the transaction goes on.
-        InvalidMessageError: key, time, queue or size is wrong; nothing was sent.
-        TypeError: the connection is none of these.
-        ValueError: the ledger's schema cannot have that name.
+        KeyConflictError: the key was used for another request. Nothing was promised; the transaction stays usable.
+        InvalidMessageError: the key, time, queue or size is invalid; nothing was sent.
+        TypeError: the connection is of another type.
+        ValueError: the ledger's schema may not have that name.
     """
     run = _statement_runner(connection, is_async=True)
     request = _Request.of(payload, key=key, delay=delay, at=at, queue=queue)
@@ -133,7 +134,7 @@ def enqueue_in_sync(  # noqa: PLR0913 - the options of JobClient.enqueue, and wh
     queue: str = QUEUE,
     schema: str = LEDGER,
 ) -> Promised[ResultT]:
-    """Promise a job as ``enqueue_in`` does, for a ``Session`` or ``Connection``, of SQLAlchemy or psycopg."""
+    """Promise a job as ``enqueue_in`` does, on a ``Session`` or ``Connection`` of SQLAlchemy or psycopg."""
     run = _statement_runner(connection, is_async=False)
     request = _Request.of(payload, key=key, delay=delay, at=at, queue=queue)
     with _cures_named():
@@ -149,18 +150,18 @@ async def status_in(
     *,
     schema: str = LEDGER,
 ) -> JobStatus:
-    """Say what PostgreSQL knows of a job, given the promise or an id.
+    """Return the status of a job in PostgreSQL, by its promise or its id.
 
     ``PROMISED``, ``COMPLETE`` (it has a receipt), ``FAILED`` (it is dead) or ``NOT_FOUND``.
 
-    For a service that tells its own callers where their job is: ``JobHandle.status`` asks Redis, which has a promised
-    job from 10 s before it is due until its result expires. A job that was enqueued directly is found here when it has
-    ended and has a receipt. One round trip; the role needs the SELECT of ``enqueue_in``.
+    For services that report the status of a job to their own clients. ``JobHandle.status`` asks Redis instead, which
+    holds a promised job from 10 s before it is due until its result expires. A job that was enqueued directly is found
+    here once it has ended and has a receipt. One round trip; the role needs the SELECT rights of ``enqueue_in``.
 
     Raises:
-        InvalidMessageError: that cannot be a job's id.
-        TypeError: the connection is none that ``enqueue_in`` takes.
-        ValueError: the ledger's schema cannot have that name.
+        InvalidMessageError: the id is not valid.
+        TypeError: ``enqueue_in`` does not support the connection.
+        ValueError: the ledger's schema may not have that name.
     """
     run = _statement_runner(connection, is_async=True)
     with _cures_named():
@@ -173,7 +174,7 @@ def status_in_sync(
     *,
     schema: str = LEDGER,
 ) -> JobStatus:
-    """Say what PostgreSQL knows of a job, as ``status_in`` does, by a connection that ``enqueue_in_sync`` takes."""
+    """Return the status of a job as ``status_in`` does, on a connection that ``enqueue_in_sync`` supports."""
     run = _statement_runner(connection, is_async=False)
     with _cures_named():
         return JobStatus(run(connection, in_namespace(_STATUS, schema), {"job_id": _id_of(job)}))
@@ -188,12 +189,12 @@ _CURES = {
     "3F000": "is this the database of the workers, and has it their tables? Run there the command migrate",
     "42501": "let this role promise jobs: GRANT app_producer TO it (deploy/postgres/roles.sql)",
 }
-"""What to do about a state of PostgreSQL."""
+"""The cure for an error, by its SQLSTATE."""
 
 
 @contextmanager
 def _cures_named() -> Iterator[None]:
-    """Add a note to the errors of any driver, whose types callers may know."""
+    """Add the cure as a note to a driver's error. Its type stays the same: callers may catch it."""
     try:
         yield
     except Exception as error:
@@ -227,7 +228,7 @@ class _Request:
             "queue": queue,
             "message": encode(job_message(payload, enqueued_ms=now)),
             "request_hash": request_hash(payload),
-            "due_ms": str(due),  # as text: each driver has an idea of its own what a number is
+            "due_ms": str(due),  # as text: drivers differ in how they type numbers
         }
         return cls(job_id, parameters)
 
@@ -243,9 +244,9 @@ class _Request:
         )
 
 
-def _statement_runner(connection: Any, *, is_async: bool) -> Any:  # noqa: ANN401 - a function, of three kinds
+def _statement_runner(connection: Any, *, is_async: bool) -> Any:  # noqa: ANN401 - one of three types of function
     classes = [f"{base.__module__}.{base.__qualname__}" for base in type(connection).__mro__]
-    # These have the modules of connections, but no transaction: a promise would outlive the caller's rollback.
+    # Same modules as connections, but no transaction: a promise would survive the caller's rollback.
     makers = {"asyncpg.pool.Pool", "sqlalchemy.engine.base.Engine", "sqlalchemy.ext.asyncio.engine.AsyncEngine",
               "sqlalchemy.orm.session.sessionmaker", "sqlalchemy.ext.asyncio.session.async_sessionmaker"}  # fmt: skip
     for prefix, run, run_sync in () if makers.intersection(classes) else _RUNNERS:
@@ -291,7 +292,7 @@ def _run_psycopg_sync(connection: Any, statement: str, parameters: Parameters) -
 
 
 def _tuples() -> Any:  # noqa: ANN401 - psycopg's
-    """Return psycopg's plain row factory: the connection's own may make anything of a row."""
+    """Return psycopg's tuple row factory: the connection's own may return rows of any type."""
     return importlib.import_module("psycopg.rows").tuple_row
 
 
@@ -309,4 +310,4 @@ _RUNNERS: tuple[tuple[str, Any, Any], ...] = (
     ("psycopg.AsyncConnection", _run_psycopg, None),
     ("psycopg.Connection", None, _run_psycopg_sync),
 )
-"""How to run the statement, asynchronously or not, by how the name of the connection's class, or of a base, begins."""
+"""Functions that run the statement, async and sync, by a prefix of the name of the connection's class or of a base."""

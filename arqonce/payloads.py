@@ -1,6 +1,6 @@
-"""What every payload and every result is made of. No database, no Redis, no arq.
+"""The base classes of payloads and results. No database, no Redis, no arq.
 
-To rename a class is free; to change a wire name or a field is not: jobs of the old form may still be queued.
+Renaming a class is safe. Changing a wire name or a field is not: jobs in the old form may still be queued.
 """
 
 from functools import cache
@@ -12,21 +12,21 @@ ResultT_co = TypeVar("ResultT_co", bound=BaseModel, covariant=True)
 
 
 class Result(BaseModel):
-    """What a job answers. Fields that a newer worker adds are ignored by an older producer."""
+    """Base class of results. An older producer ignores fields that a newer worker adds."""
 
     model_config = ConfigDict(frozen=True, from_attributes=True, hide_input_in_errors=True)
 
 
 class Payload(BaseModel, Generic[ResultT_co]):
-    """What a job is asked to do; ``Payload[R]`` answers with an ``R``. Unknown fields are refused.
+    """Base class of payloads. A job with a ``Payload[R]`` returns an ``R``. Unknown fields are rejected.
 
-    Validation errors name fields and never repeat values, which are people's data.
+    Validation errors name fields and never repeat values, which may be personal data.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_by_name=True)
 
     job_name: ClassVar[str]
-    """The name on the wire. A string of its own, so that renaming the class orphans no queued job."""
+    """The name on the wire. It is independent of the class name, so that renaming the class orphans no queued job."""
 
     @classmethod
     @cache

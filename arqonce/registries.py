@@ -1,7 +1,7 @@
-"""Finds the registries that ``WORKER_REGISTRY`` names: whose jobs a worker runs.
+"""Imports the registries that ``WORKER_REGISTRY`` names: the jobs that a worker runs.
 
-They are named by a setting and not found by entry points: what a worker runs then stands in its deployment and not in
-what else happens to be installed, and a project that is copied into an image needs no metadata.
+A setting names them, not entry points: the deployment then decides what a worker runs, not the installed packages, and
+a project that is copied into an image needs no package metadata.
 """
 
 import pkgutil
@@ -15,16 +15,16 @@ from arqonce.spec import Registry
 
 
 class RegistryError(SettingsError):
-    """A registry cannot be used; the text names it, and the cure."""
+    """A registry cannot be used. The text names it and the cure."""
 
 
 def load_registry(names: str | None, own: Registry | None = None, *, owner: str = "the application") -> Registry:
-    """Return the jobs of ``own`` and of the registries that are named as in ``WORKER_REGISTRY``; imports their modules.
+    """Return a registry of the jobs of ``own`` and of the registries in ``names``. Imports their modules.
 
-    ``owner`` is what errors call the one that has ``own``.
+    ``names`` has the format of ``WORKER_REGISTRY``. ``owner`` is the name of ``own`` in errors.
 
     Raises:
-        RegistryError: one cannot be imported, or has a job or a table that another has already.
+        RegistryError: a registry cannot be imported, or has a job or a table of another one.
     """
     listed = [name for name in re.split(r"[\s,]+", names or "") if name]
     if twice := next((name for name in listed if listed.count(name) > 1), None):
@@ -43,16 +43,16 @@ def _import_registry(name: str) -> Registry:
     try:
         found = pkgutil.resolve_name(name)
     except ModuleNotFoundError as error:
-        # Only the module that was named, or a package around it; another one is missing in their code.
+        # Only if the named module or a parent package is missing; any other is missing from their own imports.
         if error.name is not None and f"{module}.".startswith(f"{error.name}."):
             cure = "install its project, or name its folder in PYTHONPATH"
             raise _wrong(name, f"there is no module {error.name}: {cure}") from None
         raise _wrong(name, f"cannot be imported: {error}") from error
     except AttributeError as error:
-        if module in sys.modules:  # it could be imported
+        if module in sys.modules:  # the import succeeded
             raise _wrong(name, f"there is no {name.partition(':')[2]} in {module}{_registries(module)}") from None
         raise _wrong(name, f"cannot be imported: {type(error).__name__}: {error}") from error
-    except Exception as error:  # whatever the module does when it is imported
+    except Exception as error:  # importing runs the module's code, which may raise anything
         raise _wrong(name, f"cannot be imported: {type(error).__name__}: {error}") from error
     if not isinstance(found, Registry):
         raise _wrong(name, f"is no arqonce.Registry, but of type {type(found).__name__}{_registries(module)}")
@@ -60,7 +60,7 @@ def _import_registry(name: str) -> Registry:
 
 
 def _registries(module: str) -> str:
-    """Say what could be meant instead."""
+    """Return a text that lists the module's registries."""
     there = [name for name, value in vars(sys.modules[module]).items() if isinstance(value, Registry)]
     return f". Its registries are: {', '.join(there)}" if there else ", nor has it any arqonce.Registry"
 

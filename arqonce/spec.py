@@ -1,4 +1,4 @@
-"""What a worker can do: which payload goes to which handler, under which limits."""
+"""Describes the jobs of a worker: which handler runs which payload, with which limits."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ BatchHandler = Callable[[AsyncSession, Sequence[PayloadT]], Awaitable[Sequence[R
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """How a violated constraint is told to the producer: as which failure, and with which cure."""
+    """The failure that a producer receives for a violated constraint; ``message`` names the cure."""
 
     error: type[JobFailedError]
     message: str
@@ -36,41 +36,41 @@ class JobSpec(Generic[PayloadT, ResultT]):
     handler: Handler[PayloadT, ResultT]
 
     batch: BatchHandler[PayloadT, ResultT] | None = field(default=None, kw_only=True)
-    """The same for many payloads at once: it answers each in the order given, with a result or a ``JobFailedError``.
+    """Handles many payloads in one call. Returns a result or a ``JobFailedError`` for each, in the same order.
 
-    For a payload that it refuses so it must have written nothing; what it raises concerns no single payload, and the
-    jobs run one by one, by ``handler``. Jobs of one batch commit together or not at all.
+    It must write nothing for a payload for which it returns an error. If it raises, the jobs run again one by one with
+    ``handler``. Jobs of one batch commit together or not at all.
     """
 
     max_batch: int = field(default=500, kw_only=True)
-    """How many payloads ``batch`` takes at once."""
+    """Most payloads in one call of ``batch``."""
 
     deadline: timedelta = field(default=timedelta(seconds=30), kw_only=True)
-    """Longest time of one attempt, waiting for a connection included. An attempt that is late is tried again."""
+    """Longest duration of one attempt, including the wait for a connection. The job is retried after it."""
 
     max_attempts: int = field(default=5, kw_only=True)
-    """How often the job may be started, crashes of its worker included, before it fails for good."""
+    """Most attempts, including those that ended in a crash of the worker, before the job fails for good."""
 
     refusals: Mapping[str, Refusal] = field(default_factory=dict, kw_only=True)
-    """What to tell the producer when the database enforces a constraint, by the constraint's name."""
+    """The failure for the producer when the database reports a violated constraint, by the constraint's name."""
 
     reads_only: bool = field(default=False, kw_only=True)
-    """Whether the job only looks something up. It may then be run again at any time, and leaves no receipt.
+    """Whether the job only reads. It may then run again at any time, and leaves no receipt.
 
-    PostgreSQL refuses what it writes (25006), and what it notifies is dropped.
+    PostgreSQL rejects its writes (25006); its notifications are dropped.
     """
 
     former_names: tuple[str, ...] = field(default=(), kw_only=True)
-    """What the job was called on the wire before: what is still queued under these names runs, and is recorded so."""
+    """Earlier names of the job on the wire. Jobs queued under these names still run, and are recorded under them."""
 
     _called: str | None = field(default=None, kw_only=True, repr=False)
-    """Set by ``Registry``: the former name under which its jobs were queued."""
+    """The former name under which the job was queued. Set by ``Registry``."""
 
     def __post_init__(self) -> None:
-        """Refuse what would only fail with the first job.
+        """Validate the spec now, not at its first job.
 
         Raises:
-            TypeError: the text names the class or the function, and the cure.
+            TypeError: a value is invalid; the text names the class or function, and the cure.
         """
         _require_payload(self.payload)
         _require_async(self.handler, "handler", self.payload)
@@ -90,7 +90,7 @@ class JobSpec(Generic[PayloadT, ResultT]):
 
     @property
     def all_names(self) -> tuple[str, ...]:
-        """The name of today, and the former ones."""
+        """The current name, then the former ones."""
         return (self.payload.job_name, *self.former_names)
 
 
@@ -120,14 +120,14 @@ class Registry:
     """All jobs of a worker, by wire name."""
 
     def __init__(self, *specs: JobSpec[Any, Any], schema: Schema | None = None) -> None:
-        """Collect the specs; ``schema`` has the tables of a project other than ours, which its jobs need.
+        """Collect the specs. ``schema`` describes the project's tables that the jobs need.
 
         Raises:
-            ValueError: two of them have the same wire name, of today or a former one.
+            ValueError: two specs share a wire name, current or former.
         """
         self.schemas: tuple[Schema, ...] = () if schema is None else (schema,)
         self.setting: str | None = None
-        """The value of WORKER_REGISTRY with which a worker has these jobs, if it was loaded so."""
+        """The value of WORKER_REGISTRY from which the registry was loaded, if any."""
         self._current = specs
         self._specs = {spec.name: spec for spec in specs}
         self._specs |= {name: replace(spec, _called=name) for spec in specs for name in spec.former_names}
@@ -137,7 +137,7 @@ class Registry:
         """Return a registry of these jobs and of those of ``others``.
 
         Raises:
-            ValueError: two of them have the same wire name.
+            ValueError: two jobs have the same wire name.
         """
         registries = [self, *others]
         joined = Registry(*(spec for registry in registries for spec in registry))
@@ -145,7 +145,7 @@ class Registry:
         return joined
 
     def __iter__(self) -> Iterator[JobSpec[Any, Any]]:
-        """Yield the specs in the order of registration, each under its name of today."""
+        """Yield the specs in the order of registration, each under its current name."""
         return iter(self._current)
 
     @property
@@ -154,16 +154,16 @@ class Registry:
         return self._specs
 
     def __contains__(self, name: object) -> bool:
-        """Say whether there is a job of this wire name, or was."""
+        """Return whether a job has this wire name, current or former."""
         return name in self._specs
 
     def __getitem__(self, name: str) -> JobSpec[Any, Any]:
-        """Return the spec of this wire name, of today or a former one."""
+        """Return the spec with this wire name, current or former."""
         return self._specs[name]
 
     @property
     def names(self) -> list[str]:
-        """The wire names, in the order of registration, former ones behind those of today."""
+        """The wire names in the order of registration: current names first, then former ones."""
         return list(self._specs)
 
 

@@ -1,5 +1,5 @@
-"""The error of commands: also of those that an application adds."""
+"""The error that commands raise, including those that an application adds."""
 
 
 class UsageError(ValueError):
-    """The command line or the input is wrong; the text names the cure."""
+    """The command line or the input is invalid. The text names the cure."""
