@@ -1,4 +1,4 @@
-"""Reads what Redis has about a job: its status, its times, its answer. The same for every kind of client."""
+"""Reads what Redis knows of a job: its status, its times, its result. The same for every client."""
 
 import math
 from asyncio import CancelledError
@@ -24,27 +24,27 @@ from arqonce.wire.status import JobStatus, status_in_redis
 ResultT = TypeVar("ResultT", bound=BaseModel)
 
 RESULT_TIMEOUT = 30.0
-"""How long a result is waited for unless the caller says otherwise, in seconds: longer than most jobs take, and shorter
-than web servers wait for a response."""
+"""Default time to wait for a result, in seconds: longer than most jobs take, shorter than web servers wait for a
+response."""
 
 LOOK_AGAIN = timedelta(seconds=30)
-"""How often one who waits looks, although Redis tells of results: for connections that are dead without a word, and
-for jobs that end without a result (a plain arq worker with ``keep_result=0``)."""
+"""Interval at which a waiting client polls although Redis notifies it: for connections that died silently, and for
+jobs that end without a result (a plain arq worker with ``keep_result=0``)."""
 
 _FIRST_POLL, _LAST_POLL = 0.005, 0.25
-"""How often, in seconds, to look where Redis tells of nothing: twice as rarely each time."""
+"""First and longest interval of polling, in seconds, where Redis does not notify. It doubles after each poll."""
 
 
 @dataclass(frozen=True)
 class JobInfo:
-    """What Redis tells about a job, without its arguments and its answer. Times are UTC, ``None`` while unknown."""
+    """What Redis knows of a job, without its arguments and its result. Times are in UTC, ``None`` while unknown."""
 
     job_id: str
     status: JobStatus
     due: datetime | None = None
-    """When a queued job is due; of a running job, when its worker must have renewed its claim."""
+    """When a queued job is due; for a running job, when its lease ends."""
     job_name: str | None = None
-    """This and what follows is known when the job has ended."""
+    """This field and the next ones are set once the job has ended."""
     attempts: int | None = None
     enqueued_at: datetime | None = None
     started_at: datetime | None = None
@@ -52,12 +52,12 @@ class JobInfo:
 
     @property
     def can_be_aborted(self) -> bool:
-        """Whether it is in Redis and has not ended."""
+        """Whether the job is in Redis and has not ended."""
         return not self.status.has_ended and self.status is not JobStatus.NOT_FOUND
 
 
 def read_info(job_id: str, *, score: float | None, is_running: bool, data: bytes | None) -> JobInfo:
-    """Put together what stands in the queue, the lock and the result.
+    """Return the job's info from its score in the queue, its claim and its result.
 
     Raises:
         InvalidMessageError: the result cannot be read.
@@ -79,20 +79,20 @@ def read_info(job_id: str, *, score: float | None, is_running: bool, data: bytes
 
 
 def _time(value: object) -> datetime | None:
-    """Return a time of arq's, ``None`` for what is none: refused messages have 0."""
+    """Convert a time of arq, in ms; ``None`` if it is not valid: results of refused messages have 0."""
     if not isinstance(value, int | float) or not 0 < value <= LATEST_MS:
         return None
     return datetime.fromtimestamp(value / 1000, UTC)
 
 
 def read_answer(data: bytes, job_id: str, result_type: type[ResultT], *, mark: str | None = None) -> ResultT:
-    """Return what the job has answered; given the mark of a request, only to that request.
+    """Return the job's result. With ``mark``, accept only the result of the request with that mark.
 
     Raises:
-        RequestConflictError: it is the answer to another request, one that had the same key.
-        JobFailedError: it has failed.
-        InvalidResultError: this is the answer of another kind of job.
-        InvalidMessageError: this is no message of ours, for instance a pickle.
+        RequestConflictError: the result belongs to another request with the same key.
+        JobFailedError: the job failed.
+        InvalidResultError: the result is that of another kind of job.
+        InvalidMessageError: the data is not in this library's format, for instance a pickle.
     """
     message = decode(data)
     if mark is not None and "h" in message and request_mark(message.get("f"), message["h"]) != mark:
@@ -101,7 +101,7 @@ def read_answer(data: bytes, job_id: str, result_type: type[ResultT], *, mark: s
     if message.get("s") is True:
         return _read_result(answer, job_id, result_type)
     if isinstance(answer, CancelledError):
-        # Not raised as it is: it would look like a cancellation of the caller's own task.
+        # Not raised as CancelledError, which would look like a cancellation of the caller's own task.
         raise JobAbortedError("somebody has aborted the job")
     failure = answer if isinstance(answer, JobFailedError) else failure_from_wire(answer)
     raise JobFailedError.from_code(failure.code, failure.message, asked_by=result_type)
@@ -111,12 +111,12 @@ def _read_result(result: object, job_id: str, result_type: type[ResultT]) -> Res
     try:
         return result_type.model_validate(result)
     except ValidationError:
-        text = f"job {job_id} has answered something else than {result_type.__name__}"
+        text = f"the result of job {job_id} is no {result_type.__name__}"
         raise InvalidResultError(f"{text}: was its key used for another kind of job?") from None
 
 
 def was_aborted(read: Callable[[], object]) -> bool:
-    """Say whether reading the answer tells of an abort."""
+    """Return whether the result says that the job was aborted."""
     try:
         read()
     except JobAbortedError:
@@ -127,48 +127,50 @@ def was_aborted(read: Callable[[], object]) -> bool:
 
 
 def missing(job_id: str) -> ResultMissingError:
-    """Say that there will be no result."""
-    return ResultMissingError(f"job {job_id} is not queued and has no result: it never was, or its result has expired")
+    """Return the error for a job that will have no result."""
+    return ResultMissingError(
+        f"job {job_id} is not queued and has no result: it was never enqueued, or its result has expired"
+    )
 
 
 def late(job_id: str, timeout: float | None, *, queue: str, is_promised: bool) -> TimeoutError:
-    """Say that there is no result yet."""
+    """Return the error for a job that has no result yet."""
     text = f"job {job_id} has no result after {timeout or 0.0:g} s"
     if is_promised:
         text += (
-            ": was the transaction committed? If it was, it is owed, and Redis gets it 10 s before it is due; or its "
-            "result has expired, and enqueue with its id as the key has the answer of its receipt"
+            ": was the transaction committed? If so, a relay writes it into Redis 10 s before it is due; or its result "
+            "has expired, and enqueue with its id as the key returns the result from its receipt"
         )
         return TimeoutError(text)
     return TimeoutError(f"{text}; it stays queued: is a worker running for the queue {queue}?")
 
 
 def silent(job_id: str, timeout: float | None, where: str) -> TimeoutError:
-    """Say that nobody knows whether there is a result: Redis did not answer."""
+    """Return the error for a job whose state is unknown because Redis did not answer."""
     return TimeoutError(
-        f"Redis at {where} has not answered: whether job {job_id} has a result after {timeout or 0.0:g} s is not "
-        "known; the job goes on. Is Redis overloaded, or the network cut?"
+        f"Redis at {where} has not answered: it is unknown whether job {job_id} has a result after "
+        f"{timeout or 0.0:g} s; the job continues. Is Redis overloaded, or the network down?"
     )
 
 
 def require_open(*, is_closed: bool) -> None:
-    """Refuse to use a client after its end.
+    """Reject calls on a closed client.
 
     Raises:
-        RuntimeError: the text names the cure.
+        RuntimeError: the client is closed; the text names the cure.
     """
     if is_closed:
         raise RuntimeError(
-            "the client is closed: use it inside its with block, or before its close; it may live as long as a service"
+            "the client is closed: use it inside its with block or before close(); one client can serve a whole process"
         )
 
 
 def seconds_of(timeout: float | timedelta | None) -> float | None:
-    """Return a time to wait in seconds; ``None`` is for ever.
+    """Return a timeout in seconds; ``None`` means for ever.
 
     Raises:
-        TypeError: that is no time; the text names the cure.
-        ValueError: it is negative, infinite or no number; the text names the cure.
+        TypeError: the value is not a timeout; the text names the cure.
+        ValueError: it is negative, infinite or NaN; the text names the cure.
     """
     value: object = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
     if value is None:
@@ -184,7 +186,7 @@ def seconds_of(timeout: float | timedelta | None) -> float | None:
 
 
 def poll_pauses() -> Iterator[float]:
-    """Yield for how many seconds to wait before each look, where Redis tells of nothing."""
+    """Yield the waits between polls in seconds, where Redis does not notify."""
     pause = _FIRST_POLL
     while True:
         yield pause

@@ -1,6 +1,6 @@
 """Enqueues jobs and waits for their results, from asyncio. Speaks arq's wire format without importing arq.
 
-What is sent, and how answers are read, stands in ``requests`` and ``answers``, the same for ``sync_client``.
+``requests`` builds what is sent and ``answers`` reads what comes back, for this client and for ``sync_client``.
 """
 
 import asyncio
@@ -43,39 +43,39 @@ from arqonce.wire.status import JobStatus
 ResultT = TypeVar("ResultT", bound=BaseModel)
 
 _PARTS_AT_ONCE = 4
-"""How many calls one ``enqueue_many`` has under way."""
+"""Most script calls that one ``enqueue_many`` runs concurrently."""
 
 
 @dataclass(frozen=True)
 class JobHandle(Handle[ResultT]):
-    """A job that was enqueued, by this call or by an earlier one with the same key."""
+    """A job that was enqueued by this call, or by an earlier one with the same key."""
 
     _client: "JobClient" = field(kw_only=True, repr=False)
 
     async def result(self, *, timeout: float | timedelta | None = RESULT_TIMEOUT) -> ResultT:  # noqa: ASYNC109 - arq's name for it
-        """Wait for the result, for 30 s unless ``timeout`` says otherwise: in seconds, from this call on.
+        """Wait for the result and return it. ``timeout`` is in seconds from this call, 30 by default.
 
-        ``None`` waits for ever, 0 only looks.
+        ``None`` waits for ever; 0 checks once.
 
-        Does not poll: Redis tells when there is a result (Redis 6, and the right to CLIENT TRACKING). One round
-        trip at the beginning and one at the end, on one connection for all who wait on this client. While Redis is
-        silent, the timeout may be overrun by 1 s, the shortest wait for one answer.
-        If the network forgets the connection without a word, the result is seen at the next look, 30 s after the last.
+        Does not poll: Redis notifies the client of the result (Redis 6, and the right to CLIENT TRACKING). One round
+        trip at the beginning and one at the end, on one connection shared by all waits of this client. If Redis does
+        not answer, the wait may exceed the timeout by 1 s, the shortest wait for one answer.
+        If the network drops the connection silently, the result is found at the next check, at most 30 s later.
 
         Raises:
-            JobFailedError: the job failed; the subclass and ``code`` say why.
-            RequestConflictError: the key was used for another request, and this is not its answer.
-            ResultMissingError: the job is neither queued nor answered; never raised for a promised job, see ``handle``.
-            InvalidResultError: the answer is of another kind of job, one that had the same key.
-            TimeoutError: no result in time; the job goes on, and ``result`` may be called again.
-            TypeError, ValueError: the timeout is no time to wait.
-            QueueUnavailableError: Redis cannot be reached for a second, or has been silent for 5 s.
+            JobFailedError: the job failed; the subclass and ``code`` give the reason.
+            RequestConflictError: the key was used for another request, and the result is that request's.
+            ResultMissingError: the job is not queued and has no result. Not for a promised job, see ``handle``.
+            InvalidResultError: the result is that of another kind of job with the same key.
+            TimeoutError: no result in time. The job continues; ``result`` may be called again.
+            TypeError, ValueError: the timeout is invalid.
+            QueueUnavailableError: Redis was unreachable for 1 s, or did not answer for 5 s.
         """
         seconds = seconds_of(timeout)
         return self._read(await self._client._wait(self.job_id, seconds, is_promised=self._is_promised))  # noqa: SLF001 - two halves
 
     async def status(self) -> JobStatus:
-        """Say where the job is. One round trip.
+        """Return the job's status. One round trip.
 
         Raises:
             QueueUnavailableError: Redis cannot be reached.
@@ -83,7 +83,7 @@ class JobHandle(Handle[ResultT]):
         return (await self.info()).status
 
     async def info(self) -> JobInfo:
-        """Return what Redis tells about the job: status, times, attempts. One round trip.
+        """Return what Redis knows of the job: status, times, attempts. One round trip.
 
         Raises:
             QueueUnavailableError: Redis cannot be reached.
@@ -91,18 +91,18 @@ class JobHandle(Handle[ResultT]):
         return await self._client._info(self.job_id)  # noqa: SLF001 - two halves
 
     async def abort(self, *, timeout: float | timedelta | None = RESULT_TIMEOUT) -> bool:  # noqa: ASYNC109 - as for result
-        """Ask for the job's end and wait for it; say whether it was aborted. Nothing of an aborted job takes effect.
+        """Request the job's abort, wait until it ends, and return whether it was aborted. An aborted job has no effect.
 
-        ``False``: it had ended already, or was quicker. Two round trips, and those of ``result``. Needs the right to
-        write ``arq:abort``, which the user ``operator`` of ``deploy/`` has and ``producer`` has not.
+        Returns ``False`` if the job ended before the abort reached it. Two round trips, plus those of ``result``. Needs
+        the right to write ``arq:abort``; of the users in ``deploy/``, ``operator`` has it and ``producer`` does not.
 
-        A promised job that is not due ends when Redis gets it, 10 s before it is due; a shorter ``timeout`` ends in
-        TimeoutError. The request stands for a year, in Redis alone, and for a minute if plain arq workers abort jobs
-        there.
+        A promised job that is not due ends when the relay writes it into Redis, 10 s before it is due; with a shorter
+        ``timeout`` the call raises TimeoutError. The abort request is kept for a year, only in Redis; for a minute if
+        plain arq workers that abort jobs share the Redis.
 
         Raises:
-            ResultMissingError: the job is neither queued nor answered.
-            TimeoutError: it has not ended in time; the request stands.
+            ResultMissingError: the job is not queued and has no result.
+            TimeoutError: the job has not ended in time; the abort request stays in force.
             QueueUnavailableError: Redis cannot be reached.
         """
         seconds = seconds_of(timeout)
@@ -113,8 +113,8 @@ class JobHandle(Handle[ResultT]):
 class JobClient(ExplainedClient):
     """Enqueues jobs and waits for their results. Safe to share between tasks of one event loop.
 
-    ``async with JobClient(url) as client`` first sees that Redis is there, with one round trip, and closes the client
-    at the end. Without a with block it connects at its first call; ``aclose`` then ends it.
+    ``async with JobClient(url) as client`` checks that Redis answers, with one round trip, and closes the client at the
+    end. Without a with block the client connects at its first call; close it with ``aclose``.
     """
 
     def __init__(
@@ -126,19 +126,19 @@ class JobClient(ExplainedClient):
         queue: str = QUEUE,
         retries: int = RETRIES,
     ) -> None:
-        """Open no connection.
+        """Construct the client without connecting.
 
-        ``url`` is one of redis-py's, or ``redis+sentinel://host1:26379,host2:26379/mymaster/0`` with the Sentinels that
-        say where the primary is; a password that is not in it is given beside it. ``retries`` is how often a call is
-        sent again after a lost connection.
+        ``url`` is a URL of redis-py, or ``redis+sentinel://host1:26379,host2:26379/mymaster/0`` to find the primary by
+        Sentinels. Passwords may be passed separately. ``retries`` is how often a call is repeated after a lost
+        connection.
 
         Raises:
-            QueueUnavailableError: the URL is none of Redis'; the text names the cure.
+            QueueUnavailableError: the URL is not a Redis URL; the text names the cure.
         """
         url = with_sentinel_password(url, sentinel_password)
         super().__init__(url, queue=queue)
         self._redis = build_redis(url, Redis, password=password, retries=retries)
-        # redis-py spends as much time on a command as Redis and the network together.
+        # redis-py takes as long for a command as Redis and the network together.
         self._direct = DirectConnection(self._redis)
         self._retry: Retry = deepcopy(
             self._redis.connection_pool.connection_kwargs.get("retry") or Retry(NoBackoff(), 0)
@@ -147,10 +147,10 @@ class JobClient(ExplainedClient):
         self._watch = ResultWatch(self._redis, queue)
 
     async def __aenter__(self) -> Self:
-        """See that Redis is there.
+        """Check that Redis answers.
 
         Raises:
-            QueueUnavailableError: Redis cannot be reached or refuses us; the text names the cure.
+            QueueUnavailableError: Redis cannot be reached or refuses the client; the text names the cure.
         """
         try:
             await self.ping()
@@ -166,7 +166,7 @@ class JobClient(ExplainedClient):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End all waiting, close the connections, and take no more calls. May be called again."""
+        """End all waits, close the connections, and reject further calls. May be called again."""
         self._is_closed = True
         self._watch.close()
         await self._direct.aclose()
@@ -181,14 +181,14 @@ class JobClient(ExplainedClient):
         delay: timedelta | None = None,
         at: datetime | None = None,
     ) -> JobHandle[ResultT]:
-        """Enqueue a job, due now, after ``delay`` or ``at`` a time with a zone. One round trip.
+        """Enqueue a job, due now, after ``delay``, or ``at`` a datetime with a time zone. One round trip.
 
-        With a ``key`` (an idempotency key: it becomes the job's id) only the first of several calls enqueues, as long
-        as the job is queued or its result is kept, which is an hour unless the worker is set otherwise. If the
-        connection is lost while Redis answers, the call is repeated, and ``is_new`` may be false for its own job.
+        With a ``key`` (an idempotency key, which becomes the job's id) only the first call enqueues the job. Later
+        calls do nothing while the job is queued or its result is kept: an hour, unless the worker's settings differ. If
+        the connection is lost before the answer, the call is repeated, and ``is_new`` may be false for its own job.
 
         Raises:
-            InvalidMessageError: payload, key, time or size is wrong; nothing was sent.
+            InvalidMessageError: the payload, key, time or size is invalid; nothing was sent.
             QueueUnavailableError: Redis cannot be reached; with a key it is safe to call again.
         """
         request = Request.of([payload], [key], delay=delay, at=at)
@@ -204,14 +204,14 @@ class JobClient(ExplainedClient):
         delay: timedelta | None = None,
         at: datetime | None = None,
     ) -> list[JobHandle[ResultT]]:
-        """Enqueue many jobs, as ``enqueue`` does; one round trip for each 500, or each 4 MiB of messages.
+        """Enqueue many jobs, as ``enqueue`` does. One round trip per 500 jobs, or per 4 MiB of messages.
 
         Raises:
-            InvalidMessageError: a payload, key, time or size is wrong; nothing was sent.
-            QueueUnavailableError: Redis cannot be reached; a part may be queued: call again with the same keys.
+            InvalidMessageError: a payload, key, time or size is invalid; nothing was sent.
+            QueueUnavailableError: Redis cannot be reached. Some jobs may be queued: call again with the same keys.
         """
         request = Request.of(payloads, keys, delay=delay, at=at)
-        at_once = asyncio.Semaphore(_PARTS_AT_ONCE)  # one part is written while Redis works on another
+        at_once = asyncio.Semaphore(_PARTS_AT_ONCE)  # one call is sent while Redis executes another
 
         async def send(call: Call) -> list[int]:
             async with at_once:
@@ -235,25 +235,25 @@ class JobClient(ExplainedClient):
     ) -> JobHandle[ResultT]:
         """Return the handle of a job that was enqueued elsewhere. No round trip.
 
-        ``handle(CreateUser, job_id)`` is for one that was enqueued earlier, also by another process; ``is_new`` is
-        false. Whether there is such a job is seen by ``status``.
+        ``handle(CreateUser, job_id)`` is for a job that was enqueued earlier, by any process; ``is_new`` is false. Use
+        ``status`` to check that there is such a job.
 
-        ``handle(promised)`` is for one that was promised with ``enqueue_in``. Its ``result`` waits although the job may
-        not be in Redis yet; call it after the commit: a transaction that was rolled back has promised nothing, and is
-        waited for in vain. So is a result that Redis has lost, or has kept for its hour. The job's receipt still has
-        it: ``enqueue`` the same payload with ``key=promised.job_id``, and the worker answers from there without running
-        the job again.
+        ``handle(promised)`` is for a job that was promised with ``enqueue_in``. Its ``result`` waits even if the job is
+        not in Redis yet. Call it after the commit: if the transaction rolled back, it waits in vain. It also waits in
+        vain for a result that Redis has lost or that has expired. The job's receipt still holds that result:
+        ``enqueue`` the same payload with ``key=promised.job_id``, and the worker answers from the receipt without
+        running the job again.
 
         Raises:
-            InvalidMessageError: that cannot be a job's id, or is no kind of payload.
+            InvalidMessageError: the id is not valid, or the class is no payload.
         """
         return JobHandle(*found_again(job, job_id), _client=self)
 
     async def ping(self) -> None:
-        """See that Redis is there. One round trip.
+        """Check that Redis answers. One round trip.
 
         Raises:
-            QueueUnavailableError: Redis cannot be reached or refuses us; the text names the cure.
+            QueueUnavailableError: Redis cannot be reached or refuses the client; the text names the cure.
         """
         await self._repeated(lambda: self._direct.ask(("PING",)))
 
@@ -261,7 +261,7 @@ class JobClient(ExplainedClient):
         return await self._repeated(lambda: self._direct.run(ENQUEUE, call.keys, call.arguments))
 
     async def _repeated(self, action: Callable[[], Awaitable[list[Any]]]) -> list[Any]:
-        """Do something, and again on a new connection if it is lost."""
+        """Run the action; repeat it on a new connection after a loss."""
         with self._explained():
             return await self._retry.call_with_retry(action, _again)
 
@@ -284,4 +284,4 @@ class JobClient(ExplainedClient):
 
 
 async def _again(_error: RedisError) -> None:
-    """Do nothing between two attempts: the connection is opened anew by itself."""
+    """Do nothing between two attempts: the next command reconnects by itself."""

@@ -1,4 +1,4 @@
-"""Says what went wrong with Redis in words that name the cure; the same for every kind of client."""
+"""Converts errors of Redis to errors whose texts name the cure, for every client."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,20 +11,20 @@ from arqonce.connection.redis import explain, explained, location
 
 
 class ExplainedClient:
-    """What every client knows: where Redis is, which queue it uses, and whether it is closed."""
+    """Base class of the clients: the address of Redis, the queue, and whether the client is closed."""
 
     def __init__(self, url: str, *, queue: str) -> None:
-        """Open no connection."""
+        """Store the address and the queue. Does not connect."""
         self._url = url
         self._queue = queue
         self._is_closed = False
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Do something with Redis.
+        """Convert redis-py's errors in the block.
 
         Raises:
-            QueueUnavailableError: instead of redis-py's errors.
+            QueueUnavailableError: in place of redis-py's errors.
         """
         require_open(is_closed=self._is_closed)
         with explained(self._url):
@@ -34,11 +34,11 @@ class ExplainedClient:
     def _waiting(
         self, job_id: str, timeout: float | None, *, is_over: Callable[[], bool], is_promised: bool
     ) -> Iterator[None]:
-        """Wait for a result.
+        """Convert the errors of a wait for a result.
 
         Raises:
-            TimeoutError: there is none in time; the text says what is known.
-            QueueUnavailableError: instead of redis-py's errors.
+            TimeoutError: no result in time; the text says what is known.
+            QueueUnavailableError: in place of redis-py's errors.
         """
         require_open(is_closed=self._is_closed)
         try:

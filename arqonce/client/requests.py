@@ -1,4 +1,4 @@
-"""Builds what a producer sends to Redis and what a handle knows; the same for all clients. Knows no connection."""
+"""Builds a producer's commands to Redis and the fields of its handles, for all clients. Knows no connection."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -57,27 +57,27 @@ end
 if #queued > 0 then redis.call('ZADD', queue, unpack(queued)) end
 return added
 """
-"""What arq does with WATCH and MULTI in three round trips for each job, in one for all: it cannot lose a race and
-answer ``None``. Keys are those of the jobs, and the queue; arguments when they are due, how long they are kept, and
-their messages. Answers for each whether it was added."""
+"""Enqueues many jobs in one round trip. arq uses WATCH and MULTI, with three round trips per job, and returns ``None``
+if it loses a race. Keys: those of the jobs, then the queue. Arguments: the due time, the expiry in ms, the messages.
+Returns for each job 1 if it was added, else 0."""
 
 ABORTED_SCORE = 1
-"""The score to which arq's ``Job.abort`` sets a job that waits, so that a worker ends it at once and not when it would
-have been due. One that runs keeps its own, which is its lease."""
+"""The score that arq's ``Job.abort`` gives a waiting job, so that a worker ends it at once and not at its due time. A
+running job keeps its score, which is its lease."""
 
 
 _KEEP_ABORT = timedelta(days=366)
-"""How long a request to abort a job stands that is promised and that Redis does not have yet. Of others the workers
-forget after a minute those whose job there is not (``arqonce.engine.leases``)."""
+"""How long an abort request is kept for a promised job that is not in Redis yet. Workers drop other requests after a
+minute if the job does not exist (``arqonce.engine.leases``)."""
 
 
 def look_commands(queue: str, job_id: str) -> tuple[Command, Command, Command]:
-    """Return the commands whose answers ``read_look`` reads."""
+    """Return the commands that read a job's state; ``read_look`` parses the answers."""
     return ("ZSCORE", queue, job_id), ("EXISTS", IN_PROGRESS_KEY + job_id), ("GET", RESULT_KEY + job_id)
 
 
 def read_look(job_id: str, answers: Sequence[Any]) -> JobInfo:
-    """Put together what Redis has answered about a job.
+    """Parse the answers to ``look_commands``.
 
     Raises:
         InvalidMessageError: the result cannot be read.
@@ -87,7 +87,7 @@ def read_look(job_id: str, answers: Sequence[Any]) -> JobInfo:
 
 
 def abort_commands(queue: str, info: JobInfo, *, is_promised: bool) -> list[Command]:
-    """Return the commands that ask for a job's end; none, if it has ended or is not known."""
+    """Return the commands that request a job's abort; none if the job has ended or is unknown."""
     if not info.can_be_aborted and not is_promised:
         return []
     stands_until = now_ms() + (0 if info.can_be_aborted else to_ms(_KEEP_ABORT))
@@ -99,24 +99,24 @@ def abort_commands(queue: str, info: JobInfo, *, is_promised: bool) -> list[Comm
 
 @dataclass(frozen=True)
 class Promised(Generic[ResultT]):
-    """A job that is enqueued when its transaction commits; ``JobClient.handle`` returns a handle to wait with."""
+    """A job that is enqueued when its transaction commits. ``JobClient.handle`` returns a handle to wait with."""
 
     job_id: str
     is_new: bool
-    """Whether this call has promised it; not if a job with this key is owed, is remembered or is dead."""
+    """Whether this call promised the job; false if a job with this key is in the outbox, has a receipt or is dead."""
 
     result_type: type[ResultT] = field(repr=False)
 
 
 HandleFields: TypeAlias = tuple[str, bool, type[ResultT], bool, str | None]
-"""What a handle knows of its job: the fields of ``Handle`` in their order."""
+"""The fields of ``Handle`` in their order."""
 
 
 def found_again(job: Promised[ResultT] | type[Payload[ResultT]], job_id: str | None) -> HandleFields[ResultT]:
-    """Return what is known of a job that was promised, or that was enqueued elsewhere: its kind and its id.
+    """Return the fields of a handle of a job that was promised or enqueued elsewhere.
 
     Raises:
-        InvalidMessageError: that cannot be a job's id, or is no kind of payload.
+        InvalidMessageError: the id is not valid, or the class is no payload.
     """
     if isinstance(job, Promised):
         return job.job_id, job.is_new, job.result_type, True, None
@@ -130,12 +130,12 @@ class Handle(Generic[ResultT]):
 
     job_id: str
     is_new: bool
-    """Whether this call has enqueued it: not, if a job with its key is queued or running, or its result is kept."""
+    """Whether this call enqueued the job; false if a job with its key is queued or running, or its result is kept."""
 
     _result_type: type[ResultT] = field(repr=False)
     _is_promised: bool = field(default=False, repr=False)
     _mark: str | None = field(default=None, repr=False)
-    """That of the request, if another one may have the key."""
+    """The request's mark; set if another request may have the same key."""
 
     def _read(self, data: bytes) -> ResultT:
         return read_answer(data, self.job_id, self._result_type, mark=self._mark)
@@ -171,12 +171,12 @@ class Request(Generic[ResultT]):
         delay: timedelta | None = None,
         at: datetime | None = None,
     ) -> "Request[ResultT]":
-        """Check and encode everything; all are due at one time.
+        """Validate and encode all jobs; they share one due time.
 
         Raises:
-            InvalidMessageError: a payload, key, time or size is wrong.
+            InvalidMessageError: a payload, key, time or size is invalid.
         """
-        if isinstance(cast("object", payloads), Payload):  # which is iterable, too
+        if isinstance(cast("object", payloads), Payload):  # a model is iterable, too
             raise InvalidMessageError("enqueue_many takes a list of payloads; for one there is enqueue")
         payloads = list(payloads)
         if keys is not None and len(keys) != len(payloads):
@@ -191,14 +191,14 @@ class Request(Generic[ResultT]):
         return cls(payloads, ids, messages, now, due)
 
     def calls(self, queue: str) -> Iterator[Call]:
-        """Yield the calls of ``ENQUEUE`` that enqueue them; each is about 500 jobs or 4 MiB at most."""
+        """Yield the calls of ``ENQUEUE``, each of at most 500 jobs or about 4 MiB."""
         lifetime = max(0, self.due_ms - self.now_ms) + to_ms(EXPIRY)
         for part in cut_calls(list(map(len, self.messages))):
             keys = [JOB_KEY + job_id for job_id in self.ids[part]]
             yield Call([*keys, queue], [self.due_ms, lifetime, *self.messages[part]])
 
     def handled(self, added: Iterable[int]) -> Iterator[HandleFields[ResultT]]:
-        """Yield for each job what its handle knows, given whether Redis has added it."""
+        """Yield the fields of each job's handle; ``added`` says whether Redis added the job."""
         for payload, job_id, is_new in zip(self.payloads, self.ids, added, strict=True):
             mark = None if is_new else request_mark(payload.job_name, payload_tag(payload))
             yield job_id, bool(is_new), payload.result_type(), False, mark

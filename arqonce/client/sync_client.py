@@ -1,6 +1,6 @@
 """Enqueues jobs and waits for their results, from threads and greenlets: for Django, Flask, scripts and gevent.
 
-The names are those of ``client``. No event loop and no thread of ours; two connections, shared by all who call.
+The names are those of ``client``. It starts no event loop and no thread. All callers share two connections.
 """
 
 import math
@@ -39,34 +39,34 @@ ResultT = TypeVar("ResultT", bound=BaseModel)
 
 @dataclass(frozen=True)
 class SyncJobHandle(Handle[ResultT]):
-    """A job that was enqueued, by this call or by an earlier one with the same key."""
+    """A job that was enqueued by this call, or by an earlier one with the same key."""
 
     _client: "SyncJobClient" = field(kw_only=True, repr=False)
 
     def result(self, *, timeout: float | timedelta | None = RESULT_TIMEOUT) -> ResultT:
-        """Wait for the result, for 30 s unless ``timeout`` says otherwise: in seconds, from this call on.
+        """Wait for the result and return it. ``timeout`` is in seconds from this call, 30 by default.
 
-        ``None`` waits for ever, 0 only looks.
+        ``None`` waits for ever; 0 checks once.
 
-        Does not poll: Redis tells when there is a result (Redis 6, and the right to CLIENT TRACKING). One round trip at
-        the beginning and one at the end, on one connection for all who wait on this client. While Redis is silent, the
-        timeout may be overrun by 1 s, the shortest wait for one answer, and by 5 s more for connecting.
-        If the network forgets the connection without a word, the result is seen at the next look, 30 s after the last.
+        Does not poll: Redis notifies the client of the result (Redis 6, and the right to CLIENT TRACKING). One round
+        trip at the beginning and one at the end, on one connection shared by all waits of this client. If Redis does
+        not answer, the wait may exceed the timeout by 1 s, the shortest wait for one answer, and by 5 s for connecting.
+        If the network drops the connection silently, the result is found at the next check, at most 30 s later.
 
         Raises:
-            JobFailedError: the job failed; the subclass and ``code`` say why.
-            RequestConflictError: the key was used for another request, and this is not its answer.
-            ResultMissingError: the job is neither queued nor answered; never raised for a promised job, see ``handle``.
-            InvalidResultError: the answer is of another kind of job, one that had the same key.
-            TimeoutError: no result in time; the job goes on, and ``result`` may be called again.
-            TypeError, ValueError: the timeout is no time to wait.
-            QueueUnavailableError: Redis cannot be reached for a second, or has been silent for 5 s.
+            JobFailedError: the job failed; the subclass and ``code`` give the reason.
+            RequestConflictError: the key was used for another request, and the result is that request's.
+            ResultMissingError: the job is not queued and has no result. Not for a promised job, see ``handle``.
+            InvalidResultError: the result is that of another kind of job with the same key.
+            TimeoutError: no result in time. The job continues; ``result`` may be called again.
+            TypeError, ValueError: the timeout is invalid.
+            QueueUnavailableError: Redis was unreachable for 1 s, or did not answer for 5 s.
         """
         seconds = seconds_of(timeout)
         return self._read(self._client._wait(self.job_id, seconds, is_promised=self._is_promised))  # noqa: SLF001 - two halves
 
     def status(self) -> JobStatus:
-        """Say where the job is. One round trip.
+        """Return the job's status. One round trip.
 
         Raises:
             QueueUnavailableError: Redis cannot be reached.
@@ -74,7 +74,7 @@ class SyncJobHandle(Handle[ResultT]):
         return self.info().status
 
     def info(self) -> JobInfo:
-        """Return what Redis tells about the job: status, times, attempts. One round trip.
+        """Return what Redis knows of the job: status, times, attempts. One round trip.
 
         Raises:
             QueueUnavailableError: Redis cannot be reached.
@@ -82,15 +82,15 @@ class SyncJobHandle(Handle[ResultT]):
         return self._client._info(self.job_id)  # noqa: SLF001 - two halves
 
     def abort(self, *, timeout: float | timedelta | None = RESULT_TIMEOUT) -> bool:
-        """Ask for the job's end and wait for it; say whether it was aborted. Nothing of an aborted job takes effect.
+        """Request the job's abort, wait until it ends, and return whether it was aborted. An aborted job has no effect.
 
-        ``False``: it had ended already, or was quicker. Two round trips, and those of ``result``. Needs the right to
-        write ``arq:abort``, which the user ``operator`` of ``deploy/`` has and ``producer`` has not. A promised job
-        that is not due is aborted as ``JobHandle.abort`` says.
+        Returns ``False`` if the job ended before the abort reached it. Two round trips, plus those of ``result``. Needs
+        the right to write ``arq:abort``; of the users in ``deploy/``, ``operator`` has it and ``producer`` does not.
+        For a promised job that is not due, see ``JobHandle.abort``.
 
         Raises:
-            ResultMissingError: the job is neither queued nor answered.
-            TimeoutError: it has not ended in time; the request stands.
+            ResultMissingError: the job is not queued and has no result.
+            TimeoutError: the job has not ended in time; the abort request stays in force.
             QueueUnavailableError: Redis cannot be reached.
         """
         seconds = seconds_of(timeout)
@@ -101,18 +101,18 @@ class SyncJobHandle(Handle[ResultT]):
 class SyncJobClient(ExplainedClient):
     """Enqueues jobs and waits for their results. Safe to share between threads or greenlets, and after a fork.
 
-    Connects at its first call, also in a fork: a module of Django or Flask may construct it and keep it as long as the
-    process lives. ``with SyncJobClient(url) as client`` first sees that Redis is there, with one round trip, and closes
-    the client at the end.
+    Connects at its first call, also in a forked process: a module of Django or Flask may construct it and keep it for
+    the life of the process. ``with SyncJobClient(url) as client`` checks that Redis answers, with one round trip, and
+    closes the client at the end.
     """
 
     def __init__(
         self, url: str, *, password: str | None = None, sentinel_password: str | None = None, queue: str = QUEUE
     ) -> None:
-        """Open no connection. The URLs are those of ``JobClient``.
+        """Construct the client without connecting. Takes the same URLs as ``JobClient``.
 
         Raises:
-            QueueUnavailableError: the URL is none of Redis'; the text names the cure.
+            QueueUnavailableError: the URL is not a Redis URL; the text names the cure.
         """
         url = with_sentinel_password(url, sentinel_password)
         super().__init__(url, queue=queue)
@@ -121,10 +121,10 @@ class SyncJobClient(ExplainedClient):
         self._watch = SyncResultWatch(self._redis, queue)
 
     def __enter__(self) -> Self:
-        """See that Redis is there.
+        """Check that Redis answers.
 
         Raises:
-            QueueUnavailableError: Redis cannot be reached or refuses us; the text names the cure.
+            QueueUnavailableError: Redis cannot be reached or refuses the client; the text names the cure.
         """
         try:
             self.ping()
@@ -140,7 +140,7 @@ class SyncJobClient(ExplainedClient):
         self.close()
 
     def close(self) -> None:
-        """End all waiting, close the connections, and take no more calls. May be called again."""
+        """End all waits, close the connections, and reject further calls. May be called again."""
         self._is_closed = True
         self._direct.close()
         self._watch.close()
@@ -157,7 +157,7 @@ class SyncJobClient(ExplainedClient):
         """Enqueue a job, as ``JobClient.enqueue`` does. One round trip.
 
         Raises:
-            InvalidMessageError: payload, key, time or size is wrong; nothing was sent.
+            InvalidMessageError: the payload, key, time or size is invalid; nothing was sent.
             QueueUnavailableError: Redis cannot be reached; with a key it is safe to call again.
         """
         (handle,) = self._send(Request.of([payload], [key], delay=delay, at=at))
@@ -171,11 +171,11 @@ class SyncJobClient(ExplainedClient):
         delay: timedelta | None = None,
         at: datetime | None = None,
     ) -> list[SyncJobHandle[ResultT]]:
-        """Enqueue many jobs, as ``enqueue`` does; one round trip for each 500, or each 4 MiB of messages.
+        """Enqueue many jobs, as ``enqueue`` does. One round trip per 500 jobs, or per 4 MiB of messages.
 
         Raises:
-            InvalidMessageError: a payload, key, time or size is wrong; nothing was sent.
-            QueueUnavailableError: Redis cannot be reached; a part may be queued: call again with the same keys.
+            InvalidMessageError: a payload, key, time or size is invalid; nothing was sent.
+            QueueUnavailableError: Redis cannot be reached. Some jobs may be queued: call again with the same keys.
         """
         return self._send(Request.of(payloads, keys, delay=delay, at=at))
 
@@ -191,15 +191,15 @@ class SyncJobClient(ExplainedClient):
         """Return the handle of a job that was enqueued elsewhere, as ``JobClient.handle`` does. No round trip.
 
         Raises:
-            InvalidMessageError: that cannot be a job's id, or is no kind of payload.
+            InvalidMessageError: the id is not valid, or the class is no payload.
         """
         return SyncJobHandle(*found_again(job, job_id), _client=self)
 
     def ping(self) -> None:
-        """See that Redis is there. One round trip.
+        """Check that Redis answers. One round trip.
 
         Raises:
-            QueueUnavailableError: Redis cannot be reached or refuses us; the text names the cure.
+            QueueUnavailableError: Redis cannot be reached or refuses the client; the text names the cure.
         """
         with self._explained():
             self._direct.ask(("PING",))

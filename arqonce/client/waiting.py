@@ -1,10 +1,10 @@
-"""Waits for results without polling: Redis tells when one is written. For asyncio.
+"""Waits for results without polling: Redis notifies of each one. For asyncio.
 
-All who wait share one connection (``direct``) that tracks what it has read (client-side tracking, Redis 6 and later).
-A look at a result that is not there yet makes the server tell of it, once, whoever writes it; looking and tracking are
-one command, so nothing lies between them. When the connection is lost, all look again on a new one. It is opened by
-the first who waits and closed some time after the last. Where the server, a proxy or an ACL refuses tracking, they
-poll, each every 5 to 250 ms, on the same connection. So they do where it is accepted and nothing comes (``tracking``).
+All waits share one connection (``direct``) with client-side tracking (Redis 6 and later). Reading the key of a missing
+result makes the server send one notification when any client writes it; reading and tracking are one command, so no
+change is missed. When the connection is lost, all waits read again on a new one. The first wait opens the connection;
+it closes some time after the last. Where the server, a proxy or an ACL refuses tracking, each wait polls every 5 to
+250 ms on the same connection. It also polls where tracking is accepted but no notification arrives (``tracking``).
 """
 
 import asyncio
@@ -24,17 +24,17 @@ from arqonce.connection.tracking import LINGER, NOT_TOLD, RECONNECT_PAUSES, Trac
 from arqonce.wire.keys import RESULT_KEY
 
 _SILENCE = 5.0
-"""Longest wait for an answer to a look, in seconds."""
+"""Longest wait for an answer of Redis, in seconds."""
 
 _SHORTEST = 1.0
-"""How long such an answer is waited for at least, also at the end of a call."""
+"""Shortest wait for an answer of Redis, in seconds, even if the caller's timeout ends earlier."""
 
 
 class ResultWatch:
     """Waits for many results of one queue on one connection. The methods raise redis-py's errors."""
 
     def __init__(self, redis: Redis, queue: str) -> None:
-        """Connect to nothing yet; to where ``redis`` connects."""
+        """Use the address and options of ``redis``. Connects later."""
         self._queue = queue
         self._connection = DirectConnection(redis, tracks=True)
         self._connection.on_change = self._ring
@@ -47,11 +47,11 @@ class ResultWatch:
         self._asking: asyncio.Task[None] | None = None
 
     async def result_of(self, job_id: str, *, end: float, is_promised: bool) -> bytes:
-        """Wait until the job has a result, and return it as it lies in Redis; ``end`` is in the loop's seconds.
+        """Wait for the job's result and return its raw bytes. ``end`` is a time of the event loop, in seconds.
 
         Raises:
-            ResultMissingError: the job is neither queued nor answered, and not promised either.
-            TimeoutError: there is none in time.
+            ResultMissingError: the job is not queued, has no result, and is not promised.
+            TimeoutError: no result in time.
         """
         loop, pauses = asyncio.get_running_loop(), poll_pauses()
         looked_on, is_doubted = None, False
@@ -61,7 +61,7 @@ class ResultWatch:
                 bell.clear()
                 score, data, wire = await self._look(job_id, min(end, loop.time() + _SILENCE))
                 if data is not None:
-                    # On one connection, word of it comes before the answer.
+                    # On one connection, the notification arrives before the answer: tracking does not work.
                     if wire is looked_on and not (was_told or bell.is_set()):
                         self._proof.fail(NOT_TOLD)
                     return data
@@ -69,7 +69,7 @@ class ResultWatch:
                     if is_doubted:
                         raise missing(job_id)
                     is_doubted = True
-                    self._connection.doubt_role()  # a replica lags behind
+                    self._connection.doubt_role()  # a replica may lag behind
                     continue
                 looked_on = wire if self._is_told else None
                 pause = next(pauses) if looked_on is None else LOOK_AGAIN.total_seconds()
@@ -97,9 +97,9 @@ class ResultWatch:
                 self._closing = loop.call_later(LINGER.total_seconds(), self._connection.close)
 
     async def _look(self, job_id: str, end: float) -> tuple[bytes | None, bytes | None, object]:
-        """Return the job's place in the queue, its result, and the connection that was asked.
+        """Return the job's score in the queue, its result, and the connection that was used.
 
-        Also after a lost connection, for a second.
+        After a lost connection, retries for about a second.
         """
         loop = asyncio.get_running_loop()
         for pause in RECONNECT_PAUSES:
@@ -113,14 +113,14 @@ class ResultWatch:
         return await self._ask(job_id, end)
 
     async def _ask(self, job_id: str, end: float) -> tuple[bytes | None, bytes | None, object]:
-        """Return the same. One round trip."""
+        """Do the same without a retry. One round trip."""
         if self._is_closed:
             raise RedisConnectionError(CLOSED)
         try:
             async with asyncio.timeout_at(max(end, asyncio.get_running_loop().time() + _SHORTEST)):
                 wire = await self._connection.open()
                 self._proof.begin(wire)
-                # In this order: a job that has left the queue between the two has its result by then.
+                # In this order: a job that leaves the queue between the two commands has its result by then.
                 score, data = await self._connection.ask(("ZSCORE", self._queue, job_id), ("GET", RESULT_KEY + job_id))
         except TimeoutError as error:
             raise RedisTimeoutError("Redis did not answer in time") from error
@@ -128,11 +128,11 @@ class ResultWatch:
 
     @property
     def _is_told(self) -> bool:
-        """Whether changes are told, as far as is known."""
+        """Whether Redis notifies of changes, as far as is known."""
         return self._connection.is_tracking and self._proof.failure is None
 
     def _poll(self) -> None:
-        """Let all look, and go on looking: nothing is told."""
+        """Make all waits poll: notifications do not arrive."""
         tell_once(self._proof.failure)
         self._ring_all()
 
@@ -141,7 +141,7 @@ class ResultWatch:
             self._checking = asyncio.get_running_loop().call_later(ROLE_EVERY.total_seconds(), self._check)
 
     def _check(self) -> None:
-        """While somebody waits, see that the server is a primary: a replica may be told of no result any more."""
+        """While a job is waited for, check that the server is a primary: a replica may receive no more results."""
         self._checking = None
         if self._bells and not self._is_closed:
             self._check_later()
@@ -149,7 +149,7 @@ class ResultWatch:
                 self._asking = asyncio.create_task(self._see_role(), name="ask for the role")
 
     async def _see_role(self) -> None:
-        with suppress(RedisError, OSError):  # a connection that is closed wakes all who wait
+        with suppress(RedisError, OSError):  # a closed connection wakes all waits
             await self._connection.ask()
 
     def _ring(self, keys: Sequence[bytes] | None) -> None:
@@ -167,13 +167,13 @@ class ResultWatch:
                 bell.set()
 
     async def aclose(self) -> None:
-        """Close, and return when nothing is left of it."""
+        """Close the connection, and wait until its tasks have ended."""
         await self._proof.aclose()
         self.close()
         await self._connection.aclose()
 
     def close(self) -> None:
-        """Close the connection; who still waits is told that Redis cannot be reached."""
+        """Close the connection. Waits still in progress raise a connection error."""
         self._is_closed = True
         self._proof.close()
         if self._closing is not None:
