@@ -1,1 +1,1 @@
-"""What stands in Redis: arq's keys and messages, ids, and what tells one request from another. Opens nothing."""
+"""The data in Redis: arq's keys and messages, job ids, and hashes that identify requests. Opens nothing."""

@@ -1,4 +1,4 @@
-"""Makes a payload of what stood in a message or on a command line, with errors for people. No database, no Redis."""
+"""Builds a payload from a message or a command line, with readable errors. No database, no Redis."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -9,16 +9,16 @@ from arqonce.failures import InvalidPayloadError
 from arqonce.payloads import AnyPayload
 
 _NAME_LENGTH = 60
-"""How much of a field's name is shown: it may be anything that a producer has sent."""
+"""Most characters of a field's name in errors: a producer may have sent any name."""
 
 PayloadT = TypeVar("PayloadT", bound=AnyPayload)
 
 
 def read_payload(payload: type[PayloadT], args: Sequence[Any], kwargs: dict[str, Any]) -> PayloadT:
-    """Validate the fields; ``args`` are the first fields in their order, as plain arq producers may pass them.
+    """Validate the fields. ``args`` are the first fields in order: plain arq producers may pass fields by position.
 
     Raises:
-        InvalidPayloadError: the text names every wrong field, and the right ones; it repeats no value.
+        InvalidPayloadError: the text names every invalid field and lists the valid ones; it repeats no value.
     """
     try:
         return payload.model_validate(_name_arguments(payload, args, kwargs) | kwargs if args else kwargs)
@@ -40,7 +40,7 @@ def _name_arguments(payload: type[AnyPayload], args: Sequence[Any], kwargs: dict
 
 
 def problems_of(error: ValidationError) -> str:
-    """Say which fields are wrong and how, without their values."""
+    """Return which fields are invalid and why, without their values."""
     problems = []
     for detail in error.errors(include_input=False, include_url=False, include_context=False):
         where = ".".join(str(part)[:_NAME_LENGTH] for part in detail["loc"])

@@ -1,9 +1,9 @@
 """JSON on the wire, both ways: arq's ``job_serializer`` and ``job_deserializer``. Knows arq's fields, not arq.
 
-A job is ``{"t": try or null, "f": name, "a": [], "k": {fields}, "et": enqueued, ms since 1970}``; a result has besides
-``s`` success, ``r`` result or failure, ``st`` and ``ft`` started and finished in ms, ``q`` queue and ``id``; and, which
-arq does not know, ``h``, the tag of the request that it answers.
-Never pickle: whoever can write to Redis could then run code in the worker (arq's default).
+A job is ``{"t": try or null, "f": name, "a": [], "k": {fields}, "et": enqueued, ms since 1970}``. A result adds ``s``
+success, ``r`` result or failure, ``st`` and ``ft`` started and finished in ms, ``q`` queue, ``id``, and a field that
+arq does not have: ``h``, the tag of the request that it answers.
+Never pickle, which is arq's default: anyone who can write to Redis could run code in the worker.
 """
 
 import json
@@ -18,40 +18,40 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from arqonce.failures import InvalidMessageError, failure_from_wire, failure_to_wire
 
 MAX_BYTES = 1024 * 1024
-"""Largest message. Larger data belongs into a table or a file, with its key in the message."""
+"""Largest message, in bytes. Store larger data in a table or a file, and send its key."""
 
 _MOST_RESULT_BYTES = MAX_BYTES - 4096
-"""Largest result: the rest is for arq's fields around it."""
+"""Largest result, in bytes. The rest is reserved for arq's fields."""
 
 _DEEP = 100
-"""A result with more lists and objects than this may be nested more deeply than a reader follows (200 levels)."""
+"""A result with more lists and objects than this may exceed the nesting that readers accept (200 levels)."""
 
 _ZERO = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-"""The character U+0000 as JSON writes it, and not a backslash before the letters u0000."""
+"""The escape of U+0000 in JSON, but not an escaped backslash before the letters u0000."""
 
 _MOST_DIGITS = 4300
-"""Longest integer that Python reads (``sys.get_int_max_str_digits``), and pydantic with it."""
+"""Longest integer that Python and pydantic parse, in digits (``sys.get_int_max_str_digits``)."""
 
 _TOO_MANY_DIGITS = 10**_MOST_DIGITS
 
 _LARGE_NUMBER = re.compile(rb"\d[eE]\+?\d|\d{%d}" % (_MOST_DIGITS + 1))
-"""What may be a number that PostgreSQL writes longer, or that nobody reads; it may also stand in a text."""
+"""Matches a number that PostgreSQL may print longer, or that is too long to parse. May also match inside a string."""
 
 _PICKLE = b"\x80"
-"""First byte of a pickle of protocol 2 or later: no JSON text begins with it."""
+"""First byte of a pickle of protocol 2 or later. No JSON text begins with it."""
 
 
 _TAG = "job_request_tag"
 
 
 class _Answer(dict[str, Any]):
-    """A result that knows which request it answers."""
+    """A result with the tag of the request that it answers."""
 
 
 def tagged(answer: Any, tag: str) -> Any:  # noqa: ANN401 - a result as a dict, or a failure
-    """Return the result, or the failure, with the tag of the request that it answers (``wire.request_tag``).
+    """Attach to a result or a failure the tag of the request that it answers (``wire.request_tag``), and return it.
 
-    A failure that answers another request already is told by one of its own: handlers may raise one object many times.
+    A failure that already has another request's tag is copied: handlers may raise one object many times.
     """
     if isinstance(answer, dict):
         answer = _Answer(answer)
@@ -62,18 +62,18 @@ def tagged(answer: Any, tag: str) -> Any:  # noqa: ANN401 - a result as a dict, 
 
 
 def tag_of(answer: object) -> str | None:
-    """Return the tag of the request that a result or a failure answers; ``None`` if nobody has said."""
+    """Return the tag of the request that a result or a failure answers; ``None`` if it has none."""
     return getattr(answer, _TAG, None)
 
 
-def encode(message: Any, *, largest: int | None = MAX_BYTES) -> bytes:  # noqa: ANN401 - whatever JSON can hold, models and exceptions besides
-    """Write a message as JSON. Pydantic models, dates, UUIDs and exceptions are understood.
+def encode(message: Any, *, largest: int | None = MAX_BYTES) -> bytes:  # noqa: ANN401 - any JSON value, models and exceptions
+    """Serialize a message as JSON. Supports Pydantic models, dates, UUIDs and exceptions.
 
     Raises:
-        InvalidMessageError: it has more than ``largest`` bytes, or holds what JSON cannot.
+        InvalidMessageError: it is longer than ``largest`` bytes, or holds a value that JSON cannot represent.
     """
     if isinstance(message, dict) and "s" in message:
-        # Arguments are people's data, and nobody needs them with the result; arq keeps them for an hour.
+        # Arguments may be personal data, and results do not need them; arq would keep them for an hour.
         message = message | {"a": [], "k": {}}
         if (tag := tag_of(message.get("r"))) is not None:
             message["h"] = tag
@@ -88,10 +88,10 @@ def encode(message: Any, *, largest: int | None = MAX_BYTES) -> bytes:  # noqa: 
 
 
 def encode_result(result: dict[str, Any]) -> str:
-    """Write a result as JSON that PostgreSQL stores, Redis carries and every caller can read.
+    """Serialize a result as JSON that PostgreSQL can store, and that every client can read.
 
     Raises:
-        InvalidMessageError: it is too large, or holds what one of them cannot.
+        InvalidMessageError: it is too large, or holds a value that one of them cannot represent.
     """
     try:
         data = to_json(result)
@@ -102,10 +102,10 @@ def encode_result(result: dict[str, Any]) -> str:
         raise InvalidMessageError(text)
     if b"NaN" in data or b"Infinity" in data:
         _require_finite(result)
-    if len(data) > _MOST_DIGITS and _LARGE_NUMBER.search(data):  # fewer bytes hold no such integer, and few floats
+    if len(data) > _MOST_DIGITS and _LARGE_NUMBER.search(data):  # a shorter text has no such integer and few floats
         _require_storable_numbers(result, len(data))
     if b"\\u0000" in data and _ZERO.search(data):
-        raise InvalidMessageError("it has a text with the character U+0000, which PostgreSQL cannot store")
+        raise InvalidMessageError("it has a string with the character U+0000, which PostgreSQL cannot store")
     if len(data) > 2 * _DEEP and data.count(b"[") + data.count(b"{") > _DEEP:
         _require_readable(data)
     return data.decode()
@@ -115,16 +115,16 @@ def _require_finite(result: dict[str, Any]) -> None:
     try:
         json.dumps(result, allow_nan=False)
     except ValueError:
-        raise InvalidMessageError("it has a number that is infinite or none (NaN), which JSON cannot hold") from None
+        raise InvalidMessageError("it has a number that is infinite or NaN, which JSON cannot represent") from None
 
 
 def _require_storable_numbers(result: dict[str, Any], size: int) -> None:
-    """Refuse what PostgreSQL would give back as more than was measured: it writes 1e300 as a one and 300 zeros."""
+    """Reject numbers that make the result too large when PostgreSQL returns it: it prints 1e300 with 300 zeros."""
     for number in _numbers(result):
         if isinstance(number, float):
             size += max(0, int(math.log10(abs(number) or 1)))
         if abs(number) >= _TOO_MANY_DIGITS:
-            raise InvalidMessageError(f"it has an integer of more than {_MOST_DIGITS:,} digits, which few can read")
+            raise InvalidMessageError(f"it has an integer of more than {_MOST_DIGITS:,} digits: few parsers read it")
     if size > _MOST_RESULT_BYTES:
         text = f"its large floats are {size:,} bytes as PostgreSQL writes them, more than the {_MOST_RESULT_BYTES:,} "
         raise InvalidMessageError(f"{text}allowed: store it, and return its key")
@@ -150,10 +150,10 @@ def _require_readable(data: bytes) -> None:
 
 
 def decode(data: bytes) -> dict[str, Any]:
-    """Read a message. The result of a failed job comes as a typed error, ready to be raised.
+    """Parse a message. The result of a failed job is a typed error, which can be raised.
 
     Raises:
-        InvalidMessageError: it is too large, not JSON or no JSON object; the text names the cure.
+        InvalidMessageError: it is too large, not JSON, or not a JSON object; the text names the cure.
     """
     _require_small(data)
     if data[:1] == _PICKLE:
@@ -189,7 +189,7 @@ def _encode_exception(value: object) -> dict[str, str]:
 
 
 def _decode_failure(failure: object) -> BaseException:
-    # arq's Job.abort() knows by this exception that the job was aborted.
+    # arq's Job.abort() recognizes an aborted job by this exception.
     if isinstance(failure, dict) and failure.get("type") == CancelledError.__name__:
         return CancelledError()
     return failure_from_wire(failure)

@@ -1,4 +1,4 @@
-"""arq's keys in Redis, its message for a job, and what a job id may be. The same for every client and the worker."""
+"""arq's keys in Redis, its message for a job, and the rules for job ids, for every client and the worker."""
 
 import hashlib
 import re
@@ -12,7 +12,7 @@ from arqonce.failures import InvalidMessageError
 from arqonce.payloads import AnyPayload, Payload
 
 QUEUE = "arq:queue"
-"""The sorted set of queued job ids, scored by when they are due, in ms since 1970."""
+"""The sorted set of queued job ids. The score is the due time, in ms since 1970."""
 
 JOB_KEY = "arq:job:"
 RESULT_KEY = "arq:result:"
@@ -20,61 +20,61 @@ IN_PROGRESS_KEY = "arq:in-progress:"
 RETRY_KEY = "arq:retry:"
 
 ABORT_KEY = "arq:abort"
-"""The sorted set of ids that somebody wants aborted, of all queues, scored by when that was."""
+"""The sorted set of ids of jobs to abort, for all queues. The score is the time of the request."""
 
 EXPIRY = timedelta(days=7)
-"""How long after its due time a job may wait in Redis to be started. arq's own default is a day."""
+"""Longest time that a job may wait in Redis after it is due. arq's own default is a day."""
 
 MOST_JOBS, MOST_BYTES = 500, 4 * 1024 * 1024
-"""How many jobs, and about how many bytes of theirs, one call to Redis is about: it answers nobody else meanwhile."""
+"""Most jobs, and about the most bytes of messages, in one call of a script: Redis is blocked while it runs."""
 
 _JOB_ID = re.compile(r"[!-~]{1,200}")
-"""Printable ASCII without spaces: an id can be logged, typed and put into a key."""
+"""Printable ASCII without spaces: an id can be logged, typed and used in a key."""
 
 
 def to_ms(duration: timedelta) -> int:
-    """Return a duration in arq's unit."""
+    """Return a duration in milliseconds, arq's unit."""
     return round(duration / timedelta(milliseconds=1))
 
 
 def leases_key(queue: str) -> str:
-    """Return the key of our running jobs, a sorted set scored by when their leases end. arq has no such thing."""
+    """Return the key of the running jobs: a sorted set, scored by the end of the lease. Plain arq has no such key."""
     return f"{queue}:leases"
 
 
 def watcher_key(queue: str) -> str:
-    """Return the key of the one idle worker that watches the queue."""
+    """Return the key that holds the queue's watcher, the one idle worker that Redis notifies."""
     return f"{queue}:watcher"
 
 
 def baton_key(queue: str) -> str:
-    """Return the key of the list on which the other idle workers wait."""
+    """Return the key of the baton, the list on which the other idle workers wait."""
     return f"{queue}:baton"
 
 
 LATEST_MS = 253_402_300_799_000
-"""The end of the year 9999 in ms since 1970: no later time can be a datetime."""
+"""The end of the year 9999 in ms since 1970, the latest time that a datetime can hold."""
 
 ID_RULE = "the job's id must be 1 to 200 printable ASCII characters without spaces"
 
 
 def now_ms() -> int:
-    """Return the time as Redis holds it for arq: in ms since 1970."""
+    """Return the current time in arq's unit, ms since 1970."""
     return time.time_ns() // 1_000_000
 
 
 def is_job_id(value: str) -> bool:
-    """Say whether ``value`` can be a job's id."""
+    """Return whether ``value`` is a valid job id."""
     return _JOB_ID.fullmatch(value) is not None
 
 
 def is_hostile_id(raw: bytes) -> bool:
-    """Say whether what stands in Redis as an id is none that a job may have."""
+    """Return whether an id found in Redis is not a valid job id."""
     return not is_job_id(raw.decode("ascii", "replace"))
 
 
 def printable_job_id(raw: bytes) -> str:
-    """Return the id in a form that can be logged, stored and used for a job: a digest, if the real one cannot."""
+    """Return the id if it is valid, else a digest of it that can be logged, stored and used as an id."""
     return f"hostile-{hashlib.sha256(raw).hexdigest()[:32]}" if is_hostile_id(raw) else raw.decode("ascii")
 
 
@@ -82,7 +82,7 @@ def new_job_id(key: str | None) -> str:
     """Return the caller's idempotency key, or a random id.
 
     Raises:
-        InvalidMessageError: the key cannot be an id.
+        InvalidMessageError: the key is not a valid id.
     """
     if key is None:
         return uuid4().hex
@@ -95,10 +95,10 @@ def new_job_id(key: str | None) -> str:
 
 
 def require_job_id(value: str) -> str:
-    """Return the id of a job that is looked for.
+    """Return ``value`` if it is a valid job id.
 
     Raises:
-        InvalidMessageError: no job can have it.
+        InvalidMessageError: it is not.
     """
     if not (isinstance(value, str) and is_job_id(value)):
         raise InvalidMessageError(ID_RULE)
@@ -106,16 +106,16 @@ def require_job_id(value: str) -> str:
 
 
 def conflict_id(job_id: str, request: bytes) -> str:
-    """Return the id under which a request is recorded whose own id belongs to another; the same for the same two."""
+    """Return the id under which to record a request whose id belongs to another request. Deterministic."""
     digest = hashlib.sha256(job_id.encode() + b"\0" + request).hexdigest()[:16]
     return f"{job_id[:170]}~conflict~{digest}"
 
 
 def due_ms(now: int, delay: timedelta | None, at: datetime | None) -> int:
-    """Return when a job is due, in ms since 1970: now, after ``delay``, or ``at`` a time with a zone.
+    """Return when a job is due, in ms since 1970: now, after ``delay``, or ``at`` a datetime with a time zone.
 
     Raises:
-        InvalidMessageError: that is no time; the text says why.
+        InvalidMessageError: the time is invalid; the text gives the reason.
     """
     if delay is not None and at is not None:
         message = "give delay or at, not both"
@@ -145,18 +145,18 @@ def _timestamp_ms(at: datetime) -> int:
 
 
 def request_hash(payload: AnyPayload) -> bytes:
-    """Return what tells one request of a kind of job from another.
+    """Return a hash that identifies a request among those of the same kind of job.
 
-    Defaults are left out: a field that a later version adds does not make another request of a queued job. Nor does one
-    that it renames, if its ``serialization_alias`` is the name of before.
+    Fields with their default value are left out, so a field that a later version adds does not change the hash of a
+    queued job. Nor does a renamed field, if its ``serialization_alias`` is the old name.
     """
     return hashlib.sha256(payload.model_dump_json(exclude_defaults=True, by_alias=True).encode()).digest()
 
 
 def request_tag(request: bytes) -> str:
-    """Return the tag of a request of this hash, which stands beside its result and its job's name.
+    """Return the tag of the request with this hash. It is stored with the result and the job's name.
 
-    Long enough to tell two requests apart that were given one key by mistake, and too short to find out what was asked.
+    Long enough to distinguish two requests that share a key by mistake, too short to reconstruct the request.
     """
     return request[:4].hex()
 
@@ -167,15 +167,15 @@ def payload_tag(payload: AnyPayload) -> str:
 
 
 def request_mark(job_name: object, tag: str) -> str:
-    """Return what tells a request from all others that may have its key: of another kind, or with other fields."""
+    """Return a mark that distinguishes a request from others with its key: another kind of job, or other fields."""
     return f"{job_name} {tag}"
 
 
 def require_payload(value: object) -> None:
-    """Refuse to enqueue what is no payload.
+    """Check that the value to enqueue is a payload.
 
     Raises:
-        InvalidMessageError: the text names the cure, and not the value.
+        InvalidMessageError: it is not. The text names the cure, and does not repeat the value.
     """
     if not isinstance(value, Payload):
         message = f"a job is the instance of a payload, such as CreateUser(name=...); this is {_type(value)}"
@@ -185,10 +185,10 @@ def require_payload(value: object) -> None:
 
 
 def require_kind(value: object) -> None:
-    """Refuse what is no kind of payload.
+    """Check that the value is a payload class.
 
     Raises:
-        InvalidMessageError: the text names the cure, and not the value.
+        InvalidMessageError: it is not. The text names the cure, and does not repeat the value.
     """
     if not (isinstance(value, type) and issubclass(value, Payload)):
         message = f"a kind of job is the class of a payload, such as CreateUser; this is {_type(value)}"
@@ -200,13 +200,13 @@ def _type(value: object) -> str:
 
 
 def job_message(payload: AnyPayload, *, enqueued_ms: int) -> dict[str, Any]:
-    """Return arq's message for a job; fields that were not given are left out, so that the worker's defaults hold."""
+    """Return arq's message for a job. Fields that were not set are left out, so that the worker's defaults apply."""
     fields = payload.model_dump(mode="json", exclude_unset=True)
     return {"t": None, "f": payload.job_name, "a": [], "k": fields, "et": enqueued_ms}
 
 
 def cut_calls(sizes: Sequence[int]) -> Iterator[slice]:
-    """Cut jobs of these sizes in bytes into calls of ``MOST_JOBS`` and ``MOST_BYTES`` at most, of one job at least."""
+    """Split jobs of these sizes, in bytes, into calls of at most ``MOST_JOBS`` and ``MOST_BYTES``, one job at least."""
     first = total = 0
     for at, size in enumerate(sizes):
         if at - first >= MOST_JOBS or (total and total + size > MOST_BYTES):

@@ -1,38 +1,38 @@
-"""Where a job is: the words for it, the same for clients, web services and commands. Asks no server."""
+"""Defines the statuses of a job, for clients, web services and commands. Asks no server."""
 
 from enum import StrEnum
 
 
 class JobStatus(StrEnum):
-    """Where a job is. The words are arq's, but for what arq cannot tell."""
+    """The status of a job. The values are arq's, plus those that arq does not distinguish."""
 
     NOT_FOUND = "not_found"
-    """Who was asked knows nothing of it: it never was, its result has expired, or only the other server knows it."""
+    """Unknown to the server that was asked: never enqueued, expired, or known only to the other server."""
 
     PROMISED = "promised"
-    """It stands in the outbox, in PostgreSQL: it will run, if its transaction commits. Redis may know more."""
+    """In the outbox in PostgreSQL. It will run if its transaction commits. Redis may have a later status."""
 
     DEFERRED = "deferred"
-    """Queued, and not due yet; or to be tried again."""
+    """Queued but not due yet, or waiting for its next attempt."""
 
     QUEUED = "queued"
     """Due, and not running."""
 
     RUNNING = "running"
-    """A worker runs it. arq's word is ``in_progress``."""
+    """A worker runs it. arq calls it ``in_progress``."""
 
     COMPLETE = "complete"
-    """It has ended; how, was not to be seen. A producer's role may not read answers in PostgreSQL."""
+    """It has ended, with a result or a failure: a producer's role may not read results in PostgreSQL."""
 
     SUCCEEDED = "succeeded"
-    """It has ended with a result. arq's word is ``complete``."""
+    """It has ended with a result. arq calls it ``complete``."""
 
     FAILED = "failed"
-    """It has ended with a failure, and may be a dead letter. arq's word is ``complete``."""
+    """It has ended with a failure, and may be a dead letter. arq calls it ``complete``."""
 
     @property
     def has_ended(self) -> bool:
-        """Whether it runs no more: it is complete, has succeeded or has failed."""
+        """Whether the job has ended: ``COMPLETE``, ``SUCCEEDED`` or ``FAILED``."""
         return self in _ENDS
 
 
@@ -40,9 +40,9 @@ _ENDS = {JobStatus.COMPLETE, JobStatus.SUCCEEDED, JobStatus.FAILED}
 
 
 def status_in_redis(*, is_success: bool | None, is_running: bool, score: float | None, now: float) -> JobStatus:
-    """Return the status by what Redis has of a job: its result, its worker's claim, its place in the queue.
+    """Return the status from what Redis has of a job: its result, its worker's claim, its score in the queue.
 
-    ``is_success`` is ``None`` without a result, ``score`` is ``None`` without a place in the queue; times are in ms.
+    ``is_success`` is ``None`` if there is no result, ``score`` if the job is not queued. Times are in ms.
     """
     if is_success is not None:
         return JobStatus.SUCCEEDED if is_success else JobStatus.FAILED
