@@ -1,1 +1,1 @@
-"""Connections to Redis or Valkey: where it is, who may be asked, what is wrong with it. Knows no job."""
+"""Connections to Redis or Valkey: addresses, roles of servers, explanations of errors. Knows no job."""

@@ -1,8 +1,8 @@
-"""A connection to Redis of its owner's own: what is sent is sent once, and it hears what the server tells unasked.
+"""A dedicated connection to Redis that sends each command once and receives push messages at any time.
 
-redis-py makes it (address, TLS, password, database); then our protocol takes it over. redis-py reads what the server
-tells (RESP3's pushes) only along with the answer to a command, so whoever waits would not hear it; and it spends a
-task on each command, which is more than Redis spends on it.
+redis-py opens it (address, TLS, password, database); then a protocol of this module takes it over. redis-py reads
+RESP3's push messages only along with the reply to a command, too late for a waiting client. It also creates a task for
+each command, which costs more time than Redis needs for it.
 """
 
 import asyncio
@@ -37,59 +37,59 @@ from arqonce.connection.primary import (
 from arqonce.connection.redis import is_outage
 
 _LIMIT = timedelta(seconds=5)
-"""Longest wait for an answer, as with all other commands. The connection is closed then: its answers may come yet."""
+"""Longest wait for a reply, as for all other commands. Then the connection is closed: late replies may still arrive."""
 
 _INCOMPLETE = object()
 
 
 @cache
 def script_sha(script: str) -> str:
-    """Return the name by which Redis knows a script."""
+    """Return the SHA1 digest by which Redis identifies a script."""
     return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
 def changed_keys(push: Sequence[Any]) -> Sequence[bytes] | None:
-    """Return the keys that the server says have changed, ``None`` for all.
+    """Return the keys that an invalidation message names; ``None`` means all keys.
 
     Raises:
-        InvalidResponse: redis-py's; that is no word of changes.
+        InvalidResponse: redis-py's; the message is not valid.
     """
     keys = push[1] if len(push) > 1 else []
     if keys is not None and not (isinstance(keys, list) and all(isinstance(key, bytes) for key in keys)):
-        raise InvalidResponse("it names no keys")
+        raise InvalidResponse("the invalidation message names no keys")
     return keys
 
 
-_CLOSED = "the connection was closed while it was opened"
+_CLOSED = "the connection was closed while it was being opened"
 
 _TURNS = 5
-"""In how many turns of the loop a closed transport has closed its socket."""
+"""Iterations of the event loop after which a closed transport has closed its socket."""
 
 
 class DirectConnection:
-    """One connection; it connects at a command, and again at the next one after it was lost. Not for many at once.
+    """One connection. It connects at its first command, and reconnects at the next command after a loss.
 
-    With ``tracks``, the server is asked to tell of changes by others to keys that were read here (client-side tracking,
-    Redis 6), each once after each reading. Reading and hearing are one connection: if one is lost, so is the other.
+    With ``tracks``, the server reports changes by other clients to keys that were read here (client-side tracking,
+    Redis 6): one notification after each read. Reads and notifications share the connection, so they are lost together.
     """
 
     def __init__(self, redis: Redis, *, tracks: bool = False) -> None:
-        """Connect to nothing yet; to where ``redis`` connects."""
+        """Use the address and options of ``redis``. Connects later."""
         self._redis = redis
         self._tracks = tracks
         self.refusal: ResponseError | None = None
-        """Why the server tells of no changes."""
+        """Why the server refused tracking; ``None`` if it did not."""
         self.is_tracking = False
         self.on_change: Callable[[Sequence[bytes] | None], None] = lambda _keys: None
-        """Called with the keys that have changed, ``None`` for all."""
+        """Called with the keys that have changed; ``None`` means all keys."""
         self.on_lost: Callable[[], None] = lambda: None
         """Called when the connection is lost or closed."""
         self._wire: _Wire | None = None
         self._role_due = math.inf
         self._opening: asyncio.Task[_Wire] | None = None
 
-    async def run(self, script: str, keys: Sequence[str], arguments: Sequence[Any], **options: Any) -> Any:  # noqa: ANN401 - what the script answers
-        """Run a script; one round trip more when the server does not have it yet. Takes the options of ``call``."""
+    async def run(self, script: str, keys: Sequence[str], arguments: Sequence[Any], **options: Any) -> Any:  # noqa: ANN401 - the script's reply
+        """Run a script. One round trip, two if the server does not have it cached. Takes the options of ``call``."""
         try:
             return await self.call("EVALSHA", script_sha(script), len(keys), *keys, *arguments, **options)
         except NoScriptError:
@@ -97,23 +97,23 @@ class DirectConnection:
 
     async def call(
         self, *command: str | float | bytes, limit: timedelta = _LIMIT, on_answer: Callable[[], None] | None = None
-    ) -> Any:  # noqa: ANN401 - what the server answers
-        """Send a command and return its answer. ``on_answer`` is called before anything that the server told later.
+    ) -> Any:  # noqa: ANN401 - the server's reply
+        """Send a command and return its reply. ``on_answer`` is called before later messages of the server are handled.
 
         Raises:
-            ConnectionError, TimeoutError: redis-py's; the command was carried out or not.
-            ResponseError: the server refuses the command.
+            ConnectionError, TimeoutError: redis-py's; the command may have been executed.
+            ResponseError: the server refused the command.
         """
         wire = await self.open()
         return await wire.send(command, limit.total_seconds(), on_answer)
 
     async def ask(self, *commands: tuple[str | float | bytes, ...]) -> list[Any]:
-        """Send commands together and return their answers. One round trip; otherwise as ``call``.
+        """Send commands together and return their replies. One round trip; raises the errors of ``call``.
 
-        A replica answers what only reads. So at times the server is asked for its role in the same round trip.
+        A replica also answers reads, so the server's role is checked periodically in the same round trip.
 
         Raises:
-            ReplicaError: it is no primary any more; the connection is closed.
+            ReplicaError: the server is no longer a primary; the connection was closed.
         """
         wire = await self.open()
         asks_role = time.monotonic() >= self._role_due
@@ -131,22 +131,22 @@ class DirectConnection:
         return without_error(answers)
 
     async def transaction(self, *commands: tuple[str | float | bytes, ...]) -> list[Any]:
-        """Carry out commands with no other between them, and return their answers. One round trip."""
+        """Execute commands as a transaction (MULTI, EXEC) and return their replies. One round trip."""
         answers: list[Any] = (await self.ask(("MULTI",), *commands, ("EXEC",)))[-1]
         return without_error(answers)
 
     def doubt_role(self) -> None:
-        """Let the next ``ask`` see whether the server is a primary, if that may be asked."""
+        """Make the next ``ask`` check the server's role, if the server supports that."""
         if self._role_due < math.inf:
             self._role_due = 0.0
 
     @property
     def is_open(self) -> bool:
-        """Whether it is connected, as far as is known."""
+        """Whether the connection is open, as far as is known."""
         return self._wire is not None and not self._wire.is_lost
 
     async def open(self) -> "_Wire":
-        """Connect, unless it is connected. Up to four round trips. One connects for all, and its failure is theirs."""
+        """Connect if necessary. Up to four round trips. Concurrent callers share one attempt and its failure."""
         if self._wire is not None and not self._wire.is_lost:
             return self._wire
         if self._opening is None or self._opening.done():
@@ -161,7 +161,7 @@ class DirectConnection:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            # Not raised as it is: it would look like a cancellation of the caller's own task.
+            # Not raised as CancelledError, which would look like a cancellation of the caller's own task.
             raise RedisConnectionError(_CLOSED) from None
 
     async def _connect_wire(self) -> "_Wire":
@@ -190,7 +190,7 @@ class DirectConnection:
             self.is_tracking = True
         except ResponseError as error:
             self.refusal = error
-        except BaseException:  # lost, or given up: nobody else would close it
+        except BaseException:  # lost or cancelled: nobody else would close it
             await connection.disconnect(nowait=True)
             raise
         return connection
@@ -206,13 +206,13 @@ class DirectConnection:
         connection: AbstractConnection = pool.connection_class(**pool.connection_kwargs | options)
         try:
             await connection.connect()  # type: ignore[no-untyped-call] # redis-py's
-        except (InvalidResponse, AttributeError, TypeError, IndexError) as error:  # to redis-py, a refusal or a mistake
+        except (InvalidResponse, AttributeError, TypeError, IndexError) as error:  # all mean an invalid reply
             await connection.disconnect(nowait=True)
-            raise RedisConnectionError("what came is no answer of Redis") from error
-        except (OSError, UnicodeError) as error:  # the latter for what cannot be a host's name
+            raise RedisConnectionError("the server sent an invalid reply") from error
+        except (OSError, UnicodeError) as error:  # UnicodeError for an invalid host name
             await connection.disconnect(nowait=True)
             raise RedisConnectionError(f"cannot connect ({type(error).__name__})") from error
-        except BaseException:  # a cancellation, too
+        except BaseException:  # including a cancellation
             await connection.disconnect(nowait=True)
             raise
         return connection
@@ -225,7 +225,7 @@ class DirectConnection:
         self.on_lost()
 
     def close(self) -> None:
-        """Close it, whatever is under way; the next command opens another."""
+        """Close the connection; commands in progress fail. The next command opens a new one."""
         if self._opening is not None:
             self._opening.cancel()
             self._opening = None
@@ -234,7 +234,7 @@ class DirectConnection:
             wire.close()
 
     async def aclose(self) -> None:
-        """Do the same, and return when sockets are closed, also that of a connection which was being opened."""
+        """Do the same, and wait until all sockets are closed, including that of a connection being opened."""
         opening = self._opening
         self.close()
         if opening is not None:
@@ -244,13 +244,13 @@ class DirectConnection:
 
 
 def _retrieve(task: "asyncio.Task[Any]") -> None:
-    """Take the error of a connection that nobody waits for any more."""
+    """Retrieve the error of an attempt that nobody awaits any more, so that asyncio does not log it."""
     if not task.cancelled():
         task.exception()
 
 
 def without_error(answers: list[Any]) -> list[Any]:
-    """Return the answers.
+    """Return the replies.
 
     Raises:
         ResponseError: one of them is an error.
@@ -269,7 +269,7 @@ class _Sent:
 
 
 class _Wire(asyncio.Protocol):
-    """Takes over a connection that redis-py has made."""
+    """Takes over a connection that redis-py opened."""
 
     def __init__(
         self, connection: AbstractConnection, hear: Callable[[Sequence[Any]], None], lose: Callable[[], None]
@@ -279,7 +279,7 @@ class _Wire(asyncio.Protocol):
         self._sent: deque[_Sent] = deque()
         self._is_refused = False
         self._loop = asyncio.get_running_loop()
-        # redis-py offers no way to hand a connection over: from here on it takes it for closed.
+        # redis-py has no API to hand over a connection. From here on it considers the connection closed.
         self._reader = hiredis.Reader(
             protocolError=InvalidResponse,
             replyError=connection._parser.parse_error,  # noqa: SLF001
@@ -324,17 +324,17 @@ class _Wire(asyncio.Protocol):
                     self._hear(reply)
                 else:
                     self._answer(reply)
-        except (RedisError, IndexError) as error:  # nothing that Redis says, or an answer that nobody asked for
-            self._end(RedisConnectionError(f"what came is no answer of Redis: {type(error).__name__}"))
+        except (RedisError, IndexError) as error:  # an invalid reply, or a reply without a request
+            self._end(RedisConnectionError(f"the server sent an invalid reply: {type(error).__name__}"))
 
-    def _answer(self, reply: Any) -> None:  # noqa: ANN401 - anything
+    def _answer(self, reply: Any) -> None:  # noqa: ANN401 - any reply
         sent = self._sent.popleft()
         sent.limit.cancel()
         if sent.on_answer is not None:
             sent.on_answer()
         if isinstance(reply, Exception) and leads_elsewhere(reply):
             self._is_refused = True
-        if self._is_refused and not self._sent:  # what was sent before has its answers
+        if self._is_refused and not self._sent:  # all earlier commands have their replies
             self._transport.abort()
         if sent.answer.done():  # its caller was cancelled
             return

@@ -1,4 +1,4 @@
-"""Looks at the queue without touching it."""
+"""Counts the jobs of a queue. Changes nothing."""
 
 import time
 from dataclasses import dataclass
@@ -9,29 +9,29 @@ from redis.asyncio import Redis
 from arqonce.wire.keys import IN_PROGRESS_KEY, leases_key
 
 _LOOKED_AT = 1000
-"""How many of the oldest due jobs are looked at to tell which ones arq's own worker class runs: at most 100 of a queue
-at once by default, and always from its old end."""
+"""Most due jobs, oldest first, that are checked for being run by a plain arq worker: those run at most 100 jobs of a
+queue at once by default, always from its old end."""
 
 
 @dataclass(frozen=True)
 class QueueStatus:
-    """A queue at one moment."""
+    """A snapshot of a queue."""
 
     waiting: int
     """Jobs that are due and not running."""
 
     deferred: int
-    """Jobs that are due later: delayed, or to be tried again."""
+    """Jobs that are due later: delayed, or waiting for their next attempt."""
 
     running: int
     """Jobs that a worker has claimed."""
 
     oldest_waiting: timedelta | None
-    """How long the oldest waiting job has been due, ``None`` if none waits."""
+    """How long the oldest waiting job has been due; ``None`` if no job waits."""
 
 
 async def read_queue_status(redis: Redis, queue: str) -> QueueStatus:
-    """Count the jobs of a queue. Two round trips; the server looks at up to 1,000 jobs."""
+    """Count the jobs of a queue. Two round trips; examines up to 1,000 jobs."""
     now = time.time() * 1000
     async with redis.pipeline(transaction=True) as pipe:
         pipe.zcount(queue, "-inf", now)

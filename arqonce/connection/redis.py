@@ -1,4 +1,4 @@
-"""Connections to Redis or Valkey with time limits, and errors that name the cure. Knows no job."""
+"""Builds connections to Redis or Valkey with timeouts, and errors that name the cure. Knows no job."""
 
 import inspect
 import os
@@ -37,31 +37,31 @@ from arqonce.failures import QueueUnavailableError
 RedisT = TypeVar("RedisT", bound=Redis)
 
 _CONNECT_TIMEOUT = timedelta(seconds=3)
-"""Longest wait for a connection: a host that drops packets is noticed by then."""
+"""Longest wait for a connection: detects a host that drops packets."""
 
 _COMMAND_TIMEOUT = timedelta(seconds=5)
-"""Longest wait for an answer; redis-py has none by default and would hang on a half-open connection."""
+"""Longest wait for a reply. redis-py has no limit by default and would hang on a half-open connection."""
 
 _CHECK_IDLE_AFTER = timedelta(seconds=15)
-"""A connection that was idle for longer is checked with PING before it is used."""
+"""A connection that was idle for longer than this is checked with PING before use."""
 
 CLOSED = "the client was closed"
-"""What the error of a connection says that we have closed ourselves."""
+"""Error text of a connection that the client itself closed."""
 
 RETRIES = 3
-"""How often a command is sent again after a lost connection, 50 to 500 ms apart. Not after a time limit: a server that
-is silent mostly stays so, and four limits in a row outlast the patience of a web server."""
+"""Most retries of a command after a lost connection, 50 to 500 ms apart. A timeout is not retried: a server that does
+not answer rarely recovers, and four timeouts in a row are longer than web servers wait."""
 
 
 def build_redis(
     url: str, client: type[RedisT], *, password: str | None = None, max_connections: int = 20, retries: int = RETRIES
 ) -> RedisT:
-    """Construct a client of class ``client``; it connects at its first command. ``rediss://`` verifies the server.
+    """Construct a client of class ``client``. It connects at its first command; ``rediss://`` verifies the server.
 
-    Each new connection sees that the server is a primary, which costs a round trip.
+    Each new connection checks that the server is a primary, with one round trip.
 
     Raises:
-        QueueUnavailableError: the URL is none of Redis'.
+        QueueUnavailableError: the URL is not a Redis URL.
     """
     with _told_of_url():
         address = read_redis_url(url)
@@ -69,7 +69,7 @@ def build_redis(
         options["retry"] = Retry(_backoff(), retries, supported_errors=(RedisConnectionError,))
         pool = BlockingConnectionPool.from_url(address.plain, **options)
         keep_to_primary(pool, address)
-        pool.connection_class(**pool.connection_kwargs)  # connects to nothing, but knows which options there are
+        pool.connection_class(**pool.connection_kwargs)  # does not connect, but rejects unknown options
     _require_files(pool.connection_kwargs)
     built = client(connection_pool=pool)
     built.auto_close_connection_pool = True
@@ -77,7 +77,7 @@ def build_redis(
 
 
 def build_sync_redis(url: str, *, password: str | None = None, max_connections: int = 20) -> redis.Redis:
-    """Construct redis-py's blocking client; otherwise as ``build_redis``."""
+    """Construct redis-py's blocking client, with the rules of ``build_redis``."""
     with _told_of_url():
         address = read_redis_url(url)
         options = _options(address, password) | _limits(max_connections)
@@ -102,16 +102,16 @@ def _told_of_url() -> Iterator[None]:
         yield
     except RedisURLError as error:
         raise QueueUnavailableError(f"REDIS_URL is not {example}: it {error}") from None
-    except (ValueError, TypeError, AttributeError, RedisError):  # whatever None or a number leads to
+    except (ValueError, TypeError, AttributeError, RedisError):  # for instance for None or a number
         # The original text may repeat the URL with its password.
         raise QueueUnavailableError(f"REDIS_URL is not {example}") from None
 
 
 def _require_files(options: dict[str, Any]) -> None:
-    """Refuse what would look like an unreachable server later."""
+    """Reject missing files now; later they would look like an unreachable server."""
     for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
         if (file := options.get(name)) and not os.access(file, os.R_OK):
-            raise QueueUnavailableError(f"REDIS_URL: there is no {file} that we may read, which {name} names")
+            raise QueueUnavailableError(f"REDIS_URL: there is no readable file {file}, which {name} names")
 
 
 def _options(address: RedisURL, password: str | None) -> dict[str, Any]:
@@ -126,8 +126,8 @@ def _options(address: RedisURL, password: str | None) -> dict[str, Any]:
 _HAS_DRIVER_INFO = "driver_info" in inspect.signature(redis.connection.AbstractConnection).parameters
 
 _UNNAMED: Mapping[str, None] = {"driver_info": None} if _HAS_DRIVER_INFO else {"lib_name": None, "lib_version": None}
-"""Lets redis-py send no CLIENT SETINFO: with it, 5.3 greets before it has looked at the password, and without one
-recurses until it dies. The second form is deprecated since 7.2, which has the first."""
+"""Options that make redis-py send no CLIENT SETINFO. With it, redis-py 5.3 sends the greeting before it checks the
+password, and without a password recurses endlessly. The second form is deprecated since 7.2, which has the first."""
 
 
 def _limits(max_connections: int) -> dict[str, Any]:
@@ -136,25 +136,25 @@ def _limits(max_connections: int) -> dict[str, Any]:
         "timeout": _COMMAND_TIMEOUT.total_seconds(),
         "socket_timeout": _COMMAND_TIMEOUT.total_seconds(),
         **_UNNAMED,
-        "protocol": 2,  # which is the default up to redis-py 7
+        "protocol": 2,  # the default up to redis-py 7
         "health_check_interval": _CHECK_IDLE_AFTER.total_seconds(),
         "retry_on_error": [RedisConnectionError, ConnectionError],
     }
 
 
 _PASSING = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN")
-"""Refusals of a server that is full, starting, or not the primary: they end when that ends."""
+"""Error replies of a server that is full, starting, or not the primary. They are temporary."""
 
 
 def is_outage(error: Exception) -> bool:
-    """Say whether the same command may succeed later: Redis is gone, full, starting, or not the primary."""
+    """Return whether the command may succeed later: Redis is unreachable, full, starting, or not the primary."""
     if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError | WatchError):
         return True
     return is_refusal(error)
 
 
 def is_refusal(error: Exception) -> bool:
-    """Say whether Redis answers and takes nothing for now: it is full, starting, or not the primary."""
+    """Return whether Redis answers but refuses commands for now: it is full, starting, or not the primary."""
     return (
         isinstance(error, OutOfMemoryError | StaleConnectionError)
         or str(error).startswith(_PASSING)
@@ -163,7 +163,7 @@ def is_refusal(error: Exception) -> bool:
 
 
 def location(url: str) -> str:
-    """Return where Redis is by its URL, without user and password: fit for logs and errors."""
+    """Return the address of Redis from its URL, without user and password, for logs and errors."""
     try:
         return read_redis_url(url).location
     except ValueError:
@@ -172,10 +172,10 @@ def location(url: str) -> str:
 
 @contextmanager
 def explained(url: str) -> Iterator[None]:
-    """Say of Redis' errors what is wrong and what to do about it.
+    """Convert errors of Redis to one whose text names the problem and the cure.
 
     Raises:
-        QueueUnavailableError: instead of them.
+        QueueUnavailableError: in place of redis-py's errors.
     """
     try:
         yield
@@ -184,7 +184,7 @@ def explained(url: str) -> Iterator[None]:
 
 
 def explain(error: RedisError | OSError, url: str) -> QueueUnavailableError:
-    """Say in one line what is wrong with Redis and what to do about it."""
+    """Return an error that names the problem with Redis and the cure, in one line."""
     if problem := tls_problem(error, authority="?ssl_ca_certs=/path/ca.pem in REDIS_URL"):
         return QueueUnavailableError(f"TLS with Redis at {location(url)} fails: {problem}")
     if CLOSED in str(error):
@@ -201,8 +201,8 @@ def _explanation(error: RedisError | OSError, url: str) -> str:
         return "refuses the user or password: correct REDIS_URL"
     if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
         question = "is REDIS_URL right?"
-        if url.startswith(_TLS):  # a server without TLS stays silent, and one that wants a certificate may hang up
-            question = "with TLS on this port, does it want a certificate of ours (ssl_certfile, ssl_keyfile)?"
+        if url.startswith(_TLS):  # a server without TLS is silent; one that requires a client certificate may hang up
+            question = "with TLS on this port, does it require a client certificate (ssl_certfile, ssl_keyfile)?"
         return f"cannot be reached ({type(error).__name__}): is it running, {question}"
     return f"refuses the command: {error}"
 

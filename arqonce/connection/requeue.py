@@ -6,9 +6,9 @@ from arqonce.wire.keys import EXPIRY, JOB_KEY, RESULT_KEY, RETRY_KEY, now_ms
 
 
 async def requeue(redis: Redis, queue: str, messages: dict[str, bytes]) -> None:
-    """Queue the messages by their ids, due now, with fresh attempts; what was answered before is forgotten.
+    """Queue the messages under their ids, due now. Resets their attempts and deletes earlier results.
 
-    Harmless for a job that is queued already or has taken effect: its receipt answers. One round trip.
+    Harmless for a job that is queued already or has taken effect: it gets the result from its receipt. One round trip.
     """
     now = now_ms()
     async with redis.pipeline(transaction=True) as pipe:

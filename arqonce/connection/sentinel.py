@@ -1,9 +1,9 @@
-"""Asks Redis Sentinels where the primary is, anew at each connect. Opens a short connection each time, and keeps none.
+"""Asks Redis Sentinels for the address of the primary, at each connect, over a short-lived connection.
 
-That is what Sentinel's guide for clients asks for (redis.io, "Guidelines for Redis clients with support for Redis
-Sentinel"): ask one Sentinel after the other, go where the first one that knows says, and see by its role that it
-is true. redis-py's own classes are not used: their pool raises when it is full, they keep connections to Sentinels that
-no fork may share, and neither has a limit for all Sentinels together.
+It follows Sentinel's guide for clients (redis.io, "Guidelines for Redis clients with support for Redis Sentinel"): ask
+one Sentinel after the other, connect to the address from the first one that knows it, and verify the server's role.
+redis-py's own classes are not used: their pool raises when it is full, they keep connections to Sentinels that forked
+processes must not share, and they have no timeout for all Sentinels together.
 """
 
 import asyncio
@@ -24,29 +24,29 @@ from redis.retry import Retry as SyncRetry
 from arqonce.connection.url import LAST_PORT, RedisURL
 
 _LIMIT = timedelta(seconds=3)
-"""Longest time to ask all Sentinels, which is that of any other connect. Each gets its share, at most a second."""
+"""Longest time to ask all Sentinels, the same as for any other connect. Each gets an equal share, at most 1 s."""
 
 _Place = tuple[str, int]
 
 
 class SentinelError(RedisConnectionError):
-    """No Sentinel says where the primary is; the text says why not, and repeats no password."""
+    """No Sentinel knows the primary. The text says why and repeats no password."""
 
 
 class SentinelTimeoutError(RedisTimeoutError):
-    """The same, and one of them has not answered in time: as with all limits, redis-py does not ask again."""
+    """No Sentinel knows the primary, and one did not answer in time. redis-py does not retry timeouts."""
 
 
 class Sentinels:
     """The Sentinels of one primary. Safe to share between tasks, threads and forks."""
 
     def __init__(self, address: RedisURL, options: Mapping[str, Any]) -> None:
-        """Ask nothing yet. ``options`` are those of connections to the primary; TLS and names are the same for both."""
+        """Store the options of connections to the primary; TLS and names also apply to Sentinels. Does not connect."""
         self._primary = address.primary or ""
         self._order: Sequence[_Place] = address.sentinels
-        """Whoever answered last comes first. Replaced, never changed: threads share it."""
+        """The Sentinels; the last one that answered comes first. Replaced, never mutated: threads share it."""
         self._told: tuple[_Place, _Place] | None = None
-        """Who answered last, and where the primary is by its word."""
+        """The last Sentinel that answered, and the primary's address that it returned."""
         self._is_tls = address.is_tls
         self._each = min(1.0, _LIMIT.total_seconds() / len(address.sentinels))
         alike = ("ssl_", "lib_", "driver_")
@@ -59,11 +59,11 @@ class Sentinels:
         }
 
     async def locate(self) -> _Place:
-        """Return host and port of the primary. Three round trips to a Sentinel, with its handshake.
+        """Return host and port of the primary. Three round trips to a Sentinel, including the handshake.
 
         Raises:
-            SentinelError: no Sentinel knows it.
-            SentinelTimeoutError: the same, and one has not answered in time; 3 s for all together.
+            SentinelError: no Sentinel knows the primary.
+            SentinelTimeoutError: the same, and one did not answer in time. The limit is 3 s for all together.
         """
         failures: dict[_Place, Exception] = {}
         for place in self._order:
@@ -81,16 +81,17 @@ class Sentinels:
         for place in self._order:
             try:
                 if time.monotonic() > end:
-                    raise RedisTimeoutError("there was no time left")
+                    raise RedisTimeoutError("the time for all Sentinels was used up")
                 return self._found(place, self._ask_blocking(place))
             except (RedisError, OSError, UnicodeError) as error:
                 failures[place] = error
         raise self._unknown(failures)
 
     def distrust(self, found: _Place) -> None:
-        """Ask another Sentinel first next time: where the last one sent us there is no primary, or nobody.
+        """Ask another Sentinel first next time: the address from the last one has no primary, or no server.
 
-        One that was cut off from the others tells for ever what was. Of many who were sent there, one says so.
+        A Sentinel that is cut off from the others returns an outdated address for ever. If many connections fail at
+        that address, only the first call has an effect.
         """
         if self._told == (self._order[0], found):
             self._order = (*self._order[1:], *self._order[:1])
@@ -121,7 +122,7 @@ class Sentinels:
         self._told = (place, found)
         return found
 
-    def _read(self, answer: Any) -> _Place:  # noqa: ANN401 - what a server answers
+    def _read(self, answer: Any) -> _Place:  # noqa: ANN401 - the server's reply
         match answer:
             case [bytes(host), bytes(port)] if (
                 host.isascii() and host and port.isdigit() and 0 < int(port) <= LAST_PORT
@@ -129,7 +130,7 @@ class Sentinels:
                 return host.decode(), int(port)
             case None:
                 raise ResponseError(f"knows no {self._primary}")
-        raise ResponseError("is none")
+        raise ResponseError("is not a Sentinel")
 
     def _unknown(self, failures: Mapping[_Place, Exception]) -> RedisError:
         told = "; ".join(f"{host}:{port} {_reason(error)}" for (host, port), error in failures.items())

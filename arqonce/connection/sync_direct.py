@@ -1,6 +1,6 @@
-"""Opens the connection that threads or greenlets share, and opens it anew after a loss or a fork. Knows no job.
+"""Opens the connection that threads or greenlets share, and reopens it after a loss or a fork. Knows no job.
 
-The blocking sibling of ``direct``. Time has limits, whatever Redis and the network do: see ``SyncDirectConnection``.
+The blocking counterpart of ``direct``. All calls have a time limit: see ``SyncDirectConnection``.
 """
 
 import copy
@@ -37,22 +37,22 @@ AnswerT = TypeVar("AnswerT")
 Command = tuple[str | float | bytes, ...]
 
 _SHORTEST = timedelta(seconds=1)
-"""How long an answer is waited for at least, also at the end of a call."""
+"""Shortest wait for a reply, even if the caller's timeout ends earlier."""
 
 
 class SyncDirectConnection:
-    """One connection for all who call. Raises redis-py's errors.
+    """One connection for all callers. Raises redis-py's errors.
 
-    A call ends in an answer or an error 5 s after Redis fell silent. Where the connection was lost and had to be made
-    anew meanwhile, it may last 5 s longer, for connecting, and 1 s for the answer.
+    A call ends with a reply or an error at most 5 s after Redis stopped answering. If the connection was lost and had
+    to be reopened, it may take 5 s longer for connecting, and 1 s for the reply.
     """
 
     def __init__(self, redis: Redis, *, tracks: bool = False) -> None:
-        """Connect to nothing yet; to where ``redis`` connects. With ``tracks``, ask to be told of changes (Redis 6)."""
+        """Use the address and options of ``redis``. Connects later. ``tracks``: client-side tracking (Redis 6)."""
         self._redis = redis
         self._tracks = tracks
         self.is_tracking = False
-        """Whether changes are told; a proxy, an ACL, or a server before Redis 6 may refuse it."""
+        """Whether Redis reports changes. A proxy, an ACL, or a server before Redis 6 may refuse tracking."""
         self._is_closed = False
         self._begin()
 
@@ -60,11 +60,11 @@ class SyncDirectConnection:
         self._opening = threading.Lock()
         self._wire: Wire | None = None
         self._failure: tuple[float, Exception] | None = None
-        """When the last attempt to connect failed, and how."""
+        """Time and error of the last failed attempt to connect."""
         self._pid = os.getpid()
 
-    def run(self, script: str, keys: Sequence[str], arguments: Sequence[str | float | bytes]) -> Any:  # noqa: ANN401 - what the script answers
-        """Run a script; one round trip more when the server does not have it yet."""
+    def run(self, script: str, keys: Sequence[str], arguments: Sequence[str | float | bytes]) -> Any:  # noqa: ANN401 - the script's reply
+        """Run a script. One round trip, two if the server does not have it cached."""
         rest = (len(keys), *keys, *arguments)
         try:
             return self.ask(("EVALSHA", script_sha(script), *rest))[0]
@@ -72,19 +72,19 @@ class SyncDirectConnection:
             return self.ask(("EVAL", script, *rest))[0]
 
     def transaction(self, *commands: Command) -> list[Any]:
-        """Carry out commands with no other between them, and return their answers. One round trip."""
+        """Execute commands as a transaction (MULTI, EXEC) and return their replies. One round trip."""
         answers: list[Any] = self.ask(("MULTI",), *commands, ("EXEC",))[-1]
         return without_error(answers)
 
     def ask(self, *commands: Command) -> list[Any]:
-        """Send commands and return their answers; again on a new connection, if it is lost. One round trip."""
+        """Send commands and return their replies. Retry on a new connection after a loss. One round trip."""
         end = time.monotonic() + SILENCE.total_seconds()
         return self.again(lambda wire: question(wire, commands, end), end, is_passing=_is_loss)
 
     def again(
         self, action: Callable[[Wire], AnswerT], end: float, *, is_passing: Callable[[Exception], bool]
     ) -> AnswerT:
-        """Do something on the connection, and again on a new one after what passes, for a second, or until ``end``."""
+        """Run the action. After a temporary error, retry on a new connection for about 1 s, or until ``end``."""
         for pause in RECONNECT_PAUSES:
             try:
                 return action(self.open(end))
@@ -96,8 +96,8 @@ class SyncDirectConnection:
         return action(self.open(end))
 
     def open(self, end: float) -> Wire:
-        """Return the connection; connect, unless it is connected. One connects for all, and its failure is theirs."""
-        if self._pid != os.getpid():  # forked: lock and connection are the parent's
+        """Return the connection; connect if necessary. Concurrent callers share one attempt and its failure."""
+        if self._pid != os.getpid():  # forked: lock and connection belong to the parent
             self._begin()
         wire = self._usable()
         if wire is not None:
@@ -105,8 +105,8 @@ class SyncDirectConnection:
         came = time.monotonic()
         opening = self._opening
         if not opening.acquire(timeout=max(_SHORTEST.total_seconds(), end - came)):
-            self._opening = threading.Lock()  # who held it may have been killed between two steps
-            raise RedisTimeoutError("Redis does not let us connect in time")
+            self._opening = threading.Lock()  # a killed greenlet may have left it locked
+            raise RedisTimeoutError("Redis did not accept a connection in time")
         try:
             return self._usable() or self._connect(came)
         finally:
@@ -116,13 +116,13 @@ class SyncDirectConnection:
         wire = self._wire
         if wire is None or wire.lost is not None:
             return None
-        # Something between us and Redis may have forgotten a connection that nobody has used.
+        # A firewall or proxy may have silently dropped an idle connection.
         return None if wire.is_idle(LINGER) else wire
 
     def _connect(self, came: float) -> Wire:
-        if self._failure is not None and self._failure[0] >= came:  # somebody has tried since
+        if self._failure is not None and self._failure[0] >= came:  # another caller has tried since
             raise copy.copy(self._failure[1]) from self._failure[1]
-        self._lose("nobody has used the connection for long")
+        self._lose("the connection was idle for too long")
         try:
             wire = Wire(self._tracking() if self._tracks else _connected(self._redis, protocol=2))
         except RedisError as error:
@@ -155,7 +155,7 @@ class SyncDirectConnection:
         return connection
 
     def _is_told(self, wire: Wire) -> bool:
-        """See that a change is told (``tracking``): of a key that is read here, and written on a connection beside."""
+        """Prove that Redis reports a change (see ``tracking``): read a key here, write it on another connection."""
         key, end = proof_key(), time.monotonic() + PROOF_LIMIT.total_seconds()
         with wire.listening(key.encode()) as bell:
             question(wire, (("EXISTS", key),), end)
@@ -165,7 +165,7 @@ class SyncDirectConnection:
                 beside.read_response()
                 wire.wait(bell, end)
             except ResponseError:
-                return True  # not ours to write: nothing was shown
+                return True  # an ACL forbids the key: nothing was proved
             finally:
                 beside.disconnect()
         if not bell.is_rung:
@@ -178,26 +178,26 @@ class SyncDirectConnection:
             wire.lose(why)
 
     def close(self) -> None:
-        """Close it for good; who waits is told that the connection is lost."""
+        """Close the connection for good. Waits in progress raise a connection error."""
         self._is_closed = True
         self._lose(CLOSED)
 
 
 def question(wire: Wire, commands: Sequence[Command], end: float) -> list[Any]:
-    """Send commands and return their answers. One round trip.
+    """Send commands and return their replies. One round trip.
 
     Raises:
-        ResponseError: Redis refuses one of them.
-        ConnectionError, TimeoutError: redis-py's; the commands were carried out or not.
+        ResponseError: Redis refused one of them.
+        ConnectionError, TimeoutError: redis-py's; the commands may have been executed.
     """
     left = max(_SHORTEST.total_seconds(), end - time.monotonic())
     asks_role = time.monotonic() >= wire.role_due
-    if asks_role:  # a replica answers what only reads
+    if asks_role:  # a replica also answers reads
         wire.role_due = time.monotonic() + ROLE_EVERY.total_seconds()
         commands = (ROLE, *commands)
     answers = wire.ask(commands, min(left, SILENCE.total_seconds()))
     if any(leads_elsewhere(answer) for answer in answers if isinstance(answer, Exception)):
-        wire.lose("the server takes no writes any more, or not yet")
+        wire.lose("the server does not accept writes, or not yet")
     if asks_role:
         _know_role(wire, answers.pop(0))
     return without_error(
@@ -227,13 +227,13 @@ def _connected(redis: Redis, *, protocol: int) -> Any:  # noqa: ANN401 - redis-p
     connection = pool.connection_class(**pool.connection_kwargs | options)
     try:
         connection.connect()
-    except (InvalidResponse, AttributeError, TypeError, IndexError) as error:  # to redis-py, a refusal or a mistake
+    except (InvalidResponse, AttributeError, TypeError, IndexError) as error:  # all mean an invalid reply
         connection.disconnect()
-        raise RedisConnectionError("what came is no answer of Redis") from error
-    except (OSError, UnicodeError) as error:  # the latter for what cannot be a host's name
+        raise RedisConnectionError("the server sent an invalid reply") from error
+    except (OSError, UnicodeError) as error:  # UnicodeError for an invalid host name
         connection.disconnect()
         raise RedisConnectionError(f"cannot connect ({type(error).__name__})") from error
-    except BaseException:  # a greenlet that is killed, too
+    except BaseException:  # including a killed greenlet
         connection.disconnect()
         raise
     return connection

@@ -1,13 +1,13 @@
 """One connection to Redis that threads or greenlets share. Knows no command and no job.
 
-Each sends its question and waits for its own answer; answers come in the order of the questions. There is no thread of
-ours: one of those who wait reads for all, and when its own wait is over, it wakes another to go on (leader and
-followers). So a greenlet blocks as its socket does, and nobody polls.
+Each caller sends its request and waits for its own reply; replies arrive in the order of the requests. There is no
+reader thread: one of the waiting callers reads for all, and when its own wait is over, it wakes another to continue
+(leader and followers). A greenlet therefore blocks only on its socket, and nobody polls.
 
-No thread closes a socket that another may use. Whoever sees a failure marks the connection as lost, which ends all
-waits on it; its locks and questions are dropped with it, and the socket is closed when the last thread has left. An
-exception in the middle of reading or writing, also that of a killed greenlet, loses the connection, so that no answer
-is ever taken for that of another question.
+No thread closes a socket that another may use. A thread that sees a failure marks the connection as lost, which ends
+all waits on it. Its locks and requests are dropped with it, and the socket is closed when the last thread has left. An
+exception during reading or writing, including that of a killed greenlet, loses the connection, so that no reply is ever
+matched to the wrong request.
 """
 
 import itertools
@@ -33,7 +33,7 @@ from arqonce.connection.direct import changed_keys
 from arqonce.connection.primary import ROLE_EVERY
 
 SILENCE = timedelta(seconds=5)
-"""A connection that has left a question unanswered for so long is lost: the answer may still come, but too late."""
+"""A connection with a request that is unanswered for this long is lost. A later reply is not used."""
 
 _LATE = "Redis did not answer in time"
 _INCOMPLETE = object()
@@ -45,22 +45,22 @@ class Bell:
     """Wakes one thread that waits on a ``Wire``."""
 
     def __init__(self) -> None:
-        """Wait for something that has not happened."""
+        """Create a bell that has not rung."""
         self.is_rung = False
-        """Whether it has happened, or the connection is lost."""
+        """Whether the awaited event has happened, or the connection is lost."""
         self._event = threading.Event()
 
     def ring(self) -> None:
         """End the wait."""
-        self.is_rung = True  # before the event: who wakes up looks here
+        self.is_rung = True  # before the event: the woken thread checks this
         self._event.set()
 
     def wake(self) -> None:
-        """Make the thread look whether it has to read."""
+        """Wake the thread, to check whether it has to become the reader."""
         self._event.set()
 
     def sleep(self, seconds: float) -> None:
-        """Return when somebody calls, or after so many seconds."""
+        """Wait until ``ring`` or ``wake`` is called, at most this many seconds."""
         self._event.wait(seconds)
         self._event.clear()
 
@@ -74,14 +74,14 @@ class _Question(Bell):
 
 
 class Wire:
-    """Takes over a connection that redis-py has made. Safe to share between threads or greenlets, not after a fork."""
+    """Takes over a connection that redis-py opened. Safe to share between threads or greenlets, not after a fork."""
 
     def __init__(self, connection: Any) -> None:  # noqa: ANN401 - redis-py's connections have no types
-        """Leave ``connection`` without its socket: redis-py offers no way to hand it over."""
+        """Take the socket from ``connection``: redis-py has no API for this."""
         self.lost: str | None = None
-        """Why the connection is of no use any more."""
+        """Why the connection is lost; ``None`` while it is usable."""
         self.role_due = time.monotonic() + ROLE_EVERY.total_seconds()
-        """When to ask whether the server is a primary still."""
+        """When to check again that the server is a primary."""
         self._used = time.monotonic()
         self._reader = hiredis.Reader(
             protocolError=InvalidResponse,
@@ -92,34 +92,34 @@ class Wire:
         self._socket.settimeout(0)
         weakref.finalize(self, self._socket.close)
         self._sending = threading.Lock()
-        """Held while a question is written, so that the order of questions is that on the wire."""
+        """Held while a request is written, so that the list of requests has the order on the wire."""
         self._using = threading.Lock()
-        """Held for a moment, in which the socket is read or written: TLS takes no two threads at once."""
+        """Held briefly to read or write the socket: a TLS socket is not safe for two threads."""
         self._state = threading.Lock()
-        """Held for a moment, to change what follows."""
+        """Held briefly to change the attributes below."""
         self._asked: deque[_Question] = deque()
         self._leader: Bell | None = None
-        """Who reads for all."""
+        """The caller that reads for all."""
         self._followers: set[Bell] = set()
         self._listeners: dict[bytes, set[Bell]] = {}
 
     def is_idle(self, linger: timedelta) -> bool:
-        """Say whether nobody waits, and nobody has sent anything for so long."""
+        """Return whether nobody waits, and nobody has sent anything for this long."""
         return not self._asked and self._leader is None and time.monotonic() - self._used > linger.total_seconds()
 
     def doubt_role(self) -> None:
-        """Let the next question be whether the server is a primary, if that may be asked."""
+        """Make the next request check the server's role, if the server supports that."""
         if self.role_due < math.inf:
             self.role_due = 0.0
 
     def ask(self, commands: Sequence[tuple[Any, ...]], seconds: float) -> list[Any]:
-        """Send commands together and return their answers; an error that Redis answers is one of them.
+        """Send commands together and return their replies; error replies are returned, not raised.
 
-        Writing may take so many seconds, and the answer may, too.
+        ``seconds`` limits the writing and, separately, the wait for the replies.
 
         Raises:
-            ConnectionError: redis-py's: the connection is lost; the commands were carried out or not.
-            TimeoutError: redis-py's: there is no answer in time, or was none to others, for half of it at least.
+            ConnectionError: redis-py's. The connection is lost; the commands may have been executed.
+            TimeoutError: redis-py's. No reply in time, or none to other callers for at least half of that time.
         """
         question = _Question(len(commands))
         self._send(b"".join(map(hiredis.pack_command, commands)), question, time.monotonic() + seconds)
@@ -135,12 +135,12 @@ class Wire:
 
     def _send(self, data: bytes, question: _Question, end: float) -> None:
         if not self._sending.acquire(timeout=max(0, end - time.monotonic())):
-            self.lose("Redis did not take what was sent before")
-            raise RedisTimeoutError("Redis did not take what was sent before")
+            self.lose("Redis did not accept earlier data in time")
+            raise RedisTimeoutError("Redis did not accept earlier data in time")
         try:
             self._line_up(question)
             self._write(memoryview(data), end)
-        except BaseException as error:  # half a question may be on its way
+        except BaseException as error:  # part of a request may have been sent
             self.lose(f"the connection was lost ({type(error).__name__})")
             if isinstance(error, OSError):
                 raise RedisConnectionError(self.lost) from error
@@ -162,7 +162,7 @@ class Wire:
                     sent = self._socket.send(data)
             except _NOT_READY as error:
                 if not self._is_ready(end, to_write=not isinstance(error, ssl.SSLWantReadError)):
-                    raise RedisTimeoutError("Redis does not take what is sent") from error
+                    raise RedisTimeoutError("Redis does not accept data in time") from error
             else:
                 data = data[sent:]
 
@@ -174,7 +174,7 @@ class Wire:
 
     @contextmanager
     def listening(self, key: bytes) -> Iterator[Bell]:
-        """Yield a bell that rings when the key is said to have changed, or the connection is lost."""
+        """Yield a bell that rings when Redis reports a change of the key, or the connection is lost."""
         bell = Bell()
         with self._state:
             self._listeners.setdefault(key, set()).add(bell)
@@ -187,9 +187,9 @@ class Wire:
                     del self._listeners[key]
 
     def wait(self, bell: Bell, end: float, *, turn: float = math.inf) -> None:
-        """Return when the bell has rung, or in time; meanwhile read for all, if nobody else does.
+        """Wait until the bell rings or until ``end``. Meanwhile, read for all callers if nobody else does.
 
-        Whoever reads returns after ``turn`` seconds.
+        A caller that reads returns after ``turn`` seconds.
         """
         try:
             while not bell.is_rung and (left := end - time.monotonic()) > 0:
@@ -227,11 +227,11 @@ class Wire:
         except (RedisError, OSError) as error:
             self.lose(f"the connection was lost ({type(error).__name__}: {error})")
         except BaseException:
-            self.lose("the thread that read was interrupted")
+            self.lose("the reading thread was interrupted")
             raise
 
     def _is_ready(self, end: float, *, to_write: bool = False) -> bool:
-        """Wait until the socket can be read or written; say whether it can, or is at its end."""
+        """Wait until the socket is readable or writable, or closed; return ``False`` after ``end``."""
         if not to_write and self._has_decrypted():
             return True
         seconds, number = max(0.0, end - time.monotonic()), self._socket.fileno()
@@ -249,7 +249,7 @@ class Wire:
         try:
             with self._using:
                 data: bytes = self._socket.recv(_RECEIVED_AT_ONCE)
-        except _NOT_READY:  # part of a record of TLS
+        except _NOT_READY:  # an incomplete TLS record
             return b""
         if not data:
             raise RedisConnectionError("closed by the server")
@@ -263,10 +263,10 @@ class Wire:
             else:
                 self._answer(reply)
 
-    def _answer(self, reply: Any) -> None:  # noqa: ANN401 - anything
+    def _answer(self, reply: Any) -> None:  # noqa: ANN401 - any reply
         with self._state:
             if not self._asked:
-                raise RedisConnectionError("an answer that nobody asked for")
+                raise RedisConnectionError("Redis sent a reply without a request")
             question = self._asked[0]
             question.answers.append(reply)
             question.missing -= 1
@@ -284,10 +284,10 @@ class Wire:
                     bell.ring()
 
     def lose(self, why: str) -> None:
-        """End all waits on this connection, now and later. The socket stays open until nobody uses it."""
+        """Mark the connection as lost and end all waits on it. The socket stays open until nobody uses it."""
         with self._state:
             self.lost = self.lost or why
             for bell in (*self._asked, *self._followers, *itertools.chain(*self._listeners.values())):
                 bell.ring()
-        with suppress(OSError):  # not the method of a socket with TLS, which changes the object under its reader
+        with suppress(OSError):  # SSLSocket.shutdown would change the object under its reader
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)

@@ -1,12 +1,12 @@
-"""Sees that Redis really tells of changes, before anybody relies on it. Knows no queue.
+"""Verifies that Redis sends invalidation messages before anything relies on them. Knows no queue.
 
-A server may accept ``CLIENT TRACKING`` and track nothing (Dragonfly with ``NOLOOP``), and a proxy may swallow what was
-not asked for. Whoever waits would then find jobs and results by safety looks alone, many seconds late. So a key is read
-on the connection that tracks and changed on another, and word of it must come. Once for each connection, and nobody
-waits for it: at worst, the first job or result is late by as much as the proof may last.
+A server may accept ``CLIENT TRACKING`` and track nothing (Dragonfly with ``NOLOOP``), and a proxy may drop push
+messages. Workers and clients would then find jobs and results only by their slow safety polls, many seconds late. So a
+key is read on the tracking connection and changed on another, and a notification must arrive. This runs once per
+connection, in the background: at worst, the first job or result is late by the time limit of the proof.
 
-The key is one of a job that does not exist, because that is what everybody may write who enqueues or works, and lasts
-for a millisecond. It is read with ``EXISTS``, to which the right to write is enough.
+The key is that of a job that does not exist: every producer and worker may write such keys. It expires after a
+millisecond. It is read with ``EXISTS``, for which the right to write is enough.
 """
 
 import asyncio
@@ -23,18 +23,18 @@ from arqonce.connection.direct import DirectConnection
 from arqonce.wire.keys import JOB_KEY
 
 PROOF_LIMIT = timedelta(seconds=1)
-"""How long word of the change may take: many round trips."""
+"""Longest wait for the notification: many round trips."""
 
 LINGER = timedelta(seconds=30)
-"""How long the connection on which results are waited for is kept when nobody waits."""
+"""How long the connection for waits is kept open when nobody waits."""
 
 RECONNECT_PAUSES = (0.05, 0.1, 0.2, 0.5)
-"""Seconds between attempts to look when the connection is lost; after the last one, Redis is unavailable."""
+"""Seconds between attempts to read after a lost connection. After the last one, Redis is considered unavailable."""
 
-NOT_TOLD = "it accepts CLIENT TRACKING and tells of no changes"
+NOT_TOLD = "it accepts CLIENT TRACKING but does not report changes"
 
 _AGAIN = timedelta(minutes=1)
-"""After how long it is tried again where it has failed: it may have been a hiccup."""
+"""Time after which a failed proof is repeated: the failure may have been temporary."""
 
 _was_told = False
 _telling = Lock()  # threads share the blocking client
@@ -43,26 +43,26 @@ _log = logging.getLogger("arqonce.connection.tracking")
 
 
 def tell_once(reason: object) -> None:
-    """Log why results are looked for, once in a process."""
-    global _was_told  # noqa: PLW0603 - as it says
+    """Log why clients poll for results, once per process."""
+    global _was_told  # noqa: PLW0603 - once per process
     with _telling:
         if _was_told:
             return
         _was_told = True
     cure = "connect without the proxy, or use Redis or Valkey itself"
-    _log.warning("Redis tells of no results, so they are looked for instead: %s. Cure: %s", reason, cure)
+    _log.warning("Redis does not report results, so clients poll for them: %s. Cure: %s", reason, cure)
 
 
 def proof_key() -> str:
-    """Return a key of our own for one proof."""
+    """Return a unique key for one proof."""
     return f"{JOB_KEY}{uuid4().hex}"
 
 
 class TrackingProof:
-    """Whether the changes that a connection tracks are told."""
+    """Whether Redis reports the changes that a connection tracks."""
 
     def __init__(self, direct: DirectConnection, redis: Redis, on_failure: Callable[[], None]) -> None:
-        """Prove nothing yet. The key is read on ``direct``, and written on one beside."""
+        """Store the connections; the proof starts with ``begin``. It reads on ``direct`` and writes on another one."""
         self._direct = direct
         self._redis = redis
         self._on_failure = on_failure
@@ -72,10 +72,10 @@ class TrackingProof:
         self._wire: object = None
         self._due = 0.0
         self.failure: Exception | None = None
-        """Why the changes are not relied on; ``None`` while nothing is known against it."""
+        """Why notifications are not relied on; ``None`` unless a proof has failed."""
 
     def begin(self, wire: object) -> None:
-        """Prove it for this connection, unless that was done; again after a minute, if it has failed."""
+        """Start the proof for this connection, once; repeat a failed one after a minute."""
         if wire is self._wire and (self.failure is None or asyncio.get_running_loop().time() < self._due):
             return
         if wire is not self._wire:
@@ -89,12 +89,12 @@ class TrackingProof:
         self._due = asyncio.get_running_loop().time() + _AGAIN.total_seconds()
 
     def hear(self, keys: Collection[bytes] | None) -> None:
-        """Take note of keys that have changed."""
+        """Record the keys of an invalidation message; ``None`` means all keys."""
         if keys is not None and self._key.encode() in keys:
             self._is_told.set()
 
     def fail(self, reason: str) -> None:
-        """Do not rely on changes being told, for the next minute."""
+        """Do not rely on notifications for the next minute."""
         self.failure = ResponseError(reason)
         self._put_off()
         self._on_failure()
@@ -110,19 +110,19 @@ class TrackingProof:
         except TimeoutError:
             self.fail(NOT_TOLD)
         except (RedisError, OSError):
-            pass  # it is gone, or the key is not ours to write: nothing was shown
+            pass  # the connection is lost, or an ACL forbids the key: nothing was proved
         else:
             self.failure = None
         finally:
             await beside.aclose()
 
     def close(self) -> None:
-        """Prove nothing any more."""
-        if self._proving is not None and not self._proving.cancelling():  # a second one would break off its cleaning up
+        """Cancel the proof."""
+        if self._proving is not None and not self._proving.cancelling():  # a second cancel would interrupt its cleanup
             self._proving.cancel()
 
     async def aclose(self) -> None:
-        """Do the same, and return when the connection beside is closed."""
+        """Do the same, and wait until the other connection is closed."""
         self.close()
         if self._proving is not None:
             await asyncio.gather(self._proving, return_exceptions=True)

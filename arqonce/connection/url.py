@@ -1,11 +1,11 @@
-"""What REDIS_URL says: redis-py's URLs, the same with Valkey's name, and those that name Sentinels. Opens nothing."""
+"""Parses REDIS_URL: redis-py's URLs, the same with Valkey's schemes, and URLs of Sentinels. Opens nothing."""
 
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urlsplit
 
 _SENTINEL_PORT = 26379
 LAST_PORT = 65535
-"""The highest port of TCP."""
+"""The highest TCP port."""
 
 _SCHEMES = {
     "redis": "redis",
@@ -14,7 +14,7 @@ _SCHEMES = {
     "valkey": "redis",
     "valkeys": "rediss",
 }
-"""redis-py's scheme for each of ours."""
+"""redis-py's scheme for each scheme that REDIS_URL may have."""
 
 _BY_SENTINELS = {f"{scheme}+sentinel": plain for scheme, plain in _SCHEMES.items() if scheme != "unix"}
 
@@ -22,21 +22,21 @@ _EXAMPLE = "redis+sentinel://host1:26379,host2:26379/mymaster/0"
 
 
 class RedisURLError(ValueError):
-    """It is not a URL of Redis; the text completes "REDIS_URL ..." and repeats nothing of it."""
+    """The URL is not valid. The text completes "REDIS_URL ..." and repeats nothing of the URL."""
 
 
 @dataclass(frozen=True)
 class RedisURL:
-    """A URL that was read."""
+    """A parsed URL."""
 
     plain: str = field(repr=False)
-    """The URL for redis-py. With Sentinels its host has no meaning: they are asked at each connect."""
+    """The URL for redis-py. With Sentinels its host is not used: they are asked at each connect."""
 
     location: str
-    """Where the queue is, without user and password: fit for logs and errors."""
+    """The address without user and password, for logs and errors."""
 
     primary: str | None = None
-    """The name under which the Sentinels know the server."""
+    """The primary's name in the Sentinels' configuration."""
 
     sentinels: tuple[tuple[str, int], ...] = ()
     sentinel_username: str | None = None
@@ -44,15 +44,15 @@ class RedisURL:
 
     @property
     def is_tls(self) -> bool:
-        """Whether servers and Sentinels are to speak TLS."""
+        """Whether connections to the server and to Sentinels use TLS."""
         return self.plain.startswith("rediss:")
 
 
 def read_redis_url(url: str) -> RedisURL:
-    """Take a URL apart.
+    """Parse a URL.
 
     Raises:
-        RedisURLError: the text names the cure and repeats neither user nor password.
+        RedisURLError: it is not valid. The text names the cure and repeats neither user nor password.
     """
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in _SCHEMES | _BY_SENTINELS:
@@ -63,7 +63,7 @@ def read_redis_url(url: str) -> RedisURL:
 
 
 def with_sentinel_password(url: str, password: str | None) -> str:
-    """Return the URL with the Sentinels' password, unless it has one or names no Sentinels."""
+    """Add the Sentinels' password to the URL, unless it has one or names no Sentinels."""
     if password is None or "+sentinel://" not in url or "sentinel_password=" in url:
         return url
     return f"{url}{'&' if '?' in url else '?'}sentinel_password={quote(password, safe='')}"
@@ -80,7 +80,7 @@ def _read(scheme: str, rest: str) -> RedisURL:
         parts = urlsplit(plain)
         host, port = parts.hostname or "localhost", parts.port or 6379
     except ValueError:
-        raise RedisURLError("is not a URL: see its host, brackets and port") from None  # it repeats the URL
+        raise RedisURLError("is not a URL: check its host, brackets and port") from None  # it repeats the URL
     database = _database(parts.path.strip("/"), _options(parts.query).get("db"))
     return RedisURL(plain, f"{_bracketed(host)}:{port}/{database}")
 
@@ -112,7 +112,7 @@ def _read_sentinels(scheme: str, rest: str) -> RedisURL:
 
 
 def _options(query: str) -> dict[str, str]:
-    # A + stays one, as in user and password.
+    # A + is kept as it is, as in user and password.
     pairs = (part.partition("=") for part in query.split("&") if part)
     return {name: unquote(value) for name, _, value in pairs}
 
@@ -125,7 +125,7 @@ def _database(path: str, option: str | None) -> int:
 
 
 def _host_and_port(text: str) -> tuple[str, int]:
-    """Read ``host``, ``host:port``, ``[address]`` or ``[address]:port``."""
+    """Parse ``host``, ``host:port``, ``[address]`` or ``[address]:port``."""
     if text.startswith("["):
         host, closed, port = text[1:].partition("]")
         port = port.removeprefix(":") if closed and (not port or port.startswith(":")) else "?"

@@ -43,7 +43,7 @@ async def test_a_worker_says_so_once_and_polls(
 
     assert waits[0] < 2
     assert max(waits[1:]) < 1
-    assert worker.log.count("tells of no changes") == 1
+    assert worker.log.count("does not report changes") == 1
 
 
 async def test_both_clients_look_for_their_results(
@@ -98,7 +98,7 @@ async def test_what_was_a_hiccup_is_proved_again(redis_proxy: Proxy, monkeypatch
         redis_proxy.rewrites = without_pushes
         proof.begin(await direct.open())
         await asyncio.wait_for(failed.wait(), 5)
-        assert "tells of no changes" in str(proof.failure)
+        assert "does not report changes" in str(proof.failure)
         redis_proxy.rewrites = bytes
 
         async def is_proved() -> bool:

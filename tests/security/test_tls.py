@@ -251,10 +251,10 @@ async def test_nothing_is_sent_in_the_clear(ports: Ports, command: str) -> None:
 
 
 WRONG = {
-    "authority": "its certificate is of an authority that is not trusted here: name the authority's file with ?",
-    "host": "its certificate is for another host name: connect by a name that is in it",
+    "authority": "its certificate is from an authority that is not trusted: name the authority's file with ?",
+    "host": "its certificate is for another host name: connect by a name that it contains",
     "expired": "its certificate has expired or is not valid yet: renew it, or set the clock",
-    "plain": "it speaks no TLS on this port: turn that on, or correct the port",
+    "plain": "it does not use TLS on this port: turn TLS on, or correct the port",
 }
 
 
@@ -328,14 +328,14 @@ def test_a_wrong_option_or_file_is_named(files: Files) -> None:
     bogus = _run("status", REDIS_URL=f"rediss://:{PASSWORD}@localhost:1/0?ssl_cert_reqs=perhaps")
 
     _require_one_line(bogus, "with redis-py's options")
-    assert "there is no /no/such.pem that we may read, which ssl_ca_certs names" in redis.stderr
+    assert "there is no readable file /no/such.pem, which ssl_ca_certs names" in redis.stderr
     assert "names a file with sslrootcert that is not there" in postgres.stderr
 
 
 BROKEN_RULES = {
-    x509.AuthorityKeyIdentifier: "(Missing Authority Key Identifier): issue it anew",
-    x509.SubjectKeyIdentifier: "(Missing Subject Key Identifier): issue it anew",
-    x509.KeyUsage: "(CA cert does not include key usage extension): issue it anew",
+    x509.AuthorityKeyIdentifier: "(Missing Authority Key Identifier): reissue it",
+    x509.SubjectKeyIdentifier: "(Missing Subject Key Identifier): reissue it",
+    x509.KeyUsage: "(CA cert does not include key usage extension): reissue it",
 }
 
 
