@@ -1,1 +1,1 @@
-"""The contract with producers in any language: written as AsyncAPI and JSON Schema, and compared with an older one."""
+"""The contract with producers in any language: writes it as AsyncAPI and JSON Schema, and checks compatibility."""

@@ -1,4 +1,4 @@
-"""Other names under which a field of a payload is read: the keyword ``x-aliases``, written and understood here."""
+"""Aliases of a payload's fields: writes and reads the keyword ``x-aliases``."""
 
 from typing import Any
 
@@ -6,15 +6,15 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 ALIASES = "x-aliases"
-"""In the schema of a field: what it may be called besides, such as its name before it was renamed. One of them at a
-time: a message with two names of one field is refused."""
+"""In a field's schema: other accepted names, such as a former name. A message that uses two names of one field is
+refused."""
 
 
 class AliasedSchemas(GenerateJsonSchema):
-    """Writes JSON Schemas as pydantic does, and into each field that is read under other names, too, these names."""
+    """Writes JSON Schemas as pydantic does, and adds ``x-aliases`` to fields that have other names."""
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
-        """Add the names to a model's fields."""
+        """Add the aliases to a model's fields."""
         written = super().model_schema(schema)
         is_by_name = bool(schema.get("config", {}).get("validate_by_name"))
         if self.mode == "validation" and (fields := _fields(schema["schema"])):
@@ -26,7 +26,7 @@ class AliasedSchemas(GenerateJsonSchema):
 
 
 def _fields(schema: CoreSchema) -> dict[str, core_schema.ModelField]:
-    """Return the fields of a model, whatever validators are around them."""
+    """Return the fields of a model, also if validators wrap the model's schema."""
     found: Any = schema
     while isinstance(found, dict) and found.get("type") != "model-fields":
         found = found.get("schema")
@@ -34,7 +34,7 @@ def _fields(schema: CoreSchema) -> dict[str, core_schema.ModelField]:
 
 
 def _names(name: str, field: core_schema.ModelField, *, is_by_name: bool) -> list[str]:
-    """Return all names of a field, that of the document first."""
+    """Return all names of a field; the name in the document comes first."""
     alias: Any = field.get("validation_alias") or []  # a name, or a path, or several paths
     paths = [[alias]] if isinstance(alias, str) else [path if isinstance(path, list) else [path] for path in alias]
     names = [path[0] for path in paths if len(path) == 1]
@@ -42,7 +42,7 @@ def _names(name: str, field: core_schema.ModelField, *, is_by_name: bool) -> lis
 
 
 def fields_by_name(properties: dict[str, Any]) -> dict[str, str]:
-    """Return by every name that is read the field that it means."""
+    """Map every accepted name to its field."""
     meant = {
         alias: name for name, field in properties.items() if isinstance(field, dict) for alias in field.get(ALIASES, ())
     }

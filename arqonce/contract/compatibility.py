@@ -1,4 +1,4 @@
-"""Tells whether the contract of one version breaks what was queued, produced or read by that of an older one."""
+"""Checks whether a version of the contract breaks queued jobs, producers or readers of an older version."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -9,40 +9,40 @@ from arqonce.contract.document import result_message
 from arqonce.contract.narrowing import answer_narrowings, request_narrowings
 
 _VERSION = "3.0.0"
-"""The version of AsyncAPI that is written, and read."""
+"""The version of AsyncAPI that is written and read."""
 
 
 class ContractError(Exception):
-    """This is no contract of ours."""
+    """The document was not written by ``build_document``."""
 
 
 class Side(Enum):
-    """Whom a change breaks."""
+    """The side that a change breaks."""
 
     PRODUCERS = "queued jobs and older producers"
-    READERS = "who reads results"
+    READERS = "readers of results"
 
 
 @dataclass(frozen=True)
 class Break:
-    """One change that an older version does not bear."""
+    """One change that is not compatible with the older version."""
 
     where: str
     what: str
     side: Side
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """Describe the change in one line."""
         return f"{self.where}: {self.what} (breaks {self.side.value})"
 
 
 def find_breaks(old: dict[str, Any], new: dict[str, Any]) -> list[Break]:
-    """Compare two documents, and return what in the new one breaks the older one's jobs, producers and readers.
+    """Compare two documents; return the changes in the new one that break the old one's jobs, producers or readers.
 
-    New jobs, new optional fields, wider limits, and new fields of results break nobody.
+    New jobs, new optional fields, wider limits, and new fields of results are compatible.
 
     Raises:
-        ContractError: ``old`` is no document that ``build_document`` has written.
+        ContractError: ``old`` was not written by ``build_document``.
     """
     try:
         _require_version(old)
@@ -51,7 +51,7 @@ def find_breaks(old: dict[str, Any], new: dict[str, Any]) -> list[Break]:
             found += _job_breaks(job, old, new)
         return found + _failure_breaks(old, new)
     except (KeyError, TypeError, AttributeError) as error:
-        text = "this is no document of the command schema: give one that an older version has written"
+        text = "this is not a document of the command schema: give one that an older version wrote"
         raise ContractError(text) from error
 
 

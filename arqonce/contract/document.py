@@ -1,7 +1,7 @@
-"""Writes the contract: an AsyncAPI 3.0 document, and a JSON Schema (2020-12) for each payload and result.
+"""Builds the contract: an AsyncAPI 3.0 document, and a JSON Schema (2020-12) for each payload and result.
 
-Schemas are made of the models that messages are read by. A rule that JSON Schema cannot say is not in them, such as
-``FindUser``'s exactly one of three.
+The schemas are generated from the models that validate messages. They omit rules that JSON Schema cannot express, such
+as ``FindUser``'s exactly one of three.
 """
 
 import inspect
@@ -28,16 +28,16 @@ _REF = "#/components/schemas/{model}"
 _MS: Schema = {"type": "integer", "minimum": 0, "maximum": LATEST_MS, "description": "In ms since 1970."}
 
 _FAILURE = "JobFailure"
-"""The name of the schema of failures."""
+"""The schema name of failures."""
 
 
 def result_message(job: str) -> str:
-    """Return the name of the message with which a job answers."""
+    """Return the name of the message that carries a job's result."""
     return f"{job}.result"
 
 
 def build_document(registry: Registry, *, title: str, version: str) -> dict[str, Any]:
-    """Return the AsyncAPI 3.0 document of all jobs, under their former names, too."""
+    """Return the AsyncAPI 3.0 document of all jobs, including those under former names."""
     payloads, results = _refs(registry)
     return {
         "asyncapi": "3.0.0",
@@ -60,7 +60,7 @@ def build_document(registry: Registry, *, title: str, version: str) -> dict[str,
 
 
 def build_schemas(registry: Registry) -> dict[str, Schema]:
-    """Return a JSON Schema of its own for each payload and result, and for failures, by the name of a file."""
+    """Return a separate JSON Schema for each payload and result and for failures, by file name."""
     schemas = {"failure.schema.json": _failure_schema(registry)}
     for spec in registry:
         schemas[f"{spec.name}.payload.schema.json"] = spec.payload.model_json_schema(
@@ -160,7 +160,7 @@ def _answer_schema(answer: Schema, *, name: str | None, is_success: bool) -> Sch
 
 
 def _refs(registry: Registry) -> tuple[dict[str, Schema], dict[str, Schema]]:
-    """Return by job the references to the schemas of what it takes and of what it answers."""
+    """Return, by job, references to the schemas of payloads and of results."""
     found, _ = models_json_schema(_models(registry), ref_template=_REF, schema_generator=AliasedSchemas)
     payloads = {name: found[spec.payload, "validation"] for name, spec in registry.by_name.items()}
     results = {name: found[spec.payload.result_type(), "serialization"] for name, spec in registry.by_name.items()}
@@ -194,7 +194,7 @@ def _failure_schema(registry: Registry) -> Schema:
 
 
 def _failure_codes(registry: Registry) -> dict[str, str]:
-    """Return what each code of a failure means: those of ``arqonce.failures``, and those of the registry's refusals."""
+    """Return the meaning of each failure code: those of ``arqonce.failures`` and of the registry's refusals."""
     classes: list[type[JobFailedError]] = [
         found for found in vars(failures).values() if isinstance(found, type) and issubclass(found, JobFailedError)
     ]

@@ -1,7 +1,7 @@
-"""Tells whether all that one JSON Schema accepts, another accepts too, and if not, where and why. Knows no job.
+"""Checks whether one JSON Schema accepts everything that another accepts; if not, says where and why. Knows no job.
 
-It compares keyword by keyword. What it cannot judge (a changed pattern, a keyword that it does not know) counts as
-narrower: a false alarm is read by a person, a missed one breaks queued jobs.
+It compares keyword by keyword. A change that it cannot judge (a changed pattern, an unknown keyword) counts as
+narrower: a person can dismiss a false alarm, but a missed change breaks queued jobs.
 """
 
 import json
@@ -16,7 +16,7 @@ _ANNOTATIONS = frozenset({
     "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "discriminator",
     "$schema", "$id", "$comment", "$defs", ALIASES,
 })  # fmt: skip
-"""Keywords that refuse nothing."""
+"""Keywords that reject no value."""
 
 _CEILINGS = frozenset({"maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"})
 _FLOORS = frozenset({"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"})
@@ -24,33 +24,33 @@ _HANDLED = frozenset({"type", "const", "enum", "properties", "required", "additi
                       "oneOf"})  # fmt: skip
 
 _SIZES = frozenset({"minLength", "minItems", "minProperties"})
-"""Floors that mean nothing at 0."""
+"""Lower limits that have no effect at 0."""
 
 _MISSING = object()
 
 
 class Narrowing(NamedTuple):
-    """One reason."""
+    """One place where a schema became narrower, and why."""
 
     path: str
     text: str
 
 
 def request_narrowings(old: Schema, new: Schema, *, path: str, roots: tuple[Schema, Schema]) -> list[Narrowing]:
-    """Return why what was written by ``old`` may not be read by ``new``; ``roots`` are where their ``$ref`` lead."""
+    """Return why ``new`` may reject a message that ``old`` accepts. ``roots`` resolve the ``$ref`` of each."""
     return list(_Comparison(*roots, is_answer=False).compare(path, old, new))
 
 
 def answer_narrowings(old: Schema, new: Schema, *, path: str, roots: tuple[Schema, Schema]) -> list[Narrowing]:
-    """Return why one who reads by ``old`` may not understand what is written by ``new``.
+    """Return why a reader with the schema ``old`` may not understand a message written by ``new``.
 
-    The same question the other way round; only that a reader ignores fields that it does not know.
+    The reverse of ``request_narrowings``, except that readers ignore unknown fields.
     """
     return list(_Comparison(*reversed(roots), is_answer=True).compare(path, new, old))
 
 
 class _Comparison:
-    """Compares what is written by ``narrow`` with what is read by ``wide``."""
+    """Compares the values that ``narrow`` allows to be written with those that ``wide`` accepts."""
 
     def __init__(self, narrow_root: Schema, wide_root: Schema, *, is_answer: bool) -> None:
         self._narrow_root = narrow_root
@@ -59,7 +59,7 @@ class _Comparison:
         self._under_way: set[tuple[int, int]] = set()
 
     def compare(self, path: str, narrow: Any, wide: Any) -> Iterator[Narrowing]:  # noqa: ANN401 - a schema may be a bool
-        """Yield where ``wide`` refuses what ``narrow`` accepts."""
+        """Yield where ``wide`` rejects a value that ``narrow`` accepts."""
         narrow, wide = _schema(narrow), _schema(wide)
         ours = list(_alternatives(narrow, self._narrow_root))
         theirs = list(_alternatives(wide, self._wide_root))
@@ -67,7 +67,7 @@ class _Comparison:
             yield from self._fit(path, one, theirs)
 
     def _fit(self, path: str, narrow: Schema, alternatives: list[Schema]) -> Iterator[Narrowing]:
-        """Yield why none of the alternatives accepts ``narrow``: in detail, where one is of its kind."""
+        """Yield why no alternative accepts ``narrow``; in detail if one has the same type."""
         reasons = [list(self._compare_one(path, narrow, wide)) for wide in alternatives]
         if not all(reasons):
             return
@@ -90,7 +90,7 @@ class _Comparison:
             if not _is_within(keyword, narrow.get(keyword), wide[keyword]):
                 yield self._changed(path, keyword, narrow.get(keyword), wide[keyword])
         pair = _identity(narrow), _identity(wide)
-        if pair not in self._under_way:  # a model that holds itself
+        if pair not in self._under_way:  # a recursive model
             self._under_way.add(pair)
             yield from self._compare_parts(path, narrow, wide)
             self._under_way.discard(pair)
@@ -130,14 +130,14 @@ class _Comparison:
         yield from self._compare_rest(path, narrow.get("additionalProperties", True), other)
 
     def _compare_rest(self, path: str, rest: Any, other: Any) -> Iterator[Narrowing]:  # noqa: ANN401 - as in compare
-        """Compare what holds for fields that are not named."""
+        """Compare the rules for unnamed fields."""
         if other is False and rest is not False:
             yield Narrowing(path, "may now have other fields" if self._is_answer else "other fields are now refused")
         elif isinstance(other, dict) and rest is not False:
             yield from self.compare(f"{path}.*", rest, other)
 
     def _compare_aliases(self, path: str, ours: Schema, theirs: Schema) -> Iterator[Narrowing]:
-        """Refuse that a name which was read means another field, or none."""
+        """Yield names that no longer mean the same field."""
         meant = fields_by_name(theirs)
         for alias, name in fields_by_name(ours).items():
             if alias != name and name in meant and meant.get(alias) != meant[name]:
@@ -158,7 +158,7 @@ class _Comparison:
             yield Narrowing(path, "new field, which readers refuse")
 
     def _compare_defaults(self, path: str, narrow: Any, wide: Any) -> Iterator[Narrowing]:  # noqa: ANN401 - as in compare
-        """Refuse another default: a job queued without the field would mean another thing, and not fit its receipt."""
+        """Yield changed defaults: a job queued without the field would change its meaning and not match its receipt."""
         before, now = (_schema(found).get("default", _MISSING) for found in (narrow, wide))
         if not self._is_answer and before != now:
             texts = ("none" if found is _MISSING else json.dumps(found) for found in (before, now))
@@ -178,7 +178,7 @@ def _schema(schema: Any) -> Schema:  # noqa: ANN401 - a schema may be a bool
 
 
 def _renamed(ours: Schema, must: list[str], theirs: Schema) -> tuple[Schema, list[str]]:
-    """Call our fields as theirs that are read under the names of ours; two that would become one keep their names."""
+    """Rename fields of ``ours`` to the fields of ``theirs`` that accept them; two that would become one keep theirs."""
     meant = fields_by_name(theirs)
     called = {name: meant.get(name, name) for name in ours}
     called = {name: name if list(called.values()).count(new) > 1 else new for name, new in called.items()}
@@ -186,13 +186,13 @@ def _renamed(ours: Schema, must: list[str], theirs: Schema) -> tuple[Schema, lis
 
 
 def _identity(schema: Schema) -> int:
-    """Return what is the same wherever a ``$ref`` leads to this schema."""
+    """Return an identity that is equal for every ``$ref`` to this schema."""
     parts = (schema.get(name) for name in ("properties", "items", "additionalProperties"))
     return next((id(part) for part in parts if isinstance(part, dict)), id(schema))
 
 
 def _alternatives(schema: Schema, root: Schema) -> Iterator[Schema]:
-    """Yield what the schema offers, one kind of value each, with what holds for all of them."""
+    """Yield the schema's alternatives, one type each, combined with the keywords that apply to all."""
     schema = _resolved(schema, root)
     for keyword in ("anyOf", "oneOf"):
         if keyword in schema:
@@ -207,7 +207,7 @@ def _alternatives(schema: Schema, root: Schema) -> Iterator[Schema]:
 
 
 def _resolved(schema: Schema, root: Schema) -> Schema:
-    """Follow ``$ref``; what stands beside it holds as well."""
+    """Resolve ``$ref``; keywords beside it apply as well."""
     while "$ref" in schema:
         found: Any = root
         for part in schema["$ref"].removeprefix("#/").split("/"):
@@ -217,7 +217,7 @@ def _resolved(schema: Schema, root: Schema) -> Schema:
 
 
 def _values(schema: Schema) -> list[Any] | None:
-    """Return the values that the schema lists, if it does."""
+    """Return the values that the schema enumerates; ``None`` if it does not."""
     if "const" in schema:
         return [schema["const"]]
     values: list[Any] | None = schema.get("enum")
@@ -229,7 +229,7 @@ _JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", 
 
 
 def _types(schema: Schema) -> set[str]:
-    """Return the types that values may have; none if any."""
+    """Return the allowed types; empty if all are allowed."""
     values = _values(schema)
     if values is not None:
         return {_JSON_TYPES[type(value)] for value in values}
@@ -246,14 +246,14 @@ def _may_be(schema: Schema, type_: str) -> bool:
 
 
 def _kind(schema: Schema) -> str:
-    """Name the type for people."""
+    """Return a readable name of the type."""
     if (values := _values(schema)) is not None:
         return "one of " + ", ".join(map(json.dumps, values))
     return str(schema.get("type", "any"))
 
 
 def _is_within(keyword: str, narrow: Any, wide: Any) -> bool:  # noqa: ANN401 - values of a keyword
-    """Say whether a limit holds whatever held before."""
+    """Return whether the limit ``wide`` allows all that ``narrow`` allows."""
     if narrow == wide or (keyword in _SIZES and wide == 0):
         return True
     if narrow is None:

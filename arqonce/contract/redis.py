@@ -1,4 +1,4 @@
-"""Says how a job is put into Redis and its answer read, in a form that programs can follow. Opens no connection."""
+"""Describes how to enqueue a job in Redis and read its result, in machine-readable form. Opens no connection."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ one time: their keys, then the queue; their messages last, in the same order."""
 
 
 def describe_redis() -> dict[str, Any]:
-    """Return keys, limits, and the commands and the script to enqueue, with names in braces for what is filled in."""
+    """Return keys, limits, and the commands and script to enqueue. Names in braces are placeholders."""
     return {
         "keys": {
             "queue": QUEUE,

@@ -267,7 +267,7 @@ def test_a_removed_kind_of_failure_breaks_readers(contract: Contract) -> None:
     found = find_breaks(before, now)
 
     assert list(map(str, found)) == [
-        "failure.r.type.unknown_job: kind of failure removed or renamed (breaks who reads results)"
+        "failure.r.type.unknown_job: kind of failure removed or renamed (breaks readers of results)"
     ]
     assert find_breaks(now, before) == []
 
@@ -297,7 +297,7 @@ def test_what_redis_holds_is_part_of_the_contract(
 @pytest.mark.parametrize("document", [{}, {"openapi": "3.1.0"}, {"x-redis": []}])
 def test_another_document_is_refused(contract: Contract, document: dict[str, Any]) -> None:
     """It says what to give instead."""
-    with pytest.raises(ContractError, match="give one that an older version has written"):
+    with pytest.raises(ContractError, match="give one that an older version wrote"):
         find_breaks(document, contract({}))
 
 
