@@ -63,7 +63,7 @@ class WebSettings(EnvironmentSettings):
         examples=["auto", "console", "json"],
     )  # fmt: skip
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="least important level to log", examples=["debug", "info", "warning", "error"]
+        default="info", description="lowest level to log", examples=["debug", "info", "warning", "error"]
     )
 
     @property

@@ -1,1 +1,1 @@
-"""Settings from the environment and from secret files. Nothing is read before it is asked for."""
+"""Settings from the environment and from secret files. Nothing is read on import."""

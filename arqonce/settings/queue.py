@@ -1,4 +1,4 @@
-"""Where the queue is: the same for workers and for services that enqueue. Opens no connection."""
+"""Settings of the connection to the queue, for workers and for services that enqueue. Opens no connection."""
 
 from typing import Self
 
@@ -15,20 +15,20 @@ class QueueSettings(EnvironmentSettings):
     model_config = SettingsConfigDict(env_prefix="REDIS_")
 
     url: SecretStr = Field(
-        description="Redis or Valkey that holds the queue, as a URL; rediss:// for TLS, redis+sentinel:// by Sentinels",
+        description="URL of Redis or Valkey, which holds the queue; rediss:// for TLS, redis+sentinel:// for Sentinels",
         examples=["redis://host:6379/0"],
     )
     password: SecretStr | None = Field(
-        default=None, description="password, where it shall not stand in the URL", examples=["the password"]
+        default=None, description="password, if not in the URL", examples=["the password"]
     )
 
     sentinel_password: SecretStr | None = Field(
-        default=None, description="password of the Sentinels, likewise", examples=["the Sentinels' password"]
+        default=None, description="password of the Sentinels, if not in the URL", examples=["the Sentinels' password"]
     )
 
     @property
     def plain_password(self) -> str | None:
-        """The password in the clear, for connecting."""
+        """The password in clear text, for connecting."""
         return None if self.password is None else self.password.get_secret_value()
 
     @field_validator("url")
@@ -39,7 +39,7 @@ class QueueSettings(EnvironmentSettings):
 
     @model_validator(mode="after")
     def _complete_url(self) -> Self:
-        """Put the Sentinels' password into the URL, which is all that the rest of the program knows of Sentinels."""
+        """Put the Sentinels' password into the URL: other modules know of Sentinels only through it."""
         if self.sentinel_password is not None:
             url = with_sentinel_password(self.url.get_secret_value(), self.sentinel_password.get_secret_value())
             object.__setattr__(self, "url", SecretStr(url))  # the model is frozen

@@ -1,4 +1,4 @@
-"""Settings of the worker process. Reads the environment only when asked to load."""
+"""Settings of the worker process. Reads the environment only in ``load``."""
 
 import re
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ from arqonce.wire.keys import QUEUE
 __all__ = ["QueueSettings", "Settings", "WorkerSettings"]
 
 _LONGEST_REDELIVERY = timedelta(days=8)
-"""A message expires in Redis 7 days after its job is due; a day more for retries that were under way."""
+"""A message expires in Redis 7 days after its job is due; one more day for retries in progress."""
 
 
 _SPARE_CONNECTIONS = 3
 
 _SHORTEST_LEASE = timedelta(seconds=1)
-"""A lease is renewed three times in its length, by the event loop that also runs the jobs."""
+"""Shortest lease. The event loop that runs the jobs renews it three times per length."""
 
 
 _REGISTRY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
-"""A module and a name in it."""
+"""``module:NAME``."""
 
 
 class WorkerSettings(EnvironmentSettings):
@@ -40,32 +40,32 @@ class WorkerSettings(EnvironmentSettings):
     )
     registry: str | None = Field(
         default=None,
-        description="jobs to run, beside those of the application: module:NAME of each registry, separated by commas",
+        description="more jobs to run than those of the application: module:NAME of each registry, separated by commas",
         examples=["shop.jobs:REGISTRY"],
     )
     max_jobs: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=10,
-        description="jobs that run at once, a batch counts as one; the pool has three connections more",
+        description="most jobs that run at once, a batch counts as one; the pool has three connections more",
         examples=["10"],
     )
     lease: Duration = Field(
         default=timedelta(seconds=14),
-        description="how long a job stays claimed without a sign of life: a killed worker's jobs start again after it",
+        description="how long a claim holds without renewal: a killed worker's jobs start again after it",
         examples=["14s"],
     )
     shutdown_grace: Duration = Field(
         default=timedelta(seconds=20),
-        description="how long running jobs may go on after SIGTERM; the supervisor's own limit must be longer",
+        description="how long running jobs may continue after SIGTERM; the supervisor's own limit must be longer",
         examples=["20s"],
     )
     keep_result: Duration = Field(
         default=timedelta(hours=1),
-        description="how long a result can be read; so long a key counts as a duplicate",
+        description="how long a result can be read, and a repeated key is a duplicate",
         examples=["1h"],
     )
     keep_receipts: Duration = Field(
         default=timedelta(days=30),
-        description="how long the answer of a job is remembered; longer than any redelivery, so at least 8d",
+        description="how long the receipt of a job is kept; longer than any redelivery, so at least 8d",
         examples=["30d"],
     )
     keep_dead: Duration = Field(
@@ -73,7 +73,7 @@ class WorkerSettings(EnvironmentSettings):
     )
     poll_interval: Duration = Field(
         default=timedelta(milliseconds=50),
-        description="how often to look for aborts while jobs run, and for jobs where Redis does not wake us",
+        description="interval of checks for aborts while jobs run, and for jobs where Redis does not notify the worker",
         examples=["50ms"],
     )
     log_format: Literal["auto", "console", "json"] = Field(
@@ -81,11 +81,11 @@ class WorkerSettings(EnvironmentSettings):
         examples=["auto", "console", "json"],
     )  # fmt: skip
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="least important level to log", examples=["debug", "info", "warning", "error"]
+        default="info", description="lowest level to log", examples=["debug", "info", "warning", "error"]
     )
     health_file: Path | None = Field(
         default=None,
-        description="file in which the worker states its health, for the command health; none by default",
+        description="file into which the worker writes its health, for the command health; none by default",
         examples=["/tmp/worker-health"],  # noqa: S108 - an example for a container, whose /tmp is its own
     )
 
@@ -117,7 +117,7 @@ class WorkerSettings(EnvironmentSettings):
 
 @dataclass(frozen=True)
 class Settings:
-    """All that a worker process needs to know."""
+    """All settings of a worker process."""
 
     database: DatabaseSettings
     queue: QueueSettings
@@ -125,19 +125,19 @@ class Settings:
 
     @property
     def pool_size(self) -> int:
-        """How many connections to PostgreSQL a worker needs: one for each job, and three more.
+        """Connections to PostgreSQL that a worker needs: one for each job, and three more.
 
-        For the health probe and for housekeeping, so that a busy worker is not an ill one; for the relay's looks; and
-        for its listening, which keeps one.
+        One for the health probe and housekeeping, so that a busy worker does not look unhealthy; one for the relay's
+        queries; one that the relay's listener holds.
         """
         return self.worker.max_jobs + _SPARE_CONNECTIONS
 
     @classmethod
     def load(cls, name: str = "arqonce") -> Self:
-        """Read the environment and the secret files; ``name`` is the application's, for ``pg_stat_activity``.
+        """Read the environment and the secret files. ``name`` is the application's name in ``pg_stat_activity``.
 
         Raises:
-            SettingsError: names every setting that is missing or wrong, one in a line, with its cure.
+            SettingsError: lists every missing or invalid setting, one per line, with its cure.
         """
         require_valid(DatabaseSettings, QueueSettings, WorkerSettings)
         database = DatabaseSettings.load()
