@@ -1,1 +1,1 @@
-"""The command line: one file for each command. An application adds its own."""
+"""The command line: one file for each command. Applications add their own commands."""

@@ -1,4 +1,4 @@
-"""Puts the commands together: the library's and the application's own."""
+"""Builds the command line from the library's commands and the application's own."""
 
 import os
 import pkgutil
@@ -24,8 +24,8 @@ from arqonce.usage import UsageError
 
 _HELP = f"""{{description}}
 
-Servers come from DATABASE_URL and REDIS_URL; `dev` starts its own. The jobs of other projects are added by
-WORKER_REGISTRY, or by --registry module:NAME, which may be given to any command.
+The servers are those of DATABASE_URL and REDIS_URL; `dev` starts its own. WORKER_REGISTRY adds the jobs of other
+projects, as does --registry module:NAME, which any command accepts.
 
 Exit codes: {", ".join(f"{code.value} {code.name.lower()}" for code in ExitCode)}.
 """
@@ -49,7 +49,7 @@ def run_app(name: str) -> None:
 
 
 def run_application(application: Application) -> None:
-    """Run the command that the process was started with, and exit with its code."""
+    """Run the command of the process's arguments, and exit with its code."""
     PROGRAM.set(application.name)
     with explained(application.name):
         _set_registry(sys.argv)
@@ -59,7 +59,7 @@ def run_application(application: Application) -> None:
 
 
 def build_app(application: Application) -> typer.Typer:
-    """Make the command line."""
+    """Build the command line."""
     app = typer.Typer(
         name=application.name,
         help=_HELP.format(description=application.description),
@@ -75,10 +75,10 @@ def build_app(application: Application) -> typer.Typer:
 
 
 def _set_registry(arguments: list[str]) -> None:
-    """Let ``--registry`` stand anywhere: what it says becomes the setting, for processes that are started as well.
+    """Accept ``--registry`` anywhere in the arguments. Its value becomes the setting, also for child processes.
 
     Raises:
-        UsageError: it has no value.
+        UsageError: the option has no value.
     """
     for at, argument in enumerate(arguments):
         option, equals, value = argument.partition("=")
@@ -92,7 +92,7 @@ def _set_registry(arguments: list[str]) -> None:
 
 
 _NEED_NO_JOBS = frozenset({"relay", "status", "health", "dead", "new-job"})
-"""Commands that do their work, whatever WORKER_REGISTRY says, and so do those that only show help."""
+"""Commands that do not need the jobs of WORKER_REGISTRY. Those that only show help do not need them either."""
 
 
 def _with_jobs(application: Application) -> Application:

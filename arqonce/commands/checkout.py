@@ -1,4 +1,4 @@
-"""A developer's checkout of a project: where it is, and how its files are changed together or not at all."""
+"""Finds a developer's checkout of a project, and changes its files together or not at all."""
 
 import os
 import tomllib
@@ -11,14 +11,14 @@ from arqonce.usage import UsageError
 
 
 class CheckoutError(UsageError):
-    """There is no checkout to write to; the text says what to do instead."""
+    """There is no checkout to write to. The text names an alternative."""
 
 
 def find_checkout(application: Application) -> Path:
-    """Return the folder of the checkout that runs this application, if the current folder is in it.
+    """Return the root folder of the checkout that runs this application.
 
     Raises:
-        CheckoutError: this is an installed copy, or the current folder is elsewhere.
+        CheckoutError: this is an installed copy, or the current folder is not inside the checkout.
     """
     root, here = application.checkout, Path.cwd()
     if root is None:
@@ -46,17 +46,17 @@ def _is_checkout(root: Path, name: str) -> bool:
 
 
 def write_together(files: Mapping[Path, str]) -> None:
-    """Write all files, or leave all as they were: first beside their places, then each is put there at once.
+    """Write all files, or leave all unchanged. Writes temporary files first, then renames each into place.
 
     Raises:
-        CheckoutError: one cannot be written.
+        CheckoutError: a file cannot be written.
     """
     before = {file: file.read_bytes() if file.exists() else None for file in files}
     try:
         for file, text in files.items():
             _beside(file).write_text(text, encoding="utf-8")
         for file in files:
-            os.replace(_beside(file), file)  # noqa: PTH105 - as it is named in the manual of the system call
+            os.replace(_beside(file), file)  # noqa: PTH105 - the name of the system call
     except BaseException as error:
         _restore(before)
         if isinstance(error, OSError):

@@ -1,4 +1,4 @@
-"""``dead``: jobs that failed for good: list, show, retry, discard."""
+"""``dead``: lists, shows, retries and discards jobs that failed for good."""
 
 import asyncio
 import json
@@ -31,21 +31,21 @@ from arqonce.settings.worker import QueueSettings, WorkerSettings
 T = TypeVar("T")
 
 _AT_ONCE = 1000
-"""How many dead letters one retry puts back that does not name them."""
+"""Most dead letters that one retry without ids puts back."""
 
 _PIPED_COLUMNS = 100_000
-"""Width of the table where no terminal limits it, in characters: each dead letter is one line, for grep."""
+"""Width of the table if the output is not a terminal, in characters: one line per dead letter, for grep."""
 
 JobIds = Annotated[list[str] | None, typer.Argument(help="Ids of dead jobs.")]
-JobName = Annotated[str | None, typer.Option("--job", help="Only of this job, such as create_user.")]
-Reason = Annotated[str | None, typer.Option(help="Only for this reason, such as invalid_payload.")]
-Since = Annotated[str | None, typer.Option(help="Only of the last, such as 30m or 2d.")]
-All = Annotated[bool, typer.Option("--all", help="All that the filters let through.")]
+JobName = Annotated[str | None, typer.Option("--job", help="Only this job, such as create_user.")]
+Reason = Annotated[str | None, typer.Option(help="Only this reason, such as invalid_payload.")]
+Since = Annotated[str | None, typer.Option(help="Only those of the last 30m, 2d and so on.")]
+All = Annotated[bool, typer.Option("--all", help="All that match the filters.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 def build_dead_app() -> typer.Typer:
-    """Make the command group."""
+    """Build the command group."""
     app = typer.Typer(no_args_is_help=True, help="Jobs that failed for good: list, show, retry, discard.")
     commands: dict[str, Callable[..., None]] = {"list": list_, "show": show, "retry": retry, "discard": discard}
     for name, command in commands.items():
@@ -58,25 +58,25 @@ def list_(
     job: JobName = None,
     reason: Reason = None,
     since: Since = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, help="Most dead jobs to list.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """List dead jobs, the latest first. Shows no values of fields: those are in the messages, see show."""
+    """List dead jobs, the latest first. Shows no values of fields; show prints them."""
     letters = _ask(lambda session: dead_jobs(session, _filter(None, job, reason, since), limit=limit))
     if as_json:
         typer.echo(json.dumps([_summary(letter) for letter in letters]))
         return
     titles = ("job id", "job", "reason", "attempts", "died at", "explanation")
-    table = Table(*(Column(title, overflow="fold") for title in titles))  # an id that is cut is of no use
+    table = Table(*(Column(title, overflow="fold") for title in titles))  # a truncated id is useless
     for letter in letters:
         table.add_row(*map(str, _summary(letter).values()))
     width = None if sys.stdout.isatty() else _PIPED_COLUMNS
-    # As it is: with markup and emoji, the ids "[b]" and "user:key:1" would be shown as other ones.
+    # Without markup and emoji, which would alter ids such as "[b]" and "user:key:1".
     Console(width=width, markup=False, emoji=False, highlight=False).print(table)
 
 
 def show(job_id: Annotated[str, typer.Argument(help="Id of a dead job.")]) -> None:
-    """Show one dead job as JSON, with its error and its message, which is people's data."""
+    """Show one dead job as JSON, with its error and its message, which may be personal data."""
     letters = _ask(lambda session: dead_jobs(session, DeadFilter(job_ids=[job_id]), limit=1))
     if not letters:
         raise _nothing()
@@ -92,10 +92,10 @@ def show(job_id: Annotated[str, typer.Argument(help="Id of a dead job.")]) -> No
 def retry(
     job_ids: JobIds = None, *, job: JobName = None, reason: Reason = None, since: Since = None, everything: All = False
 ) -> None:
-    """Put dead jobs back into their queues, under their own ids and with fresh attempts; with --all, up to 1,000.
+    """Put dead jobs back into their queues with their ids and no attempts used; with --all, up to 1,000.
 
-    A dead letter goes when its job takes effect; until then it stays, so a retry that is cut off loses nothing and may
-    be repeated: the job takes effect once.
+    A dead letter is deleted when its job takes effect. Until then it stays, so an interrupted retry loses nothing and
+    may be repeated: the job takes effect once.
     """
     which = _chosen(job_ids, job, reason, since, everything=everything)
     letters = _ask(lambda session: dead_jobs(session, which, limit=len(job_ids or ()) or _AT_ONCE))
@@ -107,7 +107,7 @@ def retry(
 def discard(
     job_ids: JobIds = None, *, job: JobName = None, reason: Reason = None, since: Since = None, everything: All = False
 ) -> None:
-    """Remove dead jobs for good: what they were asked is lost."""
+    """Remove dead jobs for good, including their messages."""
     which = _chosen(job_ids, job, reason, since, everything=everything)
     if job_ids:
         _tell("discarded", _ask(lambda session: _discard_each(session, which, job_ids)), job_ids)
@@ -118,14 +118,14 @@ def discard(
 
 
 async def _discard_each(session: AsyncSession, which: DeadFilter, job_ids: Sequence[str]) -> set[str]:
-    """Return those that were there. A round trip each, in the order of the ids: two operators wait for each other."""
+    """Discard each job and return the ids found. One round trip each, in the order of the ids, to prevent deadlocks."""
     return {
         job_id for job_id in sorted(set(job_ids)) if await delete_dead_jobs(session, replace(which, job_ids=[job_id]))
     }
 
 
 def _tell(done: str, found: Collection[str], asked: Sequence[str] | None) -> None:
-    """Print how many were found; exit with 1 if none was, or not all that were asked for by their ids."""
+    """Print the number of jobs found; exit with 1 if there was none, or if one of the given ids was not found."""
     if found:
         typer.echo(f"{done} {len(found)}")
     elif not asked:

@@ -1,4 +1,4 @@
-"""``dev``: everything that development needs, until Ctrl-C."""
+"""``dev``: runs servers and a worker for development, until Ctrl-C."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -12,9 +12,9 @@ DataDirectory = Annotated[Path, typer.Option("--data", help="Directory of the se
 
 
 def dev(context: typer.Context, *, data: DataDirectory = Path(".data/dev")) -> None:
-    """Run PostgreSQL, Valkey and a worker in the foreground until Ctrl-C. Data is kept for the next time.
+    """Run PostgreSQL, Valkey and a worker in the foreground until Ctrl-C. Data is kept for the next run.
 
-    Prints the two URLs that other programs need to use them: export them in another terminal.
+    Prints the two URLs that other programs need: export them in another terminal.
     """
     with open_sandbox(data.absolute(), context.obj) as sandbox:
         typer.echo(f"export DATABASE_URL='{sandbox.servers.database_url}'")

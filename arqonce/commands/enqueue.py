@@ -1,4 +1,4 @@
-"""``enqueue JOB``: one command for each job of the registry, its options made of the payload's fields."""
+"""``enqueue JOB``: one command for each job of the registry, with the payload's fields as options."""
 
 import asyncio
 import inspect
@@ -23,19 +23,19 @@ from arqonce.spec import Registry
 from arqonce.wire.arguments import read_payload
 
 OWN_OPTIONS = {
-    "key": Annotated[str | None, typer.Option(help="Idempotency key: enqueued again, it adds nothing.")],
-    "delay": Annotated[str | None, typer.Option(help="Run no earlier than after this time, such as 30s or 5m.")],
+    "key": Annotated[str | None, typer.Option(help="Idempotency key: a repeated key enqueues nothing.")],
+    "delay": Annotated[str | None, typer.Option(help="Run after this delay, such as 30s or 5m.")],
     "wait": Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")],
     "timeout": Annotated[str, typer.Option(help="Longest wait for the result.")],
     "as_json": Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")],
 }
-"""The options that every job has. A field of the same name would hide one: the tests see to it that none does."""
+"""The options of every job. A field of the same name would hide one; a test makes sure that none does."""
 
 _DEFAULTS = {"key": None, "delay": None, "wait": False, "timeout": "30s", "as_json": False}
 
 
 def build_enqueue_app(registry: Registry) -> typer.Typer:
-    """Make the command group from the registry."""
+    """Build the command group from the registry."""
     app = typer.Typer(no_args_is_help=True, help="Enqueue a job. Each JOB has its own --help.")
     for spec in registry:
         app.command(spec.name, help=spec.payload.__doc__)(_build_command(spec.payload))
@@ -115,7 +115,7 @@ async def _wait(handle: JobHandle[BaseModel], longest: timedelta) -> dict[str, A
     try:
         return (await handle.result(timeout=longest)).model_dump(mode="json")
     except JobFailedError as error:
-        # Also if the worker finds the payload invalid: the job was enqueued, and has failed.
+        # Also if the worker rejects the payload: the job was enqueued, and has failed.
         typer.echo(f"{program()}: {error}", err=True)
         raise typer.Exit(ExitCode.FAILED) from error
 

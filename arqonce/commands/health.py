@@ -1,4 +1,4 @@
-"""``health``: tells whether the worker of this machine or container is well."""
+"""``health``: reports whether the worker of this machine or container is healthy."""
 
 from arqonce.environment import SettingsError
 from arqonce.process.health_file import exit_with_health
@@ -8,7 +8,7 @@ from arqonce.settings.worker import WorkerSettings
 def health() -> None:
     """Exit with 0 if the worker that writes WORKER_HEALTH_FILE is alive and reaches both servers, else with 1.
 
-    Made for a container's health check: it tells of this worker, not of any that shares the queue.
+    Meant for a container's health check: it reports on this worker, not on others of the same queue.
     """
     file = WorkerSettings.load().health_file
     if file is None:

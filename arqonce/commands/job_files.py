@@ -1,6 +1,6 @@
-"""What the files of a new job say: payload, handler, registry line, test and, with a table, model and migration.
+"""Renders the files of a new job: payload, handler, registry line, test and, with a table, model and migration.
 
-Knows their text, and writes nothing. It is code that passes every check as it stands, and is there to be changed.
+Owns their text, and writes nothing. The code passes every check as generated, and is meant to be changed.
 """
 
 import keyword
@@ -18,22 +18,22 @@ from arqonce.usage import UsageError
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 _LONGEST_NAME = 40
-"""Of jobs and tables, in characters: class names and lines of code are made of them."""
+"""Longest name of a job or a table, in characters: class names and lines of code contain it."""
 
 _USED = frozenset(
     f"{ABORT} {REFUSE} async_session insert_user job_failed_error jane payload pytest result row session stored user "
     "user_by_id".split()
 )
-"""Names that arq's functions have, or the files themselves use."""
+"""Names that arq's functions have, or that the generated files use."""
 
 
 class NewJobError(UsageError):
-    """A job of this name cannot be added; the text says why, and nothing was written."""
+    """A job of this name cannot be added. The text says why; nothing was written."""
 
 
 @dataclass(frozen=True)
 class NewJob:
-    """A job that shall be."""
+    """The job to add."""
 
     root: Path
     registry: Registry
@@ -57,12 +57,12 @@ class NewJob:
 
     @property
     def handler_file(self) -> Path:
-        """Where the handler stands."""
+        """The handler's file."""
         return self.root / "jobs" / f"{self.name}.py"
 
     @property
     def test_file(self) -> Path:
-        """Where its test stands."""
+        """The test's file."""
         return self.root / "tests" / "jobs" / f"test_{self.name}.py"
 
     @property
@@ -75,10 +75,10 @@ class NewJob:
         return self.registry.schemas[0]
 
     def files(self) -> dict[Path, str]:
-        """Return what is to be written: new files, and files with additions.
+        """Return the text of all new and changed files.
 
         Raises:
-            NewJobError: a name is wrong or taken; the text says which, and by what.
+            NewJobError: a name is invalid or taken; the text says which, and by what.
         """
         for problem in (*self._wrong_names(), *self._taken_names()):
             raise NewJobError(problem)
@@ -98,7 +98,7 @@ class NewJob:
             if name is None:
                 continue
             if not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME or keyword.iskeyword(name):
-                rule = f"up to {_LONGEST_NAME} of a-z, 0-9 and single _, as in rename_user, and no word of Python"
+                rule = f"up to {_LONGEST_NAME} of a-z, 0-9 and single _, as in rename_user, and no Python keyword"
                 yield f"a {kind} cannot be called {name!r}: {rule}"
         if self.name in _USED:
             yield f"a job cannot be called {self.name!r}: that name is used by its own files, or by the worker"
@@ -151,7 +151,7 @@ _NOTE = "note: Annotated[str, Field(min_length=1, max_length=1000)]"
 
 _PAYLOAD = '''
 class {job.answer}(Result):
-    """What ``{job.name}`` answers."""
+    """The result of ``{job.name}``."""
 
     {answered}
 
@@ -163,7 +163,7 @@ class {job.payload}(Payload[{job.answer}]):
     {asked}
 '''
 
-_HANDLER = '''"""What ``{job.name}`` does."""
+_HANDLER = '''"""The handler of ``{job.name}``."""
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -180,7 +180,7 @@ from jobs.payloads import {job.payload}, {job.answer}
     return {job.answer}(user_id=user.id)
 '''
 
-_HANDLER_WITH_TABLE = '''"""What ``{job.name}`` does."""
+_HANDLER_WITH_TABLE = '''"""The handler of ``{job.name}``."""
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -207,7 +207,7 @@ from jobs.payloads import {job.payload}
 
 
 async def test_it_answers_for_a_user(session: AsyncSession) -> None:
-    """Say here what the job shall do."""
+    """Say here what the job should do."""
     jane = await insert_user(session, "Jane")
     payload = {job.payload}(user_id=jane.id)
 
@@ -217,7 +217,7 @@ async def test_it_answers_for_a_user(session: AsyncSession) -> None:
 
 
 async def test_it_refuses_a_user_that_is_not_there(session: AsyncSession) -> None:
-    """The producer can tell this failure from others."""
+    """The producer can distinguish this failure from others."""
     payload = {job.payload}(user_id=-1)
 
     with pytest.raises(JobFailedError, match="user_not_found"):
@@ -233,7 +233,7 @@ from jobs.payloads import {job.payload}
 
 
 async def test_it_stores_a_row(session: AsyncSession) -> None:
-    """Say here what the job shall do."""
+    """Say here what the job should do."""
     payload = {job.payload}(note="a note")
 
     result = await {job.name}(session, payload)

@@ -1,4 +1,4 @@
-"""``migrate``: brings the database's tables up to date."""
+"""``migrate``: applies the migrations of the database's tables."""
 
 from typing import Annotated
 
@@ -17,9 +17,9 @@ _REVISION = "Migrate only the application's own tables, and only up to this revi
 
 
 def migrate(context: typer.Context, *, revision: Annotated[str | None, typer.Option(help=_REVISION)] = None) -> None:
-    """Apply the migrations that DATABASE_URL lacks. Safe to run twice, and by several at once.
+    """Apply the missing migrations to the database of DATABASE_URL. Safe to run twice, and several times at once.
 
-    The ledger's come first, then the application's, then those of the projects that WORKER_REGISTRY names.
+    The ledger's migrations come first, then the application's, then those of the projects that WORKER_REGISTRY names.
 
     Workers never migrate by themselves: run this once for each deploy, before they start.
     """
@@ -28,7 +28,7 @@ def migrate(context: typer.Context, *, revision: Annotated[str | None, typer.Opt
     schemas = application.registry.schemas
     try:
         if revision is not None and not schemas:
-            raise UsageError(f"{application.name} has no tables of its own: --revision has nothing to name")
+            raise UsageError(f"{application.name} has no tables of its own: omit --revision")
         if revision is None:
             applied = upgrade_schemas(settings, schemas)
         else:

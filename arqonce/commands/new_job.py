@@ -18,10 +18,10 @@ def new_job(
     *,
     table: Annotated[str | None, typer.Option(help=_TABLE)] = None,
 ) -> None:
-    """Write a new job: payload, handler, registry line, and a test that passes as it is; with --table, its table.
+    """Write a new job: payload, handler, registry line, and a test that passes; with --table, also a table.
 
-    Works in the project's checkout, and writes everything or nothing. Elsewhere keep jobs in a project of your own,
-    as examples/shop does.
+    Works in the project's checkout, and writes all files or none. Without a checkout, keep jobs in a project of your
+    own, as examples/shop does.
     """
     application: Application = context.obj
     root = find_checkout(application)

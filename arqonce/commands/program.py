@@ -1,4 +1,4 @@
-"""The name by which messages call the command that runs."""
+"""The name of the running command, for messages."""
 
 from contextvars import ContextVar
 

@@ -1,4 +1,4 @@
-"""Adds to Python files as a careful person does: what is there stays as it is, and the formatter finds nothing."""
+"""Inserts code into Python files. Leaves existing code as it is, and writes what the formatter would write."""
 
 import ast
 
@@ -9,7 +9,7 @@ _WIDTH = 120
 
 
 class SourceError(UsageError):
-    """A file is not as it was expected; the text says what is missing."""
+    """A file does not have the expected form. The text says what is missing."""
 
 
 def top_level_names(source: str) -> set[str]:
@@ -28,7 +28,7 @@ def top_level_names(source: str) -> set[str]:
 
 
 def with_import(source: str, module: str, *names: str) -> str:
-    """Add ``from module import names`` where the formatter would have it: to the same module's, or in its order."""
+    """Add ``from module import names`` in the formatter's order, or merge it into an import from the same module."""
     imports = [node for node in ast.parse(source).body if isinstance(node, ast.ImportFrom)]
     same = next((node for node in imports if node.module == module), None)
     package = module.partition(".")[0]
@@ -49,7 +49,7 @@ def _is_behind(other: str, package: str, module: str) -> bool:
 
 
 def import_line(module: str, *names: str) -> str:
-    """Write an import, on several lines if it is too long for one."""
+    """Return an import statement, on several lines if it is too long for one."""
     ordered = sorted(set(names), key=_rank)
     line = f"from {module} import {', '.join(ordered)}\n"
     if len(line) <= _WIDTH + 1:
@@ -58,17 +58,17 @@ def import_line(module: str, *names: str) -> str:
 
 
 def _rank(name: str) -> tuple[int, str]:
-    """Sort as the formatter does: constants, classes, functions."""
+    """Return the formatter's sort key: constants, classes, functions."""
     if len(name) > 1 and name.isupper():
         return 0, name
     return 1 if name[0].isupper() else 2, name
 
 
 def with_argument(source: str, name: str, argument: str) -> str:
-    """Add a last positional argument to the call that ``name`` is assigned, on a line of its own.
+    """Add a last positional argument, on its own line, to the call whose result is assigned to ``name``.
 
     Raises:
-        SourceError: there is no such call, or it ends on the line of its last argument.
+        SourceError: there is no such call, or its closing parenthesis is not on its own line.
     """
     for node in ast.parse(source).body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and ast.unparse(node.targets[0]) == name:
@@ -77,11 +77,11 @@ def with_argument(source: str, name: str, argument: str) -> str:
             if lines[last].strip() == ")":
                 at = min((keyword.value.lineno - 1 for keyword in node.value.keywords), default=last)
                 return "".join([*lines[:at], f"    {argument},\n", *lines[at:]])
-    raise SourceError(f"there is no call {name} = ...( that ends with a line of its own")
+    raise SourceError(f"there is no call {name} = ...( with its closing parenthesis on a separate line")
 
 
 def with_code(source: str, code: str, *, before: str | None = None) -> str:
-    """Add classes at the end, or before the line that begins with ``before``; two empty lines around them."""
+    """Add classes at the end, or before the line that begins with ``before``, with two empty lines around them."""
     head, line, tail = source, "", ""
     if before is not None and f"\n{before}" in source:
         head, line, tail = source.partition(f"\n{before}")
@@ -90,6 +90,6 @@ def with_code(source: str, code: str, *, before: str | None = None) -> str:
 
 
 def function_line(name: str, parameters: str, returns: str) -> str:
-    """Write the head of a coroutine function, on several lines if it is too long for one."""
+    """Return the signature of a coroutine function, on several lines if it is too long for one."""
     line = f"async def {name}({parameters}) -> {returns}:"
     return line if len(line) <= _WIDTH else f"async def {name}(\n    {parameters}\n) -> {returns}:"

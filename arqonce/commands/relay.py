@@ -1,4 +1,4 @@
-"""``relay``: the relay in the foreground, without a worker."""
+"""``relay``: runs the relay in the foreground, without a worker."""
 
 from contextlib import suppress
 
@@ -9,12 +9,12 @@ from arqonce.settings.worker import Settings
 
 
 def relay(context: typer.Context) -> None:
-    """Give promised jobs to Redis until SIGTERM or Ctrl-C; a second signal ends it at once.
+    """Write promised jobs into Redis until SIGTERM or Ctrl-C; a second signal ends it at once.
 
-    Every worker does this as well; any number at once. The workers of the queue must be ours (`run`, or
-    `arq worker.WorkerSettings`): others do not record that a job has ended, so that it would be given again and again.
-    Settings are those of `run`.
+    Every worker also runs a relay; any number may run at once. The queue's workers must be of this library (`run`, or
+    `arq worker.WorkerSettings`): plain arq workers do not record that a job has ended, so it would be written again and
+    again. Takes the settings of `run`.
     """
-    # Told to stop before it was ready to hear it: nothing was taken, so that is an orderly end as well.
+    # A signal during startup: nothing was taken from the outbox yet, so this is an orderly end.
     with suppress(KeyboardInterrupt):
         run_relay(Settings.load(context.obj.name))

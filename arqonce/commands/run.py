@@ -1,4 +1,4 @@
-"""``run``: the worker in the foreground, as a supervisor starts it, or several of them."""
+"""``run``: runs one or several workers in the foreground, for a supervisor such as systemd."""
 
 import sys
 from contextlib import suppress
@@ -23,14 +23,14 @@ def run(
 ) -> None:
     """Run a worker until SIGTERM, SIGHUP, SIGQUIT or Ctrl-C; a second signal ends it at once.
 
-    Settings come from DATABASE_*, REDIS_* and WORKER_* (see the README). On the first signal it claims no more jobs,
-    lets running ones end within WORKER_SHUTDOWN_GRACE, and gives the rest back to the queue. It has ended 10 s later,
-    with code 5 if something held on to it.
+    Settings come from DATABASE_*, REDIS_* and WORKER_* (see the README). After the first signal it claims no more jobs,
+    lets running jobs end within WORKER_SHUTDOWN_GRACE, and puts the rest back into the queue. It exits at most 10 s
+    later, with code 5 if something blocked its end.
     """
     application: Application = context.obj
     if processes > 1 and sys.platform == "win32":
         raise typer.BadParameter("needs Linux or macOS", param_hint="--processes")
-    # Told to stop before the worker was ready to hear it: nothing was claimed, so that is an orderly end as well.
+    # A signal during startup: nothing was claimed yet, so this is an orderly end.
     with suppress(KeyboardInterrupt):
         settings = Settings.load(application.name)
         if supervised:  # its standard input is the supervisor's pipe

@@ -1,4 +1,4 @@
-"""A private world for demo and development: embedded servers, migrated, and a real worker process on them."""
+"""A private environment for demo and development: embedded servers, migrated, and a real worker process."""
 
 import os
 import signal
@@ -24,29 +24,29 @@ from arqonce.process.lifecycle import StartupError
 from arqonce.settings.worker import QueueSettings, WorkerSettings
 
 _START_LIMIT = timedelta(seconds=30)
-"""How long a worker may take to be ready; it takes about one second."""
+"""Longest time until a worker is ready; it needs about one second."""
 
 _STOP_LIMIT = timedelta(seconds=15)
-"""How long a worker may take to stop after its grace; it ends by itself after 10 s."""
+"""Longest time until a worker has stopped after its grace period; it ends by itself after 10 s."""
 
 
 @dataclass(frozen=True)
 class Sandbox:
-    """Servers that run, with a schema."""
+    """Running servers with migrated tables."""
 
     servers: Servers
     directory: Path
     module: str
-    """Which the worker process is started from."""
+    """The Python module that starts the worker process."""
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs to use the servers: our environment without its own servers, and these."""
+        """Environment variables for a process that uses the servers: this process's, with the URLs replaced."""
         return os.environ | {"DATABASE_URL": self.servers.database_url, "REDIS_URL": self.servers.redis_url}
 
     @property
     def queue(self) -> QueueSettings:
-        """How to reach the queue."""
+        """The settings of the queue."""
         return QueueSettings(url=SecretStr(self.servers.redis_url))
 
     @contextmanager
@@ -54,12 +54,12 @@ class Sandbox:
         """Start a worker process, wait until it is ready, and stop it at the end. It logs to ``log`` or the terminal.
 
         Raises:
-            StartupError: it ended, or was not ready in time.
+            StartupError: the worker ended, or was not ready in time.
         """
         health = self.directory / "worker.health"
         health.unlink(missing_ok=True)
-        # In a session of its own: Ctrl-C goes to us alone, and we stop worker and servers in the right order.
-        worker = subprocess.Popen(  # noqa: S603 - our own command
+        # In a new session: Ctrl-C reaches only this process, which stops worker and servers in the right order.
+        worker = subprocess.Popen(  # noqa: S603 - a fixed command
             [sys.executable, "-m", self.module, "run"],
             env=self.environment | {"WORKER_HEALTH_FILE": str(health)},
             stdin=subprocess.DEVNULL,
@@ -80,7 +80,7 @@ def open_sandbox(directory: Path, application: Application) -> Iterator[Sandbox]
     """Start the embedded servers with their data in ``directory`` and migrate; stop them at the end.
 
     Raises:
-        EmbeddedServerError: they cannot be started here, or somebody else uses ``directory``.
+        EmbeddedServerError: they cannot be started here, or another process uses ``directory``.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with _no_settings_of_others(directory), open_servers(directory) as servers:
@@ -90,12 +90,12 @@ def open_sandbox(directory: Path, application: Application) -> Iterator[Sandbox]
 
 @contextmanager
 def _no_settings_of_others(directory: Path) -> Iterator[None]:
-    """Forget what the caller has set for servers of his own: passwords and limits that do not fit ours."""
+    """Hide the caller's settings for other servers: their passwords and limits do not apply to these."""
     kept = dict(os.environ)
     for name in kept:
         if name.startswith(("DATABASE_", "REDIS_")):
             del os.environ[name]
-    os.environ["SECRETS_DIR"] = str(directory)  # which has no secrets, in place of /run/secrets, which may
+    os.environ["SECRETS_DIR"] = str(directory)  # it holds no secrets; /run/secrets may
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""``schema``: writes the contract with producers, and compares it with an older one."""
+"""``schema``: writes the contract with producers, and compares it with an older version."""
 
 import json
 from importlib.metadata import PackageNotFoundError, version
@@ -22,13 +22,13 @@ def schema(
     ] = None,
     check: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="Compare with the document that an older version has written."),
+        typer.Option(exists=True, dir_okay=False, help="Compare with the document that an older version wrote."),
     ] = None,
 ) -> None:
-    """Print the contract with producers in any language, as an AsyncAPI 3.0 document; with the jobs of WORKER_REGISTRY.
+    """Print the contract with producers as an AsyncAPI 3.0 document, including the jobs of WORKER_REGISTRY.
 
-    With --check, print instead what breaks queued jobs, older producers or readers of results, and end with 1 if
-    anything does.
+    With --check, print instead the changes that break queued jobs, older producers or readers of results, and exit with
+    1 if there are any.
     """
     application: Application = context.obj
     registry = application.registry
@@ -55,9 +55,9 @@ def _check(old: dict[str, Any], new: dict[str, Any]) -> None:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))  # or anything: find_breaks will see
+        document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))  # any JSON value: find_breaks checks it
     except (ValueError, OSError):
-        raise ContractError(f"{file} cannot be read, or is no JSON") from None
+        raise ContractError(f"{file} cannot be read, or is not JSON") from None
     return document
 
 

@@ -1,4 +1,4 @@
-"""``status``: what is in the queue, and whether PostgreSQL can take what comes of it."""
+"""``status``: shows the queue's size, and whether PostgreSQL accepts writes."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ from arqonce.process.lifecycle import explain_database
 from arqonce.settings.worker import QueueSettings, WorkerSettings
 
 _LOOK_LIMIT = timedelta(seconds=3)
-"""Longest wait for PostgreSQL, of which only trouble is told."""
+"""Longest wait for PostgreSQL. Only problems with it are reported."""
 
 
 def status(
@@ -32,8 +32,8 @@ def status(
 ) -> None:
     """Show how many jobs wait, are deferred and run, and how long the oldest has been waiting.
 
-    Where DATABASE_URL is set, says on standard error, or as "database" in JSON, if PostgreSQL cannot be written to or
-    lacks the tables that record jobs; the latter is exit code 4.
+    If DATABASE_URL is set, also reports on standard error, or as "database" in JSON, that PostgreSQL does not accept
+    writes or lacks the ledger's tables. Missing tables are exit code 4.
     """
     found = asyncio.run(_read(QueueSettings.load(), WorkerSettings.load().queue))
     age = found.oldest_waiting.total_seconds() if found.oldest_waiting is not None else None
@@ -62,9 +62,9 @@ async def _read(settings: QueueSettings, queue: str) -> QueueStatus:
 
 
 def _trouble_of_database() -> tuple[str | None, ExitCode]:
-    """Say why nothing in the queue can run, and with which code to end; an outage, which passes, is no failure of ours.
+    """Return the database's problem that prevents jobs from running, and the exit code; an outage is not an error.
 
-    ``None`` if it can run, or if we are not told where the database is.
+    The problem is ``None`` if jobs can run, or if DATABASE_URL is not set.
     """
     if not os.environ.get(DatabaseSettings.variable("url")):
         return None, ExitCode.OK
