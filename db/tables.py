@@ -1,4 +1,4 @@
-"""The application's tables and their constraints. The same rules stand in the payloads; here they are the last word."""
+"""The application's tables and their constraints. Payloads validate the same rules; these are authoritative."""
 
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ EMAIL_LENGTH = 254
 
 
 class Base(DeclarativeBase):
-    """What all tables share: the names of constraints, so that migrations and errors can rely on them."""
+    """Base class of all tables. It defines the names of constraints, on which migrations and errors rely."""
 
     metadata = MetaData(
         naming_convention={
@@ -50,4 +50,4 @@ class User(Base):
 
 
 SCHEMA = Schema("users_worker", Base.metadata, Path(__file__).parent / "migrations")
-"""What ``users-worker migrate`` makes of these tables."""
+"""The tables and their migrations, for ``users-worker migrate``."""

@@ -1,4 +1,4 @@
-"""Queries on users. Each says what its SQL does and returns what happened; none commits."""
+"""Queries on users. Each is named after its SQL and returns the outcome; none commits."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -12,11 +12,11 @@ from arqonce.database.driver import fetch_by_driver
 from db.tables import User
 
 _RACES = 3
-"""How often a look-up may miss a row that another transaction has just committed, before we give up."""
+"""Most attempts of a query that misses a row which another transaction has just committed or deleted."""
 
 
 class UserRow(NamedTuple):
-    """A user as it is stored."""
+    """A stored user."""
 
     id: int
     name: str
@@ -25,7 +25,7 @@ class UserRow(NamedTuple):
 
 
 class StoredUser(NamedTuple):
-    """Where a row of a set ended: the stored user, and whether it is new."""
+    """The outcome for one row: the stored user, and whether it is new."""
 
     id: int
     name: str
@@ -35,7 +35,7 @@ class StoredUser(NamedTuple):
 
 
 class RaceLostError(RuntimeError):
-    """An e-mail was taken and free again in turn, several times. Running the job again is the cure."""
+    """An e-mail was alternately taken and free, several times. Run the job again."""
 
     def __init__(self) -> None:
         super().__init__("the same e-mail is being stored and deleted at the same time: run it again")
@@ -48,7 +48,7 @@ async def insert_user(session: AsyncSession, name: str, email: str | None = None
     """Insert a user. One round trip.
 
     Raises:
-        IntegrityError: ``users_email_key``, the e-mail is taken.
+        IntegrityError: the e-mail is taken (``users_email_key``).
     """
     [(user_id, created_at)] = await fetch_by_driver(session, _INSERT, name, email)
     return UserRow(user_id, name, email, created_at)
@@ -64,16 +64,16 @@ _INSERT_ONCE = """
     UNION ALL
     SELECT id, name, email, created_at, false FROM users WHERE email = $2
 """
-"""NOT EXISTS spares an id of the sequence on each look-up; ON CONFLICT decides between simultaneous inserts."""
+"""NOT EXISTS saves an id of the sequence if the e-mail is stored; ON CONFLICT resolves concurrent inserts."""
 
 
 async def insert_user_once(session: AsyncSession, name: str, email: str) -> StoredUser:
-    """Insert the user unless ``email`` is stored; return the stored row. It is found by e-mail, whatever its name is.
+    """Insert the user unless ``email`` is stored; return the stored row. The name of a stored row may differ.
 
-    One round trip; one more for each simultaneous insert of the same e-mail that won.
+    One round trip; one more for each concurrent insert of the same e-mail that won.
 
     Raises:
-        RaceLostError: the row came and went between our statements, several times.
+        RaceLostError: the row was inserted and deleted between the statements, several times.
     """
     for _ in range(_RACES):
         if rows := await fetch_by_driver(session, _INSERT_ONCE, name, email):
@@ -105,16 +105,16 @@ _INSERT_NEW = (
         column("created_at", DateTime(timezone=True)),
     )
 )
-"""Ids are drawn before the insert, because RETURNING promises no order: it is how a row finds its position again.
-Sorted by e-mail, so that two simultaneous sets wait for each other and do not deadlock.
+"""Ids are drawn before the insert, because RETURNING guarantees no order: the id links a row to its position.
+Sorted by e-mail, so that two concurrent sets wait for each other instead of deadlocking.
 
-No join: a plan that is kept for sets of any size would nest loops. Arrays: hundreds of rows cost the driver more."""
+No join: a cached generic plan would use nested loops. Arrays: hundreds of rows cost the driver more time."""
 
 
 async def insert_new_users(session: AsyncSession, users: Sequence[tuple[str, str | None]]) -> dict[int, UserRow]:
     """Insert each ``(name, email)`` unless its e-mail is stored; return the new rows by their position. One round trip.
 
-    Of rows with the same e-mail the first is stored. Without an e-mail a row is always new.
+    Of rows with the same e-mail, the first is stored. A row without an e-mail is always new.
     """
     parameters = {"names": [name for name, _ in users], "emails": [email for _, email in users]}
     found = (await session.execute(_INSERT_NEW, parameters)).one()
@@ -126,13 +126,13 @@ async def insert_new_users(session: AsyncSession, users: Sequence[tuple[str, str
 
 
 async def insert_users_once(session: AsyncSession, users: Sequence[tuple[str, str | None]]) -> list[StoredUser]:
-    """Insert each ``(name, email)`` unless its e-mail is stored; answer with the stored rows, in the order given.
+    """Insert each ``(name, email)`` unless its e-mail is stored; return the stored rows in the order given.
 
-    One round trip for all, two if any e-mail is stored; two more if e-mails were deleted meanwhile. A set that has an
-    e-mail twice stores its first row.
+    One round trip for all, two if any e-mail is stored; two more if e-mails were deleted meanwhile. If an e-mail occurs
+    twice, its first row is stored.
 
     Raises:
-        RaceLostError: a row came and went between our statements, several times.
+        RaceLostError: a row was inserted and deleted between the statements, several times.
     """
     stored: dict[int, StoredUser] = {}
     for _ in range(_RACES):
@@ -160,7 +160,7 @@ async def user_by_email(session: AsyncSession, email: str) -> User | None:
 
 
 async def users_by_name(session: AsyncSession, name: str, *, limit: int) -> Sequence[User]:
-    """Find the users of exactly this name, oldest first, at most ``limit``. One round trip."""
+    """Find the users with exactly this name, oldest first, at most ``limit``. One round trip."""
     statement = select(User).where(User.name == name).order_by(User.id).limit(limit)
     return (await session.scalars(statement)).all()
 
@@ -176,9 +176,9 @@ _FIND_MANY = {
 async def find_users_by(
     session: AsyncSession, what: Literal["id", "email"], values: Collection[int] | Collection[str]
 ) -> dict[int | str, UserRow]:
-    """Find the users with these ids or e-mails; return those there are, by what was asked for. One round trip.
+    """Find the users with these ids or e-mails; return those found, by id or e-mail. One round trip.
 
-    Rows, not objects of the ORM, which would cost more than the query.
+    Returns rows, not ORM objects, which would cost more time than the query.
     """
     rows = await session.execute(_FIND_MANY[what], {"values": list(values)})
     users = [UserRow(*row) for row in rows]

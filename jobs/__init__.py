@@ -1,7 +1,7 @@
-"""What other services import to enqueue our jobs. Importing this loads no SQLAlchemy, no driver and no arq.
+"""The names that other services import to enqueue these jobs. Loads no SQLAlchemy, no driver and no arq.
 
-They get it as ``users_jobs``, which is this file, ``payloads.py`` and ``fields.py``, which is why these import each
-other relatively.
+It is distributed as ``users_jobs``: this file, ``payloads.py`` and ``fields.py``. They therefore import each other
+relatively.
 """
 
 from .payloads import (

@@ -1,4 +1,4 @@
-"""The two kinds of text that people give us: names in any script, and e-mail addresses. Normal forms and limits."""
+"""The types of the text fields: names in any script, and e-mail addresses, with their normal forms and limits."""
 
 import re
 import unicodedata
@@ -7,28 +7,28 @@ from typing import Annotated
 from pydantic import AfterValidator, StringConstraints, WithJsonSchema
 
 NAME_LENGTH = 200
-"""Longest name, in characters; the column's check says the same."""
+"""Longest name, in characters. The column's check constraint has the same limit."""
 
 EMAIL_LENGTH = 254
-"""Longest e-mail address, in characters; the column's check says the same."""
+"""Longest e-mail address, in characters. The column's check constraint has the same limit."""
 
 _CONTROL = r"\x00-\x1f\x7f-\x9f"
 _SPECIAL = rf"""\s@"(),:;<>\[\]\\{_CONTROL}"""
 _ADDRESS = rf"[^{_SPECIAL}]{{1,64}}@[^{_SPECIAL}.]+(?:\.[^{_SPECIAL}.]+)+"
 _is_address = re.compile(_ADDRESS).fullmatch
-"""One @, a local part, a domain with a dot; no quoting or comments. Whether mail arrives only a mail can tell."""
+"""One @, a local part, a domain with a dot; no quoting or comments. Only sending a mail can verify an address."""
 
 
 _INVISIBLE = {"Zs", "Zl", "Zp", "Cf"}
-"""Spaces, and what only changes how other characters look (Unicode's general categories)."""
+"""Unicode's general categories of spaces, and of characters that only change how others look."""
 
 
 def _normal_name(value: str) -> str:
-    """Compose (NFC), so that a name typed on any keyboard is found again; refuse what no name contains."""
+    """Normalize to NFC, so that a name typed on any keyboard is found again; reject characters that no name has."""
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
         message = "contains a control character"
         raise ValueError(message)
-    # Counted last: the normal form can be longer than what was given, and the database counts it.
+    # Counted after normalization: the normal form can be longer than the input, and the database counts it.
     name = unicodedata.normalize("NFC", value)
     if not 1 <= len(name) <= NAME_LENGTH:
         message = f"must have 1 to {NAME_LENGTH} characters"
@@ -40,7 +40,7 @@ def _normal_name(value: str) -> str:
 
 
 def _normal_email(value: str) -> str:
-    """Lower-case all of it: no provider in use tells two people apart by case."""
+    """Convert to lower case: no provider in use distinguishes addresses by case."""
     address = unicodedata.normalize("NFC", value).lower()
     if len(address) > EMAIL_LENGTH:
         message = f"must have at most {EMAIL_LENGTH} characters"
@@ -63,10 +63,10 @@ _EMAIL_SCHEMA = {
     "type": "string",
     "minLength": 5,
     "maxLength": EMAIL_LENGTH,
-    "pattern": rf"^\s*{_ADDRESS}\s*$",  # "format": "email" means ASCII
+    "pattern": rf"^\s*{_ADDRESS}\s*$",  # "format": "email" allows only ASCII
     "description": f"An e-mail address, in any script; kept in lower case. {_TRIMMED}",
 }
-"""What other programs are told of the rules: as much as JSON Schema can say."""
+"""The rules for other programs, as far as JSON Schema can express them."""
 
 UserName = Annotated[
     str, StringConstraints(strip_whitespace=True), AfterValidator(_normal_name), WithJsonSchema(_NAME_SCHEMA)

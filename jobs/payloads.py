@@ -1,6 +1,6 @@
-"""What can be enqueued, and what comes back: the contract with every producer. No database, no Redis, no arq.
+"""The payloads and results of all jobs: the contract with every producer. No database, no Redis, no arq.
 
-To rename a class is free; to change a wire name or a field is not: jobs of the old form may still be queued.
+Renaming a class is safe. Changing a wire name or a field is not: jobs in the old form may still be queued.
 """
 
 from datetime import datetime

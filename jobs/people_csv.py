@@ -1,4 +1,4 @@
-"""Reads people from a CSV file, line by line, and tells for each line that cannot be used why. No queue."""
+"""Reads people from a CSV file, line by line, and reports why a line cannot be used. No queue."""
 
 import csv
 import unicodedata
@@ -18,11 +18,11 @@ _UTF8_MARK, _UTF16_MARKS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
 
 
 class PeopleFileError(UsageError):
-    """The file as a whole cannot be read; the text names the cure."""
+    """The file as a whole cannot be read. The text names the cure."""
 
 
 class _UnusableError(ValueError):
-    """This line cannot be imported; the text says why."""
+    """A line cannot be imported. The text gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Refused:
-    """A line that cannot be imported. Lines count from 1, the header's."""
+    """A line that cannot be imported. Lines are numbered from 1, the header."""
 
     line: int
     reason: str
@@ -43,13 +43,13 @@ class Refused:
 
 
 def read_people(file: Path) -> Iterator[Person | Refused]:
-    """Yield each line of the file in order, header and empty lines left out. Reads as it goes.
+    """Yield each line of the file in order, without the header and empty lines. Reads the file incrementally.
 
-    The header names the columns ``name`` and ``email``, in any order; comma, semicolon or tab part them; text is UTF-8.
-    A line stands for one person: no name spans lines, so an open quote spoils one line and not the rest of the file.
+    The header names the columns ``name`` and ``email``, in any order; the delimiter is a comma, semicolon or tab; the
+    encoding is UTF-8. Each line is one person: no field spans lines, so an unclosed quote affects only its own line.
 
     Raises:
-        PeopleFileError: no such file, no such columns, or another encoding altogether.
+        PeopleFileError: the file does not exist, lacks these columns, or has another encoding.
     """
     try:
         with file.open("rb") as lines:
@@ -101,7 +101,7 @@ def _columns(count: int) -> str:
 
 
 def _printable(raw: bytes) -> str:
-    """Show a line as it stands, but for bytes that are no text and characters that would act on a terminal."""
+    """Return the line as text, with invalid bytes and control characters escaped."""
     text = raw.decode("utf-8", "backslashreplace")
     return "".join(ascii(char)[1:-1] if unicodedata.category(char) in {"Cc", "Cs"} else char for char in text)
 

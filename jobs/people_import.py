@@ -1,4 +1,4 @@
-"""Imports people through the queue: many jobs of many users each, a bounded number of them at a time."""
+"""Imports people through the queue, in jobs of many users each, with a bounded number of jobs at a time."""
 
 import hashlib
 import itertools
@@ -13,18 +13,18 @@ from jobs.payloads import CreateUsers, StoredUsers
 from jobs.people_csv import Person, Refused
 
 _CHUNK = 500
-"""People in one job: a transaction of some 10 ms."""
+"""People in one job: its transaction takes about 10 ms."""
 
 _TRIES = 10
-"""How many failed imports of the same people are passed over, while their results are kept."""
+"""Most failed imports of the same people to skip by using another key, while their results are kept."""
 
 _AHEAD = 16
-"""Jobs that are enqueued before the first must be done: a huge file neither fills memory nor the queue."""
+"""Most jobs enqueued before the first has ended: a huge file fills neither the memory nor the queue."""
 
 
 @dataclass(frozen=True)
 class Imported:
-    """How some lines of the file ended."""
+    """The outcome of some lines of the file."""
 
     created: int = 0
     existing: int = 0
@@ -32,7 +32,7 @@ class Imported:
 
     @property
     def lines(self) -> int:
-        """How many lines these are."""
+        """The number of lines."""
         return self.created + self.existing + len(self.refused)
 
 
@@ -50,10 +50,10 @@ async def import_people(
     *,
     timeout: timedelta,  # noqa: ASYNC109 - for each result
 ) -> AsyncIterator[Imported]:
-    """Store the people and yield how it goes, part by part, in the order of the file.
+    """Store the people and yield the outcome, part by part, in the order of the file.
 
-    The key of each job is the hash of its people: a broken import that is started again goes on where it was, and
-    answers of the first try count as ``existing``.
+    The key of each job is the hash of its people. An interrupted import that is started again continues where it
+    stopped, and counts results of the first run as ``existing``.
 
     Raises:
         TimeoutError: a job had no result within ``timeout``.
@@ -80,13 +80,13 @@ def _chunks(rows: Iterable[Person | Refused]) -> Iterable[list[Person | Refused]
 
 async def _enqueue(client: JobClient, people: list[Person]) -> _Chunk:
     payload = CreateUsers(users=[person.user for person in people])
-    # With the line: equal people at two places of the file are different people.
+    # With the line number: equal people on two lines are different people.
     content = f"{people[0].line}:{payload.model_dump_json()}"
     key = "import-" + hashlib.sha256(content.encode()).hexdigest()
     return _Chunk(people, payload, key, await client.enqueue(payload, key=key))
 
 
-async def _finish(client: JobClient, chunk: _Chunk, timeout: timedelta) -> Imported:  # noqa: ASYNC109 - handed on
+async def _finish(client: JobClient, chunk: _Chunk, timeout: timedelta) -> Imported:  # noqa: ASYNC109 - passed on
     handle, tries = chunk.handle, 1
     while True:
         try:
@@ -94,7 +94,7 @@ async def _finish(client: JobClient, chunk: _Chunk, timeout: timedelta) -> Impor
         except JobFailedError as error:
             if handle.is_new or tries == _TRIES:
                 return Imported(refused=tuple(_unstored(person, error) for person in chunk.people))
-            # The failure of an earlier import, which is kept under this key: this is a new try.
+            # The key still holds the failure of an earlier import: try again under a new key.
             handle = await client.enqueue(chunk.payload, key=f"{chunk.key}-{tries}")
             tries += 1
         else:

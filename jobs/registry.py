@@ -1,4 +1,4 @@
-"""The table of contents: which payload goes to which handler, under which limits."""
+"""The registry: which handler runs which payload, with which limits."""
 
 from datetime import timedelta
 
@@ -25,4 +25,4 @@ REGISTRY = Registry(
     JobSpec(CreateUsers, create_users, deadline=timedelta(minutes=1)),
     schema=SCHEMA,
 )
-"""What this worker can do. A new job is one more line; WORKER_REGISTRY adds the jobs of other projects."""
+"""The jobs of this worker, one per line. WORKER_REGISTRY adds the jobs of other projects."""

@@ -1,6 +1,6 @@
-"""What the jobs on users do. A handler sees a session and a payload, returns a result, and never commits.
+"""The handlers of the jobs on users. A handler receives a session and a payload, returns a result, and never commits.
 
-A batch handler does the same for many payloads with one statement, and answers each of them.
+A batch handler does the same for many payloads with one statement, and returns a result for each.
 """
 
 from collections.abc import Sequence
@@ -32,13 +32,13 @@ async def create_user(session: AsyncSession, payload: CreateUser) -> UserView:
 
 
 async def create_user_batch(session: AsyncSession, payloads: Sequence[CreateUser]) -> list[UserView | EmailTakenError]:
-    """Store the users; of two with the same e-mail the first is stored. One round trip."""
+    """Store the users; of two with the same e-mail, the first is stored. One round trip."""
     new = await users.insert_new_users(session, [(payload.name, payload.email) for payload in payloads])
     return [_view(new[at]) if at in new else EmailTakenError(EMAIL_TAKEN) for at in range(len(payloads))]
 
 
 async def get_or_create_user(session: AsyncSession, payload: GetOrCreateUser) -> FoundOrCreated:
-    """Find the user by e-mail, or store it. Delivered twice, it writes once."""
+    """Find the user by e-mail, or store it. A repeated delivery writes nothing more."""
     user = await users.insert_user_once(session, payload.name, payload.email)
     return FoundOrCreated(user=_view(user), is_new=user.is_new)
 
@@ -54,7 +54,7 @@ def _view(user: users.StoredUser | users.UserRow) -> UserView:
 
 
 async def find_user(session: AsyncSession, payload: FindUser) -> FoundUsers:
-    """Look the users up by whatever the payload names."""
+    """Find users by the id, e-mail or name of the payload."""
     return FoundUsers(users=[UserView.model_validate(user) for user in await _matches(session, payload)])
 
 
@@ -69,7 +69,7 @@ async def _matches(session: AsyncSession, payload: FindUser) -> list[User]:
 
 
 async def find_user_batch(session: AsyncSession, payloads: Sequence[FindUser]) -> list[FoundUsers]:
-    """Look the users up: by id and by e-mail in one round trip each, by name in one for each name."""
+    """Find users: one round trip for all ids, one for all e-mails, and one for each name."""
     ids = {payload.id for payload in payloads if payload.id is not None}
     emails = {payload.email for payload in payloads if payload.email is not None}
     found = await users.find_users_by(session, "id", ids) if ids else {}
@@ -87,6 +87,6 @@ async def find_user_batch(session: AsyncSession, payloads: Sequence[FindUser]) -
 
 
 async def create_users(session: AsyncSession, payload: CreateUsers) -> StoredUsers:
-    """Store all that are not there yet, in one statement."""
+    """Store all users that are not stored yet, in one statement."""
     stored = await users.insert_users_once(session, [(user.name, user.email) for user in payload.users])
     return StoredUsers(users=[StoredUser(id=user.id, is_new=user.is_new) for user in stored])

@@ -1,1 +1,1 @@
-"""The HTTP service: reads users from PostgreSQL, accepts jobs for the workers. A composition root, as ``worker`` is."""
+"""The HTTP service: reads users from PostgreSQL, accepts jobs for the workers. A composition root, like ``worker``."""

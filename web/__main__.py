@@ -1,6 +1,6 @@
 """The command line: ``users-web``, or ``python -m web``. It has no options: settings come from the environment.
 
-Loads the rest once signals are heard, as ``arqonce.main`` does.
+Loads the rest after signal handlers are installed, as ``arqonce.main`` does.
 """
 
 import sys
@@ -10,7 +10,7 @@ from arqonce.main import hear_signals
 _HELP = """usage: users-web
 
 Serve users over HTTP until SIGTERM or Ctrl-C. Settings: DATABASE_*, REDIS_* and WEB_* (see the README).
-Exit codes: 0 ok, 2 usage, 3 settings, 4 unavailable, 5 held (ended at its bound while something held on to it).
+Exit codes: 0 ok, 2 usage, 3 settings, 4 unavailable, 5 held (ended at its time limit while something blocked its end).
 """
 
 
@@ -24,7 +24,7 @@ def main() -> None:
     try:
         _run()
     except KeyboardInterrupt:
-        sys.exit(0)  # told to stop before it was ready to hear it
+        sys.exit(0)  # a signal during startup
 
 
 def _run() -> None:

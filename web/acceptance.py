@@ -1,7 +1,7 @@
-"""Accepts jobs, through the queue or through the outbox. Owns what the same Idempotency-Key again means.
+"""Accepts jobs, through the queue or the outbox. Owns the meaning of a repeated Idempotency-Key.
 
-The same key with the same request is accepted again and adds nothing; with another request it is refused. The key is
-the job's id, so the workers see to it as well, for as long as receipts are kept.
+A repeated key with the same request is accepted and adds nothing; with another request it is refused. The key is the
+job's id, so the workers enforce this as well, for as long as receipts are kept.
 """
 
 import asyncio
@@ -33,10 +33,10 @@ from web.sessions import read, session_of
 ResultT = TypeVar("ResultT", bound=BaseModel)
 
 _QUEUE_LIMIT = timedelta(seconds=5)
-"""Longest wait for Redis to take a job, and to tell of it; behind it the job may be queued or not, as the 503 says."""
+"""Longest wait for Redis to accept a job, or to return its state. After it, the job may or may not be queued (503)."""
 
 _LOOK_LIMIT = timedelta(seconds=1)
-"""Longest wait for PostgreSQL to say whether a key was used: the queue takes jobs without it."""
+"""Longest wait for PostgreSQL to check whether a key was used: the queue accepts jobs without it."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("web.acceptance")
 
@@ -45,8 +45,8 @@ async def accept(request: web.Request, payload: Payload[ResultT]) -> JobHandle[R
     """Accept a job under the request's Idempotency-Key, if it has one. Two round trips, four with a key.
 
     Raises:
-        ProblemError: 400 or 422, for the key; 503, the queue is too long.
-        QueueUnavailableError: Redis did not take it in time.
+        ProblemError: 400 or 422 because of the key; 503 if the queue is too long.
+        QueueUnavailableError: Redis did not accept the job in time.
     """
     resources, key = request.app[RESOURCES], read_key(request)
     if resources.settings.accept_through == "outbox":
@@ -58,7 +58,7 @@ async def accept(request: web.Request, payload: Payload[ResultT]) -> JobHandle[R
             await resources.backlog.require_room()
             handle = await resources.client.enqueue(payload, key=key)
     except TimeoutError as error:
-        raise QueueUnavailableError("Redis did not take the job in time") from error
+        raise QueueUnavailableError("Redis did not accept the job in time") from error
     if not handle.is_new and not await _is_same_in_queue(request, payload, handle.job_id):
         raise key_conflict()
     return handle
@@ -73,16 +73,17 @@ async def _promise(request: web.Request, payload: Payload[ResultT], key: str | N
     except DBAPIError as error:
         if not is_fault_of_server(error):
             raise
-        await session.close()  # refused, so nothing was written: another connection may lead to the primary
+        await session.close()  # the write was refused: another connection may lead to the primary
         async with session.begin():
             promised = await enqueue_in(session, payload, key=key, queue=resources.settings.queue, schema=schema)
     return resources.client.handle(promised)
 
 
 async def _is_settled(request: web.Request, payload: AnyPayload, key: str) -> bool:
-    """Say whether the request has ended, or is owed, under this key. If PostgreSQL is gone, the workers will find out.
+    """Return whether the request has a receipt or an outbox row under this key.
 
-    A dead one is not settled: once its result has left Redis, the same request again is another try.
+    A dead job does not count: once its result has expired in Redis, a repeated request is a new try. If PostgreSQL is
+    unavailable, returns ``False``; the workers then detect a conflict.
     """
     try:
         async with asyncio.timeout(_LOOK_LIMIT.total_seconds()):
@@ -95,20 +96,20 @@ async def _is_settled(request: web.Request, payload: AnyPayload, key: str) -> bo
 
 def _is_same(trace: JobTrace, payload: AnyPayload) -> bool:
     if trace.is_dead and trace.request_hash is None:
-        return False  # nobody could read what it was
+        return False  # its message could not be read
     if (trace.job_name, trace.request_hash) != (payload.job_name, request_hash(payload)):
         raise KeyConflictError("the key was used for another request")
     return True
 
 
 async def _is_same_in_queue(request: web.Request, payload: AnyPayload, job_id: str) -> bool:
-    """Say whether the job with this id, of which Redis knows, is the same request. At most two round trips."""
+    """Return whether the job with this id in Redis is the same request. At most two round trips."""
     redis = request.app[RESOURCES].redis
     try:
         async with asyncio.timeout(_QUEUE_LIMIT.total_seconds()):
             message, result = await redis.mget(JOB_KEY + job_id, RESULT_KEY + job_id)
     except (RedisError, OSError) as error:
-        raise QueueUnavailableError("Redis did not say whose the key is") from error
+        raise QueueUnavailableError("Redis did not return the job with this key in time") from error
     if message is not None:
         return _is_message_of(message, payload)
     trace = await read(request, partial(trace_by_job_id, job_id=job_id))
@@ -116,7 +117,7 @@ async def _is_same_in_queue(request: web.Request, payload: AnyPayload, job_id: s
         return _is_same(trace, payload)
     if result is None:
         return True
-    # It has ended and written nothing; a plain arq worker's result has no tag.
+    # The job has ended and written nothing; a plain arq worker's result has no tag.
     tag, answer = payload_tag(payload), _read(result)
     return (answer.get("f"), answer.get("h", tag)) == (payload.job_name, tag)
 

@@ -1,4 +1,4 @@
-"""Answers who has enqueued: with the result, if they prefer to wait and it comes in time, else with where to look."""
+"""Responds to accepted jobs: with the result if the client waits and it is ready in time, else with a link."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -38,17 +38,17 @@ class AcceptedJob(BaseModel):
 
 
 def json_answer(model: BaseModel, *, status: int = 200) -> web.Response:
-    """Return the model as JSON."""
+    """Return a response with the model as JSON."""
     return web.Response(status=status, body=model.model_dump_json().encode(), content_type="application/json")
 
 
 async def accept_and_answer(
     request: web.Request, payload: Payload[ResultT], done: Callable[[ResultT], web.Response]
 ) -> web.Response:
-    """Accept the job; answer 202 with its id, or ``done`` with its result where the client prefers to wait.
+    """Accept the job. Return 202 with its id, or ``done(result)`` if the client prefers to wait and it ends in time.
 
     Raises:
-        ProblemError: the job was refused, or it failed while the client waited.
+        ProblemError: the job was refused, or failed while the client waited.
     """
     handle = await accept(request, payload)
     wait = read_wait(request, longest=request.app[RESOURCES].settings.max_wait)
@@ -76,7 +76,7 @@ async def _result_in_time(
     except JobFailedError as error:
         raise problem_of_failure(error) from error
     except ResultMissingError:
-        # Redis has lost the job, or its result: PostgreSQL may have it.
+        # Redis has lost the job or its result: PostgreSQL may have the receipt.
         result = await _remembered(request, handle.job_id)
         return None if result is None else kind.model_validate(result)
     except (TimeoutError, QueueUnavailableError):
@@ -86,14 +86,14 @@ async def _result_in_time(
 async def _remembered(request: web.Request, job_id: str) -> dict[str, Any] | None:
     trace = await read(request, partial(trace_by_job_id, job_id=job_id))
     if trace is None or trace.is_dead:
-        return None  # a dead one may be under way again
+        return None  # a dead job may have been retried
     if trace.failure is not None:
         raise problem_of_failure(failure_from_wire(trace.failure))
     return trace.result
 
 
 def problem_of_failure(error: JobFailedError) -> ProblemError:
-    """Return the problem of a job that failed: 409 for an answer that somebody chose, 500 for all others."""
+    """Return the problem of a failed job: 409 for a refusal or an abort, 500 for all other failures."""
     match error:
         case RequestConflictError():
             return key_conflict()
@@ -105,10 +105,10 @@ def problem_of_failure(error: JobFailedError) -> ProblemError:
 
 
 async def _unless_stopping(stopping: asyncio.Event, work: Coroutine[Any, Any, ResultT]) -> ResultT:
-    """Wait for the work, or until the service is told to stop.
+    """Wait for the work, or until the service has to stop.
 
     Raises:
-        TimeoutError: that came first.
+        TimeoutError: the service has to stop.
     """
     task, stop = asyncio.ensure_future(work), asyncio.ensure_future(stopping.wait())
     try:

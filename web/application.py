@@ -1,4 +1,4 @@
-"""Puts the service together: routes, middlewares, life cycle."""
+"""Builds the service: routes, middlewares, startup and cleanup."""
 
 from aiohttp import web
 
@@ -11,17 +11,17 @@ from web.tokens import require_token
 from web.users import create_user, create_users, list_users, show_user, show_user_by_name
 
 _HEADERS = {
-    "Server": "users-web",  # and not which versions of what
-    "Cache-Control": "no-store",  # answers are people's data
+    "Server": "users-web",  # without versions
+    "Cache-Control": "no-store",  # responses may be personal data
     "X-Content-Type-Options": "nosniff",
 }
 
 
 def build_app(settings: Settings) -> web.Application:
-    """Construct the application. What it uses is opened when it starts; its middlewares run in this order."""
+    """Construct the application. Its resources are opened when it starts; its middlewares run in this order."""
     tokens = settings.web.token_list
     app = web.Application(
-        middlewares=[answer_with_problems, require_token(tokens)],  # and then the sessions', see web.sessions
+        middlewares=[answer_with_problems, require_token(tokens)],  # then that of the sessions, see web.sessions
         client_max_size=settings.web.max_body,
     )
     app.router.add_get("/user", show_user_by_name)
@@ -29,7 +29,7 @@ def build_app(settings: Settings) -> web.Application:
     app.router.add_post("/users", create_user)
     app.router.add_post("/users/batch", create_users)
     app.router.add_get(r"/users/{id:[1-9][0-9]{0,18}}", show_user)
-    app.router.add_get("/jobs/{id:[^/]+}", show_job)  # by default no { or } may be in it
+    app.router.add_get("/jobs/{id:[^/]+}", show_job)  # the default pattern excludes { and }
     app.router.add_get("/openapi.json", describe(needs_token=bool(tokens)))
     app.on_response_prepare.append(_add_headers)
     app.cleanup_ctx.append(opening(settings))

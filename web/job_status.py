@@ -1,4 +1,4 @@
-"""The route of jobs: where one stands, as far as Redis and PostgreSQL together can tell."""
+"""The route of jobs: combines the status of a job in Redis with that in PostgreSQL."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ from web.resources import RESOURCES, Resources
 from web.sessions import read
 
 _LOOK_LIMIT = timedelta(seconds=3)
-"""Longest wait for Redis: PostgreSQL knows of most jobs, too."""
+"""Longest wait for Redis: PostgreSQL also knows most jobs."""
 
 
 class Failure(BaseModel):
@@ -33,7 +33,7 @@ class Failure(BaseModel):
 
 
 class JobView(BaseModel):
-    """Where a job stands. A queued one waits for its time, for a worker, or for its next attempt."""
+    """The status of a job. A queued job waits for its due time, for a worker, or for its next attempt."""
 
     id: str
     status: Literal[JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.SUCCEEDED, JobStatus.FAILED]
@@ -42,7 +42,7 @@ class JobView(BaseModel):
 
 
 async def show_job(request: web.Request) -> web.Response:
-    """Answer with the job. One round trip to Redis, and one to PostgreSQL if Redis has no result."""
+    """Return the job. One round trip to Redis, and one to PostgreSQL if Redis has no result."""
     job_id, resources = request.match_info["id"], request.app[RESOURCES]
     if not is_job_id(job_id):
         raise _no_such_job()

@@ -1,4 +1,4 @@
-"""The service's description as an OpenAPI 3.1 document, made of the models that requests and answers are read by."""
+"""Builds the OpenAPI 3.1 document of the service from the models of requests and responses."""
 
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
@@ -20,28 +20,28 @@ _READ: list[type[BaseModel]] = [CreateUser, CreateUsers, ByName, ByEmail]
 _WRITTEN: list[type[BaseModel]] = [NamedUser, UserView, FoundUsers, StoredUsers, AcceptedJob, JobView, Problem]
 
 _REASONS = {
-    400: "The body is no JSON, or the Idempotency-Key cannot be a job's id",
+    400: "The body is not JSON, or the Idempotency-Key is not a valid job id",
     401: "No bearer token, or an unknown one",
-    404: "There is none",
-    409: "While the client waited, the job failed: its e-mail is taken, or somebody has aborted it",
+    404: "Not found",
+    409: "While the client waited, the job failed: its e-mail is taken, or it was aborted",
     413: "The body, or the job, is too large",
     415: "The body is not application/json",
-    422: "The request does not fit this description, or its Idempotency-Key was used for another request",
-    500: "Our fault; or the job failed while the client waited",
-    503: "PostgreSQL or Redis is gone, or too many jobs are queued: try again after Retry-After seconds",
+    422: "The request does not match this description, or its Idempotency-Key was used for another request",
+    500: "An error of the service, or the job failed while the client waited",
+    503: "PostgreSQL or Redis is unavailable, or too many jobs are queued: try again after Retry-After seconds",
 }
 
 _KEY_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$"}
 _KEY = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "Becomes the job's id: the same request again is accepted again and adds nothing. Bare or quoted.",
+    "description": "Becomes the job's id: a repeated request is accepted and adds nothing. Bare or quoted.",
     "schema": _KEY_SCHEMA,
 }
 _PREFER = {
     "name": "Prefer",
     "in": "header",
-    "description": "wait=N: answer with the result, if it is there within N seconds (RFC 7240).",
+    "description": "wait=N: respond with the result if it is ready within N seconds (RFC 7240).",
     "schema": {"type": "string", "examples": ["wait=5"]},
 }
 _LOCATION = {"Location": {"required": True, "schema": {"type": "string"}}}
@@ -59,7 +59,7 @@ def describe(*, needs_token: bool) -> Handler:
 
 
 def build_document(*, needs_token: bool) -> dict[str, Any]:
-    """Build the document, with or without the bearer token."""
+    """Build the document, with or without bearer authentication."""
     models: list[tuple[type[BaseModel], Literal["validation", "serialization"]]] = []
     models += [(model, "validation") for model in _READ]
     models += [(model, "serialization") for model in _WRITTEN]
@@ -127,7 +127,7 @@ _ACCEPTED = _answer(202, AcceptedJob, _LOCATION)
 
 def _problem(status: int) -> dict[str, Any]:
     content = {PROBLEM_JSON: {"schema": {"$ref": _REF.format(model=Problem.__name__)}}}
-    headers = {"headers": _RETRY_AFTER} if status == 503 else {}  # noqa: PLR2004 - the one that is to be tried again
+    headers = {"headers": _RETRY_AFTER} if status == 503 else {}  # noqa: PLR2004 - the retryable status
     return {"description": _REASONS[status], "content": content, **headers}
 
 

@@ -1,7 +1,7 @@
-"""Every error as problem details (RFC 9457): ours, the database's and aiohttp's own. Owns which error is which status.
+"""Converts all errors, including the database's and aiohttp's, to problem details (RFC 9457). Owns their statuses.
 
-``type`` is ``about:blank``: the status says what kind of problem it is. What a program may want to tell apart besides
-has a ``code``. No text repeats what was sent.
+``type`` is ``about:blank``: the status identifies the kind of problem. Problems that a program may need to distinguish
+further have a ``code``. No text repeats the request.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,22 +18,22 @@ from arqonce.database.faults import is_transient, why_not_written
 PROBLEM_JSON = "application/problem+json"
 
 RETRY_AFTER = 2
-"""Seconds after which to try again what was refused with 503: about as long as a server needs to come back."""
+"""Value of Retry-After in a 503, in seconds: about the time that a server needs to restart."""
 
 _DETAILS = {
     404: "there is no such route: /openapi.json describes all that there are",
     405: "this route has another method: see Allow, and /openapi.json",
 }
-"""What aiohttp's own refusals leave to be guessed."""
+"""Details that aiohttp's own errors lack, by status."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("web.problems")
 
 
 class FieldProblem(BaseModel):
-    """What is wrong with one part of the request."""
+    """One invalid part of the request."""
 
     pointer: str
-    """A JSON pointer into the body, or the name of a parameter behind ``#/``."""
+    """A JSON pointer into the body, or ``#/`` and the name of a parameter."""
 
     detail: str
 
@@ -67,7 +67,7 @@ class ProblemError(Exception):
         self._errors = None if errors is None else list(errors)
 
     def response(self) -> web.Response:
-        """Return the response; a response can be sent once only."""
+        """Return a new response: a response can be sent only once."""
         problem = Problem(
             title=HTTPStatus(self.status).phrase,
             status=self.status,
@@ -80,7 +80,7 @@ class ProblemError(Exception):
 
 
 def invalid(error: ValidationError) -> ProblemError:
-    """Return the problem of a request that does not fit its model: 400 if it is no JSON, else 422."""
+    """Return the problem of a request that does not match its model: 400 if it is not JSON, else 422."""
     details = error.errors(include_url=False, include_context=False, include_input=False)
     if any(detail["type"] == "json_invalid" for detail in details):
         return ProblemError(400, "the body is not JSON", code="malformed_json")
@@ -92,22 +92,22 @@ def invalid(error: ValidationError) -> ProblemError:
 
 
 def _pointer(location: tuple[int | str, ...]) -> str:
-    # Behind a surrogate the answer could not be written.
+    # A surrogate could not be encoded in the response.
     parts = (str(part).encode(errors="replace").decode().replace("~", "~0").replace("/", "~1") for part in location)
     return "#" + "".join(f"/{part}" for part in parts)
 
 
 def unavailable(detail: str, code: str) -> ProblemError:
-    """Return the one documented 5xx: try again later."""
+    """Return a 503, which asks the client to try again later."""
     return ProblemError(503, detail, code=code, headers={"Retry-After": str(RETRY_AFTER)})
 
 
 @web.middleware
 async def answer_with_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn whatever goes wrong inside into a problem."""
+    """Convert every exception of the handler to a problem."""
     try:
         return await handler(request)
-    except Exception as error:  # noqa: BLE001 - the one place that does it: the client gets an answer, the log the rest
+    except Exception as error:  # noqa: BLE001 - the only such place: the client gets a problem, the log the error
         return _problem(error).response()
 
 
@@ -119,7 +119,7 @@ def _problem(error: Exception) -> ProblemError:
             return problem_of_aiohttp(error)
         case KeyConflictError():
             return key_conflict()
-        case InvalidMessageError():  # the one thing that the models do not check is how large all of it is
+        case InvalidMessageError():  # models do not check the total size
             return ProblemError(413, "the job would be too large: split it", code="job_too_large")
     return _fault(error)
 
@@ -141,8 +141,8 @@ def _fault(error: Exception) -> ProblemError:
 def key_conflict() -> ProblemError:
     """Return the problem of a key that belongs to another request: 422.
 
-    That is the status of the IETF's draft (draft-ietf-httpapi-idempotency-key-header, 2.7) for another payload; its 409
-    is for a request that is still under way, which here is none: the same request is accepted again.
+    The IETF's draft (draft-ietf-httpapi-idempotency-key-header, 2.7) requires this status for another payload. Its 409,
+    for a request still in progress, does not occur here: the same request is accepted again.
     """
     return ProblemError(
         422, "the Idempotency-Key was used for another request: give each request its own", code="key_conflict"
@@ -150,7 +150,7 @@ def key_conflict() -> ProblemError:
 
 
 def problem_of_aiohttp(error: web.HTTPException) -> ProblemError:
-    """Return aiohttp's own refusal as a problem, with headers such as Allow, and without its text."""
+    """Convert aiohttp's own error to a problem, with headers such as Allow, and without its text."""
     dropped = {"content-type", "content-length"}
     headers = {name: value for name, value in error.headers.items() if name.lower() not in dropped}
     return ProblemError(error.status, _DETAILS.get(error.status), headers=headers)

@@ -1,4 +1,4 @@
-"""Reads what a request says: body, query, and the headers Idempotency-Key and Prefer. Knows no job."""
+"""Reads the parts of a request: body, query, and the headers Idempotency-Key and Prefer. Knows no job."""
 
 import re
 from collections.abc import Iterable
@@ -16,22 +16,22 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 _WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*("?)(\d{1,9})\1\s*(?=[,;]|$)', re.IGNORECASE)
 _QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 _UNNAMEABLE = frozenset({".", ".."})
-"""Ids that no URL can have as a path: clients take such parts away."""
+"""Ids that cannot be a path segment of a URL: clients remove such segments."""
 
 
 async def read_body(request: web.Request, model: type[ModelT]) -> ModelT:
     """Read the body as JSON of the model.
 
     Raises:
-        ProblemError: 415 it is said to be something else, 400 it is no JSON, 422 it does not fit.
-        HTTPRequestEntityTooLarge: by aiohttp, while reading.
+        ProblemError: 415 for another content type, 400 if it is not JSON, 422 if it does not match the model.
+        HTTPRequestEntityTooLarge: raised by aiohttp while reading.
     """
     if request.content_type != "application/json" or (request.charset or "utf-8").lower() != "utf-8":
         raise ProblemError(415, "the body must be application/json", headers={"Accept": "application/json"})
     try:
         data = await request.read()
     except web.RequestPayloadError:
-        headers = {"Connection": "close"}  # aiohttp will close it, and does not say so
+        headers = {"Connection": "close"}  # aiohttp closes the connection without this header
         raise ProblemError(400, "the body cannot be read", code="malformed_body", headers=headers) from None
     try:
         return model.model_validate_json(data)
@@ -40,10 +40,10 @@ async def read_body(request: web.Request, model: type[ModelT]) -> ModelT:
 
 
 def read_query(request: web.Request, model: type[ModelT]) -> ModelT:
-    """Read the query as the model's fields, each at most once, and no others.
+    """Read the query as the model's fields, each at most once. Other parameters are errors.
 
     Raises:
-        ProblemError: 422.
+        ProblemError: 422 if the query does not match the model.
     """
     names = [name for name, _ in request.query.items()]
     if twice := {name for name in names if names.count(name) > 1}:
@@ -61,10 +61,10 @@ def _errors(names: Iterable[str], detail: str) -> list[FieldProblem]:
 def read_key(request: web.Request) -> str | None:
     """Return the idempotency key, which becomes the job's id; ``None`` if there is none.
 
-    Quoted, as a string of RFC 9651 (which is what the IETF's draft says), or bare, as many services have it.
+    It may be quoted, as a string of RFC 9651 (as in the IETF's draft), or bare, as in many services.
 
     Raises:
-        ProblemError: 400, it cannot be an id.
+        ProblemError: 400 if it is not a valid job id.
     """
     given = request.headers.getall("Idempotency-Key", [])
     if not given:
@@ -79,6 +79,6 @@ def read_key(request: web.Request) -> str | None:
 
 
 def read_wait(request: web.Request, *, longest: timedelta) -> timedelta:
-    """Return how long the client prefers to wait (RFC 7240), at most ``longest``; what cannot be read is ignored."""
+    """Return how long the client prefers to wait (RFC 7240), at most ``longest``. An invalid preference is ignored."""
     match = _WAIT.search(",".join(request.headers.getall("Prefer", [])))
     return timedelta(0) if match is None else min(timedelta(seconds=int(match[2])), longest)

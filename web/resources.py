@@ -1,4 +1,4 @@
-"""What every request may use, opened and closed by the application's life cycle. Knows no route."""
+"""The resources that all requests share, opened and closed with the application. Knows no route."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -15,28 +15,28 @@ from web.sessions import bind_sessions
 from web.settings import Settings, WebSettings
 
 _REDIS_RETRIES = 1
-"""One, for a connection that is older than the server. Who calls us is told to try again, and waits meanwhile."""
+"""One retry, for a connection that is older than the server. More would delay the 503 that asks clients to retry."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What every request may use."""
+    """The resources that all requests share."""
 
     settings: WebSettings
     client: JobClient
     redis: Redis
     backlog: Backlog
     stopping: asyncio.Event
-    """Set when the service is told to stop: who only waits for a result is answered now."""
+    """Set when the service has to stop: requests that only wait for a result are answered at once."""
 
 
 RESOURCES = web.AppKey("resources", Resources)
 
 
 def opening(settings: Settings) -> Callable[[web.Application], AsyncIterator[None]]:
-    """Return the life cycle of what the application uses. It connects to nothing: that is left to requests.
+    """Return aiohttp's cleanup context for the resources. It does not connect; the first request does.
 
-    So the service starts, and answers 503, while PostgreSQL or Redis is gone.
+    So the service starts, and returns 503, while PostgreSQL or Redis is unavailable.
     """
 
     async def open_resources(app: web.Application) -> AsyncIterator[None]:
@@ -55,7 +55,7 @@ def opening(settings: Settings) -> Callable[[web.Application], AsyncIterator[Non
 
 
 async def answer_who_waits(app: web.Application) -> None:
-    """Let requests that wait for a result go on without it."""
+    """End the waits of requests for results."""
     app[RESOURCES].stopping.set()
 
 

@@ -1,4 +1,4 @@
-"""One process of the service: from settings to its end. Owns what aiohttp answers before any route is asked."""
+"""Runs one process of the service. Owns the responses that aiohttp sends before it calls a route."""
 
 import asyncio
 import signal
@@ -19,14 +19,14 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("web.server")
 
 
 class ListenError(OSError):
-    """The address cannot be listened on; the text names the cure."""
+    """The service cannot listen on the address. The text names the cure."""
 
 
 def run_service(settings: Settings) -> None:
-    """Serve until told to stop, then end within the grace; a second signal ends it at once. Owns the event loop.
+    """Serve until a signal, then end within the grace period; a second signal ends it at once. Owns the event loop.
 
     Raises:
-        ListenError: the address is taken or not ours.
+        ListenError: the address is in use, or does not belong to this host.
     """
     log_to_stderr(settings.web.log_format, settings.web.log_level)
     ending = Ending(settings.web.shutdown_grace)
@@ -63,7 +63,7 @@ async def _listen(runner: web.AppRunner, settings: Settings) -> None:
 
 
 def _told_to_stop(ending: Ending) -> asyncio.Event:
-    """Return what the first signal sets. The second one ends the process without waiting for anybody."""
+    """Return the event that the first signal sets. The second signal ends the process at once."""
     told = asyncio.Event()
 
     def stop(number: signal.Signals) -> None:
@@ -78,7 +78,7 @@ def _told_to_stop(ending: Ending) -> asyncio.Event:
 
 
 class AccessLog(AbstractAccessLogger):
-    """One line for each request: method, route, status and time. No address, path or query: they are people's data."""
+    """One line per request: method, route, status and time. No address, path or query, which may be personal data."""
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         """Log one request."""
@@ -93,20 +93,20 @@ class AccessLog(AbstractAccessLogger):
 
 
 class _Handler(RequestHandler):
-    """Answers with problems also where no middleware is: to what is no HTTP, or expects what we cannot."""
+    """Responds with problems where no middleware runs: to invalid HTTP, and to unsupported expectations."""
 
     def handle_error(
         self,
         request: web.BaseRequest,
         status: int = 500,
         exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002 - it repeats what was sent
+        message: str | None = None,  # noqa: ARG002 - it repeats the request
     ) -> web.StreamResponse:
-        """Answer what cannot be handled, and close the connection."""
-        if status == 500:  # noqa: PLR2004 - the one that is our fault
+        """Respond with a problem, and close the connection."""
+        if status == 500:  # noqa: PLR2004 - an error of the service
             _log.error("request failed", exc_info=exc)
         if request.writer.output_size > 0:
-            raise ConnectionError("a part of another answer was sent already")
+            raise ConnectionError("part of another response was already sent")
         response = ProblemError(status).response()
         response.force_close()
         return response
@@ -114,7 +114,7 @@ class _Handler(RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send the response, as a problem if it is aiohttp's own refusal."""
+        """Send the response; convert aiohttp's own errors to problems."""
         if isinstance(resp, web.HTTPException) and resp.content_type != PROBLEM_JSON:
             resp = problem_of_aiohttp(resp).response()
         return await super().finish_response(request, resp, start_time)
@@ -132,5 +132,5 @@ class _Runner(web.AppRunner):
             server.request_handler,
             request_factory=server.request_factory,
             handler_cancellation=server.handler_cancellation,
-            **server._kwargs,  # noqa: SLF001 - aiohttp has no way to name the class of handlers
+            **server._kwargs,  # noqa: SLF001 - aiohttp has no option for the handler class
         )

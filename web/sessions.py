@@ -1,8 +1,8 @@
-"""A session for each request, by aiohttp-sqlalchemy, over our own sessionmaker. Owns what that library leaves undone.
+"""Opens a session for each request with aiohttp-sqlalchemy, and does what that library leaves to applications.
 
-Its middleware opens a session for a request and always closes it; it never commits. It never disposes an engine
-either: ours is opened and disposed by the application's life cycle. Its keys are strings, which aiohttp warns of; a
-key that is both of aiohttp's typed ones serves it as well.
+Its middleware opens a session for a request and always closes it; it never commits, and never disposes of an engine:
+the application does that at its end. It uses strings as keys, about which aiohttp warns; a key that inherits from both
+of aiohttp's typed keys works as well.
 """
 
 import warnings
@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from arqonce.database.faults import may_be_outage
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # its import uses what SQLAlchemy 2.1 deprecates, a dozen times
+    warnings.simplefilter("ignore")  # importing it uses names that SQLAlchemy 2.1 deprecates
     import aiohttp_sqlalchemy
 
 FoundT = TypeVar("FoundT")
@@ -26,24 +26,24 @@ class _Key(web.AppKey[async_sessionmaker[AsyncSession]], web.RequestKey[AsyncSes
     """The sessionmaker's key in the application, and the session's in a request."""
 
 
-_KEY = cast("str", _Key("sessions"))  # as it is annotated there
+_KEY = cast("str", _Key("sessions"))  # the library annotates keys as str
 
 
 def bind_sessions(app: web.Application, sessions: async_sessionmaker[AsyncSession]) -> None:
-    """Give each request a session; to be called before the application is frozen, at its start at the latest."""
+    """Add a session to each request. Call it before the application is frozen, at its start at the latest."""
     aiohttp_sqlalchemy.setup(app, [aiohttp_sqlalchemy.bind(sessions, _KEY)])
 
 
 def session_of(request: web.Request) -> AsyncSession:
-    """Return the request's session. What is to stay needs a ``session.begin()``: nobody else commits."""
+    """Return the request's session. To commit, use ``session.begin()``: nothing else commits."""
     return aiohttp_sqlalchemy.get_session(request, _KEY)
 
 
 async def read(request: web.Request, query: Callable[[AsyncSession], Awaitable[FoundT]]) -> FoundT:
-    """Run a query that only reads, and give the connection back: the rest of the request may be long.
+    """Run a read-only query, then return the connection to the pool: the rest of the request may take long.
 
-    Once more if the connection was lost: it may be older than the server, and all others of the pool with it. Or it
-    leads to a server that was the primary.
+    Repeats it once if the connection was lost: all connections of the pool may be older than the server, or lead to a
+    former primary.
     """
     session = session_of(request)
     try:

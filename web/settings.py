@@ -1,4 +1,4 @@
-"""Settings of the HTTP service. Reads the environment only when asked to load."""
+"""Settings of the HTTP service. Reads the environment only in ``load``."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,7 +14,7 @@ from arqonce.wire.codec import MAX_BYTES
 from arqonce.wire.keys import QUEUE
 
 _SHORTEST_TOKEN = 20
-"""Shortest bearer token, in characters: what is shorter can be guessed."""
+"""Shortest bearer token, in characters: a shorter one can be guessed."""
 
 
 class WebSettings(EnvironmentSettings):
@@ -26,7 +26,7 @@ class WebSettings(EnvironmentSettings):
         default="127.0.0.1", description="address to listen on; any but loopback needs tokens", examples=["127.0.0.1"]
     )
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
-        default=8080, description="port to listen on; 0 takes a free one, which is logged", examples=["8080"]
+        default=8080, description="port to listen on; 0 selects a free one, which is logged", examples=["8080"]
     )
     tokens: SecretStr | None = Field(
         default=None,
@@ -34,28 +34,28 @@ class WebSettings(EnvironmentSettings):
         examples=["what openssl rand -hex 24 prints"],
     )
     queue: Annotated[str, Field(min_length=1)] = Field(
-        default=QUEUE, description="key of the queue: that of the workers", examples=[QUEUE]
+        default=QUEUE, description="key of the queue, the same as the workers'", examples=[QUEUE]
     )
     accept_through: Literal["queue", "outbox"] = Field(
         default="queue",
-        description="queue: jobs go to Redis; outbox: they are promised in PostgreSQL, and Redis may be gone",
+        description="queue: write jobs into Redis; outbox: promise them in PostgreSQL, even while Redis is unavailable",
         examples=["queue", "outbox"],
     )
     max_queued: Annotated[int, Field(ge=1)] = Field(
-        default=100_000, description="jobs in the queue from which on no more are accepted", examples=["100000"]
+        default=100_000, description="no more jobs are accepted when the queue has this many", examples=["100000"]
     )
     max_body: Annotated[int, Field(ge=1024, le=MAX_BYTES)] = Field(
         default=MAX_BYTES, description="largest body of a request, in bytes", examples=[str(MAX_BYTES)]
     )
     max_wait: Duration = Field(
-        default=timedelta(seconds=30), description="longest wait that Prefer: wait=N gets", examples=["30s"]
+        default=timedelta(seconds=30), description="longest wait for Prefer: wait=N", examples=["30s"]
     )
     pool_size: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=10, description="most connections to PostgreSQL", examples=["10"]
     )
     shutdown_grace: Duration = Field(
         default=timedelta(seconds=20),
-        description="how long requests may go on after SIGTERM; the supervisor's own limit must be longer",
+        description="how long requests may continue after SIGTERM; the supervisor's own limit must be longer",
         examples=["20s"],
     )
     log_format: Literal["auto", "console", "json"] = Field(
@@ -68,7 +68,7 @@ class WebSettings(EnvironmentSettings):
 
     @property
     def token_list(self) -> list[str]:
-        """The tokens in the clear."""
+        """The tokens in clear text."""
         return [] if self.tokens is None else self.tokens.get_secret_value().split()
 
     @field_validator("tokens")
@@ -101,7 +101,7 @@ def _is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True)
 class Settings:
-    """All that the service needs to know."""
+    """All settings of the service."""
 
     database: DatabaseSettings
     queue: QueueSettings
@@ -112,7 +112,7 @@ class Settings:
         """Read the environment and the secret files.
 
         Raises:
-            SettingsError: names every setting that is missing or wrong, one in a line, with its cure.
+            SettingsError: lists every missing or invalid setting, one per line, with its cure.
         """
         require_valid(DatabaseSettings, QueueSettings, WebSettings)
         database = DatabaseSettings.load()

@@ -10,11 +10,11 @@ from aiohttp.typedefs import Handler, Middleware
 from web.problems import ProblemError
 
 OPEN_PATHS = frozenset({"/openapi.json"})
-"""What everybody may read."""
+"""Paths that need no token."""
 
 
 def require_token(tokens: Sequence[str]) -> Middleware:
-    """Return a middleware that lets in who has one of the tokens; everybody, if there is none."""
+    """Return a middleware that requires one of the tokens; without any tokens it allows every request."""
     digests = [sha256(token.encode()).digest() for token in tokens]
 
     @web.middleware
@@ -31,7 +31,7 @@ def _require_one_of(digests: Sequence[bytes], header: str | None) -> None:
         raise ProblemError(401, "a bearer token is needed", code="no_token", headers={"WWW-Authenticate": "Bearer"})
     scheme, _, token = header.partition(" ")
     given = sha256(token.strip().encode(errors="surrogateescape")).digest()
-    fits = [hmac.compare_digest(given, digest) for digest in digests]  # each, in the same time, whichever fits
+    fits = [hmac.compare_digest(given, digest) for digest in digests]  # compares all, in constant time
     if not any(fits) or scheme.lower() != "bearer":
         headers = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
         raise ProblemError(401, "the bearer token is unknown", code="unknown_token", headers=headers)

@@ -19,7 +19,7 @@ _LAST_ID = 2**63 - 1
 
 
 class NamedUser(BaseModel):
-    """A user by the name asked for."""
+    """A user found by name."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -44,7 +44,7 @@ class ByEmail(BaseModel):
 
 
 async def show_user_by_name(request: web.Request) -> web.Response:
-    """Answer with the oldest user of this name."""
+    """Return the oldest user with this name."""
     name = read_query(request, ByName).name
     found = await read(request, partial(users_by_name, name=name, limit=1))
     if not found:
@@ -53,7 +53,7 @@ async def show_user_by_name(request: web.Request) -> web.Response:
 
 
 async def show_user(request: web.Request) -> web.Response:
-    """Answer with the user of this id."""
+    """Return the user with this id."""
     user_id = int(request.match_info["id"])
     found = await read(request, partial(user_by_id, user_id=user_id)) if user_id <= _LAST_ID else None
     if found is None:
@@ -62,19 +62,19 @@ async def show_user(request: web.Request) -> web.Response:
 
 
 async def list_users(request: web.Request) -> web.Response:
-    """Answer with the users of this e-mail: one or none."""
+    """Return the users with this e-mail: one or none."""
     email = read_query(request, ByEmail).email
     found = await read(request, partial(user_by_email, email=email))
     return json_answer(FoundUsers(users=[] if found is None else [_view(found)]))
 
 
 async def create_user(request: web.Request) -> web.Response:
-    """Enqueue a ``create_user``; answer 201 with the user if it is done in time, else 202."""
+    """Enqueue a ``create_user``. Return 201 with the user if the job ends in time, else 202."""
     return await accept_and_answer(request, await read_body(request, CreateUser), _created)
 
 
 async def create_users(request: web.Request) -> web.Response:
-    """Enqueue a ``create_users``; answer 200 with where each ended if it is done in time, else 202."""
+    """Enqueue a ``create_users``. Return 200 with the outcome of each user if the job ends in time, else 202."""
     return await accept_and_answer(request, await read_body(request, CreateUsers), _stored)
 
 

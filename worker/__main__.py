@@ -1,10 +1,10 @@
-"""The command ``users-worker``, or ``python -m worker``: that of the library, with ``import`` and ``demo``."""
+"""The command ``users-worker``, or ``python -m worker``: the library's commands, plus ``import`` and ``demo``."""
 
 from arqonce.main import main as run
 
 
 def main() -> None:
-    """Run the command line and exit with its code. Loads the application only once signals are heard."""
+    """Run the command line and exit with its code. Loads the application after signal handlers are installed."""
     run("worker.application:APPLICATION")
 
 

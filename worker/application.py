@@ -1,4 +1,4 @@
-"""What the library is told: which jobs to run, who owns the engine, and which commands there are besides."""
+"""Describes the application to the library: its jobs, the owner of its engine, and its own commands."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
-"""Nothing: what 0002 to 0004 made of jobs lies in the ledger's own schema since, with migrations of its own.
+"""Does nothing: the tables of jobs from 0002 to 0004 have moved to the ledger's schema, which has its own migrations.
 
-A database of the version before is at this revision, and its workers look for it when they start.
+Databases of the previous version are at this revision, and its workers check for it when they start.
 """
 
 from collections.abc import Sequence

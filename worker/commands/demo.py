@@ -1,4 +1,4 @@
-"""``users-worker demo``: shows it working, on real servers, in a directory of its own."""
+"""``users-worker demo``: runs a demonstration on real servers, in a separate directory."""
 
 import asyncio
 import shutil
@@ -22,7 +22,7 @@ _PATIENCE = timedelta(seconds=30)
 def demo(context: typer.Context, *, data: DataDirectory = Path(".data/demo")) -> None:
     """Start servers and a worker, store and find Jane, and Joan over HTTP, import 10,000 people, and stop everything.
 
-    Nothing of yours is touched: servers, data and the copy of the sample file live in one directory.
+    Uses nothing outside one directory, which holds the servers, their data and a copy of the sample file.
     """
     with (
         open_sandbox(data.absolute(), context.obj) as sandbox,

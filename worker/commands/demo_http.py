@@ -1,4 +1,4 @@
-"""The demo's part over HTTP: the service in a process of its own, a POST and a GET."""
+"""The HTTP part of the demo: the service in a separate process, a POST and a GET."""
 
 import json
 import os
@@ -20,13 +20,13 @@ from arqonce.embedded.process import die_with
 from arqonce.process.lifecycle import StartupError
 
 _START_LIMIT = timedelta(seconds=30)
-"""How long the service may take to listen; it takes about one second."""
+"""Longest time until the service listens; it needs about one second."""
 
 _KEY = "demo-joan"
 
 
 def show_http(sandbox: Sandbox) -> None:
-    """Store Joan with a POST and find her with a GET. Run again, the POST's key says that she is stored already.
+    """Store Joan with a POST and find her with a GET. On a second run, the POST's key makes it a duplicate.
 
     Raises:
         StartupError: the service ended, or did not listen in time.
@@ -61,7 +61,7 @@ def _open_service(sandbox: Sandbox) -> Iterator[int]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            start_new_session=True,  # Ctrl-C goes to us alone
+            start_new_session=True,  # Ctrl-C reaches only this process
             preexec_fn=die_with(os.getpid(), signal.SIGTERM),  # noqa: PLW1509 - two system calls that take no lock
         )
         try:

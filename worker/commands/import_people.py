@@ -1,4 +1,4 @@
-"""``users-worker import FILE``: people from a CSV file, through the queue."""
+"""``users-worker import FILE``: imports people from a CSV file through the queue."""
 
 import asyncio
 import csv
@@ -22,16 +22,16 @@ from jobs.people_csv import PeopleFileError, Refused, read_people
 from jobs.people_import import Imported, import_people
 
 _PATIENCE = timedelta(minutes=1)
-"""How long to wait for the result of one job before we suppose that no worker runs."""
+"""Longest wait for the result of one job; after it, no worker is assumed to run."""
 
 
 _HEADER = "line,reason,row"
-"""First line of a list of refused rows."""
+"""First line of the file of refused rows."""
 
 
 @dataclass
 class Summary:
-    """How an import ended."""
+    """The outcome of an import."""
 
     file: Path
     created: int = 0
@@ -40,11 +40,11 @@ class Summary:
 
     @property
     def refused_file(self) -> Path:
-        """Where the refused rows are listed: beside the input."""
+        """The file of refused rows, in the input's folder."""
         return self.file.with_name(f"{self.file.stem}.refused.csv")
 
     def add(self, part: Imported) -> None:
-        """Count a part of the import."""
+        """Add the counts of a part of the import."""
         self.created += part.created
         self.existing += part.existing
         self.refused += part.refused
@@ -57,10 +57,10 @@ def import_(
 ) -> None:
     """Store the people of a CSV file. Workers must be running.
 
-    A person whose e-mail is stored already stays as it is. Refused rows are listed, with line number and reason, in
-    FILE.refused.csv beside the input; mend them in a copy and import that. An import that broke off goes on where it
-    was when it is started again. The same file imported again stores nothing twice, rows without an e-mail included,
-    for as long as receipts are kept (WORKER_KEEP_RECEIPTS); after WORKER_KEEP_RESULT its summary is the first one's.
+    A person whose e-mail is stored already is left unchanged. Refused rows are listed, with line number and reason, in
+    FILE.refused.csv beside the input: correct them in a copy and import that. An interrupted import that is started
+    again continues where it stopped. Importing the same file again stores nothing twice, including rows without an
+    e-mail, while receipts are kept (WORKER_KEEP_RECEIPTS); after WORKER_KEEP_RESULT its summary is the first one's.
     """
     summary = run_import(file, QueueSettings.load(), WorkerSettings.load().queue, quiet=as_json)
     if as_json:
@@ -72,7 +72,7 @@ def import_(
 
 
 def run_import(file: Path, settings: QueueSettings, queue: str, *, quiet: bool = False) -> Summary:
-    """Import the file with a progress bar, and write the list of refused rows."""
+    """Import the file with a progress bar, and write the file of refused rows."""
     columns = (TextColumn("import"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with _open_refused(Summary(file).refused_file) as output:
         with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
@@ -82,7 +82,7 @@ def run_import(file: Path, settings: QueueSettings, queue: str, *, quiet: bool =
 
 
 def print_summary(summary: Summary) -> None:
-    """Print the counts, and where the refused rows are."""
+    """Print the counts, and the path of the refused rows."""
     console = Console(soft_wrap=True, highlight=False)
     counts = f"created {summary.created:,}, already there {summary.existing:,}, refused {len(summary.refused):,}"
     console.print(counts, markup=False)
@@ -103,22 +103,22 @@ async def _import(file: Path, settings: QueueSettings, queue: str, progress: Pro
 
 def _count_lines(file: Path) -> int | None:
     if not file.is_file():
-        return None  # a pipe can be read only once; the reader says so if there is nothing
+        return None  # a pipe can be read only once; the reader reports a missing file
     with file.open("rb") as lines:
         return max(0, sum(1 for line in lines if line.strip()) - 1)
 
 
 @contextmanager
 def _open_refused(file: Path) -> Iterator[IO[str]]:
-    """Open the list of refused rows, for its owner alone: it holds people's data. Done first, to fail first.
+    """Open the file of refused rows, readable only by its owner: it holds personal data. Opened first, to fail early.
 
     Raises:
-        PeopleFileError: it cannot be written, or there is a file of somebody else.
+        PeopleFileError: it cannot be written, or another kind of file has its name.
     """
     try:
         if file.exists() and file.stat().st_size and not file.read_bytes().startswith(_HEADER.encode()):
             raise PeopleFileError(f"{file} is no list of refused rows, and would be overwritten: move it away")
-        # Not through a link, which may lead to a file of somebody else.
+        # Not through a symbolic link, which may lead to another user's file.
         output = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         text = f"cannot write the list of refused rows, {file}: {error.strerror}; import a copy from another folder"
