@@ -185,8 +185,8 @@ def _id_of(job: str | Promised[Any]) -> str:
 
 
 _CURES = {
-    "42P01": "is this the database of the workers, and has it their tables? Run there the command migrate",
-    "3F000": "is this the database of the workers, and has it their tables? Run there the command migrate",
+    "42P01": "is this the workers' database, and does it have their tables? Run the command migrate there",
+    "3F000": "is this the workers' database, and does it have their tables? Run the command migrate there",
     "42501": "let this role promise jobs: GRANT app_producer TO it (deploy/postgres/roles.sql)",
 }
 """The cure for an error, by its SQLSTATE."""
@@ -240,7 +240,7 @@ class _Request:
     def conflict(self) -> KeyConflictError:
         return KeyConflictError(
             f"the key {self.job_id!r} was used for another request: give each request its own key "
-            "(or, if that one is dead, discard it: the command dead show)"
+            "(or, if the earlier job is dead, discard it: see the command dead show)"
         )
 
 
@@ -254,7 +254,7 @@ def _statement_runner(connection: Any, *, is_async: bool) -> Any:  # noqa: ANN40
             return run if is_async else run_sync
     taken, other = _KINDS[is_async], "enqueue_in_sync" if is_async else "enqueue_in"
     kind = f"{type(connection).__module__}.{type(connection).__qualname__}"
-    raise TypeError(f"a job is promised on {taken}; this is a {kind}. For the other kind there is {other}")
+    raise TypeError(f"the connection must be {taken}; this is a {kind}. For the other kind use {other}")
 
 
 _KINDS = {

@@ -62,7 +62,7 @@ def _import_registry(name: str) -> Registry:
 def _registries(module: str) -> str:
     """Return a text that lists the module's registries."""
     there = [name for name, value in vars(sys.modules[module]).items() if isinstance(value, Registry)]
-    return f". Its registries are: {', '.join(there)}" if there else ", nor has it any arqonce.Registry"
+    return f". Its registries are: {', '.join(there)}" if there else "; the module has no arqonce.Registry"
 
 
 def _require_own_jobs(registries: Iterable[tuple[str, Registry]]) -> None:

@@ -177,7 +177,7 @@ class Request(Generic[ResultT]):
             InvalidMessageError: a payload, key, time or size is invalid.
         """
         if isinstance(cast("object", payloads), Payload):  # a model is iterable, too
-            raise InvalidMessageError("enqueue_many takes a list of payloads; for one there is enqueue")
+            raise InvalidMessageError("enqueue_many takes a list of payloads; use enqueue for one payload")
         payloads = list(payloads)
         if keys is not None and len(keys) != len(payloads):
             message = f"there are {len(payloads)} payloads and {len(keys)} keys: give one key for each"

@@ -42,7 +42,7 @@ class SyncResultWatch:
             # On one connection, the notification arrives before the answer, so tracking does not work. (Or another
             # thread read the key between two reads; then the new connection costs a few round trips.)
             if data is not None and wire is looked_on and not has_changed:
-                wire.lose("it tells of no changes")  # the next one has to prove that tracking works
+                wire.lose("it does not report changes")  # the next one has to prove that tracking works
             looked_on = None if has_changed or not self._connection.is_tracking else wire
             return data, has_changed
 

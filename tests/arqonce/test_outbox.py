@@ -219,7 +219,7 @@ async def test_a_wrong_kind_of_connection_names_the_right_ones(sessions: Session
     async with sessions() as session:
         with pytest.raises(
             TypeError,
-            match=r"Session or .*; this is a .*AsyncSession. .* there is enqueue_in$",
+            match=r"Session or .*; this is a .*AsyncSession. .* use enqueue_in$",
         ):
             enqueue_in_sync(session, JANE)
     with psycopg.connect(postgres_url) as connection, pytest.raises(TypeError, match=r"there is enqueue_in_sync$"):
@@ -236,10 +236,10 @@ async def test_what_only_makes_connections_is_refused(sessions: Sessions, postgr
 
     async with asyncpg.create_pool(postgres_url, min_size=1, max_size=1) as pool:
         for maker in (pool, async_engine, async_sessionmaker(async_engine), _stand_in("AsyncConnectionPool")):
-            with pytest.raises(TypeError, match="promised on SQLAlchemy's AsyncSession or AsyncConnection"):
+            with pytest.raises(TypeError, match="must be SQLAlchemy's AsyncSession or AsyncConnection"):
                 await enqueue_in(maker, JANE)
         for maker in (engine, sessionmaker(engine), pool, _stand_in("ConnectionPool")):
-            with pytest.raises(TypeError, match="promised on SQLAlchemy's Session or Connection"):
+            with pytest.raises(TypeError, match="must be SQLAlchemy's Session or Connection"):
                 enqueue_in_sync(maker, JANE)
 
     assert await _rows(sessions) == []

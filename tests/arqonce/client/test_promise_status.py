@@ -135,7 +135,7 @@ async def test_a_database_without_our_tables_names_the_cure(postgres_url: str) -
         enqueue_in_sync(blocking, JANE)
 
     notes = [*caught.value.__notes__, *caught_too.value.__notes__]
-    assert ["Run there the command migrate" in note for note in notes] == [True, True]
+    assert ["Run the command migrate there" in note for note in notes] == [True, True]
 
 
 def test_django_is_told_which_connection_it_is() -> None:
