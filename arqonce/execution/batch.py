@@ -135,7 +135,7 @@ async def call_batch(spec: AnySpec, session: AsyncSession, payloads: Sequence[An
         raise TypeError(f"{spec.name} has no batch handler: it takes one payload at a time")
     answers = await spec.batch(session, payloads)
     if len(answers) != len(payloads):
-        raise TypeError(f"the batch handler of {spec.name} returned {len(answers)} results, not {len(payloads)}")
+        raise TypeError(f"the batch handler of {spec.name} gave {len(answers)} results for {len(payloads)} payloads")
     return answers
 
 
