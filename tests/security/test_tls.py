@@ -329,7 +329,7 @@ def test_a_wrong_option_or_file_is_named(files: Files) -> None:
 
     _require_one_line(bogus, "with redis-py's options")
     assert "there is no /no/such.pem that we may read, which ssl_ca_certs names" in redis.stderr
-    assert "names a file with sslrootcert that is not there" in postgres.stderr
+    assert "names a file with sslrootcert that does not exist" in postgres.stderr
 
 
 BROKEN_RULES = {
