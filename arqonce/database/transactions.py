@@ -25,7 +25,7 @@ _RETURN_LIMIT = timedelta(seconds=5)
 
 _LEFT_OPEN = (
     "the handler has left a connection in use: it was closed, and the pool opens another. Await every task that uses "
-    "the session before the handler returns, and close everything that the handler opens (async with)"
+    "the session before the handler returns, and close what the handler opens (async with)"
 )
 
 

@@ -308,7 +308,7 @@ def test_without_our_certificate_we_stay_out(ports: Ports, files: Files) -> None
     postgres = _run("migrate", DATABASE_URL=_database_url(ports.postgres, files.authority, None))
 
     _require_one_line(redis, "certificate")  # the server's own word for it may be lost when it hangs up
-    _require_one_line(postgres, "let the user in with pg_hba.conf")
+    _require_one_line(postgres, "allow the user in pg_hba.conf")
 
 
 def test_a_worker_refuses_a_wrong_postgres_too(urls: dict[str, str], ports: Ports, files: Files) -> None:
