@@ -173,7 +173,7 @@ def _require_asyncio(backend: Any) -> None:  # noqa: ANN401 - anyio's: a name, o
 
 def _require_workers() -> None:
     if importlib.util.find_spec("arq") is None:
-        _refuse("this fixture runs jobs, which needs more packages: pip install 'arqonce[worker,embedded]'")
+        _refuse("this fixture needs the packages that run jobs: pip install 'arqonce[worker,embedded]'")
 
 
 def _refuse(cure: str) -> NoReturn:

@@ -144,7 +144,7 @@ async def test_a_transaction_that_its_handler_has_made_read_only_is_the_jobs_fau
 
     assert [_counts(outcome) for outcome in outcomes] == [True, True, False]
     assert isinstance(outcomes[2], DatabaseFailedError)
-    assert "SQLSTATE 25006: the transaction was read-only, and the server is not" in str(outcomes[2])
+    assert "SQLSTATE 25006: the transaction was read-only although the server is not" in str(outcomes[2])
 
 
 @pytest.mark.parametrize("kind", [TimeoutError, ConnectionRefusedError])
