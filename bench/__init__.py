@@ -1,1 +1,1 @@
-"""Measurements. Run by hand or by make; nothing is asserted about time in tests."""
+"""Benchmarks, run by hand or by make. Tests assert nothing about times."""

@@ -23,7 +23,7 @@ from bench.target import Target
 _PARTS = {"drain": measure_drain, "latency": measure_latency, "noop": measure_no_op, "growth": measure_growth}
 
 _QUICK = ("ours", "ours-session", "arq-tuned", "pgqueuer", "pgqueuer-sets", "no-queue-10", "asyncpg")
-"""Who takes part in the quick bench."""
+"""Contenders of the quick benchmark."""
 
 _MOST_PROCESSES = 64
 
@@ -31,7 +31,7 @@ _CHART_TITLE = "create_user: open a session, insert a user, commit"
 
 
 def main() -> None:
-    """Measure, print, and write what was asked for."""
+    """Measure, print the report, and write the requested files."""
     arguments = _arguments()
     started = time.monotonic()
     with (
@@ -55,11 +55,11 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--only", default=",".join(_PARTS), help="parts, separated by commas")
     parser.add_argument("--contenders", help="names, separated by commas; all by default: " + ", ".join(CONTENDERS))
-    parser.add_argument("--rounds", type=int, default=5, help="rounds that count; one more comes first")
-    parser.add_argument("--samples", type=int, default=300, help="latencies for each contender")
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds, after one warm-up round")
+    parser.add_argument("--samples", type=int, default=300, help="latency samples of each contender")
     parser.add_argument("--quick", action="store_true", help="few contenders, one round, small numbers")
     parser.add_argument("--output", type=Path, help="folder for benchmarks.md, benchmarks.svg and benchmarks.json")
-    parser.add_argument("--command", default="python -m bench", help="what the report says it was made by")
+    parser.add_argument("--command", default="python -m bench", help="the command that the report names")
     return parser.parse_args()
 
 
@@ -85,7 +85,7 @@ async def _measure(servers: BenchServers, folder: Path, arguments: argparse.Name
             started = time.monotonic()
             try:
                 await _PARTS[part](stage, plan, results)
-            except Exception as error:  # noqa: BLE001 - what the other parts have measured is not lost
+            except Exception as error:  # noqa: BLE001 - so that the results of other parts are not lost
                 traceback.print_exc()
                 results.fail(part, "the rest of this part", f"{type(error).__name__}: {error}")
             say(f"{part}: {time.monotonic() - started:.0f} s")

@@ -1,4 +1,4 @@
-"""What the figures depend on: the machine, the servers and the version of every library."""
+"""Describes what the figures depend on: the machine, the servers and the versions of all libraries."""
 
 import os
 import platform
@@ -24,7 +24,7 @@ _FOREIGN = {
 
 
 async def about(observer: Observer) -> dict[str, str]:
-    """Return it all, ready to be read."""
+    """Return these facts as text, by title."""
     return {
         "Machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
         "Python": sys.version.split()[0],

@@ -1,4 +1,4 @@
-"""What the jobs of all contenders do, but ours, which has its own handlers and engine: the same statements."""
+"""The jobs of all contenders but ours, which executes the same statements with its own handlers and engine."""
 
 import asyncio
 import mmap
@@ -29,11 +29,11 @@ _INSERT_SET = text("INSERT INTO users (name, email) SELECT * FROM unnest(:names,
 )
 
 _SETS_AT_ONCE = 2
-"""While one set is in the database, the next one gathers and may go, too."""
+"""Sets in flight: while the database executes one set, the next one is gathered and may be sent."""
 
 
 class Bodies:
-    """The jobs."""
+    """The jobs' bodies."""
 
     def __init__(self, sessions: Sessions, counter: "Counter") -> None:
         self.sessions = sessions
@@ -48,19 +48,19 @@ class Bodies:
             return user.id
 
     async def find_user(self, user_id: int) -> str | None:
-        """Look a user up by id and return the name."""
+        """Look a user up by id; return the name."""
         async with self.sessions() as session:
             user = await session.get(User, user_id)
         self._counter.add()
         return user.name if user else None
 
     def no_op(self) -> None:
-        """Count."""
+        """Only count the job."""
         self._counter.add()
 
 
 def build_tasks(bodies: Bodies | None) -> "tuple[Callable[..., Coroutine[Any, Any, Any]], ...]":
-    """Return the jobs as functions, for libraries that a producer, too, must tell of them; it has no bodies."""
+    """Return the jobs as functions, for libraries that need them in producers, too. A producer has no ``bodies``."""
 
     async def create_user(name: str, email: str) -> int:
         return await _of(bodies).create_user(name, email)
@@ -82,7 +82,7 @@ def _of(bodies: Bodies | None) -> Bodies:
 
 @asynccontextmanager
 async def open_bodies(target: Target, *, pool_size: int) -> AsyncIterator[Bodies]:
-    """Yield the jobs over a plain engine; its pool has as many connections as jobs run at once."""
+    """Yield the jobs' bodies over a plain engine with a pool of ``pool_size`` connections."""
     url = DatabaseSettings(url=SecretStr(target.database_url)).sqlalchemy_url
     engine = create_async_engine(url, pool_size=pool_size, max_overflow=0, pool_use_lifo=True)
     yield Bodies(async_sessionmaker(engine, expire_on_commit=False), Counter(Path(target.counter), target.process))
@@ -90,7 +90,7 @@ async def open_bodies(target: Target, *, pool_size: int) -> AsyncIterator[Bodies
 
 
 class UserSets:
-    """The set-based body by hand: calls that come together are one statement, one transaction."""
+    """A set-based body written by hand: concurrent calls become one statement in one transaction."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
@@ -98,7 +98,7 @@ class UserSets:
         self._in_flight: set[asyncio.Task[None]] = set()
 
     async def create_user(self, name: str, email: str) -> None:
-        """Insert a user together with the others that wait; return after the commit."""
+        """Insert a user together with other waiting ones; return after the commit."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((name, email, done))
         if len(self._in_flight) < _SETS_AT_ONCE:
@@ -116,7 +116,7 @@ class UserSets:
             self._start()
 
     async def _insert(self) -> None:
-        await asyncio.sleep(0)  # the others that were claimed with this one come first
+        await asyncio.sleep(0)  # let the other jobs claimed with this one add their users
         rows, self._waiting = self._waiting, []
         if not rows:
             return
@@ -125,7 +125,7 @@ class UserSets:
             async with self._sessions.begin() as session:
                 connection = await session.connection()
                 await connection.execute(_INSERT_SET, {"names": list(names), "emails": list(emails)})
-        except Exception as error:  # noqa: BLE001 - each job fails with it
+        except Exception as error:  # noqa: BLE001 - each job of the set fails with it
             for done in waiting:
                 done.set_exception(error)
         else:
@@ -134,11 +134,11 @@ class UserSets:
 
 
 _NUMBER = 8
-"""Bytes of a number."""
+"""Size of a counter in bytes."""
 
 
 class Counter:
-    """A number of this process in memory that the bench reads: counting costs next to nothing."""
+    """This process's counter in shared memory, which the benchmark reads; counting costs almost nothing."""
 
     def __init__(self, path: Path, process: int) -> None:
         with path.open("r+b") as file:
@@ -146,12 +146,12 @@ class Counter:
         self._process = process
 
     def add(self) -> None:
-        """Count one."""
+        """Add one."""
         self._numbers[self._process] += 1
 
 
 class Counters:
-    """All numbers, as the bench sees them."""
+    """All processes' counters, for the benchmark to read."""
 
     def __init__(self, path: Path, processes: int) -> None:
         path.write_bytes(bytes(_NUMBER * processes))
@@ -159,9 +159,9 @@ class Counters:
             self._numbers = memoryview(mmap.mmap(file.fileno(), 0)).cast("Q")
 
     def each(self) -> list[int]:
-        """Return what each process has counted."""
+        """Return the count of each process."""
         return list(self._numbers)
 
     def total(self) -> int:
-        """Return what all have counted."""
+        """Return the sum of all counts."""
         return sum(self._numbers)

@@ -1,4 +1,4 @@
-"""Draws the first part as bars in SVG: readable on light and dark pages, as an image without any script."""
+"""Draws the results of part 1 as a bar chart in SVG, readable on light and dark pages and without scripts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from bench.results import Results
 
 _WIDTH, _ROW, _TOP = 920, 26, 62
 _LABELS, _FIGURES = 390, 90
-"""Pixels for the names at the left and the figures at the right of the bars."""
+"""Widths in pixels of the names left of the bars and of the figures right of them."""
 
 _COLOURS = {"ours": "#2f9e6e", "peer": "#6f87b8", "floor": "#a3a3a3"}
 """By role; dark enough on white, light enough on black."""
@@ -23,7 +23,7 @@ _STYLE = """
 """
 
 _LEFT_OUT = frozenset({"sets-of-100", "no-queue-50"})
-"""Not drawn: it has no jobs, and would make all other bars dots; one floor of two is enough."""
+"""Not drawn. The first has no jobs, and its bar would reduce all others to dots; one of two floors is enough."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def bars(results: Results) -> list[Bar]:
 
 
 def draw(shown: Sequence[Bar], *, title: str, note: str) -> str:
-    """Return the SVG. Lengths are in proportion to the values, from zero: a logarithm would flatter the slow.
+    """Return the SVG. Lengths are proportional to the values; a logarithmic scale would favour slow contenders.
 
     Raises:
         ValueError: there is nothing to draw.

@@ -1,7 +1,7 @@
 """A process of a contender, in the contender's environment: ``python -m bench.child worker|producer <contender>``.
 
-A worker runs until it is killed. A producer reads commands from its standard input, one JSON object in a line, and
-answers each with one.
+A worker runs until it is killed. A producer reads commands from its standard input, one JSON object per line, and
+writes one line of JSON for each.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _RESULT_LIMIT = 20.0
 
 
 def work(contender: Contender, target: Target, processes: int) -> None:
-    """Work, in so many processes that share what was imported."""
+    """Run the worker in ``processes`` processes, forked after the imports."""
     module = importlib.import_module(contender.module)
     for process in range(1, processes):
         if os.fork() == 0:
@@ -34,7 +34,7 @@ def work(contender: Contender, target: Target, processes: int) -> None:
 
 
 async def produce(contender: Contender, target: Target) -> None:
-    """Answer commands until standard input ends."""
+    """Execute commands until standard input ends."""
     module = importlib.import_module(contender.module)
     async with module.open_producer(target, contender.variant) as producer:
         _answer({"ready": True})
@@ -56,7 +56,7 @@ async def _fill(producer: Producer, *, kind: str, first: int, count: int) -> dic
 
 
 async def _enqueue(producer: Producer, *, kind: str, first: int, count: int) -> dict[str, Any]:
-    """Enqueue one after the other without a pause: the rate of an ordinary producer."""
+    """Enqueue jobs one by one without a pause, to measure the rate of an ordinary producer."""
     waiting = jobs(kind, first, count)
     started = time.perf_counter()
     for job in waiting:
@@ -65,7 +65,7 @@ async def _enqueue(producer: Producer, *, kind: str, first: int, count: int) -> 
 
 
 async def _commits(producer: Producer, *, first: int, count: int, pause: list[float]) -> dict[str, Any]:
-    """Enqueue one at a time, at random intervals; say when, by the user's name."""
+    """Enqueue jobs one at a time, at random intervals; return the times by user name."""
     times = {}
     for job in jobs("create_user", first, count):
         await asyncio.sleep(random.uniform(*pause))
@@ -75,7 +75,7 @@ async def _commits(producer: Producer, *, first: int, count: int, pause: list[fl
 
 
 async def _results(producer: Producer, *, first: int, count: int, pause: list[float]) -> dict[str, Any]:
-    """Enqueue one at a time and wait for its result; say how long that took."""
+    """Enqueue jobs one at a time and wait for each result; return how long each took."""
     seconds = []
     for job in jobs("create_user", first, count):
         await asyncio.sleep(random.uniform(*pause))
@@ -98,7 +98,7 @@ _COMMANDS: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
 
 
 def main() -> None:
-    """Do as the arguments say."""
+    """Run the role that the arguments name."""
     logging.basicConfig(level=logging.WARNING)
     role, name, *rest = sys.argv[1:]
     contender = CONTENDERS[name]

@@ -1,4 +1,4 @@
-"""Part 1: how fast one worker process drains a queue of jobs that write, each run verified row by row."""
+"""Part 1: how fast one worker process drains a queue of jobs that write. The rows of each run are verified."""
 
 import asyncio
 import time
@@ -11,21 +11,21 @@ from bench.processes import ContenderError, ProducerProcess, Worker, open_produc
 from bench.stage import Stage
 
 WARM_UP = 100
-"""Jobs before the clock starts: connections are open and statements prepared."""
+"""Jobs before the measurement, which open connections and prepare statements."""
 
 _START_LIMIT = 30.0
 """Longest time until the warm-up is done, in seconds."""
 
 _LOOK = 0.02
-"""How often the rows are looked at, in seconds. When the last was committed the server tells exactly."""
+"""Polling interval of the rows, in seconds. The time of the last commit comes exactly from the server."""
 
 _SETTLE = 0.3
-"""Time for the end of the last warm-up jobs, in seconds: what follows their commits is not seen."""
+"""Seconds for the last warm-up jobs to end: what they do after their commits cannot be observed."""
 
 
 @dataclass(frozen=True)
 class Drained:
-    """One run."""
+    """The measurements of one run."""
 
     jobs: int
     seconds: float
@@ -40,7 +40,7 @@ class Drained:
 
 @dataclass(frozen=True)
 class Rows:
-    """What was stored before."""
+    """Rows stored before a run."""
 
     users: int = 0
     receipts: int = 0
@@ -50,7 +50,7 @@ class Rows:
 async def warm_worker(
     stage: Stage, contender: Contender, *, before: int = 0, first: int = 0, processes: int = 1
 ) -> AsyncIterator[tuple[Worker, ProducerProcess | None]]:
-    """Yield a worker that has done its warm-up, and a producer; floors need none. ``before``: users that were there."""
+    """Yield a worker after its warm-up, and a producer, which floors do not need. ``before``: users already stored."""
     worker = start_worker(contender, stage.target, log=stage.log_of(contender), processes=processes)
     try:
         if contender.role == "floor":
@@ -68,7 +68,7 @@ async def warm_worker(
 
 
 async def drain(stage: Stage, contender: Contender, count: int, *, limit: float = 60) -> Drained:
-    """Let one process drain a queue of so many jobs; ``limit`` in seconds.
+    """Let one process drain a queue of ``count`` jobs; ``limit`` is in seconds.
 
     Raises:
         ContenderError: it did not, or there are not exactly as many rows as jobs.
@@ -83,10 +83,10 @@ async def drain(stage: Stage, contender: Contender, count: int, *, limit: float 
         return await let_drain(stage, contender, worker, count, limit=limit)
 
 
-async def let_drain(  # noqa: PLR0913 - they are what a run is made of
+async def let_drain(  # noqa: PLR0913 - the parts of a run
     stage: Stage, contender: Contender, worker: Worker, count: int, *, before: Rows = Rows(), limit: float = 60
 ) -> Drained:
-    """Let a warm worker go that is held before a full queue, and wait until all is committed.
+    """Resume a warm worker that was stopped before a full queue, and wait until all jobs are committed.
 
     Raises:
         ContenderError: as ``drain``.
@@ -104,8 +104,8 @@ async def let_drain(  # noqa: PLR0913 - they are what a run is made of
 
 
 async def wait_for_users(stage: Stage, worker: Worker, count: int, limit: float) -> None:
-    """Wait until so many users are stored."""
-    # A rolled back insert has drawn an id as well: count the rows once there may be enough.
+    """Wait until ``count`` users are stored."""
+    # Rolled back inserts draw ids, too, so count the rows once enough ids are drawn.
     await wait(worker, lambda: _at_least(stage.observer.ids_drawn, count), limit)
     await wait(worker, lambda: _at_least(stage.observer.users, count), limit)
 
@@ -115,11 +115,11 @@ async def _at_least(look: Callable[[], Awaitable[int]], count: int) -> bool:
 
 
 async def wait(worker: Worker, is_so: Callable[[], Awaitable[bool]], limit: float, *, look: float = _LOOK) -> None:
-    """Wait for a state while the worker lives; times in seconds.
+    """Wait for a state while the worker runs; times are in seconds.
 
     Raises:
         ContenderError: the worker has ended.
-        TimeoutError: it did not come.
+        TimeoutError: the state was not reached in time.
     """
     deadline = time.monotonic() + limit
     while not await is_so():

@@ -1,8 +1,8 @@
-"""What exactly-once costs: the same handler without a receipt, with one, and with one and an outbox row, in turn.
+"""The cost of exactly-once: the same handler without a receipt, with one, and with a receipt and an outbox row.
 
-Runs the dispatcher in this process on a PostgreSQL of its own (durable as by default), without Redis: what differs is
-one statement. Rounds are interleaved; each verifies that exactly as many users exist as jobs were run. Prints medians
-and ratios to the first. ``make bench-exactly-once``.
+Runs the dispatcher in this process on a separate PostgreSQL with default durability, without Redis, so that only one
+statement differs. Rounds are interleaved, and each verifies that there are exactly as many users as jobs. Prints
+medians and their ratios to the first. ``make bench-exactly-once``.
 """
 
 import argparse
@@ -42,7 +42,7 @@ MODES = ("no receipt", "receipt", "receipt and outbox")
 
 @dataclass(frozen=True)
 class Round:
-    """What one round is made of."""
+    """The parameters of one round."""
 
     mode: str
     jobs: int
@@ -50,7 +50,7 @@ class Round:
 
 
 async def measure(sessions: Sessions, what: Round) -> float:
-    """Return the jobs per second of one round."""
+    """Run one round; return its jobs per second."""
     await _empty(sessions)
     payloads = {f"{number}": CreateUser(name=f"User {number}") for number in range(what.jobs)}
     if what.mode == "receipt and outbox":
@@ -115,7 +115,7 @@ def _report(at_once: int, rates: dict[str, list[float]]) -> None:
 
 
 def main() -> None:
-    """Start the server, compare, stop it."""
+    """Start the server, compare the modes, and stop the server."""
     parser = argparse.ArgumentParser(description="What exactly-once costs.")
     parser.add_argument("--jobs", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=7)

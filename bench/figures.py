@@ -7,22 +7,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Spread:
-    """Several measurements of one thing."""
+    """Median and range of several measurements."""
 
     median: float
     lowest: float
     highest: float
 
     def __str__(self) -> str:
-        """Write the median, then the range."""
+        """Format the median, then the range."""
         return f"{number(self.median)} ({number(self.lowest)} - {number(self.highest)})"
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Summarise.
+    """Return median and range of the values.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are no values.
     """
     if not values:
         raise ValueError("nothing was measured")
@@ -30,14 +30,14 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value that ``share`` of all do not exceed: the smallest such that was measured."""
+    """Return the smallest measured value that a ``share`` of all values do not exceed."""
     ordered = sorted(values)
     rank = max(1, -(-len(ordered) * round(share * 1000) // 1000))  # rounded up
     return ordered[rank - 1]
 
 
 def number(value: float) -> str:
-    """Write a figure with the digits that it deserves: three, two if it is small."""
+    """Format a figure with three significant digits, or two if it is small."""
     if 0 < value < 0.1:
         return f"{value:.2g}"
     if value >= 100:

@@ -22,7 +22,7 @@ _IDLE_SECONDS, _QUICK_IDLE_SECONDS = 20.0, 4.0
 
 
 async def measure_growth(stage: Stage, plan: Plan, results: Results) -> None:
-    """Part 4, of our worker alone. What fails is told, and the rest goes on."""
+    """Part 4, only with our worker. A measurement that fails is reported, and the others continue."""
     if "ours" not in plan.contenders:
         return
     for measure in (_measure_cost, _measure_idle, _measure_queued, _measure_stored):
@@ -71,7 +71,7 @@ async def _measure_queued(stage: Stage, plan: Plan, results: Results) -> None:
 
 
 async def _measure_stored(stage: Stage, plan: Plan, results: Results) -> None:
-    """Alternate between a database that is emptied each time, and one that grows."""
+    """Measure in turn on a database that is emptied each time, and on one that grows."""
     count = _QUICK_JOBS if plan.is_quick else _JOBS
     async with stored_database(stage) as grown:
         first, stored = 1_000_000_000, 0

@@ -1,4 +1,4 @@
-"""Part 4: what becomes of our worker as the queue and the tables grow, what a job costs, and what idling costs."""
+"""Part 4: our worker with a growing queue and growing tables, and the costs of a job and of idling."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,18 +28,18 @@ for n = tonumber(ARGV[1]), tonumber(ARGV[2]) do
   redis.call('ZADD', KEYS[1], ARGV[3], id)
 end
 """
-"""Queues jobs as any producer does, without sending each over the wire. Ids as scattered as random ones."""
+"""Queues jobs like any producer, without sending each over the wire. The ids are scattered like random ones."""
 
 _AT_ONCE = 10_000
-"""Jobs that one call of the script queues."""
+"""Jobs queued by one call of the script."""
 
 _FIRST = 1_000_000
-"""Number of the first user of the jobs that are queued so."""
+"""Number of the first user of these jobs."""
 
 
 @dataclass(frozen=True)
 class Backlog:
-    """A run with a long queue: its rate, and what the queue takes in memory."""
+    """A run with a long queue: its rate, and the memory of queue and worker."""
 
     rate: float
     redis_bytes_per_job: float
@@ -47,7 +47,7 @@ class Backlog:
 
 
 async def fill(stage: Stage, count: int) -> None:
-    """Queue so many jobs."""
+    """Queue ``count`` jobs."""
     now = int((await stage.observer.redis.time())[0]) * 1000
     script = stage.observer.redis.register_script(_FILL)
     for at in range(0, count, _AT_ONCE):
@@ -56,7 +56,7 @@ async def fill(stage: Stage, count: int) -> None:
 
 
 async def behind_backlog(stage: Stage, *, depth: int, count: int) -> Backlog:
-    """Let a worker drain ``count`` jobs of a queue in which ``depth`` more stay.
+    """Let a worker drain ``count`` jobs of a queue with ``depth`` more jobs, which remain.
 
     Raises:
         ContenderError: it did not.
@@ -72,7 +72,7 @@ async def behind_backlog(stage: Stage, *, depth: int, count: int) -> Backlog:
         worker.let_go()
         await wait(worker, _drawn(stage, WARM_UP + count), 60)
         worker.hold()
-        await asyncio.sleep(0.1)  # what the server was told before, it commits
+        await asyncio.sleep(0.1)  # the server still executes what it has already received
         ended, users = await stage.observer.last_commit(), await stage.observer.users() - WARM_UP
         resident = worker.resident_bytes()
     if not count * 0.9 <= users <= count + depth:
@@ -102,12 +102,12 @@ _RECEIPTS = """INSERT INTO arqonce.receipts (job_id, job_name, request_hash, res
     FROM generate_series($1::bigint, $2::bigint) AS n"""
 
 _PARTS = 20
-"""A million rows at once would be one long transaction; and what goes wrong is seen early."""
+"""Statements per table: a single one would be one long transaction, and would fail late."""
 
 
 @asynccontextmanager
 async def stored_database(stage: Stage) -> AsyncIterator[Stage]:
-    """Yield a stage on a database of its own, with empty tables; drop it afterwards."""
+    """Yield a stage on a separate database with empty tables; drop the database afterwards."""
     url = urlunsplit(urlsplit(stage.target.database_url)._replace(path="/stored"))
     await stage.observer.postgres.execute("CREATE DATABASE stored")
     try:
@@ -119,7 +119,7 @@ async def stored_database(stage: Stage) -> AsyncIterator[Stage]:
 
 
 async def store(stage: Stage, first: int, last: int) -> None:
-    """Store users and receipts with these numbers, both tables at once, and tidy up as autovacuum would later."""
+    """Store users and receipts with these numbers, in both tables at once, and vacuum as autovacuum would later."""
     await asyncio.gather(*(_store(stage, statement, first, last) for statement in (_USERS, _RECEIPTS)))
     await stage.observer.postgres.execute("VACUUM (ANALYZE) users, arqonce.receipts")
 
@@ -133,7 +133,7 @@ async def _store(stage: Stage, statement: str, first: int, last: int) -> None:
 
 
 async def drain_on(stage: Stage, count: int, *, first: int) -> Drained:
-    """Drain a queue on tables that keep what they have; ``first`` is the number of the first new user.
+    """Drain a queue on tables that keep their rows; ``first`` is the number of the first new user.
 
     Raises:
         ContenderError: as ``drain``.
@@ -154,7 +154,7 @@ async def drain_on(stage: Stage, count: int, *, first: int) -> Drained:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one job costs in a full drain."""
+    """The cost of one job while a queue is drained."""
 
     commands: float
     calls: dict[str, float]
@@ -163,7 +163,7 @@ class Cost:
 
 
 async def cost(stage: Stage, count: int) -> Cost:
-    """Drain a queue and count what it took."""
+    """Drain a queue; return what each job cost."""
     observer = stage.observer
     await observer.empty()
     async with warm_worker(stage, _OURS) as (worker, producer):
@@ -176,8 +176,8 @@ async def cost(stage: Stage, count: int) -> Cost:
         )  # fmt: skip
         run = await let_drain(stage, _OURS, worker, count)
         after, reads = await observer.commands_by_name(), await observer.redis_reads() - reads
-    await asyncio.sleep(1)  # sessions tell of their transactions when they end
-    looks = run.seconds / 0.02  # our own looks are transactions, too
+    await asyncio.sleep(1)  # sessions report their transactions when they end
+    looks = run.seconds / 0.02  # our own polls are transactions, too
     return Cost(
         run.redis_commands / count,
         {name: (made - calls.get(name, 0)) / count for name, made in after.items() if made > calls.get(name, 0)},
@@ -188,7 +188,7 @@ async def cost(stage: Stage, count: int) -> Cost:
 
 @dataclass(frozen=True)
 class Idle:
-    """What idle workers cost together: CPU in percent of a core, Redis commands a second and for each enqueue."""
+    """The total cost of idle workers: CPU in percent of a core, Redis commands per second and per enqueue."""
 
     cpu: float
     commands: float
@@ -196,11 +196,11 @@ class Idle:
 
 
 _ENQUEUED = 20
-"""Jobs to see what one enqueue costs."""
+"""Jobs enqueued to measure the cost of one enqueue."""
 
 
 async def idle(stage: Stage, *, processes: int, seconds: float) -> Idle:
-    """Watch so many workers that have nothing to do, then enqueue one job at a time."""
+    """Measure ``processes`` idle workers for ``seconds``, then enqueue one job at a time."""
     await stage.observer.empty()
     async with warm_worker(stage, _OURS, processes=processes) as (worker, producer):
         if producer is None:

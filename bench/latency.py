@@ -1,4 +1,4 @@
-"""Part 2: how long one job takes on an idle worker, from before the enqueue to the commit, and to the result."""
+"""Part 2: the latency of one job on an idle worker, from before the enqueue to the commit, and to the result."""
 
 import asyncio
 
@@ -8,23 +8,25 @@ from bench.processes import ContenderError, open_producer
 from bench.stage import Stage
 
 _PAUSE = (0.02, 0.03)
-"""Between two jobs, in seconds: the worker is idle, and the intervals are in step with no poll."""
+"""Pause between two jobs, in seconds, random so that it does not synchronize with polling. The worker is idle."""
 
 _LONG_PAUSE = (0.35, 0.75)
-"""For a contender that polls each half second."""
+"""The same for a contender that polls every half second."""
 
 _SLOW_SHARE = 6
-"""A slow contender gives a sixth of the samples."""
+"""A slow contender takes this fraction of the samples: a sixth."""
 
 _FIRST = 1000
-"""Number of the first user: those of the warm-up come before."""
+"""Number of the first user, above those of the warm-up."""
 
 
 async def latencies(stage: Stage, contender: Contender, *, samples: int) -> tuple[list[float], list[float]]:
-    """Return the times from enqueue to commit and from enqueue to result, in seconds; no results if there are none.
+    """Return the times from enqueue to commit and from enqueue to result, in seconds.
+
+    The second list is empty if the contender has no results.
 
     Raises:
-        ContenderError: a job was not done.
+        ContenderError: a job did not end.
     """
     count = max(10, samples // _SLOW_SHARE) if contender.is_slow else samples
     pause = _LONG_PAUSE if contender.is_slow else _PAUSE

@@ -1,4 +1,4 @@
-"""Part 3: jobs that do nothing, with one and many worker processes; look-ups; and how fast producers enqueue."""
+"""Part 3: jobs that do nothing, with one and many worker processes; look-ups; and the rate of enqueueing."""
 
 import asyncio
 import time
@@ -15,21 +15,21 @@ from bench.stage import Stage
 from bench.target import USERS, Target
 
 _WARM_UP = 10
-"""Jobs for each process before the clock starts."""
+"""Jobs of each process before the measurement."""
 
 _WARM_UP_TURNS = 20
-"""After so many turns of it we go on, though a process may have had no job."""
+"""Most turns of the warm-up. After these a process may still have had no job."""
 
 _LOOK = 0.005
-"""How often the numbers are looked at, in seconds."""
+"""Polling interval of the counters, in seconds."""
 
 _AFTER = 0.2
-"""How long to wait for a job that runs twice, in seconds."""
+"""How long to wait for jobs that run twice, in seconds."""
 
 
 @dataclass(frozen=True)
 class Counted:
-    """How many jobs ran, and in how many seconds: fewer than were queued if the time was up before."""
+    """How many of the queued ``jobs`` ran, and in how many seconds. Fewer ran if the time limit was reached."""
 
     jobs: int
     ran: int
@@ -42,17 +42,18 @@ class Counted:
 
     @property
     def flaw(self) -> str | None:
-        """What was wrong, if anything."""
+        """What was wrong; ``None`` if nothing was."""
         if self.ran < self.jobs:
             return f"{self.ran:,} of {self.jobs:,} jobs in {self.seconds:.0f} s, then no longer waited for"
         return f"{self.ran - self.jobs:,} of {self.jobs:,} jobs ran twice" if self.ran > self.jobs else None
 
 
 async def no_ops(stage: Stage, contender: Contender, *, processes: int, count: int, limit: float) -> Counted:
-    """Run jobs that do nothing in so many processes, for at most ``limit`` seconds.
+    """Run jobs that do nothing in ``processes`` processes, for at most ``limit`` seconds.
 
     Raises:
-        ContenderError: they ended, or did not even do the warm-up.
+        ContenderError: the processes have ended.
+        TimeoutError: they did not complete the warm-up.
     """
     await stage.observer.empty()
     counters = Counters(Path(stage.target.counter), processes)
@@ -121,7 +122,7 @@ async def look_ups(stage: Stage, contender: Contender, count: int, *, limit: flo
 
 
 def _answered(stage: Stage, contender: Contender, counters: Counters, total: int) -> Callable[[], Awaitable[bool]]:
-    """Say whether all are looked up; of ours, which come in batches and count nothing, whether all have a result."""
+    """Return a check whether ``total`` look-ups have ended: by counters, or by results for ours, which do not count."""
     if contender.role != "ours":
         return _reached(counters, total)
 
@@ -134,7 +135,7 @@ def _answered(stage: Stage, contender: Contender, counters: Counters, total: int
 
 
 async def enqueue_rate(contender: Contender, target: Target, *, count: int, is_bulk: bool) -> float:
-    """Return the jobs per second that one producer enqueues, one after the other or in bulk."""
+    """Return the jobs per second that one producer enqueues, one by one or in bulk."""
     async with open_producer(contender, target) as producer:
         for number in (100, count):  # the first is a warm-up
             answer = await producer.do("fill" if is_bulk else "enqueue", kind="create_user", first=number, count=number)

@@ -1,4 +1,4 @@
-"""Our worker without receipts, to measure what they cost. The one place that knows which function to leave out."""
+"""Disables receipts in our worker, to measure their cost. The only place that knows which functions to patch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 @contextmanager
 def without_receipts() -> Iterator[None]:
-    """Leave the receipts out of the jobs' transactions, within this process."""
+    """Write no receipts in this process within the context."""
 
     async def no_receipts(session: AsyncSession, *_: object) -> None:
         await session.flush()

@@ -1,4 +1,4 @@
-"""The parts of the bench, each in rounds that take the contenders in turn."""
+"""The parts of the benchmark, each in rounds in which the contenders take turns."""
 
 import sys
 import time
@@ -17,18 +17,18 @@ from bench.results import Results
 from bench.stage import Stage
 
 FAULTS = (ContenderError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, RedisError)
-"""What a contender may do to us: it is told, and the bench goes on."""
+"""Failures of a contender. They are reported, and the benchmark continues."""
 
 _RUN_SECONDS, _QUICK_RUN_SECONDS = 1.6, 0.8
-"""How long one run is to take: as many jobs as the first, discarded round promises."""
+"""Intended duration of one run in seconds; the first, discarded round determines its number of jobs."""
 
 _FEWEST, _MOST = 300, 60_000
-"""Jobs of one run."""
+"""Limits of the number of jobs in one run."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much to measure."""
+    """What to measure, and how often."""
 
     contenders: tuple[str, ...]
     rounds: int
@@ -36,23 +36,23 @@ class Plan:
     is_quick: bool = False
 
     def chosen(self, *names: str) -> list[Contender]:
-        """Return those of the named contenders, or of all, that take part."""
+        """Return those of the named contenders, by default of all, that take part."""
         return [CONTENDERS[name] for name in names or CONTENDERS if name in self.contenders]
 
 
 def say(text: str) -> None:
-    """Tell how far we are."""
+    """Report progress on standard error."""
     sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
     sys.stderr.flush()
 
 
 async def measure_drain(stage: Stage, plan: Plan, results: Results) -> None:
-    """Part 1. The first round is discarded: it finds out how many jobs make a run of two seconds."""
+    """Part 1. The first round is discarded; it determines how many jobs a run has."""
     counts: dict[str, int] = {}
     for number in range(plan.rounds + 1):
         for contender in plan.chosen():
             if number > 0 and contender.name not in counts:
-                continue  # it failed at first
+                continue  # it failed in the first round
             count = counts.get(contender.name, contender.drain)
             try:
                 run = await drain(stage, contender, count)
@@ -74,7 +74,7 @@ def _jobs_of_a_run(plan: Plan, rate: float) -> int:
 
 
 _LATENCY_ROUNDS = 2
-"""Samples are taken in so many turns."""
+"""Number of turns in which the samples are taken."""
 
 
 async def measure_latency(stage: Stage, plan: Plan, results: Results) -> None:
@@ -109,19 +109,19 @@ _PROCESSES = (1, 4, 10, 20, 40)
 _QUICK_PROCESSES = (1, 4)
 
 _NO_OPS, _QUICK_NO_OPS = 20_000, 4000
-"""As in streaQ's published benchmark, in which arq does not end with 40 processes."""
+"""As in streaQ's published benchmark, which arq does not complete with 40 processes."""
 
 _NO_OP_LIMIT = 8.0
-"""Longest time for the no-ops, in seconds: 2,500 jobs a second. Who needs longer is told of, not waited for."""
+"""Longest time for the no-ops, in seconds: 2,500 jobs a second. A contender that needs longer is reported as such."""
 
 _QUICK_RATE = 3000.0
-"""Peers that run so many no-ops a second with one process are measured three times, as ours is."""
+"""Peers that run more no-ops per second than this with one process are measured three times, like ours."""
 
 _NO_OP_CONTENDERS = ("ours", "arq-tuned", "taskiq-stream", "saq", "streaq", "pgqueuer")
 
 
 async def measure_no_op(stage: Stage, plan: Plan, results: Results) -> None:
-    """Part 3. Ours three times, and so the peers that are not slower than others by far; those once."""
+    """Part 3. Measures ours and fast peers three times, and much slower peers once."""
     for number in range(1 if plan.is_quick else min(3, plan.rounds)):
         for processes in _QUICK_PROCESSES if plan.is_quick else _PROCESSES:
             for contender in plan.chosen(*_NO_OP_CONTENDERS):
@@ -155,7 +155,7 @@ async def _measure_look_ups(stage: Stage, plan: Plan, results: Results) -> None:
     for number in range(min(2, plan.rounds) + 1):
         for contender in plan.chosen(*_FIND_CONTENDERS):
             if number > 0 and contender.name not in counts:
-                continue  # it failed at first
+                continue  # it failed in the first round
             try:
                 rate = await look_ups(stage, contender, counts.get(contender.name, contender.drain))
             except FAULTS as error:
@@ -168,7 +168,7 @@ async def _measure_look_ups(stage: Stage, plan: Plan, results: Results) -> None:
 
 
 _ONE_BY_ONE, _BULK = 2000, 20_000
-"""Jobs that a producer enqueues."""
+"""Numbers of jobs that a producer enqueues."""
 
 
 async def _measure_enqueue(stage: Stage, plan: Plan, results: Results) -> None:

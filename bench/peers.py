@@ -1,4 +1,4 @@
-"""Makes the tables of the peers that queue in PostgreSQL, each with its own tool in its own environment."""
+"""Creates the tables of the peers that queue in PostgreSQL, with their own tools in their own environments."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ asyncio.run(importlib.import_module(sys.argv[1]).install(Target.from_environment
 
 
 def install_peers(target: Target) -> None:
-    """Make the tables of procrastinate and PgQueuer; what fails is told when they are to run."""
+    """Create the tables of procrastinate and PgQueuer. A failure shows when they run."""
     environment = os.environ | target.environment() | {"PYTHONPATH": str(Path(__file__).parent.parent)}
     for name in ("procrastinate", "pgqueuer"):
         contender = CONTENDERS[name]

@@ -1,4 +1,4 @@
-"""Starts, stops, holds and ends the processes of contenders. Whatever happens, none is left over."""
+"""Starts, stops, resumes and ends the processes of contenders. None outlives the benchmark."""
 
 import asyncio
 import json
@@ -19,11 +19,11 @@ from bench.target import Target
 _ROOT = Path(__file__).parent.parent
 
 _TICK = os.sysconf("SC_CLK_TCK")
-"""Ticks of the kernel's clock in a second."""
+"""Clock ticks per second."""
 
 
 class ContenderError(RuntimeError):
-    """A contender did not do what it should; the bench tells, and goes on without it."""
+    """A contender failed. The benchmark reports it and continues without it."""
 
 
 def python_of(contender: Contender) -> str:
@@ -35,21 +35,21 @@ def python_of(contender: Contender) -> str:
 
 @dataclass
 class Worker:
-    """The worker processes of a contender: a group that is held, let go and ended as one."""
+    """The worker processes of a contender: a process group that is stopped, resumed and ended as a whole."""
 
     process: "subprocess.Popen[bytes]"
     log: Path
 
     def hold(self) -> None:
-        """Stop the processes where they are."""
+        """Stop the processes with SIGSTOP."""
         os.killpg(self.process.pid, signal.SIGSTOP)
 
     def let_go(self) -> None:
-        """Let them run on."""
+        """Resume the processes with SIGCONT."""
         os.killpg(self.process.pid, signal.SIGCONT)
 
     def tell(self, line: str) -> None:
-        """Write a line to standard input."""
+        """Write a line to the worker's standard input."""
         stdin = self._stdin()
         stdin.write(f"{line}\n".encode())
         stdin.flush()
@@ -65,19 +65,19 @@ class Worker:
             raise ContenderError(f"ended with {self.process.returncode}: {self.log_end()}")
 
     def log_end(self) -> str:
-        """Return the last line that it has written."""
+        """Return the last line of the log."""
         return last_line(self.log.read_text(errors="replace"))
 
     def pids(self) -> list[int]:
-        """Return the processes of the group."""
+        """Return the process ids of the group."""
         return [pid for pid in _all_pids() if _group_of(pid) == self.process.pid]
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time that all its processes have used."""
+        """Return the CPU time of all processes, in seconds."""
         return sum(_cpu_seconds(pid) for pid in self.pids())
 
     def resident_bytes(self) -> int:
-        """Return the memory that the first process holds."""
+        """Return the resident memory of the first process, in bytes."""
         with Path(f"/proc/{self.process.pid}/statm").open() as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -119,7 +119,7 @@ def _environment(target: Target) -> dict[str, str]:
 
 
 def start_worker(contender: Contender, target: Target, *, log: Path, processes: int = 1) -> Worker:
-    """Start worker processes in a group of their own; they die with us."""
+    """Start worker processes in their own process group; they die with us."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             [python_of(contender), "-m", "bench.child", "worker", contender.name, str(processes)],
@@ -129,22 +129,22 @@ def start_worker(contender: Contender, target: Target, *, log: Path, processes: 
             stdout=output,
             stderr=subprocess.STDOUT,
             process_group=0,
-            preexec_fn=die_with(os.getpid(), signal.SIGKILL),  # noqa: PLW1509 - two system calls that take no lock
+            preexec_fn=die_with(os.getpid(), signal.SIGKILL),  # noqa: PLW1509 - makes two system calls, takes no lock
         )
     return Worker(process, log)
 
 
 class ProducerProcess:
-    """A producer of a contender, told what to do line by line."""
+    """A producer of a contender, which executes commands line by line."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
     async def do(self, command: str, *, limit: float = 120, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
-        """Have a command done and return the answer.
+        """Execute a command; return the answer.
 
         Raises:
-            ContenderError: it ended instead, or took longer than ``limit`` seconds.
+            ContenderError: the producer ended, or took longer than ``limit`` seconds.
         """
         if self._process.stdin is None:
             raise ContenderError("the producer has no standard input")
@@ -153,7 +153,7 @@ class ProducerProcess:
         return await self.answer(limit)
 
     async def answer(self, limit: float) -> dict[str, Any]:
-        """Read one line of its output."""
+        """Read one answer from its output."""
         if self._process.stdout is None:
             raise ContenderError("the producer has no standard output")
         try:
@@ -173,13 +173,13 @@ class ProducerProcess:
 
 
 def last_line(log: str) -> str:
-    """Return what a traceback ends with: its paths are of no interest to the readers of a report."""
+    """Return the last line, such as the error of a traceback, whose paths do not interest readers of a report."""
     return (log.strip().splitlines() or [""])[-1][-400:]
 
 
 @asynccontextmanager
 async def open_producer(contender: Contender, target: Target) -> AsyncIterator[ProducerProcess]:
-    """Yield a producer that is connected, and end it afterwards."""
+    """Yield a connected producer, and kill it afterwards."""
     process = await asyncio.create_subprocess_exec(
         *(python_of(contender), "-m", "bench.child", "producer", contender.name),
         env=_environment(target),

@@ -1,4 +1,4 @@
-"""What is to be reached: ratios within one run on one machine, receipts on."""
+"""The goals of the benchmark: ratios within one run on one machine, with receipts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Measure = Callable[[Results], float | None]
 
 @dataclass(frozen=True)
 class Goal:
-    """One line of the first table."""
+    """One row of the table of ratios."""
 
     title: str
     least: float
@@ -22,7 +22,7 @@ class Goal:
     """Whether lower is better."""
 
     def verdict(self, results: Results) -> str:
-        """Say what was reached."""
+        """Return whether the goal was met."""
         value = self.measure(results)
         if value is None:
             return "not measured"
@@ -43,7 +43,7 @@ def _against(what: str, name: str, rival: str) -> Measure:
 
 
 def peers(results: Results, what: str) -> list[str]:
-    """Return the peers that were measured; those with a set-based body by hand are a rival of their own."""
+    """Return the measured peers, without those with a handwritten set-based body, which have their own goal."""
     return [
         name
         for name in results.measured.get(what, {})

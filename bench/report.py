@@ -1,4 +1,4 @@
-"""Writes the results down as Markdown that reads well in a terminal, too. Ratios first."""
+"""Formats the results as Markdown that is also readable in a terminal. Ratios come first."""
 
 from collections.abc import Iterable, Sequence
 
@@ -17,7 +17,7 @@ _CONDITIONS = (
 
 
 def table(head: Row, rows: Iterable[Row]) -> str:
-    """Write a table of Markdown with aligned columns; the first is text, the others are figures."""
+    """Format a Markdown table with aligned columns; the first one is text, the others are figures."""
     cells = [list(head), *(list(row) for row in rows)]
     widths = [max(len(row[at]) for row in cells) for at in range(len(head))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
@@ -154,7 +154,7 @@ _OTHERS = {
     "find_user": "### Look-up by id, one process, jobs/s",
     "enqueue": "### Enqueue, one producer, jobs/s",
 }
-"""Series that get a table of their own."""
+"""Series with their own tables."""
 
 
 def _others(results: Results) -> list[str]:

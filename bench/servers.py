@@ -1,4 +1,4 @@
-"""The servers of the bench, durable as by default, and how their state is seen and emptied between runs."""
+"""The servers of the benchmark, with default durability, and how to observe and empty them between runs."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -16,17 +16,17 @@ from arqonce.ledger.schema import upgrade_schemas
 from jobs.registry import REGISTRY
 
 _SETTINGS = {
-    "track_commit_timestamp": "on",  # tells when a row was committed, by the clock that the producers have, too
+    "track_commit_timestamp": "on",  # records when a row was committed, by the same clock as the producers'
     "max_connections": "1000",
     "shared_buffers": "512MB",
-    "max_wal_size": "4GB",  # a checkpoint within a run would hit one contender, not the others
+    "max_wal_size": "4GB",  # a checkpoint within a run would slow only one contender
 }
 """fsync and synchronous_commit stay on."""
 
 
 @dataclass(frozen=True)
 class BenchServers:
-    """Both, running."""
+    """Both servers, running."""
 
     postgres: PostgresServer
     valkey: ValkeyServer
@@ -34,7 +34,7 @@ class BenchServers:
 
 @contextmanager
 def open_bench_servers(directory: Path) -> Iterator[BenchServers]:
-    """Run both, with the product's schema."""
+    """Run both servers, and apply the product's migrations."""
     with (
         open_postgres(directory / "postgres", settings=_SETTINGS) as postgres,
         open_valkey(directory / "valkey") as valkey,
@@ -44,13 +44,13 @@ def open_bench_servers(directory: Path) -> Iterator[BenchServers]:
 
 
 class Observer:
-    """Looks at the servers from outside."""
+    """Observes the servers from outside."""
 
     def __init__(self, postgres: asyncpg.Connection, redis: Redis) -> None:
         self.postgres, self.redis = postgres, redis
 
     async def empty(self) -> None:
-        """Remove all rows and keys, and let no run pay for writing what an earlier one has changed."""
+        """Remove all rows and keys, and write a checkpoint, so that no run pays for an earlier one's changes."""
         tables = await self.postgres.fetchval(
             "SELECT string_agg(oid::regclass::text, ', ') FROM pg_class WHERE relkind = 'r' "
             "AND relnamespace::regnamespace::text IN ('public', 'arqonce') "
@@ -62,7 +62,7 @@ class Observer:
         await self.redis.flushall()
 
     async def ids_drawn(self) -> int:
-        """Return how many ids of users were given out: as good as a count of rows, and costs nothing."""
+        """Return how many ids of users were generated: nearly a count of rows, and free of cost."""
         drawn: int = await self.postgres.fetchval(
             "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM users_id_seq"
         )
@@ -95,20 +95,20 @@ class Observer:
         return {row["name"]: row["at"] for row in rows}
 
     async def redis_reads(self) -> int:
-        """Return how often Redis has read from a connection: a round trip each, or one for a whole pipeline."""
+        """Return how often Redis has read from a connection: once per round trip, and once for a whole pipeline."""
         return int((await self.redis.info("stats"))["total_reads_processed"])
 
     async def commands_by_name(self) -> dict[str, int]:
-        """Return how often Redis has run each command, those inside scripts included."""
+        """Return how often Redis has executed each command, including those inside scripts."""
         stats = await self.redis.info("commandstats")
         return {name.removeprefix("cmdstat_"): int(stat["calls"]) for name, stat in stats.items()}
 
     async def redis_memory(self) -> int:
-        """Return the bytes that Redis holds."""
+        """Return the memory that Redis uses, in bytes."""
         return int((await self.redis.info("memory"))["used_memory"])
 
     async def transactions(self) -> int:
-        """Return how many transactions have ended in this database, once their sessions have told."""
+        """Return how many transactions have ended in this database, as far as sessions have reported them."""
         await self.postgres.execute("SELECT pg_stat_clear_snapshot()")
         ended: int = await self.postgres.fetchval(
             "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
@@ -116,18 +116,18 @@ class Observer:
         return ended
 
     async def settle(self) -> None:
-        """Wait until Redis does not rewrite its file any more: a rewrite within a run would be chance."""
+        """Wait until Redis has ended a rewrite of its file, which would disturb a run at random."""
         while (await self.redis.info("persistence"))["aof_rewrite_in_progress"]:
             await asyncio.sleep(0.1)
 
     async def redis_commands(self) -> int:
-        """Return how many commands Redis has run, those inside scripts included."""
+        """Return how many commands Redis has executed, including those inside scripts."""
         return int((await self.redis.info("stats"))["total_commands_processed"])
 
 
 @asynccontextmanager
 async def open_observer(servers: BenchServers, database_url: str | None = None) -> AsyncIterator[Observer]:
-    """Yield an observer with connections of its own, of the first database unless another is named."""
+    """Yield an observer with its own connections, by default to the servers' first database."""
     postgres = await asyncpg.connect(database_url or servers.postgres.url)
     try:
         async with Redis.from_url(servers.valkey.url) as redis:

@@ -1,4 +1,4 @@
-"""What every measurement needs: the servers, an observer, and what contenders are told."""
+"""What every measurement needs: the servers, an observer, and the contenders' target."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from bench.target import Target
 
 @dataclass(frozen=True)
 class Stage:
-    """Where the contenders perform."""
+    """The environment in which contenders are measured."""
 
     servers: BenchServers
     observer: Observer

@@ -1,4 +1,4 @@
-"""What a contender is told: where the servers are and what a job is. Loaded in every environment of the bench."""
+"""What a contender gets: the servers and the jobs. Loaded in every environment of the benchmark."""
 
 import asyncio
 import json
@@ -13,33 +13,33 @@ import uvloop
 _VARIABLE = "BENCH_TARGET"
 
 KINDS = ("create_user", "find_user", "no_op")
-"""What the jobs do: insert a user, look one up by id, count up a number in shared memory."""
+"""The kinds of jobs: insert a user, look one up by id, increment a counter in shared memory."""
 
 USERS = 1000
-"""Users that look-ups look for, with the ids 1 to so many."""
+"""Number of users for look-ups, with the ids from 1."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where to work and how."""
+    """The servers and settings for a contender's process."""
 
     database_url: str
     redis_url: str
     counter: str
-    """File of shared memory with one number for each worker process."""
+    """Shared memory file with one counter for each worker process."""
 
     kind: str = "create_user"
-    """What the jobs will be, for contenders that run no-ops in another way."""
+    """The kind of jobs, for contenders that run no-ops differently."""
 
     process: int = 0
-    """Which worker process this is."""
+    """Number of this worker process, from 0."""
 
     max_jobs: int = 0
-    """Jobs at once, 0 for the contender's own best."""
+    """Jobs at once; 0 means the contender's best number."""
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Read what the bench has put there."""
+        """Read the target from the variable that ``environment`` returns."""
         return cls(**json.loads(os.environ[_VARIABLE]))
 
     def environment(self) -> dict[str, str]:
@@ -56,7 +56,7 @@ class Job:
 
 
 def jobs(kind: str, first: int, count: int) -> list[Job]:
-    """Return jobs of a kind. No two users share a name or an e-mail; look-ups are spread over all users."""
+    """Return jobs of a kind. Names and e-mails of users are unique; look-ups are spread over all users."""
     numbers = range(first, first + count)
     if kind == "create_user":
         return [Job(kind, {"name": f"User {number}", "email": f"user{number}@example.org"}) for number in numbers]
@@ -69,27 +69,27 @@ class Producer(Protocol):
     """How a contender enqueues."""
 
     async def fill(self, jobs: list[Job]) -> None:
-        """Enqueue many, the quickest way that the library has."""
+        """Enqueue many jobs in the library's fastest way."""
 
     async def enqueue(self, job: Job) -> Any:  # noqa: ANN401 - each library has its own handle
-        """Enqueue one, the library's ordinary way; return what ``result`` takes."""
+        """Enqueue one job in the library's ordinary way; return the handle for ``result``."""
 
     async def result(self, handle: Any) -> None:  # noqa: ANN401 - as above
-        """Wait for the result, the library's own way.
+        """Wait for the result in the library's own way.
 
         Raises:
-            NotImplementedError: it has none.
+            NotImplementedError: the library has no results.
         """
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run on the fastest event loop, the same for all."""
+    """Run on uvloop, for all contenders alike."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main)
 
 
 async def in_turns(calls: Iterable[Coroutine[Any, Any, Any]], *, at_once: int) -> None:
-    """Await all, so many at once."""
+    """Await all calls, ``at_once`` at a time."""
     waiting = iter(calls)
 
     async def work() -> None:

@@ -1,1 +1,4 @@
-"""Breaks everything at once around real workers, and counts: ``make chaos``. Not shipped; see ``docs/chaos.md``."""
+"""Injects all faults at once around real workers, and checks every promise: ``make chaos``.
+
+Not shipped; see ``docs/chaos.md``.
+"""

@@ -1,4 +1,4 @@
-"""``python -m chaos``: one run, its table, and an exit code that says whether all promises were kept."""
+"""``python -m chaos``: one run, its table, and an exit code that shows whether all promises were kept."""
 
 import shutil
 import signal
@@ -16,7 +16,7 @@ from chaos.plan import FAULTS, MARKER, Plan, Route
 from chaos.storm import run
 
 _DATA = Path(__file__).parent.parent / ".data" / "chaos"
-"""Where a run keeps its data and logs, which are removed if it passes."""
+"""Directory of a run's data and logs, which are removed if the run passes."""
 
 _BREACH, _USAGE = 1, 2
 """Exit codes: a promise was not kept; the command line is wrong."""
@@ -35,14 +35,14 @@ def _read_faults(names: str) -> frozenset[str]:
 
 def main(  # noqa: PLR0913 - each is an option
     *,
-    seed: Annotated[int | None, typer.Option(help="Source of everything random; drawn if it is not given.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all random numbers; random by default.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Jobs to submit.")] = 5000,
     duration: Annotated[float, typer.Option(min=1, help="Seconds of faults.")] = 60,
     faults: Annotated[str, typer.Option(help=f"all, none, or some of {', '.join(FAULTS)}.")] = "all",
-    drain: Annotated[float, typer.Option(min=1, help="Seconds in which all must be done afterwards.")] = 60,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep data and logs also of a run that passes.")] = False,
+    drain: Annotated[float, typer.Option(min=1, help="Seconds in which all jobs must end afterwards.")] = 60,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep data and logs even if the run passes.")] = False,
     lease: Annotated[float, typer.Option(min=1, help="WORKER_LEASE in seconds.")] = 3,
-    route: Annotated[list[Route] | None, typer.Option(help="Ways in; all unless given.")] = None,
+    route: Annotated[list[Route] | None, typer.Option(help="Routes into the queue; all by default.")] = None,
     mutant: Annotated[str | None, typer.Option(help="Run this mutant of chaos.mutants as the worker.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as a row of Markdown.")] = False,
 ) -> None:

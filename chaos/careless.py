@@ -1,7 +1,7 @@
 """Jobs whose handlers make every mistake with their connection: ``WORKER_REGISTRY=chaos.careless:REGISTRY``.
 
-Each job stores one user, and does besides what its payload names. What becomes of it is one of two: the user is stored
-once and there is a receipt, or (``REFUSED``) the job fails and nothing is stored. Jobs of others notice neither.
+Each job stores one user and makes the mistake that its payload names. It must end in one of two ways: the user is
+stored once and there is a receipt, or (``REFUSED``) the job fails and nothing is stored. Other jobs are not affected.
 """
 
 import asyncio
@@ -30,14 +30,14 @@ _habits: dict[str, Habit] = {}
 _refused: set[str] = set()
 
 _LOCK = 20_261_129
-"""An advisory lock that nobody else uses."""
+"""An advisory lock that nothing else uses."""
 
 _left_behind: set[object] = set()
-"""What nobody closes. It is referred to, so that no garbage collector mends it."""
+"""Objects that are never closed. The references keep the garbage collector from closing them."""
 
 
 def _habit(function: Habit) -> Habit:
-    """Have a handler do this after it has stored its user."""
+    """Register a mistake that a handler makes after it has stored its user."""
 
     async def do(session: AsyncSession, name: str) -> None:
         await insert_user(session, name)
@@ -48,14 +48,14 @@ def _habit(function: Habit) -> Habit:
 
 
 def _refused_habit(function: Habit) -> Habit:
-    """Have a handler do this, by which its job fails. The function itself stores the user."""
+    """Register a mistake that makes the job fail. The function itself stores the user."""
     _habits[function.__name__.strip("_")] = function
     _refused.add(function.__name__.strip("_"))
     return function
 
 
 def _statement(name: str, sql: str) -> None:
-    """Have handlers execute a statement, by itself, in a DO block, and in a function."""
+    """Register a statement as a mistake: executed by itself, in a DO block, and in a function."""
 
     async def run(session: AsyncSession, user: str) -> None:
         await insert_user(session, user)
@@ -186,7 +186,7 @@ _habits |= {"store_by_driver": _store_by_driver, "copy_first": _copy_first, "ser
 
 
 async def _store_at_once(session: AsyncSession, name: str) -> None:
-    """Use the session twice at once. It depends on chance whether SQLAlchemy refuses that; then the job fails."""
+    """Use the session concurrently. SQLAlchemy raises or not, by chance; if it does, the job fails."""
     insert = text("INSERT INTO users (name) VALUES (:name)")
     await asyncio.gather(session.execute(insert, {"name": name}), *(session.execute(text("SELECT 1")) for _ in "ab"))
 
@@ -260,7 +260,7 @@ HABITS: tuple[str, ...] = tuple(_habits)
 """All mistakes."""
 
 REFUSED = frozenset(_refused)
-"""Those by which a job fails: nothing of it is stored."""
+"""The mistakes that make a job fail, so that nothing is stored."""
 
 
 async def careless(session: AsyncSession, payload: Careless) -> Result:

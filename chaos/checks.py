@@ -1,4 +1,4 @@
-"""The promises, each as a check on the evidence: pure functions, so that each can be shown to bite."""
+"""The promises, each as a check of the evidence: pure functions, so that tests can show that each check can fail."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,23 +24,23 @@ from chaos.workload import Fate, Order
 from jobs.payloads import CreateUser, CreateUsers, FindUser, GetOrCreateUser
 
 _EXAMPLES = 5
-"""How many examples of a breach are shown."""
+"""Most examples of a breach that are shown."""
 
 
 class Breach(NamedTuple):
-    """A promise that was not kept, with everything that breaks it."""
+    """A promise that was not kept, with all violations."""
 
     promise: str
     examples: list[str]
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """Format the breach in one line."""
         shown = ", ".join(self.examples[:_EXAMPLES])
         return f"{self.promise}: {len(self.examples)} ({shown}{', …' if len(self.examples) > _EXAMPLES else ''})"
 
 
 class Told(NamedTuple):
-    """What a job's answer says of one user: the id, whether the job stored it, and what it must be."""
+    """What a job's result states about one user: the id, whether the job stored it, and the expected fields."""
 
     user_id: int
     is_new: bool
@@ -50,7 +50,7 @@ class Told(NamedTuple):
 
 @dataclass(frozen=True)
 class Verdict:
-    """The evidence, judged."""
+    """The judgment on the evidence."""
 
     evidence: Evidence
 
@@ -62,17 +62,17 @@ class Verdict:
 
     @cached_property
     def submitted(self) -> list[Order]:
-        """The jobs that must have happened."""
+        """The accepted jobs, which must have ended."""
         return [order for order in self.evidence.orders if order.key in self.evidence.accepted]
 
     @cached_property
     def missing(self) -> list[Order]:
-        """The jobs of which nothing is left."""
+        """The accepted jobs that have left no trace."""
         return [order for order in self.submitted if not (self._is_booked(order) or self._is_answered(order))]
 
     @cached_property
     def unbooked(self) -> list[Order]:
-        """The jobs that have ended, and are in no book; look-ups need none, they can simply be run again."""
+        """The jobs that have ended without a row in the ledger. Direct look-ups need none: they can be run again."""
         return [
             order
             for order in self.submitted
@@ -83,7 +83,7 @@ class Verdict:
 
     @cached_property
     def lost_by_redis(self) -> list[Order]:
-        """Those that only Valkey had, and that it may have lost after it had acknowledged them."""
+        """The missing jobs that only Valkey stored, and that it may have lost after it had acknowledged them."""
         return [order for order in self.missing if self._may_be_lost(order)]
 
     def _is_booked(self, order: Order) -> bool:
@@ -94,7 +94,7 @@ class Verdict:
         return order.key in self.evidence.answers or order.key in self.evidence.done
 
     def is_taken(self, payload: AnyPayload) -> bool:
-        """Say whether the job stores a user with an e-mail that is stored."""
+        """Return whether the job creates a user with an e-mail that is already stored."""
         return isinstance(payload, CreateUser) and payload.email in self._emails
 
     @cached_property
@@ -106,7 +106,7 @@ class Verdict:
 
     @cached_property
     def successes(self) -> list[tuple[Order, dict[str, Any]]]:
-        """The jobs that have taken effect, with their recorded answers; look-ups too."""
+        """The jobs that have succeeded, look-ups included, with their recorded results."""
         found = []
         for order in self.evidence.orders:
             receipt = self.evidence.receipts.get(order.key)
@@ -117,12 +117,12 @@ class Verdict:
 
     @cached_property
     def told(self) -> list[tuple[Order, Told]]:
-        """What all answers say of users."""
+        """What all results state about users."""
         return [(order, told) for order, result in self.successes for told in tell(order.payload, result)]
 
     @cached_property
     def claimed_names(self) -> set[str]:
-        """The names of users stored by jobs whose answers do not say so."""
+        """The names of users stored by jobs whose results do not state them."""
         receipts = self.evidence.receipts
         return {
             order.payload.name
@@ -132,7 +132,7 @@ class Verdict:
 
 
 def tell(payload: AnyPayload, result: dict[str, Any]) -> Iterator[Told]:
-    """Yield what the answer says of each user, with what the payload demands of it; ``None`` demands nothing."""
+    """Yield what the result states about each user, with the fields that the payload requires; ``None`` means any."""
     match payload:
         case CreateUser() | Slow() | SlowTogether():
             yield Told(result["id"], is_new=True, name=payload.name, email=getattr(payload, "email", None))
@@ -147,7 +147,7 @@ def tell(payload: AnyPayload, result: dict[str, Any]) -> Iterator[Told]:
                 yield Told(user["id"], is_new=False, name=name, email=email)
 
 
-def _if(is_new: bool, name: str) -> str | None:  # noqa: FBT001 - a word in a sentence
+def _if(is_new: bool, name: str) -> str | None:  # noqa: FBT001 - reads like a conditional
     return name if is_new else None
 
 
@@ -212,7 +212,7 @@ def _answers_without_effect(verdict: Verdict) -> Iterator[object]:
 
 
 def _refused_for_nothing(verdict: Verdict) -> Iterator[object]:
-    """Only an e-mail that somebody has may be refused."""
+    """Find refusals for other reasons than a taken e-mail."""
     for order in verdict.submitted:
         receipt = verdict.evidence.receipts.get(order.key)
         if receipt is not None and receipt.failure is not None and not verdict.is_taken(order.payload):
@@ -239,11 +239,11 @@ def _dead_without_poison(verdict: Verdict) -> Iterator[object]:
 
 
 _CRASHES = frozenset({"kill", "term", "stop", "standstill"})
-"""Faults after which a job may truly have been started often and never have ended."""
+"""Faults after which a job may really have used up its attempts without ending."""
 
 
 def _false_causes(verdict: Verdict) -> Iterator[object]:
-    """Find poison that did not die of what it is, and what died of crashes or outages where there were none."""
+    """Find poison that died for a wrong reason, and careless jobs that died of outages, or of crashes without any."""
     evidence = verdict.evidence
     has_crashed = any(strike.fault in _CRASHES for strike in evidence.strikes)
     for order in verdict.submitted:
@@ -260,7 +260,7 @@ _OUTAGES = {DeadlineExceededError.code, PromiseExpiredError.code, MessageMissing
 
 
 def _unknown_answers(verdict: Verdict) -> Iterator[object]:
-    """Find what producers were told, and what does not stand so in a receipt or in a dead letter."""
+    """Find results that producers got and that differ from the receipt or the dead letter."""
     evidence = verdict.evidence
     for order in verdict.submitted:
         for heard in evidence.heard.get(order.key, ()):
@@ -278,7 +278,7 @@ def _is_known(evidence: Evidence, order: Order, heard: Heard) -> bool:
 
 
 def _burnt_attempts(verdict: Verdict) -> Iterator[object]:
-    """Find attempts after the first for which there was no fault that ends attempts, since the job was first sent."""
+    """Find attempts after the first one that no fault explains, counting faults that end attempts since submission."""
     strikes = [strike for strike in verdict.evidence.strikes if strike.fault not in HARMLESS]
     for order in verdict.submitted:
         receipt = verdict.evidence.receipts.get(order.key)
@@ -313,7 +313,7 @@ def _leaks(verdict: Verdict) -> Iterator[object]:
 
 
 def _unmarked(name: str) -> str:
-    """Shorten an invented name to its numbers: what we print is searched for the marker too."""
+    """Shorten an invented name to its numbers, because our own output is also searched for the marker."""
     return name.rsplit(" ", maxsplit=1)[-1]
 
 
@@ -337,6 +337,6 @@ CHECKS: dict[str, Check] = {
     "worker ended unasked": _unexplained_ends,
     "data or password in a log": _leaks,
 }
-"""Every promise by the words in which its breach is told."""
+"""All checks by the name under which a breach is reported."""
 
 __all__ = ["CHECKS", "Breach", "Evidence", "Receipt", "Verdict", "tell"]

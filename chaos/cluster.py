@@ -1,4 +1,4 @@
-"""PostgreSQL and, where a run fails over, its synchronous standby: what is acknowledged survives the primary."""
+"""PostgreSQL and, if a run fails over, its synchronous standby: acknowledged commits survive the primary."""
 
 import asyncio
 import shutil
@@ -17,19 +17,19 @@ from chaos.restartable import Restartable, free_port
 from chaos.small_disk import SmallDisk
 
 _LIMIT = 30.0
-"""Longest wait, in seconds, for a standby to follow, or for a connection of our own while all are taken."""
+"""Longest wait, in seconds, for a standby to follow, or for a connection while all are in use."""
 
 _LOOK = 0.05
-"""Seconds between two looks."""
+"""Polling interval in seconds."""
 
 _REPLICATED = "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync' AND state = 'streaming')"
 
 
 class Cluster:
-    """A primary, and a standby once ``add_standby`` was called. Clients reach it through ``proxies``.
+    """A primary, and a standby after ``add_standby``. Clients connect through ``proxies``.
 
-    Each failover makes the standby the primary, and a new standby from that one. ``lock`` is for faults, of which one
-    at a time hits the cluster.
+    Each failover promotes the standby and creates a new one. Faults hold ``lock``, so that one at a time hits the
+    cluster.
     """
 
     def __init__(self, directory: Path, settings: Mapping[str, str], *, has_small_disk: bool) -> None:
@@ -43,21 +43,21 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        """The primary's URL, past all proxies."""
+        """The primary's URL, bypassing all proxies."""
         return self.primary.server.url
 
     @property
     def disk(self) -> SmallDisk | None:
-        """The disk of the primary's tables, if it has one that can be filled."""
+        """The small disk of the primary's tables; ``None`` if it has none."""
         return self._disks.get(self.primary)
 
     @property
     def has_standby(self) -> bool:
-        """Whether there is one to fail over to."""
+        """Whether there is a standby to fail over to."""
         return self._standby is not None
 
     async def add_standby(self) -> None:
-        """Make a standby, and let the primary wait for it at each commit from then on."""
+        """Create a standby, and make the primary wait for it at each commit from then on."""
         self._standby = await asyncio.to_thread(self._open, self.primary.server)
         await self._until_streaming()
         await self.execute("ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
@@ -71,7 +71,7 @@ class Cluster:
         await self._until(self.url, "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE state = 'streaming')")
 
     async def promote(self) -> Restartable[PostgresServer]:
-        """Make the standby the primary and return the old one, which is left as it is."""
+        """Promote the standby; return the old primary, which is not changed."""
         old, new = self.primary, self._standby
         if new is None:
             raise RuntimeError("there is no standby: call add_standby before")
@@ -80,12 +80,12 @@ class Cluster:
         return old
 
     async def replace(self, old: Restartable[PostgresServer]) -> None:
-        """Remove an old primary and all that it has, and make a new standby in its place."""
+        """Remove an old primary with its data, and create a new standby in its place."""
         await asyncio.to_thread(self._remove, old)
         await self.add_standby()
 
     def lead_to(self, node: Restartable[PostgresServer], *, delay: float = 0.0) -> None:
-        """Lead new connections to a server; open ones stay where they are."""
+        """Route new connections to a server. Open connections stay."""
         for proxy in self.proxies:
             proxy.lead_to(node.port, delay=delay)
 
@@ -101,7 +101,7 @@ class Cluster:
         return self._standby
 
     async def execute(self, *statements: str, url: str | None = None) -> None:
-        """Execute statements on the primary, or at ``url``, also where sessions are read-only or all are taken."""
+        """Execute statements on the primary, or at ``url``, even if sessions are read-only or all are in use."""
         connection = await _connect(url or self.url)
         try:
             for statement in statements:
@@ -150,7 +150,7 @@ class Cluster:
 
 
 async def _connect(url: str) -> asyncpg.Connection:
-    """Connect as soon as the server has room, with the right to write where it is a matter of a setting."""
+    """Connect as soon as the server has a free connection; override the setting that makes sessions read-only."""
     end = time.monotonic() + _LIMIT
     while True:
         try:

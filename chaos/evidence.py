@@ -1,4 +1,4 @@
-"""What a run has left behind: in PostgreSQL, in Valkey, in the logs. Gathers, and judges nothing."""
+"""Gathers what a run has left in PostgreSQL, in Valkey and in the logs. Judges nothing."""
 
 import json
 from collections import Counter
@@ -23,7 +23,7 @@ _LEDGER = """
         BEGIN INSERT INTO effects VALUES (NEW.name); RETURN NULL; END $$;
     CREATE TRIGGER note_effect AFTER INSERT ON users FOR EACH ROW EXECUTE FUNCTION note_effect();
 """
-"""A book without any constraint, written in the transaction of the effect: what happens twice stands in it twice."""
+"""A table without constraints, written in the transaction of the effect: a repeated effect adds a second row."""
 
 _PIPELINED = 500
 
@@ -47,7 +47,7 @@ class Receipt(NamedTuple):
 
 
 class Strike(NamedTuple):
-    """One fault that was injected, from its beginning to its end in seconds since 1970."""
+    """One injected fault; begin and end are in seconds since 1970."""
 
     fault: str
     began: float
@@ -56,52 +56,52 @@ class Strike(NamedTuple):
 
 @dataclass(kw_only=True)
 class Evidence:
-    """All that the checks need to know."""
+    """Everything that the checks need."""
 
     orders: Sequence[Order]
     accepted: dict[str, float]
-    """When each job was accepted, by key; monotonic seconds."""
+    """Time at which each job was accepted, by key; monotonic seconds."""
     submitted: dict[str, float] = field(default_factory=dict)
-    """When each job was sent first, by key; seconds since 1970."""
+    """Time at which each job was first sent, by key; seconds since 1970."""
     heard: dict[str, list[Heard]] = field(default_factory=dict)
-    """What producers were told of results, by key."""
+    """Results and failures that producers got, by key."""
     strikes: list[Strike] = field(default_factory=list)
-    """All faults that were injected."""
+    """All injected faults."""
     valkey_lost_at: float = 0.0
-    """Valkey may have lost what it had acknowledged before."""
+    """Valkey may have lost what it acknowledged before this time."""
     users: dict[int, Person] = field(default_factory=dict)
     receipts: dict[str, Receipt] = field(default_factory=dict)
     dead: dict[str, str] = field(default_factory=dict)
-    """Reasons, by key."""
+    """Reasons of dead letters, by key."""
     outbox: set[str] = field(default_factory=set)
     effects: Counter[str] = field(default_factory=Counter)
     """How often a user of each name was stored."""
     answers: dict[str, Any] = field(default_factory=dict)
-    """Results in Valkey of jobs that succeeded, by key."""
+    """Results of successful jobs in Valkey, by key."""
     done: set[str] = field(default_factory=set)
-    """Jobs that a worker's log calls done."""
+    """Jobs that a worker has logged as done."""
     batches: int = 0
-    """How many batches the workers' logs call done."""
+    """Number of batches that workers have logged as done."""
     queued: list[str] = field(default_factory=list)
-    """What is still in the queue, and keys of jobs that are not."""
+    """Ids still in the queue, and remaining keys of jobs."""
     hostile_ids: set[str] = field(default_factory=set)
     has_exploded: bool = False
-    """Whether somebody has read the hostile pickle."""
+    """Whether the hostile pickle was unpickled."""
     ends: Counter[str] = field(default_factory=Counter)
     """How worker processes have ended."""
     leaks: list[str] = field(default_factory=list)
-    """Logs that show what they must not, and what."""
+    """Logs that contain a secret, with the masked secret."""
 
 
 async def prepare_ledger(url: str) -> None:
-    """Make the book of effects."""
+    """Create the table of effects and what makes commits slow."""
     connection = await asyncpg.connect(url)
     await connection.execute(_LEDGER + SLOW_COMMITS)
     await connection.close()
 
 
 async def read_database(evidence: Evidence, url: str) -> None:
-    """Read all tables into the evidence."""
+    """Add all tables' contents to the evidence."""
     connection = await asyncpg.connect(url)
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         users = await connection.fetch("SELECT id, name, email FROM public.users")
@@ -131,7 +131,7 @@ def _json(text: str | None) -> dict[str, Any] | None:
 
 
 async def read_valkey(evidence: Evidence, redis: Redis) -> None:
-    """Read the results of all jobs, and what is left over, into the evidence."""
+    """Add the results of all jobs, and remaining keys, to the evidence."""
     keys = [order.key for order in evidence.orders]
     for at in range(0, len(keys), _PIPELINED):
         part = keys[at : at + _PIPELINED]
@@ -148,7 +148,7 @@ async def _leftovers(redis: Redis, key: str) -> list[str]:
     return [name for name, data in zip(names, await redis.mget(names), strict=True) if data is not None]
 
 
-def _success(data: bytes) -> Any:  # noqa: ANN401 - whatever the job answered
+def _success(data: bytes) -> Any:  # noqa: ANN401 - any job's result
     try:
         message = decode(data)
     except InvalidMessageError:
@@ -157,9 +157,9 @@ def _success(data: bytes) -> Any:  # noqa: ANN401 - whatever the job answered
 
 
 def read_logs(evidence: Evidence, logs: Iterable[Path], secrets: Sequence[str]) -> None:
-    """Read from the workers' logs which jobs and how many batches they call done, and whether they show ``secrets``.
+    """Add the jobs and batches that the workers' logs report as done, and the ``secrets`` that they contain.
 
-    Secrets are looked for without regard to upper and lower case.
+    Secrets are searched for case-insensitively.
     """
     for log in logs:
         text = log.read_text(errors="replace")
@@ -179,4 +179,4 @@ def _done(text: str) -> Iterator[str]:
             try:
                 yield json.loads(line)["job_id"]
             except (ValueError, KeyError):
-                continue  # the line of a worker that was killed while it wrote
+                continue  # an incomplete line of a worker that was killed

@@ -1,4 +1,4 @@
-"""Servers that answer and are no primary any more: failovers, read-only servers, full disks. Each heals what it did."""
+"""Faults after which a server answers but cannot be written to: failovers, read-only, full disks. Each is undone."""
 
 import asyncio
 import time
@@ -18,10 +18,10 @@ _DATABASE_WRITABLE = "ALTER DATABASE postgres RESET default_transaction_read_onl
 
 
 async def fail_over(cluster: Cluster, random: Random) -> bool:
-    """Make the standby the primary, in one of six ways, and a new standby from it.
+    """Promote the standby in one of six ways, and create a new standby from it; return whether there was one.
 
-    The old primary is killed, shut down in order, or kept alive, read-only, with all its clients. New connections reach
-    the standby a while before it is promoted, or the old one, or nobody, a while after.
+    The old primary is killed, shut down, or kept running read-only with all its clients. New connections reach the
+    standby some time before its promotion; or until some time after it they reach the old primary, or nothing.
     """
     if not cluster.has_standby:
         return False
@@ -38,7 +38,7 @@ async def fail_over(cluster: Cluster, random: Random) -> bool:
         if not is_early:
             cluster.lead_to(cluster.primary, delay=pause)
             await asyncio.sleep(pause)
-        await asyncio.sleep(random.uniform(0.5, 2.0))  # who has kept a connection to the old one has it still
+        await asyncio.sleep(random.uniform(0.5, 2.0))  # clients may still have connections to the old primary
         await cluster.replace(old)
     return True
 
@@ -56,7 +56,7 @@ async def _turn_read_only(cluster: Cluster) -> None:
 
 
 async def turn_read_only(cluster: Cluster, random: Random, longest: float) -> bool:
-    """Let the server refuse to write for seconds: under the connections that there are, or those that come."""
+    """Make the server read-only for some seconds: for existing and new connections, or only for new ones."""
     async with cluster.lock:
         if random.random() < 0.6:
             await cluster.execute(_READ_ONLY, _RELOAD)
@@ -72,7 +72,7 @@ async def turn_read_only(cluster: Cluster, random: Random, longest: float) -> bo
 
 
 async def fill_disk(cluster: Cluster, random: Random, longest: float) -> bool:
-    """Let nothing be stored for seconds that needs a page more; say whether this machine lets us."""
+    """Fill the tables' disk for some seconds, so that no table can grow; return whether this machine allows it."""
     async with cluster.lock:
         if (disk := cluster.disk) is None:
             return False
@@ -85,10 +85,10 @@ async def fill_disk(cluster: Cluster, random: Random, longest: float) -> bool:
 
 
 async def change_queue(queue: Queue, change: Callable[[Random], bool], random: Random) -> bool:
-    """Fail over or demote, one at a time; say whether it was possible under the other faults."""
+    """Fail over or demote, one at a time; return whether that succeeded under the other faults."""
     async with queue.lock:
         try:
             return await asyncio.to_thread(change, random)
-        except EmbeddedServerError:  # the Sentinels did not come to an end of it
+        except EmbeddedServerError:  # the Sentinels did not complete it
             queue.lost_at = time.monotonic()
             return False

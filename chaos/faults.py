@@ -1,4 +1,4 @@
-"""Injects the faults of a plan at their times, and counts what was really injected."""
+"""Injects the faults of a plan at their times, and counts those that really happened."""
 
 import asyncio
 import signal
@@ -22,12 +22,12 @@ from chaos.plan import FAULTS, Occurrence, Plan, schedule
 from chaos.servers import Servers
 
 _MARGIN = timedelta(seconds=5)
-"""How much later than a job's deadline the last guard of an attempt ends it."""
+"""How long after a job's deadline the outermost time limit ends the attempt."""
 
 
 @dataclass(kw_only=True)
 class World:
-    """All that faults can hit, and the count of those that did."""
+    """Everything that faults can hit, and the count of faults."""
 
     plan: Plan
     servers: Servers
@@ -35,15 +35,15 @@ class World:
     intruder: Intruder
     counts: Counter[str] = field(default_factory=Counter)
     strikes: list[Strike] = field(default_factory=list)
-    """What was injected, and when."""
+    """The injected faults with their times."""
 
 
 Injection = Callable[[World, Random, int], Awaitable[bool]]
-"""Does one fault, and says whether there was something to hit."""
+"""Injects one fault; returns whether there was something to hit."""
 
 
 async def inject_all(world: World) -> None:
-    """Inject the faults of the plan; return when the last is over and everything is healed."""
+    """Inject the faults of the plan; return when the last one is over and everything works again."""
     started = time.monotonic()
     watching = asyncio.create_task(world.servers.valkey.watch())
     async with asyncio.TaskGroup() as group:
@@ -80,7 +80,7 @@ def _signal(world: World, random: Random, number: signal.Signals) -> bool:
 
 
 async def _stop(world: World, random: Random, _number: int) -> bool:
-    """Stop a worker for longer than its lease: it wakes up and believes to own jobs that others have."""
+    """Stop a worker for longer than its lease. When it continues, it believes that it owns jobs that others own."""
     worker = world.fleet.pick(random)
     if worker is None:
         return False
@@ -92,7 +92,7 @@ async def _stop(world: World, random: Random, _number: int) -> bool:
 
 
 async def _stand_still(world: World, random: Random, _number: int) -> bool:
-    """Stop one worker, or all at once, for longer than a slow job's deadline, its last guard and its lease."""
+    """Stop one worker, or all at once, for longer than a slow job's deadline, outermost time limit and lease."""
     ready = world.fleet.ready
     if not ready:
         return False
@@ -101,7 +101,7 @@ async def _stand_still(world: World, random: Random, _number: int) -> bool:
         worker.send(signal.SIGSTOP)
     longest = (DEADLINE + _MARGIN + world.plan.lease).total_seconds()
     await asyncio.sleep(longest + random.uniform(0.5, 2.0))
-    for worker in stopped:  # one after the other: the first finds its own leases ended, and nobody who has taken them
+    for worker in stopped:  # one by one: the first finds its leases ended while no other worker has claimed its jobs
         if worker.process.poll() is None:
             worker.send(signal.SIGCONT)
         await asyncio.sleep(random.choice([0.0, 0.3]))
@@ -181,7 +181,7 @@ async def _black_hole(world: World, random: Random, _number: int) -> bool:
 
 
 async def _lock(world: World, _random: Random, _number: int) -> bool:
-    """Hold a lock on users that nobody gets past; statements wait, and have time limits."""
+    """Lock the table users exclusively. Statements wait, and have timeouts."""
     is_held = False
     with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         connection = await asyncpg.connect(world.servers.database.url.get_secret_value(), timeout=5)
@@ -196,7 +196,7 @@ async def _lock(world: World, _random: Random, _number: int) -> bool:
 
 
 async def _exhaust(world: World, _random: Random, _number: int) -> bool:
-    """Take all connections that PostgreSQL has, those of the workers too."""
+    """Use up all connections of PostgreSQL, and cut those of the workers."""
     end = time.monotonic() + FAULTS["exhaust"].longest
     is_full = False
     async with AsyncExitStack() as stack:
@@ -209,7 +209,7 @@ async def _exhaust(world: World, _random: Random, _number: int) -> bool:
                 is_full = True
                 await asyncio.sleep(0.005)
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                return is_full  # the server is gone, and all connections with it
+                return is_full  # the server is unreachable, and all connections are lost
             else:
                 stack.callback(connection.terminate)
     return is_full

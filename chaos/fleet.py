@@ -1,4 +1,4 @@
-"""Real worker processes and the supervisor that starts again what ends; it judges each end. Knows no job."""
+"""Real worker processes, and a supervisor that restarts them and judges how each has ended. Knows no job."""
 
 import asyncio
 import atexit
@@ -19,10 +19,10 @@ from arqonce.embedded.process import die_with
 from arqonce.testing.programs import Process, Programs
 
 _LOOK = 0.02
-"""Seconds between two looks at a process."""
+"""Interval of checks of a process, in seconds."""
 
 _STOP_LIMIT = 25.0
-"""Seconds that a worker may take to end after SIGTERM: its grace, and what follows where a server is gone."""
+"""Seconds that a worker may take to end after SIGTERM: its grace period, and more if a server is unreachable."""
 
 _PAUSE = 0.2
 """Seconds before the next start of a worker that could not start."""
@@ -31,11 +31,11 @@ _CANNOT_START = 4
 """Exit code of a worker that cannot reach a server when it starts."""
 
 _TOLD_TO_STOP = {0, -signal.SIGTERM, 128 + signal.SIGINT}
-"""How a worker ends on SIGTERM; the last two only before it was ready."""
+"""Exit codes of a worker on SIGTERM; the last two only before it is ready."""
 
 
 _WARM = "CHAOS_WARM_STARTS"
-"""Variable of tests, which start workers by the hundred: fork them from a process that has loaded everything."""
+"""Environment variable of tests: fork workers, of which they start hundreds, from a process that has loaded all."""
 
 
 @cache
@@ -70,18 +70,18 @@ class WorkerProcess:
             stdout=self._log,
             stderr=self._log,
             start_new_session=True,
-            preexec_fn=die_with(os.getpid(), signal.SIGKILL),  # noqa: PLW1509 - two system calls that take no lock
+            preexec_fn=die_with(os.getpid(), signal.SIGKILL),  # noqa: PLW1509 - makes two system calls, takes no lock
         )
 
     @property
     def is_ready(self) -> bool:
-        """Whether it has begun to work."""
+        """Whether the worker has been ready."""
         self._was_ready = self._was_ready or self._health.exists()
         return self._was_ready
 
     @property
     def is_hit(self) -> bool:
-        """Whether it was told to end already."""
+        """Whether it was sent SIGKILL or SIGTERM."""
         return bool(self._signals.keys() & {signal.SIGKILL, signal.SIGTERM})
 
     def send(self, number: signal.Signals) -> None:
@@ -90,14 +90,14 @@ class WorkerProcess:
         self.process.send_signal(number)
 
     def end(self) -> None:
-        """Kill it if it lives, and close its log."""
+        """Kill the process if it runs, and close its log."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
         self._log.close()
 
     async def outcome(self) -> str:
-        """Wait until it has ended and say how: a fault of ours has a short name, anything else is told in full."""
+        """Wait for the end and describe it: a short name for an injected fault, a full description otherwise."""
         while self.process.poll() is None:
             _ = self.is_ready
             if time.monotonic() - self._signals.get(signal.SIGTERM, float("inf")) > _STOP_LIMIT:
@@ -115,7 +115,7 @@ class WorkerProcess:
 
 
 class Fleet:
-    """Workers that are started again whatever ends them."""
+    """Workers that are restarted whenever they end."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], logs: Path, size: int) -> None:
         self._command, self._environment, self._logs = command, environment, logs
@@ -123,12 +123,12 @@ class Fleet:
         self._is_stopping = False
         self.size = size
         self.ends: Counter[str] = Counter()
-        """How the processes have ended."""
+        """Descriptions of how processes have ended, counted."""
 
     @classmethod
     @contextmanager
     def open(cls, command: Sequence[str], environment: Mapping[str, str], logs: Path, *, size: int) -> Iterator[Self]:
-        """Yield a fleet that ``run`` starts; at the end nothing of it is left, whatever has happened."""
+        """Yield a fleet that ``run`` starts. At the end all its processes are killed."""
         everything = os.environ | dict(environment) | {"PYTHONPATH": str(Path(__file__).parent.parent)}
         fleet = cls(command, everything, logs, size)
         try:
@@ -142,13 +142,13 @@ class Fleet:
         await asyncio.gather(*(self._keep_running(slot) for slot in range(self.size)))
 
     async def wait_until_ready(self) -> None:
-        """Wait until all workers work."""
+        """Wait until all workers are ready."""
         while len(self.ready) < self.size:
             await asyncio.sleep(_LOOK)
 
     @property
     def ready(self) -> list[WorkerProcess]:
-        """The workers that work and were not told to end."""
+        """The workers that are ready and were not sent SIGKILL or SIGTERM."""
         return [
             worker
             for worker in self._workers.values()
@@ -156,11 +156,11 @@ class Fleet:
         ]
 
     def pick(self, random: Random) -> WorkerProcess | None:
-        """Choose one that works, ``None`` if there is none just now."""
+        """Choose a ready worker; ``None`` if there is none at present."""
         return random.choice(ready) if (ready := self.ready) else None
 
     def stop(self) -> None:
-        """Tell all to end, and start none any more."""
+        """Send SIGTERM to all workers, and restart none any more."""
         self._is_stopping = True
         for worker in self._workers.values():
             if worker.process.poll() is None:

@@ -1,4 +1,4 @@
-"""Messages that nobody should send, written straight into Valkey. Each id is recorded: none may ever take effect."""
+"""Hostile messages, written directly into Valkey. Their ids are recorded, because none may ever take effect."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from chaos.plan import MARKER
 
 
 class _Bomb:
-    """A pickle that leaves a file when it is read."""
+    """An object whose pickle creates a folder when it is unpickled."""
 
     def __init__(self, trace: Path) -> None:
         self._trace = trace
@@ -26,7 +26,7 @@ class _Bomb:
 
 
 def messages(trace: Path) -> dict[str, bytes]:
-    """Return hostile messages by what is wrong with them; whoever reads the pickle makes the folder ``trace``."""
+    """Return hostile messages by what is wrong with them. Unpickling creates the folder ``trace``."""
 
     def job(**fields: object) -> bytes:
         message: dict[str, object] = {
@@ -65,26 +65,26 @@ def messages(trace: Path) -> dict[str, bytes]:
 
 
 _LOOKUP = json.dumps({"f": "find_user", "k": {"id": 1}, "et": 0})
-"""A message that may be run: the wrong key beside it may be mended."""
+"""A valid message, which may be run, because the key of the wrong type may have been repaired."""
 
 _IDS = (b"\xff\xfe", b"with space", b"line\nbreak", b"", b"x" * 201, "Ünicode".encode(), b"\0")
-"""What can be no id. Each comes with a good message, which must not run either."""
+"""Invalid ids. Each comes with a valid message, which must not run either."""
 
 
 class Intruder:
-    """Whoever else can write to the queue."""
+    """An attacker who can write to the queue."""
 
     def __init__(self, url: Callable[[], str], trace: Path) -> None:
-        """Write to whatever ``url`` says that the primary is."""
+        """Write to the primary whose URL ``url`` returns."""
         self._url, self._messages = url, messages(trace)
         self.ids: set[str] = set()
-        """The ids used so far, those that are text."""
+        """The ids used so far that are valid text."""
 
     async def strike(self, random: Random, number: int) -> None:
-        """Put one hostile thing into the queue.
+        """Put one hostile item into the queue.
 
         Raises:
-            RedisError: Valkey is gone just now.
+            RedisError: Valkey is unreachable.
         """
         kind = random.randrange(3)
         job_id = f"intruder-{number}"
@@ -101,7 +101,7 @@ class Intruder:
         return json.dumps({"f": "create_user", "k": {"name": f"{MARKER} hostile"}, "et": 0}).encode()
 
     async def _wrong_type(self, job_id: str, random: Random) -> None:
-        """Give one of a job's keys a type that arq's never have."""
+        """Set one of a job's keys to a type that arq never uses for it."""
         prefix = random.choice([JOB_KEY, RETRY_KEY, IN_PROGRESS_KEY])
         async with Redis.from_url(self._url()) as redis, redis.pipeline(transaction=True) as pipe:
             pipe.set(JOB_KEY + job_id, _LOOKUP, px=600_000)

@@ -1,6 +1,6 @@
-"""Jobs that are slow in each of their phases, with short deadlines: ``WORKER_REGISTRY=chaos.jobs:REGISTRY``.
+"""Jobs that are slow in one of their phases, with short deadlines: ``WORKER_REGISTRY=chaos.jobs:REGISTRY``.
 
-A worker that is stopped for longer than deadline, margin and lease has some of them in each phase.
+So a worker that is stopped for longer than deadline, margin and lease is stopped in each of these phases.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ DEADLINE = timedelta(seconds=2)
 """Longest time of one attempt."""
 
 _PAUSE_S = 0.8
-"""How long a job is in its phase, in seconds."""
+"""How long a job stays in its slow phase, in seconds."""
 
 _MAX_ATTEMPTS = 50
-"""Faults that are no outages end many attempts that are so short."""
+"""Many, because faults that are no outages end many of these short attempts."""
 
 Phase = Literal["before the first statement", "between statements", "before the commit", "in the commit"]
 
@@ -38,11 +38,11 @@ SLOW_COMMITS = f"""
     CREATE CONSTRAINT TRIGGER be_slow AFTER INSERT ON slow_commits
         DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION be_slow();
 """
-"""What makes a commit slow: a constraint that is checked only then."""
+"""A constraint trigger that is deferred until the commit and makes it slow."""
 
 
 class Slow(Payload[UserView]):
-    """Store a user, and be slow in a phase."""
+    """Store a user, slowly in one phase."""
 
     job_name: ClassVar[str] = "slow"
     name: UserName
@@ -50,7 +50,7 @@ class Slow(Payload[UserView]):
 
 
 class SlowTogether(Payload[UserView]):
-    """Store a user, in one transaction with others, and be slow."""
+    """Store a user slowly, in one transaction with others."""
 
     job_name: ClassVar[str] = "slow_together"
     name: UserName
@@ -72,13 +72,13 @@ async def slow(session: AsyncSession, payload: Slow) -> UserView:
 
 
 async def slow_together(session: AsyncSession, payload: SlowTogether) -> UserView:
-    """Store the user alone."""
+    """Store the user in a batch of one."""
     (user,) = await slow_batch(session, [payload])
     return user
 
 
 async def slow_batch(session: AsyncSession, payloads: Sequence[SlowTogether]) -> list[UserView]:
-    """Store the users, and be slow before and after."""
+    """Store the users, with a pause before and after."""
     await asyncio.sleep(_PAUSE_S / 2)
     stored = await insert_new_users(session, [(payload.name, None) for payload in payloads])
     await asyncio.sleep(_PAUSE_S / 2)

@@ -1,4 +1,4 @@
-"""Workers with one promise taken out, to show that the checks bite: ``python -m chaos.mutants NAME``."""
+"""Workers that break one promise each, to show that the checks detect it: ``python -m chaos.mutants NAME``."""
 
 import asyncio
 import os
@@ -38,24 +38,24 @@ from jobs.registry import REGISTRY
 from worker.__main__ import main as run_our_worker
 
 _LIFE = 20
-"""How many receipts a worker of ``receipt-apart`` writes before it dies between a job's two commits."""
+"""A worker of ``receipt-apart`` dies between the two commits of its receipt with this number."""
 
 
 _GUARD = DEADLINE + timedelta(seconds=5)
-"""When the second guard of ``guard-is-final`` ends an attempt of a slow job: arq's time limit is so much longer."""
+"""The second time limit of ``guard-is-final``: as much longer than a slow job's deadline as arq's time limit is."""
 
 
 def commit_receipts_apart(*modules: ModuleType) -> None:
-    """Run our worker, but with the receipt in a transaction of its own, after that of the effect.
+    """Run our worker, but commit the receipt in a separate transaction, after that of the effect.
 
-    Each process dies once between the two, as any process may. ``modules`` are those whose jobs are so: all by default.
+    Each process dies once between the two, as any process may. ``modules`` are the patched modules, by default both.
     """
     written = count(1)
 
     async def insert_apart(session: AsyncSession, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - passed on
         await session.flush()
         adapted: Any = (await (await session.connection()).get_raw_connection()).dbapi_connection
-        driver: LentConnection = adapted._connection  # noqa: SLF001 - of the handler's, execute refuses to commit
+        driver: LentConnection = adapted._connection  # noqa: SLF001 - its execute would refuse to commit
         await driver.control("COMMIT")
         if next(written) == _LIFE:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -73,9 +73,9 @@ def _run_as_usual() -> None:
 
 
 def blind_relay() -> None:
-    """Run our worker with a relay that gives each job once: it does not notice that Redis has forgotten them.
+    """Run our worker with a relay that dispatches each job once, because it does not detect that Redis has lost jobs.
 
-    Without any relay, outbox jobs would not even reach Redis, which would show nothing.
+    Without any relay, outbox jobs would not even reach Redis, which would prove nothing.
     """
 
     async def always_the_first(_epoch: RedisEpoch) -> int:
@@ -86,11 +86,11 @@ def blind_relay() -> None:
 
 
 def end_by_guard() -> None:
-    """Run our worker with a second guard around each attempt, whose expiry ends the job: as arq's does.
+    """Run our worker with a second time limit around each attempt, whose expiry ends the job, as arq's does.
 
-    A worker that stood still finds both expired at once, and the outer one decides.
+    In a worker that was stopped, both limits have expired at once, and the outer one decides.
     """
-    attempt = getattr(JobRun, "_attempt")  # noqa: B009 - a private part of what is broken here
+    attempt = getattr(JobRun, "_attempt")  # noqa: B009 - a private method, patched here
 
     async def attempt_once(run: JobRun, function: Function) -> object:
         outcome: object = None
@@ -104,7 +104,7 @@ def end_by_guard() -> None:
 
 
 def keep_no_letters() -> None:
-    """Run our worker without a record of failures: producers are told, and the ledger knows nothing of it."""
+    """Run our worker without dead letters: producers get failures that are not in the ledger."""
 
     async def forget(*_args: object, **_options: object) -> bool:
         return True
@@ -114,7 +114,7 @@ def keep_no_letters() -> None:
 
 
 def write_receipts_of_effects_only() -> None:
-    """Run our worker without receipts for jobs that found everything in place."""
+    """Run our worker without receipts for jobs that had nothing to write."""
 
     async def insert_some(session: AsyncSession, name: str, receipts: Sequence[Receipt], **options: Any) -> None:  # noqa: ANN401 - passed on
         new = [receipt for receipt in receipts if "'is_new': False" not in str(receipt.result)]
@@ -127,7 +127,7 @@ def write_receipts_of_effects_only() -> None:
 
 
 def blame_crashes() -> None:
-    """Run our worker with letters that all say that its workers died."""
+    """Run our worker with dead letters that all give crashed workers as the reason."""
 
     def write_false_letter(_failure: Exception, *args: Any, **facts: Any) -> object:  # noqa: ANN401 - passed on
         return write_letter(AttemptsExhaustedError("its worker died or was killed each time"), *args, **facts)
@@ -137,7 +137,7 @@ def blame_crashes() -> None:
 
 
 def open_the_gate() -> None:
-    """Run our worker with a gate that is never closed: an outage counts as the jobs' own failures."""
+    """Run our worker with a gate that never closes, so that outages count as failed attempts."""
 
     async def check(_gate: gate.DatabaseGate) -> bool:
         return True
@@ -147,7 +147,7 @@ def open_the_gate() -> None:
 
 
 def keep_demoted_connections() -> None:
-    """Run our worker on the connections that it has, whatever the server at their other end has become."""
+    """Run our worker so that it keeps its connections when their server is demoted."""
     for module in [module for name, module in sys.modules.items() if name.startswith("arqonce.")]:
         for question in {"refuses_writes", "leads_elsewhere", "may_be_asked"} & vars(module).keys():
             vars(module)[question] = lambda _answer: False
@@ -155,15 +155,15 @@ def keep_demoted_connections() -> None:
 
 
 def leave_connections_as_they_are() -> None:
-    """Run our worker without cleaning the session of a connection between two jobs."""
+    """Run our worker without cleaning a connection's session between jobs."""
     vars(pipelining).update(_CLEANING=b"", _BEFORE_LAST=b"", _RESET=b"")
     _run_as_usual()
 
 
 def run_plain_arq() -> None:
-    """Run arq's own worker with its defaults and the handlers as anybody would write them: session, effect, commit.
+    """Run arq's own worker with its defaults and handlers as usually written: session, effect, commit.
 
-    Even with a receipt in the transaction of the effect, arq gives a job up for good at its first exception.
+    Even with a receipt in the transaction of the effect, arq fails a job for good at its first exception.
     """
     settings, health = DatabaseSettings.load(), Path(os.environ["WORKER_HEALTH_FILE"])
 

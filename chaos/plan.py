@@ -1,4 +1,4 @@
-"""What one run does and when: a pure function of its seed. Starts nothing."""
+"""The faults of one run and their times: a pure function of the seed. Starts nothing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One kind of fault: how often it comes, in seconds on average, and how long one lasts at most."""
+    """One kind of fault: its mean interval and its longest duration, in seconds."""
 
     every: float
     longest: float = 0.0
@@ -42,10 +42,10 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
         "careless": Fault(every=0),
     }
 )
-"""All faults by name. The last three are part of what is submitted and have no times of their own."""
+"""All faults by name. The last three are kinds of submitted jobs and have no times."""
 
 _FIRST = 1.0
-"""Seconds before the first fault in a run that is too short for it: there must be jobs to hit."""
+"""Seconds before the first fault in a run that is too short for it, so that there are jobs to hit."""
 
 HARMLESS = frozenset(
     {
@@ -62,18 +62,18 @@ HARMLESS = frozenset(
         "careless",
     }
 )
-"""Faults that no attempt of an innocent job may be counted for: outages, and what others have done.
+"""Faults that must not cost an unaffected job an attempt: outages, and the doings of other jobs and clients.
 
-The others end attempts by their nature: a worker was killed or stood still, a connection was lost while the server was
-there, somebody held a lock, or a lease ended because nobody could renew it.
+The other faults end attempts by their nature: a worker was killed or stopped, a connection was lost while the server
+was available, a lock was held, or a lease could not be renewed.
 """
 
 MARKER = "Quokka"
-"""Part of every name and, in lower case, of every e-mail that a run invents: by it they are found in logs."""
+"""Part of every name and, in lower case, of every e-mail that a run invents, so that they can be found in logs."""
 
 
 class Route(Enum):
-    """How a job comes into the queue."""
+    """How a job reaches the queue."""
 
     DIRECT = "direct"
     OUTBOX = "outbox"
@@ -81,7 +81,7 @@ class Route(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One run. ``drain`` is how long the queue may take to be empty once the faults are over."""
+    """One run. ``drain`` is how long the queue may take to become empty after the faults."""
 
     seed: int
     jobs: int
@@ -92,16 +92,16 @@ class Plan:
     lease: timedelta = timedelta(seconds=3)
     routes: tuple[Route, ...] = tuple(Route)
     mutant: str | None = None
-    """Which of ``chaos.mutants`` is the worker; ours as it is if there is none."""
+    """Name of the mutant in ``chaos.mutants`` that runs as the worker; ``None`` for the real worker."""
 
     def random(self, purpose: str) -> Random:
-        """Return the random numbers for one purpose: what one part of a run draws moves no other part."""
+        """Return a random generator for one purpose, so that the parts of a run do not influence each other."""
         return Random(f"{self.seed}:{purpose}")
 
 
 @dataclass(frozen=True, order=True)
 class Occurrence:
-    """One fault at its time, in seconds after the start; ``number`` counts those of its kind."""
+    """One fault and its time, in seconds after the start. ``number`` counts the faults of its kind."""
 
     at: float
     fault: str
@@ -109,7 +109,7 @@ class Occurrence:
 
 
 def schedule(plan: Plan) -> list[Occurrence]:
-    """Return all faults of the run in the order of their times; each is over when the duration is."""
+    """Return all faults of the run, ordered by time. Each ends before the duration does."""
     return sorted(
         Occurrence(at, name, number)
         for name in FAULTS
@@ -119,7 +119,7 @@ def schedule(plan: Plan) -> list[Occurrence]:
 
 
 def _times(fault: Fault, plan: Plan, random: Random) -> list[float]:
-    """Spread the occurrences; a kind of fault that was asked for comes at least once, also in a short run."""
+    """Spread the occurrences. A requested kind of fault comes at least once, even in a short run."""
     last = plan.duration.total_seconds() - fault.longest
     times = [min(fault.every * random.uniform(0.3, 1.0), max(_FIRST, last))]
     while (following := times[-1] + fault.every * random.uniform(0.5, 1.5)) < last:

@@ -1,4 +1,4 @@
-"""Submits the jobs of a run, directly and through the outbox; notes what was accepted, and what results it was told."""
+"""Submits the jobs of a run, directly and through the outbox; records which were accepted, and the results it got."""
 
 import asyncio
 import time
@@ -17,14 +17,14 @@ from chaos.plan import Route
 from chaos.workload import Fate, Order
 
 _AGAIN = 0.1
-"""Seconds before a call that failed is made again, under the same key."""
+"""Seconds before a failed call is repeated with the same key."""
 
 _LAST_CALL = 3.0
-"""Seconds for those who wait for a result, once everything is done."""
+"""Seconds that calls that wait for a result may still take after everything has ended."""
 
 
 class Heard(NamedTuple):
-    """What a producer was told of a job: a result, or the type of a failure."""
+    """What a producer got for a job: a result, or the code of a failure."""
 
     result: dict[str, Any] | None
     failure: str | None = None
@@ -32,21 +32,21 @@ class Heard(NamedTuple):
 
 @dataclass(kw_only=True)
 class Producer:
-    """A service that submits jobs and does not give up: whatever it has submitted must happen.
+    """A service that submits jobs and repeats failed submissions: every job that it has submitted must run.
 
-    It waits for the results of jobs that say so, as long as the run lasts.
+    It waits for the results of jobs with ``waits``, as long as the run lasts.
     """
 
     client: JobClient
     sessions: async_sessionmaker[AsyncSession]
     accepted: dict[str, float] = field(default_factory=dict)
-    """When the call began that a job was accepted by, the last one if there were several; by key, monotonic."""
+    """Begin of the call that submitted a job, of the last one if there were several; by key, monotonic seconds."""
     submitted: dict[str, float] = field(default_factory=dict)
-    """When a job was sent first; by key, seconds since 1970."""
+    """Time at which a job was first sent; by key, seconds since 1970."""
     heard: dict[str, list[Heard]] = field(default_factory=lambda: defaultdict(list))
-    """What was told of jobs' results, by key."""
+    """Results and failures received, by key."""
     troubles: Counter[str] = field(default_factory=Counter)
-    """Failures of submissions, all of which were tried again."""
+    """Failed submissions, all of which were repeated."""
     _waiting: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def submit_all(self, orders: Sequence[Order]) -> None:
@@ -60,7 +60,7 @@ class Producer:
                     group.create_task(self._submit(order))
 
     async def stop_waiting(self) -> None:
-        """Give those who wait for a result a last moment, and end them."""
+        """Cancel the calls that wait for a result, after a short time."""
         if self._waiting:
             _, late = await asyncio.wait(self._waiting, timeout=_LAST_CALL)
             for task in late:
@@ -94,7 +94,7 @@ class Producer:
         return self.client.handle(promised)
 
     async def _listen(self, key: str, handle: JobHandle[Any]) -> None:
-        """Wait for the result, and note it; a job that Redis has lost has none."""
+        """Wait for the result and record it. A job that Redis has lost has none."""
         while True:
             try:
                 result = await handle.result(timeout=None)

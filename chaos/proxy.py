@@ -1,8 +1,6 @@
-"""A TCP proxy that misbehaves: cuts, loses replies, delays, goes silent, and leads elsewhere, early or late.
+"""A TCP proxy that injects faults: resets, lost replies, delays, silence, and a changed target, early or late.
 
-Runs in a thread with its own event loop.
-
-Knows neither PostgreSQL nor Valkey, only bytes.
+Runs in a thread with its own event loop. Knows neither PostgreSQL nor Valkey, only bytes.
 """
 
 import asyncio
@@ -16,11 +14,11 @@ from typing import Self
 _CHUNK = 1 << 16
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-"""SO_LINGER with no patience: the peer sees a reset, as from a load balancer that has lost its state."""
+"""SO_LINGER with a timeout of 0: the peer sees a reset, as from a load balancer that has lost its state."""
 
 
 class _Link:
-    """One connection of a client and the one to the server that belongs to it."""
+    """A client's connection and the corresponding connection to the server."""
 
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.loses_next_reply = False
@@ -34,12 +32,12 @@ class _Link:
 
 
 class Proxy:
-    """Forwards ``port`` of loopback to ``target``. All methods may be called from any thread."""
+    """Forwards the loopback port ``port`` to ``target``. All methods are thread-safe."""
 
     def __init__(self, target: int) -> None:
         self.port = 0
         self.delay = 0.0
-        """Seconds that each piece of data waits, both ways."""
+        """Delay in seconds of each chunk of data, in both directions."""
         self._target = target
         self._loop = asyncio.new_event_loop()
         self._links: set[_Link] = set()
@@ -50,7 +48,7 @@ class Proxy:
     @classmethod
     @contextmanager
     def open(cls, target: int) -> Iterator[Self]:
-        """Run a proxy to a local port, and end it with all its connections."""
+        """Run a proxy to a local port; at the end, stop it and close its connections."""
         proxy = cls(target)
         proxy._thread.start()
         proxy._listens.wait()
@@ -61,7 +59,7 @@ class Proxy:
             proxy._thread.join()
 
     def lead_to(self, target: int, *, delay: float = 0.0) -> None:
-        """Connect those who come later than ``delay`` seconds from now to another port. Open connections stay."""
+        """Forward connections that begin later than ``delay`` seconds from now to another port. Open ones stay."""
         self._loop.call_soon_threadsafe(self._loop.call_later, delay, self._set_target, target)
 
     def cut(self) -> None:
@@ -69,15 +67,15 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._cut)
 
     def lose_replies(self) -> None:
-        """Let each open connection send one more request, and reset it when the reply comes."""
+        """Let each open connection send one more request, and reset it when the reply arrives."""
         self._loop.call_soon_threadsafe(self._mark)
 
     def go_silent(self) -> None:
-        """Forward nothing, refuse nothing, close nothing: a network that drops packets."""
+        """Neither forward, refuse nor close anything, like a network that drops packets."""
         self._loop.call_soon_threadsafe(self._is_open.clear)
 
     def heal(self) -> None:
-        """Forward at once, also what has waited."""
+        """Forward everything at once, including delayed data."""
         self.delay = 0.0
         self._loop.call_soon_threadsafe(self._is_open.set)
 
@@ -140,4 +138,4 @@ class Proxy:
                 raise ConnectionResetError
             target.write(data)
             await target.drain()
-        raise ConnectionResetError  # one side has closed: so does the other
+        raise ConnectionResetError  # one side has closed, so close the other

@@ -1,4 +1,4 @@
-"""The Valkeys of a run: one alone, one with a replica behind an address, or both under Sentinels."""
+"""The Valkeys of a run: a single one, a primary and a replica behind one address, or both under Sentinels."""
 
 import asyncio
 import secrets
@@ -25,34 +25,34 @@ _LIMIT = 30.0
 """Longest wait, in seconds, for a replica to follow."""
 
 _LOOK = 0.05
-"""Seconds between two looks."""
+"""Polling interval in seconds."""
 
 _DOWN_AFTER = timedelta(milliseconds=1500)
-"""How long the Sentinels bear with a silent primary: longer than what delays and cuts make of it."""
+"""After how long the Sentinels replace a silent primary: longer than delays and cuts make it silent."""
 
 _WATCH = 0.25
-"""Seconds between two looks whether something has happened by itself."""
+"""Interval, in seconds, of checks for failovers that no fault of ours has requested."""
 
 
 class Queue(ABC):
-    """Where the queue is, and what can happen to it."""
+    """The servers of the queue, and the faults that can hit them."""
 
     def __init__(self, password: str) -> None:
         self._login = f"worker:{password}"
         self.secrets = [password]
-        """What no log may show."""
+        """Secrets that no log may contain."""
         self.proxies: tuple[Proxy, ...] = ()
-        """Those between the workers and the servers."""
+        """The proxies between the workers and the servers."""
         self.worker_url = self.producer_url = ""
-        """What workers and producers are told."""
+        """The URLs for workers and producers."""
         self.lock = asyncio.Lock()
-        """For faults, of which one at a time hits the queue."""
+        """Held by faults, so that one at a time hits the queue."""
         self.lost_at = 0.0
-        """What was acknowledged before may be lost; monotonic seconds."""
+        """Writes acknowledged before this time may be lost; monotonic seconds."""
 
     @property
     def url(self) -> str:
-        """The primary's URL, past all proxies."""
+        """The primary's URL, bypassing all proxies."""
         return self._url_of(urlsplit(self._primary_url).port or 0)
 
     @property
@@ -61,22 +61,22 @@ class Queue(ABC):
 
     @abstractmethod
     def crash(self, *, down: float, wipe: bool) -> None:
-        """Kill the primary, and start it again ``down`` seconds later, empty if it is wiped."""
+        """Kill the primary and restart it ``down`` seconds later; ``wipe`` removes its data."""
 
     @abstractmethod
     def fail_over(self, random: Random) -> bool:
-        """Make the replica the primary because the primary has gone; say whether there is one."""
+        """Promote the replica after the primary has failed; return whether there is a replica."""
 
     @abstractmethod
     def demote(self, random: Random) -> bool:
-        """Make the replica the primary, and the primary, which cuts nobody, its replica; say whether there is one."""
+        """Exchange primary and replica without closing connections; return whether there is a replica."""
 
     @abstractmethod
     def is_settled(self) -> bool:
-        """Say whether the primary is what clients take for it: nothing that it acknowledges now can be lost."""
+        """Return whether all agree on the primary, so that nothing that it acknowledges now can be lost."""
 
     async def watch(self) -> None:
-        """Note when what was acknowledged may be lost without a fault of ours, until cancelled."""
+        """Update ``lost_at`` when acknowledged writes may be lost without a fault of ours, until cancelled."""
         while True:
             if not await asyncio.to_thread(self.is_settled):
                 self.lost_at = time.monotonic()
@@ -87,10 +87,10 @@ class Queue(ABC):
 
 
 class SingleQueue(Queue):
-    """One Valkey. Producers reach it past the proxy: a kept connection of theirs is cut only when it goes."""
+    """A single Valkey. Producers bypass the proxy, so that only its crashes close their connections."""
 
     def __init__(self, stack: ExitStack, directory: Path, settings: Mapping[str, str], password: str) -> None:
-        """Start it."""
+        """Start the server."""
         super().__init__(password)
         self._node = _open_valkey(stack, directory / "valkey", settings)
         self.proxies = (stack.enter_context(Proxy.open(self._node.port)),)
@@ -101,29 +101,29 @@ class SingleQueue(Queue):
         return self._node.server.url
 
     def crash(self, *, down: float, wipe: bool) -> None:
-        """Kill it, and start it again."""
+        """Kill and restart the server."""
         self._node.crash(down=down, wipe=_append_only_file(self._node.server) if wipe else None)
         self.lost_at = self._node.returned_at
 
-    def fail_over(self, random: Random) -> bool:  # noqa: ARG002 - there is nothing to choose
+    def fail_over(self, random: Random) -> bool:  # noqa: ARG002 - nothing is random
         """Do nothing: there is no replica."""
         return False
 
     demote = fail_over
 
     def is_settled(self) -> bool:
-        """Return true: there is one."""
+        """Return true: there is only one server."""
         return True
 
 
 class PairedQueue(Queue):
-    """A primary and a replica behind an address that follows the primary, late, as a managed service has it.
+    """A primary and a replica behind an address that follows the primary with a delay, as in managed services.
 
-    Producers have an address of their own, without the other faults of proxies.
+    Producers have another such address, whose proxy injects no other faults.
     """
 
     def __init__(self, stack: ExitStack, directory: Path, settings: Mapping[str, str], password: str) -> None:
-        """Start both."""
+        """Start both servers."""
         super().__init__(password)
         self._primary, self._replica = (_open_valkey(stack, directory / f"valkey-{n}", settings) for n in range(2))
         addresses = [stack.enter_context(Proxy.open(self._primary.port)) for _ in range(2)]
@@ -136,12 +136,12 @@ class PairedQueue(Queue):
         return self._primary.server.url
 
     def crash(self, *, down: float, wipe: bool) -> None:
-        """Kill the primary, and start it again as that."""
+        """Kill the primary and restart it as the primary."""
         self._primary.crash(down=down, wipe=_append_only_file(self._primary.server) if wipe else None)
         self.lost_at = self._primary.returned_at
 
     def fail_over(self, random: Random) -> bool:
-        """Kill the primary, promote the replica a second or two later, and let the address follow later still."""
+        """Kill the primary, promote the replica up to 1.5 s later, and redirect the address up to 2 s after that."""
         old = self._primary
         old.server.kill()
         time.sleep(random.uniform(0.2, 1.5))
@@ -154,7 +154,7 @@ class PairedQueue(Queue):
         return True
 
     def demote(self, random: Random) -> bool:
-        """Exchange the roles by REPLICAOF; who has a connection keeps it, to what is a replica now."""
+        """Exchange the roles with REPLICAOF. Clients keep their connections, which now lead to a replica."""
         old = self._primary
         _command(old, "REPLICAOF", "127.0.0.1", self._replica.port)
         self._promote(random.uniform(0.0, 3.0))
@@ -163,7 +163,7 @@ class PairedQueue(Queue):
         return True
 
     def is_settled(self) -> bool:
-        """Return true: it changes by our faults only."""
+        """Return true: only our faults change the primary."""
         return True
 
     def _promote(self, delay: float) -> None:
@@ -174,10 +174,10 @@ class PairedQueue(Queue):
 
 
 class WatchedQueue(Queue):
-    """A primary and a replica under Sentinels, which announce a proxy before each. Producers use the same way."""
+    """A primary and a replica under Sentinels, each announced by the port of its proxy. Producers use it, too."""
 
     def __init__(self, stack: ExitStack, directory: Path, settings: Mapping[str, str], password: str) -> None:
-        """Start all five."""
+        """Start two servers and three Sentinels."""
         super().__init__(password)
 
         def announce(port: int) -> int:
@@ -197,7 +197,7 @@ class WatchedQueue(Queue):
         return self._sentinels.primary.url
 
     def crash(self, *, down: float, wipe: bool) -> None:
-        """Kill the primary while the Sentinels look on: they may fail over before it is back, as a replica then."""
+        """Kill and restart the primary. The Sentinels may fail over meanwhile; then it restarts as a replica."""
         server = self._sentinels.primary
         server.kill()
         if wipe:
@@ -207,7 +207,7 @@ class WatchedQueue(Queue):
         self.lost_at = time.monotonic()
 
     def fail_over(self, random: Random) -> bool:
-        """Ask the Sentinels for a failover, or kill the primary and let them find out."""
+        """Request a failover from the Sentinels, or kill the primary and let them detect it."""
         if random.random() < 0.5:
             self._sentinels.failover()
         else:
@@ -217,8 +217,8 @@ class WatchedQueue(Queue):
         self.lost_at = time.monotonic()
         return True
 
-    def demote(self, random: Random) -> bool:  # noqa: ARG002 - nothing to choose
-        """Ask the Sentinels for a failover. They cut clients of what they demote; nobody demotes without them here."""
+    def demote(self, random: Random) -> bool:  # noqa: ARG002 - nothing is random
+        """Request a failover from the Sentinels. Unlike a manual demotion, it closes clients' connections."""
         self._sentinels.failover()
         self._sentinels.wait_until_replicated()
         self.lost_at = time.monotonic()
@@ -229,15 +229,15 @@ class WatchedQueue(Queue):
         return self._sentinels.primary, self._sentinels.replica
 
     def kill_primary(self) -> None:
-        """Kill the primary. The Sentinels find out by themselves."""
+        """Kill the primary. The Sentinels detect it."""
         self._sentinels.kill_primary()
 
     def revive(self) -> None:
-        """Start again what was killed, and wait until it follows the new primary."""
+        """Restart the killed server, and wait until it follows the new primary."""
         self._sentinels.revive()
 
     def is_settled(self) -> bool:
-        """Say whether the Sentinels are of one mind with the servers."""
+        """Return whether the Sentinels' view agrees with the servers' roles."""
         try:
             return self._sentinels.is_settled()
         except EmbeddedServerError:
@@ -245,7 +245,7 @@ class WatchedQueue(Queue):
 
 
 def open_queue(stack: ExitStack, directory: Path, password: str, *, has_replica: bool, has_sentinels: bool) -> Queue:
-    """Start what the run needs."""
+    """Start the servers that the run needs."""
     users = directory / "valkey-users"
     users.write_text(f"user default on nopass ~* &* +@all\nuser worker on >{password} ~* &* +@all\n")
     kind = WatchedQueue if has_sentinels else PairedQueue if has_replica else SingleQueue
@@ -273,7 +273,7 @@ def _command(node: Restartable[ValkeyServer], *command: str | int) -> Any:  # no
 
 
 def _follow(node: Restartable[ValkeyServer], primary: Restartable[ValkeyServer]) -> None:
-    """Make a server a replica and wait until it has everything."""
+    """Make a server a replica, and wait until it is connected to the primary."""
     _command(node, "REPLICAOF", "127.0.0.1", primary.port)
     _wait_for_link(node)
 

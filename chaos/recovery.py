@@ -1,9 +1,9 @@
-"""``python -m chaos.recovery``: kills workers that run a job, and measures when the job starts elsewhere.
+"""``python -m chaos.recovery``: kills workers that run a job, and measures when the job starts in another worker.
 
 ``--fault pg-failover`` and ``--fault valkey-failover`` fail a server over instead (``takeovers``).
 
-A lock in PostgreSQL holds each job within its handler, and PostgreSQL says who waits for it: so a start is what the
-database has seen of it, and the worker is the real one, unchanged.
+A lock in PostgreSQL holds each job within its handler, and PostgreSQL lists the sessions that wait for it. So starts
+are observed in the database, and the worker is the real one, unchanged.
 """
 
 import asyncio
@@ -40,15 +40,15 @@ _GATE = """
 _WAITING = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 7 AND objid = $1 AND NOT granted"
 
 _LOOK = 0.005
-"""Seconds between two looks: how exact the figures are."""
+"""Polling interval in seconds, which limits the precision of the figures."""
 
 _LIMIT = timedelta(seconds=60)
-"""Longest wait for any of it, beyond the lease."""
+"""Longest wait for each step, in addition to the lease."""
 
 
 @dataclass(kw_only=True)
 class Lane:
-    """A queue of its own with its workers: one that runs the job, one that is ready to take it over."""
+    """A separate queue with two workers: one that runs the job, and one that is ready to take it over."""
 
     number: int
     servers: Servers
@@ -78,16 +78,16 @@ class Lane:
         return worker
 
     async def starts(self, job: int) -> set[int]:
-        """Return the connections in which the job has started and not ended."""
+        """Return the PostgreSQL sessions in which the job has started and not ended."""
         return {row["pid"] for row in await self.database.fetch(_WAITING, job)}
 
     async def is_settled(self, job: int) -> bool:
-        """Say whether the job has its receipt."""
+        """Return whether the job has a receipt."""
         statement = "SELECT EXISTS (SELECT FROM arqonce.receipts WHERE job_id = $1)"
         return bool(await self.database.fetchval(statement, f"recovery-{job}"))
 
     async def kill_once(self, victim: WorkerProcess, job: int, random: Random) -> tuple[float, WorkerProcess]:
-        """Let ``victim`` start a job, kill it, and return how many seconds later another worker has started it."""
+        """Let ``victim`` start a job, and kill it; return after how many seconds another worker has started the job."""
         await self.database.execute("SELECT pg_advisory_lock(7, $1)", job)
         async with JobClient(self.servers.redis_url, queue=self.queue) as client:
             await client.enqueue(CreateUser(name=f"{MARKER} {job}"), key=f"recovery-{job}")
@@ -108,7 +108,7 @@ class Lane:
         return seconds, heir
 
 
-async def _value(value: bool) -> bool:  # noqa: FBT001 - a plain value where a look is awaited
+async def _value(value: bool) -> bool:  # noqa: FBT001 - a value where an awaitable is needed
     return value
 
 
@@ -127,7 +127,7 @@ async def _open_lane(number: int, servers: Servers, logs: Path, lease: timedelta
 
 
 async def measure(servers: Servers, logs: Path, *, kills: int, lanes: int, lease: timedelta) -> list[float]:
-    """Return the seconds from each kill to the job's next start, and see that each job took effect once.
+    """Return the seconds from each kill to the job's next start, and check that each job took effect once.
 
     Raises:
         TimeoutError: a job did not start again within its lease and a minute.
@@ -162,19 +162,19 @@ async def measure(servers: Servers, logs: Path, *, kills: int, lanes: int, lease
 def main(
     *,
     kills: Annotated[int, typer.Option(min=2, help="Workers to kill.")] = 100,
-    lanes: Annotated[int, typer.Option(min=1, help="Queues that are measured at once.")] = 5,
+    lanes: Annotated[int, typer.Option(min=1, help="Queues measured at the same time.")] = 5,
     lease: Annotated[float, typer.Option(min=1, help="WORKER_LEASE in seconds.")] = 15,
     fault: Annotated[str, typer.Option(help=f"kill, {' or '.join(NEEDS)}.")] = "kill",
     times: Annotated[int, typer.Option(min=1, help="Failovers to measure.")] = 20,
 ) -> None:
-    """Kill workers that run a job, and print the time until the job starts elsewhere: p50, p99, worst.
+    """Kill workers that run a job, and print the time until another worker starts the job: p50, p99, worst.
 
-    Or fail servers over, and print the time from the takeover to the effect of a job that waits for it.
+    Or fail servers over, and print the time from the takeover to the effect of a waiting job.
     """
     if fault not in {"kill", *NEEDS}:
         raise typer.BadParameter(f"there is no {fault}: name kill, {' or '.join(NEEDS)}")
     directory = Path(tempfile.mkdtemp(prefix="recovery-"))
-    directory.chmod(0o711)  # also for the user that PostgreSQL runs as
+    directory.chmod(0o711)  # so that the user that runs PostgreSQL can enter it
     logs = directory / "logs"
     logs.mkdir()
     if fault != "kill":

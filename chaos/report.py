@@ -1,4 +1,4 @@
-"""Says what was done and what came of it: one table for people, or one row of Markdown."""
+"""Formats what a run did and its outcome: one table for people, or one row of Markdown."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -46,19 +46,19 @@ def facts(plan: Plan, verdict: Verdict, faults: Mapping[str, int], drain: float)
 
 
 def _disk_full(plan: Plan, faults: Mapping[str, int]) -> str:
-    """Count, or say that this machine has no disk that can be filled."""
+    """Return the count, or that this machine cannot mount a small disk."""
     cannot = "pg-disk-full" in plan.faults and not can_mount()
     return "cannot mount here" if cannot else str(faults.get("pg-disk-full", 0))
 
 
 def table(columns: Mapping[str, str]) -> str:
-    """Write the facts one below the other."""
+    """Format the facts, one per line."""
     width = max(map(len, columns))
     return "\n".join(f"{name:<{width}}  {value}" for name, value in columns.items())
 
 
 def markdown(columns: Mapping[str, str], *, header: bool = False) -> str:
-    """Write the facts as a row of Markdown, with the header's two rows above it if wanted."""
+    """Format the facts as a row of Markdown, with the two rows of the header if requested."""
     rows = [list(columns.values())]
     if header:
         rows = [list(columns), ["---"] * len(columns), *rows]

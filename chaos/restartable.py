@@ -1,4 +1,4 @@
-"""A server that can be killed and started again on its port. Knows neither PostgreSQL nor Valkey."""
+"""A server that can be killed and restarted on its port. Knows neither PostgreSQL nor Valkey."""
 
 import shutil
 import socket
@@ -16,21 +16,21 @@ ServerT = TypeVar("ServerT", bound=Server)
 
 
 class Restartable(Generic[ServerT]):
-    """A server that starts again on its port after it was killed. Calls wait for each other; all of them block."""
+    """A server that can be killed and restarted on its port. All methods block, and wait for each other."""
 
     def __init__(self, start: Callable[[], AbstractContextManager[ServerT]]) -> None:
         self._start, self._stack, self._lock = start, ExitStack(), threading.Lock()
         self.server = self._stack.enter_context(start())
         self.returned_at = time.monotonic()
-        """When it last began to answer."""
+        """Time of its last start, in monotonic seconds."""
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port on which it listens."""
         return urlsplit(self.server.url).port or 0
 
     def crash(self, *, down: float, wipe: Path | None = None) -> None:
-        """Kill it as a crash would, remove ``wipe``, and start it again ``down`` seconds later."""
+        """Kill the server as in a crash, remove the folder ``wipe``, and restart it ``down`` seconds later."""
         with self._lock:
             self.server.kill()
             self._keep_log()
@@ -40,7 +40,7 @@ class Restartable(Generic[ServerT]):
             self._start_again()
 
     def restart(self, meanwhile: Callable[[], None]) -> None:
-        """Stop it in order, do something, and start it again."""
+        """Shut the server down, call ``meanwhile``, and start it again."""
         with self._lock:
             self.server.stop()
             self._keep_log()
@@ -53,18 +53,18 @@ class Restartable(Generic[ServerT]):
         self.returned_at = time.monotonic()
 
     def _keep_log(self) -> None:
-        """Put the log aside, which the next start empties."""
+        """Rename the log, because the next start truncates it."""
         log = self.server.log_path
         log.rename(log.with_name(f"{log.name}.{len(list(log.parent.glob(log.name + '*')))}"))
 
     def close(self) -> None:
-        """Stop it in order."""
+        """Shut the server down."""
         with self._lock:
             self._stack.close()
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody listens on just now."""
+    """Return a loopback port on which nothing listens at present."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port: int = taken.getsockname()[1]
         return port

@@ -1,4 +1,4 @@
-"""PostgreSQL and Valkey that can be killed, wiped and replaced, each behind proxies: what the plan of a run needs."""
+"""PostgreSQL and Valkey that can be killed, wiped and replaced, each behind proxies, as the plan of a run needs."""
 
 import secrets
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from chaos.queues import Queue, open_queue
 from jobs.registry import REGISTRY
 
 _CONNECTIONS = 100
-"""Connections that PostgreSQL takes: more than the workers need, few enough to be used up."""
+"""max_connections of PostgreSQL: more than the workers need, and few enough to be used up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Needs:
 
 @dataclass(frozen=True, kw_only=True)
 class Servers:
-    """All servers, their proxies, and who uses which way."""
+    """All servers and proxies, and the URLs for their users."""
 
     postgres: Cluster
     valkey: Queue
@@ -41,22 +41,22 @@ class Servers:
 
     @property
     def database(self) -> DatabaseSettings:
-        """How we reach PostgreSQL's primary: past the proxies."""
+        """PostgreSQL's primary, bypassing the proxies: for the run itself."""
         return DatabaseSettings(url=SecretStr(self.postgres.url))
 
     @property
     def producers_database(self) -> DatabaseSettings:
-        """How producers reach PostgreSQL: by an address that follows the primary, late, and does nothing else."""
+        """PostgreSQL for producers: an address that follows the primary with a delay and injects no other faults."""
         return DatabaseSettings(url=SecretStr(_with_port(self.postgres.url, self.calm_proxy.port)))
 
     @property
     def redis_url(self) -> str:
-        """How we reach Valkey's primary: past the proxies."""
+        """Valkey's primary, bypassing the proxies: for the run itself."""
         return self.valkey.url
 
     @property
     def worker_environment(self) -> dict[str, str]:
-        """How workers reach both: through the proxies."""
+        """Environment of workers, which use both servers through the proxies."""
         return {
             "DATABASE_URL": _with_port(self.postgres.url, self.postgres_proxy.port),
             "REDIS_URL": self.valkey.worker_url,
@@ -64,18 +64,18 @@ class Servers:
 
     @property
     def passwords(self) -> list[str]:
-        """What no log may show."""
+        """Passwords that no log may contain."""
         return [urlsplit(self.postgres.url).password or "", *self.valkey.secrets]
 
     @property
     def proxies(self) -> tuple[Proxy, ...]:
-        """Those between the workers and PostgreSQL, which is the first, and Valkey."""
+        """The proxies between the workers and the servers; the first one is PostgreSQL's."""
         return self.postgres_proxy, *self.valkey.proxies
 
 
 @contextmanager
 def open_servers(directory: Path, needs: Needs = Needs()) -> Iterator[Servers]:
-    """Start servers and proxies with their data in ``directory``, migrate, and stop them all at the end.
+    """Start servers and proxies with data in ``directory``, apply the migrations, and stop all at the end.
 
     Raises:
         EmbeddedServerError: a server cannot be started here.

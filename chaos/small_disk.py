@@ -1,6 +1,6 @@
-"""A small file system for the tables of a PostgreSQL, which can be filled up. Needs root, and a kernel that mounts.
+"""A small file system for the tables of a PostgreSQL, which can be filled. Needs root and permission to mount.
 
-The write-ahead log stays where it is: a server that cannot write that one ends, as it does when it is killed.
+The write-ahead log is not on it: a server that cannot write its log ends, which is another fault.
 """
 
 import errno
@@ -14,14 +14,14 @@ from functools import cache
 from pathlib import Path
 
 _SIZE = 192 * 1024 * 1024
-"""Bytes: several times of what a run stores. Memory, but only while it is full."""
+"""Size in bytes: several times what a run stores. It uses that much memory only while it is full."""
 
 
 class SmallDisk:
-    """A file system mounted over the folder ``base`` of a data directory, whose server must not run meanwhile."""
+    """A file system mounted over the folder ``base`` of a data directory. Create it while the server is stopped."""
 
     def __init__(self, data: Path) -> None:
-        """Move the tables to it."""
+        """Mount it and copy the tables to it."""
         self._base = data.resolve() / "base"
         self._filler = self._base / "filler"
         status = self._base.stat()
@@ -32,7 +32,7 @@ class SmallDisk:
             _run("cp", "-a", f"{aside}/.", str(self._base))
 
     def fill(self) -> None:
-        """Take every byte that is left; a page that is allocated already can still be written to."""
+        """Use up all free space. Pages that are already allocated can still be written to."""
         with self._filler.open("ab") as filler:
             size = os.statvfs(self._base).f_bavail * os.statvfs(self._base).f_frsize
             while size >= 4096:
@@ -44,18 +44,18 @@ class SmallDisk:
                     size //= 2
 
     def free(self) -> None:
-        """Give the bytes back."""
+        """Free the space again."""
         self._filler.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Unmount it, as soon as nobody uses it any more."""
-        with suppress(subprocess.CalledProcessError):  # not mounted any more
+        """Unmount it as soon as it is no longer in use."""
+        with suppress(subprocess.CalledProcessError):  # already unmounted
             _run("umount", "--lazy", str(self._base))
 
 
 @cache
 def can_mount() -> bool:
-    """Say whether this machine lets us have such a disk."""
+    """Return whether we may mount such a disk on this machine."""
     if sys.platform != "linux" or os.geteuid() != 0 or not all(map(shutil.which, ("mount", "umount", "cp"))):
         return False
     with tempfile.TemporaryDirectory(prefix="small-disk-") as place:

@@ -1,7 +1,7 @@
-"""``python -m chaos.soak``: sees that a steady load, with careless handlers in it, leaves a worker as it was.
+"""``python -m chaos.soak``: checks that a steady load, including careless handlers, leaks no resources of a worker.
 
-Nothing is restarted and no fault is injected. What a worker holds is looked at twice, when all jobs have ended: after
-the first minute (a quarter of a shorter run), and at the end.
+Restarts nothing and injects no faults. Measures what a worker holds when all its jobs have ended, twice: after the
+first minute (after a quarter of a shorter run), and at the end.
 """
 
 import asyncio
@@ -35,10 +35,10 @@ from chaos.servers import Servers, open_servers
 from jobs.payloads import CreateUser, CreateUsers, FindUser, GetOrCreateUser, NewUser
 
 _MAX_JOBS = 10
-"""WORKER_MAX_JOBS: so many jobs must be able to have a transaction at the same time."""
+"""WORKER_MAX_JOBS: this many jobs must be able to have a transaction at the same time."""
 
 _LOOK = 0.02
-"""Seconds between two looks."""
+"""Polling interval in seconds."""
 
 _LIMIT = timedelta(seconds=60)
 """Longest wait for the worker to start, and for its jobs to end."""
@@ -50,10 +50,10 @@ _IN_TRANSACTION = f"{_CONNECTIONS} AND xact_start IS NOT NULL"
 
 @dataclass(frozen=True, kw_only=True)
 class Holdings:
-    """What a worker holds when it has nothing to do."""
+    """The resources that an idle worker holds."""
 
     places: int
-    """Jobs that have a transaction at the same time when that many want one."""
+    """How many jobs can have a transaction at the same time, up to WORKER_MAX_JOBS."""
     connections: int
     busy: int
     """Connections that are not idle."""
@@ -70,11 +70,11 @@ TOLERANCES: dict[str, Callable[[int], int]] = {
     "threads": lambda before: before + 2,
     "memory_mb": lambda before: round(before * 1.2) + 10,
 }
-"""The most that may be held at the end, by what was held before. Careless jobs keep for ever what they left open."""
+"""The most that may be held at the end, by what was held before. What careless jobs have left open stays open."""
 
 
 def grown(before: Holdings, after: Holdings) -> list[str]:
-    """Name what a worker holds more of than it should, and places that it has lost."""
+    """Return the names of resources that have grown too much, and ``places`` if the worker has lost some."""
     too_many = [name for name, most in TOLERANCES.items() if getattr(after, name) > most(getattr(before, name))]
     return [*too_many, *(["places"] if after.places < before.places or after.places < _MAX_JOBS else [])]
 
@@ -92,7 +92,7 @@ class Soak:
     submitted: int = 0
 
     async def load(self, seconds: float, rate: float) -> None:
-        """Submit so many jobs each second."""
+        """Submit ``rate`` jobs per second for ``seconds``."""
         started = time.monotonic()
         for number in range(round(seconds * rate)):
             await asyncio.sleep(started + number / rate - time.monotonic())
@@ -100,12 +100,12 @@ class Soak:
             self.submitted += 1
 
     async def look(self) -> Holdings:
-        """Wait until all jobs have ended, and see what the worker holds then."""
+        """Wait until all jobs have ended; return what the worker holds."""
         async with asyncio.timeout(_LIMIT.total_seconds()):
             while await self.redis.zcard(QUEUE):
                 await asyncio.sleep(_LOOK)
         places = await self._places()
-        await asyncio.sleep(1)  # what jobs have left behind ends a moment after them
+        await asyncio.sleep(1)  # tasks that jobs have left behind end a moment later
         process = Path(f"/proc/{self.worker.process.pid}")
         status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
         return Holdings(
@@ -118,7 +118,7 @@ class Soak:
         )
 
     async def _places(self) -> int:
-        """Let as many jobs as the worker has places be slow in their transactions, and count those that are at once."""
+        """Run WORKER_MAX_JOBS slow jobs; return how many of them have a transaction at the same time."""
         payloads = [Slow(name=self._name(), phase="before the commit") for _ in range(_MAX_JOBS)]
         handles = await self.client.enqueue_many(payloads)
         waiting = asyncio.gather(*(handle.result(timeout=_LIMIT) for handle in handles), return_exceptions=True)
@@ -176,7 +176,7 @@ async def _open_soak(servers: Servers, logs: Path, seed: int) -> AsyncIterator[S
 
 
 async def soak(servers: Servers, logs: Path, *, length: timedelta, rate: float, seed: int) -> tuple[Holdings, Holdings]:
-    """Put the load on a worker, and return what it held early and at the end."""
+    """Run the load on a worker; return what it held early and at the end."""
     early = min(60.0, length.total_seconds() / 4)
     async with _open_soak(servers, logs, seed) as running:
         await running.load(early, rate)
@@ -190,14 +190,14 @@ async def soak(servers: Servers, logs: Path, *, length: timedelta, rate: float, 
 def main(
     *,
     minutes: Annotated[float, typer.Option(min=0.1, help="How long the load lasts.")] = 20,
-    rate: Annotated[float, typer.Option(min=1, help="Jobs each second.")] = 50,
-    seed: Annotated[int, typer.Option(help="Source of everything random.")] = 1,
+    rate: Annotated[float, typer.Option(min=1, help="Jobs per second.")] = 50,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 1,
 ) -> None:
-    """Load a worker, print what it holds early and at the end, and exit with 1 if it holds more than it should."""
+    """Load a worker, print what it holds early and at the end, and exit with 1 if it holds too much."""
     if sys.platform != "linux":
         raise typer.BadParameter("what a process holds is read from /proc, which only Linux has")
     directory = Path(tempfile.mkdtemp(prefix="soak-"))
-    directory.chmod(0o711)  # also for the user that PostgreSQL runs as
+    directory.chmod(0o711)  # so that the user that runs PostgreSQL can enter it
     logs = directory / "logs"
     logs.mkdir()
     with open_servers(directory) as servers, asyncio.Runner() as runner:

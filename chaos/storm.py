@@ -1,4 +1,4 @@
-"""One run from start to verdict: servers, workers, jobs and faults; then the drain, and the checks."""
+"""One run from start to verdict: servers, workers, jobs and faults, then the drain and the checks."""
 
 import asyncio
 import sys
@@ -32,15 +32,15 @@ from chaos.workload import orders
 _PRODUCERS_CONNECTIONS = 10
 
 _STABLE = timedelta(milliseconds=300)
-"""How long nothing may be left to do before the queue counts as drained."""
+"""How long there must be nothing left to do before the queue counts as drained."""
 
 _START_LIMIT = timedelta(seconds=60)
-"""How long all workers together may take to be ready, on a machine that has other things to do."""
+"""How long all workers may take to become ready, on a busy machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a run has shown."""
+    """The outcome of a run."""
 
     verdict: Verdict
     faults: Mapping[str, int]
@@ -48,7 +48,7 @@ class Outcome:
 
 
 def run(plan: Plan, directory: Path) -> Outcome:
-    """Do the whole run, with data and logs in ``directory``. Nothing that it starts outlives it.
+    """Execute the run, with data and logs in ``directory``. Everything that it starts ends with it.
 
     Raises:
         EmbeddedServerError: a server cannot be started here.
@@ -67,7 +67,7 @@ def run(plan: Plan, directory: Path) -> Outcome:
 
 
 def needs_of(plan: Plan) -> Needs:
-    """Say what servers the faults need. Under Sentinels nobody demotes by hand: with both faults, the seed chooses."""
+    """Return the servers that the faults need. Manual demotion excludes Sentinels; given both, the seed decides."""
     fails_over, is_demoted = "valkey-failover" in plan.faults, "valkey-demote" in plan.faults
     return Needs(
         has_standby="pg-failover" in plan.faults,
@@ -78,7 +78,7 @@ def needs_of(plan: Plan) -> Needs:
 
 
 _REGISTRIES = {"standstill": "chaos.jobs:REGISTRY", "careless": "chaos.careless:REGISTRY"}
-"""Whose jobs the workers run beside ours, by the fault that wants them."""
+"""Additional registries of the workers, by the fault that needs them."""
 
 
 def _settings(plan: Plan) -> dict[str, str]:
@@ -111,7 +111,7 @@ async def _storm(plan: Plan, servers: Servers, fleet: Fleet, directory: Path) ->
             await inject_all(world)
             drain = await _drain(plan, submitting, servers)
         finally:
-            submitting.cancel()  # late, or the run broke off
+            submitting.cancel()  # it is late, or the run was aborted
             await producer.stop_waiting()
         fleet.stop()
         await supervisor
@@ -134,19 +134,19 @@ async def _storm(plan: Plan, servers: Servers, fleet: Fleet, directory: Path) ->
 
 
 async def _drain(plan: Plan, submitting: "asyncio.Task[None]", servers: Servers) -> timedelta:
-    """Wait until all jobs are submitted and none is left to do, or the time for it is over; return how long it took."""
+    """Wait until all jobs are submitted and have ended, or the time limit is over; return how long it took."""
     started = time.monotonic()
     with suppress(TimeoutError):
         async with asyncio.timeout(plan.drain.total_seconds()):
             await submitting
-            # Twice: a relay may be about to give a job that has just ended, which then is done a second time.
+            # Twice: a relay may be about to dispatch a job that has just ended, which is then delivered once more.
             while not (await _is_idle(servers) and await _is_idle_later(servers)):
                 await asyncio.sleep(0.05)
     return timedelta(seconds=time.monotonic() - started)
 
 
 async def _is_idle(servers: Servers) -> bool:
-    """Ask the primaries, whichever they are."""
+    """Return whether both primaries have no jobs left."""
     try:
         async with Redis.from_url(servers.redis_url) as redis:
             if await redis.zcard(QUEUE):

@@ -1,7 +1,7 @@
 """Measures how soon a waiting job takes effect after a standby or a replica has taken over.
 
-Counted from the moment in which the new primary takes writes, as it says itself; a job that waits for it is enqueued
-before. Its effect is its receipt in PostgreSQL.
+The time counts from the moment at which the new primary reports that it accepts writes. The waiting job is enqueued
+before that. Its effect is its receipt in PostgreSQL.
 """
 
 import asyncio
@@ -24,16 +24,16 @@ from chaos.servers import Needs, Servers
 from jobs import CreateUser
 
 NEEDS = {"pg-failover": Needs(has_standby=True), "valkey-failover": Needs(has_replica=True, has_sentinels=True)}
-"""What each takeover needs, by the fault's name."""
+"""The servers that each takeover needs, by the fault's name."""
 
 _LOOK = 0.005
-"""Seconds between two looks: how exact the figures are."""
+"""Polling interval in seconds, which limits the precision of the figures."""
 
 _LIMIT = timedelta(seconds=60)
-"""Longest wait for any of it."""
+"""Longest wait for each step."""
 
 _DUE = timedelta(seconds=0.5)
-"""A job that waits is due so long after its enqueuing: no takeover is so quick."""
+"""Delay of a waiting job, shorter than any takeover."""
 
 _WORKERS = 2
 
@@ -60,7 +60,7 @@ async def measure_takeovers(servers: Servers, logs: Path, fault: str, *, times: 
 
 
 async def _promote(servers: Servers, key: str, random: Random) -> float:
-    """Kill PostgreSQL's primary, lead everybody to the standby, promote it, and wait for the job."""
+    """Kill PostgreSQL's primary, route all connections to the standby, promote it, and wait for the job."""
     cluster = servers.postgres
     await cluster.until_replicated()
     await asyncio.to_thread(cluster.primary.server.kill)
@@ -78,7 +78,7 @@ async def _promote(servers: Servers, key: str, random: Random) -> float:
 
 
 async def _elect(servers: Servers, key: str, random: Random) -> float:
-    """Kill Valkey's primary, wait until the Sentinels have elected the replica, and for the job that it has."""
+    """Kill Valkey's primary, wait until the Sentinels have promoted the replica, and wait for its job."""
     queue = servers.valkey
     assert isinstance(queue, WatchedQueue)  # noqa: S101 - NEEDS asks for it
     await _until(lambda: asyncio.to_thread(queue.is_settled))
@@ -98,7 +98,7 @@ async def _elect(servers: Servers, key: str, random: Random) -> float:
 
 
 def _is_primary(url: str) -> bool:
-    """Ask by a connection of its own: the Sentinels cut those that a new primary has."""
+    """Query with a new connection, because the Sentinels close a new primary's existing ones."""
     with suppress(RedisError), Redis.from_url(url) as redis:
         return bool(redis.role()[0] == b"master")
     return False

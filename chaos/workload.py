@@ -1,4 +1,4 @@
-"""The jobs of one run, made from its seed: all kinds, both ways in, poison and duplicates among them. Sends nothing."""
+"""The jobs of one run, made from its seed: all kinds, both routes, with poison and duplicates. Sends nothing."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -14,37 +14,37 @@ from chaos.plan import MARKER, Plan, Route, schedule
 from jobs.payloads import CreateUser, CreateUsers, FindUser, FoundUsers, GetOrCreateUser, NewUser, UserView
 
 _SHARE_OF_TIME = 0.9
-"""Part of the duration in which jobs are submitted: the last ones meet faults too."""
+"""Share of the duration in which jobs are submitted, so that the last ones meet faults, too."""
 
 _WAITS_EVERY = 4
-"""The producers of so many jobs, one of them, wait for the result."""
+"""The producer waits for the result of one in this many jobs."""
 
 _BEFORE_STANDSTILL = 0.8
 """Seconds before a standstill in which slow jobs are submitted."""
 
 _COPIES = 20
-"""How often a duplicate is submitted at once, under one key."""
+"""How often a duplicate is submitted at once with one key."""
 
 
 class Fate(Enum):
-    """What must become of a job."""
+    """How a job must end."""
 
     SETTLED = "settled"
-    """It succeeds, or the registry refuses it (an e-mail that is taken)."""
+    """It succeeds, or the registry refuses it (the e-mail is taken)."""
 
     DEAD = "dead"
-    """It is poison: a dead letter and nothing else."""
+    """It is poison: it ends as a dead letter without effect."""
 
     WHOLE = "whole"
-    """Its handler is careless: it succeeds, with its effect, or it dies without."""
+    """Its handler is careless: it succeeds with its effect, or ends as a dead letter without."""
 
     NEVER = "never"
-    """Its transaction is rolled back: nobody ever hears of it."""
+    """Its transaction is rolled back, so it never runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """One job to submit, ``at`` seconds after the start, in ``copies`` at once."""
+    """One job to submit ``at`` seconds after the start, ``copies`` times at once."""
 
     key: str
     payload: AnyPayload
@@ -57,14 +57,14 @@ class Order:
 
 
 class MisspeltUser(Payload[UserView]):
-    """What a producer with a mistake would send: ``create_user`` has no such field."""
+    """A producer's mistake: ``create_user`` has no such field."""
 
     job_name: ClassVar[str] = "create_user"
     nme: str
 
 
 class SendMail(Payload[UserView]):
-    """A job that no worker has."""
+    """A job that no worker knows."""
 
     job_name: ClassVar[str] = "send_mail"
     name: str
@@ -90,7 +90,7 @@ def orders(plan: Plan) -> list[Order]:
 
 
 def _gather_slow_jobs(plan: Plan, submitted: list[Order]) -> None:
-    """Submit the slow jobs shortly before the standstills, so that many of them run then, in all phases."""
+    """Move the slow jobs to shortly before the standstills, so that many run during these, in all phases."""
     standstills = [occurrence.at for occurrence in schedule(plan) if occurrence.fault == "standstill"]
     random = plan.random("slow jobs")
     for number, order in enumerate(submitted):
@@ -117,7 +117,7 @@ def _order(plan: Plan, random: Random, number: int, at: float) -> Order:
 
 
 class _People:
-    """Invents the people of one job. Names are unique in the run; some e-mails are shared by many jobs."""
+    """Invents the people of one job. Names are unique in the run; many jobs share some e-mails."""
 
     def __init__(self, plan: Plan, random: Random, number: int) -> None:
         self._plan, self._random, self._number = plan, random, number
@@ -125,9 +125,9 @@ class _People:
 
     @property
     def kinds(self) -> tuple[list[Callable[[], AnyPayload]], list[int]]:
-        """What a job may be, and how often it is so among a hundred.
+        """The kinds of jobs, with their percentages.
 
-        Most have no e-mail, so that no constraint hides a second effect.
+        Most jobs have no e-mail, so that no constraint hides a second effect.
         """
         kinds: dict[Callable[[], AnyPayload], int] = {
             self.create: 45,
@@ -141,7 +141,7 @@ class _People:
 
     @property
     def poison(self) -> list[Callable[[], AnyPayload]]:
-        """What can only die."""
+        """Jobs that must end as dead letters."""
         return [
             lambda: MisspeltUser(nme=next(self._names)),
             lambda: SendMail(name=next(self._names)),
@@ -150,7 +150,7 @@ class _People:
 
     @property
     def slow(self) -> list[Callable[[], AnyPayload]]:
-        """What takes its time in one of its phases, or in a batch."""
+        """Jobs that are slow in one phase, or in a batch."""
         return [
             lambda: Slow(name=self.name(), phase=self._random.choice(PHASES)),
             lambda: SlowTogether(name=self.name()),

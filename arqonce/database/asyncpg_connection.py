@@ -1,4 +1,4 @@
-"""The driver's connection, which refuses to end a job's transaction, whoever asks for it and by whatever method."""
+"""A subclass of asyncpg's connection that rejects every statement that would end a job's transaction."""
 
 from typing import Any
 
@@ -9,24 +9,24 @@ from arqonce.database.endings import ending_in
 from arqonce.database.loans import Loan
 
 ENDED = (
-    "the transaction was committed or rolled back inside: only its owner may do that. If it was committed, what was "
+    "the handler committed or rolled back the transaction: only its owner may do that. If it was committed, what was "
     "written before STAYS STORED, without a receipt. Remove that from the handler; session.flush() sends what is "
     "pending, session.begin_nested() undoes a part"
 )
 
 REFUSED = (
-    "{} was refused, which only the owner of the transaction may do: the effect commits with the job's receipt, or a "
+    "{} was refused: only the owner of the transaction may end it. The effect must commit with the job's receipt, or a "
     "job that is delivered again takes effect twice. Nothing was committed. Remove it from the handler; "
     "session.flush() sends what is pending, session.begin_nested() undoes a part"
 )
 
 
 class TransactionEndedError(InvalidRequestError):
-    """Whoever was given the transaction has ended it, or has tried to."""
+    """A handler has ended the transaction of its job, or has tried to."""
 
 
 class LentConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg has no types
-    """A connection of asyncpg, which may be lent to a job."""
+    """A connection of asyncpg that can be lent to a job."""
 
     loan: Loan | None = None
     _is_owners = False
@@ -47,7 +47,7 @@ class LentConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg has no
         """Execute statements, as asyncpg does.
 
         Raises:
-            TransactionEndedError: one of them would end a job's transaction; none was sent.
+            TransactionEndedError: one of them would end a job's transaction. None was sent.
         """
         self._refuse_ending(query)
         status: str = await super().execute(query, *args, timeout=timeout)

@@ -1,10 +1,11 @@
-"""Connects to the server that may be written to: of one host, whatever it is by now, or of several the right one.
+"""Connects to a server that can be written to, of one or of several hosts.
 
-asyncpg has such a choice, too, but it waits for one host after the other, all within one limit: a machine that is gone
-without a word would keep it from the next for ever. And it does not say why a server was refused.
+asyncpg can choose among hosts, too. But it tries them one after the other within one timeout, so that a host that does
+not answer keeps it from trying the next. And it does not say why it rejected a server.
 
-The servers are asked in turn, 0.25 s apart, and the first that fits is taken (as addresses are by "Happy Eyeballs",
-RFC 8305): a host that is silent delays a connection by that, and only until another one was found.
+Here the connection attempts start 0.25 s apart, and the first suitable server is used (as with "Happy Eyeballs",
+RFC 8305). A silent host delays a connection by 0.25 s, and only until another server is found, which is tried first
+from then on.
 """
 
 import asyncio
@@ -24,17 +25,17 @@ TARGETS = ("read-write", "any", "primary", "standby", "prefer-standby", "read-on
 """libpq's ``target_session_attrs``."""
 
 _STAGGER = timedelta(milliseconds=250)
-"""How long one host may be silent before the next is asked as well."""
+"""How long to wait for one host before also trying the next."""
 
 
 class UnwritableServerError(asyncpg.ReadOnlySQLTransactionError):  # type: ignore[misc] # asyncpg ships no types
-    """We are connected to no server that can be written to. The text says why, and holds no data."""
+    """None of the servers that answer can be written to. The text says why, and contains no data."""
 
 
 def why_unwritable(connection: Any) -> str | None:  # noqa: ANN401 - asyncpg ships no types
-    """Say why this connection cannot write, as the server has reported by itself; ``None`` if it can. No round trip.
+    """Return why this connection cannot write, from what the server has reported; ``None`` if it can. No round trip.
 
-    PostgreSQL 14 and later report each change with their next answer. PgBouncer reports nothing.
+    PostgreSQL 14 and later report each change with the next response. PgBouncer reports nothing.
     """
     if connection.is_closed():
         return None
@@ -47,21 +48,21 @@ def why_unwritable(connection: Any) -> str | None:  # noqa: ANN401 - asyncpg shi
 
 
 class Connector:
-    """Connects as asyncpg does, to one of ``hosts`` that is a ``target``; begins with the one it has found last."""
+    """Connects with asyncpg to one of ``hosts`` that matches ``target``; tries the host used last first."""
 
     def __init__(self, hosts: Sequence[Host], target: str) -> None:
-        """Connect to nothing yet. Without hosts it is left to asyncpg where the server is."""
+        """Open no connection yet. Without hosts, asyncpg determines the server."""
         self._hosts: tuple[Host | None, ...] = tuple(hosts) or (None,)
         self._target = target
         self._last = self._hosts[0]
 
     async def __call__(self, **options: Any) -> Any:  # noqa: ANN401 - asyncpg's arguments and its connection
-        """Connect, each host within ``timeout``.
+        """Connect. The option ``timeout`` applies to each host.
 
         Raises:
-            UnwritableServerError: those that answer cannot be written to.
-            TargetServerAttributeNotMatched: those that answer can, and only a standby was wanted.
-            Exception: whatever asyncpg raises where none answers.
+            UnwritableServerError: the servers that answer cannot be written to.
+            TargetServerAttributeNotMatched: the servers that answer can be written to, and a standby was required.
+            Exception: what asyncpg raises if no server answers.
         """
         for name in ("host", "port", "target_session_attrs"):
             options.pop(name, None)
@@ -100,7 +101,7 @@ class Connector:
 
 
 def _drop(task: "asyncio.Task[Any]") -> None:
-    """Close a connection that came too late."""
+    """Close a connection that another one was preferred to."""
     if not task.cancelled() and task.exception() is None:
         task.result().terminate()
 
@@ -114,7 +115,7 @@ async def _connect_to(host: Host | None, target: str, options: dict[str, Any]) -
     connection.terminate()
     if target in _WRITABLE:
         raise UnwritableServerError(trouble)
-    raise asyncpg.TargetServerAttributeNotMatched(f"target_session_attrs={target}: the server is no such one")
+    raise asyncpg.TargetServerAttributeNotMatched(f"target_session_attrs={target}: the server does not match")
 
 
 _WRITABLE = {"read-write", "primary"}
@@ -135,7 +136,7 @@ def _fits(trouble: str | None, target: str) -> bool:
 
 
 def _told(error: Exception) -> str:
-    """Say in a few words, without data, why a host will not do."""
+    """Describe briefly, without data, why a host cannot be used."""
     if isinstance(error, UnwritableServerError):
         return str(error)
     state = getattr(error, "sqlstate", None)
@@ -143,7 +144,7 @@ def _told(error: Exception) -> str:
 
 
 def _of_all(failures: dict[Host | None, Exception]) -> Exception:
-    """Return what to raise if no host will do: what an answer said is worth more than that there was none."""
+    """Return the error to raise if no host can be used; prefer a server's response to a missing one."""
     if any(isinstance(error, UnwritableServerError) for error in failures.values()):
         told = [f"{host}: {_told(failures[host])}" for host in sorted(failures, key=str)]
         return UnwritableServerError("; ".join(told))

@@ -1,6 +1,6 @@
-"""Statements by asyncpg itself, in a session's transaction. For those that every job runs.
+"""Executes statements with asyncpg directly, in a session's transaction. For statements that every job runs.
 
-SQLAlchemy takes longer to prepare such a statement than PostgreSQL to execute it.
+SQLAlchemy takes longer to compile such a statement than PostgreSQL takes to execute it.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from arqonce.database.wrong_servers import leads_to_wrong_server
 
 
 async def fetch_by_driver(session: AsyncSession, statement: str, *arguments: Any) -> Sequence[Any]:  # noqa: ANN401 - asyncpg's
-    """Flush the session and execute a statement with asyncpg's ``$1``; return its rows. One round trip.
+    """Flush the session and execute a statement with parameters ``$1``, ``$2``; return its rows. One round trip.
 
     Raises:
-        IntegrityError: it violates a constraint.
-        DBAPIError: it failed otherwise, or the connection is lost.
+        IntegrityError: the statement violates a constraint.
+        DBAPIError: it failed for another reason, or the connection is lost.
     """
     return await session.run_sync(_fetch, statement, arguments)
 
@@ -43,15 +43,15 @@ def _fetch(session: Session, statement: str, arguments: tuple[Any, ...]) -> Sequ
 
 
 def _is_lost(driver: Any, error: Exception) -> bool:  # noqa: ANN401 - SQLAlchemy's adapter
-    """Say whether the connection is closed, or leads to a server that cannot be written to."""
+    """Return whether the connection is closed, or leads to a server that cannot be written to."""
     raw = driver.raw if isinstance(driver, PipeliningConnection) else driver.driver_connection
     return bool(raw.is_closed() or (may_be_outage(error) and leads_to_wrong_server(driver)))
 
 
 async def execute_last(session: AsyncSession, statement: str, *arguments: Argument) -> None:
-    """Flush the session and have a statement executed as the transaction's last one. It goes with COMMIT.
+    """Flush the session and schedule the transaction's last statement, which is sent together with COMMIT.
 
-    Its errors come from there, as SQLAlchemy's. Should another statement come after it, it is executed before that one.
+    COMMIT raises its errors, as SQLAlchemy's. If another statement follows nevertheless, this one is executed first.
     """
     await session.run_sync(_execute_last, statement, arguments)
 
@@ -61,5 +61,5 @@ def _execute_last(session: Session, statement: str, arguments: tuple[Argument, .
     connection: object = session.connection().connection.dbapi_connection
     if isinstance(connection, PipeliningConnection):
         connection.execute_last(statement, arguments)
-    else:  # of an engine that is not ours
+    else:  # the engine is not from build_engine
         _fetch(session, statement, arguments)

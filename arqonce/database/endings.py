@@ -1,4 +1,4 @@
-"""Recognises statements that end a transaction, before they are sent. Knows no connection."""
+"""Recognizes statements that end a transaction, before they are sent. Knows no connection."""
 
 import re
 from functools import lru_cache
@@ -12,19 +12,19 @@ _ENDING = re.compile(
 
 _NO_CODE = re.compile(
     r"""
-    /\*                                           # the begin of a comment, which may have others in it
+    /\*                                           # the begin of a comment, which may be nested
     | --[^\n\r]*                                  # a comment
-    | (?<![\w$])[eE]'(?:[^'\\]|\\.|'')*'          # a text with escapes
-    | '(?:[^']|'')*'                              # a text
-    | "(?:[^"]|"")*"                              # a name
-    | (?<![\w$])\$(?P<tag>\w*)\$.*?\$(?P=tag)\$   # a text in dollars, such as the body of a function
+    | (?<![\w$])[eE]'(?:[^'\\]|\\.|'')*'          # a string constant with escapes
+    | '(?:[^']|'')*'                              # a string constant
+    | "(?:[^"]|"")*"                              # a quoted identifier
+    | (?<![\w$])\$(?P<tag>\w*)\$.*?\$(?P=tag)\$   # a dollar-quoted string constant, such as the body of a function
     """,
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
 """PostgreSQL's manual, "Lexical Structure"."""
 
 _BODY = re.compile(r"\bCREATE\b[^;]*?\bBEGIN\s+ATOMIC\b", re.IGNORECASE)
-"""The begin of a function's body in SQL, which may have others of CASE in it."""
+"""The begin of an SQL-standard function body, in which CASE and END may be nested."""
 
 _BODY_WORD = re.compile(r"\b(?:CASE|END)\b", re.IGNORECASE)
 
@@ -33,9 +33,9 @@ _COMMENT_SIGN = re.compile(r"/\*|\*/")
 
 @lru_cache(maxsize=1000)
 def ending_in(sql: str) -> str | None:
-    """Return the command in ``sql``, of one or of several statements, that ends a transaction; ``None`` if none does.
+    """Return the command in ``sql``, one or several statements, that ends a transaction; ``None`` if there is none.
 
-    Those inside of functions, procedures and DO blocks PostgreSQL itself refuses in a transaction block.
+    PostgreSQL itself rejects such commands inside functions, procedures and DO blocks within a transaction block.
     """
     if _WORDS.search(sql) is None:
         return None
@@ -44,7 +44,7 @@ def ending_in(sql: str) -> str | None:
 
 
 def _code(sql: str) -> str:
-    """Return the statements with a blank for each comment, and a word for each literal."""
+    """Return the statements with each comment replaced by a blank and each literal by a word."""
     parts, at = [], 0
     while (found := _NO_CODE.search(sql, at)) is not None:
         parts += [sql[at : found.start()], " " if found[0].startswith(("/*", "--")) else " x "]

@@ -1,4 +1,4 @@
-"""Makes the engine and the one sessionmaker, and closes them. Knows no table and no job."""
+"""Creates and closes the engine and the shared sessionmaker. Knows no table and no job."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,7 +21,7 @@ from arqonce.database.wrong_servers import drop_wrong_servers
 from arqonce.namespace import LEDGER
 
 _POOL_TIMEOUT = timedelta(seconds=5)
-"""Longest wait for a free connection. The worker never has more jobs than connections, so a wait is a fault."""
+"""Longest wait for a free connection. A worker never runs more jobs than it has connections, so a wait is a fault."""
 
 
 @asynccontextmanager
@@ -30,7 +30,7 @@ async def open_database(
 ) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
     """Yield the shared sessionmaker over a pool of at most ``pool_size`` connections; dispose the pool at the end.
 
-    Opens no connection by itself: the first session does. Objects stay readable after commit.
+    Opens no connection; the first session does. ORM objects stay readable after commit.
     """
     engine = build_engine(settings, pool_size=pool_size)
     try:
@@ -40,10 +40,10 @@ async def open_database(
 
 
 def build_engine(settings: DatabaseSettings, *, pool_size: int) -> AsyncEngine:
-    """Construct the engine. No overflow: the pool's size is the limit. No pre-ping: dispatch retries instead.
+    """Construct the engine. No overflow: the pool's size is the limit. No pre-ping: failed attempts are retried.
 
-    It connects to a server that can be written to, unless the URL asks for another, and drops connections to one that
-    cannot any more.
+    The engine connects to a server that can be written to, unless the URL requests another, and drops connections to
+    a server that can no longer be written to.
     """
     engine = create_async_engine(
         settings.sqlalchemy_url,
@@ -52,13 +52,13 @@ def build_engine(settings: DatabaseSettings, *, pool_size: int) -> AsyncEngine:
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=_POOL_TIMEOUT.total_seconds(),
-        pool_use_lifo=True,  # a quiet worker keeps few connections warm
-        hide_parameters=True,  # parameters are people's data
+        pool_use_lifo=True,  # a worker with little load keeps few connections warm
+        hide_parameters=True,  # parameters are personal data
         connect_args=_connect_arguments(settings),
         execution_options=ledger_options(settings),
     )
     drop_wrong_servers(engine.sync_engine)
-    # SQLAlchemy reads a private attribute here. Ours must know that a job's handler was given the driver's connection.
+    # SQLAlchemy reads a private attribute here. Our property notes that a handler has got the driver's connection.
     engine.dialect.get_driver_connection = attrgetter("driver_connection")  # type: ignore[method-assign, assignment]
     if settings.pgbouncer:
         _limit_each_transaction(engine, settings)
@@ -66,9 +66,9 @@ def build_engine(settings: DatabaseSettings, *, pool_size: int) -> AsyncEngine:
 
 
 def ledger_options(settings: DatabaseSettings) -> dict[str, Any]:
-    """Return the options of an engine that say where the ledger lies. None for the default schema, which costs nothing.
+    """Return the engine options that select the ledger's schema; empty for the default schema, which costs nothing.
 
-    A project that makes its engine itself gives it these: ``create_async_engine(..., execution_options=...)``.
+    A project that creates its own engine must pass them: ``create_async_engine(..., execution_options=...)``.
     """
     if settings.ledger_schema == LEDGER:
         return {}
@@ -83,10 +83,10 @@ def _connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
         "server_settings": {"application_name": settings.application_name},
     }
     if settings.tls_files:
-        # asyncpg takes these from a DSN alone; what the URL says besides is given as arguments, which win.
+        # asyncpg reads these only from a DSN. The URL's other parts are passed as arguments, which take precedence.
         arguments["dsn"] = f"postgresql:///?{urlencode(settings.tls_files)}"
     if settings.pgbouncer:
-        # Transactions wander between server connections, so no prepared statement may outlive one, and two
+        # Transactions move between server connections, so no prepared statement may outlive a transaction, and two
         # clients must never use the same name (SQLAlchemy manual, "Prepared Statement Name with PGBouncer").
         arguments |= {
             "statement_cache_size": 0,
@@ -106,7 +106,7 @@ def _timeouts(settings: DatabaseSettings) -> dict[str, str]:
 
 
 def _limit_each_transaction(engine: AsyncEngine, settings: DatabaseSettings) -> None:
-    # PgBouncer refuses these as start-up parameters; setting them costs one round trip a transaction.
+    # PgBouncer rejects these as start-up parameters; setting them costs one round trip per transaction.
     calls = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in _timeouts(settings).items())
 
     @event.listens_for(engine.sync_engine, "begin")

@@ -1,4 +1,4 @@
-"""Tells what went wrong in PostgreSQL: will it pass, whose fault is it, which constraint was it? Decides nothing."""
+"""Classifies database errors: are they transient, who caused them, which constraint was violated? Decides nothing."""
 
 from traceback import walk_tb
 
@@ -10,8 +10,8 @@ from arqonce.causes import causes
 from arqonce.database.connecting import UnwritableServerError
 
 _TRANSIENT_CLASSES = frozenset({"08", "28", "3D", "53", "57", "58"})
-"""Connection exceptions, refused users and databases, insufficient resources, operator intervention, errors of the
-system (manual, appendix A)."""
+"""Connection exceptions, rejected users and databases, insufficient resources, operator intervention, system errors
+(manual, appendix A)."""
 
 _TRANSIENT_STATES = frozenset({
     "25006",  # read-only transaction: the primary has moved
@@ -21,10 +21,10 @@ _TRANSIENT_STATES = frozenset({
 })  # fmt: skip
 
 _OUTAGE_CLASSES = _TRANSIENT_CLASSES | {"25", "F0", "XX"}
-"""What a server says that cannot be used, among other occasions."""
+"""Error classes of a server that cannot be used; they have other causes as well."""
 
 _OUTAGE_STATES = frozenset({"40001", "55000"})
-"""On a standby: a conflict with recovery, and a lock that only a primary has."""
+"""On a standby: a conflict with recovery, and a lock that only a primary grants."""
 
 _SERVER_STATES = frozenset({
     "53000",  # insufficient resources
@@ -36,7 +36,7 @@ _SERVER_STATES = frozenset({
 })  # fmt: skip
 
 _LOST_STATES = frozenset({
-    "08003",  # what asyncpg says when the connection ends under a statement, whatever the server's last word was
+    "08003",  # what asyncpg raises if the connection ends during a statement, whatever the server has reported
     "08006",  # the same
     "57P01",  # admin shutdown
     "57P02",  # crash shutdown
@@ -45,7 +45,7 @@ _LOST_STATES = frozenset({
 
 
 class ReadOnlyServerError(SQLAlchemyError):
-    """We are connected to a server that cannot be written to. The text says why, and holds no data."""
+    """The connected server cannot be written to. The text says why, and contains no data."""
 
     sqlstate = "25006"
 
@@ -58,26 +58,26 @@ def _driver_error(error: BaseException) -> BaseException | None:
 
 
 def sqlstate_of(error: BaseException) -> str | None:
-    """Return the five-character SQLSTATE of a database error, ``None`` where the server sent none."""
+    """Return the five-character SQLSTATE of a database error; ``None`` if the server sent none."""
     return getattr(_driver_error(error), "sqlstate", None)
 
 
 def constraint_of(error: BaseException) -> str | None:
-    """Return the name of the violated constraint, ``None`` where it was something else."""
+    """Return the name of the violated constraint; ``None`` for other errors."""
     return getattr(_driver_error(error), "constraint_name", None)
 
 
 _CURES = {
-    "25P02": "a statement before had failed, and the job went on: let its error through, or have it in begin_nested()",
+    "25P02": "an earlier statement had failed, and the job went on: let its error through, or use begin_nested()",
     "25P03": "the transaction paused for longer than the server allows (idle_in_transaction_session_timeout)",
     "25P04": "the transaction took longer than the server allows (transaction_timeout)",
-    "57014": "a statement took longer than DATABASE_STATEMENT_TIMEOUT, its waiting for locks included",
+    "57014": "a statement, with its waits for locks, took longer than DATABASE_STATEMENT_TIMEOUT",
     "55P03": "a lock was not free: within the lock_timeout of this user, database or server, or at once (NOWAIT)",
-    "25006": "the transaction was read-only, and the server is not: does the job set that?",
+    "25006": "the transaction was read-only although the server is not: does the job set it read-only?",
     "42703": "a column is missing: does a migration add it, and has the command migrate applied that?",
-    "42P01": "a table is missing: does a migration make it, and has the command migrate applied that?",
-    "42501": "this user may not do that: grant it what the job needs",
-    "53100": "the disk of the server is full: make room there",
+    "42P01": "a table is missing: does a migration create it, and has the command migrate applied that?",
+    "42501": "this user lacks a privilege: grant it what the job needs",
+    "53100": "the disk of the server is full: free space there",
 }
 
 
@@ -88,7 +88,7 @@ _LOST = (
 
 
 def cure_of(error: BaseException) -> str | None:
-    """Return what is likely the cause of an error of the database, and the cure, where there is one."""
+    """Return the likely cause of a database error and its cure; ``None`` if unknown."""
     state = sqlstate_of(error)
     is_lost = state is None and isinstance(_driver_error(error), asyncpg.InterfaceError | ConnectionError)
     if is_lost or state in _LOST_STATES:
@@ -104,7 +104,7 @@ _UNWRITABLE = {
 
 
 def why_not_written(error: BaseException) -> str | None:
-    """Say in a few words why a server that answers cannot be written to; ``None`` if the error says nothing of that."""
+    """Return briefly why a server that answers cannot be written to; ``None`` if the error has another meaning."""
     cause = _driver_error(error)
     if isinstance(cause, UnwritableServerError | ReadOnlyServerError):
         return str(cause)
@@ -112,7 +112,7 @@ def why_not_written(error: BaseException) -> str | None:
 
 
 _UNAVAILABLE = {
-    "53300": "it takes no more connections",
+    "53300": "it accepts no more connections",
     "57P01": "it is shutting down",
     "57P02": "it has crashed",
     "57P03": "it is starting, stopping or recovering",
@@ -120,7 +120,7 @@ _UNAVAILABLE = {
 
 
 def why_unavailable(error: BaseException) -> str:
-    """Say in a few words, without data, what keeps us from a server that cannot be used."""
+    """Return briefly, without data, why a server cannot be used."""
     state = sqlstate_of(error)
     if state is None:
         return f"no answer: {type(_driver_error(error)).__name__}"
@@ -128,11 +128,11 @@ def why_unavailable(error: BaseException) -> str:
 
 
 _DRIVERS = ("sqlalchemy", "asyncpg", "arqonce.database.connecting", "arqonce.database.pipelining")
-"""Who raises what the database has brought about: packages and modules."""
+"""Packages and modules that raise errors caused by the database."""
 
 
 def is_of_database(error: BaseException) -> bool:
-    """Say whether the database has brought the error about: an OSError may as well be of another server's."""
+    """Return whether the database caused the error. An OSError may also come from another server."""
     if isinstance(error, SQLAlchemyError):
         return True
     modules = (str(frame.f_globals.get("__name__", "")) for frame, _ in walk_tb(error.__traceback__))
@@ -140,9 +140,9 @@ def is_of_database(error: BaseException) -> bool:
 
 
 def may_be_outage(error: BaseException) -> bool:
-    """Say whether the error, or one that has led to it, may come of a server that is gone or cannot be written to.
+    """Return whether the error, or one of its causes, may come from an unreachable or unwritable server.
 
-    A job may also bring it about by itself: ask the server.
+    A job can cause such an error, too: probe the server to decide.
     """
     return any(_looks_like_outage(part) for part in causes(error))
 
@@ -155,9 +155,9 @@ def _looks_like_outage(error: BaseException) -> bool:
 
 
 def is_fault_of_server(error: BaseException) -> bool:
-    """Say whether the server that the connection led to is to blame: it could not be written to, or had no room.
+    """Return whether the connected server caused the error: it could not be written to, or lacked resources.
 
-    Another connection may lead to one that can.
+    Another connection may lead to a server that can be written to.
     """
     for part in causes(error):
         state = sqlstate_of(part)
@@ -169,7 +169,7 @@ def is_fault_of_server(error: BaseException) -> bool:
 
 
 def is_lost_connection(error: BaseException) -> bool:
-    """Say whether the connection was lost, by the server or by the network: a restart, a switch of servers, a cut."""
+    """Return whether the connection was lost, because of a restart, a failover or the network."""
     return any(_looks_lost(part) for part in causes(error))
 
 
@@ -181,11 +181,11 @@ def _looks_lost(error: BaseException) -> bool:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Say whether the same statement may succeed later with nothing changed by us."""
+    """Return whether the same statement may succeed later without any change of ours."""
     if isinstance(error, PoolTimeoutError):
         return True
     state = sqlstate_of(error)
     if state is not None:
         return state[:2] in _TRANSIENT_CLASSES or state in _TRANSIENT_STATES
-    # No answer from the server: refused, reset, closed, timed out. OSError includes TimeoutError.
+    # No response of the server: refused, reset, closed, timed out. OSError includes TimeoutError.
     return isinstance(_driver_error(error), OSError | asyncpg.InterfaceError | asyncpg.InternalClientError)

@@ -10,7 +10,7 @@ from sqlalchemy import URL, make_url
 DEFAULT_PORT = 5432
 
 _LIST = re.compile(r"(?P<before>[\w+]+://(?:[^/?#]*@)?)(?P<hosts>[^/?#@]*,[^/?#@]*)(?P<after>[/?#].*)?", re.DOTALL)
-"""A URL with a comma between its hosts, which SQLAlchemy does not read."""
+"""A URL with commas between its hosts, which SQLAlchemy cannot parse."""
 
 _PORTS = range(1, 65536)
 
@@ -22,16 +22,16 @@ class Host(NamedTuple):
     port: int
 
     def __str__(self) -> str:
-        """Write it as in a URL."""
+        """Format it as in a URL."""
         return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"
 
 
 def read_url(text: str) -> URL:
-    """Read a URL; a list of hosts goes into its query, as ``host=a,b`` and ``port=1,2``.
+    """Parse a URL and move a list of hosts into its query, as ``host=a,b`` and ``port=1,2``.
 
     Raises:
-        ArgumentError: it is no URL.
-        ValueError: it is none, or its list of hosts is wrong; in that case the text says how.
+        ArgumentError: the text is not a URL.
+        ValueError: likewise, or the list of hosts is invalid; then it is a ``WrongHostsError``, which says why.
     """
     found = _LIST.fullmatch(text)
     if found is None:
@@ -39,16 +39,16 @@ def read_url(text: str) -> URL:
         return url.set(host=unquote(url.host)) if url.host else url
     url = make_url(f"{found['before']}{found['after'] or ''}")
     if "host" in url.query:
-        raise WrongHostsError("names hosts twice: before the database and as ?host=. Leave one out")
+        raise WrongHostsError("names hosts twice: before the database and as ?host=. Remove one of them")
     ports = _query_list(url, "port")
     return with_hosts(url, _read_hosts([unquote(host) for host in found["hosts"].split(",")], ports))
 
 
 def hosts_of(url: URL) -> tuple[Host, ...]:
-    """Return the servers that the URL names, in its order; none if it leaves that to the driver.
+    """Return the servers that the URL names, in its order; none if it leaves them to the driver.
 
     Raises:
-        WrongHostsError: the list is wrong; the text says how.
+        WrongHostsError: the list is invalid; the text says why.
     """
     names, ports = _query_list(url, "host"), _query_list(url, "port")
     if not names and url.host:
@@ -60,8 +60,8 @@ def hosts_of(url: URL) -> tuple[Host, ...]:
 
 
 def with_hosts(url: URL, hosts: Sequence[Host]) -> URL:
-    """Return the URL in the form that SQLAlchemy and asyncpg read alike, for one host and for several."""
-    # Not by ``set``, which passes over None.
+    """Return the URL with these hosts, in a form that both SQLAlchemy and asyncpg understand."""
+    # Not ``set``, which ignores None.
     url = URL.create(url.drivername, url.username, url.password, database=url.database, query=url.query)
     url = url.difference_update_query(["host", "port"])
     if not hosts:
@@ -73,7 +73,7 @@ def with_hosts(url: URL, hosts: Sequence[Host]) -> URL:
 
 
 class WrongHostsError(ValueError):
-    """The list of hosts cannot be used; the text says why."""
+    """The list of hosts is invalid; the text says why."""
 
 
 def _query_list(url: URL, name: str) -> list[str]:
@@ -84,22 +84,22 @@ def _query_list(url: URL, name: str) -> list[str]:
 
 def _read_hosts(names: Sequence[str], ports: Sequence[str]) -> tuple[Host, ...]:
     if len(ports) > 1 and len(ports) != len(names):
-        raise WrongHostsError(f"names {len(names)} hosts and {len(ports)} ports: give one port, or one for each")
+        raise WrongHostsError(f"names {len(names)} hosts and {len(ports)} ports: name one port, or one for each host")
     common = list(ports) * len(names) if len(ports) == 1 else list(ports) or [""] * len(names)
     return tuple(_read_host(name, port) for name, port in zip(names, common, strict=True))
 
 
 def _read_host(text: str, port: str) -> Host:
-    """Read one host; a port that stands with it wins over that of the query."""
+    """Parse one host. A port that is part of ``text`` overrides ``port``, that of the query."""
     if bracketed := re.fullmatch(r"\[([^\]]+)\](?::(\d*))?", text):
         name, own = bracketed[1], bracketed[2]
-    elif text.startswith("/") or text.count(":") > 1:  # a socket's directory, or an IPv6 address by itself
+    elif text.startswith("/") or text.count(":") > 1:  # a socket's directory, or an IPv6 address without a port
         name, own = text, None
     else:
         name, _, own = text.partition(":")
     if not name or re.search(r"[\s\[\]]", name):
-        raise WrongHostsError("has an empty or broken name in its list of hosts: write host:port,host:port")
+        raise WrongHostsError("has an empty or invalid name in its list of hosts: write host:port,host:port")
     number = own or port or str(DEFAULT_PORT)
     if not number.isascii() or not number.isdigit() or int(number) not in _PORTS:
-        raise WrongHostsError("has a port that is no number from 1 to 65535")
+        raise WrongHostsError("has a port that is not a number from 1 to 65535")
     return Host(name, int(number))

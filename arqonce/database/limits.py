@@ -1,6 +1,6 @@
-"""How long PostgreSQL lets a transaction of ours be idle, and what of the server's own limits is shorter than a job.
+"""Limits of idle transactions in PostgreSQL, and which of the server's own limits are shorter than a job.
 
-Knows no job: only how long one may last.
+Knows no job, only how long one may last.
 """
 
 from datetime import timedelta
@@ -10,22 +10,22 @@ from sqlalchemy import Connection, event, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 IDLE_LIMIT = timedelta(seconds=35)
-"""The server ends a transaction of ours that does nothing for so long (``idle_in_transaction_session_timeout``).
+"""The ``idle_in_transaction_session_timeout`` of our connections.
 
-Longer than the deadline of a job that sets none, which is 30 s: we end a late attempt ourselves. A transaction that may
-last longer sets a limit of its own with its first statement (``allow_pauses``).
+Longer than the default deadline of a job, 30 s, so that the worker itself ends a late attempt. A transaction that may
+last longer sets its own limit with its first statement (``allow_pauses``).
 """
 
 _MARGIN = timedelta(seconds=5)
-"""The server's limit is so much longer than what the transaction may last."""
+"""How much longer than a transaction may last the server's limit is."""
 
 KEEPALIVE = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
-"""After 25 s the server notices that a client's host has vanished, and frees its locks (PostgreSQL's manual, "TCP
-Settings"). Its job, delivered again, waits for them, a statement timeout in each attempt: it must not run out of
-attempts before. By default the system notices after two hours. Without effect on Unix sockets."""
+"""With these the server detects after 25 s that a client's host has vanished, and releases its locks (PostgreSQL's
+manual, "TCP Settings"). A job that is delivered again waits for these locks, one statement timeout in each attempt, and
+must not use up its attempts before. The default is two hours. Without effect on Unix sockets."""
 
 VANISHED = timedelta(seconds=10 + 5 * 3)
-"""In what time that is."""
+"""How long the server takes to detect that a client's host has vanished, by ``KEEPALIVE``."""
 
 _SET = "SELECT set_config('idle_in_transaction_session_timeout', '{}', true)"
 
@@ -36,7 +36,7 @@ _OF_SERVER = text(
 
 
 def allow_pauses(session: AsyncSession, lasts: timedelta) -> None:
-    """Let the session's transaction be idle as long as it lasts; one round trip with its first statement, or none."""
+    """Let the session's transaction be idle for as long as it may last. At most one round trip, when it begins."""
     if lasts <= IDLE_LIMIT - _MARGIN:
         return
     statement = _SET.format(milliseconds(lasts + _MARGIN))
@@ -48,14 +48,14 @@ def allow_pauses(session: AsyncSession, lasts: timedelta) -> None:
 
 
 def milliseconds(duration: timedelta) -> str:
-    """Return the duration as PostgreSQL's settings take it."""
+    """Format the duration for PostgreSQL's settings, in milliseconds."""
     return str(round(duration / timedelta(milliseconds=1)))
 
 
 async def shorter_limits(session: AsyncSession, lasts: timedelta) -> dict[str, timedelta]:
-    """Return the server's limits by name that end a transaction sooner than it may last. One round trip.
+    """Return the server's limits, by name, that end a transaction sooner than it may last. One round trip.
 
-    Those that we set for ourselves are not among them, unless a server or a pooler has overruled us.
+    Limits that we set ourselves are not among them, unless the server or a pooler has overridden them.
     """
     found = {name: timedelta(milliseconds=limit) for name, limit in await session.execute(_OF_SERVER)}
     least = {"idle_in_transaction_session_timeout": min(lasts, IDLE_LIMIT), "transaction_timeout": lasts}

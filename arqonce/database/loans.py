@@ -1,7 +1,7 @@
-"""Lends connections to jobs, and has them back whatever a job's handler does. Knows no statement.
+"""Lends connections to jobs, and takes them back whatever a job's handler does. Knows no statement.
 
-Who borrows is found by a context variable, which tasks inherit that a handler starts. So a task that it has left behind
-gets no connection any more, and what it holds is taken from it.
+A context variable identifies the borrowing job. Tasks that a handler starts inherit it. So a task that outlives its job
+gets no more connections, and the connections that it holds are closed.
 """
 
 import asyncio
@@ -17,57 +17,57 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, PoolProx
 from sqlalchemy.util import await_only
 
 _SPARES = 2
-"""So many connections beyond its size a pool opens, for handlers that ask for a second one.
+"""How many connections beyond its size a pool opens, for handlers that use a second one.
 
-If these were taken from the pool, handlers with one connection each would wait for a second one of each other.
+If these counted towards the pool's size, handlers that hold one connection each could deadlock waiting for a second.
 """
 
 _SPARE_LIMIT = timedelta(seconds=5)
 """Longest wait for a second connection."""
 
 _NO_SPARE = (
-    "the handler has asked for a second connection, of which a worker has only a few: use the session that it was given"
+    "the handler needs a second connection, of which a worker has only a few: use the session that it was called with"
 )
 
 _OVER = (
-    "this job has ended, and its session and connection with it. Await in the handler whatever uses them: a task that "
-    "it has started, too"
+    "this job has ended, and its session and connection are closed. In the handler, await everything that uses them, "
+    "tasks that it starts included"
 )
 
 
 class LoanError(InvalidRequestError):
-    """A connection was asked for on behalf of a job that has ended; the text names the cure."""
+    """A job that has ended has requested a connection; the text names the cure."""
 
 
 class Lendable(Protocol):
     """A connection that can be lent."""
 
     def lend(self, loan: "Loan") -> None:
-        """Let the holder of the loan use the connection."""
+        """Let the loan's job use the connection."""
 
     def take_back(self) -> bool:
-        """End its use, and say whether the next may have it."""
+        """End the loan; return whether the connection may be used again."""
 
 
 class Loan:
-    """What is lent to one job, from its begin to its end. Of a job that ``reads_only`` nothing is stored."""
+    """The connections lent to one job, from its begin to its end. A job that ``reads_only`` stores nothing."""
 
     def __init__(self, *, reads_only: bool = False) -> None:
         self.reads_only = reads_only
         self.is_ending = False
-        """Whether the handler has returned: from now on, and not before, its transaction may be committed."""
+        """Whether the handler has returned. Only then may its transaction be committed."""
 
         self.fault: InvalidRequestError | None = None
-        """What the handler did that it may not do. Its job fails, also if it has caught the error."""
+        """The first forbidden action of the handler. Its job fails, even if the handler caught the error."""
 
         self.places = 0
-        """How many places of the pool it has."""
+        """How many of the pool's places the job holds."""
 
         self._is_over = False
         self._connections: list[PoolProxiedConnection] = []
 
     def refuse(self, error: InvalidRequestError) -> InvalidRequestError:
-        """Keep the error as the job's fault, and return it."""
+        """Record the error as the job's fault, and return it."""
         self.fault = self.fault or error
         return error
 
@@ -81,7 +81,7 @@ class Loan:
         self._connections.append(connection)
 
     def end(self) -> int:
-        """Let nobody use it any more, and close what is still in use. Return how many were. Takes no round trip."""
+        """End the loan and close connections that are still in use; return how many. No round trip."""
         self._is_over = True
         left = [connection for connection in self._connections if connection.is_valid]
         for connection in left:
@@ -93,7 +93,7 @@ def _close(connection: PoolProxiedConnection) -> None:
     adapted: Any = connection.dbapi_connection
     is_detached = connection.is_detached
     connection.invalidate()
-    if is_detached:  # the pool knows it no more
+    if is_detached:  # the pool does not close it
         adapted.terminate()
 
 
@@ -102,7 +102,7 @@ _loan: ContextVar[Loan | None] = ContextVar("loan", default=None)
 
 @contextmanager
 def borrowing(loan: Loan) -> Iterator[None]:
-    """Have the connections that this task asks for, and those that it starts, lent under this loan."""
+    """Lend the connections that this task and the tasks it starts request under this loan."""
     token = _loan.set(loan)
     try:
         yield
@@ -111,7 +111,7 @@ def borrowing(loan: Loan) -> Iterator[None]:
 
 
 class LendingPool(AsyncAdaptedQueuePool):
-    """A pool that knows to whom its connections are lent. They must be ``Lendable``."""
+    """A pool that knows to which job each connection is lent. The connections must be ``Lendable``."""
 
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - SQLAlchemy's
         super().__init__(*args, **options)
@@ -123,7 +123,7 @@ class LendingPool(AsyncAdaptedQueuePool):
         """Return a connection.
 
         Raises:
-            LoanError: the job that asks has ended.
+            LoanError: the requesting job has ended.
             TimeoutError: none was free in time.
         """
         connection, loan = super().connect(), _loan.get()

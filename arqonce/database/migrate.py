@@ -1,4 +1,4 @@
-"""Applies migrations with Alembic, which takes 0.3 s to load: only these functions load it."""
+"""Applies migrations with Alembic. Only these functions import it, because that takes 0.3 s."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,20 +15,20 @@ _ENVIRONMENT = Path(__file__).parent / "alembic"
 
 
 class UnknownRevisionError(ValueError):
-    """A revision was named that this version of the code does not have."""
+    """This version of the code does not have the requested revision."""
 
 
 def upgrade_schema(settings: DatabaseSettings, schema: Schema, revision: str = "head") -> list[str]:
-    """Apply the migrations up to ``revision``, and return which; several at once wait for each other.
+    """Apply the migrations up to ``revision``, and return them. Concurrent calls wait for each other.
 
-    Starts an event loop of its own.
+    Starts its own event loop.
 
-    A database that a newer version has migrated is left as it is: after a rollback of the code there is nothing to do.
+    Does not change a database that a newer version has migrated, so that code can be rolled back without its schema.
 
     Raises:
         UnknownRevisionError: there is no such revision.
         ForeignRevisionError: the version table is another project's.
-        OldLedgerError: the database has a ledger of an old version, and not its last migration.
+        OldLedgerError: the database has a ledger of an old version that lacks that version's last migration.
     """
     from alembic import command  # noqa: PLC0415 - see the module's docstring
     from alembic.util import CommandError  # noqa: PLC0415 - see the module's docstring
@@ -55,7 +55,7 @@ def alembic_config(settings: DatabaseSettings, schema: Schema) -> "Config":
     config = Config()
     config.set_main_option("script_location", str(_ENVIRONMENT).replace("%", "%%"))
     config.set_main_option("version_locations", str(schema.migrations).replace("%", "%%"))
-    config.set_main_option("path_separator", "newline")  # none that a folder's name may have
+    config.set_main_option("path_separator", "newline")  # unlikely in a folder's name
     config.attributes["database"] = settings
     config.attributes["schema"] = schema
     return config

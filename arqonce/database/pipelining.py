@@ -1,15 +1,15 @@
-"""Transactions with two round trips fewer: BEGIN goes with the first statement, the last statement with COMMIT.
+"""Saves two round trips per transaction: sends BEGIN with the first statement, and the last statement with COMMIT.
 
-PostgreSQL executes what it is sent in order, and answers at the next Sync. asyncpg writes a Sync behind each statement,
-and waits. Here BEGIN is written just before the first statement of a transaction, and a statement that was named as the
-last one just before COMMIT, without a Sync of their own. After an error the server skips all up to the Sync, COMMIT
-included. libpq calls this pipeline mode (PostgreSQL's manual, "Message Flow", "Pipelining").
+PostgreSQL executes messages in order and responds at the next Sync. asyncpg sends a Sync after each statement and
+waits. Here BEGIN is written directly before the first statement of a transaction, and the statement named as the last
+one directly before COMMIT, both without a Sync of their own. After an error the server skips all messages up to the
+Sync, COMMIT included. libpq calls this pipeline mode (PostgreSQL's manual, "Message Flow", "Pipelining").
 
-What a job has left in its session (settings, locks, cursors and so on) is removed in the same way, behind COMMIT or
-ROLLBACK; a connection that cannot be cleaned so is closed when the job's loan of it ends.
+What a job has left in its session (settings, locks, cursors and so on) is removed in the same way, after COMMIT or
+ROLLBACK. A connection that cannot be cleaned like this is closed when the job's loan ends.
 
-Uses inner parts of asyncpg, and of SQLAlchemy's adapter for it. Where no statement stays prepared (PgBouncer),
-everything goes the ordinary way.
+Uses internals of asyncpg and of SQLAlchemy's adapter for it. Where statements do not stay prepared (PgBouncer), every
+message is sent separately.
 """
 
 from collections.abc import Sequence
@@ -28,10 +28,10 @@ from arqonce.database.suspects import HAS_SUSPECT_FUNCTIONS, is_suspect
 _STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
 
 _LOST_NAMES = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
-"""Somebody has removed a prepared statement that is ours, or has left one of his own: the connection is closed."""
+"""A job has removed one of our prepared statements or left one of its own. The connection is then closed."""
 
 DriverError = dialect.AsyncAdapt_asyncpg_dbapi.Error
-"""An error as the adapter raises it."""
+"""Base class of the adapter's errors."""
 
 _OURS = (
     "SET CONSTRAINTS ALL IMMEDIATE",
@@ -39,9 +39,9 @@ _OURS = (
     "RESET ROLE",
     "RESET search_path",
 )
-"""Comes before the last statement of a job that may have set these: it is executed as ourselves, and finds our tables.
+"""Sent before the last statement of a job that may have changed these, so that it runs with our role and search path.
 
-What the handler has deferred until COMMIT is done before that, with all that it has set.
+Constraints that the handler has deferred until COMMIT are checked before that, under the handler's settings.
 """
 
 _LEFT = (
@@ -53,21 +53,21 @@ _LEFT = (
     "DISCARD TEMP",
     "DISCARD SEQUENCES",
 )
-"""Comes behind COMMIT or ROLLBACK, and removes what a job may have left in its session.
+"""Sent after COMMIT or ROLLBACK to remove what a job may have left in its session.
 
-``DISCARD ALL`` would do so too, but stands alone, and discards the statements that asyncpg has prepared.
+Not ``DISCARD ALL``, which must be sent alone and discards the statements that asyncpg has prepared.
 """
 
 _BEFORE_LAST = b"".join(map(command, _OURS))
 _CLEANING = b"".join(map(command, _LEFT))
 
 _RESET = command("RESET ALL") + command("DISCARD SEQUENCES")
-"""Comes before the COMMIT of a job of plain statements: what its triggers may have left."""
+"""Sent before the COMMIT of a job of plain statements, to remove what triggers may have left."""
 
 _LOCKS = "SELECT pg_catalog.pg_advisory_unlock_all()"
 
 _PREPARED = f"{_LOCKS}, EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)"
-"""Also says whether there is a statement of PREPARE. We do not know its name, and it goes with the connection."""
+"""Also returns whether the job has left a PREPAREd statement. Its name is unknown, so the connection is closed."""
 
 _AUTOCOMMIT = (
     "AUTOCOMMIT was refused: each statement would be stored at once, without the job's receipt, and a job that is "
@@ -77,7 +77,7 @@ _AUTOCOMMIT = (
 
 
 class PipeliningDriver(dialect.AsyncAdapt_asyncpg_dbapi):
-    """SQLAlchemy's adapter for asyncpg, whose connections do this: the ``module`` of ``create_async_engine``."""
+    """SQLAlchemy's adapter for asyncpg with pipelining connections: the ``module`` of ``create_async_engine``."""
 
     def connect(self, *args: Any, **options: Any) -> Any:
         """Connect."""
@@ -107,7 +107,7 @@ class _ServerSideCursor(dialect.AsyncAdapt_asyncpg_ss_cursor):
 
 
 class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
-    """A connection that holds back BEGIN and a last statement until there is something to send them with."""
+    """A connection that delays BEGIN and the last statement, to send them together with other messages."""
 
     _connection: Any
     _transaction: Any
@@ -122,17 +122,17 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._last = self._loan = self._rest = None
-        self._is_dirty = False  # a job has used the session, which was not cleaned since
-        self._is_bare = False  # a job has been given asyncpg's connection
-        self._is_suspect = False  # it may have executed PREPARE, SET ROLE or the like
-        self._is_ever_suspect = False  # each of its transactions may, by functions that are in the database
+        self._is_dirty = False  # a job has used the session, and it was not cleaned since
+        self._is_bare = False  # a handler has got asyncpg's connection
+        self._is_suspect = False  # the job may have executed PREPARE, SET ROLE or the like
+        self._is_ever_suspect = False  # any transaction may do so, through functions in the database
 
     def lend(self, loan: Loan) -> None:
-        """Let a job use the connection."""
+        """Lend the connection to a job."""
         self._loan = self._connection.loan = loan
 
     def take_back(self) -> bool:
-        """End a job's use of the connection, and say whether others may use it. Sends nothing."""
+        """End the job's loan; return whether the connection may be used again. Sends nothing."""
         is_clean = not (self._is_bare or self._is_dirty)
         self._loan = self._connection.loan = self._last = None
         self.isolation_level = self._isolation_setting = None
@@ -141,36 +141,36 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
 
     @property
     def raw(self) -> Any:
-        """Asyncpg's connection, for ourselves: a job's stays one that no handler was given."""
+        """Asyncpg's connection, for internal use: unlike ``driver_connection``, this does not mark it as bare."""
         return self._connection
 
     @property
     def driver_connection(self) -> Any:
-        """Asyncpg's connection. A job's is in its transaction, and closed afterwards: no one knows what it has become.
+        """Asyncpg's connection. A job's is in its transaction, and is closed afterwards, because its state is unknown.
 
-        BEGIN is written without a wait: whoever asks need not be in a coroutine.
+        Writes BEGIN without waiting, because the caller need not be in a coroutine.
         """
         if self._loan is not None and not self._is_bare:
             self._is_bare = True
             if self._transaction is None:
                 self._transaction = self._held_transaction()
             self._transaction.begin_with_next()
-            self._connection._top_xact = self._connection.transaction()  # so that asyncpg's own are savepoints
+            self._connection._top_xact = self._connection.transaction()  # makes asyncpg's own transactions savepoints
         return self._connection
 
     def run_async(self, fn: Any) -> Any:
-        """Run a coroutine with asyncpg's connection."""
+        """Call a coroutine function with asyncpg's connection."""
         return await_only(fn(self.driver_connection))
 
     def set_isolation_level(self, level: Any) -> None:
-        """Set the level of the transactions that follow; a job's connection refuses AUTOCOMMIT."""
+        """Set the isolation level of following transactions. A job's connection refuses AUTOCOMMIT."""
         if level == "autocommit" and self._loan is not None:
             raise self._loan.refuse(InvalidRequestError(_AUTOCOMMIT))
         super().set_isolation_level(level)
 
     @property
     def autocommit(self) -> bool:
-        """Whether each statement is a transaction."""
+        """Whether each statement is its own transaction."""
         return bool(self.isolation_level == "autocommit")
 
     @autocommit.setter
@@ -200,14 +200,14 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
                 if self._rest is None and self._can_pipeline:
                     self._rest = await self._connection.prepare(_PREPARED)
                     self._plain_end = await self._connection.prepare_control("COMMIT")
-                    # asyncpg sends no Sync when it prepares: a query is under way.
+                    # This query also sends the Sync that asyncpg does not send after preparing.
                     self._is_ever_suspect = bool(await self._connection.fetchval(HAS_SUSPECT_FUNCTIONS))
                     self._is_suspect |= self._is_ever_suspect
             transaction = self._held_transaction()
             if not self._can_pipeline or self.isolation_level is not None or self.deferrable:
-                # The level comes before any query, and asyncpg prepares the first one in the same message as BEGIN.
+                # The isolation level must be set before any query, and preparing the first statement is one.
                 await transaction.begin_now()
-        except Exception as error:  # noqa: BLE001 - as in SQLAlchemy: it raises the right one
+        except Exception as error:  # noqa: BLE001 - as in SQLAlchemy: the handler raises the right one
             self._handle_exception(error)
         self._transaction = transaction
 
@@ -218,20 +218,20 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
         if is_suspect(operation):
             self._is_suspect = True
         if self._transaction is not None:
-            self._transaction.begin_with_next()  # the caller's fetch: nothing waits in between
+            self._transaction.begin_with_next()  # with the caller's fetch: nothing is awaited in between
         return prepared
 
     def fetch(self, statement: str, arguments: Sequence[Any]) -> Sequence[Any]:
-        """Execute a statement and return its rows: what a cursor does, less what is for SQLAlchemy."""
+        """Execute a statement and return its rows, without the work that a cursor does for SQLAlchemy."""
         try:
             rows: Sequence[Any] = await_only(self._fetch(statement, arguments))
-        except Exception as error:  # noqa: BLE001 - as in SQLAlchemy: it raises the right one
+        except Exception as error:  # noqa: BLE001 - as in SQLAlchemy: the handler raises the right one
             self._forget_stale(statement, error)
             self._handle_exception(error)
         return rows
 
     def _forget_stale(self, statement: str, error: Exception) -> None:
-        """Have a statement prepared anew whose tables have changed since: SQLAlchemy would go on using the old one."""
+        """Drop a prepared statement whose tables have changed, which SQLAlchemy would keep using."""
         if isinstance(error, _STALE) and self._prepared_statement_cache is not None:
             self._prepared_statement_cache.pop(statement, None)
 
@@ -248,7 +248,7 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
             return await prepared.fetch(*arguments)
 
     async def begin_apart(self) -> None:
-        """Send what is held back: what comes next cannot take it along."""
+        """Send delayed statements before one that cannot be pipelined."""
         async with self._execute_mutex:
             if self._last is not None:
                 await self._execute_held()
@@ -261,19 +261,19 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
             await self._transaction.begin_now()
 
     def execute_last(self, statement: str, arguments: tuple[Argument, ...]) -> None:
-        """Hold the statement back until COMMIT. Of a job that only reads, it is the one that stores something."""
+        """Delay the statement until COMMIT. Of a read-only job, it is the only statement that is stored."""
         if self._last is not None:
             raise RuntimeError("the transaction has its last statement already")
         self._last = statement, arguments
 
     async def _execute_held(self) -> None:
-        """Execute the last statement before its time."""
+        """Execute the delayed last statement early."""
         (statement, arguments), self._last = self._last, None
         await self._begin_now()
         await self._connection.execute(statement, *arguments)
 
     def commit(self) -> None:
-        """Commit, and execute the last statement with it.
+        """Execute the last statement and commit.
 
         Raises:
             TransactionEndedError: a job's handler has called this.
@@ -284,11 +284,11 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
             return
         try:
             await_only(self._call_and_discard(self._commit))
-        except Exception as error:  # noqa: BLE001 - as in SQLAlchemy: it raises the right one
+        except Exception as error:  # noqa: BLE001 - as in SQLAlchemy: the handler raises the right one
             self._handle_exception(error)
 
     async def _commit(self) -> None:
-        async with self._execute_mutex:  # a task that a handler has left behind may be executing a statement
+        async with self._execute_mutex:  # a task that outlives its handler may be executing a statement
             try:
                 if self._transaction is None:
                     await self._start_transaction()
@@ -303,19 +303,19 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
                 raise
 
     async def _require_transaction(self) -> None:
-        """Refuse to commit where there is no transaction. The server's last answer has said whether there is one.
+        """Return if the transaction is still open, by the server's last response.
 
         Raises:
-            TransactionEndedError: there is none.
+            TransactionEndedError: it is not.
         """
         if self._is_bare:
-            await self._connection.control("SELECT")  # BEGIN may have had no answer yet
+            await self._connection.control("SELECT")  # the response to BEGIN may not have arrived yet
         if self._last is not None and not self._connection.is_in_transaction():
             self._last = None
             raise TransactionEndedError(ENDED)
 
     async def _commit_at_once(self) -> None:
-        """Write all that ends the transaction, and wait once."""
+        """Send all messages that end the transaction, and wait once."""
         has_begun, last, self._last = self._transaction.has_begun, self._last, None
         messages = b""
         if self._reads_only and has_begun:
@@ -336,7 +336,7 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
             prepared, _ = await super()._prepare(statement, 0)
             if not has_begun:
                 messages += command("BEGIN" if self._reads_only else self._transaction.begin)
-                self._transaction.has_begun = True  # an error leaves it to be rolled back
+                self._transaction.has_begun = True  # so that it is rolled back after an error
             elif self._is_suspect and self._loan is not None:
                 messages += _BEFORE_LAST
             await self._end_with(messages + execution(prepared.get_name(), arguments), "COMMIT")
@@ -349,7 +349,7 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
         return self._loan is not None and self._loan.reads_only
 
     async def _end_with(self, messages: bytes, ending: str) -> None:
-        """Send what ends the transaction, and clean a job's session behind it."""
+        """Send the messages that end the transaction, and then clean a job's session."""
         if self._loan is None:
             nothing, _ = await super()._prepare("SELECT", 0)
             _write(self._connection, messages + command(ending))
@@ -379,28 +379,28 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
             await self._end_apart("COMMIT")
 
     async def _end_apart(self, command: str) -> None:
-        """End the transaction; if no statement stays prepared, clean a job's session in the same message."""
-        if self._loan is None or self._is_bare:  # what was bare is closed
+        """End the transaction, and clean a job's session in the same message."""
+        if self._loan is None or self._is_bare:  # a bare connection will be closed
             await self._connection.control(command)
         else:
             await self._connection.control("; ".join((command, *_LEFT, _LOCKS)))
             self._is_dirty = False
 
     async def _undo(self) -> None:
-        """End a transaction that was not committed: SQLAlchemy believes that it has ended."""
+        """Roll back a transaction that could not be committed: SQLAlchemy assumes that it has ended."""
         try:
             await self._roll_back()
-        except Exception:  # noqa: BLE001 - the first error is told
+        except Exception:  # noqa: BLE001 - the caller raises the first error
             self._connection.terminate()
 
     def rollback(self) -> None:
-        """Roll back, and forget a last statement."""
+        """Roll back, and discard a delayed last statement."""
         self._last = None
         if self._transaction is None:
             return
         try:
             await_only(self._call_and_discard(self._roll_back))
-        except Exception as error:  # noqa: BLE001 - as in SQLAlchemy: it raises the right one
+        except Exception as error:  # noqa: BLE001 - as in SQLAlchemy: the handler raises the right one
             self._handle_exception(error)
 
     async def _roll_back(self) -> None:
@@ -413,7 +413,7 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
 
 
 class _HeldTransaction:
-    """A transaction whose BEGIN goes with its first statement."""
+    """A transaction whose BEGIN is sent with its first statement."""
 
     def __init__(self, connection: Any, begin: str) -> None:
         self._connection = connection
@@ -421,21 +421,21 @@ class _HeldTransaction:
         self.has_begun = False
 
     def begin_with_next(self) -> None:
-        """Write BEGIN, unless it is. A statement follows at once; if asyncpg refuses to send that, any other may.
+        """Write BEGIN, unless it has been. A statement must follow, with which the server responds to both.
 
-        asyncpg passes over what it did not ask for, and the server sends it only with the answer to something else.
+        asyncpg ignores the unrequested response. If it rejects the statement, any other may follow instead.
         """
         if not self.has_begun:
             self.has_begun = True
             _write(self._connection, command(self.begin))
 
     async def begin_now(self) -> None:
-        """Send BEGIN, unless it is."""
+        """Send BEGIN, unless it has been."""
         if not self.has_begun:
             self.has_begun = True
             await self._connection.control(self.begin)
 
 
 def _write(connection: Any, messages: bytes) -> None:
-    if not connection.is_closed():  # else the statement that follows raises
+    if not connection.is_closed():  # otherwise the next statement raises
         connection._transport.write(messages)

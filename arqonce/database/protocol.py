@@ -1,4 +1,4 @@
-"""Messages of PostgreSQL's protocol, as bytes (PostgreSQL's manual, "Message Formats"). Sends nothing."""
+"""Builds messages of PostgreSQL's protocol as bytes (PostgreSQL's manual, "Message Formats"). Sends nothing."""
 
 import struct
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 _Value: TypeAlias = str | bytes | int | None
 Argument: TypeAlias = _Value | Sequence[_Value]
-"""What a statement can be given here: text, bytea and integer, and lists of one of these."""
+"""Supported arguments of statements: text, bytea, integer, and arrays of one of these types."""
 
 _ELEMENT_TYPES = {str: 25, bytes: 17, int: 23}
 """Object ids of PostgreSQL's types (``pg_type``)."""
@@ -22,24 +22,24 @@ def _message(kind: bytes, *parts: bytes) -> bytes:
 
 
 _EXECUTE = _message(b"E", b"\0", struct.pack("!i", 0))
-"""Execute the unnamed portal, whatever number of rows it has."""
+"""Execute the unnamed portal without a limit of rows."""
 
 
 @cache
 def command(sql: str) -> bytes:
-    """Parse and bind as unnamed, and execute: a statement without arguments that returns no rows. Of few texts only."""
+    """Parse, bind and execute a statement without arguments that returns no rows. Cached: pass only constant texts."""
     return _message(b"P", b"\0", sql.encode(), b"\0", bytes(2)) + _message(b"B", b"\0\0", bytes(6)) + _EXECUTE
 
 
 def execution(statement: str, arguments: Sequence[Argument]) -> bytes:
-    """Bind arguments in PostgreSQL's binary format to a prepared statement, as the unnamed portal, and execute it."""
+    """Bind arguments in binary format to a prepared statement, as the unnamed portal, and execute it."""
     fields = map(_field, arguments)
     name = b"\0" + statement.encode() + b"\0"
     return _message(b"B", name, struct.pack("!hhh", 1, 1, len(arguments)), *fields, bytes(2)) + _EXECUTE
 
 
 def _field(value: Argument) -> bytes:
-    """Write a value behind its length. -1 says NULL."""
+    """Encode a value, preceded by its length; the length -1 means NULL."""
     if value is None:
         return _NULL
     if isinstance(value, str):

@@ -1,6 +1,6 @@
-"""Which tables and migrations a project has, and whether a database has them all.
+"""Describes a project's tables and migrations, and checks that a database has them all.
 
-Loads no Alembic: each worker asks this at its start.
+Does not import Alembic, because each worker checks this at start-up.
 """
 
 import re
@@ -15,7 +15,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 class SchemaError(RuntimeError):
-    """The database's tables are none that this version of the code can work with; the text names the cure."""
+    """This version of the code cannot work with the database's tables; the text names the cure."""
 
 
 class SchemaBehindError(SchemaError):
@@ -23,41 +23,42 @@ class SchemaBehindError(SchemaError):
 
 
 class ForeignRevisionError(SchemaError):
-    """The version table is another project's: its revision has a name that none of ours has."""
+    """The version table belongs to another project: this project has no revision like the stored one."""
 
 
 class OldLedgerError(SchemaError):
-    """The database has a ledger of a version that must first be brought up to date by its own code."""
+    """The database has a ledger of an old version, whose own code must first apply its remaining migrations."""
 
 
 @dataclass(frozen=True)
 class Schema:
-    """The tables of one project, and the migrations that make them.
+    """The tables of one project, and the migrations that create them.
 
     Raises:
-        ValueError: the name is none that a table can end with.
+        ValueError: ``name`` or ``namespace`` has other characters than those allowed.
     """
 
     name: str
-    """Of the project: lower-case letters, digits and underscores."""
+    """Name of the project: up to 40 lower-case letters, digits and underscores."""
 
     metadata: MetaData
-    """Of a declarative base of the project's own."""
+    """Metadata of the project's own declarative base."""
 
     migrations: Path
-    """Folder of the migrations, in files that begin with the revision's number: ``0001_orders.py`` is ``0001``."""
+    """Folder of the migrations. File names begin with the revision's number: ``0001_orders.py`` is ``0001``."""
 
     version_table: str = "alembic_version"
-    """Where Alembic notes which migrations the database has: of two projects in one database each needs its own."""
+    """Table in which Alembic records the applied revision. Each project in a database needs its own."""
 
     namespace: str | None = None
-    """PostgreSQL schema of the version table, made before the first migration: lower-case letters, digits, underscores.
+    """PostgreSQL schema of the version table, created before the first migration: lower-case letters, digits and
+    underscores.
 
-    By default the first one of ``search_path``, mostly ``public``. The tables lie where ``metadata`` says.
+    By default the first schema of ``search_path``, usually ``public``. ``metadata`` determines the tables' schema.
     """
 
     def __post_init__(self) -> None:
-        """Check the names, which become names in PostgreSQL."""
+        """Check the names, which become identifiers in PostgreSQL."""
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"the schema's name {self.name!r} must be 1 to 40 of a-z, 0-9 and _, the first a letter")
         if self.namespace is not None and not _NAME.fullmatch(self.namespace.lstrip("_")):
@@ -65,23 +66,23 @@ class Schema:
 
     @property
     def version_place(self) -> str:
-        """The version table with its PostgreSQL schema, if it has one."""
+        """The version table, qualified with ``namespace`` if there is one."""
         return self.version_table if self.namespace is None else f"{self.namespace}.{self.version_table}"
 
 
 def revisions(schema: Schema) -> list[str]:
-    """Return the revisions of this code, oldest first."""
+    """Return the revisions that this code has, oldest first."""
     return sorted(file.name.split("_")[0] for file in schema.migrations.glob("[0-9]*.py"))
 
 
 async def require_current_schemas(sessions: async_sessionmaker[AsyncSession], schemas: Iterable[Schema]) -> None:
-    """Return if the database has every migration of this code. Newer ones are welcome: deploys migrate first.
+    """Return if the database has every migration of this code. It may have newer ones: deploys migrate first.
 
-    Up to three round trips for the first schema, two for each other.
+    Up to three round trips for the first schema, two for each further one.
 
     Raises:
         SchemaBehindError: migrations are missing; the text names the command that applies them.
-        ForeignRevisionError: a version table has a revision that only another project's Alembic can have written.
+        ForeignRevisionError: a version table has a revision that only another project can have written.
     """
     async with sessions() as session:
         for schema in schemas:
@@ -93,15 +94,16 @@ async def require_current_schemas(sessions: async_sessionmaker[AsyncSession], sc
 
 
 def require_own_revisions(stored: Collection[str], schema: Schema) -> None:
-    """Return unless somebody else has written the revisions: ours are numbers, those of newer versions as well.
+    """Return if this project has written the revisions. Its revisions are numbers, in newer versions, too.
 
     Raises:
-        ForeignRevisionError: somebody else has; the text names the cure.
+        ForeignRevisionError: another project has written one; the text names the cure.
     """
     if foreign := sorted(revision for revision in {*stored}.difference(revisions(schema)) if not revision.isdecimal()):
         raise ForeignRevisionError(
-            f"the table {schema.version_table} has the revision {foreign[0]:.40}, which {schema.name} has not: it is "
-            f"another project's. Give the Schema of {schema.name} a version_table of its own, or it a database"
+            f"the table {schema.version_table} has the revision {foreign[0]:.40}, which {schema.name} does not have: "
+            f"it is another project's. Set another version_table in the Schema of {schema.name}, or use another "
+            "database"
         )
 
 

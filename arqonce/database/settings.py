@@ -1,4 +1,4 @@
-"""Where the database is and how long to wait for it. Opens no connection."""
+"""Settings of the database: its URL and timeouts. Opens no connection."""
 
 import os
 import ssl
@@ -20,13 +20,13 @@ _DRIVERS = frozenset({"postgres", "postgresql", "postgresql+asyncpg"})
 
 
 _TLS_FILES = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl"})
-"""libpq's names for the files of TLS: the trusted authorities, our certificate and key, revoked certificates."""
+"""libpq's names for TLS files: trusted certificate authorities, client certificate and key, revoked certificates."""
 
 _OWN_AUTHORITIES = Path("~/.postgresql/root.crt")
-"""Where libpq and asyncpg look for authorities by themselves."""
+"""Where libpq and asyncpg look for certificate authorities by default."""
 
 _OPTIONS = _TLS_FILES | {"ssl", "sslmode", "host", "port", "target_session_attrs", "krbsrvname", "gsslib"}
-"""What may stand in the URL's query: asyncpg's own options of that kind, and libpq's names."""
+"""Options that the URL's query may contain, by asyncpg's or libpq's names."""
 
 _SSL_MODES = {
     "disable": "disable",
@@ -37,26 +37,26 @@ _SSL_MODES = {
     "verify-ca": "verify-ca",
     "verify-full": "verify-full",
 }
-"""What may stand as ``sslmode``, and what asyncpg calls it. Whoever requires TLS gets it verified: libpq's ``require``
-takes a certificate from anybody, which here is called ``no-verify``, as in node-postgres."""
+"""asyncpg's ``ssl`` by the URL's ``sslmode``. Here ``require`` verifies the server's certificate. libpq's ``require``,
+which accepts any certificate, is called ``no-verify``, as in node-postgres."""
 
 
 def _require_parts(url: URL) -> None:
-    """Refuse what the driver would refuse later, and worse."""
+    """Reject URLs that the driver would reject later, with a worse error message."""
     if not url.database:
         raise ValueError("names no database")
     if "@" in f"{url.database}{url.host}":
         raise ValueError("has a character in user or password that must be percent-encoded: / is %2F, @ is %40")
     if unknown := sorted(url.query.keys() - _OPTIONS):
-        raise ValueError(f"has options that asyncpg does not take: {', '.join(unknown)}; there are DATABASE_* for some")
+        raise ValueError(f"has options that asyncpg does not have: {', '.join(unknown)}; see the settings DATABASE_*")
     for name in sorted(url.query.keys() & _TLS_FILES):
         if not os.access(str(url.query[name]), os.R_OK):
-            raise ValueError(f"names a file with {name} that is not there or that we may not read")
+            raise ValueError(f"names a file with {name} that does not exist or cannot be read")
     mode = url.query.get("sslmode", url.query.get("ssl", "prefer"))
     if mode not in _SSL_MODES:
-        raise ValueError(f"has an unknown sslmode; there are {', '.join(sorted(_SSL_MODES))}")
+        raise ValueError(f"has an unknown sslmode; valid are {', '.join(sorted(_SSL_MODES))}")
     if url.query.get("target_session_attrs", "any") not in TARGETS:
-        raise ValueError(f"has an unknown target_session_attrs; there are {', '.join(TARGETS)}")
+        raise ValueError(f"has an unknown target_session_attrs; valid are {', '.join(TARGETS)}")
     hosts_of(url)
 
 
@@ -66,12 +66,12 @@ class DatabaseSettings(EnvironmentSettings):
     model_config = SettingsConfigDict(env_prefix="DATABASE_")
 
     url: SecretStr = Field(
-        description="PostgreSQL to persist to, as a URL. Of several hosts, `host1:5432,host2:5433`, the one that "
-        "can be written to is used, as with libpq. Its query may hold asyncpg's options and sslmode",
+        description="URL of the PostgreSQL database. Of several hosts, `host1:5432,host2:5433`, the one that "
+        "can be written to is used, as with libpq. The query may contain asyncpg's options and sslmode",
         examples=["postgresql://user@host:5432/database"],
     )
     password: SecretStr | None = Field(
-        default=None, description="password, where it shall not stand in the URL", examples=["the password"]
+        default=None, description="password, if the URL does not contain it", examples=["the password"]
     )
     connect_timeout: Duration = Field(
         default=timedelta(seconds=5), description="longest wait for a new connection", examples=["5s"]
@@ -129,7 +129,7 @@ class DatabaseSettings(EnvironmentSettings):
 
     @property
     def sqlalchemy_url(self) -> URL:
-        """The URL for SQLAlchemy: asyncpg's driver name, the password put in, libpq's ``sslmode`` translated."""
+        """The URL for SQLAlchemy, with asyncpg as driver, the password, and libpq's ``sslmode`` translated."""
         url = with_hosts(self._url, self.hosts).set(drivername="postgresql+asyncpg")
         if self.password is not None:
             url = url.set(password=self.password.get_secret_value())
@@ -139,7 +139,7 @@ class DatabaseSettings(EnvironmentSettings):
 
     @property
     def tls_files(self) -> dict[str, str]:
-        """The files of TLS by libpq's names: those in the URL; the system's authorities if it names none to verify."""
+        """TLS files by libpq's names: those in the URL; to verify without any, the system's certificate authorities."""
         query = self._url.query
         system = ssl.get_default_verify_paths().cafile
         needs_authorities = (
@@ -150,7 +150,7 @@ class DatabaseSettings(EnvironmentSettings):
 
     @property
     def _ssl_mode(self) -> str | None:
-        """Asyncpg's word for what the URL asks of TLS."""
+        """The URL's ``sslmode`` as asyncpg's ``ssl``; ``None`` if the URL has none."""
         query = self._url.query
         asked = query.get("sslmode", query.get("ssl"))
         return None if asked is None else _SSL_MODES[str(asked)]
@@ -161,16 +161,16 @@ class DatabaseSettings(EnvironmentSettings):
 
     @property
     def hosts(self) -> tuple[Host, ...]:
-        """The servers to choose from, in the order of the URL; none if it names none."""
+        """The servers to choose from, in the order of the URL; empty if it names none."""
         return hosts_of(self._url)
 
     @property
     def target_session_attrs(self) -> str:
-        """Which of the servers to use, in libpq's words: by default one that can be written to."""
+        """Which of the servers to use, as in libpq; by default one that can be written to."""
         return str(self._url.query.get("target_session_attrs", "read-write"))
 
     @property
     def location(self) -> str:
-        """Hosts, ports and database, without user and password: fit for logs and errors."""
+        """Hosts, ports and database, without user and password, for logs and errors."""
         servers = self.hosts or (Host("localhost", DEFAULT_PORT),)
         return f"{','.join(map(str, servers))}/{self._url.database}"

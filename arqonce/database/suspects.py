@@ -1,9 +1,10 @@
-"""Recognises statements behind which a session is to be cleaned thoroughly. Of the others no trace is left by itself.
+"""Recognizes statements after which a session must be cleaned thoroughly, because they may leave something in it.
 
-Those are queries and changes of rows that call nothing but common functions of PostgreSQL's own, of which is known what
-they do. To clean thoroughly behind each of them would take a tenth of a small job. What triggers and views call is not
-seen in a statement: where functions of the database's own may leave something, we clean thoroughly behind every job. A
-view that itself calls for a lock is not seen. Settings and the last values of sequences are reset behind each job.
+All other statements are queries and changes of rows that call only common built-in functions whose effects are known.
+Cleaning thoroughly after each of them would take a tenth of a small job's time. A statement does not show what triggers
+and views call. So if user-defined functions in the database may leave something, every job is followed by a thorough
+cleaning. A view that itself takes a lock is not detected. Settings and the last values of sequences are reset after
+each job.
 """
 
 import re
@@ -37,20 +38,20 @@ _HARMLESS = frozenset(
     width_bucket with within
     """.split()  # noqa: SIM905 - a hundred words
 )
-"""PostgreSQL's own functions that are common, and words of SQL with a parenthesis behind them."""
+"""Common built-in functions of PostgreSQL, and SQL keywords that a parenthesis may follow."""
 
 HAS_SUSPECT_FUNCTIONS = r"""
     SELECT EXISTS (SELECT FROM pg_catalog.pg_proc WHERE oid >= 16384 AND (
         prosrc ~* '\m(pg_(try_)?advisory_lock(_shared)?|execute|prepare|hold|listen|temp|temporary|pg_temp)\M'
         OR prosrc ~* '\m(role|authorization|search_path)\M' OR (prosrc = '' AND prolang = 14)))
 """
-"""Asks whether a function that is not PostgreSQL's own may leave something. A body that is not kept as text may."""
+"""Returns whether a user-defined function may leave something in a session. A body not stored as text may."""
 
 
 @lru_cache(maxsize=1000)
 def is_suspect(sql: str) -> bool:
-    """Say whether the statement may leave something in the session, or set a role or a path."""
+    """Return whether the statement may leave something in the session, or set a role or the search path."""
     if _PLAIN.match(sql) is None or _CODE.search(sql):
         return True
-    forms = {sql, _COMMENT.sub(" ", sql)}  # what looks like a comment may be a text, and hide what is behind it
+    forms = {sql, _COMMENT.sub(" ", sql)}  # an apparent comment may be in a string constant and hide what follows
     return any(name.lower() not in _HARMLESS for form in forms for name in _CALL.findall(_SPACE.sub(" ", form)))

@@ -1,4 +1,4 @@
-"""One session and one transaction, from its begin to its commit. Knows neither tables nor jobs."""
+"""Opens one session and one transaction, and commits it. Knows neither tables nor jobs."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -14,14 +14,14 @@ from arqonce.database.limits import allow_pauses
 from arqonce.database.loans import Loan, borrowing
 
 _COMMITTED = (
-    "session.commit() was called, which only the owner of the transaction may do: the effect commits with the job's "
-    "receipt, or a job that is delivered again takes effect twice. Nothing was committed. Remove the call; "
+    "session.commit() was called, which only the owner of the transaction may do. The effect must commit with the "
+    "job's receipt, or a job that is delivered again takes effect twice. Nothing was committed. Remove the call; "
     "session.flush() sends what is pending"
 )
 
 
 _RETURN_LIMIT = timedelta(seconds=5)
-"""Longest wait until a connection is rolled back. Then it is closed."""
+"""Longest wait for a connection's rollback. After that the connection is closed."""
 
 _LEFT_OPEN = (
     "the handler has left a connection in use: it was closed, and the pool opens another. Await every task that uses "
@@ -39,18 +39,19 @@ async def open_transaction(
 ) -> AsyncIterator[AsyncSession]:
     """Yield a session, and commit at the end; an error rolls back. BEGIN is sent with the first statement.
 
-    PostgreSQL lets the transaction pause as long as it ``lasts``: ``allow_pauses``.
+    PostgreSQL lets the transaction be idle for as long as it may last (``lasts``; see ``allow_pauses``).
 
-    Does what ``sessions.begin()`` does, without the task that SQLAlchemy starts to close a session: behind a commit its
-    connection is in the pool already. That is a tenth of a small transaction's time.
+    Works like ``sessions.begin()``, without the task that SQLAlchemy starts to close a session: after a commit, its
+    connection is already back in the pool. That saves a tenth of a small transaction's time.
 
-    The connection is lent, as is any other of the same engine that is opened inside. The pool has them back afterwards,
-    clean or closed; ``on_leak`` is told what was left in use. AUTOCOMMIT is refused inside, and every way to commit.
-    What is written in a transaction that ``reads_only`` is an error of PostgreSQL, and what it notifies is dropped.
+    The connection is lent to the block, as is any other of the same engine that the block opens. Afterwards the pool
+    has them back, clean or closed. ``on_leak`` is called with a message if any was left in use. The block cannot use
+    AUTOCOMMIT or commit in any way. If the transaction ``reads_only``, PostgreSQL rejects writes, and notifications are
+    dropped.
 
     Raises:
-        TransactionEndedError: the transaction was ended inside, or somebody has tried to; it is rolled back.
-        InvalidRequestError: AUTOCOMMIT was asked for inside.
+        TransactionEndedError: the block has ended the transaction, or has tried to; it is rolled back.
+        InvalidRequestError: the block has called ``commit`` or requested AUTOCOMMIT.
     """
     loan, session = Loan(reads_only=reads_only), sessions()
     allow_pauses(session, lasts)
@@ -64,7 +65,7 @@ async def open_transaction(
             del refusing["commit"]
             await session.commit()
         except BaseException:
-            # In a task of its own, as SQLAlchemy does it: a cancelled job gives its connection back, too.
+            # In its own task, as in SQLAlchemy, so that a cancelled job returns its connection, too.
             await asyncio.shield(asyncio.create_task(_return(session, loan, on_leak)))
             raise
         if loan.end():
@@ -72,7 +73,7 @@ async def open_transaction(
 
 
 async def _return(session: AsyncSession, loan: Loan, on_leak: Callable[[str], object]) -> None:
-    """Close the session, which another task may be using, and have its connection back in any case."""
+    """Close the session, which another task may be using, and return its connection to the pool in any case."""
     with suppress(SQLAlchemyError, OSError, TimeoutError):
         async with asyncio.timeout(_RETURN_LIMIT.total_seconds()):
             await session.close()
@@ -88,7 +89,7 @@ def _require_active(transaction: SessionTransaction, loan: Loan) -> None:
 
 
 def _refuse_commits(session: Session) -> dict[str, object]:
-    """Let ``commit`` raise until it is removed from what is returned: an event's listener for each job costs more."""
+    """Make ``commit`` raise until it is deleted from the returned dict. An event listener per job would cost more."""
 
     def refuse() -> None:
         raise InvalidRequestError(_COMMITTED)

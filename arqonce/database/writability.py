@@ -1,4 +1,4 @@
-"""Asks a server whether it can be written to. A standby answers, and so does one whose disk is full."""
+"""Tests whether a server can be written to. A standby accepts connections, and so does a server with a full disk."""
 
 from sqlalchemy import Executable, text
 from sqlalchemy.exc import DBAPIError
@@ -13,19 +13,19 @@ _LOOK = text("""
 """)
 
 _REFUSE = text("DO $$ BEGIN RAISE SQLSTATE '25006'; END $$")
-"""An error as any write would raise it: with it the engine drops the connections to this server."""
+"""Raises the error that any write would raise, which makes the engine drop its connections to this server."""
 
 _FILL = text("SELECT count(*) FROM generate_series(1, 20000)")
-"""Writes 280 kB into a temporary file beside the tables, and leaves nothing. Takes 3 ms, and no right."""
+"""Writes 280 kB into a temporary file on the tables' disk, and leaves nothing. Takes 3 ms and needs no privilege."""
 
 
 async def require_primary(connection: AsyncConnection | AsyncSession) -> None:
     """Return if the server is neither a standby nor read-only. One round trip.
 
-    The transaction is only good for being rolled back.
+    Changes settings of the transaction, so the caller must roll it back.
 
     Raises:
-        ReadOnlyServerError: it is; the engine has dropped its connections to it.
+        ReadOnlyServerError: it is one of these; the engine has dropped its connections to it.
     """
     in_recovery, is_read_only, *_ = (await connection.execute(_LOOK)).one()
     if not in_recovery and not is_read_only:
@@ -33,24 +33,24 @@ async def require_primary(connection: AsyncConnection | AsyncSession) -> None:
     try:
         await connection.execute(_REFUSE)
     except DBAPIError as error:
-        if not error.connection_invalidated:  # PgBouncer does not say that it is one, and so the engine does not know
+        if not error.connection_invalidated:  # PgBouncer does not report a standby, so the engine has not noticed
             await connection.invalidate()
         raise ReadOnlyServerError(STANDBY if in_recovery else READ_ONLY) from error
 
 
 async def require_writable(session: AsyncSession) -> None:
-    """Return if the server can be written to, as far as that shows without a table. Two round trips.
+    """Return if the server can be written to, as far as a test without a table can show. Two round trips.
 
     Raises:
         ReadOnlyServerError: it is a standby or read-only.
-        DBAPIError: its disk is full, or it is gone.
+        DBAPIError: its disk is full, or it is unreachable.
     """
     await require_primary(session)
     await try_statement(session, _FILL)
 
 
 async def try_statement(session: AsyncSession, statement: Executable) -> None:
-    """Execute it, and raise only what speaks against the server: not a missing right, a missing table, or a lock."""
+    """Execute the statement; raise only faults of the server, not a missing privilege, a missing table or a lock."""
     try:
         await session.execute(statement)
     except DBAPIError as error:

@@ -1,4 +1,4 @@
-"""Drops connections to a server that cannot be written to: a standby, an old primary, one that was set read-only."""
+"""Drops connections to a server that cannot be written to: a standby, an old primary, or a read-only server."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,10 +12,10 @@ from arqonce.database.faults import may_be_outage
 
 
 def drop_wrong_servers(engine: Engine) -> None:
-    """Treat an error as a lost connection if the server says that it cannot be written to: all older ones go with it.
+    """Treat an error as a lost connection if the server has reported that it cannot be written to.
 
-    A pool would keep them for as long as they live, and each would cost a job an attempt. A transaction that its owner
-    has made read-only is none of this: there the server says nothing.
+    Idle connections are closed as well: the pool would keep them, and each would cost a job an attempt. A transaction
+    that its owner has set read-only is not affected, because the server then reports nothing.
     """
     entries: WeakSet[ConnectionPoolEntry] = WeakSet()
 
@@ -31,17 +31,17 @@ def drop_wrong_servers(engine: Engine) -> None:
         if not may_be_outage(context.original_exception):
             return
         if leads_to_wrong_server(connection.connection.dbapi_connection):
-            context.is_disconnect = True  # SQLAlchemy closes the others when they are used next: too late for a server
+            context.is_disconnect = True  # SQLAlchemy closes the others only at their next use: too late
             _end_idle(entries)
 
 
 def leads_to_wrong_server(adapter: Any) -> bool:  # noqa: ANN401 - SQLAlchemy's, which types asyncpg's as nothing
-    """Say whether the server of a connection has reported that it cannot be written to. No round trip."""
+    """Return whether the server of a connection has reported that it cannot be written to. No round trip."""
     return why_unwritable(_driver_of(adapter)) is not None
 
 
 def _driver_of(adapter: Any) -> Any:  # noqa: ANN401 - see above
-    return adapter._connection  # noqa: SLF001 - driver_connection is for whoever wants to use it
+    return adapter._connection  # noqa: SLF001 - driver_connection would mark the connection as bare
 
 
 def _end_idle(entries: Iterable[ConnectionPoolEntry]) -> None:

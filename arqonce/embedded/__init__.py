@@ -1,7 +1,7 @@
-"""Real PostgreSQL and Valkey from wheels, as child processes: for the demo, development and tests.
+"""Runs real PostgreSQL and Valkey from wheels, as child processes: for the demo, development and tests.
 
-Imports no other package of ours, nor the wheels' own Python code: of the wheels only the programs are used. Their own
-launchers open every parent directory to everyone when root runs them.
+Imports no other package of ours, nor the wheels' Python code: it uses only their programs. When root runs the wheels'
+own launchers, these make every parent directory accessible to all users.
 """
 
 import sys
@@ -11,7 +11,7 @@ from arqonce.embedded.errors import EmbeddedServerError
 if sys.platform == "win32":
     raise EmbeddedServerError(
         "The embedded servers run on Linux and macOS only. Cure: use WSL, or point DATABASE_URL and REDIS_URL "
-        "at servers of your own."
+        "at your own servers."
     )
 
 from arqonce.embedded.postgres import PostgresServer, open_postgres

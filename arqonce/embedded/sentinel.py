@@ -1,4 +1,4 @@
-"""Runs Valkey as its manual's high availability has it: a primary, a replica, and three Sentinels that elect."""
+"""Runs Valkey with high availability as in its manual: a primary, a replica, and three Sentinels."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,25 +20,25 @@ from arqonce.embedded.program import Program, free_port, open_private, run_progr
 from arqonce.embedded.valkey import STOP_STEPS, ValkeyServer, find_valkey, open_valkey
 
 MASTER_NAME = "mymaster"
-"""The name under which the Sentinels know the primary."""
+"""The primary's name in the Sentinels' configuration."""
 
 _SENTINELS, _QUORUM = 3, 2
 
 _PERIODS_MS = {"info-period": 200, "ping-period": 100, "ask-period": 100, "publish-period": 200}
-"""How often Sentinels look, in milliseconds; seconds by default, which is for networks and not for loopback."""
+"""Periods of the Sentinels' checks, in milliseconds. The defaults are seconds, for networks and not for loopback."""
 
 _LIMIT = timedelta(seconds=30)
-"""Longest wait for the Sentinels to know each other, or to agree on a new primary."""
+"""Longest wait until the Sentinels know each other, or agree on a new primary."""
 
 _ASK_AGAIN = timedelta(seconds=2)
-"""How long a failover that was asked for may take before it is asked for again."""
+"""How long a requested failover may take before it is requested again."""
 
 _LOOK = timedelta(milliseconds=20)
-"""How often a state that is waited for is looked at."""
+"""Polling interval of waits."""
 
 
 class Sentinels:
-    """A primary, a replica and three Sentinels, running. Its methods block, and are for one thread at a time."""
+    """A running primary, replica and three Sentinels. Methods block. Not thread-safe."""
 
     def __init__(  # noqa: PLR0913 - each is an option of open_sentinels
         self,
@@ -57,7 +57,7 @@ class Sentinels:
         """The Sentinels' ports."""
         self._directory, self._settings, self._outer = directory, settings, stack
         self._announced: dict[int, int] = {}
-        """The servers' own ports, each by the one that is told to others."""
+        """The servers' own ports by their announced ports."""
         self._servers: dict[int, ValkeyServer] = {}
         self._stacks: dict[int, ExitStack] = {}
         for _ in range(2):
@@ -66,17 +66,17 @@ class Sentinels:
 
     @property
     def hosts(self) -> str:
-        """The Sentinels as the middle of a ``redis+sentinel://`` URL has them."""
+        """The Sentinels' hosts and ports, as in a ``redis+sentinel://`` URL."""
         return ",".join(f"127.0.0.1:{port}" for port in self.ports)
 
     @property
     def servers(self) -> tuple[ValkeyServer, ...]:
-        """Both servers in the order in which they were started at first, running or not."""
+        """Both servers, running or not, in the order of their first start."""
         return tuple(self._servers[port] for port in self._announced.values())
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where the Sentinels say that the primary is: what they tell clients."""
+        """The primary's host and port, as the Sentinels report them to clients."""
         for port in self.ports:
             with suppress(RedisError, OSError), self._sentinel(port) as client:
                 host, told = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME)
@@ -85,7 +85,7 @@ class Sentinels:
 
     @property
     def primary(self) -> ValkeyServer:
-        """The server that the Sentinels call the primary."""
+        """The server that the Sentinels report as primary."""
         return self._servers[self._announced[self.address[1]]]
 
     @property
@@ -95,12 +95,12 @@ class Sentinels:
         return other
 
     def failover(self) -> None:
-        """Make the replica the primary by ``SENTINEL FAILOVER``; returns when the Sentinels say so, and it can write.
+        """Promote the replica with ``SENTINEL FAILOVER``; return when the Sentinels report it and it accepts writes.
 
-        Asks again where the Sentinels refuse, as shortly after the failover before, or give up.
+        Repeats the request if the Sentinels reject it, as they do shortly after a failover, or abort the failover.
 
         Raises:
-            EmbeddedServerError: there is no replica that is fit, or it took longer than 30 s.
+            EmbeddedServerError: there is no suitable replica, or it took longer than 30 s.
         """
         epoch, asked_at = self._epoch(), 0.0
 
@@ -121,23 +121,23 @@ class Sentinels:
         return False
 
     def _epoch(self) -> int:
-        """Return the number of the configuration, which each failover raises; 0 while nobody answers."""
+        """Return the configuration epoch, which each failover raises; 0 while the Sentinel does not answer."""
         with suppress(RedisError, OSError), self._sentinel(self.ports[0]) as client:
             return int(_pairs(client.execute_command("SENTINEL", "MASTER", MASTER_NAME))["config-epoch"])
         return 0
 
     def kill_primary(self) -> tuple[str, int]:
-        """Kill the primary, and return where it was. The Sentinels notice after ``down_after``, and elect."""
+        """Kill the primary; return its host and port. The Sentinels detect it after ``down_after`` and fail over."""
         before = self.address
         self.primary.kill()
         return before
 
     def wait_for_failover(self, before: tuple[str, int]) -> None:
-        """Wait until the Sentinels name another primary than ``before`` and it takes writes."""
+        """Wait until the Sentinels report another primary than ``before`` and it accepts writes."""
         self._wait_until(lambda: self.address != before and self._role(self.primary) == b"master", "elected a primary")
 
     def revive(self) -> None:
-        """Start each server that has ended again, as a replica of the primary if that is another; wait for both."""
+        """Restart each server that has ended, as a replica if the other one is the primary; wait for replication."""
         for announced, port in self._announced.items():
             if self._servers[port].process.poll() is not None:
                 self._stacks[port].close()
@@ -145,11 +145,11 @@ class Sentinels:
         self.wait_until_replicated()
 
     def wait_until_replicated(self) -> None:
-        """Wait until the replica follows the primary and all Sentinels know it: a failover is possible then."""
+        """Wait until the replica follows the primary and all Sentinels know it, so that a failover is possible."""
         self._wait_until(self.is_settled, "agreed")
 
     def start(self) -> None:
-        """Start everything. Called once."""
+        """Start all servers and Sentinels. Call once."""
         primary, _ = self._announced
         for announced, port in self._announced.items():
             self._stacks[port] = ExitStack()
@@ -190,13 +190,13 @@ class Sentinels:
             client.execute_command("SENTINEL", "DEBUG", *chain.from_iterable(_PERIODS_MS.items()))
 
     def _sentinel_command(self, directory: Path, primary: int, port: int) -> list[str]:
-        """Write the settings, which a Sentinel changes itself, and return the command."""
+        """Write the configuration file, which a Sentinel rewrites itself, and return the command."""
         lines = {
             "bind": "127.0.0.1",
             "port": str(port),
             "dir": f'"{directory}"',
             "pidfile": f'"{directory / "sentinel.pid"}"',
-            "set-proc-title": "no",  # the command line must keep the path, by which a leftover is known
+            "set-proc-title": "no",  # the command line must keep the path, which identifies a leftover process
             "sentinel monitor": f"{MASTER_NAME} 127.0.0.1 {primary} {_QUORUM}",
             "sentinel down-after-milliseconds": f"{MASTER_NAME} {self._down_after_ms}",
             "sentinel failover-timeout": f"{MASTER_NAME} 1000",
@@ -214,7 +214,7 @@ class Sentinels:
         return False
 
     def is_settled(self) -> bool:
-        """Say whether the replica follows the primary and all Sentinels know it."""
+        """Return whether the replica follows the primary and all Sentinels know it."""
         return all(map(self._knows_all, self.ports)) and self._role(self.primary) == b"master" and self._follows()
 
     def _knows_all(self, port: int) -> bool:
@@ -269,9 +269,9 @@ def open_sentinels(  # noqa: PLR0913 - each is an option
 ) -> Iterator[Sentinels]:
     """Run two Valkeys and three Sentinels with their data in ``directory``, which must be new.
 
-    ``settings`` are for both Valkeys; ``password`` is theirs, ``sentinel_password`` the Sentinels'. ``announce``
-    is asked, with a Valkey's own port, for the port that others are told, a proxy's for instance. A primary that does
-    not answer for ``down_after`` is replaced about a second later. The start takes about a second.
+    ``settings`` apply to both Valkeys; ``password`` is theirs, ``sentinel_password`` the Sentinels'. ``announce`` maps
+    a Valkey's own port to the port that it announces, for example a proxy's. A primary that does not answer for
+    ``down_after`` is replaced about a second later. Starting takes about a second.
 
     Raises:
         EmbeddedServerError: the wheel is missing, the directory is in use, or a server does not start.
@@ -292,5 +292,5 @@ def open_sentinels(  # noqa: PLR0913 - each is an option
 
 
 def _pairs(reply: list[str] | dict[str, str]) -> dict[str, str]:
-    """Return what the protocol before RESP3 sends as a list."""
+    """Return the reply as a dict; before RESP3 the server sends a list."""
     return reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))

@@ -1,4 +1,4 @@
-"""PostgreSQL and Valkey together in one directory that one program at a time may use."""
+"""Runs PostgreSQL and Valkey together in one directory, which one program at a time may use."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +30,7 @@ class Servers:
 
 @contextmanager
 def open_servers(directory: Path) -> Iterator[Servers]:
-    """Run both servers with their data in ``directory``; what they stored is there again at the next start.
+    """Run both servers with their data in ``directory``, which they keep between runs.
 
     Raises:
         EmbeddedServerError: a wheel is missing, the directory is in use, or a server does not start.

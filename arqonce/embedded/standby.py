@@ -1,4 +1,4 @@
-"""Runs a streaming standby of an embedded PostgreSQL: a base backup of it that follows it until it is promoted."""
+"""Runs a streaming standby of an embedded PostgreSQL: a base backup that follows it until it is promoted."""
 
 import os
 import shutil
@@ -20,10 +20,10 @@ from arqonce.embedded.process import run_tool
 from arqonce.embedded.program import open_private
 
 _SETTINGS = {"wal_retrieve_retry_interval": "100ms"}
-"""How soon a standby that has lost its primary tries again; 5 s by default."""
+"""How soon a standby that has lost its primary reconnects; the server's default is 5 s."""
 
 _PROMOTION_LIMIT_S = 30
-"""Longest wait for a promotion, in seconds; it takes well below one."""
+"""Longest wait for a promotion, in seconds; it usually takes less than one."""
 
 _PROMOTE = f"SELECT pg_promote(wait => true, wait_seconds => {_PROMOTION_LIMIT_S})"
 _IS_STREAMING = "SELECT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming')"
@@ -32,29 +32,29 @@ _IS_STANDBY = "SELECT pg_is_in_recovery()"
 
 @dataclass(frozen=True, kw_only=True)
 class StandbyServer(PostgresServer):
-    """A PostgreSQL that answers, refuses to write, and follows its primary until it is promoted."""
+    """A hot standby: it accepts queries, rejects writes, and follows its primary until it is promoted."""
 
     @property
     def is_standby(self) -> bool:
-        """Whether it was not promoted yet. One connection of its own."""
+        """Whether it has not been promoted yet. Opens one connection."""
         return self._ask(_IS_STANDBY) == "t"
 
     @property
     def is_streaming(self) -> bool:
-        """Whether it receives from a primary just now. One connection of its own."""
+        """Whether it is receiving from a primary. Opens one connection."""
         return self._ask(_IS_STREAMING) == "t"
 
     def promote(self) -> None:
-        """Make it a primary that can be written to; returns when it is. The old primary is left as it is.
+        """Promote the standby, and return when it can be written to. The old primary is not changed.
 
         Raises:
-            EmbeddedServerError: it has ended, is a primary already, or took longer than 30 s.
+            EmbeddedServerError: the standby has ended, is already a primary, or took longer than 30 s.
         """
         if self._ask(_PROMOTE) != "t":
             raise EmbeddedServerError(f"PostgreSQL was not promoted in time. Cure: see {self.log_path}.")
 
     def _ask(self, statement: str) -> str:
-        """Return the one value that a statement returns, as text."""
+        """Execute a statement and return its single value as text."""
         home = (self.log_path.parent / "data").resolve().parent
         conninfo = _conninfo(self.url, home / "passfile")
         code, output = run_tool(
@@ -72,9 +72,9 @@ def open_standby(
 ) -> Iterator[StandbyServer]:
     """Run a hot standby of a running ``primary`` with its data in ``directory``; ``settings`` are as for a primary.
 
-    Data that is there already is started as it is: a standby follows the primary that it was made from on the port
-    that this had, a promoted one stays a primary. User and password are the primary's. Replication is asynchronous
-    unless the primary's ``synchronous_standby_names`` says otherwise. Making it takes about a second.
+    Existing data is started unchanged: a standby follows the primary that it was made from, on the port that this had
+    then; a promoted one remains a primary. User and password are the primary's. Replication is asynchronous unless the
+    primary's ``synchronous_standby_names`` says otherwise. Creating a standby takes about a second.
 
     Raises:
         EmbeddedServerError: no base backup could be taken, the directory is in use, or the server does not start.
@@ -90,7 +90,7 @@ def open_standby(
 
 
 def _copy_cluster(primary: PostgresServer, home: Path, account: struct_passwd | None) -> None:
-    """Make ``home/data`` whole or not at all, by a base backup that says whom to follow."""
+    """Create ``home/data`` atomically, by a base backup whose configuration names the primary."""
     for unfinished in home.glob("data.new-*"):
         shutil.rmtree(unfinished, ignore_errors=True)
     password = urlsplit(primary.url).password or ""
@@ -106,11 +106,11 @@ def _copy_cluster(primary: PostgresServer, home: Path, account: struct_passwd | 
             "--write-recovery-conf",
             "--checkpoint=fast",
         ],
-        account=None,  # unlike the server it may run as root
+        account=None,  # unlike the server, pg_basebackup may run as root
     )
     if code != 0:
         raise EmbeddedServerError(
-            f"pg_basebackup failed:\n{output}\nCure: see that the primary runs, and that it has a WAL sender left."
+            f"pg_basebackup failed:\n{output}\nCure: check that the primary runs, and that it has a free WAL sender."
         )
     if account:
         for path in (fresh, *fresh.rglob("*")):
@@ -126,6 +126,6 @@ def _write_private(path: Path, text: str, account: struct_passwd | None) -> None
 
 
 def _conninfo(url: str, passfile: Path) -> str:
-    """Return how to connect, without the password, which everybody may see in a command line."""
+    """Return the connection string, without the password, because all users can see a command line."""
     quoted = str(passfile).replace("\\", "\\\\").replace("'", "\\'")
     return f"host=127.0.0.1 port={urlsplit(url).port} user=postgres dbname=postgres passfile='{quoted}'"

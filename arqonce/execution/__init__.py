@@ -1,1 +1,1 @@
-"""Runs one attempt of a job in PostgreSQL, and decides what its failure means. Knows no Redis."""
+"""Runs one attempt of a job in PostgreSQL and decides what a failure means. Knows no Redis."""

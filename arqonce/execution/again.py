@@ -1,13 +1,13 @@
-"""What a job of a batch may have to do instead of ending with it."""
+"""Outcomes of a batch after which a job runs again in the same attempt."""
 
 from enum import Enum
 
 
 class Again(Enum):
-    """What else can come of a job of a batch: it has to run once more, in the same attempt."""
+    """How a job that did not end with its batch runs again, in the same attempt."""
 
     ALONE = "alone"
-    """It cannot be done with others: it is invalid, or has ended before."""
+    """By itself: it cannot run in a batch, because it is invalid or has already ended."""
 
     APART = "apart"
-    """The batch has failed, by this job or by another."""
+    """In smaller batches: the batch failed, because of this job or of another."""

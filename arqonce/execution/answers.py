@@ -1,4 +1,4 @@
-"""What a job answers: checked, written and measured before its transaction commits, and its receipt."""
+"""Checks and serializes a job's result before its transaction commits, and builds its receipt."""
 
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from arqonce.wire.keys import request_hash
 
 
 class Dumped(NamedTuple):
-    """A result in JSON's types, and as JSON."""
+    """A result as JSON types (``result``) and as JSON text (``text``)."""
 
     result: dict[str, Any]
     text: str
@@ -26,7 +26,7 @@ def build_receipt(
     dumped: Dumped | None = None,
     failure: dict[str, str] | None = None,
 ) -> Receipt:
-    """Say how the job ended: with a result or with a failure."""
+    """Build the receipt of a job that ended with a result or with a failure; pass exactly one of the two."""
     return Receipt(
         job_id=delivery.job_id,
         job_name=spec.name,
@@ -39,20 +39,18 @@ def build_receipt(
 
 
 def dump_result(spec: AnySpec, result: Any) -> Dumped:  # noqa: ANN401 - whatever the handler returned
-    """Return the result in JSON's types, written and measured: what cannot be answered must not be committed.
+    """Serialize the result and check its size. Call before the commit: a result that cannot be sent must not commit.
 
     Raises:
-        WrongResultError: it is not what the payload promises, or cannot be stored or sent.
+        WrongResultError: it is not of the payload's result type, or it cannot be stored or sent.
     """
     expected = spec.payload.result_type()
     if not isinstance(result, expected):
         message = f"the handler of {spec.name} returned {type(result).__name__}, not {expected.__name__}"
-        raise WrongResultError(f"{message}: let it return what its payload promises")
+        raise WrongResultError(f"{message}: return the result type that its payload declares")
     try:
         dumped: dict[str, Any] = result.model_dump(mode="json")
         return Dumped(dumped, encode_result(dumped))
-    except (InvalidMessageError, ValueError, TypeError) as error:  # a serializer of the class's own may raise, too
-        reason = (
-            str(error) if isinstance(error, InvalidMessageError) else f"{type(error).__name__} while it was written"
-        )
-        raise WrongResultError(f"the result of {spec.name} cannot be answered: {reason}") from error
+    except (InvalidMessageError, ValueError, TypeError) as error:  # the class's own serializers may raise, too
+        reason = str(error) if isinstance(error, InvalidMessageError) else f"{type(error).__name__} in its serializer"
+        raise WrongResultError(f"the result of {spec.name} cannot be stored: {reason}") from error

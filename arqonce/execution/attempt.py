@@ -2,10 +2,11 @@
 
 The only place that opens transactions and the only one that turns failures into retries. Knows neither arq nor Redis.
 
-A job takes effect once, however often it is delivered: its receipt commits with its effect, and of two owners of one
-job only one can write it. There is no look before the first attempt, which is nearly always the only one; a delivery
-that comes too late finds out at its last statement, is rolled back, and answers from the receipt. A refusal is recorded
-in the same way, in a transaction of its own after the rollback: delivered again, the job is refused again.
+A job takes effect once, however often it is delivered: its receipt commits with its effect, and if two workers run the
+same job, only one can insert the receipt. The first attempt does not look for a receipt, because it is nearly always
+the only attempt. A duplicate delivery fails at its last statement, is rolled back, and returns the result from the
+receipt. A refusal is recorded in the same way, in its own transaction after the rollback: a job that is delivered again
+is refused again.
 """
 
 import asyncio
@@ -49,51 +50,51 @@ from arqonce.wire.codec import encode, tagged
 from arqonce.wire.keys import QUEUE, payload_tag, request_hash, request_tag
 
 _READ_ONLY = "25006"
-"""SQLSTATE of what a transaction that reads only may not do."""
+"""SQLSTATE ``read_only_sql_transaction``."""
 
 AFTER_OUTAGE = timedelta(milliseconds=200)
-"""A job that an outage hit is due again so soon: no job is claimed before the server is back anyway."""
+"""Delay of a job that an outage interrupted. It can be short: workers claim nothing until the server is back."""
 
 _AFTER_FAULT = timedelta(milliseconds=500)
-"""The same after a fault of a server that the gate does not see: other jobs may run meanwhile."""
+"""Delay after a server fault that the gate does not detect, while other jobs may run."""
 
 _UNRECORDED = 6
-"""A job whose end the database refuses to record waits as if it had been tried so often, whatever its attempt."""
+"""Attempt number whose backoff delays a job whose end the database refuses to record, whatever its real attempt."""
 
 LOOK_LIMIT = timedelta(seconds=3)
-"""Longest look for a receipt. It comes on top of the job's deadline."""
+"""Longest lookup of a receipt. It is added to the job's deadline."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.execution.attempt")
 
 
 class Dispatcher:
-    """Runs jobs, each in a session and a transaction of its own.
+    """Runs jobs, each in its own session and transaction.
 
-    ``gate`` is closed while the database cannot be written to. Then no attempt counts, whatever it was busy with: the
-    handler, a look for a receipt, the record of a refusal, a dead letter. The attempt that a job is dead after is
-    always a real one, and its error the true one.
+    ``gate`` is closed while the database cannot be written to. No attempt counts during that time, whether it was
+    running the handler, looking for a receipt, or recording a refusal or a dead letter. So the attempt after which a
+    job is dead has always really run, and its error is the real one.
     """
 
     def __init__(self, sessions: async_sessionmaker[AsyncSession], *, queue: str = QUEUE) -> None:
-        """Use the shared sessionmaker; dead letters name the queue, to which a retry puts them back."""
+        """Use the shared sessionmaker. Dead letters store ``queue``, the queue that retrying them enqueues to."""
         self.sessions = sessions
         self.queue = queue
         self.gate = DatabaseGate(sessions)
         self._patience = Patience()
         self.is_cancelled: Callable[[], bool] = is_cancelled
-        """Whether somebody wants the end of the current task; our worker class knows it better than the task."""
+        """Whether the current task's cancellation was requested; the worker class replaces it by a better test."""
         self._sessions_of: WeakKeyDictionary[asyncio.Task[Any], AsyncSession] = WeakKeyDictionary()
         self._abandoned: WeakSet[asyncio.Task[Any]] = WeakSet()
 
     async def run(self, spec: AnySpec, delivery: Delivery) -> dict[str, Any]:
-        """Run one attempt and return the result in JSON's types. Commits before it returns.
+        """Run one attempt and return the result as JSON types. Commits before it returns.
 
-        The job has ended only with what this returns or raises, and then there is a receipt or a dead letter: whatever
-        prevents the record is another attempt.
+        Unless this raises RetryLater, the job has ended, and a receipt or a dead letter records it. If the record
+        cannot be written, the job is tried again.
 
         Raises:
             RetryLater: the attempt failed and the job has attempts left, or its end could not be recorded.
-            JobFailedError: the job failed for good, in a way that the producer can read.
+            JobFailedError: the job failed for good, with a reason that the producer can read.
             Exception: an unknown error of the last attempt, as it was raised.
         """
         told = {"job_id": delivery.job_id, "job_name": spec.name, "attempt": delivery.attempt}
@@ -101,14 +102,14 @@ class Dispatcher:
         payload: AnyPayload | None = None
         try:
             await self.require_open_gate()
-            with CONTAINED:  # validators are the application's code, too
+            with CONTAINED:  # validators are application code, too
                 payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
             result = await self._answer(spec, delivery, payload, since=started)
         except Exception as error:
             decided = await self._settle(spec, delivery, payload, error)
             if not isinstance(decided, RetryLater):
                 self._patience.forget(delivery.job_id)
-            if not isinstance(decided, Exception):  # another owner was quicker, and has succeeded
+            if not isinstance(decided, Exception):  # another worker ran the job first, and succeeded
                 return decided
             log_failure(_log.bind(**told, duration_ms=_milliseconds_since(started)), error, decided)
             if decided is error:
@@ -118,11 +119,11 @@ class Dispatcher:
         return result
 
     async def answer_on_record(self, job_id: str, attempt: int) -> dict[str, Any] | None:
-        """Return the result with which a job has ended, whatever it asked; ``None`` if it has not. Up to 2 round trips.
+        """Return the recorded result of a job, whatever its request; ``None`` if it has not ended. Up to 2 round trips.
 
         Raises:
             JobFailedError: it has failed.
-            RetryLater: the database cannot be asked.
+            RetryLater: the database cannot be queried.
         """
         try:
             async with asyncio.timeout(LOOK_LIMIT.total_seconds()), self.sessions() as session:
@@ -137,27 +138,27 @@ class Dispatcher:
         return None if receipt is None else receipt.result
 
     def note_session(self, session: AsyncSession) -> None:
-        """Take note of the session of the current task, for ``disconnect``."""
+        """Remember the session of the current task, for ``disconnect``."""
         if (task := asyncio.current_task()) is not None:
             self._sessions_of[task] = session
 
     async def disconnect(self, task: "asyncio.Task[Any]") -> None:
-        """End the connection of a task that does not end: it cannot commit, and what it still does decides nothing."""
+        """Close the connection of a task that does not end, so that it cannot commit. Its outcome is ignored."""
         self._abandoned.add(task)
         if (session := self._sessions_of.get(task)) is None:
             return
         try:
             async with asyncio.timeout(LOOK_LIMIT.total_seconds()):
                 await session.invalidate()
-        except Exception as error:  # noqa: BLE001 - it is in the middle of something: the receipt decides
+        except Exception as error:  # noqa: BLE001 - the connection may be in use: then the receipt decides
             _log.warning("the transaction of an abandoned job could not be ended", exc_info=error)
 
     async def end_overdue(self, spec: AnySpec, delivery: Delivery) -> dict[str, Any]:
-        """Decide on a job whose handler has not ended though it was cancelled at its deadline.
+        """Decide what happens to a job whose handler still runs after it was cancelled at its deadline.
 
         Raises:
-            RetryLater: it has attempts left.
-            JobFailedError: it has not, and is dead.
+            RetryLater: the job has attempts left.
+            JobFailedError: it has none left and is dead.
         """
         payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
         message = f"went on after its deadline of {spec.deadline.total_seconds():g} s: it swallows its cancellation"
@@ -169,17 +170,17 @@ class Dispatcher:
         return decided
 
     async def abort(self, spec: AnySpec, delivery: Delivery) -> dict[str, Any] | None:
-        """Record that somebody has aborted the job, so that it stays so; return the result if it had ended before.
+        """Record that the job was aborted, so that it never runs again; return its result if it had already ended.
 
         Raises:
-            RetryLater: it could not be recorded.
-            JobFailedError: the job had failed before.
+            RetryLater: the abort could not be recorded.
+            JobFailedError: the job had already failed.
         """
         try:
             with CONTAINED:
                 payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
         except Exception:  # noqa: BLE001 - a validator may raise anything
-            return await self.run(spec, delivery)  # which records why it cannot be run
+            return await self.run(spec, delivery)  # records why the job cannot run
         await self.require_open_gate()
         try:
             receipt = await self._conclude(spec, delivery, payload, JobAbortedError("somebody has aborted the job"))
@@ -190,10 +191,10 @@ class Dispatcher:
             raise await self._again(error, delivery.attempt) from error
 
     async def require_open_gate(self) -> None:
-        """Return if the database can be written to. No round trip if that is known.
+        """Return if the database can be written to. No round trip while the gate is open.
 
         Raises:
-            RetryLater: it cannot.
+            RetryLater: it cannot be written to.
         """
         if not self.gate.is_open and not await self.gate.check():
             raise RetryLater(AFTER_OUTAGE, counts=False)
@@ -202,7 +203,7 @@ class Dispatcher:
         """Record a dead letter; return whether it was recorded (``dead_letters.bury``).
 
         Raises:
-            RetryLater: it could not be recorded; the job must be delivered again, as if it had not been started.
+            RetryLater: it could not be recorded; the job must be delivered again, and this attempt does not count.
         """
         try:
             return await bury(self.sessions, letter, has_run=has_run)
@@ -210,9 +211,9 @@ class Dispatcher:
             raise await self._again(error, letter.attempts) from error
 
     async def _again(self, error: Exception, attempt: int) -> RetryLater:
-        """Return what to raise if the database could not record, or not say, how a job has ended: not the job's fault.
+        """Return the retry to raise if the database could not record or return the end of a job.
 
-        Counted, such attempts would run out, and the job be dead without its true error.
+        Such attempts are not counted: otherwise the job would use them up and be dead without its real error.
         """
         if may_be_outage(error) and not await self.gate.check():
             return RetryLater(AFTER_OUTAGE, counts=False)
@@ -224,9 +225,9 @@ class Dispatcher:
     async def _settle(
         self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, error: Exception
     ) -> Exception | dict[str, Any]:
-        """Decide what the failure means; a dead job is recorded first, or else delivered again: it is never lost.
+        """Return what to raise for the failure, or the result if another worker has completed the job meanwhile.
 
-        Returns the result if the job has succeeded meanwhile, by another owner of it.
+        A dead letter is written before this returns. If that fails, the job is retried, so it is never lost.
         """
         if isinstance(error, RetryLater):
             return error
@@ -237,13 +238,13 @@ class Dispatcher:
             return await self._record(spec, delivery, payload, decided, error)
         except RetryLater as later:
             return later
-        except Exception as trouble:  # noqa: BLE001 - whatever it is: a job that is not on record has not ended
+        except Exception as trouble:  # noqa: BLE001 - after any error: a job without a record has not ended
             return await self._again(trouble, delivery.attempt)
 
     async def _record(
         self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, failure: Exception, cause: Exception
     ) -> Exception | dict[str, Any]:
-        """Write the letter of a job that is dead, and return what to answer."""
+        """Write the dead letter if the failure needs one; return the failure, or the recorded end of the job."""
         payload = _identified(payload)
         if is_dead(failure) and not await self._bury(spec, delivery, payload, failure, cause):
             return await self._ended(spec, delivery, payload)
@@ -252,14 +253,14 @@ class Dispatcher:
     async def _bury(
         self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, failure: Exception, cause: Exception
     ) -> bool:
-        """Record the dead letter; return whether it was: not if the job has ended otherwise meanwhile."""
+        """Record the dead letter; return whether it was written, which it is not if the job has ended meanwhile."""
         message = {"t": None, "f": spec.name, "a": delivery.args, "k": delivery.kwargs, "et": 0}
         letter = write_letter(
             failure,
             cause,
             job_id=delivery.job_id,
             job_name=spec.name,
-            message=encode(message, largest=None),  # it may have been written more briefly by its producer
+            message=encode(message, largest=None),  # no limit: the producer's encoding may have been shorter
             attempts=delivery.attempt,
             queue=self.queue,
             request_hash=None if payload is None else request_hash(payload),
@@ -267,7 +268,7 @@ class Dispatcher:
         return await self.bury(letter, has_run=payload is not None)
 
     async def _ended(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None) -> Exception | dict[str, Any]:
-        """Return what the job's receipt says: a job of which no letter was written has one."""
+        """Return the end that the job's receipt records. A job whose dead letter was not written has a receipt."""
         receipt = await self._look(delivery)
         if receipt is None or payload is None:
             return RetryLater(backoff(delivery.attempt))
@@ -277,7 +278,7 @@ class Dispatcher:
             return failure
 
     async def _answer(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload, *, since: float) -> dict[str, Any]:
-        """Run the job, or answer from the receipt of a run that has ended already."""
+        """Run the job, or return the end that an earlier run's receipt records."""
         if delivery.attempt > 1 and (earlier := await self._look(delivery)) is not None:
             return await self._replay(spec, delivery, payload, earlier)
         try:
@@ -287,17 +288,17 @@ class Dispatcher:
             decided = decide(spec, delivery.counted, error)
             if isinstance(decided, RetryLater):
                 raise
-            # Final failures too: a second create_user finds the e-mail of the first taken.
+            # Even a final failure may come from a duplicate: a second create_user finds the first one's e-mail taken.
             receipt = await self._conclude(spec, delivery, payload, decided)
             if receipt is None:
                 raise
             return await self._replay(spec, delivery, payload, receipt)
 
     async def _excuse(self, delivery: Delivery, error: Exception, *, since: float) -> None:
-        """Return if the failure is the job's.
+        """Return if the job caused the failure.
 
         Raises:
-            RetryLater: it is not: the database could not be written to.
+            RetryLater: the database caused it: it could not be written to.
         """
         if await self.gate.explains(error, since=since):
             raise RetryLater(AFTER_OUTAGE, counts=False) from error
@@ -307,7 +308,7 @@ class Dispatcher:
     async def _conclude(
         self, spec: AnySpec, delivery: Delivery, payload: AnyPayload, failure: Exception
     ) -> Receipt | None:
-        """Return the receipt of an earlier end, or record the refusal; ``None`` for our own and for dead jobs."""
+        """Return the receipt of an earlier end, or record the refusal. ``None``: recorded now, or the job is dead."""
         try:
             async with asyncio.timeout(LOOK_LIMIT.total_seconds()):
                 if (earlier := await self._earlier(delivery)) is not None or is_dead(failure):
@@ -316,7 +317,7 @@ class Dispatcher:
                 try:
                     async with self.sessions.begin() as session:
                         await insert_receipts(session, spec.name, [refusal])
-                except IntegrityError:  # another owner was quicker
+                except IntegrityError:  # another worker recorded an end first
                     return await self._earlier(delivery)
         except (SQLAlchemyError, OSError) as error:
             if not is_transient(error):
@@ -325,7 +326,7 @@ class Dispatcher:
         return None
 
     async def _look(self, delivery: Delivery) -> Receipt | None:
-        """Return the receipt of an earlier end. A look that fails is no attempt of the job's."""
+        """Return the receipt of an earlier end. A failed lookup does not count as an attempt."""
         try:
             async with asyncio.timeout(LOOK_LIMIT.total_seconds()):
                 return await self._earlier(delivery)
@@ -339,13 +340,13 @@ class Dispatcher:
             return await receipt_by_job_id(session, delivery.job_id)
 
     async def _replay(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload, receipt: Receipt) -> dict[str, Any]:
-        """Answer from the receipt, and see to it that the job is owed no more."""
+        """Return or raise the end that the receipt records, and delete the job's outbox row."""
         try:
             async with asyncio.timeout(LOOK_LIMIT.total_seconds()):
                 settled = await settle_promise(self.sessions, receipt, spec)
-        except (SQLAlchemyError, OSError) as error:  # the job has ended, whatever becomes of this
+        except (SQLAlchemyError, OSError) as error:  # not a failed attempt: the job has ended
             raise await self._again(error, delivery.attempt) from error
-        # The same in a promise that this receipt has settled: then only the version of the code is another.
+        # The deleted outbox row may have another hash of the same request, made by another version of the code.
         request = request_hash(payload)
         if receipt.job_name not in spec.all_names or request not in {receipt.request_hash, settled}:
             raise RequestConflictError("another request with this id has taken effect: give each request its own key")
@@ -371,7 +372,7 @@ class Dispatcher:
             raise cancelled_itself() from error
         finally:
             if self._abandoned and asyncio.current_task() in self._abandoned:
-                # What it raises or returns now counts for nothing.
+                # Ignore whatever the task raised or returned.
                 raise RetryLater(AFTER_OUTAGE, counts=False)
 
     async def _transact(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
@@ -380,7 +381,7 @@ class Dispatcher:
             self.sessions, lasts=spec.deadline, reads_only=spec.reads_only, on_leak=on_leak
         ) as session:
             self.note_session(session)
-            # Before the commit: a result that cannot be sent must not leave an effect behind.
+            # Before the commit: if the result cannot be sent, the effect must be rolled back.
             with CONTAINED:
                 dumped = dump_result(spec, await _handle(spec, session, payload))
             receipt = build_receipt(spec, delivery, payload, dumped=dumped)
@@ -399,11 +400,11 @@ async def _handle(spec: AnySpec, session: AsyncSession, payload: AnyPayload) -> 
 
 
 def _identified(payload: AnyPayload | None) -> AnyPayload | None:
-    """Return the payload if its request can be identified: a serializer of its own may raise each time."""
+    """Return the payload if its request hash can be computed, which the payload's own serializers may prevent."""
     try:
         with CONTAINED:
             return payload if payload is None or request_hash(payload) else None
-    except Exception:  # noqa: BLE001 - the application's code
+    except Exception:  # noqa: BLE001 - application code may raise anything
         return None
 
 

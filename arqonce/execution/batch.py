@@ -1,7 +1,7 @@
-"""Runs jobs of one kind in one transaction: one session, set-based statements, a receipt and an answer for each job.
+"""Runs jobs of one kind in one transaction: one session, set-based statements, a receipt and a result for each job.
 
-Decides only what a batch can decide: everything that goes wrong for one job is left to that job's own run
-(``dispatch``), in the same attempt. So the handler of many payloads is a faster way, never another meaning.
+A job that a batch cannot complete runs again by itself (``Dispatcher.run``), in the same attempt. So a batch handler
+only makes jobs faster and never changes their outcome.
 """
 
 import asyncio
@@ -36,11 +36,11 @@ Outcome: TypeAlias = dict[str, Any] | JobFailedError | RetryLater | Again
 _Job = tuple[Delivery, AnyPayload]
 
 _LOCK_LIMIT = timedelta(milliseconds=250)
-"""Longest wait of a batch for a lock. Then its jobs run in smaller ones, and by themselves, where they wait as long as
-any job: somebody's open transaction holds up the job that needs the same row, and not its neighbours."""
+"""Longest wait of a batch for a lock. After that its jobs run in smaller batches and at last alone, where they wait as
+long as any job. So a foreign open transaction delays only the job that needs the locked row."""
 
 _TOLD = 10
-"""So many jobs of a batch are named where one of them has left something open."""
+"""Most job ids in the warning that a batch has left something open."""
 
 _WAIT_SHORTLY = text(f"SET LOCAL lock_timeout = {round(_LOCK_LIMIT / timedelta(milliseconds=1))}")
 
@@ -48,10 +48,11 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.execution.bat
 
 
 async def run_batch(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[Delivery]) -> list[Outcome]:
-    """Run one attempt of each job, all in one transaction, within the deadline of one; answer in the order given.
+    """Run one attempt of each job in one transaction, within one job's deadline; return outcomes in the same order.
 
-    Jobs with a wrong payload, used up attempts or a receipt are to run alone; if the batch fails, all run again apart.
-    In an outage all are tried later, uncounted. Three round trips; one more if any job is not in its first attempt.
+    Jobs with an invalid payload, used up attempts or a receipt get ``Again.ALONE``. If the batch fails, all get
+    ``Again.APART``. In an outage all are retried later and the attempt does not count. Three round trips; one more if
+    any job is not in its first attempt.
     """
     outcomes: dict[str, Outcome] = {}
     jobs = _read(spec, deliveries, outcomes)
@@ -68,7 +69,7 @@ async def run_batch(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[
         if dispatcher.is_cancelled():
             raise
         outcomes |= await _failed(dispatcher, spec, jobs, cancelled_itself(), since=started)
-    except Exception as error:  # noqa: BLE001 - whatever it is, each job meets it again by itself
+    except Exception as error:  # noqa: BLE001 - any error: each job runs again and meets it by itself
         outcomes |= await _failed(dispatcher, spec, jobs, error, since=started)
     else:
         _tell(spec, jobs, outcomes, seconds=time.monotonic() - started)
@@ -83,7 +84,7 @@ def _read(spec: AnySpec, deliveries: Sequence[Delivery], outcomes: dict[str, Out
             continue
         try:
             jobs.append((delivery, read_payload(spec.payload, delivery.args, delivery.kwargs)))
-        except BaseException:  # noqa: BLE001, S112 - whatever it is, the job's own run meets it again, and records it
+        except BaseException:  # noqa: BLE001, S112 - any error: the job's own run raises it again and records it
             continue
         del outcomes[delivery.job_id]
     return jobs
@@ -125,16 +126,16 @@ async def _transact(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job])
 
 
 async def call_batch(spec: AnySpec, session: AsyncSession, payloads: Sequence[AnyPayload]) -> Sequence[Any]:
-    """Run the batch handler, and return an answer for each payload.
+    """Call the batch handler and return a result or failure for each payload.
 
     Raises:
-        TypeError: the job has none, or it has answered another number of payloads.
+        TypeError: the job has no batch handler, or the number of results is not the number of payloads.
     """
     if spec.batch is None:
         raise TypeError(f"{spec.name} has no batch handler: it takes one payload at a time")
     answers = await spec.batch(session, payloads)
     if len(answers) != len(payloads):
-        raise TypeError(f"the batch handler of {spec.name} gave {len(answers)} answers to {len(payloads)} payloads")
+        raise TypeError(f"the batch handler of {spec.name} gave {len(answers)} results for {len(payloads)} payloads")
     return answers
 
 
@@ -156,7 +157,7 @@ async def _failed(
 
 
 def _tell(spec: AnySpec, jobs: Sequence[_Job], outcomes: dict[str, Outcome], *, seconds: float) -> None:
-    """Log one line for the batch, and one for each refusal; a line for each job would cost as much as the job."""
+    """Log one line for the batch and one for each refusal. A line for each job would cost as much as the job."""
     for delivery, _ in jobs:
         refusal = outcomes[delivery.job_id]
         if isinstance(refusal, JobFailedError):

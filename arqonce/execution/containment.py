@@ -1,4 +1,4 @@
-"""Keeps what a handler raises to its job: an exit, a Ctrl-C of its own or a lost cancellation end nothing else."""
+"""Confines what a handler raises to its job: SystemExit, KeyboardInterrupt or CancelledError end nothing else."""
 
 import asyncio
 from types import TracebackType
@@ -6,22 +6,22 @@ from types import TracebackType
 from arqonce.failures import text_of
 
 _MOST = 200
-"""Longest text of the exception that is repeated, in characters."""
+"""Most characters of the exception's text that the error message repeats."""
 
 
 class HandlerEscapeError(RuntimeError):
-    """A handler has raised what no job may raise, such as SystemExit; the text says what, and the cure."""
+    """A handler has raised a BaseException that no job may raise, such as SystemExit. The text names the cure."""
 
 
 class HandlerCancelledError(RuntimeError):
-    """A handler has raised CancelledError though nobody had cancelled its job."""
+    """A handler has raised CancelledError although its job was not cancelled."""
 
 
 class _Contained:
-    """A context manager that turns each BaseException which is no Exception into an error of the job.
+    """A context manager that turns each BaseException that is not an Exception into an error of the job.
 
-    A cancellation that somebody has asked for goes through: the end of the worker, an abort, or a deadline. Put it
-    closely around the code of others: an asynchronous context manager in between would misread a GeneratorExit.
+    It lets a requested cancellation through: the worker stops, the job is aborted, or its deadline has passed. Put it
+    directly around application code: an asynchronous context manager in between would misread a GeneratorExit.
     """
 
     __slots__ = ()
@@ -35,8 +35,8 @@ class _Contained:
         """Let results and ordinary errors through.
 
         Raises:
-            HandlerEscapeError: instead of SystemExit, KeyboardInterrupt and their like.
-            HandlerCancelledError: instead of a cancellation that nobody has asked for.
+            HandlerEscapeError: in place of SystemExit, KeyboardInterrupt and similar exceptions.
+            HandlerCancelledError: in place of a CancelledError that was not requested.
         """
         if error is None or isinstance(error, Exception):
             return
@@ -47,7 +47,7 @@ class _Contained:
 
 
 CONTAINED = _Contained()
-"""Has no state: one for all."""
+"""The one instance: it has no state."""
 
 _CANCELLED = (
     "the handler raised CancelledError though nobody had cancelled the job: it cancelled itself, or awaited a task or "
@@ -56,15 +56,15 @@ _CANCELLED = (
 
 
 def is_cancelled() -> bool:
-    """Say whether somebody has asked for the end of the current task."""
+    """Return whether cancellation of the current task was requested."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 def cancelled_itself() -> HandlerCancelledError:
-    """Return the error of a handler that has called ``cancel`` on the task of its own job, which is cancelled no more.
+    """Undo the cancellation of the current task, whose handler called ``cancel`` on it; return the error to raise.
 
-    The caller knows that nobody else has.
+    The caller must know that nobody else cancelled the task.
     """
     task = asyncio.current_task()
     while task is not None and task.uncancel():

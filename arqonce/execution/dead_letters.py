@@ -1,4 +1,4 @@
-"""Decides which failures become dead letters, and writes them. A dead letter wants a person; an answer does not."""
+"""Decides which failures become dead letters, and writes them. A dead letter needs a person; a refusal does not."""
 
 import asyncio
 import hashlib
@@ -18,15 +18,15 @@ from arqonce.ledger.receipts import outwait_receipt, request_hash_by_job_id
 from arqonce.wire.keys import conflict_id
 
 _WRITE_LIMIT = timedelta(seconds=3)
-"""Longest wait for the record. It comes on top of the job's deadline."""
+"""Longest write of a dead letter. It is added to the job's deadline."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.execution.dead_letters")
 
 
 def is_dead(failure: Exception) -> bool:
-    """Say whether a final failure is a dead letter.
+    """Return whether a final failure becomes a dead letter.
 
-    It is not if a handler or the registry has chosen it: an e-mail that is taken is an answer to the producer.
+    A failure that a handler or the registry chose does not: "this e-mail is taken" is an answer to the producer.
     """
     return not isinstance(failure, JobFailedError) or failure.is_dead_letter
 
@@ -42,7 +42,7 @@ def write_letter(  # noqa: PLR0913 - the facts of the letter
     queue: str,
     request_hash: bytes | None = None,
 ) -> DeadLetter:
-    """Say in a dead letter what the job was asked and why it ended."""
+    """Build a dead letter: the job's message and the reason for its failure."""
     told = failure_to_wire(failure)
     return DeadLetter(
         job_id=job_id,
@@ -59,16 +59,16 @@ def write_letter(  # noqa: PLR0913 - the facts of the letter
 
 
 async def bury(sessions: async_sessionmaker[AsyncSession], letter: DeadLetter, *, has_run: bool = False) -> bool:
-    """Record the dead letter in a transaction of its own, unless the job has ended otherwise; return whether it was.
+    """Record the dead letter in its own transaction, unless the job has a receipt; return whether it was recorded.
 
-    A promised job is owed no more with that. If its id is owed to another request, or has a receipt or a letter of one,
-    this letter gets an id of its own (``conflict_id``), and the other stays as it is. If the message was missing in
-    Redis (it is empty) and another row has it, nothing is recorded. Five to six round trips. If the job ``has_run``, an
-    attempt of it may still be about to commit: that is waited for, which costs four more.
+    Deletes the job's outbox row. If an outbox row, a receipt or a dead letter of another request has the same id, this
+    letter gets another id (``conflict_id``) and that row stays. If the message was missing in Redis (``message`` is
+    empty) and any row with the id exists, records nothing. Five to six round trips. If the job ``has_run``, one of its
+    attempts may still be about to commit; waiting for it costs four more.
 
     Raises:
         TimeoutError: the database did not answer.
-        SQLAlchemyError: it could not be written; the job must be delivered again.
+        SQLAlchemyError: the letter could not be written; the job must be delivered again.
     """
     async with asyncio.timeout(_WRITE_LIMIT.total_seconds()), sessions.begin() as session:
         promise = await lock_promise(session, letter.job_id)

@@ -8,19 +8,19 @@ AnySpec = JobSpec[Any, Any]
 
 
 class Delivery(NamedTuple):
-    """A job as it came from the queue: ``attempt`` counts from 1, crashes of earlier workers included."""
+    """A job as it came from the queue. ``attempt`` counts from 1 and includes attempts that ended in a crash."""
 
     job_id: str
     attempt: int
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     was_left: bool | None = None
-    """Whether the attempt before this one is known never to have ended; ``None`` if nobody knows."""
+    """Whether the previous attempt's worker abandoned it, so that it never ended; ``None`` if unknown."""
 
     excused: int = 0
-    """How many crashes do not count towards the limit: another job of the same worker may have been the cause."""
+    """How many crashes do not count towards the limit, because another job of the same worker may have caused them."""
 
     @property
     def counted(self) -> int:
-        """The attempt's number among those that count."""
+        """The number of this attempt, without excused ones."""
         return self.attempt - self.excused

@@ -1,7 +1,7 @@
-"""Tells what went wrong without a person's data.
+"""Describes errors without personal data.
 
-Text of exceptions is left out, because it repeats data (PostgreSQL: "Key (email)=(jane@example.org) already exists"):
-an error is described by its types, SQLSTATE, constraint and places in the code, cause by cause.
+Leaves out the text of exceptions, which repeats data (PostgreSQL: "Key (email)=(jane@example.org) already exists").
+Describes an error and each of its causes by type, SQLSTATE, constraint and places in the code.
 """
 
 from types import TracebackType
@@ -13,10 +13,10 @@ from arqonce.execution.places import handlers_place, places_of_trace
 from arqonce.failures import JobError, storable
 
 _SPEAKING = (JobError, SettingsError)
-"""Our own errors, whose texts never hold a person's data."""
+"""Our own errors, whose texts never contain personal data."""
 
 _FRAMES = 4
-"""How many places in the code are shown of each error, innermost last; the handler's own line is always among them."""
+"""Places in the code shown for each error, innermost last; the handler's own line is always among them."""
 
 
 def diagnose(error: BaseException) -> str:

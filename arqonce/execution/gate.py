@@ -1,4 +1,4 @@
-"""Knows whether PostgreSQL can be reached and written to. While it cannot, no job is claimed and no attempt counts."""
+"""Knows whether PostgreSQL can be reached and written to. Otherwise no job is claimed and no attempt counts."""
 
 import asyncio
 import math
@@ -12,7 +12,7 @@ from arqonce.database.faults import may_be_outage, why_not_written, why_unavaila
 from arqonce.ledger.probe import require_written
 
 _PROBE_LIMIT = timedelta(seconds=2)
-"""How long the server may take to answer before it counts as gone."""
+"""How long the server may take to answer before it counts as unreachable."""
 
 _GONE = "PostgreSQL is gone: waiting for it"
 _UNWRITABLE = "PostgreSQL cannot be written to: waiting until it can"
@@ -24,7 +24,7 @@ class DatabaseGate:
     """Closed while PostgreSQL cannot be reached or written to."""
 
     def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
-        """Begin open: the start has just written to the server."""
+        """Begin open: start-up has just written to the server."""
         self._sessions = sessions
         self._lock = asyncio.Lock()
         self._asked_at = self._closed_at = -math.inf
@@ -32,21 +32,21 @@ class DatabaseGate:
 
     @property
     def is_open(self) -> bool:
-        """Whether the server could be written to when it was asked last."""
+        """Whether the last probe could write to the server."""
         return self._trouble is None
 
     @property
     def trouble(self) -> str | None:
-        """Why it cannot be written to; ``None`` while it can."""
+        """Why the server cannot be written to; ``None`` while it can."""
         if self._trouble is None:
             return None
         event, reason = self._trouble
         return f"cannot be written to: {reason}" if event == _UNWRITABLE else f"cannot be used: {reason}"
 
     async def check(self) -> bool:
-        """Ask the server, open or close the gate accordingly, and say whether it is open. A few round trips.
+        """Probe the server, open or close the gate accordingly, and return whether it is open. A few round trips.
 
-        Whoever asks while others do shares their answer, if the server was asked after he had a reason to.
+        Concurrent callers share one probe, if it begins after their call.
         """
         now = time.monotonic()
         async with self._lock:
@@ -56,14 +56,15 @@ class DatabaseGate:
         return self.is_open
 
     async def explains(self, error: BaseException, *, since: float) -> bool:
-        """Say whether the failure comes of an outage, the present one or one that was over after ``since``.
+        """Return whether an outage caused the failure: the present one, or one that ended after ``since``.
 
-        ``since`` is when the attempt began, by ``time.monotonic()``. Asks the server only if the error looks like it.
+        ``since`` is the start of the attempt, by ``time.monotonic()``. Probes the server only if the error looks like
+        an outage.
         """
         return may_be_outage(error) and (not await self.check() or self._closed_at >= since)
 
     def _note(self, trouble: tuple[str, str] | None) -> None:
-        """Log a change, not each look. How a server is gone changes with each."""
+        """Log changes, not each probe. While the server is unreachable, a new reason is no change: it varies."""
         known = self._trouble or ("", "")
         if trouble is not None and (trouble[0] != known[0] or (trouble[0] == _UNWRITABLE and trouble != known)):
             event, reason = trouble
@@ -78,7 +79,7 @@ class DatabaseGate:
         try:
             async with asyncio.timeout(_PROBE_LIMIT.total_seconds()), self._sessions() as session:
                 await require_written(session)
-        except Exception as error:  # noqa: BLE001 - whatever it is, nothing was written
+        except Exception as error:  # noqa: BLE001 - after any error nothing was written
             if reason := why_not_written(error):
                 return _UNWRITABLE, reason
             return _GONE, why_unavailable(error)

@@ -1,8 +1,8 @@
-"""Tells for how long a fault that only one connection met is not held against a job. Knows no server.
+"""Decides how long server faults of single connections do not count as attempts. Knows no server.
 
-A gate that is open says that the server can be written to, by a connection of its own. Another one may have led to an
-old primary, or broken when the server was switched, or have met the end of the disk: no attempt of the job's. But a job
-can also bring such a fault about, each time it runs, and must come to its end all the same.
+An open gate means that the gate's own connection can write. The job's connection may still have led to an old primary,
+been lost in a failover, or met a full disk; such an attempt does not count. But a job can also cause such a fault each
+time it runs, and must not be retried for ever. So there are limits.
 """
 
 import time
@@ -13,13 +13,13 @@ from datetime import timedelta
 from arqonce.database.faults import is_fault_of_server, is_lost_connection
 
 _LONGEST = timedelta(minutes=2)
-"""How long faults of servers are not counted that the gate does not see."""
+"""How long, from its first such fault, a job's server faults do not count."""
 
 _MOST_LOSSES = 3
-"""How many lost connections are not counted: a failover costs one or two; a handler may end its connection itself."""
+"""How many lost connections do not count. A failover costs one or two; a handler may close its connection itself."""
 
 _MOST_JOBS = 10_000
-"""Of how many jobs we know; beyond that the oldest are forgotten, and begin anew."""
+"""How many jobs are remembered; beyond that the oldest are forgotten, and their counts begin anew."""
 
 
 @dataclass
@@ -29,14 +29,14 @@ class _Faults:
 
 
 class Patience:
-    """The faults that were not counted yet, by job."""
+    """Server faults that did not count, by job."""
 
     def __init__(self) -> None:
-        """Know of none."""
+        """Begin without faults."""
         self._faults: OrderedDict[str, _Faults] = OrderedDict()
 
     def lasts(self, job_id: str, error: BaseException) -> bool:
-        """Say whether this failure of the job is not to count."""
+        """Record the failure; return whether it is a server fault that does not count as an attempt yet."""
         is_loss = is_lost_connection(error)
         if not is_loss and not is_fault_of_server(error):
             return False
@@ -48,5 +48,5 @@ class Patience:
         return faults.losses <= _MOST_LOSSES and now - faults.since < _LONGEST.total_seconds()
 
     def forget(self, job_id: str) -> None:
-        """Begin anew with this job: it has ended."""
+        """Forget the faults of a job that has ended."""
         self._faults.pop(job_id, None)

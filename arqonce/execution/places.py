@@ -1,4 +1,4 @@
-"""Places in the code, of an error or of a thread: which of them is the handler's own line."""
+"""Places in the code in a traceback or a thread's stack, and which of them is the handler's own line."""
 
 import os
 from collections.abc import Sequence
@@ -13,40 +13,40 @@ _STANDARD_LIBRARY = Path(os.__file__).resolve().parent
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 _ENTRY = str(_ROOT / "main.py")
-"""Where a process begins. What has called it is the application's, and no handler."""
+"""Where a process begins. Frames outside of it belong to the application, but to no handler."""
 
 _USED_BY_US = frozenset({"arq", "asyncpg", "pydantic", "pydantic_core", "redis", "sqlalchemy", "structlog", "uvloop"})
-"""What the worker calls by itself."""
+"""Packages that the worker itself calls."""
 
 
 class Place(NamedTuple):
-    """A line that runs, or that has raised."""
+    """A line of code that runs or that has raised."""
 
     file: str
     line: int
     function: str
 
     def __str__(self) -> str:
-        """Name it without the folders around it."""
+        """Return the file with its folder, the line and the function."""
         return f"{'/'.join(PurePath(self.file).parts[-2:])}:{self.line} {self.function}"
 
 
 def places_of_trace(trace: TracebackType | None) -> list[Place]:
-    """Return where an error has come through, innermost last."""
+    """Return the places of a traceback, innermost last."""
     return [Place(frame.f_code.co_filename, line, frame.f_code.co_name) for frame, line in walk_tb(trace)]
 
 
 def places_of_frame(frame: FrameType) -> list[Place]:
-    """Return where a thread is, innermost last."""
+    """Return the places of a stack, innermost last."""
     stack = [Place(found.f_code.co_filename, line, found.f_code.co_name) for found, line in walk_stack(frame)]
     return stack[::-1]
 
 
 def handlers_place(places: Sequence[Place]) -> Place | None:
-    """Return the innermost place in the code of a handler and what it has of its own, ``None`` if there is none.
+    """Return the innermost place in the code of the handler's project; ``None`` if there is none.
 
-    That is code which is neither the library's nor installed. If the handler itself is installed, as in an image, it is
-    what the library has called.
+    The project's code is neither the library's nor installed. If the project itself is installed, as in an image,
+    return the place that the library has called.
     """
     entry = max((number for number, place in enumerate(places, start=1) if place.file == _ENTRY), default=0)
     places = places[entry:]
@@ -59,7 +59,7 @@ def handlers_place(places: Sequence[Place]) -> Place | None:
 
 @cache
 def _kind(file: str) -> str:
-    """Tell ``own`` code from ``ours``, ``installed``, and ``other``."""
+    """Classify a file: ``own`` (the project's), ``ours`` (the library's), ``installed`` or ``other``."""
     path = PurePath(file)
     if not path.is_absolute():
         return "other"  # <frozen ...>, <string>

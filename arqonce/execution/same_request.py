@@ -1,6 +1,6 @@
-"""Tells whether a promised job, a delivery and a receipt are about one request. Knows the outbox, decides nothing.
+"""Compares outbox rows, dead letters and receipts with the same id: are they about the same request? Decides nothing.
 
-Two requests with one id are a fault of their producers, but each was accepted: none may vanish.
+Two requests with one id are a fault of their producers, but both were accepted, so neither may be lost.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from arqonce.wire.keys import request_hash
 
 
 def is_same_request(letter: DeadLetter, other: PromisedJob | DeadJob) -> bool:
-    """Say whether the dead letter is about the same as the other row of its id, also if neither can be understood."""
+    """Return whether the letter and the other row with its id are about the same request, decodable or not."""
     if letter.message == other.message:
         return True
     hashes = (letter.request_hash, other.request_hash)
@@ -32,10 +32,11 @@ def is_same_request(letter: DeadLetter, other: PromisedJob | DeadJob) -> bool:
 async def settle_promise(
     sessions: async_sessionmaker[AsyncSession], receipt: Receipt, spec: JobSpec[Any, Any]
 ) -> bytes | None:
-    """Remove the row of a job whose receipt says that it has ended; return its request as this version reads it.
+    """Delete the outbox row of a job that has this receipt; return its request hash as this version computes it.
 
-    The row's hash may be that of another version of the code, with other defaults: then its message is compared. A row
-    of another request stays, because that job is still owed. ``None``: nothing was removed. One to three round trips.
+    Another version of the code, with other defaults, may have computed the row's hash; so its message is compared, too.
+    A row of another request stays, because that job is still promised. Returns ``None`` if no row was deleted, or if
+    this version cannot read it. One to three round trips.
     """
     async with sessions.begin() as session:
         promise = await lock_promise(session, receipt.job_id)
@@ -59,7 +60,7 @@ def _hash_of(promise: PromisedJob, spec: JobSpec[Any, Any]) -> bytes | None:
 
 
 def _request_of(message: bytes) -> tuple[Any, Any, Any] | None:
-    """Return name and arguments, without when it was asked."""
+    """Return the job's name and arguments, without the enqueue time."""
     try:
         fields = decode(message)
     except InvalidMessageError:

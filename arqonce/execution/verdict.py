@@ -1,4 +1,4 @@
-"""Decides what the failure of an attempt means: another attempt, a refusal, or the end. Asks no server."""
+"""Decides what the failure of an attempt means: another attempt, a refusal, or the end. Queries no server."""
 
 from datetime import timedelta
 
@@ -12,15 +12,15 @@ from arqonce.failures import ConstraintViolatedError, DatabaseFailedError, JobFa
 
 
 class WrongResultError(TypeError):
-    """A handler has returned something else than its payload promises, as it will again: a fault of its code."""
+    """A handler has returned something other than its payload's result type. A bug, so it is not retried."""
 
 
 class ReadOnlyJobError(TypeError):
-    """A handler has written in a job that is declared to read only, as it will again: a fault of its code."""
+    """The handler of a job declared ``reads_only`` has written. A bug, so it is not retried."""
 
 
 class RetryLater(Exception):  # noqa: N818 - an outcome, not an error
-    """The attempt failed and another one, after ``delay``, may succeed. In an outage the attempt does not count."""
+    """The attempt failed; try again after ``delay``. In an outage the attempt does not count (``counts``)."""
 
     def __init__(self, delay: timedelta, *, counts: bool = True) -> None:
         super().__init__(f"try again in {delay}")
@@ -29,7 +29,7 @@ class RetryLater(Exception):  # noqa: N818 - an outcome, not an error
 
 
 def decide(spec: AnySpec, attempt: int, error: Exception) -> Exception:
-    """Return what to raise for the failure of an attempt: itself, a clearer failure, or a retry."""
+    """Return what to raise for the failure of an attempt: the error itself, a clearer one, or a retry."""
     failure = _as_failure(spec, error)
     if isinstance(failure, JobFailedError) and not failure.is_fault:
         return failure
@@ -42,7 +42,7 @@ def decide(spec: AnySpec, attempt: int, error: Exception) -> Exception:
 
 
 def _as_failure(spec: AnySpec, error: Exception) -> Exception:
-    """Tell a failure of the database without its text, which repeats people's data."""
+    """Replace a database error by one without its text, which repeats personal data."""
     if not isinstance(error, SQLAlchemyError | ConnectionError | TimeoutError) or not is_of_database(error):
         return error
     state, constraint = sqlstate_of(error), constraint_of(error)
@@ -58,7 +58,7 @@ def _as_failure(spec: AnySpec, error: Exception) -> Exception:
 
 
 def why_exhausted(delivery: Delivery) -> str:
-    """Say what was seen, and no more. That its last worker left it is seen by the lease, which ended without it."""
+    """Explain used-up attempts by what is known. An expired lease shows that the last worker abandoned the job."""
     message = f"started {delivery.attempt - 1} times"
     if delivery.was_left:
         return f"{message}, and the last attempt never ended: its worker died, stood still or lost Redis"
@@ -66,7 +66,7 @@ def why_exhausted(delivery: Delivery) -> str:
 
 
 def log_failure(log: structlog.stdlib.BoundLogger, error: Exception, decided: Exception) -> None:
-    """Log what was decided: a refusal is the request's, and no error of ours."""
+    """Log the decision: a refusal as a warning, because the request caused it."""
     if isinstance(decided, RetryLater):
         log.warning("job retried", delay_ms=round(decided.delay / timedelta(milliseconds=1)), exc_info=error)
     elif isinstance(decided, JobFailedError) and not decided.is_fault:

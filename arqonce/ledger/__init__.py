@@ -1,1 +1,1 @@
-"""What PostgreSQL knows of jobs: promised, ended, dead. Tables, queries, migrations. Knows no queue."""
+"""The record of promised, ended and dead jobs in PostgreSQL: tables, queries, migrations. Knows no queue."""

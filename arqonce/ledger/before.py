@@ -1,12 +1,12 @@
-"""Takes over the ledger of the version before, whose tables lay in ``public``. Needed by one migration alone.
+"""Moves the ledger of the previous version out of the schema ``public``. Only one migration uses it.
 
-Workers, relays and producers of that version go on meanwhile: under the old names there are views of the same tables,
-with the same rights, and PostgreSQL writes through them. ``deploy/postgres/drop-old-names.sql`` removes them when the
-last process of that version has gone.
+Workers, relays and producers of that version keep running: the old names become updatable views of the same tables,
+with the same privileges. ``deploy/postgres/drop-old-names.sql`` drops the views after the last process of that version
+has stopped.
 
-The sequence stays where it is, because no view can stand for one. The new one begins far above it, so that an epoch
-of a new relay is always the latest. One of an old relay may be earlier than that of jobs given by a new one: if Redis
-then loses them, they are given again by age instead of at once.
+The old sequence stays, because no view can replace a sequence. The new sequence begins far above it, so that a new
+relay's epoch is always the latest. An old relay's epoch may be lower than that of jobs that a new relay dispatched. If
+Redis then loses these jobs, they are dispatched again when their retry time comes instead of at once.
 """
 
 from collections.abc import Iterator
@@ -16,15 +16,15 @@ from sqlalchemy import Connection, text
 from arqonce.database.schema import OldLedgerError
 
 _TABLES = {"job_outbox": "outbox", "dead_jobs": "dead_jobs", "job_receipts": "receipts"}
-"""The tables by their former names, in the order in which a receipt's statement locks them: nobody deadlocks."""
+"""New table names by old ones, in the order in which a receipt's statement locks the tables, to avoid deadlocks."""
 
 _SEQUENCE = "job_dispatch_epoch"
 
 _LAST = "0004"
-"""The last revision that had tables of the ledger in the application's chain."""
+"""The last revision of the application's migrations that contained ledger tables."""
 
 _EPOCHS = 1_000_000
-"""How many epochs relays of the version before may still begin; one takes a restart of Redis."""
+"""How many epochs relays of the previous version may still begin; each restart of Redis begins one."""
 
 _CONSTRAINTS = {
     "job_outbox": ("pkey", "message_size_check"),
@@ -47,12 +47,12 @@ _RIGHTS = text("""
 
 
 def take_over(connection: Connection, schema: str) -> bool:
-    """Move the tables into ``schema``, in the open transaction; return whether there were any.
+    """Move the old tables into ``schema``, in the open transaction; return whether there were any.
 
-    Waits for transactions that use the tables, and lets others wait until the commit.
+    Locks the tables exclusively until the commit.
 
     Raises:
-        OldLedgerError: the migrations of the version before were not all applied.
+        OldLedgerError: not all migrations of the previous version were applied.
     """
     if not _is_there(connection):
         return False
@@ -81,7 +81,7 @@ def _is_there(connection: Connection) -> bool:
             f"the database has an older version's migrations up to {revision}: apply those up to {_LAST} first, with "
             "the command migrate of the version before this one"
         )
-    return False  # a project's own table of that name
+    return False  # a table of the project that has the same name
 
 
 def _moves(schema: str) -> Iterator[str]:
@@ -94,21 +94,21 @@ def _moves(schema: str) -> Iterator[str]:
         for name in _INDEXES[old]:
             yield f'ALTER INDEX "{schema}".{old}_{name} RENAME TO {new}_{name}'
     yield f'CREATE SEQUENCE "{schema}".dispatch_epoch'
-    # The names are ours.
+    # The names are constants.
     yield f"SELECT setval('\"{schema}\".dispatch_epoch', last_value + {_EPOCHS}) FROM public.{_SEQUENCE}"  # noqa: S608
 
 
 def _views(schema: str) -> Iterator[str]:
-    """Yield views that read with their owner's rights; their own grants say who may see which columns.
+    """Yield views that access the tables with their owner's privileges; grants on the views restrict columns.
 
-    With security_invoker a role would need rights on all columns of the table: a view's query reads them all.
+    With security_invoker a role would need privileges on all columns, because a view's query reads them all.
     """
     for old, new in _TABLES.items():
-        yield f'CREATE VIEW public.{old} AS SELECT * FROM "{schema}".{new}'  # noqa: S608 - the names are ours
+        yield f'CREATE VIEW public.{old} AS SELECT * FROM "{schema}".{new}'  # noqa: S608 - the names are constants
 
 
 def _grants(schema: str, name: str, columns: str, privilege: str, grantee: str) -> Iterator[str]:
-    """Yield what gives a right on an old table to the new things that its owner needs instead."""
+    """Yield the grants that replace a privilege on an old table or sequence."""
     if name in _TABLES and privilege in {"SELECT", "INSERT", "UPDATE", "DELETE"}:
         yield f'GRANT USAGE ON SCHEMA "{schema}" TO {grantee}'
         yield f"GRANT {privilege} {columns} ON public.{name} TO {grantee}"

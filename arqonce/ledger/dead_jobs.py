@@ -1,4 +1,4 @@
-"""Dead letters: jobs that failed for good, with what they were asked and why they ended. Knows no queue."""
+"""Dead letters: jobs that failed for good, with their message and the reason. Knows no queue."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ class DeadLetter:
     attempts: int
     queue: str
     request_hash: bytes | None = None
-    """What the request was; ``None`` if that could not be told."""
+    """The hash of the request; ``None`` if the message could not be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeadFilter:
-    """Which dead letters are meant; what is ``None`` does not matter."""
+    """Selects dead letters; a field that is ``None`` selects all."""
 
     job_ids: Collection[str] | None = None
     job_name: str | None = None
@@ -39,7 +39,7 @@ class DeadFilter:
     since: datetime | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        """Return the filter in SQL. A request that has taken effect meanwhile is dead no more."""
+        """Return the filter as SQL. It omits letters whose request has taken effect meanwhile."""
         conditions: list[ColumnElement[bool]] = [~_has_taken_effect()]
         if self.job_ids is not None:
             conditions.append(DeadJob.job_id.in_(self.job_ids))
@@ -58,20 +58,21 @@ def _has_taken_effect() -> ColumnElement[bool]:
 
 
 async def lock_dead_job(session: AsyncSession, job_id: str) -> DeadJob | None:
-    """Return the dead letter until the end of the transaction. One round trip."""
+    """Return the dead letter, locked until the end of the transaction; ``None`` if there is none. One round trip."""
     return (await session.scalars(select(DeadJob).where(DeadJob.job_id == job_id).with_for_update())).one_or_none()
 
 
 async def insert_dead_letter(session: AsyncSession, letter: DeadLetter) -> bool:
-    """Record that the job failed for good, anew if it did before; return whether it was recorded.
+    """Insert or replace the job's dead letter; return whether it was written.
 
-    It is not if the job has taken effect: another owner was quicker, and the failure is only ours. Two round trips.
+    It is not if the job has a receipt, because another worker has completed it. Two round trips.
     """
     if await session.scalar(select(exists(JobReceipt.job_id).where(JobReceipt.job_id == letter.job_id))):
         return False
     statement = insert(DeadJob).values(**vars(letter))
     replaced: dict[str, ColumnElement[Any]] = {name: statement.excluded[name] for name in (*vars(letter), "died_at")}
-    # Delivered again after its letter, the job is owed no more, and nobody else knows the hash of a broken request.
+    # A job delivered again after its letter has no outbox row any more, and the hash of an unreadable message is known
+    # only from the earlier letter.
     known = case((DeadJob.message == statement.excluded.message, DeadJob.request_hash))
     replaced["request_hash"] = func.coalesce(statement.excluded.request_hash, known)
     await session.execute(statement.on_conflict_do_update(index_elements=[DeadJob.job_id], set_=replaced))
@@ -79,12 +80,12 @@ async def insert_dead_letter(session: AsyncSession, letter: DeadLetter) -> bool:
 
 
 async def dead_jobs(session: AsyncSession, which: DeadFilter, *, limit: int) -> Sequence[DeadJob]:
-    """Find dead letters, the latest first, at most ``limit``. One round trip."""
+    """Return at most ``limit`` dead letters, the latest first. One round trip."""
     statement = select(DeadJob).where(*which.conditions()).order_by(DeadJob.died_at.desc(), DeadJob.job_id).limit(limit)
     return (await session.scalars(statement)).all()
 
 
 async def delete_dead_jobs(session: AsyncSession, which: DeadFilter) -> int:
-    """Remove dead letters for good; return how many. One round trip."""
+    """Delete dead letters for good; return how many. One round trip."""
     removed = await session.scalars(delete(DeadJob).where(*which.conditions()).returning(DeadJob.job_id))
     return len(removed.all())

@@ -1,7 +1,7 @@
-"""Finds out in which PostgreSQL schema a session's ledger lies. Knows no table.
+"""Determines the PostgreSQL schema of a session's ledger. Knows no table.
 
-The engine says it: ``build_engine`` gives one whose ledger lies elsewhere SQLAlchemy's ``schema_translate_map``, which
-serves all statements but texts. An engine without one has the ledger in the default schema.
+If the ledger is not in the default schema, ``build_engine`` sets SQLAlchemy's ``schema_translate_map`` on the engine.
+That option applies to all statements but textual ones, which are rewritten here.
 """
 
 from functools import lru_cache
@@ -20,13 +20,13 @@ def namespace_of(session: AsyncSession) -> str:
 
 
 def text_for(session: AsyncSession, statement: TextClause) -> TextClause:
-    """Return a text of ours for the session's ledger: the same object for the default schema."""
+    """Rewrite a textual statement for the session's ledger; the default schema returns the same object."""
     name = namespace_of(session)
     return statement if name == LEDGER else _moved(statement, name)
 
 
 def sql_for(session: AsyncSession, statement: str) -> str:
-    """Return an SQL text of ours, for the driver itself, for the session's ledger."""
+    """Rewrite an SQL string, to be executed by the driver, for the session's ledger."""
     return in_namespace(statement, namespace_of(session))
 
 

@@ -1,7 +1,7 @@
 """The outbox: jobs that were promised in a transaction and have not ended. Knows neither payloads nor Redis.
 
-A promised job is in exactly one of the tables ``outbox`` (it is owed), ``receipts`` (it has ended with an answer) and
-``dead_jobs`` (it was given up). The rows are written by ``arqonce/outbox.py``.
+A promised job is in exactly one of the tables ``outbox`` (not ended), ``receipts`` (ended with a result or a refusal)
+and ``dead_jobs`` (failed for good). ``arqonce/outbox.py`` inserts the rows.
 """
 
 from collections.abc import Collection, Sequence
@@ -15,15 +15,15 @@ from arqonce.ledger.namespace import text_for
 from arqonce.ledger.tables import DISPATCH_EPOCH, PromisedJob
 
 BATCH = 500
-"""Most jobs of one look: some 25 ms in PostgreSQL, and one pipeline to Redis."""
+"""Most jobs of one dispatch: some 25 ms in PostgreSQL, and one pipeline to Redis."""
 
 _FIRST_AGAIN, _LAST_AGAIN = timedelta(seconds=30), timedelta(minutes=10)
-"""After how long a job that has not ended is given again: at first, and at most; twice as long each time."""
+"""After how long a job that has not ended is dispatched again: first and longest interval; it doubles each time."""
 
 
 @dataclass(frozen=True)
 class Promise:
-    """A job that is owed, and is to be given to Redis now."""
+    """A promised job that the relay is to write into Redis now."""
 
     job_id: str
     job_name: str
@@ -32,10 +32,10 @@ class Promise:
     request_hash: bytes
     due_at: datetime
     last_at: datetime
-    """After this time it must not run any more: it could have taken effect so long ago that nobody remembers."""
+    """The job must not run after this time: it may have taken effect, and its receipt may be deleted by then."""
 
     is_late: bool
-    """Whether that time is over."""
+    """Whether ``last_at`` has passed."""
 
 
 _DISPATCH = text(f"""
@@ -56,23 +56,23 @@ _DISPATCH = text(f"""
     RETURNING job.job_id, job.job_name, job.queue, job.message, job.request_hash, job.due_at,
         greatest(job.created_at, job.due_at) + :keep AS last_at,
         greatest(job.created_at, job.due_at) + :keep <= now() AS is_late
-""").bindparams(  # noqa: S608 - the number is ours
+""").bindparams(  # noqa: S608 - the number is a constant
     bindparam("queue", type_=Text),
     bindparam("epoch", type_=BigInteger),
     bindparam("keep", type_=Interval),
     bindparam("first", type_=Interval, value=_FIRST_AGAIN),
     bindparam("last", type_=Interval, value=_LAST_AGAIN),
 )
-"""Two looks, each along an index: what is to be given by now, and what was given to a Redis that has forgotten. Rows
-that somebody else is giving are left out. A dispatch in a new epoch counts as the first."""
+"""Two selections, each by an index: jobs that are due for dispatch, and jobs dispatched in an earlier epoch, which may
+be lost. Skips rows that another relay is dispatching. A dispatch in a new epoch counts as the first."""
 
 
 async def dispatch_batch(session: AsyncSession, *, queue: str, epoch: int, keep: timedelta) -> Sequence[Promise]:
-    """Note that up to ``BATCH`` jobs of the queue are being given to Redis, and return them. One round trip.
+    """Mark up to ``BATCH`` jobs of the queue as dispatched and return them. One round trip.
 
-    Commit before giving: a relay that dies in between delays them by 30 s, and loses nothing. The other way round its
-    row locks would last as long as Redis takes, and a worker that is quicker would wait for them with its receipt.
-    Any number at once: each row goes to one of them. ``keep`` is how long after its due time a job may run.
+    Commit before writing them into Redis. A relay that dies in between delays the jobs by 30 s and loses none. If it
+    committed afterwards, it would hold the row locks until Redis answers, and fast workers would wait for them with
+    their receipts. Concurrent relays get different rows. ``keep`` is how long after its due time a job may run.
     """
     rows = await session.execute(text_for(session, _DISPATCH), {"queue": queue, "epoch": epoch, "keep": keep})
     return sorted((Promise(**row._mapping) for row in rows), key=lambda promise: promise.due_at)  # noqa: SLF001 - SQLAlchemy's public name
@@ -85,28 +85,28 @@ _TAKE_BACK = text("""
 
 
 async def take_back(session: AsyncSession, job_ids: Collection[str]) -> None:
-    """Note that the jobs could not be given after all: they are due again at once. One round trip."""
+    """Make jobs that could not be written into Redis due again at once. One round trip."""
     await session.execute(text_for(session, _TAKE_BACK), {"job_ids": sorted(job_ids)})
 
 
 async def next_epoch(session: AsyncSession) -> int:
-    """Begin a new epoch: every job that was given before is due again. One round trip."""
+    """Begin a new epoch, which makes every dispatched job due again; return its number. One round trip."""
     return await session.scalar(select(DISPATCH_EPOCH.next_value())) or 0
 
 
 async def database_identity(session: AsyncSession) -> str:
-    """Return a name that no other database has, standbys of this one excepted. One round trip."""
+    """Return a name unique to this database and its standbys. One round trip."""
     query = text("SELECT system_identifier || '-' || oid FROM pg_control_system(), pg_database"
                  " WHERE datname = current_database()")  # fmt: skip
     return str(await session.scalar(query))
 
 
 async def lock_promise(session: AsyncSession, job_id: str) -> PromisedJob | None:
-    """Return the job's row until the end of the transaction, ``None`` if it is not owed. One round trip."""
+    """Return the job's outbox row, locked until the end of the transaction; ``None`` without one. One round trip."""
     statement = select(PromisedJob).where(PromisedJob.job_id == job_id).with_for_update()
     return (await session.scalars(statement)).one_or_none()
 
 
 async def delete_promise(session: AsyncSession, job_id: str) -> None:
-    """Remove the job's row: it has ended, and another table says how. One round trip."""
+    """Delete the outbox row of a job whose end another table records. One round trip."""
     await session.execute(delete(PromisedJob).where(PromisedJob.job_id == job_id))

@@ -1,4 +1,4 @@
-"""Asks a server whether a receipt could be written."""
+"""Tests whether a server can store a receipt."""
 
 from uuid import uuid4
 
@@ -10,9 +10,9 @@ from arqonce.ledger.tables import JobReceipt
 
 
 async def require_written(session: AsyncSession) -> None:
-    """Return if the server takes a row, which the caller rolls back. Three round trips.
+    """Insert a row, which the caller rolls back; return if the server can write. Three round trips.
 
-    A role that lacks the right, or a table that is missing or locked, says nothing against the server.
+    A missing privilege and a missing or locked table are not faults of the server, and raise nothing.
     """
     await require_writable(session)
     row = {"job_id": f"probe:{uuid4()}", "job_name": "probe", "request_hash": b"", "result": {}, "attempt": 0}

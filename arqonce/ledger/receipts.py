@@ -1,4 +1,4 @@
-"""Receipts: which jobs have ended with an answer, and with which. Knows neither payloads nor the queue."""
+"""Receipts: which jobs have ended, and with which result or failure. Knows neither payloads nor the queue."""
 
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from arqonce.ledger.tables import JobReceipt
 
 
 class Receipt(NamedTuple):
-    """That a job has ended: with a ``result``, which took effect, or with a ``failure``, which did not."""
+    """The record that a job has ended: with a ``result`` and an effect, or with a ``failure`` and no effect."""
 
     job_id: str
     job_name: str
@@ -24,12 +24,12 @@ class Receipt(NamedTuple):
     result: dict[str, Any] | None = None
     failure: dict[str, str] | None = None
     result_json: str | None = None
-    """The result as it is stored, where it has been written already."""
+    """The result as JSON text, if it is serialized already."""
 
 
 _ONE = "(VALUES ($1::text, $2::bytea, $3::text, $4::text, $5::integer))"
 _MANY = "unnest($1::text[], $2::bytea[], $3::text[], $4::text[], $5::integer[])"
-"""Where the jobs come from. PostgreSQL would plan anew for each array, which takes longer than to insert one row."""
+"""Row sources for one job and for many. PostgreSQL plans anew for each array, which takes longer than to insert one."""
 
 _INSERT = """
     WITH job AS MATERIALIZED (
@@ -52,26 +52,26 @@ _INSERT = """
     {which}
     ORDER BY job_id
 """
-"""Of a job that may have an effect the receipt is always written, whether PostgreSQL counts the effect or not: NOTIFY,
-sequences and other servers do not number a transaction.
+"""A job that may have an effect always gets a receipt, even if it has written nothing to PostgreSQL's tables: NOTIFY,
+sequences and other servers assign no transaction id.
 
-A promise is kept by this: its row goes, unless it is another request with the same id.
+Deletes the job's outbox row, unless that is another request with the same id.
 
-A dead letter of the same request goes: it was retried, and is dead no more. That of another one stays.
+Deletes a dead letter of the same request, which was retried. A dead letter of another request stays.
 
-Subqueries for each job, and no joins: a plan that was made while the tables were empty would read them whole later.
+Uses a subquery for each job instead of joins: a plan made while the tables were empty would later scan them whole.
 
-Without ON CONFLICT on purpose: a second owner's whole transaction must fail, its effect included. In the order of the
-ids, so that two owners of the same jobs wait for each other and do not deadlock."""
+Has no ON CONFLICT on purpose: a second worker's whole transaction must fail, its effect included. Inserts in the order
+of ids, so that two workers with the same jobs wait for each other and do not deadlock."""
 
 _IF_OWED = """WHERE failure IS NOT NULL OR keeps IS NOT NULL OR revives
         OR (SELECT true FROM arqonce.receipts WHERE receipts.job_id = job.job_id)"""
-"""A job that only reads needs no receipt, because it can simply be run again. But one that ended before with a receipt
-must answer from it.
+"""A read-only job needs no receipt, because it can be run again. But if it has one already, the insert must fail, so
+that the job returns the recorded result.
 
-One that was promised, or was dead, gets a receipt as well, so that each such job is always in one of the three tables.
-That is decided by what the statement sees, not by what it deletes: of two owners at once, the second finds its row gone
-and must still fail."""
+A job that was promised or dead gets a receipt, too, so that each such job is always in one of the three tables. The
+statement decides this by the rows it sees, not by the rows it deletes: of two concurrent workers, the second deletes
+nothing and must still fail."""
 
 
 _STATEMENTS = {
@@ -84,12 +84,12 @@ _STATEMENTS = {
 async def insert_receipts(
     session: AsyncSession, job_name: str, receipts: Sequence[Receipt], *, reads_only: bool = False
 ) -> None:
-    """Record how jobs of one kind ended, as the last statement of their transaction: it goes with COMMIT.
+    """Record how jobs of one kind ended, as the last statement of their transaction; it is sent together with COMMIT.
 
-    Writes no result for a job that ``reads_only``, unless it was owed or dead. Settles the jobs' rows in the outbox.
+    Deletes the jobs' outbox rows. Writes no result for a job that ``reads_only``, unless it was promised or dead.
 
     Raises:
-        IntegrityError: by COMMIT, ``receipts_pkey``: one of the jobs has ended already, everything is rolled back.
+        IntegrityError: by COMMIT, ``receipts_pkey``: one of the jobs has already ended, and everything is rolled back.
     """
     rows = [(r.job_id, r.request_hash, r.result_json or _json(r.result), _json(r.failure), r.attempt) for r in receipts]
     if not rows:
@@ -112,7 +112,7 @@ async def ended_jobs(session: AsyncSession, job_ids: Collection[str]) -> set[str
 
 
 async def receipt_by_job_id(session: AsyncSession, job_id: str) -> Receipt | None:
-    """Find a job's receipt. One round trip."""
+    """Return a job's receipt; ``None`` if it has none. One round trip."""
     row = await session.get(JobReceipt, job_id)
     if row is None:
         return None
@@ -133,10 +133,10 @@ _RESERVE = text("""
 
 
 async def outwait_receipt(session: AsyncSession, job_id: str) -> None:
-    """Wait until no other transaction is about to commit a receipt of the job, and keep others from it until our end.
+    """Wait for transactions that are about to commit a receipt of the job; block new ones until ours ends.
 
-    A commit whose client has given up may still be under way. It has inserted its row, so an insert of the same key
-    waits for its end. If the database refuses the insert for good, there are no receipts to wait for. Four round trips.
+    A commit may still be under way after its client has gone. It has inserted its row, so an insert of the same key
+    waits for it. If the database rejects the insert permanently, no receipt can be under way. Four round trips.
     """
     try:
         async with session.begin_nested():
@@ -148,6 +148,6 @@ async def outwait_receipt(session: AsyncSession, job_id: str) -> None:
 
 
 async def request_hash_by_job_id(session: AsyncSession, job_id: str) -> bytes | None:
-    """Return which request has ended under this id, ``None`` if none has. One round trip."""
+    """Return the request hash of the job's receipt; ``None`` if it has none. One round trip."""
     found: bytes | None = await session.scalar(select(JobReceipt.request_hash).where(JobReceipt.job_id == job_id))
     return found

@@ -1,4 +1,4 @@
-"""Removes receipts and dead letters that are older than they need to be, in small steps."""
+"""Deletes receipts and dead letters whose retention is over, in small steps."""
 
 from datetime import timedelta
 
@@ -8,16 +8,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from arqonce.ledger.namespace import sql_for
 
 STEP = 1000
-"""Rows of one statement: some 10 ms, and short locks on rows that nobody wants any more."""
+"""Most rows that one statement deletes: some 10 ms, so that locks are short."""
 
 _TABLES = {"receipts": "finished_at", "dead_jobs": "died_at"}
-"""The tables, and the column that says how old a row is. Both columns are indexed."""
+"""By table, the column that holds a row's age. Both columns are indexed."""
 
 
 async def delete_older(session: AsyncSession, table: str, age: timedelta) -> int:
-    """Delete up to ``STEP`` of the oldest rows that are older than ``age``; return how many. One round trip.
+    """Delete up to ``STEP`` of the oldest rows older than ``age``; return how many. One round trip.
 
-    Several at once do not wait for each other.
+    Concurrent calls do not wait for each other.
     """
     when = _TABLES[table]
     sql = f"""
@@ -25,7 +25,7 @@ async def delete_older(session: AsyncSession, table: str, age: timedelta) -> int
             SELECT job_id FROM arqonce.{table} WHERE {when} < now() - :age
             ORDER BY {when} LIMIT {STEP} FOR UPDATE SKIP LOCKED)
         RETURNING job_id
-    """  # noqa: S608 - both names are ours
+    """  # noqa: S608 - both names are constants
     statement = text(sql_for(session, sql)).bindparams(bindparam("age", type_=Interval))
     removed = await session.execute(statement, {"age": age})
     return len(removed.all())

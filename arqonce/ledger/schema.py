@@ -1,4 +1,4 @@
-"""Which tables and migrations the ledger has, and how a database gets them and those of projects."""
+"""The ledger's schema, and how to apply its migrations and those of projects to a database."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -14,20 +14,20 @@ LEDGER = Schema(
     "arqonce",
     Base.metadata,
     Path(__file__).parent / "migrations",
-    version_table="ledger_version",  # not alembic_version: a role may be called as the schema, which it then sees first
+    version_table="ledger_version",  # not alembic_version: a role named like the schema would see ours first ("$user")
     namespace=DEFAULT,
 )
-"""The library's own."""
+"""The library's own schema."""
 
 
 def ledger_of(settings: DatabaseSettings) -> Schema:
-    """Return the ledger's schema where the settings say that it lies."""
+    """Return the ledger's schema under the name that the settings choose."""
     return replace(LEDGER, namespace=settings.ledger_schema)
 
 
 def upgrade_schemas(settings: DatabaseSettings, schemas: Iterable[Schema] = ()) -> dict[str, list[str]]:
-    """Apply all migrations, and return by schema which: the ledger's, then those of projects in their order.
+    """Apply the ledger's migrations, then those of ``schemas`` in order; return the applied revisions by schema.
 
-    Starts event loops of its own.
+    Starts its own event loops.
     """
     return {schema.name: upgrade_schema(settings, schema) for schema in (ledger_of(settings), *schemas)}

@@ -1,4 +1,4 @@
-"""The ledger: which jobs are promised, have ended, or are dead. Tables and their constraints; knows no queue."""
+"""The ledger's tables and constraints: jobs that are promised, have ended or are dead. Knows no queue."""
 
 from datetime import datetime
 from typing import Any, ClassVar
@@ -26,7 +26,7 @@ MESSAGE_BYTES = 1024 * 1024
 
 
 class Base(DeclarativeBase):
-    """What all tables share: their schema, and the names of constraints, on which migrations and errors rely."""
+    """What all tables share: the schema, and constraint names, on which migrations and error handling rely."""
 
     metadata = MetaData(
         schema=LEDGER,
@@ -42,9 +42,9 @@ class Base(DeclarativeBase):
 
 
 class JobReceipt(Base):
-    """A job that has ended with an answer: a result, written in the transaction of its effect, or a refusal.
+    """A job that has ended with a result, committed in the transaction of its effect, or with a refusal.
 
-    The primary key is the fence: of two workers that run the same job only one can commit.
+    The primary key is the fence: if two workers run the same job, only one can commit.
     """
 
     __tablename__ = "receipts"
@@ -63,20 +63,20 @@ class JobReceipt(Base):
 
 
 DISPATCH_EPOCH = Sequence("dispatch_epoch", metadata=Base.metadata)
-"""Numbers the states of Redis: a new one begins whenever it may have forgotten what it was given."""
+"""The number of the current epoch. A new one begins whenever Redis may have lost dispatched jobs."""
 
 
 class PromisedJob(Base):
-    """A job that a service has promised in a transaction of its own, and that has not ended yet.
+    """A job that a service has promised in its own transaction and that has not ended yet.
 
-    ``give_at`` is when a relay is to give it to Redis: shortly before it is due, and again later if it has not ended.
+    ``give_at`` is when a relay dispatches it to Redis next: shortly before it is due, and again later until it ends.
     """
 
     __tablename__ = "outbox"
     __table_args__ = (
         CheckConstraint(f"octet_length(message) <= {MESSAGE_BYTES}", name="message_size"),
         Index(None, "queue", "give_at"),
-        # Only what was given can be lost by Redis. A new epoch looks here; in all others this finds nothing.
+        # Redis can lose only dispatched jobs. The index finds those of earlier epochs; usually there are none.
         Index("outbox_epoch_idx", "queue", "epoch", postgresql_where=text("dispatched_at IS NOT NULL")),
     )
 
@@ -94,7 +94,7 @@ class PromisedJob(Base):
 
 
 class DeadJob(Base):
-    """A job that failed for good: what it was asked and why it ended. Kept until it is retried or discarded."""
+    """A job that failed for good, with its message and the reason. Kept until it is retried or discarded."""
 
     __tablename__ = "dead_jobs"
     __table_args__ = (Index(None, "died_at"),)

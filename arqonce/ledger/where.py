@@ -1,4 +1,4 @@
-"""What PostgreSQL knows of a job: how it has ended, that it is owed, or that it is dead. Knows no queue."""
+"""Looks up a job in PostgreSQL: it has ended, is promised, or is dead. Knows no queue."""
 
 from typing import Any, NamedTuple
 
@@ -15,14 +15,14 @@ class JobTrace(NamedTuple):
     job_name: str | None
     request_hash: bytes | None
     result: dict[str, Any] | None
-    """What the job has answered, ``None`` if it has not, or has failed."""
+    """The job's result; ``None`` if it has not ended, or has failed."""
     failure: dict[str, Any] | None
-    """Why it has failed: a failure that its handler chose, or that of a dead letter."""
+    """Why the job failed: a refusal, or the reason of its dead letter."""
     is_dead: bool
 
     @property
     def status(self) -> JobStatus:
-        """Where the job is: it has succeeded, has failed, or is promised."""
+        """The job's status: succeeded, failed or promised."""
         if self.failure is not None:
             return JobStatus.FAILED
         return JobStatus.PROMISED if self.result is None else JobStatus.SUCCEEDED
@@ -38,9 +38,10 @@ _TRACES = text("""
 
 
 async def trace_by_job_id(session: AsyncSession, job_id: str) -> JobTrace | None:
-    """Find a job's receipt, else its promise, else its dead letter. One round trip.
+    """Return a job's receipt, else its outbox row, else its dead letter. One round trip.
 
-    None is no proof: a job that was enqueued directly and has not ended leaves no trace, nor does a look-up.
+    ``None`` does not prove that there is no such job: one that was enqueued directly has no row before it ends, and a
+    read-only job may have none at all.
     """
     row = (await session.execute(text_for(session, _TRACES), {"job_id": job_id})).first()
     return None if row is None else JobTrace(*row[:5])

@@ -1,1 +1,1 @@
-"""Processes: from settings to exit code, with signals, logs, health and what is opened and closed."""
+"""Worker, relay and supervisor processes: from settings to exit code, with signals, logs, health and lifecycle."""

@@ -1,7 +1,7 @@
-"""Hears the signals that ask a process to end, and sees to it that it has ended within a bound.
+"""Handles the signals that ask a process to end, and ends it within a time limit.
 
-In a thread, because the event loop may be what holds on: a handler that blocks it keeps it from hearing anything, and
-one that swallows its cancellation, a thread that hangs, or a hook that never returns keep it from its end.
+Works in a thread, because the event loop itself may prevent the end: a handler that blocks it keeps it from receiving
+signals; a handler that swallows its cancellation, a hanging thread or a hook that never returns keeps it running.
 """
 
 import asyncio
@@ -22,47 +22,50 @@ import structlog
 from arqonce.process.log_writer import flush_log
 
 ENDING = tuple(Signals[name] for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if name in Signals.__members__)
-"""What supervisors and shells send to end a process, Ctrl-C, the end of a terminal, and Ctrl-\\."""
+"""Signals of supervisors and shells, of Ctrl-C, of a closed terminal, and of Ctrl-\\."""
 
 MARGIN = timedelta(seconds=10)
-"""How long a process may take beyond its grace, whatever holds on; after a second signal, the half of it."""
+"""How long a process may run beyond its grace period before it is ended; half as long after a second signal."""
 
 HELD = 5
-"""Exit code of a process that had to be ended because something held on to it for longer than that."""
+"""Exit code of a process that had to be ended because something held it for longer than that."""
 
 _ECHO = timedelta(milliseconds=2)
-"""The same signal so soon is the same order: ``timeout`` sends it to the process and then to its group."""
+"""The same signal within this time is the same order: ``timeout`` sends it to the process and then to its group."""
 
 _LAST_LIMIT = timedelta(seconds=3)
-"""How long the last measures may take before the process ends without them."""
+"""How long the last measures may take before the process ends anyway."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.ending")
 
 
 def signals_to_hear() -> list[Signals]:
-    """Return those that ask for the end: not SIGHUP where it was ignored at the start, as ``nohup`` does it."""
+    """Return the signals that ask for the end, without SIGHUP if it is ignored, as ``nohup`` sets it."""
     return [number for number in ENDING if number.name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN]
 
 
 class Orders:
-    """Counts orders to end: the first means in order, the second at once. Several signals may be one order."""
+    """Counts orders to end: the first requests an orderly end, the second an immediate one.
+
+    Several signals may be one order.
+    """
 
     def __init__(self) -> None:
-        """Nothing was ordered yet."""
+        """Begin without orders."""
         self._counts = {"signals": 0, "orders": 0}
         self._last: tuple[int, float] = (0, 0.0)
 
     @property
     def count(self) -> int:
-        """How many orders there were: signals and a supervisor's orders count apart, because one may pass on both."""
+        """The number of orders. Signals and a supervisor's orders count separately: both may have the same cause."""
         return max(self._counts.values())
 
     def hear(self, source: str, number: int) -> bool:
-        """Take note of one of the ``signals`` or ``orders``; say whether that is one order more."""
+        """Count a signal from ``source``, ``signals`` or ``orders``; return whether it is a further order."""
         before, (last, at), now = self.count, self._last, time.monotonic()
         if source == "signals":
             self._last = number, now
-            # Systemd (SendSIGHUP=) and shells send SIGHUP beside another signal, and terminals send it twice.
+            # Systemd (SendSIGHUP=) and shells send SIGHUP together with another signal, and terminals send it twice.
             is_echo = now - at < _ECHO.total_seconds() and last in {number, _HANGUP}
             if self._counts[source] and (is_echo or number == _HANGUP):
                 return False
@@ -74,13 +77,13 @@ _HANGUP = getattr(signal, "SIGHUP", 0)
 
 
 class Ending:
-    """The end of this process: who asks for it, and the bound that it keeps.
+    """Receives orders to end this process, and enforces the time limit of its end.
 
-    ``begin`` must be called in the main thread. What is ordered before ``obey`` says who obeys waits for it.
+    ``begin`` must be called in the main thread. Orders that arrive before ``obey`` is called wait for it.
     """
 
     def __init__(self, grace: timedelta, *, pipe: int | None = None) -> None:
-        """Do nothing yet. ``pipe`` is where a supervisor's orders come from: numbers of signals, or its end."""
+        """Do nothing yet. A supervisor sends orders through ``pipe``: signal numbers, or end of file."""
         self._grace = grace
         self._pipe = pipe
         self._orders = Orders()
@@ -93,15 +96,15 @@ class Ending:
         self._reader, self._writer = socket.socketpair()
         self._writer.settimeout(0)
         self.last_measures: Callable[[], None] = lambda: None
-        """Called in a thread when the bound is passed, for three seconds at most, before the process ends."""
+        """Called in a thread at the time limit, before the process ends. May take three seconds."""
 
     @property
     def is_hearing(self) -> bool:
-        """Whether signals come here: a KeyboardInterrupt is nobody's Ctrl-C then."""
+        """Whether this handles signals. Then a KeyboardInterrupt does not come from Ctrl-C."""
         return self._loop is not None
 
     def begin(self) -> None:
-        """Hear signals from now on, in place of all who did."""
+        """Handle signals from now on, in place of earlier handlers."""
         self._loop = asyncio.get_running_loop()
         for number in signals_to_hear():
             with suppress(NotImplementedError):  # Windows
@@ -111,34 +114,34 @@ class Ending:
         threading.Thread(target=self._watch, name="ending", daemon=True).start()
 
     def obey(self, stop: Callable[[Signals], None]) -> None:
-        """Call ``stop`` in the loop at the first order, and once more at the second."""
+        """Call ``stop`` in the event loop at the first order, and again at the second."""
         with self._changing:
             self._stop, heard = stop, self._heard
         for number in heard:
             stop(number)
 
     def limit(self, patience: timedelta) -> None:
-        """End the process if it lives for so long from now; an earlier bound stands."""
+        """End the process after ``patience`` from now, unless an earlier limit is set."""
         with self._changing:
             deadline = time.monotonic() + patience.total_seconds()
             self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
         with suppress(OSError):
-            self._writer.send(b"\0")  # the thread looks at it
+            self._writer.send(b"\0")  # makes the thread read the new deadline
 
     def listen(self) -> bool:
-        """Take signals from C's handler at once, whatever Python does; the loop gets them from us.
+        """Receive signals directly from the C-level handler, whatever Python executes, and pass them on to the loop.
 
-        Again when a loop begins to run, which takes them for itself: say whether that was so.
+        An event loop that starts redirects them, so call this again then. Returns whether they had been redirected.
         """
         before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         if before == self._writer.fileno():
             return False
         if before != -1:
-            self._before = os.dup(before)  # the loop may close its own, and the number be another's then
+            self._before = os.dup(before)  # the loop may close its descriptor, and the number may be reused
         return True
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self.listen():  # then C's handler has woken the loop, or nobody
+        if self.listen():  # the C-level handler has not written to our socket
             with suppress(OSError):
                 self._writer.send(bytes([number]))
 
@@ -163,11 +166,11 @@ class Ending:
                 self._hear("signals", Signals(number))
 
     def _take_orders(self) -> bool:
-        """Read a supervisor's orders; say whether more may come."""
-        assert self._pipe is not None  # noqa: S101 - it has something to read
+        """Read a supervisor's orders; return whether more may come."""
+        assert self._pipe is not None  # noqa: S101 - it is readable
         try:
             orders = os.read(self._pipe, 64)
-        except ConnectionError:  # a supervisor that was killed without having read what we said
+        except ConnectionError:  # the supervisor was killed before it read what we sent
             orders = b""
         for number in orders:
             self._hear("orders", Signals(number))
@@ -176,26 +179,26 @@ class Ending:
         return bool(orders)
 
     def _hear(self, source: str, number: Signals) -> None:
-        if not self._orders.hear(source, number) or self._orders.count > 2:  # noqa: PLR2004 - in order, and at once
+        if not self._orders.hear(source, number) or self._orders.count > 2:  # noqa: PLR2004 - orderly, and immediate
             return
         self.limit(self._grace + MARGIN if self._orders.count == 1 else MARGIN / 2)
         with self._changing:
             self._heard.append(number)
             stop, loop = self._stop, self._loop
         if stop is not None and loop is not None:
-            with suppress(RuntimeError):  # the loop is closed: the bound ends the process
+            with suppress(RuntimeError):  # the loop is closed: the time limit ends the process
                 loop.call_soon_threadsafe(stop, number)
 
     def _end(self) -> None:
         _log.error("the process does not end by itself: it is ended")
         thread = threading.Thread(target=self.last_measures, name="last-measures", daemon=True)
-        with suppress(RuntimeError):  # the interpreter is at its end
+        with suppress(RuntimeError):  # the interpreter is shutting down
             thread.start()
             thread.join(_LAST_LIMIT.total_seconds())
         leave(HELD)
 
 
 def leave(code: int) -> None:
-    """End the process now, with what was logged written, and nothing else done: no hook, no thread is waited for."""
+    """Write pending log lines, then end the process at once, without running exit hooks or waiting for threads."""
     flush_log()
     os._exit(code)

@@ -1,4 +1,4 @@
-"""Chooses the event loop of a process, and runs it to the end of its work."""
+"""Chooses the event loop of a process, and runs it until the process's work is done."""
 
 import asyncio
 import sys
@@ -16,7 +16,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.event
 
 
 def fastest_loop() -> Callable[[], AbstractEventLoop] | None:
-    """Return what makes an event loop: uvloop's where it exists, ``None`` for asyncio's own on Windows."""
+    """Return uvloop's event loop factory; ``None`` on Windows, which it does not support: use asyncio's own."""
     if sys.platform == "win32":
         return None
     import uvloop  # noqa: PLC0415 - does not exist on Windows
@@ -25,18 +25,18 @@ def fastest_loop() -> Callable[[], AbstractEventLoop] | None:
 
 
 def run_to_the_end(runner: asyncio.Runner, work: Coroutine[Any, Any, ResultT], ending: Ending) -> ResultT:
-    """Run ``work``, whatever other tasks and callbacks of the loop raise.
+    """Run ``work`` to completion, whatever other tasks and callbacks of the loop raise.
 
-    asyncio lets SystemExit and KeyboardInterrupt of any task, also of one that a handler has started and left, through
-    to whoever runs the loop, and anybody may call the loop's ``stop``. While ``ending`` hears all signals, so that it
-    was none, the loop goes on.
+    asyncio propagates SystemExit and KeyboardInterrupt of any task to the caller that runs the loop, and any code may
+    call the loop's ``stop``. While ``ending`` handles all signals, none of these is a real request to end, so the loop
+    continues.
     """
     loop = runner.get_loop()
     task = loop.create_task(work)
     while True:
         try:
             return loop.run_until_complete(task)
-        except (SystemExit, KeyboardInterrupt, RuntimeError) as error:  # the last one for a loop that was stopped
+        except (SystemExit, KeyboardInterrupt, RuntimeError) as error:  # RuntimeError: the loop was stopped
             if task.done() or loop.is_closed() or not ending.is_hearing:
                 raise
             _log.error("a task or callback tried to end the process: it lives on", exc_info=error)

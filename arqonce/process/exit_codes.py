@@ -1,4 +1,4 @@
-"""How a command ends: its exit code and its one line of explanation."""
+"""How a command ends: its exit code and a one-line error message."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ class ExitCode(IntEnum):
     """Done."""
 
     FAILED = 1
-    """The job failed, rows of an import were refused, there was no result in time, a process had to be killed, or the
+    """The job failed, rows of an import were rejected, no result came in time, a process had to be killed, or the
     contract is broken."""
 
     USAGE = 2
@@ -33,10 +33,10 @@ class ExitCode(IntEnum):
     """A setting is missing or wrong."""
 
     UNAVAILABLE = 4
-    """PostgreSQL or Redis cannot be reached or refuses us, or lacks our tables."""
+    """PostgreSQL or Redis is unreachable or rejects us, or PostgreSQL lacks our tables."""
 
     HELD = ending.HELD
-    """Told to stop, the process was held by a handler, a thread or a hook, and ended at its bound without them."""
+    """A handler, a thread or a hook kept the process from stopping, so it was ended at its time limit."""
 
 
 _CODES: dict[type[Exception], ExitCode] = {
@@ -53,12 +53,12 @@ _CODES: dict[type[Exception], ExitCode] = {
     JobError: ExitCode.FAILED,
     TimeoutError: ExitCode.FAILED,
 }
-"""The first class that fits counts."""
+"""The first matching class determines the code."""
 
 
 @contextmanager
 def explained(program: str) -> Iterator[None]:
-    """Turn the errors that have a cure into one line on standard error and an exit code; let all others through."""
+    """Turn errors with a known cure into one line on standard error and an exit code; let others through."""
     try:
         yield
     except tuple(_CODES) as error:

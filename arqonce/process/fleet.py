@@ -1,4 +1,4 @@
-"""Several worker processes: from settings to exit code."""
+"""Runs several worker processes: from settings to exit code."""
 
 import asyncio
 import sys
@@ -15,16 +15,16 @@ from arqonce.settings.worker import Settings
 from arqonce.spec import Registry
 
 SUPERVISED = "--supervised"
-"""What is added to our own command to make one of the processes."""
+"""Option that is appended to our own command to start one of the processes."""
 
 
 def run_processes(settings: Settings, registry: Registry, count: int, *, burst: bool) -> int:
     """Supervise ``count`` workers until SIGTERM or SIGINT or, with ``burst``, until all are done; return the exit code.
 
-    Looks at both servers first, so that a start which cannot succeed says why once and not ``count`` times.
+    Checks both servers first, so that the reason why workers cannot start is reported once and not ``count`` times.
 
     Raises:
-        StartupError: a server cannot be reached, refuses us or is unsafe, or the schema is behind.
+        StartupError: a server is unreachable, rejects us or is unsafe, or the schema is behind.
     """
     set_up_logging(settings.worker)
     asyncio.run(_require_servers(settings, registry))
@@ -41,5 +41,5 @@ async def _require_servers(settings: Settings, registry: Registry) -> None:
 
 
 def _own_command() -> list[str]:
-    """Return the command that started this process, with the interpreter's options, for one of the processes."""
+    """Return the command that starts a process: our own, with the interpreter's options, and ``SUPERVISED``."""
     return [sys.executable, *sys.orig_argv[1:], SUPERVISED]

@@ -1,4 +1,4 @@
-"""States the worker's health in a file. The file goes stale when the event loop hangs."""
+"""Writes the worker's health to a file, which becomes stale when the event loop hangs."""
 
 import asyncio
 import json
@@ -14,19 +14,19 @@ import structlog
 from arqonce.background import running
 
 _INTERVAL = timedelta(seconds=5)
-"""How often the servers are asked and the file is written."""
+"""How often the servers are probed and the file is written."""
 
 _PROBE_LIMIT = timedelta(seconds=4)
-"""How long a server may take to answer before it counts as gone."""
+"""How long a server may take to answer before it counts as unreachable."""
 
 Probe = Callable[[], Awaitable[object]]
-"""Asks a server, and raises if it cannot be used."""
+"""Probes a server; raises if it cannot be used."""
 
 _SILENT = "does not answer the worker"
 
 
 class ServerError(Exception):
-    """A server answers, and cannot be used. The text says why: "cannot be written to: ..."."""
+    """A server answers but cannot be used. The text says why: "cannot be written to: ..."."""
 
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.health")
@@ -36,7 +36,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.healt
 async def report_health(
     file: Path, probes: dict[str, Probe], problems: Callable[[], list[str]] = list
 ) -> AsyncIterator[None]:
-    """Write the outcome of all probes, and other problems, to ``file`` now and every 5 s; remove it at the end."""
+    """Write the outcome of all probes and other problems to ``file``, now and every 5 s. Remove it at the end."""
     await _report(file, probes, problems)
     try:
         async with running(_report_forever(file, probes, problems), name="health"):
@@ -46,7 +46,7 @@ async def report_health(
 
 
 def report_processes(file: Path, count: int) -> None:
-    """Write to ``file`` that ``count`` processes report beside it, each to a file of its own."""
+    """Write to ``file`` that ``count`` processes report their health, each to its own file (``process_file``)."""
     _write(file, {"pid": os.getpid(), "time": time.time(), "servers": {}, "processes": count})
 
 
@@ -84,6 +84,6 @@ async def _trouble_of(probe: Probe) -> str | None:
             await probe()
     except ServerError as error:
         return str(error)
-    except Exception:  # noqa: BLE001 - whatever goes wrong, the server did not answer
+    except Exception:  # noqa: BLE001 - after any error: the server did not answer
         return _SILENT
     return None

@@ -1,4 +1,4 @@
-"""Reads the file in which a worker states its health. Imports hardly anything: containers ask twice a minute."""
+"""Reads a worker's health file. Imports hardly anything, because containers check it twice a minute."""
 
 import json
 import sys
@@ -7,25 +7,25 @@ from pathlib import Path
 from typing import NoReturn
 
 STALE_AFTER = 20.0
-"""How old the file may be, in seconds: a few missed turns of a loop that is busy, not one that hangs."""
+"""How old the file may be, in seconds. A busy event loop may miss a few updates; a hanging one misses more."""
 
 _SILENT = "does not answer the worker"
 
 
 def exit_with_health(file: Path) -> NoReturn:
-    """Print what is wrong with whoever writes ``file``, and exit with 1; with 0 if all is well."""
+    """Print the problems that ``read_health`` returns and exit with 1; without problems exit with 0."""
     problems = read_health(file)
     print(*(problems or ["well"]), sep="\n", file=sys.stderr if problems else sys.stdout)
     sys.exit(1 if problems else 0)
 
 
 def process_file(file: Path, number: int) -> Path:
-    """Return where the process of this number (from 1) reports, if a supervisor writes ``file``."""
+    """Return the health file of the supervised process ``number``, from 1, if ``file`` is the supervisor's."""
     return file.with_name(f"{file.name}.{number}")
 
 
 def read_health(file: Path) -> list[str]:
-    """Return what is wrong with whoever writes ``file``, a worker or a supervisor of some; nothing if all is well."""
+    """Return the problems of the worker or supervisor that writes ``file``; an empty list if it is healthy."""
     try:
         state = json.loads(file.read_text())
         age, servers = time.time() - float(state["time"]), dict(state["servers"])

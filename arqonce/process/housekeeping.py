@@ -1,4 +1,4 @@
-"""Keeps receipts and dead letters from growing for ever, in the background of each worker."""
+"""Deletes old receipts and dead letters, in the background of each worker."""
 
 import asyncio
 import random
@@ -14,23 +14,23 @@ from arqonce.background import running
 from arqonce.ledger.retention import STEP, delete_older
 
 _INTERVAL = timedelta(minutes=5)
-"""How often a worker looks, spread by half to either side so that a fleet does not look at once."""
+"""Mean interval of deletions. Each is random, within 50 %, so that a fleet does not delete at once."""
 
 _PAUSE = timedelta(milliseconds=200)
-"""Rest between two full steps: 10 million rows take half an hour, and nobody notices."""
+"""Pause between two full steps, which keeps the load low: 10 million rows take half an hour."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.housekeeping")
 
 
 @asynccontextmanager
 async def keep_house(sessions: async_sessionmaker[AsyncSession], ages: Mapping[str, timedelta]) -> AsyncIterator[None]:
-    """Remove rows older than the table's age, now and then, until the end."""
+    """Delete rows older than their table's age periodically, until the end."""
     async with running(_sweep_forever(sessions, ages), name="housekeeping"):
         yield
 
 
 async def sweep(sessions: async_sessionmaker[AsyncSession], ages: Mapping[str, timedelta]) -> dict[str, int]:
-    """Remove all rows that are too old, each step in a transaction of its own; return how many by table."""
+    """Delete all rows that are too old, each step in its own transaction; return how many by table."""
     removed = dict.fromkeys(ages, 0)
     for table, age in ages.items():
         step = STEP

@@ -1,6 +1,6 @@
-"""What is done when the process must end though something holds it: log what it is, and return its jobs.
+"""What the process does when it must end although something holds it: log the cause and put back its jobs.
 
-Runs in a thread: the event loop may be blocked for ever. So Redis is asked through a connection of its own.
+Runs in a thread, because the event loop may be blocked for ever, and therefore uses its own connection to Redis.
 """
 
 import sys
@@ -18,13 +18,13 @@ from arqonce.failures import QueueUnavailableError
 from arqonce.settings.worker import Settings
 
 _MOST_NAMES = 20
-"""So many jobs are named in the log."""
+"""Most job ids in the log line."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.last_measures")
 
 
 def take_last_measures(settings: Settings, worker: UsersWorker) -> None:
-    """Log which jobs and threads hold the process and where, and return the jobs to the queue, uncounted."""
+    """Log which jobs and threads hold the process and where. Put the jobs back; the attempt does not count."""
     claims = worker.runs.unended_claims()
     _log.error(
         "these hold on to the process",
@@ -38,7 +38,7 @@ def take_last_measures(settings: Settings, worker: UsersWorker) -> None:
 
 
 def _place_of_the_loop() -> str | None:
-    """Say where the main thread, which runs the loop, is."""
+    """Return the place in the code where the main thread is, which runs the event loop."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001 - the documented way
     if frame is None:
         return None

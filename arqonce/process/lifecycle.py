@@ -1,6 +1,6 @@
-"""Startup and shutdown: opens what jobs need, in order, and closes it, also after a failed start.
+"""Startup and shutdown: opens what jobs need, in order, and closes it, even after a failed start.
 
-One exit stack, because arq runs the shutdown hook even when the startup hook raised, and in another task.
+Uses one exit stack, because arq runs the shutdown hook even if the startup hook raised, and in another task.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ from arqonce.relay.relay import open_relay
 from arqonce.settings.worker import QueueSettings, Settings
 
 _PROBE = "arqonce:probe"
-"""What the health probe writes. Nobody reads it."""
+"""Key that the health probe writes. Nothing reads it."""
 
 _PROBE_LASTS = timedelta(seconds=1)
 
@@ -62,7 +62,7 @@ class Lifecycle:
         """Check both servers, open the database and put the dispatcher into ``ctx``.
 
         Raises:
-            StartupError: a server cannot be reached, refuses us or is unsafe, or the schema is behind.
+            StartupError: a server is unreachable, rejects us or is unsafe, or the schema is behind.
         """
         async with AsyncExitStack() as stack:
             await require_safe_redis(ctx["redis"], self._settings.queue)
@@ -89,15 +89,15 @@ class Lifecycle:
         )
 
     async def shutdown(self, _ctx: dict[str, Any]) -> None:
-        """Close what startup opened; after a failed start there is nothing left to close."""
+        """Close what startup opened. A failed start has already closed everything."""
         await self._stack.aclose()
 
 
 async def require_safe_redis(redis: Redis, settings: QueueSettings) -> None:
-    """Return if Redis answers, can be written to, is no cluster, and throws nothing away. One round trip.
+    """Return if Redis is reachable, writable, not a cluster, and does not evict keys. One round trip.
 
     Raises:
-        StartupError: it does not; the text names the cure.
+        StartupError: it is not; the text names the cure.
     """
     url = settings.url.get_secret_value()
     try:
@@ -111,19 +111,19 @@ async def require_safe_redis(redis: Redis, settings: QueueSettings) -> None:
         raise StartupError(str(explain(error, url))) from error
     policy = memory.get("maxmemory_policy", "noeviction")
     if memory.get("maxmemory") and policy != "noeviction":
-        message = f"Redis at {location(url)} may throw queued jobs away ({policy}): set maxmemory-policy noeviction"
+        message = f"Redis at {location(url)} may evict queued jobs ({policy}): set maxmemory-policy noeviction"
         raise StartupError(message)
 
 
 async def require_ready_database(
     sessions: async_sessionmaker[AsyncSession], settings: DatabaseSettings, others: Sequence[Schema] = ()
 ) -> None:
-    """Return if PostgreSQL can be written to and has our schema and those of ``others``.
+    """Return if PostgreSQL can be written to and has every migration of the ledger and of ``others``.
 
-    A few round trips, and two for each other schema.
+    A few round trips, and two for each further schema.
 
     Raises:
-        StartupError: it does not; the text names the cure.
+        StartupError: otherwise; the text names the cure.
     """
     try:
         async with sessions() as session:
@@ -136,12 +136,12 @@ async def require_ready_database(
 
 
 async def _warn_of_limits(sessions: async_sessionmaker[AsyncSession], longest: timedelta) -> None:
-    """Log which of PostgreSQL's limits will end a job before its deadline does. One round trip."""
+    """Log which of PostgreSQL's limits end a transaction before the longest deadline. One round trip."""
     try:
         async with sessions() as session:
             found = await shorter_limits(session, longest)
     except (SQLAlchemyError, OSError):
-        return  # an outage, which the worker waits for
+        return  # an outage: the worker waits until it is over
     for name, limit in found.items():
         _log.warning(
             "PostgreSQL ends transactions before a job's deadline does",
@@ -154,23 +154,23 @@ async def _warn_of_limits(sessions: async_sessionmaker[AsyncSession], longest: t
 
 _REFUSALS = {
     "28P01": "refuses the password: correct DATABASE_URL or DATABASE_PASSWORD",
-    "28000": "refuses this user: correct DATABASE_URL, or let the user in with pg_hba.conf",
+    "28000": "refuses this user: correct DATABASE_URL, or allow the user in pg_hba.conf",
     "3D000": "has no such database: create it, or correct DATABASE_URL",
-    "42P07": "has a table or an index of that name already, which no migration of this project has made",
+    "42P07": "already has a table or an index of that name, which no migration of this project has created",
     "42P01": "lacks a table: apply the migrations with the command migrate, or correct DATABASE_LEDGER_SCHEMA",
     "3F000": "lacks a schema: apply the migrations with the command migrate, or correct DATABASE_LEDGER_SCHEMA",
-    "42501": "does not let this user do that: grant it (deploys: the schema to migrate, the tables to work)",
+    "42501": "denies this user a privilege: grant it (on the schema to apply migrations, on the tables to run jobs)",
 }
 
 
 _CURES = {
-    STANDBY: ". Let DATABASE_URL lead to the primary, or name all hosts: host1:5432,host2:5432",
+    STANDBY: ". Let DATABASE_URL point to the primary, or name all hosts: host1:5432,host2:5432",
     READ_ONLY: ". Reset it with ALTER ROLE, ALTER DATABASE or ALTER SYSTEM",
 }
 
 
 def explain_database(error: Exception, settings: DatabaseSettings) -> str:
-    """Say in one line what is wrong with PostgreSQL and what to do about it."""
+    """Describe in one line what is wrong with PostgreSQL and how to correct it."""
     state = sqlstate_of(error)
     if reason := why_not_written(error):
         return f"PostgreSQL at {settings.location} cannot be written to: {reason}{_CURES.get(reason, '')}"
@@ -191,7 +191,7 @@ def explain_database(error: Exception, settings: DatabaseSettings) -> str:
 def server_probes(
     redis: Redis, sessions: async_sessionmaker[AsyncSession], gate: DatabaseGate | None = None
 ) -> dict[str, Probe]:
-    """Return how to ask the two servers whether they can be used; the gate knows what only shows when jobs run."""
+    """Return probes of the two servers. The gate reports faults that only running jobs detect."""
 
     async def ask_database() -> None:
         if gate is not None and gate.trouble is not None:
@@ -208,10 +208,10 @@ def server_probes(
 
 
 async def _write(redis: Redis) -> None:
-    """Write: a replica, a full server, and one without its replicas answer a PING as well.
+    """Write a key: a PING also succeeds on a replica, a full server, and a server that lacks required replicas.
 
     Raises:
-        ServerError: it answers and takes nothing.
+        ServerError: the server answers and rejects the write.
     """
     try:
         await redis.set(_PROBE, b"", px=_PROBE_LASTS)

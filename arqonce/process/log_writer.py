@@ -1,8 +1,8 @@
-"""Writes log lines in a thread, so that nobody who logs ever waits for whoever reads standard error.
+"""Writes log lines in a thread, so that logging never waits for the reader of standard error.
 
-A pipe that nobody reads takes 64 KiB; then the next write waits, and with it the event loop, its jobs, their leases and
-the end of the process. Here lines wait in memory, in order and within limits. When these are reached, the least
-important lines are left out, and a line says how many, as soon as lines are taken again.
+A pipe that is not read buffers 64 KiB. Then the next write blocks, and with it the event loop, its jobs, their leases
+and the end of the process. Here lines are queued in memory, in order and within limits. When these are reached, the
+least important lines are dropped. As soon as writing succeeds again, a line reports how many.
 """
 
 import logging
@@ -19,22 +19,22 @@ from typing import TextIO
 from weakref import WeakSet
 
 MOST_LINES = 10_000
-"""How many lines may wait: what a busy worker logs in some seconds."""
+"""Most lines in the queue: what a busy worker logs in some seconds."""
 
 MOST_BYTES = 4 << 20
-"""How many bytes of lines may wait. A line of more than a quarter of that is cut."""
+"""Most bytes in the queue. A line of more than a quarter of that is truncated."""
 
 FLUSH_LIMIT = timedelta(seconds=1)
-"""How long the end of the process waits for the last lines to be taken."""
+"""How long the end of the process waits until the last lines are written."""
 
 _ATOMIC = 4096
-"""A write of so many bytes to a pipe is not mixed with that of another process (Linux, ``pipe(7)``: PIPE_BUF)."""
+"""Largest write to a pipe that is atomic: not interleaved with other processes' (Linux, ``pipe(7)``: PIPE_BUF)."""
 
 _REST = timedelta(milliseconds=5)
-"""A write of few lines is followed by a rest: under load a thread that wakes for each line costs more than the line."""
+"""Pause after a write of few lines: under load, waking the thread for each line costs more than the line."""
 
 _FEW = 8
-"""Lines of one write after which there is no rest: many wait."""
+"""From this many lines in one write there is no pause, because many more are queued."""
 
 _LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
 
@@ -47,23 +47,23 @@ _writers: "WeakSet[LogWriter]" = WeakSet()
 
 
 class LogWriter(logging.Handler):
-    """A handler that leaves each line to a thread, which writes it to a file descriptor.
+    """A handler that queues each line for a thread, which writes it to a file descriptor.
 
-    Without a descriptor (standard error was closed when the process started) lines go nowhere. What cannot be written
-    (nobody has the other end of the pipe, the disk is full) counts as left out. After a fork the child has a thread of
-    its own, and none of its parent's lines.
+    Without a descriptor (standard error was closed when the process started) lines are discarded. Lines that cannot be
+    written (the pipe has no reader, the disk is full) count as dropped. After a fork the child has its own thread, and
+    none of its parent's lines.
     """
 
     def __init__(self, descriptor: int | None) -> None:
-        """Start no thread before the first line."""
+        """Initialize the queue. The thread starts with the first line."""
         super().__init__()
         self._descriptor = descriptor
         self.begin()
         _writers.add(self)
 
     def begin(self) -> None:
-        """Forget all lines and the thread: after a fork they are the parent's."""
-        # Reentrant: the garbage collector may run in the middle of this, and log what it destroys.
+        """Discard all lines and the thread, which after a fork are the parent's."""
+        # Reentrant: the garbage collector may run while we hold the lock, and log what it destroys.
         self._changing = threading.RLock()
         self._written = threading.Condition(self._changing)
         self._wake = threading.Event()
@@ -74,8 +74,8 @@ class LogWriter(logging.Handler):
         self._size = self._bytes = self._lost = 0
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Format the record in the thread that logs it, and queue the line; never wait for the descriptor."""
-        # Without logging's lock: there is nothing to protect, and a fork would have to wait for it.
+        """Format the record in the calling thread, and queue the line. Never wait for the descriptor."""
+        # Without logging's lock: it would protect nothing, and a fork would have to wait for it.
         passes = self.filter(record)
         if passes:
             self.emit(passes if isinstance(passes, logging.LogRecord) else record)
@@ -87,7 +87,7 @@ class LogWriter(logging.Handler):
             return
         try:
             line = self.format(record).encode("utf-8", "backslashreplace")
-        except Exception:  # noqa: BLE001 - as every handler of logging: what cannot be formatted harms nobody
+        except Exception:  # noqa: BLE001 - as in every logging handler: a formatting error must not reach the caller
             self.handleError(record)
             return
         self._queue(record.levelno, line[: MOST_BYTES // 4] + b"\n")
@@ -108,7 +108,7 @@ class LogWriter(logging.Handler):
         return self._size >= MOST_LINES or self._bytes + len(line) > MOST_BYTES
 
     def _make_room(self, level: int, line: bytes) -> bool:
-        """Leave out the newest of the less important lines that wait; say whether there is room now."""
+        """Drop the newest of the less important queued lines; return whether there is room now."""
         for lower in _LEVELS:
             waiting = self._lines[lower]
             while lower < level and waiting and self._is_full(line):
@@ -123,10 +123,10 @@ class LogWriter(logging.Handler):
         if self._has_thread:
             return
         try:
-            # A daemon: it may wait in its write for ever, and must not hold up the end of the process.
+            # A daemon: it may block in its write for ever, and must not delay the end of the process.
             threading.Thread(target=self._write_forever, name="log-writer", daemon=True).start()
             self._has_thread = True
-        except RuntimeError:  # there are no more threads, or the interpreter is at its end: the next line tries again
+        except RuntimeError:  # too many threads, or the interpreter is shutting down: the next line tries again
             self._is_asleep = True
 
     def _write_forever(self) -> None:
@@ -145,7 +145,7 @@ class LogWriter(logging.Handler):
                     time.sleep(_REST.total_seconds())
 
     def _take(self) -> list[bytes]:
-        """Take the oldest lines, as many as one write takes whole."""
+        """Remove and return the oldest lines, as many as fit into one atomic write, and at least one."""
         taken: list[bytes] = []
         size = 0
         while self._size:
@@ -161,11 +161,11 @@ class LogWriter(logging.Handler):
         return taken
 
     def _write(self, chunk: bytes, lines: int) -> bool:
-        assert self._descriptor is not None  # noqa: S101 - else nothing is queued
+        assert self._descriptor is not None  # noqa: S101 - otherwise nothing is queued
         while chunk:
             try:
                 chunk = chunk[os.write(self._descriptor, chunk) :]
-            except BlockingIOError:  # somebody who shares it has made it non-blocking
+            except BlockingIOError:  # a process that shares the descriptor has made it non-blocking
                 select.select([], [self._descriptor], [], 1)
             except OSError:
                 with self._changing:
@@ -183,7 +183,7 @@ class LogWriter(logging.Handler):
             self.emit(record)
 
     def flush(self) -> None:
-        """Wait until all lines are written, for a second at most."""
+        """Wait until all lines are written, at most a second."""
         with self._changing:
             self._written.wait_for(lambda: self._is_asleep, FLUSH_LIMIT.total_seconds())
 
@@ -197,33 +197,33 @@ def _begin_anew() -> None:
         writer.begin()
 
 
-if hasattr(os, "register_at_fork"):  # there are no forks on Windows
+if hasattr(os, "register_at_fork"):  # Windows has no fork
     os.register_at_fork(after_in_child=_begin_anew)
 
 
 def standard_error() -> int | None:
-    """Return its file descriptor; ``None`` if it was closed when the process started."""
+    """Return the file descriptor of standard error; ``None`` if it was closed when the process started."""
     stream: TextIO | None = sys.stderr
     if stream is None:
         return None
     try:
         return stream.fileno()
-    except (OSError, ValueError):  # an object in its place, as tests have
+    except (OSError, ValueError):  # replaced by an object without a descriptor, as in tests
         return 2
 
 
 def flush_log() -> None:
-    """Wait until what was logged is written, for a second at most: before the process ends without Python's end."""
+    """Wait until all log lines are written, at most a second. For processes that end without Python's finalization."""
     for writer in list(_writers):
         writer.flush()
 
 
 def say(line: str) -> None:
-    """Write a line for people to standard error, behind what was logged; wait a second at most for its reader."""
+    """Write a line for people to standard error, after pending log lines. Wait at most a second for its reader."""
     flush_log()
     if standard_error() is None:
         return
-    # In another thread, and not through the stream's buffer: Python's end would wait for its lock.
+    # In another thread, and not through the stream's buffer, for whose lock Python's finalization would wait.
     thread = threading.Thread(target=_write_line, args=(line,), name="last-line", daemon=True)
     thread.start()
     thread.join(FLUSH_LIMIT.total_seconds())
@@ -232,8 +232,8 @@ def say(line: str) -> None:
 def _write_line(line: str) -> None:
     try:
         descriptor = sys.stderr.fileno()
-    except (OSError, ValueError):  # an object in its place, as tests have
+    except (OSError, ValueError):  # replaced by an object without a descriptor, as in tests
         print(line, file=sys.stderr)  # noqa: T201 - for people
     else:
-        with suppress(OSError):  # nobody reads it
+        with suppress(OSError):  # it has no reader
             os.write(descriptor, f"{line}\n".encode("utf-8", "backslashreplace"))

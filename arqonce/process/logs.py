@@ -1,6 +1,6 @@
-"""Structured logs: for people on a console, for machines as JSON. Owns the rule that no person's data is in them.
+"""Structured logs, for people on a console or for machines as JSON. Ensures that they contain no personal data.
 
-An error is logged as its diagnosis, without its text.
+An error is logged as a diagnosis, without its text.
 """
 
 import logging
@@ -14,10 +14,10 @@ from arqonce.process.log_writer import LogWriter, standard_error
 
 
 def log_to_stderr(log_format: str, level: str) -> None:
-    """Send everything that the process logs, libraries included, to standard error in one form.
+    """Send everything that the process and its libraries log to standard error, in one format.
 
-    Nobody who logs waits for its reader (``log_writer``). ``log_format`` is ``console``, ``json`` or ``auto``:
-    console on a terminal.
+    Logging never waits for the reader of standard error (``log_writer``). ``log_format`` is ``console``, ``json`` or
+    ``auto``: console on a terminal, else JSON.
     """
     handler = LogWriter(standard_error())
     handler.setFormatter(
@@ -29,7 +29,7 @@ def log_to_stderr(log_format: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    logging.getLogger("arqonce.database.loans").setLevel(logging.WARNING)  # SQLAlchemy's own pools are so by default
+    logging.getLogger("arqonce.database.loans").setLevel(logging.WARNING)  # the default of SQLAlchemy's own pools
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -1,8 +1,8 @@
-"""Tells which code blocks the event loop, while it does: the jobs of a loop that stands still lose their leases.
+"""Reports which code blocks the event loop, while it does: jobs of a blocked loop lose their leases.
 
-A timer of the loop says four times a second that it turns; a thread looks at that, and at the stack of the loop's
-thread when it does not. Code that keeps the interpreter to itself (a long call into C that does not release the GIL)
-stops the watching thread as well, and is not reported.
+A timer in the loop increments a counter four times a second. A thread checks the counter and, if it stands still,
+examines the stack of the loop's thread. Code that holds the GIL (a long call into C) stops that thread as well and is
+not reported.
 """
 
 import asyncio
@@ -22,26 +22,26 @@ from arqonce.execution.places import handlers_place, places_of_frame
 from arqonce.spec import JobSpec
 
 BLOCKED = timedelta(seconds=1)
-"""How long the loop may stand still. A healthy handler holds it for milliseconds."""
+"""How long the loop may be blocked. A healthy handler blocks it for milliseconds."""
 
-CURE = "await an async library, or let a thread do it: await asyncio.to_thread(...)"
+CURE = "await an async library, or use a thread: await asyncio.to_thread(...)"
 
 _LOOK = timedelta(milliseconds=250)
-"""How often the timer beats, and the thread looks."""
+"""Interval of the timer and of the thread's checks."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.loop_watch")
 
 
 @dataclass(frozen=True)
 class Standstill:
-    """The loop has not turned for longer than a limit. Code positions only."""
+    """The loop has been blocked for longer than a limit. Contains code positions only."""
 
     limit: timedelta
     job_name: str | None
-    """The job whose handler runs, if it is one."""
+    """The job whose handler blocks the loop, if a handler does."""
 
     at: str
-    """The handler's line, or else the innermost one."""
+    """The handler's line, or else the innermost line."""
 
     within: str
     """The innermost line."""
@@ -49,9 +49,9 @@ class Standstill:
 
 @contextmanager
 def watch_loop(tell: Callable[[Standstill], None], limits: Sequence[timedelta]) -> Iterator[None]:
-    """Watch the running loop, which runs in this thread; ``tell`` is called in another, once for each limit passed.
+    """Watch the running event loop of this thread. Call ``tell`` in another thread, once for each limit exceeded.
 
-    Times for which the whole process was stopped do not count.
+    Time during which the whole process was stopped does not count.
     """
     watch = _Watch(asyncio.get_running_loop(), tell, sorted(limits))
     watch.beat()
@@ -65,7 +65,7 @@ def watch_loop(tell: Callable[[Standstill], None], limits: Sequence[timedelta]) 
 
 @contextmanager
 def warn_of_blocks(lease: timedelta) -> Iterator[None]:
-    """Log what blocks the running loop; as an error, when it is for longer than a lease."""
+    """Log what blocks the running loop: a warning, and an error when it lasts longer than a lease."""
 
     def tell(found: Standstill) -> None:
         told = {"at": found.at, "within": found.within, "job_name": found.job_name, "cure": CURE}
@@ -79,7 +79,7 @@ def warn_of_blocks(lease: timedelta) -> Iterator[None]:
 
 
 class _Watch:
-    """What the loop and the thread have in common."""
+    """State shared by the loop and the watching thread."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, tell: Callable[[Standstill], None], limits: Sequence[timedelta]
@@ -97,7 +97,7 @@ class _Watch:
         self._timer = self._loop.call_later(_LOOK.total_seconds(), self.beat)
 
     def end(self) -> None:
-        """Let the thread end by itself: it may be writing to a log that somebody blocks."""
+        """Let the thread end by itself: it may be writing to a log that is blocked."""
         self._over.set()
         if self._timer is not None:
             self._timer.cancel()
@@ -109,7 +109,7 @@ class _Watch:
             if self._beats != seen:
                 seen, stood, told = self._beats, 0.0, 0
                 continue
-            stood += min(passed, 2 * _LOOK.total_seconds())  # longer, and the process was stopped
+            stood += min(passed, 2 * _LOOK.total_seconds())  # if longer, the process was stopped
             while told < len(self._limits) and stood >= self._limits[told].total_seconds():
                 self._look(self._limits[told])
                 told += 1
@@ -123,7 +123,7 @@ class _Watch:
 
 
 def _job_name(frame: FrameType) -> str | None:
-    """Return the name of the job whose spec the dispatcher, or a batch, has in its hands further out."""
+    """Return the job's name from the local variable ``spec`` of an outer frame, in ``attempt`` or ``batch``."""
     for outer, _ in walk_stack(frame):
         if outer.f_globals.get("__name__") in {"arqonce.execution.attempt", "arqonce.execution.batch"}:
             spec = outer.f_locals.get("spec")

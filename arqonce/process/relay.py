@@ -1,4 +1,4 @@
-"""One process that relays and runs no job: from settings to exit code."""
+"""Runs a process that relays and runs no jobs: from settings to exit code."""
 
 import asyncio
 import signal
@@ -19,16 +19,16 @@ from arqonce.relay.relay import open_relay
 from arqonce.settings.worker import Settings
 
 _CONNECTIONS = 3
-"""To PostgreSQL: for listening, for looks, and for the health probe."""
+"""Connections to PostgreSQL: for listening, for dispatching, and for the health probe."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.relay")
 
 
 def run_relay(settings: Settings) -> None:
-    """Relay until stopped; rows marked by then are still sent. Owns the event loop.
+    """Relay until stopped; write rows already marked as dispatched into Redis first. Owns the event loop.
 
     Raises:
-        StartupError: a server cannot be reached, refuses us or is unsafe, or the schema is behind.
+        StartupError: a server is unreachable, rejects us or is unsafe, or the schema is behind.
     """
     set_up_logging(settings.worker)
     ending = Ending(timedelta(0))
@@ -46,7 +46,7 @@ async def _relay(settings: Settings, ending: Ending) -> None:
         sessions = await stack.enter_async_context(open_database(settings.database, pool_size=_CONNECTIONS))
         await require_ready_database(sessions, settings.database)
         await stack.enter_async_context(open_relay(sessions, settings))
-        ending.begin()  # before its health says that it is ready
+        ending.begin()  # before the health file reports that the relay is ready
         if file := settings.worker.health_file:
             await stack.enter_async_context(report_health(file, server_probes(redis, sessions)))
         _log.info(
@@ -59,7 +59,7 @@ async def _relay(settings: Settings, ending: Ending) -> None:
 
 
 async def _told_to_stop(ending: Ending) -> None:
-    """Wait for the first signal; the second one ends the process without waiting for anything."""
+    """Wait for the first signal. The second one ends the process at once."""
     told = asyncio.Event()
 
     def stop(number: signal.Signals) -> None:

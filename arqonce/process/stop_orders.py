@@ -1,12 +1,12 @@
-"""How a supervisor and its processes speak: over a socket that is their standard input. Knows no worker.
+"""How a supervisor and its processes communicate: through a socket that is the process's standard input.
 
-Not by signals, because those may come from elsewhere too: Ctrl-C reaches every process of the terminal, and systemd
-signals every process of a unit. Passed on by the supervisor as well, that would be two, and a second one means "at
-once". So orders and signals are counted apart, and the larger count is obeyed (``ending``). The end of the
-connection, which comes even if the supervisor is killed, is an order as well.
+Not by signals, because those have other sources, too: Ctrl-C reaches every process of the terminal, and systemd signals
+every process of a unit. If the supervisor also passed such a signal on, a process would receive two, and a second one
+means "at once". So orders and signals are counted separately, and the larger count applies (``ending``). End of file,
+which also occurs if the supervisor is killed, is an order, too.
 
-The other way a process says that it is ready: what ends before is to blame for its end, its settings or its command
-line; what ends later may have been ended by a job, whatever its exit code.
+In the other direction a process reports that it is ready. If a process ends before that, its settings or its command
+line are the cause. If it ends later, a job may have ended it, whatever its exit code. Knows no worker.
 """
 
 import os
@@ -18,20 +18,20 @@ _READY = b"r"
 
 
 def order_to_stop(process: socket.socket, number: Signals) -> None:
-    """Do to the process at the other end as this signal would do; nothing if it has ended."""
+    """Order the process at the other end to act as on this signal; do nothing if it has ended."""
     with suppress(OSError):
         process.send(bytes([number]))
 
 
 def tell_ready(supervisor: int) -> None:
-    """Say to the supervisor behind this descriptor that this process is ready."""
-    with suppress(OSError):  # it was killed, or is none of ours
+    """Report to the supervisor behind this descriptor that this process is ready."""
+    with suppress(OSError):  # it was killed, or it is not our supervisor
         os.write(supervisor, _READY)
 
 
 def was_ready(process: socket.socket) -> bool:
-    """Say whether the process at the other end has ever been ready."""
-    for _ in range(2):  # the first may report an order that it had not read
+    """Return whether the process at the other end has ever been ready."""
+    for _ in range(2):  # the first read may fail because of an order that the process had not read
         with suppress(OSError):
             return _READY in process.recv(64, socket.MSG_DONTWAIT | socket.MSG_PEEK)
     return False

@@ -1,7 +1,7 @@
-"""Several worker processes under one command, for machines that have no supervisor of their own.
+"""Runs several worker processes under one command, for machines without a supervisor.
 
-Owns which processes there shall be and how they end together; knows no job. Each process is the same command again in
-a fresh interpreter. Has no thread and no event loop: it sleeps until a signal comes, or until something is due.
+Owns the set of processes and how they end together; knows no job. Each process is the same command in a fresh
+interpreter. Has no threads and no event loop: it sleeps until a signal comes, or until something is due.
 """
 
 import math
@@ -28,23 +28,23 @@ from arqonce.process.stop_orders import order_to_stop, was_ready
 from arqonce.settings.worker import WorkerSettings
 
 _CLOSE_LIMIT = timedelta(seconds=15)
-"""How long a process may take beyond the grace before it is killed: it ends itself after 10 s (``ending``)."""
+"""How long a process may run beyond its grace period before it is killed. It ends itself after 10 s (``ending``)."""
 
 _LONG_LIFE = timedelta(minutes=1)
-"""The end of a process that lived for so long is the first of a row again: the next starts within 0.5 s."""
+"""A process that lived this long resets the backoff when it ends: the next one starts within 0.5 s."""
 
 _REPORT_EVERY = timedelta(seconds=5)
-"""How often the health file is written; also the longest sleep."""
+"""Interval of writing the health file; also the longest sleep."""
 
 _ENDED_AS_TOLD = frozenset({0, 128 + signal.SIGINT, *(-number for number in ENDING)})
-"""Exit codes of a process that was told to stop: the others of those in which it was still loading its modules."""
+"""Exit codes of a process that was ordered to stop; all but 0 occur while it is still loading its modules."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.supervisor")
 
 
 @dataclass
 class _Place:
-    """One of the processes that there shall be: the one that runs, or when the next is due (``inf``: never)."""
+    """One of the ``count`` processes: the running one, or when the next one is due (``inf``: never)."""
 
     number: int
     due: float = 0.0
@@ -52,10 +52,10 @@ class _Place:
     ends: int = 0
     process: "subprocess.Popen[bytes] | None" = None
     line: socket.socket | None = None
-    """To its standard input (``arqonce.process.stop_orders``)."""
+    """Connected to the process's standard input (``arqonce.process.stop_orders``)."""
 
     def hang_up(self) -> bool:
-        """Close the line to a process that has ended, and say whether it had ever been ready."""
+        """Close the line to a process that has ended; return whether it had ever been ready."""
         if self.line is None:
             return False
         line, self.line = self.line, None
@@ -64,12 +64,13 @@ class _Place:
 
 
 class Supervisor:
-    """Keeps ``count`` processes of ``command`` alive until it is told to stop or, with ``burst``, until all are done.
+    """Keeps ``count`` processes of ``command`` running until it is stopped or, with ``burst``, until all are done.
 
-    What ends is started again after a growing pause (``backoff``), for ever, because nobody else would: a crash, a
-    kill, and also exit code 4, since the servers were there when the supervisor started, so that it is an outage. Exit
-    codes 2 and 3 (command line, settings) of a process that was never ready end all, since no start cures them; of one
-    that was, they are a job's doing. With ``burst``, 4 ends all as well: somebody waits for the end.
+    Restarts a process that ends, after a growing pause (``backoff``) and for ever, because nothing else would. This
+    includes crashes, kills, and exit code 4, which means an outage, because the servers were available when the
+    supervisor started. Exit codes 2 and 3 (command line, settings) of a process that was never ready end all processes,
+    because restarting does not help. From a process that was ready, a job has caused them. With ``burst``, exit code 4
+    ends all as well, because the caller waits for the end.
     """
 
     def __init__(self, command: Sequence[str], settings: WorkerSettings, count: int, *, burst: bool) -> None:
@@ -87,10 +88,10 @@ class Supervisor:
         self._hopeless = {ExitCode.USAGE, ExitCode.SETTINGS} | ({ExitCode.UNAVAILABLE} if burst else set())
 
     def run(self) -> int:
-        """Supervise to the end; return the exit code.
+        """Supervise until the end; return the exit code.
 
-        0 if all processes ended well, else the first other code; 1 if one had to be killed, or crashed while stopping.
-        Takes over the signal handlers and all children of this process.
+        It is 0 if all processes ended with success, else the first other code; 1 if one had to be killed or crashed
+        while stopping. Replaces the signal handlers and reaps all children of this process.
         """
         with self._hearing_signals() as wakeups:
             while self._is_needed():
@@ -109,7 +110,7 @@ class Supervisor:
 
     @contextmanager
     def _hearing_signals(self) -> Iterator[socket.socket]:
-        """Note signals, and yield a socket that each of them makes readable."""
+        """Record signals, and yield a socket that each signal makes readable."""
         reader, writer = socket.socketpair()
         with reader, writer:
             reader.settimeout(0)
@@ -127,7 +128,7 @@ class Supervisor:
         return any(place.process is not None or place.due < math.inf for place in self._places)
 
     def _pause(self) -> float:
-        """Return for how many seconds nothing is due."""
+        """Return the number of seconds until something is due."""
         due = min([self._kill_at, *(place.due for place in self._places if place.process is None)])
         return max(0.0, min(due - time.monotonic(), _REPORT_EVERY.total_seconds()))
 
@@ -152,7 +153,7 @@ class Supervisor:
                 place.process = subprocess.Popen(  # noqa: S603 - the command that we were started with
                     self._command, stdin=its_end.fileno(), env=environment
                 )
-        except OSError as error:  # no memory, no more processes: as good as a process that ended
+        except OSError as error:  # no memory, too many processes: treated like a process that has ended
             place.hang_up()
             pause = self._put_off(place)
             _log.error("a process cannot be started", process=place.number, reason=error.strerror, pause_s=pause)
@@ -160,7 +161,7 @@ class Supervisor:
             _log.info("process started", process=place.number, pid=place.process.pid)
 
     def _put_off(self, place: _Place) -> float:
-        """Let the next process start after a pause; return it, in seconds."""
+        """Schedule the next start after a pause; return the pause in seconds."""
         lived = time.monotonic() - place.started
         place.ends = 1 if lived >= _LONG_LIFE.total_seconds() else place.ends + 1
         pause = backoff(place.ends).total_seconds()
@@ -176,7 +177,7 @@ class Supervisor:
             self._stop(number)
 
     def _stop(self, number: signal.Signals) -> None:
-        """Let all processes end, start no more, and kill later what is left; a second time, kill sooner."""
+        """Order all processes to stop, start no more, and schedule killing those left; a second call kills sooner."""
         patience = _CLOSE_LIMIT if self._is_stopping else self._grace + _CLOSE_LIMIT
         self._kill_at = min(self._kill_at, time.monotonic() + patience.total_seconds())
         self._is_stopping = True
@@ -192,10 +193,10 @@ class Supervisor:
         for place in self._places:
             if place.process is not None:
                 _log.error("killing a process that does not end", process=place.number, pid=place.process.pid)
-                os.kill(place.process.pid, signal.SIGKILL)  # it was not reaped, so the number is still its own
+                os.kill(place.process.pid, signal.SIGKILL)  # it was not reaped, so its PID is not reused
 
     def _reap(self) -> None:
-        """Take note of all that has ended; as PID 1, that may be processes which are not ours."""
+        """Reap all processes that have ended. As PID 1, these may include processes that are not ours."""
         ours = {place.process.pid: place for place in self._places if place.process is not None}
         with suppress(ChildProcessError):
             while (found := os.waitpid(-1, os.WNOHANG))[0]:
@@ -206,14 +207,14 @@ class Supervisor:
         process, place.process = place.process, None
         if process is None:
             return
-        process.returncode = code  # else Popen would wait for it once more
+        process.returncode = code  # otherwise Popen would wait for it again
         had_been_ready = place.hang_up()
         if self._health is not None:
             process_file(self._health, place.number).unlink(missing_ok=True)  # a killed worker leaves it
         self._decide(place, code, was_ready=had_been_ready, pid=process.pid, **_ending(code))
 
     def _decide(self, place: _Place, code: int, *, was_ready: bool, **facts: object) -> None:
-        """Say and do what follows from the end of a process."""
+        """Log the end of a process and decide what follows: restart it, end all, or nothing."""
         log = _log.bind(process=place.number, **facts)
         if self._is_stopping:
             if code not in _ENDED_AS_TOLD:

@@ -1,4 +1,4 @@
-"""One worker process: from settings to exit code."""
+"""Runs one worker process: from settings to exit code."""
 
 import asyncio
 import gc
@@ -33,14 +33,14 @@ _CANCELLED = (
 
 
 def run_worker(settings: Settings, application: Application, *, burst: bool = False, orders: int | None = None) -> None:
-    """Run jobs until stopped or, with ``burst``, until the queue is empty. Owns the event loop, signals and the end.
+    """Run jobs until stopped or, with ``burst``, until the queue is empty. Owns the event loop, signals and shutdown.
 
-    The process has ended ``MARGIN`` after the grace at the latest; with exit code ``HELD`` if something held on to it.
+    The process ends at most ``MARGIN`` after its grace period, with exit code ``HELD`` if something kept it running.
 
     ``orders`` is the file descriptor of a supervisor's pipe (``arqonce/process/stop_orders.py``), if there is one.
 
     Raises:
-        StartupError: a server cannot be reached, refuses us or is unsafe, or the schema is behind.
+        StartupError: a server is unreachable, rejects us or is unsafe, or the schema is behind.
     """
     set_up_logging(settings.worker)
     calm_garbage_collector()
@@ -48,7 +48,7 @@ def run_worker(settings: Settings, application: Application, *, burst: bool = Fa
     with asyncio.Runner(loop_factory=fastest_loop()) as runner:
         held = run_to_the_end(runner, _work(settings, application, ending, burst=burst, orders=orders), ending)
         if held:
-            leave(HELD)  # the loop's end would wait for them
+            leave(HELD)  # closing the loop would wait for them
     _tell_end()
 
 
@@ -63,7 +63,7 @@ def _tell_end() -> None:
 async def _work(
     settings: Settings, application: Application, ending: Ending, *, burst: bool, orders: int | None
 ) -> Sequence[str]:
-    """Work, and return what holds on at the end."""
+    """Work until the end; return what still keeps the process from ending."""
     redis = build_arq_redis(settings, application.registry, ArqRedis)
     try:
         await redis.ping()
@@ -98,9 +98,9 @@ async def _work_to_the_end(worker: UsersWorker, settings: Settings, ending: Endi
     except asyncio.CancelledError:
         if not worker.is_stopping:
             _log.error(_CANCELLED)
-            raise SystemExit(1) from None  # a supervisor that restarts what has failed shall do so
+            raise SystemExit(1) from None  # so that a supervisor restarts the process
         _log.info("worker told to stop")
-    except (RedisError, OSError) as error:  # in burst mode nobody waits for a lost Redis
+    except (RedisError, OSError) as error:  # in burst mode the worker does not wait for a lost Redis
         raise StartupError(str(explain(error, settings.queue.url.get_secret_value()))) from error
     finally:
         ending.limit(MARGIN)
@@ -108,11 +108,10 @@ async def _work_to_the_end(worker: UsersWorker, settings: Settings, ending: Endi
 
 
 def calm_garbage_collector() -> None:
-    """Look for cycles more rarely, and never among what was loaded at the start.
+    """Collect cycles less often, and never among the objects loaded at the start.
 
-    A batch holds tens of thousands of objects until its end; looked through every 700 new ones, as by default, they
-    cost a tenth of the time. Source of the idea: Instagram Engineering, "Copy-on-write friendly Python garbage
-    collection", 2017.
+    A batch holds tens of thousands of objects until its end. Scanning them after every 700 new objects, the default,
+    costs a tenth of the time. Source: Instagram Engineering, "Copy-on-write friendly Python garbage collection", 2017.
     """
     gc.collect()
     gc.freeze()

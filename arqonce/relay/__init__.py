@@ -1,1 +1,1 @@
-"""Sends promised jobs to Redis until they have ended. PostgreSQL owns the truth."""
+"""Writes promised jobs into Redis until they have ended. PostgreSQL is the source of truth."""

@@ -1,4 +1,4 @@
-"""Notices when Redis may have lost jobs: wiped, restarted, or another server since a failover."""
+"""Detects that Redis may have lost jobs: it was flushed or restarted, or a failover has changed the server."""
 
 from contextlib import suppress
 from typing import Any
@@ -11,10 +11,10 @@ from arqonce.connection.redis import is_outage
 from arqonce.ledger.outbox import database_identity, next_epoch
 
 _UNNAMED = "unnamed"
-"""Stands for the process where the server does not name it."""
+"""Identifier of the server's process if the server does not report one."""
 
 _KEY = "arqonce:epoch:"
-"""Holds ``<run_id of the server>:<epoch>``; after the prefix, the database and the queue."""
+"""Prefix of the key, which ends with the database and the queue. Its value is ``<run_id of the server>:<epoch>``."""
 
 _AGREE = """
 local stored = redis.call('GET', KEYS[1])
@@ -22,23 +22,24 @@ if stored and string.sub(stored, 1, #ARGV[1]) == ARGV[1] then return stored end
 redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2])
 return ARGV[1] .. ARGV[2]
 """
-"""Relays that notice together share the epoch of the first: jobs are sent once, not once for each relay."""
+"""Relays that detect a loss at once use the first one's epoch, so that jobs are dispatched once, not once per relay."""
 
 
 class RedisEpoch:
-    """The number of the present epoch.
+    """The number of the current epoch.
 
-    The key is missing: Redis was wiped. It has the ``run_id`` of another process: Redis was restarted, perhaps from an
-    older state, or a replica took over. Both begin an epoch, in which every job that was sent before and has not ended
-    is sent again. A lost connection alone means neither. A single lost key is found by age (``ledger/outbox.py``).
+    If the key is missing, Redis was flushed. If it has the ``run_id`` of another process, Redis was restarted, perhaps
+    from an older state, or a replica took over. Either begins an epoch, in which every job that was dispatched before
+    and has not ended is dispatched again. A lost connection alone begins none. A job whose key alone was lost is
+    dispatched again when its retry time comes (``ledger/outbox.py``).
 
-    Managed servers may leave ``run_id`` out of INFO, or refuse INFO. Then ``master_replid`` stands for it: it changes
-    when a replica takes over and at most restarts, but not at one from a file that has it (RDB). Without either, only
-    a missing key begins an epoch, and what a restart or a failover has lost is found by age.
+    Managed servers may omit ``run_id`` from INFO, or reject INFO. Then ``master_replid`` replaces it. That changes when
+    a replica takes over and at most restarts, but not if the server loads it from an RDB file. Without either, only a
+    missing key begins an epoch, and jobs lost by a restart or a failover are dispatched again at their retry time.
     """
 
     def __init__(self, redis: Redis, sessions: async_sessionmaker[AsyncSession], queue: str) -> None:
-        """Ask nothing yet."""
+        """Query nothing yet."""
         self._redis = redis
         self._sessions = sessions
         self._queue = queue
@@ -46,9 +47,9 @@ class RedisEpoch:
         self._agree = redis.register_script(_AGREE)
 
     async def read(self) -> int:
-        """Return the epoch, and begin one if Redis is not what it was. One round trip to Redis.
+        """Return the epoch; begin a new one if Redis may have lost jobs. One round trip to Redis.
 
-        At the first time one to PostgreSQL besides, and for a new epoch one to each.
+        The first call makes another one to PostgreSQL, and a new epoch one to each server.
         """
         if not self._key:
             async with self._sessions() as session:
@@ -63,7 +64,7 @@ class RedisEpoch:
         return _number(stored, process) or await self._begin(process)
 
     async def _process(self, server: dict[str, Any] | Exception) -> str:
-        """Return what names the server's process, or comes nearest. One round trip more where it has no ``run_id``."""
+        """Return an identifier of the server's process. One more round trip if the server reports no ``run_id``."""
         if isinstance(server, dict) and (found := server.get("run_id")):
             return str(found)
         if isinstance(server, Exception) and is_outage(server):

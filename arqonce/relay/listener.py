@@ -1,4 +1,4 @@
-"""Tells a relay at once when a transaction has promised a job. Knows PostgreSQL's notifications, not the relay."""
+"""Wakes a relay as soon as a transaction has promised a job. Knows PostgreSQL's notifications, not the relay."""
 
 import asyncio
 import random
@@ -15,13 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from arqonce.background import running
 
 _CHANNEL = "job_outbox"
-"""What ``arqonce/outbox.py`` notifies, with the queue's name."""
+"""The channel that ``arqonce/outbox.py`` notifies, with the queue's name as payload."""
 
 _CHECK_EVERY = timedelta(seconds=2)
-"""How often the listener sees whether its connection lives, and all others whether there is a listener."""
+"""How often the listener checks its connection, and every other process tries to become the listener."""
 
 _LIMIT = timedelta(seconds=2)
-"""Longest wait for an answer: a connection that leads nowhere is noticed 4 s after it broke."""
+"""Longest wait for a response. A dead connection is detected within 4 s."""
 
 _FIRST = "SELECT pg_try_advisory_lock(hashtextextended('arqonce relay ' || $1::text, 0))"
 
@@ -31,10 +31,10 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.relay.listene
 
 
 class Wakeup:
-    """Rings when a job of the queue was promised, in one process at a time: a fleet does not stampede at each commit.
+    """Wakes one process of the fleet when a job of the queue is promised, so that not all query at each commit.
 
-    That one holds an advisory lock, and a connection of the pool for as long. If it is stopped or unreachable, nobody
-    is rung until PostgreSQL notices, which may be never: everybody must look by himself, too.
+    That process holds an advisory lock and a connection of the pool. If it is stopped or unreachable, no process is
+    woken until PostgreSQL closes its session, which may never happen. So every relay must also poll.
     """
 
     def __init__(self, engine: AsyncEngine, queue: str) -> None:
@@ -45,7 +45,7 @@ class Wakeup:
         self.is_listening = False
 
     async def wait(self, longest: timedelta) -> None:
-        """Wait until it rings, at most for ``longest``; at once if it has rung since the last call."""
+        """Wait for a notification, at most for ``longest``. Return at once if one has come since the last call."""
         with suppress(TimeoutError):
             async with asyncio.timeout(longest.total_seconds()):
                 await self._rung.wait()
@@ -53,7 +53,7 @@ class Wakeup:
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
-        """Listen, or wait for the turn to listen, until the end."""
+        """Listen, or wait to become the listener, until the end."""
         async with running(self._take_turns(), name="wakeup"):
             yield
 
@@ -63,7 +63,7 @@ class Wakeup:
                 async with self._engine.connect() as connection:
                     await self._listen_if_first(connection)
             except _LOST as error:
-                _log.debug("not listening", exc_info=error)  # the relay, which looks anyway, reports the outage
+                _log.debug("not listening", exc_info=error)  # the relay, which polls anyway, reports the outage
             await asyncio.sleep(_CHECK_EVERY.total_seconds() * random.uniform(0.5, 1))  # noqa: S311 - no secret
 
     async def _listen_if_first(self, connection: AsyncConnection) -> None:
@@ -74,7 +74,7 @@ class Wakeup:
             await self._listen(driver)
         finally:
             self.is_listening = False
-            await connection.invalidate()  # closed: with the session ends the lock
+            await connection.invalidate()  # closes it: the lock ends with the session
 
     async def _listen(self, driver: Any) -> None:  # noqa: ANN401 - asyncpg ships no types
         closed = asyncio.Event()
@@ -82,13 +82,13 @@ class Wakeup:
         async with asyncio.timeout(_LIMIT.total_seconds()):
             await driver.add_listener(_CHANNEL, self._hear)
         self.is_listening = True
-        self._rung.set()  # for what was promised before we listened
+        self._rung.set()  # for jobs promised before we listened
         while not closed.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(_CHECK_EVERY.total_seconds()):
                     await closed.wait()
             if await driver.fetchval("SELECT pg_is_in_recovery()", timeout=_LIMIT.total_seconds()):
-                return  # what is promised now is promised elsewhere
+                return  # a standby: new jobs are promised on the primary
 
     def _hear(self, _connection: object, _process: int, _channel: str, queue: object) -> None:
         if queue == self._queue:

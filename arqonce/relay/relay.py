@@ -1,10 +1,10 @@
-"""The relay: sends promised jobs to Redis until they have ended. PostgreSQL owns the truth.
+"""The relay: writes promised jobs into Redis until they have ended. PostgreSQL is the source of truth.
 
-Runs in every worker, and alone with the command ``relay``; any number at once. Gives the jobs of one queue.
+Runs in every worker, and alone with the command ``relay``. Any number may run at once. Each serves one queue.
 
-Idle, each relay costs one statement in PostgreSQL and one round trip to Redis every one to two seconds, and one try for
-the listener's lock; the one that listens, a connection. Behind PgBouncer, which passes no notifications, one look every
-500 ms. A look at a million jobs that are not due reads a few pages of an index.
+Every one to two seconds an idle relay executes one statement in PostgreSQL, one round trip to Redis, and one attempt to
+take the listener's lock. The listening relay also holds a connection. Behind PgBouncer, which passes on no
+notifications, a relay polls every 500 ms. Polling a million jobs that are not due reads a few pages of an index.
 """
 
 import asyncio
@@ -32,32 +32,32 @@ from arqonce.settings.worker import Settings
 from arqonce.wire.keys import EXPIRY, JOB_KEY, now_ms, to_ms
 
 _LOOK_EVERY = timedelta(seconds=2)
-"""Longest time between two looks. Each is drawn anew from its second half, so that a fleet does not look at once."""
+"""Longest polling interval. Each is random, from half of it to all of it, so that a fleet does not poll at once."""
 
 _LOOK_EVERY_PGBOUNCER = timedelta(milliseconds=500)
-"""The same where nobody can listen."""
+"""Polling interval behind PgBouncer, where no relay can listen."""
 
 _EPOCH_EVERY = timedelta(seconds=3)
-"""How old the knowledge of the epoch may be: two commands to Redis each time, of an idle worker too."""
+"""How often the epoch is read. Each time costs two commands in Redis, in idle workers, too."""
 
 _RECONNECT_EVERY = timedelta(milliseconds=500)
-"""How long to wait between looks at a server that is gone."""
+"""Pause between attempts to reach a server that is unreachable."""
 
 _TAKE_LIMIT = timedelta(seconds=5)
-"""How long PostgreSQL may take for one look, the wait for a connection included."""
+"""How long one dispatch may take in PostgreSQL, the wait for a connection included."""
 
 _LAST_LOOK = timedelta(seconds=3)
-"""How long shutdown waits for a look that is under way, so that every row it has marked reaches Redis."""
+"""How long shutdown waits for a dispatch under way, so that every row marked as dispatched reaches Redis."""
 
 _MARGIN = timedelta(days=1)
-"""Expire a promise this long before its receipt could be removed, so that a run under way still finds the receipt."""
+"""How long before its receipt could be deleted a promise expires, so that a run under way still finds the receipt."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.relay.relay")
 
 
 @asynccontextmanager
 async def open_relay(sessions: async_sessionmaker[AsyncSession], settings: Settings) -> AsyncIterator["Relay"]:
-    """Run a relay in the background until the end; it has taken its first turn when this yields."""
+    """Run a relay in the background until the end. Its first turn is complete when this yields."""
     queue = settings.queue
     url = queue.url.get_secret_value()
     async with build_redis(url, Redis, password=queue.plain_password, max_connections=4, retries=1) as redis:
@@ -71,7 +71,7 @@ async def open_relay(sessions: async_sessionmaker[AsyncSession], settings: Setti
 
 
 class Relay:
-    """Looks into the outbox when it is woken, and by itself."""
+    """Dispatches outbox rows whenever it is woken, and by polling."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Relay:
         keep: timedelta,
         wakeup: Wakeup | None,
     ) -> None:
-        """Look at nothing yet. A job that is older than ``keep`` must not run any more."""
+        """Query nothing yet. A job older than ``keep`` must not run any more."""
         self._sessions = sessions
         self._redis = redis
         self._queue = queue
@@ -108,10 +108,10 @@ class Relay:
             pass
 
     async def turn(self) -> int:
-        """Look once and return how many jobs were dispatched. While a server is away: none, after half a second."""
+        """Dispatch once; return how many jobs. While a server is unreachable, return 0 after half a second."""
         try:
             given = await self._look()
-        except Exception as error:  # noqa: BLE001 - whatever it is: a relay that ends leaves the jobs to nobody
+        except Exception as error:  # noqa: BLE001 - any error: if the relay ended, nothing would dispatch the jobs
             self._known = None
             self._tell_trouble(_trouble_of(error), error)
             await asyncio.sleep(_RECONNECT_EVERY.total_seconds())
@@ -120,7 +120,7 @@ class Relay:
         return given
 
     def _tell_trouble(self, trouble: str | None, error: Exception | None = None) -> None:
-        """Log a change, not each turn of an outage."""
+        """Log changes, not each turn of an outage."""
         if trouble is not None and trouble != self._trouble:
             _log.error(trouble, exc_info=error)
         if trouble is None and self._trouble is not None:
@@ -147,12 +147,12 @@ class Relay:
     async def _dispatch(self, epoch: int) -> int:
         async with asyncio.timeout(_TAKE_LIMIT.total_seconds()), self._sessions.begin() as session:
             promises = await dispatch_batch(session, queue=self._queue, epoch=epoch, keep=self._keep)
-        # Committed before they are sent to Redis: see dispatch_batch.
+        # Committed before they are written into Redis: see dispatch_batch.
         due = [promise for promise in promises if not promise.is_late]
         try:
             await self._give(due)
         except (RedisError, OSError):
-            with suppress(SQLAlchemyError, OSError):  # else they are due again by age
+            with suppress(SQLAlchemyError, OSError):  # otherwise they are due again at their retry time
                 async with asyncio.timeout(_TAKE_LIMIT.total_seconds()), self._sessions.begin() as session:
                     await take_back(session, [promise.job_id for promise in due])
             raise
@@ -162,7 +162,7 @@ class Relay:
         return len(promises)
 
     async def _give(self, promises: Sequence[Promise]) -> None:
-        """Give the jobs to Redis, in one pipeline; one by one if the server breaks it off because of one of them."""
+        """Write the jobs into Redis in one pipeline, or one by one if the server aborts it because of one of them."""
         if not promises:
             return
         try:
@@ -170,7 +170,7 @@ class Relay:
         except (RedisError, OSError) as error:
             if is_refusal(error):
                 raise
-            await self._redis.ping()  # or it is gone
+            await self._redis.ping()  # raises if it is unreachable
             for promise in promises:
                 await self._give_one(promise)
 
@@ -184,13 +184,13 @@ class Relay:
             _log.error("job cannot be given to Redis", job_id=promise.job_id, exc_info=error)
 
     async def _send(self, promises: Sequence[Promise]) -> None:
-        """Queue the jobs that are not queued. One that is waiting or running stays as it is: NX touches neither key."""
+        """Queue the jobs that are not queued. NX leaves the keys of a waiting or running job unchanged."""
         now = now_ms()
         async with self._redis.pipeline(transaction=False) as pipe:
             for promise in promises:
                 due, last = _milliseconds(promise.due_at), _milliseconds(promise.last_at)
                 expiry = min(max(now, due) + to_ms(EXPIRY), last) - now
-                # In this order: a worker that finds an id in the queue finds its message, too.
+                # In this order, so that a worker that finds an id in the queue finds its message, too.
                 pipe.set(JOB_KEY + promise.job_id, promise.message, px=max(1, expiry), nx=True)
                 pipe.zadd(promise.queue, {promise.job_id: due}, nx=True)
             answers = await pipe.execute(raise_on_error=False)

@@ -1,1 +1,1 @@
-"""Tools for tests: of code that enqueues, and of jobs, which run the real worker. Nothing else here imports them."""
+"""Tools for testing code that enqueues, and jobs with the real worker. No other part of the library imports them."""

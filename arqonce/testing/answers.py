@@ -1,4 +1,4 @@
-"""How a recorded job ends: as the message that a worker would leave in Redis."""
+"""Builds the result of a recorded job, as the message that a worker would write into Redis."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,22 +12,22 @@ from arqonce.wire.keys import now_ms, payload_tag
 
 @dataclass(frozen=True)
 class Answer:
-    """A result or a failure."""
+    """The result or the failure of a job."""
 
     value: Any
     is_success: bool
     tag: str | None = None
-    """Of the request that it answers, so that who has used its key for another one is told."""
+    """Tag of the answered request, by which a producer detects that its key belongs to another request."""
 
     @classmethod
     def of(cls, payload: type[AnyPayload], answer: object) -> "Answer":
-        """Take what a job of this kind is to answer.
+        """Wrap the result or the exception with which a job of this kind is to end.
 
         Raises:
-            TypeError: it is no exception, and not what this kind of job answers.
+            TypeError: ``answer`` is neither an exception nor of the payload's result type.
         """
         if isinstance(answer, type):
-            raise TypeError(f"an answer is an instance, and this is the class {answer.__name__}")
+            raise TypeError(f"an answer must be an instance, not the class {answer.__name__}")
         if isinstance(answer, BaseException):
             return cls(answer, is_success=False)
         kind = payload.result_type()
@@ -39,11 +39,11 @@ class Answer:
         return cls(answer, is_success=True)
 
     def to(self, payload: AnyPayload) -> "Answer":
-        """Return the answer to this request."""
+        """Return the answer with the tag of this request."""
         return replace(self, tag=payload_tag(payload))
 
     def message(self, job: bytes, *, attempts: int) -> bytes:
-        """Write it as the result of this job."""
+        """Encode the answer as the result of the job with the message ``job``."""
         call, now = decode(job), now_ms()
         times = {"et": call["et"], "st": now, "ft": now}
         request = {} if self.tag is None else {"h": self.tag}

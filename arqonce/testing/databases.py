@@ -1,6 +1,6 @@
-"""Databases for tests: a template that is migrated once, and copies of it, which take some ms each.
+"""Databases for tests: a template that is migrated once, and copies of it, which take some milliseconds each.
 
-Everything here may be called where an event loop runs, or where none does: it works in a thread of its own.
+All functions may be called with or without a running event loop, because they work in a separate thread.
 """
 
 import asyncio
@@ -20,20 +20,20 @@ from arqonce.testing.environment import without_settings
 
 T = TypeVar("T")
 Migrate = Callable[[DatabaseSettings], object]
-"""Makes the tables in an empty database."""
+"""Creates the tables in an empty database."""
 
 
 class Databases:
     """The template and its copies on one server. Processes of pytest-xdist may share the server."""
 
     def __init__(self, server_url: str, migrate: Migrate) -> None:
-        """Make nothing yet."""
+        """Create nothing yet."""
         self._server_url = server_url
         self._migrate = migrate
         self._template: str | None = None
 
     def create(self) -> DatabaseSettings:
-        """Copy the template under a new name."""
+        """Create a copy of the template; create the template first if necessary."""
         if self._template is None:
             name = _new_name("template")
             self._execute(f"CREATE DATABASE {name}")
@@ -44,12 +44,12 @@ class Databases:
         return self._settings(name)
 
     def drop(self, database: DatabaseSettings) -> None:
-        """Remove a copy, whoever is connected to it."""
+        """Drop a copy, even if clients are connected to it."""
         self._execute(f"DROP DATABASE {database.sqlalchemy_url.database} WITH (FORCE)")
 
     @contextmanager
     def copy(self) -> Iterator[DatabaseSettings]:
-        """Yield a copy, and remove it at the end."""
+        """Yield a copy, and drop it at the end."""
         settings = self.create()
         try:
             yield settings
@@ -57,7 +57,7 @@ class Databases:
             self.drop(settings)
 
     def close(self) -> None:
-        """Remove the template."""
+        """Drop the template."""
         if self._template is not None:
             self._execute(f"DROP DATABASE {self._template}")
 
@@ -74,8 +74,8 @@ def _new_name(kind: str) -> str:
     return f"tests_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}_{kind}_{uuid4().hex[:12]}"
 
 
-def in_thread(function: Callable[..., T], *arguments: Any) -> T:  # noqa: ANN401 - handed on
-    """Call a function in a thread, where it may run an event loop, and wait for it."""
+def in_thread(function: Callable[..., T], *arguments: Any) -> T:  # noqa: ANN401 - passed on
+    """Call a function in a new thread, where it may run an event loop, and return its result."""
     with ThreadPoolExecutor(max_workers=1) as thread:
         return thread.submit(function, *arguments).result()
 

@@ -1,4 +1,4 @@
-"""What code under test has enqueued: to be asked, to be answered, and to be run. Needs neither worker nor database."""
+"""Records what code under test enqueues, to check it, answer it or run it. Needs neither worker nor database."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,65 +18,65 @@ from arqonce.wire.status import JobStatus
 PayloadT = TypeVar("PayloadT", bound=AnyPayload)
 
 _NO_WORKER = (
-    "to run jobs, drain needs arqonce[worker] and a database: let the test be async and have the fixture "
-    "run_job. Elsewhere a test says itself what a job answers: enqueued.answer(CreateUser, UserView(...)); or it has a "
-    "worker process: start_worker"
+    "to run jobs, drain needs arqonce[worker] and a database: make the test async and use the fixture run_job. "
+    "Otherwise set the job's result in the test: enqueued.answer(CreateUser, UserView(...)); or use a worker process: "
+    "start_worker"
 )
 
 
 class NobodyWorksError(TimeoutError):
-    """A result was waited for, and there is no worker."""
+    """The code under test waits for a result, but no worker runs."""
 
 
 class RunMessage(Protocol):
     """Runs jobs: the fixture ``run_job``."""
 
     async def message(self, message: bytes, *, key: str) -> JobOutcome[Any]:
-        """Run a message of Redis."""
+        """Run the job of a message as it is stored in Redis."""
         ...
 
 
 @dataclass(frozen=True)
 class RecordedJob:
-    """A job as it would stand in Redis."""
+    """A job as it would be stored in Redis."""
 
     job_id: str
-    """The key, if one was given."""
+    """The key, if the producer chose one."""
 
     name: str
-    """On the wire."""
+    """The wire name."""
 
     message: bytes = field(repr=False)
     due: datetime
     queue: str
     is_promised: bool = False
-    """Whether it came through the outbox."""
+    """Whether it was enqueued through the outbox."""
 
     request_hash: bytes | None = field(default=None, repr=False)
-    """What tells a promise from another with the same key."""
+    """Distinguishes a promise from another one with the same key."""
 
     @classmethod
     def of(
         cls, job_id: str, message: bytes, *, due_ms: int, queue: str, request_hash: bytes | None = None
     ) -> "RecordedJob":
-        """Make one of what is sent; a promise has a ``request_hash``."""
+        """Build a job from what a client sends. A promise has a ``request_hash``."""
         due = datetime.fromtimestamp(due_ms / 1000, UTC)
         is_promised = request_hash is not None
         return cls(job_id, decode(message)["f"], message, due, queue, is_promised, request_hash)
 
     def __str__(self) -> str:
-        """Write it as code would."""
+        """Format the job as a call: its name and arguments."""
         call = decode(self.message)
         fields = [*map(repr, call["a"]), *(f"{name}={value!r}" for name, value in call["k"].items())]
         return f"{self.name}({', '.join(fields)})"
 
     def read(self, payload: type[PayloadT]) -> PayloadT:
-        """Return the payload, read as a worker does."""
+        """Return the payload, decoded and validated as in a worker."""
         call = decode(self.message)
         return read_payload(payload, call["a"], call["k"])
 
     def is_of(self, payload: type[AnyPayload], fields: Mapping[str, object]) -> bool:
-        """Say whether it is of this kind, with these values of its fields."""
+        """Return whether the job is of this kind and its fields have these values."""
         if self.name != payload.job_name:
             return False
         found = self.read(payload)
@@ -84,10 +84,10 @@ class RecordedJob:
 
 
 class EnqueuedJobs:
-    """What was enqueued. Made by the fixture ``enqueued``."""
+    """The enqueued jobs. Created by the fixture ``enqueued``."""
 
     def __init__(self, run_job: RunMessage | None = None) -> None:
-        """Record; with ``run_job`` it can also be run."""
+        """Record jobs. With ``run_job``, they can also be run."""
         self._run_job = run_job
         self._jobs: dict[str, RecordedJob] = {}
         self._ends: dict[str, bytes] = {}
@@ -96,18 +96,18 @@ class EnqueuedJobs:
 
     @property
     def jobs(self) -> Sequence[RecordedJob]:
-        """All that was enqueued, drained or not, in this order."""
+        """All enqueued jobs in the order in which they were enqueued, drained or not."""
         return list(self._jobs.values())
 
     def assert_enqueued(self, payload: type[PayloadT], /, **fields: object) -> PayloadT:
-        """Return the first payload of this kind with these values of its fields, or fail and tell what there is."""
+        """Return the first payload of this kind with these field values; fail if there is none."""
         __tracebackhide__ = True
         if found := self._find(payload, fields):
             return found[0].read(payload)
         raise AssertionError(f"{_written(payload, fields)} was not enqueued; {self._told()}")
 
     def assert_not_enqueued(self, payload: type[AnyPayload] | None = None, /, **fields: object) -> None:
-        """Fail if a job of this kind with these values of its fields was enqueued; without a kind, if any was."""
+        """Fail if a job of this kind with these field values was enqueued; without a kind, if any job was."""
         __tracebackhide__ = True
         if payload is None:
             if self._jobs:
@@ -116,13 +116,13 @@ class EnqueuedJobs:
             raise AssertionError(f"{_written(payload, fields)} was enqueued; {self._told()}")
 
     def answer(self, payload: type[AnyPayload], answer: BaseModel | Exception, /, **fields: object) -> None:
-        """End every job of this kind with these values of its fields so, with a result or a failure, without a worker.
+        """End every job of this kind with these field values with a result or a failure, without a worker.
 
-        That is each that waits now and each that is enqueued later. Of several answers that fit, the one given last
-        counts; a job that has ended keeps its own. Code under test gets what it would read in Redis.
+        This applies to jobs that wait now and to jobs enqueued later. If several answers match a job, the last one set
+        applies. A job that has ended keeps its answer. The code under test gets what it would read from Redis.
 
         Raises:
-            TypeError: this kind of job does not answer so, or has no such field.
+            TypeError: the answer is not of the payload's result type, or the payload has no such field.
         """
         _require_fields(payload, fields)
         given = Answer.of(payload, answer)
@@ -131,21 +131,22 @@ class EnqueuedJobs:
             self._settle(job)
 
     def promises_need_no_tables(self) -> None:
-        """Record what ``enqueue_in`` promises from now on without a statement, whatever connection it is given.
+        """From now on, record promises of ``enqueue_in`` without executing a statement, on any connection.
 
-        For a service that is tested on SQLite, on a database without the tables of the workers, or with a mock. A
-        session or connection of SQLAlchemy still tells when it is rolled back; others do not, and promise what they
-        were asked to. A key that is promised twice is a duplicate, or a conflict, as in the table.
+        For services that are tested on SQLite, on a database without the ledger's tables, or with a mock. A rollback of
+        SQLAlchemy's sessions and connections still removes the promise; one of other connections does not. A key that
+        is promised twice is a duplicate or a conflict, as in the table.
         """
         self.needs_tables = False
 
     async def drain(self) -> list[JobOutcome[Any]]:
-        """Run all that waits, in the order in which it is due, and what that enqueues; handles have results then.
+        """Run all waiting jobs, and the jobs that they enqueue, in the order of their due times; return the outcomes.
 
-        Nobody waits for what is due later. All are run before the first failure, if there is one, is raised.
+        Does not wait for due times. Afterwards the jobs' handles have results. Runs all jobs before raising the first
+        failure, if there is one.
 
         Raises:
-            RuntimeError: the test has no ``run_job``.
+            RuntimeError: the test does not use ``run_job``.
         """
         __tracebackhide__ = True
         if self._run_job is None:
@@ -179,11 +180,11 @@ class EnqueuedJobs:
         if end := next(filter(None, answers), None):
             self._ends[job.job_id] = end.message(job.message, attempts=1)
 
-    # What follows stands in for Redis and the outbox. It takes and returns what goes over the wire: the clients that
-    # call it may be of another copy of this package, under another name.
+    # The following methods replace Redis and the outbox. They take and return wire data, because the clients that call
+    # them may belong to another copy of this package, under another name.
 
     def record(self, job: RecordedJob) -> bool:
-        """Take a job, and say whether its id is new."""
+        """Record a job; return whether its id is new."""
         if job.job_id in self._jobs:
             return False
         self._jobs[job.job_id] = job
@@ -191,13 +192,13 @@ class EnqueuedJobs:
         return True
 
     def promise(self, job: RecordedJob) -> None:
-        """Take a job that the outbox has as new: an earlier promise under its key was rolled back, then."""
+        """Record a job that is new in the outbox. If its key has an earlier promise, that was rolled back."""
         if (earlier := self._jobs.get(job.job_id)) and earlier.is_promised:
             self.forget(earlier)
         self.record(job)
 
     def outcome_of(self, job: RecordedJob) -> str:
-        """Return what the outbox would say to a promise, if it had those that were recorded."""
+        """Return what the outbox would return for a promise, if it contained the recorded ones."""
         known = self._jobs.get(job.job_id)
         if known is None or not known.is_promised:
             return "new"
@@ -205,14 +206,14 @@ class EnqueuedJobs:
         return "duplicate" if is_same else "conflict"
 
     def status_in_tables(self, job_id: str) -> str:
-        """Return what ``arqonce.outbox.status_in`` would find."""
+        """Return what ``arqonce.outbox.status_in`` would return."""
         job = self._jobs.get(job_id)
         if job_id in self._ends:
             return JobStatus.COMPLETE
         return JobStatus.PROMISED if job and job.is_promised else JobStatus.NOT_FOUND
 
     def forget(self, job: RecordedJob) -> None:
-        """Give a job up: it was promised in a transaction that did not commit."""
+        """Remove a job whose transaction did not commit."""
         if self._jobs.get(job.job_id) is job:
             del self._jobs[job.job_id]
             self._ends.pop(job.job_id, None)
@@ -223,25 +224,25 @@ class EnqueuedJobs:
         return None if job is None else job.due.timestamp() * 1000
 
     def end(self, job_id: str) -> bytes | None:
-        """Return what Redis would have as the job's result."""
+        """Return the result message that Redis would contain; ``None`` if the job has not ended."""
         return self._ends.get(job_id)
 
     def result(self, job_id: str) -> bytes:
-        """Return what Redis would have as the result of a job that was drained, answered or aborted.
+        """Return the result message, as in Redis, of a job that was drained, answered or aborted.
 
         Raises:
-            NobodyWorksError: it was not.
+            NobodyWorksError: the job has not ended.
         """
         if job_id in self._ends:
             return self._ends[job_id]
         raise NobodyWorksError(
-            f"job {job_id} has no result: with the fixture enqueued no worker runs. Say before what it answers, as in "
+            f"job {job_id} has no result: with the fixture enqueued no worker runs. Set its result before, as in "
             "enqueued.answer(CreateUser, UserView(...)); or call enqueued.drain() before this; or, if the code under "
-            "test itself waits for a job that shall really run, test it with a worker process: start_worker"
+            "test itself waits for a job that must really run, test it with a worker process: start_worker"
         )
 
     def abort(self, job_id: str) -> None:
-        """End a job that waits, as a worker does that is asked for it: it is not run, and has a failure."""
+        """End a waiting job with a failure, without running it, as a worker does when a producer aborts it."""
         if job_id in self._jobs and job_id not in self._ends:
             end = Answer(JobAbortedError("somebody has aborted the job"), is_success=False)
             self._ends[job_id] = end.message(self._jobs[job_id].message, attempts=0)

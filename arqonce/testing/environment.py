@@ -1,4 +1,4 @@
-"""The environment of tests: without whatever settings of ours (``DATABASE_*`` and the like) the developer has."""
+"""The environment of tests, without the developer's settings of this library (``DATABASE_*`` and so on)."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ _PREFIXES = ("DATABASE_", "REDIS_", "WORKER_", "WEB_")
 
 
 def is_setting(name: str) -> bool:
-    """Say whether this variable would set something of ours."""
+    """Return whether this environment variable is a setting of this library."""
     return name.startswith(_PREFIXES) or name == "SECRETS_DIR"
 
 
@@ -19,7 +19,7 @@ def clean_environment() -> dict[str, str]:
 
 @contextmanager
 def without_settings() -> Iterator[None]:
-    """Take our settings out of the environment for a while."""
+    """Remove our settings from the environment within the context."""
     taken = {name: os.environ.pop(name) for name in list(os.environ) if is_setting(name)}
     try:
         yield

@@ -1,4 +1,4 @@
-"""How a job that was run in a test has ended. Knows nothing of who ran it."""
+"""The outcome of a job that was run in a test. Does not know what ran it."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,28 +14,28 @@ class Attempt:
     """One attempt of a job."""
 
     number: int
-    """From 1."""
+    """Counts from 1."""
 
     error: BaseException | None = None
-    """What was raised, with its causes; ``None`` if the attempt succeeded."""
+    """The exception, with its causes; ``None`` if the attempt succeeded."""
 
     delay: timedelta | None = None
-    """How long the worker would have waited before the next one; ``None`` if it was the last."""
+    """How long the worker would have waited before the next attempt; ``None`` if this was the last one."""
 
 
 @dataclass(frozen=True)
 class JobOutcome(Generic[ResultT]):
-    """How a job has ended."""
+    """The end of a job: its result or its failure, and its attempts."""
 
     job_id: str
     result: ResultT | None
     failure: BaseException | None
-    """As a producer gets it, from the wire; its ``__cause__`` is the error of the last attempt."""
+    """The failure as a producer gets it, decoded from the wire. Its ``__cause__`` is the last attempt's error."""
 
     attempts: tuple[Attempt, ...]
 
     tag: str | None = field(default=None, repr=False)
-    """Of the request that was answered, as it stands beside the result."""
+    """Tag of the answered request, as it is stored with the result."""
 
     def get(self) -> ResultT:
         """Return the result, or raise the failure."""

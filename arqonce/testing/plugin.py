@@ -1,6 +1,6 @@
 """pytest plugin: fixtures for tests of jobs, of code that enqueues, and of whole workers.
 
-Whatever a fixture needs is imported when it is first used, so that a project which uses none of them pays nothing.
+Each fixture imports what it needs when it is first used, so that a project that uses none pays nothing.
 """
 
 import contextlib
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 _Scope: TypeAlias = Literal["function", "class", "module", "package", "session"]
 
 _SETTINGS = {"fsync": "off", "log_error_verbosity": "terse"}
-"""Of PostgreSQL. Terse: the DETAIL of a violated constraint would repeat people's data in the server's log."""
+"""Of PostgreSQL. Terse, because the DETAIL of a constraint violation would write personal data into the log."""
 
 _LOOP_SCOPES: "tuple[_Scope, ...]" = ("function", "class", "module", "package", "session")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let a project name its jobs where it names everything else."""
+    """Add the options with which a project names its registry and its command in pytest's settings."""
     parser.addini(
         "arqonce_registry", "The registries whose jobs are tested: module:NAME, separated by commas", default=""
     )
@@ -47,7 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the fixtures that must be awaited, for each way in which a test can be."""
+    """Create the async fixtures, one for each way in which a test may be awaited."""
     fixtures = types.ModuleType("arqonce_async_fixtures")
     vars(fixtures)["anyio"] = pytest.fixture(_transaction(), name=_name("anyio"))
     if _has_asyncio(config):
@@ -79,7 +79,7 @@ def _transaction() -> "Callable[[DatabaseSettings], AsyncIterator[Transaction]]"
 
 @pytest.fixture(scope="session")
 def jobs_postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Start PostgreSQL for this run, in each process of pytest-xdist one. Override it to use a server of yours."""
+    """Start PostgreSQL for this run, one per process of pytest-xdist. Override it to use your own server."""
     _require_workers()
     from arqonce.embedded import open_postgres
 
@@ -89,7 +89,7 @@ def jobs_postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
 
 @pytest.fixture(scope="session")
 def jobs_redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Start Valkey for this run, in each process of pytest-xdist one. Override it to use a server of yours."""
+    """Start Valkey for this run, one per process of pytest-xdist. Override it to use your own server."""
     from arqonce.embedded import open_valkey
 
     with open_valkey(tmp_path_factory.mktemp("valkey")) as server:
@@ -98,7 +98,7 @@ def jobs_redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def jobs_migrate(jobs_registry: "Registry") -> "Migrate":
-    """Return what makes the tables in an empty database: the ledger's, and those of the registry."""
+    """Return a function that creates the tables of the ledger and of the registry in an empty database."""
     from arqonce.ledger.schema import upgrade_schemas
 
     return lambda settings: upgrade_schemas(settings, jobs_registry.schemas)
@@ -106,7 +106,7 @@ def jobs_migrate(jobs_registry: "Registry") -> "Migrate":
 
 @pytest.fixture(scope="session")
 def jobs_databases(jobs_postgres_url: str, jobs_migrate: "Migrate") -> "Iterator[Databases]":
-    """Yield what copies a migrated database: ``with jobs_databases.copy() as settings``."""
+    """Yield the factory of migrated databases: ``with jobs_databases.copy() as settings``."""
     from arqonce.testing.databases import Databases
 
     databases = Databases(jobs_postgres_url, jobs_migrate)
@@ -116,14 +116,14 @@ def jobs_databases(jobs_postgres_url: str, jobs_migrate: "Migrate") -> "Iterator
 
 @pytest.fixture(scope="session")
 def jobs_database(jobs_databases: "Databases") -> "Iterator[DatabaseSettings]":
-    """Yield the database in which all tests roll back."""
+    """Yield the settings of the shared database, in which all tests roll back."""
     with jobs_databases.copy() as settings:
         yield settings
 
 
 @pytest.fixture
 def own_database(jobs_databases: "Databases") -> "Iterator[DatabaseSettings]":
-    """Yield a database of this test alone, which may commit."""
+    """Yield the settings of a database for this test alone, which may commit."""
     with jobs_databases.copy() as settings:
         yield settings
 
@@ -134,12 +134,12 @@ def jobs_transaction(request: pytest.FixtureRequest) -> "Iterator[Transaction]":
     transaction: Transaction = request.getfixturevalue(_name(_way(request)))
     failed = request.session.testsfailed
     yield transaction
-    if transaction.commits and request.session.testsfailed == failed:  # somebody has caught the error
+    if transaction.commits and request.session.testsfailed == failed:  # the error was caught
         pytest.fail(str(transaction.commits[0]), pytrace=False)
 
 
 def _way(request: pytest.FixtureRequest) -> str:
-    """Return how this test is awaited: by anyio, or by pytest-asyncio in a loop of which scope."""
+    """Return how this test is awaited: ``anyio``, or the loop scope of pytest-asyncio."""
     marker = request.node.get_closest_marker("asyncio") if _has_asyncio(request.config) else None
     if "anyio_backend" in request.fixturenames:
         if marker is not None:
@@ -166,14 +166,14 @@ def _require_asyncio(backend: Any) -> None:  # noqa: ANN401 - anyio's: a name, o
     name = backend if isinstance(backend, str) else backend[0]
     if name != "asyncio":
         _refuse(
-            f"SQLAlchemy and asyncpg run on asyncio, and anyio runs this test on {name}: let your conftest.py have a "
+            f"SQLAlchemy and asyncpg run on asyncio, and anyio runs this test on {name}: define in your conftest.py a "
             'fixture anyio_backend that returns "asyncio"'
         )
 
 
 def _require_workers() -> None:
     if importlib.util.find_spec("arq") is None:
-        _refuse("this fixture needs what runs jobs: pip install 'arqonce[worker,embedded]'")
+        _refuse("this fixture needs the packages that run jobs: pip install 'arqonce[worker,embedded]'")
 
 
 def _refuse(cure: str) -> NoReturn:
@@ -188,28 +188,28 @@ def session(jobs_transaction: "Transaction") -> "AsyncSession":
 
 @pytest.fixture
 def jobs_sessions(jobs_transaction: "Transaction") -> "async_sessionmaker[AsyncSession]":
-    """Return a sessionmaker for code that commits: its commits are seen by ``session``, and gone after the test."""
+    """Return a sessionmaker for code that commits. ``session`` sees its commits; the end of the test undoes them."""
     return jobs_transaction.sessions
 
 
 @pytest.fixture(scope="session")
 def jobs_registry(pytestconfig: pytest.Config) -> "Registry":
-    """Return the jobs that ``run_job`` and ``crash_points`` know, as ``arqonce_registry`` of pytest's settings says."""
+    """Return the registry for ``run_job`` and ``crash_points``, named by ``arqonce_registry`` in pytest's settings."""
     _require_workers()
     from arqonce.registries import load_registry
 
     named = pytestconfig.getini("arqonce_registry")
     if not named:
         _refuse(
-            'say which jobs there are: arqonce_registry = "shop.jobs:REGISTRY" in [tool.pytest.ini_options], or a '
-            "fixture jobs_registry in conftest.py"
+            'name the registry of the jobs: arqonce_registry = "shop.jobs:REGISTRY" in [tool.pytest.ini_options], or '
+            "define a fixture jobs_registry in conftest.py"
         )
     return load_registry(named)
 
 
 @pytest.fixture
 def run_job(jobs_transaction: "Transaction", jobs_registry: "Registry") -> "RunJob":
-    """Return what runs a job as a worker does, in the transaction of ``session`` and without Redis."""
+    """Return a callable that runs a job as a worker does, in the transaction of ``session`` and without Redis."""
     from arqonce.testing.run_job import RunJob
 
     return RunJob(jobs_transaction, jobs_registry)
@@ -217,7 +217,7 @@ def run_job(jobs_transaction: "Transaction", jobs_registry: "Registry") -> "RunJ
 
 @pytest.fixture
 def enqueued(request: pytest.FixtureRequest) -> "Iterator[EnqueuedJobs]":
-    """Record what the code under test enqueues, in place of Redis; with ``run_job`` in the test, it can be run."""
+    """Record what the code under test enqueues, in place of Redis. A test that uses ``run_job`` can also run it."""
     from arqonce.testing.enqueued import EnqueuedJobs
     from arqonce.testing.stand_ins import stand_in_for_redis
 
@@ -231,9 +231,9 @@ def enqueued(request: pytest.FixtureRequest) -> "Iterator[EnqueuedJobs]":
 def worker_environment(
     own_database: "DatabaseSettings", jobs_redis_url: str, jobs_registry: "Registry"
 ) -> dict[str, str]:
-    """Return the environment of a worker on a database of this test alone and an empty queue.
+    """Return the environment of a worker with a database for this test alone and an empty queue.
 
-    It has the jobs of ``jobs_registry``, if that is what ``load_registry`` has returned.
+    Its registry is ``jobs_registry``, if that was loaded by ``load_registry``.
     """
     from redis import Redis
 
@@ -241,7 +241,7 @@ def worker_environment(
 
     with Redis.from_url(jobs_redis_url) as redis:
         redis.flushdb()
-    paths = os.pathsep.join(path or os.curdir for path in sys.path)  # what the test can import, the worker can
+    paths = os.pathsep.join(path or os.curdir for path in sys.path)  # the worker can import what the test can
     setting = {} if jobs_registry.setting is None else {"WORKER_REGISTRY": jobs_registry.setting}
     return (
         clean_environment()
@@ -257,7 +257,7 @@ def worker_environment(
 
 @pytest.fixture(scope="session")
 def jobs_programs() -> "Iterator[Programs]":
-    """Yield what forks worker processes: they need not load again what one process has loaded."""
+    """Yield the factory that forks worker processes from one that has already loaded all modules."""
     from arqonce.testing.programs import Programs
 
     with contextlib.closing(Programs()) as programs:
@@ -268,7 +268,7 @@ def jobs_programs() -> "Iterator[Programs]":
 def start_worker(
     pytestconfig: pytest.Config, worker_environment: dict[str, str], tmp_path: Path, jobs_programs: "Programs"
 ) -> "Iterator[StartWorker]":
-    """Yield a function that starts a worker process and waits until it is ready; it is killed after the test."""
+    """Yield a function that starts a worker process and waits until it is ready. It is killed after the test."""
     from arqonce.testing.worker_process import worker_processes
 
     usual = (sys.executable, "-m", pytestconfig.getini("arqonce_module"), "run")
@@ -278,7 +278,7 @@ def start_worker(
 
 @pytest.fixture(scope="session")
 def crash_points_servers(jobs_postgres_url: str, jobs_redis_url: str) -> "Servers":
-    """Say where crash points are proven: in databases of their own on both servers."""
+    """Return the servers on which crash points are proven, in separate databases."""
     from arqonce.testing.crash.worlds import Servers
 
     return Servers(database_url=jobs_postgres_url, redis_url=jobs_redis_url)
@@ -291,7 +291,7 @@ def crash_points(
     jobs_registry: "Registry",
     tmp_path_factory: pytest.TempPathFactory,
 ) -> "Iterator[CrashPoints]":
-    """Yield what kills the worker at every point of a job and compares the end with that of a clean run."""
+    """Yield the prover, which kills the worker at every point of a job and compares the end with a clean run."""
     from arqonce.testing.crash.crash_points import CrashPoints
     from arqonce.testing.crash.forks import Forks
     from arqonce.testing.crash.worlds import Worlds

@@ -1,9 +1,9 @@
-"""Starts ``python -m ...`` of ours by forking a warm template: what it has loaded already, no process loads again.
+"""Starts our ``python -m ...`` programs by forking a warm template, which has already loaded their modules.
 
-The fork is a process of its own, with its own session, environment, folder, output and signals, and ends as an
-interpreter does. It differs from a start of Python in that modules are loaded and in who its parent is. So
-``worker_process`` starts Python itself where an environment would change the interpreter, and where no process can be
-forked safely: this module can be imported there, too.
+The fork is a separate process with its own session, environment, folder, output and signals, and it ends like an
+interpreter. It differs from a started Python only in its loaded modules and its parent. So ``worker_process`` starts
+Python itself if the environment would change the interpreter, or if the platform cannot fork safely. This module can be
+imported there, too.
 """
 
 import json
@@ -24,47 +24,47 @@ from typing import Any, Protocol, TypeAlias
 from arqonce.testing.crash.orders import Program
 
 WARM: dict[str, tuple[str, ...]] = {"arqonce": ("arqonce.commands.app",), "arq": ("arq.cli", "arqonce.arq.plain")}
-"""The programs that can be started so, by the module after ``-m``, and what the template loads for each.
+"""The programs that can be forked, by the module after ``-m``, and the modules that the template loads for each.
 
-A project that has a command of its own adds it.
+A project adds its own command here.
 """
 
 _INTERPRETER = ("PYTHON", "LC_", "LANG", "LD_", "TZ")
-"""Beginnings of variables that an interpreter, or what it is linked with, reads at its start and only then."""
+"""Prefixes of variables that the interpreter, or a library linked with it, reads only at its start."""
 
 _HOOKS = ("sitecustomize.py", "usercustomize.py")
-"""Modules that an interpreter runs at its start, where it finds them."""
+"""Modules that an interpreter runs at its start if it finds them."""
 
 _FORK_LIMIT = timedelta(seconds=30)
-"""How long the template may take to load what a program needs, and fork, on a busy machine."""
+"""How long the template may take to load a program's modules and fork, on a busy machine."""
 
 _SLICE = timedelta(milliseconds=20)
-"""How long one of several threads listens before another may."""
+"""How long one thread waits for reports before another thread may."""
 
 
 class Process(Protocol):
-    """What tests need of a process: these methods and attributes of ``subprocess.Popen``."""
+    """The methods and attributes of ``subprocess.Popen`` that tests use."""
 
     @property
     def pid(self) -> int:
-        """Its id."""
+        """The process id."""
         ...
 
     @property
     def returncode(self) -> int | None:
-        """Its exit code, as ``poll`` or ``wait`` has found it; negative for a signal."""
+        """The exit code that ``poll`` or ``wait`` has found; negative for a signal."""
         ...
 
     def poll(self) -> int | None:
-        """Return its exit code, ``None`` while it runs."""
+        """Return the exit code; ``None`` while the process runs."""
         ...
 
     def wait(self, timeout: float | None = None) -> int:
-        """Return its exit code when it has ended."""
+        """Wait for the process to end; return the exit code."""
         ...
 
     def send_signal(self, sig: int) -> None:
-        """Send a signal; does nothing if it has ended."""
+        """Send a signal; do nothing if the process has ended."""
         ...
 
     def terminate(self) -> None:
@@ -80,20 +80,20 @@ class ProgramProcess:
     """A process that the template has forked."""
 
     def __init__(self, programs: "Programs", arguments: Sequence[str]) -> None:
-        """Know neither pid nor exit code yet."""
+        """Begin without pid and exit code."""
         self.args = [sys.executable, "-m", *arguments]
         self.pid = 0
         self.returncode: int | None = None
         self._programs = programs
 
     def poll(self) -> int | None:
-        """Return the exit code, ``None`` while it runs."""
+        """Return the exit code; ``None`` while the process runs."""
         if self.returncode is None:
             self._programs.hear(timedelta(0))
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Return the exit code when it has ended. ``timeout`` is in seconds.
+        """Wait for the process to end; return the exit code. ``timeout`` is in seconds.
 
         Raises:
             subprocess.TimeoutExpired: it has not ended by then.
@@ -103,11 +103,11 @@ class ProgramProcess:
             if limit is not None and time.monotonic() > limit:
                 raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
             self._programs.hear(_SLICE)
-        assert self.returncode is not None  # noqa: S101 - or the loop would go on
+        assert self.returncode is not None  # noqa: S101 - the loop has ended
         return self.returncode
 
     def send_signal(self, sig: int) -> None:
-        """Send a signal; does nothing if the process has ended."""
+        """Send a signal; do nothing if the process has ended."""
         if self.poll() is None:
             try:
                 os.kill(self.pid, sig)
@@ -137,7 +137,7 @@ class Programs:
         self._processes: dict[int, ProgramProcess] = {}
 
     def close(self) -> None:
-        """End the template, and with it its programs."""
+        """End the template and its programs."""
         if self._template is not None:
             self._template.communicate(timeout=10)
 
@@ -152,9 +152,9 @@ class Programs:
         warnings: Sequence[str] = (),
         loads: Sequence[str] | None = None,
     ) -> ProgramProcess:
-        """Run ``python -m module``; it appends to the files, to ``output`` alone unless told more.
+        """Run ``python -m module``. It appends its output to ``output`` and its errors to ``errors``, or to ``output``.
 
-        A module that is none of ``WARM`` needs to be told what the template ``loads`` for it.
+        For a module that is not in ``WARM``, pass the modules that the template ``loads`` for it.
 
         Raises:
             ForkError: it could not be forked.
@@ -162,7 +162,7 @@ class Programs:
         sys.audit("arqonce.testing.start", module, arguments)
         process = ProgramProcess(self, [module, *arguments])
         for file in (output, errors or output):
-            file.touch()  # there is nothing in it yet, which may be read
+            file.touch()  # so that it can be read at once
         with self._lock:
             number = len(self._processes) + 1
             self._processes[number] = process
@@ -195,10 +195,10 @@ class Programs:
         directory: Path | None = None,
         timeout: float = 60.0,
     ) -> Finished:
-        """Do the same to the end, and return its exit code and what it has printed. ``timeout`` is in seconds.
+        """Run ``python -m module`` to the end; return its exit code and output. ``timeout`` is in seconds.
 
         Raises:
-            subprocess.TimeoutExpired: it had not ended by then, and was killed.
+            subprocess.TimeoutExpired: it had not ended by then and was killed.
         """
         with TemporaryDirectory() as folder:
             output, errors = Path(folder, "output"), Path(folder, "errors")
@@ -212,10 +212,10 @@ class Programs:
             return subprocess.CompletedProcess(process.args, code, output.read_text(), errors.read_text())
 
     def hear(self, patience: timedelta) -> None:
-        """Take reports of the template: those that are there, or the first that comes in this time."""
+        """Process pending reports of the template; if there are none, wait at most ``patience`` for the next one."""
         with self._lock:
-            assert self._template is not None  # noqa: S101 - a process of it is asked for
-            assert self._template.stdout is not None  # noqa: S101 - as asked for
+            assert self._template is not None  # noqa: S101 - it has forked the caller's process
+            assert self._template.stdout is not None  # noqa: S101 - it is a pipe
             if not select.select([self._template.stdout], [], [], patience.total_seconds())[0]:
                 return
             heard = os.read(self._template.stdout.fileno(), 65536)
@@ -240,7 +240,7 @@ class Programs:
             from arqonce.testing.crash.forks import start_template  # noqa: PLC0415 - see the module's docstring
 
             self._template = start_template({"PYTHONPATH": str(Path(__file__).parents[2])})
-        assert self._template.stdin is not None  # noqa: S101 - as asked for
+        assert self._template.stdin is not None  # noqa: S101 - it is a pipe
         self._template.stdin.write(pickle.dumps(order))
         self._template.stdin.flush()
 
@@ -248,7 +248,7 @@ class Programs:
 def warm_command(command: Sequence[str], environment: Mapping[str, str]) -> Sequence[str] | None:
     """Return module and arguments if the template can run this command in this environment as Python would.
 
-    A supervisor is always started as people start it: it starts its processes by the command line that it has itself.
+    A supervisor is always started with Python, because it starts its processes with its own command line.
     """
     if sys.platform != "linux":
         return None
@@ -260,7 +260,7 @@ def warm_command(command: Sequence[str], environment: Mapping[str, str]) -> Sequ
 
 
 def interpreter_variables() -> dict[str, str]:
-    """Return what a process needs to have in its environment, so that the template can be it."""
+    """Return the variables that a process's environment must contain unchanged for the template to run it."""
     return _at_start(os.environ)
 
 
@@ -275,5 +275,5 @@ def _at_start(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environment.items()
-        if name.startswith(_INTERPRETER) and name != "PYTHONPATH"  # which the fork reads anew
+        if name.startswith(_INTERPRETER) and name != "PYTHONPATH"  # the fork applies that itself
     }

@@ -1,6 +1,6 @@
-"""Tells when what was done in a transaction of SQLAlchemy's has come to nothing, because it did not commit.
+"""Detects that a transaction of SQLAlchemy has ended without a commit.
 
-Loads SQLAlchemy only if the connection is one of its own, which has done so: a producer need not have it.
+Uses SQLAlchemy only if the process has already loaded it, because producers need not have it installed.
 """
 
 import importlib
@@ -12,10 +12,10 @@ _ASYNC = "sqlalchemy.ext.asyncio"
 
 
 def when_rolled_back(connection: Any, call: Callable[[], object]) -> None:  # noqa: ANN401 - of any library
-    """Call if the transaction, or a savepoint in it, that is open now ends without a commit.
+    """Call ``call`` if the transaction or savepoint that is open now ends without a commit.
 
-    Connections that are none of SQLAlchemy's tell nothing: for them it is never called. A savepoint of a session is
-    noticed, one of a bare connection is not. Where no transaction is open yet, one is begun, as a statement would.
+    It is never called for connections that are not SQLAlchemy's. Savepoints of a session are detected, those of a bare
+    connection are not. If no transaction is open, begins one, as a statement would.
     """
     if "sqlalchemy" not in sys.modules:
         return
@@ -30,7 +30,7 @@ def when_rolled_back(connection: Any, call: Callable[[], object]) -> None:  # no
 
 
 def _is_real(connection: object, *classes: type) -> bool:
-    """Say whether it is of these classes; isinstance would believe a mock with a spec."""
+    """Return whether the object is of these classes. isinstance would accept a mock with a spec."""
     return issubclass(type(connection), classes)
 
 

@@ -1,4 +1,4 @@
-"""Runs a job as a worker does, in the test's transaction and without Redis: codec, dispatch and receipts are real."""
+"""Runs a job as a worker does, in the test's transaction and without Redis; codec, dispatcher and receipts are real."""
 
 import asyncio
 import warnings
@@ -30,14 +30,14 @@ ResultT = TypeVar("ResultT", bound=BaseModel)
 
 
 class BlockedLoopWarning(RuntimeWarning):
-    """A handler has blocked the event loop: in a worker all other jobs would have stood still, and lost their leases.
+    """A handler has blocked the event loop. In a worker, all other jobs would have stopped and lost their leases.
 
-    A warning, so that a developer may sit in a debugger; ``filterwarnings = ["error"]`` makes it an error.
+    A warning, so that a developer can use a debugger; ``filterwarnings = ["error"]`` makes it an error.
     """
 
 
 class RunJob:
-    """Runs jobs. Made by the fixture ``run_job``."""
+    """Runs jobs. Created by the fixture ``run_job``."""
 
     def __init__(self, transaction: Transaction, registry: Registry) -> None:
         """Run the jobs of ``registry`` in this transaction."""
@@ -49,21 +49,21 @@ class RunJob:
     async def __call__(
         self, payload: Payload[ResultT], *, key: str | None = None, attempt: int = 1, registry: Registry | None = None
     ) -> ResultT:
-        """Run a job to its end and return its result, with all its attempts and without the pauses between them.
+        """Run a job with all its attempts, without the pauses between them; return its result.
 
-        ``attempt`` is the number of the first one: 2 for a job whose worker has died once. The same ``key`` again is
-        the same job, delivered again: it answers from its receipt.
+        ``attempt`` is the number of the first attempt: 2 for a job whose worker has died once. A second call with the
+        same ``key`` delivers the same job again, which returns the result from its receipt.
 
         Raises:
-            JobFailedError: the job failed; the true error is its cause.
-            TransactionLostError: the deadline has passed while PostgreSQL worked.
+            JobFailedError: the job failed; its cause is the original error.
+            TransactionLostError: the deadline passed while PostgreSQL executed a statement.
         """
         return (await self.outcome(payload, key=key, attempt=attempt, registry=registry)).get()
 
     async def outcome(
         self, payload: Payload[ResultT], *, key: str | None = None, attempt: int = 1, registry: Registry | None = None
     ) -> JobOutcome[ResultT]:
-        """Run a job to its end and tell how it went, whatever its end is."""
+        """Run a job to its end; return its outcome, whether it succeeds or fails."""
         message = encode(job_message(payload, enqueued_ms=now_ms()))
         outcome = await self.message(message, key=key, attempt=attempt, registry=registry)
         result = None if outcome.result is None else payload.result_type().model_validate(outcome.result)
@@ -72,9 +72,9 @@ class RunJob:
     async def batch(
         self, payloads: Sequence[Payload[ResultT]], *, registry: Registry | None = None
     ) -> list[JobOutcome[ResultT]]:
-        """Run jobs of one kind as one batch, as a worker does that has claimed them at once; tell how each went.
+        """Run jobs of one kind as one batch, as a worker that has claimed them at once; return each outcome.
 
-        Those that a batch leaves to run alone do so, in their order.
+        Jobs that cannot end with the batch then run alone, in order.
 
         Raises:
             TypeError: the job has no ``batch``.
@@ -98,9 +98,9 @@ class RunJob:
     async def message(
         self, message: bytes, *, key: str | None = None, attempt: int = 1, registry: Registry | None = None
     ) -> JobOutcome[Any]:
-        """Run what stands in Redis as ``arq:job:<id>``, for instance as an older version wrote it.
+        """Run the job of a message, the value of ``arq:job:<id>`` in Redis, for example one of an older version.
 
-        The result is what a producer would read there: JSON.
+        The result is what a producer would read from Redis, as JSON types.
         """
         registry = registry or self.registry
         job_id = new_job_id(key)
@@ -114,7 +114,7 @@ class RunJob:
 
     @asynccontextmanager
     async def _shared(self) -> AsyncIterator[None]:
-        """Let the job see what the test's session has, and then the session what the job has changed."""
+        """Flush the test's session for the job, and refresh it after the job."""
         await self.transaction.session.flush()
         blocks: list[Standstill] = []
         with watch_loop(blocks.append, [BLOCKED]):
@@ -128,13 +128,13 @@ class RunJob:
     async def _attempt(
         self, registry: Registry, job_id: str, call: dict[str, Any], number: int, attempts: list[Attempt]
     ) -> dict[str, Any] | None:
-        """Return the job's end, as it goes to Redis; ``None`` if there is to be another attempt."""
+        """Return the job's end as it is written into Redis; ``None`` if another attempt follows."""
         try:
             result = await self._call(registry, job_id, call, number)
         except RetryLater as later:
             self.transaction.require_life()
             if not later.counts:
-                raise _raised(later) from None  # an outage, which a worker would wait out
+                raise _raised(later) from None  # an outage: a worker would wait until it is over
             attempts.append(Attempt(number, _raised(later), later.delay))
             return None
         except Exception as error:  # noqa: BLE001 - the end of the job
@@ -172,7 +172,7 @@ def _outcome(job_id: str, answer: dict[str, Any], attempts: list[Attempt]) -> Jo
 
 
 def _raised(error: BaseException) -> BaseException:
-    """Return what dispatch has turned into a retry."""
+    """Return the error that the dispatcher has turned into a retry."""
     while isinstance(error, RetryLater) and error.__cause__ is not None:
         error = error.__cause__
     return error

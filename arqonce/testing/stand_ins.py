@@ -1,6 +1,6 @@
-"""Puts a recorder in the place of Redis: beneath both clients, also those that are open, and behind the outbox.
+"""Replaces Redis by a recorder, for both clients, including open ones, and for the outbox.
 
-Only what would talk to a server is replaced: keys, codec, handles and failures are the clients' own.
+Replaces only what communicates with a server; keys, codec, handles and failures are the clients' own.
 """
 
 import inspect
@@ -23,18 +23,18 @@ Parameters = Mapping[str, Any]
 
 @contextmanager
 def stand_in_for_redis(jobs: EnqueuedJobs) -> Iterator[None]:
-    """Record in ``jobs`` what this process enqueues, for as long as the context lasts."""
+    """Record in ``jobs`` what this process enqueues within the context."""
     with ExitStack() as stack:
         for name, stand_in in _transport(jobs).items():
             stack.enter_context(patch.object(SyncJobClient, name, stand_in))
             stack.enter_context(patch.object(JobClient, name, _awaitable(stand_in)))
-        find_runner = outbox._statement_runner  # noqa: SLF001 - through which each promise goes
+        find_runner = outbox._statement_runner  # noqa: SLF001 - executes each promise
         stack.enter_context(patch.object(outbox, "_statement_runner", _recording(jobs, find_runner)))
         yield
 
 
 def _transport(jobs: EnqueuedJobs) -> dict[str, Callable[..., Any]]:
-    """Return what stands in for the methods of a client that talk to Redis."""
+    """Return replacements of the client methods that communicate with Redis."""
 
     def call(_client: object, call: Call) -> list[int]:
         *keys, queue = call.keys
@@ -70,7 +70,7 @@ def _transport(jobs: EnqueuedJobs) -> dict[str, Callable[..., Any]]:
 
 
 def _of_open(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Refuse a client that is closed, as the client itself does."""
+    """Raise for a closed client, as the client itself does."""
 
     def checked(client: JobClient | SyncJobClient, *arguments: object, **options: object) -> Any:  # noqa: ANN401 - as the function
         require_open(is_closed=client._is_closed)  # noqa: SLF001 - in the client's place
@@ -87,7 +87,7 @@ def _awaitable(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
 
 
 def _recording(jobs: EnqueuedJobs, find_runner: Callable[..., Callable[..., Any]]) -> Callable[..., object]:
-    """Return what finds the way to execute a promise, made to record each promise that is new."""
+    """Wrap ``find_runner``, so that the statement runners it returns record each new promise."""
 
     def find_recording_runner(connection: object, *, is_async: bool) -> object:
         if not jobs.needs_tables:
@@ -97,7 +97,7 @@ def _recording(jobs: EnqueuedJobs, find_runner: Callable[..., Callable[..., Any]
         def run_and_record(connection: object, statement: str, parameters: Parameters) -> Any:  # noqa: ANN401 - the runner's
             outcome = run(connection, statement, parameters)
             if "message" not in parameters:
-                return outcome  # a look at what is promised
+                return outcome  # a status query
             if inspect.isawaitable(outcome):
                 return _await_and_record(jobs, outcome, connection, parameters)
             return _record(jobs, outcome, connection, parameters)

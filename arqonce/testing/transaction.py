@@ -1,7 +1,7 @@
-"""One transaction for a whole test, which is rolled back: the test's session and the code under test share it.
+"""One transaction for a whole test, shared by the test's session and the code under test, and rolled back at the end.
 
-A commit inside ends a savepoint and no more. Of the driver's pipelining nothing is used: a statement that is to go with
-COMMIT would have to go with the end of a savepoint here, and is executed at once instead.
+A commit inside only releases a savepoint. The driver's pipelining is not used: a statement that a worker sends with
+COMMIT is executed at once.
 """
 
 import asyncio
@@ -37,8 +37,8 @@ class TransactionLostError(RuntimeError):
 
 _COMMITTED = (
     "session.commit() was called. Handlers and queries never commit: the worker does, together with the job's receipt, "
-    "or else a job that is delivered again takes effect twice. Remove the commit (session.flush() sends what is "
-    "pending). Code that rightly opens transactions of its own is given the fixture jobs_sessions in a test"
+    "because otherwise a job that is delivered again takes effect twice. Remove the commit (session.flush() sends what "
+    "is pending). For code that must open its own transactions, use the fixture jobs_sessions"
 )
 
 _WRONG_LOOP = (
@@ -49,8 +49,8 @@ _WRONG_LOOP = (
 )
 
 _LOST = (
-    "the connection to PostgreSQL was given up in the middle of a statement, and with it the test's transaction, "
-    "mostly because the job's deadline passed while a statement ran. Test such a job in a worker process: start_worker"
+    "the connection to PostgreSQL was closed in the middle of a statement, and with it the test's transaction, "
+    "usually because the job's deadline passed while a statement ran. Test such a job in a worker process: start_worker"
 )
 
 _ENDED = (
@@ -61,44 +61,44 @@ _ENDED = (
 
 @dataclass
 class Transaction:
-    """An open transaction on a connection of its own."""
+    """An open transaction on its own connection."""
 
     connection: AsyncConnection
 
     session: AsyncSession
-    """The test's. It refuses to commit."""
+    """The test's session. It refuses to commit."""
 
     sessions: async_sessionmaker[AsyncSession]
-    """For code that opens transactions: what they commit is seen by the test, and gone after it."""
+    """For code that opens transactions. The test sees their commits, which are rolled back after it."""
 
     commits: list[CommittedError] = field(default_factory=list)
-    """What the session has refused."""
+    """Errors of the commits that the session has refused."""
 
     async def refresh(self) -> None:
-        """Read again what the test's session holds: others may have changed it. A round trip for each object."""
+        """Refresh all objects in the test's session, because a job may have changed them. One round trip per object."""
         for instance in list(self.session):
             try:
                 await self.session.refresh(instance)
-            except InvalidRequestError:  # its row is gone
+            except InvalidRequestError:  # its row was deleted
                 self.session.expunge(instance)
 
     def require_life(self) -> None:
         """Raise unless the transaction is open.
 
         Raises:
-            TransactionLostError: it is not; the text names the cure.
+            TransactionLostError: it has ended; the text names the cure.
         """
         if self.connection.invalidated or self.connection.closed:
             raise TransactionLostError(_LOST)
         adapted: Any = self.connection.sync_connection.connection.dbapi_connection  # type: ignore[union-attr] # it is open
-        has_begun = adapted._transaction is not None  # noqa: SLF001 - SQLAlchemy begins with the first statement
+        has_begun = adapted._transaction is not None  # noqa: SLF001 - the first statement begins it
         if has_begun and not adapted.driver_connection.is_in_transaction():
             raise TransactionLostError(_ENDED)
 
 
 @asynccontextmanager
 async def open_transaction_to_roll_back(database: DatabaseSettings) -> AsyncIterator[Transaction]:
-    """Yield a transaction of the running event loop, and roll it back. It opens one connection."""
+    """Yield a transaction for use in the running event loop, and roll it back at the end. Opens one connection."""
     engine = create_async_engine(
         database.sqlalchemy_url,
         poolclass=NullPool,
@@ -111,7 +111,7 @@ async def open_transaction_to_roll_back(database: DatabaseSettings) -> AsyncIter
         async with engine.connect() as connection:
             await connection.begin()
             driver: Any = (await connection.get_raw_connection()).driver_connection
-            driver.loan = Loan()  # so that it refuses what ends the transaction, as in a worker
+            driver.loan = Loan()  # so that it rejects statements that end the transaction, as in a worker
             sessions = async_sessionmaker(connection, join_transaction_mode="create_savepoint", expire_on_commit=False)
             async with sessions() as session:
                 transaction = Transaction(connection, session, sessions)
@@ -125,7 +125,7 @@ async def open_transaction_to_roll_back(database: DatabaseSettings) -> AsyncIter
 
 
 def _connect_arguments(database: DatabaseSettings) -> dict[str, Any]:
-    # No limit to the idle time, as the worker has it: a developer may sit in a debugger.
+    # Unlike in a worker, idle time is not limited, because a developer may use a debugger.
     statement_timeout = round(database.statement_timeout / timedelta(milliseconds=1))
     return {
         "connection_class": LentConnection,

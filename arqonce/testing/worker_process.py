@@ -1,4 +1,4 @@
-"""Workers for end-to-end tests: processes as users run them, with an environment and a log."""
+"""Starts workers for end-to-end tests: processes as users run them, with an environment and a log."""
 
 import subprocess
 import time
@@ -13,27 +13,27 @@ from arqonce.process.health_file import read_health
 from arqonce.testing.programs import Process, Programs, warm_command
 
 _READY_LIMIT = timedelta(seconds=30)
-"""How long a worker may take to be ready."""
+"""How long a worker may take to become ready."""
 
 _POLL = timedelta(milliseconds=10)
 
 
 class WorkerNotReadyError(AssertionError):
-    """A worker has ended instead of starting, or takes too long; the text is its log."""
+    """A worker has ended before it was ready, or takes too long; the text contains its log."""
 
 
 class WorkerProcess:
-    """A worker that runs as users run it: a process with an environment and a log."""
+    """A running worker process, as users run it, with its log."""
 
     def __init__(self, process: Process, log: Path, health: Path) -> None:
-        """Take a process that was started."""
+        """Wrap a started process."""
         self.process = process
         self.health = health
         self._log = log
 
     @property
     def log(self) -> str:
-        """Everything that it has written so far."""
+        """The process's output so far."""
         return self._log.read_text()
 
     def stop(self, timeout: float = 30.0) -> int:
@@ -46,7 +46,7 @@ class WorkerProcess:
         return self.process.wait(timeout)
 
     def kill(self) -> None:
-        """Send SIGKILL and wait; does nothing if it has ended."""
+        """Send SIGKILL, unless the process has ended, and wait for its end."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
@@ -55,12 +55,12 @@ class WorkerProcess:
 class StartWorker(Protocol):
     """Starts a worker process and waits until it is ready; keyword arguments are environment variables.
 
-    A worker of ours or of arq is forked from a process that has loaded everything, which saves a second each time; a
-    supervisor (``--processes``), other commands, and what changes the interpreter's own variables start Python.
+    A worker of ours or of arq is forked from a process that has loaded everything, which saves a second each time. A
+    supervisor (``--processes``), other commands, and environments that change the interpreter's variables start Python.
     """
 
     def __call__(self, *command: str, **environment: str) -> WorkerProcess:
-        """Start one; the command is that of ``arqonce_module`` unless another is given."""
+        """Start a worker with ``command``, by default that of ``arqonce_module``."""
         ...
 
 
@@ -68,9 +68,9 @@ class StartWorker(Protocol):
 def worker_processes(
     usual: Sequence[str], environment: Mapping[str, str], directory: Path, programs: Programs
 ) -> Iterator[StartWorker]:
-    """Yield a function that starts worker processes with their logs in ``directory``; they are killed at the end.
+    """Yield a function that starts worker processes with their logs in ``directory``. They are killed at the end.
 
-    ``usual`` is the command that is run unless another is given.
+    ``usual`` is the default command.
     """
     with ExitStack() as stack:
 

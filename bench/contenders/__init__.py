@@ -1,6 +1,6 @@
-"""All that are compared. Each module has ``work(target, variant)`` and ``open_producer(target, variant)``.
+"""All contenders. Each module has ``work(target, variant)`` and ``open_producer(target, variant)``.
 
-A module is loaded in its own environment alone; its docstring says which settings the contender got.
+A module is loaded only in its own environment. Its docstring states the contender's settings.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """One line of the tables."""
+    """One row of the tables."""
 
     name: str
     module: str
@@ -19,13 +19,13 @@ class Contender:
     role: Literal["ours", "peer", "floor"] = "peer"
     is_set_based: bool = False
     package: str = ""
-    """Whose version to print."""
+    """Package whose version is printed."""
 
     drain: int = 1000
-    """Jobs in the first run of ``create_user``; later runs have as many as take two seconds."""
+    """Jobs in the first run of ``create_user``; later runs have as many as the intended duration needs."""
 
     is_slow: bool = False
-    """Half a second from enqueue to start: fewer samples of latency, farther apart."""
+    """Whether jobs start up to half a second after the enqueue: fewer latency samples, at longer intervals."""
 
 
 def _all(*contenders: Contender) -> dict[str, Contender]:

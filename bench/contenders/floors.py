@@ -1,7 +1,7 @@
-"""What the jobs cost with no queue at all. A process of these is told the number of jobs on its standard input.
+"""The cost of the jobs without any queue. A process reads the numbers of jobs from its standard input.
 
-Settings: ``session N`` runs the peers' coroutine N at once, over as many connections; ``asyncpg N`` runs one prepared
-INSERT per job over N connections, each a transaction of its own; ``sets N`` inserts 100 rows with each statement.
+Settings: ``session N`` runs the peers' coroutine N at once, over as many connections. ``asyncpg N`` executes one
+prepared INSERT per job over N connections, each in its own transaction. ``sets N`` inserts 100 rows per statement.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ RunJobs = Callable[[list[Job]], Awaitable[None]]
 
 
 def work(target: Target, variant: str) -> None:
-    """Run as many jobs as each line of standard input says, one of them to begin with."""
+    """Run the jobs that each line of standard input requests: the number of the first one, and their count."""
     run(_work(target, variant))
 
 
@@ -82,7 +82,7 @@ async def _insert_set(pool: "asyncpg.Pool", rows: list[Job]) -> None:
 
 
 class _Producer:
-    """Enqueues a job that nobody takes, and does its work itself: the latency with nothing between."""
+    """Enqueues a job that no worker claims and does its work itself: the latency without a worker."""
 
     def __init__(self, redis: ArqRedis, bodies: Bodies) -> None:
         self._redis, self._bodies = redis, bodies
@@ -100,7 +100,7 @@ class _Producer:
 
 @asynccontextmanager
 async def open_producer(target: Target, _variant: str) -> AsyncIterator[_Producer]:
-    """Yield the floor of the latencies."""
+    """Yield the producer that measures the floor of the latencies."""
     redis = await create_pool(RedisSettings.from_dsn(target.redis_url))
     async with open_bodies(target, pool_size=1) as bodies:
         yield _Producer(redis, bodies)

@@ -1,9 +1,9 @@
-"""This project, by its public entries, receipts on.
+"""This project through its public interface, with receipts.
 
-Settings: as by default (10 runs at once, each of one job or of a batch), log level warning; 20 for the ordinary
-handler and 200 for no-ops. ``WORKER_MAX_JOBS`` of the environment overrides these. ``create_user`` and ``find_user``
-are the product's own jobs. Variants: ``no-receipts`` writes none; ``session`` runs an ordinary handler, which adds one
-user to its session. ``no_op`` is a plain arq function in our worker class.
+Settings: defaults (10 runs at once, each of one job or of a batch), log level warning; 20 runs for the ordinary handler
+and 200 for no-ops. The variable ``WORKER_MAX_JOBS`` overrides these. ``create_user`` and ``find_user`` are the
+product's own jobs. Variants: ``no-receipts`` writes none; ``session`` runs an ordinary handler, which adds one user to
+its session. ``no_op`` is a plain arq function in our worker class.
 """
 
 import os
@@ -37,20 +37,20 @@ from jobs.registry import REGISTRY
 from worker.application import APPLICATION
 
 _MAX_JOBS = {"session": 20, "no_op": 200}
-"""Runs at once, by variant or kind, where the default is not the best."""
+"""Runs at once, by variant or kind, if the default is not the best number."""
 
 _PIPELINED = 1000
-"""Jobs of plain arq that go to Redis in one round trip."""
+"""Jobs of plain arq that one round trip writes into Redis."""
 
 
 class Added(Result):
-    """Whom the job has stored."""
+    """The id of the stored user."""
 
     id: int
 
 
 class AddUser(Payload[Added]):
-    """Store one user, the ordinary way."""
+    """Store one user in the ordinary way."""
 
     job_name: ClassVar[str] = "add_user"
     name: str
@@ -58,7 +58,7 @@ class AddUser(Payload[Added]):
 
 
 async def add_user(session: AsyncSession, payload: AddUser) -> Added:
-    """Do what the coroutine of all others does."""
+    """Do the same as the other contenders' coroutine."""
     user = User(name=payload.name, email=payload.email)
     session.add(user)
     await session.flush()
@@ -71,7 +71,7 @@ _ORDINARY = Registry(JobSpec(AddUser, add_user))
 def work(target: Target, variant: str) -> None:
     """Work until killed."""
     if target.kind == "no_op":
-        calm_garbage_collector()  # as every process of ours does
+        calm_garbage_collector()  # as in all our worker processes
         run(_count(target))
     elif variant == "no-receipts":
         with without_receipts():

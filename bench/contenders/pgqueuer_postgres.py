@@ -1,8 +1,8 @@
-"""PgQueuer, on the database of the users, by asyncpg.
+"""PgQueuer with asyncpg, in the same database as the users.
 
-Settings: a pool of 10 connections of its own. A session per job: batches of 50, at most 100 jobs at once over a pool
-of 50 sessions. The variant ``sets`` takes batches of 500, at most 1,000 jobs at once, and gathers the jobs that run
-together into one INSERT by hand. Its completion watcher tells a producer the end of a job; 1 ms of debounce.
+Settings: its own pool of 10 connections. One session per job: batches of 50, at most 100 jobs at once over a pool of 50
+sessions. The variant ``sets`` claims batches of 500, at most 1,000 jobs at once, and gathers concurrent jobs into one
+INSERT by hand. Producers learn the end of a job from its completion watcher, with a debounce of 1 ms.
 """
 
 import json
@@ -84,7 +84,7 @@ async def open_producer(target: Target, _variant: str) -> AsyncIterator[_Produce
 
 
 async def install(target: Target) -> None:
-    """Make PgQueuer's tables."""
+    """Create PgQueuer's tables."""
     connection = await asyncpg.connect(target.database_url)
     await Queries.from_asyncpg_connection(connection).install()
     await connection.close()

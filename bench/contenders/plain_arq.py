@@ -1,8 +1,8 @@
 """arq's own worker class.
 
-Settings: as by default (10 jobs at once, a poll each 0.5 s, pickle); the variant ``tuned`` has 50 jobs at once, a poll
-each 10 ms, JSON and no log of results. Both keep results for arq's hour. Jobs are written as ``enqueue_job`` would,
-but through a pipeline.
+Settings: defaults (10 jobs at once, polling every 0.5 s, pickle). The variant ``tuned`` has 50 jobs at once, polling
+every 10 ms, JSON, and no logging of results. Both keep results for an hour, arq's default. Jobs are written like
+``enqueue_job`` does, but through a pipeline.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""procrastinate, on the database of the users, with psycopg's C implementation for its own tables.
+"""procrastinate, in the same database as the users, with psycopg's C implementation for its own tables.
 
-Settings: 30 jobs at once, notifications on, done jobs are deleted, 20 connections of its own. It keeps no results: a
-producer can look only at a job's status.
+Settings: 30 jobs at once, notifications on, ended jobs deleted, 20 connections of its own. It keeps no results;
+producers can only query a job's status.
 """
 
 from collections.abc import AsyncIterator
@@ -63,6 +63,6 @@ async def open_producer(target: Target, _variant: str) -> AsyncIterator[_Produce
 
 
 async def install(target: Target) -> None:
-    """Make procrastinate's tables."""
+    """Create procrastinate's tables."""
     async with App(connector=PsycopgConnector(conninfo=target.database_url)).open_async() as app:
         await app.schema_manager.apply_schema_async()

@@ -1,6 +1,6 @@
 """SAQ on Redis.
 
-Settings: 50 jobs at once, each with a connection of its own that waits for a job (SAQ's way), 50 operations at once.
+Settings: 50 jobs at once, each with its own connection that waits for a job (SAQ's design), 50 operations at once.
 """
 
 import json
@@ -55,7 +55,7 @@ class _Producer:
         self._queue = queue
 
     async def fill(self, jobs: list[Job]) -> None:
-        """Write what ``enqueue`` writes, but through a pipeline."""
+        """Write the same as ``enqueue``, but through a pipeline."""
         for at in range(0, len(jobs), _PIPELINED):
             async with self._queue.redis.pipeline(transaction=False) as pipe:
                 for job in jobs[at : at + _PIPELINED]:

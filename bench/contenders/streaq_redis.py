@@ -1,6 +1,6 @@
 """streaQ.
 
-Settings: 50 tasks at once, 50 more prefetched (as by default), JSON instead of pickle, on uvloop.
+Settings: 50 tasks at once, 50 more prefetched (the default), JSON instead of pickle, on uvloop.
 """
 
 import json

@@ -1,9 +1,9 @@
 """taskiq with taskiq-redis, results kept for an hour in Redis.
 
 Settings: 50 tasks at once, as many prefetched, no validation of parameters. The stream broker reads 100 messages at
-once and acknowledges each; the list broker pops one by one and acknowledges none. Waiting for a result looks each 5 ms.
-No time limit on sockets: redis-py 8 gives up after 5 s by default, so that a worker that the bench holds before a long
-queue would lose the message that is on its way.
+once and acknowledges each; the list broker pops one by one and acknowledges none. Producers poll for a result every
+5 ms. Sockets have no timeout: that of redis-py 8 is 5 s by default, so that a worker that the benchmark stops before a
+long queue would lose the message in transit.
 """
 
 from collections.abc import AsyncIterator
@@ -55,7 +55,7 @@ class _Producer:
         self._tasks = _register(broker, None)
 
     async def fill(self, jobs: list[Job]) -> None:
-        """Send what ``kiq`` sends, but through a pipeline."""
+        """Send the same as ``kiq``, but through a pipeline."""
         messages = [self._message(job) for job in jobs]
         async with Redis(connection_pool=self._broker.connection_pool) as redis:
             for at in range(0, len(messages), _PIPELINED):

@@ -148,7 +148,7 @@ def test_a_table_that_is_there_already_stops_the_migration(world: World) -> None
     done = world.run("shop", "migrate")
 
     assert done.returncode == 4
-    assert "has a table or an index of that name already" in done.stderr
+    assert "already has a table or an index of that name" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert world.execute("SELECT to_regclass('alembic_version') IS NULL")[0][0]
 

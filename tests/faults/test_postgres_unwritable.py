@@ -291,7 +291,7 @@ async def test_no_command_starts_on_a_standby(way: str, ground: Ground, environm
 
     assert [end.returncode for end in ends] == [4, 4, 4, 4, 0]
     for end in ends:
-        assert "cannot be written to: it is a standby. Let DATABASE_URL lead to the primary" in end.stderr
+        assert "cannot be written to: it is a standby. Let DATABASE_URL point to the primary" in end.stderr
         assert "worker ready" not in end.stderr
 
 

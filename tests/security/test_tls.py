@@ -308,7 +308,7 @@ def test_without_our_certificate_we_stay_out(ports: Ports, files: Files) -> None
     postgres = _run("migrate", DATABASE_URL=_database_url(ports.postgres, files.authority, None))
 
     _require_one_line(redis, "certificate")  # the server's own word for it may be lost when it hangs up
-    _require_one_line(postgres, "let the user in with pg_hba.conf")
+    _require_one_line(postgres, "allow the user in pg_hba.conf")
 
 
 def test_a_worker_refuses_a_wrong_postgres_too(urls: dict[str, str], ports: Ports, files: Files) -> None:
@@ -329,7 +329,7 @@ def test_a_wrong_option_or_file_is_named(files: Files) -> None:
 
     _require_one_line(bogus, "with redis-py's options")
     assert "there is no readable file /no/such.pem, which ssl_ca_certs names" in redis.stderr
-    assert "names a file with sslrootcert that is not there" in postgres.stderr
+    assert "names a file with sslrootcert that does not exist" in postgres.stderr
 
 
 BROKEN_RULES = {

@@ -1,6 +1,6 @@
-"""Runs migrations with an async engine. Alembic's entry point: ``alembic`` reads it through ``pyproject.toml``.
+"""Runs migrations with an async engine. Alembic's entry point: ``alembic`` finds it through ``pyproject.toml``.
 
-Serves other projects as well, whose ``pyproject.toml`` names their ``Schema``: they have no environment of their own.
+Other projects use it, too: their ``pyproject.toml`` names their ``Schema``, so they need no environment of their own.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ from arqonce.database.settings import DatabaseSettings
 from arqonce.database.writability import require_primary
 
 _PATIENCE = {"statement_timeout": timedelta(hours=12), "command_timeout": timedelta(hours=13)}
-"""An index of a large table takes hours, and so does waiting for somebody who makes it."""
+"""Building an index of a large table takes hours, and so does waiting for another session that builds it."""
 
-_LOCK = 0x75736572735F776F  # "users_wo": any number that nobody else uses
-"""Advisory lock of the database: several ``migrate`` at once run one after the other."""
+_LOCK = 0x75736572735F776F  # "users_wo": an arbitrary number that nothing else uses
+"""Advisory lock that serializes concurrent ``migrate`` commands on a database."""
 
 
 def _find_schema() -> Schema:
-    """Return whose migrations these are: as the caller says, or ``schema = "module:NAME"`` in pyproject.toml."""
+    """Return the schema to migrate: the caller's, or that of ``schema = "module:NAME"`` in pyproject.toml."""
     config = context.config
     named = config.attributes.get("schema") or config.get_alembic_option("schema")
     schema = pkgutil.resolve_name(named) if isinstance(named, str) else named
@@ -40,7 +40,7 @@ _SCHEMA = _find_schema()
 
 
 def _number(_context: object, _revision: object, directives: list[MigrationScript]) -> None:
-    """Name a new revision with the next number: workers tell by it whether a database is behind."""
+    """Assign the next number to a new revision: workers compare numbers to see whether a database is behind."""
     for script in directives:
         script.rev_id = f"{int((revisions(_SCHEMA) or ['0'])[-1]) + 1:04}"
 
@@ -50,16 +50,16 @@ _PLACES = {table.schema for table in _SCHEMA.metadata.tables.values()}
 
 
 def _is_compared(name: str | None, kind: str, parents: MutableMapping[Any, str | None]) -> bool:
-    """Leave schemas and tables that this project does not know out of its comparison: they are somebody else's."""
+    """Exclude schemas and tables that this project does not define from autogenerate: they belong to others."""
     if kind == "schema":
         return name in _PLACES
     return kind != "table" or parents["schema_qualified_table_name"] in _SCHEMA.metadata.tables
 
 
 def _make_namespace() -> None:
-    """Make the PostgreSQL schema of the version table, which Alembic makes before the first migration.
+    """Create the PostgreSQL schema of the version table, which Alembic creates before the first migration.
 
-    Not with IF NOT EXISTS: that takes the right to make schemas also where there is nothing to make.
+    Without IF NOT EXISTS, which needs the CREATE privilege even if the schema exists.
     """
     if (name := _SCHEMA.namespace) is not None:
         context.execute(
@@ -68,7 +68,7 @@ def _make_namespace() -> None:
 
 
 def _note(ctx: object, step: MigrationInfo, heads: object, run_args: object) -> None:  # noqa: ARG001 - Alembic's names
-    """Tell the caller what was applied."""
+    """Add the applied revision to the caller's list."""
     context.config.attributes.get("applied", []).append(step.up_revision_id)
 
 

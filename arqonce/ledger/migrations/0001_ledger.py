@@ -1,6 +1,6 @@
-"""The ledger, in a PostgreSQL schema of its own; taken over with all rows from a database of the version before.
+"""Creates the ledger in its own PostgreSQL schema, or moves it there from a database of the previous version.
 
-That version had the tables in ``public``, in one chain of migrations with the application's (0002 to 0004).
+That version had the tables in ``public``, and their migrations (0002 to 0004) among the application's.
 """
 
 from collections.abc import Sequence
@@ -87,7 +87,7 @@ def _create(schema: str) -> None:
 
 
 def downgrade() -> None:
-    """Undo. All that is known of jobs is lost; what was taken over does not go back under its old names."""
+    """Undo. Drops all records of jobs. Does not restore the old names of tables moved from the previous version."""
     schema = op.get_context().version_table_schema
     op.execute(
         "DO $$ BEGIN IF EXISTS (SELECT FROM pg_views WHERE schemaname = 'public' AND viewname = 'job_receipts') THEN "

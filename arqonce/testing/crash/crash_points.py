@@ -3,9 +3,9 @@
     async def test_jane_is_stored_once_whatever_crashes(crash_points: CrashPoints) -> None:
         await crash_points.prove(CreateUser(name="Jane"))
 
-For each point in turn a real worker on real servers claims the job and dies there, without any cleaning up; another
-worker gets the job when the lease of the first has ended, and what it leaves behind must be what a run without a crash
-does. POSIX only: workers are forked.
+For each point, a real worker on real servers claims the job and dies there without any cleanup. Another worker claims
+the job when the first one's lease has ended. The state that it leaves must be that of a run without a crash. POSIX
+only, because workers are forked.
 """
 
 import time
@@ -28,27 +28,27 @@ __all__ = ["CrashPointError", "CrashPoints", "ForkError", "Proof", "Servers"]
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """What was proven."""
+    """The result of a proof."""
 
     points: tuple[str, ...]
-    """Every point at which the worker was killed, and the job still ended as in the clean run."""
+    """The points at which the worker was killed and the job still ended as in the clean run."""
 
     unreached: tuple[str, ...]
-    """Points of one run that the runs which were to crash there passed by: an answer that is there already is not
-    waited for, and a script or a connection is new to a server only once."""
+    """Points that the runs that were to crash there did not reach: a job does not wait for an answer that has already
+    arrived, and a script or a connection is new to a server only once."""
 
     state: State
-    """The end of the clean run."""
+    """The state after the clean run."""
 
     took: timedelta
-    """From the first run to the last."""
+    """Time from the begin of the first run to the end of the last."""
 
 
 class CrashPoints:
-    """Proves jobs. Made by the fixture of this name."""
+    """Proves jobs. Created by the fixture ``crash_points``."""
 
     def __init__(self, forks: Forks, worlds: Worlds, registry: Registry, *, at_once: int = MOST) -> None:
-        """Prove jobs of ``registry``, at ``at_once`` points at the same time: most of it is waiting for leases."""
+        """Prove jobs of ``registry``, ``at_once`` points at a time, because most of the time is waiting for leases."""
         self._forks = forks
         self._registry = registry
         self._worlds = worlds
@@ -65,22 +65,23 @@ class CrashPoints:
         is_dead: bool = False,
         ignore: Collection[str] = (),
     ) -> Proof:
-        """Kill the worker at each point of this job in turn; return the points if the end is always the same.
+        """Kill the worker at each point of this job; return the points if the job always ends in the same state.
 
-        ``others``, at most three, are queued with it, in this order, before the worker starts: jobs of one kind whose
-        handler has a ``batch`` run together then.
+        ``others``, at most three, are queued with it, in this order, before the worker starts. Jobs of one kind whose
+        handler has a ``batch`` then run together.
 
-        Compared are all tables, all keys in Redis and all files that the job leaves in the worker's folder; times,
-        counters of attempts and the numbers of ids are not, nor are columns and fields of JSON named in ``ignore``.
-        ``given`` writes what shall be there before the job. ``prepare`` runs in each worker before it starts, to put a
-        fake in the place of another service: one that appends to a file in the current folder makes its calls count.
-        The worker is another process: it finds registry entries and ``prepare`` by their names; the registry is that of
-        the fixture ``jobs_registry`` unless another is given. A job that ``is_promised`` comes through the outbox; one
-        that ``is_dead`` is to end as a dead letter, which is an error of every other.
+        Compares all tables, all keys in Redis and all files that the job leaves in the worker's folder. Ignores times,
+        counters of attempts, the numbers of ids, and the columns and JSON fields named in ``ignore``.
+
+        ``given`` writes rows that must exist before the job. ``prepare`` runs in each worker before it starts, to
+        replace another service by a fake. If the fake appends to a file in the current folder, its calls are compared,
+        too. The worker is another process, which finds registry entries and ``prepare`` by their names. ``registry`` is
+        by default that of the fixture ``jobs_registry``. A job that ``is_promised`` is enqueued through the outbox. One
+        that ``is_dead`` must end as a dead letter, which is an error for all others.
 
         Raises:
-            CrashPointError: a point at which it is not, or the clean run itself leaves something unfinished, or a dead
-                letter that is not expected.
+            CrashPointError: a crash at some point changes the end, or the clean run itself leaves something unfinished
+                or an unexpected dead letter.
             ForkError: the worker cannot load the job, or does not start.
         """
         case = Case(

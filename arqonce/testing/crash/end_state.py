@@ -1,6 +1,6 @@
-"""What a job left behind in PostgreSQL, in Redis and in its folder, in a form in which two runs can be compared.
+"""Reads what a job has left in PostgreSQL, in Redis and in its folder, in a form in which two runs can be compared.
 
-Left out is what differs between any two runs: times, counters of attempts, and which numbers the ids have.
+Leaves out what differs between any two runs: times, counters of attempts, and the numbers of ids.
 """
 
 from collections.abc import AsyncIterator, Collection, Iterator
@@ -20,22 +20,22 @@ _COUNTERS = {
     "arqonce.dead_jobs": frozenset({"attempts"}),
     "arqonce.outbox": frozenset({"dispatches", "epoch"}),
 }
-"""Columns of ours that tell how often something was tried."""
+"""Columns of the ledger that count attempts."""
 
 _WIRE_FIELDS = frozenset({"t", "et", "st", "ft"})
-"""Fields of arq's messages: the attempt, and times."""
+"""Fields of arq's messages that hold the attempt and times."""
 
 _OF_WORKERS = ("health-check", "epoch", ":watcher", ":baton")
-"""Keys of Redis with one of these in their names belong to workers, not to jobs."""
+"""Keys in Redis whose names contain one of these belong to workers, not to jobs."""
 
 State = dict[str, Any]
-"""What was found, by place: ``table users``, ``table arqonce.receipts``, ``redis arq:queue``, ``file mail.txt``."""
+"""Contents by place: ``table users``, ``table arqonce.receipts``, ``redis arq:queue``, ``file mail.txt``."""
 
 Row = dict[str, Any]
 
 
 async def read_state(world: World, ignore: Collection[str]) -> State:
-    """Return what is in the world; ``ignore`` names columns and fields of JSON that may differ."""
+    """Return the state of the world; ``ignore`` names columns and JSON fields that may differ."""
     rows = await _read_tables(world)
     times = {column.name for table in rows for column in table.columns if isinstance(column.type, _TIMES)}
     view = _View(frozenset(times) | set(ignore), {})
@@ -52,7 +52,7 @@ _TIMES = (DateTime, Date, Time, Interval)
 
 
 def differences(clean: State, crashed: State) -> list[str]:
-    """Say in which places the end after a crash differs from that of the clean run."""
+    """Describe the places in which the state after a crash differs from that of the clean run."""
     return [
         f"{place}\n  clean run:   {clean.get(place)!r}\n  after crash: {crashed.get(place)!r}"
         for place in sorted(clean.keys() | crashed.keys())
@@ -62,7 +62,7 @@ def differences(clean: State, crashed: State) -> list[str]:
 
 @dataclass(frozen=True)
 class _View:
-    """Leaves out what is ignored, decodes messages, and calls ids by their labels."""
+    """Removes ignored fields, decodes messages, and replaces ids by labels."""
 
     ignored: Collection[str]
     labels: dict[str, str]
@@ -95,7 +95,7 @@ class _View:
 
 
 def _labels(tables: dict[Table, list[Row]]) -> dict[str, str]:
-    """Name each id that the database has drawn by its row's content: numbers have gaps after a rollback."""
+    """Label each generated id by the order of its row's content, because numbers have gaps after a rollback."""
     labels: dict[str, str] = {}
     for table, rows in tables.items():
         for key in (column.name for column in table.primary_key if isinstance(column.type, Integer | Uuid)):
@@ -123,7 +123,7 @@ async def _read_redis(redis: Redis) -> AsyncIterator[tuple[str, Any]]:
             case b"zset":
                 yield name, await redis.zrange(key, 0, -1)
             case kind:
-                yield name, kind  # that it exists is all that can be compared
+                yield name, kind  # only its existence is compared
 
 
 def _read_files(directory: Path) -> Iterator[tuple[str, str]]:

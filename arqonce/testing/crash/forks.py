@@ -1,4 +1,4 @@
-"""Starts workers by forking a warm template, and hears what they report. Belongs to no event loop for long."""
+"""Starts workers by forking a warm template, and receives their reports. Not bound to one event loop."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from arqonce.testing.crash.orders import Start, Stop, Work
 _SOURCE = "from arqonce.testing.crash.template import main; main()"
 
 _DEATH_LIMIT = timedelta(seconds=20)
-"""How long the end of a process may take to be heard of, on a busy machine."""
+"""How long it may take until the end of a process is reported, on a busy machine."""
 
 
 class ForkError(RuntimeError):
@@ -27,7 +27,7 @@ class ForkError(RuntimeError):
 
 
 def start_template(variables: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    """Start the template with these variables besides ours; it ends with its standard input."""
+    """Start the template with these environment variables added. It ends when its standard input is closed."""
     return subprocess.Popen(  # noqa: S603 - our own interpreter
         [sys.executable, "-c", _SOURCE],
         stdin=subprocess.PIPE,
@@ -38,23 +38,23 @@ def start_template(variables: Mapping[str, str]) -> "subprocess.Popen[bytes]":
 
 
 class Fork:
-    """A worker process; what it reports waits in ``reports``."""
+    """A worker process. Its reports are queued in ``reports``."""
 
     def __init__(self, number: int, log: Path) -> None:
-        """Nothing is reported yet."""
+        """Begin without reports."""
         self.number = number
         self.log = log
         self.reports: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._is_gone = asyncio.Event()
 
     def hear(self, report: dict[str, Any]) -> None:
-        """Take a report."""
+        """Queue a report."""
         self.reports.put_nowait(report)
         if report["event"] in {"exit", "refused"}:
             self._is_gone.set()
 
     async def next_report(self, *events: str, seconds: float) -> dict[str, Any] | None:
-        """Return the next report of one of these events, ``None`` if there is none in time.
+        """Return the next report of one of these events; ``None`` if none comes within ``seconds``.
 
         Raises:
             ForkError: the worker could not load the job, or ended by itself.
@@ -70,10 +70,10 @@ class Fork:
             return None
 
     async def end(self) -> None:
-        """Wait until the process is gone.
+        """Wait until the process has ended.
 
         Raises:
-            ForkError: it is still there.
+            ForkError: it still runs after 20 s.
         """
         try:
             async with asyncio.timeout(_DEATH_LIMIT.total_seconds()):
@@ -96,9 +96,9 @@ class Forks:
     """The template process and the workers forked from it."""
 
     def __init__(self) -> None:
-        """Start the template; it needs about a second, which passes while the caller does something else."""
+        """Start the template. It needs about a second; the caller does not wait for it."""
         self._process = start_template({"PYTHONPATH": os.pathsep.join(path or os.curdir for path in sys.path)})
-        assert self._process.stdout is not None  # noqa: S101 - as asked for
+        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
         self._output = self._process.stdout.fileno()
         os.set_blocking(self._output, False)
         self._rest = b""
@@ -106,12 +106,12 @@ class Forks:
         self._started = 0
 
     def close(self) -> None:
-        """End the template, and with it its workers."""
+        """End the template and its workers."""
         self._process.communicate(timeout=10)
 
     @contextmanager
     def heard(self) -> Iterator[None]:
-        """Hear reports in the running event loop."""
+        """Receive reports in the running event loop."""
         loop = asyncio.get_running_loop()
         loop.add_reader(self._output, self._hear)
         try:
@@ -123,7 +123,7 @@ class Forks:
     async def worker(
         self, load: "Load", settings: Settings, directory: Path, *, crash_at: str | None
     ) -> AsyncIterator[Fork]:
-        """Run a worker; at the end it is killed if it lives, and gone. See ``Start`` for ``crash_at``."""
+        """Run a worker; kill it at the end, and wait until it has ended. See ``Start`` for ``crash_at``."""
         self._started += 1
         fork = Fork(self._started, directory.with_suffix(".log"))
         order = Start(
@@ -141,11 +141,11 @@ class Forks:
             yield fork
         finally:
             self._send(Stop(fork.number))
-            await fork.end()  # or it would claim the next job
+            await fork.end()  # otherwise it could claim the next job
             del self._forks[fork.number]
 
     def _send(self, order: Start | Stop) -> None:
-        assert self._process.stdin is not None  # noqa: S101 - as asked for
+        assert self._process.stdin is not None  # noqa: S101 - it is a pipe
         self._process.stdin.write(pickle.dumps(order))
         self._process.stdin.flush()
 
@@ -162,13 +162,13 @@ class Forks:
 
 
 class Load:
-    """What workers load: registry and preparation, as they travel to another process."""
+    """What workers load: registry and ``prepare``, pickled for another process."""
 
     def __init__(self, registry: Registry, prepare: Callable[[], None] | None) -> None:
-        """Write them down by their names.
+        """Pickle them by their names.
 
         Raises:
-            ForkError: something in it has no name by which another process could find it.
+            ForkError: another process cannot find one of them by its name.
         """
         try:
             self.work = pickle.dumps(Work(registry=registry, prepare=prepare))

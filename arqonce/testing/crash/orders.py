@@ -1,4 +1,4 @@
-"""What the template can be ordered to do. Orders travel as pickles; loads nothing."""
+"""Orders to the template. They are sent as pickles. Imports nothing at run time."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What the workers of one proof have in common. Travels as a pickle: everything in it is found by its name."""
+    """What the workers of one proof share. Sent as a pickle, so that everything in it is found by its name."""
 
     registry: "Registry"
     prepare: Callable[[], None] | None
@@ -20,7 +20,7 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """The order to start a worker, which dies at the point of this name, or tells all points (""), or none (None)."""
+    """The order to start a worker. It dies at the point ``crash_at``, or reports all points (""), or none (None)."""
 
     fork: int
     work: bytes
@@ -40,7 +40,7 @@ class Stop:
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """The order to be ``python -m module``, as if it had just been started; ``loads`` is what it would load first."""
+    """The order to run ``python -m module`` as if freshly started. ``loads`` names modules to load before the fork."""
 
     fork: int
     module: str

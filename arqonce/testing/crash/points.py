@@ -1,8 +1,8 @@
 """Crash points: counts where a job's process can die, and ends the process at one of them. Runs inside the worker.
 
-A point lies before and behind each answer that the job's own coroutine, or a task that it starts, waits for, and on
-both sides of each commit. From one answer to the next request nothing leaves the process, so these are one point.
-Knows of the worker only which coroutine runs a job.
+There is a point before and after each answer that the job's own coroutine, or a task that it starts, waits for, and on
+both sides of each commit. Between an answer and the next request nothing leaves the process, so that is one point.
+Of the worker, this knows only which coroutine runs a job.
 """
 
 import asyncio
@@ -28,31 +28,31 @@ from arqonce.engine.recorder import Finisher
 from arqonce.process.lifecycle import Lifecycle
 
 _ROOTS: tuple[tuple[type, str], ...] = ((JobRun, "run"), (BatchRun, "run"))
-"""The coroutine functions that run a claimed job, or many together: what to adapt if the worker changes."""
+"""The coroutine functions that run a claimed job, or a batch. Adapt this if the worker changes."""
 
 _FINISH: tuple[type, str] = (Finisher, "_run")
-"""The coroutine function that records how jobs have ended. It runs in a task that they start, so it is counted, too."""
+"""The coroutine function that records the ends of jobs. It runs in a task that they start, so it is counted, too."""
 
 _START: tuple[type, str] = (Lifecycle, "startup")
 """The coroutine function after which a worker claims jobs."""
 
 _EXIT_CODE = 137
-"""What a shell says of a process that was killed by SIGKILL."""
+"""The exit code that a shell reports for a process killed by SIGKILL."""
 
 _TRAIL = 8
-"""How many of the last statements and commits a crash tells."""
+"""How many of the last statements and commits the report of a crash contains."""
 
 _STANDARD_LIBRARY = str(Path(os.__file__).parent)
 
 _in_job: ContextVar[bool] = ContextVar("_in_job", default=False)
-"""Set in a job's task and so in every task that it starts; those of the worker itself do not count."""
+"""True in a job's task and in every task that it starts. The worker's own tasks do not count."""
 
 Report = Callable[[dict[str, Any]], None]
 AnyCoroutine = Coroutine[Any, Any, Any]
 
 
 class Moment(Enum):
-    """When a process dies, seen from what the job awaits."""
+    """When a process dies, relative to what the job awaits."""
 
     BEGINS = "before its first step"
     SENT = "after what it awaits was sent, before the answer"
@@ -62,14 +62,14 @@ class Moment(Enum):
 
 
 class Points:
-    """Tells every point that a job reaches, and ends the process at the one of this name.
+    """Reports every point that a job reaches, and ends the process at the point ``crash_at``.
 
-    A point's name is file and line, moment, and how often that was reached before: numbers of points would differ
-    between runs, because an answer that is there already is not waited for.
+    A point's name consists of file and line, moment, and how often these were reached. Points are not numbered, because
+    numbers would differ between runs: a job does not wait for an answer that has already arrived.
     """
 
     def __init__(self, report: Report, crash_at: str | None) -> None:
-        """Begin before the first point. ``report`` takes what shall be known outside; ``None`` tells of no points."""
+        """Begin before the first point. ``report`` sends reports; without ``crash_at``, points are not reported."""
         self._report = report
         self._crash_at = crash_at
         self._reached: Counter[str] = Counter()
@@ -78,29 +78,29 @@ class Points:
         """How many tasks jobs have started."""
 
     def reach(self, moment: Moment, where: Callable[[], str]) -> None:
-        """Tell a point; die here if it is the one."""
+        """Report a point; die if it is ``crash_at``."""
         if self._is_the_one(moment, where):
             os._exit(_EXIT_CODE)
 
     def reach_soon(self, moment: Moment, where: Callable[[], str]) -> None:
-        """Tell a point that lies behind the event loop's next look at its sockets: uvloop writes only then."""
+        """Report a point that comes after the event loop's next poll, because uvloop writes only then."""
         if self._is_the_one(moment, where):
             asyncio.get_running_loop().call_soon(os._exit, _EXIT_CODE)
 
     def note(self, what: str) -> None:
-        """Remember what has been done."""
+        """Remember a statement or a commit."""
         self._done = [*self._done[1 - _TRAIL :], what]
 
     def start(self) -> None:
-        """Tell that the worker is ready."""
+        """Report that the worker is ready."""
         self._report({"event": "ready", "at": time.monotonic()})
 
     def begin(self) -> None:
-        """Tell that a job begins."""
+        """Report that a job begins."""
         self._report({"event": "begun", "at": time.monotonic()})
 
     def end(self) -> None:
-        """Tell that jobs have run through, their finish included."""
+        """Report that jobs have ended and are recorded."""
         self._report({"event": "through"})
 
     def _is_the_one(self, moment: Moment, where: Callable[[], str]) -> bool:
@@ -117,17 +117,17 @@ class Points:
 
 
 class _Counted:
-    """A coroutine whose every suspension is counted. Awaited in the place of the coroutine."""
+    """An awaitable that replaces a coroutine and counts its suspensions."""
 
     def __init__(self, coroutine: AnyCoroutine, points: Points) -> None:
         """Wrap a coroutine that has not begun."""
         self._coroutine = coroutine
         self._points = points
         self._has_begun = False
-        self._waits_for_task = False  # a task of the job's own: its steps are counted, and waiting for it is no more
+        self._waits_for_task = False  # one of the job's tasks: its steps are counted, waiting for it is not
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        """Return itself: the steps are made below."""
+        """Return itself; ``__next__`` makes the steps."""
         return self  # type: ignore[return-value] # has all that await needs of a generator
 
     def __iter__(self) -> "_Counted":
@@ -151,7 +151,7 @@ class _Counted:
             self._points.reach(Moment.ANSWERED if self._has_begun else Moment.BEGINS, self._where)
         self._has_begun = True
         tasks = self._points.tasks
-        awaited = resume(*arguments)  # StopIteration passes through: the coroutine has ended
+        awaited = resume(*arguments)  # StopIteration is not caught: the coroutine has ended
         self._waits_for_task = tasks != self._points.tasks
         if not self._waits_for_task:
             self._points.reach_soon(Moment.SENT, self._where)
@@ -162,7 +162,7 @@ class _Counted:
 
 
 def describe(coroutine: AnyCoroutine) -> str:
-    """Name file and line of the await that a suspended coroutine is in: the innermost of ours, and the innermost."""
+    """Return file and line of a suspended coroutine's await: the innermost in application code, and the innermost."""
     frames = []
     current: Any = coroutine
     while current is not None:
@@ -187,7 +187,7 @@ def _name(frame: tuple[str, int, str]) -> str:
 
 
 def watch_jobs(points: Points) -> None:
-    """Count the points of every job that this process runs from now on. Patches the worker: for a process of a test."""
+    """Count the points of every job that this process runs from now on. Patches the worker class; for tests only."""
     owner, name = _START
     setattr(owner, name, _followed(getattr(owner, name), points.start))
     for owner, name in _ROOTS:

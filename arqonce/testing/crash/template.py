@@ -1,8 +1,8 @@
-"""A process that has everything loaded and forks a worker for each order: a start costs milliseconds, not a second.
+"""A process that has loaded everything and forks a worker for each order: a start costs milliseconds, not a second.
 
-Orders come as pickles on standard input, from the process of the tests that started this one; reports go out as lines
-of JSON on standard output. It has one thread and no event loop, so that a fork is safe. It ends with its input, and
-its workers end with it.
+Reads orders as pickles from standard input, sent by the test process that started it, and writes reports as lines of
+JSON to standard output. It has one thread and no event loop, so that a fork is safe. It ends at the end of its input,
+and its workers end with it.
 """
 
 import gc
@@ -31,30 +31,30 @@ from arqonce.testing.crash.orders import Program, Start, Stop, Work
 from arqonce.testing.crash.points import Points, watch_jobs
 
 _REAPING = (signal.SIGCHLD, signal.SIGALRM)
-"""Signals at which the template looks for ends. One that comes right before it reads waits for the next order."""
+"""Signals at which the template reaps processes. One that arrives just before a read waits for the next order."""
 
 _LATEST = 0.2
-"""Seconds after which an end is told even so."""
+"""Interval in seconds after which an end is reported nevertheless."""
 
 
 class _BecomeError(BaseException):
-    """Leaves the template's frames in a child that is to be a program."""
+    """Unwinds the template's frames in a child that is to run a program."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
 
 
 class Template:
-    """Obeys orders until there are no more."""
+    """Executes orders until the end of input."""
 
     def __init__(self) -> None:
-        """Take over standard output for reports: what a handler prints must not get among them."""
+        """Reserve standard output for reports, so that what a handler prints does not mix with them."""
         self._output = os.dup(1)
         os.dup2(2, 1)
         self._pids: dict[int, int] = {}
 
     def obey(self) -> None:
-        """Read orders to the end, then kill what still works."""
+        """Execute orders to the end of input, then kill the processes that still run."""
         for number in _REAPING:
             signal.signal(number, lambda *_: self._reap())
         signal.setitimer(signal.ITIMER_REAL, _LATEST, _LATEST)
@@ -77,7 +77,7 @@ class Template:
     def _start(self, order: Start) -> None:
         try:
             work = read_work(order)
-        except Exception as error:  # noqa: BLE001 - told to the one who gave the order
+        except Exception as error:  # noqa: BLE001 - reported to the sender of the order
             self._report(order.fork, {"event": "refused", "reason": f"{type(error).__name__}: {error}"})
             return
         if self._fork(order.fork) == 0:
@@ -86,7 +86,7 @@ class Template:
     def _start_program(self, order: Program) -> None:
         try:
             _load_once(order.loads)
-        except Exception as error:  # noqa: BLE001 - told to the one who gave the order
+        except Exception as error:  # noqa: BLE001 - reported to the sender of the order
             self._report(order.fork, {"event": "refused", "reason": f"{type(error).__name__}: {error}"})
             return
         if self._fork(order.fork) == 0:
@@ -94,9 +94,9 @@ class Template:
             raise _BecomeError(order)
 
     def _fork(self, number: int) -> int:
-        """Fork, and tell the pid; return 0 in the child, where signals are as at the start of a process."""
+        """Fork and report the pid. Return 0 in the child, whose signal handlers are reset."""
         owner, ask_kernel = os.getpid(), die_with(os.getpid(), signal.SIGKILL)
-        signal.pthread_sigmask(signal.SIG_BLOCK, _REAPING)  # the pid is noted before its end is
+        signal.pthread_sigmask(signal.SIG_BLOCK, _REAPING)  # so that the pid is stored before the child is reaped
         pid = os.fork()
         if pid == 0:
             assert owner != os.getpid()  # noqa: S101 - the child
@@ -111,7 +111,7 @@ class Template:
         return pid
 
     def _work(self, order: Start, work: Work) -> None:
-        """Be a worker, and never return."""
+        """Run a worker, and never return."""
         code = 1
         try:
             _redirect(order.log, order.log, order.directory)
@@ -120,7 +120,7 @@ class Template:
                 work.prepare()
             run_worker(order.settings, Application(name="crash-points", registry=work.registry))
             code = 0
-        except BaseException as error:  # noqa: BLE001 - this process ends here, whatever it was
+        except BaseException as error:  # noqa: BLE001 - this process ends here after any error
             sys.excepthook(type(error), error, error.__traceback__)
         finally:
             sys.stderr.flush()
@@ -138,12 +138,12 @@ class Template:
                 self._report(self._pids.pop(pid), {"event": "exit", "code": os.waitstatus_to_exitcode(status)})
 
     def _report(self, fork: int, told: dict[str, Any]) -> None:
-        # One write of less than PIPE_BUF is never mixed with that of another process.
+        # A write of less than PIPE_BUF bytes is never interleaved with another process's.
         os.write(self._output, (json.dumps(told | {"fork": fork})[:4000] + "\n").encode())
 
 
 def read_work(order: Start) -> Work:
-    """Load what the order names, from files where a module cannot be found by its name."""
+    """Load the modules that the order names; those that cannot be found by name are loaded from their files."""
     for name, file in order.modules.items():
         _load(name, file)
     work = pickle.loads(order.work)  # noqa: S301 - from the process that started us
@@ -173,13 +173,13 @@ def _load_once(names: Iterable[str]) -> None:
 
 
 def _freeze() -> None:
-    """Keep collections in children from copying every page."""
+    """Freeze all objects, so that garbage collections in children do not copy every page."""
     gc.collect()
     gc.freeze()
 
 
 def _redirect(output: Path, errors: Path, directory: Path) -> None:
-    """Send all output to files, and work in the directory, where files count as effects."""
+    """Redirect all output to files, and change to ``directory``, where files count as effects."""
     for name, flags, target in (
         (os.devnull, os.O_RDONLY, 0),
         (output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 1),
@@ -192,11 +192,11 @@ def _redirect(output: Path, errors: Path, directory: Path) -> None:
 
 
 def _become(program: Program) -> None:
-    """Be the program, with all that a fresh interpreter would have of its own."""
+    """Run the program, with everything that a fresh interpreter would have."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _redirect(program.output, program.errors, program.directory)
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - the other may have read orders ahead
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - the old one may have buffered orders
     os.environ.clear()
     os.environ.update(program.environment)
     first = [os.getcwd(), *filter(None, program.environment.get("PYTHONPATH", "").split(os.pathsep))]  # noqa: PTH109
@@ -211,8 +211,8 @@ def _become(program: Program) -> None:
 
 
 def main() -> None:
-    """Load everything, then obey."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests to handle
+    """Load everything, then execute orders."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the test process handles Ctrl-C
     configure_mappers()
     _freeze()
     try:
@@ -221,4 +221,4 @@ def main() -> None:
         program = child.program
     else:
         return
-    _become(program)  # outside of what handles the error, and with the end of an interpreter of its own
+    _become(program)  # outside of the except block, so that it ends like an interpreter

@@ -1,4 +1,4 @@
-"""Tries the points of one job, several at once, each in a world of its own, and compares how the job ends."""
+"""Tries the crash points of one job, several at once, each in its own world, and compares how the job ends."""
 
 import asyncio
 import time
@@ -20,33 +20,33 @@ from arqonce.testing.crash.worlds import LEASE, World
 from arqonce.wire.keys import JOB_KEY, QUEUE, RESULT_KEY
 
 _KEY = "crash-points"
-"""The job's id in every world; its neighbours' begin with it."""
+"""The job's id in every world; the ids of ``others`` begin with it."""
 
 _END_LIMIT = timedelta(seconds=30)
-"""How long a job may take to its end, a lease and some pauses of retries included."""
+"""How long a job may take to end, including a lease and some pauses of retries."""
 
 _MOST_LATE = timedelta(seconds=5)
-"""How long after the end of the lease, if a worker is ready by then, the job must run again; mostly 50 ms later."""
+"""How long after the end of the lease, if a worker is ready then, the job must run again. Usually it takes 50 ms."""
 
 _LOOK = timedelta(milliseconds=250)
-"""How often the queue is looked at if the worker reports nothing."""
+"""How often the queue is checked while the worker reports nothing."""
 
 _MOST_TRIES = 2
-"""How often a point of the clean run is tried that a run passes by: an answer that is there already is not waited for.
+"""How often a point of the clean run is tried if runs do not reach it: they do not wait for an answer that has arrived.
 
-A point that only a later run has passed, such as a second connection to Redis, is tried once."""
+A point that only a later run has reached, such as a second connection to Redis, is tried once."""
 
 _MOST_TOLD = 5
-"""Failures that are told in full."""
+"""Most failures that are reported in full."""
 
 
 class CrashPointError(AssertionError):
-    """A crash at some point leaves something else behind than a clean run; the text names the point."""
+    """A crash at some point leads to another end than the clean run; the text names the point."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What is to be proven: the arguments of ``prove``."""
+    """What is to be proven: the arguments of ``CrashPoints.prove``."""
 
     payloads: tuple[AnyPayload, ...]
     load: Load
@@ -62,7 +62,7 @@ class Case:
 
 
 class Search:
-    """Tries all points, several at once, each in a world of its own; none any more after the first failure."""
+    """Tries all points, several at once, each in its own world; tries no more after the first failure."""
 
     def __init__(self, forks: Forks, case: Case, clean: State, points: Iterable[str]) -> None:
         self._forks = forks
@@ -74,10 +74,10 @@ class Search:
         self._failures: list[str] = []
 
     async def run(self, worlds: Iterable[World]) -> tuple[list[str], list[str]]:
-        """Try all points; return those that were reached, and those that no run but the clean one has passed.
+        """Try all points; return those that were reached, and those that only the clean run has reached.
 
         Raises:
-            CrashPointError: the job ends otherwise after a crash at some of them.
+            CrashPointError: a crash at some of them changes the job's end.
             ForkError: a worker does not start or does not end.
         """
         try:
@@ -105,7 +105,7 @@ class Search:
             self._add(outcome.passed)
 
     def _add(self, points: Iterable[str]) -> None:
-        """Remember points that no run has passed before."""
+        """Add points that no earlier run has reached."""
         new = [point for point in points if point not in self._tries]
         self._tries |= dict.fromkeys(new, _MOST_TRIES - 1)
         self._waiting.extend(new)
@@ -113,7 +113,7 @@ class Search:
 
 @dataclass
 class _Outcome:
-    """How a run that was to crash ended."""
+    """The outcome of a run that was to crash."""
 
     is_reached: bool = False
     passed: list[str] = field(default_factory=list)
@@ -121,7 +121,7 @@ class _Outcome:
 
 
 class Run:
-    """One job in one world, from an empty start."""
+    """One run of a job in one world, which is emptied first."""
 
     def __init__(self, forks: Forks, world: World, case: Case) -> None:
         self._forks = forks
@@ -129,11 +129,10 @@ class Run:
         self._case = case
 
     async def count(self) -> tuple[State, list[str]]:
-        """Let the job run without a crash; return the end and the points on the way.
+        """Run the job without a crash; return its end state and the points that it reached.
 
         Raises:
-            CrashPointError: the job leaves something unfinished even so, or is dead and should not be, or the other
-                way round.
+            CrashPointError: the job leaves something unfinished, or is dead against the expectation, or the reverse.
         """
         await self._enqueue()
         points: list[str] = []
@@ -147,7 +146,7 @@ class Run:
         return clean, points
 
     async def crash(self, point: str, clean: State) -> _Outcome:
-        """Kill the worker at this point, let another one end the job, and compare."""
+        """Kill the worker at this point, let another one complete the job, and compare the end states."""
         outcome = _Outcome()
         await self._enqueue()
         async with self._worker(crash_at=point) as fork:
@@ -161,7 +160,7 @@ class Run:
         return outcome
 
     async def _crash(self, fork: Fork, passed: list[str]) -> dict[str, Any] | None:
-        """Return the report of the crash, when the process is gone; ``None`` if the job runs through or hangs."""
+        """Return the report of the crash after the process has ended; ``None`` if the job ends or hangs."""
         limit = time.monotonic() + _END_LIMIT.total_seconds()
         while time.monotonic() < limit:
             report = await fork.next_report("crash", "through", "point", seconds=_LOOK.total_seconds())
@@ -175,20 +174,20 @@ class Run:
         return None
 
     async def _recover(self, crashed_at: float) -> list[str]:
-        """Start another worker and let the job end; return what is wrong with that."""
+        """Start another worker and let the job end; return the problems."""
         async with self._worker(crash_at=None) as fork:
             due = crashed_at + LEASE.total_seconds()
             while (report := await self._next_start(fork)) is not None and report["event"] == "ready":
                 due = max(due, report["at"])
             if report is None:
-                # What was sent right before the crash may have ended the job a moment later.
+                # A request sent right before the crash may have ended the job.
                 return [f"the job is not delivered again within {_END_LIMIT}"] if await self._is_unfinished() else []
             late = timedelta(seconds=report["at"] - due)
             problems = [] if late < _MOST_LATE else [f"the job is delivered again {late} after its lease has ended"]
             return problems if await self._end(fork) else [*problems, f"the job does not end within {_END_LIMIT}"]
 
     async def _next_start(self, fork: Fork) -> dict[str, Any] | None:
-        """Wait until the worker is ready, or begins the job; as long as there is something to wait for."""
+        """Wait until the worker is ready or begins the job; ``None`` if the job ends or the time is over."""
         limit = time.monotonic() + _END_LIMIT.total_seconds()
         while time.monotonic() < limit and await self._is_unfinished():
             if report := await fork.next_report("ready", "begun", seconds=_LOOK.total_seconds()):
@@ -196,7 +195,7 @@ class Run:
         return None
 
     async def _end(self, fork: Fork) -> bool:
-        """Wait for the job's end, and say whether it came."""
+        """Wait for the job's end; return whether it came."""
         limit = time.monotonic() + _END_LIMIT.total_seconds()
         while time.monotonic() < limit:
             await fork.next_report("through", seconds=_LOOK.total_seconds())
@@ -232,14 +231,14 @@ class Run:
 
 
 def _unfinished(clean: State, *, jobs: int) -> list[str]:
-    """Say what of jobs that have ended should be no more, or be there once for each."""
+    """Return the traces that ended jobs should not have left, or have left more than once."""
     left = [f"{place}: {value}" for place, value in clean.items() if _must_be_empty(place) and value]
     ends = len(clean.get("table arqonce.receipts", [])) + len(clean.get("table arqonce.dead_jobs", []))
     return left if ends <= jobs else [*left, f"{ends} receipts and dead letters of {jobs} jobs"]
 
 
 def _require_end(clean: State, *, is_dead: bool) -> None:
-    """Refuse to prove another end than the one that is meant: a job that nobody knows dies in the same way always."""
+    """Raise for an unexpected end: an unknown job, for instance, would die in the same way in every run."""
     letters = clean.get("table arqonce.dead_jobs", [])
     if letters and not is_dead:
         told = [

@@ -1,4 +1,4 @@
-"""Places where one crash is tried at a time: a database, a database of Redis and a folder each, so many at once."""
+"""Worlds: places in which one crash is tried at a time, each with a database, a database of Redis and a folder."""
 
 import asyncio
 import os
@@ -23,13 +23,13 @@ from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
 from arqonce.testing.databases import Migrate
 
 LEASE = timedelta(seconds=1)
-"""The shortest that the settings allow: a crash delays its job by so much."""
+"""The shortest lease that the settings allow, by which each crash delays its job."""
 
 MOST = 10
-"""How many worlds there are at most. Redis has 16 databases unless told otherwise; the first is left to other tests."""
+"""Most worlds. Redis has 16 databases by default; the first one is for other tests."""
 
 _BOOKKEEPING = ["version_num"]
-"""The columns of Alembic's tables, which no job touches; each project's has another name."""
+"""The columns of Alembic's version tables, which no job touches; the tables' names differ by project."""
 
 _OTHER_SCHEMAS = text(
     "SELECT nspname FROM pg_namespace WHERE nspname NOT LIKE 'pg!_%' ESCAPE '!' "
@@ -37,14 +37,14 @@ _OTHER_SCHEMAS = text(
 )
 
 _ID_SPAN = 1_000_000
-"""The ids of each table begin at another multiple of this, so that an id tells its table."""
+"""The ids of each table begin at another multiple of this, so that an id identifies its table."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Servers:
-    """Where worlds are made: databases ``crash_points_*`` on a PostgreSQL, and a Redis' databases 1 to 10.
+    """The servers of the worlds, which use databases ``crash_points_*`` in PostgreSQL and databases 1 to 10 in Redis.
 
-    They are left there at the end, and made anew by the next run: one run of tests at a time.
+    These remain at the end, and the next run recreates them. So only one test run may use the servers at a time.
     """
 
     database_url: str
@@ -53,7 +53,7 @@ class Servers:
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """One place. Its tables are those that the database has, whoever made them."""
+    """One world. Its tables are all tables in its database."""
 
     settings: Settings
     engine: AsyncEngine
@@ -62,13 +62,13 @@ class World:
     directory: Path
 
     def name_of(self, table: Table) -> str:
-        """Return the table's name with its PostgreSQL schema, if it has one; the ledger's always has its own name."""
+        """Return the table's name, qualified with its PostgreSQL schema; the ledger's is always called ``arqonce``."""
         if table.schema == self.settings.database.ledger_schema:
             return f"{LEDGER}.{table.name}"
         return table.fullname
 
     async def clear(self) -> None:
-        """Empty everything. Three round trips."""
+        """Empty the tables, Redis and the folder. Three round trips."""
         names = ", ".join(map(_quoted, self.tables.sorted_tables))
         begins = _begins(self.tables)
         async with self.engine.begin() as connection:
@@ -100,10 +100,10 @@ def _is_numbered(column: "Column[object]") -> bool:
 
 
 class Worlds:
-    """All worlds of a run of tests; the database of each is made when it is first needed."""
+    """All worlds of a test run. The database of each is created when it is first needed."""
 
     def __init__(self, servers: Servers, directory: Path, migrate: Migrate) -> None:
-        """Make nothing yet; ``migrate`` makes the tables in the database that all others are copies of."""
+        """Create nothing yet. ``migrate`` creates the tables in the template of all databases."""
         self._servers = servers
         self._directory = directory
         self._migrate = migrate
@@ -136,7 +136,7 @@ class Worlds:
             if origin not in self._made:
                 await self._create(f"{origin}")
                 self._made.append(origin)
-                await asyncio.to_thread(self._migrate, template)  # it runs an event loop of its own
+                await asyncio.to_thread(self._migrate, template)  # it runs its own event loop
             await self._create(f"{name} TEMPLATE {origin}")
             self._made.append(name)
         return settings

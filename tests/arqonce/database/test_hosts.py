@@ -40,10 +40,10 @@ def test_hosts_are_read_as_libpq_reads_them(
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
-        ("postgresql://hidden-word@h1,/db", "has an empty or broken name in its list of hosts"),
-        ("postgresql://hidden-word@h1,,h2/db", "has an empty or broken name in its list of hosts"),
-        ("postgresql://hidden-word@h1,h2:x/db", "has a port that is no number from 1 to 65535"),
-        ("postgresql://hidden-word@h1,h2:70000/db", "has a port that is no number from 1 to 65535"),
+        ("postgresql://hidden-word@h1,/db", "has an empty or invalid name in its list of hosts"),
+        ("postgresql://hidden-word@h1,,h2/db", "has an empty or invalid name in its list of hosts"),
+        ("postgresql://hidden-word@h1,h2:x/db", "has a port that is not a number from 1 to 65535"),
+        ("postgresql://hidden-word@h1,h2:70000/db", "has a port that is not a number from 1 to 65535"),
         ("postgresql://hidden-word@h1,h2,h3/db?port=1,2", "names 3 hosts and 2 ports"),
         ("postgresql://hidden-word@h1,h2/db?host=h3", "names hosts twice"),
         ("postgresql://hidden-word@h1,h2", "names no database"),

@@ -31,7 +31,7 @@ def test_a_missing_url_names_itself_and_the_cure() -> None:
         ({"DATABASE_URL": "postgresql://u:hidden-word@h"}, "DATABASE_URL: names no database"),
         ({"DATABASE_URL": "postgresql://u:hidden-word@h:port/d"}, "DATABASE_URL: is not a URL"),
         ({"DATABASE_URL": "postgresql://u:pa@ss/hidden-word@h/d"}, "DATABASE_URL: has a character in user or password"),
-        ({"DATABASE_URL": URL + "?connect_timeout=5"}, "DATABASE_URL: has options that asyncpg does not take: connect"),
+        ({"DATABASE_URL": URL + "?connect_timeout=5"}, "DATABASE_URL: has options that asyncpg does not have: connect"),
         ({"DATABASE_URL": URL + "?sslmode=bogus"}, "DATABASE_URL: has an unknown sslmode"),
         ({"DATABASE_URL": URL, "DATABASE_CONNECT_TIMEOUT": "99999999999999d"}, "DATABASE_CONNECT_TIMEOUT: is longer"),
         ({"DATABASE_URL": URL, "DATABASE_STATEMENT_TIMEOUT": "soon"}, "DATABASE_STATEMENT_TIMEOUT: is not a duration"),

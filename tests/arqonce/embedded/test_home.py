@@ -50,7 +50,7 @@ def test_data_of_another_user_is_refused(new_directory: Path) -> None:
     (new_directory / "data").mkdir()
     os.chown(new_directory / "data", 12345, 12345)
 
-    with pytest.raises(EmbeddedServerError, match=r"belongs to the user 12345, .* Cure: run as the user that made it"):
+    with pytest.raises(EmbeddedServerError, match=r"belongs to the user 12345, .* run as the user that created it"):
         open_postgres(new_directory).__enter__()
 
 

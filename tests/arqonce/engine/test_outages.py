@@ -144,7 +144,7 @@ async def test_a_transaction_that_its_handler_has_made_read_only_is_the_jobs_fau
 
     assert [_counts(outcome) for outcome in outcomes] == [True, True, False]
     assert isinstance(outcomes[2], DatabaseFailedError)
-    assert "SQLSTATE 25006: the transaction was read-only, and the server is not" in str(outcomes[2])
+    assert "SQLSTATE 25006: the transaction was read-only although the server is not" in str(outcomes[2])
 
 
 @pytest.mark.parametrize("kind", [TimeoutError, ConnectionRefusedError])
@@ -174,7 +174,7 @@ async def test_a_handler_that_passes_over_a_failed_statement_is_told_so(sessions
     failure = await _outcome(Dispatcher(sessions), go_on, attempt=3)
 
     assert isinstance(failure, DatabaseFailedError)
-    assert "SQLSTATE 25P02: a statement before had failed, and the job went on" in str(failure)
+    assert "SQLSTATE 25P02: an earlier statement had failed, and the job went on" in str(failure)
 
 
 @pytest.mark.parametrize("handler", [store, store_by_sqlalchemy])
@@ -208,7 +208,7 @@ async def test_a_full_disk_that_only_one_job_meets_is_waited_for_and_ends(
     assert all(map(_is_uncounted, waited))
     assert isinstance(last, DatabaseFailedError)
     assert await _letters(sessions) == [
-        ("database_failed", "the database failed: SQLSTATE 53100: the disk of the server is full: make room there", 3)
+        ("database_failed", "the database failed: SQLSTATE 53100: the disk of the server is full: free space there", 3)
     ]
 
 

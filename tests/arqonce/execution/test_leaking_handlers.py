@@ -111,7 +111,7 @@ async def test_a_task_that_is_left_behind_gets_no_connection(engine: AsyncEngine
     assert await _run(engine, leave) == [{}]
     ended.set()
 
-    with pytest.raises(LoanError, match=r"this job has ended.* Await in the handler"):
+    with pytest.raises(LoanError, match=r"this job has ended.* In the handler, await"):
         await tasks[0]
     await _require_all_places(engine)
 

@@ -176,7 +176,7 @@ def test_a_revision_that_another_project_has_written_is_refused(empty: DatabaseS
     """Alembic names revisions by hashes, and its table of versions by the same name everywhere: nothing is applied."""
     _execute(empty, "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
     _execute(empty, "INSERT INTO alembic_version VALUES ('ae1027a6acf')")
-    cure = "alembic_version has the revision ae1027a6acf, .* Give the Schema of users_worker a version_table of its own"
+    cure = "alembic_version has the revision ae1027a6acf, .* Set another version_table in the Schema of users_worker"
 
     with pytest.raises(ForeignRevisionError, match=cure):
         upgrade_schemas(empty, REGISTRY.schemas)

@@ -361,7 +361,7 @@ def test_a_redis_that_may_throw_jobs_away_is_refused(environment: dict[str, str]
         done = _run(environment | {"REDIS_URL": valkey.url})
 
     assert done.returncode == 4
-    assert "may throw queued jobs away (allkeys-lru): set maxmemory-policy noeviction" in done.stderr
+    assert "may evict queued jobs (allkeys-lru): set maxmemory-policy noeviction" in done.stderr
 
 
 def test_a_failed_start_under_arq_shows_the_true_error(environment: dict[str, str]) -> None:

@@ -201,7 +201,7 @@ async def test_a_statement_that_ends_the_transaction_is_refused(run_job: RunJob,
         await session.execute(text(statement))
         return Done()
 
-    with capture_logs(), pytest.raises(JobFailedError, match=f"{statement} was refused, which only the owner"):
+    with capture_logs(), pytest.raises(JobFailedError, match=f"{statement} was refused: only the owner"):
         await run_job(Work(), registry=_registry(end))
     assert (await run_job(CreateUser(name="Jane"))).name == "Jane"
 
