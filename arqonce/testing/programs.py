@@ -194,6 +194,7 @@ class Programs:
         environment: Mapping[str, str],
         directory: Path | None = None,
         timeout: float = 60.0,
+        loads: Sequence[str] | None = None,
     ) -> Finished:
         """Run ``python -m module`` to the end; return its exit code and output. ``timeout`` is in seconds.
 
@@ -203,7 +204,13 @@ class Programs:
         with TemporaryDirectory() as folder:
             output, errors = Path(folder, "output"), Path(folder, "errors")
             process = self.start(
-                module, *arguments, environment=environment, directory=directory, output=output, errors=errors
+                module,
+                *arguments,
+                environment=environment,
+                directory=directory,
+                output=output,
+                errors=errors,
+                loads=loads,
             )
             try:
                 code = process.wait(timeout)

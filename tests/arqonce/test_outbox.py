@@ -222,7 +222,7 @@ async def test_a_wrong_kind_of_connection_names_the_right_ones(sessions: Session
             match=r"Session or .*; this is a .*AsyncSession. .* use enqueue_in$",
         ):
             enqueue_in_sync(session, JANE)
-    with psycopg.connect(postgres_url) as connection, pytest.raises(TypeError, match=r"there is enqueue_in_sync$"):
+    with psycopg.connect(postgres_url) as connection, pytest.raises(TypeError, match=r"use enqueue_in_sync$"):
         await enqueue_in(connection, JANE)
     with pytest.raises(TypeError, match=r"this is a builtins\.object"):
         await enqueue_in(object(), JANE)

@@ -10,6 +10,7 @@ import pytest
 
 from arqonce import Registry
 from arqonce.testing.run_job import RunJob
+from tests import warm
 from tests.docs.blocks import ROOT, blocks_in, blocks_of, text_of
 from tests.docs.test_blocks import OWN_TESTS
 from tests.type_cache import CACHE
@@ -34,7 +35,7 @@ def test_the_tests_of_all_pages_pass(pytester: pytest.Pytester, monkeypatch: pyt
     for block in TESTS:
         (pytester.path / f"test_{block.name}.py").write_text(block.code)
 
-    done = pytester.runpytest_subprocess()
+    done = warm.run_pytest(pytester)
 
     assert FOUND >= 10
     done.assert_outcomes(passed=FOUND)
@@ -93,7 +94,7 @@ def test_every_fixture_that_the_page_names_is_there(pytester: pytest.Pytester) -
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
     named = re.findall(r"`(\w+)`", " ".join(rows))
 
-    shown = pytester.runpytest_subprocess("--fixtures", "-p", "no:asyncio").stdout.str()
+    shown = warm.run_pytest(pytester, "--fixtures", "-p", "no:asyncio").stdout.str()
 
     assert len(named) == 12
     assert all(re.search(rf"^{name}( \[.*\])? -- .*\n +\S", shown, re.MULTILINE) for name in named)

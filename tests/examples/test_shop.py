@@ -18,6 +18,7 @@ import asyncpg
 import pytest
 
 from arqonce import JobClient
+from tests import warm
 from tests.conftest import StartWorker
 from tests.type_cache import CACHE
 
@@ -37,10 +38,7 @@ class World:
 
     def run(self, *command: str, cwd: Path = SHOP, **variables: str) -> "subprocess.CompletedProcess[str]":
         """Run a Python module to the end."""
-        return subprocess.run(
-            [sys.executable, "-m", *command], cwd=cwd, env=self.environment | variables,
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100, check=False,
-        )  # fmt: skip
+        return warm.run_elsewhere(*command, env=self.environment | variables, cwd=cwd)
 
     def execute(self, statement: str) -> list[asyncpg.Record]:
         """Run one statement and return its rows."""
@@ -263,11 +261,9 @@ def test_it_type_checks() -> None:
 def test_its_own_tests_pass(tmp_path: Path) -> None:
     """As it would run them: installed beside ours, with servers from wheels."""
     paths = os.pathsep.join(map(str, (SHOP, ROOT)))
-    command = [sys.executable, "-m", "pytest", "-q", f"--basetemp={tmp_path}/t"]
-    command += ["-pno:cacheprovider"]
-    ours = os.environ | {"PYTHONPATH": paths}
+    command = ["pytest", "-q", f"--basetemp={tmp_path}/t", "-pno:cacheprovider"]
 
-    done = subprocess.run(command, cwd=SHOP, env=ours, capture_output=True, text=True, timeout=110, check=False)
+    done = warm.run_elsewhere(*command, env=os.environ | {"PYTHONPATH": paths}, cwd=SHOP)
 
     assert _commands("pytest") == [["pytest"]]
     assert "4 passed" in done.stdout, done.stdout + done.stderr

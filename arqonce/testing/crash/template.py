@@ -5,6 +5,7 @@ JSON to standard output. It has one thread and no event loop, so that a fork is 
 and its workers end with it.
 """
 
+import atexit
 import gc
 import importlib
 import importlib.util
@@ -14,6 +15,7 @@ import pickle
 import runpy
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterable
 from contextlib import suppress
@@ -207,7 +209,24 @@ def _become(program: Program) -> None:
     for action in program.warnings:
         sys.warnoptions.append(action)
         warnings.simplefilter(action)  # type: ignore[arg-type] # one of those of -W
-    runpy.run_module(program.module, run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(program.module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if program.warnings or not isinstance(end.code, int | None):
+            raise
+        _end(end.code or 0)
+    if not program.warnings:
+        _end(0)
+
+
+def _end(code: int) -> None:
+    """End the process as an interpreter does, without taking apart its modules: that copies every page of them."""
+    threading._shutdown()  # type: ignore[attr-defined] # noqa: SLF001 - as Py_FinalizeEx does first
+    atexit._run_exitfuncs()  # noqa: SLF001 - as Py_FinalizeEx does next
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def main() -> None:

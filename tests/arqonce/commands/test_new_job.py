@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from arqonce.commands.checkout import CheckoutError, write_together
 from arqonce.commands.python_source import SourceError, import_line, with_argument, with_import
 from arqonce.database.schema import revisions
 from db.tables import SCHEMA
+from tests import warm
 
 ROOT = Path(__file__).parents[3]
 
@@ -27,10 +27,7 @@ class Project:
 
     def run(self, *command: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
         """Run a module of Python in it, to the end."""
-        return subprocess.run(
-            [sys.executable, "-P", "-m", *command], cwd=cwd or self.root, env=self.environment,
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100, check=False,
-        )  # fmt: skip
+        return warm.run_elsewhere(*command, env=self.environment, cwd=cwd or self.root)
 
     def new_job(self, *arguments: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
         """Run the command."""
@@ -44,7 +41,7 @@ class Project:
 
 def _copy(directory: Path) -> Path:
     copy = directory / "project"
-    for name in ("arqonce", "db", "jobs", "worker", "web", "tests"):
+    for name in ("db", "jobs", "worker", "web", "tests"):  # the library is installed
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     (copy / "jobs" / "testing").mkdir(exist_ok=True)  # a folder of that name
     for file in ("pyproject.toml", "users_jobs.py"):
@@ -56,7 +53,7 @@ def _copy(directory: Path) -> Path:
 def project(tmp_path: Path) -> Project:
     """Copy the project; it has no servers."""
     root = _copy(tmp_path)
-    return Project(root, os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"})
+    return Project(root, os.environ | {"PYTHONPATH": str(root), "NO_COLOR": "1"})
 
 
 EACH = pytest.mark.parametrize("options", [(), ("--table", "audit_notes")], ids=["no table", "table"])
@@ -168,7 +165,7 @@ def test_a_bad_or_taken_name_is_refused_and_nothing_is_written(
 def shared_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Copy the project once, for tests that change nothing."""
     root = _copy(tmp_path_factory.mktemp("shared"))
-    return Project(root, os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"})
+    return Project(root, os.environ | {"PYTHONPATH": str(root), "NO_COLOR": "1"})
 
 
 @pytest.mark.usefixtures("starts_processes")

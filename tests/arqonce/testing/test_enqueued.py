@@ -274,5 +274,5 @@ async def test_who_waits_for_nobody_is_told(enqueued: EnqueuedJobs) -> None:
 
         with pytest.raises(NobodyWorksError, match=r"enqueued\.drain\(\)"):
             await handle.result(timeout=timedelta(hours=1))
-    with pytest.raises(RuntimeError, match="have the fixture run_job"):
+    with pytest.raises(RuntimeError, match="use the fixture run_job"):
         await enqueued.drain()

@@ -5,6 +5,7 @@ from textwrap import dedent
 
 import pytest
 
+from tests import warm
 from tests.arqonce.testing.conftest import SAMPLE
 from tests.docs.blocks import text_of
 
@@ -50,7 +51,7 @@ def test_the_fixtures_work_in_every_way_of_running_tests(way: str, project_here:
         tail += '\n@pytest.fixture\ndef anyio_backend():\n    return "asyncio"\n'
     project_here.makepyfile(test_it=checks + tail)
 
-    done = project_here.runpytest_subprocess()
+    done = warm.run_pytest(project_here)
 
     done.assert_outcomes(passed=checks.count("async def test_"))
     assert all(line in text_of("docs/testing.md") for line in settings.splitlines() if "-p" not in line)
@@ -66,7 +67,7 @@ def _wrong(project: pytest.Pytester, settings: str, code: str) -> str:
     """Run tests that cannot pass, and return what is told."""
     project.makeini(f"[pytest]\n{settings}\n{_default_scope(settings)}")
     project.makepyfile(test_it="import pytest\nfrom sqlalchemy import text\n" + dedent(code))
-    done = project.runpytest_subprocess()
+    done = warm.run_pytest(project)
     assert "passed" not in done.parseoutcomes()
     return " ".join(done.stdout.str().split())
 
@@ -164,7 +165,7 @@ def test_a_commit_by_mistake_is_told(project_here: pytest.Pytester) -> None:
         """
     )
 
-    done = project_here.runpytest_subprocess()
+    done = warm.run_pytest(project_here)
 
     done.assert_outcomes(passed=3, failed=1, errors=1)
     assert done.stdout.str().count("Handlers and queries never commit") >= 2
@@ -211,7 +212,7 @@ def test_it_starts_servers_for_each_process_of_xdist(project: pytest.Pytester) -
         """
     )
 
-    done = project.runpytest_subprocess("--numprocesses=2", "--dist=load")
+    done = warm.run_pytest(project, "--numprocesses=2", "--dist=load")
 
     done.assert_outcomes(passed=4)
 
@@ -228,7 +229,7 @@ def test_crash_points_are_proven_on_servers_of_its_own(project: pytest.Pytester)
         """
     )
 
-    done = project.runpytest_subprocess()
+    done = warm.run_pytest(project)
 
     done.assert_outcomes(passed=1)
 
