@@ -2,12 +2,13 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+
+from tests import warm
 
 pytestmark = pytest.mark.usefixtures("starts_processes")
 
@@ -34,10 +35,9 @@ def directory() -> Iterator[Path]:
 def _run(directory: Path, test: str, *options: str) -> "subprocess.CompletedProcess[str]":
     (directory / "conftest.py").write_text(CONFTEST)
     (directory / "test_inner.py").write_text(test)
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", f"--rootdir={directory}", f"--basetemp={directory / 'tmp'}",
-         "-c", "/dev/null", *options, str(directory / "test_inner.py")],
-        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False, cwd=directory,
+    return warm.run_elsewhere(
+        "pytest", "-q", f"--rootdir={directory}", f"--basetemp={directory / 'tmp'}", "-c", "/dev/null",
+        *options, str(directory / "test_inner.py"), env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=directory,
     )  # fmt: skip
 
 
