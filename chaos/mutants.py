@@ -22,17 +22,18 @@ from arqonce.database import pipelining
 from arqonce.database.asyncpg_connection import LentConnection
 from arqonce.database.engine import open_database
 from arqonce.database.settings import DatabaseSettings
-from arqonce.engine.job_run import Ended, JobRun
 from arqonce.execution import attempt as dispatch
 from arqonce.execution import batch as batches
 from arqonce.execution import gate
 from arqonce.execution.dead_letters import write_letter
+from arqonce.execution.work import RegistryJob
 from arqonce.failures import AttemptsExhaustedError
 from arqonce.ledger.receipts import Receipt, insert_receipts
 from arqonce.ledger.tables import JobReceipt
 from arqonce.relay.epoch import RedisEpoch
 from arqonce.spec import JobSpec
 from arqonce.wire.codec import decode, encode
+from arqonce.work import Outcome
 from chaos.jobs import DEADLINE
 from jobs.registry import REGISTRY
 from worker.__main__ import main as run_our_worker
@@ -90,16 +91,16 @@ def end_by_guard() -> None:
 
     In a worker that was stopped, both limits have expired at once, and the outer one decides.
     """
-    attempt = getattr(JobRun, "_attempt")  # noqa: B009 - a private method, patched here
+    run = RegistryJob.run
 
-    async def attempt_once(run: JobRun, function: Function) -> object:
-        outcome: object = None
+    async def run_guarded(job: RegistryJob) -> Outcome:
+        outcome: Outcome | None = None
         with suppress(TimeoutError):
-            async with asyncio.timeout(_GUARD.total_seconds()) as guard:
-                outcome = await attempt(run, function)
-        return Ended(TimeoutError(), succeeded=False) if guard.expired() else outcome
+            async with asyncio.timeout(_GUARD.total_seconds()):
+                outcome = await run(job)
+        return job.ended(TimeoutError()) if outcome is None else outcome
 
-    setattr(JobRun, "_attempt", attempt_once)  # noqa: B010 - see above
+    setattr(RegistryJob, "run", run_guarded)  # noqa: B010 - a method, patched here
     _run_as_usual()
 
 

@@ -1,285 +1,301 @@
-"""Makes arq's functions of our jobs, and arq's view of malformed messages. Decides nothing: dispatch does."""
+"""Functions ``(ctx, ...)`` as the engine's work: what arq 0.28 documents of them holds.
+
+Where arq dies or loses a job (a hook that raises, keys of a wrong type, a lost Redis) the job ends or is tried again.
+"""
 
 import asyncio
-import time
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, NamedTuple, Protocol
 
 import structlog
-from arq.typing import WorkerCoroutine
-from arq.worker import Function, Retry, RetryJob, func
+from arq.constants import keep_cronjob_progress
+from arq.cron import CronJob
+from arq.jobs import deserialize_job_raw, serialize_result
+from arq.utils import ms_to_datetime
+from arq.worker import Function, JobExecutionFailed, Retry, RetryJob
 
 from arqonce.backoff import backoff
-from arqonce.engine.calls import Answer, BatchCall, BatchFunction, RecordingFunction
-from arqonce.execution.attempt import Dispatcher
-from arqonce.execution.batch import run_batch
-from arqonce.execution.containment import CONTAINED
-from arqonce.execution.dead_letters import write_letter
-from arqonce.execution.delivery import AnySpec, Delivery
-from arqonce.execution.verdict import RetryLater
-from arqonce.failures import (
-    InvalidMessageError,
-    JobFailedError,
-    MalformedMessageError,
-    UnknownJobError,
-    failure_from_wire,
-    failure_to_wire,
-)
-from arqonce.spec import Registry
-from arqonce.wire.arguments import read_payload
-from arqonce.wire.codec import MAX_BYTES, decode, tag_of, tagged
-from arqonce.wire.keys import LATEST_MS, payload_tag
+from arqonce.execution.containment import CONTAINED, HandlerCancelledError, cancelled_itself
+from arqonce.execution.diagnosis import diagnose
+from arqonce.wire.keys import now_ms
+from arqonce.work import Again, Claim, Ended, GivenBack, Outcome, Postponed
 
-
-class UncountedRetry(Retry):
-    """Run the job again, and do not count the attempt. To arq's own class it is any retry."""
-
+_FAR = timedelta(days=3650)
+"""Limit of a function without a timeout."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.arq.functions")
 
-MARGIN = timedelta(seconds=5)
-"""arq's own timeout is so much longer than our deadline. Only arq's own worker class applies it."""
 
-_UNTIL_GIVEN_AGAIN = timedelta(seconds=5)
-"""How often to check whether the relay has sent again a promised job whose message Redis has lost."""
+class Hook(Protocol):
+    """One of arq's hooks around a job."""
 
-REFUSE = "refuse_message"
-"""arq function that fails with the reason why a message could not be read. No payload may have this name."""
-
-ABORT = "record_abort"
-"""arq function that records an abort: our worker class calls it with a job's name and arguments, no message can."""
-
-WAS_LEFT, EXCUSED = "was_left", "excused"
-"""In a job's context: whether its last attempt never ended, and how many crashes are not counted. Only our worker class
-knows."""
-
-OVERDUE = "record_overdue"
-"""arq function that decides on a job whose handler does not end. As with the one above, no message can call it."""
-
-_UNLIMITED = 1_000_000
-"""arq's limit of attempts. Dispatch has the real one; arq's would hide the true error behind its own."""
+    def __call__(self, ctx: dict[Any, Any], /) -> Awaitable[Any]:
+        """Do something in the job's context."""
 
 
-def build_functions(registry: Registry) -> list[Function]:
-    """Return one arq function for each job, one that refuses what cannot be read, and one that records an abort."""
-    functions: list[Function] = [_build_function(spec) for spec in registry.by_name.values()]
-    return [
-        *functions,
-        _function(_refuse, REFUSE, timeout=MARGIN),
-        _function(_build_abort(registry), ABORT, timeout=MARGIN),
-        _function(_build_overdue(registry), OVERDUE, timeout=MARGIN),
-    ]
+class Call(NamedTuple):
+    """What a message asks for."""
+
+    name: str = "<unknown>"
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    tries: int | None = None
+    enqueued_ms: int = 0
 
 
-def _build_function(spec: AnySpec) -> RecordingFunction:
-    single = _build_single(spec)
-    if spec.batch is None:
-        return single
+@dataclass(frozen=True, kw_only=True)
+class FunctionSettings:
+    """The arguments of ``arq.Worker`` that are about functions, under arq's names."""
 
-    async def together(ctx: dict[str, Any], jobs: Sequence[BatchCall]) -> list[Answer]:
-        calls = [(job.job_id, job.call) for job in jobs]
-        deliveries = [
-            Delivery(job_id, call.attempt, call.args, call.kwargs, excused=call.excused) for job_id, call in calls
-        ]
-        outcomes = await run_batch(ctx["dispatcher"], spec, deliveries)
-        return [_as_retry(outcome) if isinstance(outcome, RetryLater) else outcome for outcome in outcomes]
-
-    return BatchFunction(**vars(single), together=together, most=spec.max_batch)
-
-
-def _as_retry(later: RetryLater) -> Retry:
-    return (Retry if later.counts else UncountedRetry)(defer=later.delay)
-
-
-def _as_end(error: Retry | RetryJob) -> JobFailedError:
-    """Return the last error of a job, as it is recorded, where a handler has raised arq's ``Retry``.
-
-    To arq's classes it would be one, and the job, which is dead, run on for ever.
-    """
-    end = failure_from_wire(failure_to_wire(error))
-    tag = tag_of(error)
-    return end if tag is None else tagged(end, tag)
+    queue_name: str
+    max_tries: int
+    job_timeout_s: float
+    keep_result_s: float
+    keep_result_forever: bool
+    retry_jobs: bool
+    allow_abort_jobs: bool
+    on_job_start: Hook | None = None
+    on_job_end: Hook | None = None
+    after_job_end: Hook | None = None
+    job_serializer: Callable[[dict[str, Any]], bytes] | None = None
+    job_deserializer: Callable[[bytes], dict[str, Any]] | None = None
+    ctx: dict[Any, Any] = field(default_factory=dict)
 
 
-def _build_single(spec: AnySpec) -> RecordingFunction:
-    async def run(ctx: dict[str, Any], /, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - from the wire
-        dispatcher: Dispatcher = ctx["dispatcher"]
-        delivery = Delivery(
-            ctx["job_id"], ctx["job_try"], args, kwargs, was_left=ctx.get(WAS_LEFT), excused=ctx.get(EXCUSED, 0)
-        )
+class Functions:
+    """Runs functions and cron jobs."""
+
+    def __init__(self, functions: Mapping[str, Function | CronJob], settings: FunctionSettings) -> None:
+        """Run these."""
+        self.by_name = functions
+        self.settings = settings
+
+    def open(self, claim: Claim) -> "FunctionJob":
+        """Read a claimed job."""
+        return FunctionJob(self, claim)
+
+    def max_batch(self, _kind: str) -> int:
+        """Return 1: no function takes several jobs."""
+        return 1
+
+    async def run_together(self, jobs: Sequence[Any]) -> Sequence[Outcome | Again]:
+        """Let each run by itself."""
+        return [Again.ALONE] * len(jobs)
+
+    async def disconnect(self, task: Any) -> None:  # noqa: ANN401 - asyncio.Task of anything
+        """Do nothing: a function has what it has opened."""
+
+
+class FunctionJob:
+    """One attempt of one job."""
+
+    kind = None
+
+    def __init__(self, work: Functions, claim: Claim) -> None:
+        """Read the message; whatever is wrong with it is the job's outcome later."""
+        self.claim = claim
+        self._settings = work.settings
+        self.is_aborted = claim.is_aborted and work.settings.allow_abort_jobs
+        self.can_be_aborted = False
+        self.context = copy_context()
+        self._trouble: Exception | None = None
+        self._call = Call()
         try:
-            return await dispatcher.run(spec, delivery)
-        except RetryLater as later:
-            raise _as_retry(later) from later
-        except (Retry, RetryJob) as error:
-            raise _as_end(error) from error
+            self._call = self._read()
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the message: this job's trouble
+            self._trouble = error
+        self._function = work.by_name.get(self._call.name)
+        self._attempt = max(claim.attempt, self._call.tries or 0)
+        self._started_ms = now_ms()
+        self._has_begun = False
+        self._ctx = {**work.settings.ctx, "job_id": claim.job_id, "job_try": self._attempt}
+        self._log = _log.bind(job_id=claim.job_id, job_name=self._call.name, attempt=self._attempt)
 
-    return _function(run, spec.name, timeout=spec.deadline + MARGIN)
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self._call.name
 
+    @property
+    def limit(self) -> timedelta:
+        """The function's timeout."""
+        seconds = self._timeout_s
+        return _FAR if seconds is None else timedelta(seconds=seconds)
 
-def _build_abort(registry: Registry) -> Callable[..., Coroutine[Any, Any, Any]]:
-    async def abort(ctx: dict[str, Any], /, *args: Any) -> dict[str, Any] | None:  # noqa: ANN401 - from the wire
-        name, positional, named = args
-        if name not in registry:
+    @property
+    def _timeout_s(self) -> float | None:
+        own = None if self._function is None else self._function.timeout_s
+        return self._settings.job_timeout_s if own is None else own
+
+    @property
+    def held(self) -> timedelta | None:
+        """A cron job's id stays locked, so that no other worker runs the same one again."""
+        return timedelta(seconds=keep_cronjob_progress) if isinstance(self._function, CronJob) else None
+
+    @property
+    def has_hook(self) -> bool:
+        """Whether the last hook is to be called."""
+        return self._has_begun and self._settings.after_job_end is not None
+
+    @property
+    def _limit(self) -> int:
+        own = None if self._function is None else self._function.max_tries
+        return self._settings.max_tries if own is None else own
+
+    @property
+    def _counted(self) -> int:
+        return self._attempt - self.claim.excused
+
+    def _read(self) -> Call:
+        claim, deserializer = self.claim, self._settings.job_deserializer
+        if claim.trouble is not None:
+            raise JobExecutionFailed(f"the job's message in Redis is unusable: {claim.trouble}")
+        if claim.message is None:
+            raise JobExecutionFailed("job expired")
+        name, args, kwargs, tries, enqueued_ms = deserialize_job_raw(claim.message, deserializer=deserializer)
+        if not isinstance(name, str) or not isinstance(kwargs, dict) or not isinstance(enqueued_ms, int):
+            raise JobExecutionFailed("the message is none of arq's: f is to be a string, k an object, et a number")
+        return Call(name, tuple(args), kwargs, tries if isinstance(tries, int) else None, enqueued_ms)
+
+    async def run(self) -> Outcome:
+        """Run one attempt, with the hooks around it."""
+        if (refused := self._refusal()) is not None:
+            return refused
+        self._has_begun = True
+        self._ctx["enqueue_time"] = ms_to_datetime(self._call.enqueued_ms)
+        self._ctx["score"] = int(max(float(self.claim.score), 0))
+        if not await self._hook(self._settings.on_job_start):
+            if self._counted < self._limit:
+                return Postponed(backoff(self._attempt))
+            return self._failed_for_good(JobExecutionFailed("the hook on_job_start failed"))
+        outcome = await self._attempt_once()
+        await self._hook(self._settings.on_job_end)
+        return outcome
+
+    def _refusal(self) -> Outcome | None:
+        """Return the end of a job that cannot be run, ``None`` if it can be."""
+        if self._trouble is not None:
+            self._log.warning("job refused", reason=self._why_refused(self._trouble))
+            return self._end(self._trouble, succeeded=False)
+        if self.is_aborted:
+            self._log.info("job aborted", too_late=False)
+            return self._end(asyncio.CancelledError(), succeeded=False)
+        if self._function is None:
+            self._log.warning("job refused", reason="function not found")
+            return self._end(JobExecutionFailed(f"function {self._call.name!r} not found"), succeeded=False)
+        if self._counted > self._limit:
+            self._log.warning("job refused", reason="attempts are used up", max_tries=self._limit)
+            return self._end(JobExecutionFailed(f"max {self._limit} retries exceeded"), succeeded=False)
+        return None
+
+    @staticmethod
+    def _why_refused(trouble: Exception) -> str:
+        if isinstance(trouble, JobExecutionFailed):
+            return str(trouble)
+        return f"the message cannot be read: {type(trouble).__name__}"
+
+    async def _attempt_once(self) -> Outcome:
+        function = self._function
+        assert function is not None  # noqa: S101 - or the job would have been refused
+        self._started_ms = now_ms()
+        self._log.info("job started")
+        self.can_be_aborted = self._settings.allow_abort_jobs
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                with CONTAINED:
+                    result = await function.coroutine(self._ctx, *self._call.args, **self._call.kwargs)
+        except asyncio.CancelledError:
+            if not self.is_aborted:
+                raise
+            return await self.aborted()
+        except Exception as error:  # noqa: BLE001 - every failure of the function is an outcome
+            return self._failed(error)
+        finally:
+            self.can_be_aborted = False
+        self._log.info("job done", duration_ms=now_ms() - self._started_ms)
+        return self._end(result, succeeded=True)
+
+    def _failed(self, error: Exception) -> Outcome:
+        """Return what a failure means: another attempt if it is arq's ``Retry``, else the end."""
+        if self._settings.retry_jobs and isinstance(error, Retry | RetryJob):
+            delay = timedelta(milliseconds=(error.defer_score or 0) if isinstance(error, Retry) else 0)
+            self._log.info("job retried", delay_ms=round(delay / timedelta(milliseconds=1)))
+            return Postponed(delay)
+        # arq runs a function again that cancels itself, too, but at once.
+        if self._settings.retry_jobs and isinstance(error, HandlerCancelledError) and self._counted < self._limit:
+            self._log.warning("job retried", error=diagnose(error))
+            return Postponed(backoff(self._attempt))
+        return self._failed_for_good(error)
+
+    def _failed_for_good(self, error: Exception) -> Ended:
+        self._log.error("job failed", error=diagnose(error), duration_ms=now_ms() - self._started_ms)
+        return self._end(error, succeeded=False)
+
+    async def aborted(self) -> Outcome:
+        """End the job as aborted."""
+        self._log.info("job aborted", too_late=False)
+        return self._end(asyncio.CancelledError(), succeeded=False)
+
+    async def overdue(self) -> Outcome:
+        """End the job as arq ends a late one."""
+        return self._failed(TimeoutError())
+
+    def interrupted(self, *, is_stopping: bool) -> Outcome:
+        """Return the job to the queue at the worker's end: neither a deploy nor an outage is its failure."""
+        if not self._settings.retry_jobs:
+            return self._end(asyncio.CancelledError(), succeeded=False)
+        return GivenBack() if is_stopping else self._failed(cancelled_itself())
+
+    def broken_off(self, error: Exception) -> Outcome:
+        """End the job."""
+        return self._failed_for_good(error)
+
+    async def recorded(self) -> None:
+        """Call the last hook."""
+        await self._hook(self._settings.after_job_end)
+
+    async def _hook(self, hook: Hook | None) -> bool:
+        """Call a hook; return whether it succeeded. One that raises ends arq's worker, and leaves its jobs locked."""
+        if hook is None:
+            return True
+        try:
+            with CONTAINED:
+                await hook(self._ctx)
+        except Exception as error:  # noqa: BLE001 - the application's code
+            self._log.error("a hook failed", error=diagnose(error))
+            return False
+        return True
+
+    def _end(self, result: Any, *, succeeded: bool) -> Ended:  # noqa: ANN401 - what a function returns, or an exception
+        keep = self._keep()
+        message = None if keep == timedelta(0) else self._serialize(result, succeeded=succeeded)
+        return Ended(succeeded, message, keep)
+
+    def _keep(self) -> timedelta | None:
+        function, settings = self._function, self._settings
+        for_ever = None if function is None else function.keep_result_forever
+        if settings.keep_result_forever if for_ever is None else for_ever:
             return None
-        dispatcher: Dispatcher = ctx["dispatcher"]
-        delivery = Delivery(ctx["job_id"], ctx["job_try"], positional, named, excused=ctx.get(EXCUSED, 0))
-        with suppress(Exception), CONTAINED:  # dispatch decides what it means that it cannot be read
-            asked = read_payload(registry[name].payload, positional, named)
-            ctx["aborted"] = tagged(asyncio.CancelledError(), payload_tag(asked))
-        try:
-            return await dispatcher.abort(registry[name], delivery)
-        except RetryLater as later:
-            raise _as_retry(later) from later
-        except (Retry, RetryJob) as error:
-            raise _as_end(error) from error
+        seconds = None if function is None else function.keep_result_s
+        return timedelta(seconds=settings.keep_result_s if seconds is None else seconds)
 
-    return abort
-
-
-def _build_overdue(registry: Registry) -> Callable[..., Coroutine[Any, Any, Any]]:
-    async def decide(ctx: dict[str, Any], /, *args: Any) -> dict[str, Any]:  # noqa: ANN401 - from the wire
-        name, positional, named = args
-        dispatcher: Dispatcher = ctx["dispatcher"]
-        delivery = Delivery(ctx["job_id"], ctx["job_try"], positional, named, excused=ctx.get(EXCUSED, 0))
-        try:
-            return await dispatcher.end_overdue(registry[name], delivery)
-        except RetryLater as later:
-            raise _as_retry(later) from later
-
-    return decide
-
-
-def _function(run: Callable[..., Coroutine[Any, Any, Any]], name: str, *, timeout: timedelta) -> RecordingFunction:
-    # arq's type for a coroutine is a protocol that forbids positional-only arguments; ours need one, because a
-    # message may have a field named "ctx".
-    coroutine = cast("WorkerCoroutine", _retried_when_late(run, timeout))
-    return RecordingFunction(**vars(func(coroutine, name=name, timeout=timeout, max_tries=_UNLIMITED)))
-
-
-def _retried_when_late(
-    run: Callable[..., Coroutine[Any, Any, Any]], timeout: timedelta
-) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """Return the function, made to answer the expiry of arq's timeout with another attempt.
-
-    arq ends the job then: without a receipt, a dead letter or a log line. After a standstill of the process (a paused
-    machine, a loop that was blocked) our own deadline and arq's timeout expire in one turn of the loop, and the outer
-    one wins.
-    """
-
-    async def run_or_retry(ctx: dict[str, Any], /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the function
-        started = time.monotonic()
-        try:
-            return await run(ctx, *args, **kwargs)
-        except asyncio.CancelledError as error:
-            if time.monotonic() - started < timeout.total_seconds():
-                raise  # an abort, or the worker's end
-            raise Retry(defer=backoff(ctx["job_try"])) from error
-
-    return run_or_retry
-
-
-async def _refuse(ctx: dict[str, Any], /, *args: Any, **_kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - arq's signature
-    code, text, message = args
-    failure = JobFailedError.from_code(code, text)
-    _log.warning("job refused", job_id=ctx["job_id"], reason=code)
-    letter = write_letter(
-        failure,
-        failure,
-        job_id=ctx["job_id"],
-        job_name=None,
-        message=message,
-        attempts=ctx["job_try"],
-        queue=ctx["dispatcher"].queue,
-    )
-    dispatcher: Dispatcher = ctx["dispatcher"]
-    try:
-        if not await dispatcher.bury(letter):
-            return await _answer_on_record(dispatcher, ctx["job_id"], ctx["job_try"])
-    except RetryLater as later:
-        raise _as_retry(later) from later
-    raise failure
-
-
-async def _answer_on_record(dispatcher: Dispatcher, job_id: str, attempt: int) -> dict[str, Any]:
-    """Return how a job whose message is missing has ended before; wait, if it was promised: the relay gives it again.
-
-    Raises:
-        Retry: it has not ended.
-        RetryLater: the database does not tell.
-        JobFailedError: it had failed.
-    """
-    answer = await dispatcher.answer_on_record(job_id, attempt)
-    if answer is None:
-        raise UncountedRetry(defer=_UNTIL_GIVEN_AGAIN)
-    return answer
-
-
-class MessageReader:
-    """arq's deserializer for the worker: whatever lies in Redis, it neither raises nor returns a wrong type.
-
-    A message that cannot be run is turned into a call of ``refuse_message``, so that it ends as a failed result.
-    (arq dies of a message whose ``f``, ``t`` or ``et`` has the wrong type, again and again.)
-    """
-
-    def __init__(self, registry: Registry) -> None:
-        """Accept the jobs of ``registry``."""
-        self._registry = registry
-
-    def __call__(self, data: bytes) -> dict[str, Any]:
-        """Read a job or a result."""
-        return self._read(data, may_be_result=True)
-
-    def read_job(self, data: bytes) -> dict[str, Any]:
-        """Read a job, also one that looks like a result: those have no place in the queue."""
-        return self._read(data, may_be_result=False)
-
-    def _read(self, data: bytes, *, may_be_result: bool) -> dict[str, Any]:
-        try:
-            message = {"t": None, "a": [], "k": {}} | decode(data)
-            _require_envelope(message)
-        except InvalidMessageError as error:
-            return _refusal(MalformedMessageError(str(error)), data)
-        is_result = may_be_result and "s" in message
-        if not is_result and message["f"] not in self._registry:
-            names = ", ".join(self._registry.names)
-            text = f"this worker has no job {message['f'][:100]!r}; it has {names}. {_NOT_HERE}"
-            return _refusal(UnknownJobError(text), data)
-        return message
-
-
-_NOT_HERE = (
-    "A job needs a line in the registry of the worker's own version; those of another project come with its registry "
-    "in WORKER_REGISTRY"
-)
-
-
-def refusal_arguments(error: JobFailedError, message: bytes) -> tuple[str, str, bytes]:
-    """Return the arguments for ``refuse_message``: what is wrong with a job's message."""
-    return error.code, error.message, message[:MAX_BYTES]
-
-
-def _refusal(error: JobFailedError, message: bytes) -> dict[str, Any]:
-    return {"t": None, "f": REFUSE, "a": refusal_arguments(error, message), "k": {}, "et": 0}
-
-
-_ENVELOPE: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "f": (lambda value: isinstance(value, str), "a string: the job's name"),
-    "a": (lambda value: isinstance(value, list), "a list: positional arguments, [] if there are none"),
-    "k": (lambda value: isinstance(value, dict), "an object: the job's fields by name"),
-    "t": (lambda value: value is None or (type(value) is int and 0 <= value < _UNLIMITED), "null"),
-    "et": (
-        lambda value: type(value) is int and 0 <= value <= LATEST_MS,
-        "an integer: when it was enqueued, in ms since 1970",
-    ),
-}
-"""What must be in a message, and how it is said."""
-
-
-def _require_envelope(message: dict[str, Any]) -> None:
-    for field, (fits, expected) in _ENVELOPE.items():
-        if not fits(message.get(field)):
-            text = f"the message's field {field!r} must be {expected}"
-            raise InvalidMessageError(text)
+    def _serialize(self, result: Any, *, succeeded: bool) -> bytes | None:  # noqa: ANN401 - see _end
+        call, job_id = self._call, self.claim.job_id
+        return serialize_result(
+            call.name,
+            call.args,
+            call.kwargs,
+            self._attempt,
+            call.enqueued_ms,
+            succeeded,
+            result,
+            self._started_ms,
+            now_ms(),
+            f"{job_id}:{call.name}",
+            self._settings.queue_name,
+            job_id=job_id,
+            serializer=self._settings.job_serializer,
+        )

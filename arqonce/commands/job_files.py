@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from arqonce.arq.functions import ABORT, REFUSE
+from arqonce.arq.registry_functions import REFUSE
 from arqonce.commands.python_source import function_line, top_level_names, with_argument, with_code, with_import
 from arqonce.database.schema import Schema, revisions
 from arqonce.spec import Registry
@@ -21,7 +21,7 @@ _LONGEST_NAME = 40
 """Longest name of a job or a table, in characters: class names and lines of code contain it."""
 
 _USED = frozenset(
-    f"{ABORT} {REFUSE} async_session insert_user job_failed_error jane payload pytest result row session stored user "
+    f"{REFUSE} async_session insert_user job_failed_error jane payload pytest result row session stored user "
     "user_by_id".split()
 )
 """Names that arq's functions have, or that the generated files use."""

@@ -1,10 +1,11 @@
 """Claims jobs, renews their leases and gives them up, many in one round trip. Knows nothing of what the jobs do."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from datetime import timedelta
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 from redis import Redis as SyncRedis
@@ -30,6 +31,9 @@ from arqonce.wire.keys import (
     to_ms,
     watcher_key,
 )
+from arqonce.work import Claim
+
+AnswerT = TypeVar("AnswerT")
 
 _KEEP_ATTEMPTS = timedelta(days=1)
 """How long attempts are remembered of a job that does not come back (arq's number)."""
@@ -50,37 +54,6 @@ _BLOCK_LIMIT = timedelta(seconds=5)
 """How much longer than it was asked to block the server may take to answer."""
 
 _SCRIPTS = ("RENEW", "FINISH", "RELEASE", "ABORTS")
-
-
-class Claim(NamedTuple):
-    """A job that is ours to run while its lease is renewed."""
-
-    id: bytes
-    """As it stands in Redis: any bytes."""
-
-    job_id: str
-    """The id in a form that can be logged and stored."""
-
-    owner: str
-    attempt: int
-    message: bytes | None
-    """``None`` if Redis has it no more."""
-
-    score: bytes
-    is_aborted: bool
-    trouble: str | None
-    """Why the message cannot be read from Redis."""
-
-    excused: int = 0
-    """How many of its starts do not count towards its limit: its worker died, and it was not alone there."""
-
-    was_left: bool = False
-    """Whether the attempt before this one never ended: its lease did, with its worker."""
-
-    @property
-    def is_hostile(self) -> bool:
-        """Whether the id is none that a job may have."""
-        return self.job_id.encode() != self.id
 
 
 class Claimed(NamedTuple):
@@ -255,6 +228,11 @@ class Leases:
         """Take back the attempt of a claim that started nothing."""
         await self._redis.decr(RETRY_KEY.encode() + claim.id)
 
+    async def is_queue_empty(self) -> bool:
+        """Return whether no job is in the queue, due or not. One round trip."""
+        queued: int = await self._redis.zcard(self._keys[0])
+        return queued == 0
+
     async def renew(self, claims: Collection[Claim]) -> set[bytes]:
         """Renew the leases; return the ids of jobs that are ours no more."""
         pairs = [part for claim in claims for part in (claim.id, claim.owner)]
@@ -307,6 +285,21 @@ class Leases:
         await self._proof.aclose()
         self._direct.close()
         self._blocking.close()
+
+
+_RECONNECT_EVERY = timedelta(milliseconds=500)
+"""How long to wait between looks at a server that is gone."""
+
+
+async def until_redis_answers(command: Callable[[], Awaitable[AnswerT]]) -> AnswerT:
+    """Repeat the command however long Redis is gone: arq loses the outcome, and runs the job again."""
+    while True:
+        try:
+            return await command()
+        except (RedisError, OSError) as error:
+            if not is_outage(error):
+                raise  # the job's lease ends, and its receipt answers
+            await asyncio.sleep(_RECONNECT_EVERY.total_seconds())
 
 
 def give_back_now(redis: SyncRedis, queue: str, claims: Collection[Claim]) -> int:

@@ -5,36 +5,63 @@ and its lease is renewed, until its outcome is recorded: in an outage of Redis, 
 """
 
 import asyncio
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 import structlog
 
-from arqonce.engine.job_run import Hook, JobRun, Outcome
-from arqonce.engine.leases import Claim
+from arqonce.engine.leases import GiveUp, Leases, end, give_back, postpone, until_redis_answers
+from arqonce.work import Claim, Ended, Job, Observer, Outcome, Postponed
 
-if TYPE_CHECKING:
-    from arqonce.engine.consumer import UsersWorker
+_Ended: TypeAlias = tuple[Job, Outcome]
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.engine.recorder")
 
 
-class Finisher:
-    """Ends the jobs of one worker in Redis. One call is under way at a time: what ends meanwhile goes with the next."""
+class Recorder:
+    """Keeps the claims of all jobs that are ours, and ends them. One call is under way at a time."""
 
-    def __init__(self, worker: "UsersWorker") -> None:
+    def __init__(self, leases: Leases, observer: Observer) -> None:
         """Do nothing until the first job has ended."""
-        self._worker = worker
-        self._ended: list[tuple[JobRun, Outcome]] = []
+        self._leases = leases
+        self._observer = observer
+        self._claims: dict[str, Claim] = {}
+        self._ended: list[_Ended] = []
         self._task: asyncio.Task[None] | None = None
         self._claimed_anew: list[Claim] = []
-        self._hooks: set[asyncio.Task[bool]] = set()
+        self._hooks: set[asyncio.Task[None]] = set()
+        self.on_claimed_anew: Callable[[Claim], None] = lambda _claim: None
+        """Called with the claim of a job that was put back and claimed again before the answer was here."""
+        self.on_idle: Callable[[], None] = lambda: None
+        """Called when no job is ours any more."""
 
-    def add(self, job: JobRun, outcome: Outcome) -> None:
+    @property
+    def claims(self) -> Collection[Claim]:
+        """The claims of all jobs that are ours: waiting for a slot, running, or not recorded yet."""
+        return self._claims.values()
+
+    def claim_of(self, job_id: str) -> Claim | None:
+        """Return the claim under which the job is ours now."""
+        return self._claims.get(job_id)
+
+    def keep(self, claim: Claim) -> Claim | None:
+        """Keep a claim, whose lease is to be renewed; return the one under which the job was ours before."""
+        earlier = self._claims.get(claim.job_id)
+        self._claims[claim.job_id] = claim
+        return earlier
+
+    def forget(self, job: Job) -> None:
+        """Renew the job's lease no more."""
+        self._claims.pop(job.claim.job_id, None)
+        if not self._claims:
+            self.on_idle()
+
+    def add(self, job: Job, outcome: Outcome) -> None:
         """Take over a job whose run is over."""
         self._ended.append((job, outcome))
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._run(), name="finish")
+            self._task = asyncio.create_task(self._observer.recording(self._run()), name="recorder")
 
     async def settle(self) -> None:
         """Wait until all outcomes are recorded, and the last hooks have ended."""
@@ -55,20 +82,21 @@ class Finisher:
             ended, self._ended = self._ended, []
             await self._record(ended)
             for job, _ in ended:
-                self._worker.runs.forget(job)
+                self.forget(job)
             while self._claimed_anew:
-                self._worker.runs.start_anew(self._claimed_anew.pop())
-            if self._worker.after_job_end is not None:
-                self._call_hooks([job for job, _ in ended if job.has_begun], self._worker.after_job_end)
+                self.on_claimed_anew(self._claimed_anew.pop())
+            self._observer.recorded()
+            self._call_hooks(job for job, _ in ended)
 
-    def _call_hooks(self, jobs: list[JobRun], hook: Hook) -> None:
+    def _call_hooks(self, jobs: Iterable[Job]) -> None:
         """Call the last hook of each job beside the next records: a slow one must not hold up other jobs' results."""
         for job in jobs:
-            task = asyncio.create_task(job.hook(hook), name="after_job_end")
-            self._hooks.add(task)
-            task.add_done_callback(self._hooks.discard)
+            if job.has_hook:
+                task = asyncio.create_task(job.recorded(), name="recorded", context=job.context)
+                self._hooks.add(task)
+                task.add_done_callback(self._hooks.discard)
 
-    async def _record(self, ended: list[tuple[JobRun, Outcome]]) -> None:
+    async def _record(self, ended: list[_Ended]) -> None:
         try:
             await self._give_up(ended)
         except Exception as error:  # noqa: BLE001 - whatever Redis says: the leases end, the receipts answer
@@ -76,31 +104,31 @@ class Finisher:
                 for one in ended:
                     await self._record([one])
                 return
-            _log.error("a job was left to its lease", job_id=ended[0][0].job_id, exc_info=error)
+            _log.error("a job was left to its lease", job_id=ended[0][0].claim.job_id, exc_info=error)
 
-    async def _give_up(self, ended: list[tuple[JobRun, Outcome]]) -> None:
+    async def _give_up(self, ended: list[_Ended]) -> None:
         """Give up each under the claim that it has by now: a lease that ends in an outage of Redis gets a new one.
 
         With the old one the outcome would be lost, and the job, though it has taken effect, run again.
         """
-        worker = self._worker
+        for job, outcome in ended:
+            if not isinstance(outcome, Ended) and outcome.ask_abort:
+                await until_redis_answers(partial(self._leases.ask_abort, job.claim))
         while ended:
-            claims = [worker.runs.claim_of(job.job_id) for job, _ in ended]
-            given = [job.give_up(outcome, claim) for (job, outcome), claim in zip(ended, claims, strict=True)]
-            answers = await worker.until_redis_answers(partial(worker.leases.give_up, given))
+            claims = [self._claims[job.claim.job_id] for job, _ in ended]
+            given = [_give_up(job, outcome, claim) for (job, outcome), claim in zip(ended, claims, strict=True)]
+            answers = await until_redis_answers(partial(self._leases.give_up, given))
             ended = self._reclaimed(ended, claims, answers)
 
-    def _reclaimed(
-        self, ended: list[tuple[JobRun, Outcome]], claims: list[Claim], answers: list[bool]
-    ) -> list[tuple[JobRun, Outcome]]:
+    def _reclaimed(self, ended: list[_Ended], claims: list[Claim], answers: list[bool]) -> list[_Ended]:
         """Return the jobs that got another claim meanwhile; the other refused ones belong to another worker.
 
         A job that was put back can be claimed anew before the answer is here: nobody has started it yet.
         """
-        again: list[tuple[JobRun, Outcome]] = []
+        again: list[_Ended] = []
         for one, claim, was_ours in zip(ended, claims, answers, strict=True):
-            job_id = one[0].job_id
-            current = self._worker.runs.claim_of(job_id)
+            job_id = claim.job_id
+            current = self._claims[job_id]
             if was_ours and current is not claim:
                 self._claimed_anew.append(current)
             elif was_ours:
@@ -110,3 +138,14 @@ class Finisher:
             else:
                 again.append(one)
         return again
+
+
+def _give_up(job: Job, outcome: Outcome, claim: Claim) -> GiveUp:
+    """Say in the queue's terms what becomes of the job, under the claim that it has by now; it is one attempt."""
+    first = job.claim
+    claim = claim._replace(attempt=first.attempt, score=first.score, excused=first.excused)
+    if isinstance(outcome, Ended):
+        return end(claim, outcome.result, keep=outcome.keep, held=job.held)
+    if isinstance(outcome, Postponed):
+        return postpone(claim, outcome.delay, counts=outcome.counts, held=job.held)
+    return give_back(claim)

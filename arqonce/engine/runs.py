@@ -1,214 +1,235 @@
-"""The jobs that are a worker's: from their claim, through slots and runs, until their outcome is recorded."""
+"""The runs of a worker: from claimed jobs, through slots, to outcomes that the recorder takes over."""
 
 import asyncio
 from collections.abc import Collection, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import Any
 
 import structlog
 from redis.exceptions import RedisError
 
-from arqonce.engine.batch_run import BatchRun
-from arqonce.engine.job_run import Ended, GivenBack, JobRun, Outcome
-from arqonce.engine.leases import Claim, Claimed
-from arqonce.engine.recorder import Finisher
-from arqonce.engine.slots import Run, Slots
-
-if TYPE_CHECKING:
-    from arqonce.engine.consumer import UsersWorker
+from arqonce.engine.idle import Bell
+from arqonce.engine.leases import Claimed, Leases
+from arqonce.engine.recorder import Recorder
+from arqonce.engine.run import Conclusion, Run, group
+from arqonce.engine.slots import Slots
+from arqonce.work import Again, Claim, GivenBack, Job, Observer, Outcome, Work
 
 _LOOK = timedelta(seconds=1)
-"""How often it is looked whether all jobs have ended."""
+"""How often it is checked whether all jobs have ended."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.engine.runs")
 
 
-class Runs:
-    """Starts what was claimed, as slots become free, and keeps the claims of all that is not recorded yet."""
+@dataclass(frozen=True)
+class _Running:
+    run: Run
+    started: float
 
-    def __init__(self, worker: "UsersWorker") -> None:
+
+class Runs:
+    """Starts what was claimed, as slots become free, and hands over what becomes of it."""
+
+    def __init__(self, work: Work, leases: Leases, slots: int, *, bell: Bell, observer: Observer) -> None:
         """Begin with nothing."""
-        self._worker = worker
-        self.slots = Slots(worker.max_jobs)
-        self.finisher = Finisher(worker)
-        self._claims: dict[str, Claim] = {}
-        """All jobs that are ours: waiting for a slot, running, or ended and not recorded yet."""
+        self._work = work
+        self._leases = leases
+        self._bell = bell
+        self._observer = observer
+        self._loop = asyncio.get_running_loop()
+        self.slots: Slots[Run] = Slots(slots)
+        self.recorder = Recorder(leases, observer)
+        self.recorder.on_claimed_anew = self._start_anew
+        self.recorder.on_idle = bell.ring
         self._unended: set[str] = set()
-        self._running: dict[asyncio.Task[None], tuple[Run, float]] = {}
+        self._running: dict[asyncio.Task[Conclusion], _Running] = {}
+        self.tasks: dict[str, asyncio.Task[Any]] = {}
+        """The task of each running job, by id."""
+        self.is_stopping = False
+        """Whether nothing is to be started any more."""
 
     @property
     def claims(self) -> Collection[Claim]:
         """The claims of all jobs that are ours."""
-        return self._claims.values()
+        return self.recorder.claims
 
     def unended_claims(self) -> list[Claim]:
         """Return the claims of all jobs that have not come to an end; may be called in any thread."""
-        return [claim for job_id, claim in self._claims.copy().items() if job_id in self._unended]
+        found = [self.recorder.claim_of(job_id) for job_id in self._unended.copy()]
+        return [claim for claim in found if claim is not None]
 
     @property
     def unended(self) -> int:
         """How many jobs have not come to an end."""
         return len(self._unended)
 
-    def claim_of(self, job_id: str) -> Claim:
-        """Return the claim under which the job is ours now."""
-        return self._claims[job_id]
+    async def start(self, claimed: Claimed) -> int:
+        """Start the jobs that have a slot and return the rest to the queue; all of them if the worker is stopping.
 
-    async def start(self, claimed: Claimed) -> None:
-        """Start the jobs that have a slot and return the rest to the queue; all of them if the worker is stopping."""
-        fresh = [JobRun(self._worker, claim) for claim in claimed.claims if await self._is_new(claim)]
-        self._unended.update(job.job_id for job in fresh)
-        if self._worker.is_stopping:
-            self._give_back(fresh)
-            return
-        runs, surplus = self.slots.plan(fresh, is_full=claimed.is_full)
-        self._give_back(surplus)
+        Return how many were started.
+        """
+        jobs = [self._work.open(claim) for claim in claimed.claims if await self._is_new(claim)]
+        self._unended.update(job.claim.job_id for job in jobs)
+        if self.is_stopping:
+            self._give_back(jobs)
+            return 0
+        runs, surplus = self.slots.fit(group(self._work, jobs), is_full=claimed.is_full)
+        for run in surplus:
+            self._give_back(run.jobs)
         for run in runs:
             self._start(run)
+        return sum(run.size for run in runs)
 
     async def _is_new(self, claim: Claim) -> bool:
         """Keep the claim; one of our own job whose lease had ended starts nothing: the job runs on under it."""
-        running = self._claims.get(claim.job_id)
-        self._claims[claim.job_id] = claim
+        earlier = self.recorder.keep(claim)
         if claim.job_id in self._unended:
             with suppress(RedisError, OSError):  # the other claims of this call must not be lost by it
-                await self._worker.leases.uncount(claim)
-        return running is None
+                await self._leases.uncount(claim)
+        return earlier is None
 
     def _start(self, run: Run) -> None:
         self.slots.started(run)
-        task = self._worker.loop.create_task(run.run())
-        self._running[task] = run, self._worker.loop.time()
+        attempt = self._observer.running(run.attempt(lambda: self.is_stopping))
+        task = self._loop.create_task(attempt, context=run.jobs[0].context)
+        self._running[task] = _Running(run, self._loop.time())
         for job in run.jobs:
-            self._worker.tasks[job.job_id] = task
+            self.tasks[job.claim.job_id] = task
         task.add_done_callback(self._end)
 
-    def again(self, runs: Iterable[Run]) -> None:
-        """Run jobs of a batch again as soon as there is a slot."""
-        runs = [run for run in runs if not any(job.is_abandoned for job in run.jobs)]
-        if self._worker.is_stopping:
-            self._give_back([job for run in runs for job in run.jobs])
+    def _end(self, task: "asyncio.Task[Conclusion]") -> None:
+        found = self._running.get(task)
+        if found is None:
+            return  # abandoned
+        self._free(task)
+        if task.cancelled() or task.exception() is not None:  # before its first step, or a fault of ours
+            self._conclude(found.run, self._unstarted(found.run, task))
+        else:
+            self._conclude(found.run, task.result())
+        self._start_waiting()
+        self._bell.ring()
+
+    def _free(self, task: "asyncio.Task[Conclusion]") -> Run:
+        found = self._running.pop(task)
+        self.slots.ended(found.run, seconds=self._loop.time() - found.started)
+        for job in found.run.jobs:
+            if self.tasks.get(job.claim.job_id) is task:
+                del self.tasks[job.claim.job_id]
+        return found.run
+
+    def _unstarted(self, run: Run, task: "asyncio.Task[Conclusion]") -> Conclusion:
+        if task.cancelled():
+            return [(job, job.interrupted(is_stopping=self.is_stopping)) for job in run.jobs]
+        error = task.exception()
+        return [(job, job.broken_off(RuntimeError(f"{type(error).__name__} in a run"))) for job in run.jobs]
+
+    def _conclude(self, run: Run, conclusion: Conclusion) -> None:
+        for job, answer in conclusion:
+            if not isinstance(answer, Again):
+                self._record(job, answer)
+        self._queue(run.again(conclusion))
+
+    def _record(self, job: Job, outcome: Outcome) -> None:
+        self._unended.discard(job.claim.job_id)
+        self._observer.concluded(outcome)
+        self.recorder.add(job, outcome)
+
+    def _queue(self, runs: Iterable[Run]) -> None:
+        """Start runs as soon as there are slots."""
+        if self.is_stopping:
+            for run in runs:
+                self._give_back(run.jobs)
         else:
             self.slots.waiting.extend(runs)
-
-    def start_anew(self, claim: Claim) -> None:
-        """Start a job claimed again before we heard that our put-back had succeeded."""
-        self._claims[claim.job_id] = claim
-        self._unended.add(claim.job_id)
-        self.again([JobRun(self._worker, claim)])
-        self._start_waiting()
-
-    def _end(self, task: "asyncio.Task[None]") -> None:
-        if task not in self._running:
-            return  # abandoned
-        run, started = self._running.pop(task)
-        self.slots.ended(run, seconds=self._worker.loop.time() - started)
-        tasks = self._worker.tasks
-        jobs = [job for job in run.jobs if tasks.get(job.job_id) is task]  # others run again already
-        for job in jobs:
-            del tasks[job.job_id]
-        if task.cancelled() or task.exception() is not None:
-            self._leave(jobs, task)
-        self._start_waiting()
-        self._worker.bell.ring()
 
     def _start_waiting(self) -> None:
         while self.slots.waiting and self.slots.free > 0:
             self._start(self.slots.waiting.popleft())
 
-    def _leave(self, jobs: Iterable[JobRun], task: "asyncio.Task[None]") -> None:
-        """End what a broken run has not: leave it to its lease or, if the run was cancelled, return it to the queue."""
-        waiting = {job.job_id for other in self.slots.waiting for job in other.jobs}
-        for job in jobs:
-            if job.job_id not in self._unended or job.job_id in waiting:
-                continue
-            if task.cancelled():  # before its first step, or in a hook
-                self.conclude(job, job.cancelled(asyncio.CancelledError()))
-            else:
-                _log.error("a job was left to its lease", job_id=job.job_id, exc_info=task.exception())
-                self._unended.discard(job.job_id)
-                self.forget(job)
+    def _start_anew(self, claim: Claim) -> None:
+        """Start a job claimed again before we heard that our put-back had succeeded."""
+        self.recorder.keep(claim)
+        self._unended.add(claim.job_id)
+        self._queue([Run(self._work, [self._work.open(claim)])])
+        self._start_waiting()
 
-    def conclude(self, job: JobRun, outcome: Outcome) -> None:
-        """Count a run that is over, as arq does, and have its outcome recorded; not if it was abandoned."""
-        if job.is_abandoned:
-            return
-        self._count(outcome)
-        self._record(job, outcome)
+    def abort(self, ids: Collection[bytes]) -> None:
+        """Cancel the runs of these jobs, as far as they may be cancelled now."""
+        for task, found in list(self._running.items()):
+            wanted = [
+                job for job in found.run.jobs if job.claim.id in ids and job.can_be_aborted and not job.is_aborted
+            ]
+            for job in wanted:
+                job.is_aborted = True
+            if wanted:
+                task.cancel()
 
-    def _count(self, outcome: Outcome) -> None:
-        worker = self._worker
-        if not isinstance(outcome, Ended):
-            worker.jobs_retried += 1
-        elif outcome.succeeded:
-            worker.jobs_complete += 1
-        else:
-            worker.jobs_failed += 1
+    def wants_end(self, task: "asyncio.Task[Any] | None") -> bool:
+        """Return whether a cancellation of this task comes from the worker: else a job has cancelled itself."""
+        if self.is_stopping:
+            return True
+        found = self._running.get(task) if task is not None else None
+        return found is not None and any(job.is_aborted for job in found.run.jobs)
 
-    def _record(self, job: JobRun, outcome: Outcome) -> None:
-        self._unended.discard(job.job_id)
-        self._worker.aborting_tasks.discard(job.job_id)  # or it would hit a later job of this id
-        self.finisher.add(job, outcome)
+    def ids_of(self, task: "asyncio.Task[Any] | None") -> list[str]:
+        """Return the ids of the jobs that the task runs; may be called in any thread."""
+        found = self._running.get(task) if task is not None else None
+        return [] if found is None else [job.claim.job_id for job in found.run.jobs]
 
-    def forget(self, job: JobRun) -> None:
-        """Renew the job's lease no more."""
-        self._claims.pop(job.job_id, None)
-        if self._worker.must_get_idle and not self._claims:
-            self._worker.bell.ring()
-
-    def abandon(self, task: "asyncio.Task[None]") -> Run | None:
-        """Free the slot of a run that does not end, and let nothing count that it still does. Return it."""
-        if task not in self._running:
-            return None
-        run, started = self._running.pop(task)
-        self.slots.ended(run, seconds=self._worker.loop.time() - started)
-        for job in run.jobs:
-            job.is_abandoned = True
-            self._worker.tasks.pop(job.job_id, None)
-            self._worker.job_tasks.pop(job.job_id, None)
-        return run
-
-    def late(self, margin: timedelta) -> list["asyncio.Task[None]"]:
+    def late(self, margin: timedelta) -> list["asyncio.Task[Conclusion]"]:
         """Return the tasks of runs that have taken longer than they may, and this margin."""
-        now = self._worker.loop.time() - margin.total_seconds()
-        return [task for task, (run, started) in self._running.items() if now - started > run.longest_s]
+        now = self._loop.time()
+        return [
+            task
+            for task, found in self._running.items()
+            if timedelta(seconds=now - found.started) > found.run.limit + margin
+        ]
 
-    def start_apart(self, batch: BatchRun) -> None:
-        """Run the jobs of an abandoned batch again, in smaller ones."""
-        jobs = [JobRun(self._worker, self.claim_of(job.job_id)) for job in batch.jobs if job.job_id in self._unended]
-        self.again(batch.pieces(jobs))
+    def abandon(self, task: "asyncio.Task[Conclusion]") -> Run | None:
+        """Free the slot of a run that does not end, and let nothing count that it still does. Return it."""
+        return self._free(task) if task in self._running else None
+
+    async def end_abandoned(self, run: Run) -> None:
+        """Decide on the jobs of an abandoned run: those of a batch run again in smaller ones."""
+        jobs = [job for job in run.jobs if job.claim.job_id in self._unended]
+        if run.size > 1:
+            anew = [self._work.open(self.recorder.claim_of(job.claim.job_id) or job.claim) for job in jobs]
+            self._queue(run.pieces(anew))
+        for job in jobs if run.size == 1 else ():
+            outcome = await job.overdue()
+            if job.claim.job_id in self._unended:
+                self._record(job, outcome)
         self._start_waiting()
+        self._bell.ring()
 
-    def conclude_abandoned(self, job: JobRun, outcome: Outcome) -> None:
-        """Record what becomes of a job whose run was abandoned."""
-        if job.job_id in self._unended:
-            self._count(outcome)
-            self._record(job, outcome)
-        self._start_waiting()
-        self._worker.bell.ring()
-
-    def give_back_held(self, tasks: Iterable["asyncio.Task[None]"]) -> list[str]:
+    def give_back_held(self, tasks: Iterable["asyncio.Task[Any]"]) -> list[str]:
         """Give back the jobs of runs that do not end though they were cancelled; return their ids."""
         runs = [run for task in tasks if (run := self.abandon(task)) is not None]
-        jobs = [job for run in runs for job in run.jobs if job.job_id in self._unended]
-        for job in jobs:
-            self._record(job, GivenBack())
-        return [job.job_id for job in jobs]
+        jobs = [job for run in runs for job in run.jobs if job.claim.job_id in self._unended]
+        self._give_back(jobs)
+        return [job.claim.job_id for job in jobs]
 
-    def give_back_waiting(self) -> None:
-        """Give back what has no slot yet."""
+    def stop(self) -> None:
+        """Start nothing any more, and give back what has no slot yet."""
+        self.is_stopping = True
         while self.slots.waiting:
             self._give_back(self.slots.waiting.popleft().jobs)
 
-    def _give_back(self, jobs: Iterable[JobRun]) -> None:
+    def cancel(self) -> None:
+        """Cancel all runs."""
+        for task in self._running:
+            task.cancel()
+
+    def _give_back(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
             self._record(job, GivenBack())
 
     async def settle(self) -> None:
         """Wait until all jobs have ended and are recorded."""
         while self._unended:
-            if running := set(self._worker.tasks.values()):
-                await asyncio.wait(running, timeout=_LOOK.total_seconds())  # a run may be abandoned meanwhile
-            await asyncio.sleep(0 if running else _LOOK.total_seconds() / 10)
-        await self.finisher.settle()
+            if self._running:
+                await asyncio.wait(set(self._running), timeout=_LOOK.total_seconds())  # one may be abandoned meanwhile
+            await asyncio.sleep(0 if self._running else _LOOK.total_seconds() / 10)
+        await self.recorder.settle()

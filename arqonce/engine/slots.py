@@ -1,4 +1,4 @@
-"""Decides how many jobs to claim, which of them run together, and what waits. Knows neither Redis nor what jobs do.
+"""Decides how many jobs to claim, and what waits for a slot. Knows neither Redis nor what jobs do.
 
 A slot is a run: of one job, or of a batch in one transaction. While two batches run nothing is claimed, for a quarter
 of a second at most: what arrives waits in Redis and makes the next one larger, as in a database's group commit. So an
@@ -7,14 +7,9 @@ idle worker starts a single job at once, and a loaded one finds its own size. No
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-
-from arqonce.engine.batch_run import BatchRun
-from arqonce.engine.calls import BatchFunction
-from arqonce.engine.job_run import JobRun
-
-Run = JobRun | BatchRun
+from typing import Generic, Protocol, TypeVar
 
 _BATCHES = 2
 """How many batches run before claims are held back: while one commits, the next is read and built."""
@@ -32,8 +27,25 @@ _SLOW = timedelta(milliseconds=250)
 """A batch that takes longer halves the next claim; so long, at most, other jobs wait for batches to end."""
 
 
-class Slots:
-    """The runs of one worker: those that have started, and those that wait for a slot."""
+class Run(Protocol):
+    """What takes a slot."""
+
+    @property
+    def size(self) -> int:
+        """How many jobs it has."""
+        ...
+
+    @property
+    def can_join(self) -> bool:
+        """Whether its jobs may run together with others."""
+        ...
+
+
+RunT = TypeVar("RunT", bound=Run)
+
+
+class Slots(Generic[RunT]):
+    """Counts the runs of one worker that have started, and keeps those that wait for a slot."""
 
     def __init__(self, most: int) -> None:
         """Allow ``most`` runs at once."""
@@ -42,7 +54,7 @@ class Slots:
         self._batches = 0
         self._ahead = 0
         self._held_since: float | None = None
-        self.waiting: deque[Run] = deque()
+        self.waiting: deque[RunT] = deque()
 
     @property
     def free(self) -> int:
@@ -68,49 +80,28 @@ class Slots:
         self._held_since = self._held_since or now
         return now - self._held_since < _SLOW.total_seconds()
 
-    def plan(self, jobs: Sequence[JobRun], *, is_full: bool) -> tuple[list[Run], list[JobRun]]:
-        """Put jobs that were claimed together into runs; return the runs that have a slot, and the jobs that have none.
+    def fit(self, runs: Sequence[RunT], *, is_full: bool) -> tuple[Sequence[RunT], Sequence[RunT]]:
+        """Split runs of jobs that were claimed together into those that have a slot and those that have none.
 
-        Those are given back to the queue: another worker may have a slot, and this one claims less from now on.
+        The jobs of the latter are given back to the queue: another worker may have a slot, and this one claims less
+        from now on.
         """
-        runs = _group(jobs)
-        fitting, surplus = runs[: self.free], [job for run in runs[self.free :] for job in run.jobs]
+        fitting, surplus = runs[: self.free], runs[self.free :]
         if surplus:
             self._ahead = 0
-        elif is_full and not any(isinstance(run, JobRun) and not _can_join(run) for run in runs):
-            self._ahead = min(_MOST_AHEAD, max(len(jobs), self._ahead) * _GROWTH)
+        elif is_full and all(run.can_join for run in runs):
+            self._ahead = min(_MOST_AHEAD, max(sum(run.size for run in runs), self._ahead) * _GROWTH)
         return fitting, surplus
 
-    def started(self, run: Run) -> None:
+    def started(self, run: RunT) -> None:
         """Take a slot."""
         self._running += 1
-        self._batches += isinstance(run, BatchRun)
+        self._batches += run.size > 1
 
-    def ended(self, run: Run, *, seconds: float) -> None:
+    def ended(self, run: RunT, *, seconds: float) -> None:
         """Free the slot."""
         self._running -= 1
-        if isinstance(run, BatchRun):
+        if run.size > 1:
             self._batches -= 1
             if seconds > _SLOW.total_seconds():
                 self._ahead //= 2
-
-
-def _can_join(job: JobRun) -> bool:
-    return isinstance(job.function, BatchFunction) and job.is_ordinary
-
-
-def _group(jobs: Iterable[JobRun]) -> list[Run]:
-    """Make a run of each job, and one of all that can run together; the oldest first."""
-    groups: dict[str, list[JobRun]] = {}
-    for job in jobs:
-        name = job.call.name if _can_join(job) else f"{job.call.name}\0{job.job_id}"
-        groups.setdefault(name, []).append(job)
-    return [run for group in groups.values() for run in _runs(group)]
-
-
-def _runs(group: list[JobRun]) -> list[Run]:
-    function = group[0].function
-    if len(group) == 1 or not isinstance(function, BatchFunction):
-        return list(group)
-    parts = [group[at : at + function.most] for at in range(0, len(group), function.most)]
-    return [BatchRun(group[0].worker, function, part) if len(part) > 1 else part[0] for part in parts]

@@ -17,7 +17,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.database.transactions import open_transaction
-from arqonce.execution.again import Again
 from arqonce.execution.answers import build_receipt, dump_result
 from arqonce.execution.attempt import AFTER_OUTAGE, LOOK_LIMIT, Dispatcher
 from arqonce.execution.containment import CONTAINED, cancelled_itself
@@ -30,6 +29,7 @@ from arqonce.payloads import AnyPayload
 from arqonce.wire.arguments import read_payload
 from arqonce.wire.codec import tagged
 from arqonce.wire.keys import request_tag
+from arqonce.work import Again
 
 Outcome: TypeAlias = dict[str, Any] | JobFailedError | RetryLater | Again
 

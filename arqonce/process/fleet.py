@@ -6,10 +6,10 @@ from contextlib import AsyncExitStack
 
 from redis.asyncio import Redis
 
-from arqonce.arq.logs import set_up_logging
 from arqonce.connection.redis import build_redis
 from arqonce.database.engine import open_database
 from arqonce.process.lifecycle import require_ready_database, require_safe_redis
+from arqonce.process.logs import set_up_logging
 from arqonce.process.supervisor import Supervisor
 from arqonce.settings.worker import Settings
 from arqonce.spec import Registry

@@ -10,12 +10,13 @@ from collections.abc import Collection
 import structlog
 from redis.exceptions import RedisError
 
+from arqonce.arq.worker import Worker
 from arqonce.connection.redis import build_sync_redis
-from arqonce.engine.consumer import UsersWorker
-from arqonce.engine.leases import Claim, give_back_now
+from arqonce.engine.leases import give_back_now
 from arqonce.execution.places import handlers_place, places_of_frame
 from arqonce.failures import QueueUnavailableError
 from arqonce.settings.worker import Settings
+from arqonce.work import Claim
 
 _MOST_NAMES = 20
 """Most job ids in the log line."""
@@ -23,9 +24,9 @@ _MOST_NAMES = 20
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.last_measures")
 
 
-def take_last_measures(settings: Settings, worker: UsersWorker) -> None:
+def take_last_measures(settings: Settings, worker: Worker) -> None:
     """Log which jobs and threads hold the process and where. Put the jobs back; the attempt does not count."""
-    claims = worker.runs.unended_claims()
+    claims = worker.unended_claims()
     _log.error(
         "these hold on to the process",
         job_ids=[claim.job_id for claim in claims][:_MOST_NAMES],

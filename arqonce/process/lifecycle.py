@@ -3,10 +3,9 @@
 Uses one exit stack, because arq runs the shutdown hook even if the startup hook raised, and in another task.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from typing import Any
 
 import asyncpg
 import structlog
@@ -25,7 +24,6 @@ from arqonce.database.limits import shorter_limits
 from arqonce.database.schema import Schema, SchemaError, require_current_schemas
 from arqonce.database.settings import DatabaseSettings
 from arqonce.database.writability import require_writable
-from arqonce.engine.threads import JobThreads
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.gate import DatabaseGate
 from arqonce.ledger.schema import ledger_of
@@ -48,7 +46,7 @@ class StartupError(RuntimeError):
 
 
 class Lifecycle:
-    """The worker's two hooks for arq."""
+    """What a worker's startup and shutdown hooks do."""
 
     def __init__(self, settings: Settings, application: Application) -> None:
         """Open nothing yet."""
@@ -58,26 +56,24 @@ class Lifecycle:
         self._longest = max((spec.deadline for spec in application.registry), default=timedelta(0))
         self._stack = AsyncExitStack()
 
-    async def startup(self, ctx: dict[str, Any]) -> None:
-        """Check both servers, open the database and put the dispatcher into ``ctx``.
+    async def startup(self, redis: Redis, problems: Callable[[], list[str]] = list) -> Dispatcher:
+        """Check both servers, open the database and return what runs its jobs. ``problems`` are for the health file.
 
         Raises:
             StartupError: a server is unreachable, rejects us or is unsafe, or the schema is behind.
         """
         async with AsyncExitStack() as stack:
-            await require_safe_redis(ctx["redis"], self._settings.queue)
+            await require_safe_redis(redis, self._settings.queue)
             sessions = await stack.enter_async_context(self._open_sessions(self._settings))
             await require_ready_database(sessions, self._settings.database, self._schemas)
             await _warn_of_limits(sessions, self._longest)
-            ctx["dispatcher"] = dispatcher = Dispatcher(sessions, queue=self._settings.worker.queue)
+            dispatcher = Dispatcher(sessions, queue=self._settings.worker.queue)
             ages = {"receipts": self._settings.worker.keep_receipts, "dead_jobs": self._settings.worker.keep_dead}
             await stack.enter_async_context(keep_house(sessions, ages))
             await stack.enter_async_context(open_relay(sessions, self._settings))
             stack.enter_context(warn_of_blocks(self._settings.worker.lease))
             if file := self._settings.worker.health_file:
-                threads: JobThreads | None = ctx.get("threads")  # arq's own class has asyncio's
-                problems = list if threads is None else threads.problems
-                probes = server_probes(ctx["redis"], sessions, dispatcher.gate)
+                probes = server_probes(redis, sessions, dispatcher.gate)
                 await stack.enter_async_context(report_health(file, probes, problems))
             self._stack = stack.pop_all()
         _log.info(
@@ -87,8 +83,9 @@ class Lifecycle:
             database=self._settings.database.location,
             max_jobs=self._settings.worker.max_jobs,
         )
+        return dispatcher
 
-    async def shutdown(self, _ctx: dict[str, Any]) -> None:
+    async def shutdown(self) -> None:
         """Close what startup opened. A failed start has already closed everything."""
         await self._stack.aclose()
 

@@ -8,13 +8,13 @@ from datetime import timedelta
 import structlog
 from redis.asyncio import Redis
 
-from arqonce.arq.logs import set_up_logging
 from arqonce.connection.redis import build_redis, location
 from arqonce.database.engine import open_database
 from arqonce.process.ending import Ending, leave
 from arqonce.process.event_loop import run_to_the_end
 from arqonce.process.health import report_health
 from arqonce.process.lifecycle import require_ready_database, require_safe_redis, server_probes
+from arqonce.process.logs import set_up_logging
 from arqonce.relay.relay import open_relay
 from arqonce.settings.worker import Settings
 

@@ -9,20 +9,21 @@ from typing import Any
 
 import structlog
 from arq.connections import ArqRedis
-from arq.typing import StartupShutdown
 from redis.exceptions import RedisError
 
 from arqonce.application import Application
-from arqonce.arq.arguments import build_arq_redis, worker_arguments
-from arqonce.arq.logs import set_up_logging
+from arqonce.arq.worker import Worker
 from arqonce.connection.redis import explain
-from arqonce.engine.consumer import UsersWorker
+from arqonce.execution.work import RegistryWork
+from arqonce.process.arguments import build_arq_redis, worker_arguments
 from arqonce.process.ending import HELD, MARGIN, Ending, leave
 from arqonce.process.event_loop import fastest_loop, run_to_the_end
 from arqonce.process.last_measures import take_last_measures
-from arqonce.process.lifecycle import StartupError
+from arqonce.process.lifecycle import Lifecycle, StartupError
+from arqonce.process.logs import set_up_logging
 from arqonce.process.stop_orders import tell_ready
 from arqonce.settings.worker import Settings
+from arqonce.work import Observer
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.worker")
 
@@ -32,12 +33,20 @@ _CANCELLED = (
 )
 
 
-def run_worker(settings: Settings, application: Application, *, burst: bool = False, orders: int | None = None) -> None:
+def run_worker(
+    settings: Settings,
+    application: Application,
+    *,
+    burst: bool = False,
+    orders: int | None = None,
+    observer: Observer | None = None,
+) -> None:
     """Run jobs until stopped or, with ``burst``, until the queue is empty. Owns the event loop, signals and shutdown.
 
     The process ends at most ``MARGIN`` after its grace period, with exit code ``HELD`` if something kept it running.
 
-    ``orders`` is the file descriptor of a supervisor's pipe (``arqonce/process/stop_orders.py``), if there is one.
+    ``observer`` hears what the engine does. ``orders`` is the file descriptor of a supervisor's pipe
+    (``arqonce/process/stop_orders.py``), if there is one.
 
     Raises:
         StartupError: a server is unreachable, rejects us or is unsafe, or the schema is behind.
@@ -46,7 +55,9 @@ def run_worker(settings: Settings, application: Application, *, burst: bool = Fa
     calm_garbage_collector()
     ending = Ending(settings.worker.shutdown_grace, pipe=orders)
     with asyncio.Runner(loop_factory=fastest_loop()) as runner:
-        held = run_to_the_end(runner, _work(settings, application, ending, burst=burst, orders=orders), ending)
+        held = run_to_the_end(
+            runner, _work(settings, application, ending, burst=burst, orders=orders, observer=observer), ending
+        )
         if held:
             leave(HELD)  # closing the loop would wait for them
     _tell_end()
@@ -60,8 +71,14 @@ def _tell_end() -> None:
         _log.info("worker stopped")
 
 
-async def _work(
-    settings: Settings, application: Application, ending: Ending, *, burst: bool, orders: int | None
+async def _work(  # noqa: PLR0913 - as above
+    settings: Settings,
+    application: Application,
+    ending: Ending,
+    *,
+    burst: bool,
+    orders: int | None,
+    observer: Observer | None,
 ) -> Sequence[str]:
     """Work until the end; return what still keeps the process from ending."""
     redis = build_arq_redis(settings, application.registry, ArqRedis)
@@ -70,12 +87,29 @@ async def _work(
     except (RedisError, OSError) as error:
         await redis.aclose(close_connection_pool=True)
         raise StartupError(str(explain(error, settings.queue.url.get_secret_value()))) from error
-    worker = UsersWorker(**worker_arguments(settings, application, redis), lease=settings.worker.lease, burst=burst)
+    lifecycle = Lifecycle(settings, application)
+
+    async def startup(_ctx: dict[Any, Any]) -> None:
+        dispatcher = await lifecycle.startup(redis, worker.threads.problems)
+        worker.registry_work = RegistryWork(application.registry, dispatcher, keep_result=settings.worker.keep_result)
+        if orders is not None:
+            tell_ready(orders)
+
+    async def shutdown(_ctx: dict[Any, Any]) -> None:
+        await lifecycle.shutdown()
+
+    worker = Worker(
+        **worker_arguments(settings, redis),
+        on_startup=startup,
+        on_shutdown=shutdown,
+        lease=settings.worker.lease,
+        burst=burst,
+        has_registry=True,
+        observer=observer,
+    )
     ending.begin()
     ending.obey(worker.handle_sig_wait_for_completion)
     ending.last_measures = partial(take_last_measures, settings, worker)
-    if orders is not None:
-        worker.on_startup = _telling(worker.on_startup, orders)
     await _work_to_the_end(worker, settings, ending)
     threads = worker.threads.stuck
     if threads:
@@ -83,16 +117,7 @@ async def _work(
     return [*worker.held, *threads]
 
 
-def _telling(startup: StartupShutdown | None, supervisor: int) -> StartupShutdown:
-    async def start(ctx: dict[Any, Any]) -> None:
-        if startup is not None:
-            await startup(ctx)
-        tell_ready(supervisor)
-
-    return start
-
-
-async def _work_to_the_end(worker: UsersWorker, settings: Settings, ending: Ending) -> None:
+async def _work_to_the_end(worker: Worker, settings: Settings, ending: Ending) -> None:
     try:
         await worker.async_run()
     except asyncio.CancelledError:

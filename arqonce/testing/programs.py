@@ -23,7 +23,7 @@ from typing import Any, Protocol, TypeAlias
 
 from arqonce.testing.crash.orders import Program
 
-WARM: dict[str, tuple[str, ...]] = {"arqonce": ("arqonce.commands.app",), "arq": ("arq.cli", "arqonce.arq.plain")}
+WARM: dict[str, tuple[str, ...]] = {"arqonce": ("arqonce.commands.app",), "arq": ("arq.cli", "arqonce.process.plain")}
 """The programs that can be forked, by the module after ``-m``, and the modules that the template loads for each.
 
 A project adds its own command here.

@@ -2,20 +2,19 @@
 
 import asyncio
 import warnings
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from arqonce.arq.functions import MessageReader, build_functions
-from arqonce.execution.again import Again
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.batch import run_batch
 from arqonce.execution.delivery import Delivery
+from arqonce.execution.refusals import refuse, why_unknown
 from arqonce.execution.verdict import RetryLater
-from arqonce.failures import JobFailedError
+from arqonce.failures import InvalidMessageError, JobFailedError, MalformedMessageError, UnknownJobError
 from arqonce.payloads import Payload
 from arqonce.process.loop_watch import BLOCKED, CURE, Standstill, watch_loop
 from arqonce.spec import Registry
@@ -23,6 +22,8 @@ from arqonce.testing.outcomes import Attempt, JobOutcome
 from arqonce.testing.transaction import Transaction
 from arqonce.wire.codec import decode, encode
 from arqonce.wire.keys import job_message, new_job_id, now_ms
+from arqonce.wire.message import Message, read_message
+from arqonce.work import Again
 
 __all__ = ["Attempt", "BlockedLoopWarning", "JobOutcome", "RunJob"]
 
@@ -104,11 +105,14 @@ class RunJob:
         """
         registry = registry or self.registry
         job_id = new_job_id(key)
-        call = MessageReader(registry)(message)
         attempts: list[Attempt] = []
-        number = max(attempt, call["t"] or 1)
+        call = _read(message, registry)
+        number = attempt if isinstance(call, JobFailedError) else max(attempt, call.tries or 1)
         async with self._turn, self._shared():
-            while (answer := await self._attempt(registry, job_id, call, number, attempts)) is None:
+            while True:
+                run = self._run(registry, job_id, call, number, message=message)
+                if (answer := await self._attempt(run, number, attempts)) is not None:
+                    break
                 number += 1
         return _outcome(job_id, answer, attempts)
 
@@ -126,11 +130,11 @@ class RunJob:
         await self.transaction.refresh()
 
     async def _attempt(
-        self, registry: Registry, job_id: str, call: dict[str, Any], number: int, attempts: list[Attempt]
+        self, run: Coroutine[Any, Any, dict[str, Any]], number: int, attempts: list[Attempt]
     ) -> dict[str, Any] | None:
         """Return the job's end as it is written into Redis; ``None`` if another attempt follows."""
         try:
-            result = await self._call(registry, job_id, call, number)
+            result = await run
         except RetryLater as later:
             self.transaction.require_life()
             if not later.counts:
@@ -143,14 +147,21 @@ class RunJob:
         attempts.append(Attempt(number))
         return {"s": True, "r": result}
 
-    async def _call(self, registry: Registry, job_id: str, call: dict[str, Any], number: int) -> dict[str, Any]:
-        if call["f"] in registry:
-            delivery = Delivery(job_id, number, tuple(call["a"]), call["k"])
-            return await self._dispatcher.run(registry[call["f"]], delivery)
-        (refuse,) = [function for function in build_functions(registry) if function.name == call["f"]]
-        context = {"dispatcher": self._dispatcher, "job_id": job_id, "job_try": number}
-        refused: dict[str, Any] = await refuse.coroutine(context, *call["a"], **call["k"])
-        return refused
+    async def _run(
+        self, registry: Registry, job_id: str, call: Message | JobFailedError, number: int, *, message: bytes
+    ) -> dict[str, Any]:
+        if isinstance(call, JobFailedError):
+            return await refuse(self._dispatcher, call, job_id=job_id, message=message, attempt=number)
+        return await self._dispatcher.run(registry[call.name], Delivery(job_id, number, call.args, call.kwargs))
+
+
+def _read(message: bytes, registry: Registry) -> Message | JobFailedError:
+    """Read a message as a worker does; return why it cannot be run if it cannot."""
+    try:
+        call = read_message(message)
+    except InvalidMessageError as error:
+        return MalformedMessageError(str(error))
+    return call if call.name in registry else UnknownJobError(why_unknown(call.name, registry))
 
 
 def _batch_outcome(

@@ -18,10 +18,10 @@ from arq.connections import ArqRedis
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from arqonce.arq.worker import Worker
 from arqonce.client.client import JobClient, JobHandle
 from arqonce.connection.redis import build_redis
 from arqonce.database.settings import DatabaseSettings
-from arqonce.engine.consumer import UsersWorker
 from arqonce.payloads import Payload, Result
 from arqonce.process.worker import calm_garbage_collector, run_worker
 from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
@@ -104,7 +104,7 @@ async def _count(target: Target) -> None:
 
     redis = build_redis(target.redis_url, ArqRedis, max_connections=20)
     redis.job_serializer, redis.job_deserializer = encode, decode
-    worker = UsersWorker(
+    worker = Worker(
         functions=[func(no_op, name="no_op")],  # type: ignore[arg-type] # arq's own protocol wants a name
         redis_pool=redis,
         max_jobs=_max_jobs(target, ""),

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from typing import Any, cast
 
 import pytest
@@ -10,13 +11,17 @@ from arq.connections import ArqRedis, RedisSettings, create_pool
 from arq.typing import WorkerCoroutine
 from arq.worker import Function, Worker, func
 from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce.engine.consumer import UsersWorker
+from arqonce.arq.worker import Worker as OurWorker
+from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.work import RegistryWork
+from arqonce.spec import Registry
 from arqonce.wire.codec import decode, encode
 
 Context = dict[Any, Any]
 Work = Callable[..., Awaitable[object]]
-BuildWorker = Callable[..., Awaitable[UsersWorker]]
+BuildWorker = Callable[..., Awaitable[OurWorker]]
 
 
 @pytest.fixture
@@ -34,7 +39,7 @@ async def build(pool: ArqRedis, valkey_url: str) -> AsyncIterator[BuildWorker]:
     assert pool is not None
     async with AsyncExitStack() as stack:
 
-        async def build(*functions: Work | Function, kind: type[Worker] = UsersWorker, **arguments: object) -> Any:  # noqa: ANN401 - as asked for
+        async def build(*functions: Work | Function, kind: type[Worker] = OurWorker, **arguments: object) -> Any:  # noqa: ANN401 - as asked for
             arguments = {"burst": True, "poll_delay": 0.02, "handle_signals": False} | arguments
             worker = kind(
                 [build_function(work) if callable(work) else work for work in functions],
@@ -68,3 +73,15 @@ async def stop(*workers: "asyncio.Task[None]") -> None:
     for worker in workers:
         worker.cancel()
     await asyncio.gather(*workers, return_exceptions=True)
+
+
+async def build_recording_worker(
+    build: BuildWorker, registry: Registry, sessions: async_sessionmaker[AsyncSession], **arguments: object
+) -> OurWorker:
+    """Build a worker of a registry, whose jobs end on record."""
+
+    async def connect(_ctx: Context) -> None:
+        worker.registry_work = RegistryWork(registry, Dispatcher(sessions), keep_result=timedelta(hours=1))
+
+    worker = await build(has_registry=True, on_startup=connect, **arguments)
+    return worker

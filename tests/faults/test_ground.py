@@ -12,9 +12,9 @@ from arq.connections import RedisSettings
 from arq.cron import next_cron
 from arq.worker import get_kwargs
 
-from arqonce.arq.arguments import build_arq_redis, worker_arguments
 from arqonce.arq.guarded_redis import GuardedRedis
-from arqonce.arq.plain import build_worker_settings
+from arqonce.process.arguments import build_arq_redis, worker_arguments
+from arqonce.process.plain import build_worker_settings
 from arqonce.settings.worker import Settings
 from jobs.registry import REGISTRY
 from worker.application import APPLICATION
@@ -33,9 +33,9 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> Settings:
 def test_arq_sees_every_setting_of_the_class(settings: Settings) -> None:
     """Arq reads a class's own attributes alone: one that is inherited, or a property, it passes over in silence."""
     built = build_worker_settings(APPLICATION)
-    arguments = worker_arguments(settings, APPLICATION, build_arq_redis(settings, REGISTRY, GuardedRedis))
+    arguments = worker_arguments(settings, build_arq_redis(settings, REGISTRY, GuardedRedis))
 
-    assert get_kwargs(built).keys() == arguments.keys() | {"redis_settings"}
+    assert get_kwargs(built).keys() == arguments.keys() | {"functions", "on_startup", "on_shutdown", "redis_settings"}
     assert built.__bases__ == (object,)
 
 

@@ -13,25 +13,27 @@ from arq.typing import WorkerCoroutine
 from arq.worker import func
 from redis.asyncio import Redis
 
-from arqonce.engine.consumer import UsersWorker
+from arqonce.arq.worker import Worker
+from arqonce.engine.engine import Engine
 from arqonce.engine.leases import GiveUp
 from arqonce.wire.codec import decode, encode
+from arqonce.work import Claim
 from tests.conftest import wait_until_async
 
 pytestmark = pytest.mark.usefixtures("starts_processes")
 
-Run = Callable[..., Awaitable[UsersWorker]]
+Run = Callable[..., Awaitable[Worker]]
 
 
 @pytest.fixture
 async def run(redis: Redis, valkey_url: str) -> AsyncIterator[Run]:
     """Yield a function that starts a worker with one function; it ends with the test."""
     assert redis is not None  # the queue is empty
-    started: list[tuple[UsersWorker, asyncio.Task[None]]] = []
+    started: list[tuple[Worker, asyncio.Task[None]]] = []
 
-    async def run(work: Callable[..., Awaitable[object]], **arguments: Any) -> UsersWorker:  # noqa: ANN401 - arq's
+    async def run(work: Callable[..., Awaitable[object]], **arguments: Any) -> Worker:  # noqa: ANN401 - arq's
         pool = await create_pool(RedisSettings.from_dsn(valkey_url), job_serializer=encode, job_deserializer=decode)
-        worker = UsersWorker(
+        worker = Worker(
             [func(cast("WorkerCoroutine", work), name="work")],
             redis_pool=pool,
             job_serializer=encode,
@@ -52,8 +54,19 @@ async def run(redis: Redis, valkey_url: str) -> AsyncIterator[Run]:
         await worker.close()
 
 
-async def _is_started(worker: UsersWorker) -> bool:
-    return worker._heartbeat is not None
+def _engine(worker: Worker) -> Engine:
+    assert worker.engine is not None
+    return worker.engine
+
+
+def _claim_of(worker: Worker, job_id: str) -> Claim:
+    claim = _engine(worker).runs.recorder.claim_of(job_id)
+    assert claim is not None
+    return claim
+
+
+async def _is_started(worker: Worker) -> bool:
+    return worker.engine is not None and bool(worker.engine._background)
 
 
 async def test_an_outcome_is_given_under_the_lease_that_the_job_has_by_then(
@@ -68,7 +81,7 @@ async def test_an_outcome_is_given_under_the_lease_that_the_job_has_by_then(
         return "once"
 
     worker = await run(work, lease=timedelta(seconds=1))
-    give_up = worker.leases.give_up
+    give_up = _engine(worker)._leases.give_up
 
     async def give_up_late(jobs: Sequence[GiveUp]) -> list[bool]:
         if jobs[0].claim.attempt == 1:
@@ -78,7 +91,7 @@ async def test_an_outcome_is_given_under_the_lease_that_the_job_has_by_then(
             await wait_until_async(lambda: _has_claim(worker, "job", 2), 5)
         return await give_up(jobs)
 
-    monkeypatch.setattr(worker.leases, "give_up", give_up_late)
+    monkeypatch.setattr(_engine(worker)._leases, "give_up", give_up_late)
     await _enqueue(redis, "job")
     await wait_until_async(lambda: _has_result(redis, "job"), 10)
 
@@ -86,8 +99,8 @@ async def test_an_outcome_is_given_under_the_lease_that_the_job_has_by_then(
     assert await redis.zcard("arq:queue") == 0
 
 
-async def _has_claim(worker: UsersWorker, job_id: str, attempt: int) -> bool:
-    return worker.runs.claim_of(job_id).attempt == attempt
+async def _has_claim(worker: Worker, job_id: str, attempt: int) -> bool:
+    return _claim_of(worker, job_id).attempt == attempt
 
 
 async def _has_result(redis: Redis, job_id: str) -> bool:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from arqonce.arq.functions import REFUSE, MessageReader
+from arqonce.arq.registry_functions import REFUSE, MessageReader
 from arqonce.execution.dead_letters import write_letter
 from arqonce.failures import InvalidPayloadError, JobFailedError
 from arqonce.wire.arguments import read_payload

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import ContextVar
 from enum import Enum
-from functools import cache, wraps
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +22,7 @@ from sqlalchemy import Connection, event
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
-from arqonce.engine.batch_run import BatchRun
-from arqonce.engine.job_run import JobRun
-from arqonce.engine.recorder import Finisher
-from arqonce.process.lifecycle import Lifecycle
-
-_ROOTS: tuple[tuple[type, str], ...] = ((JobRun, "run"), (BatchRun, "run"))
-"""The coroutine functions that run a claimed job, or a batch. Adapt this if the worker changes."""
-
-_FINISH: tuple[type, str] = (Finisher, "_run")
-"""The coroutine function that records the ends of jobs. It runs in a task that they start, so it is counted, too."""
-
-_START: tuple[type, str] = (Lifecycle, "startup")
-"""The coroutine function after which a worker claims jobs."""
+from arqonce.work import Observer
 
 _EXIT_CODE = 137
 """The exit code that a shell reports for a process killed by SIGKILL."""
@@ -186,35 +174,36 @@ def _name(frame: tuple[str, int, str]) -> str:
     return f"{short}:{line} in {function}"
 
 
-def watch_jobs(points: Points) -> None:
-    """Count the points of every job that this process runs from now on. Patches the worker class; for tests only."""
-    owner, name = _START
-    setattr(owner, name, _followed(getattr(owner, name), points.start))
-    for owner, name in _ROOTS:
-        setattr(owner, name, _watched(getattr(owner, name), points))
-    owner, name = _FINISH
-    setattr(owner, name, _followed(getattr(owner, name), points.end))
-    _watch_commits(points)
+class PointsObserver(Observer):
+    """Counts the points of every job that an engine runs, and of the calls that record how jobs end."""
 
+    def __init__(self, points: Points) -> None:
+        """Count commits of this process from now on, too."""
+        self._points = points
+        _watch_commits(points)
 
-def _followed(function: Callable[..., AnyCoroutine], tell: Callable[[], None]) -> Callable[..., AnyCoroutine]:
-    @wraps(function)
-    async def run(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - the wrapped function's
-        await function(*args, **kwargs)
-        tell()
+    def ready(self) -> None:
+        """Report it."""
+        self._points.start()
 
-    return run
+    def running(self, run: AnyCoroutine) -> AnyCoroutine:
+        """Count the steps of a run."""
+        return self._watched(run, begins=True)
 
+    def recording(self, record: AnyCoroutine) -> AnyCoroutine:
+        """Count the steps of the recorder."""
+        return self._watched(record, begins=False)
 
-def _watched(function: Callable[..., AnyCoroutine], points: Points) -> Callable[..., AnyCoroutine]:
-    @wraps(function)
-    async def run(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the wrapped function's
-        asyncio.get_running_loop().set_task_factory(_task_factory(points))
+    def recorded(self) -> None:
+        """Report it."""
+        self._points.end()
+
+    async def _watched(self, coroutine: AnyCoroutine, *, begins: bool) -> Any:  # noqa: ANN401 - the coroutine's
+        asyncio.get_running_loop().set_task_factory(_task_factory(self._points))
         _in_job.set(True)
-        points.begin()
-        return await _Counted(function(*args, **kwargs), points)
-
-    return run
+        if begins:
+            self._points.begin()
+        return await _Counted(coroutine, self._points)
 
 
 def _task_factory(points: Points) -> Callable[..., asyncio.Task[Any]]:

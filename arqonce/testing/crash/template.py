@@ -30,7 +30,7 @@ from arqonce.application import Application
 from arqonce.embedded.process import die_with
 from arqonce.process.worker import run_worker
 from arqonce.testing.crash.orders import Program, Start, Stop, Work
-from arqonce.testing.crash.points import Points, watch_jobs
+from arqonce.testing.crash.points import Points, PointsObserver
 
 _REAPING = (signal.SIGCHLD, signal.SIGALRM)
 """Signals at which the template reaps processes. One that arrives just before a read waits for the next order."""
@@ -117,10 +117,14 @@ class Template:
         code = 1
         try:
             _redirect(order.log, order.log, order.directory)
-            watch_jobs(Points(lambda told: self._report(order.fork, told), order.crash_at))
+            points = Points(lambda told: self._report(order.fork, told), order.crash_at)
             if work.prepare is not None:
                 work.prepare()
-            run_worker(order.settings, Application(name="crash-points", registry=work.registry))
+            run_worker(
+                order.settings,
+                Application(name="crash-points", registry=work.registry),
+                observer=PointsObserver(points),
+            )
             code = 0
         except BaseException as error:  # noqa: BLE001 - this process ends here after any error
             sys.excepthook(type(error), error, error.__traceback__)

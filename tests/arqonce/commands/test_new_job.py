@@ -132,7 +132,7 @@ def test_the_command_line_knows_the_new_job(project: Project) -> None:
         (["../evil"], "a job cannot be called '../evil'"),
         (["a" * 41], "a job cannot be called"),
         (["import"], "a job cannot be called 'import'"),
-        (["record_abort"], "that name is used by its own files, or by the worker"),
+        (["refuse_message"], "that name is used by its own files, or by the worker"),
         (["session"], "that name is used by its own files"),
         (["create_user"], "there is a job create_user already: see jobs/registry.py"),
         (["users"], "jobs/users.py exists already"),

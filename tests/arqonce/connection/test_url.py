@@ -4,11 +4,11 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from arqonce.arq.plain import redis_settings
 from arqonce.connection.redis import build_redis, build_sync_redis, location
 from arqonce.connection.url import RedisURLError, read_redis_url, with_sentinel_password
 from arqonce.environment import SettingsError
 from arqonce.failures import QueueUnavailableError
+from arqonce.process.plain import redis_settings
 from arqonce.settings.queue import QueueSettings
 
 LOCATIONS = {

@@ -13,15 +13,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce import JobClient
-from arqonce.arq.functions import build_functions
 from arqonce.client.client import JobHandle
-from arqonce.execution.attempt import Dispatcher
 from arqonce.spec import Registry
 from arqonce.wire.codec import decode
 from jobs import CreateUser
 from jobs.payloads import EmailTakenError, UserView
 from jobs.users import create_user, create_user_batch
-from tests.arqonce.conftest import BuildWorker
+from tests.arqonce.conftest import BuildWorker, build_recording_worker
 from tests.arqonce.execution.test_batch import counts, spec_of
 from tests.conftest import StartWorker, WorkerProcess, wait_until_async
 from tests.promised import promise, where
@@ -227,12 +225,9 @@ async def test_one_poisonous_payload_costs_its_neighbours_few_transactions(
             raise ZeroDivisionError
         return await create_user_batch(session, payloads)
 
-    async def connect(ctx: dict[str, Any]) -> None:
-        ctx["dispatcher"] = Dispatcher(sessions)
-
     await client.enqueue_many(_users(100))
     registry = Registry(spec_of(batch, handler=single, max_attempts=1))
-    worker = await build(*build_functions(registry), on_startup=connect, max_jobs=100)
+    worker = await build_recording_worker(build, registry, sessions, max_jobs=100)
     await worker.async_run()
 
     assert sorted(tries) == [1] * 10 + [10] * 10 + [100]

@@ -22,15 +22,15 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from arqonce import JobClient
-from arqonce.engine.consumer import UsersWorker
-from arqonce.engine.idle import EmptyClaims, _State
+from arqonce.arq.worker import Worker
+from arqonce.engine.idle import EmptyClaims, Waking, _State
 from arqonce.wire.codec import decode, encode
 from jobs import CreateUser
 from tests.conftest import StartWorker, wait_until_async
 from tests.faults.observe import Sessions
 from tests.leaks import PASSWORD
 
-StartFleet = Callable[..., Awaitable[list[UsersWorker]]]
+StartFleet = Callable[..., Awaitable[list[Worker]]]
 
 UNWOKEN = 4.5 / 2
 """Seconds: what starts later was not woken."""
@@ -57,9 +57,9 @@ def log() -> Log:
 async def start(redis: Redis, valkey_url: str, log: Log) -> AsyncIterator[StartFleet]:
     """Yield a function that starts workers and waits until they are idle; they end with the test."""
     assert redis is not None  # the queue is empty
-    started: list[tuple[UsersWorker, asyncio.Task[None]]] = []
+    started: list[tuple[Worker, asyncio.Task[None]]] = []
 
-    async def start(count: int = 1, *, url: str = valkey_url, **arguments: Any) -> list[UsersWorker]:  # noqa: ANN401 - arq's
+    async def start(count: int = 1, *, url: str = valkey_url, **arguments: Any) -> list[Worker]:  # noqa: ANN401 - arq's
         workers = [await _build(log, url, **{"poll_delay": 10} | arguments) for _ in range(count)]
         started.extend((worker, asyncio.create_task(worker.async_run())) for worker in workers)
         await wait_until_async(lambda: _are_idle(workers), 20)
@@ -70,7 +70,7 @@ async def start(redis: Redis, valkey_url: str, log: Log) -> AsyncIterator[StartF
     await asyncio.gather(*(_stop(worker, task) for worker, task in started))
 
 
-async def _build(log: Log, url: str, **arguments: Any) -> UsersWorker:  # noqa: ANN401 - arq's
+async def _build(log: Log, url: str, **arguments: Any) -> Worker:  # noqa: ANN401 - arq's
     async def work(ctx: dict[Any, Any]) -> None:
         log.started[ctx["job_id"]] = time.time()
         log.by[ctx["name"]] += 1
@@ -79,7 +79,7 @@ async def _build(log: Log, url: str, **arguments: Any) -> UsersWorker:  # noqa: 
         await log.hold.wait()
 
     pool = await create_pool(RedisSettings.from_dsn(url), job_serializer=encode, job_deserializer=decode)
-    return UsersWorker(
+    return Worker(
         [func(cast("WorkerCoroutine", work), name="work")],
         redis_pool=pool,
         job_serializer=encode,
@@ -90,19 +90,24 @@ async def _build(log: Log, url: str, **arguments: Any) -> UsersWorker:  # noqa: 
     )
 
 
-async def _stop(worker: UsersWorker, task: "asyncio.Task[None]") -> None:
+async def _stop(worker: Worker, task: "asyncio.Task[None]") -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
     await worker.close()
 
 
-async def _are_idle(workers: list[UsersWorker]) -> bool:
-    return all(hasattr(worker, "_waking") and not worker._waking.is_away for worker in workers)
+def _waking(worker: Worker) -> Waking:
+    assert worker.engine is not None
+    return worker.engine._waking
 
 
-def _in(state: _State, workers: list[UsersWorker]) -> list[UsersWorker]:
-    return [worker for worker in workers if worker._waking._state is state]
+async def _are_idle(workers: list[Worker]) -> bool:
+    return all(worker.engine is not None and not _waking(worker).is_away for worker in workers)
+
+
+def _in(state: _State, workers: list[Worker]) -> list[Worker]:
+    return [worker for worker in workers if _waking(worker)._state is state]
 
 
 async def _is_done(redis: Redis, job_id: str) -> bool:
@@ -216,7 +221,7 @@ async def test_of_two_watchers_one_gives_way(start: StartFleet, redis: Redis) ->
     await wait_until_async(lambda: _stands_by(workers), 10)
 
 
-async def _stands_by(workers: list[UsersWorker]) -> bool:
+async def _stands_by(workers: list[Worker]) -> bool:
     return _in(_State.STANDING_BY, workers) == workers
 
 
@@ -264,7 +269,7 @@ async def test_a_worker_that_stops_leaves_the_watch_to_another(start: StartFleet
     await watcher.close()  # its main loop may have been ended before it could say anything
 
     assert await _run(pool, log, "job") < 1
-    assert watcher._waking.is_away
+    assert _waking(watcher).is_away
 
 
 async def test_a_worker_without_its_database_leaves_the_watch_to_another(
@@ -277,7 +282,8 @@ async def test_a_worker_without_its_database_leaves_the_watch_to_another(
     async def no() -> bool:
         return False
 
-    watcher.ctx["dispatcher"] = SimpleNamespace(gate=SimpleNamespace(is_open=False, check=no))
+    assert watcher.engine is not None
+    watcher.engine._gate = SimpleNamespace(is_open=False, check=no)
 
     assert await _run(pool, log, "job") < 1
     assert log.by[watcher.ctx["name"]] == 0
@@ -389,7 +395,7 @@ async def test_keys_of_another_type_stall_nobody(start: StartFleet, pool: ArqRed
     assert [await redis.type(f"arq:queue:{name}") for name in ("watcher", "baton")] == [b"string", b"none"]
 
 
-async def _is_settled(workers: list[UsersWorker]) -> bool:
+async def _is_settled(workers: list[Worker]) -> bool:
     return bool(_in(_State.WATCHING, workers)) and bool(_in(_State.STANDING_BY, workers))
 
 
@@ -401,7 +407,7 @@ async def test_a_word_that_nobody_can_have_given_binds_nobody(
 
     (worker,) = await start()
 
-    assert worker._waking._state is _State.WATCHING
+    assert _waking(worker)._state is _State.WATCHING
     assert await _run(pool, log, "job") < 1
 
 

@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from arqonce.connection.redis import build_redis
 from arqonce.engine import leases
-from arqonce.engine.leases import Claim
+from arqonce.work import Claim
 from tests.conftest import wait_until_async
 from tests.redis_keys import keys_of_jobs
 

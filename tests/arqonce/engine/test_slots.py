@@ -9,10 +9,10 @@ from functools import partial
 import pytest
 from arq.connections import ArqRedis
 
-from arqonce.engine.calls import Answer, BatchCall, BatchFunction
 from arqonce.engine.leases import Claimed, Leases
 from arqonce.wire.codec import encode
 from tests.arqonce.conftest import BuildWorker, Context, build_function, run_in_background, stop
+from tests.arqonce.engine.batches import Answer, BatchCall, BatchFunction, BatchWorker
 from tests.conftest import wait_until_async
 
 
@@ -52,7 +52,7 @@ async def test_claims_grow_while_all_can_run_together(
     """From one for each slot to two batches of the usual size; each job ends once."""
     await _enqueue(pool, "batched", 3000)
 
-    done = await (await build(_BATCHED)).run_check()
+    done = await (await build(_BATCHED, kind=BatchWorker)).run_check()
 
     assert ([room for room, _ in rooms[:6]], done) == ([10, 40, 160, 640, 1000, 1000], 3000)
 
@@ -81,7 +81,7 @@ async def test_what_has_no_slot_goes_back_to_its_place(
     await _enqueue(pool, "batched", 210)
     ids = await _enqueue(pool, "work", 100)
     before = {job_id: await pool.zscore("arq:queue", job_id) for job_id in ids}
-    task = await run_in_background(await build(_BATCHED, work, burst=False))
+    task = await run_in_background(await build(_BATCHED, work, burst=False, kind=BatchWorker))
 
     async def are_back() -> bool:
         return len(attempts) == 10 and len(await pool.keys("arq:in-progress:*")) == 10
@@ -122,7 +122,7 @@ async def test_two_batches_hold_the_next_claim_for_a_quarter_of_a_second(
         ran.append(time.monotonic())
 
     hanging = BatchFunction(**vars(_BATCHED) | {"together": hang})
-    task = await run_in_background(await build(hanging, work, burst=False, poll_delay=0.01))
+    task = await run_in_background(await build(hanging, work, burst=False, poll_delay=0.01, kind=BatchWorker))
     for number in range(1, batches + 1):
         await _enqueue_at_once(pool, number)
         await wait_until_async(partial(_is, running, number), 5)

@@ -11,13 +11,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from structlog.testing import capture_logs
 
-from arqonce.execution.again import Again
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.batch import Outcome, run_batch
 from arqonce.execution.delivery import Delivery
 from arqonce.execution.verdict import RetryLater
 from arqonce.failures import ConstraintViolatedError, JobFailedError
 from arqonce.spec import JobSpec
+from arqonce.work import Again
 from db.users import insert_new_users
 from jobs.payloads import CreateUser, UserView
 from jobs.registry import REGISTRY

@@ -126,7 +126,7 @@ def test_a_descriptor_that_does_not_wait_is_waited_for(pipe: tuple[int, int]) ->
 
 PROGRAM = """
 import sys, structlog
-from arqonce.arq.logs import set_up_logging
+from arqonce.process.logs import set_up_logging
 from arqonce.settings.worker import WorkerSettings
 set_up_logging(WorkerSettings(log_format="json"))
 for number in range(3000):

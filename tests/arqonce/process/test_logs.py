@@ -10,7 +10,7 @@ import pytest
 PROGRAM = """
 import logging, structlog
 from jobs.payloads import EmailTakenError
-from arqonce.arq.logs import set_up_logging
+from arqonce.process.logs import set_up_logging
 from arqonce.settings.worker import WorkerSettings
 
 set_up_logging(WorkerSettings(log_format="{form}"))

@@ -317,7 +317,7 @@ DYING = """
 import sys
 from datetime import timedelta
 from arqonce.process import supervisor
-from arqonce.arq.logs import set_up_logging
+from arqonce.process.logs import set_up_logging
 from arqonce.settings.worker import WorkerSettings
 from arqonce.process.supervisor import Supervisor
 set_up_logging(WorkerSettings())

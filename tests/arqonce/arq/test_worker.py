@@ -15,7 +15,7 @@ from arq.jobs import Job
 from arq.worker import FailedJobs, Function, Retry, RetryJob, Worker
 from redis.asyncio import Redis
 
-from arqonce.engine.consumer import UsersWorker
+from arqonce.arq.worker import Worker as OurWorker
 from arqonce.failures import JobFailedError
 from tests.arqonce.conftest import BuildWorker, Context, build_function, run_in_background, stop
 from tests.conftest import wait_until_async
@@ -298,7 +298,7 @@ async def test_stock_workers_may_share_the_queue(pool: ArqRedis, build: BuildWor
 
     for _ in range(20):
         await asyncio.gather(*(pool.enqueue_job("work") for _ in range(500)))
-    kinds = {"ours": UsersWorker, "arq's": Worker}
+    kinds = {"ours": OurWorker, "arq's": Worker}
     workers = [
         await build(work_of(name), kind=kind, max_jobs=10) for name, kind in kinds.items() for _ in range(2)
     ]  # in burst mode: arq's class cannot be cancelled while it claims without a warning
@@ -336,7 +336,7 @@ async def test_a_job_without_a_limit_is_refused() -> None:
     async def work(_ctx: Context) -> None: ...
 
     with pytest.raises(ValueError, match="job_timeout must be a time"):
-        UsersWorker([build_function(work)], job_timeout=None)
+        OurWorker([build_function(work)], job_timeout=None)
 
 
 async def test_a_cancelled_worker_gives_its_jobs_back_unharmed(pool: ArqRedis, build: BuildWorker) -> None:

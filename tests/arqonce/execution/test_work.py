@@ -16,16 +16,15 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce.arq import functions as arq_functions
-from arqonce.arq.functions import MessageReader, build_functions
-from arqonce.engine.consumer import UsersWorker
-from arqonce.engine.job_run import JobRun
-from arqonce.engine.leases import Claim, Leases
+from arqonce.arq.worker import Worker
+from arqonce.engine.leases import Leases
 from arqonce.execution import attempt as dispatch
-from arqonce.execution import dead_letters
+from arqonce.execution import dead_letters, refusals
+from arqonce.execution import work as registry_work
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.delivery import Delivery
 from arqonce.execution.verdict import RetryLater, WrongResultError
+from arqonce.execution.work import RegistryJob
 from arqonce.failures import InvalidPayloadError, JobFailedError
 from arqonce.ledger.receipts import receipt_by_job_id
 from arqonce.outbox import enqueue_in
@@ -33,10 +32,12 @@ from arqonce.payloads import Payload, Result
 from arqonce.spec import JobSpec, Registry
 from arqonce.wire.codec import MAX_BYTES, decode, encode
 from arqonce.wire.keys import now_ms, payload_tag
+from arqonce.wire.message import Message
+from arqonce.work import Claim, Outcome
 from db.users import insert_user
 from jobs import CreateUser
 from jobs.registry import REGISTRY
-from tests.arqonce.conftest import BuildWorker, run_in_background, stop
+from tests.arqonce.conftest import BuildWorker, build_recording_worker, run_in_background, stop
 from tests.conftest import wait_until_async
 from tests.faults.observe import letters
 
@@ -249,7 +250,7 @@ async def test_what_only_looks_so_is_answered(sessions: Sessions, value: object)
     assert await _outcome(sessions, _spec(answer)) == {"value": value, "number": 0.0}
 
 
-Build = Callable[..., Awaitable[UsersWorker]]
+Build = Callable[..., Awaitable[Worker]]
 
 
 class Fussy(Payload[Answer]):
@@ -268,13 +269,8 @@ class Fussy(Payload[Answer]):
 def build_recording(build: BuildWorker, sessions: Sessions) -> Build:
     """Return a function that builds a worker of a registry, which keeps records as ours does."""
 
-    async def build_it(registry: Registry = REGISTRY, **arguments: object) -> UsersWorker:
-        async def connect(ctx: dict[str, Any]) -> None:
-            ctx["dispatcher"] = Dispatcher(sessions)
-
-        worker = await build(*build_functions(registry), on_startup=connect, allow_abort_jobs=True, **arguments)
-        worker.job_deserializer = MessageReader(registry)
-        return worker
+    async def build_it(registry: Registry = REGISTRY, **arguments: object) -> Worker:
+        return await build_recording_worker(build, registry, sessions, allow_abort_jobs=True, **arguments)
 
     return build_it
 
@@ -363,17 +359,18 @@ async def test_a_message_that_cannot_run_has_a_letter(  # noqa: PLR0913 - fixtur
     assert (await letters(sessions), await _receipts(sessions)) == ({"j1": reason}, {})
 
 
-async def test_a_reader_that_fails_leaves_a_letter(sessions: Sessions, redis: Redis, build_recording: Build) -> None:
+async def test_a_reader_that_fails_leaves_a_letter(
+    sessions: Sessions, redis: Redis, build_recording: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever is wrong with a message, its bytes are kept."""
-    worker = await build_recording()
 
-    def read(_data: bytes) -> dict[str, Any]:
+    def read(_data: bytes) -> Message:
         raise RecursionError
 
-    worker.job_deserializer = read
+    monkeypatch.setattr(registry_work, "read_message", read)
     await _queue(redis, "j1", _message())
 
-    await worker.async_run()
+    await (await build_recording()).async_run()
 
     assert await letters(sessions) == {"j1": "malformed_message"}
 
@@ -412,15 +409,15 @@ async def test_a_run_that_breaks_off_is_another_attempt(
     sessions: Sessions, redis: Redis, build_recording: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error of ours, outside of the job's function, is no end of the job."""
-    begin, begun = JobRun.begin, []
+    run, begun = RegistryJob.run, []
 
-    async def break_off_once(run: JobRun) -> Any:  # noqa: ANN401 - as it is
-        begun.append(run.job_id)
+    async def break_off_once(job: RegistryJob) -> Outcome:
+        begun.append(job.claim.job_id)
         if len(begun) == 1:
             raise KeyError("a fault of ours")
-        return await begin(run)
+        return await run(job)
 
-    monkeypatch.setattr(JobRun, "begin", break_off_once)
+    monkeypatch.setattr(RegistryJob, "run", break_off_once)
     await _queue(redis, "j1", _message())
 
     await (await build_recording()).async_run()
@@ -432,7 +429,7 @@ async def test_a_promised_job_whose_message_is_lost_is_not_told_failed(
     sessions: Sessions, redis: Redis, build_recording: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is still owed: the relay gives it again, and then it runs."""
-    monkeypatch.setattr(arq_functions, "_UNTIL_GIVEN_AGAIN", timedelta(milliseconds=50))
+    monkeypatch.setattr(refusals, "UNTIL_SENT_AGAIN", timedelta(milliseconds=50))
     async with sessions.begin() as session:
         await enqueue_in(session, CreateUser(name="Jane"), key="j1")
     await redis.zadd("arq:queue", {"j1": now_ms() - 100})
@@ -475,13 +472,20 @@ async def test_an_abort_that_comes_too_late_hits_no_later_job(
     sessions: Sessions, redis: Redis, build_recording: Build
 ) -> None:
     """The worker forgets it with the job's end: or a later job of this id, cancelled by a deploy, would be aborted."""
-    worker = await build_recording()
-    worker.aborting_tasks.add("j1")
+    worker = await build_recording(burst=False)
+    running = await run_in_background(worker)
     await _queue(redis, "j1", _message())
+    await wait_until_async(lambda: _exists(redis, "arq:result:j1"), 10)
+    assert worker.engine is not None
 
-    await worker.async_run()
+    worker.engine.runs.abort({b"j1"})
+    await redis.delete("arq:result:j1")
+    await _queue(redis, "j1", _message())
+    await wait_until_async(lambda: _exists(redis, "arq:result:j1"), 10)
 
-    assert (worker.aborting_tasks, list(await _receipts(sessions))) == (set(), ["j1"])
+    await stop(running)
+    result = decode(await redis.get("arq:result:j1"))
+    assert (result["s"], list(await _receipts(sessions))) == (True, ["j1"])
 
 
 @pytest.mark.parametrize("word", [Retry(defer=0.01), RetryJob()], ids=["Retry", "RetryJob"])

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,14 +14,20 @@ from arq.jobs import Job
 from arq.worker import FailedJobs, Retry, RetryJob
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from arqonce.arq.functions import ABORT
-from arqonce.engine.calls import Answer, BatchCall, BatchFunction
+from arqonce.arq.functions import FunctionJob
 from arqonce.engine.leases import GiveUp, Leases
-from arqonce.execution.again import Again
+from arqonce.work import Again, Outcome
 from tests.arqonce.conftest import BuildWorker, Context, build_function, run_in_background, stop
+from tests.arqonce.engine.batches import Answer, BatchCall, BatchFunction, BatchJob, BatchWorker
 from tests.conftest import wait_until_async
 
 Together = Callable[[Context, Sequence[BatchCall]], Awaitable[list[Answer]]]
+
+
+@pytest.fixture
+def build(build: BuildWorker) -> BuildWorker:
+    """Build workers of functions that may take many jobs."""
+    return partial(build, kind=BatchWorker)
 
 
 def _batch(together: Together, most: int = 500, **limits: Any) -> BatchFunction:  # noqa: ANN401 - arq's
@@ -55,11 +62,11 @@ async def test_jobs_that_were_claimed_together_run_together(pool: ArqRedis, buil
     assert await pool.keys("arq:retry:*") + await pool.keys("arq:in-progress:*") == []
 
 
-@pytest.mark.parametrize("again", [None, Again.ALONE, Again.APART])
-async def test_arqs_hooks_are_called_once_for_each_job_of_a_batch(
-    pool: ArqRedis, build: BuildWorker, again: Again | None
+@pytest.mark.parametrize("again", [Again.ALONE, Again.APART])
+async def test_hooks_are_called_once_for_a_job_that_runs_again_after_a_batch(
+    pool: ArqRedis, build: BuildWorker, again: Again
 ) -> None:
-    """In arq's order, each with its job's own context; also of jobs that ran again after the batch."""
+    """In arq's order, each with its job's own context."""
     calls: dict[str, list[str]] = {}
 
     def hook(name: str) -> Callable[[Context], Awaitable[None]]:
@@ -69,7 +76,7 @@ async def test_arqs_hooks_are_called_once_for_each_job_of_a_batch(
         return call
 
     async def together(_ctx: Context, jobs: Sequence[BatchCall]) -> list[Answer]:
-        return [{"n": 1} if again is None else again for _ in jobs]
+        return [again for _ in jobs]
 
     jobs = await _enqueue(pool, 10)
     hooks = {name: hook(name) for name in ("on_job_start", "on_job_end", "after_job_end")}
@@ -77,25 +84,6 @@ async def test_arqs_hooks_are_called_once_for_each_job_of_a_batch(
 
     assert await worker.run_check() == 10
     assert calls == {job.job_id: ["on_job_start", "on_job_end", "after_job_end"] for job in jobs}
-
-
-@pytest.mark.parametrize("name", ["on_job_start", "on_job_end", "after_job_end"])
-async def test_a_hook_that_raises_harms_no_neighbour_in_the_batch(
-    pool: ArqRedis, build: BuildWorker, name: str
-) -> None:
-    """Its job is tried again where that helps; all end."""
-    raised: list[str] = []
-
-    async def raise_once(ctx: Context) -> None:
-        if not raised:
-            raised.append(ctx["job_id"])
-            raise RuntimeError("the database is down")
-
-    jobs = await _enqueue(pool, 5)
-    worker = await build(_batch(_count), **{name: raise_once})
-
-    assert await worker.run_check() == 5
-    assert len(await _results(jobs)) == 5
 
 
 async def test_a_last_hook_that_hangs_holds_up_no_result(pool: ArqRedis, build: BuildWorker) -> None:
@@ -139,8 +127,8 @@ async def test_jobs_of_a_batch_may_ask_for_another_attempt(
 
     async def together(_ctx: Context, jobs: Sequence[BatchCall]) -> list[Answer]:
         for job in jobs:
-            attempts.setdefault(job.job_id, []).append(job.call.attempt)
-        return [again if int(job.job_id[-1]) < 2 else {"n": job.call.attempt} for job in jobs]
+            attempts.setdefault(job.job_id, []).append(job.attempt)
+        return [again if int(job.job_id[-1]) < 2 else {"n": job.attempt} for job in jobs]
 
     jobs = await _enqueue(pool, 5)
     worker = await build(_batch(together, max_tries=3))
@@ -186,12 +174,11 @@ async def test_a_late_batch_runs_again_in_pieces(pool: ArqRedis, build: BuildWor
     jobs = await _enqueue(pool, 10)
     await (await build(_batch(dawdle, timeout=0.1))).run_check()
 
-    assert (await _results(jobs), sorted(sizes)) == ([1] * 10, [1, 3, 3, 3, 10])
+    assert (await _results(jobs), sorted(sizes)) == ([1] * 10, [3, 3, 3, 10])  # the tenth alone
 
 
-@pytest.mark.parametrize("where", ["on_job_start", "together", "on_job_end"])
-async def test_a_cancelled_batch_is_given_back_unharmed(pool: ArqRedis, build: BuildWorker, where: str) -> None:
-    """Wherever it was: no attempt, no lock, and due at the same time as before."""
+async def test_a_cancelled_batch_is_given_back_unharmed(pool: ArqRedis, build: BuildWorker) -> None:
+    """No attempt, no lock, and due at the same time as before."""
     started = asyncio.Event()
 
     async def hang(*_: object) -> Any:  # noqa: ANN401 - never
@@ -200,8 +187,7 @@ async def test_a_cancelled_batch_is_given_back_unharmed(pool: ArqRedis, build: B
 
     jobs = await _enqueue(pool, 3)
     before = [await pool.zscore("arq:queue", job.job_id) for job in jobs]
-    hooks = {} if where == "together" else {where: hang}
-    worker = await build(_batch(hang if where == "together" else _count), burst=False, **hooks)
+    worker = await build(_batch(hang), burst=False)
     task = await run_in_background(worker)
     await asyncio.wait_for(started.wait(), 5)
 
@@ -214,7 +200,9 @@ async def test_a_cancelled_batch_is_given_back_unharmed(pool: ArqRedis, build: B
     assert await pool.keys("arq:retry:*") + await pool.keys("arq:in-progress:*") == []
 
 
-async def test_an_abort_of_one_lets_the_others_run_on(pool: ArqRedis, build: BuildWorker) -> None:
+async def test_an_abort_of_one_lets_the_others_run_on(
+    pool: ArqRedis, build: BuildWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They were cancelled with it, and run again in the same attempt; the worker's end waits for them."""
     running, aborting, aborted = asyncio.Event(), asyncio.Event(), asyncio.Event()
     missing: list[str] = []
@@ -226,21 +214,21 @@ async def test_an_abort_of_one_lets_the_others_run_on(pool: ArqRedis, build: Bui
         await aborted.wait()  # until the batch that they were in has ended
         await asyncio.sleep(0.05)
         missing.extend(job.job_id for job in jobs if job.job_id not in ctx["worker"].tasks)
-        return [{"n": job.call.attempt} for job in jobs]
+        return [{"n": job.attempt} for job in jobs]
 
-    async def record(_ctx: Context, *_: object) -> None:
+    async def record(job: BatchJob) -> Outcome:
         aborting.set()
-        await asyncio.sleep(0.3)  # meanwhile the others begin
+        await asyncio.sleep(0.3)
         aborted.set()
+        return await FunctionJob.aborted(job)
 
     async def other(_ctx: Context) -> None:
         await aborting.wait()  # its end lets those begin that wait for a slot
 
     await pool.enqueue_job("other")
     jobs = await _enqueue(pool, 10)
-    worker = await build(
-        _batch(together), other, build_function(record, name=ABORT), burst=False, allow_abort_jobs=True, max_jobs=20
-    )
+    worker = await build(_batch(together), other, burst=False, allow_abort_jobs=True, max_jobs=20)
+    monkeypatch.setattr(BatchJob, "aborted", record)
     worker.ctx["worker"] = worker
     task = await run_in_background(worker)
     await asyncio.wait_for(running.wait(), 5)

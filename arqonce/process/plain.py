@@ -10,13 +10,15 @@ import structlog
 from arq.connections import RedisSettings
 
 from arqonce.application import Application
-from arqonce.arq.arguments import build_arq_redis, worker_arguments
 from arqonce.arq.guarded_redis import GuardedRedis
-from arqonce.arq.logs import set_up_logging
+from arqonce.arq.registry_functions import DISPATCHER, build_functions
 from arqonce.connection.url import read_redis_url
+from arqonce.process.arguments import build_arq_redis, worker_arguments
+from arqonce.process.lifecycle import Lifecycle
+from arqonce.process.logs import set_up_logging
 from arqonce.settings.worker import QueueSettings, Settings
 
-_log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.arq.plain")
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.plain")
 
 
 def build_worker_settings(application: Application) -> type:
@@ -28,23 +30,21 @@ def build_worker_settings(application: Application) -> type:
     settings = Settings.load(application.name)
     application = application.load()
     redis = build_arq_redis(settings, application.registry, GuardedRedis)
-    arguments = worker_arguments(settings, application, redis)
-    start = arguments["on_startup"]
+    lifecycle = Lifecycle(settings, application)
 
     async def on_startup(ctx: dict[str, Any]) -> None:
         # Not earlier: arq's command line sets up its own logging, which prints people's data.
         set_up_logging(settings.worker)
         await redis.remove_hostile_aborts()
-        await start(ctx)
-        redis.sessions = ctx["dispatcher"].sessions
+        ctx[DISPATCHER] = dispatcher = await lifecycle.startup(redis)
+        redis.sessions = dispatcher.sessions
 
-    stop = arguments["on_shutdown"]
-
-    async def on_shutdown(ctx: dict[str, Any]) -> None:
-        await stop(ctx)
+    async def on_shutdown(_ctx: dict[str, Any]) -> None:
+        await lifecycle.shutdown()
         _log.info("worker stopped")
 
-    arguments |= {
+    arguments = worker_arguments(settings, redis) | {
+        "functions": build_functions(application.registry),
         "on_startup": on_startup,
         "on_shutdown": on_shutdown,
         "redis_settings": redis_settings(settings.queue),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arqonce.arq.functions import MessageReader, build_functions
+from arqonce.arq.registry_functions import MessageReader, build_functions
 from jobs.registry import REGISTRY
 
 READ = MessageReader(REGISTRY)

@@ -4,10 +4,9 @@ from typing import Any, TypeVar
 
 from arq.connections import ArqRedis
 
-from arqonce.application import Application
-from arqonce.arq.functions import MARGIN, MessageReader, build_functions
+from arqonce.arq.registry_functions import MessageReader
 from arqonce.connection.redis import build_redis
-from arqonce.process.lifecycle import Lifecycle
+from arqonce.execution.work import MARGIN
 from arqonce.settings.worker import Settings
 from arqonce.spec import Registry
 from arqonce.wire.codec import encode
@@ -33,19 +32,15 @@ def build_arq_redis(settings: Settings, registry: Registry, client: type[ArqRedi
     return redis
 
 
-def worker_arguments(settings: Settings, application: Application, redis: ArqRedis) -> dict[str, Any]:
-    """Return the arguments for ``arq.Worker``: the same for our worker class and for arq's own."""
-    lifecycle = Lifecycle(settings, application)
+def worker_arguments(settings: Settings, redis: ArqRedis) -> dict[str, Any]:
+    """Return the arguments for ``arq.Worker`` that our worker class and arq's own have in common."""
     return {
-        "functions": build_functions(application.registry),
         "queue_name": settings.worker.queue,
         "redis_pool": redis,
-        "on_startup": lifecycle.startup,
-        "on_shutdown": lifecycle.shutdown,
         "job_serializer": encode,
         "job_deserializer": redis.job_deserializer,
         "max_jobs": settings.worker.max_jobs,
-        "job_timeout": MARGIN,  # of refuse_message; every job has its own
+        "job_timeout": MARGIN,  # of refuse_message; every other function has its own
         "job_completion_wait": settings.worker.shutdown_grace.total_seconds(),
         "keep_result": settings.worker.keep_result,
         "poll_delay": settings.worker.poll_interval,

@@ -1,0 +1,141 @@
+"""Makes functions of arq's of our jobs, and arq's view of malformed messages: for arq's own worker class, as it is.
+
+Our class needs none of it (``arqonce.arq.worker``). Decides nothing: ``execution`` does.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from typing import Any, cast
+
+from arq.typing import WorkerCoroutine
+from arq.worker import Function, Retry, RetryJob, func
+
+from arqonce.backoff import backoff
+from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.delivery import AnySpec, Delivery
+from arqonce.execution.refusals import refuse, why_unknown
+from arqonce.execution.verdict import RetryLater
+from arqonce.execution.work import MARGIN
+from arqonce.failures import (
+    InvalidMessageError,
+    JobFailedError,
+    MalformedMessageError,
+    UnknownJobError,
+    failure_from_wire,
+    failure_to_wire,
+)
+from arqonce.spec import Registry
+from arqonce.wire.codec import MAX_BYTES, tag_of, tagged
+from arqonce.wire.message import read_envelope
+
+REFUSE = "refuse_message"
+"""The function that fails with the reason why a message could not be read. No payload may have this name."""
+
+DISPATCHER = "arqonce.dispatcher"
+"""The dispatcher's key in ``ctx``: a name that no application gives to anything of its own."""
+
+_UNLIMITED = 1_000_000
+"""arq's limit of attempts. The verdict has the real one; arq's would hide the true error behind its own."""
+
+
+def build_functions(registry: Registry) -> list[Function]:
+    """Return one function for each job, and one that refuses what cannot be read."""
+    functions = [_build_function(spec) for spec in registry.by_name.values()]
+    return [*functions, _function(_refuse, REFUSE, timeout=MARGIN)]
+
+
+def _as_end(error: Retry | RetryJob) -> JobFailedError:
+    """Return the last error of a job, as it is recorded, where a handler has raised arq's ``Retry``.
+
+    To arq's class it would be one, and the job, which is dead, run on for ever.
+    """
+    end = failure_from_wire(failure_to_wire(error))
+    tag = tag_of(error)
+    return end if tag is None else tagged(end, tag)
+
+
+def _build_function(spec: AnySpec) -> Function:
+    async def run(ctx: dict[str, Any], /, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - from the wire
+        dispatcher: Dispatcher = ctx[DISPATCHER]
+        try:
+            return await dispatcher.run(spec, Delivery(ctx["job_id"], ctx["job_try"], args, kwargs))
+        except RetryLater as later:
+            raise Retry(defer=later.delay) from later
+        except (Retry, RetryJob) as error:
+            raise _as_end(error) from error
+
+    return _function(run, spec.name, timeout=spec.deadline + MARGIN)
+
+
+def _function(run: Callable[..., Coroutine[Any, Any, Any]], name: str, *, timeout: timedelta) -> Function:
+    # arq's type for a coroutine is a protocol that forbids positional-only arguments; ours need one, because a
+    # message may have a field named "ctx".
+    coroutine = cast("WorkerCoroutine", _retried_when_late(run, timeout))
+    return func(coroutine, name=name, timeout=timeout, max_tries=_UNLIMITED)
+
+
+def _retried_when_late(
+    run: Callable[..., Coroutine[Any, Any, Any]], timeout: timedelta
+) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """Return the function, made to answer the expiry of arq's timeout with another attempt.
+
+    arq ends the job then: without a receipt, a dead letter or a log line. After a standstill of the process (a paused
+    machine, a loop that was blocked) our own deadline and arq's timeout expire in one turn of the loop, and the outer
+    one wins.
+    """
+
+    async def run_or_retry(ctx: dict[str, Any], /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the function
+        started = time.monotonic()
+        try:
+            return await run(ctx, *args, **kwargs)
+        except asyncio.CancelledError as error:
+            if time.monotonic() - started < timeout.total_seconds():
+                raise  # an abort, or the worker's end
+            raise Retry(defer=backoff(ctx["job_try"])) from error
+
+    return run_or_retry
+
+
+async def _refuse(ctx: dict[str, Any], /, *args: Any, **_kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - arq's signature
+    code, text, message = args
+    failure = JobFailedError.from_code(code, text)
+    try:
+        return await refuse(ctx[DISPATCHER], failure, job_id=ctx["job_id"], message=message, attempt=ctx["job_try"])
+    except RetryLater as later:
+        raise Retry(defer=later.delay) from later
+
+
+class MessageReader:
+    """arq's deserializer for the worker: whatever lies in Redis, it neither raises nor returns a wrong type.
+
+    A message that cannot be run is turned into a call of ``refuse_message``, so that it ends as a failed result.
+    (arq dies of a message whose ``f``, ``t`` or ``et`` has the wrong type, again and again.)
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        """Accept the jobs of ``registry``."""
+        self._registry = registry
+
+    def __call__(self, data: bytes) -> dict[str, Any]:
+        """Read a job or a result."""
+        return self._read(data, may_be_result=True)
+
+    def read_job(self, data: bytes) -> dict[str, Any]:
+        """Read a job, also one that looks like a result: those have no place in the queue."""
+        return self._read(data, may_be_result=False)
+
+    def _read(self, data: bytes, *, may_be_result: bool) -> dict[str, Any]:
+        try:
+            message = read_envelope(data)
+        except InvalidMessageError as error:
+            return _refusal(MalformedMessageError(str(error)), data)
+        is_result = may_be_result and "s" in message
+        if not is_result and message["f"] not in self._registry:
+            return _refusal(UnknownJobError(why_unknown(message["f"], self._registry)), data)
+        return message
+
+
+def _refusal(error: JobFailedError, message: bytes) -> dict[str, Any]:
+    return {"t": None, "f": REFUSE, "a": (error.code, error.message, message[:MAX_BYTES]), "k": {}, "et": 0}

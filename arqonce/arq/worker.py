@@ -1,0 +1,237 @@
+"""The worker class: arq's, with our engine inside. It lives on where arq's exits, and its claims are short leases.
+
+It overrides parts of arq 0.28, which is why the version is pinned. arq's constructor, hooks, cron jobs, counters and
+health key are arq's own; what is claimed, run and recorded is the engine's.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from signal import SIGUSR1, Signals
+from typing import Any, cast
+
+from arq.connections import ArqRedis, create_pool, log_redis_info
+from arq.worker import Worker as ArqWorker
+from arq.worker import func
+from arq.worker import logger as arq_logger
+from redis.exceptions import RedisError
+
+from arqonce.arq.functions import Functions, FunctionSettings
+from arqonce.arq.side_by_side import SideBySide
+from arqonce.engine.engine import Engine, Options, Phase
+from arqonce.engine.leases import Leases
+from arqonce.engine.threads import JobThreads
+from arqonce.execution.work import RegistryWork
+from arqonce.work import AlwaysOpen, Claim, Ended, Gate, Observer, Outcome, Work
+
+_CRON = timedelta(milliseconds=500)
+"""How often cron jobs are looked at: arq enqueues those of the next second."""
+
+
+class Worker(ArqWorker):
+    """arq's worker, with claims of its own, and living on where arq's exits. Takes arq's arguments.
+
+    A claim is a lease of seconds that is renewed while the job runs. arq's lasts as long as the longest timeout of all
+    jobs, is never renewed, and so keeps the jobs of a killed worker locked for minutes. Two workers that believe to own
+    one job, because one of them was stopped for longer than its lease, do no harm: in Redis none touches what is no
+    longer its own, and in PostgreSQL the receipts are the fence.
+
+    A registry's jobs run beside the functions, chosen by a job's name, if the startup hook sets ``registry_work``; with
+    ``has_registry`` there need be no function. Sets up no logging: by itself, structlog prints to standard output.
+    """
+
+    def __init__(
+        self,
+        functions: Sequence[Any] = (),
+        *,
+        lease: timedelta = timedelta(seconds=14),
+        has_registry: bool = False,
+        observer: Observer | None = None,
+        **kwargs: Any,  # noqa: ANN401 - arq's
+    ) -> None:
+        if kwargs.get("job_timeout", 0) is None:
+            raise ValueError("job_timeout must be a time: a job without a limit can hold its slot for ever")
+        is_without = has_registry and not functions and not kwargs.get("cron_jobs")
+        super().__init__([func(_nothing, name="nothing")] if is_without else functions, **kwargs)  # type: ignore[arg-type] # arq's protocol; it wants one function at least
+        if is_without:
+            self.functions.clear()
+        self._lease = lease
+        self.engine: Engine | None = None
+        """What claims and runs jobs, once the worker has started."""
+        self._leases: Leases | None = None
+        self._observer = _Counts(self, observer or Observer())
+        self.registry_work: RegistryWork | None = None
+        """Runs the jobs of a registry. The startup hook may set it."""
+        self.threads = JobThreads(self.max_jobs, self._jobs_of)
+
+    @property
+    def pool(self) -> ArqRedis:
+        """Arq's client."""
+        return cast("ArqRedis", self._pool)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the worker has been told to stop."""
+        return not self.allow_pick_jobs
+
+    @property
+    def held(self) -> list[str]:
+        """The jobs that go on though they were cancelled; nobody waits for them."""
+        return [] if self.engine is None else self.engine.held
+
+    def unended_claims(self) -> list[Claim]:
+        """Return the claims of jobs that have not come to an end; may be called in any thread."""
+        return [] if self.engine is None else self.engine.runs.unended_claims()
+
+    def _jobs_of(self, task: "asyncio.Task[Any] | None") -> list[str]:
+        return [] if self.engine is None else self.engine.runs.ids_of(task)
+
+    async def main(self) -> None:
+        """Start, then work until cancelled or, in burst mode, until the queue is empty."""
+        if self._pool is None:
+            self._pool = await create_pool(
+                self.redis_settings,
+                job_deserializer=self.job_deserializer,
+                job_serializer=self.job_serializer,
+                default_queue_name=self.queue_name,
+                expires_extra_ms=self.expires_extra_ms,
+            )
+        await log_redis_info(self.pool, arq_logger.info)
+        self.ctx["redis"] = self.pool
+        self.ctx["threads"] = self.threads
+        self.loop.set_default_executor(self.threads)
+        if self.on_startup:
+            await self.on_startup(self.ctx)
+        self._leases = Leases(self.pool, self.queue_name, self._lease)
+        self.engine = engine = self._build_engine(self._leases)
+        await engine.run()
+
+    def _build_engine(self, leases: Leases) -> Engine:
+        registry_work = self.registry_work
+        gate: Gate = AlwaysOpen() if registry_work is None else registry_work.dispatcher.gate
+        engine = Engine(
+            leases, self._build_work(), self._options(), gate=gate, chores=[_ArqChores(self)], observer=self._observer
+        )
+        self.tasks = engine.runs.tasks
+        if registry_work is not None:
+            registry_work.dispatcher.is_cancelled = lambda: engine.runs.wants_end(asyncio.current_task())
+        if self.is_stopping:  # told so while it started
+            engine.stop()
+        return engine
+
+    def _build_work(self) -> Work:
+        names = FunctionSettings.__dataclass_fields__.keys()
+        settings = FunctionSettings(**{name: getattr(self, name) for name in names})
+        functions = Functions(self.functions, settings)
+        if self.registry_work is None:
+            return functions
+        return SideBySide(self.registry_work, functions) if self.functions else self.registry_work
+
+    def _options(self) -> Options:
+        return Options(
+            slots=self.max_jobs,
+            lease=self._lease,
+            poll=timedelta(seconds=self.poll_delay_s),
+            burst=self.burst,
+            most=math.inf if self.max_burst_jobs < 0 else self.max_burst_jobs,
+            aborts=self.allow_abort_jobs,
+        )
+
+    def handle_sig_wait_for_completion(self, signum: Signals) -> None:
+        """Stop claiming and let running jobs end within the grace; a second signal ends them at once."""
+        if self.is_stopping:
+            self.handle_sig(signum)
+            return
+        super().handle_sig_wait_for_completion(signum)
+        if self.engine is not None:
+            self.engine.stop()
+
+    def handle_sig(self, signum: Signals) -> None:
+        """End at once."""
+        self.allow_pick_jobs = False
+        if self.engine is not None:
+            self.engine.stop(at_once=True)
+        super().handle_sig(signum)
+
+    async def _wait_for_tasks_to_complete(self, signum: Signals) -> None:
+        """Let running jobs end within the grace, then end the main loop."""
+        await super()._wait_for_tasks_to_complete(signum)
+        if self.engine is not None:
+            self.engine.phase = Phase.ENDING
+
+    async def close(self) -> None:
+        """End jobs, hooks and connections, each whatever became of the one before. arq stops at the first error."""
+        if not self._handle_signals:
+            self.handle_sig(SIGUSR1)
+        self.allow_pick_jobs = False
+        if self._pool is None:
+            return
+        try:
+            if self.engine is not None:
+                self.engine.stop()
+                await self.engine.close()
+                with suppress(RedisError, OSError):
+                    async with asyncio.timeout(self.engine.step()):
+                        await self.pool.delete(self.health_check_key)
+        finally:
+            if self.on_shutdown:
+                await self.on_shutdown(self.ctx)
+            if self._leases is not None:
+                await self._leases.aclose()
+            await self.pool.aclose(close_connection_pool=True)
+            self._pool = None
+
+    def next_chore(self) -> float:
+        """Return in how many seconds arq's health key is to be written, or its cron jobs are to be looked at."""
+        health = self._last_health_check + float(self.health_check_interval) - time.time()
+        return min(health, _CRON.total_seconds() if self.cron_jobs else math.inf)
+
+    def write_health_soon(self) -> None:
+        """Write the health key in the next turn."""
+        self._last_health_check = 0.0
+
+
+async def _nothing(_ctx: dict[Any, Any]) -> None:
+    """Take the place of a function where there is none."""
+
+
+class _ArqChores:
+    """arq's own chores: its health key and cron jobs."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.do = worker.heart_beat
+        self.due_in = worker.next_chore
+        self.hurry = worker.write_health_soon
+
+
+class _Counts(Observer):
+    """Counts outcomes as arq does, for its health key and ``run_check``."""
+
+    def __init__(self, worker: Worker, other: Observer) -> None:
+        self._worker = worker
+        self._other = other
+
+    def ready(self) -> None:
+        self._other.ready()
+
+    def running(self, run: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
+        return self._other.running(run)
+
+    def recording(self, record: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
+        return self._other.recording(record)
+
+    def recorded(self) -> None:
+        self._other.recorded()
+
+    def concluded(self, outcome: Outcome) -> None:
+        worker = self._worker
+        if not isinstance(outcome, Ended):
+            worker.jobs_retried += 1
+        elif outcome.succeeded:
+            worker.jobs_complete += 1
+        else:
+            worker.jobs_failed += 1
+        self._other.concluded(outcome)

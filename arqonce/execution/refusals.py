@@ -1,0 +1,55 @@
+"""Ends jobs that cannot be run, on record: their message is malformed or missing, or names no job of the registry."""
+
+from datetime import timedelta
+from typing import Any
+
+import structlog
+
+from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.dead_letters import write_letter
+from arqonce.execution.verdict import RetryLater
+from arqonce.failures import JobFailedError
+from arqonce.spec import Registry
+from arqonce.wire.codec import MAX_BYTES
+
+UNTIL_SENT_AGAIN = timedelta(seconds=5)
+"""How often to check whether the relay has sent again a promised job whose message Redis has lost."""
+
+_NOT_HERE = (
+    "A job needs a line in the registry of the worker's own version; those of another project come with its registry "
+    "in WORKER_REGISTRY"
+)
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.execution.refusals")
+
+
+async def refuse(
+    dispatcher: Dispatcher, failure: JobFailedError, *, job_id: str, message: bytes, attempt: int
+) -> dict[str, Any]:
+    """Write the dead letter of a job that cannot be run; return its result if it has ended before.
+
+    Raises:
+        JobFailedError: the refusal; or, if the job has failed before, that failure.
+        RetryLater: it could not be recorded, or the job was promised: the relay sends it again.
+    """
+    _log.warning("job refused", job_id=job_id, reason=failure.code)
+    letter = write_letter(
+        failure,
+        failure,
+        job_id=job_id,
+        job_name=None,
+        message=message[:MAX_BYTES],
+        attempts=attempt,
+        queue=dispatcher.queue,
+    )
+    if await dispatcher.bury(letter):
+        raise failure
+    answer = await dispatcher.answer_on_record(job_id, attempt)
+    if answer is None:
+        raise RetryLater(UNTIL_SENT_AGAIN, counts=False)
+    return answer
+
+
+def why_unknown(name: str, registry: Registry) -> str:
+    """Say that the registry has no such job, and the cure."""
+    return f"this worker has no job {name[:100]!r}; it has {', '.join(registry.names)}. {_NOT_HERE}"

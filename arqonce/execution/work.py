@@ -1,0 +1,256 @@
+"""The handlers of a registry as the engine's work: each job ends on record, or is tried again.
+
+Knows neither arq nor Redis; what an attempt does is decided in ``attempt`` and ``batch``.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import structlog
+
+from arqonce.backoff import backoff
+from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.batch import run_batch
+from arqonce.execution.containment import CONTAINED, cancelled_itself
+from arqonce.execution.delivery import AnySpec, Delivery
+from arqonce.execution.refusals import refuse, why_unknown
+from arqonce.execution.verdict import RetryLater
+from arqonce.failures import (
+    InvalidMessageError,
+    JobFailedError,
+    MalformedMessageError,
+    MessageMissingError,
+    UnknownJobError,
+)
+from arqonce.spec import Registry
+from arqonce.wire.arguments import read_payload
+from arqonce.wire.codec import tagged
+from arqonce.wire.keys import ID_RULE, now_ms, payload_tag
+from arqonce.wire.message import Message, read_message, write_result
+from arqonce.work import Again, Claim, Ended, GivenBack, Outcome, Postponed
+
+MARGIN = timedelta(seconds=5)
+"""How much longer than its deadline a run may take: for looks, receipts and dead letters."""
+
+_GONE = (
+    "there is no message at arq:job:<id> of this job: it was never written there, it had expired, or somebody has "
+    "deleted it"
+)
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.execution.work")
+
+
+class RegistryWork:
+    """Runs the jobs of a registry."""
+
+    def __init__(self, registry: Registry, dispatcher: Dispatcher, *, keep_result: timedelta) -> None:
+        """Results are kept for ``keep_result``; zero keeps none."""
+        self.registry = registry
+        self.dispatcher = dispatcher
+        self._keep = keep_result
+
+    def open(self, claim: Claim) -> "RegistryJob":
+        """Read a claimed job."""
+        try:
+            message = self._read(claim)
+        except JobFailedError as refusal:
+            return RegistryJob(self, claim, None, refusal)
+        return RegistryJob(self, claim, message, None)
+
+    def _read(self, claim: Claim) -> Message:
+        if claim.is_hostile:
+            raise MalformedMessageError(f"{ID_RULE}, and is {claim.id[:100]!a}")
+        if claim.trouble is not None:
+            raise MalformedMessageError(f"the job's message in Redis is unusable: {claim.trouble}")
+        if claim.message is None:
+            raise MessageMissingError(_GONE)
+        try:
+            message = read_message(claim.message)
+        except InvalidMessageError as error:
+            raise MalformedMessageError(str(error)) from error
+        except Exception as error:
+            raise MalformedMessageError(f"the message cannot be read: {type(error).__name__}") from error
+        if message.name not in self.registry:
+            raise UnknownJobError(why_unknown(message.name, self.registry))
+        return message
+
+    def max_batch(self, kind: str) -> int:
+        """Return how many jobs of this kind may run in one transaction."""
+        return self.registry[kind].max_batch
+
+    async def run_together(self, jobs: Sequence["RegistryJob"]) -> Sequence[Outcome | Again]:
+        """Run one attempt of several jobs in one transaction."""
+        spec = jobs[0].spec
+        started_ms = now_ms()
+        for job in jobs:
+            job.started_ms = started_ms
+        async with asyncio.timeout((spec.deadline + MARGIN).total_seconds()):
+            answers = await run_batch(self.dispatcher, spec, [job.delivery for job in jobs])
+        return [self._outcome(job, answer) for job, answer in zip(jobs, answers, strict=True)]
+
+    def _outcome(self, job: "RegistryJob", answer: dict[str, Any] | Exception | Again) -> Outcome | Again:
+        if isinstance(answer, Again):
+            return answer
+        if isinstance(answer, RetryLater):
+            return postponed(answer)
+        return job.ended(answer)
+
+    async def disconnect(self, task: "asyncio.Task[Any]") -> None:
+        """End the connection of a task that does not end: it cannot commit."""
+        await self.dispatcher.disconnect(task)
+
+    def end(self, result: bytes, *, succeeded: bool) -> Ended:
+        """Return the end of a job with the message of its result."""
+        return Ended(succeeded, result if self._keep else None, self._keep)
+
+
+class RegistryJob:
+    """One attempt of one job."""
+
+    held = None
+    has_hook = False
+    context = None
+
+    def __init__(
+        self, work: RegistryWork, claim: Claim, message: Message | None, refusal: JobFailedError | None
+    ) -> None:
+        """Take what was read, or why it could not be: exactly one of the two."""
+        self.claim = claim
+        self.is_aborted = claim.is_aborted
+        self.started_ms = now_ms()
+        self._work = work
+        self._message = message
+        self._refusal = refusal
+        self.can_be_aborted = message is not None
+
+    @property
+    def name(self) -> str:
+        """The job's name; that of the registry's spec if it is known."""
+        return "<unknown>" if self._message is None else self._message.name
+
+    @property
+    def spec(self) -> AnySpec:
+        """The job's spec."""
+        assert self._message is not None  # noqa: S101 - asked for of jobs that could be read
+        return self._work.registry[self._message.name]
+
+    @property
+    def kind(self) -> str | None:
+        """The name of jobs that a batch handler takes; ``None`` of others, and of those that cannot be read."""
+        if self._message is None or self.is_aborted or self.spec.batch is None:
+            return None
+        return self.spec.name
+
+    @property
+    def limit(self) -> timedelta:
+        """How long it may take to end on record."""
+        return MARGIN if self._message is None else self.spec.deadline + MARGIN
+
+    @property
+    def delivery(self) -> Delivery:
+        """The job as it came from the queue."""
+        message, claim = self._message, self.claim
+        assert message is not None  # noqa: S101 - asked for of jobs that could be read
+        return Delivery(
+            claim.job_id, self._attempt, message.args, message.kwargs, was_left=claim.was_left, excused=claim.excused
+        )
+
+    @property
+    def _attempt(self) -> int:
+        tries = None if self._message is None else self._message.tries
+        return max(self.claim.attempt, tries or 0)
+
+    async def run(self) -> Outcome:
+        """Run one attempt, which ends on record or is to be repeated."""
+        self.started_ms = now_ms()
+        if self._refusal is not None:
+            return await self._refuse(self._refusal)
+        if self.is_aborted:
+            return await self.aborted()
+        try:
+            return self.ended(await self._work.dispatcher.run(self.spec, self.delivery))
+        except asyncio.CancelledError:
+            if not self.is_aborted:
+                raise
+            return await self.aborted()  # type: ignore[unreachable] # the engine sets it meanwhile
+        except RetryLater as later:
+            return postponed(later)
+        except Exception as error:  # noqa: BLE001 - dispatch has recorded it: the job's end
+            return self.ended(error)
+
+    async def _refuse(self, failure: JobFailedError) -> Outcome:
+        """Record why the job cannot be run, or answer as it has ended before."""
+        claim = self.claim
+        message = claim.message or b""
+        try:
+            answer = await refuse(
+                self._work.dispatcher, failure, job_id=claim.job_id, message=message, attempt=self._attempt
+            )
+        except RetryLater as later:
+            return postponed(later)
+        except JobFailedError as error:
+            return self.ended(error)
+        return self.ended(answer)
+
+    async def aborted(self) -> Outcome:
+        """End the job as aborted, on record; it may have ended otherwise before the abort reached it.
+
+        What cannot be recorded is tried again: the claim of that attempt says that the job is aborted.
+        """
+        delivery, spec = self.delivery, self.spec
+        error: BaseException = asyncio.CancelledError()
+        with suppress(Exception), CONTAINED:  # dispatch decides what it means that it cannot be read
+            error = tagged(error, payload_tag(read_payload(spec.payload, delivery.args, delivery.kwargs)))
+        try:
+            answer = await self._work.dispatcher.abort(spec, delivery)
+        except RetryLater as later:
+            return Postponed(later.delay, counts=later.counts, ask_abort=True)
+        except Exception as earlier:  # noqa: BLE001 - how it had ended
+            return self.ended(earlier)
+        _log.info("job aborted", job_id=self.claim.job_id, too_late=answer is not None)
+        return self.ended(error if answer is None else answer)
+
+    async def overdue(self) -> Outcome:
+        """Decide on the job although its handler goes on after its deadline."""
+        try:
+            return self.ended(await self._work.dispatcher.end_overdue(self.spec, self.delivery))
+        except RetryLater as later:
+            return postponed(later)
+        except Exception as error:  # noqa: BLE001 - it is dead, on record
+            return self.ended(error)
+
+    def interrupted(self, *, is_stopping: bool) -> Outcome:
+        """Return the job to the queue at the worker's end; else it has cancelled itself, outside of its handler."""
+        return GivenBack(ask_abort=self.is_aborted) if is_stopping else self.broken_off(cancelled_itself())
+
+    def broken_off(self, error: Exception) -> Outcome:
+        """Run the job again: nothing is recorded that could be its end."""
+        _log.error("a run broke off: the job runs again", job_id=self.claim.job_id, exc_info=error)
+        return Postponed(backoff(self._attempt))
+
+    def ended(self, answer: dict[str, Any] | BaseException) -> Ended:
+        """Return the job's end with its result, or its failure as producers can read it."""
+        succeeded = isinstance(answer, dict)
+        message = self._message
+        result = write_result(
+            self.name,
+            answer,
+            succeeded=succeeded,
+            job_id=self.claim.job_id,
+            attempt=self._attempt,
+            enqueued_ms=0 if message is None else message.enqueued_ms,
+            started_ms=self.started_ms,
+            queue=self._work.dispatcher.queue,
+        )
+        return self._work.end(result, succeeded=succeeded)
+
+    async def recorded(self) -> None:
+        """Do nothing."""
+
+
+def postponed(later: RetryLater) -> Postponed:
+    """Return the outcome of an attempt that is to be repeated."""
+    return Postponed(later.delay, counts=later.counts)

@@ -1,0 +1,93 @@
+"""Reads a job's message, strictly, and writes the message of its result. Knows arq's fields, not arq."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from arqonce.failures import InvalidMessageError
+from arqonce.wire.codec import decode, encode
+from arqonce.wire.keys import LATEST_MS, now_ms
+
+_MOST_TRIES = 1_000_000
+"""Largest number of a try that a message may ask for."""
+
+
+class Message(NamedTuple):
+    """What a message asks for."""
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    tries: int | None
+    """The number of the first attempt, if the producer has set one."""
+
+    enqueued_ms: int
+
+
+_ENVELOPE: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "f": (lambda value: isinstance(value, str), "a string: the job's name"),
+    "a": (lambda value: isinstance(value, list), "a list: positional arguments, [] if there are none"),
+    "k": (lambda value: isinstance(value, dict), "an object: the job's fields by name"),
+    "t": (lambda value: value is None or (type(value) is int and 0 <= value < _MOST_TRIES), "null"),
+    "et": (
+        lambda value: type(value) is int and 0 <= value <= LATEST_MS,
+        "an integer: when it was enqueued, in ms since 1970",
+    ),
+}
+"""What must be in a message, and how it is described."""
+
+
+def read_envelope(data: bytes) -> dict[str, Any]:
+    """Decode a message and check its fields; missing arguments are none.
+
+    Raises:
+        InvalidMessageError: it is not JSON, or has a field of a wrong type.
+    """
+    message = {"t": None, "a": [], "k": {}} | decode(data)
+    for field, (fits, expected) in _ENVELOPE.items():
+        if not fits(message.get(field)):
+            text = f"the message's field {field!r} must be {expected}"
+            raise InvalidMessageError(text)
+    return message
+
+
+def read_message(data: bytes) -> Message:
+    """Read a job's message.
+
+    Raises:
+        InvalidMessageError: it cannot be read; the text names the field.
+    """
+    message = read_envelope(data)
+    return Message(message["f"], tuple(message["a"]), message["k"], message["t"], message["et"])
+
+
+def write_result(  # noqa: PLR0913 - arq's fields
+    name: str,
+    result: Any,  # noqa: ANN401 - any JSON value, or an exception
+    *,
+    succeeded: bool,
+    job_id: str,
+    attempt: int,
+    enqueued_ms: int,
+    started_ms: int,
+    queue: str,
+) -> bytes:
+    """Write the message of a result as arq does, without the job's arguments. A failure is an exception.
+
+    Raises:
+        InvalidMessageError: it cannot be written as JSON, or is too large.
+    """
+    return encode(
+        {
+            "t": attempt,
+            "f": name,
+            "a": [],
+            "k": {},
+            "et": enqueued_ms,
+            "s": succeeded,
+            "r": result,
+            "st": started_ms,
+            "ft": now_ms(),
+            "q": queue,
+            "id": job_id,
+        }
+    )
