@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from arqonce.application import Application as Application
+    from arqonce.arq.worker import Worker as Worker
     from arqonce.client.answers import JobInfo as JobInfo
     from arqonce.client.client import JobClient as JobClient
     from arqonce.client.client import JobHandle as JobHandle
@@ -57,10 +58,13 @@ if TYPE_CHECKING:
     from arqonce.spec import Refusal as Refusal
     from arqonce.spec import Registry as Registry
     from arqonce.usage import UsageError as UsageError
+    from arqonce.wire.codec import decode as decode
+    from arqonce.wire.codec import encode as encode
     from arqonce.wire.status import JobStatus as JobStatus
 
 _HOMES = {
     "arqonce.application": ("Application",),
+    "arqonce.arq.worker": ("Worker",),
     "arqonce.client.answers": ("JobInfo",),
     "arqonce.client.client": ("JobClient", "JobHandle"),
     "arqonce.client.requests": ("Promised",),
@@ -99,6 +103,7 @@ _HOMES = {
     "arqonce.settings.queue": ("QueueSettings",),
     "arqonce.settings.worker": ("Settings", "WorkerSettings"),
     "arqonce.spec": ("JobSpec", "Refusal", "Registry"),
+    "arqonce.wire.codec": ("decode", "encode"),
     "arqonce.wire.status": ("JobStatus",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

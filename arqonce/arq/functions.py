@@ -20,13 +20,30 @@ from arq.worker import Function, JobExecutionFailed, Retry, RetryJob
 from arqonce.backoff import backoff
 from arqonce.execution.containment import CONTAINED, HandlerCancelledError, cancelled_itself
 from arqonce.execution.diagnosis import diagnose
+from arqonce.wire.codec import PICKLE
 from arqonce.wire.keys import now_ms
 from arqonce.work import Again, Claim, Ended, GivenBack, Outcome, Postponed
 
 _FAR = timedelta(days=3650)
 """Limit of a function without a timeout."""
 
+_MOST_SHOWN = 200
+"""Most characters of an id in a log line."""
+
+_UNTIL_READ = timedelta(minutes=1)
+"""How long a pickle waits that this worker does not read: one that does may be started, and nothing is lost."""
+
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.arq.functions")
+
+
+_PICKLED = (
+    "the message is a pickle, which this worker does not read. Give the producer's pool job_serializer and "
+    "job_deserializer (arqonce.encode, arqonce.decode), or run with --pickle until it has them"
+)
+
+
+class PickleError(Exception):
+    """The message is a pickle, and this worker reads none."""
 
 
 class Hook(Protocol):
@@ -111,8 +128,10 @@ class FunctionJob:
         self._attempt = max(claim.attempt, self._call.tries or 0)
         self._started_ms = now_ms()
         self._has_begun = False
-        self._ctx = {**work.settings.ctx, "job_id": claim.job_id, "job_try": self._attempt}
-        self._log = _log.bind(job_id=claim.job_id, job_name=self._call.name, attempt=self._attempt)
+        self._id = claim.id.decode("utf-8", "replace")
+        self._ctx = {**work.settings.ctx, "job_id": self._id, "job_try": self._attempt}
+        shown = self._id if self._id.isprintable() else claim.job_id
+        self._log = _log.bind(job_id=shown[:_MOST_SHOWN], job_name=self._call.name, attempt=self._attempt)
 
     @property
     def name(self) -> str:
@@ -155,7 +174,12 @@ class FunctionJob:
             raise JobExecutionFailed(f"the job's message in Redis is unusable: {claim.trouble}")
         if claim.message is None:
             raise JobExecutionFailed("job expired")
-        name, args, kwargs, tries, enqueued_ms = deserialize_job_raw(claim.message, deserializer=deserializer)
+        try:
+            name, args, kwargs, tries, enqueued_ms = deserialize_job_raw(claim.message, deserializer=deserializer)
+        except Exception as error:
+            if claim.message.startswith(PICKLE):
+                raise PickleError(_PICKLED) from error
+            raise
         if not isinstance(name, str) or not isinstance(kwargs, dict) or not isinstance(enqueued_ms, int):
             raise JobExecutionFailed("the message is none of arq's: f is to be a string, k an object, et a number")
         return Call(name, tuple(args), kwargs, tries if isinstance(tries, int) else None, enqueued_ms)
@@ -177,6 +201,9 @@ class FunctionJob:
 
     def _refusal(self) -> Outcome | None:
         """Return the end of a job that cannot be run, ``None`` if it can be."""
+        if isinstance(self._trouble, PickleError):
+            self._log.error("a pickle is put back", reason=str(self._trouble))
+            return Postponed(_UNTIL_READ, counts=False)
         if self._trouble is not None:
             self._log.warning("job refused", reason=self._why_refused(self._trouble))
             return self._end(self._trouble, succeeded=False)
@@ -283,7 +310,7 @@ class FunctionJob:
         return timedelta(seconds=settings.keep_result_s if seconds is None else seconds)
 
     def _serialize(self, result: Any, *, succeeded: bool) -> bytes | None:  # noqa: ANN401 - see _end
-        call, job_id = self._call, self.claim.job_id
+        call, job_id = self._call, self._id
         return serialize_result(
             call.name,
             call.args,

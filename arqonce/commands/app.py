@@ -8,6 +8,7 @@ from collections.abc import Callable
 import typer
 
 from arqonce.application import Application
+from arqonce.commands.arq_check import arq_check
 from arqonce.commands.dead import build_dead_app
 from arqonce.commands.dev import dev
 from arqonce.commands.enqueue import build_enqueue_app
@@ -39,6 +40,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "new-job": new_job,
     "dev": dev,
     "schema": schema,
+    "arq-check": arq_check,
 }
 
 
@@ -91,15 +93,19 @@ def _set_registry(arguments: list[str]) -> None:
         return
 
 
-_NEED_NO_JOBS = frozenset({"relay", "status", "health", "dead", "new-job"})
+_NEED_NO_JOBS = frozenset({"relay", "status", "health", "dead", "new-job", "arq-check"})
 """Commands that do not need the jobs of WORKER_REGISTRY. Those that only show help do not need them either."""
 
 
 def _with_jobs(application: Application) -> Application:
     asks_for_help = any(argument in {"--help", "-h"} for argument in sys.argv) and "enqueue" not in sys.argv
-    if not sys.argv[1:] or sys.argv[1] in _NEED_NO_JOBS or asks_for_help:
+    has_own = any(argument.partition("=")[0] == "--settings" for argument in sys.argv)  # an arq service's
+    if not sys.argv[1:] or sys.argv[1] in _NEED_NO_JOBS or asks_for_help or has_own:
         return application
     loaded = application.load()
     if not loaded.registry.names and sys.argv[1] in {"run", "enqueue", "dev"}:
-        raise UsageError("there are no jobs to run: name a registry, --registry module:NAME or WORKER_REGISTRY")
+        raise UsageError(
+            "there are no jobs to run: name a registry, --registry module:NAME or WORKER_REGISTRY; or an arq service, "
+            "run --settings module.WorkerSettings"
+        )
     return loaded

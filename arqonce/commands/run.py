@@ -7,18 +7,27 @@ from typing import Annotated
 import typer
 
 from arqonce.application import Application
-from arqonce.process.fleet import SUPERVISED, run_processes
+from arqonce.arq.service import load_service
+from arqonce.process.fleet import SUPERVISED, run_processes, run_service_processes
+from arqonce.process.service import check_service, run_service
 from arqonce.process.worker import run_worker
-from arqonce.settings.worker import Settings
+from arqonce.settings.worker import Settings, WorkerSettings
 
 _PROCESSES = "Worker processes, restarted when they die; connections to PostgreSQL: N x (WORKER_MAX_JOBS + 3)."
 
+_SETTINGS = "Run an arq service: its settings class, as for arq's own command. Needs no PostgreSQL."
+_CHECK = "With --settings: look for the health key of a worker, and end; 0 if it is there."
+_PICKLE = "With --settings: accept pickles, arq's default, and write results so. They can run any code in the worker."
 
-def run(
+
+def run(  # noqa: PLR0913 - the command's options
     context: typer.Context,
     *,
     burst: Annotated[bool, typer.Option("--burst", help="End when the queue is empty, instead of waiting.")] = False,
     processes: Annotated[int, typer.Option("--processes", metavar="N", min=1, max=100, help=_PROCESSES)] = 1,
+    service: Annotated[str | None, typer.Option("--settings", metavar="MODULE.CLASS", help=_SETTINGS)] = None,
+    check: Annotated[bool, typer.Option("--check", help=_CHECK)] = False,
+    pickle: Annotated[bool, typer.Option("--pickle", help=_PICKLE)] = False,
     supervised: Annotated[bool, typer.Option(SUPERVISED, hidden=True)] = False,
 ) -> None:
     """Run a worker until SIGTERM, SIGHUP, SIGQUIT or Ctrl-C; a second signal ends it at once.
@@ -32,6 +41,12 @@ def run(
         raise typer.BadParameter("needs Linux or macOS", param_hint="--processes")
     # A signal during startup: nothing was claimed yet, so this is an orderly end.
     with suppress(KeyboardInterrupt):
+        if service is not None:
+            raise typer.Exit(
+                _run_service(service, processes, burst=burst, check=check, pickle=pickle, supervised=supervised)
+            )
+        if check or pickle:
+            raise typer.BadParameter("is for --settings", param_hint="--check" if check else "--pickle")
         settings = Settings.load(application.name)
         if supervised:  # its standard input is the supervisor's pipe
             run_worker(settings, application, burst=burst, orders=sys.stdin.fileno())
@@ -39,3 +54,19 @@ def run(
             raise typer.Exit(run_processes(settings, application.registry, processes, burst=burst))
         else:
             run_worker(settings, application, burst=burst)
+
+
+def _run_service(  # noqa: PLR0913 - the command's options
+    path: str, processes: int, *, burst: bool, check: bool, pickle: bool, supervised: bool
+) -> int:
+    found = load_service(path)
+    if check:
+        is_well = check_service(found)
+        typer.echo("a worker is well" if is_well else "no worker has written its health key", err=not is_well)
+        return int(not is_well)
+    settings = WorkerSettings.load()
+    if processes > 1 and not supervised:
+        return run_service_processes(found, settings, processes, burst=burst)
+    orders = sys.stdin.fileno() if supervised else None
+    run_service(found, settings, burst=burst, accepts_pickle=pickle, orders=orders)
+    return 0

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from arqonce.connection.primary import StaleConnectionError
 from arqonce.connection.redis import is_refusal
+from arqonce.engine.guard import LeaseGuard
 from arqonce.engine.idle import Bell, Waking
 from arqonce.engine.leases import Leases
 from arqonce.engine.overdue import end_overdue_runs
@@ -126,6 +127,7 @@ class Engine:
         self._claiming: asyncio.Task[bool] | None = None
         self._started = 0
         self._background: Sequence[asyncio.Task[None]] = ()
+        self._guard = LeaseGuard(leases, options.lease, self.runs.all_claims, self.runs.longest_limit)
         self._closed_by = math.inf
 
     async def run(self) -> None:
@@ -138,10 +140,12 @@ class Engine:
         renewing = asyncio.create_task(self._renew_leases(), name="heartbeat")
         overdue = asyncio.create_task(end_overdue_runs(self.runs, self._work), name="overdue")
         self._background = (renewing, overdue)
+        self._guard.start()
         while True:
             has_more = await self._turn()
             if self._options.burst and await self._is_burst_over():
                 await self.runs.settle()
+                self._end_background()
                 return
             if not (has_more and self._room() > 0):
                 await self._waking.wait(self._until_next_chore())
@@ -173,6 +177,7 @@ class Engine:
     async def _renew_leases(self) -> None:
         while True:
             await asyncio.sleep(self._options.lease.total_seconds() / 3)
+            self._guard.beat()
             with suppress(RedisError, OSError):  # the main loop logs it
                 await self._leases.renew(list(self.runs.claims))
 
@@ -270,6 +275,10 @@ class Engine:
         self._closed_by = self._loop.time() + _CLOSE_LIMIT.total_seconds()
         await self._end_claim()
         await self._end_jobs()
+        self._end_background()
+
+    def _end_background(self) -> None:
+        self._guard.stop()
         for task in self._background:
             task.cancel()
 

@@ -238,6 +238,10 @@ class Leases:
         pairs = [part for claim in claims for part in (claim.id, claim.owner)]
         return set(await self._run("RENEW", [self._length_ms, *pairs])) if pairs else set()
 
+    def own_renewals(self) -> "Renewals":
+        """Return what renews the leases from another event loop, over a connection of its own."""
+        return Renewals(self._redis, self._keys, self._length_ms)
+
     async def give_up(self, jobs: Sequence[GiveUp]) -> list[bool]:
         """End attempts; answer for each job whether it was still ours. If it was not, nothing of it was touched.
 
@@ -285,6 +289,26 @@ class Leases:
         await self._proof.aclose()
         self._direct.close()
         self._blocking.close()
+
+
+class Renewals:
+    """Renews leases over a connection of its own. Belongs to the event loop that first uses it."""
+
+    def __init__(self, redis: Redis, keys: Sequence[str], length_ms: int) -> None:
+        """Connect later."""
+        self._connection = DirectConnection(redis)
+        self._keys = keys
+        self._length_ms = length_ms
+
+    async def renew(self, claims: Collection[Claim]) -> None:
+        """Renew the leases. One round trip; raises redis-py's errors."""
+        if claims:
+            pairs = [part for claim in claims for part in (claim.id, claim.owner)]
+            await self._connection.run(lease_scripts.RENEW, self._keys, [self._length_ms, *pairs])
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
 
 
 _RECONNECT_EVERY = timedelta(milliseconds=500)

@@ -41,6 +41,10 @@ class Recorder:
         """The claims of all jobs that are ours: waiting for a slot, running, or not recorded yet."""
         return self._claims.values()
 
+    def all_claims(self) -> list[Claim]:
+        """Return the same; may be called in any thread."""
+        return list(self._claims.copy().values())
+
     def claim_of(self, job_id: str) -> Claim | None:
         """Return the claim under which the job is ours now."""
         return self._claims.get(job_id)

@@ -55,6 +55,14 @@ class Runs:
         """The claims of all jobs that are ours."""
         return self.recorder.claims
 
+    def all_claims(self) -> list[Claim]:
+        """Return the same; may be called in any thread."""
+        return self.recorder.all_claims()
+
+    def longest_limit(self) -> timedelta:
+        """Return the longest time that a running job may take; may be called in any thread."""
+        return max((found.run.limit for found in self._running.copy().values()), default=timedelta(0))
+
     def unended_claims(self) -> list[Claim]:
         """Return the claims of all jobs that have not come to an end; may be called in any thread."""
         found = [self.recorder.claim_of(job_id) for job_id in self._unended.copy()]

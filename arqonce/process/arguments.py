@@ -13,7 +13,7 @@ from arqonce.wire.codec import encode
 
 ArqRedisT = TypeVar("ArqRedisT", bound=ArqRedis)
 
-_RETRIES = 6
+RETRIES = 6
 """How often redis-py repeats a command by itself: about two seconds, a restart of Redis."""
 
 
@@ -24,7 +24,7 @@ def build_arq_redis(settings: Settings, registry: Registry, client: type[ArqRedi
         client,
         password=settings.queue.plain_password,
         max_connections=settings.worker.max_jobs + 10,
-        retries=_RETRIES,
+        retries=RETRIES,
     )
     redis.job_serializer = encode
     redis.job_deserializer = MessageReader(registry)

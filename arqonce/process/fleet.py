@@ -6,12 +6,14 @@ from contextlib import AsyncExitStack
 
 from redis.asyncio import Redis
 
+from arqonce.arq.service import Service
 from arqonce.connection.redis import build_redis
 from arqonce.database.engine import open_database
 from arqonce.process.lifecycle import require_ready_database, require_safe_redis
 from arqonce.process.logs import set_up_logging
+from arqonce.process.service import queue_of
 from arqonce.process.supervisor import Supervisor
-from arqonce.settings.worker import Settings
+from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
 from arqonce.spec import Registry
 
 SUPERVISED = "--supervised"
@@ -31,11 +33,27 @@ def run_processes(settings: Settings, registry: Registry, count: int, *, burst: 
     return Supervisor(_own_command(), settings.worker, count, burst=burst).run()
 
 
+def run_service_processes(service: Service, settings: WorkerSettings, count: int, *, burst: bool) -> int:
+    """Supervise ``count`` workers of an arq service likewise; checks Redis first.
+
+    Raises:
+        StartupError: Redis is unreachable, rejects us or is unsafe.
+    """
+    set_up_logging(settings)
+    asyncio.run(_require_redis(queue_of(service)))
+    return Supervisor(_own_command(), settings, count, burst=burst).run()
+
+
+async def _require_redis(queue: QueueSettings) -> None:
+    async with build_redis(
+        queue.url.get_secret_value(), Redis, password=queue.plain_password, max_connections=1
+    ) as redis:
+        await require_safe_redis(redis, queue)
+
+
 async def _require_servers(settings: Settings, registry: Registry) -> None:
     async with AsyncExitStack() as stack:
-        url, password = settings.queue.url.get_secret_value(), settings.queue.plain_password
-        redis = await stack.enter_async_context(build_redis(url, Redis, password=password, max_connections=1))
-        await require_safe_redis(redis, settings.queue)
+        await _require_redis(settings.queue)
         sessions = await stack.enter_async_context(open_database(settings.database, pool_size=1))
         await require_ready_database(sessions, settings.database, registry.schemas)
 

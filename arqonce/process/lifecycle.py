@@ -201,10 +201,10 @@ def server_probes(
                 raise ServerError(f"cannot be written to: {reason}") from error
             raise
 
-    return {"Redis": lambda: _write(redis), "PostgreSQL": ask_database}
+    return {"Redis": lambda: write_probe(redis), "PostgreSQL": ask_database}
 
 
-async def _write(redis: Redis) -> None:
+async def write_probe(redis: Redis) -> None:
     """Write a key: a PING also succeeds on a replica, a full server, and a server that lacks required replicas.
 
     Raises:

@@ -70,7 +70,7 @@ def warn_of_blocks(lease: timedelta) -> Iterator[None]:
     def tell(found: Standstill) -> None:
         told = {"at": found.at, "within": found.within, "job_name": found.job_name, "cure": CURE}
         if found.limit >= lease:
-            _log.error("the event loop is blocked for longer than a lease: its jobs start elsewhere, too", **told)
+            _log.error("the event loop is blocked for longer than a lease: all other jobs of this worker wait", **told)
         else:
             _log.warning("the event loop is blocked", **told)
 

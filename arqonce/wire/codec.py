@@ -37,7 +37,7 @@ _TOO_MANY_DIGITS = 10**_MOST_DIGITS
 _LARGE_NUMBER = re.compile(rb"\d[eE]\+?\d|\d{%d}" % (_MOST_DIGITS + 1))
 """Matches a number that PostgreSQL may print longer, or that is too long to parse. May also match inside a string."""
 
-_PICKLE = b"\x80"
+PICKLE = b"\x80"
 """First byte of a pickle of protocol 2 or later. No JSON text begins with it."""
 
 
@@ -156,7 +156,7 @@ def decode(data: bytes) -> dict[str, Any]:
         InvalidMessageError: it is too large, not JSON, or not a JSON object; the text names the cure.
     """
     _require_small(data)
-    if data[:1] == _PICKLE:
+    if data[:1] == PICKLE:
         text = "the message is a pickle, not JSON: pass job_serializer=jobs.codec.encode to arq.create_pool"
         raise InvalidMessageError(text)
     try:

@@ -99,7 +99,7 @@ async def test_a_crash_anywhere_in_a_batch_leaves_one_effect_of_each_job(
     """Jobs that ran together run together again, or answer from their receipts, each as it would have."""
     proof = await crash_points.prove(*payloads)
 
-    batched = [point for point in proof.points if "batches.py" in point or "batch_run.py" in point]
+    batched = [point for point in proof.points if "batch.py" in point or "engine/run.py" in point]
     assert (len(proof.state["table arqonce.receipts"]), bool(batched), _has_finish(proof.points)) == (3, True, True)
     assert {moment for moment in Moment if any(moment.value in point for point in proof.points)} == set(Moment)
 

@@ -1,0 +1,125 @@
+"""Says what differs when an arq service runs in our worker, line by line, each with its cure. Opens nothing."""
+
+import inspect
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from difflib import get_close_matches
+from enum import Enum
+from typing import Any, Literal
+from uuid import UUID
+
+from arq.cron import CronJob
+from arq.worker import Function, func
+
+from arqonce.arq.service import PARAMETERS, Service
+
+_OBSOLETE = {
+    "queue_read_limit": "our claims take what there is room for: nothing to do",
+    "redis_pool": "name the server in redis_settings: each process opens its own pool",
+    "handle_signals": "the process handles signals itself: nothing to do",
+    "health_check_interval": "WORKER_HEALTH_FILE and the command health say more: nothing to do",
+}
+"""Settings that have no or another effect, with the cure."""
+
+_JSON = (str, int, float, bool, type(None), list, dict)
+"""Types that JSON carries as they are."""
+
+_AS_TEXT = (datetime, date, time, timedelta, UUID, Decimal, Enum)
+"""Types that arrive as text: JSON writes them, and a function gets a string."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that differs."""
+
+    level: Literal["error", "warning", "note"]
+    """``error``: jobs would fail. ``warning``: something acts differently. ``note``: worth knowing."""
+
+    where: str
+    what: str
+    cure: str
+
+
+def find_differences(service: Service, *, accepts_pickle: bool = False) -> list[Difference]:
+    """Return all differences, errors first."""
+    found = [
+        *_settings(service),
+        *_serializers(service, accepts_pickle=accepts_pickle),
+        *_functions(service, accepts_pickle=accepts_pickle),
+        *_cron(service),
+    ]
+    levels = ("error", "warning", "note")
+    return sorted(found, key=lambda one: levels.index(one.level))
+
+
+def _settings(service: Service) -> Iterator[Difference]:
+    for name in sorted(service.others):
+        if close := get_close_matches(name, PARAMETERS, n=1, cutoff=0.75):
+            yield Difference("warning", name, "arq knows no such setting and ignores it", f"did you mean {close[0]}?")
+    for name in sorted(service.inherited):
+        what = "it is inherited: arq's own command ignores it, ours applies it"
+        yield Difference("warning", name, what, "repeat it in the class, or remove it from the base class")
+    for name in sorted(_OBSOLETE.keys() & service.settings.keys()):
+        yield Difference("note", name, "it has no effect here", _OBSOLETE[name])
+    if service.settings.get("job_timeout", 0) is None:
+        what = "a job without a limit can hold its slot for ever: our worker refuses it"
+        yield Difference("error", "job_timeout", what, "set a time, such as 3600")
+
+
+def _serializers(service: Service, *, accepts_pickle: bool) -> Iterator[Difference]:
+    if service.settings.get("job_deserializer") is None and not accepts_pickle:
+        yield Difference(
+            "warning",
+            "job_deserializer",
+            "there is none: arq reads pickles then, our worker reads JSON, and puts pickles back into the queue",
+            "give producers and this class job_serializer=arqonce.encode and job_deserializer=arqonce.decode; until "
+            "all have them, run with --pickle",
+        )
+
+
+def _functions(service: Service, *, accepts_pickle: bool) -> Iterator[Difference]:
+    names: set[str] = set()
+    is_json = service.settings.get("job_deserializer") is None and not accepts_pickle
+    for function in map(func, service.settings.get("functions") or ()):
+        name = function.name
+        if name in names:
+            yield Difference("error", name, "two functions have this name: arq runs the last", "func(f, name=...)")
+        names.add(name)
+        if is_json:
+            yield from _parameters(name, function)
+
+
+def _parameters(name: str, function: Function) -> Iterator[Difference]:
+    coroutine = function.coroutine
+    try:
+        hints = typing.get_type_hints(coroutine)
+    except Exception:  # noqa: BLE001 - annotations that only a type checker can read
+        return
+    for parameter in list(inspect.signature(coroutine).parameters)[1:]:
+        kind = typing.get_origin(hints.get(parameter)) or hints.get(parameter)
+        if not isinstance(kind, type) or kind in _JSON or kind is Any:
+            continue
+        where = f"{name}({parameter}: {kind.__name__})"
+        if issubclass(kind, _AS_TEXT):
+            cure = f"read it in the function, such as {kind.__name__}.fromisoformat({parameter}), or make it a handler"
+            yield Difference("warning", where, "JSON writes it as text, and the function gets a str", cure)
+        elif kind in {tuple, set, frozenset}:
+            yield Difference(
+                "warning", where, "JSON has lists only, and the function gets one", f"{kind.__name__}(...)"
+            )
+        elif kind in {bytes, bytearray}:
+            yield Difference("error", where, "JSON has no bytes", "send text, or the key of a stored file")
+        else:
+            yield Difference(
+                "error", where, "JSON carries no objects", "send its fields, or make it a handler's payload"
+            )
+
+
+def _cron(service: Service) -> Iterator[Difference]:
+    for job in service.settings.get("cron_jobs") or ():
+        if isinstance(job, CronJob) and not job.unique:
+            what = "unique=False: each worker enqueues it"
+            yield Difference("note", job.name, what, "leave unique out, unless each worker is to run it")

@@ -1,0 +1,151 @@
+"""Reads the settings class of an arq service, as arq's command line does, and what of it our worker is made with."""
+
+import inspect
+import pickle
+import pkgutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import structlog
+from arq.connections import RedisSettings
+from arq.constants import default_queue_name
+from arq.worker import Worker as ArqWorker
+
+from arqonce.usage import UsageError
+from arqonce.wire.codec import PICKLE, decode, encode
+
+PARAMETERS = frozenset(inspect.signature(ArqWorker).parameters)
+"""What arq reads of a settings class."""
+
+_OURS = frozenset({"redis_settings", "redis_pool", "burst", "handle_signals", "job_serializer", "job_deserializer"})
+"""Of these, what is not passed on as it is."""
+
+_SPARE = 10
+"""Connections to Redis beyond one for each job."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.arq.service")
+
+Serializer = Callable[[dict[str, Any]], bytes]
+Deserializer = Callable[[bytes], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service's settings."""
+
+    name: str
+    """The class, as it was named."""
+
+    settings: Mapping[str, Any]
+    """Its attributes under arq's names, inherited ones included."""
+
+    others: frozenset[str]
+    """Its public attributes that arq does not know."""
+
+    inherited: frozenset[str] = frozenset()
+    """Which of the settings its class has inherited."""
+
+    @property
+    def queue(self) -> str:
+        """The queue's name."""
+        return str(self.settings.get("queue_name") or default_queue_name)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the worker's arguments, without those about Redis, signals and serializers."""
+        return {name: value for name, value in self.settings.items() if name not in _OURS}
+
+    def serializers(self, *, accepts_pickle: bool) -> tuple[Serializer, Deserializer]:
+        """Return the service's own serializers; else JSON or, if it accepts pickles, those and JSON, as it is read.
+
+        A pickle can run any code in the worker: whoever can write to Redis can.
+        """
+        own = self.settings.get("job_serializer"), self.settings.get("job_deserializer")
+        if not accepts_pickle:
+            return own[0] or encode, own[1] or decode
+        _log.warning("pickles are accepted: whoever can write to Redis can run code in this worker")
+        return own[0] or pickle.dumps, _either(own[1] or decode)
+
+    def redis_url(self, fallback: str | None) -> str:
+        """Return the URL of the service's Redis; ``fallback`` if its settings name none.
+
+        Raises:
+            UsageError: it brings a pool instead of ``redis_settings``.
+        """
+        if self.settings.get("redis_pool") is not None:
+            raise UsageError(f"{self.name} has a redis_pool: give it redis_settings, each process opens its own pool")
+        settings = self.settings.get("redis_settings")
+        return fallback if settings is None and fallback else url_of(settings or RedisSettings())
+
+    @property
+    def connections(self) -> int:
+        """How many connections to Redis a worker may need."""
+        return int(self.settings.get("max_jobs") or 10) + _SPARE
+
+
+def load_service(path: str) -> Service:
+    """Import a settings class, ``module.Class`` or ``module:Class``; the working folder is searched first, as by arq.
+
+    Raises:
+        UsageError: there is no such class; the text says what is there.
+    """
+    sys.path.insert(0, str(Path.cwd()))
+    module, separator, name = path.replace(":", ".").rpartition(".")
+    if not separator:
+        raise UsageError(f"{path!r} names no settings class: write module.ClassName, such as app.worker.WorkerSettings")
+    try:
+        found = pkgutil.resolve_name(f"{module}:{name}")
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # the service's own import
+        raise UsageError(f"there is no module {error.name}: run this in the folder that it is in") from None
+    except AttributeError:
+        raise UsageError(f"{module} has no {name}") from None
+    settings = dict(found) if isinstance(found, Mapping) else _attributes(found)
+    known = {key: value for key, value in settings.items() if key in PARAMETERS}
+    if not known.get("functions") and not known.get("cron_jobs"):
+        raise UsageError(f"{path} has neither functions nor cron_jobs: is it the settings class of an arq worker?")
+    own = known.keys() if isinstance(found, Mapping) else vars(found).keys()
+    return Service(path, known, frozenset(settings.keys() - PARAMETERS), frozenset(known.keys() - own))
+
+
+def _attributes(found: object) -> dict[str, Any]:
+    """Return a class's public attributes. arq looks at its own alone, and passes inherited ones over in silence."""
+    return {name: getattr(found, name) for name in dir(found) if not name.startswith("_")}
+
+
+def _either(other: Deserializer) -> Deserializer:
+    def read(data: bytes) -> dict[str, Any]:
+        message: dict[str, Any] = pickle.loads(data) if data.startswith(PICKLE) else other(data)  # noqa: S301 - asked for by a flag
+        return message
+
+    return read
+
+
+def url_of(settings: RedisSettings) -> str:
+    """Return REDIS_URL for arq's connection settings."""
+    user = f"{_quoted(settings.username)}:{_quoted(settings.password)}@" if settings.password else ""
+    if settings.unix_socket_path:
+        return f"unix://{user}{settings.unix_socket_path}?{urlencode({'db': settings.database})}"
+    scheme = "rediss" if settings.ssl else "redis"
+    names = ("ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_ca_data")
+    options = {name: getattr(settings, name) for name in names if settings.ssl and getattr(settings, name)}
+    if settings.ssl and settings.ssl_cert_reqs != "required":
+        options["ssl_cert_reqs"] = settings.ssl_cert_reqs
+    query = f"?{urlencode(options)}" if options else ""
+    if settings.sentinel or not isinstance(settings.host, str):
+        places = settings.host if not isinstance(settings.host, str) else [(settings.host, settings.port)]
+        hosts = ",".join(f"{_bracketed(host)}:{port}" for host, port in places)
+        return f"{scheme}+sentinel://{user}{hosts}/{settings.sentinel_master}/{settings.database}{query}"
+    return f"{scheme}://{user}{_bracketed(settings.host)}:{settings.port}/{settings.database}{query}"
+
+
+def _quoted(text: str | None) -> str:
+    return quote(text or "", safe="")
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

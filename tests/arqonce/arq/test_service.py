@@ -1,0 +1,265 @@
+"""An arq service as it is, in our worker: ``arqonce run --settings``, and what ``arq-check`` says of it."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from arq.connections import ArqRedis, RedisSettings, create_pool
+from arq.jobs import Job
+from redis.asyncio import Redis
+
+from arqonce import UsageError, decode, encode
+from arqonce.arq.differences import find_differences
+from arqonce.arq.service import load_service, url_of
+from tests import warm
+from tests.conftest import StartWorker, WorkerProcess, wait_until_async
+
+HERE = Path(__file__).parent / "service"
+ROOT = Path(__file__).parents[3]
+
+Start = Callable[..., WorkerProcess]
+
+
+@pytest.fixture
+async def service_pool(redis: Redis, valkey_url: str) -> AsyncIterator[ArqRedis]:
+    """Yield a producer of the service's, with JSON."""
+    assert redis is not None  # the queue is empty
+    pool = await create_pool(
+        RedisSettings.from_dsn(valkey_url),
+        default_queue_name="afternoon",
+        job_serializer=encode,
+        job_deserializer=decode,
+    )
+    yield pool
+    await pool.aclose()
+
+
+@pytest.fixture
+def surroundings(valkey_url: str, tmp_path: Path) -> dict[str, str]:
+    """Return the service's environment: no PostgreSQL is in it."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("DATABASE_", "REDIS_"))}
+    return environment | {
+        "SERVICE_REDIS": valkey_url,
+        "EFFECTS": str(tmp_path / "effects"),
+        "PYTHONPATH": os.pathsep.join([str(HERE), str(ROOT)]),
+        "WORKER_LOG_FORMAT": "json",
+        "WORKER_LEASE": "1s",
+    }
+
+
+@pytest.fixture
+def start_service(start_worker: StartWorker, surroundings: dict[str, str]) -> Start:
+    """Return a function that starts a worker of the service."""
+
+    def start(*options: str, settings: str = "afternoon.WorkerSettings") -> WorkerProcess:
+        command = [sys.executable, "-m", "arqonce", "run", "--settings", settings, *options]
+        return start_worker(*command, DATABASE_URL="", **surroundings)
+
+    return start
+
+
+def _effects(surroundings: dict[str, str]) -> list[str]:
+    file = Path(surroundings["EFFECTS"])
+    return file.read_text().splitlines() if file.exists() else []
+
+
+async def _enqueue(pool: ArqRedis, name: str, *args: object, **options: Any) -> Job:  # noqa: ANN401 - arq's
+    job = await pool.enqueue_job(name, *args, **options)
+    assert job is not None
+    return job
+
+
+async def test_functions_hooks_and_jobs_that_enqueue_jobs_run_as_in_arq(
+    start_service: Start, service_pool: ArqRedis, surroundings: dict[str, str]
+) -> None:
+    """With inherited settings, which arq's own command passes over; the shutdown hook runs after SIGTERM."""
+    worker = start_service()
+
+    total = await (await _enqueue(service_pool, "add", 1, 2)).result(timeout=20, poll_delay=0.05)
+    tries = await (await _enqueue(service_pool, "patient")).result(timeout=20, poll_delay=0.05)
+    await (await _enqueue(service_pool, "chain", 3)).result(timeout=20, poll_delay=0.05)
+    with pytest.raises(Exception, match="ValueError: Jane"):
+        await (await _enqueue(service_pool, "fail", "Jane")).result(timeout=20, poll_delay=0.05)
+    await wait_until_async(lambda: _has(surroundings, "chain 0"), 10)
+    code = worker.stop()
+
+    effects = _effects(surroundings)
+    assert (total, tries, code) == (3, 3, 0)
+    assert effects == ["chain 3", "chain 2", "chain 1", "chain 0", "closed"]
+    assert "Jane" not in worker.log
+
+
+async def _has(surroundings: dict[str, str], effect: str) -> bool:
+    return effect in _effects(surroundings)
+
+
+async def test_each_job_has_its_lines_in_the_log(start_service: Start, service_pool: ArqRedis) -> None:
+    """Start, end, retry, failure, and a function that is not there; without arguments."""
+    worker = start_service("--burst")
+    for name, *args in (("add", 1, 2), ("patient",), ("fail", "Jane"), ("gone", "Jane")):
+        await _enqueue(service_pool, name, *args)
+    assert worker.process.wait(30) == 0
+
+    lines = [json.loads(line) for line in worker.log.splitlines() if line.startswith("{")]
+    found = {(line.get("job_name"), line["event"]) for line in lines if "job_name" in line}
+    assert found == {
+        ("add", "job started"),
+        ("add", "job done"),
+        ("patient", "job started"),
+        ("patient", "job retried"),
+        ("patient", "job done"),
+        ("fail", "job started"),
+        ("fail", "job failed"),
+        ("gone", "job refused"),
+    }
+    assert "Jane" not in worker.log
+
+
+async def test_a_cron_job_may_have_any_name(
+    start_service: Start, service_pool: ArqRedis, surroundings: dict[str, str]
+) -> None:
+    """Its id has a space, and is what the function gets."""
+    start_service(settings="afternoon.CronSettings")
+
+    await wait_until_async(lambda: _has(surroundings, "tick nightly report"), 15)
+    assert service_pool is not None
+
+
+async def test_jobs_that_block_the_loop_keep_their_leases(
+    start_service: Start, service_pool: ArqRedis, surroundings: dict[str, str]
+) -> None:
+    """One for three leases, and six that wait behind one another: each starts once, beside an idle worker."""
+    for _ in range(2):
+        start_service()
+    jobs = [await _enqueue(service_pool, "block", seconds) for seconds in (3.0, *[0.5] * 6)]
+
+    await asyncio.gather(*(job.result(timeout=30, poll_delay=0.05) for job in jobs))
+
+    assert len(_effects(surroundings)) == len(jobs)
+
+
+async def test_a_worker_that_is_stopped_still_loses_its_jobs(
+    start_service: Start, service_pool: ArqRedis, surroundings: dict[str, str]
+) -> None:
+    """SIGSTOP stops the thread, too: the job starts elsewhere when its lease has ended."""
+    first = start_service()
+    job = await _enqueue(service_pool, "block", 2.0)
+    await wait_until_async(lambda: _has(surroundings, "block"), 20)
+    os.kill(first.process.pid, signal.SIGSTOP)
+    start_service()
+    started = time.monotonic()
+
+    pid = await job.result(timeout=30, poll_delay=0.05)
+
+    assert pid != first.process.pid
+    assert time.monotonic() - started < 15
+    os.kill(first.process.pid, signal.SIGKILL)
+
+
+async def test_pickles_are_put_back_until_a_worker_accepts_them(
+    start_service: Start, redis: Redis, valkey_url: str
+) -> None:
+    """A default pool of arq's sends them: nothing is lost by a worker that was started without the flag."""
+    pool = await create_pool(RedisSettings.from_dsn(valkey_url), default_queue_name="afternoon")
+    job = await _enqueue(pool, "add", 1, 2)
+    first = start_service()
+
+    async def is_put_back() -> bool:
+        score = await redis.zscore("afternoon", job.job_id)
+        return score is not None and score > time.time() * 1000 + 30_000
+
+    await wait_until_async(is_put_back, 20)
+    assert await redis.exists(f"arq:job:{job.job_id}") == 1
+    assert first.stop() == 0
+    await redis.zadd("afternoon", {job.job_id: 1})
+    other = start_service("--pickle")
+    later = await _enqueue(pool, "add", 3, 4)
+
+    results = [await one.result(timeout=20, poll_delay=0.05) for one in (job, later)]
+
+    assert results == [3, 7]
+    assert "whoever can write to Redis can run code" in other.log
+    await pool.aclose()
+
+
+async def test_check_looks_for_the_health_key(
+    start_service: Start, service_pool: ArqRedis, surroundings: dict[str, str]
+) -> None:
+    """As arq's own."""
+
+    async def check() -> int:
+        command = ["run", "--settings", "afternoon.WorkerSettings", "--check"]
+        done = await asyncio.to_thread(warm.run_elsewhere, "arqonce", *command, env=surroundings, cwd=HERE)
+        return done.returncode
+
+    before = await check()
+    start_service()
+    await wait_until_async(lambda: _exists(service_pool, "afternoon:health-check"), 20)
+
+    assert (before, await check()) == (1, 0)
+
+
+async def _exists(pool: ArqRedis, key: str) -> bool:
+    return bool(await pool.exists(key))
+
+
+def test_a_class_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what is missing: the module, the class, or its functions."""
+    monkeypatch.syspath_prepend(str(HERE))
+    for path, text in {
+        "afternoon": "write module.ClassName",
+        "nowhere.WorkerSettings": "there is no module nowhere",
+        "afternoon.Nothing": "afternoon has no Nothing",
+        "afternoon.Base": "neither functions nor cron_jobs",
+    }.items():
+        with pytest.raises(UsageError, match=text):
+            load_service(path)
+
+
+def test_arq_check_names_what_differs_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inherited settings, misspelt ones, obsolete ones, and the serializer."""
+    monkeypatch.syspath_prepend(str(HERE))
+    import afternoon  # noqa: PLC0415 - found now only
+
+    class Odd(afternoon.WorkerSettings):  # type: ignore[misc, name-defined] # found at run time
+        max_job = 3
+        queue_read_limit = 10
+        job_timeout = None
+
+    monkeypatch.setattr(afternoon, "Odd", Odd, raising=False)
+
+    found = {(one.level, one.where) for one in find_differences(load_service("afternoon.Odd"))}
+
+    assert {
+        ("error", "job_timeout"),
+        ("warning", "max_job"),
+        ("warning", "job_deserializer"),
+        ("warning", "functions"),
+        ("note", "queue_read_limit"),
+    } <= found
+
+
+@pytest.mark.parametrize(
+    ("settings", "url"),
+    [
+        (RedisSettings(), "redis://localhost:6379/0"),
+        (RedisSettings(host="h", port=1, database=2, password="p@:/"), "redis://:p%40%3A%2F@h:1/2"),
+        (RedisSettings(host="::1", username="u", password="p", ssl=True), "rediss://u:p@[::1]:6379/0"),
+        (RedisSettings(unix_socket_path="/run/redis", database=3), "unix:///run/redis?db=3"),
+        (
+            RedisSettings(host=[("a", 1), ("b", 2)], sentinel=True, sentinel_master="m"),
+            "redis+sentinel://a:1,b:2/m/0",
+        ),
+        (RedisSettings(ssl=True, ssl_ca_certs="/ca.pem"), "rediss://localhost:6379/0?ssl_ca_certs=%2Fca.pem"),
+    ],
+)
+def test_arqs_connection_settings_are_a_url(settings: RedisSettings, url: str) -> None:
+    """With them come our time limits, Sentinel and TLS."""
+    assert url_of(settings) == url
