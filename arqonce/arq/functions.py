@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 
+import arq.worker
 import structlog
-from arq.constants import keep_cronjob_progress
 from arq.cron import CronJob
 from arq.jobs import deserialize_job_raw, serialize_result
 from arq.utils import ms_to_datetime
@@ -20,7 +20,7 @@ from arq.worker import Function, JobExecutionFailed, Retry, RetryJob
 from arqonce.backoff import backoff
 from arqonce.execution.containment import CONTAINED, HandlerCancelledError, cancelled_itself
 from arqonce.execution.diagnosis import diagnose
-from arqonce.wire.codec import PICKLE
+from arqonce.wire.codec import PICKLE, decode
 from arqonce.wire.keys import now_ms
 from arqonce.work import Again, Claim, Ended, GivenBack, Outcome, Postponed
 
@@ -152,7 +152,8 @@ class FunctionJob:
     @property
     def held(self) -> timedelta | None:
         """A cron job's id stays locked, so that no other worker runs the same one again."""
-        return timedelta(seconds=keep_cronjob_progress) if isinstance(self._function, CronJob) else None
+        seconds = arq.worker.keep_cronjob_progress  # type: ignore[attr-defined] # where arq reads it, too
+        return timedelta(seconds=seconds) if isinstance(self._function, CronJob) else None
 
     @property
     def has_hook(self) -> bool:
@@ -177,7 +178,7 @@ class FunctionJob:
         try:
             name, args, kwargs, tries, enqueued_ms = deserialize_job_raw(claim.message, deserializer=deserializer)
         except Exception as error:
-            if claim.message.startswith(PICKLE):
+            if deserializer is decode and claim.message.startswith(PICKLE):
                 raise PickleError(_PICKLED) from error
             raise
         if not isinstance(name, str) or not isinstance(kwargs, dict) or not isinstance(enqueued_ms, int):

@@ -24,6 +24,9 @@ PARAMETERS = frozenset(inspect.signature(ArqWorker).parameters)
 _OURS = frozenset({"redis_settings", "redis_pool", "burst", "handle_signals", "job_serializer", "job_deserializer"})
 """Of these, what is not passed on as it is."""
 
+_MAX_JOBS = 10
+"""arq's default."""
+
 _SPARE = 10
 """Connections to Redis beyond one for each job."""
 
@@ -81,9 +84,14 @@ class Service:
         return fallback if settings is None and fallback else url_of(settings or RedisSettings())
 
     @property
+    def max_jobs(self) -> int:
+        """How many jobs may run at once."""
+        return int(self.settings.get("max_jobs") or _MAX_JOBS)
+
+    @property
     def connections(self) -> int:
         """How many connections to Redis a worker may need."""
-        return int(self.settings.get("max_jobs") or 10) + _SPARE
+        return self.max_jobs + _SPARE
 
 
 def load_service(path: str) -> Service:

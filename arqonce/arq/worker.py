@@ -5,6 +5,7 @@ health key are arq's own; what is claimed, run and recorded is the engine's.
 """
 
 import asyncio
+import inspect
 import math
 import time
 from collections.abc import Coroutine, Sequence
@@ -99,6 +100,7 @@ class Worker(ArqWorker):
                 default_queue_name=self.queue_name,
                 expires_extra_ms=self.expires_extra_ms,
             )
+        arq_logger.info("Starting worker for %d functions: %s", len(self.functions), ", ".join(self.functions))
         await log_redis_info(self.pool, arq_logger.info)
         self.ctx["redis"] = self.pool
         self.ctx["threads"] = self.threads
@@ -192,6 +194,16 @@ class Worker(ArqWorker):
     def write_health_soon(self) -> None:
         """Write the health key in the next turn."""
         self._last_health_check = 0.0
+
+
+def _signature() -> inspect.Signature:
+    """Return arq's parameters and ours: arq reads them to know what it may take from a settings class."""
+    arqs, own = (inspect.signature(kind.__init__) for kind in (ArqWorker, Worker))
+    ours = [own.parameters[name] for name in ("lease", "has_registry", "observer")]
+    return arqs.replace(parameters=[*list(arqs.parameters.values())[1:], *ours])
+
+
+Worker.__signature__ = _signature()  # type: ignore[attr-defined] # what inspect.signature returns
 
 
 async def _nothing(_ctx: dict[Any, Any]) -> None:

@@ -100,10 +100,10 @@ _NEED_NO_JOBS = frozenset({"relay", "status", "health", "dead", "new-job", "arq-
 def _with_jobs(application: Application) -> Application:
     asks_for_help = any(argument in {"--help", "-h"} for argument in sys.argv) and "enqueue" not in sys.argv
     has_own = any(argument.partition("=")[0] == "--settings" for argument in sys.argv)  # an arq service's
-    if not sys.argv[1:] or sys.argv[1] in _NEED_NO_JOBS or asks_for_help or has_own:
+    if not sys.argv[1:] or sys.argv[1] in _NEED_NO_JOBS or asks_for_help:
         return application
     loaded = application.load()
-    if not loaded.registry.names and sys.argv[1] in {"run", "enqueue", "dev"}:
+    if not has_own and not loaded.registry.names and sys.argv[1] in {"run", "enqueue", "dev"}:
         raise UsageError(
             "there are no jobs to run: name a registry, --registry module:NAME or WORKER_REGISTRY; or an arq service, "
             "run --settings module.WorkerSettings"

@@ -9,7 +9,7 @@ import typer
 from arqonce.application import Application
 from arqonce.arq.service import load_service
 from arqonce.process.fleet import SUPERVISED, run_processes, run_service_processes
-from arqonce.process.service import check_service, run_service
+from arqonce.process.service import ServiceRun, check_service, run_service
 from arqonce.process.worker import run_worker
 from arqonce.settings.worker import Settings, WorkerSettings
 
@@ -42,9 +42,11 @@ def run(  # noqa: PLR0913 - the command's options
     # A signal during startup: nothing was claimed yet, so this is an orderly end.
     with suppress(KeyboardInterrupt):
         if service is not None:
-            raise typer.Exit(
-                _run_service(service, processes, burst=burst, check=check, pickle=pickle, supervised=supervised)
+            found = application if application.registry.names else None
+            code = _run_service(
+                service, found, processes, burst=burst, check=check, pickle=pickle, supervised=supervised
             )
+            raise typer.Exit(code)
         if check or pickle:
             raise typer.BadParameter("is for --settings", param_hint="--check" if check else "--pickle")
         settings = Settings.load(application.name)
@@ -57,7 +59,14 @@ def run(  # noqa: PLR0913 - the command's options
 
 
 def _run_service(  # noqa: PLR0913 - the command's options
-    path: str, processes: int, *, burst: bool, check: bool, pickle: bool, supervised: bool
+    path: str,
+    application: Application | None,
+    processes: int,
+    *,
+    burst: bool,
+    check: bool,
+    pickle: bool,
+    supervised: bool,
 ) -> int:
     found = load_service(path)
     if check:
@@ -68,5 +77,14 @@ def _run_service(  # noqa: PLR0913 - the command's options
     if processes > 1 and not supervised:
         return run_service_processes(found, settings, processes, burst=burst)
     orders = sys.stdin.fileno() if supervised else None
-    run_service(found, settings, burst=burst, accepts_pickle=pickle, orders=orders)
+    run_service(
+        ServiceRun(
+            service=found,
+            settings=settings,
+            application=application,
+            burst=burst,
+            accepts_pickle=pickle,
+            orders=orders,
+        )
+    )
     return 0

@@ -157,7 +157,9 @@ class Leases:
         self._calls += 1
         owner = f"{self._worker}:{self._calls}"
         limits = [owner, self._length_ms, room, to_ms(_KEEP_ATTEMPTS), _LOOKS, MOST_BYTES]
-        self._proof.begin(await self._direct.open())
+        opened = await self._direct.open()
+        if watch:
+            self._proof.begin(opened)
         arguments = [*limits, self._worker, to_ms(watch) if self._is_told else 0, int(is_idle)]
         keys = self._keys + self._watch_keys
         try:

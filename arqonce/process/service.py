@@ -3,6 +3,7 @@
 import asyncio
 import os
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -12,117 +13,143 @@ from arq.constants import health_check_key_suffix
 from pydantic import SecretStr
 from redis.exceptions import RedisError
 
+from arqonce.application import Application
 from arqonce.arq.service import Service
 from arqonce.arq.worker import Worker
 from arqonce.connection.redis import build_redis, build_sync_redis, explain, location
+from arqonce.execution.work import RegistryWork
 from arqonce.process.arguments import RETRIES
 from arqonce.process.ending import HELD, MARGIN, Ending, leave
 from arqonce.process.event_loop import fastest_loop, run_to_the_end
-from arqonce.process.health import report_health
-from arqonce.process.lifecycle import StartupError, require_safe_redis, write_probe
+from arqonce.process.health import Probe, report_health
+from arqonce.process.lifecycle import Lifecycle, StartupError, require_safe_redis, write_probe
 from arqonce.process.logs import set_up_logging
 from arqonce.process.loop_watch import warn_of_blocks
 from arqonce.process.stop_orders import tell_ready
-from arqonce.settings.worker import QueueSettings, WorkerSettings
+from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.service")
 
 
-def run_service(
-    service: Service, settings: WorkerSettings, *, burst: bool, accepts_pickle: bool, orders: int | None = None
-) -> None:
-    """Run the service's jobs until stopped or, with ``burst``, until its queue is empty.
+@dataclass(frozen=True, kw_only=True)
+class ServiceRun:
+    """How a service is to be run."""
 
-    Of the settings WORKER_*, those about leases, logs and the end of the process apply; all else is the service's own.
+    service: Service
+
+    settings: WorkerSettings
+    """Those about leases, logs and the end of the process apply; all else is the service's own."""
+
+    application: Application | None = None
+    """Whose registry's jobs run beside the functions. Needs PostgreSQL, ``DATABASE_URL``."""
+
+    burst: bool = False
+    accepts_pickle: bool = False
+
+    orders: int | None = None
+    """The file descriptor of a supervisor's pipe, if there is one."""
+
+    @property
+    def queue(self) -> QueueSettings:
+        """Where the service's Redis is."""
+        return queue_of(self.service)
+
+    def lifecycle(self) -> Lifecycle | None:
+        """Return what opens the database for the registry's jobs."""
+        if self.application is None:
+            return None
+        changes = {"queue": self.service.queue, "max_jobs": self.service.max_jobs}
+        worker = self.settings.model_copy(update=changes)
+        database = Settings.load_database(self.application.name)
+        return Lifecycle(Settings(database, self.queue, worker), self.application)
+
+
+def run_service(run: ServiceRun) -> None:
+    """Run the service's jobs until stopped or, in a burst, until its queue is empty.
 
     Raises:
-        StartupError: Redis is unreachable, rejects us or is unsafe.
+        StartupError: a server is unreachable, rejects us or is unsafe.
     """
-    set_up_logging(settings)
-    ending = Ending(grace_of(service, settings), pipe=orders)
+    set_up_logging(run.settings)
+    ending = Ending(grace_of(run.service, run.settings), pipe=run.orders)
     with asyncio.Runner(loop_factory=fastest_loop()) as runner:
-        work = _work(service, settings, ending, burst=burst, accepts_pickle=accepts_pickle, orders=orders)
-        if run_to_the_end(runner, work, ending):
+        if run_to_the_end(runner, _work(run, ending), ending):
             leave(HELD)
     _log.info("worker stopped")
 
 
-async def _work(  # noqa: PLR0913 - as above
-    service: Service,
-    settings: WorkerSettings,
-    ending: Ending,
-    *,
-    burst: bool,
-    accepts_pickle: bool,
-    orders: int | None,
-) -> list[str]:
-    queue = queue_of(service)
-    redis = build_redis(queue.url.get_secret_value(), ArqRedis, max_connections=service.connections, retries=RETRIES)
-    redis.default_queue_name = service.queue
-    redis.job_serializer, redis.job_deserializer = service.serializers(accepts_pickle=accepts_pickle)
+async def _work(run: ServiceRun, ending: Ending) -> list[str]:
+    url = run.queue.url.get_secret_value()
+    redis = build_redis(url, ArqRedis, max_connections=run.service.connections, retries=RETRIES)
+    redis.default_queue_name = run.service.queue
+    redis.job_serializer, redis.job_deserializer = run.service.serializers(accepts_pickle=run.accepts_pickle)
     try:
-        await require_safe_redis(redis, queue)
+        await require_safe_redis(redis, run.queue)
     except StartupError:
         await redis.aclose(close_connection_pool=True)
         raise
-    stack = AsyncExitStack()
-    worker = _build_worker(service, settings, redis, stack, burst=burst, orders=orders)
-    ending.begin()
-    ending.obey(worker.handle_sig_wait_for_completion)
-    try:
-        async with stack:
-            stack.enter_context(warn_of_blocks(settings.lease))
+    async with AsyncExitStack() as stack:
+        worker = _build_worker(run, redis, stack)
+        ending.begin()
+        ending.obey(worker.handle_sig_wait_for_completion)
+        try:
             await worker.async_run()
-    except asyncio.CancelledError:
-        _log.info("worker told to stop")
-    except (RedisError, OSError) as error:  # in burst mode the worker does not wait for a lost Redis
-        raise StartupError(str(explain(error, queue.url.get_secret_value()))) from error
-    finally:
-        ending.limit(MARGIN)
-        await worker.close()
+        except asyncio.CancelledError:
+            _log.info("worker told to stop")
+        except (RedisError, OSError) as error:  # in burst mode the worker does not wait for a lost Redis
+            raise StartupError(str(explain(error, url))) from error
+        finally:
+            ending.limit(MARGIN)
+            await worker.close()
     return [*worker.held, *worker.threads.stuck]
 
 
-def _build_worker(  # noqa: PLR0913 - as above
-    service: Service,
-    settings: WorkerSettings,
-    redis: ArqRedis,
-    stack: AsyncExitStack,
-    *,
-    burst: bool,
-    orders: int | None,
-) -> Worker:
-    arguments = service.arguments()
-    arguments["job_completion_wait"] = grace_of(service, settings).total_seconds()
-    started = arguments.pop("on_startup", None)
+def _build_worker(run: ServiceRun, redis: ArqRedis, stack: AsyncExitStack) -> Worker:
+    arguments = run.service.arguments()
+    started, lifecycle = arguments.pop("on_startup", None), run.lifecycle()
 
     async def on_startup(ctx: dict[Any, Any]) -> None:
+        if lifecycle is not None and run.application is not None:
+            stack.push_async_callback(lifecycle.shutdown)
+            dispatcher = await lifecycle.startup(redis, worker.threads.problems)
+            keep = run.settings.keep_result
+            worker.registry_work = RegistryWork(run.application.registry, dispatcher, keep_result=keep)
         if started is not None:
             await started(ctx)
-        if settings.health_file is not None:
-            probes = {"Redis": lambda: write_probe(redis)}
-            await stack.enter_async_context(report_health(settings.health_file, probes, worker.threads.problems))
+        if lifecycle is None:
+            await _watch(run.settings, redis, worker, stack)
         _log.info(
-            "worker ready",
-            settings=service.name,
-            queue=service.queue,
-            redis=location(queue_of(service).url.get_secret_value()),
+            "service ready",
+            settings=run.service.name,
+            queue=run.service.queue,
+            redis=location(run.queue.url.get_secret_value()),
             functions=len(worker.functions),
         )
-        if orders is not None:
-            tell_ready(orders)
+        if run.orders is not None:
+            tell_ready(run.orders)
 
     worker = Worker(
-        **arguments,
-        redis_pool=redis,
-        on_startup=on_startup,
-        burst=burst or bool(service.settings.get("burst")),
-        handle_signals=False,
-        job_serializer=redis.job_serializer,
-        job_deserializer=redis.job_deserializer,
-        lease=settings.lease,
+        **arguments
+        | {
+            "redis_pool": redis,
+            "on_startup": on_startup,
+            "burst": run.burst or bool(run.service.settings.get("burst")),
+            "handle_signals": False,
+            "job_completion_wait": grace_of(run.service, run.settings).total_seconds(),
+            "job_serializer": redis.job_serializer,
+            "job_deserializer": redis.job_deserializer,
+        },
+        lease=run.settings.lease,
     )
     return worker
+
+
+async def _watch(settings: WorkerSettings, redis: ArqRedis, worker: Worker, stack: AsyncExitStack) -> None:
+    """Watch the loop and report health, as the lifecycle does where there is a database."""
+    stack.enter_context(warn_of_blocks(settings.lease))
+    if settings.health_file is not None:
+        probes: dict[str, Probe] = {"Redis": lambda: write_probe(redis)}
+        await stack.enter_async_context(report_health(settings.health_file, probes, worker.threads.problems))
 
 
 def grace_of(service: Service, settings: WorkerSettings) -> timedelta:

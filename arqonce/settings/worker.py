@@ -140,7 +140,16 @@ class Settings:
             SettingsError: lists every missing or invalid setting, one per line, with its cure.
         """
         require_valid(DatabaseSettings, QueueSettings, WorkerSettings)
+        return cls(cls.load_database(name), QueueSettings.load(), WorkerSettings.load())
+
+    @staticmethod
+    def load_database(name: str) -> DatabaseSettings:
+        """Read the settings DATABASE_*; ``name`` is as above.
+
+        Raises:
+            SettingsError: one of them is missing or invalid.
+        """
         database = DatabaseSettings.load()
         if "application_name" not in database.model_fields_set:
             database = database.model_copy(update={"application_name": name})
-        return cls(database, QueueSettings.load(), WorkerSettings.load())
+        return database

@@ -8,6 +8,7 @@ OWN_TESTS = {
     "CONTRIBUTING.md": "tests/docs/test_contributing.py",
     "docs/changing-jobs.md": "tests/arqonce/test_evolution.py",
     "docs/database.md": "tests/arqonce/ledger/test_neighbours.py",
+    "docs/from-arq.md": "tests/docs/test_from_arq.py",
     "docs/http.md": "tests/docs/test_http.py",
     "docs/other-languages.md": "tests/docs/test_other_languages.py",
     "docs/security.md": "tests/security/test_document.py",

@@ -1,6 +1,7 @@
 """An arq service as it is, in our worker: ``arqonce run --settings``, and what ``arq-check`` says of it."""
 
 import asyncio
+import importlib
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from arq.connections import ArqRedis, RedisSettings, create_pool
 from arq.jobs import Job
 from redis.asyncio import Redis
 
-from arqonce import UsageError, decode, encode
+from arqonce import DatabaseSettings, JobClient, UsageError, decode, encode
 from arqonce.arq.differences import find_differences
 from arqonce.arq.service import load_service, url_of
 from tests import warm
@@ -70,7 +71,7 @@ def _effects(surroundings: dict[str, str]) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
-async def _enqueue(pool: ArqRedis, name: str, *args: object, **options: Any) -> Job:  # noqa: ANN401 - arq's
+async def _enqueue(pool: ArqRedis, name: str, /, *args: object, **options: Any) -> Job:  # noqa: ANN401 - arq's
     job = await pool.enqueue_job(name, *args, **options)
     assert job is not None
     return job
@@ -210,6 +211,27 @@ async def _exists(pool: ArqRedis, key: str) -> bool:
     return bool(await pool.exists(key))
 
 
+async def test_a_function_is_moved_to_a_handler_while_its_jobs_are_queued(
+    start_worker: StartWorker,
+    client: JobClient,
+    service_pool: ArqRedis,
+    surroundings: dict[str, str],
+    database: DatabaseSettings,
+) -> None:
+    """A registry beside the service: both run in one worker, each job by its name, the handler's with its receipt."""
+    moved = await _enqueue(service_pool, "create_user", name="Jane")
+    stayed = await _enqueue(service_pool, "add", 1, 2)
+    command = [sys.executable, "-m", "arqonce", "--registry", "jobs.registry:REGISTRY", "run"]
+    url = database.url.get_secret_value()
+    worker = start_worker(*command, "--settings", "afternoon.WorkerSettings", **surroundings | {"DATABASE_URL": url})
+
+    user = await moved.result(timeout=20, poll_delay=0.05)
+    total = await stayed.result(timeout=20, poll_delay=0.05)
+
+    assert (user["name"], total, worker.stop()) == ("Jane", 3, 0)
+    assert client is not None
+
+
 def test_a_class_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """It says what is missing: the module, the class, or its functions."""
     monkeypatch.syspath_prepend(str(HERE))
@@ -226,7 +248,7 @@ def test_a_class_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) 
 def test_arq_check_names_what_differs_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Inherited settings, misspelt ones, obsolete ones, and the serializer."""
     monkeypatch.syspath_prepend(str(HERE))
-    import afternoon  # noqa: PLC0415 - found now only
+    afternoon = importlib.import_module("afternoon")
 
     class Odd(afternoon.WorkerSettings):  # type: ignore[misc, name-defined] # found at run time
         max_job = 3

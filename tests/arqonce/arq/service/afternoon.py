@@ -49,8 +49,9 @@ async def patient(ctx: dict[str, Any]) -> int:
     return int(ctx["job_try"])
 
 
-async def fail(_ctx: dict[str, Any], secret: str) -> None:
+async def fail(ctx: dict[str, Any], secret: str) -> None:
     """Fail."""
+    assert ctx["client"]["open"]
     raise ValueError(secret)
 
 
@@ -82,7 +83,7 @@ class Base:
 class WorkerSettings(Base):
     """The worker."""
 
-    functions = (add, chain, patient, func(fail, name="fail", keep_result=60), block)
+    functions = (add, chain, patient, func("afternoon.fail", name="fail", keep_result=60), block)
     max_tries = 5
 
 
