@@ -65,6 +65,9 @@ class Postponed:
     ask_abort: bool = False
     """Whether somebody wants the job aborted, which could not be done: then the next attempt must know it."""
 
+    expires: bool = False
+    """Whether the message expires when its producer has said, though the job has not run by then."""
+
 
 @dataclass(frozen=True)
 class GivenBack:

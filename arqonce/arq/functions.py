@@ -125,7 +125,7 @@ class FunctionJob:
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the message: this job's trouble
             self._trouble = error
         self._function = work.by_name.get(self._call.name)
-        self._attempt = max(claim.attempt, self._call.tries or 0)
+        self._attempt = claim.attempt + max(0, (self._call.tries or 0) - 1)
         self._started_ms = now_ms()
         self._has_begun = False
         self._id = claim.id.decode("utf-8", "replace")
@@ -194,7 +194,7 @@ class FunctionJob:
         self._ctx["score"] = int(max(float(self.claim.score), 0))
         if not await self._hook(self._settings.on_job_start):
             if self._counted < self._limit:
-                return Postponed(backoff(self._attempt))
+                return Postponed(backoff(self._attempt), expires=True)
             return self._failed_for_good(JobExecutionFailed("the hook on_job_start failed"))
         outcome = await self._attempt_once()
         await self._hook(self._settings.on_job_end)
@@ -251,11 +251,11 @@ class FunctionJob:
         if self._settings.retry_jobs and isinstance(error, Retry | RetryJob):
             delay = timedelta(milliseconds=(error.defer_score or 0) if isinstance(error, Retry) else 0)
             self._log.info("job retried", delay_ms=round(delay / timedelta(milliseconds=1)))
-            return Postponed(delay)
+            return Postponed(delay, expires=True)
         # arq runs a function again that cancels itself, too, but at once.
         if self._settings.retry_jobs and isinstance(error, HandlerCancelledError) and self._counted < self._limit:
             self._log.warning("job retried", error=diagnose(error))
-            return Postponed(backoff(self._attempt))
+            return Postponed(backoff(self._attempt), expires=True)
         return self._failed_for_good(error)
 
     def _failed_for_good(self, error: Exception) -> Ended:
@@ -275,7 +275,11 @@ class FunctionJob:
         """Return the job to the queue at the worker's end: neither a deploy nor an outage is its failure."""
         if not self._settings.retry_jobs:
             return self._end(asyncio.CancelledError(), succeeded=False)
-        return GivenBack() if is_stopping else self._failed(cancelled_itself())
+        if not is_stopping:
+            return self._failed(cancelled_itself())
+        # A function that may run once has run: as in arq, the next worker says so.
+        is_used_up = self._has_begun and self._counted >= self._limit
+        return Postponed(timedelta(0), expires=True) if is_used_up else GivenBack()
 
     def broken_off(self, error: Exception) -> Outcome:
         """End the job."""

@@ -63,6 +63,7 @@ class Worker(ArqWorker):
         self.engine: Engine | None = None
         """What claims and runs jobs, once the worker has started."""
         self._leases: Leases | None = None
+        self._is_closed = False
         self._observer = _Counts(self, observer or Observer())
         self.registry_work: RegistryWork | None = None
         """Runs the jobs of a registry. The startup hook may set it."""
@@ -92,6 +93,10 @@ class Worker(ArqWorker):
 
     async def main(self) -> None:
         """Start, then work until cancelled or, in burst mode, until the queue is empty."""
+        if self._leases is not None:  # it has run before
+            await self._leases.aclose()
+        if self._is_closed:
+            self.allow_pick_jobs, self._is_closed = True, False
         if self._pool is None:
             self._pool = await create_pool(
                 self.redis_settings,
@@ -168,7 +173,7 @@ class Worker(ArqWorker):
         """End jobs, hooks and connections, each whatever became of the one before. arq stops at the first error."""
         if not self._handle_signals:
             self.handle_sig(SIGUSR1)
-        self.allow_pick_jobs = False
+        self.allow_pick_jobs, self._is_closed = False, True
         if self._pool is None:
             return
         try:

@@ -93,7 +93,7 @@ class GiveUp(NamedTuple):
     def group(self) -> tuple[str, str, int, int, int]:
         """What is said once for all jobs that have it in common."""
         attempts = 0 if self.outcome == "done" else self.claim.attempt - (not self.counts)
-        if self.outcome == "later":
+        if self.outcome in {"later", "expiring"}:
             attempts -= self.claim.excused  # an attempt that has ended clears the job
         return (self.outcome, self.claim.owner, attempts, self.keep_ms, self.held_ms)
 
@@ -104,9 +104,11 @@ def end(claim: Claim, result: bytes | None, *, keep: timedelta | None, held: tim
     return GiveUp(claim, "done", result or b"", keep_ms=keep_ms, held_ms=_held_ms(held))
 
 
-def postpone(claim: Claim, delay: timedelta, *, counts: bool = True, held: timedelta | None = None) -> GiveUp:
-    """Put the job back, due after ``delay``."""
-    return GiveUp(claim, "later", to_ms(delay), counts=counts, held_ms=_held_ms(held))
+def postpone(
+    claim: Claim, delay: timedelta, *, counts: bool = True, held: timedelta | None = None, expires: bool = False
+) -> GiveUp:
+    """Put the job back, due after ``delay``. Its message is kept for as long, unless it ``expires`` when it would."""
+    return GiveUp(claim, "expiring" if expires else "later", to_ms(delay), counts=counts, held_ms=_held_ms(held))
 
 
 def give_back(claim: Claim) -> GiveUp:

@@ -151,5 +151,5 @@ def _give_up(job: Job, outcome: Outcome, claim: Claim) -> GiveUp:
     if isinstance(outcome, Ended):
         return end(claim, outcome.result, keep=outcome.keep, held=job.held)
     if isinstance(outcome, Postponed):
-        return postpone(claim, outcome.delay, counts=outcome.counts, held=job.held)
+        return postpone(claim, outcome.delay, counts=outcome.counts, held=job.held, expires=outcome.expires)
     return give_back(claim)

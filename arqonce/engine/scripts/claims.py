@@ -231,13 +231,13 @@ local function again(id, outcome, number, attempts, held_ms)
     if held_ms == '0' then redis.call('DEL', lease) else redis.call('PEXPIRE', lease, held_ms) end
     if attempts == '0' then redis.call('DEL', retry) else redis.call('SET', retry, attempts, 'PX', retry_ms) end
     local score = crash_score(id)
-    if score > 0 and outcome == 'later' then redis.call('ZREM', crashes, id)
+    if score > 0 and outcome ~= 'back' then redis.call('ZREM', crashes, id)
     elseif score % 2 == 1 then set_crash_score(id, score - 1) end
     if outcome == 'later' then
         local ttl = redis.call('PTTL', job)
         if ttl > 0 and ttl < number + expiry_ms then redis.call('PEXPIRE', job, number + expiry_ms) end
-        number = now + number
     end
+    if outcome ~= 'back' then number = now + number end
     redis.call('ZADD', queue, 'XX', number, id)
 end
 
@@ -258,7 +258,7 @@ while at < #ARGV do
         if is_ours then
             unleased[#unleased + 1] = id
             if outcome == 'done' then done(id, value, keep_ms, held_ms)
-            else again(id, outcome, outcome == 'later' and tonumber(value) or value, attempts, held_ms) end
+            else again(id, outcome, outcome ~= 'back' and tonumber(value) or value, attempts, held_ms) end
         elseif outcome == 'done' and not current and is_gone(id) then
             keep(id, value, keep_ms, 'NX')  -- Redis has lost the job: its answer is in nobody's way
         end
