@@ -72,7 +72,7 @@ def _settings(service: Service) -> Iterator[Difference]:
 def _serializers(service: Service, *, accepts_pickle: bool) -> Iterator[Difference]:
     if service.settings.get("job_deserializer") is None and not accepts_pickle:
         yield Difference(
-            "warning",
+            "error",
             "job_deserializer",
             "there is none: arq reads pickles then, our worker reads JSON, and puts pickles back into the queue",
             "give producers and this class job_serializer=arqonce.encode and job_deserializer=arqonce.decode; until "

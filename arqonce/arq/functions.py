@@ -329,5 +329,10 @@ class FunctionJob:
             f"{job_id}:{call.name}",
             self._settings.queue_name,
             job_id=job_id,
-            serializer=self._settings.job_serializer,
+            serializer=self._serializer(),
         )
+
+    def _serializer(self) -> Callable[[dict[str, Any]], bytes] | None:
+        serializer = self._settings.job_serializer
+        of = getattr(serializer, "of", None)  # of a serializer that writes as it was asked
+        return serializer if of is None else of(self.claim.message)

@@ -70,7 +70,7 @@ class Service:
         if not accepts_pickle:
             return own[0] or encode, own[1] or decode
         _log.warning("pickles are accepted: whoever can write to Redis can run code in this worker")
-        return own[0] or pickle.dumps, _either(own[1] or decode)
+        return own[0] or PickleOrJson(), _either(own[1] or decode)
 
     def redis_url(self, fallback: str | None) -> str:
         """Return the URL of the service's Redis; ``fallback`` if its settings name none.
@@ -98,7 +98,7 @@ def load_service(path: str) -> Service:
     """Import a settings class, ``module.Class`` or ``module:Class``; the working folder is searched first, as by arq.
 
     Raises:
-        UsageError: there is no such class; the text says what is there.
+        UsageError: there is no such class, or it is no Python; the text says what is there.
     """
     sys.path.insert(0, str(Path.cwd()))
     module, separator, name = path.replace(":", ".").rpartition(".")
@@ -112,6 +112,8 @@ def load_service(path: str) -> Service:
         raise UsageError(f"there is no module {error.name}: run this in the folder that it is in") from None
     except AttributeError:
         raise UsageError(f"{module} has no {name}") from None
+    except SyntaxError as error:
+        raise UsageError(f"{error.filename}, line {error.lineno}: {error.msg}") from None
     settings = dict(found) if isinstance(found, Mapping) else _attributes(found)
     known = {key: value for key, value in settings.items() if key in PARAMETERS}
     if not known.get("functions") and not known.get("cron_jobs"):
@@ -123,6 +125,18 @@ def load_service(path: str) -> Service:
 def _attributes(found: object) -> dict[str, Any]:
     """Return a class's public attributes. arq looks at its own alone, and passes inherited ones over in silence."""
     return {name: getattr(found, name) for name in dir(found) if not name.startswith("_")}
+
+
+class PickleOrJson:
+    """Writes pickles, as arq's default does; a result in the form of the message that asked for it."""
+
+    def __call__(self, message: dict[str, Any]) -> bytes:
+        """Write a message for workers of either kind, and for arq's own."""
+        return pickle.dumps(message)
+
+    def of(self, asked: bytes | None) -> Serializer:
+        """Return what writes the result of a job with this message."""
+        return self if asked is None or asked.startswith(PICKLE) else encode
 
 
 def _either(other: Deserializer) -> Deserializer:

@@ -157,7 +157,9 @@ def decode(data: bytes) -> dict[str, Any]:
     """
     _require_small(data)
     if data[:1] == PICKLE:
-        text = "the message is a pickle, not JSON: pass job_serializer=jobs.codec.encode to arq.create_pool"
+        text = (
+            "the message is a pickle, not JSON: its writer must pass job_serializer=arqonce.encode to arq.create_pool"
+        )
         raise InvalidMessageError(text)
     try:
         message = from_json(data, allow_inf_nan=False)

@@ -69,6 +69,7 @@ async def test_the_service_of_the_page_runs_here_and_on_arq_again(
     text = (service / "worker.py").read_text()
     both = "\n    job_serializer, job_deserializer = encode, decode\n"
     (service / "worker.py").write_text("from arqonce import decode, encode\n" + text.rstrip() + both)
+    assert "--pickle" in run
     back = [str(Path(sys.executable).parent / "arq"), "worker.WorkerSettings", "--burst"]
     again = await pool.enqueue_job("price", "book", 3)
     process = await asyncio.create_subprocess_exec(*back, env=_environment(service), cwd=service)

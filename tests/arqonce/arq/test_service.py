@@ -103,10 +103,11 @@ async def _has(surroundings: dict[str, str], effect: str) -> bool:
 
 async def test_each_job_has_its_lines_in_the_log(start_service: Start, service_pool: ArqRedis) -> None:
     """Start, end, retry, failure, and a function that is not there; without arguments."""
-    worker = start_service("--burst")
-    for name, *args in (("add", 1, 2), ("patient",), ("fail", "Jane"), ("gone", "Jane")):
-        await _enqueue(service_pool, name, *args)
-    assert worker.process.wait(30) == 0
+    worker = start_service()
+    asked = (("add", 1, 2), ("patient",), ("fail", "Jane"), ("gone", "Jane"))
+    jobs = [await _enqueue(service_pool, name, *args) for name, *args in asked]
+    await asyncio.gather(*(job.result(timeout=20, poll_delay=0.05) for job in jobs), return_exceptions=True)
+    worker.stop()
 
     lines = [json.loads(line) for line in worker.log.splitlines() if line.startswith("{")]
     found = {(line.get("job_name"), line["event"]) for line in lines if "job_name" in line}
@@ -183,9 +184,18 @@ async def test_pickles_are_put_back_until_a_worker_accepts_them(
     other = start_service("--pickle")
     later = await _enqueue(pool, "add", 3, 4)
 
-    results = [await one.result(timeout=20, poll_delay=0.05) for one in (job, later)]
+    json_pool = await create_pool(
+        RedisSettings.from_dsn(valkey_url),
+        default_queue_name="afternoon",
+        job_serializer=encode,
+        job_deserializer=decode,
+    )
+    as_json = await _enqueue(json_pool, "add", 5, 6)
 
-    assert results == [3, 7]
+    results = [await one.result(timeout=20, poll_delay=0.05) for one in (job, later, as_json)]
+
+    assert results == [3, 7, 11]  # each in the form that its producer reads
+    await json_pool.aclose()
     assert "whoever can write to Redis can run code" in other.log
     await pool.aclose()
 
@@ -232,13 +242,16 @@ async def test_a_function_is_moved_to_a_handler_while_its_jobs_are_queued(
     assert client is not None
 
 
-def test_a_class_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It says what is missing: the module, the class, or its functions."""
     monkeypatch.syspath_prepend(str(HERE))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "half_written.py").write_text("def work(:\n")
     for path, text in {
         "afternoon": "write module.ClassName",
         "nowhere.WorkerSettings": "there is no module nowhere",
         "afternoon.Nothing": "afternoon has no Nothing",
+        "half_written.WorkerSettings": "line 1: invalid syntax",
         "afternoon.Base": "neither functions nor cron_jobs",
     }.items():
         with pytest.raises(UsageError, match=text):
@@ -262,7 +275,7 @@ def test_arq_check_names_what_differs_with_its_cure(monkeypatch: pytest.MonkeyPa
     assert {
         ("error", "job_timeout"),
         ("warning", "max_job"),
-        ("warning", "job_deserializer"),
+        ("error", "job_deserializer"),
         ("warning", "functions"),
         ("note", "queue_read_limit"),
     } <= found

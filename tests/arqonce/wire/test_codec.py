@@ -88,7 +88,7 @@ def test_a_long_text_of_a_foreign_exception_is_cut() -> None:
 @pytest.mark.parametrize(
     ("data", "text"),
     [
-        (pickle.dumps({"f": "create_user"}), "is a pickle.*jobs.codec.encode"),
+        (pickle.dumps({"f": "create_user"}), "is a pickle.*arqonce.encode"),
         (b"", "not JSON"),
         (b"\xff\xfe", "not JSON in UTF-8"),
         (b'{"a": NaN}', "not JSON"),
