@@ -45,7 +45,7 @@ migrate: $(VENV)/ready ## Apply the migrations to DATABASE_URL
 	@$(BIN)/users-worker migrate $(ARGS)
 
 unit: $(VENV)/ready ## Run the tests that need no server and no process (ARGS="path -k name" for some)
-	@$(BIN)/python -m pytest -m unit $(ARGS)
+	@$(BIN)/python -m pytest -m unit $(if $(ARGS),,--numprocesses 2 --dist worksteal) $(ARGS)
 
 quick: $(VENV)/ready ## Run these and the tests on servers that all share (ARGS="path -k name" for some)
 	@$(BIN)/python -m pytest -m quick --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS)
