@@ -18,11 +18,9 @@ from arqonce.arq.service import PARAMETERS, Service
 
 _OBSOLETE = {
     "queue_read_limit": "our claims take what there is room for: nothing to do",
-    "redis_pool": "name the server in redis_settings: each process opens its own pool",
     "handle_signals": "the process handles signals itself: nothing to do",
-    "health_check_interval": "WORKER_HEALTH_FILE and the command health say more: nothing to do",
 }
-"""Settings that have no or another effect, with the cure."""
+"""Settings that have no effect, with the reason why nothing is to be done."""
 
 _JSON = (str, int, float, bool, type(None), list, dict)
 """Types that JSON carries as they are."""
@@ -64,6 +62,9 @@ def _settings(service: Service) -> Iterator[Difference]:
         yield Difference("warning", name, what, "repeat it in the class, or remove it from the base class")
     for name in sorted(_OBSOLETE.keys() & service.settings.keys()):
         yield Difference("note", name, "it has no effect here", _OBSOLETE[name])
+    if service.settings.get("redis_pool") is not None:
+        what = "each process opens a pool of its own: our worker refuses this one"
+        yield Difference("error", "redis_pool", what, "name the server in redis_settings")
     if service.settings.get("job_timeout", 0) is None:
         what = "a job without a limit can hold its slot for ever: our worker refuses it"
         yield Difference("error", "job_timeout", what, "set a time, such as 3600")

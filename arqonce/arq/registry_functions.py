@@ -120,19 +120,11 @@ class MessageReader:
 
     def __call__(self, data: bytes) -> dict[str, Any]:
         """Read a job or a result."""
-        return self._read(data, may_be_result=True)
-
-    def read_job(self, data: bytes) -> dict[str, Any]:
-        """Read a job, also one that looks like a result: those have no place in the queue."""
-        return self._read(data, may_be_result=False)
-
-    def _read(self, data: bytes, *, may_be_result: bool) -> dict[str, Any]:
         try:
             message = read_envelope(data)
         except InvalidMessageError as error:
             return _refusal(MalformedMessageError(str(error)), data)
-        is_result = may_be_result and "s" in message
-        if not is_result and message["f"] not in self._registry:
+        if "s" not in message and message["f"] not in self._registry:
             return _refusal(UnknownJobError(why_unknown(message["f"], self._registry)), data)
         return message
 

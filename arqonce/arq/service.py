@@ -72,8 +72,8 @@ class Service:
         _log.warning("pickles are accepted: whoever can write to Redis can run code in this worker")
         return own[0] or PickleOrJson(), _either(own[1] or decode)
 
-    def redis_url(self, fallback: str | None) -> str:
-        """Return the URL of the service's Redis; ``fallback`` if its settings name none.
+    def redis_url(self) -> str | None:
+        """Return the URL of the service's Redis; ``None`` if its settings name none.
 
         Raises:
             UsageError: it brings a pool instead of ``redis_settings``.
@@ -81,7 +81,7 @@ class Service:
         if self.settings.get("redis_pool") is not None:
             raise UsageError(f"{self.name} has a redis_pool: give it redis_settings, each process opens its own pool")
         settings = self.settings.get("redis_settings")
-        return fallback if settings is None and fallback else url_of(settings or RedisSettings())
+        return None if settings is None else url_of(settings)
 
     @property
     def max_jobs(self) -> int:

@@ -12,9 +12,9 @@ from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from signal import SIGUSR1, Signals
-from typing import Any, cast
+from typing import Any
 
-from arq.connections import ArqRedis, create_pool, log_redis_info
+from arq.connections import create_pool, log_redis_info
 from arq.worker import Worker as ArqWorker
 from arq.worker import func
 from arq.worker import logger as arq_logger
@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 
 from arqonce.arq.functions import Functions, FunctionSettings
 from arqonce.arq.side_by_side import SideBySide
-from arqonce.engine.engine import Engine, Options, Phase
+from arqonce.engine.engine import Engine, Options
 from arqonce.engine.leases import Leases
 from arqonce.engine.threads import JobThreads
 from arqonce.execution.work import RegistryWork
@@ -70,11 +70,6 @@ class Worker(ArqWorker):
         self.threads = JobThreads(self.max_jobs, self._jobs_of)
 
     @property
-    def pool(self) -> ArqRedis:
-        """Arq's client."""
-        return cast("ArqRedis", self._pool)
-
-    @property
     def is_stopping(self) -> bool:
         """Whether the worker has been told to stop."""
         return not self.allow_pick_jobs
@@ -108,7 +103,6 @@ class Worker(ArqWorker):
         arq_logger.info("Starting worker for %d functions: %s", len(self.functions), ", ".join(self.functions))
         await log_redis_info(self.pool, arq_logger.info)
         self.ctx["redis"] = self.pool
-        self.ctx["threads"] = self.threads
         self.loop.set_default_executor(self.threads)
         if self.on_startup:
             await self.on_startup(self.ctx)
@@ -167,7 +161,7 @@ class Worker(ArqWorker):
         """Let running jobs end within the grace, then end the main loop."""
         await super()._wait_for_tasks_to_complete(signum)
         if self.engine is not None:
-            self.engine.phase = Phase.ENDING
+            self.engine.stop(at_once=True)
 
     async def close(self) -> None:
         """End jobs, hooks and connections, each whatever became of the one before. arq stops at the first error."""

@@ -19,13 +19,11 @@ from arqonce.connection.primary import StaleConnectionError
 from arqonce.connection.redis import is_refusal
 from arqonce.engine.guard import LeaseGuard
 from arqonce.engine.idle import Bell, Waking
-from arqonce.engine.leases import Leases
+from arqonce.engine.leases import RECONNECT_EVERY, Leases
 from arqonce.engine.overdue import end_overdue_runs
 from arqonce.engine.runs import Runs
+from arqonce.trouble import Trouble
 from arqonce.work import Gate, Observer, Work
-
-_RECONNECT_EVERY = timedelta(milliseconds=500)
-"""How long to wait between looks at a server that is gone."""
 
 _CHORES_LIMIT = timedelta(seconds=5)
 """How long a turn's chores may take. redis-py repeats them three times, in which a silent Redis is not noticed."""
@@ -58,7 +56,7 @@ class Phase(IntEnum):
     STOPPING = 2
     """Nothing is claimed; running jobs may end."""
     ENDING = 3
-    """The main loop ends; running jobs are cancelled."""
+    """The main loop ends, and running jobs are cancelled."""
 
 
 class Chores(Protocol):
@@ -122,7 +120,7 @@ class Engine:
         """The jobs that go on though they were cancelled; nobody waits for them."""
         self._must_get_idle = False
         self._is_behind = False
-        self._trouble: str | None = None
+        self._trouble = Trouble(_log, over="Redis is back")
         self._last_look_for_aborts = -math.inf
         self._claiming: asyncio.Task[bool] | None = None
         self._started = 0
@@ -196,24 +194,16 @@ class Engine:
         except (RedisError, OSError) as error:
             await self._wait_out(error)
         else:
-            self._note(None)
+            self._trouble.note(None)
         return has_more
 
     async def _wait_out(self, error: Exception) -> None:
-        is_first = self._trouble is None
-        self._note(_trouble_of(error, is_first=is_first), error)
+        is_first = not self._trouble.is_known
+        self._trouble.note(_trouble_of(error, is_first=is_first), exc_info=error, reason=str(error))
         for chores in self._chores:  # a Redis that can be read but not written to is not back
             chores.hurry()
         if not (is_first and isinstance(error, StaleConnectionError)):  # the next connection may reach another
-            await asyncio.sleep(_RECONNECT_EVERY.total_seconds())
-
-    def _note(self, trouble: str | None, error: Exception | None = None) -> None:
-        """Log a change, not each turn of an outage."""
-        if trouble is not None and trouble != self._trouble:
-            _log.error(trouble, exc_info=error, reason=str(error))
-        if trouble is None and self._trouble is not None:
-            _log.info("Redis is back")
-        self._trouble = trouble
+            await asyncio.sleep(RECONNECT_EVERY.total_seconds())
 
     async def _claim_or_rest(self) -> bool:
         """Claim if it is time to; leave it to others if we cannot."""
@@ -233,7 +223,7 @@ class Engine:
         await self._waking.rest()  # another worker may find it open
         if await self._gate.check():
             return True
-        await asyncio.sleep(_RECONNECT_EVERY.total_seconds())
+        await asyncio.sleep(RECONNECT_EVERY.total_seconds())
         return False
 
     async def _claim_shielded(self) -> bool:

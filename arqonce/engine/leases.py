@@ -315,7 +315,7 @@ class Renewals:
         self._connection.close()
 
 
-_RECONNECT_EVERY = timedelta(milliseconds=500)
+RECONNECT_EVERY = timedelta(milliseconds=500)
 """How long to wait between looks at a server that is gone."""
 
 
@@ -327,7 +327,7 @@ async def until_redis_answers(command: Callable[[], Awaitable[AnswerT]]) -> Answ
         except (RedisError, OSError) as error:
             if not is_outage(error):
                 raise  # the job's lease ends, and its receipt answers
-            await asyncio.sleep(_RECONNECT_EVERY.total_seconds())
+            await asyncio.sleep(RECONNECT_EVERY.total_seconds())
 
 
 def give_back_now(redis: SyncRedis, queue: str, claims: Collection[Claim]) -> int:

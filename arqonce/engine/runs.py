@@ -68,11 +68,6 @@ class Runs:
         found = [self.recorder.claim_of(job_id) for job_id in self._unended.copy()]
         return [claim for claim in found if claim is not None]
 
-    @property
-    def unended(self) -> int:
-        """How many jobs have not come to an end."""
-        return len(self._unended)
-
     async def start(self, claimed: Claimed) -> int:
         """Start the jobs that have a slot and return the rest to the queue; all of them if the worker is stopping.
 

@@ -15,7 +15,7 @@ from arqonce.connection.redis import build_sync_redis
 from arqonce.engine.leases import give_back_now
 from arqonce.execution.places import handlers_place, places_of_frame
 from arqonce.failures import QueueUnavailableError
-from arqonce.settings.worker import Settings
+from arqonce.settings.queue import QueueSettings
 from arqonce.work import Claim
 
 _MOST_NAMES = 20
@@ -24,7 +24,7 @@ _MOST_NAMES = 20
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.last_measures")
 
 
-def take_last_measures(settings: Settings, worker: Worker) -> None:
+def take_last_measures(queue: QueueSettings, worker: Worker) -> None:
     """Log which jobs and threads hold the process and where. Put the jobs back; the attempt does not count."""
     claims = worker.unended_claims()
     _log.error(
@@ -35,7 +35,7 @@ def take_last_measures(settings: Settings, worker: Worker) -> None:
         at=_place_of_the_loop(),
     )
     if claims:
-        _give_back(settings, claims)
+        _give_back(queue, worker.queue_name, claims)
 
 
 def _place_of_the_loop() -> str | None:
@@ -47,11 +47,11 @@ def _place_of_the_loop() -> str | None:
     return str(handlers_place(places) or places[-1])
 
 
-def _give_back(settings: Settings, claims: Collection[Claim]) -> None:
-    url, password = settings.queue.url.get_secret_value(), settings.queue.plain_password
+def _give_back(queue: QueueSettings, name: str, claims: Collection[Claim]) -> None:
+    url, password = queue.url.get_secret_value(), queue.plain_password
     try:
         with build_sync_redis(url, password=password, max_connections=1) as redis:
-            given = give_back_now(redis, settings.worker.queue, claims)
+            given = give_back_now(redis, name, claims)
     except (RedisError, OSError, QueueUnavailableError) as error:
         _log.error("jobs are left to their leases", jobs=len(claims), reason=type(error).__name__)
     else:

@@ -1,4 +1,4 @@
-"""Reports which code blocks the event loop, while it does: jobs of a blocked loop lose their leases.
+"""Reports which code blocks the event loop, while it does: all other jobs of the worker wait.
 
 A timer in the loop increments a counter four times a second. A thread checks the counter and, if it stands still,
 examines the stack of the loop's thread. Code that holds the GIL (a long call into C) stops that thread as well and is

@@ -1,31 +1,30 @@
 """Runs an arq service, as it is, in our worker: its functions, cron jobs, hooks and limits. Needs no PostgreSQL."""
 
-import asyncio
 import os
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import structlog
-from arq.connections import ArqRedis
+from arq.connections import ArqRedis, RedisSettings
 from arq.constants import health_check_key_suffix
 from pydantic import SecretStr
-from redis.exceptions import RedisError
 
 from arqonce.application import Application
-from arqonce.arq.service import Service
+from arqonce.arq.service import Service, url_of
 from arqonce.arq.worker import Worker
-from arqonce.connection.redis import build_redis, build_sync_redis, explain, location
+from arqonce.connection.redis import build_redis, build_sync_redis, explained, location
 from arqonce.execution.work import RegistryWork
 from arqonce.process.arguments import RETRIES
-from arqonce.process.ending import HELD, MARGIN, Ending, leave
-from arqonce.process.event_loop import fastest_loop, run_to_the_end
+from arqonce.process.ending import Ending
 from arqonce.process.health import Probe, report_health
 from arqonce.process.lifecycle import Lifecycle, StartupError, require_safe_redis, write_probe
 from arqonce.process.logs import set_up_logging
 from arqonce.process.loop_watch import warn_of_blocks
 from arqonce.process.stop_orders import tell_ready
+from arqonce.process.worker import run_process, work_to_the_end
 from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.service")
@@ -72,36 +71,27 @@ def run_service(run: ServiceRun) -> None:
     """
     set_up_logging(run.settings)
     ending = Ending(grace_of(run.service, run.settings), pipe=run.orders)
-    with asyncio.Runner(loop_factory=fastest_loop()) as runner:
-        if run_to_the_end(runner, _work(run, ending), ending):
-            leave(HELD)
-    _log.info("worker stopped")
+    run_process(_work(run, ending), ending)
 
 
-async def _work(run: ServiceRun, ending: Ending) -> list[str]:
-    url = run.queue.url.get_secret_value()
-    redis = build_redis(url, ArqRedis, max_connections=run.service.connections, retries=RETRIES)
+async def _work(run: ServiceRun, ending: Ending) -> Sequence[str]:
+    queue = run.queue
+    redis = build_redis(
+        queue.url.get_secret_value(),
+        ArqRedis,
+        password=queue.plain_password,
+        max_connections=run.service.connections,
+        retries=RETRIES,
+    )
     redis.default_queue_name = run.service.queue
     redis.job_serializer, redis.job_deserializer = run.service.serializers(accepts_pickle=run.accepts_pickle)
     try:
-        await require_safe_redis(redis, run.queue)
+        await require_safe_redis(redis, queue)
     except StartupError:
         await redis.aclose(close_connection_pool=True)
         raise
     async with AsyncExitStack() as stack:
-        worker = _build_worker(run, redis, stack)
-        ending.begin()
-        ending.obey(worker.handle_sig_wait_for_completion)
-        try:
-            await worker.async_run()
-        except asyncio.CancelledError:
-            _log.info("worker told to stop")
-        except (RedisError, OSError) as error:  # in burst mode the worker does not wait for a lost Redis
-            raise StartupError(str(explain(error, url))) from error
-        finally:
-            ending.limit(MARGIN)
-            await worker.close()
-    return [*worker.held, *worker.threads.stuck]
+        return await work_to_the_end(_build_worker(run, redis, stack), queue, ending)
 
 
 def _build_worker(run: ServiceRun, redis: ArqRedis, stack: AsyncExitStack) -> Worker:
@@ -160,14 +150,17 @@ def grace_of(service: Service, settings: WorkerSettings) -> timedelta:
 
 def queue_of(service: Service) -> QueueSettings:
     """Return where the service's queue is: what its settings say, or else REDIS_URL."""
-    own = service.settings.get("redis_settings")
-    fallback = None if own is not None else os.environ.get("REDIS_URL")
-    return QueueSettings(url=SecretStr(service.redis_url(fallback)))
+    own = service.redis_url()
+    if own is None and "REDIS_URL" in os.environ:
+        return QueueSettings.load()
+    # REDIS_PASSWORD belongs to REDIS_URL, and to no other server.
+    return QueueSettings.model_construct(url=SecretStr(own or url_of(RedisSettings())))
 
 
 def check_service(service: Service) -> bool:
     """Return whether a worker of the service has written its health key lately, as ``arq --check``. One round trip."""
     key = service.settings.get("health_check_key") or service.queue + health_check_key_suffix
-    url = queue_of(service).url.get_secret_value()
-    with build_sync_redis(url, max_connections=1) as redis:
+    queue = queue_of(service)
+    url = queue.url.get_secret_value()
+    with explained(url), build_sync_redis(url, password=queue.plain_password, max_connections=1) as redis:
         return bool(redis.exists(key))

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import threading
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from arqonce.process.last_measures import take_last_measures
 from arqonce.process.lifecycle import Lifecycle, StartupError
 from arqonce.process.logs import set_up_logging
 from arqonce.process.stop_orders import tell_ready
-from arqonce.settings.worker import Settings
+from arqonce.settings.worker import QueueSettings, Settings
 from arqonce.work import Observer
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.worker")
@@ -52,14 +52,16 @@ def run_worker(
         StartupError: a server is unreachable, rejects us or is unsafe, or the schema is behind.
     """
     set_up_logging(settings.worker)
-    calm_garbage_collector()
     ending = Ending(settings.worker.shutdown_grace, pipe=orders)
+    run_process(_work(settings, application, ending, burst=burst, orders=orders, observer=observer), ending)
+
+
+def run_process(work: Coroutine[Any, Any, Sequence[str]], ending: Ending) -> None:
+    """Run what ``work_to_the_end`` ends with, in an event loop of its own. Call it when logging is set up."""
+    calm_garbage_collector()
     with asyncio.Runner(loop_factory=fastest_loop()) as runner:
-        held = run_to_the_end(
-            runner, _work(settings, application, ending, burst=burst, orders=orders, observer=observer), ending
-        )
-        if held:
-            leave(HELD)  # closing the loop would wait for them
+        if run_to_the_end(runner, work, ending):
+            leave(HELD)  # closing the loop would wait for what holds on
     _tell_end()
 
 
@@ -107,17 +109,27 @@ async def _work(  # noqa: PLR0913 - as above
         has_registry=True,
         observer=observer,
     )
+    return await work_to_the_end(worker, settings.queue, ending)
+
+
+async def work_to_the_end(worker: Worker, queue: QueueSettings, ending: Ending) -> Sequence[str]:
+    """Let the worker work until a signal or an order ends it; return what still keeps the process from ending.
+
+    Raises:
+        StartupError: in burst mode, which does not wait for a lost Redis.
+        SystemExit: a job has cancelled the worker itself.
+    """
     ending.begin()
     ending.obey(worker.handle_sig_wait_for_completion)
-    ending.last_measures = partial(take_last_measures, settings, worker)
-    await _work_to_the_end(worker, settings, ending)
+    ending.last_measures = partial(take_last_measures, queue, worker)
+    await _run(worker, queue, ending)
     threads = worker.threads.stuck
     if threads:
         _log.error("threads hold on: the process ends without them", calls=threads)
     return [*worker.held, *threads]
 
 
-async def _work_to_the_end(worker: Worker, settings: Settings, ending: Ending) -> None:
+async def _run(worker: Worker, queue: QueueSettings, ending: Ending) -> None:
     try:
         await worker.async_run()
     except asyncio.CancelledError:
@@ -126,7 +138,7 @@ async def _work_to_the_end(worker: Worker, settings: Settings, ending: Ending) -
             raise SystemExit(1) from None  # so that a supervisor restarts the process
         _log.info("worker told to stop")
     except (RedisError, OSError) as error:  # in burst mode the worker does not wait for a lost Redis
-        raise StartupError(str(explain(error, settings.queue.url.get_secret_value()))) from error
+        raise StartupError(str(explain(error, queue.url.get_secret_value()))) from error
     finally:
         ending.limit(MARGIN)
         await worker.close()

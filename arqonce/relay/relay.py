@@ -29,6 +29,7 @@ from arqonce.ledger.outbox import BATCH, Promise, dispatch_batch, take_back
 from arqonce.relay.epoch import RedisEpoch
 from arqonce.relay.listener import Wakeup
 from arqonce.settings.worker import Settings
+from arqonce.trouble import Trouble
 from arqonce.wire.keys import EXPIRY, JOB_KEY, now_ms, to_ms
 
 _LOOK_EVERY = timedelta(seconds=2)
@@ -90,7 +91,7 @@ class Relay:
         self.wakeup = wakeup
         self._epoch = RedisEpoch(redis, sessions, queue)
         self._known: tuple[float, int] | None = None
-        self._trouble: str | None = None
+        self._trouble = Trouble(_log, over="the relay goes on")
 
     async def run(self) -> None:
         """Take turns until cancelled."""
@@ -113,19 +114,11 @@ class Relay:
             given = await self._look()
         except Exception as error:  # noqa: BLE001 - any error: if the relay ended, nothing would dispatch the jobs
             self._known = None
-            self._tell_trouble(_trouble_of(error), error)
+            self._trouble.note(_trouble_of(error), exc_info=error)
             await asyncio.sleep(_RECONNECT_EVERY.total_seconds())
             return 0
-        self._tell_trouble(None)
+        self._trouble.note(None)
         return given
-
-    def _tell_trouble(self, trouble: str | None, error: Exception | None = None) -> None:
-        """Log changes, not each turn of an outage."""
-        if trouble is not None and trouble != self._trouble:
-            _log.error(trouble, exc_info=error)
-        if trouble is None and self._trouble is not None:
-            _log.info("the relay goes on")
-        self._trouble = trouble
 
     async def _look(self) -> int:
         epoch = await self._read_epoch()

@@ -31,7 +31,7 @@ ResultT = TypeVar("ResultT", bound=BaseModel)
 
 
 class BlockedLoopWarning(RuntimeWarning):
-    """A handler has blocked the event loop. In a worker, all other jobs would have stopped and lost their leases.
+    """A handler has blocked the event loop. In a worker, all other jobs would have waited.
 
     A warning, so that a developer can use a debugger; ``filterwarnings = ["error"]`` makes it an error.
     """

@@ -15,10 +15,12 @@ import pytest
 from arq.connections import ArqRedis, RedisSettings, create_pool
 from arq.jobs import Job
 from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce import DatabaseSettings, JobClient, UsageError, decode, encode
 from arqonce.arq.differences import find_differences
-from arqonce.arq.service import load_service, url_of
+from arqonce.arq.service import Service, load_service, url_of
+from arqonce.process.service import queue_of
 from tests import warm
 from tests.conftest import StartWorker, WorkerProcess, wait_until_async
 
@@ -165,6 +167,17 @@ async def test_a_worker_that_is_stopped_still_loses_its_jobs(
     os.kill(first.process.pid, signal.SIGKILL)
 
 
+async def test_a_job_that_cancels_its_worker_ends_it_with_an_error(
+    start_service: Start, service_pool: ArqRedis
+) -> None:
+    """So that a supervisor starts it again: an exit with success would not be noticed."""
+    worker = start_service()
+    await _enqueue(service_pool, "cancel_all")
+
+    assert await asyncio.to_thread(worker.process.wait, 30) == 1
+    assert "a job cancels tasks of others" in worker.log
+
+
 async def test_pickles_are_put_back_until_a_worker_accepts_them(
     start_service: Start, redis: Redis, valkey_url: str
 ) -> None:
@@ -227,6 +240,7 @@ async def test_a_function_is_moved_to_a_handler_while_its_jobs_are_queued(
     service_pool: ArqRedis,
     surroundings: dict[str, str],
     database: DatabaseSettings,
+    sessions: async_sessionmaker[AsyncSession],
 ) -> None:
     """A registry beside the service: both run in one worker, each job by its name, the handler's with its receipt."""
     moved = await _enqueue(service_pool, "create_user", name="Jane")
@@ -240,6 +254,7 @@ async def test_a_function_is_moved_to_a_handler_while_its_jobs_are_queued(
 
     assert (user["name"], total, worker.stop()) == ("Jane", 3, 0)
     assert client is not None
+    assert sessions is not None  # the user is removed afterwards
 
 
 def test_a_class_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -258,6 +273,22 @@ def test_a_class_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch, 
             load_service(path)
 
 
+def test_the_password_of_the_environment_is_for_its_own_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """REDIS_URL and REDIS_PASSWORD are used together, where the service's settings name no Redis, or not at all."""
+    monkeypatch.setenv("REDIS_URL", "redis://elsewhere:1/2")
+    monkeypatch.setenv("REDIS_PASSWORD", "word")
+    own = Service("app.Own", {"redis_settings": RedisSettings(port=3)}, frozenset())
+    queues = [queue_of(service) for service in (own, Service("app.None", {}, frozenset()))]
+    monkeypatch.delenv("REDIS_URL")
+    queues.append(queue_of(Service("app.None", {}, frozenset())))
+
+    assert [(queue.url.get_secret_value(), queue.plain_password) for queue in queues] == [
+        ("redis://localhost:3/0", None),
+        ("redis://elsewhere:1/2", "word"),
+        ("redis://localhost:6379/0", None),
+    ]
+
+
 def test_arq_check_names_what_differs_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Inherited settings, misspelt ones, obsolete ones, and the serializer."""
     monkeypatch.syspath_prepend(str(HERE))
@@ -267,6 +298,7 @@ def test_arq_check_names_what_differs_with_its_cure(monkeypatch: pytest.MonkeyPa
         max_job = 3
         queue_read_limit = 10
         job_timeout = None
+        redis_pool = object()
 
     monkeypatch.setattr(afternoon, "Odd", Odd, raising=False)
 
@@ -274,6 +306,7 @@ def test_arq_check_names_what_differs_with_its_cure(monkeypatch: pytest.MonkeyPa
 
     assert {
         ("error", "job_timeout"),
+        ("error", "redis_pool"),
         ("warning", "max_job"),
         ("error", "job_deserializer"),
         ("warning", "functions"),

@@ -1,5 +1,6 @@
 """An arq service as people write them: functions, a cron job, hooks, a client in ctx, jobs that enqueue jobs."""
 
+import asyncio
 import os
 import time
 from pathlib import Path
@@ -62,6 +63,12 @@ async def block(_ctx: dict[str, Any], seconds: float) -> int:
     return os.getpid()
 
 
+async def cancel_all(_ctx: dict[str, Any]) -> None:
+    """Cancel everything, the worker included."""
+    for task in asyncio.all_tasks():
+        task.cancel()
+
+
 async def tick(ctx: dict[str, Any]) -> None:
     """Note the id under which it runs."""
     note(f"tick {ctx['job_id'].partition(':')[0]}")
@@ -83,7 +90,7 @@ class Base:
 class WorkerSettings(Base):
     """The worker."""
 
-    functions = (add, chain, patient, func("afternoon.fail", name="fail", keep_result=60), block)
+    functions = (add, chain, patient, func("afternoon.fail", name="fail", keep_result=60), block, cancel_all)
     max_tries = 5
 
 
