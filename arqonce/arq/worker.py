@@ -119,8 +119,8 @@ class Worker(ArqWorker):
         self.tasks = engine.runs.tasks
         if registry_work is not None:
             registry_work.dispatcher.is_cancelled = lambda: engine.runs.wants_end(asyncio.current_task())
-        if self.is_stopping:  # told so while it started
-            engine.stop()
+        if self.is_stopping:  # told so while it started: there is nothing to wait for
+            engine.stop(at_once=True)
         return engine
 
     def _build_work(self) -> Work:

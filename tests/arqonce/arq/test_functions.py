@@ -141,6 +141,22 @@ async def test_a_worker_can_be_closed_before_it_runs_and_run_again(pool: ArqRedi
     assert results == ["the application's own"] * 3
 
 
+async def test_a_worker_that_is_told_to_stop_before_it_has_started_ends(pool: ArqRedis, build: BuildWorker) -> None:
+    """A deploy that is taken back at once; nothing is claimed."""
+
+    async def work(_ctx: Context) -> None: ...
+
+    await pool.enqueue_job("work")
+    worker = await build(work, burst=False)
+    worker.handle_sig_wait_for_completion(signal.SIGTERM)
+    await asyncio.sleep(0.05)  # its wait for running jobs is over: there is none
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(worker.async_run(), 5)
+
+    assert await pool.zcard("arq:queue") == 1
+
+
 async def test_a_burst_may_run_twice(pool: ArqRedis, build: BuildWorker) -> None:
     """And leaves no connection behind."""
 
