@@ -17,7 +17,7 @@ from arq.jobs import Job
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce import DatabaseSettings, JobClient, UsageError, decode, encode
+from arqonce import DatabaseSettings, UsageError, decode, encode
 from arqonce.arq.differences import find_differences
 from arqonce.arq.service import Service, load_service, url_of
 from arqonce.process.service import queue_of
@@ -236,7 +236,6 @@ async def _exists(pool: ArqRedis, key: str) -> bool:
 
 async def test_a_function_is_moved_to_a_handler_while_its_jobs_are_queued(
     start_worker: StartWorker,
-    client: JobClient,
     service_pool: ArqRedis,
     surroundings: dict[str, str],
     database: DatabaseSettings,
@@ -253,7 +252,6 @@ async def test_a_function_is_moved_to_a_handler_while_its_jobs_are_queued(
     total = await stayed.result(timeout=20, poll_delay=0.05)
 
     assert (user["name"], total, worker.stop()) == ("Jane", 3, 0)
-    assert client is not None
     assert sessions is not None  # the user is removed afterwards
 
 
