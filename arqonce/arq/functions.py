@@ -209,8 +209,7 @@ class FunctionJob:
             self._log.warning("job refused", reason=self._why_refused(self._trouble))
             return self._end(self._trouble, succeeded=False)
         if self.is_aborted:
-            self._log.info("job aborted", too_late=False)
-            return self._end(asyncio.CancelledError(), succeeded=False)
+            return self._end_aborted()
         if self._function is None:
             self._log.warning("job refused", reason="function not found")
             return self._end(JobExecutionFailed(f"function {self._call.name!r} not found"), succeeded=False)
@@ -264,6 +263,9 @@ class FunctionJob:
 
     async def aborted(self) -> Outcome:
         """End the job as aborted."""
+        return self._end_aborted()
+
+    def _end_aborted(self) -> Ended:
         self._log.info("job aborted", too_late=False)
         return self._end(asyncio.CancelledError(), succeeded=False)
 

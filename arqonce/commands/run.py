@@ -17,7 +17,7 @@ _PROCESSES = "Worker processes, restarted when they die; connections to PostgreS
 
 _SETTINGS = "Run an arq service: its settings class, as for arq's own command. Needs no PostgreSQL."
 _CHECK = "With --settings: look for the health key of a worker, and end; 0 if it is there."
-_PICKLE = "With --settings: accept pickles, arq's default, and write results so. They can run any code in the worker."
+_PICKLE = "With --settings: accept pickles, arq's default, and answer them so. They can run any code in the worker."
 
 
 def run(  # noqa: PLR0913 - the command's options
