@@ -55,6 +55,9 @@ class Ended:
     keep: timedelta | None = None
     """How long that is kept; ``None`` keeps it for ever."""
 
+    is_fenced: bool = True
+    """Whether only the job's owner may record it. Where no receipt decides, the first outcome that arrives counts."""
+
 
 @dataclass(frozen=True)
 class Postponed:

@@ -6,7 +6,7 @@ Where arq dies or loses a job (a hook that raises, keys of a wrong type, a lost 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 
@@ -17,9 +17,12 @@ from arq.jobs import deserialize_job_raw, serialize_result
 from arq.utils import ms_to_datetime
 from arq.worker import Function, JobExecutionFailed, Retry, RetryJob
 
+from arqonce.arq.records import PATIENCE, Failure, FunctionRecords, LedgerAwayError
 from arqonce.backoff import backoff
 from arqonce.execution.containment import CONTAINED, HandlerCancelledError, cancelled_itself
 from arqonce.execution.diagnosis import diagnose
+from arqonce.failures import AttemptsExhaustedError, MalformedMessageError, UnknownJobError
+from arqonce.ledger.function_receipts import Success
 from arqonce.wire.codec import PICKLE, decode
 from arqonce.wire.keys import now_ms
 from arqonce.work import Again, Claim, Ended, GivenBack, Outcome, Postponed
@@ -29,6 +32,9 @@ _FAR = timedelta(days=3650)
 
 _MOST_SHOWN = 200
 """Most characters of an id in a log line."""
+
+_AFTER_OUTAGE = timedelta(milliseconds=200)
+"""Pause of a job whose record cannot be read."""
 
 _UNTIL_READ = timedelta(minutes=1)
 """How long a pickle waits that this worker does not read: one that does may be started, and nothing is lost."""
@@ -81,6 +87,9 @@ class FunctionSettings:
     job_deserializer: Callable[[bytes], dict[str, Any]] | None = None
     ctx: dict[Any, Any] = field(default_factory=dict)
 
+    records: FunctionRecords | None = None
+    """Where their ends are recorded, if there is a ledger."""
+
 
 class Functions:
     """Runs functions and cron jobs."""
@@ -128,6 +137,7 @@ class FunctionJob:
         self._attempt = claim.attempt + max(0, (self._call.tries or 0) - 1)
         self._started_ms = now_ms()
         self._has_begun = False
+        self._failure: Failure | None = None
         self._id = claim.id.decode("utf-8", "replace")
         self._ctx = {**work.settings.ctx, "job_id": self._id, "job_try": self._attempt}
         shown = self._id if self._id.isprintable() else claim.job_id
@@ -140,9 +150,10 @@ class FunctionJob:
 
     @property
     def limit(self) -> timedelta:
-        """The function's timeout."""
+        """The function's timeout, and the time to record its end."""
         seconds = self._timeout_s
-        return _FAR if seconds is None else timedelta(seconds=seconds)
+        limit = _FAR if seconds is None else timedelta(seconds=seconds)
+        return limit if self._settings.records is None else limit + PATIENCE
 
     @property
     def _timeout_s(self) -> float | None:
@@ -186,7 +197,39 @@ class FunctionJob:
         return Call(name, tuple(args), kwargs, tries if isinstance(tries, int) else None, enqueued_ms)
 
     async def run(self) -> Outcome:
-        """Run one attempt, with the hooks around it."""
+        """Run one attempt, with the hooks around it, unless its success is on record."""
+        return await self._answer_on_record() or await self._on_record(await self._run())
+
+    async def _answer_on_record(self) -> Outcome | None:
+        records = self._settings.records
+        if records is None or self.claim.message is None:
+            return None
+        try:
+            success = await records.success_of(self.claim)
+        except LedgerAwayError:
+            return Postponed(_AFTER_OUTAGE, counts=False)
+        if success is None:
+            return None
+        self._log.info("job has succeeded before: its receipt answers")
+        return Ended(succeeded=True, result=success.result, keep=self._keep(), is_fenced=False)
+
+    async def _on_record(self, outcome: Outcome) -> Outcome:
+        """Record an end in the ledger, if there is one. What has happened stands, also if this is cancelled."""
+        records, claim, attempt = self._settings.records, self.claim, self._attempt
+        if records is None or not isinstance(outcome, Ended):
+            return outcome
+        try:
+            if outcome.succeeded:
+                told = Success(outcome.result)
+                told = await records.succeeded(claim, job_name=self.name, attempt=attempt, success=told)
+                return replace(outcome, result=told.result)
+            if self._failure is not None and claim.message is not None:
+                await records.failed(claim, self._failure, job_name=self.name, attempts=attempt)
+        except asyncio.CancelledError:
+            self._log.error("the worker ended before the job's end was on record")
+        return outcome
+
+    async def _run(self) -> Outcome:
         if (refused := self._refusal()) is not None:
             return refused
         self._has_begun = True
@@ -206,17 +249,24 @@ class FunctionJob:
             self._log.error("a pickle is put back", reason=str(self._trouble))
             return Postponed(_UNTIL_READ, counts=False)
         if self._trouble is not None:
-            self._log.warning("job refused", reason=self._why_refused(self._trouble))
-            return self._end(self._trouble, succeeded=False)
+            reason = self._why_refused(self._trouble)
+            self._log.warning("job refused", reason=reason)
+            return self._refused(self._trouble, MalformedMessageError(reason))
         if self.is_aborted:
             return self._end_aborted()
         if self._function is None:
             self._log.warning("job refused", reason="function not found")
-            return self._end(JobExecutionFailed(f"function {self._call.name!r} not found"), succeeded=False)
+            missing = f"function {self._call.name!r} not found"
+            return self._refused(JobExecutionFailed(missing), UnknownJobError(missing[:_MOST_SHOWN]))
         if self._counted > self._limit:
             self._log.warning("job refused", reason="attempts are used up", max_tries=self._limit)
-            return self._end(JobExecutionFailed(f"max {self._limit} retries exceeded"), succeeded=False)
+            used_up = f"max {self._limit} retries exceeded"
+            return self._refused(JobExecutionFailed(used_up), AttemptsExhaustedError(used_up))
         return None
+
+    def _refused(self, error: Exception, told: Exception) -> Ended:
+        self._failure = Failure(told, error)
+        return self._end(error, succeeded=False)
 
     @staticmethod
     def _why_refused(trouble: Exception) -> str:
@@ -259,7 +309,7 @@ class FunctionJob:
 
     def _failed_for_good(self, error: Exception) -> Ended:
         self._log.error("job failed", error=diagnose(error), duration_ms=now_ms() - self._started_ms)
-        return self._end(error, succeeded=False)
+        return self._refused(error, error)
 
     async def aborted(self) -> Outcome:
         """End the job as aborted."""
@@ -271,7 +321,7 @@ class FunctionJob:
 
     async def overdue(self) -> Outcome:
         """End the job as arq ends a late one."""
-        return self._failed(TimeoutError())
+        return await self._on_record(self._failed(TimeoutError()))
 
     def interrupted(self, *, is_stopping: bool) -> Outcome:
         """Return the job to the queue at the worker's end: neither a deploy nor an outage is its failure."""
@@ -306,7 +356,7 @@ class FunctionJob:
     def _end(self, result: Any, *, succeeded: bool) -> Ended:  # noqa: ANN401 - what a function returns, or an exception
         keep = self._keep()
         message = None if keep == timedelta(0) else self._serialize(result, succeeded=succeeded)
-        return Ended(succeeded, message, keep)
+        return Ended(succeeded, message, keep, is_fenced=False)
 
     def _keep(self) -> timedelta | None:
         function, settings = self._function, self._settings

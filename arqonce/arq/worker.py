@@ -21,6 +21,7 @@ from arq.worker import logger as arq_logger
 from redis.exceptions import RedisError
 
 from arqonce.arq.functions import Functions, FunctionSettings
+from arqonce.arq.records import FunctionRecords
 from arqonce.arq.side_by_side import SideBySide
 from arqonce.engine.engine import Engine, Options
 from arqonce.engine.leases import Leases
@@ -67,6 +68,8 @@ class Worker(ArqWorker):
         self._observer = _Counts(self, observer or Observer())
         self.registry_work: RegistryWork | None = None
         """Runs the jobs of a registry. The startup hook may set it."""
+        self.records: FunctionRecords | None = None
+        """Records how functions end. The startup hook may set it."""
         self.threads = JobThreads(self.max_jobs, self._jobs_of)
 
     @property
@@ -112,7 +115,9 @@ class Worker(ArqWorker):
 
     def _build_engine(self, leases: Leases) -> Engine:
         registry_work = self.registry_work
-        gate: Gate = AlwaysOpen() if registry_work is None else registry_work.dispatcher.gate
+        gate: Gate = AlwaysOpen() if self.records is None else self.records.gate
+        if registry_work is not None:
+            gate = registry_work.dispatcher.gate
         engine = Engine(
             leases, self._build_work(), self._options(), gate=gate, chores=[_ArqChores(self)], observer=self._observer
         )

@@ -15,7 +15,7 @@ from arqonce.settings.worker import Settings, WorkerSettings
 
 _PROCESSES = "Worker processes, restarted when they die; connections to PostgreSQL: N x (WORKER_MAX_JOBS + 3)."
 
-_SETTINGS = "Run an arq service: its settings class, as for arq's own command. Needs no PostgreSQL."
+_SETTINGS = "Run an arq service: its settings class, as for arq's own. PostgreSQL, if given, records how jobs end."
 _CHECK = "With --settings: look for the health key of a worker, and end; 0 if it is there."
 _PICKLE = "With --settings: accept pickles, arq's default, and answer them so. They can run any code in the worker."
 

@@ -75,6 +75,12 @@ def revisions(schema: Schema) -> list[str]:
     return sorted(file.name.split("_")[0] for file in schema.migrations.glob("[0-9]*.py"))
 
 
+async def has_schema(sessions: async_sessionmaker[AsyncSession], schema: Schema) -> bool:
+    """Return whether any migration of this schema has been applied. Up to two round trips."""
+    async with sessions() as session:
+        return bool(await _stored(session, schema))
+
+
 async def require_current_schemas(sessions: async_sessionmaker[AsyncSession], schemas: Iterable[Schema]) -> None:
     """Return if the database has every migration of this code. It may have newer ones: deploys migrate first.
 

@@ -41,6 +41,11 @@ _SSL_MODES = {
 which accepts any certificate, is called ``no-verify``, as in node-postgres."""
 
 
+def is_ours(url: str) -> bool:
+    """Return whether this is a URL of PostgreSQL, through asyncpg or without a driver."""
+    return url.partition(":")[0].lower() in _DRIVERS
+
+
 def _require_parts(url: URL) -> None:
     """Reject URLs that the driver would reject later, with a worse error message."""
     if not url.database:

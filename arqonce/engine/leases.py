@@ -1,6 +1,7 @@
 """Claims jobs, renews their leases and gives them up, many in one round trip. Knows nothing of what the jobs do."""
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from datetime import timedelta
 from itertools import groupby
@@ -92,16 +93,29 @@ class GiveUp(NamedTuple):
     @property
     def group(self) -> tuple[str, str, int, int, int]:
         """What is said once for all jobs that have it in common."""
-        attempts = 0 if self.outcome == "done" else self.claim.attempt - (not self.counts)
+        attempts = 0 if self.outcome in {"done", "first"} else self.claim.attempt - (not self.counts)
         if self.outcome in {"later", "expiring"}:
             attempts -= self.claim.excused  # an attempt that has ended clears the job
         return (self.outcome, self.claim.owner, attempts, self.keep_ms, self.held_ms)
 
 
-def end(claim: Claim, result: bytes | None, *, keep: timedelta | None, held: timedelta | None = None) -> GiveUp:
-    """Remove the job from the queue and keep its result, for ever if ``keep`` is ``None``."""
+def end(
+    claim: Claim,
+    result: bytes | None,
+    *,
+    keep: timedelta | None,
+    held: timedelta | None = None,
+    is_fenced: bool = True,
+) -> GiveUp:
+    """Remove the job from the queue and keep its result, for ever if ``keep`` is ``None``.
+
+    Unless it ``is_fenced``, also if another worker has the job by now, and it has the same message.
+    """
     keep_ms = 0 if keep is None else max(1, to_ms(keep))
-    return GiveUp(claim, "done", result or b"", keep_ms=keep_ms, held_ms=_held_ms(held))
+    if is_fenced:
+        return GiveUp(claim, "done", result or b"", keep_ms=keep_ms, held_ms=_held_ms(held))
+    digest = hashlib.sha1(claim.message or b"", usedforsecurity=False).hexdigest().encode()
+    return GiveUp(claim, "first", digest + (result or b""), keep_ms=keep_ms, held_ms=_held_ms(held))
 
 
 def postpone(
@@ -255,7 +269,7 @@ class Leases:
         sizes = [len(job.value) if isinstance(job.value, bytes) else 0 for job in jobs]
         for part in cut_calls(sizes):
             answers += map(bool, await self._finish([*_LIFETIMES, *_arguments(jobs[part])]))
-        if any(job.outcome != "done" for job in jobs):
+        if any(job.outcome not in {"done", "first"} for job in jobs):
             self.on_news()  # Redis sends no invalidation for our own changes
         return answers
 

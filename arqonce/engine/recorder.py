@@ -149,7 +149,7 @@ def _give_up(job: Job, outcome: Outcome, claim: Claim) -> GiveUp:
     first = job.claim
     claim = claim._replace(attempt=first.attempt, score=first.score, excused=first.excused)
     if isinstance(outcome, Ended):
-        return end(claim, outcome.result, keep=outcome.keep, held=job.held)
+        return end(claim, outcome.result, keep=outcome.keep, held=job.held, is_fenced=outcome.is_fenced)
     if isinstance(outcome, Postponed):
         return postpone(claim, outcome.delay, counts=outcome.counts, held=job.held, expires=outcome.expires)
     return give_back(claim)

@@ -1,5 +1,6 @@
 """Runs an arq service, as it is, in our worker: its functions, cron jobs, hooks and limits. Needs no PostgreSQL."""
 
+import asyncio
 import os
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -11,16 +12,22 @@ import structlog
 from arq.connections import ArqRedis, RedisSettings
 from arq.constants import health_check_key_suffix
 from pydantic import SecretStr
+from sqlalchemy.exc import SQLAlchemyError
 
 from arqonce.application import Application
+from arqonce.arq.records import FunctionRecords
 from arqonce.arq.service import Service, url_of
 from arqonce.arq.worker import Worker
 from arqonce.connection.redis import build_redis, build_sync_redis, explained, location
+from arqonce.database.engine import open_database
+from arqonce.database.schema import has_schema
+from arqonce.database.settings import DatabaseSettings, is_ours
 from arqonce.execution.work import RegistryWork
+from arqonce.ledger.schema import ledger_of
 from arqonce.process.arguments import RETRIES
 from arqonce.process.ending import Ending
 from arqonce.process.health import Probe, report_health
-from arqonce.process.lifecycle import Lifecycle, StartupError, require_safe_redis, write_probe
+from arqonce.process.lifecycle import Lifecycle, StartupError, explain_database, require_safe_redis, write_probe
 from arqonce.process.logs import set_up_logging
 from arqonce.process.loop_watch import warn_of_blocks
 from arqonce.process.stop_orders import tell_ready
@@ -53,14 +60,15 @@ class ServiceRun:
         """Where the service's Redis is."""
         return queue_of(self.service)
 
-    def lifecycle(self) -> Lifecycle | None:
-        """Return what opens the database for the registry's jobs."""
-        if self.application is None:
-            return None
+    def database(self) -> DatabaseSettings | None:
+        """Return where it is recorded how jobs end; ``None`` if that is in Redis alone. Starts an event loop."""
+        return _database_of_records() if self.application is None else Settings.load_database(self.application.name)
+
+    def lifecycle(self, database: DatabaseSettings) -> Lifecycle:
+        """Return what opens the database."""
         changes = {"queue": self.service.queue, "max_jobs": self.service.max_jobs}
         worker = self.settings.model_copy(update=changes)
-        database = Settings.load_database(self.application.name)
-        return Lifecycle(Settings(database, self.queue, worker), self.application)
+        return Lifecycle(Settings(database, self.queue, worker), self.application or Application(name="arqonce"))
 
 
 def run_service(run: ServiceRun) -> None:
@@ -71,10 +79,11 @@ def run_service(run: ServiceRun) -> None:
     """
     set_up_logging(run.settings)
     ending = Ending(grace_of(run.service, run.settings), pipe=run.orders)
-    run_process(_work(run, ending), ending)
+    database = run.database()
+    run_process(_work(run, None if database is None else run.lifecycle(database), ending), ending)
 
 
-async def _work(run: ServiceRun, ending: Ending) -> Sequence[str]:
+async def _work(run: ServiceRun, lifecycle: Lifecycle | None, ending: Ending) -> Sequence[str]:
     queue = run.queue
     redis = build_redis(
         queue.url.get_secret_value(),
@@ -91,19 +100,21 @@ async def _work(run: ServiceRun, ending: Ending) -> Sequence[str]:
         await redis.aclose(close_connection_pool=True)
         raise
     async with AsyncExitStack() as stack:
-        return await work_to_the_end(_build_worker(run, redis, stack), queue, ending)
+        return await work_to_the_end(_build_worker(run, redis, lifecycle, stack), queue, ending)
 
 
-def _build_worker(run: ServiceRun, redis: ArqRedis, stack: AsyncExitStack) -> Worker:
+def _build_worker(run: ServiceRun, redis: ArqRedis, lifecycle: Lifecycle | None, stack: AsyncExitStack) -> Worker:
     arguments = run.service.arguments()
-    started, lifecycle = arguments.pop("on_startup", None), run.lifecycle()
+    started = arguments.pop("on_startup", None)
 
     async def on_startup(ctx: dict[Any, Any]) -> None:
-        if lifecycle is not None and run.application is not None:
+        if lifecycle is not None:
             stack.push_async_callback(lifecycle.shutdown)
             dispatcher = await lifecycle.startup(redis, worker.threads.problems)
-            keep = run.settings.keep_result
-            worker.registry_work = RegistryWork(run.application.registry, dispatcher, keep_result=keep)
+            worker.records = FunctionRecords(dispatcher.sessions, dispatcher.gate, run.service.queue)
+            if run.application is not None:
+                keep = run.settings.keep_result
+                worker.registry_work = RegistryWork(run.application.registry, dispatcher, keep_result=keep)
         if started is not None:
             await started(ctx)
         if lifecycle is None:
@@ -114,6 +125,7 @@ def _build_worker(run: ServiceRun, redis: ArqRedis, stack: AsyncExitStack) -> Wo
             queue=run.service.queue,
             redis=location(run.queue.url.get_secret_value()),
             functions=len(worker.functions),
+            records="PostgreSQL" if worker.records else "none: DATABASE_URL names no ledger",
         )
         if run.orders is not None:
             tell_ready(run.orders)
@@ -155,6 +167,43 @@ def queue_of(service: Service) -> QueueSettings:
         return QueueSettings.load()
     # REDIS_PASSWORD belongs to REDIS_URL, and to no other server.
     return QueueSettings.model_construct(url=SecretStr(own or url_of(RedisSettings())))
+
+
+_NO_LEDGER = (
+    "DATABASE_URL names a database without a ledger: functions run as in arq, without receipts and dead letters. "
+    "To have these, apply its migrations with the command migrate"
+)
+
+_OTHER_DATABASE = "DATABASE_URL is not PostgreSQL's: functions run as in arq, without receipts and dead letters"
+
+
+def _database_of_records() -> DatabaseSettings | None:
+    """Return the database with the ledger in which functions are recorded; ``None``, with a warning, if it has none.
+
+    DATABASE_URL may well be the service's own. Starts an event loop of its own.
+
+    Raises:
+        SettingsError: it is PostgreSQL's, and wrong.
+        StartupError: the server is unreachable or rejects us.
+    """
+    if not (url := os.environ.get("DATABASE_URL", "").strip()):
+        return None
+    if not is_ours(url):
+        _log.warning(_OTHER_DATABASE)
+        return None
+    settings = Settings.load_database("arqonce")
+    if not asyncio.run(_has_ledger(settings)):
+        _log.warning(_NO_LEDGER, database=settings.location)
+        return None
+    return settings
+
+
+async def _has_ledger(settings: DatabaseSettings) -> bool:
+    try:
+        async with open_database(settings, pool_size=1) as sessions:
+            return await has_schema(sessions, ledger_of(settings))
+    except (SQLAlchemyError, OSError) as error:
+        raise StartupError(explain_database(error, settings)) from error
 
 
 def check_service(service: Service) -> bool:

@@ -245,6 +245,11 @@ local function is_gone(id)
     return redis.call('EXISTS', 'arq:job:' .. id) == 0 and not redis.call('ZSCORE', queue, id)
 end
 
+local function is_same(id, digest)
+    local message = redis.pcall('GET', 'arq:job:' .. id)
+    return type(message) == 'string' and redis.sha1hex(message) == digest
+end
+
 local at = 3
 while at < #ARGV do
     local outcome, owner, attempts, keep_ms, held_ms, jobs = unpack(ARGV, at, at + 5)
@@ -254,12 +259,17 @@ while at < #ARGV do
     for job = 1, jobs do
         local id, value, current = ARGV[at + 4 + 2 * job], ARGV[at + 5 + 2 * job], owners[job]
         local is_ours = current == owner or (not current and redis.call('ZSCORE', leases, id))
+        local is_end = outcome == 'done'
+        if outcome == 'first' then
+            is_end, is_ours = true, is_ours or is_same(id, string.sub(value, 1, 40))
+            value = string.sub(value, 41)
+        end
         answers[#answers + 1] = is_ours and 1 or 0
         if is_ours then
             unleased[#unleased + 1] = id
-            if outcome == 'done' then done(id, value, keep_ms, held_ms)
+            if is_end then done(id, value, keep_ms, held_ms)
             else again(id, outcome, outcome ~= 'back' and tonumber(value) or value, attempts, held_ms) end
-        elseif outcome == 'done' and not current and is_gone(id) then
+        elseif is_end and not current and is_gone(id) then
             keep(id, value, keep_ms, 'NX')  -- Redis has lost the job: its answer is in nobody's way
         end
     end
@@ -278,8 +288,9 @@ return answers
 Jobs come in groups: what becomes of them, their owner, how many attempts have counted so far, how long the result is
 kept and the lease held, their number (at most 1,000), and for each the id and a value. They are ``done`` with the value
 as their result (empty: none; kept ``keep_ms``, 0 for ever), due ``later`` by that many ms, or given ``back`` with it as
-their score. The in-progress key stays for ``held_ms``: arq holds a cron job's so that it is not enqueued twice. A job
-that is to run again lives as long as a fresh one; arq lets it expire. Answers for each job whether it was the owner's.
+their score. ``first`` is ``done`` whoever has the job by now, if its message has the SHA-1 with which the value begins.
+The in-progress key stays for ``held_ms``: arq holds a cron job's so that it is not enqueued twice. A job that is to run
+again lives as long as a fresh one; arq lets it expire. Answers for each job whether it was the owner's.
 """
 
 RELEASE = """

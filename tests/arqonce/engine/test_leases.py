@@ -189,6 +189,35 @@ async def _state(redis: Redis) -> dict[str, object]:
     }
 
 
+async def test_without_a_fence_the_first_outcome_of_two_owners_counts(redis: Redis, worker: OpenLeases) -> None:
+    """Whoever has the job by then: there is no receipt by which the second one could know."""
+    slow, other = worker(), worker()
+    await _enqueue(redis, "a")
+    (old,) = await slow.claims(1)
+    (new,) = await _claim_when_due(other)
+
+    counted = await slow.end(old, b"of the first", keep=HOUR, is_fenced=False)
+    too_late = await other.end(new, b"of the second", keep=HOUR, is_fenced=False)
+
+    assert (counted, too_late) == (True, False)
+    assert await redis.get("arq:result:a") == b"of the first"
+    assert await redis.zcard("arq:queue") == 0
+    assert await keys_of_jobs(redis, "arq:*:a") == [b"arq:result:a"]
+
+
+async def test_without_a_fence_an_old_outcome_ends_no_job_of_another_message(redis: Redis, worker: OpenLeases) -> None:
+    """The id was enqueued anew meanwhile."""
+    slow, other = worker(), worker()
+    await _enqueue(redis, "a")
+    (old,) = await slow.claims(1)
+    await _claim_when_due(other)
+    await redis.set("arq:job:a", "another message", px=60_000)
+
+    assert not await slow.end(old, b"old", keep=HOUR, is_fenced=False)
+    assert await redis.get("arq:result:a") is None
+    assert await redis.zcard("arq:queue") == 1
+
+
 async def test_what_another_has_put_back_is_no_longer_ours(redis: Redis, worker: OpenLeases) -> None:
     """A zombie's heartbeat does not lock a job that waits for its next attempt."""
     await _enqueue(redis, "job")

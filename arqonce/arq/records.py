@@ -1,0 +1,119 @@
+"""Records in the ledger how functions end: a receipt after success, a dead letter after a failure for good.
+
+At least once, and not again once recorded: what a function does outside of our transaction cannot be undone. While the
+ledger cannot be written to, no function is started.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import NamedTuple, TypeVar
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from arqonce.database.faults import may_be_outage
+from arqonce.execution.dead_letters import bury, write_letter
+from arqonce.execution.diagnosis import diagnose
+from arqonce.execution.gate import DatabaseGate
+from arqonce.ledger.function_receipts import Request, Success, insert_success, success_of
+from arqonce.wire.codec import MAX_BYTES
+from arqonce.work import Claim
+
+T = TypeVar("T")
+
+_ASK_LIMIT = timedelta(seconds=5)
+"""How long one question or one write may take."""
+
+_PAUSE = timedelta(milliseconds=500)
+"""Between two attempts to write."""
+
+PATIENCE = timedelta(seconds=25)
+"""How long to go on trying to record an end, through a failover."""
+
+_FAILURES = (SQLAlchemyError, OSError, TimeoutError)
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.arq.records")
+
+
+class Failure(NamedTuple):
+    """Why a function has failed for good."""
+
+    error: Exception
+    """What the dead letter tells."""
+
+    cause: Exception
+    """What was raised."""
+
+
+class LedgerAwayError(Exception):
+    """The ledger cannot be asked whether the job has ended before."""
+
+
+class FunctionRecords:
+    """The ledger, for functions of one queue."""
+
+    def __init__(self, sessions: async_sessionmaker[AsyncSession], gate: DatabaseGate, queue: str) -> None:
+        """Use an open sessionmaker; the ``gate`` is closed while the ledger cannot be written to."""
+        self._sessions = sessions
+        self._queue = queue
+        self.gate = gate
+
+    async def success_of(self, claim: Claim) -> Success | None:
+        """Return how the job has succeeded before; ``None`` if it has not. One round trip.
+
+        Raises:
+            LedgerAwayError: the ledger does not answer.
+        """
+        try:
+            async with asyncio.timeout(_ASK_LIMIT.total_seconds()), self._sessions() as session:
+                return await success_of(session, self._request(claim))
+        except _FAILURES as error:
+            await self.gate.check()
+            raise LedgerAwayError from error
+
+    async def succeeded(self, claim: Claim, *, job_name: str, attempt: int, success: Success) -> Success:
+        """Write a receipt; return what is on record: another worker may have been first. Two round trips."""
+        request = self._request(claim)
+
+        async def write() -> Success:
+            async with self._sessions.begin() as session:
+                if await insert_success(session, request, job_name=job_name, attempt=attempt, success=success):
+                    return success
+                return await success_of(session, request) or success
+
+        return await self._persist(write, claim, "receipt") or success
+
+    async def failed(self, claim: Claim, failure: Failure, *, job_name: str, attempts: int) -> None:
+        """Write a dead letter with the message as it is. Five to six round trips."""
+        message = claim.message or b""
+        letter = write_letter(
+            failure.error,
+            failure.cause,
+            job_id=claim.job_id,
+            job_name=job_name,
+            message=message[:MAX_BYTES],
+            attempts=attempts,
+            queue=self._queue,
+            request_hash=self._request(claim).hash,
+        )
+        await self._persist(lambda: bury(self._sessions, letter), claim, "dead letter")
+
+    async def _persist(self, write: Callable[[], Awaitable[T]], claim: Claim, what: str) -> T | None:
+        """Write until it is done or ``PATIENCE`` is over; return ``None`` then: the end stands without a record."""
+        until = time.monotonic() + PATIENCE.total_seconds()
+        while True:
+            try:
+                async with asyncio.timeout(_ASK_LIMIT.total_seconds()):
+                    return await write()
+            except _FAILURES as error:
+                if time.monotonic() > until or not may_be_outage(error):
+                    _log.error("an end is not on record", record=what, job_id=claim.job_id, error=diagnose(error))
+                    return None
+            await self.gate.check()
+            await asyncio.sleep(_PAUSE.total_seconds())
+
+    def _request(self, claim: Claim) -> Request:
+        return Request(claim.job_id, self._queue, claim.message or b"")
