@@ -27,6 +27,9 @@ T = TypeVar("T")
 _ASK_LIMIT = timedelta(seconds=5)
 """How long one question or one write may take."""
 
+_LONGEST_ID = 500
+"""Most characters of an id that is stored as it is: PostgreSQL's indices take 2,700 bytes."""
+
 _PAUSE = timedelta(milliseconds=500)
 """Between two attempts to write."""
 
@@ -88,16 +91,16 @@ class FunctionRecords:
 
     async def failed(self, claim: Claim, failure: Failure, *, job_name: str, attempts: int) -> None:
         """Write a dead letter with the message as it is. Five to six round trips."""
-        message = claim.message or b""
+        request = self._request(claim)
         letter = write_letter(
             failure.error,
             failure.cause,
-            job_id=claim.job_id,
+            job_id=request.job_id,
             job_name=job_name,
-            message=message[:MAX_BYTES],
+            message=request.message[:MAX_BYTES],
             attempts=attempts,
             queue=self._queue,
-            request_hash=self._request(claim).hash,
+            request_hash=request.hash,
         )
         await self._persist(lambda: bury(self._sessions, letter), claim, "dead letter")
 
@@ -116,4 +119,13 @@ class FunctionRecords:
             await asyncio.sleep(_PAUSE.total_seconds())
 
     def _request(self, claim: Claim) -> Request:
-        return Request(claim.job_id, self._queue, claim.message or b"")
+        return Request(_stored_id(claim), self._queue, claim.message or b"")
+
+
+def _stored_id(claim: Claim) -> str:
+    """Return the id as people know it, if PostgreSQL can store it: a retry puts the job back under it."""
+    try:
+        text = claim.id.decode()
+    except UnicodeDecodeError:
+        return claim.job_id
+    return claim.job_id if "\0" in text or len(text) > _LONGEST_ID else text
