@@ -17,8 +17,9 @@ from arqonce.failures import (
 from arqonce.payloads import AnyPayload
 from chaos.careless import Careless
 from chaos.evidence import Evidence, Person, Receipt
+from chaos.functions import NoteFunction
 from chaos.jobs import Slow, SlowTogether
-from chaos.plan import HARMLESS, Route
+from chaos.plan import FAULTS, HARMLESS, Route
 from chaos.producer import Heard
 from chaos.workload import Fate, Order
 from jobs.payloads import CreateUser, CreateUsers, FindUser, GetOrCreateUser
@@ -88,7 +89,8 @@ class Verdict:
 
     def _is_booked(self, order: Order) -> bool:
         evidence = self.evidence
-        return any(order.key in book for book in (evidence.receipts, evidence.dead, evidence.outbox))
+        books = (evidence.receipts, evidence.dead, evidence.outbox, evidence.functions)
+        return any(order.key in book for book in books)
 
     def _is_answered(self, order: Order) -> bool:
         return order.key in self.evidence.answers or order.key in self.evidence.done
@@ -290,6 +292,28 @@ def _burnt_attempts(verdict: Verdict) -> Iterator[object]:
             yield f"{order.key}: attempt {receipt.attempt}, {hits} faults"
 
 
+def _functions_not_run(verdict: Verdict) -> Iterator[object]:
+    runs = verdict.evidence.function_runs
+    for order in verdict.submitted:
+        is_recorded = order.key in verdict.evidence.functions
+        if is_recorded and isinstance(order.payload, NoteFunction) and order.payload.name not in runs:
+            yield order.key
+
+
+def _functions_run_again(verdict: Verdict) -> Iterator[object]:
+    """Find runs that began after the record. A process may have been stopped between the look and the run."""
+    for order in verdict.submitted:
+        recorded = verdict.evidence.functions.get(order.key)
+        if recorded is None or not isinstance(order.payload, NoteFunction):
+            continue
+        if max(verdict.evidence.function_runs.get(order.payload.name, [0.0])) > recorded + _LONGEST_STOP:
+            yield order.key
+
+
+_LONGEST_STOP = max(FAULTS["stop"].longest, FAULTS["standstill"].longest) + 2
+"""Seconds for which a process may be stopped, and a little more."""
+
+
 def _poison_applied(verdict: Verdict) -> Iterator[object]:
     receipts = verdict.evidence.receipts
     yield from (order.key for order in verdict.submitted if order.fate is Fate.DEAD and order.key in receipts)
@@ -332,6 +356,8 @@ CHECKS: dict[str, Check] = {
     "dead of what was not there": _false_causes,
     "told what the ledger does not know": _unknown_answers,
     "attempts burnt by an outage": _burnt_attempts,
+    "function on record without a run": _functions_not_run,
+    "function run again after its record": _functions_run_again,
     "poison took effect": _poison_applied,
     "rolled back and yet run": _rolled_back_and_run,
     "worker ended unasked": _unexplained_ends,

@@ -13,6 +13,8 @@ from redis.asyncio import Redis
 from arqonce.failures import InvalidMessageError
 from arqonce.wire.codec import decode
 from arqonce.wire.keys import IN_PROGRESS_KEY, JOB_KEY, QUEUE, RESULT_KEY
+from chaos.functions import TABLE as FUNCTION_EFFECTS
+from chaos.functions import NoteFunction
 from chaos.jobs import SLOW_COMMITS
 from chaos.producer import Heard
 from chaos.workload import Order
@@ -76,6 +78,10 @@ class Evidence:
     outbox: set[str] = field(default_factory=set)
     effects: Counter[str] = field(default_factory=Counter)
     """How often a user of each name was stored."""
+    functions: dict[str, float] = field(default_factory=dict)
+    """When the success of each function was recorded, by key; seconds since 1970."""
+    function_runs: dict[str, list[float]] = field(default_factory=dict)
+    """When each run of a function began, by the name that it was given; seconds since 1970."""
     answers: dict[str, Any] = field(default_factory=dict)
     """Results of successful jobs in Valkey, by key."""
     done: set[str] = field(default_factory=set)
@@ -96,7 +102,7 @@ class Evidence:
 async def prepare_ledger(url: str) -> None:
     """Create the table of effects and what makes commits slow."""
     connection = await asyncpg.connect(url)
-    await connection.execute(_LEDGER + SLOW_COMMITS)
+    await connection.execute(_LEDGER + SLOW_COMMITS + FUNCTION_EFFECTS)
     await connection.close()
 
 
@@ -113,9 +119,13 @@ async def read_database(evidence: Evidence, url: str) -> None:
         )
         outbox = await connection.fetch("SELECT job_id FROM arqonce.outbox")
         effects = await connection.fetch("SELECT name, count(*) AS times FROM effects GROUP BY name")
+        runs = await connection.fetch("SELECT name, array_agg(began) AS times FROM function_effects GROUP BY name")
     await connection.close()
     evidence.users = {row["id"]: Person(row["name"], row["email"]) for row in users}
-    evidence.receipts = {row["job_id"]: _receipt(row) for row in receipts}
+    of_functions = [row for row in receipts if row["job_name"] == NoteFunction.job_name]
+    evidence.functions = {row["job_id"].partition("@")[0]: row["finished_at"].timestamp() for row in of_functions}
+    evidence.function_runs = {row["name"]: row["times"] for row in runs}
+    evidence.receipts = {row["job_id"]: _receipt(row) for row in receipts if row not in of_functions}
     evidence.dead = {row["job_id"]: row["reason"] for row in dead}
     evidence.outbox = {row["job_id"] for row in outbox}
     evidence.effects = Counter({row["name"]: row["times"] for row in effects})

@@ -181,3 +181,6 @@ class Fleet:
 
 OURS = (sys.executable, "-m", "worker", "run")
 """The command of our worker."""
+
+FUNCTIONS = ("--settings", "chaos.functions.WorkerSettings")
+"""Options with which it also runs an arq service."""

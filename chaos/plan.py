@@ -40,9 +40,10 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
         "poison": Fault(every=0),
         "duplicates": Fault(every=0),
         "careless": Fault(every=0),
+        "functions": Fault(every=0),
     }
 )
-"""All faults by name. The last three are kinds of submitted jobs and have no times."""
+"""All faults by name. The last four are kinds of submitted jobs and have no times."""
 
 _FIRST = 1.0
 """Seconds before the first fault in a run that is too short for it, so that there are jobs to hit."""
@@ -60,6 +61,7 @@ HARMLESS = frozenset(
         "poison",
         "duplicates",
         "careless",
+        "functions",
     }
 )
 """Faults that must not cost an unaffected job an attempt: outages, and the doings of other jobs and clients.

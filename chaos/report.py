@@ -40,6 +40,7 @@ def facts(plan: Plan, verdict: Verdict, faults: Mapping[str, int], drain: float)
         "standstills one/all": counted("standstill of one", "standstill of all"),
         "answers heard": str(sum(map(len, evidence.heard.values()))),
         "careless": str(sum(isinstance(order.payload, Careless) for order in verdict.submitted)),
+        "functions/runs": f"{len(evidence.functions)}/{sum(map(len, evidence.function_runs.values()))}",
         "worker exits": str(ends.total()),
         "batches": str(evidence.batches),
     }

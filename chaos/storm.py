@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,7 +21,7 @@ from arqonce.wire.keys import QUEUE
 from chaos.checks import Verdict
 from chaos.evidence import Evidence, prepare_ledger, read_database, read_logs, read_valkey
 from chaos.faults import World, inject_all
-from chaos.fleet import OURS, Fleet
+from chaos.fleet import FUNCTIONS, OURS, Fleet
 from chaos.hostile import Intruder
 from chaos.plan import MARKER, Plan
 from chaos.producer import Producer
@@ -56,7 +56,9 @@ def run(plan: Plan, directory: Path) -> Outcome:
     """
     logs = directory / "logs"
     logs.mkdir(parents=True)
-    command = (sys.executable, "-m", "chaos.mutants", plan.mutant) if plan.mutant else OURS
+    command: Sequence[str] = (sys.executable, "-m", "chaos.mutants", plan.mutant) if plan.mutant else OURS
+    if "functions" in plan.faults:
+        command = (*command, *FUNCTIONS)
     with open_servers(directory, needs_of(plan)) as servers:
         environment = servers.worker_environment | _settings(plan)
         with (

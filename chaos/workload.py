@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from arqonce.payloads import AnyPayload, Payload
 from chaos.careless import HABITS, REFUSED, Careless
+from chaos.functions import NoteFunction
 from chaos.jobs import PHASES, Slow, SlowTogether
 from chaos.plan import MARKER, Plan, Route, schedule
 from jobs.payloads import CreateUser, CreateUsers, FindUser, FoundUsers, GetOrCreateUser, NewUser, UserView
@@ -86,7 +87,10 @@ def orders(plan: Plan) -> list[Order]:
     submitted = [_order(plan, random, number, at) for number, at in enumerate(times)]
     _gather_slow_jobs(plan, submitted)
     submitted.sort(key=attrgetter("at"))
-    return [replace(order, waits=number % _WAITS_EVERY == 0) for number, order in enumerate(submitted)]
+    return [
+        replace(order, waits=number % _WAITS_EVERY == 0 and not isinstance(order.payload, NoteFunction))
+        for number, order in enumerate(submitted)
+    ]
 
 
 def _gather_slow_jobs(plan: Plan, submitted: list[Order]) -> None:
@@ -106,6 +110,8 @@ def _order(plan: Plan, random: Random, number: int, at: float) -> Order:
         habit = random.choice(HABITS)
         fate = Fate.DEAD if habit in REFUSED else Fate.WHOLE
         return Order(key=key, payload=Careless(what=habit, name=people.name()), route=route, at=at, fate=fate)
+    if "functions" in plan.faults and 0.70 < chance < 0.80:
+        return Order(key=key, payload=NoteFunction(name=people.name()), route=Route.DIRECT, at=at)
     if "standstill" in plan.faults and 0.80 < chance < 0.85:
         return Order(key=key, payload=random.choice(people.slow)(), route=route, at=at)
     if "poison" in plan.faults and chance < 0.01:

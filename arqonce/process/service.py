@@ -105,9 +105,11 @@ async def _work(run: ServiceRun, lifecycle: Lifecycle | None, ending: Ending) ->
 
 def _build_worker(run: ServiceRun, redis: ArqRedis, lifecycle: Lifecycle | None, stack: AsyncExitStack) -> Worker:
     arguments = run.service.arguments()
-    started = arguments.pop("on_startup", None)
+    started, ended = arguments.pop("on_startup", None), arguments.pop("on_shutdown", None)
+    has_begun = False
 
     async def on_startup(ctx: dict[Any, Any]) -> None:
+        nonlocal has_begun
         if lifecycle is not None:
             stack.push_async_callback(lifecycle.shutdown)
             dispatcher = await lifecycle.startup(redis, worker.threads.problems)
@@ -115,6 +117,7 @@ def _build_worker(run: ServiceRun, redis: ArqRedis, lifecycle: Lifecycle | None,
             if run.application is not None:
                 keep = run.settings.keep_result
                 worker.registry_work = RegistryWork(run.application.registry, dispatcher, keep_result=keep)
+        has_begun = True
         if started is not None:
             await started(ctx)
         if lifecycle is None:
@@ -130,11 +133,17 @@ def _build_worker(run: ServiceRun, redis: ArqRedis, lifecycle: Lifecycle | None,
         if run.orders is not None:
             tell_ready(run.orders)
 
+    async def on_shutdown(ctx: dict[Any, Any]) -> None:
+        """Call the service's hook, unless the worker could not start, and the other hook was not called either."""
+        if ended is not None and has_begun:
+            await ended(ctx)
+
     worker = Worker(
         **arguments
         | {
             "redis_pool": redis,
             "on_startup": on_startup,
+            "on_shutdown": on_shutdown,
             "burst": run.burst or bool(run.service.settings.get("burst")),
             "handle_signals": False,
             "job_completion_wait": grace_of(run.service, run.settings).total_seconds(),

@@ -130,6 +130,15 @@ async def work_to_the_end(worker: Worker, queue: QueueSettings, ending: Ending) 
 
 
 async def _run(worker: Worker, queue: QueueSettings, ending: Ending) -> None:
+    has_failed = True
+    try:
+        await _run_until_told(worker, queue)
+        has_failed = False
+    finally:
+        await _close(worker, ending, has_failed=has_failed)
+
+
+async def _run_until_told(worker: Worker, queue: QueueSettings) -> None:
     try:
         await worker.async_run()
     except asyncio.CancelledError:
@@ -139,9 +148,17 @@ async def _run(worker: Worker, queue: QueueSettings, ending: Ending) -> None:
         _log.info("worker told to stop")
     except (RedisError, OSError) as error:  # in burst mode the worker does not wait for a lost Redis
         raise StartupError(str(explain(error, queue.url.get_secret_value()))) from error
-    finally:
-        ending.limit(MARGIN)
+
+
+async def _close(worker: Worker, ending: Ending, *, has_failed: bool) -> None:
+    """Close the worker. If it ``has_failed``, that is what is told, whatever the shutdown hook raises."""
+    ending.limit(MARGIN)
+    try:
         await worker.close()
+    except Exception as error:
+        if not has_failed:
+            raise
+        _log.error("the shutdown hook failed", exc_info=error)
 
 
 def calm_garbage_collector() -> None:

@@ -9,6 +9,7 @@ import pytest
 from chaos.careless import Careless
 from chaos.checks import CHECKS, Verdict
 from chaos.evidence import Evidence, Person, Receipt, Strike
+from chaos.functions import NoteFunction
 from chaos.plan import Route
 from chaos.producer import Heard
 from chaos.workload import Fate, MisspeltUser, Order
@@ -35,6 +36,7 @@ def evidence() -> Evidence:
         _order("never", CreateUser(name="Nobody"), fate=Fate.NEVER),
         _order("careless", Careless(what="lock", name="Cary"), fate=Fate.WHOLE),
         _order("refused", Careless(what="commit", name="Nemo"), fate=Fate.DEAD),
+        _order("function", NoteFunction(name="Fay"), Route.DIRECT),
     ]
     return Evidence(
         orders=orders,
@@ -57,6 +59,8 @@ def evidence() -> Evidence:
         },
         dead={"poison": "invalid_payload", "hostile-1": "malformed_message", "refused": "RuntimeError"},
         effects=Counter({"Jane": 1, "Ann": 1, "Bob": 1, "Cary": 1}),
+        functions={"function": 105.0},
+        function_runs={"Fay": [101.0, 104.0]},
         submitted=dict.fromkeys([order.key for order in orders], 100.0),
         heard={
             "jane": [Heard(dict(JANE))],
@@ -82,6 +86,7 @@ BREACHES: dict[str, list[Callable[[Evidence], object]]] = {
         lambda e: (e.receipts.pop("jane"), e.answers.pop("jane"), e.users.pop(1), e.effects.pop("Jane")),
         lambda e: e.done.clear(),
         lambda e: e.dead.pop("poison"),
+        lambda e: e.functions.clear(),
         lambda e: (e.receipts.pop("careless"), e.users.pop(4), e.effects.pop("Cary")),
         # An outbox job is no loss of Redis.
         lambda e: (
@@ -138,6 +143,8 @@ BREACHES: dict[str, list[Callable[[Evidence], object]]] = {
         lambda e: e.receipts.update(again=e.receipts["again"]._replace(attempt=3)),
         lambda e: e.receipts.update(again=e.receipts["again"]._replace(finished_at=100.5)),
     ],
+    "function on record without a run": [lambda e: e.function_runs.clear()],
+    "function run again after its record": [lambda e: e.function_runs["Fay"].append(160.0)],
     "poison took effect": [
         lambda e: e.receipts.update(refused=Receipt("careless", {})),
         lambda e: e.receipts.update(poison=Receipt("create_user", dict(JANE))),

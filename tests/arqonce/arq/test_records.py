@@ -237,6 +237,18 @@ async def test_the_commands_list_and_retry_what_a_service_could_not_do(
     assert "Jane" not in log
 
 
+def test_a_start_without_its_database_tells_that_and_calls_no_hook(
+    burst: Callable[..., str], postgres_url: str, tmp_path: Path
+) -> None:
+    """The service's shutdown hook relies on its startup hook, which was not called: it would hide the reason."""
+    name = postgres_url.rpartition("/")[0] + "/nowhere"
+
+    with pytest.raises(AssertionError, match="has no such database"):
+        burst(DATABASE_URL=name)
+
+    assert not (tmp_path / "effects").exists()
+
+
 @pytest.mark.parametrize(
     ("url", "warning"),
     [
