@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from arqonce.usage import UsageError
+from arqonce import UsageError
 from arqonce.wire.arguments import problems_of
 from jobs.payloads import NewUser
 

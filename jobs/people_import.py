@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from arqonce.client.client import JobClient, JobHandle
-from arqonce.failures import JobFailedError
+from arqonce import JobClient, JobFailedError, JobHandle
 from jobs.payloads import CreateUsers, StoredUsers
 from jobs.people_csv import Person, Refused
 

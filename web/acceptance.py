@@ -15,15 +15,21 @@ from pydantic import BaseModel, ValidationError
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from arqonce.client.client import JobHandle
-from arqonce.client.requests import Promised
+from arqonce import (
+    AnyPayload,
+    InvalidMessageError,
+    JobHandle,
+    JobTrace,
+    KeyConflictError,
+    Payload,
+    Promised,
+    QueueUnavailableError,
+    decode,
+    enqueue_in,
+    trace_by_job_id,
+)
 from arqonce.database.faults import is_fault_of_server
-from arqonce.failures import InvalidMessageError, KeyConflictError, QueueUnavailableError
 from arqonce.ledger.namespace import namespace_of
-from arqonce.ledger.where import JobTrace, trace_by_job_id
-from arqonce.outbox import enqueue_in
-from arqonce.payloads import AnyPayload, Payload
-from arqonce.wire.codec import decode
 from arqonce.wire.keys import JOB_KEY, RESULT_KEY, payload_tag, request_hash
 from web.problems import key_conflict
 from web.reading import read_key

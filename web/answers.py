@@ -10,17 +10,17 @@ from urllib.parse import quote
 from aiohttp import web
 from pydantic import BaseModel
 
-from arqonce.client.client import JobHandle
-from arqonce.failures import (
+from arqonce import (
     JobAbortedError,
     JobFailedError,
+    JobHandle,
+    Payload,
     QueueUnavailableError,
     RequestConflictError,
     ResultMissingError,
-    failure_from_wire,
+    trace_by_job_id,
 )
-from arqonce.ledger.where import trace_by_job_id
-from arqonce.payloads import Payload
+from arqonce.failures import failure_from_wire
 from jobs.payloads import EmailTakenError
 from web.acceptance import accept
 from web.problems import ProblemError, key_conflict

@@ -11,11 +11,10 @@ from pydantic import BaseModel
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from arqonce import InvalidMessageError, JobTrace, trace_by_job_id
+from arqonce import InvalidMessageError, JobStatus, JobTrace, decode, trace_by_job_id
 from arqonce.failures import failure_to_wire
-from arqonce.wire.codec import decode
 from arqonce.wire.keys import IN_PROGRESS_KEY, RESULT_KEY, is_job_id, leases_key
-from arqonce.wire.status import JobStatus, status_in_redis
+from arqonce.wire.status import status_in_redis
 from web.answers import json_answer
 from web.problems import ProblemError, unavailable
 from web.resources import RESOURCES, Resources

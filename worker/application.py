@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from arqonce.application import Application
+from arqonce import Application
 from jobs.registry import REGISTRY
 from worker.commands.demo import demo
 from worker.commands.import_people import import_

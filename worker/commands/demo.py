@@ -8,10 +8,10 @@ from pathlib import Path
 
 import typer
 
-from arqonce import JobClient
+from arqonce import JobClient, WorkerSettings
 from arqonce.commands.dev import DataDirectory
 from arqonce.commands.sandbox import Sandbox, open_sandbox
-from arqonce.settings.worker import QueueSettings, WorkerSettings
+from arqonce.settings.worker import QueueSettings
 from jobs import FindUser, GetOrCreateUser
 from worker.commands.demo_http import show_http
 from worker.commands.import_people import print_summary, run_import

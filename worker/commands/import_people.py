@@ -15,9 +15,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from arqonce.client.client import JobClient
-from arqonce.process.exit_codes import ExitCode
-from arqonce.settings.worker import QueueSettings, WorkerSettings
+from arqonce import ExitCode, JobClient, WorkerSettings
+from arqonce.settings.worker import QueueSettings
 from jobs.people_csv import PeopleFileError, Refused, read_people
 from jobs.people_import import Imported, import_people
 

@@ -5,7 +5,8 @@ import asyncio
 import typer
 from sqlalchemy import select
 
-from arqonce.application import Application, Settings, open_sessions
+from arqonce import Application
+from arqonce.application import Settings, open_sessions
 from shop.jobs import REGISTRY
 from shop.tables import Order
 
