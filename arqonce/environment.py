@@ -23,6 +23,10 @@ _UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)")
 
 
+_AT_ENDS = " \t\r\n\v\f\0\ufeff\u200b\u00a0"
+"""Characters that have no meaning at the ends of a value: white space, and the marks of text files."""
+
+
 class SettingsError(ValueError):
     """Settings are missing or invalid. The text has one line for each, with its cure."""
 
@@ -93,11 +97,31 @@ class EnvironmentSettings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the hook's signature
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Return the sources: environment, then secret files. The directory is read on each load, not on import."""
-        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
+        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, _Trimmed(settings_cls, env_settings))
         if directory := _secrets_directory():
             _require_readable(settings_cls, directory)
-            sources += (SecretsSettingsSource(settings_cls, secrets_dir=directory),)
+            secrets = SecretsSettingsSource(settings_cls, secrets_dir=directory)
+            sources += (_Trimmed(settings_cls, secrets),)
         return sources
+
+
+class _Trimmed(PydanticBaseSettingsSource):
+    """Another source without what editors, shells and Kubernetes' secrets add to values. An empty value is none."""
+
+    def __init__(self, settings_cls: type[BaseSettings], source: PydanticBaseSettingsSource) -> None:
+        super().__init__(settings_cls)
+        self._source = source
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return what the other source has."""
+        return self._source.get_field_value(field, field_name)
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the values that are left."""
+        trimmed = {
+            name: value.strip(_AT_ENDS) if isinstance(value, str) else value for name, value in self._source().items()
+        }
+        return {name: value for name, value in trimmed.items() if value != ""}
 
 
 def require_valid(*kinds: type[EnvironmentSettings]) -> None:

@@ -94,7 +94,7 @@ class WorkerSettings(EnvironmentSettings):
     def _require_names(cls, value: str | None) -> str | None:
         for name in re.split(r"[\s,]+", value or ""):
             if name and not _REGISTRY.fullmatch(name):
-                message = f"{name!r} is not of the form module:NAME"
+                message = f"{name[:100]!r} is not of the form module:NAME"
                 raise ValueError(message)
         return value
 

@@ -1,0 +1,91 @@
+"""Every setting of the library and of the application, with what people and their tools really write into it."""
+
+from pathlib import Path
+
+import pytest
+
+from arqonce import DatabaseSettings, QueueSettings, WorkerSettings
+from arqonce.environment import EnvironmentSettings, SettingsError
+from web.settings import WebSettings
+
+KINDS: tuple[type[EnvironmentSettings], ...] = (DatabaseSettings, QueueSettings, WorkerSettings, WebSettings)
+SETTINGS = [(kind, field) for kind in KINDS for field in kind.model_fields]
+NAMES = [kind.variable(field) for kind, field in SETTINGS]
+
+_VALUES = {"DATABASE_URL": "postgresql://me@127.0.0.1/mine", "REDIS_URL": "redis://127.0.0.1:6379/0"}
+"""Values of settings that must have one."""
+
+_GOOD = _VALUES | {
+    "DATABASE_APPLICATION_NAME": "billing",
+    "DATABASE_PASSWORD": "a password",
+    "REDIS_PASSWORD": "a password",
+    "WORKER_HEALTH_FILE": "worker-health",
+    "WORKER_REGISTRY": "shop.jobs:REGISTRY",
+    "WEB_TOKENS": "reader:0123456789abcdef0123456789abcdef",
+}
+"""Values of settings whose example is a description of one."""
+
+
+def _example(kind: type[EnvironmentSettings], field: str) -> str:
+    examples = kind.model_fields[field].examples or []
+    return _GOOD.get(kind.variable(field)) or str(examples[-1])
+
+
+@pytest.fixture(autouse=True)
+def _required(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in _VALUES.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize(("kind", "field"), SETTINGS, ids=NAMES)
+@pytest.mark.parametrize("empty", ["", " ", "\n"], ids=["nothing", "space", "line"])
+def test_an_empty_value_is_none(
+    kind: type[EnvironmentSettings], field: str, empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the variable were not set: compose files and charts write ``NAME=`` for what they leave out."""
+    monkeypatch.delenv(kind.variable(field), raising=False)
+    unset = _loaded(kind)
+    monkeypatch.setenv(kind.variable(field), empty)
+
+    assert _loaded(kind) == unset
+
+
+def _loaded(kind: type[EnvironmentSettings]) -> EnvironmentSettings | str:
+    try:
+        return kind.load()
+    except SettingsError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize(("kind", "field"), SETTINGS, ids=NAMES)
+def test_what_tools_add_at_the_ends_does_no_harm(
+    kind: type[EnvironmentSettings], field: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An editor's line end and mark, a shell's space; in the variable, and in a secret's file."""
+    value, name = _example(kind, field), kind.variable(field)
+    monkeypatch.setenv(name, value)
+    plain = kind.load()
+    monkeypatch.setenv(name, f"\ufeff {value}\t\r\n")
+    padded = kind.load()
+    monkeypatch.delenv(name)
+    (tmp_path / name.lower()).write_text(f"\ufeff{value}\r\n\n", encoding="utf-8")
+    monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
+
+    assert padded == plain
+    assert kind.load() == plain
+
+
+@pytest.mark.parametrize(("kind", "field"), SETTINGS, ids=NAMES)
+@pytest.mark.parametrize("value", ["?", "-1", "9" * 30, "é" * 10_000, "1e400", "[]", "postgresql://", "\ufffe"])
+def test_a_wrong_value_is_told_with_its_name_and_without_a_trace(
+    kind: type[EnvironmentSettings], field: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one line of a size that can be read, which does not show the value of a secret."""
+    monkeypatch.setenv(kind.variable(field), value)
+
+    told = _loaded(kind)
+
+    if isinstance(told, str):
+        assert told.startswith(f"{kind.variable(field)}: ") or kind.variable(field) in told
+        assert len(told.splitlines()) == 1
+        assert len(told) < 500
