@@ -85,8 +85,8 @@ class WebSettings(EnvironmentSettings):
     def _require_tokens_for_others(self) -> Self:
         if not self.token_list and not _is_loopback(self.host):
             raise ValueError(
-                f"WEB_TOKENS: is not set, but WEB_HOST is {self.host:.100}, which others can reach. Set it to what openssl "
-                "rand -hex 24 prints, or put that in a file named web_tokens in /run/secrets or $SECRETS_DIR; "
+                f"WEB_TOKENS: is not set, but WEB_HOST is {self.host:.100}, which others can reach. Set it to what "
+                "openssl rand -hex 24 prints, or put that in a file named web_tokens in /run/secrets or $SECRETS_DIR; "
                 "or listen on 127.0.0.1."
             )
         return self
