@@ -19,17 +19,8 @@ from arqonce.failures import InvalidMessageError, KeyConflictError
 from arqonce.namespace import LEDGER, in_namespace
 from arqonce.payloads import AnyPayload, Payload
 from arqonce.wire.codec import encode
-from arqonce.wire.keys import (
-    LATEST_MS,
-    QUEUE,
-    due_ms,
-    job_message,
-    new_job_id,
-    now_ms,
-    request_hash,
-    require_job_id,
-    require_payload,
-)
+from arqonce.wire.keys import LATEST_MS, QUEUE, due_ms, new_job_id, now_ms, require_job_id
+from arqonce.wire.request import job_message, request_hash, require_payload
 from arqonce.wire.status import JobStatus
 
 ResultT = TypeVar("ResultT", bound=BaseModel)

@@ -30,7 +30,8 @@ from arqonce import (
 )
 from arqonce.database.faults import is_fault_of_server
 from arqonce.ledger.namespace import namespace_of
-from arqonce.wire.keys import JOB_KEY, RESULT_KEY, payload_tag, request_hash
+from arqonce.wire.keys import JOB_KEY, RESULT_KEY
+from arqonce.wire.request import payload_tag, request_hash
 from web.problems import key_conflict
 from web.reading import read_key
 from web.resources import RESOURCES

@@ -18,7 +18,8 @@ from arqonce.failures import (
     failure_from_wire,
 )
 from arqonce.wire.codec import decode
-from arqonce.wire.keys import LATEST_MS, now_ms, request_mark
+from arqonce.wire.keys import LATEST_MS, now_ms
+from arqonce.wire.request import request_mark
 from arqonce.wire.status import JobStatus, status_in_redis
 
 ResultT = TypeVar("ResultT", bound=BaseModel)

@@ -20,16 +20,12 @@ from arqonce.wire.keys import (
     RESULT_KEY,
     cut_calls,
     due_ms,
-    job_message,
     new_job_id,
     now_ms,
-    payload_tag,
-    request_mark,
     require_job_id,
-    require_kind,
-    require_payload,
     to_ms,
 )
+from arqonce.wire.request import job_message, payload_tag, request_mark, require_kind, require_payload
 from arqonce.wire.status import JobStatus
 
 Command = tuple[str | float | bytes, ...]

@@ -8,7 +8,7 @@ from arqonce.failures import InvalidMessageError
 from arqonce.ledger.receipts import Receipt
 from arqonce.payloads import AnyPayload
 from arqonce.wire.codec import encode_result
-from arqonce.wire.keys import request_hash
+from arqonce.wire.request import request_hash
 
 
 class Dumped(NamedTuple):

@@ -47,7 +47,8 @@ from arqonce.ledger.tables import DeadJob
 from arqonce.payloads import AnyPayload
 from arqonce.wire.arguments import read_payload
 from arqonce.wire.codec import encode, tagged
-from arqonce.wire.keys import QUEUE, payload_tag, request_hash, request_tag
+from arqonce.wire.keys import QUEUE
+from arqonce.wire.request import payload_tag, request_hash, request_tag
 
 _READ_ONLY = "25006"
 """SQLSTATE ``read_only_sql_transaction``."""

@@ -28,7 +28,7 @@ from arqonce.ledger.receipts import Receipt, ended_jobs, insert_receipts
 from arqonce.payloads import AnyPayload
 from arqonce.wire.arguments import read_payload
 from arqonce.wire.codec import tagged
-from arqonce.wire.keys import request_tag
+from arqonce.wire.request import request_tag
 from arqonce.work import Again
 
 Outcome: TypeAlias = dict[str, Any] | JobFailedError | RetryLater | Again

@@ -15,7 +15,7 @@ from arqonce.ledger.tables import DeadJob, PromisedJob
 from arqonce.spec import JobSpec
 from arqonce.wire.arguments import read_payload
 from arqonce.wire.codec import decode
-from arqonce.wire.keys import request_hash
+from arqonce.wire.request import request_hash
 
 
 def is_same_request(letter: DeadLetter, other: PromisedJob | DeadJob) -> bool:

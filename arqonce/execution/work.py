@@ -28,8 +28,9 @@ from arqonce.failures import (
 from arqonce.spec import Registry
 from arqonce.wire.arguments import read_payload
 from arqonce.wire.codec import tagged
-from arqonce.wire.keys import ID_RULE, now_ms, payload_tag
+from arqonce.wire.keys import ID_RULE, now_ms
 from arqonce.wire.message import Message, read_message, write_result
+from arqonce.wire.request import payload_tag
 from arqonce.work import Again, Claim, Ended, GivenBack, Outcome, Postponed
 
 MARGIN = timedelta(seconds=5)

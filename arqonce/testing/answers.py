@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from arqonce.payloads import AnyPayload
 from arqonce.wire.codec import decode, encode
-from arqonce.wire.keys import now_ms, payload_tag
+from arqonce.wire.keys import now_ms
+from arqonce.wire.request import payload_tag
 
 
 @dataclass(frozen=True)

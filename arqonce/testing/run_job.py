@@ -21,8 +21,9 @@ from arqonce.spec import Registry
 from arqonce.testing.outcomes import Attempt, JobOutcome
 from arqonce.testing.transaction import Transaction
 from arqonce.wire.codec import decode, encode
-from arqonce.wire.keys import job_message, new_job_id, now_ms
+from arqonce.wire.keys import new_job_id, now_ms
 from arqonce.wire.message import Message, read_message
+from arqonce.wire.request import job_message
 from arqonce.work import Again
 
 __all__ = ["Attempt", "BlockedLoopWarning", "JobOutcome", "RunJob"]

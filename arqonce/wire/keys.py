@@ -5,11 +5,9 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import uuid4
 
 from arqonce.failures import InvalidMessageError
-from arqonce.payloads import AnyPayload, Payload
 
 QUEUE = "arq:queue"
 """The sorted set of queued job ids. The score is the due time, in ms since 1970."""
@@ -87,7 +85,7 @@ def new_job_id(key: str | None) -> str:
     if key is None:
         return uuid4().hex
     if not isinstance(key, str):
-        raise InvalidMessageError(f"the key must be a str, such as f'signup-{{user_id}}'; this is {_type(key)}")
+        raise InvalidMessageError(f"the key must be a str, such as f'signup-{{user_id}}'; this is {type_of(key)}")
     if not is_job_id(key):
         message = "the key must be 1 to 200 printable ASCII characters without spaces: hash what is longer or other"
         raise InvalidMessageError(message)
@@ -111,6 +109,11 @@ def conflict_id(job_id: str, request: bytes) -> str:
     return f"{job_id[:170]}~conflict~{digest}"
 
 
+def type_of(value: object) -> str:
+    """Say of what type a value is, without the value."""
+    return f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
+
+
 def due_ms(now: int, delay: timedelta | None, at: datetime | None) -> int:
     """Return when a job is due, in ms since 1970: now, after ``delay``, or ``at`` a datetime with a time zone.
 
@@ -121,9 +124,9 @@ def due_ms(now: int, delay: timedelta | None, at: datetime | None) -> int:
         message = "give delay or at, not both"
         raise InvalidMessageError(message)
     if not isinstance(delay, timedelta | None):
-        raise InvalidMessageError(f"delay must be a timedelta, such as timedelta(seconds=5); this is {_type(delay)}")
+        raise InvalidMessageError(f"delay must be a timedelta, such as timedelta(seconds=5); this is {type_of(delay)}")
     if not isinstance(at, datetime | None):
-        raise InvalidMessageError(f"at must be a datetime with a time zone; this is {_type(at)}")
+        raise InvalidMessageError(f"at must be a datetime with a time zone; this is {type_of(at)}")
     if at is not None:
         if at.tzinfo is None:
             message = "at has no time zone: give datetime.now(UTC) or another aware time"
@@ -142,67 +145,6 @@ def _timestamp_ms(at: datetime) -> int:
         return round(at.astimezone(UTC).timestamp() * 1000)
     except OverflowError:
         raise InvalidMessageError("at is out of the range of dates") from None
-
-
-def request_hash(payload: AnyPayload) -> bytes:
-    """Return a hash that identifies a request among those of the same kind of job.
-
-    Fields with their default value are left out, so a field that a later version adds does not change the hash of a
-    queued job. Nor does a renamed field, if its ``serialization_alias`` is the old name.
-    """
-    return hashlib.sha256(payload.model_dump_json(exclude_defaults=True, by_alias=True).encode()).digest()
-
-
-def request_tag(request: bytes) -> str:
-    """Return the tag of the request with this hash. It is stored with the result and the job's name.
-
-    Long enough to distinguish two requests that share a key by mistake, too short to reconstruct the request.
-    """
-    return request[:4].hex()
-
-
-def payload_tag(payload: AnyPayload) -> str:
-    """Return the tag of the request for this payload."""
-    return request_tag(request_hash(payload))
-
-
-def request_mark(job_name: object, tag: str) -> str:
-    """Return a mark that distinguishes a request from others with its key: another kind of job, or other fields."""
-    return f"{job_name} {tag}"
-
-
-def require_payload(value: object) -> None:
-    """Check that the value to enqueue is a payload.
-
-    Raises:
-        InvalidMessageError: it is not. The text names the cure, and does not repeat the value.
-    """
-    if not isinstance(value, Payload):
-        message = f"a job is the instance of a payload, such as CreateUser(name=...); this is {_type(value)}"
-        raise InvalidMessageError(message)
-    if not hasattr(value, "job_name"):
-        raise InvalidMessageError(f"{type(value).__name__} has no job_name: give its class the job's name on the wire")
-
-
-def require_kind(value: object) -> None:
-    """Check that the value is a payload class.
-
-    Raises:
-        InvalidMessageError: it is not. The text names the cure, and does not repeat the value.
-    """
-    if not (isinstance(value, type) and issubclass(value, Payload)):
-        message = f"a kind of job is the class of a payload, such as CreateUser; this is {_type(value)}"
-        raise InvalidMessageError(message)
-
-
-def _type(value: object) -> str:
-    return f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
-
-
-def job_message(payload: AnyPayload, *, enqueued_ms: int) -> dict[str, Any]:
-    """Return arq's message for a job. Fields that were not set are left out, so that the worker's defaults apply."""
-    fields = payload.model_dump(mode="json", exclude_unset=True)
-    return {"t": None, "f": payload.job_name, "a": [], "k": fields, "et": enqueued_ms}
 
 
 def cut_calls(sizes: Sequence[int]) -> Iterator[slice]:

@@ -21,7 +21,7 @@ from arqonce.ledger.dead_jobs import DeadLetter, insert_dead_letter
 from arqonce.ledger.receipts import Receipt, insert_receipts
 from arqonce.outbox import enqueue_in, enqueue_in_sync
 from arqonce.wire.codec import decode
-from arqonce.wire.keys import request_hash
+from arqonce.wire.request import request_hash
 from jobs import CreateUser, FindUser
 from tests.arqonce.connection.connections import ASYNC, ASYNC_IDS, SYNC, SYNC_IDS
 from tests.promised import whereabouts

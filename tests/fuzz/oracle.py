@@ -7,7 +7,7 @@ from arqonce.execution.dead_letters import write_letter
 from arqonce.failures import InvalidPayloadError, JobFailedError
 from arqonce.wire.arguments import read_payload
 from arqonce.wire.codec import decode, encode
-from arqonce.wire.keys import job_message
+from arqonce.wire.request import job_message
 from jobs.registry import REGISTRY
 
 _READ = MessageReader(REGISTRY)

@@ -18,7 +18,8 @@ from arqonce.ledger.dead_jobs import DeadFilter, dead_jobs
 from arqonce.ledger.tables import DeadJob
 from arqonce.outbox import enqueue_in
 from arqonce.payloads import AnyPayload
-from arqonce.wire.keys import conflict_id, request_hash
+from arqonce.wire.keys import conflict_id
+from arqonce.wire.request import request_hash
 from jobs import CreateUser, FindUser
 from jobs.payloads import EmailTakenError
 from jobs.registry import REGISTRY

@@ -31,8 +31,9 @@ from arqonce.outbox import enqueue_in
 from arqonce.payloads import Payload, Result
 from arqonce.spec import JobSpec, Registry
 from arqonce.wire.codec import MAX_BYTES, decode, encode
-from arqonce.wire.keys import now_ms, payload_tag
+from arqonce.wire.keys import now_ms
 from arqonce.wire.message import Message
+from arqonce.wire.request import payload_tag
 from arqonce.work import Claim, Outcome
 from db.users import insert_user
 from jobs import CreateUser

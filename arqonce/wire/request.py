@@ -1,0 +1,237 @@
+"""What a request is: the message that a payload becomes, and the hash by which it is known again.
+
+Whatever a producer sends, the worker gets: a payload that would not come back equal from its own message is refused.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json, to_json
+
+from arqonce.failures import InvalidMessageError
+from arqonce.payloads import AnyPayload, Payload
+from arqonce.wire.keys import type_of
+
+_CURE = (
+    "give it a type that JSON carries (str, int, bool, datetime, UUID, Decimal, Enum, list, tuple, set, dict, models "
+    "of these, Base64Bytes; of floats the finite ones), or a field_serializer and a field_validator that undo each "
+    "other"
+)
+
+_CLASSES = 10_000
+"""Of so many payload classes it is remembered what they are made of."""
+
+_PLAIN = frozenset({
+    "str", "int", "bool", "none", "date", "time", "datetime", "timedelta", "uuid", "decimal", "enum", "literal",
+    "nullable", "default", "list", "model", "model-fields", "model-field", "definitions", "definition-ref",
+})  # fmt: skip
+"""Types of pydantic's core schema whose values come back equal, whatever they are."""
+
+_UNORDERED = frozenset({"set", "frozenset", "dict", "any", "typed-dict", "dataclass", "dataclass-args"})
+"""Types whose values may have no order, or one that says nothing."""
+
+
+class _Traits(NamedTuple):
+    """What a payload class is made of."""
+
+    is_plain: bool
+    """Every value comes back equal: nothing need be tried."""
+
+    is_unordered: bool
+    """Two equal values may be written differently."""
+
+    has_floats: bool
+    """JSON may change a number."""
+
+    factories: frozenset[str]
+    """Fields whose default is made anew each time: the worker would make another."""
+
+    has_inner_factories: bool
+    """Whether a model inside has such fields."""
+
+
+@lru_cache(maxsize=_CLASSES)
+def _traits(payload: type[AnyPayload]) -> _Traits:
+    types: set[str] = set()
+    _collect(payload.__pydantic_core_schema__, types)
+    factories = {name for name, field in payload.model_fields.items() if field.default_factory is not None}
+    return _Traits(
+        is_plain=types <= _PLAIN,
+        is_unordered=bool(types & _UNORDERED) or "serialization" in types,
+        has_floats=bool(types & {"float", "any", "complex"}),
+        factories=frozenset(factories),
+        has_inner_factories="default_factory" in types and _has_inner_factories(payload),
+    )
+
+
+def _collect(schema: Any, found: set[str]) -> None:  # noqa: ANN401 - a schema, or a part of one
+    """Add all types of a core schema, and which other things it has that matter."""
+    if isinstance(schema, Mapping):
+        if isinstance(schema.get("type"), str):
+            found.add(schema["type"])
+        found |= {name for name in ("serialization", "default_factory", "serialization_exclude") if schema.get(name)}
+        found |= {"computed"} if schema.get("computed_fields") else set()
+        for name, part in schema.items():
+            if name not in {"metadata", "serialization", "type"}:
+                _collect(part, found)
+    elif isinstance(schema, list | tuple):
+        for part in schema:
+            _collect(part, found)
+
+
+def _has_inner_factories(payload: type[AnyPayload]) -> bool:
+    found: set[str] = set()
+    for name, part in _fields_schema(payload.__pydantic_core_schema__):
+        inner = part.get("schema", {})
+        is_own = payload.model_fields[name].default_factory is not None
+        _collect(inner.get("schema", {}) if is_own else inner, found)
+    return "default_factory" in found
+
+
+def _fields_schema(schema: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:  # noqa: ANN401 - as above
+    """Yield the fields of the outermost model."""
+    while isinstance(schema, Mapping):
+        if schema.get("type") == "model-fields":
+            yield from schema["fields"].items()
+            return
+        schema = schema.get("schema")
+
+
+def job_message(payload: AnyPayload, *, enqueued_ms: int) -> dict[str, Any]:
+    """Return arq's message for a job. Fields that were not set are left out, so that the worker's defaults apply.
+
+    Raises:
+        InvalidMessageError: the worker would get something else; the text names the fields and the cure, and no value.
+    """
+    traits = _traits(type(payload))
+    fields = _dumped(payload, traits)
+    if not traits.is_plain:
+        _require_same(payload, fields, traits)
+    return {"t": None, "f": payload.job_name, "a": [], "k": fields, "et": enqueued_ms}
+
+
+def _dumped(payload: AnyPayload, traits: _Traits) -> dict[str, Any]:
+    try:
+        if traits.has_inner_factories:
+            return payload.model_dump(mode="json")
+        fields = payload.model_dump(mode="json", exclude_unset=True)
+        if made := traits.factories - payload.model_fields_set:
+            fields |= payload.model_dump(mode="json", include=set(made))
+    except Exception:  # noqa: BLE001 - a serializer of the application's may raise anything, with values in its text
+        guilty = [name for name in type(payload).model_fields if not _can_be_dumped(payload, name)]
+        raise _not_same(payload, guilty) from None
+    return fields
+
+
+def _can_be_dumped(payload: AnyPayload, field: str) -> bool:
+    try:
+        payload.model_dump(mode="json", include={field})
+    except Exception:  # noqa: BLE001 - as above
+        return False
+    return True
+
+
+def _require_same(payload: AnyPayload, fields: dict[str, Any], traits: _Traits) -> None:
+    """Read the message as the worker does, and compare."""
+    kind = type(payload)
+    try:
+        read = kind.model_validate(_after_json(fields) if traits.has_floats else fields)
+    except ValidationError as error:
+        guilty = sorted({str(detail["loc"][0]) for detail in error.errors() if detail["loc"]})
+        raise _not_same(payload, guilty) from None
+    except Exception:  # noqa: BLE001 - a validator of the application's may raise anything
+        raise _not_same(payload, []) from None
+    if changed := [name for name in kind.model_fields if getattr(read, name) != getattr(payload, name)]:
+        raise _not_same(payload, changed)
+    if traits.is_unordered and request_hash(read) != request_hash(payload):
+        raise _not_same(payload, list(kind.model_fields))
+
+
+def _after_json(fields: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+    """Return what the fields are behind JSON, which has neither infinities nor NaN."""
+    return from_json(to_json(fields, inf_nan_mode="null"))
+
+
+def _not_same(payload: AnyPayload, fields: Sequence[str]) -> InvalidMessageError:
+    name = type(payload).__name__
+    named = ", ".join(f"{name}.{field[:60]}" for field in fields) or name
+    return InvalidMessageError(f"the worker would not get what is sent in {named}: {_CURE}")
+
+
+def request_hash(payload: AnyPayload) -> bytes:
+    """Return a hash that identifies a request among those of the same kind of job.
+
+    Fields with their default value are left out, so a field that a later version adds does not change the hash of a
+    queued job. Nor does a renamed field, if its ``serialization_alias`` is the old name. The order of sets and mappings
+    does not count: equal payloads have equal hashes, in every process.
+    """
+    if not _traits(type(payload)).is_unordered:
+        return hashlib.sha256(payload.model_dump_json(exclude_defaults=True, by_alias=True).encode()).digest()
+    dumped = payload.model_dump(mode="json", exclude_defaults=True, by_alias=True)
+    return hashlib.sha256(to_json(_in_order(payload, dumped))).digest()
+
+
+def _in_order(value: Any, dumped: Any) -> Any:  # noqa: ANN401 - any value of a payload, and how it is written
+    """Return what is written with sets and mappings in the order of their texts."""
+    if isinstance(value, BaseModel) and isinstance(dumped, dict):
+        fields = type(value).model_fields
+        names = {field.serialization_alias or field.alias or name: name for name, field in fields.items()}
+        return {key: _in_order(getattr(value, str(names.get(key, key)), None), part) for key, part in dumped.items()}
+    if isinstance(value, Mapping) and isinstance(dumped, dict) and len(value) == len(dumped):
+        parts = [
+            (key, _in_order(part, written)) for part, (key, written) in zip(value.values(), dumped.items(), strict=True)
+        ]
+        return dict(sorted(parts, key=lambda part: part[0]))
+    if isinstance(dumped, list) and isinstance(value, set | frozenset):
+        return sorted(dumped, key=to_json)
+    if isinstance(dumped, list) and isinstance(value, list | tuple) and len(value) == len(dumped):
+        return [_in_order(part, written) for part, written in zip(value, dumped, strict=True)]
+    if isinstance(dumped, dict):  # a dataclass, or what a serializer has made
+        inner = vars(value) if hasattr(value, "__dict__") else {}
+        return {key: _in_order(inner.get(key), part) for key, part in sorted(dumped.items())}
+    return dumped
+
+
+def request_tag(request: bytes) -> str:
+    """Return the tag of the request with this hash. It is stored with the result and the job's name.
+
+    Long enough to distinguish two requests that share a key by mistake, too short to reconstruct the request.
+    """
+    return request[:4].hex()
+
+
+def payload_tag(payload: AnyPayload) -> str:
+    """Return the tag of the request for this payload."""
+    return request_tag(request_hash(payload))
+
+
+def request_mark(job_name: object, tag: str) -> str:
+    """Return a mark that distinguishes a request from others with its key: another kind of job, or other fields."""
+    return f"{job_name} {tag}"
+
+
+def require_payload(value: object) -> None:
+    """Check that the value to enqueue is a payload.
+
+    Raises:
+        InvalidMessageError: it is not. The text names the cure, and does not repeat the value.
+    """
+    if not isinstance(value, Payload):
+        message = f"a job is the instance of a payload, such as CreateUser(name=...); this is {type_of(value)}"
+        raise InvalidMessageError(message)
+    if not hasattr(value, "job_name"):
+        raise InvalidMessageError(f"{type(value).__name__} has no job_name: give its class the job's name on the wire")
+
+
+def require_kind(value: object) -> None:
+    """Check that the value is a payload class.
+
+    Raises:
+        InvalidMessageError: it is not. The text names the cure, and does not repeat the value.
+    """
+    if not (isinstance(value, type) and issubclass(value, Payload)):
+        message = f"a kind of job is the class of a payload, such as CreateUser; this is {type_of(value)}"
+        raise InvalidMessageError(message)

@@ -1,0 +1,293 @@
+"""What a producer sends, the worker gets, and knows again: over the types that pydantic has, in any process."""
+
+import json
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import (
+    AfterValidator,
+    AnyUrl,
+    Base64Bytes,
+    BaseModel,
+    Field,
+    Json,
+    PrivateAttr,
+    SecretStr,
+    computed_field,
+    create_model,
+    field_serializer,
+)
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from arqonce import InvalidMessageError, JobClient, Payload, Result, SyncJobClient, enqueue_in
+from arqonce.wire.arguments import read_payload
+from arqonce.wire.codec import decode, encode
+from arqonce.wire.request import job_message, request_hash
+from jobs import CreateUser
+
+ROOT = Path(__file__).parents[3]
+NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
+
+
+class Color(Enum):
+    """Values of a wire of one's own."""
+
+    RED = "red"
+
+
+class Inner(BaseModel):
+    """A model inside."""
+
+    tags: set[str] = set()
+    sizes: dict[str, float] = {}
+
+
+@dataclass
+class Point:
+    """A dataclass inside."""
+
+    x: int
+    tags: frozenset[str] = frozenset()
+
+
+def _kind(annotation: Any) -> type[Payload[Any]]:  # noqa: ANN401 - any annotation
+    """Make a payload with one field."""
+    return create_model("Kind", __base__=Payload[Result], job_name=(ClassVar[str], "kind"), field=(annotation, ...))
+
+
+def _of(annotation: Any, value: object) -> Payload[Any]:  # noqa: ANN401 - any annotation
+    return _kind(annotation).model_validate({"field": value})
+
+
+def _sent(payload: Payload[Any]) -> Payload[Any]:
+    """Return what the worker gets."""
+    message = decode(encode(job_message(payload, enqueued_ms=1)))
+    return read_payload(type(payload), message["a"], message["k"])
+
+
+ACCEPTED: dict[str, tuple[Any, Any]] = {
+    "text": (str, "Jürgen \u0000 \U0001f600"),
+    "int": (int, 10**300),
+    "float": (float, 1e22),
+    "bool": (bool, True),
+    "datetime": (datetime, NOON),
+    "date": (date, NOON.date()),
+    "time": (time, NOON.timetz()),
+    "timedelta": (timedelta, timedelta(days=-1, microseconds=1)),
+    "UUID": (UUID, UUID(int=5)),
+    "Decimal": (Decimal, Decimal("1.10")),
+    "Enum": (Color, Color.RED),
+    "Literal": (Literal["a", 1], 1),
+    "union": (int | str | None, "5"),
+    "tuple": (tuple[int, str], (1, "a")),
+    "list": (list[datetime], [NOON]),
+    "set": (set[str], set("abcdef")),
+    "frozenset of tuples": (frozenset[tuple[int, str]], frozenset({(2, "b"), (1, "a"), (10, "c")})),
+    "dict": (dict[str, list[set[int]]], {"b": [{3, 1, 2}], "a": []}),
+    "dict by number": (dict[int, str], {2: "b", 1: "a"}),
+    "model": (Inner, Inner(tags=set("xyz"), sizes={"b": 1.5, "a": 2.0})),
+    "dataclass": (Point, Point(1, frozenset("xyz"))),
+    "any JSON": (Any, {"b": [1, None], "a": "x"}),
+    "address": (IPv4Address, IPv4Address("127.0.0.1")),
+    "url": (AnyUrl, AnyUrl("https://example.org/a?b=c")),
+    "path": (Path, Path("a/b")),
+    "bytes in base64": (Base64Bytes, b"YWJj"),
+    "text bytes": (bytes, b"abc"),
+    "stripped": (Annotated[str, AfterValidator(str.strip)], " a "),
+}
+
+REFUSED: dict[str, tuple[Any, Any]] = {
+    "secret": (SecretStr, SecretStr("hidden-word")),
+    "secrets inside": (list[SecretStr], [SecretStr("hidden-word")]),
+    "NaN": (float, float("nan")),
+    "infinite": (list[float], [1.0, float("-inf")]),
+    "bytes": (bytes, b"\xff"),
+    "tuple as any": (Any, (1, 2)),
+    "set as any": (Any, {1, 2}),
+    "time as any": (Any, NOON),
+    "object": (Any, object()),
+    "callable": (Callable[[], int], len),
+    "left out": (Annotated[str, Field(exclude=True)], "hidden-word"),
+    "JSON text": (Json[list[int]], "[1, 2]"),
+    "iterator": (Iterable[int], [1, 2]),
+    "tuple as sequence": (Sequence[int], (1, 2)),
+    "not idempotent": (Annotated[str, AfterValidator(lambda text: f"hash of {text}")], "hidden-word"),
+}
+
+
+@pytest.mark.parametrize(("annotation", "value"), ACCEPTED.values(), ids=ACCEPTED)
+def test_the_worker_gets_what_was_sent(annotation: Any, value: Any) -> None:  # noqa: ANN401 - any
+    """Equal, and with an equal hash."""
+    payload = _of(annotation, value)
+
+    assert _sent(payload) == payload
+    assert request_hash(_sent(payload)) == request_hash(payload)
+
+
+@pytest.mark.parametrize(("annotation", "value"), REFUSED.values(), ids=REFUSED)
+def test_what_would_arrive_otherwise_is_refused(annotation: Any, value: Any) -> None:  # noqa: ANN401 - any
+    """With the field's name and the cure, and without its value."""
+    payload = _of(annotation, value)
+
+    with pytest.raises(InvalidMessageError, match=r"Kind\.field: give it a type") as caught:
+        job_message(payload, enqueued_ms=1)
+
+    assert "hidden-word" not in "".join(traceback.format_exception(caught.value))
+
+
+class WithComputed(Payload[Result]):
+    """A field that no worker takes."""
+
+    job_name: ClassVar[str] = "computed"
+    name: str
+
+    @computed_field  # type: ignore[prop-decorator] # pydantic's
+    @property
+    def greeting(self) -> str:
+        """Greet."""
+        return f"Hello {self.name}"
+
+
+class WithSerializer(Payload[Result]):
+    """A serializer that nothing undoes, and that fails for some."""
+
+    job_name: ClassVar[str] = "serializer"
+    name: str
+
+    @field_serializer("name")
+    def _shout(self, name: str) -> str:
+        if not name:
+            raise KeyError(name)
+        return name.upper()
+
+
+@pytest.mark.parametrize(
+    ("payload", "field"),
+    [
+        (WithComputed(name="Jane"), "WithComputed.greeting"),
+        (WithSerializer(name="Jane"), "WithSerializer.name"),
+        (WithSerializer(name=""), "WithSerializer.name"),
+        (CreateUser.model_construct(name=""), "CreateUser.name"),
+    ],
+)
+def test_a_class_that_changes_what_it_sends_is_refused(payload: Payload[Any], field: str) -> None:
+    """As soon as it would matter."""
+    with pytest.raises(InvalidMessageError, match=field):
+        job_message(payload, enqueued_ms=1)
+
+
+class WithFactories(Payload[Result]):
+    """Defaults that are made anew each time, and what is the producer's own."""
+
+    job_name: ClassVar[str] = "factories"
+    token: UUID = Field(default_factory=uuid4)
+    tags: list[str] = Field(default_factory=list)
+    plain: int = 5
+    _cache: dict[str, int] = PrivateAttr(default_factory=dict)
+
+
+class WithInnerFactories(Payload[Result]):
+    """The same in a model inside."""
+
+    job_name: ClassVar[str] = "inner"
+    inner: WithFactories = Field(default_factory=WithFactories)
+
+
+@pytest.mark.parametrize("payload", [WithFactories(), WithInnerFactories(), WithInnerFactories(inner=WithFactories())])
+def test_a_default_that_is_made_is_made_once(payload: Payload[Any]) -> None:
+    """By the producer: the worker's would be another. One that is not made is left to the worker."""
+    message = job_message(payload, enqueued_ms=1)
+
+    assert _sent(payload) == payload
+    assert request_hash(_sent(payload)) == request_hash(payload)
+    assert "plain" not in message["k"]
+
+
+_leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+_values = st.recursive(
+    _leaves,
+    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text(), inner) | st.sets(st.text()),
+    max_leaves=8,
+)
+
+
+@given(_values)
+def test_whatever_is_sent_arrives_or_is_refused(value: object) -> None:
+    """There is no third."""
+    payload = _of(Any, value)
+    try:
+        message = encode(job_message(payload, enqueued_ms=1))
+    except InvalidMessageError:
+        return
+    read = read_payload(type(payload), (), decode(message)["k"])
+
+    assert read == payload
+    assert request_hash(read) == request_hash(payload)
+
+
+@given(st.dictionaries(st.text(), st.frozensets(st.text())), st.randoms(use_true_random=False))
+def test_order_counts_for_nothing(value: dict[str, frozenset[str]], random: Any) -> None:  # noqa: ANN401 - a Random
+    """Of sets and of mappings."""
+    shuffled = list(value.items())
+    random.shuffle(shuffled)
+    kind = dict[str, frozenset[str]]
+
+    assert request_hash(_of(kind, dict(shuffled))) == request_hash(_of(kind, value))
+
+
+_PROGRAM = """
+import json
+from arqonce.wire.request import request_hash
+from tests.arqonce.wire.test_request import ACCEPTED, _of
+print(json.dumps({name: request_hash(_of(kind, value)).hex() for name, (kind, value) in ACCEPTED.items()}))
+"""
+
+
+@pytest.mark.usefixtures("starts_processes")
+def test_every_process_has_the_same_hashes() -> None:
+    """Python puts sets into another order in each."""
+    hashes = [
+        subprocess.run(
+            [sys.executable, "-c", _PROGRAM], cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True, check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]  # fmt: skip
+
+    assert json.loads(hashes[0]) == json.loads(hashes[1])
+
+
+async def test_every_way_in_refuses_alike(
+    redis: Redis, valkey_url: str, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    """Both clients and the outbox; nothing is queued, and the transaction goes on."""
+    payload = _of(SecretStr, "hidden-word")
+
+    async with JobClient(valkey_url) as client:
+        with pytest.raises(InvalidMessageError, match=r"Kind\.field"):
+            await client.enqueue(payload)
+        with pytest.raises(InvalidMessageError, match=r"Kind\.field"):
+            await client.enqueue_many([CreateUser(name="Jane"), payload])
+    with SyncJobClient(valkey_url) as blocking, pytest.raises(InvalidMessageError, match=r"Kind\.field"):
+        blocking.enqueue(payload)
+    async with sessions.begin() as session:
+        with pytest.raises(InvalidMessageError, match=r"Kind\.field"):
+            await enqueue_in(session, payload)
+        await enqueue_in(session, CreateUser(name="Jane"))
+
+    assert await redis.dbsize() == 0
