@@ -39,6 +39,7 @@ if __name__ == "__main__":
     lock("producer-tests.txt", _LIBRARY, "--group", f"{_LIBRARY}:producer-tests", constraint="dev.txt")
     for version in (5, 6, 7, 8):
         lock(f"redis-{version}.txt", "--group", f"{_LIBRARY}:redis-{version}")
+    lock("pytest-asyncio-0.txt", "--group", f"{_LIBRARY}:pytest-asyncio-0")
     lock("fuzz.txt", "--group", "fuzz")
     lock("docs.txt", "--group", "docs")
     lock("bench.txt", "pyproject.toml", "--group", "bench", constraint="runtime.txt")

@@ -1,6 +1,7 @@
 """pytest plugin: fixtures for tests of jobs, of code that enqueues, and of whole workers.
 
-Each fixture imports what it needs when it is first used, so that a project that uses none pays nothing.
+Each fixture imports what it needs when it is first used, so that a project that uses none pays nothing, and does not
+notice which versions of other plugins are too old for us.
 """
 
 import contextlib
@@ -9,8 +10,9 @@ import os
 import sys
 import types
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -28,12 +30,11 @@ if TYPE_CHECKING:
     from arqonce.testing.transaction import Transaction
     from arqonce.testing.worker_process import StartWorker
 
-_Scope: TypeAlias = Literal["function", "class", "module", "package", "session"]
-
 _SETTINGS = {"fsync": "off", "log_error_verbosity": "terse"}
 """Of PostgreSQL. Terse, because the DETAIL of a constraint violation would write personal data into the log."""
 
-_LOOP_SCOPES: "tuple[_Scope, ...]" = ("function", "class", "module", "package", "session")
+_MIN_ASYNCIO = (1, 1)
+"""The first pytest-asyncio that takes an async fixture while tests run; the extra ``testing`` asks for it."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,28 +47,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Create the async fixtures, one for each way in which a test may be awaited."""
-    fixtures = types.ModuleType("arqonce_async_fixtures")
-    vars(fixtures)["anyio"] = pytest.fixture(_transaction(), name=_name("anyio"))
-    if _has_asyncio(config):
-        import pytest_asyncio  # loaded by pytest, if it is there
-
-        for scope in _LOOP_SCOPES:
-            made = pytest_asyncio.fixture(_transaction(), loop_scope=scope, name=_name(scope))
-            vars(fixtures)[scope] = made
-    config.pluginmanager.register(fixtures)
-
-
 def _has_asyncio(config: pytest.Config) -> bool:
     return any(map(config.pluginmanager.hasplugin, ("asyncio", "pytest_asyncio", "pytest_asyncio.plugin")))
 
 
-def _name(way: str) -> str:
-    return f"_jobs_transaction_{way}"
+def _transaction_in(way: str, config: pytest.Config) -> str:
+    """Return the name of the async fixture for tests that are awaited this way; register it at its first use."""
+    name = f"_jobs_transaction_{way}"
+    if not config.pluginmanager.has_plugin(name):
+        module = types.ModuleType(name)
+        vars(module)[name] = _decorator(way)(_new_transaction(), name=name)
+        config.pluginmanager.register(module, name)
+    return name
 
 
-def _transaction() -> "Callable[[DatabaseSettings], AsyncIterator[Transaction]]":
+def _decorator(way: str) -> "Callable[..., Any]":
+    if way == "anyio":
+        return pytest.fixture
+    import pytest_asyncio  # loaded by pytest, if it is there
+
+    return partial(pytest_asyncio.fixture, loop_scope=way)
+
+
+def _new_transaction() -> "Callable[[DatabaseSettings], AsyncIterator[Transaction]]":
     async def transaction(jobs_database: "DatabaseSettings") -> "AsyncIterator[Transaction]":
         from arqonce.testing.transaction import open_transaction_to_roll_back
 
@@ -131,7 +133,7 @@ def own_database(jobs_databases: "Databases") -> "Iterator[DatabaseSettings]":
 @pytest.fixture
 def jobs_transaction(request: pytest.FixtureRequest) -> "Iterator[Transaction]":
     """Yield the transaction of this test, in the event loop of this test."""
-    transaction: Transaction = request.getfixturevalue(_name(_way(request)))
+    transaction: Transaction = request.getfixturevalue(_transaction_in(_way(request), request.config))
     failed = request.session.testsfailed
     yield transaction
     if transaction.commits and request.session.testsfailed == failed:  # the error was caught
@@ -154,12 +156,25 @@ def _way(request: pytest.FixtureRequest) -> str:
             "this test is not run in an event loop, and its fixtures need one: write async def, and mark it "
             "@pytest.mark.asyncio (or set asyncio_mode = auto; pip install pytest-asyncio), or @pytest.mark.anyio"
         )
+    _require_recent_asyncio()
     scope: str = (
         marker.kwargs.get("loop_scope")
         or marker.kwargs.get("scope")
         or request.config.getini("asyncio_default_test_loop_scope")
     )
     return scope
+
+
+def _require_recent_asyncio() -> None:
+    import pytest_asyncio  # loaded by pytest, which has run the test's mark
+
+    version = pytest_asyncio.__version__
+    if tuple(map(int, version.split(".")[:2])) < _MIN_ASYNCIO:
+        least = ".".join(map(str, _MIN_ASYNCIO))
+        _refuse(
+            f"this fixture needs pytest-asyncio {least} or later, and {version} is installed: "
+            f"pip install 'pytest-asyncio>={least}', or run the test by anyio"
+        )
 
 
 def _require_asyncio(backend: Any) -> None:  # noqa: ANN401 - anyio's: a name, or a name and options

@@ -9,7 +9,7 @@ from textwrap import dedent
 
 import pytest
 
-from tests.installed.conftest import PAYLOADS, ROOT, pip
+from tests.installed.conftest import PAYLOADS, ROOT, Once, install_locked, pip
 
 SAMPLE = Path(__file__).parent / "sample"
 
@@ -152,3 +152,37 @@ def test_a_fixture_that_needs_a_worker_is_told_with_its_cure(project: Path, pyth
     assert all("pip install 'arqonce[worker,embedded]'" in line for line in lines)
     assert "1 passed" in told
     assert "another exception" not in told
+
+
+@pytest.fixture(scope="session")
+def old_asyncio(once: Once) -> Path:
+    """Install a pytest-asyncio that is too old, and the pytest that it takes, to be laid over an environment."""
+    name = "pytest-asyncio-0"
+    return once(name, lambda folder: install_locked(f"{name}.txt", "--target", folder, "--no-deps"))
+
+
+def test_an_old_pytest_asyncio_is_told_to_who_uses_a_fixture_and_to_nobody_else(
+    project: Path, python_of_tests: Path, old_asyncio: Path
+) -> None:
+    """In one line that names the version needed; tests without our fixtures run, as if we were not there."""
+    (project / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\nasyncio_mode = strict\n")
+    (project / "test_it.py").write_text(
+        dedent("""
+        import pytest
+
+        @pytest.mark.asyncio
+        async def test_session(session): pass
+
+        @pytest.mark.asyncio
+        async def test_of_its_own(): pass
+
+        def test_enqueued(enqueued): pass
+        """)
+    )
+
+    told = _test(project, old_asyncio, python=python_of_tests)
+
+    (line,) = [line for line in told.splitlines() if line.startswith("this fixture needs ")]
+    assert "pytest-asyncio 1.1 or later, and 0.23" in line
+    assert "pip install 'pytest-asyncio>=1.1'" in line
+    assert "2 passed, 1 error" in told, told
