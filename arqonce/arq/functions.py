@@ -41,6 +41,8 @@ _UNTIL_READ = timedelta(minutes=1)
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.arq.functions")
 
+_log_of_service: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.arq.service")
+"""For faults of the service that are not its functions'. Sentry passes ``_log`` over: it reports functions itself."""
 
 _PICKLED = (
     "the message is a pickle, which this worker does not read. Give the producer's pool job_serializer and "
@@ -246,7 +248,7 @@ class FunctionJob:
     def _refusal(self) -> Outcome | None:
         """Return the end of a job that cannot be run, ``None`` if it can be."""
         if isinstance(self._trouble, PickleError):
-            self._log.error("a pickle is put back", reason=str(self._trouble))
+            self._log_of_service().error("a pickle is put back", reason=str(self._trouble))
             return Postponed(_UNTIL_READ, counts=False)
         if self._trouble is not None:
             reason = self._why_refused(self._trouble)
@@ -349,9 +351,12 @@ class FunctionJob:
             with CONTAINED:
                 await hook(self._ctx)
         except Exception as error:  # noqa: BLE001 - the application's code
-            self._log.error("a hook failed", error=diagnose(error))
+            self._log_of_service().error("a hook failed", error=diagnose(error))
             return False
         return True
+
+    def _log_of_service(self) -> structlog.stdlib.BoundLogger:
+        return _log_of_service.bind(**structlog.get_context(self._log))
 
     def _end(self, result: Any, *, succeeded: bool) -> Ended:  # noqa: ANN401 - what a function returns, or an exception
         keep = self._keep()

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from arqonce.arq.functions import FunctionJob, Functions
+from arqonce.arq.functions import Functions
 from arqonce.execution.work import RegistryJob, RegistryWork
 from arqonce.work import Again, Claim, Job, Outcome
 
@@ -19,7 +19,7 @@ class SideBySide:
 
     def open(self, claim: Claim) -> Job:
         """Read a claimed job: as a function's if its message, read by arq's deserializer, names one."""
-        job = FunctionJob(self._functions, claim)
+        job = self._functions.open(claim)
         if job.name in self._functions.by_name and job.name not in self._registry.registry:
             return job
         return self._registry.open(claim)

@@ -7,6 +7,7 @@ health key are arq's own; what is claimed, run and recorded is the engine's.
 import asyncio
 import inspect
 import math
+import sys
 import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
@@ -131,10 +132,18 @@ class Worker(ArqWorker):
     def _build_work(self) -> Work:
         names = FunctionSettings.__dataclass_fields__.keys()
         settings = FunctionSettings(**{name: getattr(self, name) for name in names})
-        functions = Functions(self.functions, settings)
+        functions = self._functions(settings)
         if self.registry_work is None:
             return functions
         return SideBySide(self.registry_work, functions) if self.functions else self.registry_work
+
+    def _functions(self, settings: FunctionSettings) -> Functions:
+        if "sentry_sdk" in sys.modules and self.functions:
+            from arqonce.arq import sentry  # noqa: PLC0415 - imports what the service itself has loaded
+
+            if sentry.is_active():
+                return sentry.WatchedFunctions(self.functions, settings, self.timezone)
+        return Functions(self.functions, settings)
 
     def _options(self) -> Options:
         return Options(
