@@ -1,6 +1,7 @@
 """Says what differs when an arq service runs in our worker, line by line, each with its cure. Opens nothing."""
 
 import inspect
+import re
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from uuid import UUID
 from arq.cron import CronJob
 from arq.worker import Function, func
 
+from arqonce.arq.candidates import Candidate, find_candidate
 from arqonce.arq.service import PARAMETERS, Service
 
 _OBSOLETE = {
@@ -91,6 +93,21 @@ def _functions(service: Service, *, accepts_pickle: bool) -> Iterator[Difference
         names.add(name)
         if is_json:
             yield from _parameters(name, function)
+        if (candidate := find_candidate(function.coroutine)) is not None:
+            yield _as_handler(name, candidate)
+
+
+def _as_handler(name: str, candidate: Candidate) -> Difference:
+    used = " and ".join(f'ctx["{key}"]' for key in candidate.keys)
+    payload = "".join(word[:1].upper() + word[1:] for word in re.split(r"[\W_]+", name))
+    handler = f"async def {re.split(r'[^0-9A-Za-z_]', name)[-1]}(session: AsyncSession, payload: {payload})"
+    fields = f"the fields {', '.join(candidate.fields)}" if candidate.fields else "no fields"
+    return Difference(
+        "note",
+        name,
+        f"of ctx it uses only {used}: as a handler it would take effect exactly once instead of at least once",
+        f'class {payload}(Payload) with job_name = "{name}" and {fields}; {handler}, without commit()',
+    )
 
 
 def _parameters(name: str, function: Function) -> Iterator[Difference]:

@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from arq.connections import ArqRedis, RedisSettings, create_pool
 from arq.jobs import Job
 from redis.asyncio import Redis
@@ -20,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from arqonce import DatabaseSettings, UsageError, decode, encode
 from arqonce.arq.differences import find_differences
 from arqonce.arq.service import Service, load_service, url_of
+from arqonce.commands.arq_check import arq_check
 from arqonce.process.service import queue_of
 from tests import warm
 from tests.conftest import StartWorker, WorkerProcess, wait_until_async
@@ -310,6 +313,31 @@ def test_arq_check_names_what_differs_with_its_cure(monkeypatch: pytest.MonkeyPa
         ("warning", "functions"),
         ("note", "queue_read_limit"),
     } <= found
+
+
+def test_arq_check_names_functions_that_could_be_handlers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By their source: those that use nothing of ``ctx`` but a database. Each with its cure, and as no fault."""
+    monkeypatch.syspath_prepend(str(HERE))
+
+    with pytest.raises(typer.Exit) as ended:
+        arq_check("morning.WorkerSettings", as_json=True)
+
+    found = {note["where"]: note for note in json.loads(capsys.readouterr().out)}
+    assert found.keys() == set(re.findall(r"async def (may_\w+)", (HERE / "morning.py").read_text()))
+    assert (ended.value.exit_code, found["may_open_a_session"]) == (
+        0,
+        {
+            "level": "note",
+            "where": "may_open_a_session",
+            "what": 'of ctx it uses only ctx["sessions"]: as a handler it would take effect exactly once instead of at '
+            "least once",
+            "cure": 'class MayOpenASession(Payload) with job_name = "may_open_a_session" and the fields name: str, '
+            "age: int = 0; async def may_open_a_session(session: AsyncSession, payload: MayOpenASession), without "
+            "commit()",
+        },
+    )
 
 
 @pytest.mark.parametrize(
