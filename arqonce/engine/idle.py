@@ -47,7 +47,7 @@ _SLACK = timedelta(seconds=1)
 """How much sooner than expected a job may be due by the server's clock."""
 
 _RENEW_PAUSE = timedelta(milliseconds=500)
-"""Shortest time between two renewals of the watch."""
+"""Shortest time between two renewals of the watch; a third of the watch if that is shorter, as with a short lease."""
 
 _SPREAD = timedelta(milliseconds=250)
 """Over how long standing-by workers spread their look at a watch that has expired."""
@@ -134,6 +134,8 @@ class Waking:
         self._bell = bell
         self._poll = poll
         self._watch = min(_WATCH, lease * 0.75) if watches else timedelta(0)
+        self._renew_every = (self._watch / 3).total_seconds()
+        self._renew_pause = min(_RENEW_PAUSE.total_seconds(), self._renew_every)
         self._state = _State.AWAY
         self._claim_at = 0.0
         self._renewed = 0.0
@@ -166,7 +168,7 @@ class Waking:
         if self._state is not _State.AWAY:
             longest = min(longest, self._claim_at - self._loop.time())
         if self._state is _State.WATCHING:
-            longest = min(longest, self._renewed + (self._watch / 3).total_seconds() - self._loop.time())
+            longest = min(longest, self._renewed + self._renew_every - self._loop.time())
         await self._bell.wait(longest)
 
     async def claim(self, room: int, *, is_idle: bool) -> Claimed:
@@ -188,7 +190,7 @@ class Waking:
 
         Whatever has ended an idle worker's wait, this comes first: it has a time limit, and repeats nothing unseen.
         """
-        if self._state is _State.WATCHING and self._loop.time() >= self._renewed + _RENEW_PAUSE.total_seconds():
+        if self._state is _State.WATCHING and self._loop.time() >= self._renewed + self._renew_pause:
             if await self._leases.renew_watch(self._watch):
                 self._renewed = self._loop.time()
             else:
