@@ -19,8 +19,9 @@ from arqonce.connection.primary import StaleConnectionError
 from arqonce.connection.redis import is_refusal
 from arqonce.engine.guard import LeaseGuard
 from arqonce.engine.idle import Bell, Waking
-from arqonce.engine.leases import RECONNECT_EVERY, Leases
+from arqonce.engine.leases import RECONNECT_EVERY
 from arqonce.engine.overdue import end_overdue_runs
+from arqonce.engine.queue import Queue
 from arqonce.engine.runs import Runs
 from arqonce.trouble import Trouble
 from arqonce.work import Gate, Observer, Work
@@ -102,7 +103,7 @@ class Engine:
     """Works on one queue until it is stopped or, in a burst, until the queue is empty. Belongs to one event loop."""
 
     def __init__(  # noqa: PLR0913 - the parts that it is made of
-        self, leases: Leases, work: Work, options: Options, *, gate: Gate, chores: Sequence[Chores], observer: Observer
+        self, leases: Queue, work: Work, options: Options, *, gate: Gate, chores: Sequence[Chores], observer: Observer
     ) -> None:
         """Claim nothing yet. While ``gate`` is closed nothing is claimed."""
         self._leases = leases

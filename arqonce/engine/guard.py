@@ -19,7 +19,7 @@ from datetime import timedelta
 import structlog
 from redis.exceptions import RedisError
 
-from arqonce.engine.leases import Leases
+from arqonce.engine.queue import Queue
 from arqonce.work import Claim
 
 _SPARE = timedelta(seconds=10)
@@ -33,7 +33,7 @@ class LeaseGuard:
 
     def __init__(
         self,
-        leases: Leases,
+        leases: Queue,
         length: timedelta,
         claims: Callable[[], Collection[Claim]],
         limit: Callable[[], timedelta],

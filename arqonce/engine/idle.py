@@ -35,7 +35,8 @@ import structlog
 from redis.exceptions import ResponseError
 
 from arqonce.connection.redis import is_outage
-from arqonce.engine.leases import Claimed, Leases
+from arqonce.engine.leases import Claimed
+from arqonce.engine.queue import Queue
 
 _WATCH = timedelta(milliseconds=4500)
 """How long a watch lasts without renewal. With the spread below, a queue is without a watcher for less than 5 s."""
@@ -128,7 +129,7 @@ class _State(Enum):
 class Waking:
     """The idle time of one worker: it watches the queue, stands by, or polls. The methods raise redis-py's errors."""
 
-    def __init__(self, leases: Leases, bell: Bell, *, lease: timedelta, poll: timedelta, watches: bool) -> None:
+    def __init__(self, leases: Queue, bell: Bell, *, lease: timedelta, poll: timedelta, watches: bool) -> None:
         """Begin with a claim to be made. Without ``watches``, poll."""
         self._leases = leases
         self._bell = bell

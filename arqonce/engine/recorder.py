@@ -11,7 +11,8 @@ from typing import TypeAlias
 
 import structlog
 
-from arqonce.engine.leases import GiveUp, Leases, end, give_back, postpone, until_redis_answers
+from arqonce.engine.leases import GiveUp, end, give_back, postpone, until_redis_answers
+from arqonce.engine.queue import Queue
 from arqonce.work import Claim, Ended, Job, Observer, Outcome, Postponed
 
 _Ended: TypeAlias = tuple[Job, Outcome]
@@ -22,7 +23,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.engine.record
 class Recorder:
     """Keeps the claims of all jobs that are ours, and ends them. One call is under way at a time."""
 
-    def __init__(self, leases: Leases, observer: Observer) -> None:
+    def __init__(self, leases: Queue, observer: Observer) -> None:
         """Do nothing until the first job has ended."""
         self._leases = leases
         self._observer = observer

@@ -11,7 +11,8 @@ import structlog
 from redis.exceptions import RedisError
 
 from arqonce.engine.idle import Bell
-from arqonce.engine.leases import Claimed, Leases
+from arqonce.engine.leases import Claimed
+from arqonce.engine.queue import Queue
 from arqonce.engine.recorder import Recorder
 from arqonce.engine.run import Conclusion, Run, group
 from arqonce.engine.slots import Slots
@@ -32,7 +33,7 @@ class _Running:
 class Runs:
     """Starts what was claimed, as slots become free, and hands over what becomes of it."""
 
-    def __init__(self, work: Work, leases: Leases, slots: int, *, bell: Bell, observer: Observer) -> None:
+    def __init__(self, work: Work, leases: Queue, slots: int, *, bell: Bell, observer: Observer) -> None:
         """Begin with nothing."""
         self._work = work
         self._leases = leases

@@ -1,0 +1,91 @@
+"""What the engine asks of a queue: ``leases.Leases`` does it in Redis, and a queue of the tests does it in memory.
+
+``Leases`` says what each method does. All of them raise redis-py's errors.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from datetime import timedelta
+from typing import Protocol
+
+from arqonce.engine.leases import Claimed, GiveUp
+from arqonce.work import Claim
+
+
+class Renewing(Protocol):
+    """Renews leases from another event loop."""
+
+    async def renew(self, claims: Collection[Claim]) -> None:
+        """Renew the leases."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection."""
+        ...
+
+
+class Queue(Protocol):
+    """One queue, as one worker sees it."""
+
+    on_claimed: Callable[[], None]
+    on_news: Callable[[], None]
+
+    async def claim(self, room: int, *, watch: timedelta, is_idle: bool) -> Claimed:
+        """Claim up to ``room`` jobs that are due, and watch the queue if there is room left."""
+        ...
+
+    async def give_up(self, jobs: Sequence[GiveUp]) -> list[bool]:
+        """End attempts; answer for each job whether it was still ours."""
+        ...
+
+    async def renew(self, claims: Collection[Claim]) -> set[bytes]:
+        """Renew the leases; return the ids of jobs that are ours no more."""
+        ...
+
+    def own_renewals(self) -> Renewing:
+        """Return what renews the leases from another event loop."""
+        ...
+
+    async def uncount(self, claim: Claim) -> None:
+        """Take back the attempt of a claim that started nothing."""
+        ...
+
+    async def is_queue_empty(self) -> bool:
+        """Return whether no job is in the queue, due or not."""
+        ...
+
+    async def ask_abort(self, claim: Claim) -> None:
+        """Ask for the job's abort."""
+        ...
+
+    async def aborted(self) -> set[bytes]:
+        """Return the ids of jobs that somebody wants aborted."""
+        ...
+
+    @property
+    def refusal(self) -> Exception | None:
+        """Why nothing announces that the queue has changed; ``None`` if it is announced, or that is not known yet."""
+        ...
+
+    def doubt(self) -> None:
+        """Do not rely on such announcements for a while."""
+        ...
+
+    async def wait_for_baton(self, longest: timedelta) -> bool:
+        """Wait until another worker leaves it to us to claim, and say whether that was so."""
+        ...
+
+    async def take_over(self, watch: timedelta) -> timedelta:
+        """Watch the queue for this time, or return the time left on another worker's watch."""
+        ...
+
+    async def renew_watch(self, watch: timedelta) -> bool:
+        """Go on watching the queue for so long, and say whether it was still ours to watch."""
+        ...
+
+    def stop_waiting(self) -> None:
+        """Break off ``wait_for_baton``."""
+        ...
+
+    async def resign(self) -> None:
+        """Watch no more, and leave it to another to claim if nobody watches."""
+        ...
