@@ -241,9 +241,10 @@ class FunctionJob:
             if self._counted < self._limit:
                 return Postponed(backoff(self._attempt), expires=True)
             return self._failed_for_good(JobExecutionFailed("the hook on_job_start failed"))
-        outcome = await self._attempt_once()
-        await self._hook(self._settings.on_job_end)
-        return outcome
+        try:
+            return await self._attempt_once()
+        finally:  # at the worker's end, too, as in arq: whatever the first hook has opened, this one closes
+            await self._hook(self._settings.on_job_end)
 
     def _refusal(self) -> Outcome | None:
         """Return the end of a job that cannot be run, ``None`` if it can be."""

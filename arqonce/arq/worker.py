@@ -24,7 +24,7 @@ from redis.exceptions import RedisError
 from arqonce.arq.functions import Functions, FunctionSettings
 from arqonce.arq.records import FunctionRecords
 from arqonce.arq.side_by_side import SideBySide
-from arqonce.engine.engine import Engine, Options
+from arqonce.engine.engine import Engine, Options, Phase
 from arqonce.engine.leases import Leases
 from arqonce.engine.threads import JobThreads
 from arqonce.execution.work import RegistryWork
@@ -77,6 +77,11 @@ class Worker(ArqWorker):
     def is_stopping(self) -> bool:
         """Whether the worker has been told to stop."""
         return not self.allow_pick_jobs
+
+    @property
+    def _is_ending(self) -> bool:
+        """Whether running jobs have been cancelled."""
+        return self.engine is not None and self.engine.phase is Phase.ENDING
 
     @property
     def held(self) -> list[str]:
@@ -179,7 +184,7 @@ class Worker(ArqWorker):
 
     async def close(self) -> None:
         """End jobs, hooks and connections, each whatever became of the one before. arq stops at the first error."""
-        if not self._handle_signals:
+        if not (self._handle_signals or self._is_ending):  # a second cancellation would cut cleanup short
             self.handle_sig(SIGUSR1)
         self.allow_pick_jobs, self._is_closed = False, True
         if self._pool is None:

@@ -100,6 +100,40 @@ async def test_hooks_and_function_of_a_job_share_its_context(pool: ArqRedis, bui
     assert sorted(read) == [(str(number),) * 3 for number in range(5)]
 
 
+async def test_the_end_of_the_worker_calls_both_last_hooks(pool: ArqRedis, build: BuildWorker) -> None:
+    """As in arq: what the first hook opens for a job the others close, though the job goes back to the queue."""
+    calls: list[str] = []
+
+    async def begin(_ctx: Context) -> None:
+        calls.append("begin")
+
+    async def end(_ctx: Context) -> None:
+        await asyncio.sleep(0.01)
+        calls.append("end")
+
+    async def after(_ctx: Context) -> None:
+        calls.append("after")
+
+    async def work(_ctx: Context) -> None:
+        calls.append("work")
+        await asyncio.sleep(60)
+
+    await pool.enqueue_job("work")
+    worker = await build(work, burst=False, on_job_start=begin, on_job_end=end, after_job_end=after)
+    task = await run_in_background(worker)
+    await wait_until_async(lambda: _has(calls, "work"), 5)
+    worker.handle_sig(signal.SIGTERM)
+    with suppress(asyncio.CancelledError):
+        await task
+    await worker.close()
+
+    assert (calls, await pool.zcard("arq:queue")) == (["begin", "work", "end", "after"], 1)
+
+
+async def _has(calls: list[str], call: str) -> bool:
+    return call in calls
+
+
 @pytest.mark.parametrize("job_id", ["nightly report", "tab\there", "Jürgen", "x" * 300, "name:0f3a"])
 async def test_any_id_that_arq_takes_runs(pool: ArqRedis, build: BuildWorker, job_id: str) -> None:
     """Our rule is for our registry."""
