@@ -93,6 +93,7 @@ class Ending:
         self._deadline: float | None = None
         self._before: int | None = None
         self._changing = threading.Lock()
+        self._is_fork = False
         self._reader, self._writer = socket.socketpair()
         self._writer.settimeout(0)
         self.last_measures: Callable[[], None] = lambda: None
@@ -111,6 +112,8 @@ class Ending:
                 self._loop.remove_signal_handler(number)
             signal.signal(number, self._note)
         self.listen()
+        if hasattr(os, "register_at_fork"):  # Windows has no fork
+            os.register_at_fork(after_in_child=self._be_deaf)
         threading.Thread(target=self._watch, name="ending", daemon=True).start()
 
     def obey(self, stop: Callable[[Signals], None]) -> None:
@@ -140,7 +143,17 @@ class Ending:
             self._before = os.dup(before)  # the loop may close its descriptor, and the number may be reused
         return True
 
+    def _be_deaf(self) -> None:
+        """Pass nothing on in a process that a job has forked: a signal to it is no order to us, whose socket it has.
+
+        It ignores these signals, so that those to a whole group leave it to the jobs that may still end.
+        """
+        self._is_fork = True
+        signal.set_wakeup_fd(-1)
+
     def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self._is_fork:
+            return
         if self.listen():  # the C-level handler has not written to our socket
             with suppress(OSError):
                 self._writer.send(bytes([number]))

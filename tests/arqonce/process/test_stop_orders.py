@@ -27,6 +27,33 @@ async def main():
 asyncio.run(main())
 """
 
+FORKS = """
+import asyncio
+import os
+import time
+from datetime import timedelta
+from signal import SIGTERM
+from arqonce.process.ending import Ending
+
+async def main():
+    ending = Ending(timedelta(seconds=60))
+    ending.begin()
+    ending.obey(lambda number: print(number.name))
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writer, b"ready")
+        time.sleep(0.2)
+        os._exit(0)
+    os.read(reader, 5)
+    os.kill(child, SIGTERM)
+    os.waitpid(child, 0)
+    await asyncio.sleep(0.1)
+    print("the end")
+
+asyncio.run(main())
+"""
+
 
 @pytest.fixture
 def listener() -> Iterator[tuple["subprocess.Popen[str]", socket.socket]]:
@@ -80,6 +107,14 @@ def test_orders_and_signals_count_apart(
     process.kill()
 
     assert process.communicate()[0].split() == [stop.name for stop in stops]
+
+
+@pytest.mark.usefixtures("starts_processes")
+def test_a_signal_to_a_process_that_a_job_has_forked_is_no_order() -> None:
+    """A job that terminates its own subprocess, or a signal to all processes of a pool, does not stop the worker."""
+    done = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, check=True, timeout=30)
+
+    assert done.stdout.split("\n") == ["the end", ""]
 
 
 def test_one_order_by_several_signals_at_once_is_one() -> None:
