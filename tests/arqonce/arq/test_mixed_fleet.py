@@ -20,6 +20,9 @@ from tests.redis_keys import keys_of_jobs
 JOBS = 204
 """A multiple of 6: as many jobs of each kind. Those of ``chain`` enqueue one more each."""
 
+SLOTS = 10
+"""How many jobs a worker runs at once, by default: those of a killed one run again."""
+
 
 async def test_jobs_of_a_mixed_fleet_are_neither_lost_nor_wrong(
     start_shape: StartShape, shapes_pool: ArqRedis, effects: Path
@@ -51,9 +54,10 @@ async def test_jobs_of_a_mixed_fleet_are_neither_lost_nor_wrong(
     assert {one.job_id for one in asked + later} == found.keys()
     await wait_until_async(lambda: _has_only_results(shapes_pool), 5)
     shares = Counter(worker for effect in found.values() for worker in effect)
+    repeated = sum(max(0, len(effect) - (2 if job.startswith("patient") else 1)) for job, effect in found.items())
     assert shares.keys() == COMMANDS.keys()
-    repeated = Counter(job.partition(":")[0] for job, effect in found.items() if len(effect) > 1)
-    print(f"{len(asked + later)} jobs in {seconds:.1f} s, effects: {dict(shares)}, repeated: {dict(repeated)}")  # noqa: T201 - of a failure
+    assert repeated <= 2 * SLOTS
+    print(f"{len(asked + later)} jobs in {seconds:.1f} s, effects: {dict(shares)}, repeated: {repeated}")  # noqa: T201 - figures of larger runs
 
 
 async def _wait_for_claim(pool: ArqRedis, command: Command) -> None:
