@@ -152,6 +152,7 @@ def _build_worker(run: ServiceRun, redis: ArqRedis, lifecycle: Lifecycle | None,
         },
         lease=run.settings.lease,
     )
+    redis.expires_extra_ms = worker.expires_extra_ms  # of what functions and cron jobs enqueue
     return worker
 
 

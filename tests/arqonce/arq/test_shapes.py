@@ -163,6 +163,7 @@ async def test_limits_of_functions(
         "patient": ((), {}),
         "sell": (("book",), {}),
         "forget": ((), {}),
+        "put_off": ((), {}),
         "unpicklable": ((), {}),
         "gone": ((), {}),
     }
@@ -186,6 +187,7 @@ async def test_limits_of_functions(
         "patient": [3],
         "sell": repr(OutOfStockError("book")),
         "forget": outcomes["forget"],
+        "put_off": 11,
         "unpicklable": "SerializationError('unable to serialize result')",
         "gone": "JobExecutionFailed(\"function 'gone' not found\")",
     }
@@ -197,6 +199,7 @@ async def test_limits_of_functions(
         "stubborn": ("stubborn", (), {}, 3, False),
         "patient": ("patient", (), {}, 3, True),
         "sell": ("sell", ("book",), {}, 1, False),
+        "put_off": ("put_off", (), {}, 1, True),
         "unpicklable": ("unpicklable", (), {}, 1, False),
         "gone": ("gone", (), {}, 1, False),
     }

@@ -62,6 +62,16 @@ async def forget(ctx: Context) -> str:
     return "nobody reads this"
 
 
+async def put_off(ctx: Context) -> int:
+    """Enqueue a job for the next minute; answer after how many minutes it expires, and take it back."""
+    redis, job_id = ctx["redis"], ctx["job_id"].replace("put_off", "forget")
+    await redis.enqueue_job("forget", _job_id=job_id, _defer_by=60)
+    left = await redis.pttl(f"arq:job:{job_id}")
+    await redis.delete(f"arq:job:{job_id}")
+    await redis.zrem("arq:queue", job_id)
+    return int(left / 60_000 + 0.5)
+
+
 async def unpicklable(_ctx: Context) -> object:
     """Answer with what cannot be stored."""
     return lambda: None
@@ -78,8 +88,10 @@ class WorkerSettings:
         patient,
         func("tests.arqonce.arq.shapes.limits.sell", name="sell", keep_result_forever=True),
         func(forget, name="forget", keep_result=0),
+        put_off,
         unpicklable,
     )
+    expires_extra_ms = 600_000
     max_tries = 3
     job_timeout = 0.5
     keep_result = 600
