@@ -57,7 +57,9 @@ async def test_the_ledger_may_lie_in_another_schema(empty: DatabaseSettings) -> 
     assert read_sql(empty, "SELECT to_regnamespace('arqonce') IS NULL") == [True]
 
 
-@pytest.mark.parametrize("name", ["public", "pg_jobs", "information_schema", "1st", "Jobs", 'a"; DROP', "a b", "x" * 41])
+@pytest.mark.parametrize(
+    "name", ["public", "pg_jobs", "information_schema", "1st", "Jobs", 'a"; DROP', "a b", "x" * 41]
+)
 def test_a_name_that_the_schema_cannot_have_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it is set and where it is given: it becomes part of SQL."""
     monkeypatch.setenv("DATABASE_LEDGER_SCHEMA", name)
