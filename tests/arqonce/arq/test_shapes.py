@@ -118,8 +118,8 @@ async def test_two_queues_threads_and_aborts(
     """Functions enqueue into one another's queues; a running job and a deferred one are aborted."""
     placed = await _enqueue(shapes_pool, "place", Order("book", MONDAY), _job_id="place", _queue_name=ORDERS)
     running = await _enqueue(shapes_pool, "wait", _job_id="running", _queue_name=ORDERS)
-    queued = await _enqueue(shapes_pool, "wait", _job_id="queued", _queue_name=ORDERS, _defer_by=60)
-    asked = asyncio.create_task(queued.abort(timeout=20, poll_delay=0.02))
+    deferred = await _enqueue(shapes_pool, "wait", _job_id="deferred", _queue_name=ORDERS, _defer_by=60)
+    asked = asyncio.create_task(deferred.abort(timeout=20, poll_delay=0.02))
     await wait_until_async(lambda: _exists(shapes_pool, "arq:abort"), 5)
     workers = [start_shape(command, f"queues.{name}") for name in ("Orders", "Letters")]
     jobs = [placed, Job("write-book", shapes_pool, LETTERS), Job("confirm-book", shapes_pool, ORDERS)]
@@ -141,7 +141,7 @@ async def test_two_queues_threads_and_aborts(
         "confirm-book": ["confirmed", "end"],
         "running": ["waits", "cleans up", "end"],
     }
-    names = ("confirm-book", "place", "queued", "running", "write-book")
+    names = ("confirm-book", "deferred", "place", "running", "write-book")
     assert await _keys(shapes_pool) == [f"arq:result:{name}" for name in names]
 
 

@@ -33,7 +33,7 @@ async def slow(_ctx: Context) -> None:
 
 async def long(_ctx: Context) -> str:
     """Take longer than the worker's limit, but not than its own."""
-    await asyncio.sleep(0.8)
+    await asyncio.sleep(1.3)
     return "in time"
 
 
@@ -93,7 +93,7 @@ class WorkerSettings:
     )
     expires_extra_ms = 600_000
     max_tries = 3
-    job_timeout = 0.5
+    job_timeout = 1
     keep_result = 600
     redis_settings = REDIS
     poll_delay = 0.05
