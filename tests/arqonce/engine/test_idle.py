@@ -412,11 +412,12 @@ async def test_a_word_that_nobody_can_have_given_binds_nobody(
 
 
 async def test_another_takes_over_from_a_killed_watcher(
-    start_worker: StartWorker, client: JobClient, sessions: Sessions
+    start_worker: StartWorker, client: JobClient, redis: Redis, sessions: Sessions
 ) -> None:
     """Within 4.75 s, in which a job may wait."""
     assert sessions is not None  # it removes the users afterwards
     watcher = start_worker(WORKER_POLL_INTERVAL="10s")
+    await wait_until_async(lambda: _is_watched(redis), 5)  # ready comes a little before that
     start_worker(WORKER_POLL_INTERVAL="10s")
     watcher.process.kill()
     watcher.process.wait()
@@ -425,6 +426,10 @@ async def test_another_takes_over_from_a_killed_watcher(
     await (await client.enqueue(CreateUser(name="Heir"))).result(timeout=timedelta(seconds=20))
 
     assert 0.5 < time.monotonic() - since < 6  # the killed one did watch; and one second for a busy machine
+
+
+async def _is_watched(redis: Redis) -> bool:
+    return bool(await redis.exists("arq:queue:watcher"))
 
 
 async def test_jobs_of_real_workers_are_shared_and_leave_nothing_behind(
