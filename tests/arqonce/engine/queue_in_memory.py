@@ -17,6 +17,9 @@ AnswerT = TypeVar("AnswerT")
 _HALF_A_ROUND_TRIP = 0.0005
 """In seconds."""
 
+_LATE = 1.0
+"""In seconds."""
+
 
 class Fault(Enum):
     """How a call fails."""
@@ -26,6 +29,9 @@ class Fault(Enum):
 
     UNANSWERED = auto()
     """It is carried out, and its answer is lost."""
+
+    LATE = auto()
+    """It is carried out at once, and its answer comes a second later."""
 
 
 class Record(NamedTuple):
@@ -59,8 +65,8 @@ class QueueInMemory:
         self.claimed: list[str] = []
         """The jobs of all claims, in their order."""
         self.records: list[Record] = []
-        self.fault: Callable[[], Fault | None] = lambda: None
-        """Says for each call how it fails."""
+        self.fault: Callable[[str], Fault | None] = lambda _call: None
+        """Says for each call, by its name, how it fails."""
         self.on_claimed: Callable[[], None] = lambda: None
         self.on_news: Callable[[], None] = lambda: None
         self.ended_leases = 0
@@ -95,7 +101,7 @@ class QueueInMemory:
         self._calls += 1
         owner = f"us:{self._calls}:{'idle' if is_idle else 'busy'}"
         try:
-            claimed = await self._call(lambda: self._claim(owner, room, watch=watch))
+            claimed = await self._call("claim", lambda: self._claim(owner, room, watch=watch))
         except RedisConnectionError:
             self._unanswered.add(owner)
             raise
@@ -135,7 +141,7 @@ class QueueInMemory:
 
     async def give_up(self, jobs: Sequence[GiveUp]) -> list[bool]:
         """End attempts, each if it is still its owner's."""
-        answers = await self._call(lambda: [self._give_up(job) for job in jobs])
+        answers = await self._call("give_up", lambda: [self._give_up(job) for job in jobs])
         if any(job.outcome != "done" for job in jobs):
             self.on_news()
         return answers
@@ -158,7 +164,7 @@ class QueueInMemory:
 
     async def renew(self, claims: Collection[Claim]) -> set[bytes]:
         """Renew the leases that are still their owners'."""
-        return await self._call(lambda: {claim.id for claim in claims if not self._renew(claim)})
+        return await self._call("renew", lambda: {claim.id for claim in claims if not self._renew(claim)})
 
     def _renew(self, claim: Claim) -> bool:
         job = self.jobs.get(claim.id)
@@ -177,27 +183,27 @@ class QueueInMemory:
         def take_back() -> None:
             self.jobs[claim.id].ended -= 1
 
-        await self._call(take_back)
+        await self._call("uncount", take_back)
 
     async def is_queue_empty(self) -> bool:
         """Say whether there is no job, due or not."""
-        return await self._call(lambda: not self.jobs)
+        return await self._call("is_queue_empty", lambda: not self.jobs)
 
     async def ask_abort(self, claim: Claim) -> None:
         """Ask for the job's abort."""
-        await self._call(lambda: self._aborts.add(claim.id))
+        await self._call("ask_abort", lambda: self._aborts.add(claim.id))
 
     async def aborted(self) -> set[bytes]:
         """Return what was asked for."""
-        return await self._call(lambda: set(self._aborts))
+        return await self._call("aborted", lambda: set(self._aborts))
 
     async def renew_watch(self, watch: timedelta) -> bool:
         """Go on watching: nobody else does."""
-        return await self._call(lambda: bool(watch))
+        return await self._call("renew_watch", lambda: bool(watch))
 
     async def resign(self) -> None:
         """Watch no more."""
-        await self._call(lambda: None)
+        await self._call("resign", lambda: None)
 
     def doubt(self) -> None:
         """Never be asked to: all news are announced."""
@@ -214,13 +220,13 @@ class QueueInMemory:
     def stop_waiting(self) -> None:
         """Do nothing."""
 
-    async def _call(self, carry_out: Callable[[], AnswerT]) -> AnswerT:
-        fault = self.fault()
+    async def _call(self, name: str, carry_out: Callable[[], AnswerT]) -> AnswerT:
+        fault = self.fault(name)
         await asyncio.sleep(_HALF_A_ROUND_TRIP)
         if fault is Fault.UNSENT:
             raise RedisConnectionError("refused")
         answer = carry_out()
-        await asyncio.sleep(_HALF_A_ROUND_TRIP)
+        await asyncio.sleep(_LATE if fault is Fault.LATE else _HALF_A_ROUND_TRIP)
         if fault is Fault.UNANSWERED:
             raise RedisConnectionError("reset")
         return answer

@@ -2,10 +2,9 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
-from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,6 +19,7 @@ from tests.arqonce.engine.queue_in_memory import Fault, QueueInMemory
 from tests.arqonce.engine.scripted_work import DONE, ScriptedJob, ScriptedWork, hang, sleep, succeed
 
 _LEASE = timedelta(hours=1)
+_SHORT_LEASE = timedelta(seconds=3)
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +77,7 @@ async def test_a_burst_runs_all_jobs_and_ends() -> None:
 async def test_a_burst_does_not_wait_for_a_lost_redis() -> None:
     """As arq's does not."""
     queue = QueueInMemory()
-    queue.fault = lambda: Fault.UNSENT
+    queue.fault = lambda _call: Fault.UNSENT
     engine = _build(queue, ScriptedWork(), burst=True)
 
     with pytest.raises(RedisConnectionError):
@@ -308,7 +308,7 @@ async def test_a_closed_gate_claims_nothing_until_it_opens() -> None:
     assert (claimed_before, queue.results) == ([], {"j1": b"done"})
 
 
-@pytest.mark.parametrize("fault", Fault)
+@pytest.mark.parametrize("fault", [Fault.UNSENT, Fault.UNANSWERED])
 def test_outcomes_are_kept_in_an_outage_and_recorded_once(fault: Fault) -> None:
     """However long Redis is gone; also if it has recorded them and its answer was lost."""
 
@@ -318,10 +318,10 @@ def test_outcomes_are_kept_in_an_outage_and_recorded_once(fault: Fault) -> None:
         queue.enqueue("sleep", "j1", "j2")
 
         async with _running(_build(queue, work)):
-            queue.fault = lambda: fault
-            await asyncio.sleep(600)
+            queue.fault = lambda _call: fault
+            await asyncio.sleep(60)
             recorded_before = bool(queue.records)
-            queue.fault = lambda: None
+            queue.fault = lambda _call: None
             await asyncio.sleep(1)
 
         assert recorded_before is (fault is Fault.UNANSWERED)
@@ -334,34 +334,65 @@ def test_outcomes_are_kept_in_an_outage_and_recorded_once(fault: Fault) -> None:
 @on_its_own_clock
 async def test_a_lease_that_ends_in_an_outage_is_taken_again_and_starts_nothing() -> None:
     """The outcome is recorded under the new lease, and the attempt is still the first."""
-    queue, work = QueueInMemory(timedelta(seconds=3)), ScriptedWork(go_on=_answer_after(20))
+    queue, work = QueueInMemory(_SHORT_LEASE), ScriptedWork(go_on=_Answers({"j1": [(20, DONE)]}))
     queue.enqueue("go_on", "j1")
 
-    async with _running(_build(queue, work, lease=timedelta(seconds=3))):
+    async with _running(_build(queue, work, lease=_SHORT_LEASE)):
         first_owner = queue.jobs[b"j1"].owner
-        queue.fault = lambda: Fault.UNSENT
+        queue.fault = lambda _call: Fault.UNSENT
         await asyncio.sleep(10)
-        queue.fault = lambda: None
+        queue.fault = lambda _call: None
+        await asyncio.sleep(5)
+        counted = queue.jobs[b"j1"].ended
         await until(lambda: bool(queue.records))
 
-    assert (queue.claimed, work.attempts) == (["j1", "j1"], [("j1", 1)])
+    assert (queue.claimed, work.attempts, counted) == (["j1", "j1"], [("j1", 1)], 0)
     assert [(record.outcome, record.owner == first_owner) for record in queue.records] == [("done", False)]
 
 
-def _answer_after(seconds: float) -> "_Answers":
-    return _Answers({"j1": [(seconds, DONE)]}, limit=timedelta(minutes=1))
+@on_its_own_clock
+async def test_an_outcome_that_waits_while_its_lease_ends_is_recorded_under_the_next_one() -> None:
+    """The job has ended, and only that cannot be recorded: it is claimed again, starts nothing, and is recorded."""
+    answers: list[tuple[float, Outcome]] = [(0.5, Postponed(timedelta(0))), (0.5, DONE)]
+    queue, work = QueueInMemory(_SHORT_LEASE), ScriptedWork(go_on=_Answers({"j1": answers}))
+    queue.enqueue("go_on", "j1")
+
+    async with _running(_build(queue, work, lease=_SHORT_LEASE)):
+        queue.fault = lambda call: Fault.UNSENT if call in {"give_up", "renew"} else None
+        await until(lambda: queue.ended_leases > 0)
+        queue.fault = lambda _call: None
+        await until(lambda: bool(queue.results))
+
+    assert (work.attempts, queue.claimed) == ([("j1", 1), ("j1", 2)], ["j1"] * 3)
+    assert [record.outcome for record in queue.records] == ["later", "done"]
+
+
+@on_its_own_clock
+async def test_a_job_that_is_claimed_again_before_it_is_known_to_be_back_runs() -> None:
+    """Its postponement is recorded, the answer is late, and meanwhile the engine claims what is due."""
+    answers: list[tuple[float, Outcome]] = [(0.5, Postponed(timedelta(0))), (0.5, DONE)]
+    queue, work = QueueInMemory(), ScriptedWork(go_on=_Answers({"j1": answers}), succeed=succeed)
+    queue.enqueue("go_on", "j1")
+
+    async with _running(_build(queue, work)):
+        queue.fault = lambda call: Fault.LATE if call == "give_up" else None
+        await until(lambda: bool(queue.records))
+        queue.enqueue("succeed", "j2")
+        await until(lambda: queue.claimed == ["j1", "j1", "j2"], seconds=0.5)
+        await until(lambda: not queue.jobs)
+
+    assert work.attempts == [("j1", 1), ("j2", 1), ("j1", 2)]
 
 
 class _Answers:
     """A script: the answers of each job's attempts, each after some seconds; the last one is repeated."""
 
-    def __init__(self, answers: dict[str, list[tuple[float, Outcome]]], limit: timedelta = ScriptedJob.limit) -> None:
+    def __init__(self, answers: Mapping[str, Sequence[tuple[float, Outcome]]]) -> None:
         self._answers = {job_id: list(listed) for job_id, listed in answers.items()}
-        self._limit = limit
 
     async def __call__(self, job: ScriptedJob) -> Outcome:
         """Answer."""
-        job.limit = self._limit
+        job.limit = timedelta(minutes=1)
         assert job.work.running[job.claim.job_id] == 1
         answers = self._answers[job.claim.job_id]
         seconds, outcome = answers.pop(0) if len(answers) > 1 else answers[0]
@@ -428,9 +459,9 @@ _FAULTS = st.lists(st.one_of(st.none(), st.sampled_from(Fault)), max_size=60)
     postponed=st.lists(_LISTS_OF_ANSWERS, min_size=1, max_size=6),
     faults=_FAULTS,
     slots=st.integers(1, 4),
-    lease=st.sampled_from([timedelta(seconds=1), timedelta(seconds=3), _LEASE]),
+    lease=st.sampled_from([timedelta(seconds=1), _SHORT_LEASE, _LEASE]),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_fails_each_job_ends_and_never_runs_beside_itself(
     postponed: list[list[tuple[float, Outcome]]],
     faults: list[Fault | None],
@@ -448,8 +479,9 @@ def test_whatever_fails_each_job_ends_and_never_runs_beside_itself(
 
     @on_its_own_clock
     async def test() -> None:
-        queue, work = QueueInMemory(lease), ScriptedWork(go_on=_Answers(answers, limit=timedelta(minutes=1)))
-        queue.fault = partial(next, iter(faults), None)
+        queue, work = QueueInMemory(lease), ScriptedWork(go_on=_Answers(answers))
+        left = iter(faults)
+        queue.fault = lambda _call: next(left, None)
         queue.enqueue("go_on", *answers)
         engine = _build(queue, work, slots=slots, lease=lease)
 
