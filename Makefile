@@ -16,21 +16,9 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup demo dev run migrate unit quick test long chaos fuzz storm bench bench-quick bench-exactly-once check lint types contracts audit fix lock wheels schema docs clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 
-setup: $(VENV)/ready ## Make the virtual environment with the locked dependencies
-
-# Stamp of the installed environment. uv installs in a tenth of the time; where it cannot reach what pip can, pip does it. The second form of venv is for Debian without python3-venv.
-$(VENV)/ready: requirements/dev.txt requirements/uv.txt pyproject.toml arqonce/pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed: make PYTHON=python3.12 ...")'
-	@echo "installing the locked dependencies into $(VENV) (once)"
-	@rm -rf $(VENV)
-	@$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m venv --clear --without-pip $(VENV)
-	@$(PIP) install --require-hashes --only-binary :all: -r requirements/uv.txt
-	@$(UV) install --python $(BIN)/python --require-hashes --only-binary :all: -r requirements/dev.txt 2>/dev/null || \
-		$(PIP) install --require-hashes --only-binary :all: -r requirements/dev.txt
-	@$(PIP) install --no-deps --no-index --no-build-isolation --editable arqonce --editable .
-	@touch $@
+##@ See it work
 
 demo: $(VENV)/ready ## Show it working: servers, a worker, Jane, a POST and a GET, and an import of 10,000 people
 	@$(BIN)/users-worker demo $(ARGS)
@@ -38,11 +26,22 @@ demo: $(VENV)/ready ## Show it working: servers, a worker, Jane, a POST and a GE
 dev: $(VENV)/ready ## Run PostgreSQL, Valkey and a worker until Ctrl-C
 	@$(BIN)/users-worker dev $(ARGS)
 
-run: $(VENV)/ready ## Run a worker on DATABASE_URL and REDIS_URL
-	@$(BIN)/users-worker run $(ARGS)
+##@ Run it
+
+setup: $(VENV)/ready ## Make the virtual environment with the locked dependencies
 
 migrate: $(VENV)/ready ## Apply the migrations to DATABASE_URL
 	@$(BIN)/users-worker migrate $(ARGS)
+
+run: $(VENV)/ready ## Run a worker on DATABASE_URL and REDIS_URL
+	@$(BIN)/users-worker run $(ARGS)
+
+##@ Change it
+
+fix: $(VENV)/ready ## Mend style and formatting where that can be done by a program
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+	@$(BIN)/python tests/docs/settings_table.py
 
 unit: $(VENV)/ready ## Run the tests that need no server and no process (ARGS="path -k name" for some)
 	@$(BIN)/python -m pytest -m unit $(if $(ARGS),,--numprocesses 2 --dist worksteal) $(ARGS)
@@ -58,6 +57,28 @@ test: $(VENV)/ready ## Run all tests but the long ones (ARGS="path -k name" for 
 
 long: $(VENV)/ready ## Run the tests that take half a minute each: mutants of chaos, type checkers, an HTTP fuzzer
 	@$(BIN)/python -m pytest -m long --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS)
+
+check: lint types contracts audit test long ## Run everything that CI runs
+
+##@ Checks, one by one
+
+lint: $(VENV)/ready ## Check style and formatting
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+types: $(VENV)/ready ## Check types
+	@$(BIN)/mypy
+
+contracts: $(VENV)/ready ## Check which package may import which
+	@$(BIN)/lint-imports --no-logo
+
+audit: $(VENV)/ready ## Look up known vulnerabilities of the locked runtime dependencies
+	@$(BIN)/python requirements/audit.py
+
+docs: .venv-docs/ready ## Build the documentation as a site into site/; a wrong link fails
+	@NO_COLOR=1 .venv-docs/bin/zensical build --strict --clean
+
+##@ Prove and measure it
 
 chaos: $(VENV)/ready ## Break everything at once and count (SEED= JOBS=5000 DURATION=60 FAULTS=kill,lock)
 	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) \
@@ -76,6 +97,36 @@ bench: $(VENV)/ready .venv-bench/ready .venv-bench-taskiq/ready ## Compare with 
 bench-quick: $(VENV)/ready .venv-bench/ready .venv-bench-taskiq/ready ## The same with few contenders and small numbers, 3 minutes; prints only
 	@$(BIN)/python -m bench --command "make bench-quick" --quick $(ARGS)
 
+bench-exactly-once: $(VENV)/ready ## Measure what receipts and outbox cost
+	@$(BIN)/python -m bench.exactly_once $(ARGS)
+
+##@ Release it
+
+schema: $(VENV)/ready ## Write the contract of a release, schema/released.json; tests compare the code with it
+	@$(BIN)/users-worker schema > schema/new.json && mv schema/new.json schema/released.json
+
+lock: $(VENV)/ready ## Write the hash-pinned requirements anew from both pyproject.toml (ARGS=--upgrade)
+	@$(BIN)/python requirements/lock.py $(ARGS)
+
+wheels: $(VENV)/ready ## Build the library arqonce, users-worker, and its payloads users-jobs, into dist/
+	@for project in arqonce . jobs; do \
+		(cd $$project && $(CURDIR)/$(BIN)/python -m hatchling build -d $(CURDIR)/dist) || exit; done
+
+clean: ## Remove the environment, caches and data of the embedded servers
+	@rm -rf $(VENV) .venv-bench .venv-bench-taskiq .venv-docs site .cache .data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+# Stamp of the installed environment. uv installs in a tenth of the time; where it cannot reach what pip can, pip does it. The second form of venv is for Debian without python3-venv.
+$(VENV)/ready: requirements/dev.txt requirements/uv.txt pyproject.toml arqonce/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed: make PYTHON=python3.12 ...")'
+	@echo "installing the locked dependencies into $(VENV) (once)"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m venv --clear --without-pip $(VENV)
+	@$(PIP) install --require-hashes --only-binary :all: -r requirements/uv.txt
+	@$(UV) install --python $(BIN)/python --require-hashes --only-binary :all: -r requirements/dev.txt 2>/dev/null || \
+		$(PIP) install --require-hashes --only-binary :all: -r requirements/dev.txt
+	@$(PIP) install --no-deps --no-index --no-build-isolation --editable arqonce --editable .
+	@touch $@
+
 # Environments of the libraries that are compared. crontab, which streaQ needs, comes without a wheel.
 .venv-bench/ready .venv-bench-taskiq/ready: .venv-%/ready: requirements/%.txt
 	@echo "installing the locked libraries to compare with into .venv-$* (once)"
@@ -85,42 +136,6 @@ bench-quick: $(VENV)/ready .venv-bench/ready .venv-bench-taskiq/ready ## The sam
 		install --require-hashes --only-binary :all: --no-binary crontab -r requirements/$*.txt
 	@touch $@
 
-bench-exactly-once: $(VENV)/ready ## Measure what receipts and outbox cost
-	@$(BIN)/python -m bench.exactly_once $(ARGS)
-
-check: lint types contracts audit test long ## Run everything that CI runs
-
-lint: $(VENV)/ready ## Check style and formatting
-	@$(BIN)/ruff check
-	@$(BIN)/ruff format --check
-
-types: $(VENV)/ready ## Check types
-	@$(BIN)/mypy
-
-contracts: $(VENV)/ready ## Check which package may import which
-	@$(BIN)/lint-imports --no-logo
-
-audit: $(VENV)/ready ## Look up known vulnerabilities of the locked runtime dependencies
-	@$(BIN)/python requirements/audit.py
-
-fix: $(VENV)/ready ## Mend style and formatting where that can be done by a program
-	@$(BIN)/ruff check --fix
-	@$(BIN)/ruff format
-	@$(BIN)/python tests/docs/settings_table.py
-
-lock: $(VENV)/ready ## Write the hash-pinned requirements anew from both pyproject.toml (ARGS=--upgrade)
-	@$(BIN)/python requirements/lock.py $(ARGS)
-
-wheels: $(VENV)/ready ## Build the library arqonce, users-worker, and its payloads users-jobs, into dist/
-	@for project in arqonce . jobs; do \
-		(cd $$project && $(CURDIR)/$(BIN)/python -m hatchling build -d $(CURDIR)/dist) || exit; done
-
-schema: $(VENV)/ready ## Write the contract of a release, schema/released.json; tests compare the code with it
-	@$(BIN)/users-worker schema > schema/new.json && mv schema/new.json schema/released.json
-
-docs: .venv-docs/ready ## Build the documentation as a site into site/; a wrong link fails
-	@NO_COLOR=1 .venv-docs/bin/zensical build --strict --clean
-
 .venv-docs/ready: requirements/docs.txt | $(VENV)/ready
 	@echo "installing the locked generator of the documentation into .venv-docs (once)"
 	@rm -rf .venv-docs
@@ -129,6 +144,3 @@ docs: .venv-docs/ready ## Build the documentation as a site into site/; a wrong 
 		$(PYTHON) -m pip --python .venv-docs/bin/python --disable-pip-version-check --quiet \
 			install --require-hashes --only-binary :all: -r requirements/docs.txt
 	@touch $@
-
-clean: ## Remove the environment, caches and data of the embedded servers
-	@rm -rf $(VENV) .venv-bench .venv-bench-taskiq .venv-docs site .cache .data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -2,8 +2,11 @@
 
 import os
 import pkgutil
+import platform
 import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
 
 import typer
 
@@ -43,6 +46,19 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "arq-check": arq_check,
 }
 
+_SHORT = {
+    "run": "Run a worker, or several.",
+    "relay": "Write promised jobs into Redis, and run none.",
+    "migrate": "Apply the missing migrations.",
+    "status": "Show how many jobs wait and run.",
+    "health": "Exit with 0 if the worker of this machine is well.",
+    "new-job": "Write a new job, and a test that passes.",
+    "dev": "Run servers and a worker until Ctrl-C.",
+    "schema": "Print the contract with producers.",
+    "arq-check": "Say what will differ when an arq service runs here.",
+}
+"""One line for each, which a terminal of 80 columns does not cut."""
+
 
 def run_app(name: str) -> None:
     """Run the command of the application ``module:NAME``, and exit with its code."""
@@ -68,12 +84,47 @@ def build_app(application: Application) -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # its help breaks sentences where the source does
     )
+    app.callback()(_build_options(application))
     for name, command in (_COMMANDS | dict(application.commands)).items():
-        app.command(name)(command)
+        app.command(name, short_help=_SHORT.get(name) if command is _COMMANDS.get(name) else None)(command)
     app.add_typer(build_enqueue_app(application.registry), name="enqueue")
     app.add_typer(build_dead_app(), name="dead")
     return app
+
+
+def _build_options(application: Application) -> Callable[..., None]:
+    def show_version(value: bool) -> None:  # noqa: FBT001 - typer's signature
+        if value:
+            typer.echo(versions(application.name))
+            raise typer.Exit
+
+    def options(
+        *,
+        _version: Annotated[
+            bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show versions, and end.")
+        ] = False,
+    ) -> None:
+        pass
+
+    options.__doc__ = _HELP.format(description=application.description)
+    return options
+
+
+def versions(name: str) -> str:
+    """Return the versions of the application, of the library, and of what they stand on."""
+    packages = dict.fromkeys([name, "arqonce", "arq", "redis", "SQLAlchemy", "asyncpg", "pydantic"])
+    found = [f"{package} {version(package)}" for package in packages if _is_installed(package)]
+    return ", ".join([*found, f"Python {platform.python_version()}"])
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def _set_registry(arguments: list[str]) -> None:

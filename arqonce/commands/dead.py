@@ -22,7 +22,7 @@ from arqonce.connection.requeue import requeue
 from arqonce.database.engine import open_database
 from arqonce.database.settings import DatabaseSettings
 from arqonce.environment import read_duration
-from arqonce.ledger.dead_jobs import DeadFilter, dead_jobs, delete_dead_jobs
+from arqonce.ledger.dead_jobs import DeadFilter, count_dead_jobs, dead_jobs, delete_dead_jobs
 from arqonce.ledger.tables import DeadJob
 from arqonce.process.exit_codes import ExitCode
 from arqonce.process.lifecycle import StartupError, explain_database
@@ -32,9 +32,6 @@ T = TypeVar("T")
 
 _AT_ONCE = 1000
 """Most dead letters that one retry without ids puts back."""
-
-_PIPED_COLUMNS = 100_000
-"""Width of the table if the output is not a terminal, in characters: one line per dead letter, for grep."""
 
 JobIds = Annotated[list[str] | None, typer.Argument(help="Ids of dead jobs.")]
 JobName = Annotated[str | None, typer.Option("--job", help="Only this job, such as create_user.")]
@@ -46,7 +43,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")
 
 def build_dead_app() -> typer.Typer:
     """Build the command group."""
-    app = typer.Typer(no_args_is_help=True, help="Jobs that failed for good: list, show, retry, discard.")
+    app = typer.Typer(
+        no_args_is_help=True, rich_markup_mode=None, help="Jobs that failed for good: list, show, retry, discard."
+    )
     commands: dict[str, Callable[..., None]] = {"list": list_, "show": show, "retry": retry, "discard": discard}
     for name, command in commands.items():
         app.command(name)(command)
@@ -61,18 +60,25 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, help="Most dead jobs to list.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """List dead jobs, the latest first. Shows no values of fields; show prints them."""
+    """List dead jobs, the latest first. Shows no values of fields; show prints them.
+
+    For programs, in a pipe, the columns are separated by tabs; --json has the same.
+    """
     letters = _ask(lambda session: dead_jobs(session, _filter(None, job, reason, since), limit=limit))
     if as_json:
         typer.echo(json.dumps([_summary(letter) for letter in letters]))
         return
-    titles = ("job id", "job", "reason", "attempts", "died at", "explanation")
+    titles = ("job id", "job", "queue", "reason", "attempts", "died at", "explanation")
+    rows = [[str(value) for value in _summary(letter).values()] for letter in letters]
+    if not sys.stdout.isatty():
+        for row in (titles, *rows):
+            typer.echo("\t".join(" ".join(cell.split()) for cell in row))
+        return
     table = Table(*(Column(title, overflow="fold") for title in titles))  # a truncated id is useless
-    for letter in letters:
-        table.add_row(*map(str, _summary(letter).values()))
-    width = None if sys.stdout.isatty() else _PIPED_COLUMNS
+    for row in rows:
+        table.add_row(*row)
     # Without markup and emoji, which would alter ids such as "[b]" and "user:key:1".
-    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
+    Console(markup=False, emoji=False, highlight=False).print(table)
 
 
 def show(job_id: Annotated[str, typer.Argument(help="Id of a dead job.")]) -> None:
@@ -104,17 +110,34 @@ def retry(
     _tell("put back", {letter.job_id for letter in letters}, job_ids)
 
 
-def discard(
-    job_ids: JobIds = None, *, job: JobName = None, reason: Reason = None, since: Since = None, everything: All = False
+def discard(  # noqa: PLR0913 - the command's options
+    job_ids: JobIds = None,
+    *,
+    job: JobName = None,
+    reason: Reason = None,
+    since: Since = None,
+    everything: All = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --all: do not ask.")] = False,
 ) -> None:
-    """Remove dead jobs for good, including their messages."""
+    """Remove dead jobs for good, including their messages. With --all it asks, and in a script wants --yes."""
     which = _chosen(job_ids, job, reason, since, everything=everything)
+    if everything and not yes:
+        _ask_before_discarding(which)
     if job_ids:
         _tell("discarded", _ask(lambda session: _discard_each(session, which, job_ids)), job_ids)
     elif count := _ask(lambda session: delete_dead_jobs(session, which)):
         typer.echo(f"discarded {count}")
     else:
         raise _nothing()
+
+
+def _ask_before_discarding(which: DeadFilter) -> None:
+    count = _ask(lambda session: count_dead_jobs(session, which))
+    if not count:
+        raise _nothing()
+    if not sys.stdin.isatty():
+        raise typer.BadParameter(f"would remove {count} dead jobs for good: give --yes", param_hint="--all")
+    typer.confirm(f"remove {count} dead jobs for good?", abort=True)
 
 
 async def _discard_each(session: AsyncSession, which: DeadFilter, job_ids: Sequence[str]) -> set[str]:
@@ -161,6 +184,7 @@ def _summary(letter: DeadJob) -> dict[str, object]:
     return {
         "job_id": letter.job_id,
         "job_name": letter.job_name,
+        "queue": letter.queue,
         "reason": letter.reason,
         "attempts": letter.attempts,
         "died_at": letter.died_at.isoformat(timespec="seconds"),

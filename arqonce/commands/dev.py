@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from arqonce.commands.program import program
 from arqonce.commands.sandbox import open_sandbox
 
 DataDirectory = Annotated[Path, typer.Option("--data", help="Directory of the servers' data.")]
@@ -21,6 +22,7 @@ def dev(context: typer.Context, *, data: DataDirectory = Path(".data/dev")) -> N
         typer.echo(f"export REDIS_URL='{sandbox.servers.redis_url}'")
         with sandbox.open_worker() as worker, suppress(KeyboardInterrupt):
             typer.echo("a worker is running; Ctrl-C stops everything")
+            typer.echo(f"next, in another terminal: paste the two lines, then {program()} enqueue --help")
             worker.wait()
     if worker.returncode:
         raise typer.Exit(worker.returncode)

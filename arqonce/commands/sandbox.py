@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from arqonce.ledger.schema import upgrade_schemas
 from arqonce.process.health_file import read_health
 from arqonce.process.lifecycle import StartupError
 from arqonce.settings.worker import QueueSettings, WorkerSettings
+from arqonce.usage import UsageError
 
 _START_LIMIT = timedelta(seconds=30)
 """Longest time until a worker is ready; it needs about one second."""
@@ -80,9 +82,15 @@ def open_sandbox(directory: Path, application: Application) -> Iterator[Sandbox]
     """Start the embedded servers with their data in ``directory`` and migrate; stop them at the end.
 
     Raises:
+        UsageError: the directory cannot be written to.
         EmbeddedServerError: they cannot be started here, or another process uses ``directory``.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=directory).close()
+    except OSError as error:
+        text = f"--data: {directory} cannot be written to ({error.strerror}): name a folder of your own"
+        raise UsageError(text) from None
     with _no_settings_of_others(directory), open_servers(directory) as servers:
         upgrade_schemas(DatabaseSettings(url=SecretStr(servers.database_url)), application.registry.schemas)
         yield Sandbox(servers, directory, application.module)

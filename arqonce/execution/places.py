@@ -57,6 +57,11 @@ def handlers_place(places: Sequence[Place]) -> Place | None:
     return places[called] if 0 < called < len(places) and kinds[called] == "installed" else None
 
 
+def is_of_project(file: str) -> bool:
+    """Return whether a file is the project's own: neither ours, nor installed, nor Python's."""
+    return _kind(file) == "own"
+
+
 @cache
 def _kind(file: str) -> str:
     """Classify a file: ``own`` (the project's), ``ours`` (the library's), ``installed`` or ``other``."""

@@ -85,6 +85,11 @@ async def dead_jobs(session: AsyncSession, which: DeadFilter, *, limit: int) -> 
     return (await session.scalars(statement)).all()
 
 
+async def count_dead_jobs(session: AsyncSession, which: DeadFilter) -> int:
+    """Return how many dead letters there are. One round trip, which reads all of them."""
+    return await session.scalar(select(func.count()).select_from(DeadJob).where(*which.conditions())) or 0
+
+
 async def delete_dead_jobs(session: AsyncSession, which: DeadFilter) -> int:
     """Delete dead letters for good; return how many. One round trip."""
     removed = await session.scalars(delete(DeadJob).where(*which.conditions()).returning(DeadJob.job_id))

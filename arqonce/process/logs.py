@@ -68,7 +68,7 @@ def _shared_processors() -> list[Processor]:
         structlog.stdlib.add_logger_name,
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _replace_exception,
+        replace_exception,
     ]
 
 
@@ -82,7 +82,8 @@ def _is_terminal() -> bool:
     return standard_error() is not None and sys.stderr.isatty()
 
 
-def _replace_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+def replace_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Replace an error by its diagnosis."""
     info = event.pop("exc_info", None)
     if info is True:
         info = sys.exc_info()

@@ -39,6 +39,7 @@ class JobOutcome(Generic[ResultT]):
 
     def get(self) -> ResultT:
         """Return the result, or raise the failure."""
+        __tracebackhide__ = True  # pytest's
         if self.failure is not None:
             raise self.failure
         if self.result is None:

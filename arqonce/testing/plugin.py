@@ -225,8 +225,10 @@ def jobs_registry(pytestconfig: pytest.Config) -> "Registry":
 @pytest.fixture
 def run_job(jobs_transaction: "Transaction", jobs_registry: "Registry") -> "RunJob":
     """Return a callable that runs a job as a worker does, in the transaction of ``session`` and without Redis."""
+    from arqonce.testing.failures import log_plainly
     from arqonce.testing.run_job import RunJob
 
+    log_plainly()
     return RunJob(jobs_transaction, jobs_registry)
 
 

@@ -18,6 +18,7 @@ from arqonce.failures import InvalidMessageError, JobFailedError, MalformedMessa
 from arqonce.payloads import Payload
 from arqonce.process.loop_watch import BLOCKED, CURE, Standstill, watch_loop
 from arqonce.spec import Registry
+from arqonce.testing.failures import shorten
 from arqonce.testing.outcomes import Attempt, JobOutcome
 from arqonce.testing.transaction import Transaction
 from arqonce.wire.codec import decode, encode
@@ -60,6 +61,7 @@ class RunJob:
             JobFailedError: the job failed; its cause is the original error.
             TransactionLostError: the deadline passed while PostgreSQL executed a statement.
         """
+        __tracebackhide__ = True
         return (await self.outcome(payload, key=key, attempt=attempt, registry=registry)).get()
 
     async def outcome(
@@ -179,6 +181,7 @@ def _outcome(job_id: str, answer: dict[str, Any], attempts: list[Attempt]) -> Jo
     read, tag = message["r"], message.get("h")
     if answer["s"]:
         return JobOutcome(job_id, read, None, tuple(attempts), tag)
+    shorten(attempts[-1].error or read)
     read.__cause__ = attempts[-1].error
     return JobOutcome(job_id, None, read, tuple(attempts), tag)
 

@@ -10,6 +10,7 @@ import typer
 
 from arqonce import JobClient, WorkerSettings
 from arqonce.commands.dev import DataDirectory
+from arqonce.commands.program import program
 from arqonce.commands.sandbox import Sandbox, open_sandbox
 from arqonce.settings.worker import QueueSettings
 from jobs import FindUser, GetOrCreateUser
@@ -20,8 +21,9 @@ _PATIENCE = timedelta(seconds=30)
 
 
 def demo(context: typer.Context, *, data: DataDirectory = Path(".data/demo")) -> None:
-    """Start servers and a worker, store and find Jane, and Joan over HTTP, import 10,000 people, and stop everything.
+    """Show it working, on servers of its own.
 
+    Starts servers and a worker, stores and finds Jane, and Joan over HTTP, imports 10,000 people, and stops everything.
     Uses nothing outside one directory, which holds the servers, their data and a copy of the sample file.
     """
     with (
@@ -32,7 +34,8 @@ def demo(context: typer.Context, *, data: DataDirectory = Path(".data/demo")) ->
         asyncio.run(_store_and_find(sandbox.queue, WorkerSettings.load().queue))
         show_http(sandbox)
         _import_sample(sandbox)
-    typer.echo("everything is stopped; run it again: Jane and the others are still there")
+    typer.echo("everything is stopped, and Jane and the others are kept for the next demo")
+    typer.echo(f"next: {program()} dev runs servers and a worker for you to try; docs/tutorial.md makes a job of yours")
 
 
 async def _store_and_find(settings: QueueSettings, queue: str) -> None:

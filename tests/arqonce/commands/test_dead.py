@@ -98,6 +98,7 @@ async def test_a_list_in_json_explains(sessions: Sessions, run: Run) -> None:
     assert letter == {
         "job_id": "j1",
         "job_name": "create_user",
+        "queue": "arq:queue",
         "reason": "invalid_payload",
         "attempts": 1,
         "explanation": "the fields of create_user are: name, email",
@@ -133,8 +134,8 @@ async def test_ids_that_are_all_dead_are_handled_in_silence(sessions: Sessions, 
     """And all of them without ids; with nothing dead, that is told as before."""
     await _bury(sessions, "a", "b", "c")
 
-    ended = [run(*arguments) for arguments in (["retry", "a", "b"], ["discard", "a"], ["discard", "--all"])]
-    empty = [run(command, "--all") for command in ("retry", "discard")]
+    ended = [run(*arguments) for arguments in (["retry", "a", "b"], ["discard", "a"], ["discard", "--all", "--yes"])]
+    empty = [run(*command, "--all") for command in (["retry"], ["discard"], ["discard", "--yes"])]
 
     assert [(done.returncode, done.stdout, done.stderr) for done in ended] == [
         (0, "put back 2\n", ""),
@@ -142,7 +143,29 @@ async def test_ids_that_are_all_dead_are_handled_in_silence(sessions: Sessions, 
         (0, "discarded 2\n", ""),
     ]
     nothing = "users-worker: no such dead job: see users-worker dead list\n"
-    assert [(done.returncode, done.stderr) for done in empty] == [(1, nothing)] * 2
+    assert [(done.returncode, done.stderr) for done in empty] == [(1, nothing)] * 3
+
+
+async def test_a_script_that_discards_all_has_to_say_that_it_means_it(sessions: Sessions, run: Run) -> None:
+    """On a terminal it is asked; elsewhere nobody could answer, and nothing is removed."""
+    await _bury(sessions, "a", "b")
+
+    done = run("discard", "--all")
+
+    assert done.returncode == 2
+    assert "would remove 2 dead jobs for good: give --yes" in done.stderr
+    assert await _dead(sessions) == {"a", "b"}
+
+
+async def test_a_pipe_gets_columns_separated_by_tabs(sessions: Sessions, run: Run) -> None:
+    """With the queue, and one line for each."""
+    await _bury(sessions, "a", "b")
+
+    lines = [line.split("\t") for line in run("list").stdout.splitlines()]
+
+    assert lines[0] == ["job id", "job", "queue", "reason", "attempts", "died at", "explanation"]
+    assert sorted(line[0] for line in lines[1:]) == ["a", "b"]
+    assert {len(line) for line in lines} == {7}
 
 
 async def test_a_retry_puts_each_job_back_into_its_own_queue(sessions: Sessions, redis: Redis, run: Run) -> None:

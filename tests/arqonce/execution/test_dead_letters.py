@@ -187,7 +187,7 @@ async def test_an_operator_lists_shows_retries_and_discards(
     put_back = run("retry", "wrong")
     with pytest.raises(InvalidPayloadError):
         await (await client.enqueue(CreateUser(name="x"), key="wrong")).result(timeout=timedelta(seconds=20))
-    discarded = run("discard", "--all")
+    discarded = run("discard", "--all", "--yes")
     empty = run("show", "wrong")
 
     assert {(letter["job_id"], letter["reason"]) for letter in json.loads(listed.stdout)} == {

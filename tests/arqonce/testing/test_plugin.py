@@ -172,6 +172,31 @@ def test_a_commit_by_mistake_is_told(project_here: pytest.Pytester) -> None:
     done.stdout.fnmatch_lines(["notes.py:*: in write_and_commit", "*await session.commit()*"])
 
 
+def test_a_job_that_fails_is_told_on_a_page(project_here: pytest.Pytester) -> None:
+    """The handler's line, the database's words and the failure; no frame of a library, and no variable of theirs."""
+    project_here.makeini("[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n")
+    project_here.makepyfile(
+        test_it="""
+        from notes import WriteNote
+        from sqlalchemy import text
+        from arqonce import JobSpec, Registry
+
+        async def fail(session, payload):
+            await session.execute(text("SELECT * FROM nowhere"))
+
+        async def test_failing(run_job):
+            await run_job(WriteNote(words="x"), registry=Registry(JobSpec(WriteNote, fail)))
+        """
+    )
+
+    told = warm.run_pytest(project_here).stdout.str()
+
+    assert 'await session.execute(text("SELECT * FROM nowhere"))' in told
+    assert 'relation "nowhere" does not exist' in told
+    assert "DatabaseFailedError: database_failed" in told
+    assert len(told.splitlines()) < 60
+
+
 def test_it_starts_servers_for_each_process_of_xdist(project: pytest.Pytester) -> None:
     """A real worker has a database of the test's own, which the next does not see; a module can have one, too."""
     project.makeini(
