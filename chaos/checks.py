@@ -73,13 +73,16 @@ class Verdict:
 
     @cached_property
     def unbooked(self) -> list[Order]:
-        """The jobs that have ended without a row in the ledger. Direct look-ups need none: they can be run again."""
+        """The jobs that have ended without a row in the ledger.
+
+        Direct look-ups need none: they can be run again. The success of a function stands without one in an outage.
+        """
         return [
             order
             for order in self.submitted
             if not self._is_booked(order)
             and self._is_answered(order)
-            and not (isinstance(order.payload, FindUser) and order.route is Route.DIRECT)
+            and not (isinstance(order.payload, FindUser | NoteFunction) and order.route is Route.DIRECT)
         ]
 
     @cached_property

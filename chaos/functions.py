@@ -7,6 +7,7 @@ import time
 from contextlib import AsyncExitStack
 from typing import Any, ClassVar
 
+import asyncpg
 from arq.worker import Retry, func
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
@@ -37,7 +38,7 @@ async def note_function(ctx: dict[str, Any], *, name: str) -> dict[str, str]:
     try:
         async with ctx["sessions"].begin() as session:
             await session.execute(_INSERT, {"name": name, "began": began})
-    except (SQLAlchemyError, OSError) as error:
+    except (SQLAlchemyError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise Retry(defer=0.2) from error
     return {"name": name}
 

@@ -216,19 +216,33 @@ class FunctionJob:
         return Ended(succeeded=True, result=success.result, keep=self._keep(), is_fenced=False)
 
     async def _on_record(self, outcome: Outcome) -> Outcome:
-        """Record an end in the ledger, if there is one. What has happened stands, also if this is cancelled."""
-        records, claim, attempt = self._settings.records, self.claim, self._attempt
-        if records is None or not isinstance(outcome, Ended):
+        """Record an end in the ledger, if there is one; return what becomes of the job.
+
+        In an outage a success stands without a record: running again would be worse. A failure is tried again.
+        """
+        if not isinstance(outcome, Ended):
             return outcome
+        duration_ms = now_ms() - self._started_ms
         try:
-            if outcome.succeeded:
-                told = Success(outcome.result)
-                told = await records.succeeded(claim, job_name=self.name, attempt=attempt, success=told)
-                return replace(outcome, result=told.result)
-            if self._failure is not None and claim.message is not None:
-                await records.failed(claim, self._failure, job_name=self.name, attempts=attempt)
-        except asyncio.CancelledError:
-            self._log.error("the worker ended before the job's end was on record")
+            outcome = await self._record(outcome)
+        except (LedgerAwayError, asyncio.CancelledError) as error:
+            if not outcome.succeeded:
+                return (
+                    GivenBack() if isinstance(error, asyncio.CancelledError) else Postponed(_AFTER_OUTAGE, counts=False)
+                )
+            self._log.error("a success is not on record: PostgreSQL is away")
+        if outcome.succeeded:
+            self._log.info("job done", duration_ms=duration_ms)
+        return outcome
+
+    async def _record(self, outcome: Ended) -> Ended:
+        records, claim, attempt = self._settings.records, self.claim, self._attempt
+        if records is not None and outcome.succeeded:
+            told = Success(outcome.result)
+            told = await records.succeeded(claim, job_name=self.name, attempt=attempt, success=told)
+            return replace(outcome, result=told.result)
+        if records is not None and self._failure is not None and claim.message is not None:
+            await records.failed(claim, self._failure, job_name=self.name, attempts=attempt)
         return outcome
 
     async def _run(self) -> Outcome:
@@ -295,7 +309,6 @@ class FunctionJob:
             return self._failed(error)
         finally:
             self.can_be_aborted = False
-        self._log.info("job done", duration_ms=now_ms() - self._started_ms)
         return self._end(result, succeeded=True)
 
     def _failed(self, error: Exception) -> Outcome:

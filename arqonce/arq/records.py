@@ -78,7 +78,11 @@ class FunctionRecords:
             raise LedgerAwayError from error
 
     async def succeeded(self, claim: Claim, *, job_name: str, attempt: int, success: Success) -> Success:
-        """Write a receipt; return what is on record: another worker may have been first. Two round trips."""
+        """Write a receipt; return what is on record: another worker may have been first. Two round trips.
+
+        Raises:
+            LedgerAwayError: the ledger does not answer.
+        """
         request = self._request(claim)
 
         async def write() -> Success:
@@ -90,7 +94,11 @@ class FunctionRecords:
         return await self._persist(write, claim, "receipt") or success
 
     async def failed(self, claim: Claim, failure: Failure, *, job_name: str, attempts: int) -> None:
-        """Write a dead letter with the message as it is. Five to six round trips."""
+        """Write a dead letter with the message as it is. Five to six round trips.
+
+        Raises:
+            LedgerAwayError: the ledger does not answer.
+        """
         request = self._request(claim)
         letter = write_letter(
             failure.error,
@@ -105,16 +113,22 @@ class FunctionRecords:
         await self._persist(lambda: bury(self._sessions, letter), claim, "dead letter")
 
     async def _persist(self, write: Callable[[], Awaitable[T]], claim: Claim, what: str) -> T | None:
-        """Write until it is done or ``PATIENCE`` is over; return ``None`` then: the end stands without a record."""
+        """Write until it is done; return ``None`` if that is not possible, whenever.
+
+        Raises:
+            LedgerAwayError: ``PATIENCE`` is over.
+        """
         until = time.monotonic() + PATIENCE.total_seconds()
         while True:
             try:
                 async with asyncio.timeout(_ASK_LIMIT.total_seconds()):
                     return await write()
             except _FAILURES as error:
-                if time.monotonic() > until or not may_be_outage(error):
+                if not may_be_outage(error):
                     _log.error("an end is not on record", record=what, job_id=claim.job_id, error=diagnose(error))
                     return None
+                if time.monotonic() > until:
+                    raise LedgerAwayError from error
             await self.gate.check()
             await asyncio.sleep(_PAUSE.total_seconds())
 
