@@ -3,10 +3,11 @@
 import asyncio
 import json
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, TypeVar
 
 import typer
@@ -14,7 +15,7 @@ from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Column, Table
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.commands.program import program
 from arqonce.connection.redis import build_redis, explained
@@ -22,7 +23,17 @@ from arqonce.connection.requeue import requeue
 from arqonce.database.engine import open_database
 from arqonce.database.settings import DatabaseSettings
 from arqonce.environment import read_duration
-from arqonce.ledger.dead_jobs import DeadFilter, count_dead_jobs, dead_jobs, delete_dead_jobs
+from arqonce.ledger.dead_jobs import (
+    DeadFilter,
+    Shown,
+    count_dead_jobs,
+    dead_jobs,
+    delete_dead_jobs,
+    discard_step,
+    list_dead_jobs,
+    now_of_database,
+    step_of_dead_jobs,
+)
 from arqonce.ledger.tables import DeadJob
 from arqonce.process.exit_codes import ExitCode
 from arqonce.process.lifecycle import StartupError, explain_database
@@ -30,8 +41,8 @@ from arqonce.settings.worker import QueueSettings, WorkerSettings
 
 T = TypeVar("T")
 
-_AT_ONCE = 1000
-"""Most dead letters that one retry without ids puts back."""
+_TELL_EVERY = timedelta(seconds=2)
+"""How often a long act says how far it is."""
 
 JobIds = Annotated[list[str] | None, typer.Argument(help="Ids of dead jobs.")]
 JobName = Annotated[str | None, typer.Option("--job", help="Only this job, such as create_user.")]
@@ -64,7 +75,7 @@ def list_(
 
     For programs, in a pipe, the columns are separated by tabs; --json has the same.
     """
-    letters = _ask(lambda session: dead_jobs(session, _filter(None, job, reason, since), limit=limit))
+    letters = _ask(lambda session: list_dead_jobs(session, _filter(None, job, reason, since), limit=limit))
     if as_json:
         typer.echo(json.dumps([_summary(letter) for letter in letters]))
         return
@@ -95,19 +106,33 @@ def show(job_id: Annotated[str, typer.Argument(help="Id of a dead job.")]) -> No
     typer.echo(json.dumps(_summary(letter) | details, ensure_ascii=False, indent=2))
 
 
-def retry(
-    job_ids: JobIds = None, *, job: JobName = None, reason: Reason = None, since: Since = None, everything: All = False
+def retry(  # noqa: PLR0913 - the command's options
+    job_ids: JobIds = None,
+    *,
+    job: JobName = None,
+    reason: Reason = None,
+    since: Since = None,
+    everything: All = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="With --all: put so many back, and say what remains.")
+    ] = None,
 ) -> None:
-    """Put dead jobs back into their queues with their ids and no attempts used; with --all, up to 1,000.
+    """Put dead jobs back into their queues with their ids and no attempts used; with --all, the oldest first.
 
     A dead letter is deleted when its job takes effect. Until then it stays, so an interrupted retry loses nothing and
-    may be repeated: the job takes effect once.
+    may be repeated: the job takes effect once. What dies again meanwhile is the youngest then, and is not put back by
+    the same call.
     """
     which = _chosen(job_ids, job, reason, since, everything=everything)
-    letters = _ask(lambda session: dead_jobs(session, which, limit=len(job_ids or ()) or _AT_ONCE))
-    if letters:
-        asyncio.run(_requeue(letters))
-    _tell("put back", {letter.job_id for letter in letters}, job_ids)
+    found: set[str] = set()
+    count = asyncio.run(_retry(which, most=limit or sys.maxsize, found=None if everything else found))
+    if not everything:
+        _tell("put back", found, job_ids)
+    elif not count:
+        raise _nothing()
+    else:
+        remain = _ask(lambda session: count_dead_jobs(session, which)) - count if limit is not None else 0
+        typer.echo(f"put back {count}" + (f"; {remain} remain: run it again" if remain > 0 else ""))
 
 
 def discard(  # noqa: PLR0913 - the command's options
@@ -125,10 +150,58 @@ def discard(  # noqa: PLR0913 - the command's options
         _ask_before_discarding(which)
     if job_ids:
         _tell("discarded", _ask(lambda session: _discard_each(session, which, job_ids)), job_ids)
-    elif count := _ask(lambda session: delete_dead_jobs(session, which)):
+    elif count := asyncio.run(_discard(which)):
         typer.echo(f"discarded {count}")
     else:
         raise _nothing()
+
+
+async def _retry(which: DeadFilter, *, most: int, found: set[str] | None) -> int:
+    """Put letters back step by step; return how many. Collects their ids in ``found``."""
+    progress, done = _Progress("put back"), 0
+    after: tuple[datetime, str] | None = None
+    async with _open_sessions() as sessions, _open_queue() as redis:
+        async with sessions() as session:
+            until = await now_of_database(session)
+        while done < most:
+            async with sessions() as session:
+                step = await step_of_dead_jobs(session, which, after=after, until=until, most=most - done)
+            if step is None:
+                break
+            await _requeue(redis, step.letters)
+            after, done = step.last, done + len(step.letters)
+            if found is not None:
+                found |= {letter.job_id for letter in step.letters}
+            progress.tell(done)
+    return done
+
+
+async def _discard(which: DeadFilter) -> int:
+    """Remove letters step by step, each in a transaction of its own; return how many."""
+    progress, done = _Progress("discarded"), 0
+    async with _open_sessions() as sessions:
+        async with sessions() as session:
+            until = await now_of_database(session)
+        while True:
+            async with sessions.begin() as session:
+                removed = await discard_step(session, which, until=until)
+            if not removed:
+                return done
+            done += removed
+            progress.tell(done)
+
+
+class _Progress:
+    """Says on standard error how far a long act is, every few seconds."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._told = time.monotonic()
+
+    def tell(self, done: int) -> None:
+        if time.monotonic() - self._told > _TELL_EVERY.total_seconds():
+            self._told = time.monotonic()
+            typer.echo(f"{self._what} {done:,} so far", err=True)
 
 
 def _ask_before_discarding(which: DeadFilter) -> None:
@@ -180,7 +253,7 @@ def _filter(job_ids: Sequence[str] | None, job: str | None, reason: str | None, 
     return DeadFilter(job_ids=job_ids or None, job_name=job, reason=reason, since=oldest)
 
 
-def _summary(letter: DeadJob) -> dict[str, object]:
+def _summary(letter: DeadJob | Shown) -> dict[str, object]:
     return {
         "job_id": letter.job_id,
         "job_name": letter.job_name,
@@ -194,30 +267,35 @@ def _summary(letter: DeadJob) -> dict[str, object]:
 
 def _ask(question: Callable[[AsyncSession], Awaitable[T]]) -> T:
     async def ask() -> T:
-        async with _open_session() as session:
+        async with _open_sessions() as sessions, sessions.begin() as session:
             return await question(session)
 
     return asyncio.run(ask())
 
 
 @asynccontextmanager
-async def _open_session() -> AsyncIterator[AsyncSession]:
+async def _open_sessions() -> AsyncIterator[async_sessionmaker[AsyncSession]]:
     settings = DatabaseSettings.load()
     async with open_database(settings, pool_size=1) as sessions:
         try:
-            async with sessions.begin() as session:
-                yield session
+            yield sessions
         except (SQLAlchemyError, OSError) as error:
             raise StartupError(explain_database(error, settings)) from error
 
 
-async def _requeue(letters: Sequence[DeadJob]) -> None:
-    settings, own_queue = QueueSettings.load(), WorkerSettings.load().queue
+@asynccontextmanager
+async def _open_queue() -> AsyncIterator[Redis]:
+    settings = QueueSettings.load()
     url = settings.url.get_secret_value()
+    with explained(url):
+        async with build_redis(url, Redis, password=settings.plain_password) as redis:
+            yield redis
+
+
+async def _requeue(redis: Redis, letters: Sequence[DeadJob]) -> None:
+    own_queue = WorkerSettings.load().queue
     by_queue: dict[str, dict[str, bytes]] = {}
     for letter in letters:
         by_queue.setdefault(letter.queue or own_queue, {})[letter.job_id] = letter.message
-    async with build_redis(url, Redis, password=settings.plain_password) as redis:
-        with explained(url):
-            for queue, messages in by_queue.items():
-                await requeue(redis, queue, messages)
+    for queue, messages in by_queue.items():
+        await requeue(redis, queue, messages)

@@ -11,7 +11,7 @@ is refused again.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ from arqonce.database.faults import is_transient, may_be_outage, sqlstate_of
 from arqonce.database.transactions import open_transaction
 from arqonce.execution.answers import build_receipt, dump_result
 from arqonce.execution.containment import CONTAINED, cancelled_itself, is_cancelled
-from arqonce.execution.dead_letters import bury, is_dead, write_letter
+from arqonce.execution.dead_letters import bury, bury_together, is_dead, write_letter
 from arqonce.execution.delivery import AnySpec, Delivery
 from arqonce.execution.gate import DatabaseGate
 from arqonce.execution.patience import Patience
@@ -211,6 +211,17 @@ class Dispatcher:
         except Exception as error:
             raise await self._again(error, letter.attempts) from error
 
+    async def bury_together(self, letters: Sequence[DeadLetter]) -> set[str]:
+        """Record letters at once; return the ids of those that were recorded: the others need ``bury`` each.
+
+        Raises:
+            RetryLater: none could be recorded; the jobs must be delivered again, and this attempt does not count.
+        """
+        try:
+            return await bury_together(self.sessions, letters)
+        except Exception as error:
+            raise await self._again(error, 1) from error
+
     async def _again(self, error: Exception, attempt: int) -> RetryLater:
         """Return the retry to raise if the database could not record or return the end of a job.
 
@@ -255,8 +266,14 @@ class Dispatcher:
         self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, failure: Exception, cause: Exception
     ) -> bool:
         """Record the dead letter; return whether it was written, which it is not if the job has ended meanwhile."""
+        return await self.bury(self.letter(spec, delivery, payload, failure, cause), has_run=payload is not None)
+
+    def letter(
+        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, failure: Exception, cause: Exception
+    ) -> DeadLetter:
+        """Build the dead letter of a job of the registry."""
         message = {"t": None, "f": spec.name, "a": delivery.args, "k": delivery.kwargs, "et": 0}
-        letter = write_letter(
+        return write_letter(
             failure,
             cause,
             job_id=delivery.job_id,
@@ -266,7 +283,6 @@ class Dispatcher:
             queue=self.queue,
             request_hash=None if payload is None else request_hash(payload),
         )
-        return await self.bury(letter, has_run=payload is not None)
 
     async def _ended(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None) -> Exception | dict[str, Any]:
         """Return the end that the job's receipt records. A job whose dead letter was not written has a receipt."""

@@ -23,7 +23,7 @@ from arqonce.execution.containment import CONTAINED, cancelled_itself
 from arqonce.execution.dead_letters import is_dead
 from arqonce.execution.delivery import AnySpec, Delivery
 from arqonce.execution.verdict import RetryLater
-from arqonce.failures import JobFailedError, failure_to_wire
+from arqonce.failures import InvalidPayloadError, JobFailedError, failure_to_wire
 from arqonce.ledger.receipts import Receipt, ended_jobs, insert_receipts
 from arqonce.payloads import AnyPayload
 from arqonce.wire.arguments import read_payload
@@ -34,6 +34,7 @@ from arqonce.work import Again
 Outcome: TypeAlias = dict[str, Any] | JobFailedError | RetryLater | Again
 
 _Job = tuple[Delivery, AnyPayload]
+_Invalid = tuple[Delivery, InvalidPayloadError]
 
 _LOCK_LIMIT = timedelta(milliseconds=250)
 """Longest wait of a batch for a lock. After that its jobs run in smaller batches and at last alone, where they wait as
@@ -50,15 +51,17 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.execution.bat
 async def run_batch(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[Delivery]) -> list[Outcome]:
     """Run one attempt of each job in one transaction, within one job's deadline; return outcomes in the same order.
 
-    Jobs with an invalid payload, used up attempts or a receipt get ``Again.ALONE``. If the batch fails, all get
-    ``Again.APART``. In an outage all are retried later and the attempt does not count. Three round trips; one more if
-    any job is not in its first attempt.
+    Jobs with used up attempts or a receipt get ``Again.ALONE``, those with an invalid payload their end. If the batch
+    fails, all get ``Again.APART``. In an outage all are retried later and the attempt does not count. Three round
+    trips; one more if any job is not in its first attempt, two if any payload is invalid.
     """
     outcomes: dict[str, Outcome] = {}
-    jobs = _read(spec, deliveries, outcomes)
+    invalid: list[_Invalid] = []
+    jobs = _read(spec, deliveries, outcomes, invalid)
     started = time.monotonic()
     try:
         await dispatcher.require_open_gate()
+        outcomes |= await _refuse(dispatcher, spec, invalid)
         for job_id in await _ended_before(dispatcher, jobs):
             outcomes[job_id] = Again.ALONE
         jobs = [job for job in jobs if job[0].job_id not in outcomes]
@@ -76,7 +79,9 @@ async def run_batch(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[
     return [outcomes[delivery.job_id] for delivery in deliveries]
 
 
-def _read(spec: AnySpec, deliveries: Sequence[Delivery], outcomes: dict[str, Outcome]) -> list[_Job]:
+def _read(
+    spec: AnySpec, deliveries: Sequence[Delivery], outcomes: dict[str, Outcome], invalid: list[_Invalid]
+) -> list[_Job]:
     jobs = []
     for delivery in deliveries:
         outcomes[delivery.job_id] = Again.ALONE
@@ -84,10 +89,26 @@ def _read(spec: AnySpec, deliveries: Sequence[Delivery], outcomes: dict[str, Out
             continue
         try:
             jobs.append((delivery, read_payload(spec.payload, delivery.args, delivery.kwargs)))
+        except InvalidPayloadError as error:
+            if delivery.attempt == 1:
+                invalid.append((delivery, error))
+            continue
         except BaseException:  # noqa: BLE001, S112 - any error: the job's own run raises it again and records it
             continue
         del outcomes[delivery.job_id]
     return jobs
+
+
+async def _refuse(dispatcher: Dispatcher, spec: AnySpec, invalid: Sequence[_Invalid]) -> dict[str, Outcome]:
+    """Write the dead letters of jobs with invalid payloads; those whose ids are known already run alone."""
+    if not invalid:
+        return {}
+    letters = [dispatcher.letter(spec, delivery, None, error, error) for delivery, error in invalid]
+    recorded = await dispatcher.bury_together(letters)
+    for delivery, error in invalid:
+        if delivery.job_id in recorded:
+            _log.warning("job refused", job_id=delivery.job_id, job_name=spec.name, reason=error.code)
+    return {delivery.job_id: error for delivery, error in invalid if delivery.job_id in recorded}
 
 
 async def _ended_before(dispatcher: Dispatcher, jobs: Sequence[_Job]) -> set[str]:

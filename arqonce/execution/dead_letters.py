@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -12,7 +13,7 @@ from arqonce.database.faults import sqlstate_of
 from arqonce.execution.diagnosis import diagnose
 from arqonce.execution.same_request import is_same_request
 from arqonce.failures import JobFailedError, RequestConflictError, failure_to_wire
-from arqonce.ledger.dead_jobs import DeadLetter, insert_dead_letter, lock_dead_job
+from arqonce.ledger.dead_jobs import DeadLetter, insert_dead_letter, insert_new_dead_letters, lock_dead_job
 from arqonce.ledger.outbox import delete_promise, lock_promise
 from arqonce.ledger.receipts import outwait_receipt, request_hash_by_job_id
 from arqonce.wire.keys import conflict_id
@@ -93,6 +94,24 @@ async def bury(sessions: async_sessionmaker[AsyncSession], letter: DeadLetter, *
     if is_recorded:
         _log.error("job is dead", job_id=letter.job_id, job_name=letter.job_name, reason=letter.reason)
     return is_recorded
+
+
+async def bury_together(sessions: async_sessionmaker[AsyncSession], letters: Sequence[DeadLetter]) -> set[str]:
+    """Record the letters of jobs that have never run and whose ids no table has; return the ids of these.
+
+    The others need a look each (``bury``). Two round trips.
+
+    Raises:
+        TimeoutError: the database did not answer.
+        SQLAlchemyError: no letter could be written.
+    """
+    fit = [letter for letter in letters if letter.message and letter.reason != RequestConflictError.code]
+    async with asyncio.timeout(_WRITE_LIMIT.total_seconds()), sessions.begin() as session:
+        recorded = await insert_new_dead_letters(session, fit)
+    for letter in letters:
+        if letter.job_id in recorded:
+            _log.error("job is dead", job_id=letter.job_id, job_name=letter.job_name, reason=letter.reason)
+    return recorded
 
 
 def _under_another_id(letter: DeadLetter) -> DeadLetter:

@@ -1,7 +1,8 @@
 """Ends jobs that cannot be run, on record: their message is malformed or missing, or names no job of the registry."""
 
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -9,6 +10,7 @@ from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.dead_letters import write_letter
 from arqonce.execution.verdict import RetryLater
 from arqonce.failures import JobFailedError
+from arqonce.ledger.dead_jobs import DeadLetter
 from arqonce.spec import Registry
 from arqonce.wire.codec import MAX_BYTES
 
@@ -33,21 +35,46 @@ async def refuse(
         RetryLater: it could not be recorded, or the job was promised: the relay sends it again.
     """
     _log.warning("job refused", job_id=job_id, reason=failure.code)
-    letter = write_letter(
-        failure,
-        failure,
-        job_id=job_id,
-        job_name=None,
-        message=message[:MAX_BYTES],
-        attempts=attempt,
-        queue=dispatcher.queue,
-    )
-    if await dispatcher.bury(letter):
+    if await dispatcher.bury(_letter(dispatcher, Refused(failure, job_id, message, attempt))):
         raise failure
     answer = await dispatcher.answer_on_record(job_id, attempt)
     if answer is None:
         raise RetryLater(UNTIL_SENT_AGAIN, counts=False)
     return answer
+
+
+class Refused(NamedTuple):
+    """A job that cannot be run."""
+
+    failure: JobFailedError
+    job_id: str
+    message: bytes
+    attempt: int
+
+
+async def refuse_together(dispatcher: Dispatcher, jobs: Sequence[Refused]) -> set[str]:
+    """Write the dead letters of many; return the ids of those that were written. The others need a look each.
+
+    Raises:
+        RetryLater: none could be recorded.
+    """
+    recorded = await dispatcher.bury_together([_letter(dispatcher, job) for job in jobs])
+    for job in jobs:
+        if job.job_id in recorded:
+            _log.warning("job refused", job_id=job.job_id, reason=job.failure.code)
+    return recorded
+
+
+def _letter(dispatcher: Dispatcher, job: Refused) -> DeadLetter:
+    return write_letter(
+        job.failure,
+        job.failure,
+        job_id=job.job_id,
+        job_name=None,
+        message=job.message[:MAX_BYTES],
+        attempts=job.attempt,
+        queue=dispatcher.queue,
+    )
 
 
 def why_unknown(name: str, registry: Registry) -> str:

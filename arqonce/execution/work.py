@@ -16,7 +16,7 @@ from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.batch import run_batch
 from arqonce.execution.containment import CONTAINED, cancelled_itself
 from arqonce.execution.delivery import AnySpec, Delivery
-from arqonce.execution.refusals import refuse, why_unknown
+from arqonce.execution.refusals import Refused, refuse, refuse_together, why_unknown
 from arqonce.execution.verdict import RetryLater
 from arqonce.failures import (
     InvalidMessageError,
@@ -35,6 +35,12 @@ from arqonce.work import Again, Claim, Ended, GivenBack, Outcome, Postponed
 
 MARGIN = timedelta(seconds=5)
 """How much longer than its deadline a run may take: for looks, receipts and dead letters."""
+
+_REFUSED = "<refused>"
+"""The kind of jobs that cannot be run: no job's name."""
+
+_MOST_REFUSED = 500
+"""So many of them are recorded together."""
 
 _GONE = (
     "there is no message at arq:job:<id> of this job: it was never written there, it had expired, or somebody has "
@@ -80,10 +86,12 @@ class RegistryWork:
 
     def max_batch(self, kind: str) -> int:
         """Return how many jobs of this kind may run in one transaction."""
-        return self.registry[kind].max_batch
+        return _MOST_REFUSED if kind == _REFUSED else self.registry[kind].max_batch
 
     async def run_together(self, jobs: Sequence["RegistryJob"]) -> Sequence[Outcome | Again]:
         """Run one attempt of several jobs in one transaction."""
+        if jobs[0].kind == _REFUSED:
+            return await self._refuse_together(jobs)
         spec = jobs[0].spec
         started_ms = now_ms()
         for job in jobs:
@@ -91,6 +99,15 @@ class RegistryWork:
         async with asyncio.timeout((spec.deadline + MARGIN).total_seconds()):
             answers = await run_batch(self.dispatcher, spec, [job.delivery for job in jobs])
         return [self._outcome(job, answer) for job, answer in zip(jobs, answers, strict=True)]
+
+    async def _refuse_together(self, jobs: Sequence["RegistryJob"]) -> Sequence[Outcome | Again]:
+        """Record why these cannot be run; what has an id that is known already is looked at alone."""
+        try:
+            async with asyncio.timeout(MARGIN.total_seconds()):
+                recorded = await refuse_together(self.dispatcher, [job.refused for job in jobs])
+        except RetryLater as later:
+            return [postponed(later)] * len(jobs)
+        return [job.ended(job.refused.failure) if job.claim.job_id in recorded else Again.ALONE for job in jobs]
 
     def _outcome(self, job: "RegistryJob", answer: dict[str, Any] | Exception | Again) -> Outcome | Again:
         if isinstance(answer, Again):
@@ -140,8 +157,10 @@ class RegistryJob:
 
     @property
     def kind(self) -> str | None:
-        """The name of jobs that a batch handler takes; ``None`` of others, and of those that cannot be read."""
-        if self._message is None or self.is_aborted or self.spec.batch is None:
+        """The name of jobs that a batch handler takes; one of its own for jobs that are refused; ``None`` of others."""
+        if self._message is None:
+            return None if self.is_aborted else _REFUSED
+        if self.is_aborted or self.spec.batch is None:
             return None
         return self.spec.name
 
@@ -158,6 +177,12 @@ class RegistryJob:
         return Delivery(
             claim.job_id, self._attempt, message.args, message.kwargs, was_left=claim.was_left, excused=claim.excused
         )
+
+    @property
+    def refused(self) -> Refused:
+        """The job as one that cannot be run."""
+        assert self._refusal is not None  # noqa: S101 - asked for of jobs that could not be read
+        return Refused(self._refusal, self.claim.job_id, self.claim.message or b"", self._attempt)
 
     @property
     def _attempt(self) -> int:

@@ -3,12 +3,14 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple, cast
 
-from sqlalchemy import ColumnElement, case, delete, exists, func, or_, select
+from sqlalchemy import ColumnElement, case, delete, exists, func, literal, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from arqonce.database.driver import fetch_by_driver
+from arqonce.ledger.namespace import sql_for
 from arqonce.ledger.tables import DeadJob, JobReceipt
 
 
@@ -83,6 +85,102 @@ async def dead_jobs(session: AsyncSession, which: DeadFilter, *, limit: int) -> 
     """Return at most ``limit`` dead letters, the latest first. One round trip."""
     statement = select(DeadJob).where(*which.conditions()).order_by(DeadJob.died_at.desc(), DeadJob.job_id).limit(limit)
     return (await session.scalars(statement)).all()
+
+
+_NEW = """
+    INSERT INTO arqonce.dead_jobs
+        (job_id, job_name, message, request_hash, reason, explanation, error, sqlstate, attempts, queue)
+    SELECT letter.* FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::text[], $6::text[], $7::text[],
+        $8::text[], $9::integer[], $10::text[]) AS letter
+        (job_id, job_name, message, request_hash, reason, explanation, error, sqlstate, attempts, queue)
+    WHERE NOT EXISTS (SELECT FROM arqonce.receipts WHERE receipts.job_id = letter.job_id)
+        AND NOT EXISTS (SELECT FROM arqonce.outbox WHERE outbox.job_id = letter.job_id)
+    ORDER BY letter.job_id
+    ON CONFLICT (job_id) DO NOTHING RETURNING job_id
+"""
+
+
+async def insert_new_dead_letters(session: AsyncSession, letters: Sequence[DeadLetter]) -> set[str]:
+    """Insert the letters whose ids no table has, each id once; return the ids of these. One round trip."""
+    fields = ("job_id", "job_name", "message", "request_hash", "reason", "explanation", "error", "sqlstate", "attempts")
+    columns = [[getattr(letter, field) for letter in letters] for field in (*fields, "queue")]
+    return {str(row[0]) for row in await fetch_by_driver(session, sql_for(session, _NEW), *columns)}
+
+
+class Shown(NamedTuple):
+    """What a list shows of a dead letter: all but its message."""
+
+    job_id: str
+    job_name: str | None
+    queue: str | None
+    reason: str
+    attempts: int
+    died_at: datetime
+    explanation: str
+
+
+async def list_dead_jobs(session: AsyncSession, which: DeadFilter, *, limit: int) -> list[Shown]:
+    """Return at most ``limit`` dead letters without their messages, the latest first. One round trip."""
+    columns = [getattr(DeadJob, name) for name in Shown._fields]
+    latest = DeadJob.died_at.desc(), DeadJob.job_id
+    rows = await session.execute(select(*columns).where(*which.conditions()).order_by(*latest).limit(limit))
+    return [Shown(*row) for row in rows]
+
+
+class Step(NamedTuple):
+    """A part of many dead letters, the oldest first."""
+
+    letters: Sequence[DeadJob]
+
+    last: tuple[datetime, str]
+    """Where the next step begins: behind the letter with this time and id."""
+
+
+STEP = 500
+"""Most letters of a step."""
+
+STEP_BYTES = 4 * 1024 * 1024
+"""Most bytes of a step's messages; one letter at least."""
+
+
+async def step_of_dead_jobs(
+    session: AsyncSession, which: DeadFilter, *, after: tuple[datetime, str] | None, until: datetime, most: int = STEP
+) -> Step | None:
+    """Return the next of the letters that had died ``until`` then, oldest first; ``None`` at the end. Two round trips.
+
+    What dies again meanwhile is not among them, so that an end comes.
+    """
+    place = tuple_(DeadJob.died_at, DeadJob.job_id)
+    conditions = [*which.conditions(), DeadJob.died_at <= until]
+    if after is not None:
+        conditions.append(place > tuple_(*map(literal, after)))
+    sizes = select(DeadJob.died_at, DeadJob.job_id, func.octet_length(DeadJob.message)).where(*conditions)
+    rows = (await session.execute(sizes.order_by(DeadJob.died_at, DeadJob.job_id).limit(min(most, STEP)))).all()
+    ids: list[str] = []
+    total = 0
+    for died_at, job_id, size in rows:
+        if ids and total + size > STEP_BYTES:
+            break
+        total += size
+        ids.append(job_id)
+        after = died_at, job_id
+    if not ids or after is None:
+        return None
+    found = await session.scalars(select(DeadJob).where(DeadJob.job_id.in_(ids)))
+    return Step(sorted(found.all(), key=lambda letter: (letter.died_at, letter.job_id)), after)
+
+
+async def now_of_database(session: AsyncSession) -> datetime:
+    """Return the time of the clock by which letters have died. One round trip."""
+    return cast("datetime", await session.scalar(select(func.clock_timestamp())))
+
+
+async def discard_step(session: AsyncSession, which: DeadFilter, *, until: datetime) -> int:
+    """Delete up to ``STEP`` letters that had died ``until`` then, the oldest first; return how many. One round trip."""
+    oldest = select(DeadJob.job_id).where(*which.conditions(), DeadJob.died_at <= until)
+    oldest = oldest.order_by(DeadJob.died_at, DeadJob.job_id).limit(STEP).with_for_update(skip_locked=True)
+    removed = await session.scalars(delete(DeadJob).where(DeadJob.job_id.in_(oldest)).returning(DeadJob.job_id))
+    return len(removed.all())
 
 
 async def count_dead_jobs(session: AsyncSession, which: DeadFilter) -> int:

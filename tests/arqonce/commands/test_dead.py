@@ -10,9 +10,17 @@ from contextlib import suppress
 
 import pytest
 from redis.asyncio import Redis
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce.ledger.dead_jobs import DeadFilter, DeadLetter, dead_jobs, insert_dead_letter
+from arqonce.ledger.dead_jobs import (
+    DeadFilter,
+    DeadLetter,
+    dead_jobs,
+    insert_new_dead_letters,
+    now_of_database,
+    step_of_dead_jobs,
+)
 from tests import warm
 
 pytestmark = pytest.mark.usefixtures("starts_processes")
@@ -25,13 +33,15 @@ _IDS = ["caseC~confirmation-of-an-order-that-has-a-long-name-0123456789", "user:
 
 
 async def _bury(sessions: Sessions, *job_ids: str, queue: str = "arq:queue") -> None:
+    letters = [
+        DeadLetter(
+            job_id=job_id, job_name="create_user", message=b"{}", reason="invalid_payload", sqlstate=None,
+            explanation="the fields of create_user are: name, email", error="", attempts=1, queue=queue,
+        )
+        for job_id in job_ids
+    ]  # fmt: skip
     async with sessions.begin() as session:
-        for job_id in job_ids:
-            letter = DeadLetter(
-                job_id=job_id, job_name="create_user", message=b"{}", reason="invalid_payload", sqlstate=None,
-                explanation="the fields of create_user are: name, email", error="", attempts=1, queue=queue,
-            )  # fmt: skip
-            await insert_dead_letter(session, letter)
+        assert await insert_new_dead_letters(session, letters) == set(job_ids)
 
 
 async def _dead(sessions: Sessions) -> set[str]:
@@ -177,3 +187,47 @@ async def test_a_retry_puts_each_job_back_into_its_own_queue(sessions: Sessions,
 
     queues = [await redis.zrange(queue, 0, -1) for queue in ("arq:queue", "other:queue")]
     assert queues == [[b"here"], [b"there"]]
+
+
+async def test_a_bulk_retry_takes_the_oldest_first_and_says_what_remains(
+    sessions: Sessions, redis: Redis, run: Run
+) -> None:
+    """What dies again is the youngest then: the next call goes on where this one has ended."""
+    ids = [f"job-{number:04}" for number in range(1200)]
+    await _bury(sessions, *ids)
+    async with sessions.begin() as session:  # in this order, and each a little later
+        await session.execute(
+            text(
+                "UPDATE arqonce.dead_jobs SET died_at = now() - interval '1 h' + right(job_id, 4)::int * interval '1 s'"
+            )
+        )
+
+    first = run("retry", "--all", "--limit", "700")
+    queued = sorted(job_id.decode() for job_id in await redis.zrange("arq:queue", 0, -1))
+    everything = run("retry", "--all")
+
+    assert first.stdout == "put back 700; 500 remain: run it again\n"
+    assert queued == ids[:700]
+    assert everything.stdout == "put back 1200\n"
+    assert await redis.zcard("arq:queue") == 1200
+
+
+async def test_large_messages_are_put_back_in_steps_of_bounded_bytes(sessions: Sessions) -> None:
+    """So that neither this process nor Redis gets more than some MiB at once."""
+    await _bury(sessions, *[f"{number}" for number in range(12)])
+    async with sessions.begin() as session:
+        await session.execute(text("UPDATE arqonce.dead_jobs SET message = convert_to(repeat('x', 1000000), 'utf8')"))
+        until, after, steps = await now_of_database(session), None, []
+        while step := await step_of_dead_jobs(session, DeadFilter(), after=after, until=until):
+            after = step.last
+            steps.append(len(step.letters))
+
+    assert steps == [4, 4, 4]
+
+
+async def test_all_are_discarded_in_steps(sessions: Sessions, run: Run) -> None:
+    """Each in a transaction of its own, so that locks are short and an interruption loses little."""
+    await _bury(sessions, *[f"{number}" for number in range(1100)])
+
+    assert run("discard", "--all", "--yes").stdout == "discarded 1100\n"
+    assert await _dead(sessions) == set()

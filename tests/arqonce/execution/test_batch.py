@@ -15,7 +15,7 @@ from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.batch import Outcome, run_batch
 from arqonce.execution.delivery import Delivery
 from arqonce.execution.verdict import RetryLater
-from arqonce.failures import ConstraintViolatedError, JobFailedError
+from arqonce.failures import ConstraintViolatedError, InvalidPayloadError, JobFailedError
 from arqonce.spec import JobSpec
 from arqonce.work import Again
 from db.users import insert_new_users
@@ -96,7 +96,7 @@ async def test_a_batch_is_one_transaction(sessions: Sessions) -> None:
 
 
 async def test_each_job_of_a_batch_has_its_own_answer(sessions: Sessions) -> None:
-    """Stored, taken before, taken by a neighbour; what has ended or cannot be read is left to a run of its own."""
+    """Stored, taken before, taken by a neighbour, invalid; what has ended is left to a run of its own."""
     await Dispatcher(sessions).run(CREATE, _delivery("earlier", name="Earlier", email="taken@example.org"))
     deliveries = [
         _delivery("stored", name="Jane", email="jane@example.org"),
@@ -112,13 +112,13 @@ async def test_each_job_of_a_batch_has_its_own_answer(sessions: Sessions) -> Non
 
     codes = [one.code if isinstance(one, JobFailedError) else one for one in outcomes]
     assert [one["name"] if isinstance(one, dict) else one for one in codes] == [
-        "Jane", "email_taken", "email_taken", "Jane", Again.ALONE, Again.ALONE, Again.ALONE,
+        "Jane", "email_taken", "email_taken", "Jane", "invalid_payload", Again.ALONE, Again.ALONE,
     ]  # fmt: skip
-    assert await counts(sessions) == (3, 5, 0, 2)
+    assert await counts(sessions) == (3, 5, 1, 2)
 
 
 async def test_what_is_left_to_runs_of_their_own_ends_there(sessions: Sessions) -> None:
-    """A receipt answers, an invalid payload is dead."""
+    """A receipt answers, an invalid payload whose id is known already is dead."""
     first = await Dispatcher(sessions).run(CREATE, _delivery("earlier", name="Earlier"))
     deliveries = [_delivery("new", name="New"), _delivery("bad", nme="x"), _delivery("earlier", 2, name="Earlier")]
 
@@ -297,7 +297,8 @@ async def test_in_an_outage_the_whole_batch_is_tried_later_uncounted(sessions: S
     outcomes = await run_batch(dispatcher, spec_of(_lost_connection), [*_deliveries(3), _delivery("bad", nme="x")])
 
     assert [isinstance(one, RetryLater) and one.counts for one in outcomes[:3]] == [False] * 3
-    assert (outcomes[3], await counts(sessions)) == (Again.ALONE, (0, 0, 0, 0))
+    assert isinstance(outcomes[3], InvalidPayloadError)  # its letter was written before
+    assert await counts(sessions) == (0, 0, 1, 0)
 
 
 async def test_a_cancelled_batch_leaves_nothing_and_frees_its_connection(sessions: Sessions) -> None:

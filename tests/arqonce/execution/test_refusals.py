@@ -1,0 +1,75 @@
+"""Many jobs that cannot be run: recorded together, each with its own letter, and none that is known already twice."""
+
+from arq.connections import ArqRedis
+from redis.asyncio import Redis
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.refusals import Refused, refuse_together
+from arqonce.failures import UnknownJobError
+from arqonce.outbox import enqueue_in
+from jobs import CreateUser
+from jobs.registry import REGISTRY
+from tests.arqonce.conftest import BuildWorker, build_recording_worker
+from tests.faults.observe import letters
+
+Sessions = async_sessionmaker[AsyncSession]
+
+
+async def _transactions(sessions: Sessions) -> int:
+    async with sessions() as session:
+        count = "SELECT count(DISTINCT xmin::text) FROM arqonce.dead_jobs"
+        return int(await session.scalar(text(count)) or 0)
+
+
+async def test_jobs_that_nobody_knows_are_recorded_together(
+    pool: ArqRedis, redis: Redis, build: BuildWorker, sessions: Sessions
+) -> None:
+    """In a transaction for all that were claimed at once; garbage, too, and whatever else cannot be read."""
+    for number in range(100):
+        await pool.enqueue_job("gone", name="Jane", _job_id=f"gone-{number}")
+        await redis.set(f"arq:job:garbage-{number}", b"\xff")
+        await redis.zadd("arq:queue", {f"garbage-{number}": 1_000})
+    worker = await build_recording_worker(build, REGISTRY, sessions)
+    await worker.async_run()
+
+    found = await letters(sessions)
+    assert found == {f"gone-{n}": "unknown_job" for n in range(100)} | {
+        f"garbage-{n}": "malformed_message" for n in range(100)
+    }
+    assert await _transactions(sessions) < 20
+    assert await redis.zcard("arq:queue") == 0
+    assert len(await redis.keys("arq:result:*")) == 200
+
+
+async def test_what_is_known_already_is_looked_at_alone(sessions: Sessions) -> None:
+    """A promise, a receipt, an earlier letter; a message that is gone, and one id twice."""
+    async with sessions.begin() as session:
+        await enqueue_in(session, CreateUser(name="Jane"), key="promised")
+    dispatcher = Dispatcher(sessions)
+    failure = UnknownJobError("this worker has no job 'gone'")
+    await refuse_together(dispatcher, [Refused(failure, "earlier", b"{}", 1)])
+    asked = ["promised", "earlier", "new", "new", "other"]
+
+    jobs = [Refused(failure, job_id, b"{}", 1) for job_id in asked] + [Refused(failure, "lost", b"", 1)]
+    recorded = await refuse_together(dispatcher, jobs)
+
+    assert recorded == {"new", "other"}
+    assert await letters(sessions) == dict.fromkeys(["earlier", "new", "other"], "unknown_job")
+
+
+async def test_invalid_payloads_of_a_batch_are_recorded_together(
+    pool: ArqRedis, build: BuildWorker, sessions: Sessions
+) -> None:
+    """Beside valid ones, which take effect."""
+    for number in range(60):
+        await pool.enqueue_job("create_user", **{"nme" if number % 2 else "name": "Jane"}, _job_id=f"{number}")
+    worker = await build_recording_worker(build, REGISTRY, sessions)
+    await worker.async_run()
+
+    async with sessions() as session:
+        users = await session.scalar(text("SELECT count(*) FROM users"))
+    assert users == 30
+    assert await letters(sessions) == {f"{number}": "invalid_payload" for number in range(1, 60, 2)}
+    assert await _transactions(sessions) < 10
