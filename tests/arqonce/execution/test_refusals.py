@@ -1,5 +1,7 @@
 """Many jobs that cannot be run: recorded together, each with its own letter, and none that is known already twice."""
 
+from typing import Any
+
 from arq.connections import ArqRedis
 from redis.asyncio import Redis
 from sqlalchemy import text
@@ -64,7 +66,8 @@ async def test_invalid_payloads_of_a_batch_are_recorded_together(
 ) -> None:
     """Beside valid ones, which take effect."""
     for number in range(60):
-        await pool.enqueue_job("create_user", **{"nme" if number % 2 else "name": "Jane"}, _job_id=f"{number}")
+        fields: dict[str, Any] = {"nme" if number % 2 else "name": "Jane"}
+        await pool.enqueue_job("create_user", **fields, _job_id=f"{number}")
     worker = await build_recording_worker(build, REGISTRY, sessions)
     await worker.async_run()
 
