@@ -259,7 +259,7 @@ class Engine:
         pause = self._options.poll if self.runs.claims else _IDLE_LOOK_FOR_ABORTS
         if self._options.aborts and now >= self._last_look_for_aborts + pause.total_seconds():
             self._last_look_for_aborts = now
-            self.runs.abort(await self._leases.aborted())
+            self.runs.abort(await self._leases.aborted(self.runs.claims))
 
     async def close(self) -> None:
         """End all jobs and let another worker watch the queue, in at most eight seconds. Call ``stop`` before."""

@@ -159,6 +159,7 @@ class Leases:
         self._worker = uuid4().hex
         self._calls = 0
         self._unanswered: list[str] = []
+        self._skip = 0  # jobs at the head of the queue that plain arq workers have locked
 
     async def claim(self, room: int, *, watch: timedelta = timedelta(0), is_idle: bool = False) -> Claimed:
         """Claim up to ``room`` jobs that are due, orphans of killed workers first; count an attempt for each.
@@ -176,17 +177,17 @@ class Leases:
         opened = await self._direct.open()
         if watch:
             self._proof.begin(opened)
-        arguments = [*limits, self._worker, to_ms(watch) if self._is_told else 0, int(is_idle)]
+        arguments = [*limits, self._worker, to_ms(watch) if self._is_told else 0, int(is_idle), self._skip]
         keys = self._keys + self._watch_keys
         try:
             answer = await self._direct.run(CLAIM, keys, arguments, on_answer=self.on_claimed)
         except (RedisError, OSError):
             self._unanswered.append(owner)
             raise
-        rows, due_ms, is_cut, watched_ms, must_get_idle = answer
+        rows, due_ms, is_cut, watched_ms, must_get_idle, self._skip = answer
         return Claimed(
             claims=[_claim(owner, row) for row in rows],
-            is_full=len(rows) >= room or bool(is_cut or must_get_idle),
+            is_full=len(rows) >= room or bool(is_cut or must_get_idle or self._skip),
             next_due=timedelta(milliseconds=due_ms),
             watches=watched_ms == 0,
             watched_for=timedelta(milliseconds=max(0, watched_ms)),
@@ -287,9 +288,10 @@ class Leases:
         """Ask for the job's abort, as arq's ``Job.abort`` does: it could not be carried out now."""
         await self._redis.zadd(ABORT_KEY, {claim.id: now_ms()})
 
-    async def aborted(self) -> set[bytes]:
-        """Return the ids of jobs that somebody wants aborted, at most 1,000."""
-        return set(await self._scripts["ABORTS"](keys=[ABORT_KEY], args=[to_ms(_KEEP_ABORTS)]))
+    async def aborted(self, claims: Collection[Claim]) -> set[bytes]:
+        """Return the ids of those of these jobs that somebody wants aborted. One round trip."""
+        ids = [claim.id for claim in claims]
+        return set(await self._scripts["ABORTS"](keys=[ABORT_KEY], args=[to_ms(_KEEP_ABORTS), *ids]))
 
     async def _run(self, name: str, arguments: Sequence[Any]) -> Any:  # noqa: ANN401 - what the script answers
         return await self._scripts[name](keys=self._keys, args=arguments)

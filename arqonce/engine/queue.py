@@ -57,8 +57,8 @@ class Queue(Protocol):
         """Ask for the job's abort."""
         ...
 
-    async def aborted(self) -> set[bytes]:
-        """Return the ids of jobs that somebody wants aborted."""
+    async def aborted(self, claims: Collection[Claim]) -> set[bytes]:
+        """Return the ids of those of these jobs that somebody wants aborted."""
         ...
 
     @property

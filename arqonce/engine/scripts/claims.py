@@ -35,6 +35,7 @@ CLAIM = (
     + """
 local owner, lease_ms, room, retry_ms, looks = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local bytes, me, watch_ms, is_idle = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8]), ARGV[9] == '1'
+local skipped = tonumber(ARGV[10])
 local claimed, soonest = {}, 86400000  -- ms
 local is_alone, has_passed_over = false, false
 """
@@ -131,10 +132,13 @@ for _, id in ipairs(orphans) do
 end
 lease(1)
 
-local held = 0
-while #claimed < room and held < looks and bytes > 0 and not is_alone do
+local held = skipped
+while #claimed < room and held < skipped + looks and bytes > 0 and not is_alone do
     local found = redis.call('ZRANGEBYSCORE', queue, '-inf', now, 'WITHSCORES', 'LIMIT', held, room - #claimed)
-    if #found == 0 then break end
+    if #found == 0 then
+        skipped = nil
+        break
+    end
     local first = #claimed + 1
     for at = 1, #found, 2 do
         if bytes <= 0 or is_alone then break end
@@ -147,13 +151,14 @@ while #claimed < room and held < looks and bytes > 0 and not is_alone do
     end
     lease(first)
 end
+local is_cut_off = skipped and held >= skipped + looks
 local must_get_idle = is_alone
 if has_passed_over then
     soonest = math.min(soonest, 1000)
     must_get_idle = redis.call('SET', apart, me, 'NX', 'PX', 60000) or redis.call('GETEX', apart) == me
 elseif is_alone and redis.call('GETEX', apart) == me then redis.call('DEL', apart) end
 local watches = -1
-if #claimed >= room or bytes <= 0 or must_get_idle then  -- another may take what else is due
+if #claimed >= room or bytes <= 0 or must_get_idle or is_cut_off then  -- another may take what else is due
     resign(me)
     pass()
 elseif watch_ms > 0 then watches = elect(me, watch_ms)
@@ -161,15 +166,16 @@ end
 -- The last command that touches the queue is a read: client-side tracking begins with it.
 local later = redis.call('ZRANGEBYSCORE', queue, '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
 if later[2] then soonest = math.min(soonest, tonumber(later[2]) - now) end
-return {claimed, math.ceil(soonest), bytes <= 0 and 1 or 0, watches, must_get_idle and 1 or 0}
+return {claimed, math.ceil(soonest), bytes <= 0 and 1 or 0, watches, must_get_idle and 1 or 0, is_cut_off and held or 0}
 """
 )
 """Claim up to ``room`` jobs that are due, and stop when their messages have more than so many bytes. If that leaves
 room, watch the queue for ``watch_ms`` unless another does; else let another one claim.
 
 Returns the jobs, in how many ms the next one may be due (somebody's lease may end then; at most a day), whether it
-stopped for the bytes, whether we watch (0) or in how many ms another worker's watch expires, and whether nothing must
-be claimed until all jobs of ours have ended (``suspects``).
+stopped for the bytes, whether we watch (0) or in how many ms another worker's watch expires, whether nothing must be
+claimed until all jobs of ours have ended (``suspects``), and how many jobs that are locked the next call is to skip: it
+looks at ``looks`` of them in one call.
 Of each job: id, attempt, message (false: gone), score, whether
 it is to be aborted, why its message cannot be read (or false), how many deaths are excused, and whether a worker has
 left it. The attempt is one more than have counted, and one more still if a worker has left the job: that attempt never
@@ -320,8 +326,12 @@ if count == 0 or type(count) == 'table' then return {} end  -- an error: it is o
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[1], 'LIMIT', 0, 100)) do
     if redis.call('EXISTS', 'arq:job:' .. id) == 0 then redis.call('ZREM', KEYS[1], id) end
 end
-return redis.call('ZRANGE', KEYS[1], 0, 999)
+local wanted = {}
+for at = 2, #ARGV do
+    if redis.call('ZSCORE', KEYS[1], ARGV[at]) then wanted[#wanted + 1] = ARGV[at] end
+end
+return wanted
 """
 )
-"""Answer which jobs are to be aborted, and forget requests older than this many ms for jobs that do not exist. (arq
-keeps them for ever, and aborts whatever job has such an id later.)"""
+"""Answer which of these jobs are to be aborted, however many others are, and forget requests older than this many ms
+for jobs that do not exist. (arq keeps them for ever, and aborts whatever job has such an id later.)"""

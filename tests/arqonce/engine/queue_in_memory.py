@@ -193,9 +193,10 @@ class QueueInMemory:
         """Ask for the job's abort."""
         await self._call("ask_abort", lambda: self._aborts.add(claim.id))
 
-    async def aborted(self) -> set[bytes]:
+    async def aborted(self, claims: Collection[Claim]) -> set[bytes]:
         """Return what was asked for."""
-        return await self._call("aborted", lambda: set(self._aborts))
+        ids = {claim.id for claim in claims}
+        return await self._call("aborted", lambda: self._aborts & ids)
 
     async def renew_watch(self, watch: timedelta) -> bool:
         """Go on watching: nobody else does."""

@@ -347,7 +347,38 @@ async def test_requests_to_abort_end_with_their_jobs(redis: Redis, worker: OpenL
     (claim,) = await leases.claims(1)
 
     assert claim.is_aborted
-    assert await leases.aborted() == {b"kept", b"fresh"}
+    assert await leases.aborted([claim]) == set()
+    assert set(await redis.zrange("arq:abort", 0, -1)) == {b"kept", b"fresh"}
+
+
+async def test_a_request_to_abort_is_heard_behind_many_others(redis: Redis, worker: OpenLeases) -> None:
+    """Those of other workers' jobs, or of jobs that wait for a day."""
+    await _enqueue(redis, "job")
+    now = time.time() * 1000
+    leases = worker()
+    (claim,) = await leases.claims(1)
+
+    await redis.zadd("arq:abort", {f"other-{number}": now for number in range(5000)} | {"job": now + 1})
+
+    assert await leases.aborted([claim]) == {b"job"}
+
+
+async def test_jobs_behind_many_that_stock_workers_run_are_reached(redis: Redis, worker: OpenLeases) -> None:
+    """A call looks at so many of them, and the next one goes on behind these."""
+    locked = [f"locked-{number}" for number in range(2500)]
+    async with redis.pipeline() as pipe:
+        for number, job_id in enumerate(locked):
+            pipe.set(f"arq:in-progress:{job_id}", "1", px=60_000)
+            pipe.zadd("arq:queue", {job_id: number})
+        await pipe.execute()
+    await _enqueue(redis, "fresh")
+    leases = worker()
+
+    calls = [await leases.claim(10) for _ in range(3)]
+
+    assert [_ids(call.claims) for call in calls] == [[], [], ["fresh"]]
+    assert [call.is_full for call in calls] == [True, True, False]
+    assert _ids((await leases.claim(10)).claims) == []  # and begins at the head again
 
 
 async def test_common_keys_of_another_type_stall_nobody(redis: Redis, worker: OpenLeases) -> None:
@@ -358,7 +389,7 @@ async def test_common_keys_of_another_type_stall_nobody(redis: Redis, worker: Op
 
     (claim,) = await leases.claims(1)
 
-    assert await leases.aborted() == set()
+    assert await leases.aborted([claim]) == set()
     assert await leases.end(claim, b"result", keep=HOUR)
     assert await redis.get("arq:abort") == b"x"
 
