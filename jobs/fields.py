@@ -4,6 +4,7 @@ import re
 import unicodedata
 from typing import Annotated
 
+import idna
 from pydantic import AfterValidator, StringConstraints, WithJsonSchema
 
 NAME_LENGTH = 200
@@ -19,8 +20,18 @@ _is_address = re.compile(_ADDRESS).fullmatch
 """One @, a local part, a domain with a dot; no quoting or comments. Only sending a mail can verify an address."""
 
 
-_INVISIBLE = {"Zs", "Zl", "Zp", "Cf"}
+_INVISIBLE = frozenset({"Zs", "Zl", "Zp", "Cf"})
 """Unicode's general categories of spaces, and of characters that only change how others look."""
+
+_BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+"""Letters and symbols by their category, and nothing to the eye."""
+
+_IN_NO_ADDRESS = _INVISIBLE | {"Cc", "Cs", "Co", "Cn"}
+"""Categories without a place in an address: nobody could see or type what tells it from another."""
+
+
+def _can_be_seen(character: str) -> bool:
+    return unicodedata.category(character) not in _INVISIBLE and character not in _BLANK
 
 
 def _normal_name(value: str) -> str:
@@ -33,15 +44,23 @@ def _normal_name(value: str) -> str:
     if not 1 <= len(name) <= NAME_LENGTH:
         message = f"must have 1 to {NAME_LENGTH} characters"
         raise ValueError(message)
-    if all(unicodedata.category(character) in _INVISIBLE for character in name):
+    if not any(map(_can_be_seen, name)):
         message = "has no character that can be seen"
         raise ValueError(message)
     return name
 
 
 def _normal_email(value: str) -> str:
-    """Convert to lower case: no provider in use distinguishes addresses by case."""
-    address = unicodedata.normalize("NFC", value).lower()
+    """Give each address one form: lower case, compatible characters folded, the domain in the script of its owner.
+
+    No provider in use distinguishes addresses by case. ``xn--bcher-kva.example`` is ``bücher.example`` (IDNA 2008).
+    """
+    address = _folded(value)
+    if any(unicodedata.category(character) in _IN_NO_ADDRESS or character in _BLANK for character in address):
+        message = "has a character that nobody can see: type it anew instead of pasting it"
+        raise ValueError(message)
+    local, at, domain = address.partition("@")
+    address = f"{local}{at}{_normal_domain(domain)}"
     if len(address) > EMAIL_LENGTH:
         message = f"must have at most {EMAIL_LENGTH} characters"
         raise ValueError(message)
@@ -49,6 +68,30 @@ def _normal_email(value: str) -> str:
         message = "is not an e-mail address such as jane@example.org"
         raise ValueError(message)
     return address
+
+
+def _folded(value: str) -> str:
+    """Return lower case without compatibility forms, such as the wide letters of Japanese keyboards."""
+    for _ in range(_ROUNDS):
+        folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", value).lower())
+        if folded == value:
+            break
+        value = folded
+    return value
+
+
+_ROUNDS = 4
+"""Folding is done when it changes nothing: for all of Unicode after two rounds."""
+
+
+def _normal_domain(domain: str) -> str:
+    if domain.isascii() and "xn--" not in domain:
+        return domain
+    try:
+        return idna.decode(idna.encode(domain, uts46=True, std3_rules=True))
+    except (idna.IDNAError, UnicodeError):
+        message = "has a domain that no registry allows"
+        raise ValueError(message) from None
 
 
 _TRIMMED = "Outer white space does not count, and is removed."
@@ -64,7 +107,7 @@ _EMAIL_SCHEMA = {
     "minLength": 5,
     "maxLength": EMAIL_LENGTH,
     "pattern": rf"^\s*{_ADDRESS}\s*$",  # "format": "email" allows only ASCII
-    "description": f"An e-mail address, in any script; kept in lower case. {_TRIMMED}",
+    "description": f"An e-mail address, in any script; kept in lower case, its domain in Unicode. {_TRIMMED}",
 }
 """The rules for other programs, as far as JSON Schema can express them."""
 
@@ -76,4 +119,4 @@ UserName = Annotated[
 EmailAddress = Annotated[
     str, StringConstraints(strip_whitespace=True), AfterValidator(_normal_email), WithJsonSchema(_EMAIL_SCHEMA)
 ]
-"""An e-mail address: at most 254 characters, outer white space removed, lower case, composed (NFC)."""
+"""An e-mail address: at most 254 characters, outer white space removed, in one form for each (``_normal_email``)."""

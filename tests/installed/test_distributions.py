@@ -94,8 +94,8 @@ def test_versions_and_dependencies_agree() -> None:
     assert {found["version"] for found in (library, payloads, whole)} == {whole["version"]}
     assert {found["requires-python"] for found in (library, payloads, whole)} == {whole["requires-python"]}
     assert library["dependencies"] == ["pydantic>=2.11", "redis[hiredis]>=5.2,<9"]
-    assert payloads["dependencies"] == ["arqonce>=0.1,<0.2"]
-    assert whole["dependencies"] == [f"arqonce[worker]=={whole['version']}"]
+    assert payloads["dependencies"] == ["arqonce>=0.1,<0.2", "idna>=3.10"]
+    assert whole["dependencies"] == [f"arqonce[worker]=={whole['version']}", "idna>=3.10"]
     for folder in (LIBRARY, PAYLOADS):
         assert (folder / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
 

@@ -1,0 +1,57 @@
+"""What a migration does with addresses that people have stored before."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+
+from arqonce import DatabaseSettings
+from arqonce.database.migrate import upgrade_schema
+from db.tables import SCHEMA
+
+STORED = {
+    1: "jane@xn--bcher-kva.example",
+    2: "joe@xn--fa-hia.example",
+    3: "joe@faß.example",
+    4: "plain@example.org",
+    5: "\uff4aim@example.org",
+    6: "jo@xn--a.example",
+}
+
+
+async def _execute(url: str, statement: str, *values: str) -> list[asyncpg.Record]:
+    connection = await asyncpg.connect(url)
+    try:
+        return list(await connection.fetch(statement, *values))
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+def before(postgres_url: str) -> Iterator[str]:
+    """Make a database of the revision before."""
+    name = f"forms_{uuid4().hex}"
+    url = f"{postgres_url.rpartition('/')[0]}/{name}"
+    asyncio.run(_execute(postgres_url, f"CREATE DATABASE {name}"))
+    upgrade_schema(DatabaseSettings(url=SecretStr(url)), SCHEMA, "0004")
+    yield url
+    asyncio.run(_execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+def test_addresses_get_their_form_and_equal_ones_are_told(before: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """By the ids of the users, not by their addresses; nothing of them is changed."""
+    insert = "INSERT INTO users (name, email) SELECT 'Jane', email FROM unnest(string_to_array($1, ' ')) AS email"
+    asyncio.run(_execute(before, insert, " ".join(STORED.values())))
+
+    upgrade_schema(DatabaseSettings(url=SecretStr(before)), SCHEMA)
+    found = asyncio.run(_execute(before, "SELECT id, email FROM users ORDER BY id"))
+    told = capfd.readouterr().err
+
+    assert {row["id"]: row["email"] for row in found} == STORED | {1: "jane@bücher.example", 5: "jim@example.org"}
+    assert re.search(r"1 users have the same e-mail address in two forms, .*: ids 2 and 3\n", told)
+    assert re.search(r"1 users have an e-mail address that is refused since, .*: ids 6\n", told)
+    assert "@" not in told

@@ -1,0 +1,88 @@
+"""One person, one form: names and addresses over all of Unicode."""
+
+import sys
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from jobs.fields import EmailAddress, UserName
+
+_EMAIL: TypeAdapter[str] = TypeAdapter(EmailAddress)
+_NAME: TypeAdapter[str] = TypeAdapter(UserName)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("jane@bücher.example", "jane@xn--bcher-kva.example"),
+        ("jane@bücher.example", "JANE@BÜCHER.EXAMPLE"),
+        ("jane@bücher.example", "jane@bu\u0308cher.example"),
+        ("jane@faß.example", "jane@xn--fa-hia.example"),
+        ("josé@example.org", "jose\u0301@example.org"),
+        ("jane@example.org", "\uff4aane@example.org"),
+        ("jane@example.org", "jane@\uff25XAMPLE.org"),
+        ("jane@例え.jp", "jane@例え\u3002jp"),
+    ],
+)
+def test_two_ways_to_write_one_address_are_one(one: str, other: str) -> None:
+    """As people type, copy and export it."""
+    assert _EMAIL.validate_python(other) == one
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("ja\u200bne@example.org", "nobody can see"),
+        ("jane@ex\u00adample.org", "nobody can see"),
+        ("\ufeffjane@example.org", "nobody can see"),
+        ("\u202ejane@example.org", "nobody can see"),
+        ("ja\u3164ne@example.org", "nobody can see"),
+        ("jane@\ue000.example", "nobody can see"),
+        ("jane@xn--a.example", "no registry allows"),
+        ("jane@-bücher.example", "no registry allows"),
+    ],
+)
+def test_what_cannot_be_told_apart_has_no_place_in_an_address(address: str, why: str) -> None:
+    """Nor a domain that nobody can own."""
+    with pytest.raises(ValidationError, match=why):
+        _EMAIL.validate_python(address)
+
+
+def _accepted(adapter: TypeAdapter[str], value: str) -> str | None:
+    try:
+        return adapter.validate_python(value)
+    except ValidationError:
+        return None
+
+
+_part = st.text(min_size=1, max_size=12)
+
+
+@given(_part, _part, _part)
+def test_the_form_of_a_form_is_itself(local: str, domain: str, top: str) -> None:
+    """Whatever is accepted is normalised once; so it is the same in payload, table, file, HTTP and look-up."""
+    normal = _accepted(_EMAIL, f"{local}@{domain}.{top}")
+
+    assert normal is None or _accepted(_EMAIL, normal) == normal
+
+
+def test_it_is_so_for_each_character() -> None:
+    """In each part of an address, and in a name; a million, without hypothesis."""
+    wrong = []
+    for code in range(sys.maxunicode + 1):
+        if not unicodedata.category(chr(code)).startswith("C"):
+            for adapter, text in ((_EMAIL, f"a{chr(code)}@example.org"), (_NAME, f"a{chr(code)}")):
+                normal = _accepted(adapter, text)
+                if normal is not None and _accepted(adapter, normal) != normal:
+                    wrong.append(text)
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", ["\u3164", "\u2800 \u200b", "\u115f\uffa0"])
+def test_a_name_can_be_seen(name: str) -> None:
+    """A blank that Unicode calls a letter is none."""
+    with pytest.raises(ValidationError, match="no character that can be seen"):
+        _NAME.validate_python(name)
