@@ -1,5 +1,8 @@
 """Parses REDIS_URL: redis-py's URLs, the same with Valkey's schemes, and URLs of Sentinels. Opens nothing."""
 
+import difflib
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urlsplit
 
@@ -17,6 +20,9 @@ _SCHEMES = {
 """redis-py's scheme for each scheme that REDIS_URL may have."""
 
 _BY_SENTINELS = {f"{scheme}+sentinel": plain for scheme, plain in _SCHEMES.items() if scheme != "unix"}
+
+CERT_REQUIREMENTS = ("required", "optional", "none")
+"""What ``ssl_cert_reqs`` may be. With ``none`` the server is not verified, as some hosts of Redis demand."""
 
 _EXAMPLE = "redis+sentinel://host1:26379,host2:26379/mymaster/0"
 
@@ -72,7 +78,9 @@ def with_sentinel_password(url: str, password: str | None) -> str:
 def _read(scheme: str, rest: str) -> RedisURL:
     plain = f"{scheme}://{rest}"
     if scheme == "unix":
-        return RedisURL(plain, urlsplit(plain).path)
+        parts = urlsplit(plain)
+        _database("", _options(parts.query).get("db"))
+        return RedisURL(plain, parts.path)
     authority = rest.partition("?")[0].partition("/")[0]
     if "," in authority.rpartition("@")[2]:
         raise RedisURLError(f"names several hosts: for Sentinels write {_EXAMPLE}")
@@ -112,9 +120,70 @@ def _read_sentinels(scheme: str, rest: str) -> RedisURL:
 
 
 def _options(query: str) -> dict[str, str]:
+    """Return the options, each of which is known: taken as redis-py takes it, or refused with the cure."""
     # A + is kept as it is, as in user and password.
     pairs = (part.partition("=") for part in query.split("&") if part)
-    return {name: unquote(value) for name, _, value in pairs}
+    options = {name: unquote(value) for name, _, value in pairs}
+    for name, value in options.items():
+        if name.startswith("sentinel_") or name == "db":
+            continue
+        if cure := _REFUSED.get(name):
+            raise RedisURLError(f"has the option {name}: leave it out, {cure}")
+        if name not in _TAKEN:
+            near = difflib.get_close_matches(name, _TAKEN, n=1)
+            meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(_TAKEN)}"
+            raise RedisURLError(f"has an option that there is not, {name[:40]!r}: {meant}")
+        fits, expected = _TAKEN[name]
+        if not fits(value):
+            raise RedisURLError(f"has a wrong value for {name}: it is {expected}")
+    return options
+
+
+def _is_number(value: str) -> bool:
+    try:
+        return 0 < float(value) < math.inf
+    except ValueError:
+        return False
+
+
+_Values = tuple[Callable[[str], object], str]
+
+_ANY: _Values = (bool, "some text")
+_SECONDS: _Values = (_is_number, "a number of seconds above 0")
+_BOOLEAN: _Values = (lambda value: value.lower() in {"true", "false", "1", "0", "yes", "no"}, "true or false")
+
+_TAKEN: dict[str, _Values] = {
+    "username": _ANY,
+    "password": _ANY,
+    "client_name": _ANY,
+    "ssl_ca_certs": _ANY,
+    "ssl_certfile": _ANY,
+    "ssl_keyfile": _ANY,
+    "ssl_password": _ANY,
+    "ssl_cert_reqs": (lambda value: value in CERT_REQUIREMENTS, f"one of {', '.join(CERT_REQUIREMENTS)}"),
+    "ssl_check_hostname": _BOOLEAN,
+    "socket_timeout": _SECONDS,
+    "socket_connect_timeout": _SECONDS,
+    "socket_keepalive": _BOOLEAN,
+    "health_check_interval": _SECONDS,
+}
+"""redis-py's options that may stand in the URL, with what they may be."""
+
+_BYTES = "messages are read as bytes"
+_RETRIES = "what is retried, and how often, is decided here"
+
+_REFUSED = {
+    "decode_responses": _BYTES,
+    "encoding": _BYTES,
+    "encoding_errors": _BYTES,
+    "protocol": "the protocol is chosen here",
+    "max_connections": "there are as many connections as jobs and callers need",
+    "retry_on_timeout": _RETRIES,
+    "retry_on_error": _RETRIES,
+    "retry": _RETRIES,
+    "timeout": "socket_timeout limits the wait for an answer",
+}
+"""redis-py's options that would break something."""
 
 
 def _database(path: str, option: str | None) -> int:

@@ -258,8 +258,8 @@ WRONG = {
 }
 
 
-def _require_one_line(ended: "subprocess.CompletedProcess[str]", expected: str) -> None:
-    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (4, "", 1)
+def _require_one_line(ended: "subprocess.CompletedProcess[str]", expected: str, *, code: int = 4) -> None:
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (code, "", 1)
     assert expected in ended.stderr
     assert PASSWORD not in ended.stderr
 
@@ -327,7 +327,7 @@ def test_a_wrong_option_or_file_is_named(files: Files) -> None:
 
     bogus = _run("status", REDIS_URL=f"rediss://:{PASSWORD}@localhost:1/0?ssl_cert_reqs=perhaps")
 
-    _require_one_line(bogus, "with redis-py's options")
+    _require_one_line(bogus, "has a wrong value for ssl_cert_reqs: it is one of required, optional, none", code=3)
     assert "there is no readable file /no/such.pem, which ssl_ca_certs names" in redis.stderr
     assert "names a file with sslrootcert that does not exist" in postgres.stderr
 

@@ -1,5 +1,7 @@
 """What REDIS_URL may say, as a table. Needs no server."""
 
+from typing import Any
+
 import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
@@ -52,6 +54,20 @@ REFUSED = {
     "redis+sentinel://[::1]x/mymaster": "not host:port",
     "redis+sentinel://s1/mymaster?sentinel_pasword=hidden": "sentinel_pasword",
     "unix+sentinel:///s/mymaster": "is not a URL of Redis",
+    "redis://host/0?decode_responses=true": "leave it out, messages are read as bytes",
+    "unix:///run/redis.sock?encoding=latin-1": "leave it out, messages are read as bytes",
+    "redis://host/0?protocol=3": "leave it out, the protocol is chosen here",
+    "redis+sentinel://s1/mymaster?max_connections=5": "leave it out, there are as many",
+    "redis://host/0?retry_on_timeout=true": "leave it out, what is retried",
+    "redis://host/0?sokcet_timeout=hidden": "did you mean socket_timeout",
+    "redis://host/0?whatever=hidden": "there are username, password",
+    "redis://host/0?socket_timeout=hidden": "a number of seconds above 0",
+    "redis://host/0?socket_timeout=0": "a number of seconds above 0",
+    "redis://host/0?socket_connect_timeout=nan": "a number of seconds above 0",
+    "redis://host/0?health_check_interval=": "a number of seconds above 0",
+    "redis://host/0?socket_keepalive=hidden": "true or false",
+    "rediss://host/0?ssl_cert_reqs=hidden": "one of required, optional, none",
+    "unix:///run/redis.sock?db=hidden": "not a number",
 }
 
 
@@ -115,3 +131,27 @@ def test_no_url_is_read_as_another() -> None:
     """``read_redis_url`` raises an error of its own, which is a ValueError."""
     with pytest.raises(RedisURLError):
         read_redis_url("")
+
+
+TAKEN: dict[str, dict[str, object]] = {
+    "redis://host/0?socket_timeout=2&socket_connect_timeout=1.5": {
+        "socket_timeout": 2.0,
+        "socket_connect_timeout": 1.5,
+    },
+    "redis://host/0?client_name=shop&socket_keepalive=false": {"client_name": "shop", "socket_keepalive": False},
+    "redis://host/0?health_check_interval=30": {"health_check_interval": 30},
+    "redis://host/0?username=me&password=secret": {"username": "me", "password": "secret"},
+    "rediss://host/0?ssl_cert_reqs=none": {"ssl_cert_reqs": "none", "ssl_check_hostname": False},
+    "rediss://host/0?ssl_cert_reqs=required": {"ssl_cert_reqs": "required", "ssl_check_hostname": True},
+    "rediss://host/0?ssl_check_hostname=false": {"ssl_check_hostname": False},
+}
+
+
+@pytest.mark.parametrize("url", TAKEN)
+def test_an_option_that_is_taken_is_in_force(url: str) -> None:
+    """In both clients, and their connections can be made with it."""
+    pools: list[Any] = [build_redis(url, Redis).connection_pool, build_sync_redis(url).connection_pool]
+    for pool in pools:
+        options = pool.connection_kwargs
+
+        assert {name: options[name] for name in TAKEN[url]} == TAKEN[url]
