@@ -4,12 +4,16 @@ The engine imports this module and nothing behind it: it knows neither arq, nor 
 exist: handlers of a registry (``arqonce.execution.work``) and arq's functions (``arqonce.arq.functions``).
 """
 
+import math
 from collections.abc import Coroutine, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
 from typing import Any, NamedTuple, Protocol, TypeAlias
+
+_FIRST_TIME = 1e11
+"""Scores below this are no times, in ms since 1970."""
 
 
 class Claim(NamedTuple):
@@ -36,6 +40,14 @@ class Claim(NamedTuple):
 
     was_left: bool = False
     """Whether the attempt before this one never ended: its lease did, with its worker."""
+
+    def waited_ms(self, started_ms: int) -> int | None:
+        """Return how long the job was due when it started; ``None`` if its score is no time, as after an abort."""
+        try:
+            due = float(self.score)
+        except ValueError:
+            return None
+        return max(0, round(started_ms - due)) if _FIRST_TIME < due < math.inf else None
 
     @property
     def is_hostile(self) -> bool:

@@ -232,7 +232,7 @@ class FunctionJob:
                 )
             self._log.error("a success is not on record: PostgreSQL is away")
         if outcome.succeeded:
-            self._log.info("job done", duration_ms=duration_ms)
+            self._log.info("job done", waited_ms=self.claim.waited_ms(self._started_ms), duration_ms=duration_ms)
         return outcome
 
     async def _record(self, outcome: Ended) -> Ended:

@@ -15,6 +15,7 @@ from datetime import timedelta
 from signal import SIGUSR1, Signals
 from typing import Any
 
+import structlog
 from arq.connections import create_pool, log_redis_info
 from arq.worker import Worker as ArqWorker
 from arq.worker import func
@@ -29,6 +30,8 @@ from arqonce.engine.leases import Leases
 from arqonce.engine.threads import JobThreads
 from arqonce.execution.work import RegistryWork
 from arqonce.work import AlwaysOpen, Claim, Ended, Gate, Observer, Outcome, Work
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.arq.worker")
 
 _CRON = timedelta(milliseconds=500)
 """How often cron jobs are looked at: arq enqueues those of the next second."""
@@ -165,6 +168,7 @@ class Worker(ArqWorker):
         if self.is_stopping:
             self.handle_sig(signum)
             return
+        _log.info("worker is stopping", signal=signum.name, jobs=len(self.tasks))
         super().handle_sig_wait_for_completion(signum)
         if self.engine is not None:
             self.engine.stop()

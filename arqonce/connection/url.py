@@ -132,7 +132,7 @@ def _options(query: str) -> dict[str, str]:
         if name not in _TAKEN:
             near = difflib.get_close_matches(name, _TAKEN, n=1)
             meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(_TAKEN)}"
-            raise RedisURLError(f"has an option that there is not, {name[:40]!r}: {meant}")
+            raise RedisURLError(f"has an option that there is not: {meant}")
         fits, expected = _TAKEN[name]
         if not fits(value):
             raise RedisURLError(f"has a wrong value for {name}: it is {expected}")

@@ -128,13 +128,14 @@ class Recorder:
     def _reclaimed(self, ended: list[_Ended], claims: list[Claim], answers: list[bool]) -> list[_Ended]:
         """Return the jobs that got another claim meanwhile; the other refused ones belong to another worker.
 
-        A job that was put back can be claimed anew before the answer is here: nobody has started it yet.
+        A job that was put back can be claimed anew before the answer is here: nobody has started it yet. One that has
+        ended is over, whatever we have claimed meanwhile.
         """
         again: list[_Ended] = []
         for one, claim, was_ours in zip(ended, claims, answers, strict=True):
             job_id = claim.job_id
             current = self._claims[job_id]
-            if was_ours and current is not claim:
+            if was_ours and current is not claim and not isinstance(one[1], Ended):
                 self._claimed_anew.append(current)
             elif was_ours:
                 continue

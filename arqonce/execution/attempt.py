@@ -116,7 +116,8 @@ class Dispatcher:
             if decided is error:
                 raise
             raise decided from error
-        _log.info("job done", **told, duration_ms=_milliseconds_since(started))
+        waited = {} if delivery.waited_ms is None else {"waited_ms": delivery.waited_ms}
+        _log.info("job done", **told, **waited, duration_ms=_milliseconds_since(started))
         return result
 
     async def answer_on_record(self, job_id: str, attempt: int) -> dict[str, Any] | None:

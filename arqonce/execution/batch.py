@@ -182,7 +182,7 @@ def _tell(spec: AnySpec, jobs: Sequence[_Job], outcomes: dict[str, Outcome], *, 
     for delivery, _ in jobs:
         refusal = outcomes[delivery.job_id]
         if isinstance(refusal, JobFailedError):
-            _log.warning(
+            _log.info(
                 "job refused",
                 job_id=delivery.job_id,
                 job_name=spec.name,
@@ -191,6 +191,12 @@ def _tell(spec: AnySpec, jobs: Sequence[_Job], outcomes: dict[str, Outcome], *, 
             )
     if jobs:
         attempt = max(delivery.attempt for delivery, _ in jobs)
+        waited = max((delivery.waited_ms or 0 for delivery, _ in jobs), default=0)
         _log.info(
-            "batch done", job_name=spec.name, jobs=len(jobs), attempt=attempt, duration_ms=round(seconds * 1000, 1)
+            "batch done",
+            job_name=spec.name,
+            jobs=len(jobs),
+            attempt=attempt,
+            waited_ms=waited,
+            duration_ms=round(seconds * 1000, 1),
         )

@@ -20,6 +20,9 @@ class Delivery(NamedTuple):
     excused: int = 0
     """How many crashes do not count towards the limit, because another job of the same worker may have caused them."""
 
+    waited_ms: int | None = None
+    """How long it was due before this attempt began; ``None`` if unknown."""
+
     @property
     def counted(self) -> int:
         """The number of this attempt, without excused ones."""

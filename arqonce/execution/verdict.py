@@ -1,5 +1,6 @@
 """Decides what the failure of an attempt means: another attempt, a refusal, or the end. Queries no server."""
 
+import logging
 from datetime import timedelta
 
 import structlog
@@ -66,10 +67,11 @@ def why_exhausted(delivery: Delivery) -> str:
 
 
 def log_failure(log: structlog.stdlib.BoundLogger, error: Exception, decided: Exception) -> None:
-    """Log the decision: a refusal as a warning, because the request caused it."""
+    """Log the decision: an answer that the handler chose is no trouble, a refusal of the request is a warning."""
     if isinstance(decided, RetryLater):
         log.warning("job retried", delay_ms=round(decided.delay / timedelta(milliseconds=1)), exc_info=error)
     elif isinstance(decided, JobFailedError) and not decided.is_fault:
-        log.warning("job refused", reason=decided.code)
+        level = logging.WARNING if decided.is_dead_letter else logging.INFO
+        log.log(level, "job refused", reason=decided.code)
     else:
         log.error("job failed", exc_info=error)

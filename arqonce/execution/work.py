@@ -175,8 +175,9 @@ class RegistryJob:
         message, claim = self._message, self.claim
         assert message is not None  # noqa: S101 - asked for of jobs that could be read
         return Delivery(
-            claim.job_id, self._attempt, message.args, message.kwargs, was_left=claim.was_left, excused=claim.excused
-        )
+            claim.job_id, self._attempt, message.args, message.kwargs, was_left=claim.was_left, excused=claim.excused,
+            waited_ms=claim.waited_ms(self.started_ms),
+        )  # fmt: skip
 
     @property
     def refused(self) -> Refused:

@@ -37,6 +37,9 @@ class Promise:
     is_late: bool
     """Whether ``last_at`` has passed."""
 
+    is_again: bool = False
+    """Whether it was dispatched in an earlier epoch: Redis may have lost it."""
+
 
 _DISPATCH = text(f"""
     WITH waiting AS (
@@ -55,7 +58,8 @@ _DISPATCH = text(f"""
     FROM chosen WHERE job.job_id = chosen.job_id
     RETURNING job.job_id, job.job_name, job.queue, job.message, job.request_hash, job.due_at,
         greatest(job.created_at, job.due_at) + :keep AS last_at,
-        greatest(job.created_at, job.due_at) + :keep <= now() AS is_late
+        greatest(job.created_at, job.due_at) + :keep <= now() AS is_late,
+        job.job_id IN (SELECT job_id FROM forgotten) AS is_again
 """).bindparams(  # noqa: S608 - the number is a constant
     bindparam("queue", type_=Text),
     bindparam("epoch", type_=BigInteger),

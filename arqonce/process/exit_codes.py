@@ -63,6 +63,6 @@ def explained(program: str) -> Iterator[None]:
         yield
     except tuple(_CODES) as error:
         say(f"{program}: {error}")
-        if isinstance(error, SettingsError) and "_URL: is not set" in str(error):
+        if isinstance(error, SettingsError) and all("_URL: is not set" in line for line in str(error).splitlines()):
             say(f"No servers yet? {program} dev starts some, and prints the lines that set both URLs.")
         raise SystemExit(next(code for kind, code in _CODES.items() if isinstance(error, kind))) from None

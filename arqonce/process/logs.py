@@ -18,6 +18,8 @@ def set_up_logging(settings: WorkerSettings) -> None:
     """Send everything that the process logs, libraries included, to standard error in one form."""
     log_to_stderr(settings.log_format, settings.log_level)
     _quieten_arq()
+    if settings.log_level != "debug":
+        _quieten_libraries()
 
 
 def _quieten_arq() -> None:
@@ -26,6 +28,20 @@ def _quieten_arq() -> None:
     logger.handlers = []
     logger.propagate = True
     logging.getLogger("arq.worker").addFilter(_is_free_of_arguments)
+
+
+_TALKATIVE = (
+    "aiohttp", "arq", "asyncio", "boto3", "botocore", "google", "grpc", "hpack", "httpcore", "httpx", "openai",
+    "requests", "sqlalchemy", "stripe", "urllib3", "websockets",
+)  # fmt: skip
+"""Libraries whose lines at info tell of each call, with URLs that may be personal data, or repeat ours."""
+
+
+def _quieten_libraries() -> None:
+    """Let them log from warning on, unless the application has set their level."""
+    for name in _TALKATIVE:
+        if logging.getLogger(name).level == logging.NOTSET:
+            logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _is_free_of_arguments(record: logging.LogRecord) -> bool:

@@ -91,6 +91,8 @@ class Relay:
         self.wakeup = wakeup
         self._epoch = RedisEpoch(redis, sessions, queue)
         self._known: tuple[float, int] | None = None
+        self._last_epoch: int | None = None
+        self._again = 0
         self._trouble = Trouble(_log, over="the relay goes on")
 
     async def run(self) -> None:
@@ -107,6 +109,9 @@ class Relay:
     async def _take_turns(self) -> None:
         while await self.turn() == BATCH:
             pass
+        if self._again:
+            _log.info("promised jobs were given again", count=self._again)
+            self._again = 0
 
     async def turn(self) -> int:
         """Dispatch once; return how many jobs. While a server is unreachable, return 0 after half a second."""
@@ -134,12 +139,16 @@ class Relay:
     async def _read_epoch(self) -> int:
         now = time.monotonic()
         if self._known is None or now - self._known[0] > _EPOCH_EVERY.total_seconds():
-            self._known = (now, await self._epoch.read())
+            epoch = await self._epoch.read()
+            if self._last_epoch not in {None, epoch}:
+                _log.warning("Redis was emptied, restarted or replaced: promised jobs are given again", epoch=epoch)
+            self._known, self._last_epoch = (now, epoch), epoch
         return self._known[1]
 
     async def _dispatch(self, epoch: int) -> int:
         async with asyncio.timeout(_TAKE_LIMIT.total_seconds()), self._sessions.begin() as session:
             promises = await dispatch_batch(session, queue=self._queue, epoch=epoch, keep=self._keep)
+        self._again += sum(promise.is_again for promise in promises)
         # Committed before they are written into Redis: see dispatch_batch.
         due = [promise for promise in promises if not promise.is_late]
         try:

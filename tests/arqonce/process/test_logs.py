@@ -32,6 +32,9 @@ def run_job():
 
 run_job()
 logging.getLogger("arq.worker").info("Starting worker")
+logging.getLogger("arq.worker").warning("a warning of arq")
+logging.getLogger("httpx").info("GET https://example.org/?email=secret-person")
+logging.getLogger("shop.jobs").info("the application's own")
 try:
     raise EmailTakenError("cure")
 except EmailTakenError:
@@ -47,10 +50,12 @@ def _run(form: str) -> str:
 
 @pytest.mark.usefixtures("starts_processes")
 def test_json_logs_are_one_object_a_line() -> None:
-    """Ours and other libraries' lines alike, with level, logger and time."""
+    """Ours and the application's alike, with level, logger and time; other libraries' from warning on."""
     lines = [json.loads(line) for line in _run("json").splitlines()]
 
-    assert [line["event"] for line in lines] == ["job failed", "foreign", "Starting worker", "speaks"]
+    assert [line["event"] for line in lines] == [
+        "job failed", "foreign", "a warning of arq", "the application's own", "speaks",
+    ]  # fmt: skip
     assert all({"level", "logger", "timestamp"} <= line.keys() for line in lines)
     assert lines[0]["job_id"] == "j1"
 

@@ -239,7 +239,7 @@ async def test_a_second_signal_ends_at_once(
         await client.enqueue(CreateUser(name="Patient"))
         await _wait_for_waiting_backends(sessions, "second", 1)
         worker.process.send_signal(signal.SIGINT)
-        await asyncio.to_thread(wait_until, lambda: "shutdown on SIGINT" in worker.log, 5)
+        await asyncio.to_thread(wait_until, lambda: "worker is stopping" in worker.log, 5)
         worker.process.send_signal(signal.SIGINT)
 
         code = await asyncio.to_thread(worker.process.wait, 10)
@@ -326,7 +326,7 @@ async def test_a_worker_outlives_a_restart_of_postgresql(
         ({"REDIS_URL": "redis://127.0.0.1:1/0"}, 4, "Redis at 127.0.0.1:1/0 cannot be reached"),
         ({"REDIS_PASSWORD": "wrong"}, 4, "refuses the user or password: correct REDIS_URL"),
         ({"WORKER_MAX_JOBS": "none"}, 3, "WORKER_MAX_JOBS: Input should be a valid integer"),
-        ({"DATABASE_URL": ""}, 3, "DATABASE_URL: is not a URL"),
+        ({"DATABASE_URL": "nothing"}, 3, "DATABASE_URL: is not a URL"),
     ],
 )
 def test_a_start_that_cannot_succeed_says_why_in_one_line(

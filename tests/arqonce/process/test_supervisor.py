@@ -70,7 +70,7 @@ async def test_sigterm_lets_the_jobs_of_all_processes_end(
         await client.enqueue_many([CreateUser(name=f"User {number}") for number in range(6)])
         await _wait_for_waiting_backends(sessions, "fleet-term", 4)
         worker.process.terminate()
-        await _wait(lambda: worker.log.count("shutdown on SIGTERM") == 2)
+        await _wait(lambda: worker.log.count("worker is stopping") == 2)
         assert worker.process.poll() is None
         await blocker.rollback()
 
@@ -94,7 +94,7 @@ async def test_a_second_signal_ends_all_processes_at_once(
         await client.enqueue_many([CreateUser(name=f"User {number}") for number in range(2)])
         await _wait_for_waiting_backends(sessions, "fleet-twice", 2)
         worker.process.terminate()
-        await _wait(lambda: worker.log.count("shutdown on SIGTERM") == 2)
+        await _wait(lambda: worker.log.count("worker is stopping") == 2)
         worker.process.send_signal(signal.SIGINT)
 
         code = await asyncio.to_thread(worker.process.wait, 10)
@@ -173,7 +173,7 @@ async def test_processes_end_in_order_when_their_supervisor_is_killed(
         handle = await client.enqueue(CreateUser(name="Patient"))
         await _wait_for_waiting_backends(sessions, "fleet-orphan", 1)
         worker.process.kill()
-        await _wait(lambda: worker.log.count("shutdown on SIGTERM") >= 2)
+        await _wait(lambda: worker.log.count("worker is stopping") >= 2)
         await blocker.rollback()
 
     assert (await handle.result(timeout=SOON)).name == "Patient"
