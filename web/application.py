@@ -10,20 +10,12 @@ from web.settings import Settings
 from web.tokens import require_token
 from web.users import create_user, create_users, list_users, show_user, show_user_by_name
 
-_HEADERS = {
-    "Server": "users-web",  # without versions
-    "Cache-Control": "no-store",  # responses may be personal data
-    "X-Content-Type-Options": "nosniff",
-}
-
 
 def build_app(settings: Settings) -> web.Application:
     """Construct the application. Its resources are opened when it starts; its middlewares run in this order."""
     tokens = settings.web.token_list
-    app = web.Application(
-        middlewares=[answer_with_problems, require_token(tokens)],  # then that of the sessions, see web.sessions
-        client_max_size=settings.web.max_body,
-    )
+    # Then follows the middleware of the sessions, see web.sessions.
+    app = web.Application(middlewares=[answer_with_problems, require_token(tokens)])
     app.router.add_get("/user", show_user_by_name)
     app.router.add_get("/users", list_users)
     app.router.add_post("/users", create_user)
@@ -31,11 +23,6 @@ def build_app(settings: Settings) -> web.Application:
     app.router.add_get(r"/users/{id:[1-9][0-9]{0,18}}", show_user)
     app.router.add_get("/jobs/{id:[^/]+}", show_job)  # the default pattern excludes { and }
     app.router.add_get("/openapi.json", describe(needs_token=bool(tokens)))
-    app.on_response_prepare.append(_add_headers)
     app.cleanup_ctx.append(opening(settings))
     app.on_shutdown.append(answer_who_waits)
     return app
-
-
-async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(_HEADERS)

@@ -1,5 +1,6 @@
 """Builds the OpenAPI 3.1 document of the service from the models of requests and responses."""
 
+import json
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
@@ -20,12 +21,13 @@ _READ: list[type[BaseModel]] = [CreateUser, CreateUsers, ByName, ByEmail]
 _WRITTEN: list[type[BaseModel]] = [NamedUser, UserView, FoundUsers, StoredUsers, AcceptedJob, JobView, Problem]
 
 _REASONS = {
-    400: "The body is not JSON, or the Idempotency-Key is not a valid job id",
+    400: "The body is not JSON or is malformed, or the Idempotency-Key is not a valid job id",
     401: "No bearer token, or an unknown one",
     404: "Not found",
     409: "While the client waited, the job failed: its e-mail is taken, or it was aborted",
+    408: "The body did not arrive in time",
     413: "The body, or the job, is too large",
-    415: "The body is not application/json",
+    415: "The body is not application/json, or has an unknown Content-Encoding",
     422: "The request does not match this description, or its Idempotency-Key was used for another request",
     500: "An error of the service, or the job failed while the client waited",
     503: "PostgreSQL or Redis is unavailable, or too many jobs are queued: try again after Retry-After seconds",
@@ -50,10 +52,10 @@ _RETRY_AFTER = {"Retry-After": {"required": True, "schema": {"type": "string", "
 
 def describe(*, needs_token: bool) -> Handler:
     """Return the handler of ``/openapi.json``."""
-    document = build_document(needs_token=needs_token)
+    body = json.dumps(build_document(needs_token=needs_token)).encode()
 
     async def show(_request: web.Request) -> web.StreamResponse:
-        return web.json_response(document)
+        return web.Response(body=body, content_type="application/json")
 
     return show
 
@@ -108,7 +110,7 @@ def _paths(schemas: dict[str, Any], *, needs_token: bool) -> dict[str, Any]:
     }
 
 
-_REFUSALS = (400, 409, 413, 415, 422)
+_REFUSALS = (400, 408, 409, 413, 415, 422)
 
 _ID = {
     "name": "id", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 1, "maximum": 2**63 - 1},

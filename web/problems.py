@@ -79,8 +79,8 @@ class ProblemError(Exception):
         return web.Response(status=self.status, body=body, content_type=PROBLEM_JSON, headers=self._headers)
 
 
-def invalid(error: ValidationError) -> ProblemError:
-    """Return the problem of a request that does not match its model: 400 if it is not JSON, else 422."""
+def invalid(error: ValidationError, *, hint: str | None = None) -> ProblemError:
+    """Return the problem of a request that does not match its model: 400 if it is not JSON, else 422 with the hint."""
     details = error.errors(include_url=False, include_context=False, include_input=False)
     if any(detail["type"] == "json_invalid" for detail in details):
         return ProblemError(400, "the body is not JSON", code="malformed_json")
@@ -88,7 +88,8 @@ def invalid(error: ValidationError) -> ProblemError:
         FieldProblem(pointer=_pointer(detail["loc"]), detail=detail["msg"].removeprefix("Value error, "))
         for detail in details
     ]
-    return ProblemError(422, "the request does not fit its description", code="invalid_request", errors=errors)
+    detail = "the request does not fit its description"
+    return ProblemError(422, f"{detail}; {hint}" if hint else detail, code="invalid_request", errors=errors)
 
 
 def _pointer(location: tuple[int | str, ...]) -> str:

@@ -1,6 +1,7 @@
 """Reads the parts of a request: body, query, and the headers Idempotency-Key and Prefer. Knows no job."""
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import TypeVar
@@ -9,9 +10,14 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from arqonce.wire.keys import ID_RULE, is_job_id
+from web.body import read_content
 from web.problems import FieldProblem, ProblemError, invalid
+from web.resources import RESOURCES
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+
+_UTF_8 = frozenset({"utf-8", "utf8"})
+"""How clients name the only encoding of JSON (RFC 8259, 8.1)."""
 
 _WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*("?)(\d{1,9})\1\s*(?=[,;]|$)', re.IGNORECASE)
 _QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
@@ -20,21 +26,18 @@ _UNNAMEABLE = frozenset({".", ".."})
 
 
 async def read_body(request: web.Request, model: type[ModelT]) -> ModelT:
-    """Read the body as JSON of the model.
+    """Read the body as JSON of the model. Of a key that is repeated, the last value counts.
 
     Raises:
-        ProblemError: 415 for another content type, 400 if it is not JSON, 422 if it does not match the model.
-        HTTPRequestEntityTooLarge: raised by aiohttp while reading.
+        ProblemError: 415 for another content type, 400 if it is not JSON, 422 if it does not match the model; and those
+            of ``web.body``.
     """
-    if request.content_type != "application/json" or (request.charset or "utf-8").lower() != "utf-8":
-        raise ProblemError(415, "the body must be application/json", headers={"Accept": "application/json"})
+    if request.content_type != "application/json" or (request.charset or "utf-8").lower() not in _UTF_8:
+        raise ProblemError(415, "the body must be application/json, in UTF-8", headers={"Accept": "application/json"})
+    settings = request.app[RESOURCES].settings
+    data = await read_content(request, most=settings.max_body, within=settings.body_timeout)
     try:
-        data = await request.read()
-    except web.RequestPayloadError:
-        headers = {"Connection": "close"}  # aiohttp closes the connection without this header
-        raise ProblemError(400, "the body cannot be read", code="malformed_body", headers=headers) from None
-    try:
-        return model.model_validate_json(data)
+        return model.model_validate_json(data.removeprefix(BOM_UTF8))
     except ValidationError as error:
         raise invalid(error) from None
 
@@ -51,7 +54,8 @@ def read_query(request: web.Request, model: type[ModelT]) -> ModelT:
     try:
         return model.model_validate(dict(request.query))
     except ValidationError as error:
-        raise invalid(error) from None
+        has_plus = "+" in request.rel_url.raw_query_string
+        raise invalid(error, hint="a + in a query is a space: write %2B for a plus" if has_plus else None) from None
 
 
 def _errors(names: Iterable[str], detail: str) -> list[FieldProblem]:

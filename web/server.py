@@ -1,19 +1,20 @@
-"""Runs one process of the service. Owns the responses that aiohttp sends before it calls a route."""
+"""Runs one process of the service: listens, and ends in order."""
 
 import asyncio
 import signal
 
 import structlog
 from aiohttp import web
-from aiohttp.abc import AbstractAccessLogger
-from aiohttp.web_protocol import RequestHandler
 
 from arqonce.process.ending import MARGIN, Ending, leave
 from arqonce.process.event_loop import fastest_loop, run_to_the_end
 from arqonce.process.logs import log_to_stderr
+from web.access_log import AccessLog
+from web.admission import checked_requests, refusing
 from web.application import build_app
-from web.problems import PROBLEM_JSON, ProblemError, problem_of_aiohttp
-from web.settings import Settings
+from web.connection import LINGERING, Connection, Limits
+from web.connection_limit import ConnectionLimit, connections_that_fit
+from web.settings import Settings, WebSettings
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("web.server")
 
@@ -35,11 +36,7 @@ def run_service(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings, ending: Ending) -> None:
-    runner = _Runner(
-        build_app(settings),
-        access_log_class=AccessLog,
-        shutdown_timeout=settings.web.shutdown_grace.total_seconds(),
-    )
+    runner = _build_runner(build_app(settings), settings.web)
     told = _told_to_stop(ending)
     try:
         await runner.setup()
@@ -51,6 +48,20 @@ async def _serve(settings: Settings, ending: Ending) -> None:
     finally:
         ending.limit(settings.web.shutdown_grace + MARGIN)
         await runner.cleanup()
+
+
+def _build_runner(app: web.Application, settings: WebSettings) -> web.AppRunner:
+    most = connections_that_fit(settings.max_connections, pool_size=settings.pool_size)
+    return _Runner(
+        app,
+        access_log_class=AccessLog,
+        auto_decompress=False,  # web.body does it, once the token was checked
+        keepalive_timeout=settings.idle_timeout.total_seconds(),
+        lingering_time=LINGERING.total_seconds(),
+        limit=ConnectionLimit(most),
+        limits=Limits(settings.header_timeout, settings.send_timeout, settings.max_header),
+        shutdown_timeout=settings.shutdown_grace.total_seconds(),
+    )
 
 
 async def _listen(runner: web.AppRunner, settings: Settings) -> None:
@@ -77,60 +88,18 @@ def _told_to_stop(ending: Ending) -> asyncio.Event:
     return told
 
 
-class AccessLog(AbstractAccessLogger):
-    """One line per request: method, route, status and time. No address, path or query, which may be personal data."""
-
-    def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
-        """Log one request."""
-        resource = request.match_info.route.resource if isinstance(request, web.Request) else None
-        _log.info(
-            "request",
-            method=request.method,
-            route=None if resource is None else resource.canonical,
-            status=response.status,
-            ms=round(time * 1000, 1),
-        )
-
-
-class _Handler(RequestHandler):
-    """Responds with problems where no middleware runs: to invalid HTTP, and to unsupported expectations."""
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002 - it repeats the request
-    ) -> web.StreamResponse:
-        """Respond with a problem, and close the connection."""
-        if status == 500:  # noqa: PLR2004 - an error of the service
-            _log.error("request failed", exc_info=exc)
-        if request.writer.output_size > 0:
-            raise ConnectionError("part of another response was already sent")
-        response = ProblemError(status).response()
-        response.force_close()
-        return response
-
-    async def finish_response(
-        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
-        """Send the response; convert aiohttp's own errors to problems."""
-        if isinstance(resp, web.HTTPException) and resp.content_type != PROBLEM_JSON:
-            resp = problem_of_aiohttp(resp).response()
-        return await super().finish_response(request, resp, start_time)
-
-
 class _Server(web.Server):
-    def __call__(self) -> RequestHandler:
-        return _Handler(self, loop=self._loop, **self._kwargs)
+    def __call__(self) -> Connection:
+        return Connection(self, loop=self._loop, **self._kwargs)
 
 
 class _Runner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
+        options = server._kwargs  # noqa: SLF001 - aiohttp has no option for the handler class
         return _Server(
-            server.request_handler,
-            request_factory=server.request_factory,
+            refusing(server.request_handler),
+            request_factory=checked_requests(server.request_factory, max_header=options["limits"].header_size),
             handler_cancellation=server.handler_cancellation,
-            **server._kwargs,  # noqa: SLF001 - aiohttp has no option for the handler class
+            **options,
         )

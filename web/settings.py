@@ -47,6 +47,32 @@ class WebSettings(EnvironmentSettings):
     max_body: Annotated[int, Field(ge=1024, le=MAX_BYTES)] = Field(
         default=MAX_BYTES, description="largest body of a request, in bytes", examples=[str(MAX_BYTES)]
     )
+    max_header: Annotated[int, Field(ge=4096, le=1024 * 1024)] = Field(
+        default=16 * 1024,
+        description="largest header of a request, in bytes; its URL may have half of it",
+        examples=["16384"],
+    )
+    max_connections: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=1000,
+        description="most open connections; new ones get 503. The process needs twice as many open files",
+        examples=["1000"],
+    )
+    header_timeout: Duration = Field(
+        default=timedelta(seconds=10),
+        description="longest time for a header to arrive, from its first byte, or from the connection's start",
+        examples=["10s"],
+    )
+    body_timeout: Duration = Field(
+        default=timedelta(seconds=30), description="longest time for a body to arrive", examples=["30s"]
+    )
+    send_timeout: Duration = Field(
+        default=timedelta(seconds=30), description="longest time for a client to take a response", examples=["30s"]
+    )
+    idle_timeout: Duration = Field(
+        default=timedelta(seconds=75),
+        description="how long an idle connection is kept; longer than a proxy before the service keeps it",
+        examples=["75s"],
+    )
     max_wait: Duration = Field(
         default=timedelta(seconds=30), description="longest wait for Prefer: wait=N", examples=["30s"]
     )

@@ -70,7 +70,9 @@ async def test_what_is_no_http_is_answered_with_a_problem(service: WebProcess) -
     writer.close()
 
     assert "application/problem+json" in head
-    assert json.loads(body) == {"type": "about:blank", "title": "Bad Request", "status": 400}
+    assert json.loads(body) == {
+        "type": "about:blank", "title": "Bad Request", "status": 400, "detail": "this is not HTTP/1.1 (RFC 9112)",
+    }  # fmt: skip
 
 
 async def test_a_fault_of_ours_is_500_and_in_the_log(

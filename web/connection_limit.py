@@ -1,0 +1,72 @@
+"""Limits how many connections are open, to what the process has file descriptors for. Knows no HTTP."""
+
+import sys
+import time
+from datetime import timedelta
+
+import structlog
+
+if sys.platform != "win32":  # Windows has no such limit
+    import resource
+
+_LOG_INTERVAL = timedelta(minutes=1)
+"""How often refused connections are logged: a flood of them must not become a flood of lines."""
+
+_DESCRIPTORS_EACH = 2
+"""What one connection may need: its own socket, and one to Redis while its request waits there."""
+
+_OTHER_DESCRIPTORS = 64
+"""What the process needs besides: files, the event loop, sockets that are accepted only to be refused."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("web.connection_limit")
+
+
+class ConnectionLimit:
+    """Counts open connections. Those beyond the limit are refused; those that are open are not affected."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open = 0
+        self._refused = 0
+        self._log_again_at = 0.0
+
+    def enter(self) -> bool:
+        """Count one more connection; return ``False``, and count nothing, if there are too many."""
+        if self._open >= self._most:
+            self._refused += 1
+            self._log()
+            return False
+        self._open += 1
+        return True
+
+    def leave(self) -> None:
+        """Count one connection less."""
+        self._open -= 1
+
+    def _log(self) -> None:
+        now = time.monotonic()
+        if now < self._log_again_at:
+            return
+        _log.warning("too many connections: new ones are refused", limit=self._most, refused=self._refused)
+        self._refused, self._log_again_at = 0, now + _LOG_INTERVAL.total_seconds()
+
+
+def connections_that_fit(most: int, *, pool_size: int) -> int:
+    """Raise the process's limit of descriptors as needed; return ``most``, or less if the hard limit is too low."""
+    if sys.platform == "win32":
+        return most
+    others = _OTHER_DESCRIPTORS + pool_size
+    needed = most * _DESCRIPTORS_EACH + others
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return most
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    fitting = max(1, min(most, (allowed - others) // _DESCRIPTORS_EACH))
+    if fitting < most:
+        _log.warning(
+            "fewer connections than WEB_MAX_CONNECTIONS: raise the limit of open files (ulimit -n, LimitNOFILE=)",
+            limit=fitting,
+            open_files=allowed,
+        )
+    return fitting
