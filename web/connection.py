@@ -73,7 +73,7 @@ class Connection(RequestHandler):
             return
         self._is_counted = True
         super().connection_made(transport)
-        wire.set_write_buffer_limits(high=0)  # so that whatever the client does not take starts the timer
+        wire.set_write_buffer_limits(high=0)  # whatever the client does not take starts the timer, and is waited for
         self._start_header_timer()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -182,18 +182,13 @@ class Connection(RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send the response with the common headers; convert aiohttp's own errors to problems.
-
-        Returns when the client has taken it: else responses to pipelined requests would pile up.
-        """
+        """Send the response with the common headers; convert aiohttp's own errors to problems."""
         if isinstance(resp, web.HTTPException) and resp.content_type != PROBLEM_JSON:
             resp = problem_of_aiohttp(resp).response()
         resp.headers.update(_HEADERS)
         if request.content.exception() is not None or not request.content.is_eof():
             resp.force_close()  # where the next request begins is not known, or not worth waiting for
-        finished = await super().finish_response(request, resp, start_time)
-        await request.writer.drain()
-        return finished
+        return await super().finish_response(request, resp, start_time)
 
 
 _DETAILS = {

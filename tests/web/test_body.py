@@ -105,7 +105,7 @@ async def test_a_body_that_turns_out_wrong_is_refused_at_once(service: WebProces
         statuses = await wire.statuses()
 
     assert statuses == [400]
-    assert [line["status"] for line in service.lines if line["event"] == "request"] == [400]
+    assert [(line["event"], line.get("status")) for line in service.lines] == [("serving", None), ("request", 400)]
 
 
 async def test_who_leaves_in_the_middle_is_no_fault_of_a_server(service: WebProcess) -> None:

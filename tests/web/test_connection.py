@@ -21,7 +21,7 @@ PlayedT = TypeVar("PlayedT")
 
 SHORT = {"WEB_HEADER_TIMEOUT": "2s", "WEB_BODY_TIMEOUT": "2s", "WEB_SEND_TIMEOUT": "2s", "WEB_IDLE_TIMEOUT": "2s"}
 MANY = 1500
-"""So many descriptions, 15 MB, are more than what sockets hold for a client that reads none."""
+"""So many descriptions, 24 MB, are more than what sockets hold for a client that reads none."""
 
 
 async def _drip(wire: Wire, data: bytes) -> None:
@@ -87,14 +87,14 @@ async def test_who_takes_no_responses_is_let_go(start_web: StartWeb) -> None:
             sending.cancel()
             return len(await wire.statuses())
 
-    taken, slowest = await _while_asking(service, asyncio.gather(*(play() for _ in range(4))))
+    taken, slowest = await _while_asking(service, asyncio.ensure_future(play()))
 
-    lines = [line for line in service.lines if line.get("route") == "/openapi.json"]
-    assert max(taken) <= len(lines) < 4 * MANY / 2
+    answered = [line for line in service.lines if line.get("route") == "/openapi.json"]
+    assert taken <= len(answered) < MANY / 2
     assert slowest < 1
 
 
-async def _while_asking(service: WebProcess, playing: "asyncio.Future[list[PlayedT]]") -> tuple[list[PlayedT], float]:
+async def _while_asking(service: WebProcess, playing: "asyncio.Future[PlayedT]") -> tuple[PlayedT, float]:
     """Return the outcome, and the longest time that an ordinary request took meanwhile."""
     slowest = 0.0
     while not playing.done():

@@ -112,7 +112,7 @@ RULES = {
     "a chunk with a wrong end": _closes(post(b"10\r\n" + JANE + b"XX" + LAST, CHUNKED), 400),
     "a body that nobody asked for": Rule(request("GET", "/users/0", body=JANE), [404]),
     # Expect: RFC 9110, 10.1.1
-    "100 before the body is read": Rule(post(JANE, "Expect: 100-continue"), [202]),
+    "a body that does not wait for 100": Rule(post(JANE, "Expect: 100-continue"), [202]),
     "no 100 for a body too large": _closes(post(b"", "Content-Length: 99999999", "Expect: 100-continue"), 413),
     "no 100 where no route is": _closes(request("POST", "/nothing", "Content-Length: 9", "Expect: 100-continue"), 404),
     "another expectation": _closes(_get("Expect: miracles"), 417),
@@ -181,6 +181,17 @@ async def test_the_rules_of_http_hold(service: WebProcess, sessions: async_sessi
     wait_until(lambda: service.log.count('"event": "request"') >= answers, 5)
     assert service.log.count('"event": "request"') == answers
     assert {(line["event"], line["level"]) for line in service.lines} == {("serving", "info"), ("request", "info")}
+
+
+async def test_a_body_is_asked_for(service: WebProcess) -> None:
+    """100 (Continue) for a client that sends no body before it, as curl does."""
+    async with open_wire(service.port) as wire:
+        await wire.send(post(b"", f"Content-Length: {len(JANE)}", "Expect: 100-continue"))
+        asked = await wire.response()
+        await wire.send(JANE)
+        answer = await wire.response()
+
+    assert [response.status for response in (asked, answer) if response] == [100, 202]
 
 
 async def test_who_has_no_token_sends_no_body(start_web: StartWeb) -> None:
