@@ -1,122 +1,113 @@
-"""Reads people from a CSV file, line by line, and reports why a line cannot be used. No queue."""
+"""Reads people from a CSV file, row by row, and reports why a row cannot be used. No queue."""
 
-import csv
-import unicodedata
-from collections.abc import Iterator
-from dataclasses import dataclass
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from pydantic import ValidationError
 
-from arqonce import UsageError
 from arqonce.wire.arguments import problems_of
 from jobs.payloads import NewUser
-
-_COLUMNS = ("name", "email")
-_DELIMITERS = (",", ";", "\t")
-_UTF8_MARK, _UTF16_MARKS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
-
-
-class PeopleFileError(UsageError):
-    """The file as a whole cannot be read. The text names the cure."""
+from jobs.people_columns import Mapping
+from jobs.people_encoding import is_text
+from jobs.people_layout import Layout, find_layout, open_lines
+from jobs.people_records import Record, take_delimiter, take_record, take_records
+from jobs.people_rows import PeopleFileError, Person, Refused
+from jobs.people_seen import Seen, open_seen
 
 
 class _UnusableError(ValueError):
-    """A line cannot be imported. The text gives the reason."""
+    """A row cannot be imported. The text gives the reason."""
 
 
-@dataclass(frozen=True)
-class Person:
-    """A line that can be imported."""
+class PeopleFile:
+    """A file whose layout is known and not in doubt. Iterate over it once; its rows are read incrementally."""
 
-    line: int
-    user: NewUser
+    def __init__(self, binary: BinaryIO, layout: Layout, file: Path, seen: Seen) -> None:
+        self.layout = layout
+        self._binary, self._file, self._seen = binary, file, seen
+
+    def __iter__(self) -> Iterator[Person | Refused]:
+        """Yield each row in the order of the file, without the header and empty rows."""
+        with _explained(self._file), open_lines(self._binary, self.layout.encoding, str(self._file)) as lines:
+            take_delimiter(lines)
+            take_record(lines, self.layout.delimiter)  # the header
+            for record in take_records(lines, self.layout.delimiter):
+                yield self._row(record)
+
+    def _row(self, record: Record) -> Person | Refused:
+        try:
+            user = _read_user(record, self.layout)
+        except _UnusableError as error:
+            return Refused(record.line, str(error), record.values)
+        if user.email is None:
+            return Person(record.line, user, self._seen.count(user.name), values=record.values)
+        first = self._seen.first_line(user.email, record.line)
+        if first != record.line:
+            return Refused(record.line, f"email: the same as on line {first}", record.values)
+        return Person(record.line, user, values=record.values)
 
 
-@dataclass(frozen=True)
-class Refused:
-    """A line that cannot be imported. Lines are numbered from 1, the header."""
-
-    line: int
-    reason: str
-    row: str
-
-
-def read_people(file: Path) -> Iterator[Person | Refused]:
-    """Yield each line of the file in order, without the header and empty lines. Reads the file incrementally.
-
-    The header names the columns ``name`` and ``email``, in any order; the delimiter is a comma, semicolon or tab; the
-    encoding is UTF-8. Each line is one person: no field spans lines, so an unclosed quote affects only its own line.
+@contextmanager
+def open_people(file: Path, *, encoding: str | None = None, mappings: Sequence[Mapping] = ()) -> Iterator[PeopleFile]:
+    """Open a file of people. All of it is read once before the first row: a file in doubt yields none.
 
     Raises:
-        PeopleFileError: the file does not exist, lacks these columns, or has another encoding.
+        PeopleFileError: the file cannot be read, its columns are not known, or its encoding is in doubt.
     """
+    with ExitStack() as stack:
+        with _explained(file):
+            binary = stack.enter_context(_rewindable(stack.enter_context(file.open("rb"))))
+            layout = find_layout(binary, str(file), encoding=encoding, mappings=mappings)
+        yield PeopleFile(binary, layout, file, stack.enter_context(open_seen()))
+
+
+@contextmanager
+def _explained(file: Path) -> Iterator[None]:
     try:
-        with file.open("rb") as lines:
-            layout = _read_header(next(lines, b""), file)
-            yield from _read_lines(lines, layout)
+        yield
     except OSError as error:
         raise PeopleFileError(f"cannot read {file}: {error.strerror}") from error
 
 
-@dataclass(frozen=True)
-class _Layout:
-    delimiter: str
-    columns: list[str]
+@contextmanager
+def _rewindable(opened: BinaryIO) -> Iterator[BinaryIO]:
+    """Yield the file; of a pipe, a copy that has no name."""
+    if opened.seekable():
+        yield opened
+        return
+    with tempfile.TemporaryFile() as copy:
+        shutil.copyfileobj(opened, copy)
+        copy.seek(0)
+        yield copy
 
 
-def _read_header(line: bytes, file: Path) -> _Layout:
-    if line.startswith(_UTF16_MARKS):
-        raise PeopleFileError(f"{file} is UTF-16: save it as CSV in UTF-8")
-    text = line.removeprefix(_UTF8_MARK).decode("utf-8", "replace")
-    delimiter = max(_DELIMITERS, key=text.count)
-    columns = [column.strip().strip('"').lower() for column in text.split(delimiter)]
-    if repeated := [column for column in _COLUMNS if columns.count(column) > 1]:
-        raise PeopleFileError(f"the first line of {file} names a column twice: {', '.join(repeated)}")
-    if missing := [column for column in _COLUMNS if column not in columns]:
-        raise PeopleFileError(
-            f"the first line of {file} must name the columns name,email; missing: {', '.join(missing)}"
-        )
-    return _Layout(delimiter, columns)
-
-
-def _read_lines(lines: Iterator[bytes], layout: _Layout) -> Iterator[Person | Refused]:
-    seen: dict[str, int] = {}
-    for number, line in enumerate(lines, start=2):
-        raw = line.rstrip(b"\r\n")
-        if not raw.strip():
-            continue
-        text = _printable(raw)
-        try:
-            user = _read_person(raw, layout)
-        except _UnusableError as error:
-            yield Refused(number, str(error), text)
-            continue
-        first = seen.setdefault(user.email, number) if user.email else number
-        yield Person(number, user) if first == number else Refused(number, f"email: the same as on line {first}", text)
-
-
-def _columns(count: int) -> str:
-    return "1 column" if count == 1 else f"{count} columns"
-
-
-def _printable(raw: bytes) -> str:
-    """Return the line as text, with invalid bytes and control characters escaped."""
-    text = raw.decode("utf-8", "backslashreplace")
-    return "".join(ascii(char)[1:-1] if unicodedata.category(char) in {"Cc", "Cs"} else char for char in text)
-
-
-def _read_person(raw: bytes, layout: _Layout) -> NewUser:
+def _read_user(record: Record, layout: Layout) -> NewUser:
+    if record.fault:
+        raise _UnusableError(record.fault)
+    columns, values = layout.columns, _fitted(record.values, layout)
+    if not all(is_text(values[at]) for at in columns.used):
+        raise _UnusableError(f"the row is not {layout.encoding}; what is shown is a guess")
     try:
-        values = next(csv.reader([raw.decode()], delimiter=layout.delimiter, strict=True))
-    except UnicodeDecodeError:
-        raise _UnusableError("the line is not UTF-8") from None
-    except csv.Error as error:
-        raise _UnusableError(f"the line is not CSV: {error}") from None
-    if len(values) != len(layout.columns):
-        raise _UnusableError(f"the line has {_columns(len(values))}, the header {len(layout.columns)}")
-    row = dict(zip(layout.columns, values, strict=True))
-    try:
-        return NewUser(name=row["name"], email=row["email"].strip() or None)
+        return NewUser(name=columns.name(values), email=columns.email(values))
     except ValidationError as error:
         raise _UnusableError(problems_of(error)) from None
+
+
+def _fitted(values: list[str], layout: Layout) -> list[str]:
+    """Return the values without empty ones beyond the header. Excel leaves out empty ones at the end of some rows."""
+    count = len(values)
+    while count > len(layout.header) and not values[count - 1].strip():
+        count -= 1
+    is_whole = layout.width <= count <= len(layout.header)
+    if not is_whole and not (max(layout.columns.used) < count < layout.width and layout.columns.email(values)):
+        # A row that is short and has no e-mail may be the rest of a row that a line break without quotes has broken.
+        raise _UnusableError(f"the row has {_counted(count)}, the header {layout.width}")
+    return values
+
+
+def _counted(columns: int) -> str:
+    return "1 column" if columns == 1 else f"{columns} columns"

@@ -1,54 +1,23 @@
 """The command line, as scripts and people use it: real processes, exit codes, and what is printed where."""
 
-import asyncio
-import csv
 import json
 import os
 import signal
 import socket
-import stat
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from redis import Redis as SyncRedis
-from redis.asyncio import Redis
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.commands.enqueue import OWN_OPTIONS
 from jobs.registry import REGISTRY
 from tests import warm
-from tests.conftest import StartWorker, wait_until
+from tests.conftest import wait_until
+from tests.worker.command_line import CommandLine
 
 pytestmark = pytest.mark.usefixtures("starts_processes")
-
-
-@dataclass(frozen=True)
-class CommandLine:
-    """Runs ``users-worker`` with the servers of the tests."""
-
-    environment: dict[str, str]
-
-    def __call__(self, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-        """Run to the end."""
-        command = [sys.executable, "-m", "worker", *arguments]
-        return warm.run(command, self.environment | {"NO_COLOR": "1", "COLUMNS": "120"} | variables, timeout=120)
-
-
-@pytest.fixture
-def command_line(environment: dict[str, str], redis: Redis) -> CommandLine:
-    """Yield the command line over an empty queue."""
-    assert redis is not None
-    return CommandLine(environment)
-
-
-@pytest.fixture
-def _worker(start_worker: StartWorker, sessions: async_sessionmaker[AsyncSession]) -> None:
-    assert sessions is not None  # it removes the users afterwards
-    start_worker()
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["dev"], ["demo"], ["migrate"], ["import"], ["status"], ["health"],
@@ -75,7 +44,7 @@ def test_no_field_of_a_job_hides_an_option() -> None:
     assert clashes == set()
 
 
-@pytest.mark.usefixtures("_worker")
+@pytest.mark.usefixtures("worker")
 def test_enqueue_and_wait_prints_the_result(command_line: CommandLine) -> None:
     """The result alone on standard output: JSON that a pipe can read."""
     done = command_line("enqueue", "create_user", "--name", "Zoë", "--email", "Zoe@Example.org", "--wait")
@@ -84,7 +53,7 @@ def test_enqueue_and_wait_prints_the_result(command_line: CommandLine) -> None:
     assert {"name": "Zoë", "email": "zoe@example.org"}.items() <= json.loads(done.stdout).items()
 
 
-@pytest.mark.usefixtures("_worker")
+@pytest.mark.usefixtures("worker")
 def test_a_failed_job_is_one_line_and_exit_code_1(command_line: CommandLine) -> None:
     """The failure's type and its cure."""
     arguments = ("enqueue", "create_user", "--name", "Zoë", "--email", "zoe@example.org", "--wait", "--json")
@@ -96,7 +65,7 @@ def test_a_failed_job_is_one_line_and_exit_code_1(command_line: CommandLine) -> 
     assert done.stderr.startswith("users-worker: email_taken: another user has this e-mail")
 
 
-@pytest.mark.usefixtures("_worker")
+@pytest.mark.usefixtures("worker")
 def test_lists_are_given_as_json_and_numbers_as_text(command_line: CommandLine) -> None:
     """Every job of the registry can be enqueued from a shell."""
     stored = command_line("enqueue", "create_users", "--users", '[{"name": "Ann"}]', "--wait", "--json")
@@ -181,91 +150,6 @@ def test_status_counts_the_queue(command_line: CommandLine) -> None:
     assert found == {"waiting": 1, "running": 1, "deferred": 1}
     assert 0 < age < 60
     assert "oldest waiting" in table
-
-
-@pytest.mark.usefixtures("_worker")
-def test_import_stores_people_and_lists_the_refused(command_line: CommandLine, tmp_path: Path) -> None:
-    """Counts on standard output, refused rows beside the input, exit code 1 if there are any."""
-    file = tmp_path / "some people.csv"
-    rows = [f"User {number},user{number}@example.org" for number in range(1200)]
-    file.write_bytes(
-        "\n".join(["name,email", *rows, ",empty@example.org", "Zoë,nonsense", "Nobody,"]).encode() + b"\nR\xe9,\n"
-    )
-
-    first = command_line("import", str(file), "--json")
-    again = command_line("import", str(file))
-
-    refused = file.with_name("some people.refused.csv")
-    with refused.open(newline="") as output:
-        listed = list(csv.reader(output))
-    assert (first.returncode, again.returncode) == (1, 1)
-    assert json.loads(first.stdout) == {
-        "created": 1201, "existing": 0, "refused": 3, "refused_file": str(refused)
-    }  # fmt: skip
-    assert "created 0, already there 1,201, refused 3" in again.stdout
-    assert [row[0] for row in listed] == ["line", "1202", "1203", "1205"]
-    assert listed[2] == ["1203", "email: is not an e-mail address such as jane@example.org", "Zoë,nonsense"]
-
-
-@pytest.mark.usefixtures("_worker")
-def test_equal_people_without_email_are_all_stored(command_line: CommandLine, tmp_path: Path) -> None:
-    """A thousand John Smiths are a thousand people; imported again, they are recognised."""
-    file = tmp_path / "people.csv"
-    file.write_text("name,email\n" + "John Smith,\n" * 1000)
-
-    done = [json.loads(command_line("import", str(file), "--json").stdout) for _ in range(2)]
-
-    assert [(one["created"], one["existing"]) for one in done] == [(1000, 0), (0, 1000)]
-
-
-@pytest.mark.usefixtures("_worker")
-async def test_an_import_that_failed_can_be_done_again(
-    command_line: CommandLine, tmp_path: Path, sessions: async_sessionmaker[AsyncSession]
-) -> None:
-    """The failure of the first try is kept for an hour, and must not answer the second."""
-    file = tmp_path / "people.csv"
-    file.write_text("name,email\nAnn,\n")
-    async with sessions.begin() as session:
-        await session.execute(text("ALTER TABLE users RENAME TO away"))
-    broken = await asyncio.to_thread(command_line, "import", str(file), "--json")
-    async with sessions.begin() as session:
-        await session.execute(text("ALTER TABLE away RENAME TO users"))
-
-    mended = await asyncio.to_thread(command_line, "import", str(file), "--json")
-
-    assert json.loads(broken.stdout)["refused"] == 1
-    assert json.loads(mended.stdout)["created"] == 1
-
-
-@pytest.mark.usefixtures("_worker")
-def test_the_list_of_refused_rows_is_for_its_owner_alone(command_line: CommandLine, tmp_path: Path) -> None:
-    """It holds people's data; a file of somebody else in its place is neither overwritten nor followed."""
-    file, refused = tmp_path / "people.csv", tmp_path / "people.refused.csv"
-    file.write_text("name,email\n,\n")
-    first = command_line("import", str(file))
-    mode = stat.S_IMODE(refused.stat().st_mode)
-    refused.write_text("mine")
-    foreign = command_line("import", str(file))
-    refused.unlink()
-    refused.symlink_to(tmp_path / "elsewhere")
-    link = command_line("import", str(file))
-
-    assert (first.returncode, mode) == (1, 0o600)
-    assert (foreign.returncode, link.returncode) == (2, 2)
-    assert "move it away" in foreign.stderr
-    assert not (tmp_path / "elsewhere").exists()
-
-
-@pytest.mark.usefixtures("_worker")
-def test_an_import_without_fault_leaves_no_list(command_line: CommandLine, tmp_path: Path) -> None:
-    """Nor that of an earlier try; the exit code is 0."""
-    file, refused = tmp_path / "people.csv", tmp_path / "people.refused.csv"
-    file.write_text("name,email\nAnn,ann@example.org\n")
-    refused.write_text("line,reason,row\r\n2,old,old\r\n")
-
-    done = command_line("import", str(file))
-
-    assert (done.returncode, refused.exists()) == (0, False), done.stderr
 
 
 def test_migrate_says_what_it_did(command_line: CommandLine) -> None:

@@ -15,7 +15,7 @@ from arqonce.commands.sandbox import Sandbox, open_sandbox
 from arqonce.settings.worker import QueueSettings
 from jobs import FindUser, GetOrCreateUser
 from worker.commands.demo_http import show_http
-from worker.commands.import_people import print_summary, run_import
+from worker.commands.import_people import Source, print_summary, run_import
 
 _PATIENCE = timedelta(seconds=30)
 
@@ -51,4 +51,5 @@ def _import_sample(sandbox: Sandbox) -> None:
     sample = sandbox.directory / "people.csv"
     shutil.copyfile(str(files("worker") / "sample" / "people.csv"), sample)
     typer.echo(f"importing {sample.name}: 10,000 people, some of them bad on purpose")
-    print_summary(run_import(sample, sandbox.queue, WorkerSettings.load().queue))
+    source = Source(sample, encoding="utf-8")  # some rows are not, on purpose
+    print_summary(run_import(source, sandbox.queue, WorkerSettings.load().queue))

@@ -1,0 +1,106 @@
+"""The encoding of a file of people: what is certain is read, and of what is in doubt nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from jobs.people_rows import PeopleFileError
+from tests.jobs.people_files import people_of
+
+
+def _file(names: str, encoding: str, *, header: str = "Name;E-Mail") -> bytes:
+    rows = "".join(f"{name};\r\n" for name in names.split(","))
+    return f"{header}\r\n{rows}".encode(encoding)
+
+
+@pytest.mark.parametrize(
+    "name", ["Jörg Müller", "Strauß-Äcker", "André", "GRÖSSE", "O\u2019Brien", "Müller\u2013Öl", "Zoë 5 €"]
+)
+def test_what_can_be_cp1252_alone_is_read_as_that(tmp_path: Path, name: str) -> None:
+    """The usual encodings of the neighbours make other letters or nonsense of it, or the same."""
+    assert people_of(tmp_path, _file(name, "cp1252")) == [(name, None)]
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        ("Prénom;Nom;Courriel", "Hélène;Lefèvre"),
+        ("Nombre;Apellidos;Correo electrónico", "Begoña;Ibáñez"),
+        ("Nome;Cognome;Posta elettronica", "Niccolò;Libertà"),
+        ("Vorname;Nachname;E-Mail", "Søren;Håkansson"),
+    ],
+)
+def test_western_columns_decide_between_western_and_eastern_letters(tmp_path: Path, header: str, name: str) -> None:
+    """Windows writes cp1252 for people who name columns in these languages."""
+    assert people_of(tmp_path, _file(name, "cp1252", header=header)) == [(name.replace(";", " "), None)]
+
+
+@pytest.mark.parametrize(
+    ("names", "encoding", "readings"),
+    [
+        ("Ann,Hélène", "cp1252", ["line 3", "'Hélène' in cp1252", "'Hélčne' in cp1250", "--encoding cp1252"]),
+        ("Wałęsa", "cp1250", ["'Wa³êsa' in cp1252", "'Wałęsa' in cp1250", "--encoding cp1250"]),
+        ("Иванов", "cp1251", ["'Èâàíîâ' in cp1252", "'Иванов' in cp1251"]),
+        ("Y\u0131lmaz", "cp1254", ["'Yýlmaz' in cp1252"]),
+        ("Groß", "mac_roman", ["'Gro§' in cp1252", "'Groß' in mac_roman"]),
+        ("Möller", "mac_roman", ["'Mšller' in cp1252", "'Möller' in mac_roman"]),
+        ("Müller", "cp850", ["'Müller' in cp850", "--encoding cp850"]),
+        ("Jörg", "cp850", ["'J”rg' in cp1252", "'Jörg' in cp850"]),
+        ("花子", "shift_jis", ["in cp1252"]),
+    ],
+)
+def test_a_file_in_doubt_is_refused_with_both_readings(
+    tmp_path: Path, names: str, encoding: str, readings: list[str]
+) -> None:
+    """Nothing of it is read; the option that was meant, or one like it, is named."""
+    with pytest.raises(PeopleFileError) as raised:
+        people_of(tmp_path, _file(names, encoding))
+
+    assert [reading for reading in readings if reading not in str(raised.value)] == []
+    assert "Nothing was stored" in str(raised.value)
+
+
+def test_utf8_with_a_row_of_another_encoding_is_in_doubt(tmp_path: Path) -> None:
+    """Neither reading is right for all rows, so that a person must choose."""
+    content = _file("Ann,Jörg", "utf-8") + "Groß;\r\n".encode("cp1252")
+
+    with pytest.raises(PeopleFileError, match="'JÃ¶rg' in cp1252, and 'Jörg' in utf-8"):
+        people_of(tmp_path, content)
+
+    assert people_of(tmp_path, content, encoding="utf-8") == [
+        ("Ann", None),
+        ("Jörg", None),
+        "the row is not utf-8; what is shown is a guess",
+    ]
+
+
+def test_a_column_in_doubt_is_refused(tmp_path: Path) -> None:
+    """With the first names unread, only the last names would be stored."""
+    with pytest.raises(PeopleFileError, match="'Prénom' in mac_roman"):
+        people_of(tmp_path, _file("Ann;Lee", "mac_roman", header="Prénom;Nom;Courriel"))
+
+
+def test_what_is_not_read_raises_no_doubt(tmp_path: Path) -> None:
+    """A column of notes may have any letters."""
+    assert people_of(tmp_path, "Name;E-Mail;Notiz\nAnn;a@b.c;à³ª\x81\n".encode("latin-1")) == [("Ann", "a@b.c")]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "cp1250", "mac_roman", "utf-8", "utf-16", "utf-16-le", "shift_jis"])
+def test_the_option_decides(tmp_path: Path, encoding: str) -> None:
+    """Whatever the file looks like."""
+    name = "花子" if encoding == "shift_jis" else "Jörg"
+
+    assert people_of(tmp_path, _file(name, encoding), encoding=encoding) == [(name, None)]
+
+
+@pytest.mark.parametrize("encoding", ["nonsense", "rot13", "hex", "a\0b"])
+def test_an_encoding_that_is_none_is_refused(tmp_path: Path, encoding: str) -> None:
+    """Codecs that are not of text, too."""
+    with pytest.raises(PeopleFileError, match="not known; write utf-8, utf-16, cp1252"):
+        people_of(tmp_path, b"name,email\n", encoding=encoding)
+
+
+def test_an_encoding_that_the_mark_contradicts_is_refused(tmp_path: Path) -> None:
+    """All letters outside ASCII would be wrong."""
+    with pytest.raises(PeopleFileError, match="begins with the mark of utf-8, and is not cp1252"):
+        people_of(tmp_path, _file("Jörg", "utf-8-sig"), encoding="cp1252")
