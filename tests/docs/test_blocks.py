@@ -10,6 +10,7 @@ OWN_TESTS = {
     "docs/database.md": "tests/arqonce/ledger/test_neighbours.py",
     "docs/from-arq.md": "tests/docs/test_from_arq.py",
     "docs/http.md": "tests/docs/test_http.py",
+    "docs/importing.md": "tests/docs/test_importing.py",
     "docs/other-languages.md": "tests/docs/test_other_languages.py",
     "docs/security.md": "tests/security/test_document.py",
     "docs/tutorial.md": "tests/docs/test_tutorial.py",
