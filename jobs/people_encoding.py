@@ -137,7 +137,7 @@ _CASED = {"Lu", "Ll"}
 """Unicode's general categories of capital and small letters."""
 
 _JOINS = "\N{RIGHT SINGLE QUOTATION MARK}\N{EN DASH}"
-"""As in O'Brien and in double names, where the next part begins with a capital."""
+"""As in O'Brien and in double names. Where no capital follows, í or ñ of Mac Roman may be meant, too."""
 
 
 def _is_plausible(text: str) -> bool:
@@ -160,7 +160,7 @@ def _is_word(word: str) -> bool:
     if not letters:
         return True
     signs = set(range(letters[0], letters[-1])).difference(letters)
-    if any(word[at] not in _JOINS or not word[at + 1].isupper() for at in signs):
+    if any(word[at] not in _JOINS for at in signs):
         return False
     scripts = {unicodedata.name(word[at]).split()[0] for at in letters}
     return len(scripts) == 1 and not any(_is_odd_capital(word, at) for at in letters[1:])

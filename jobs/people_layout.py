@@ -63,8 +63,9 @@ def find_layout(binary: BinaryIO, where: str, *, encoding: str | None, mappings:
     with open_lines(binary, encoding, where) as lines:
         delimiter = take_delimiter(lines) or _best_delimiter(lines, mappings)
         header = take_record(lines, delimiter) or Record(1, [])
-        if is_guess:
-            _require_no_doubt(header, header.values, range(len(header.values)), where)
+        doubts = _Doubts(header.values, where, is_western(header.values)) if is_guess else None
+        if doubts:
+            doubts.look(header, range(len(header.values)))
         records = take_records(lines, delimiter)
         first = list(itertools.islice(records, 1))
         example = first[0].values if first else ()
@@ -72,21 +73,30 @@ def find_layout(binary: BinaryIO, where: str, *, encoding: str | None, mappings:
         rows = 0
         for record in itertools.chain(first, records):  # all of them: what is no text or no CSV file is found here
             rows += 1
-            if is_guess:
-                _require_no_doubt(record, header.values, columns.used, where)
+            if doubts:
+                doubts.look(record, columns.used)
     return Layout(encoding, delimiter, header.values, columns, rows)
 
 
-def _require_no_doubt(record: Record, header: Sequence[str], columns: Iterable[int], where: str) -> None:
-    for at in columns:
-        value = record.values[at] if at < len(record.values) else ""
-        if not value.isascii() and (doubt := doubt_about(value, is_western=is_western(header))):
-            raise PeopleFileError(
-                f"the encoding of {where} is in doubt: in line {record.line}, column {printable(header[at])}, stands "
-                f"{printable(doubt.reading)} in {doubt.encoding}, and {printable(doubt.other_reading)} in "
-                f"{doubt.other_encoding}. Nothing was stored. Choose with --encoding {doubt.encoding}, "
-                f"--encoding {doubt.other_encoding}, or another one"
-            )
+@dataclass(frozen=True)
+class _Doubts:
+    """Looks for values of a file, whose encoding was guessed, that may mean something else."""
+
+    header: Sequence[str]
+    where: str
+    is_western: bool
+
+    def look(self, record: Record, columns: Iterable[int]) -> None:
+        """Raise ``PeopleFileError`` at the first value in these columns that is in doubt."""
+        for at in columns:
+            value = record.values[at] if at < len(record.values) else ""
+            if not value.isascii() and (doubt := doubt_about(value, is_western=self.is_western)):
+                raise PeopleFileError(
+                    f"the encoding of {self.where} is in doubt: in line {record.line}, column "
+                    f"{printable(self.header[at])}, stands {printable(doubt.reading)} in {doubt.encoding}, and "
+                    f"{printable(doubt.other_reading)} in {doubt.other_encoding}. Nothing was stored. Choose with "
+                    f"--encoding {doubt.encoding}, --encoding {doubt.other_encoding}, or another one"
+                )
 
 
 def _best_delimiter(lines: Lines, mappings: Sequence[Mapping]) -> str:

@@ -43,6 +43,7 @@ def test_western_columns_decide_between_western_and_eastern_letters(tmp_path: Pa
         ("Иванов", "cp1251", ["'Èâàíîâ' in cp1252", "'Иванов' in cp1251"]),
         ("Y\u0131lmaz", "cp1254", ["'Yýlmaz' in cp1252"]),
         ("Groß", "mac_roman", ["'Gro§' in cp1252", "'Groß' in mac_roman"]),
+        ("Martínez", "mac_roman", ["'Martínez' in"]),
         ("Möller", "mac_roman", ["'Mšller' in cp1252", "'Möller' in mac_roman"]),
         ("Müller", "cp850", ["'Müller' in cp850", "--encoding cp850"]),
         ("Jörg", "cp850", ["'J”rg' in cp1252", "'Jörg' in cp850"]),
@@ -72,6 +73,12 @@ def test_utf8_with_a_row_of_another_encoding_is_in_doubt(tmp_path: Path) -> None
         ("Jörg", None),
         "the row is not utf-8; what is shown is a guess",
     ]
+
+
+def test_letters_without_capitals_are_known_as_utf8(tmp_path: Path) -> None:
+    """Valid UTF-8 is proof enough, in any script."""
+    with pytest.raises(PeopleFileError, match="'काव्या' in utf-8"):
+        people_of(tmp_path, _file("काव्या", "utf-8") + b"Gro\xdf;\n")
 
 
 def test_a_column_in_doubt_is_refused(tmp_path: Path) -> None:
