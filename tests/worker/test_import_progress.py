@@ -1,11 +1,12 @@
 """How far an import is, on a terminal and elsewhere."""
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from worker.commands import import_progress
-from worker.commands.import_progress import show_progress
+from worker.commands.import_progress import show_progress, show_reading
 
 
 def _advance_thrice(*, quiet: bool = False) -> None:
@@ -49,3 +50,20 @@ def test_a_terminal_shows_one_line_that_is_rewritten(
     assert "3000/3000" in error
     assert "\r\x1b[2K" in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("terminal", "quiet", "is_said"), [("1", False, True), ("1", True, False), ("0", False, False)]
+)
+def test_the_first_reading_is_said_on_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], terminal: str, *, quiet: bool, is_said: bool
+) -> None:
+    """Of a large file it takes seconds, in which nothing else is shown."""
+    monkeypatch.setenv("TTY_COMPATIBLE", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+
+    with show_reading(Path("a/people.csv"), quiet=quiet):
+        pass
+
+    output, error = capsys.readouterr()
+    assert ("reading people.csv" in error, output) == (is_said, "")

@@ -77,8 +77,9 @@ def import_(
     stored twice by it, and an interrupted import continues where it stopped.
 
     Without an e-mail, a person is recognised by the name: if a file has two rows with one name, both are stored; the
-    same name in another file counts as already there, also if it is another person. This holds while receipts are
-    kept (WORKER_KEEP_RECEIPTS); after WORKER_KEEP_RESULT, people of an earlier import may be counted as created.
+    same name in another file counts as already there, also if it is another person. A row that was stored and is given
+    another name, or an e-mail, is stored as another person. This holds while receipts are kept (WORKER_KEEP_RECEIPTS);
+    after WORKER_KEEP_RESULT, people of an earlier import may be counted as created.
     """
     source = Source(file, encoding, [read_mapping(text) for text in mappings or ()])
     if dry_run:
