@@ -56,7 +56,7 @@ REFUSED = {
     "unix+sentinel:///s/mymaster": "is not a URL of Redis",
     "redis://host/0?decode_responses=true": "leave it out, messages are read as bytes",
     "unix:///run/redis.sock?encoding=latin-1": "leave it out, messages are read as bytes",
-    "redis://host/0?protocol=3": "leave it out, the protocol is chosen here",
+    "redis://host/0?protocol=hidden": "it is 2 or 3",
     "redis+sentinel://s1/mymaster?max_connections=5": "leave it out, there are as many",
     "redis://host/0?retry_on_timeout=true": "leave it out, what is retried",
     "redis://host/0?sokcet_timeout=hidden": "did you mean socket_timeout",
