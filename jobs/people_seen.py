@@ -19,14 +19,14 @@ class Seen:
 
     def first_line(self, email: str, line: int) -> int:
         """Return the line in which the e-mail stood first: ``line``, if it is new."""
-        insert = "INSERT INTO emails VALUES (?1, ?2) ON CONFLICT DO NOTHING"
+        insert = "INSERT INTO emails VALUES (?, ?) ON CONFLICT DO NOTHING"
         if self._connection.execute(insert, (_hash(email), line)).rowcount:
             return line
-        return self._number("SELECT line FROM emails WHERE hash = ?1", _hash(email))
+        return self._number("SELECT line FROM emails WHERE hash = ?", _hash(email))
 
     def count(self, name: str) -> int:
         """Count the name once more, and return how often it was counted."""
-        insert = "INSERT INTO names VALUES (?1, 1) ON CONFLICT DO UPDATE SET number = number + 1 RETURNING number"
+        insert = "INSERT INTO names VALUES (?, 1) ON CONFLICT DO UPDATE SET number = number + 1 RETURNING number"
         return self._number(insert, _hash(name))
 
     def _number(self, statement: str, key: bytes) -> int:
