@@ -75,6 +75,23 @@ def revisions(schema: Schema) -> list[str]:
     return sorted(file.name.split("_")[0] for file in schema.migrations.glob("[0-9]*.py"))
 
 
+class WrongEncodingError(SchemaError):
+    """The database cannot store text in every script; the text names the cure."""
+
+
+def require_utf8(encoding: object) -> None:
+    """Return if this is the encoding of a database that can store any text, as ``SHOW server_encoding`` tells it.
+
+    Raises:
+        WrongEncodingError: it is another.
+    """
+    if encoding != "UTF8":
+        raise WrongEncodingError(
+            f"the database has the encoding {encoding}, which cannot store text in every script: make one with "
+            "CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
+        )
+
+
 async def has_schema(sessions: async_sessionmaker[AsyncSession], schema: Schema) -> bool:
     """Return whether any migration of this schema has been applied. Up to two round trips."""
     async with sessions() as session:
@@ -84,13 +101,15 @@ async def has_schema(sessions: async_sessionmaker[AsyncSession], schema: Schema)
 async def require_current_schemas(sessions: async_sessionmaker[AsyncSession], schemas: Iterable[Schema]) -> None:
     """Return if the database has every migration of this code. It may have newer ones: deploys migrate first.
 
-    Up to three round trips for the first schema, two for each further one.
+    Up to four round trips for the first schema, two for each further one.
 
     Raises:
+        WrongEncodingError: the database cannot store every text.
         SchemaBehindError: migrations are missing; the text names the command that applies them.
         ForeignRevisionError: a version table has a revision that only another project can have written.
     """
     async with sessions() as session:
+        require_utf8(await session.scalar(text("SHOW server_encoding")))
         for schema in schemas:
             if missing := _missing(await _stored(session, schema), schema):
                 raise SchemaBehindError(

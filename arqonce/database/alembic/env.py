@@ -15,9 +15,10 @@ from alembic.runtime.migration import MigrationInfo
 from sqlalchemy import Connection, text
 
 from arqonce.database.engine import build_engine
-from arqonce.database.schema import Schema, require_own_revisions, revisions
+from arqonce.database.schema import Schema, require_own_revisions, require_utf8, revisions
 from arqonce.database.settings import DatabaseSettings
 from arqonce.database.writability import require_primary
+from arqonce.environment import SettingsError
 
 _PATIENCE = {"statement_timeout": timedelta(hours=12), "command_timeout": timedelta(hours=13)}
 """Building an index of a large table takes hours, and so does waiting for another session that builds it."""
@@ -84,6 +85,7 @@ def _migrate(connection: Connection) -> None:
         on_version_apply=_note,
     )
     with context.begin_transaction():
+        require_utf8(connection.scalar(text("SHOW server_encoding")))
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         _make_namespace()
         require_own_revisions(context.get_context().get_current_heads(), _SCHEMA)
@@ -114,7 +116,15 @@ def _print_sql() -> None:
         context.run_migrations()
 
 
+def _settings() -> DatabaseSettings:
+    """Read the settings, for the command ``alembic``, which would print a traceback of 30 lines."""
+    try:
+        return DatabaseSettings.load()
+    except SettingsError as error:
+        raise SystemExit(f"alembic: {error}") from None
+
+
 if context.is_offline_mode():
     _print_sql()
 else:
-    asyncio.run(_migrate_online(context.config.attributes.get("database") or DatabaseSettings.load()))
+    asyncio.run(_migrate_online(context.config.attributes.get("database") or _settings()))
