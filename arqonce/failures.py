@@ -209,6 +209,11 @@ class AttemptsExhaustedError(JobFailedError):
     is_fault = True
 
 
+def is_own_code(code: str) -> bool:
+    """Return whether a failure of this library has this code: its text never has personal data."""
+    return code in JobFailedError._reserved  # noqa: SLF001 - of this module
+
+
 def failure_to_wire(error: BaseException) -> dict[str, str]:
     """Return the language-neutral form of a failure. Other exceptions have the name of their class as code."""
     if isinstance(error, JobFailedError):

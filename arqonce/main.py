@@ -56,8 +56,12 @@ def main(application: str = "arqonce.__main__:APPLICATION") -> None:
             from arqonce.process.health_file import exit_with_health  # noqa: PLC0415 - see the module's docstring
 
             exit_with_health(Path(file))
-        from arqonce.commands.app import run_app  # noqa: PLC0415 - see the module's docstring
-
+        try:
+            from arqonce.commands.app import run_app  # noqa: PLC0415 - see the module's docstring
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("arqonce"):
+                raise
+            sys.exit(f"arqonce: the command needs {error.name}: pip install 'arqonce[worker]'")
         run_app(application)
     except KeyboardInterrupt:
         # For commands that run until a signal this is a normal end; any other command was interrupted.

@@ -8,6 +8,7 @@ import pkgutil
 import re
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 from arqonce.database.schema import Schema
 from arqonce.environment import SettingsError
@@ -40,6 +41,8 @@ def load_registry(names: str | None, own: Registry | None = None, *, owner: str 
 
 def _import_registry(name: str) -> Registry:
     module = name.partition(":")[0]
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # last, so that nothing that is installed is hidden
     try:
         found = pkgutil.resolve_name(name)
     except ModuleNotFoundError as error:

@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from arqonce.database.engine import open_database
 from arqonce.database.settings import DatabaseSettings
 from arqonce.payloads import Payload, Result
+from arqonce.wire.codec import decode, encode
 
 TABLE = "CREATE TABLE function_effects (name text NOT NULL, began double precision NOT NULL);"
 """One row for each run."""
@@ -59,3 +60,4 @@ class WorkerSettings:
     on_startup = _startup
     on_shutdown = _shutdown
     max_jobs = 20
+    job_serializer, job_deserializer = encode, decode  # a pickle is hostile here

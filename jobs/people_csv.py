@@ -61,6 +61,7 @@ def open_people(file: Path, *, encoding: str | None = None, mappings: Sequence[M
     with ExitStack() as stack:
         with _explained(file):
             binary = stack.enter_context(_rewindable(stack.enter_context(file.open("rb"))))
+            _require_text(binary, file)
             layout = find_layout(binary, str(file), encoding=encoding, mappings=mappings)
         yield PeopleFile(binary, layout, file, stack.enter_context(open_seen()))
 
@@ -71,6 +72,21 @@ def _explained(file: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise PeopleFileError(f"cannot read {file}: {error.strerror}") from error
+
+
+def _require_text(binary: BinaryIO, file: Path) -> None:
+    """Raise ``PeopleFileError`` for an empty file, and for what Excel stores unless it is told otherwise."""
+    start = binary.read(len(_OLD_WORKBOOK))
+    binary.seek(0)
+    if not start:
+        raise PeopleFileError(f"{file} is empty")
+    if start.startswith(_WORKBOOK) or start == _OLD_WORKBOOK:
+        raise PeopleFileError(f"{file} is a workbook of Excel: save it as CSV UTF-8 (File, Save as)")
+
+
+_WORKBOOK = b"PK\x03\x04"
+_OLD_WORKBOOK = bytes.fromhex("d0cf11e0a1b11ae1")
+"""First bytes of .xlsx and of .xls."""
 
 
 @contextmanager
@@ -91,6 +107,9 @@ def _read_user(record: Record, layout: Layout) -> NewUser:
     columns, values = layout.columns, _fitted(record.values, layout)
     if not all(is_text(values[at]) for at in columns.used):
         raise _UnusableError(f"the row is not {layout.encoding}; what is shown is a guess")
+    if any(values[at].count('"') % 2 for at in columns.used):
+        # A row that was cut at a wrong quotation mark, or one that was refused for that and not mended.
+        raise _UnusableError("a value has an odd number of quotation marks: is a row cut in two?")
     try:
         return NewUser(name=columns.name(values), email=columns.email(values))
     except ValidationError as error:

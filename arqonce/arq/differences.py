@@ -122,7 +122,11 @@ def _parameters(name: str, function: Function) -> Iterator[Difference]:
             continue
         where = f"{name}({parameter}: {kind.__name__})"
         if issubclass(kind, _AS_TEXT):
-            cure = f"read it in the function, such as {kind.__name__}.fromisoformat({parameter}), or make it a handler"
+            reads = ".fromisoformat" if hasattr(kind, "fromisoformat") else ""
+            call = f"{kind.__name__}{reads}({parameter})"
+            if kind is timedelta:
+                call = f"pydantic.TypeAdapter(timedelta).validate_python({parameter})"
+            cure = f"read it in the function, such as {call}, or make it a handler"
             yield Difference("warning", where, "JSON writes it as text, and the function gets a str", cure)
         elif kind in {tuple, set, frozenset}:
             yield Difference(

@@ -50,6 +50,11 @@ _PICKLED = (
 )
 
 
+def decode_undecided(data: bytes) -> dict[str, Any]:
+    """Read JSON, for a service that has no serializers of its own: its producers may send pickles, which can wait."""
+    return decode(data)
+
+
 class PickleError(Exception):
     """The message is a pickle, and this worker reads none."""
 
@@ -191,12 +196,17 @@ class FunctionJob:
         try:
             name, args, kwargs, tries, enqueued_ms = deserialize_job_raw(claim.message, deserializer=deserializer)
         except Exception as error:
-            if deserializer is decode and claim.message.startswith(PICKLE):
+            if deserializer in {decode, decode_undecided} and claim.message.startswith(PICKLE):
                 raise PickleError(_PICKLED) from error
             raise
         if not isinstance(name, str) or not isinstance(kwargs, dict) or not isinstance(enqueued_ms, int):
             raise JobExecutionFailed("the message is none of arq's: f is to be a string, k an object, et a number")
         return Call(name, tuple(args), kwargs, tries if isinstance(tries, int) else None, enqueued_ms)
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether the message is a pickle, and the service has not said that it reads none."""
+        return isinstance(self._trouble, PickleError) and self._settings.job_deserializer is decode_undecided
 
     async def run(self) -> Outcome:
         """Run one attempt, with the hooks around it, unless its success is on record."""

@@ -15,6 +15,7 @@ from arq.connections import RedisSettings
 from arq.constants import default_queue_name
 from arq.worker import Worker as ArqWorker
 
+from arqonce.arq.functions import decode_undecided
 from arqonce.usage import UsageError
 from arqonce.wire.codec import PICKLE, decode, encode
 
@@ -68,9 +69,9 @@ class Service:
         """
         own = self.settings.get("job_serializer"), self.settings.get("job_deserializer")
         if not accepts_pickle:
-            return own[0] or encode, own[1] or decode
+            return own[0] or encode, own[1] or decode_undecided
         _log.warning("pickles are accepted: whoever can write to Redis can run code in this worker")
-        return own[0] or PickleOrJson(), _either(own[1] or decode)
+        return PickleOrJson(own[0]), _either(own[1] or decode)
 
     def redis_url(self) -> str | None:
         """Return the URL of the service's Redis; ``None`` if its settings name none.
@@ -128,15 +129,21 @@ def _attributes(found: object) -> dict[str, Any]:
 
 
 class PickleOrJson:
-    """Writes pickles, as arq's default does; a result in the form of the message that asked for it."""
+    """Writes what the service writes, which is pickles by default; a result in the form of its job's message."""
+
+    def __init__(self, own: Serializer | None = None) -> None:
+        """Take the service's own serializer, if it has one."""
+        self._own = own
 
     def __call__(self, message: dict[str, Any]) -> bytes:
         """Write a message for workers of either kind, and for arq's own."""
-        return pickle.dumps(message)
+        return pickle.dumps(message) if self._own is None else self._own(message)
 
     def of(self, asked: bytes | None) -> Serializer:
         """Return what writes the result of a job with this message."""
-        return self if asked is None or asked.startswith(PICKLE) else encode
+        if asked is None:
+            return self
+        return pickle.dumps if asked.startswith(PICKLE) else self._own or encode
 
 
 def _either(other: Deserializer) -> Deserializer:

@@ -18,9 +18,9 @@ class SideBySide:
         self._functions = functions
 
     def open(self, claim: Claim) -> Job:
-        """Read a claimed job: as a function's if its message, read by arq's deserializer, names one."""
+        """Read a claimed job: as a function's if its message names one, or is a pickle, which then waits."""
         job = self._functions.open(claim)
-        if job.name in self._functions.by_name and job.name not in self._registry.registry:
+        if job.is_undecided or (job.name in self._functions.by_name and job.name not in self._registry.registry):
             return job
         return self._registry.open(claim)
 

@@ -23,6 +23,7 @@ from arqonce.connection.requeue import requeue
 from arqonce.database.engine import open_database
 from arqonce.database.settings import DatabaseSettings
 from arqonce.environment import read_duration
+from arqonce.failures import is_own_code
 from arqonce.ledger.dead_jobs import (
     DeadFilter,
     Shown,
@@ -71,7 +72,7 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, help="Most dead jobs to list.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """List dead jobs, the latest first. Shows no values of fields; show prints them.
+    """List dead jobs, the latest first. Shows no values of fields, nor texts of exceptions; show prints them.
 
     For programs, in a pipe, the columns are separated by tabs; --json has the same.
     """
@@ -99,6 +100,7 @@ def show(job_id: Annotated[str, typer.Argument(help="Id of a dead job.")]) -> No
         raise _nothing()
     letter = letters[0]
     details = {
+        "explanation": letter.explanation,
         "error": letter.error,
         "sqlstate": letter.sqlstate,
         "message": letter.message.decode("utf-8", "backslashreplace"),
@@ -261,7 +263,7 @@ def _summary(letter: DeadJob | Shown) -> dict[str, object]:
         "reason": letter.reason,
         "attempts": letter.attempts,
         "died_at": letter.died_at.isoformat(timespec="seconds"),
-        "explanation": letter.explanation,
+        "explanation": letter.explanation if is_own_code(letter.reason) else "",
     }
 
 

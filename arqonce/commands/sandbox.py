@@ -16,6 +16,7 @@ from typing import IO
 from pydantic import SecretStr
 
 from arqonce.application import Application
+from arqonce.database.schema import revisions
 from arqonce.database.settings import DatabaseSettings
 from arqonce.embedded import Servers, open_servers
 from arqonce.embedded.process import die_with
@@ -92,7 +93,8 @@ def open_sandbox(directory: Path, application: Application) -> Iterator[Sandbox]
         text = f"--data: {directory} cannot be written to ({error.strerror}): name a folder of your own"
         raise UsageError(text) from None
     with _no_settings_of_others(directory), open_servers(directory) as servers:
-        upgrade_schemas(DatabaseSettings(url=SecretStr(servers.database_url)), application.registry.schemas)
+        ready = [schema for schema in application.registry.schemas if revisions(schema)]
+        upgrade_schemas(DatabaseSettings(url=SecretStr(servers.database_url)), ready)
         yield Sandbox(servers, directory, application.module)
 
 

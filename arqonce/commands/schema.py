@@ -11,6 +11,7 @@ from arqonce.application import Application
 from arqonce.contract.compatibility import ContractError, find_breaks
 from arqonce.contract.document import build_document, build_schemas
 from arqonce.process.exit_codes import ExitCode
+from arqonce.usage import UsageError
 
 
 def schema(
@@ -62,9 +63,12 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _write(folder: Path, documents: dict[str, dict[str, Any]]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, document in documents.items():
-        (folder / name).write_text(_text(document), encoding="utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, document in documents.items():
+            (folder / name).write_text(_text(document), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--output: {folder} cannot be written to: {error.strerror}") from None
     typer.echo(f"{len(documents)} files in {folder}")
 
 

@@ -33,7 +33,8 @@ def status(
     """Show how many jobs wait, are deferred and run, and how long the oldest has been waiting.
 
     If DATABASE_URL is set, also reports on standard error, or as "database" in JSON, that PostgreSQL does not accept
-    writes or lacks the ledger's tables. Missing tables are exit code 4.
+    writes or lacks the ledger's tables. Missing tables are exit code 4; an outage of PostgreSQL is 0, because it passes
+    and the queue was read.
     """
     found = asyncio.run(_read(QueueSettings.load(), WorkerSettings.load().queue))
     age = found.oldest_waiting.total_seconds() if found.oldest_waiting is not None else None

@@ -13,9 +13,12 @@ import structlog
 
 from arqonce.engine.leases import GiveUp, end, give_back, postpone, until_redis_answers
 from arqonce.engine.queue import Queue
-from arqonce.work import Claim, Ended, Job, Observer, Outcome, Postponed
+from arqonce.work import Claim, Ended, GivenBack, Job, Observer, Outcome, Postponed
 
 _Ended: TypeAlias = tuple[Job, Outcome]
+
+_TOLD = 20
+"""Most ids in one line."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.engine.recorder")
 
@@ -116,6 +119,8 @@ class Recorder:
 
         With the old one the outcome would be lost, and the job, though it has taken effect, run again.
         """
+        if back := [job.claim.job_id for job, outcome in ended if isinstance(outcome, GivenBack)]:
+            _log.info("jobs are given back to the queue", count=len(back), job_ids=back[:_TOLD])
         for job, outcome in ended:
             if not isinstance(outcome, Ended) and outcome.ask_abort:
                 await until_redis_answers(partial(self._leases.ask_abort, job.claim))

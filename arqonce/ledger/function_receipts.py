@@ -56,7 +56,8 @@ async def success_of(session: AsyncSession, request: Request) -> Success | None:
 
 
 _INSERT = """
-    WITH revived AS (DELETE FROM arqonce.dead_jobs WHERE job_id = $2 AND request_hash = $4)
+    WITH revived AS (DELETE FROM arqonce.dead_jobs
+        WHERE job_id = $2 AND (request_hash = $4 OR sha256(message) = $4))
     INSERT INTO arqonce.receipts (job_id, job_name, request_hash, result, attempt)
     VALUES ($1, $3, $4, $5::jsonb, $6)
     ON CONFLICT (job_id) DO NOTHING RETURNING job_id

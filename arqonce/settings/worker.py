@@ -89,6 +89,19 @@ class WorkerSettings(EnvironmentSettings):
         examples=["/tmp/worker-health"],  # noqa: S108 - an example for a container, whose /tmp is its own
     )
 
+    @field_validator("health_file")
+    @classmethod
+    def _require_no_folder(cls, value: Path | None) -> Path | None:
+        try:
+            is_folder = value is not None and value.is_dir()
+        except OSError as error:
+            message = f"cannot be the name of a file: {error.strerror}"
+            raise ValueError(message) from None
+        if is_folder:
+            message = "is a folder: name a file in it"
+            raise ValueError(message)
+        return value
+
     @field_validator("registry")
     @classmethod
     def _require_names(cls, value: str | None) -> str | None:

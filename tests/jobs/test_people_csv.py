@@ -91,6 +91,7 @@ def test_quoted_values_may_have_line_breaks_quotes_and_delimiters(tmp_path: Path
         (b"Ann,a@b.c,more", "the row has 3 columns, the header 2"),
         (b'"Ann,a@b.c', "the row is not CSV: unexpected end of data"),
         (b'"A"nn,a@b.c', "the row is not CSV: ',' expected after '\"'"),
+        (b'"""Ann",a@b.c', "a value has an odd number of quotation marks: is a row cut in two?"),
         (b"A\x00nn,a@b.c", "name: contains a control character"),
         (b"Bob,FIRST@example.org", "email: the same as on line 2"),
     ],
@@ -128,7 +129,9 @@ def test_a_quote_that_nobody_closes_spoils_its_own_line_alone(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (b"", "It names no columns"),
+        (b"", "is empty"),
+        (b"PK\x03\x04 and so on", "is a workbook of Excel: save it as CSV"),
+        (bytes.fromhex("d0cf11e0a1b11ae1"), "is a workbook of Excel: save it as CSV"),
         (b"name\nAnn\n", "no column that is known as email. Its columns are: 'name'"),
         (b"Ann,a@b.c\n", "must name its columns, such as name,email. Its columns are: 'Ann', 'a@b.c'"),
         ("name,email\n".encode("utf-16-le"), "looks like UTF-16 without its mark: try --encoding utf-16-le"),

@@ -24,6 +24,7 @@ from arqonce.connection.requeue import requeue
 from arqonce.database.engine import open_database
 from arqonce.database.settings import DatabaseSettings
 from arqonce.execution.gate import DatabaseGate
+from arqonce.ledger.dead_jobs import DeadLetter, insert_new_dead_letters
 from arqonce.ledger.tables import DeadJob, JobReceipt
 from tests import warm
 from tests.arqonce.arq.test_service import HERE, ROOT
@@ -130,6 +131,28 @@ async def test_a_failure_for_good_is_a_dead_letter_that_can_be_retried(
     )
     assert job is not None
     assert await job.result(timeout=2) == "Jane"
+    assert await _letters(sessions) == []
+
+
+async def test_a_success_removes_a_letter_that_knew_no_function(
+    pool: ArqRedis, redis: Redis, build: BuildWorker, sessions: Sessions
+) -> None:
+    """A registry beside the functions has written it, without a hash, for a message that it could not read."""
+
+    async def work(_ctx: Context) -> None:
+        pass
+
+    await pool.enqueue_job("work", _job_id="a")
+    message = await redis.get("arq:job:a")
+    letter = DeadLetter(
+        job_id="a", job_name=None, message=message, reason="malformed_message", explanation="", error="",
+        sqlstate=None, attempts=1, queue=QUEUE,
+    )  # fmt: skip
+    async with sessions.begin() as session:
+        await insert_new_dead_letters(session, [letter])
+
+    await _run(build, sessions, work)
+
     assert await _letters(sessions) == []
 
 

@@ -24,6 +24,7 @@ def test_all_that_is_missing_is_named_at_once() -> None:
         ),
         ("WORKER_MAX_JOBS", "many", "WORKER_MAX_JOBS: Input should be a valid integer"),
         ("WORKER_LOG_FORMAT", "xml", "WORKER_LOG_FORMAT: Input should be 'auto', 'console' or 'json'"),
+        ("WORKER_HEALTH_FILE", "/", "WORKER_HEALTH_FILE: is a folder: name a file in it"),
         ("WORKER_MAXJOBS", "5", "WORKER_MAXJOBS: there is no such setting. Did you mean WORKER_MAX_JOBS?"),
     ],
 )

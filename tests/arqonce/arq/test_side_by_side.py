@@ -1,0 +1,66 @@
+"""Functions and a registry in one worker: who gets a job, and in what form its result is written."""
+
+import pickle
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from arqonce import decode, encode
+from arqonce.arq.functions import FunctionJob, Functions, FunctionSettings, decode_undecided
+from arqonce.arq.service import PickleOrJson
+from arqonce.arq.side_by_side import SideBySide
+from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.work import RegistryJob, RegistryWork
+from arqonce.work import Claim
+from jobs.registry import REGISTRY
+from tests.arqonce.conftest import Context, build_function
+
+Sessions = async_sessionmaker[AsyncSession]
+MESSAGE: dict[str, Any] = {"t": None, "f": "price", "a": ("book",), "k": {}, "et": 1}
+
+
+async def price(_ctx: Context, _what: str) -> int:
+    """Answer."""
+    return 1
+
+
+def _open(sessions: Sessions, message: bytes, deserializer: Callable[[bytes], dict[str, Any]]) -> object:
+    settings = FunctionSettings(
+        queue_name="q", max_tries=5, job_timeout_s=1, keep_result_s=1, keep_result_forever=False, retry_jobs=True,
+        allow_abort_jobs=False, job_deserializer=deserializer,
+    )  # fmt: skip
+    registry = RegistryWork(REGISTRY, Dispatcher(sessions), keep_result=timedelta(hours=1))
+    functions = Functions({"price": build_function(price)}, settings)
+    claim = Claim(b"a", "a", "me", 1, message, b"1", is_aborted=False, trouble=None)
+    return SideBySide(registry, functions).open(claim)
+
+
+@pytest.mark.parametrize(
+    ("message", "deserializer", "kind"),
+    [
+        (encode(MESSAGE), decode, FunctionJob),
+        (encode(MESSAGE | {"f": "create_user"}), decode, RegistryJob),
+        (encode(MESSAGE | {"f": "gone"}), decode, RegistryJob),
+        (pickle.dumps(MESSAGE), decode_undecided, FunctionJob),  # put back: the service may well read it yet
+        (pickle.dumps(MESSAGE), decode, RegistryJob),  # the service has said JSON: recorded as what it is not
+    ],
+    ids=["function", "handler", "unknown", "pickle that waits", "pickle of nobody"],
+)
+async def test_a_job_is_whose_name_it_has(
+    sessions: Sessions, message: bytes, deserializer: Callable[[bytes], dict[str, Any]], kind: type
+) -> None:
+    """What nobody knows is the registry's, which records it."""
+    assert isinstance(_open(sessions, message, deserializer), kind)
+
+
+@pytest.mark.parametrize("own", [None, encode])
+def test_a_result_has_the_form_of_its_message(own: Callable[[dict[str, Any]], bytes] | None) -> None:
+    """Whatever the service itself writes: its producers move one after the other."""
+    writes = PickleOrJson(own)
+
+    assert pickle.loads(writes.of(pickle.dumps(MESSAGE))({"r": 1})) == {"r": 1}  # noqa: S301 - our own
+    assert decode(writes.of(encode(MESSAGE))({"r": 1})) == {"r": 1}
+    assert writes({"r": 1}) == (pickle.dumps({"r": 1}) if own is None else encode({"r": 1}))
