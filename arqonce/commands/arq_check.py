@@ -8,6 +8,7 @@ import typer
 
 from arqonce.arq.differences import find_differences
 from arqonce.arq.service import load_service
+from arqonce.usage import UsageError
 
 
 def arq_check(
@@ -20,7 +21,10 @@ def arq_check(
 
     Imports the service, and connects to nothing. The exit code is 1 if jobs would fail, else 0.
     """
-    found = find_differences(load_service(settings), accepts_pickle=pickle)
+    try:
+        found = find_differences(load_service(settings), accepts_pickle=pickle)
+    except RuntimeError as error:  # what arq says of its functions
+        raise UsageError(f"{settings}: {error}") from None
     if as_json:
         typer.echo(json.dumps([asdict(one) for one in found], indent=2))
     else:

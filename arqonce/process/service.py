@@ -33,6 +33,7 @@ from arqonce.process.loop_watch import warn_of_blocks
 from arqonce.process.stop_orders import tell_ready
 from arqonce.process.worker import run_process, work_to_the_end
 from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
+from arqonce.usage import UsageError
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.service")
 
@@ -138,21 +139,24 @@ def _build_worker(run: ServiceRun, redis: ArqRedis, lifecycle: Lifecycle | None,
         if ended is not None and has_begun:
             await ended(ctx)
 
-    worker = Worker(
-        **arguments
-        | {
-            "redis_pool": redis,
-            "on_startup": on_startup,
-            "on_shutdown": on_shutdown,
-            "burst": run.burst or bool(run.service.settings.get("burst")),
-            "handle_signals": False,
-            "job_completion_wait": grace_of(run.service, run.settings).total_seconds(),
-            "job_serializer": redis.job_serializer,
-            "job_deserializer": redis.job_deserializer,
-        },
-        lease=run.settings.lease,
-    )
-    redis.expires_extra_ms = worker.expires_extra_ms  # of what functions and cron jobs enqueue
+    try:
+        worker = Worker(
+            **arguments
+            | {
+                "redis_pool": redis,
+                "on_startup": on_startup,
+                "on_shutdown": on_shutdown,
+                "burst": run.burst or bool(run.service.settings.get("burst")),
+                "handle_signals": False,
+                "job_completion_wait": grace_of(run.service, run.settings).total_seconds(),
+                "job_serializer": redis.job_serializer,
+                "job_deserializer": redis.job_deserializer,
+            },
+            lease=run.settings.lease,
+        )
+        redis.expires_extra_ms = worker.expires_extra_ms  # of what functions and cron jobs enqueue
+    except (RuntimeError, TypeError, ValueError) as error:  # what arq says of its settings
+        raise UsageError(f"{run.service.name}: {error}") from None
     return worker
 
 

@@ -357,3 +357,29 @@ def test_arq_check_names_functions_that_could_be_handlers(
 def test_arqs_connection_settings_are_a_url(settings: RedisSettings, url: str) -> None:
     """With them come our time limits, Sentinel and TLS."""
     assert url_of(settings) == url
+
+
+@pytest.mark.usefixtures("starts_processes")
+@pytest.mark.parametrize("command", [["arq-check"], ["run", "--settings"]], ids=["arq-check", "run"])
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("functions = [work]", "is not a coroutine function"),
+        ("functions = [slow]; job_timeout = None", "job_timeout"),
+    ],
+    ids=["sync function", "no timeout"],
+)
+def test_what_arq_refuses_is_told_in_a_line(
+    command: list[str], body: str, told: str, surroundings: dict[str, str], tmp_path: Path
+) -> None:
+    """With the settings class before it, and no traceback."""
+    functions = "def work(ctx): pass\nasync def slow(ctx): pass\n"
+    (tmp_path / "wrong.py").write_text(f"{functions}class WorkerSettings:\n    {body}\n")
+    environment = surroundings | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    environment["REDIS_URL"] = environment["SERVICE_REDIS"]
+
+    done = warm.run_elsewhere("arqonce", *command, "wrong.WorkerSettings", env=environment, cwd=tmp_path)
+
+    assert done.returncode in {1, 2}
+    assert "Traceback" not in done.stderr
+    assert told in done.stdout + done.stderr
