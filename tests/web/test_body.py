@@ -7,7 +7,7 @@ import zlib
 
 from redis.asyncio import Redis
 
-from tests.conftest import wait_until_async
+from tests.conftest import wait_until, wait_until_async
 from tests.web.conftest import TOKEN, StartWeb, WebProcess
 from tests.web.wire import open_wire, post
 
@@ -105,6 +105,7 @@ async def test_a_body_that_turns_out_wrong_is_refused_at_once(service: WebProces
         statuses = await wire.statuses()
 
     assert statuses == [400]
+    await asyncio.to_thread(wait_until, lambda: '"request"' in service.log, 5)
     assert [(line["event"], line.get("status")) for line in service.lines] == [("serving", None), ("request", 400)]
 
 

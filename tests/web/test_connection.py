@@ -89,6 +89,7 @@ async def test_who_takes_no_responses_is_let_go(start_web: StartWeb) -> None:
 
     taken, slowest = await _while_asking(service, asyncio.ensure_future(play()))
 
+    await asyncio.to_thread(wait_until, lambda: '"route": "/openapi.json"' in service.log, 5)
     answered = [line for line in service.lines if line.get("route") == "/openapi.json"]
     assert taken <= len(answered) < MANY / 2
     assert slowest < 1
@@ -125,6 +126,7 @@ async def test_too_many_connections_are_refused_and_the_others_served(start_web:
     await wait_until_async(is_served, 5)
     assert {(answer.status, answer.headers["retry-after"]) for answer in refused if answer} == {(503, "2")}
     assert [answer.status for answer in (before, after) if answer] == [404, 404]
+    await asyncio.to_thread(wait_until, lambda: "too many connections" in service.log, 5)
     assert [line["limit"] for line in service.lines if line["event"].startswith("too many connections")] == [20]
 
 

@@ -88,6 +88,7 @@ async def test_a_fault_of_ours_is_500_and_in_the_log(
             await session.execute(text("ALTER TABLE people RENAME TO users"))
 
     assert answer.problem == (500, None, "application/problem+json")
+    wait_until(lambda: '"request failed"' in service.log, 5)
     (line,) = [line for line in service.lines if line["event"] == "request failed"]
     assert "42P01" in line["error"]
 

@@ -90,4 +90,5 @@ async def test_the_service_answers_behind_nginx(
     assert statuses == [404, 404, 202, 413, 422]
     assert re.findall(r"(GET|POST) (\S+) (\d+) ", log)[0] == ("GET", "/user", "404")
     assert "Quillfeather" not in log
+    wait_until(lambda: service.log.count('"event": "request"') >= 4, 5)
     assert len([line for line in service.lines if line["event"] == "request"]) == 4
