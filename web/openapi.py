@@ -1,7 +1,6 @@
 """Builds the OpenAPI 3.1 document of the service from the models of requests and responses."""
 
 import json
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from aiohttp import web
@@ -9,6 +8,7 @@ from aiohttp.typedefs import Handler
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from arqonce.versions import version_of
 from jobs.payloads import CreateUser, CreateUsers, FoundUsers, StoredUsers, UserView
 from web.answers import AcceptedJob
 from web.job_status import JobView
@@ -68,7 +68,11 @@ def build_document(*, needs_token: bool) -> dict[str, Any]:
     _, schemas = models_json_schema(models, ref_template=_REF)
     document: dict[str, Any] = {
         "openapi": "3.1.0",
-        "info": {"title": "users-web", "version": _version(), "description": "Users, written by background jobs."},
+        "info": {
+            "title": "users-web",
+            "version": version_of("users-worker") or "0",
+            "description": "Users, written by background jobs.",
+        },
         "paths": _paths(schemas["$defs"], needs_token=needs_token),
         "components": {"schemas": schemas["$defs"]},
     }
@@ -76,13 +80,6 @@ def build_document(*, needs_token: bool) -> dict[str, Any]:
         document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"bearer": []}]
     return document
-
-
-def _version() -> str:
-    try:
-        return version("users-worker")
-    except PackageNotFoundError:  # run from a copy, as in the container
-        return "0"
 
 
 def _paths(schemas: dict[str, Any], *, needs_token: bool) -> dict[str, Any]:

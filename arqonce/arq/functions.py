@@ -19,6 +19,7 @@ from arq.worker import Function, JobExecutionFailed, Retry, RetryJob
 
 from arqonce.arq.records import PATIENCE, Failure, FunctionRecords, LedgerAwayError
 from arqonce.backoff import backoff
+from arqonce.execution.attempt import AFTER_OUTAGE
 from arqonce.execution.containment import CONTAINED, HandlerCancelledError, cancelled_itself
 from arqonce.execution.diagnosis import diagnose
 from arqonce.failures import AttemptsExhaustedError, MalformedMessageError, UnknownJobError
@@ -32,9 +33,6 @@ _FAR = timedelta(days=3650)
 
 _MOST_SHOWN = 200
 """Most characters of an id in a log line."""
-
-_AFTER_OUTAGE = timedelta(milliseconds=200)
-"""Pause of a job whose record cannot be read."""
 
 _UNTIL_READ = timedelta(minutes=1)
 """How long a pickle waits that this worker does not read: one that does may be started, and nothing is lost."""
@@ -219,7 +217,7 @@ class FunctionJob:
         try:
             success = await records.success_of(self.claim)
         except LedgerAwayError:
-            return Postponed(_AFTER_OUTAGE, counts=False)
+            return Postponed(AFTER_OUTAGE, counts=False)
         if success is None:
             return None
         self._log.info("job has succeeded before: its receipt answers")
@@ -238,7 +236,7 @@ class FunctionJob:
         except (LedgerAwayError, asyncio.CancelledError) as error:
             if not outcome.succeeded:
                 return (
-                    GivenBack() if isinstance(error, asyncio.CancelledError) else Postponed(_AFTER_OUTAGE, counts=False)
+                    GivenBack() if isinstance(error, asyncio.CancelledError) else Postponed(AFTER_OUTAGE, counts=False)
                 )
             self._log.error("a success is not on record: PostgreSQL is away")
         if outcome.succeeded:

@@ -5,7 +5,6 @@ import pkgutil
 import platform
 import sys
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
@@ -25,6 +24,7 @@ from arqonce.commands.schema import schema
 from arqonce.commands.status import status
 from arqonce.process.exit_codes import ExitCode, explained
 from arqonce.usage import UsageError
+from arqonce.versions import version_of
 
 _HELP = f"""{{description}}
 
@@ -115,16 +115,8 @@ def _build_options(application: Application) -> Callable[..., None]:
 def versions(name: str) -> str:
     """Return the versions of the application, of the library, and of what they stand on."""
     packages = dict.fromkeys([name, "arqonce", "arq", "redis", "SQLAlchemy", "asyncpg", "pydantic"])
-    found = [f"{package} {version(package)}" for package in packages if _is_installed(package)]
+    found = [f"{package} {number}" for package in packages if (number := version_of(package)) is not None]
     return ", ".join([*found, f"Python {platform.python_version()}"])
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        version(package)
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 def _set_registry(arguments: list[str]) -> None:

@@ -160,7 +160,7 @@ def discard(  # noqa: PLR0913 - the command's options
 
 async def _retry(which: DeadFilter, *, most: int, found: set[str] | None) -> int:
     """Put letters back step by step; return how many. Collects their ids in ``found``."""
-    progress, done = _Progress("put back"), 0
+    progress, done, own_queue = _Progress("put back"), 0, WorkerSettings.load().queue
     after: tuple[datetime, str] | None = None
     async with _open_sessions() as sessions, _open_queue() as redis:
         async with sessions() as session:
@@ -170,7 +170,7 @@ async def _retry(which: DeadFilter, *, most: int, found: set[str] | None) -> int
                 step = await step_of_dead_jobs(session, which, after=after, until=until, most=most - done)
             if step is None:
                 break
-            await _requeue(redis, step.letters)
+            await _requeue(redis, step.letters, own_queue)
             after, done = step.last, done + len(step.letters)
             if found is not None:
                 found |= {letter.job_id for letter in step.letters}
@@ -294,8 +294,7 @@ async def _open_queue() -> AsyncIterator[Redis]:
             yield redis
 
 
-async def _requeue(redis: Redis, letters: Sequence[DeadJob]) -> None:
-    own_queue = WorkerSettings.load().queue
+async def _requeue(redis: Redis, letters: Sequence[DeadJob], own_queue: str) -> None:
     by_queue: dict[str, dict[str, bytes]] = {}
     for letter in letters:
         by_queue.setdefault(letter.queue or own_queue, {})[letter.job_id] = letter.message

@@ -1,7 +1,6 @@
 """``schema``: writes the contract with producers, and compares it with an older version."""
 
 import json
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ from arqonce.contract.compatibility import ContractError, find_breaks
 from arqonce.contract.document import build_document, build_schemas
 from arqonce.process.exit_codes import ExitCode
 from arqonce.usage import UsageError
+from arqonce.versions import version_of
 
 
 def schema(
@@ -33,7 +33,7 @@ def schema(
     """
     application: Application = context.obj
     registry = application.registry
-    document = build_document(registry, title=application.name, version=_version(application.name))
+    document = build_document(registry, title=application.name, version=version_of(application.name) or "0")
     if check is not None:
         _check(_read(check), document)
     elif output is not None:
@@ -74,10 +74,3 @@ def _write(folder: Path, documents: dict[str, dict[str, Any]]) -> None:
 
 def _text(document: dict[str, Any]) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:  # run from a copy, as in the container
-        return "0"

@@ -118,7 +118,7 @@ def _options(address: RedisURL, password: str | None) -> dict[str, Any]:
     options: dict[str, Any] = {} if password is None else {"password": password}
     if address.is_tls:
         # arq and redis-py 5 leave it off; a server that need not be verified need not have that name.
-        options["ssl_check_hostname"] = "ssl_cert_reqs=none" not in address.plain
+        options["ssl_check_hostname"] = address.is_verified
     if not address.plain.startswith("unix:"):
         options |= {"socket_keepalive": True, "socket_connect_timeout": _CONNECT_TIMEOUT.total_seconds()}
     return options

@@ -53,6 +53,11 @@ class RedisURL:
         """Whether connections to the server and to Sentinels use TLS."""
         return self.plain.startswith("rediss:")
 
+    @property
+    def is_verified(self) -> bool:
+        """Whether the server's certificate is verified."""
+        return _options(urlsplit(self.plain).query).get("ssl_cert_reqs") != "none"
+
 
 def read_redis_url(url: str) -> RedisURL:
     """Parse a URL.

@@ -78,6 +78,10 @@ class Claimed(NamedTuple):
     """Whether nothing must be claimed until no job is ours: a suspect runs alone, or waits for that."""
 
 
+_ENDS = frozenset({"done", "first"})
+"""Outcomes after which the job is over."""
+
+
 class GiveUp(NamedTuple):
     """What becomes of a claimed job: made by ``end``, ``postpone`` and ``give_back``."""
 
@@ -93,7 +97,7 @@ class GiveUp(NamedTuple):
     @property
     def group(self) -> tuple[str, str, int, int, int]:
         """What is said once for all jobs that have it in common."""
-        attempts = 0 if self.outcome in {"done", "first"} else self.claim.attempt - (not self.counts)
+        attempts = 0 if self.outcome in _ENDS else self.claim.attempt - (not self.counts)
         if self.outcome in {"later", "expiring"}:
             attempts -= self.claim.excused  # an attempt that has ended clears the job
         return (self.outcome, self.claim.owner, attempts, self.keep_ms, self.held_ms)
@@ -270,7 +274,7 @@ class Leases:
         sizes = [len(job.value) if isinstance(job.value, bytes) else 0 for job in jobs]
         for part in cut_calls(sizes):
             answers += map(bool, await self._finish([*_LIFETIMES, *_arguments(jobs[part])]))
-        if any(job.outcome not in {"done", "first"} for job in jobs):
+        if any(job.outcome not in _ENDS for job in jobs):
             self.on_news()  # Redis sends no invalidation for our own changes
         return answers
 

@@ -106,6 +106,8 @@ async def bury_together(sessions: async_sessionmaker[AsyncSession], letters: Seq
         SQLAlchemyError: no letter could be written.
     """
     fit = [letter for letter in letters if letter.message and letter.reason != RequestConflictError.code]
+    if not fit:
+        return set()
     async with asyncio.timeout(_WRITE_LIMIT.total_seconds()), sessions.begin() as session:
         recorded = await insert_new_dead_letters(session, fit)
     for letter in letters:

@@ -144,6 +144,7 @@ TAKEN: dict[str, dict[str, object]] = {
     "rediss://host/0?ssl_cert_reqs=none": {"ssl_cert_reqs": "none", "ssl_check_hostname": False},
     "rediss://host/0?ssl_cert_reqs=required": {"ssl_cert_reqs": "required", "ssl_check_hostname": True},
     "rediss://host/0?ssl_check_hostname=false": {"ssl_check_hostname": False},
+    "rediss://:ssl_cert_reqs=none@host/0": {"ssl_check_hostname": True},  # a password, and no option
 }
 
 
