@@ -133,25 +133,25 @@ class FunctionJob:
         self.can_be_aborted = False
         self.context = copy_context()
         self._trouble: Exception | None = None
-        self._call = Call()
+        self.call = Call()
         try:
-            self._call = self._read()
+            self.call = self._read()
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the message: this job's trouble
             self._trouble = error
-        self._function = work.by_name.get(self._call.name)
-        self._attempt = claim.attempt + max(0, (self._call.tries or 0) - 1)
+        self._function = work.by_name.get(self.call.name)
+        self._attempt = claim.attempt + max(0, (self.call.tries or 0) - 1)
         self._started_ms = now_ms()
         self._has_begun = False
         self._failure: Failure | None = None
         self._id = claim.id.decode("utf-8", "replace")
         self._ctx = {**work.settings.ctx, "job_id": self._id, "job_try": self._attempt}
         shown = self._id if self._id.isprintable() else claim.job_id
-        self._log = _log.bind(job_id=shown[:_MOST_SHOWN], job_name=self._call.name, attempt=self._attempt)
+        self._log = _log.bind(job_id=shown[:_MOST_SHOWN], job_name=self.call.name, attempt=self._attempt)
 
     @property
     def name(self) -> str:
         """The function's name."""
-        return self._call.name
+        return self.call.name
 
     @property
     def limit(self) -> timedelta:
@@ -257,7 +257,7 @@ class FunctionJob:
         if (refused := self._refusal()) is not None:
             return refused
         self._has_begun = True
-        self._ctx["enqueue_time"] = ms_to_datetime(self._call.enqueued_ms)
+        self._ctx["enqueue_time"] = ms_to_datetime(self.call.enqueued_ms)
         self._ctx["score"] = int(max(float(self.claim.score), 0))
         if not await self._hook(self._settings.on_job_start):
             if self._counted < self._limit:
@@ -281,7 +281,7 @@ class FunctionJob:
             return self._end_aborted()
         if self._function is None:
             self._log.warning("job refused", reason="function not found")
-            missing = f"function {self._call.name!r} not found"
+            missing = f"function {self.call.name!r} not found"
             return self._refused(JobExecutionFailed(missing), UnknownJobError(missing[:_MOST_SHOWN]))
         if self._counted > self._limit:
             self._log.warning("job refused", reason="attempts are used up", max_tries=self._limit)
@@ -308,7 +308,7 @@ class FunctionJob:
         try:
             async with asyncio.timeout(self._timeout_s):
                 with CONTAINED:
-                    result = await function.coroutine(self._ctx, *self._call.args, **self._call.kwargs)
+                    result = await function.coroutine(self._ctx, *self.call.args, **self.call.kwargs)
         except asyncio.CancelledError:
             if not self.is_aborted:
                 raise
@@ -394,7 +394,7 @@ class FunctionJob:
         return timedelta(seconds=settings.keep_result_s if seconds is None else seconds)
 
     def _serialize(self, result: Any, *, succeeded: bool) -> bytes | None:  # noqa: ANN401 - see _end
-        call, job_id = self._call, self._id
+        call, job_id = self.call, self._id
         return serialize_result(
             call.name,
             call.args,

@@ -1,12 +1,19 @@
 """Two kinds of work in one worker: a job is the registry's or a function's by its name."""
 
 import asyncio
+import pickle
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from arqonce.arq.functions import Functions
+from arq.worker import JobExecutionFailed
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from arqonce.arq.functions import Call, Functions
 from arqonce.execution.work import RegistryJob, RegistryWork
-from arqonce.work import Again, Claim, Job, Outcome
+from arqonce.failures import InvalidMessageError, JobFailedError
+from arqonce.wire.codec import PICKLE, decode, encode
+from arqonce.work import Again, Claim, Ended, Job, Outcome
 
 
 class SideBySide:
@@ -22,6 +29,8 @@ class SideBySide:
         job = self._functions.open(claim)
         if job.is_undecided or (job.name in self._functions.by_name and job.name not in self._registry.registry):
             return job
+        if job.name in self._registry.registry and (claim.message or b"").startswith(PICKLE):
+            return self._registry.open(_as_json(claim, job.call), PickledJob)
         return self._registry.open(claim)
 
     def max_batch(self, kind: str) -> int:
@@ -35,3 +44,26 @@ class SideBySide:
     async def disconnect(self, task: "asyncio.Task[Any]") -> None:
         """End the connection of a job of the registry that does not end."""
         await self._registry.disconnect(task)
+
+
+class PickledJob(RegistryJob):
+    """A handler's job whose message is a pickle that the service reads. Its producer reads nothing but pickles."""
+
+    def ended(self, answer: dict[str, Any] | BaseException) -> Ended:
+        """Return the job's end with a result that needs arq alone to be read: a failure has its code as text."""
+        end = super().ended(answer)
+        if end.result is None:
+            return end
+        message = decode(end.result)
+        if isinstance(failure := message["r"], JobFailedError):
+            message["r"] = JobExecutionFailed(str(failure))
+        return replace(end, result=pickle.dumps(message))
+
+
+def _as_json(claim: Claim, call: Call) -> Claim:
+    """Return the claim with its message in JSON; as it is if an argument is none that JSON carries."""
+    asked = {"t": call.tries, "f": call.name, "a": call.args, "k": call.kwargs, "et": call.enqueued_ms}
+    try:
+        return claim._replace(message=encode(to_jsonable_python(asked)))
+    except (PydanticSerializationError, InvalidMessageError, ValueError):
+        return claim

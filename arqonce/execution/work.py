@@ -59,13 +59,14 @@ class RegistryWork:
         self.dispatcher = dispatcher
         self._keep = keep_result
 
-    def open(self, claim: Claim) -> "RegistryJob":
-        """Read a claimed job."""
+    def open(self, claim: Claim, kind: "type[RegistryJob] | None" = None) -> "RegistryJob":
+        """Read a claimed job, as one of this ``kind``."""
+        opened = kind or RegistryJob
         try:
             message = self._read(claim)
         except JobFailedError as refusal:
-            return RegistryJob(self, claim, None, refusal)
-        return RegistryJob(self, claim, message, None)
+            return opened(self, claim, None, refusal)
+        return opened(self, claim, message, None)
 
     def _read(self, claim: Claim) -> Message:
         if claim.is_hostile:

@@ -16,6 +16,7 @@ import pytest
 import typer
 from arq.connections import ArqRedis, RedisSettings, create_pool
 from arq.jobs import Job
+from arq.worker import JobExecutionFailed
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -244,18 +245,30 @@ async def test_a_function_is_moved_to_a_handler_while_its_jobs_are_queued(
     database: DatabaseSettings,
     sessions: async_sessionmaker[AsyncSession],
 ) -> None:
-    """A registry beside the service: both run in one worker, each job by its name, the handler's with its receipt."""
+    """A registry beside the service: both run in one worker, each job by its name, the handler's with its receipt.
+
+    Jobs of both forms are queued, and each producer gets an answer that it can read.
+    """
+    settings = RedisSettings.from_dsn(surroundings["SERVICE_REDIS"])
+    default_pool = await create_pool(settings, default_queue_name="afternoon")
     moved = await _enqueue(service_pool, "create_user", name="Jane")
     stayed = await _enqueue(service_pool, "add", 1, 2)
+    pickled = await _enqueue(default_pool, "create_user", name="Jon", email="jon@example.org")
+    refused = await _enqueue(default_pool, "create_user", name="Jon", email="jon@example.org")
     command = [sys.executable, "-m", "arqonce", "--registry", "jobs.registry:REGISTRY", "run"]
     url = database.url.get_secret_value()
-    worker = start_worker(*command, "--settings", "afternoon.WorkerSettings", **surroundings | {"DATABASE_URL": url})
+    service = ["--settings", "afternoon.WorkerSettings", "--pickle"]
+    worker = start_worker(*command, *service, **surroundings | {"DATABASE_URL": url})
 
     user = await moved.result(timeout=20, poll_delay=0.05)
     total = await stayed.result(timeout=20, poll_delay=0.05)
+    other = await pickled.result(timeout=20, poll_delay=0.05)
+    with pytest.raises(JobExecutionFailed, match=r"^email_taken: another user has this e-mail"):
+        await refused.result(timeout=20, poll_delay=0.05)
 
-    assert (user["name"], total, worker.stop()) == ("Jane", 3, 0)
-    assert sessions is not None  # the user is removed afterwards
+    assert (user["name"], total, other["name"], worker.stop()) == ("Jane", 3, "Jon", 0)
+    assert sessions is not None  # the users are removed afterwards
+    await default_pool.aclose()
 
 
 def test_a_class_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

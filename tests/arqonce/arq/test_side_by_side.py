@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from arqonce import decode, encode
 from arqonce.arq.functions import FunctionJob, Functions, FunctionSettings, decode_undecided
 from arqonce.arq.service import PickleOrJson
-from arqonce.arq.side_by_side import SideBySide
+from arqonce.arq.side_by_side import PickledJob, SideBySide
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.work import RegistryJob, RegistryWork
 from arqonce.work import Claim
@@ -45,15 +45,25 @@ def _open(sessions: Sessions, message: bytes, deserializer: Callable[[bytes], di
         (encode(MESSAGE | {"f": "create_user"}), decode, RegistryJob),
         (encode(MESSAGE | {"f": "gone"}), decode, RegistryJob),
         (pickle.dumps(MESSAGE), decode_undecided, FunctionJob),  # put back: the service may well read it yet
+        (pickle.dumps(MESSAGE | {"f": "create_user"}), pickle.loads, PickledJob),
+        (pickle.dumps(MESSAGE | {"f": "create_user", "a": (object,)}), pickle.loads, PickledJob),  # refused there
         (pickle.dumps(MESSAGE), decode, RegistryJob),  # the service has said JSON: recorded as what it is not
     ],
-    ids=["function", "handler", "unknown", "pickle that waits", "pickle of nobody"],
+    ids=[
+        "function",
+        "handler",
+        "unknown",
+        "pickle that waits",
+        "pickle for a handler",
+        "pickle of anything",
+        "pickle of nobody",
+    ],
 )
 async def test_a_job_is_whose_name_it_has(
     sessions: Sessions, message: bytes, deserializer: Callable[[bytes], dict[str, Any]], kind: type
 ) -> None:
     """What nobody knows is the registry's, which records it."""
-    assert isinstance(_open(sessions, message, deserializer), kind)
+    assert type(_open(sessions, message, deserializer)) is kind
 
 
 @pytest.mark.parametrize("own", [None, encode])
