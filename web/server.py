@@ -43,6 +43,7 @@ async def _serve(settings: Settings, ending: Ending) -> None:
         await _listen(runner, settings)
         host, port = runner.addresses[0][:2]
         _log.info("serving", host=host, port=port)
+        ending.ready(lambda: f"serving on {host}:{port}")
         await told.wait()
         _log.info("told to stop")
     finally:

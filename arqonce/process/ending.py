@@ -1,10 +1,11 @@
-"""Handles the signals that ask a process to end, and ends it within a time limit.
+"""Handles the signals that ask a process to end, and ends it within a time limit. Reports both to systemd.
 
 Works in a thread, because the event loop itself may prevent the end: a handler that blocks it keeps it from receiving
 signals; a handler that swallows its cancellation, a hanging thread or a hook that never returns keeps it running.
 """
 
 import asyncio
+import math
 import os
 import select
 import signal
@@ -20,6 +21,7 @@ from types import FrameType
 import structlog
 
 from arqonce.process.log_writer import flush_log
+from arqonce.process.notify import Notifier
 
 ENDING = tuple(Signals[name] for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if name in Signals.__members__)
 """Signals of supervisors and shells, of Ctrl-C, of a closed terminal, and of Ctrl-\\."""
@@ -94,6 +96,10 @@ class Ending:
         self._before: int | None = None
         self._changing = threading.Lock()
         self._is_fork = False
+        self._notifier = Notifier.take()
+        self._status: Callable[[], str] | None = None
+        self._report_at = math.inf
+        self._is_asked = False
         self._reader, self._writer = socket.socketpair()
         self._writer.settimeout(0)
         self.last_measures: Callable[[], None] = lambda: None
@@ -123,13 +129,26 @@ class Ending:
         for number in heard:
             stop(number)
 
+    def ready(self, status: Callable[[], str]) -> None:
+        """Report to systemd that the start is complete, and from now on, again and again, that the event loop turns.
+
+        ``status`` is called in the event loop, and returns a line for people.
+        """
+        self._notifier.ready()
+        if self._notifier.every is not None:
+            self._status, self._report_at = status, time.monotonic()
+            self._wake()
+
     def limit(self, patience: timedelta) -> None:
         """End the process after ``patience`` from now, unless an earlier limit is set."""
         with self._changing:
             deadline = time.monotonic() + patience.total_seconds()
             self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
+        self._wake()
+
+    def _wake(self) -> None:
         with suppress(OSError):
-            self._writer.send(b"\0")  # makes the thread read the new deadline
+            self._writer.send(b"\0")  # makes the thread read the new times
 
     def listen(self) -> bool:
         """Receive signals directly from the C-level handler, whatever Python executes, and pass them on to the loop.
@@ -161,14 +180,32 @@ class Ending:
     def _watch(self) -> None:
         sources: list[int] = [self._reader.fileno()] + ([] if self._pipe is None else [self._pipe])
         while True:
-            left = None if self._deadline is None else self._deadline - time.monotonic()
-            if left is not None and left <= 0:
+            now = time.monotonic()
+            if self._deadline is not None and self._deadline <= now:
                 self._end()
-            ready, _, _ = select.select(sources, [], [], left)
+            if self._report_at <= now:
+                self._report(now)
+            due = min(self._report_at, math.inf if self._deadline is None else self._deadline)
+            ready, _, _ = select.select(sources, [], [], None if due == math.inf else due - now)
             if self._reader.fileno() in ready:
                 self._take_signals(self._reader.recv(4096))
             if self._pipe in ready and not self._take_orders():
                 sources.remove(self._pipe)
+
+    def _report(self, now: float) -> None:
+        """Let the event loop report that it turns: one that hangs reports nothing."""
+        every, loop = self._notifier.every, self._loop
+        assert every is not None and loop is not None  # noqa: S101, PT018 - else none is due
+        self._report_at = now + every.total_seconds()
+        if not self._is_asked:
+            self._is_asked = True
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._tell_alive)
+
+    def _tell_alive(self) -> None:
+        self._is_asked = False
+        if self._status is not None:
+            self._notifier.alive(self._status())
 
     def _take_signals(self, numbers: bytes) -> None:
         if self._before is not None and numbers.strip(b"\0"):
@@ -194,7 +231,9 @@ class Ending:
     def _hear(self, source: str, number: Signals) -> None:
         if not self._orders.hear(source, number) or self._orders.count > 2:  # noqa: PLR2004 - orderly, and immediate
             return
-        self.limit(self._grace + MARGIN if self._orders.count == 1 else MARGIN / 2)
+        patience = self._grace + MARGIN if self._orders.count == 1 else MARGIN / 2
+        self.limit(patience)
+        self._notifier.stopping(patience)
         with self._changing:
             self._heard.append(number)
             stop, loop = self._stop, self._loop

@@ -55,6 +55,7 @@ async def _relay(settings: Settings, ending: Ending) -> None:
             redis=location(url),
             database=settings.database.location,
         )
+        ending.ready(lambda: "relaying")
         await _told_to_stop(ending)
 
 

@@ -31,7 +31,7 @@ from arqonce.process.lifecycle import Lifecycle, StartupError, explain_database,
 from arqonce.process.logs import set_up_logging
 from arqonce.process.loop_watch import warn_of_blocks
 from arqonce.process.stop_orders import tell_ready
-from arqonce.process.worker import run_process, work_to_the_end
+from arqonce.process.worker import run_process, status_of, work_to_the_end
 from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
 from arqonce.usage import UsageError
 
@@ -101,10 +101,12 @@ async def _work(run: ServiceRun, lifecycle: Lifecycle | None, ending: Ending) ->
         await redis.aclose(close_connection_pool=True)
         raise
     async with AsyncExitStack() as stack:
-        return await work_to_the_end(_build_worker(run, redis, lifecycle, stack), queue, ending)
+        return await work_to_the_end(_build_worker(run, redis, lifecycle, ending, stack), queue, ending)
 
 
-def _build_worker(run: ServiceRun, redis: ArqRedis, lifecycle: Lifecycle | None, stack: AsyncExitStack) -> Worker:
+def _build_worker(
+    run: ServiceRun, redis: ArqRedis, lifecycle: Lifecycle | None, ending: Ending, stack: AsyncExitStack
+) -> Worker:
     arguments = run.service.arguments()
     started, ended = arguments.pop("on_startup", None), arguments.pop("on_shutdown", None)
     has_begun = False
@@ -131,6 +133,7 @@ def _build_worker(run: ServiceRun, redis: ArqRedis, lifecycle: Lifecycle | None,
             functions=len(worker.functions),
             records="PostgreSQL" if worker.records else "none: DATABASE_URL names no ledger",
         )
+        ending.ready(lambda: status_of(worker))
         if run.orders is not None:
             tell_ready(run.orders)
 

@@ -24,6 +24,7 @@ from arqonce.process.ending import ENDING, Orders, signals_to_hear
 from arqonce.process.exit_codes import ExitCode
 from arqonce.process.health import report_processes
 from arqonce.process.health_file import process_file
+from arqonce.process.notify import Notifier
 from arqonce.process.stop_orders import order_to_stop, was_ready
 from arqonce.settings.worker import WorkerSettings
 
@@ -85,10 +86,12 @@ class Supervisor:
         self._is_stopping = False
         self._kill_at = math.inf
         self._code = 0
+        self._notifier = Notifier.take()
+        self._told_ready = False
         self._hopeless = {ExitCode.USAGE, ExitCode.SETTINGS} | ({ExitCode.UNAVAILABLE} if burst else set())
 
     def run(self) -> int:
-        """Supervise until the end; return the exit code.
+        """Supervise until the end; return the exit code. Tells systemd that it is ready when all processes are.
 
         It is 0 if all processes ended with success, else the first other code; 1 if one had to be killed or crashed
         while stopping. Replaces the signal handlers and reaps all children of this process.
@@ -97,7 +100,7 @@ class Supervisor:
             while self._is_needed():
                 self._start_due()
                 self._report()
-                select.select([wakeups], [], [], self._pause())
+                select.select([wakeups, *self._not_ready()], [], [], self._pause())
                 with suppress(BlockingIOError):
                     wakeups.recv(4096)
                 self._pass_signals_on()
@@ -130,11 +133,22 @@ class Supervisor:
     def _pause(self) -> float:
         """Return the number of seconds until something is due."""
         due = min([self._kill_at, *(place.due for place in self._places if place.process is None)])
-        return max(0.0, min(due - time.monotonic(), _REPORT_EVERY.total_seconds()))
+        every = min(_REPORT_EVERY, self._notifier.every or _REPORT_EVERY)
+        return max(0.0, min(due - time.monotonic(), every.total_seconds()))
 
     def _report(self) -> None:
         if self._health is not None:
             report_processes(self._health, len(self._places))
+        alive = sum(place.line is not None for place in self._places)
+        if not self._told_ready and alive == len(self._places) and not self._not_ready():
+            self._told_ready = True
+            self._notifier.ready()
+        self._notifier.alive(f"{alive} of {len(self._places)} processes run")
+
+    def _not_ready(self) -> list[socket.socket]:
+        """Return the lines of processes that have not been ready, until all have been once."""
+        lines = [] if self._told_ready else [place.line for place in self._places if place.line is not None]
+        return [line for line in lines if not was_ready(line)]
 
     def _start_due(self) -> None:
         now = time.monotonic()
@@ -179,6 +193,7 @@ class Supervisor:
     def _stop(self, number: signal.Signals) -> None:
         """Order all processes to stop, start no more, and schedule killing those left; a second call kills sooner."""
         patience = _CLOSE_LIMIT if self._is_stopping else self._grace + _CLOSE_LIMIT
+        self._notifier.stopping(patience)
         self._kill_at = min(self._kill_at, time.monotonic() + patience.total_seconds())
         self._is_stopping = True
         for place in self._places:

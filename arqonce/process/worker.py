@@ -94,6 +94,7 @@ async def _work(  # noqa: PLR0913 - as above
     async def startup(_ctx: dict[Any, Any]) -> None:
         dispatcher = await lifecycle.startup(redis, worker.threads.problems)
         worker.registry_work = RegistryWork(application.registry, dispatcher, keep_result=settings.worker.keep_result)
+        ending.ready(lambda: status_of(worker))
         if orders is not None:
             tell_ready(orders)
 
@@ -110,6 +111,12 @@ async def _work(  # noqa: PLR0913 - as above
         observer=observer,
     )
     return await work_to_the_end(worker, settings.queue, ending)
+
+
+def status_of(worker: Worker) -> str:
+    """Return what the worker does, in a line for people."""
+    done = f"{worker.jobs_complete} done, {worker.jobs_failed} failed"
+    return f"{'ending' if worker.is_stopping else 'working'}: {len(worker.tasks)} jobs in progress, {done}"
 
 
 async def work_to_the_end(worker: Worker, queue: QueueSettings, ending: Ending) -> Sequence[str]:
