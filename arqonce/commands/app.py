@@ -13,6 +13,7 @@ from arqonce.application import Application
 from arqonce.commands.arq_check import arq_check
 from arqonce.commands.dead import build_dead_app
 from arqonce.commands.dev import dev
+from arqonce.commands.doctor import doctor
 from arqonce.commands.enqueue import build_enqueue_app
 from arqonce.commands.health import health
 from arqonce.commands.migrate import migrate
@@ -39,6 +40,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "relay": relay,
     "migrate": migrate,
     "status": status,
+    "doctor": doctor,
     "health": health,
     "new-job": new_job,
     "dev": dev,
@@ -51,6 +53,7 @@ _SHORT = {
     "relay": "Write promised jobs into Redis, and run none.",
     "migrate": "Apply the missing migrations.",
     "status": "Show how many jobs wait and run.",
+    "doctor": "Say what is wrong with servers and settings.",
     "health": "Exit with 0 if the worker of this machine is well.",
     "new-job": "Write a new job, and a test that passes.",
     "dev": "Run servers and a worker until Ctrl-C.",

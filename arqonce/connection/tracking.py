@@ -116,6 +116,11 @@ class TrackingProof:
         finally:
             await beside.aclose()
 
+    async def settled(self) -> None:
+        """Wait until the proof has ended: at most its limit, and a few round trips."""
+        if self._proving is not None:
+            await asyncio.gather(self._proving, return_exceptions=True)
+
     def close(self) -> None:
         """Cancel the proof."""
         if self._proving is not None and not self._proving.cancelling():  # a second cancel would interrupt its cleanup
