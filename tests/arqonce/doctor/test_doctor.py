@@ -186,10 +186,10 @@ async def test_a_wrong_setting_of_redis_is_named(
 async def test_a_user_without_tracking_is_told_that_workers_poll(redis: Redis, valkey_url: str) -> None:
     """And what it may not ask is no failure."""
     rules = ("on", ">secret", "~*", "+@all", "-client|tracking", "-config")
-    await redis.execute_command("ACL", "SETUSER", "doctor", *rules)
+    await redis.execute_command("ACL", "SETUSER", "doctor", *rules)  # type: ignore[no-untyped-call] # redis-py
     url = make_url(valkey_url).set(username="doctor", password="secret")
     found = await _of_redis(url.render_as_string(hide_password=False))
-    await redis.execute_command("ACL", "DELUSER", "doctor")
+    await redis.execute_command("ACL", "DELUSER", "doctor")  # type: ignore[no-untyped-call] # redis-py
 
     assert found["notifications"].verdict is WARNING
     assert found["idle connections"].verdict is NOT_SEEN
