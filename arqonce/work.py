@@ -12,6 +12,8 @@ from datetime import timedelta
 from enum import Enum
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from arqonce.wire.keys import QUEUE
+
 _FIRST_TIME = 1e11
 """Scores below this are no times, in ms since 1970."""
 
@@ -40,6 +42,9 @@ class Claim(NamedTuple):
 
     was_left: bool = False
     """Whether the attempt before this one never ended: its lease did, with its worker."""
+
+    queue: str = QUEUE
+    """Where it comes from, and goes back to."""
 
     def waited_ms(self, started_ms: int) -> int | None:
         """Return how long the job was due when it started; ``None`` if its score is no time, as after an abort."""

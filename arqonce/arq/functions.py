@@ -406,7 +406,7 @@ class FunctionJob:
             self._started_ms,
             now_ms(),
             f"{job_id}:{call.name}",
-            self._settings.queue_name,
+            self.claim.queue,
             job_id=job_id,
             serializer=self._serializer(),
         )

@@ -56,12 +56,11 @@ class LedgerAwayError(Exception):
 
 
 class FunctionRecords:
-    """The ledger, for functions of one queue."""
+    """The ledger, for functions."""
 
-    def __init__(self, sessions: async_sessionmaker[AsyncSession], gate: DatabaseGate, queue: str) -> None:
+    def __init__(self, sessions: async_sessionmaker[AsyncSession], gate: DatabaseGate) -> None:
         """Use an open sessionmaker; the ``gate`` is closed while the ledger cannot be written to."""
         self._sessions = sessions
-        self._queue = queue
         self.gate = gate
 
     async def success_of(self, claim: Claim) -> Success | None:
@@ -107,7 +106,7 @@ class FunctionRecords:
             job_name=job_name,
             message=request.message[:MAX_BYTES],
             attempts=attempts,
-            queue=self._queue,
+            queue=claim.queue,
             request_hash=request.hash,
         )
         await self._persist(lambda: bury(self._sessions, letter), claim, "dead letter")
@@ -133,7 +132,7 @@ class FunctionRecords:
             await asyncio.sleep(_PAUSE.total_seconds())
 
     def _request(self, claim: Claim) -> Request:
-        return Request(_stored_id(claim), self._queue, claim.message or b"")
+        return Request(_stored_id(claim), claim.queue, claim.message or b"")
 
 
 def _stored_id(claim: Claim) -> str:

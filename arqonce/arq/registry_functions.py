@@ -15,7 +15,7 @@ from arq.worker import Function, Retry, RetryJob, func
 from arqonce.backoff import backoff
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.delivery import AnySpec, Delivery
-from arqonce.execution.refusals import refuse, why_unknown
+from arqonce.execution.refusals import Refused, refuse, why_unknown
 from arqonce.execution.verdict import RetryLater
 from arqonce.execution.work import MARGIN
 from arqonce.failures import (
@@ -102,7 +102,7 @@ async def _refuse(ctx: dict[str, Any], /, *args: Any, **_kwargs: Any) -> dict[st
     code, text, message = args
     failure = JobFailedError.from_code(code, text)
     try:
-        return await refuse(ctx[DISPATCHER], failure, job_id=ctx["job_id"], message=message, attempt=ctx["job_try"])
+        return await refuse(ctx[DISPATCHER], Refused(failure, ctx["job_id"], message, ctx["job_try"]))
     except RetryLater as later:
         raise Retry(defer=later.delay) from later
 

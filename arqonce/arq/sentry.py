@@ -100,7 +100,7 @@ class _WatchedJob(FunctionJob):
             return await super().recorded()
 
     def _transaction(self) -> AbstractContextManager[Any]:
-        queue = self._settings.queue_name
+        queue = self.claim.queue
         if _streams():
             from sentry_sdk.traces import start_span  # noqa: PLC0415 - versions that cannot stream have none
 

@@ -27,8 +27,10 @@ from arqonce.arq.records import FunctionRecords
 from arqonce.arq.side_by_side import SideBySide
 from arqonce.engine.engine import Engine, Options, Phase
 from arqonce.engine.leases import Leases
+from arqonce.engine.presence import Presence
 from arqonce.engine.threads import JobThreads
 from arqonce.execution.work import RegistryWork
+from arqonce.queues import ServedQueues
 from arqonce.work import AlwaysOpen, Claim, Ended, Gate, Observer, Outcome, Work
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.arq.worker")
@@ -45,6 +47,9 @@ class Worker(ArqWorker):
     one job, because one of them was stopped for longer than its lease, do no harm: in Redis none touches what is no
     longer its own, and in PostgreSQL the receipts are the fence.
 
+    It serves arq's ``queue_name`` or, if they are given, several ``queues``: then ``queue_name`` is the one to which
+    functions and cron jobs enqueue if they name none, and in whose health key arq looks for workers.
+
     A registry's jobs run beside the functions, chosen by a job's name, if the startup hook sets ``registry_work``; with
     ``has_registry`` there need be no function. Sets up no logging: by itself, structlog prints to standard output.
     """
@@ -54,6 +59,7 @@ class Worker(ArqWorker):
         functions: Sequence[Any] = (),
         *,
         lease: timedelta = timedelta(seconds=14),
+        queues: ServedQueues | None = None,
         has_registry: bool = False,
         observer: Observer | None = None,
         **kwargs: Any,  # noqa: ANN401 - arq's
@@ -65,9 +71,11 @@ class Worker(ArqWorker):
         if is_without:
             self.functions.clear()
         self._lease = lease
+        self.queues = queues or ServedQueues((self.queue_name,))
         self.engine: Engine | None = None
         """What claims and runs jobs, once the worker has started."""
         self._leases: Leases | None = None
+        self._presence: Presence | None = None
         self._is_closed = False
         self._observer = _Counts(self, observer or Observer())
         self.registry_work: RegistryWork | None = None
@@ -118,17 +126,23 @@ class Worker(ArqWorker):
         self.loop.set_default_executor(self.threads)
         if self.on_startup:
             await self.on_startup(self.ctx)
-        self._leases = Leases(self.pool, self.queue_name, self._lease)
-        self.engine = engine = self._build_engine(self._leases)
+        self._leases = Leases(self.pool, self.queues, self._lease)
+        self._presence = Presence(self.pool, self.queues.names)
+        self.engine = engine = self._build_engine(self._leases, self._presence)
         await engine.run()
 
-    def _build_engine(self, leases: Leases) -> Engine:
+    def _build_engine(self, leases: Leases, presence: Presence) -> Engine:
         registry_work = self.registry_work
         gate: Gate = AlwaysOpen() if self.records is None else self.records.gate
         if registry_work is not None:
             gate = registry_work.dispatcher.gate
         engine = Engine(
-            leases, self._build_work(), self._options(), gate=gate, chores=[_ArqChores(self)], observer=self._observer
+            leases,
+            self._build_work(),
+            self._options(),
+            gate=gate,
+            chores=[_ArqChores(self), presence],
+            observer=self._observer,
         )
         self.tasks = engine.runs.tasks
         if registry_work is not None:
@@ -200,6 +214,8 @@ class Worker(ArqWorker):
                 with suppress(RedisError, OSError):
                     async with asyncio.timeout(self.engine.step()):
                         await self.pool.delete(self.health_check_key)
+                        if self._presence is not None:
+                            await self._presence.end()
         finally:
             if self.on_shutdown:
                 await self.on_shutdown(self.ctx)
@@ -221,7 +237,7 @@ class Worker(ArqWorker):
 def _signature() -> inspect.Signature:
     """Return arq's parameters and ours: arq reads them to know what it may take from a settings class."""
     arqs, own = (inspect.signature(kind.__init__) for kind in (ArqWorker, Worker))
-    ours = [own.parameters[name] for name in ("lease", "has_registry", "observer")]
+    ours = [own.parameters[name] for name in ("lease", "queues", "has_registry", "observer")]
     return arqs.replace(parameters=[*list(arqs.parameters.values())[1:], *ours])
 
 

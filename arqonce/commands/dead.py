@@ -160,7 +160,7 @@ def discard(  # noqa: PLR0913 - the command's options
 
 async def _retry(which: DeadFilter, *, most: int, found: set[str] | None) -> int:
     """Put letters back step by step; return how many. Collects their ids in ``found``."""
-    progress, done, own_queue = _Progress("put back"), 0, WorkerSettings.load().queue
+    progress, done, own_queue = _Progress("put back"), 0, WorkerSettings.load().default_queue
     after: tuple[datetime, str] | None = None
     async with _open_sessions() as sessions, _open_queue() as redis:
         async with sessions() as session:

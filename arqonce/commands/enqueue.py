@@ -96,7 +96,7 @@ def _read_request(own: dict[str, Any]) -> _Request:
 
 async def _enqueue(payload: Payload[BaseModel], request: _Request) -> None:
     settings = QueueSettings.load()
-    url, queue = settings.url.get_secret_value(), WorkerSettings.load().queue
+    url, queue = settings.url.get_secret_value(), WorkerSettings.load().default_queue
     async with JobClient(url, password=settings.plain_password, queue=queue) as client:
         handle = await client.enqueue(payload, key=request.key, delay=request.delay)
         outcome = "new" if handle.is_new else "duplicate"

@@ -100,7 +100,7 @@ class Options:
 
 
 class Engine:
-    """Works on one queue until it is stopped or, in a burst, until the queue is empty. Belongs to one event loop."""
+    """Works until it is stopped or, in a burst, until its queues are empty. Belongs to one event loop."""
 
     def __init__(  # noqa: PLR0913 - the parts that it is made of
         self, leases: Queue, work: Work, options: Options, *, gate: Gate, chores: Sequence[Chores], observer: Observer

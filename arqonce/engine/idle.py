@@ -7,6 +7,10 @@ stand by, each blocked on a list (``scripts.watcher``), which Redis wakes one by
 cost of no further command. A claim that leaves no room, or leaves jobs due, wakes the next one in the same script.
 One job for an idle fleet costs one claim and one end, whether 1, 10 or 40 workers are idle.
 
+**Several queues.** Workers with the same queues elect one watcher for all of these together: it tracks each, and more
+queues cost no more commands. Workers with other queues have a watcher of their own; a job in a queue that both serve
+wakes both watchers, of which one claims for nothing.
+
 **Timers.** The watcher claims when the next deferred job is due or the next lease ends, and in any case every
 ``_SAFETY_POLL``, for messages that get lost. Every third of ``_WATCH`` it renews its watch, by one plain command, which
 a server refuses that was demoted. A

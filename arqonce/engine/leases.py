@@ -19,6 +19,7 @@ from arqonce.connection.tracking import TrackingProof
 from arqonce.engine.scripts import claims as lease_scripts
 from arqonce.engine.scripts.claims import CLAIM, FINISH
 from arqonce.engine.scripts.watcher import RESIGN, STAND_BY
+from arqonce.queues import ServedQueues, Turns
 from arqonce.wire.keys import (
     ABORT_KEY,
     EXPIRY,
@@ -95,12 +96,12 @@ class GiveUp(NamedTuple):
     held_ms: int = 0
 
     @property
-    def group(self) -> tuple[str, str, int, int, int]:
+    def group(self) -> tuple[str, str, int, int, int, str]:
         """What is said once for all jobs that have it in common."""
         attempts = 0 if self.outcome in _ENDS else self.claim.attempt - (not self.counts)
         if self.outcome in {"later", "expiring"}:
             attempts -= self.claim.excused  # an attempt that has ended clears the job
-        return (self.outcome, self.claim.owner, attempts, self.keep_ms, self.held_ms)
+        return (self.outcome, self.claim.owner, attempts, self.keep_ms, self.held_ms, self.claim.queue)
 
 
 def end(
@@ -139,15 +140,20 @@ def _held_ms(held: timedelta | None) -> int:
 
 
 class Leases:
-    """The leases of one worker on one queue. Its methods raise redis-py's errors."""
+    """The leases of one worker on its queues. Its methods raise redis-py's errors."""
 
-    def __init__(self, redis: Redis, queue: str, length: timedelta) -> None:
-        """Use ``redis`` for renewals and rare things; what is done for each job gets a connection of its own.
+    def __init__(self, redis: Redis, queues: ServedQueues | str, length: timedelta) -> None:
+        """Serve the queues, or the one of that name.
 
-        A claim must not be repeated unseen. And an end that goes the way of the claims does not ring us (``waking``).
+        ``redis`` is for renewals and rare things; what is done for each job gets a connection of its own. A claim must
+        not be repeated unseen. And an end that goes the way of the claims does not ring us (``waking``).
         """
-        self._keys = [queue, leases_key(queue)]
-        self._watch_keys = [watcher_key(queue), baton_key(queue)]
+        served = ServedQueues((queues,)) if isinstance(queues, str) else queues
+        self._names = served.names
+        self._keys = _keys_of(served.names)
+        self._watched = frozenset(name.encode() for name in served.names)
+        self._watch_keys = [watcher_key(served.names), baton_key(served.names)]
+        self._turns = Turns(served)
         self._length_ms = to_ms(length)
         self._redis = redis
         self._direct = DirectConnection(redis, tracks=True)
@@ -163,13 +169,15 @@ class Leases:
         self._worker = uuid4().hex
         self._calls = 0
         self._unanswered: list[str] = []
-        self._skip = 0  # jobs at the head of the queue that plain arq workers have locked
+        self._skip = [0] * len(served.names)  # jobs at the head of each that plain arq workers have locked
 
     async def claim(self, room: int, *, watch: timedelta = timedelta(0), is_idle: bool = False) -> Claimed:
         """Claim up to ``room`` jobs that are due, orphans of killed workers first; count an attempt for each.
 
+        Each queue gets the places that are its own (``ServedQueues``), and what is left goes in order.
+
         Only an ``is_idle`` worker, which has no job, gets one that is suspected of having killed its workers; that one
-        comes alone. If there is room left, watch the queue for ``watch`` unless another does. One round trip. What an
+        comes alone. If there is room left, watch the queues for ``watch`` unless another does. One round trip. What an
         earlier call has claimed whose answer was lost is given back first, uncounted: one round trip more.
         """
         if self._unanswered:
@@ -181,8 +189,9 @@ class Leases:
         opened = await self._direct.open()
         if watch:
             self._proof.begin(opened)
-        arguments = [*limits, self._worker, to_ms(watch) if self._is_told else 0, int(is_idle), self._skip]
-        keys = self._keys + self._watch_keys
+        pairs = [part for pair in zip(self._skip, self._turns.deal(room), strict=True) for part in pair]
+        arguments = [*limits, self._worker, to_ms(watch) if self._is_told else 0, int(is_idle), *pairs]
+        keys = self._watch_keys + self._keys
         try:
             answer = await self._direct.run(CLAIM, keys, arguments, on_answer=self.on_claimed)
         except (RedisError, OSError):
@@ -190,8 +199,8 @@ class Leases:
             raise
         rows, due_ms, is_cut, watched_ms, must_get_idle, self._skip = answer
         return Claimed(
-            claims=[_claim(owner, row) for row in rows],
-            is_full=len(rows) >= room or bool(is_cut or must_get_idle or self._skip),
+            claims=[_claim(owner, row, self._names) for row in rows],
+            is_full=len(rows) >= room or bool(is_cut or must_get_idle or any(self._skip)),
             next_due=timedelta(milliseconds=due_ms),
             watches=watched_ms == 0,
             watched_for=timedelta(milliseconds=max(0, watched_ms)),
@@ -252,18 +261,17 @@ class Leases:
         await self._redis.decr(RETRY_KEY.encode() + claim.id)
 
     async def is_queue_empty(self) -> bool:
-        """Return whether no job is in the queue, due or not. One round trip."""
-        queued: int = await self._redis.zcard(self._keys[0])
+        """Return whether no job is in any of the queues, due or not. One round trip."""
+        queued: int = await self._redis.exists(*self._names)
         return queued == 0
 
     async def renew(self, claims: Collection[Claim]) -> set[bytes]:
         """Renew the leases; return the ids of jobs that are ours no more."""
-        pairs = [part for claim in claims for part in (claim.id, claim.owner)]
-        return set(await self._run("RENEW", [self._length_ms, *pairs])) if pairs else set()
+        return set(await self._run("RENEW", [self._length_ms, *_owned(claims, self._names)])) if claims else set()
 
     def own_renewals(self) -> "Renewals":
         """Return what renews the leases from another event loop, over a connection of its own."""
-        return Renewals(self._redis, self._keys, self._length_ms)
+        return Renewals(self._redis, self._names, self._length_ms)
 
     async def give_up(self, jobs: Sequence[GiveUp]) -> list[bool]:
         """End attempts; answer for each job whether it was still ours. If it was not, nothing of it was touched.
@@ -273,7 +281,7 @@ class Leases:
         answers: list[bool] = []
         sizes = [len(job.value) if isinstance(job.value, bytes) else 0 for job in jobs]
         for part in cut_calls(sizes):
-            answers += map(bool, await self._finish([*_LIFETIMES, *_arguments(jobs[part])]))
+            answers += map(bool, await self._finish([*_LIFETIMES, *_arguments(jobs[part], self._names)]))
         if any(job.outcome not in _ENDS for job in jobs):
             self.on_news()  # Redis sends no invalidation for our own changes
         return answers
@@ -302,7 +310,7 @@ class Leases:
 
     def _hear(self, keys: Collection[bytes] | None) -> None:
         self._proof.hear(keys)
-        if keys is None or self._keys[0].encode() in keys:
+        if keys is None or not self._watched.isdisjoint(keys):
             self.on_news()
 
     def _tell_news(self) -> None:
@@ -318,17 +326,17 @@ class Leases:
 class Renewals:
     """Renews leases over a connection of its own. Belongs to the event loop that first uses it."""
 
-    def __init__(self, redis: Redis, keys: Sequence[str], length_ms: int) -> None:
-        """Connect later."""
+    def __init__(self, redis: Redis, names: Sequence[str], length_ms: int) -> None:
+        """Connect later. ``names`` are those of the queues."""
         self._connection = DirectConnection(redis)
-        self._keys = keys
+        self._names = names
         self._length_ms = length_ms
 
     async def renew(self, claims: Collection[Claim]) -> None:
         """Renew the leases. One round trip; raises redis-py's errors."""
         if claims:
-            pairs = [part for claim in claims for part in (claim.id, claim.owner)]
-            await self._connection.run(lease_scripts.RENEW, self._keys, [self._length_ms, *pairs])
+            arguments = [self._length_ms, *_owned(claims, self._names)]
+            await self._connection.run(lease_scripts.RENEW, _keys_of(self._names), arguments)
 
     def close(self) -> None:
         """Close the connection."""
@@ -350,24 +358,47 @@ async def until_redis_answers(command: Callable[[], Awaitable[AnswerT]]) -> Answ
             await asyncio.sleep(RECONNECT_EVERY.total_seconds())
 
 
-def give_back_now(redis: SyncRedis, queue: str, claims: Collection[Claim]) -> int:
+def give_back_now(redis: SyncRedis, claims: Collection[Claim]) -> int:
     """Give jobs back from outside the event loop; return how many were still ours. One round trip for each 500."""
-    script, keys = redis.register_script(FINISH), [queue, leases_key(queue)]
+    script, names = redis.register_script(FINISH), sorted({claim.queue for claim in claims})
     jobs = [give_back(claim) for claim in claims]
     parts = [jobs[part] for part in cut_calls([0] * len(jobs))]
-    return sum(sum(script(keys=keys, args=[*_LIFETIMES, *_arguments(part)])) for part in parts)
+    return sum(sum(script(keys=_keys_of(names), args=[*_LIFETIMES, *_arguments(part, names)])) for part in parts)
 
 
-def _claim(owner: str, row: list[Any]) -> Claim:
-    raw_id, attempt, message, score, is_aborted, trouble, excused, was_left = row
+def _keys_of(names: Sequence[str]) -> list[str]:
+    return [key for name in names for key in (name, leases_key(name))]
+
+
+def _claim(owner: str, row: list[Any], names: Sequence[str]) -> Claim:
+    raw_id, attempt, message, score, is_aborted, trouble, excused, was_left, number = row
     text = None if trouble is None else trouble.decode("utf-8", "replace")
-    job_id = printable_job_id(raw_id)
-    return Claim(raw_id, job_id, owner, attempt, message, score, bool(is_aborted), text, excused, bool(was_left))
+    return Claim(
+        raw_id,
+        printable_job_id(raw_id),
+        owner,
+        attempt,
+        message,
+        score,
+        bool(is_aborted),
+        text,
+        excused,
+        bool(was_left),
+        names[number - 1],
+    )
 
 
-def _arguments(jobs: Sequence[GiveUp]) -> Iterator[Any]:
-    for group, found in groupby(jobs, key=attrgetter("group")):
+def _owned(claims: Collection[Claim], names: Sequence[str]) -> Iterator[Any]:
+    for claim in claims:
+        yield names.index(claim.queue) + 1
+        yield claim.id
+        yield claim.owner
+
+
+def _arguments(jobs: Sequence[GiveUp], names: Sequence[str]) -> Iterator[Any]:
+    for (*group, queue), found in groupby(jobs, key=attrgetter("group")):
         listed = list(found)
+        yield names.index(queue) + 1
         yield from group
         yield len(listed)
         for job in listed:

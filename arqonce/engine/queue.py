@@ -1,4 +1,4 @@
-"""What the engine asks of a queue: ``leases.Leases`` does it in Redis, and a queue of the tests does it in memory.
+"""What the engine asks of its queues: ``leases.Leases`` does it in Redis, and a queue of the tests in memory.
 
 ``Leases`` says what each method does. All of them raise redis-py's errors.
 """
@@ -24,13 +24,13 @@ class Renewing(Protocol):
 
 
 class Queue(Protocol):
-    """One queue, as one worker sees it."""
+    """The queues that one worker serves, as it sees them."""
 
     on_claimed: Callable[[], None]
     on_news: Callable[[], None]
 
     async def claim(self, room: int, *, watch: timedelta, is_idle: bool) -> Claimed:
-        """Claim up to ``room`` jobs that are due, and watch the queue if there is room left."""
+        """Claim up to ``room`` jobs that are due, and watch the queues if there is room left."""
         ...
 
     async def give_up(self, jobs: Sequence[GiveUp]) -> list[bool]:
@@ -50,7 +50,7 @@ class Queue(Protocol):
         ...
 
     async def is_queue_empty(self) -> bool:
-        """Return whether no job is in the queue, due or not."""
+        """Return whether no job is in any of the queues, due or not."""
         ...
 
     async def ask_abort(self, claim: Claim) -> None:
@@ -63,7 +63,7 @@ class Queue(Protocol):
 
     @property
     def refusal(self) -> Exception | None:
-        """Why nothing announces that the queue has changed; ``None`` if it is announced, or that is not known yet."""
+        """Why nothing announces that a queue has changed; ``None`` if it is announced, or that is not known yet."""
         ...
 
     def doubt(self) -> None:
@@ -75,11 +75,11 @@ class Queue(Protocol):
         ...
 
     async def take_over(self, watch: timedelta) -> timedelta:
-        """Watch the queue for this time, or return the time left on another worker's watch."""
+        """Watch the queues for this time, or return the time left on another worker's watch."""
         ...
 
     async def renew_watch(self, watch: timedelta) -> bool:
-        """Go on watching the queue for so long, and say whether it was still ours to watch."""
+        """Go on watching the queues for so long, and say whether it was still ours to watch."""
         ...
 
     def stop_waiting(self) -> None:

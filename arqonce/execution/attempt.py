@@ -77,7 +77,7 @@ class Dispatcher:
     """
 
     def __init__(self, sessions: async_sessionmaker[AsyncSession], *, queue: str = QUEUE) -> None:
-        """Use the shared sessionmaker. Dead letters store ``queue``, the queue that retrying them enqueues to."""
+        """Use the shared sessionmaker. Dead letters store the queue that a retry enqueues to, by default ``queue``."""
         self.sessions = sessions
         self.queue = queue
         self.gate = DatabaseGate(sessions)
@@ -281,7 +281,7 @@ class Dispatcher:
             job_name=spec.name,
             message=encode(message, largest=None),  # no limit: the producer's encoding may have been shorter
             attempts=delivery.attempt,
-            queue=self.queue,
+            queue=delivery.queue or self.queue,
             request_hash=None if payload is None else request_hash(payload),
         )
 

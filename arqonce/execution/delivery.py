@@ -23,6 +23,9 @@ class Delivery(NamedTuple):
     waited_ms: int | None = None
     """How long it was due before this attempt began; ``None`` if unknown."""
 
+    queue: str | None = None
+    """The queue from which it came; ``None`` is the dispatcher's."""
+
     @property
     def counted(self) -> int:
         """The number of this attempt, without excused ones."""

@@ -25,24 +25,6 @@ _NOT_HERE = (
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.execution.refusals")
 
 
-async def refuse(
-    dispatcher: Dispatcher, failure: JobFailedError, *, job_id: str, message: bytes, attempt: int
-) -> dict[str, Any]:
-    """Write the dead letter of a job that cannot be run; return its result if it has ended before.
-
-    Raises:
-        JobFailedError: the refusal; or, if the job has failed before, that failure.
-        RetryLater: it could not be recorded, or the job was promised: the relay sends it again.
-    """
-    _log.warning("job refused", job_id=job_id, reason=failure.code)
-    if await dispatcher.bury(_letter(dispatcher, Refused(failure, job_id, message, attempt))):
-        raise failure
-    answer = await dispatcher.answer_on_record(job_id, attempt)
-    if answer is None:
-        raise RetryLater(UNTIL_SENT_AGAIN, counts=False)
-    return answer
-
-
 class Refused(NamedTuple):
     """A job that cannot be run."""
 
@@ -50,6 +32,24 @@ class Refused(NamedTuple):
     job_id: str
     message: bytes
     attempt: int
+    queue: str | None = None
+    """Where it came from; ``None`` is the dispatcher's queue."""
+
+
+async def refuse(dispatcher: Dispatcher, job: Refused) -> dict[str, Any]:
+    """Write the dead letter of a job that cannot be run; return its result if it has ended before.
+
+    Raises:
+        JobFailedError: the refusal; or, if the job has failed before, that failure.
+        RetryLater: it could not be recorded, or the job was promised: the relay sends it again.
+    """
+    _log.warning("job refused", job_id=job.job_id, reason=job.failure.code)
+    if await dispatcher.bury(_letter(dispatcher, job)):
+        raise job.failure
+    answer = await dispatcher.answer_on_record(job.job_id, job.attempt)
+    if answer is None:
+        raise RetryLater(UNTIL_SENT_AGAIN, counts=False)
+    return answer
 
 
 async def refuse_together(dispatcher: Dispatcher, jobs: Sequence[Refused]) -> set[str]:
@@ -73,7 +73,7 @@ def _letter(dispatcher: Dispatcher, job: Refused) -> DeadLetter:
         job_name=None,
         message=job.message[:MAX_BYTES],
         attempts=job.attempt,
-        queue=dispatcher.queue,
+        queue=job.queue or dispatcher.queue,
     )
 
 

@@ -177,14 +177,15 @@ class RegistryJob:
         assert message is not None  # noqa: S101 - asked for of jobs that could be read
         return Delivery(
             claim.job_id, self._attempt, message.args, message.kwargs, was_left=claim.was_left, excused=claim.excused,
-            waited_ms=claim.waited_ms(self.started_ms),
+            waited_ms=claim.waited_ms(self.started_ms), queue=claim.queue,
         )  # fmt: skip
 
     @property
     def refused(self) -> Refused:
         """The job as one that cannot be run."""
         assert self._refusal is not None  # noqa: S101 - asked for of jobs that could not be read
-        return Refused(self._refusal, self.claim.job_id, self.claim.message or b"", self._attempt)
+        claim = self.claim
+        return Refused(self._refusal, claim.job_id, claim.message or b"", self._attempt, claim.queue)
 
     @property
     def _attempt(self) -> int:
@@ -195,7 +196,7 @@ class RegistryJob:
         """Run one attempt, which ends on record or is to be repeated."""
         self.started_ms = now_ms()
         if self._refusal is not None:
-            return await self._refuse(self._refusal)
+            return await self._refuse()
         if self.is_aborted:
             return await self.aborted()
         try:
@@ -209,14 +210,10 @@ class RegistryJob:
         except Exception as error:  # noqa: BLE001 - dispatch has recorded it: the job's end
             return self.ended(error)
 
-    async def _refuse(self, failure: JobFailedError) -> Outcome:
+    async def _refuse(self) -> Outcome:
         """Record why the job cannot be run, or answer as it has ended before."""
-        claim = self.claim
-        message = claim.message or b""
         try:
-            answer = await refuse(
-                self._work.dispatcher, failure, job_id=claim.job_id, message=message, attempt=self._attempt
-            )
+            answer = await refuse(self._work.dispatcher, self.refused)
         except RetryLater as later:
             return postponed(later)
         except JobFailedError as error:
@@ -271,7 +268,7 @@ class RegistryJob:
             attempt=self._attempt,
             enqueued_ms=0 if message is None else message.enqueued_ms,
             started_ms=self.started_ms,
-            queue=self._work.dispatcher.queue,
+            queue=self.claim.queue,
         )
         return self._work.end(result, succeeded=succeeded)
 

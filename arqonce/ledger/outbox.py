@@ -4,18 +4,18 @@ A promised job is in exactly one of the tables ``outbox`` (not ended), ``receipt
 and ``dead_jobs`` (failed for good). ``arqonce/outbox.py`` inserts the rows.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ARRAY, BigInteger, Interval, Text, bindparam, delete, select, text
+from sqlalchemy import ARRAY, BigInteger, Interval, Text, bindparam, delete, exists, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.ledger.namespace import text_for
 from arqonce.ledger.tables import DISPATCH_EPOCH, PromisedJob
 
 BATCH = 500
-"""Most jobs of one dispatch: some 25 ms in PostgreSQL, and one pipeline to Redis."""
+"""Most jobs of one queue in one dispatch: some 25 ms in PostgreSQL, and one pipeline to Redis."""
 
 _FIRST_AGAIN, _LAST_AGAIN = timedelta(seconds=30), timedelta(minutes=10)
 """After how long a job that has not ended is dispatched again: first and longest interval; it doubles each time."""
@@ -42,18 +42,22 @@ class Promise:
 
 
 _DISPATCH = text(f"""
-    WITH waiting AS (
-        SELECT job_id FROM arqonce.outbox WHERE queue = :queue AND give_at <= now()
-        ORDER BY give_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED),
+    WITH served AS (SELECT * FROM unnest(:queues, :epochs) AS served (queue, epoch)),
+    waiting AS (
+        SELECT found.job_id, served.epoch FROM served, LATERAL (
+            SELECT job_id FROM arqonce.outbox WHERE queue = served.queue AND give_at <= now()
+            ORDER BY give_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED) AS found),
     forgotten AS (
-        SELECT job_id FROM arqonce.outbox WHERE queue = :queue AND epoch < :epoch AND dispatched_at IS NOT NULL
-        ORDER BY epoch LIMIT {BATCH} FOR UPDATE SKIP LOCKED),
-    chosen AS (SELECT job_id FROM waiting UNION SELECT job_id FROM forgotten LIMIT {BATCH})
+        SELECT found.job_id, served.epoch FROM served, LATERAL (
+            SELECT job_id FROM arqonce.outbox
+            WHERE queue = served.queue AND epoch < served.epoch AND dispatched_at IS NOT NULL
+            ORDER BY epoch LIMIT {BATCH} FOR UPDATE SKIP LOCKED) AS found),
+    chosen AS (SELECT * FROM waiting UNION SELECT * FROM forgotten LIMIT :most)
     UPDATE arqonce.outbox AS job SET
-        epoch = :epoch,
+        epoch = chosen.epoch,
         dispatched_at = now(),
-        dispatches = CASE WHEN epoch < :epoch THEN 1 ELSE dispatches + 1 END,
-        give_at = greatest(now(), due_at) + CASE WHEN epoch < :epoch THEN :first
+        dispatches = CASE WHEN job.epoch < chosen.epoch THEN 1 ELSE dispatches + 1 END,
+        give_at = greatest(now(), due_at) + CASE WHEN job.epoch < chosen.epoch THEN :first
             ELSE least(:first * power(2, least(dispatches, 16)), :last) END
     FROM chosen WHERE job.job_id = chosen.job_id
     RETURNING job.job_id, job.job_name, job.queue, job.message, job.request_hash, job.due_at,
@@ -61,24 +65,27 @@ _DISPATCH = text(f"""
         greatest(job.created_at, job.due_at) + :keep <= now() AS is_late,
         job.job_id IN (SELECT job_id FROM forgotten) AS is_again
 """).bindparams(  # noqa: S608 - the number is a constant
-    bindparam("queue", type_=Text),
-    bindparam("epoch", type_=BigInteger),
+    bindparam("queues", type_=ARRAY(Text)),
+    bindparam("epochs", type_=ARRAY(BigInteger)),
+    bindparam("most", type_=BigInteger),
     bindparam("keep", type_=Interval),
     bindparam("first", type_=Interval, value=_FIRST_AGAIN),
     bindparam("last", type_=Interval, value=_LAST_AGAIN),
 )
-"""Two selections, each by an index: jobs that are due for dispatch, and jobs dispatched in an earlier epoch, which may
-be lost. Skips rows that another relay is dispatching. A dispatch in a new epoch counts as the first."""
+"""Two selections from each queue, each by an index: jobs that are due for dispatch, and jobs dispatched in an earlier
+epoch, which may be lost. Skips rows that another relay is dispatching. The first dispatch in an epoch counts as 1."""
 
 
-async def dispatch_batch(session: AsyncSession, *, queue: str, epoch: int, keep: timedelta) -> Sequence[Promise]:
-    """Mark up to ``BATCH`` jobs of the queue as dispatched and return them. One round trip.
+async def dispatch_batch(session: AsyncSession, *, epochs: Mapping[str, int], keep: timedelta) -> Sequence[Promise]:
+    """Mark jobs of these queues, up to ``BATCH`` of each, as dispatched in its epoch; return them. One round trip.
 
     Commit before writing them into Redis. A relay that dies in between delays the jobs by 30 s and loses none. If it
     committed afterwards, it would hold the row locks until Redis answers, and fast workers would wait for them with
     their receipts. Concurrent relays get different rows. ``keep`` is how long after its due time a job may run.
     """
-    rows = await session.execute(text_for(session, _DISPATCH), {"queue": queue, "epoch": epoch, "keep": keep})
+    arrays = {"queues": list(epochs), "epochs": list(epochs.values())}
+    bounds = {"keep": keep, "most": BATCH * len(epochs)}
+    rows = await session.execute(text_for(session, _DISPATCH), arrays | bounds)
     return sorted((Promise(**row._mapping) for row in rows), key=lambda promise: promise.due_at)  # noqa: SLF001 - SQLAlchemy's public name
 
 
@@ -91,6 +98,32 @@ _TAKE_BACK = text("""
 async def take_back(session: AsyncSession, job_ids: Collection[str]) -> None:
     """Make jobs that could not be written into Redis due again at once. One round trip."""
     await session.execute(text_for(session, _TAKE_BACK), {"job_ids": sorted(job_ids)})
+
+
+_BEHIND = text("""
+    WITH RECURSIVE queues AS (
+        (SELECT queue FROM arqonce.outbox ORDER BY queue LIMIT 1)
+        UNION ALL SELECT (
+            SELECT job.queue FROM arqonce.outbox AS job WHERE job.queue > queues.queue ORDER BY job.queue LIMIT 1)
+        FROM queues WHERE queues.queue IS NOT NULL)
+    SELECT queues.queue FROM queues, LATERAL (
+        SELECT give_at FROM arqonce.outbox AS job WHERE job.queue = queues.queue ORDER BY give_at LIMIT 1) AS first
+    WHERE first.give_at < now() - :behind
+""").bindparams(bindparam("behind", type_=Interval))
+"""Skips from queue to queue in an index: a few pages for each, however many jobs it has."""
+
+
+async def queues_behind(session: AsyncSession, behind: timedelta) -> Sequence[str]:
+    """Return the queues in which a job is due for dispatch for so long: no relay serves them. One round trip."""
+    return list(await session.scalars(text_for(session, _BEHIND), {"behind": behind}))
+
+
+async def is_owed(session: AsyncSession, queue: str, behind: timedelta) -> bool:
+    """Return whether a job of the queue was dispatched, has been due for so long, and has not ended. One round trip."""
+    is_late = (
+        PromisedJob.queue == queue, PromisedJob.dispatched_at.is_not(None), PromisedJob.due_at < func.now() - behind
+    )  # fmt: skip
+    return bool(await session.scalar(select(exists().where(*is_late))))
 
 
 async def next_epoch(session: AsyncSession) -> int:

@@ -28,14 +28,14 @@ def build_arq_redis(settings: Settings, registry: Registry, client: type[ArqRedi
     )
     redis.job_serializer = encode
     redis.job_deserializer = MessageReader(registry)
-    redis.default_queue_name = settings.worker.queue
+    redis.default_queue_name = settings.worker.default_queue
     return redis
 
 
 def worker_arguments(settings: Settings, redis: ArqRedis) -> dict[str, Any]:
     """Return the arguments for ``arq.Worker`` that our worker class and arq's own have in common."""
     return {
-        "queue_name": settings.worker.queue,
+        "queue_name": settings.worker.default_queue,
         "redis_pool": redis,
         "job_serializer": encode,
         "job_deserializer": redis.job_deserializer,

@@ -35,7 +35,7 @@ def take_last_measures(queue: QueueSettings, worker: Worker) -> None:
         at=_place_of_the_loop(),
     )
     if claims:
-        _give_back(queue, worker.queue_name, claims)
+        _give_back(queue, claims)
 
 
 def _place_of_the_loop() -> str | None:
@@ -47,11 +47,11 @@ def _place_of_the_loop() -> str | None:
     return str(handlers_place(places) or places[-1])
 
 
-def _give_back(queue: QueueSettings, name: str, claims: Collection[Claim]) -> None:
+def _give_back(queue: QueueSettings, claims: Collection[Claim]) -> None:
     url, password = queue.url.get_secret_value(), queue.plain_password
     try:
         with build_sync_redis(url, password=password, max_connections=1) as redis:
-            given = give_back_now(redis, name, claims)
+            given = give_back_now(redis, claims)
     except (RedisError, OSError, QueueUnavailableError) as error:
         _log.error("jobs are left to their leases", jobs=len(claims), reason=type(error).__name__)
     else:

@@ -67,7 +67,7 @@ class Lifecycle:
             sessions = await stack.enter_async_context(self._open_sessions(self._settings))
             await require_ready_database(sessions, self._settings.database, self._schemas)
             await _warn_of_limits(sessions, self._longest)
-            dispatcher = Dispatcher(sessions, queue=self._settings.worker.queue)
+            dispatcher = Dispatcher(sessions, queue=self._settings.worker.default_queue)
             ages = {"receipts": self._settings.worker.keep_receipts, "dead_jobs": self._settings.worker.keep_dead}
             await stack.enter_async_context(keep_house(sessions, ages))
             await stack.enter_async_context(open_relay(sessions, self._settings))
@@ -78,7 +78,7 @@ class Lifecycle:
             self._stack = stack.pop_all()
         _log.info(
             "worker ready",
-            queue=self._settings.worker.queue,
+            queue=str(self._settings.worker.queue),
             redis=location(self._settings.queue.url.get_secret_value()),
             database=self._settings.database.location,
             max_jobs=self._settings.worker.max_jobs,

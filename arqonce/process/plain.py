@@ -13,10 +13,13 @@ from arqonce.application import Application
 from arqonce.arq.guarded_redis import GuardedRedis
 from arqonce.arq.registry_functions import DISPATCHER, build_functions
 from arqonce.connection.url import read_redis_url
+from arqonce.environment import SettingsError
 from arqonce.process.arguments import build_arq_redis, worker_arguments
 from arqonce.process.lifecycle import Lifecycle
 from arqonce.process.logs import set_up_logging
 from arqonce.settings.worker import QueueSettings, Settings
+
+_ONE_QUEUE = "WORKER_QUEUE: arq's own worker class serves one queue: name one, or start this project's own command run"
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.plain")
 
@@ -25,9 +28,11 @@ def build_worker_settings(application: Application) -> type:
     """Build the class that arq reads. Attributes only: arq looks at ``__dict__`` and misses what is inherited.
 
     Raises:
-        SettingsError: a setting is missing or wrong, or names a registry that cannot be used.
+        SettingsError: a setting is missing or wrong, or names a registry that cannot be used, or several queues.
     """
     settings = Settings.load(application.name)
+    if len(settings.worker.queue.names) > 1:
+        raise SettingsError(_ONE_QUEUE)
     application = application.load()
     redis = build_arq_redis(settings, application.registry, GuardedRedis)
     lifecycle = Lifecycle(settings, application)

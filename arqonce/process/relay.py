@@ -51,7 +51,7 @@ async def _relay(settings: Settings, ending: Ending) -> None:
             await stack.enter_async_context(report_health(file, server_probes(redis, sessions)))
         _log.info(
             "relay ready",
-            queue=settings.worker.queue,
+            queue=str(settings.worker.queue),
             redis=location(url),
             database=settings.database.location,
         )

@@ -32,6 +32,7 @@ from arqonce.process.logs import set_up_logging
 from arqonce.process.loop_watch import warn_of_blocks
 from arqonce.process.stop_orders import tell_ready
 from arqonce.process.worker import run_process, status_of, work_to_the_end
+from arqonce.queues import ServedQueues
 from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
 from arqonce.usage import UsageError
 
@@ -67,7 +68,7 @@ class ServiceRun:
 
     def lifecycle(self, database: DatabaseSettings) -> Lifecycle:
         """Return what opens the database."""
-        changes = {"queue": self.service.queue, "max_jobs": self.service.max_jobs}
+        changes = {"queue": ServedQueues((self.service.queue,)), "max_jobs": self.service.max_jobs}
         worker = self.settings.model_copy(update=changes)
         return Lifecycle(Settings(database, self.queue, worker), self.application or Application(name="arqonce"))
 
@@ -116,7 +117,7 @@ def _build_worker(
         if lifecycle is not None:
             stack.push_async_callback(lifecycle.shutdown)
             dispatcher = await lifecycle.startup(redis, worker.threads.problems)
-            worker.records = FunctionRecords(dispatcher.sessions, dispatcher.gate, run.service.queue)
+            worker.records = FunctionRecords(dispatcher.sessions, dispatcher.gate)
             if run.application is not None:
                 keep = run.settings.keep_result
                 worker.registry_work = RegistryWork(run.application.registry, dispatcher, keep_result=keep)

@@ -106,6 +106,7 @@ async def _work(  # noqa: PLR0913 - as above
         on_startup=startup,
         on_shutdown=shutdown,
         lease=settings.worker.lease,
+        queues=settings.worker.queue,
         burst=burst,
         has_registry=True,
         observer=observer,

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
@@ -31,16 +31,17 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.relay.listene
 
 
 class Wakeup:
-    """Wakes one process of the fleet when a job of the queue is promised, so that not all query at each commit.
+    """Wakes one process of the fleet when a job of the queues is promised, so that not all query at each commit.
 
-    That process holds an advisory lock and a connection of the pool. If it is stopped or unreachable, no process is
-    woken until PostgreSQL closes its session, which may never happen. So every relay must also poll.
+    It is one of all that have the same queues, in whatever order. It holds an advisory lock and a connection of the
+    pool. If it is stopped or unreachable, no process is woken until PostgreSQL closes its session, which may never
+    happen. So every relay must also poll.
     """
 
-    def __init__(self, engine: AsyncEngine, queue: str) -> None:
+    def __init__(self, engine: AsyncEngine, queues: Collection[str]) -> None:
         """Listen to nothing yet."""
         self._engine = engine
-        self._queue = queue
+        self._queues = frozenset(queues)
         self._rung = asyncio.Event()
         self.is_listening = False
 
@@ -68,7 +69,7 @@ class Wakeup:
 
     async def _listen_if_first(self, connection: AsyncConnection) -> None:
         driver: Any = (await connection.get_raw_connection()).driver_connection
-        if not await driver.fetchval(_FIRST, self._queue, timeout=_LIMIT.total_seconds()):
+        if not await driver.fetchval(_FIRST, ",".join(sorted(self._queues)), timeout=_LIMIT.total_seconds()):
             return
         try:
             await self._listen(driver)
@@ -91,5 +92,5 @@ class Wakeup:
                 return  # a standby: new jobs are promised on the primary
 
     def _hear(self, _connection: object, _process: int, _channel: str, queue: object) -> None:
-        if queue == self._queue:
+        if queue in self._queues:
             self._rung.set()

@@ -1,6 +1,7 @@
 """The relay: writes promised jobs into Redis until they have ended. PostgreSQL is the source of truth.
 
-Runs in every worker, and alone with the command ``relay``. Any number may run at once. Each serves one queue.
+Runs in every worker, and alone with the command ``relay``. Any number may run at once. Each serves the queues
+of its WORKER_QUEUE, all with the same statement; of each at most 500 jobs at a time, so that none waits for another.
 
 Every one to two seconds an idle relay executes one statement in PostgreSQL, one round trip to Redis, and one attempt to
 take the listener's lock. The listening relay also holds a connection. Behind PgBouncer, which passes on no
@@ -10,7 +11,7 @@ notifications, a relay polls every 500 ms. Polling a million jobs that are not d
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 
@@ -26,8 +27,9 @@ from arqonce.database.faults import is_transient, why_not_written
 from arqonce.execution.dead_letters import bury, write_letter
 from arqonce.failures import PromiseExpiredError
 from arqonce.ledger.outbox import BATCH, Promise, dispatch_batch, take_back
-from arqonce.relay.epoch import RedisEpoch
+from arqonce.relay.epoch import RedisEpochs
 from arqonce.relay.listener import Wakeup
+from arqonce.relay.unserved import UnservedQueues
 from arqonce.settings.worker import Settings
 from arqonce.trouble import Trouble
 from arqonce.wire.keys import EXPIRY, JOB_KEY, now_ms, to_ms
@@ -63,9 +65,9 @@ async def open_relay(sessions: async_sessionmaker[AsyncSession], settings: Setti
     url = queue.url.get_secret_value()
     async with build_redis(url, Redis, password=queue.plain_password, max_connections=4, retries=1) as redis:
         engine: AsyncEngine = sessions.kw["bind"]
-        wakeup = None if settings.database.pgbouncer else Wakeup(engine, settings.worker.queue)
+        wakeup = None if settings.database.pgbouncer else Wakeup(engine, settings.worker.queue.names)
         keep = settings.worker.keep_receipts - _MARGIN
-        relay = Relay(sessions, redis, queue=settings.worker.queue, keep=keep, wakeup=wakeup)
+        relay = Relay(sessions, redis, queues=settings.worker.queue.names, keep=keep, wakeup=wakeup)
         await relay.turn()
         async with running(relay.run(), name="relay"):
             yield relay
@@ -79,19 +81,19 @@ class Relay:
         sessions: async_sessionmaker[AsyncSession],
         redis: Redis,
         *,
-        queue: str,
+        queues: Sequence[str],
         keep: timedelta,
         wakeup: Wakeup | None,
     ) -> None:
         """Query nothing yet. A job older than ``keep`` must not run any more."""
         self._sessions = sessions
         self._redis = redis
-        self._queue = queue
         self._keep = keep
         self.wakeup = wakeup
-        self._epoch = RedisEpoch(redis, sessions, queue)
-        self._known: tuple[float, int] | None = None
-        self._last_epoch: int | None = None
+        self._epochs = RedisEpochs(redis, sessions, queues)
+        self._unserved = UnservedQueues(redis, sessions, queues)
+        self._known: tuple[float, Mapping[str, int]] | None = None
+        self._last_epochs: Mapping[str, int] | None = None
         self._again = 0
         self._trouble = Trouble(_log, over="the relay goes on")
 
@@ -107,11 +109,13 @@ class Relay:
                 await self.wakeup.wait(_LOOK_EVERY * random.uniform(0.5, 1))  # noqa: S311 - no secret
 
     async def _take_turns(self) -> None:
-        while await self.turn() == BATCH:
+        while await self.turn() >= BATCH:
             pass
         if self._again:
             _log.info("promised jobs were given again", count=self._again)
             self._again = 0
+        if self.wakeup is None or self.wakeup.is_listening:  # one relay of all with these queues is enough
+            await self._unserved.look()
 
     async def turn(self) -> int:
         """Dispatch once; return how many jobs. While a server is unreachable, return 0 after half a second."""
@@ -126,8 +130,8 @@ class Relay:
         return given
 
     async def _look(self) -> int:
-        epoch = await self._read_epoch()
-        look = asyncio.create_task(self._dispatch(epoch), name="relay look")
+        epochs = await self._read_epochs()
+        look = asyncio.create_task(self._dispatch(epochs), name="relay look")
         try:
             return await asyncio.shield(look)
         except asyncio.CancelledError:
@@ -136,18 +140,19 @@ class Relay:
             await asyncio.gather(look, return_exceptions=True)
             raise
 
-    async def _read_epoch(self) -> int:
+    async def _read_epochs(self) -> Mapping[str, int]:
         now = time.monotonic()
         if self._known is None or now - self._known[0] > _EPOCH_EVERY.total_seconds():
-            epoch = await self._epoch.read()
-            if self._last_epoch not in {None, epoch}:
+            epochs = await self._epochs.read()
+            if self._last_epochs not in (None, epochs):
+                epoch = max(epochs.values())
                 _log.warning("Redis was emptied, restarted or replaced: promised jobs are given again", epoch=epoch)
-            self._known, self._last_epoch = (now, epoch), epoch
+            self._known, self._last_epochs = (now, epochs), epochs
         return self._known[1]
 
-    async def _dispatch(self, epoch: int) -> int:
+    async def _dispatch(self, epochs: Mapping[str, int]) -> int:
         async with asyncio.timeout(_TAKE_LIMIT.total_seconds()), self._sessions.begin() as session:
-            promises = await dispatch_batch(session, queue=self._queue, epoch=epoch, keep=self._keep)
+            promises = await dispatch_batch(session, epochs=epochs, keep=self._keep)
         self._again += sum(promise.is_again for promise in promises)
         # Committed before they are written into Redis: see dispatch_batch.
         due = [promise for promise in promises if not promise.is_late]

@@ -6,11 +6,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic import BeforeValidator, Field, field_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from arqonce.database.settings import DatabaseSettings
 from arqonce.environment import Duration, EnvironmentSettings, require_valid
+from arqonce.queues import ServedQueues
 from arqonce.settings.queue import QueueSettings
 from arqonce.wire.keys import QUEUE
 
@@ -30,13 +31,19 @@ _REGISTRY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 """``module:NAME``."""
 
 
+def _read_queues(value: object) -> object:
+    return ServedQueues.parse(value) if isinstance(value, str) else value
+
+
 class WorkerSettings(EnvironmentSettings):
     """The ``WORKER_*`` variables."""
 
     model_config = SettingsConfigDict(env_prefix="WORKER_")
 
-    queue: Annotated[str, Field(min_length=1)] = Field(
-        default=QUEUE, description="key of the queue, as in arq's queue_name", examples=[QUEUE]
+    queue: Annotated[ServedQueues, NoDecode, BeforeValidator(_read_queues)] = Field(
+        default=ServedQueues((QUEUE,)),
+        description="key of the queue, as in arq's queue_name; or several, in order or with weights",
+        examples=[QUEUE, "high,arq:queue,low", "high=5,arq:queue=3,low=1"],
     )
     registry: str | None = Field(
         default=None,
@@ -88,6 +95,11 @@ class WorkerSettings(EnvironmentSettings):
         description="file into which the worker writes its health, for the command health; none by default",
         examples=["/tmp/worker-health"],  # noqa: S108 - an example for a container, whose /tmp is its own
     )
+
+    @property
+    def default_queue(self) -> str:
+        """Where commands and functions enqueue if nobody says where: arq's queue if it is served, else the first."""
+        return self.queue.default(QUEUE)
 
     @field_validator("health_file")
     @classmethod

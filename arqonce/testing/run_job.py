@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.batch import run_batch
 from arqonce.execution.delivery import Delivery
-from arqonce.execution.refusals import refuse, why_unknown
+from arqonce.execution.refusals import Refused, refuse, why_unknown
 from arqonce.execution.verdict import RetryLater
 from arqonce.failures import InvalidMessageError, JobFailedError, MalformedMessageError, UnknownJobError
 from arqonce.payloads import Payload
@@ -154,7 +154,7 @@ class RunJob:
         self, registry: Registry, job_id: str, call: Message | JobFailedError, number: int, *, message: bytes
     ) -> dict[str, Any]:
         if isinstance(call, JobFailedError):
-            return await refuse(self._dispatcher, call, job_id=job_id, message=message, attempt=number)
+            return await refuse(self._dispatcher, Refused(call, job_id, message, number))
         return await self._dispatcher.run(registry[call.name], Delivery(job_id, number, call.args, call.kwargs))
 
 

@@ -40,14 +40,21 @@ def leases_key(queue: str) -> str:
     return f"{queue}:leases"
 
 
-def watcher_key(queue: str) -> str:
-    """Return the key that holds the queue's watcher, the one idle worker that Redis notifies."""
-    return f"{queue}:watcher"
+def watcher_key(queues: Sequence[str]) -> str:
+    """Return the key that holds the watcher, the one idle worker that Redis notifies, of those with these queues."""
+    return f"{_group_of(queues)}:watcher"
 
 
-def baton_key(queue: str) -> str:
-    """Return the key of the baton, the list on which the other idle workers wait."""
-    return f"{queue}:baton"
+def baton_key(queues: Sequence[str]) -> str:
+    """Return the key of the baton, the list on which the other idle workers with these queues wait."""
+    return f"{_group_of(queues)}:baton"
+
+
+def _group_of(queues: Sequence[str]) -> str:
+    """Return one name for all workers with these queues, in whatever order: the queue's own if there is but one."""
+    if len(queues) == 1:
+        return queues[0]
+    return f"arqonce:{hashlib.sha256(','.join(sorted(queues)).encode()).hexdigest()[:32]}"
 
 
 LATEST_MS = 253_402_300_799_000

@@ -31,7 +31,7 @@ def demo(context: typer.Context, *, data: DataDirectory = Path(".data/demo")) ->
         (sandbox.directory / "worker.log").open("wb") as log,
         sandbox.open_worker(log),
     ):
-        asyncio.run(_store_and_find(sandbox.queue, WorkerSettings.load().queue))
+        asyncio.run(_store_and_find(sandbox.queue, WorkerSettings.load().default_queue))
         show_http(sandbox)
         _import_sample(sandbox)
     typer.echo("everything is stopped, and Jane and the others are kept for the next demo")
@@ -52,4 +52,4 @@ def _import_sample(sandbox: Sandbox) -> None:
     shutil.copyfile(str(files("worker") / "sample" / "people.csv"), sample)
     typer.echo(f"importing {sample.name}: 10,000 people, some of them bad on purpose")
     source = Source(sample, encoding="utf-8")  # some rows are not, on purpose
-    print_summary(run_import(source, sandbox.queue, WorkerSettings.load().queue))
+    print_summary(run_import(source, sandbox.queue, WorkerSettings.load().default_queue))

@@ -85,7 +85,7 @@ def import_(
     if dry_run:
         refused = _show_preview(source, as_json=as_json)
     else:
-        summary = run_import(source, QueueSettings.load(), WorkerSettings.load().queue, quiet=as_json)
+        summary = run_import(source, QueueSettings.load(), WorkerSettings.load().default_queue, quiet=as_json)
         refused = summary.refused
         typer.echo(json.dumps(_as_dict(summary), ensure_ascii=False)) if as_json else print_summary(summary)
     if refused:

@@ -28,19 +28,26 @@ end
 """
 
 CLAIM = (
-    "local queue, leases, watcher, baton = KEYS[1], KEYS[2], KEYS[3], KEYS[4]"
+    "local watcher, baton = KEYS[1], KEYS[2]"
     + NOW
     + _IN_CHUNKS
     + ELECT
     + """
 local owner, lease_ms, room, retry_ms, looks = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local bytes, me, watch_ms, is_idle = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8]), ARGV[9] == '1'
-local skipped = tonumber(ARGV[10])
+local queues = #KEYS / 2 - 1
+local number, queue, leases  -- of the queue that is looked at
+local skipped, places = {}, {}  -- by number, as below
 local claimed, soonest = {}, 86400000  -- ms
-local is_alone, has_passed_over = false, false
+local is_alone, has_passed_over = false, {}
 """
     + SUSPECTS
     + """
+
+local function look_at(which)
+    number, queue, leases = which, KEYS[1 + 2 * which], KEYS[2 + 2 * which]
+    suspect_in(queue)
+end
 
 local function is_error(reply) return type(reply) == 'table' and reply.err end
 
@@ -81,7 +88,7 @@ end
 local function may_run(id)  -- a suspect only alone: in a worker that is idle, and takes nothing else
     if not is_suspect(id) then return true end
     is_alone = is_idle and #claimed == 0
-    has_passed_over = has_passed_over or not is_alone
+    has_passed_over[number] = has_passed_over[number] or not is_alone
     return is_alone
 end
 
@@ -105,7 +112,7 @@ local function claim(id, score, is_orphan)
     message = not unreadable and message
     bytes = bytes - (message and #message or 0)
     local attempt, was_left = count(id, is_orphan), (is_orphan or crash_score(id) > 0) and 1 or 0
-    claimed[#claimed + 1] = {id, attempt, message, score, is_aborted(id), unreadable, excused(id), was_left}
+    claimed[#claimed + 1] = {id, attempt, message, score, is_aborted(id), unreadable, excused(id), was_left, number}
     return true
 end
 
@@ -119,75 +126,109 @@ local function lease(from)
     in_chunks('ZADD', leases, moved)
 end
 
--- Jobs whose owner has let the lease end: first, whatever is waiting.
-local orphans = redis.pcall('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, room)
-if is_error(orphans) then  -- ours: it is made anew
-    redis.call('DEL', leases)
-    orphans = {}
-end
-for _, id in ipairs(orphans) do
-    if bytes <= 0 or is_alone then break end
-    local score = redis.call('ZSCORE', queue, id)
-    if not score or not claim(id, score, true) then redis.call('ZREM', leases, id) end
-end
-lease(1)
-
-local held = skipped
-while #claimed < room and held < skipped + looks and bytes > 0 and not is_alone do
-    local found = redis.call('ZRANGEBYSCORE', queue, '-inf', now, 'WITHSCORES', 'LIMIT', held, room - #claimed)
-    if #found == 0 then
-        skipped = nil
-        break
-    end
+local function claim_orphans()  -- jobs whose owner has let the lease end
     local first = #claimed + 1
-    for at = 1, #found, 2 do
+    local orphans = redis.pcall('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, room - #claimed)
+    if is_error(orphans) then  -- ours: it is made anew
+        redis.call('DEL', leases)
+        orphans = {}
+    end
+    for _, id in ipairs(orphans) do
         if bytes <= 0 or is_alone then break end
-        local id, score = found[at], found[at + 1]
-        if score == '1' and not redis.pcall('ZSCORE', 'arq:abort', id) then
-            -- arq's abort() pulls a job forward to this score and only then asks for its end: wait for that
-            redis.call('ZADD', queue, now + 50, id)
-        elseif not claim(id, score) then held = held + 1  -- an arq worker runs it, or it is a suspect
-        end
+        local score = redis.call('ZSCORE', queue, id)
+        if not score or not claim(id, score, true) then redis.call('ZREM', leases, id) end
     end
     lease(first)
 end
-local is_cut_off = skipped and held >= skipped + looks
-local must_get_idle = is_alone
-if has_passed_over then
-    soonest = math.min(soonest, 1000)
-    must_get_idle = redis.call('SET', apart, me, 'NX', 'PX', 60000) or redis.call('GETEX', apart) == me
-elseif is_alone and redis.call('GETEX', apart) == me then redis.call('DEL', apart) end
+
+local held, is_drained = {}, {}  -- by number
+local function claim_due(most, reserve)  -- up to so many, and as long as so many bytes would be left
+    most = math.min(room, #claimed + most)
+    local last = skipped[number] + looks
+    while #claimed < most and held[number] < last and bytes > reserve and not (is_alone or is_drained[number]) do
+        local found =
+            redis.call('ZRANGEBYSCORE', queue, '-inf', now, 'WITHSCORES', 'LIMIT', held[number], most - #claimed)
+        is_drained[number] = #found == 0
+        local first = #claimed + 1
+        for at = 1, #found, 2 do
+            if bytes <= reserve or is_alone then break end
+            local id, score = found[at], found[at + 1]
+            if score == '1' and not redis.pcall('ZSCORE', 'arq:abort', id) then
+                -- arq's abort() pulls a job forward to this score and only then asks for its end: wait for that
+                redis.call('ZADD', queue, now + 50, id)
+            elseif not claim(id, score) then held[number] = held[number] + 1  -- an arq worker runs it, or a suspect
+            end
+        end
+        lease(first)
+    end
+end
+
+for which = 1, queues do  -- first, whatever is waiting
+    skipped[which], places[which] = tonumber(ARGV[8 + 2 * which]), tonumber(ARGV[9 + 2 * which])
+    held[which] = skipped[which]
+    look_at(which)
+    if #claimed < room then claim_orphans() end
+end
+local part = bytes / queues  -- so that large messages of one do not use up what is another's
+for which = 1, queues do
+    if places[which] > 0 then
+        look_at(which)
+        claim_due(places[which], bytes - part)
+    end
+end
+for which = 1, queues do
+    look_at(which)
+    claim_due(room, 0)
+end
+local is_cut_off, must_get_idle, skip = false, is_alone, {}
+for which = 1, queues do
+    local is_cut = not is_drained[which] and held[which] >= skipped[which] + looks
+    is_cut_off, skip[which] = is_cut_off or is_cut, is_cut and held[which] or 0
+    look_at(which)
+    if has_passed_over[which] then
+        soonest = math.min(soonest, 1000)
+        must_get_idle = redis.call('SET', apart, me, 'NX', 'PX', 60000) or redis.call('GETEX', apart) == me
+            or must_get_idle
+    elseif is_alone and redis.call('GETEX', apart) == me then redis.call('DEL', apart) end
+end
 local watches = -1
 if #claimed >= room or bytes <= 0 or must_get_idle or is_cut_off then  -- another may take what else is due
     resign(me)
     pass()
 elseif watch_ms > 0 then watches = elect(me, watch_ms)
 end
--- The last command that touches the queue is a read: client-side tracking begins with it.
-local later = redis.call('ZRANGEBYSCORE', queue, '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-if later[2] then soonest = math.min(soonest, tonumber(later[2]) - now) end
-return {claimed, math.ceil(soonest), bytes <= 0 and 1 or 0, watches, must_get_idle and 1 or 0, is_cut_off and held or 0}
+-- The last command that touches a queue is a read: client-side tracking begins with it.
+for which = 1, queues do
+    local later = redis.call('ZRANGEBYSCORE', KEYS[1 + 2 * which], '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+    if later[2] then soonest = math.min(soonest, tonumber(later[2]) - now) end
+end
+return {claimed, math.ceil(soonest), bytes <= 0 and 1 or 0, watches, must_get_idle and 1 or 0, skip}
 """
 )
 """Claim up to ``room`` jobs that are due, and stop when their messages have more than so many bytes. If that leaves
-room, watch the queue for ``watch_ms`` unless another does; else let another one claim.
+room, watch the queues for ``watch_ms`` unless another does; else let another one claim.
+
+Keys are those of the election, and for each queue itself and its leases. Arguments end with a pair for each queue: how
+many jobs to skip, and how many places of the room are its own. Orphans come first; then each queue fills its places;
+then all together, in order, fill what is left.
 
 Returns the jobs, in how many ms the next one may be due (somebody's lease may end then; at most a day), whether it
 stopped for the bytes, whether we watch (0) or in how many ms another worker's watch expires, whether nothing must be
-claimed until all jobs of ours have ended (``suspects``), and how many jobs that are locked the next call is to skip: it
-looks at ``looks`` of them in one call.
-Of each job: id, attempt, message (false: gone), score, whether
-it is to be aborted, why its message cannot be read (or false), how many deaths are excused, and whether a worker has
-left it. The attempt is one more than have counted, and one more still if a worker has left the job: that attempt never
-ended, and is counted now. Keys that lock or count and are no such keys are mended."""
+claimed until all jobs of ours have ended (``suspects``), and of each queue how many jobs that are locked the next call
+is to skip: it looks at ``looks`` of them in one call.
+Of each job: id, attempt, message (false: gone), score, whether it is to be aborted, why its message cannot be read (or
+false), how many deaths are excused, whether a worker has left it, and the number of its queue. The attempt is one more
+than have counted, and one more still if a worker has left the job: that attempt never ended, and is counted now. Keys
+that lock or count and are no such keys are mended."""
 
 RENEW = (
     NOW
     + """
-local queue, leases, lease_ms = KEYS[1], KEYS[2], ARGV[1]
+local lease_ms = ARGV[1]
 local lost = {}
-for at = 2, #ARGV, 2 do
-    local id, owner = ARGV[at], ARGV[at + 1]
+for at = 2, #ARGV, 3 do
+    local number, id, owner = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+    local queue, leases = KEYS[2 * number - 1], KEYS[2 * number]
     local key = 'arq:in-progress:' .. id
     local current = redis.pcall('GET', key)
     if current == owner or (not current and redis.call('ZSCORE', leases, id)) then
@@ -201,15 +242,16 @@ end
 return lost
 """
 )
-"""Renew leases, given as pairs of id and owner, also those that have ended without a new owner since. Answers the ids
-that are no longer theirs: another has or had them, or Redis has lost them."""
+"""Renew leases, given as queue's number, id and owner of each, also those that have ended without a new owner since.
+Answers the ids that are no longer theirs: another has or had them, or Redis has lost them."""
 
 FINISH = (
     NOW
     + _IN_CHUNKS
     + """
-local queue, leases, expiry_ms, retry_ms = KEYS[1], KEYS[2], tonumber(ARGV[1]), ARGV[2]
-local answers, unleased, ended = {}, {}, {}
+local expiry_ms, retry_ms = tonumber(ARGV[1]), ARGV[2]
+local queue, leases, unleased, ended  -- of the queue that a group belongs to
+local answers, queues = {}, {}
 """
     + SUSPECTS
     + """
@@ -256,14 +298,22 @@ local function is_same(id, digest)
     return type(message) == 'string' and redis.sha1hex(message) == digest
 end
 
+local function look_at(number)
+    queue, leases = KEYS[2 * number - 1], KEYS[2 * number]
+    suspect_in(queue)
+    queues[number] = queues[number] or {unleased = {}, ended = {}}
+    unleased, ended = queues[number].unleased, queues[number].ended
+end
+
 local at = 3
 while at < #ARGV do
-    local outcome, owner, attempts, keep_ms, held_ms, jobs = unpack(ARGV, at, at + 5)
+    local number, outcome, owner, attempts, keep_ms, held_ms, jobs = unpack(ARGV, at, at + 6)
     local locks = {}
-    for job = 1, jobs do locks[job] = 'arq:in-progress:' .. ARGV[at + 4 + 2 * job] end
+    look_at(number)
+    for job = 1, jobs do locks[job] = 'arq:in-progress:' .. ARGV[at + 5 + 2 * job] end
     local owners = redis.call('MGET', unpack(locks))
     for job = 1, jobs do
-        local id, value, current = ARGV[at + 4 + 2 * job], ARGV[at + 5 + 2 * job], owners[job]
+        local id, value, current = ARGV[at + 5 + 2 * job], ARGV[at + 6 + 2 * job], owners[job]
         local is_ours = current == owner or (not current and redis.call('ZSCORE', leases, id))
         local is_end = outcome == 'done'
         if outcome == 'first' then
@@ -279,20 +329,24 @@ while at < #ARGV do
             keep(id, value, keep_ms, 'NX')  -- Redis has lost the job: its answer is in nobody's way
         end
     end
-    at = at + 6 + 2 * jobs
+    at = at + 7 + 2 * jobs
 end
-in_chunks('ZREM', leases, unleased)
-in_chunks('ZREM', queue, ended)
 local aborts = redis.pcall('ZCARD', 'arq:abort')
-if type(aborts) == 'number' and aborts > 0 then in_chunks('ZREM', 'arq:abort', ended) end
-redis.call('ZCARD', queue)  -- our own change has ended the tracking of the queue: begin it again
+for number in pairs(queues) do
+    look_at(number)
+    in_chunks('ZREM', leases, unleased)
+    in_chunks('ZREM', queue, ended)
+    if type(aborts) == 'number' and aborts > 0 then in_chunks('ZREM', 'arq:abort', ended) end
+    redis.call('ZCARD', queue)  -- our own change has ended the tracking of the queue: begin it again
+end
 return answers
 """
 )
 """End attempts of many jobs, each if it is still its owner's, or its lease has ended and nobody has taken it since.
 
-Jobs come in groups: what becomes of them, their owner, how many attempts have counted so far, how long the result is
-kept and the lease held, their number (at most 1,000), and for each the id and a value. They are ``done`` with the value
+Jobs come in groups: the number of their queue, what becomes of them, their owner, how many attempts have counted so
+far, how long the result is kept and the lease held, their number (at most 1,000), and for each the id and a value. Keys
+are each queue and its leases, in the order of these numbers. Jobs are ``done`` with the value
 as their result (empty: none; kept ``keep_ms``, 0 for ever), due ``later`` by that many ms, or given ``back`` with it as
 their score. ``first`` is ``done`` whoever has the job by now, if its message has the SHA-1 with which the value begins.
 The in-progress key stays for ``held_ms``: arq holds a cron job's so that it is not enqueued twice. A job that is to run
@@ -300,16 +354,18 @@ again lives as long as a fresh one; arq lets it expire. Answers for each job whe
 """
 
 RELEASE = """
-local queue, leases, released = KEYS[1], KEYS[2], 0
-local owners = {}
+local owners, released = {}, 0
 for _, owner in ipairs(ARGV) do owners[owner] = true end
-for _, id in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
-    local current = redis.pcall('GET', 'arq:in-progress:' .. id)
-    if type(current) == 'string' and owners[current] then
-        redis.call('DEL', 'arq:in-progress:' .. id)
-        redis.call('ZREM', leases, id)
-        redis.call('ZADD', queue, 'XX', 0, id)  -- the next claim takes it first
-        released = released + 1
+for at = 1, #KEYS, 2 do
+    local queue, leases = KEYS[at], KEYS[at + 1]
+    for _, id in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
+        local current = redis.pcall('GET', 'arq:in-progress:' .. id)
+        if type(current) == 'string' and owners[current] then
+            redis.call('DEL', 'arq:in-progress:' .. id)
+            redis.call('ZREM', leases, id)
+            redis.call('ZADD', queue, 'XX', 0, id)  -- the next claim takes it first
+            released = released + 1
+        end
     end
 end
 return released

@@ -14,12 +14,16 @@ take them in any case.
 """
 
 SUSPECTS = """
-local crashes, apart = 'arqonce:crashes:' .. queue, 'arqonce:apart:' .. queue
-local has_crashes
+local crashes, apart
+local has_crashes = {}
+
+local function suspect_in(queue)
+    crashes, apart = 'arqonce:crashes:' .. queue, 'arqonce:apart:' .. queue
+end
 
 local function crash_score(id)
-    if has_crashes == nil then has_crashes = redis.call('EXISTS', crashes) == 1 end
-    if not has_crashes then return 0 end
+    if has_crashes[crashes] == nil then has_crashes[crashes] = redis.call('EXISTS', crashes) == 1 end
+    if not has_crashes[crashes] then return 0 end
     local score = redis.pcall('ZSCORE', crashes, id)
     if type(score) == 'table' then redis.call('DEL', crashes) end  -- an error: it is of another type
     return type(score) == 'string' and tonumber(score) or 0
@@ -30,7 +34,7 @@ local function excused(id) return math.floor(crash_score(id) / 2) end
 local function is_suspect(id) return excused(id) >= 2 end
 
 local function set_crash_score(id, score)
-    has_crashes = true
+    has_crashes[crashes] = true
     redis.call('ZADD', crashes, score, id)
     redis.call('PEXPIRE', crashes, retry_ms)
 end
@@ -40,4 +44,4 @@ local function note_crash(id)  -- of the worker that ran it: whether it ran alon
     set_crash_score(id, score % 2 == 1 and score - 1 or score + 2)
 end
 """
-"""For a script that knows ``queue`` and ``retry_ms``."""
+"""For a script that knows ``retry_ms``, and calls ``suspect_in`` first for each queue."""

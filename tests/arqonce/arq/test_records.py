@@ -48,7 +48,7 @@ async def _receipts(sessions: Sessions) -> Sequence[JobReceipt]:
 async def _run(build: BuildWorker, sessions: Sessions, *functions: Any, **arguments: object) -> Worker:  # noqa: ANN401 - see build
     """Run a worker with a ledger until its queue is empty."""
     worker = await build(*functions, **arguments)
-    worker.records = FunctionRecords(sessions, DatabaseGate(sessions), QUEUE)
+    worker.records = FunctionRecords(sessions, DatabaseGate(sessions))
     await worker.async_run()
     return worker
 

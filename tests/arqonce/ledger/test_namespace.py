@@ -43,7 +43,7 @@ async def test_the_ledger_may_lie_in_another_schema(empty: DatabaseSettings) -> 
         await dispatcher.run(REGISTRY["create_user"], Delivery("one", 1, (), {"name": "Jane"}))
         async with sessions.begin() as session:
             epoch = await next_epoch(session)
-            given = await dispatch_batch(session, queue="arq:queue", epoch=epoch, keep=timedelta(days=1))
+            given = await dispatch_batch(session, epochs={"arq:queue": epoch}, keep=timedelta(days=1))
             await insert_dead_letter(session, _LETTER)
             found = await whereabouts(session, ["one", "two", "three"])
             traces = [await trace_by_job_id(session, key) for key in ("one", "two", "three")]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from redis.asyncio import Redis
 
-from arqonce.relay.epoch import RedisEpoch
+from arqonce.relay.epoch import RedisEpochs
 from tests.faults.conftest import redis_proxy  # noqa: F401 - a proxy before Redis
 from tests.faults.observe import Sessions
 from tests.faults.proxy import Proxy
@@ -30,21 +30,21 @@ async def test_an_epoch_lasts_until_redis_was_wiped(
     """Whatever INFO leaves out, the relay goes on."""
     redis_proxy.rewrites, name = HIDDEN[hidden]
     async with Redis.from_url(redis_proxy.environment["REDIS_URL"]) as behind:
-        epoch = RedisEpoch(behind, sessions, "queue")
+        epoch = RedisEpochs(behind, sessions, ["queue"])
         first, again = await epoch.read(), await epoch.read()
         (key,) = await redis.keys("arqonce:epoch:*")
         stored = await redis.get(key)
         await redis.flushall()
         after_wipe = await epoch.read()
 
-    assert (again, after_wipe > first, stored.startswith(name)) == (first, True, True)
+    assert (again, after_wipe["queue"] > first["queue"], stored.startswith(name)) == (first, True, True)
 
 
 async def test_an_epoch_needs_no_info(redis: Redis, sessions: Sessions, valkey_url: str) -> None:
     """An ACL that refuses it is not an outage."""
     await redis.acl_setuser("uninformed", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-info"])
     async with Redis.from_url(valkey_url, username="uninformed", password="") as limited:
-        epoch = RedisEpoch(limited, sessions, "queue")
+        epoch = RedisEpochs(limited, sessions, ["queue"])
 
         first, again = await epoch.read(), await epoch.read()
 

@@ -71,7 +71,7 @@ async def _open(sessions: Sessions, settings: Settings, *, is_listening: bool) -
 async def test_one_of_many_listens_and_the_next_takes_over(sessions: Sessions) -> None:
     """Its lost connection is noticed, and the pool is whole in the end."""
     engine = sessions.kw["bind"]
-    ears = [Wakeup(engine, "arq:queue") for _ in range(4)]
+    ears = [Wakeup(engine, ["arq:queue"]) for _ in range(4)]
     counts = []
 
     async def one_listens() -> bool:

@@ -1,0 +1,97 @@
+"""Which workers are alive, and which queues each of them serves: every worker says so in Redis from time to time.
+
+``arqonce:workers`` is a sorted set. A member is one worker, as JSON; its score is until when the worker counts as
+alive, in ms since 1970 by the server's clock. So the clocks of the machines do not matter, and nothing has to be found
+by a scan. Workers of arq's own class are not in it. They have a key for each queue, which arq's ``--check`` reads, too.
+"""
+
+import json
+import os
+import socket
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from uuid import uuid4
+
+from redis.asyncio import Redis
+
+from arqonce.wire.keys import to_ms
+
+WORKERS_KEY = "arqonce:workers"
+
+ANNOUNCED_EVERY = timedelta(seconds=15)
+
+_LASTS = timedelta(seconds=45)
+"""How long a worker counts as alive after its last announcement: it may miss two."""
+
+_HEALTH_KEY = ":health-check"
+"""What arq appends to the name of a queue."""
+
+
+@dataclass(frozen=True)
+class LiveWorker:
+    """A worker process, as it describes itself."""
+
+    id: str
+    host: str
+    pid: int
+    queues: Sequence[str]
+
+    @classmethod
+    def here(cls, queues: Sequence[str]) -> "LiveWorker":
+        """Describe a worker of this process."""
+        return cls(uuid4().hex, socket.gethostname(), os.getpid(), list(queues))
+
+    @property
+    def member(self) -> str:
+        """The member of the sorted set: the same text each time."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+async def announce(redis: Redis, worker: LiveWorker) -> None:
+    """Say that the worker is alive, and remove those that are not. Two round trips."""
+    now = await _now_ms(redis)
+    async with redis.pipeline(transaction=False) as pipe:
+        pipe.zadd(WORKERS_KEY, {worker.member: now + to_ms(_LASTS)})
+        pipe.zremrangebyscore(WORKERS_KEY, "-inf", now)
+        await pipe.execute()
+
+
+async def withdraw(redis: Redis, worker: LiveWorker) -> None:
+    """Say that the worker has ended. One round trip."""
+    await redis.zrem(WORKERS_KEY, worker.member)
+
+
+async def live_workers(redis: Redis) -> list[LiveWorker]:
+    """Return the workers that are alive. Two round trips."""
+    now = await _now_ms(redis)
+    return list(_read(await redis.zrange(WORKERS_KEY, f"({now}", "+inf", byscore=True)))  # type: ignore[arg-type] # scores
+
+
+async def unserved(redis: Redis, queues: Collection[str]) -> list[str]:
+    """Return those of the queues that no worker serves, neither one of ours nor one of arq's. Up to three round trips.
+
+    A killed worker of ours counts for another 45 s; one of arq's as long as its ``health_check_interval`` is.
+    """
+    served = {queue for worker in await live_workers(redis) for queue in worker.queues}
+    others = [queue for queue in queues if queue not in served]
+    async with redis.pipeline(transaction=False) as pipe:
+        for queue in others:
+            pipe.exists(queue + _HEALTH_KEY)
+        found = await pipe.execute(raise_on_error=False)
+    # An error: an ACL forbids the key, so no worker of arq's that has the same user can write it.
+    return [queue for queue, is_there in zip(others, found, strict=True) if is_there != 1]
+
+
+async def _now_ms(redis: Redis) -> int:
+    seconds, microseconds = await redis.time()
+    return int(seconds * 1000 + microseconds // 1000)
+
+
+def _read(members: Collection[bytes]) -> Iterator[LiveWorker]:
+    for member in members:
+        try:
+            said = json.loads(member)
+            yield LiveWorker(said["id"], said["host"], said["pid"], [str(queue) for queue in said["queues"]])
+        except (ValueError, TypeError, KeyError):
+            continue  # nothing of ours
