@@ -32,10 +32,12 @@ if TYPE_CHECKING:
     from arqonce.failures import InvalidResultError as InvalidResultError
     from arqonce.failures import JobAbortedError as JobAbortedError
     from arqonce.failures import JobError as JobError
+    from arqonce.failures import JobExpiredError as JobExpiredError
     from arqonce.failures import JobFailedError as JobFailedError
     from arqonce.failures import KeyConflictError as KeyConflictError
     from arqonce.failures import MalformedMessageError as MalformedMessageError
     from arqonce.failures import MessageMissingError as MessageMissingError
+    from arqonce.failures import MessageTooLargeError as MessageTooLargeError
     from arqonce.failures import PromiseExpiredError as PromiseExpiredError
     from arqonce.failures import QueueUnavailableError as QueueUnavailableError
     from arqonce.failures import RequestConflictError as RequestConflictError
@@ -84,10 +86,12 @@ _HOMES = {
         "InvalidResultError",
         "JobAbortedError",
         "JobError",
+        "JobExpiredError",
         "JobFailedError",
         "KeyConflictError",
         "MalformedMessageError",
         "MessageMissingError",
+        "MessageTooLargeError",
         "PromiseExpiredError",
         "QueueUnavailableError",
         "RequestConflictError",

@@ -2,7 +2,7 @@
 
     JobError
     ├── EnqueueError              the job was not accepted; nothing is queued
-    │   ├── InvalidMessageError       it is malformed or too large
+    │   ├── InvalidMessageError       it is malformed; MessageTooLargeError: it is too large
     │   └── KeyConflictError          its key belongs to another request
     ├── QueueUnavailableError     Redis cannot be reached or refuses the client; the job may or may not be queued
     ├── ResultMissingError        there is no result, and none will come
@@ -35,6 +35,10 @@ class ConflictError(JobError):
 
 class InvalidMessageError(EnqueueError, ValueError):
     """The message cannot be sent or read. The text gives the reason."""
+
+
+class MessageTooLargeError(InvalidMessageError):
+    """The message has more bytes than any may have. The text names the cure."""
 
 
 class KeyConflictError(EnqueueError, ConflictError, ValueError):
@@ -170,6 +174,12 @@ class PromiseExpiredError(JobFailedError):
 
     code = "promise_expired"
     is_dead_letter = True
+
+
+class JobExpiredError(JobFailedError):
+    """No worker had started the job when it expired (``expires``): it has not run, and will not."""
+
+    code = "expired"
 
 
 class ConstraintViolatedError(JobFailedError):

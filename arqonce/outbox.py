@@ -15,19 +15,17 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from arqonce.client.requests import Promised
-from arqonce.failures import InvalidMessageError, KeyConflictError
+from arqonce.failures import KeyConflictError
 from arqonce.namespace import LEDGER, in_namespace
 from arqonce.payloads import AnyPayload, Payload
-from arqonce.wire.codec import encode
-from arqonce.wire.keys import LATEST_MS, QUEUE, due_ms, new_job_id, now_ms, require_job_id
-from arqonce.wire.request import job_message, request_hash, require_payload
+from arqonce.wire.bounds import require_queue
+from arqonce.wire.keys import QUEUE, new_job_id, now_ms, require_job_id
+from arqonce.wire.request import request_hash, require_payload, unique_name, write_job
 from arqonce.wire.status import JobStatus
+from arqonce.wire.times import due_ms, expiry_ms, window_ms
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
 Parameters = Mapping[str, str | bytes]
-
-_LONGEST_QUEUE = 200
-"""Longest name of a queue, in characters: a notification of PostgreSQL holds 8,000 bytes."""
 
 _TRIES = 3
 """Most times the statement is sent if another transaction inserts the same key between its SELECT and its INSERT."""
@@ -64,6 +62,34 @@ A job is written into Redis 10 s before it is due: it starts on time although a 
 not hold jobs that are due next month. PostgreSQL sends the notification at the commit. It serializes all commits that
 notify (thousands a second; one transaction may promise many jobs)."""
 
+_PROMISE_UNIQUE = """
+WITH request AS (
+    SELECT CAST(:job_id AS text) AS job_id, CAST(:job_name AS text) AS job_name, CAST(:queue AS text) AS queue,
+        CAST(:message AS bytea) AS message, CAST(:request_hash AS bytea) AS request_hash,
+        to_timestamp(CAST(CAST(:due_ms AS text) AS bigint) / 1000.0) AS due_at,
+        CAST(:unique_name AS bytea) AS unique_name,
+        clock_timestamp() + CAST(CAST(:window_ms AS text) AS bigint) * interval '1 ms' AS unique_until),
+first AS (
+    INSERT INTO arqonce.unique_requests AS earlier (name, job_id, until)
+    SELECT unique_name, job_id, unique_until FROM request
+    ON CONFLICT (name) DO UPDATE SET job_id = excluded.job_id, until = excluded.until
+        WHERE earlier.until <= clock_timestamp()
+    RETURNING job_id),
+promised AS (
+    INSERT INTO arqonce.outbox (job_id, job_name, queue, message, request_hash, due_at, give_at)
+    SELECT job_id, job_name, queue, message, request_hash, due_at, due_at - interval '10 seconds'
+    FROM request WHERE EXISTS (SELECT FROM first)
+    RETURNING job_id, queue, give_at)
+SELECT job_id,
+    CASE WHEN give_at <= clock_timestamp() THEN CAST(pg_notify('job_outbox', queue) AS text) END AS woken
+FROM promised
+UNION ALL
+SELECT earlier.job_id, NULL FROM arqonce.unique_requests AS earlier, request
+WHERE earlier.name = request.unique_name AND earlier.until > clock_timestamp() AND NOT EXISTS (SELECT FROM first)
+"""
+"""Returns the id of the request's job, which is ours if the request is new; no row if another transaction promised an
+equal request concurrently. Two transactions that promise equal requests wait for each other."""
+
 
 _STATUS = f"""
 SELECT CASE WHEN EXISTS (SELECT FROM arqonce.receipts WHERE job_id = :job_id) THEN '{JobStatus.COMPLETE}'
@@ -82,6 +108,8 @@ async def enqueue_in(  # noqa: PLR0913 - the options of JobClient.enqueue, and w
     key: str | None = None,
     delay: timedelta | None = None,
     at: datetime | None = None,
+    unique_for: timedelta | None = None,
+    expires: timedelta | datetime | None = None,
     queue: str = QUEUE,
     schema: str = LEDGER,
 ) -> Promised[ResultT]:
@@ -98,19 +126,23 @@ async def enqueue_in(  # noqa: PLR0913 - the options of JobClient.enqueue, and w
     is false for later ones while the job is in the outbox, has a receipt (WORKER_KEEP_RECEIPTS) or is dead. Two
     transactions that promise the same key wait for each other.
 
+    ``unique_for`` and ``expires`` mean the same as in ``JobClient.enqueue``, but promises are remembered in PostgreSQL,
+    until their transaction rolls back or the time is over. A promise and a job that a client enqueues directly do not
+    see each other: no transaction spans both servers.
+
     ``schema`` is the PostgreSQL schema of the workers' tables: their DATABASE_LEDGER_SCHEMA, if that is set.
 
     Raises:
         KeyConflictError: the key was used for another request. Nothing was promised; the transaction stays usable.
-        InvalidMessageError: the key, time, queue or size is invalid; nothing was sent.
+        InvalidMessageError: the payload, key, a time, the queue or the size is invalid; nothing was sent.
         TypeError: the connection is of another type.
         ValueError: the ledger's schema may not have that name.
     """
     run = _statement_runner(connection, is_async=True)
-    request = _Request.of(payload, key=key, delay=delay, at=at, queue=queue)
+    request = _Request.of(payload, key=key, delay=delay, at=at, unique_for=unique_for, expires=expires, queue=queue)
     with _cures_named():
         for _ in range(_TRIES):
-            if outcome := await run(connection, in_namespace(_PROMISE, schema), request.parameters):
+            if outcome := await run(connection, in_namespace(request.statement, schema), request.parameters):
                 return request.promised(outcome, payload)
     raise request.conflict()
 
@@ -122,15 +154,17 @@ def enqueue_in_sync(  # noqa: PLR0913 - the options of JobClient.enqueue, and wh
     key: str | None = None,
     delay: timedelta | None = None,
     at: datetime | None = None,
+    unique_for: timedelta | None = None,
+    expires: timedelta | datetime | None = None,
     queue: str = QUEUE,
     schema: str = LEDGER,
 ) -> Promised[ResultT]:
     """Promise a job as ``enqueue_in`` does, on a ``Session`` or ``Connection`` of SQLAlchemy or psycopg."""
     run = _statement_runner(connection, is_async=False)
-    request = _Request.of(payload, key=key, delay=delay, at=at, queue=queue)
+    request = _Request.of(payload, key=key, delay=delay, at=at, unique_for=unique_for, expires=expires, queue=queue)
     with _cures_named():
         for _ in range(_TRIES):
-            if outcome := run(connection, in_namespace(_PROMISE, schema), request.parameters):
+            if outcome := run(connection, in_namespace(request.statement, schema), request.parameters):
                 return request.promised(outcome, payload)
     raise request.conflict()
 
@@ -200,32 +234,44 @@ def _cures_named() -> Iterator[None]:
 class _Request:
     job_id: str
     parameters: Parameters
+    statement: str = _PROMISE
 
     @classmethod
-    def of(
-        cls, payload: AnyPayload, *, key: str | None, delay: timedelta | None, at: datetime | None, queue: str
+    def of(  # noqa: PLR0913 - the options of enqueue_in
+        cls,
+        payload: AnyPayload,
+        *,
+        key: str | None,
+        delay: timedelta | None,
+        at: datetime | None,
+        unique_for: timedelta | None,
+        expires: timedelta | datetime | None,
+        queue: str,
     ) -> "_Request":
         require_payload(payload)
         now = now_ms()
         due = due_ms(now, delay, at)
-        if due > LATEST_MS:
-            raise InvalidMessageError("the job is due after the year 9999")
-        if not (queue.isprintable() and 1 <= len(queue) <= _LONGEST_QUEUE):
-            raise InvalidMessageError(f"the queue's name must be 1 to {_LONGEST_QUEUE} printable characters")
+        expiry = expiry_ms(now, due, expires)
+        window = window_ms(now, unique_for, has_key=key is not None)
         job_id = new_job_id(key)
         parameters: dict[str, str | bytes] = {
             "job_id": job_id,
             "job_name": payload.job_name,
-            "queue": queue,
-            "message": encode(job_message(payload, enqueued_ms=now)),
+            "queue": require_queue(queue),
+            "message": write_job(payload, enqueued_ms=now, expires_ms=expiry),
             "request_hash": request_hash(payload),
             "due_ms": str(due),  # as text: drivers differ in how they type numbers
         }
-        return cls(job_id, parameters)
+        if window is None:
+            return cls(job_id, parameters)
+        unique: dict[str, str | bytes] = {"unique_name": unique_name(payload, queue), "window_ms": str(window)}
+        return cls(job_id, parameters | unique, _PROMISE_UNIQUE)
 
     def promised(self, outcome: str, payload: Payload[ResultT]) -> Promised[ResultT]:
         if outcome == "conflict":
             raise self.conflict()
+        if self.statement is _PROMISE_UNIQUE:
+            return Promised(outcome, outcome == self.job_id, payload.result_type())
         return Promised(self.job_id, outcome == "new", payload.result_type())
 
     def conflict(self) -> KeyConflictError:

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from arqonce.database.schema import Schema
 from arqonce.failures import JobFailedError
 from arqonce.payloads import Payload
+from arqonce.wire.bounds import NAME_RULE, is_name
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
 PayloadT = TypeVar("PayloadT", bound=Payload[BaseModel])
@@ -78,6 +79,8 @@ class JobSpec(Generic[PayloadT, ResultT]):
             _require_async(self.batch, "batch", self.payload)
         if isinstance(cast("object", self.former_names), str):
             raise TypeError(f"the job {self.payload.job_name}: former_names is a tuple of names, such as ('old',)")
+        if not all(map(is_name, self.former_names)):
+            raise TypeError(f"the job {self.payload.job_name}: each of former_names must be {NAME_RULE}")
         if not (isinstance(self.deadline, timedelta) and self.deadline > timedelta(0)):
             raise TypeError(f"the job {self.payload.job_name}: deadline is a timedelta, such as timedelta(seconds=30)")
         if not all(isinstance(number, int) and number >= 1 for number in (self.max_batch, self.max_attempts)):
@@ -102,6 +105,8 @@ def _require_payload(payload: object) -> None:
             f"{payload.__qualname__} has no job_name: give the class the job's name on the wire, "
             'job_name: ClassVar[str] = "..."'
         )
+    if not is_name(name):
+        raise TypeError(f"{payload.__qualname__}.job_name must be {NAME_RULE}")
     result: object = payload.result_type()
     if not (isinstance(result, type) and issubclass(result, BaseModel)):
         raise TypeError(f"{payload.__qualname__} must inherit from Payload[SomeResult], of a class that is a Result")

@@ -33,7 +33,7 @@ from arqonce.ledger.namespace import namespace_of
 from arqonce.wire.keys import JOB_KEY, RESULT_KEY
 from arqonce.wire.request import payload_tag, request_hash
 from web.problems import key_conflict
-from web.reading import read_key
+from web.reading import Terms, read_terms
 from web.resources import RESOURCES
 from web.sessions import read, session_of
 
@@ -52,37 +52,39 @@ async def accept(request: web.Request, payload: Payload[ResultT]) -> JobHandle[R
     """Accept a job under the request's Idempotency-Key, if it has one. Two round trips, four with a key.
 
     Raises:
-        ProblemError: 400 or 422 because of the key; 503 if the queue is too long.
+        ProblemError: 400 or 422 because of the key, 400 because of a time; 503 if the queue is too long.
         QueueUnavailableError: Redis did not accept the job in time.
     """
-    resources, key = request.app[RESOURCES], read_key(request)
+    resources, terms = request.app[RESOURCES], read_terms(request)
+    key = terms.key
     if resources.settings.accept_through == "outbox":
-        return await _promise(request, payload, key)
+        return await _promise(request, payload, terms)
     if key is not None and await _is_settled(request, payload, key):
         return resources.client.handle(Promised(key, is_new=False, result_type=payload.result_type()))
     try:
         async with asyncio.timeout(_QUEUE_LIMIT.total_seconds()):
             await resources.backlog.require_room()
-            handle = await resources.client.enqueue(payload, key=key)
+            handle = await resources.client.enqueue(payload, **terms._asdict())
     except TimeoutError as error:
         raise QueueUnavailableError("Redis did not accept the job in time") from error
-    if not handle.is_new and not await _is_same_in_queue(request, payload, handle.job_id):
+    if key is not None and not handle.is_new and not await _is_same_in_queue(request, payload, handle.job_id):
         raise key_conflict()
     return handle
 
 
-async def _promise(request: web.Request, payload: Payload[ResultT], key: str | None) -> JobHandle[ResultT]:
+async def _promise(request: web.Request, payload: Payload[ResultT], terms: Terms) -> JobHandle[ResultT]:
     session, resources = session_of(request), request.app[RESOURCES]
-    schema = namespace_of(session)
+    queue, schema = resources.settings.queue, namespace_of(session)
+    promise = partial(enqueue_in, session, payload, **terms._asdict(), queue=queue, schema=schema)
     try:
         async with session.begin():
-            promised = await enqueue_in(session, payload, key=key, queue=resources.settings.queue, schema=schema)
+            promised = await promise()
     except DBAPIError as error:
         if not is_fault_of_server(error):
             raise
         await session.close()  # the write was refused: another connection may lead to the primary
         async with session.begin():
-            promised = await enqueue_in(session, payload, key=key, queue=resources.settings.queue, schema=schema)
+            promised = await promise()
     return resources.client.handle(promised)
 
 

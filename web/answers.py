@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from arqonce import (
     JobAbortedError,
+    JobExpiredError,
     JobFailedError,
     JobHandle,
     Payload,
@@ -93,13 +94,13 @@ async def _remembered(request: web.Request, job_id: str) -> dict[str, Any] | Non
 
 
 def problem_of_failure(error: JobFailedError) -> ProblemError:
-    """Return the problem of a failed job: 409 for a refusal or an abort, 500 for all other failures."""
+    """Return the problem of a failed job: 409 for a refusal, an abort or an expired job, 500 for all other failures."""
     match error:
         case RequestConflictError():
             return key_conflict()
         case EmailTakenError():
             return ProblemError(409, "another user has this e-mail: GET /users?email= finds that user", code=error.code)
-        case JobAbortedError():
+        case JobAbortedError() | JobExpiredError():
             return ProblemError(409, error.message, code=error.code)
     return ProblemError(500, "the job was accepted and has failed", code=error.code)
 

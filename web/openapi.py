@@ -24,7 +24,7 @@ _REASONS = {
     400: "The body is not JSON or is malformed, or the Idempotency-Key is not a valid job id",
     401: "No bearer token, or an unknown one",
     404: "Not found",
-    409: "While the client waited, the job failed: its e-mail is taken, or it was aborted",
+    409: "While the client waited, the job failed: its e-mail is taken, it was aborted, or it has expired",
     408: "The body did not arrive in time",
     413: "The body, or the job, is too large",
     415: "The body is not application/json, or has an unknown Content-Encoding",
@@ -45,6 +45,20 @@ _PREFER = {
     "in": "header",
     "description": "wait=N: respond with the result if it is ready within N seconds (RFC 7240).",
     "schema": {"type": "string", "examples": ["wait=5"]},
+}
+_SECONDS = {"type": "integer", "minimum": 1, "maximum": 999_999_999}
+_UNIQUE_FOR = {
+    "name": "Job-Unique-For",
+    "in": "header",
+    "description": "In seconds: an equal request that was accepted with it within that time is the same job. Not with a "
+    "key.",
+    "schema": _SECONDS,
+}
+_EXPIRES_IN = {
+    "name": "Job-Expires-In",
+    "in": "header",
+    "description": "In seconds from now: a job that no worker has started by then does not run, and fails with expired.",
+    "schema": _SECONDS,
 }
 _LOCATION = {"Location": {"required": True, "schema": {"type": "string"}}}
 _RETRY_AFTER = {"Retry-After": {"required": True, "schema": {"type": "string", "pattern": "^[0-9]+$"}}}
@@ -137,4 +151,7 @@ def _query(model: type[BaseModel], schemas: dict[str, Any]) -> list[dict[str, An
 
 def _body(model: type[BaseModel]) -> dict[str, Any]:
     content = {"application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}}}
-    return {"parameters": [_KEY, _PREFER], "requestBody": {"required": True, "content": content}}
+    return {
+        "parameters": [_KEY, _UNIQUE_FOR, _EXPIRES_IN, _PREFER],
+        "requestBody": {"required": True, "content": content},
+    }

@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
 
-from arqonce import InvalidMessageError, KeyConflictError, QueueUnavailableError
+from arqonce import InvalidMessageError, KeyConflictError, MessageTooLargeError, QueueUnavailableError
 from arqonce.database.faults import is_transient, why_not_written
 
 PROBLEM_JSON = "application/problem+json"
@@ -120,8 +120,10 @@ def _problem(error: Exception) -> ProblemError:
             return problem_of_aiohttp(error)
         case KeyConflictError():
             return key_conflict()
-        case InvalidMessageError():  # models do not check the total size
+        case MessageTooLargeError():  # models do not check the total size
             return ProblemError(413, "the job would be too large: split it", code="job_too_large")
+        case InvalidMessageError():  # its text repeats no value
+            return ProblemError(422, str(error), code="invalid_request")
     return _fault(error)
 
 

@@ -4,7 +4,7 @@ import re
 from codecs import BOM_UTF8
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
@@ -20,6 +20,7 @@ _UTF_8 = frozenset({"utf-8", "utf8"})
 """How clients name the only encoding of JSON (RFC 8259, 8.1)."""
 
 _WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*("?)(\d{1,9})\1\s*(?=[,;]|$)', re.IGNORECASE)
+_SECONDS = re.compile(r"[1-9][0-9]{0,8}")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 _UNNAMEABLE = frozenset({".", ".."})
 """Ids that cannot be a path segment of a URL: clients remove such segments."""
@@ -80,6 +81,37 @@ def read_key(request: web.Request) -> str | None:
         detail = f"the Idempotency-Key becomes the job's id: {ID_RULE}, not . or .., and given once"
         raise ProblemError(400, detail, code="invalid_key")
     return key
+
+
+class Terms(NamedTuple):
+    """How often and until when a job may run, as ``JobClient.enqueue`` has it."""
+
+    key: str | None
+    unique_for: timedelta | None
+    expires: timedelta | None
+
+
+def read_terms(request: web.Request) -> Terms:
+    """Return the job's key, how long it is unique, and when it expires.
+
+    Raises:
+        ProblemError: 400 if one of them is invalid, or there is a key as well as a time for uniqueness.
+    """
+    key, unique_for = read_key(request), _read_seconds(request, "Job-Unique-For")
+    if key is not None and unique_for is not None:
+        detail = "give Idempotency-Key or Job-Unique-For, not both: a key is unique for as long as receipts are kept"
+        raise ProblemError(400, detail, code="invalid_key")
+    return Terms(key, unique_for, _read_seconds(request, "Job-Expires-In"))
+
+
+def _read_seconds(request: web.Request, name: str) -> timedelta | None:
+    given = request.headers.getall(name, [])
+    if not given:
+        return None
+    if len(given) > 1 or not _SECONDS.fullmatch(given[0].strip()):
+        detail = f"{name} is a number of seconds from 1 to 999999999, without a fraction, and given once"
+        raise ProblemError(400, detail, code="invalid_time")
+    return timedelta(seconds=int(given[0]))
 
 
 def read_wait(request: web.Request, *, longest: timedelta) -> timedelta:

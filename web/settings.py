@@ -10,7 +10,7 @@ from pydantic_settings import SettingsConfigDict
 
 from arqonce import DatabaseSettings, QueueSettings
 from arqonce.environment import Duration, EnvironmentSettings, require_valid
-from arqonce.wire.codec import MAX_BYTES
+from arqonce.wire.bounds import MAX_BYTES
 from arqonce.wire.keys import QUEUE
 
 _SHORTEST_TOKEN = 20

@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.execution.dead_letters import bury, write_letter
 from arqonce.failures import MalformedMessageError
-from arqonce.wire.codec import MAX_BYTES, encode
+from arqonce.wire.bounds import MAX_BYTES
+from arqonce.wire.codec import encode
 from arqonce.wire.keys import (
     ABORT_KEY,
     ID_RULE,

@@ -19,7 +19,7 @@ from arqonce.execution.dead_letters import bury, write_letter
 from arqonce.execution.diagnosis import diagnose
 from arqonce.execution.gate import DatabaseGate
 from arqonce.ledger.function_receipts import Request, Success, insert_success, success_of
-from arqonce.wire.codec import MAX_BYTES
+from arqonce.wire.bounds import MAX_BYTES
 from arqonce.work import Claim
 
 T = TypeVar("T")

@@ -27,7 +27,8 @@ from arqonce.failures import (
     failure_to_wire,
 )
 from arqonce.spec import Registry
-from arqonce.wire.codec import MAX_BYTES, tag_of, tagged
+from arqonce.wire.bounds import MAX_BYTES
+from arqonce.wire.codec import tag_of, tagged
 from arqonce.wire.message import read_envelope
 
 REFUSE = "refuse_message"

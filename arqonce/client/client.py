@@ -21,7 +21,6 @@ from redis.exceptions import RedisError
 from arqonce.client.answers import RESULT_TIMEOUT, JobInfo, seconds_of
 from arqonce.client.explained import ExplainedClient
 from arqonce.client.requests import (
-    ENQUEUE,
     Call,
     Handle,
     Promised,
@@ -134,6 +133,7 @@ class JobClient(ExplainedClient):
 
         Raises:
             QueueUnavailableError: the URL is not a Redis URL; the text names the cure.
+            InvalidMessageError: no queue may have that name.
         """
         url = with_sentinel_password(url, sentinel_password)
         super().__init__(url, queue=queue)
@@ -173,13 +173,15 @@ class JobClient(ExplainedClient):
         await self._watch.aclose()
         await self._redis.aclose()
 
-    async def enqueue(
+    async def enqueue(  # noqa: PLR0913 - when, how often, until when
         self,
         payload: Payload[ResultT],
         *,
         key: str | None = None,
         delay: timedelta | None = None,
         at: datetime | None = None,
+        unique_for: timedelta | None = None,
+        expires: timedelta | datetime | None = None,
     ) -> JobHandle[ResultT]:
         """Enqueue a job, due now, after ``delay``, or ``at`` a datetime with a time zone. One round trip.
 
@@ -187,22 +189,32 @@ class JobClient(ExplainedClient):
         calls do nothing while the job is queued or its result is kept: an hour, unless the worker's settings differ. If
         the connection is lost before the answer, the call is repeated, and ``is_new`` may be false for its own job.
 
+        With ``unique_for`` an equal request (same payload and queue) that was accepted with ``unique_for`` within that
+        time is the same job: its handle is returned, also after it has ended, and ``is_new`` is false. Redis remembers
+        it: if Redis is emptied, the next request is a new job. The time is that of the accepted call; later calls do
+        not prolong it.
+
+        ``expires``, a time from now or an aware datetime: if no worker has started the job by then, it does not run and
+        ends with JobExpiredError. An attempt that has begun may end later, and be repeated.
+
         Raises:
-            InvalidMessageError: the payload, key, time or size is invalid; nothing was sent.
+            InvalidMessageError: the payload, key, a time or the size is invalid; nothing was sent.
             QueueUnavailableError: Redis cannot be reached; with a key it is safe to call again.
         """
-        request = Request.of([payload], [key], delay=delay, at=at)
+        request = Request.of([payload], [key], delay=delay, at=at, unique_for=unique_for, expires=expires)
         (call,) = request.calls(self._queue)
         (handle,) = self._handles(request, await self._call(call))
         return handle
 
-    async def enqueue_many(
+    async def enqueue_many(  # noqa: PLR0913 - as enqueue
         self,
         payloads: Iterable[Payload[ResultT]],
         *,
         keys: Sequence[str] | None = None,
         delay: timedelta | None = None,
         at: datetime | None = None,
+        unique_for: timedelta | None = None,
+        expires: timedelta | datetime | None = None,
     ) -> list[JobHandle[ResultT]]:
         """Enqueue many jobs, as ``enqueue`` does. One round trip per 500 jobs, or per 4 MiB of messages.
 
@@ -210,10 +222,10 @@ class JobClient(ExplainedClient):
             InvalidMessageError: a payload, key, time or size is invalid; nothing was sent.
             QueueUnavailableError: Redis cannot be reached. Some jobs may be queued: call again with the same keys.
         """
-        request = Request.of(payloads, keys, delay=delay, at=at)
+        request = Request.of(payloads, keys, delay=delay, at=at, unique_for=unique_for, expires=expires)
         at_once = asyncio.Semaphore(_PARTS_AT_ONCE)  # one call is sent while Redis executes another
 
-        async def send(call: Call) -> list[int]:
+        async def send(call: Call) -> list[int | bytes]:
             async with at_once:
                 return await self._call(call)
 
@@ -257,16 +269,16 @@ class JobClient(ExplainedClient):
         """
         await self._repeated(lambda: self._direct.ask(("PING",)))
 
-    async def _call(self, call: Call) -> list[int]:
-        return await self._repeated(lambda: self._direct.run(ENQUEUE, call.keys, call.arguments))
+    async def _call(self, call: Call) -> list[int | bytes]:
+        return await self._repeated(lambda: self._direct.run(call.script, call.keys, call.arguments))
 
     async def _repeated(self, action: Callable[[], Awaitable[list[Any]]]) -> list[Any]:
         """Run the action; repeat it on a new connection after a loss."""
         with self._explained():
             return await self._retry.call_with_retry(action, _again)
 
-    def _handles(self, request: Request[ResultT], added: Iterable[int]) -> Iterator[JobHandle[ResultT]]:
-        return (JobHandle(*fields, _client=self) for fields in request.handled(added))
+    def _handles(self, request: Request[ResultT], answers: Iterable[int | bytes]) -> Iterator[JobHandle[ResultT]]:
+        return (JobHandle(*fields, _client=self) for fields in request.handled(answers))
 
     async def _wait(self, job_id: str, seconds: float | None, *, is_promised: bool) -> bytes:
         loop = asyncio.get_running_loop()

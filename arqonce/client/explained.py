@@ -8,6 +8,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from arqonce.client.answers import late, require_open, silent
 from arqonce.connection.redis import explain, explained, location
+from arqonce.wire.bounds import require_queue
 
 
 class ExplainedClient:
@@ -16,7 +17,7 @@ class ExplainedClient:
     def __init__(self, url: str, *, queue: str) -> None:
         """Store the address and the queue. Does not connect."""
         self._url = url
-        self._queue = queue
+        self._queue = require_queue(queue)
         self._is_closed = False
 
     @contextmanager

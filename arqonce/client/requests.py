@@ -11,22 +11,29 @@ from pydantic import BaseModel
 from arqonce.client.answers import JobInfo, read_answer, read_info, was_aborted
 from arqonce.failures import InvalidMessageError
 from arqonce.payloads import Payload
-from arqonce.wire.codec import encode
 from arqonce.wire.keys import (
     ABORT_KEY,
     EXPIRY,
     IN_PROGRESS_KEY,
     JOB_KEY,
     RESULT_KEY,
+    UNIQUE_KEY,
     cut_calls,
-    due_ms,
     new_job_id,
     now_ms,
     require_job_id,
     to_ms,
 )
-from arqonce.wire.request import job_message, payload_tag, request_mark, require_kind, require_payload
+from arqonce.wire.request import (
+    payload_tag,
+    request_mark,
+    require_kind,
+    require_payload,
+    unique_name,
+    write_job,
+)
 from arqonce.wire.status import JobStatus
+from arqonce.wire.times import due_ms, expiry_ms, window_ms
 
 Command = tuple[str | float | bytes, ...]
 
@@ -56,6 +63,27 @@ return added
 """Enqueues many jobs in one round trip. arq uses WATCH and MULTI, with three round trips per job, and returns ``None``
 if it loses a race. Keys: those of the jobs, then the queue. Arguments: the due time, the expiry in ms, the messages.
 Returns for each job 1 if it was added, else 0."""
+
+ENQUEUE_UNIQUE = """
+local queue, due, expiry, window = KEYS[#KEYS], ARGV[1], ARGV[2], ARGV[3]
+local ids, jobs = {}, (#KEYS - 1) / 2
+redis.call('ZSCORE', queue, '')  -- fails before anything is written, if it is no queue
+for job = 1, jobs do
+    local unique, key = KEYS[jobs + job], KEYS[job]
+    local id = redis.call('GET', unique)
+    if not id then
+        id = string.sub(key, 9)  -- behind arq:job:
+        redis.call('SET', unique, id, 'PX', window)
+        redis.call('SET', key, ARGV[3 + job], 'PX', expiry)
+        redis.call('ZADD', queue, due, id)
+    end
+    ids[job] = id
+end
+return ids
+"""
+"""Enqueues each request unless an equal one was accepted within its time. Keys: those of the jobs, those of the
+requests in the same order, then the queue. Arguments: the due time, the expiry in ms, how long the requests are unique
+in ms, the messages. Returns the id of each request's job. A call that is repeated finds its own jobs."""
 
 ABORTED_SCORE = 1
 """The score that arq's ``Job.abort`` gives a waiting job, so that a worker ends it at once and not at its due time. A
@@ -144,6 +172,7 @@ class Handle(Generic[ResultT]):
 class Call:
     """One call of a script."""
 
+    script: str
     keys: list[str]
     arguments: list[str | bytes | int]
 
@@ -157,17 +186,21 @@ class Request(Generic[ResultT]):
     messages: list[bytes]
     now_ms: int
     due_ms: int
+    expires_ms: int | None = None
+    window_ms: int | None = None
 
     @classmethod
-    def of(
+    def of(  # noqa: PLR0913 - the options of JobClient.enqueue
         cls,
         payloads: Iterable[Payload[ResultT]],
         keys: Sequence[str | None] | None = None,
         *,
         delay: timedelta | None = None,
         at: datetime | None = None,
+        unique_for: timedelta | None = None,
+        expires: timedelta | datetime | None = None,
     ) -> "Request[ResultT]":
-        """Validate and encode all jobs; they share one due time.
+        """Validate and encode all jobs; they share their times.
 
         Raises:
             InvalidMessageError: a payload, key, time or size is invalid.
@@ -180,21 +213,30 @@ class Request(Generic[ResultT]):
             raise InvalidMessageError(message)
         now = now_ms()
         due = due_ms(now, delay, at)
+        expiry = expiry_ms(now, due, expires)
+        window = window_ms(now, unique_for, has_key=any(key is not None for key in keys or ()))
         ids = [new_job_id(key) for key in (keys or itertools.repeat(None, len(payloads)))]
         for payload in payloads:
             require_payload(payload)
-        messages = [encode(job_message(payload, enqueued_ms=now)) for payload in payloads]
-        return cls(payloads, ids, messages, now, due)
+        messages = [write_job(payload, enqueued_ms=now, expires_ms=expiry) for payload in payloads]
+        return cls(payloads, ids, messages, now, due, expiry, window)
 
     def calls(self, queue: str) -> Iterator[Call]:
-        """Yield the calls of ``ENQUEUE``, each of at most 500 jobs or about 4 MiB."""
-        lifetime = max(0, self.due_ms - self.now_ms) + to_ms(EXPIRY)
+        """Yield the calls of a script, each of at most 500 jobs or about 4 MiB."""
+        last = max(self.now_ms, self.due_ms, self.expires_ms or 0)  # the message of an expired job says so
+        lifetime = last - self.now_ms + to_ms(EXPIRY)
         for part in cut_calls(list(map(len, self.messages))):
             keys = [JOB_KEY + job_id for job_id in self.ids[part]]
-            yield Call([*keys, queue], [self.due_ms, lifetime, *self.messages[part]])
+            if self.window_ms is None:
+                yield Call(ENQUEUE, [*keys, queue], [self.due_ms, lifetime, *self.messages[part]])
+                continue
+            keys += [UNIQUE_KEY + unique_name(payload, queue).hex() for payload in self.payloads[part]]
+            yield Call(ENQUEUE_UNIQUE, [*keys, queue], [self.due_ms, lifetime, self.window_ms, *self.messages[part]])
 
-    def handled(self, added: Iterable[int]) -> Iterator[HandleFields[ResultT]]:
-        """Yield the fields of each job's handle; ``added`` says whether Redis added the job."""
-        for payload, job_id, is_new in zip(self.payloads, self.ids, added, strict=True):
+    def handled(self, answers: Iterable[int | bytes]) -> Iterator[HandleFields[ResultT]]:
+        """Yield the fields of each job's handle. An answer says whether Redis added the job, or is the job's id."""
+        for payload, own_id, answer in zip(self.payloads, self.ids, answers, strict=True):
+            job_id = answer.decode() if isinstance(answer, bytes) else own_id
+            is_new = job_id == own_id if isinstance(answer, bytes) else bool(answer)
             mark = None if is_new else request_mark(payload.job_name, payload_tag(payload))
-            yield job_id, bool(is_new), payload.result_type(), False, mark
+            yield job_id, is_new, payload.result_type(), False, mark

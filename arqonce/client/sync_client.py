@@ -16,7 +16,6 @@ from pydantic import BaseModel
 from arqonce.client.answers import RESULT_TIMEOUT, JobInfo, seconds_of
 from arqonce.client.explained import ExplainedClient
 from arqonce.client.requests import (
-    ENQUEUE,
     Call,
     Handle,
     Promised,
@@ -112,6 +111,7 @@ class SyncJobClient(ExplainedClient):
         """Construct the client without connecting. Takes the same URLs as ``JobClient``.
 
         Raises:
+            InvalidMessageError: no queue may have that name.
             QueueUnavailableError: the URL is not a Redis URL; the text names the cure.
         """
         url = with_sentinel_password(url, sentinel_password)
@@ -146,30 +146,34 @@ class SyncJobClient(ExplainedClient):
         self._watch.close()
         self._redis.close()
 
-    def enqueue(
+    def enqueue(  # noqa: PLR0913 - when, how often, until when
         self,
         payload: Payload[ResultT],
         *,
         key: str | None = None,
         delay: timedelta | None = None,
         at: datetime | None = None,
+        unique_for: timedelta | None = None,
+        expires: timedelta | datetime | None = None,
     ) -> SyncJobHandle[ResultT]:
         """Enqueue a job, as ``JobClient.enqueue`` does. One round trip.
 
         Raises:
-            InvalidMessageError: the payload, key, time or size is invalid; nothing was sent.
+            InvalidMessageError: the payload, key, a time or the size is invalid; nothing was sent.
             QueueUnavailableError: Redis cannot be reached; with a key it is safe to call again.
         """
-        (handle,) = self._send(Request.of([payload], [key], delay=delay, at=at))
+        (handle,) = self._send(Request.of([payload], [key], delay=delay, at=at, unique_for=unique_for, expires=expires))
         return handle
 
-    def enqueue_many(
+    def enqueue_many(  # noqa: PLR0913 - as enqueue
         self,
         payloads: Iterable[Payload[ResultT]],
         *,
         keys: Sequence[str] | None = None,
         delay: timedelta | None = None,
         at: datetime | None = None,
+        unique_for: timedelta | None = None,
+        expires: timedelta | datetime | None = None,
     ) -> list[SyncJobHandle[ResultT]]:
         """Enqueue many jobs, as ``enqueue`` does. One round trip per 500 jobs, or per 4 MiB of messages.
 
@@ -177,7 +181,7 @@ class SyncJobClient(ExplainedClient):
             InvalidMessageError: a payload, key, time or size is invalid; nothing was sent.
             QueueUnavailableError: Redis cannot be reached. Some jobs may be queued: call again with the same keys.
         """
-        return self._send(Request.of(payloads, keys, delay=delay, at=at))
+        return self._send(Request.of(payloads, keys, delay=delay, at=at, unique_for=unique_for, expires=expires))
 
     @overload
     def handle(self, job: Promised[ResultT], /) -> SyncJobHandle[ResultT]: ...
@@ -208,10 +212,10 @@ class SyncJobClient(ExplainedClient):
         added = [one for call in request.calls(self._queue) for one in self._call(call)]
         return [SyncJobHandle(*fields, _client=self) for fields in request.handled(added)]
 
-    def _call(self, call: Call) -> list[int]:
+    def _call(self, call: Call) -> list[int | bytes]:
         with self._explained():
-            added: list[int] = self._direct.run(ENQUEUE, call.keys, call.arguments)
-            return added
+            answers: list[int | bytes] = self._direct.run(call.script, call.keys, call.arguments)
+            return answers
 
     def _wait(self, job_id: str, seconds: float | None, *, is_promised: bool) -> bytes:
         end = math.inf if seconds is None else time.monotonic() + seconds

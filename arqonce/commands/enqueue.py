@@ -25,13 +25,17 @@ from arqonce.wire.arguments import read_payload
 OWN_OPTIONS = {
     "key": Annotated[str | None, typer.Option(help="Idempotency key: a repeated key enqueues nothing.")],
     "delay": Annotated[str | None, typer.Option(help="Run after this delay, such as 30s or 5m.")],
+    "unique_for": Annotated[
+        str | None, typer.Option(help="An equal job of the last 10m, 1h and so on is the same job.")
+    ],
+    "expires": Annotated[str | None, typer.Option(help="Do not start it later than this from now, such as 1h.")],
     "wait": Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")],
     "timeout": Annotated[str, typer.Option(help="Longest wait for the result.")],
     "as_json": Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")],
 }
 """The options of every job. A field of the same name would hide one; a test makes sure that none does."""
 
-_DEFAULTS = {"key": None, "delay": None, "wait": False, "timeout": "30s", "as_json": False}
+_DEFAULTS = {"wait": False, "timeout": "30s", "as_json": False}
 
 
 def build_enqueue_app(registry: Registry) -> typer.Typer:
@@ -50,7 +54,7 @@ def _build_command(payload: type[Payload[BaseModel]]) -> Callable[..., None]:
         asyncio.run(_enqueue(read_payload(payload, [], fields), _read_request(own)))
 
     fields = [_parameter(name, field) for name, field in payload.model_fields.items()]
-    own = [_keyword(name, annotation, _DEFAULTS[name]) for name, annotation in OWN_OPTIONS.items()]
+    own = [_keyword(name, annotation, _DEFAULTS.get(name)) for name, annotation in OWN_OPTIONS.items()]
     command.__signature__ = inspect.Signature(fields + own)  # type: ignore[attr-defined] # inspect's own protocol
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in fields + own}
     return command
@@ -84,21 +88,26 @@ def _parse(field: FieldInfo, name: str, value: str) -> object:
 class _Request:
     key: str | None
     delay: timedelta | None
+    unique_for: timedelta | None
+    expires: timedelta | None
     wait: bool
     timeout: timedelta
     as_json: bool
 
 
 def _read_request(own: dict[str, Any]) -> _Request:
-    delay = None if own["delay"] is None else _duration("--delay", own["delay"])
-    return _Request(**own | {"delay": delay, "timeout": _duration("--timeout", own["timeout"])})
+    times = {name: own[name] for name in ("delay", "unique_for", "expires", "timeout") if own[name] is not None}
+    read = {name: _duration("--" + name.replace("_", "-"), text) for name, text in times.items()}
+    return _Request(**own | read)
 
 
 async def _enqueue(payload: Payload[BaseModel], request: _Request) -> None:
     settings = QueueSettings.load()
     url, queue = settings.url.get_secret_value(), WorkerSettings.load().default_queue
     async with JobClient(url, password=settings.plain_password, queue=queue) as client:
-        handle = await client.enqueue(payload, key=request.key, delay=request.delay)
+        handle = await client.enqueue(
+            payload, key=request.key, delay=request.delay, unique_for=request.unique_for, expires=request.expires
+        )
         outcome = "new" if handle.is_new else "duplicate"
         answer: dict[str, Any] = {"job_id": handle.job_id, "outcome": outcome}
         if not request.as_json:

@@ -16,7 +16,7 @@ from arqonce.contract.aliases import AliasedSchemas
 from arqonce.contract.redis import describe_redis
 from arqonce.failures import JobFailedError
 from arqonce.spec import JobSpec, Registry
-from arqonce.wire.codec import MAX_BYTES
+from arqonce.wire.bounds import MAX_BYTES
 from arqonce.wire.keys import LATEST_MS, QUEUE, RESULT_KEY
 
 Schema = dict[str, Any]
@@ -26,6 +26,10 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REF = "#/components/schemas/{model}"
 
 _MS: Schema = {"type": "integer", "minimum": 0, "maximum": LATEST_MS, "description": "In ms since 1970."}
+
+_EXPIRES = """\
+Optional: when the job expires, in ms since 1970. A job that no worker has started by then does not run, and fails \
+with expired. Older workers and plain arq workers ignore it. Let the message live longer than that: expiry_ms."""
 
 _FAILURE = "JobFailure"
 """The schema name of failures."""
@@ -138,6 +142,7 @@ def _job_schema(name: str, payload: Schema) -> Schema:
             "a": {"type": "array", "maxItems": 0, "description": position},
             "k": payload,
             "et": _MS | {"description": "When the job was enqueued, in ms since 1970."},
+            "xt": _MS | {"description": _EXPIRES},
         },
     }
 

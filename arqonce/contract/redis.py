@@ -3,7 +3,7 @@
 from typing import Any
 
 from arqonce.client.requests import ENQUEUE
-from arqonce.wire.codec import MAX_BYTES
+from arqonce.wire.bounds import MAX_BYTES
 from arqonce.wire.keys import ABORT_KEY, EXPIRY, IN_PROGRESS_KEY, JOB_KEY, QUEUE, RESULT_KEY, to_ms
 
 _JOB = f"{JOB_KEY}{{job_id}}"
@@ -29,7 +29,8 @@ def describe_redis() -> dict[str, Any]:
             "job_id": "Random, or the caller's idempotency key: one for each request.",
             "message": "The job, as JSON in UTF-8.",
             "due_ms": "When the job is due, in ms since 1970: with seconds it runs at once, with microseconds never.",
-            "expiry_ms": "How long the message is kept, in ms: message_expiry_ms plus the delay.",
+            "expiry_ms": "How long the message is kept, in ms: message_expiry_ms plus the delay, or plus the time "
+            "until xt if that is later.",
         },
         "message_expiry_ms": to_ms(EXPIRY),
         "job_id": {"type": "string", "pattern": "^[!-~]{1,200}$"},

@@ -36,6 +36,7 @@ from arqonce.failures import (
     AttemptsExhaustedError,
     DeadlineExceededError,
     JobAbortedError,
+    JobExpiredError,
     JobFailedError,
     RequestConflictError,
     failure_from_wire,
@@ -373,6 +374,8 @@ class Dispatcher:
         return tagged(receipt.result, request_tag(request))  # type: ignore[no-any-return] # a dict as before
 
     async def _attempt(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
+        if delivery.has_expired:
+            raise JobExpiredError("no worker had started the job when it expired: it has not run")
         if delivery.counted > spec.max_attempts and delivery.was_left is not False:
             raise AttemptsExhaustedError(why_exhausted(delivery))
         deadline = asyncio.timeout(spec.deadline.total_seconds())

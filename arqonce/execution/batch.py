@@ -51,9 +51,9 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.execution.bat
 async def run_batch(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[Delivery]) -> list[Outcome]:
     """Run one attempt of each job in one transaction, within one job's deadline; return outcomes in the same order.
 
-    Jobs with used up attempts or a receipt get ``Again.ALONE``, those with an invalid payload their end. If the batch
-    fails, all get ``Again.APART``. In an outage all are retried later and the attempt does not count. Three round
-    trips; one more if any job is not in its first attempt, two if any payload is invalid.
+    Jobs that have expired, used up their attempts or have a receipt get ``Again.ALONE``, those with an invalid payload
+    their end. If the batch fails, all get ``Again.APART``. In an outage all are retried later and the attempt does not
+    count. Three round trips; one more if any job is not in its first attempt, two if any payload is invalid.
     """
     outcomes: dict[str, Outcome] = {}
     invalid: list[_Invalid] = []
@@ -85,7 +85,7 @@ def _read(
     jobs = []
     for delivery in deliveries:
         outcomes[delivery.job_id] = Again.ALONE
-        if delivery.counted > spec.max_attempts:
+        if delivery.counted > spec.max_attempts or delivery.has_expired:
             continue
         try:
             jobs.append((delivery, read_payload(spec.payload, delivery.args, delivery.kwargs)))

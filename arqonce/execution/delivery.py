@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from arqonce.spec import JobSpec
+from arqonce.wire.keys import now_ms
 
 AnySpec = JobSpec[Any, Any]
 
@@ -25,6 +26,14 @@ class Delivery(NamedTuple):
 
     queue: str | None = None
     """The queue from which it came; ``None`` is the dispatcher's."""
+
+    expires_ms: int | None = None
+    """When the job expires unless an attempt has begun, in ms since 1970."""
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether the job must not start any more. Uncounted attempts, as in an outage, have not started it."""
+        return self.expires_ms is not None and self.attempt == 1 and now_ms() >= self.expires_ms
 
     @property
     def counted(self) -> int:

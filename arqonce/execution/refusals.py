@@ -12,7 +12,7 @@ from arqonce.execution.verdict import RetryLater
 from arqonce.failures import JobFailedError
 from arqonce.ledger.dead_jobs import DeadLetter
 from arqonce.spec import Registry
-from arqonce.wire.codec import MAX_BYTES
+from arqonce.wire.bounds import MAX_BYTES
 
 UNTIL_SENT_AGAIN = timedelta(seconds=5)
 """How often to check whether the relay has sent again a promised job whose message Redis has lost."""

@@ -177,7 +177,7 @@ class RegistryJob:
         assert message is not None  # noqa: S101 - asked for of jobs that could be read
         return Delivery(
             claim.job_id, self._attempt, message.args, message.kwargs, was_left=claim.was_left, excused=claim.excused,
-            waited_ms=claim.waited_ms(self.started_ms), queue=claim.queue,
+            waited_ms=claim.waited_ms(self.started_ms), queue=claim.queue, expires_ms=message.expires_ms,
         )  # fmt: skip
 
     @property

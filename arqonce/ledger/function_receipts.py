@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from arqonce.database.driver import fetch_by_driver
 from arqonce.ledger.namespace import sql_for
 from arqonce.ledger.receipts import receipt_by_job_id
-from arqonce.ledger.tables import MESSAGE_BYTES
+from arqonce.wire.bounds import MAX_BYTES
 
 _SHOWN = 100
 """Characters of a job's id with which the receipt's id begins."""
@@ -70,7 +70,7 @@ async def insert_success(
 ) -> bool:
     """Write the receipt of a job, unless it has one; return whether it was written. One round trip."""
     result = success.result
-    kept = b64encode(result).decode() if result is not None and len(result) <= MESSAGE_BYTES else None
+    kept = b64encode(result).decode() if result is not None and len(result) <= MAX_BYTES else None
     rows = await fetch_by_driver(
         session,
         sql_for(session, _INSERT),

@@ -1,4 +1,4 @@
-"""Deletes receipts and dead letters whose retention is over, in small steps."""
+"""Deletes receipts, dead letters and unique requests whose retention is over, in small steps."""
 
 from datetime import timedelta
 
@@ -10,8 +10,12 @@ from arqonce.ledger.namespace import sql_for
 STEP = 1000
 """Most rows that one statement deletes: some 10 ms, so that locks are short."""
 
-_TABLES = {"receipts": "finished_at", "dead_jobs": "died_at"}
-"""By table, the column that holds a row's age. Both columns are indexed."""
+_TABLES = {
+    "receipts": ("job_id", "finished_at"),
+    "dead_jobs": ("job_id", "died_at"),
+    "unique_requests": ("name", "until"),
+}
+"""By table, its key and the column that holds a row's age. All of them are indexed."""
 
 
 async def delete_older(session: AsyncSession, table: str, age: timedelta) -> int:
@@ -19,13 +23,13 @@ async def delete_older(session: AsyncSession, table: str, age: timedelta) -> int
 
     Concurrent calls do not wait for each other.
     """
-    when = _TABLES[table]
+    key, when = _TABLES[table]
     sql = f"""
-        DELETE FROM arqonce.{table} WHERE job_id IN (
-            SELECT job_id FROM arqonce.{table} WHERE {when} < now() - :age
+        DELETE FROM arqonce.{table} WHERE {key} IN (
+            SELECT {key} FROM arqonce.{table} WHERE {when} < now() - :age
             ORDER BY {when} LIMIT {STEP} FOR UPDATE SKIP LOCKED)
-        RETURNING job_id
-    """  # noqa: S608 - both names are constants
+        RETURNING {key}
+    """  # noqa: S608 - the names are constants
     statement = text(sql_for(session, sql)).bindparams(bindparam("age", type_=Interval))
     removed = await session.execute(statement, {"age": age})
     return len(removed.all())

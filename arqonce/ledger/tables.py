@@ -20,9 +20,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from arqonce.namespace import LEDGER
-
-MESSAGE_BYTES = 1024 * 1024
-"""Largest message of a job, in bytes."""
+from arqonce.wire.bounds import MAX_BYTES
 
 
 class Base(DeclarativeBase):
@@ -74,7 +72,7 @@ class PromisedJob(Base):
 
     __tablename__ = "outbox"
     __table_args__ = (
-        CheckConstraint(f"octet_length(message) <= {MESSAGE_BYTES}", name="message_size"),
+        CheckConstraint(f"octet_length(message) <= {MAX_BYTES}", name="message_size"),
         Index(None, "queue", "give_at"),
         # Redis can lose only dispatched jobs. The index finds those of earlier epochs; usually there are none.
         Index("outbox_epoch_idx", "queue", "epoch", postgresql_where=text("dispatched_at IS NOT NULL")),
@@ -91,6 +89,17 @@ class PromisedJob(Base):
     epoch: Mapped[int] = mapped_column(server_default=text("0"))
     dispatched_at: Mapped[datetime | None]
     dispatches: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+
+
+class UniqueRequest(Base):
+    """A request that was promised with ``unique_for``: until then an equal one is the same job."""
+
+    __tablename__ = "unique_requests"
+    __table_args__ = (Index(None, "until"),)  # for the retention
+
+    name: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    job_id: Mapped[str]
+    until: Mapped[datetime]
 
 
 class DeadJob(Base):

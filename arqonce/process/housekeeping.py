@@ -1,4 +1,4 @@
-"""Deletes old receipts and dead letters, in the background of each worker."""
+"""Deletes old rows of the ledger, in the background of each worker."""
 
 import asyncio
 import random
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.background import running
 from arqonce.ledger.retention import STEP, delete_older
+from arqonce.settings.worker import WorkerSettings
 
 _INTERVAL = timedelta(minutes=5)
 """Mean interval of deletions. Each is random, within 50 %, so that a fleet does not delete at once."""
@@ -20,6 +21,15 @@ _PAUSE = timedelta(milliseconds=200)
 """Pause between two full steps, which keeps the load low: 10 million rows take half an hour."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.housekeeping")
+
+
+def ages_of(settings: WorkerSettings) -> dict[str, timedelta]:
+    """Return how old the rows of each table may be."""
+    return {
+        "receipts": settings.keep_receipts,
+        "dead_jobs": settings.keep_dead,
+        "unique_requests": timedelta(0),  # after its time
+    }
 
 
 @asynccontextmanager

@@ -28,7 +28,7 @@ from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.gate import DatabaseGate
 from arqonce.ledger.schema import ledger_of
 from arqonce.process.health import Probe, ServerError, report_health
-from arqonce.process.housekeeping import keep_house
+from arqonce.process.housekeeping import ages_of, keep_house
 from arqonce.process.loop_watch import warn_of_blocks
 from arqonce.relay.relay import open_relay
 from arqonce.settings.worker import QueueSettings, Settings
@@ -68,8 +68,7 @@ class Lifecycle:
             await require_ready_database(sessions, self._settings.database, self._schemas)
             await _warn_of_limits(sessions, self._longest)
             dispatcher = Dispatcher(sessions, queue=self._settings.worker.default_queue)
-            ages = {"receipts": self._settings.worker.keep_receipts, "dead_jobs": self._settings.worker.keep_dead}
-            await stack.enter_async_context(keep_house(sessions, ages))
+            await stack.enter_async_context(keep_house(sessions, ages_of(self._settings.worker)))
             await stack.enter_async_context(open_relay(sessions, self._settings))
             stack.enter_context(warn_of_blocks(self._settings.worker.lease))
             if file := self._settings.worker.health_file:

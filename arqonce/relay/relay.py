@@ -33,6 +33,7 @@ from arqonce.relay.unserved import UnservedQueues
 from arqonce.settings.worker import Settings
 from arqonce.trouble import Trouble
 from arqonce.wire.keys import EXPIRY, JOB_KEY, now_ms, to_ms
+from arqonce.wire.message import has_expired
 
 _LOOK_EVERY = timedelta(seconds=2)
 """Longest polling interval. Each is random, from half of it to all of it, so that a fleet does not poll at once."""
@@ -155,7 +156,7 @@ class Relay:
             promises = await dispatch_batch(session, epochs=epochs, keep=self._keep)
         self._again += sum(promise.is_again for promise in promises)
         # Committed before they are written into Redis: see dispatch_batch.
-        due = [promise for promise in promises if not promise.is_late]
+        due = [promise for promise in promises if not promise.is_late or has_expired(promise.message)]
         try:
             await self._give(due)
         except (RedisError, OSError):
@@ -164,7 +165,7 @@ class Relay:
                     await take_back(session, [promise.job_id for promise in due])
             raise
         for promise in promises:
-            if promise.is_late:
+            if promise not in due:
                 await self._give_up(promise)
         return len(promises)
 
@@ -196,7 +197,8 @@ class Relay:
         async with self._redis.pipeline(transaction=False) as pipe:
             for promise in promises:
                 due, last = _milliseconds(promise.due_at), _milliseconds(promise.last_at)
-                expiry = min(max(now, due) + to_ms(EXPIRY), last) - now
+                until = max(now, due) + to_ms(EXPIRY)
+                expiry = (until if promise.is_late else min(until, last)) - now  # late: a worker ends it as expired
                 # In this order, so that a worker that finds an id in the queue finds its message, too.
                 pipe.set(JOB_KEY + promise.job_id, promise.message, px=max(1, expiry), nx=True)
                 pipe.zadd(promise.queue, {promise.job_id: due}, nx=True)

@@ -1,5 +1,6 @@
 """Records what code under test enqueues, to check it, answer it or run it. Needs neither worker nor database."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -91,6 +92,7 @@ class EnqueuedJobs:
         self._run_job = run_job
         self._jobs: dict[str, RecordedJob] = {}
         self._ends: dict[str, bytes] = {}
+        self._unique: dict[str, tuple[str, float]] = {}
         self._answers: list[Callable[[RecordedJob], Answer | None]] = []
         self.needs_tables = True
 
@@ -190,6 +192,22 @@ class EnqueuedJobs:
         self._jobs[job.job_id] = job
         self._settle(job)
         return True
+
+    def record_unique(self, name: str, window_ms: int, job: RecordedJob) -> str:
+        """Record a job unless an equal request was within its time; return the id of the request's job."""
+        job_id = self.unique_job(name, window_ms, job.job_id)
+        if job_id == job.job_id:
+            self.record(job)
+        return job_id
+
+    def unique_job(self, name: str, window_ms: int, job_id: str) -> str:
+        """Return the id of the job of a request: the one of an equal request within its time, or ``job_id``."""
+        now = time.monotonic() * 1000
+        earlier, until = self._unique.get(name, ("", 0.0))
+        if until > now and earlier in self._jobs:
+            return earlier
+        self._unique[name] = job_id, now + window_ms
+        return job_id
 
     def promise(self, job: RecordedJob) -> None:
         """Record a job that is new in the outbox. If its key has an earlier promise, that was rolled back."""

@@ -24,7 +24,7 @@ from arqonce.testing.transaction import Transaction
 from arqonce.wire.codec import decode, encode
 from arqonce.wire.keys import new_job_id, now_ms
 from arqonce.wire.message import Message, read_message
-from arqonce.wire.request import job_message
+from arqonce.wire.request import write_job
 from arqonce.work import Again
 
 __all__ = ["Attempt", "BlockedLoopWarning", "JobOutcome", "RunJob"]
@@ -68,7 +68,7 @@ class RunJob:
         self, payload: Payload[ResultT], *, key: str | None = None, attempt: int = 1, registry: Registry | None = None
     ) -> JobOutcome[ResultT]:
         """Run a job to its end; return its outcome, whether it succeeds or fails."""
-        message = encode(job_message(payload, enqueued_ms=now_ms()))
+        message = write_job(payload, enqueued_ms=now_ms())
         outcome = await self.message(message, key=key, attempt=attempt, registry=registry)
         result = None if outcome.result is None else payload.result_type().model_validate(outcome.result)
         return replace(outcome, result=result)
@@ -86,7 +86,7 @@ class RunJob:
         registry = registry or self.registry
         spec = registry[payloads[0].job_name]
         ids = [new_job_id(None) for _ in payloads]
-        calls = [decode(encode(job_message(payload, enqueued_ms=now_ms()))) for payload in payloads]
+        calls = [decode(write_job(payload, enqueued_ms=now_ms())) for payload in payloads]
         deliveries = [Delivery(job_id, 1, (), call["k"]) for job_id, call in zip(ids, calls, strict=True)]
         if spec.batch is None:
             raise TypeError(f"{spec.name} has no batch: register it with JobSpec(..., batch=)")
@@ -155,7 +155,8 @@ class RunJob:
     ) -> dict[str, Any]:
         if isinstance(call, JobFailedError):
             return await refuse(self._dispatcher, Refused(call, job_id, message, number))
-        return await self._dispatcher.run(registry[call.name], Delivery(job_id, number, call.args, call.kwargs))
+        delivery = Delivery(job_id, number, call.args, call.kwargs, expires_ms=call.expires_ms)
+        return await self._dispatcher.run(registry[call.name], delivery)
 
 
 def _read(message: bytes, registry: Registry) -> Message | JobFailedError:

@@ -16,7 +16,7 @@ from arqonce.client.requests import Call
 from arqonce.client.sync_client import SyncJobClient
 from arqonce.testing.enqueued import EnqueuedJobs, RecordedJob
 from arqonce.testing.rollbacks import when_rolled_back
-from arqonce.wire.keys import JOB_KEY
+from arqonce.wire.keys import JOB_KEY, UNIQUE_KEY
 
 Parameters = Mapping[str, Any]
 
@@ -36,14 +36,18 @@ def stand_in_for_redis(jobs: EnqueuedJobs) -> Iterator[None]:
 def _transport(jobs: EnqueuedJobs) -> dict[str, Callable[..., Any]]:
     """Return replacements of the client methods that communicate with Redis."""
 
-    def call(_client: object, call: Call) -> list[int]:
-        *keys, queue = call.keys
-        due_ms, _, *messages = call.arguments
-        return [
-            int(jobs.record(RecordedJob.of(key.removeprefix(JOB_KEY), message, due_ms=int(due_ms), queue=queue)))
+    def call(_client: object, call: Call) -> list[int | bytes]:
+        keys = [key for key in call.keys if key.startswith(JOB_KEY)]
+        names = [key for key in call.keys if key.startswith(UNIQUE_KEY)]
+        messages = [argument for argument in call.arguments if isinstance(argument, bytes)]
+        found = [
+            RecordedJob.of(key.removeprefix(JOB_KEY), message, due_ms=int(call.arguments[0]), queue=call.keys[-1])
             for key, message in zip(keys, messages, strict=True)
-            if isinstance(message, bytes)
         ]
+        if not names:
+            return [int(jobs.record(job)) for job in found]
+        window_ms = int(call.arguments[2])
+        return [jobs.record_unique(name, window_ms, job).encode() for name, job in zip(names, found, strict=True)]
 
     def wait(_client: object, job_id: str, *_: object, is_promised: bool) -> bytes:
         if jobs.due_ms(job_id) is None and not is_promised:
@@ -107,6 +111,9 @@ def _recording(jobs: EnqueuedJobs, find_runner: Callable[..., Callable[..., Any]
     def answer(connection: object, _statement: str, parameters: Parameters) -> object:
         if "message" not in parameters:
             return jobs.status_in_tables(parameters["job_id"])
+        if "unique_name" in parameters:
+            name, window_ms = parameters["unique_name"].hex(), int(parameters["window_ms"])
+            return _record(jobs, jobs.unique_job(name, window_ms, parameters["job_id"]), connection, parameters)
         return _record(jobs, jobs.outcome_of(_promised(parameters)), connection, parameters)
 
     return find_recording_runner
@@ -119,7 +126,7 @@ async def _await_and_record(
 
 
 def _record(jobs: EnqueuedJobs, outcome: object, connection: object, parameters: Parameters) -> object:
-    if outcome == "new":
+    if outcome in {"new", parameters["job_id"]}:  # a unique request has its job's id as outcome
         job = _promised(parameters)
         jobs.promise(job)
         when_rolled_back(connection, lambda: jobs.forget(job))

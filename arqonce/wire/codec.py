@@ -6,7 +6,6 @@ arq does not have: ``h``, the tag of the request that it answers.
 Never pickle, which is arq's default: anyone who can write to Redis could run code in the worker.
 """
 
-import json
 import math
 import re
 from asyncio import CancelledError
@@ -15,26 +14,18 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from arqonce.failures import InvalidMessageError, failure_from_wire, failure_to_wire
+from arqonce.failures import InvalidMessageError, MessageTooLargeError, failure_from_wire, failure_to_wire
+from arqonce.wire.bounds import (
+    MAX_BYTES,
+    MOST_DIGITS,
+    MOST_LEVELS,
+    MOST_RESULT_BYTES,
+    may_be_unfit,
+    require_small,
+    unfit_field,
+)
 
-MAX_BYTES = 1024 * 1024
-"""Largest message, in bytes. Store larger data in a table or a file, and send its key."""
-
-_MOST_RESULT_BYTES = MAX_BYTES - 4096
-"""Largest result, in bytes. The rest is reserved for arq's fields."""
-
-_DEEP = 100
-"""A result with more lists and objects than this may exceed the nesting that readers accept (200 levels)."""
-
-_ZERO = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-"""The escape of U+0000 in JSON, but not an escaped backslash before the letters u0000."""
-
-_MOST_DIGITS = 4300
-"""Longest integer that Python and pydantic parse, in digits (``sys.get_int_max_str_digits``)."""
-
-_TOO_MANY_DIGITS = 10**_MOST_DIGITS
-
-_LARGE_NUMBER = re.compile(rb"\d[eE]\+?\d|\d{%d}" % (_MOST_DIGITS + 1))
+_LARGE_NUMBER = re.compile(rb"\d[eE]\+?\d|\d{%d}" % (MOST_DIGITS + 1))
 """Matches a number that PostgreSQL may print longer, or that is too long to parse. May also match inside a string."""
 
 PICKLE = b"\x80"
@@ -83,7 +74,7 @@ def encode(message: Any, *, largest: int | None = MAX_BYTES) -> bytes:  # noqa: 
         text = f"the message cannot be written as JSON: {error}"
         raise InvalidMessageError(text) from error
     if largest is not None:
-        _require_small(data)
+        require_small(data)
     return data
 
 
@@ -91,46 +82,40 @@ def encode_result(result: dict[str, Any]) -> str:
     """Serialize a result as JSON that PostgreSQL can store, and that every client can read.
 
     Raises:
-        InvalidMessageError: it is too large, or holds a value that one of them cannot represent.
+        InvalidMessageError: it is too large, or holds a value that one of them cannot represent; the text names the
+            field, and no value.
     """
     try:
         data = to_json(result)
     except (PydanticSerializationError, ValueError) as error:
-        raise InvalidMessageError(f"it cannot be written as JSON: {error}") from None
-    if len(data) > _MOST_RESULT_BYTES:
-        text = f"it has {len(data):,} bytes, more than the {_MOST_RESULT_BYTES:,} allowed: store it, and return its key"
-        raise InvalidMessageError(text)
-    if b"NaN" in data or b"Infinity" in data:
-        _require_finite(result)
-    if len(data) > _MOST_DIGITS and _LARGE_NUMBER.search(data):  # a shorter text has no such integer and few floats
-        _require_storable_numbers(result, len(data))
-    if b"\\u0000" in data and _ZERO.search(data):
-        raise InvalidMessageError("it has a string with the character U+0000, which PostgreSQL cannot store")
-    if len(data) > 2 * _DEEP and data.count(b"[") + data.count(b"{") > _DEEP:
-        _require_readable(data)
+        raise _unfit(result) or InvalidMessageError(f"it cannot be written as JSON: {error}") from None
+    if len(data) > MOST_RESULT_BYTES:
+        text = f"it has {len(data):,} bytes, more than the {MOST_RESULT_BYTES:,} allowed: store it, and return its key"
+        raise MessageTooLargeError(text)
+    is_doubtful = b"NaN" in data or b"Infinity" in data or may_be_unfit(data)
+    if len(data) > MOST_DIGITS and _LARGE_NUMBER.search(data):  # a shorter text has no such integer and few floats
+        is_doubtful = True
+        _require_small_floats(result, len(data))
+    if is_doubtful and (unfit := _unfit(result)):
+        raise unfit
     return data.decode()
 
 
-def _require_finite(result: dict[str, Any]) -> None:
-    try:
-        json.dumps(result, allow_nan=False)
-    except ValueError:
-        raise InvalidMessageError("it has a number that is infinite or NaN, which JSON cannot represent") from None
+def _unfit(result: dict[str, Any]) -> InvalidMessageError | None:
+    found = unfit_field(result)
+    return None if found is None else InvalidMessageError(f"its field {found[0]:.60} {found[1]}")
 
 
-def _require_storable_numbers(result: dict[str, Any], size: int) -> None:
-    """Reject numbers that make the result too large when PostgreSQL returns it: it prints 1e300 with 300 zeros."""
-    for number in _numbers(result):
-        if isinstance(number, float):
-            size += max(0, int(math.log10(abs(number) or 1)))
-        if abs(number) >= _TOO_MANY_DIGITS:
-            raise InvalidMessageError(f"it has an integer of more than {_MOST_DIGITS:,} digits: few parsers read it")
-    if size > _MOST_RESULT_BYTES:
-        text = f"its large floats are {size:,} bytes as PostgreSQL writes them, more than the {_MOST_RESULT_BYTES:,} "
-        raise InvalidMessageError(f"{text}allowed: store it, and return its key")
+def _require_small_floats(result: dict[str, Any], size: int) -> None:
+    """Reject floats that make the result too large when PostgreSQL returns it: it prints 1e300 with 300 zeros."""
+    for number in _floats(result):
+        size += max(0, int(math.log10(abs(number) or 1))) if math.isfinite(number) else 0
+    if size > MOST_RESULT_BYTES:
+        text = f"its large floats are {size:,} bytes as PostgreSQL writes them, more than the {MOST_RESULT_BYTES:,} "
+        raise MessageTooLargeError(f"{text}allowed: store it, and return its key")
 
 
-def _numbers(value: object) -> Iterator[float]:
+def _floats(value: object) -> Iterator[float]:
     waiting = [value]
     while waiting:
         part = waiting.pop()
@@ -138,15 +123,8 @@ def _numbers(value: object) -> Iterator[float]:
             waiting.extend(part.values())
         elif isinstance(part, list):
             waiting.extend(part)
-        elif isinstance(part, int | float):
+        elif isinstance(part, float):
             yield part
-
-
-def _require_readable(data: bytes) -> None:
-    try:
-        from_json(b'{"r":' + data + b"}")
-    except ValueError as error:
-        raise InvalidMessageError(f"it cannot be read again: {error}") from None
 
 
 def decode(data: bytes) -> dict[str, Any]:
@@ -155,7 +133,7 @@ def decode(data: bytes) -> dict[str, Any]:
     Raises:
         InvalidMessageError: it is too large, not JSON, or not a JSON object; the text names the cure.
     """
-    _require_small(data)
+    require_small(data)
     if data[:1] == PICKLE:
         text = (
             "the message is a pickle, not JSON: its writer must pass job_serializer=arqonce.encode to arq.create_pool"
@@ -164,8 +142,7 @@ def decode(data: bytes) -> dict[str, Any]:
     try:
         message = from_json(data, allow_inf_nan=False)
     except ValueError as error:
-        text = f"the message is not JSON in UTF-8: {error}"
-        raise InvalidMessageError(text) from None
+        raise InvalidMessageError(f"the message {_why_not_json(error)}") from None
     if not isinstance(message, dict):
         text = f"the message is JSON, but not an object: {type(message).__name__}"
         raise InvalidMessageError(text)
@@ -174,13 +151,10 @@ def decode(data: bytes) -> dict[str, Any]:
     return message
 
 
-def _require_small(data: bytes) -> None:
-    if len(data) > MAX_BYTES:
-        text = (
-            f"the message has {len(data):,} bytes, more than the {MAX_BYTES:,} allowed: split it into several jobs, "
-            "or store the data and send its key"
-        )
-        raise InvalidMessageError(text)
+def _why_not_json(error: ValueError) -> str:
+    if "recursion limit" in str(error):
+        return f"has more than {MOST_LEVELS} lists and objects inside each other in a field, which few parsers read: flatten it"
+    return f"is not JSON in UTF-8: {error}"
 
 
 def _encode_exception(value: object) -> dict[str, str]:

@@ -4,7 +4,7 @@ import hashlib
 import re
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from uuid import uuid4
 
 from arqonce.failures import InvalidMessageError
@@ -83,6 +83,10 @@ def printable_job_id(raw: bytes) -> str:
     return f"hostile-{hashlib.sha256(raw).hexdigest()[:32]}" if is_hostile_id(raw) else raw.decode("ascii")
 
 
+UNIQUE_KEY = "arqonce:unique:"
+"""Before the name of a request that is unique for a time (``request.unique_name``). Holds the id of its job."""
+
+
 def new_job_id(key: str | None) -> str:
     """Return the caller's idempotency key, or a random id.
 
@@ -119,39 +123,6 @@ def conflict_id(job_id: str, request: bytes) -> str:
 def type_of(value: object) -> str:
     """Say of what type a value is, without the value."""
     return f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
-
-
-def due_ms(now: int, delay: timedelta | None, at: datetime | None) -> int:
-    """Return when a job is due, in ms since 1970: now, after ``delay``, or ``at`` a datetime with a time zone.
-
-    Raises:
-        InvalidMessageError: the time is invalid; the text gives the reason.
-    """
-    if delay is not None and at is not None:
-        message = "give delay or at, not both"
-        raise InvalidMessageError(message)
-    if not isinstance(delay, timedelta | None):
-        raise InvalidMessageError(f"delay must be a timedelta, such as timedelta(seconds=5); this is {type_of(delay)}")
-    if not isinstance(at, datetime | None):
-        raise InvalidMessageError(f"at must be a datetime with a time zone; this is {type_of(at)}")
-    if at is not None:
-        if at.tzinfo is None:
-            message = "at has no time zone: give datetime.now(UTC) or another aware time"
-            raise InvalidMessageError(message)
-        return max(0, _timestamp_ms(at))
-    if delay is None:
-        return now
-    if delay < timedelta(0):
-        message = "delay is negative"
-        raise InvalidMessageError(message)
-    return now + to_ms(delay)
-
-
-def _timestamp_ms(at: datetime) -> int:
-    try:
-        return round(at.astimezone(UTC).timestamp() * 1000)
-    except OverflowError:
-        raise InvalidMessageError("at is out of the range of dates") from None
 
 
 def cut_calls(sizes: Sequence[int]) -> Iterator[slice]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from arqonce.failures import InvalidMessageError
+from arqonce.wire.bounds import may_be_unfit, unfit_field
 from arqonce.wire.codec import decode, encode
 from arqonce.wire.keys import LATEST_MS, now_ms
 
@@ -22,6 +23,9 @@ class Message(NamedTuple):
 
     enqueued_ms: int
 
+    expires_ms: int | None = None
+    """When the job expires unless a worker has started it, in ms since 1970."""
+
 
 _ENVELOPE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "f": (lambda value: isinstance(value, str), "a string: the job's name"),
@@ -31,6 +35,10 @@ _ENVELOPE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "et": (
         lambda value: type(value) is int and 0 <= value <= LATEST_MS,
         "an integer: when it was enqueued, in ms since 1970",
+    ),
+    "xt": (
+        lambda value: value is None or (type(value) is int and 0 <= value <= LATEST_MS),
+        "an integer: when the job expires, in ms since 1970; or missing",
     ),
 }
 """What must be in a message, and how it is described."""
@@ -57,7 +65,18 @@ def read_message(data: bytes) -> Message:
         InvalidMessageError: it cannot be read; the text names the field.
     """
     message = read_envelope(data)
-    return Message(message["f"], tuple(message["a"]), message["k"], message["t"], message["et"])
+    if may_be_unfit(data) and (unfit := unfit_field({"f": message["f"], "a": message["a"]} | message["k"])):
+        raise InvalidMessageError(f"the message's field {unfit[0]:.60} {unfit[1]}")
+    return Message(message["f"], tuple(message["a"]), message["k"], message["t"], message["et"], message.get("xt"))
+
+
+def has_expired(data: bytes) -> bool:
+    """Return whether the message can be read and says that its job has expired by now."""
+    try:
+        expires_ms = read_message(data).expires_ms
+    except InvalidMessageError:
+        return False
+    return expires_ms is not None and now_ms() >= expires_ms
 
 
 def write_result(  # noqa: PLR0913 - arq's fields

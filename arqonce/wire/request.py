@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_json
 
-from arqonce.failures import InvalidMessageError
+from arqonce.failures import InvalidMessageError, MessageTooLargeError
 from arqonce.payloads import AnyPayload, Payload
+from arqonce.wire.bounds import NAME_RULE, is_name, may_be_unfit, unfit_field
+from arqonce.wire.codec import encode
 from arqonce.wire.keys import type_of
 
 _CURE = (
@@ -100,17 +102,36 @@ def _fields_schema(schema: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:  # n
         schema = schema.get("schema")
 
 
-def job_message(payload: AnyPayload, *, enqueued_ms: int) -> dict[str, Any]:
-    """Return arq's message for a job. Fields that were not set are left out, so that the worker's defaults apply.
+def write_job(payload: AnyPayload, *, enqueued_ms: int, expires_ms: int | None = None) -> bytes:
+    """Write arq's message for a job. Fields that were not set are left out, so that the worker's defaults apply.
+
+    A job that expires has the field ``xt``, which plain arq workers and older ones ignore.
 
     Raises:
-        InvalidMessageError: the worker would get something else; the text names the fields and the cure, and no value.
+        InvalidMessageError: it is too large, or the worker would get something else; the text names the fields and the
+            cure, and no value.
     """
     traits = _traits(type(payload))
     fields = _dumped(payload, traits)
     if not traits.is_plain:
         _require_same(payload, fields, traits)
-    return {"t": None, "f": payload.job_name, "a": [], "k": fields, "et": enqueued_ms}
+    message: dict[str, Any] = {"t": None, "f": payload.job_name, "a": [], "k": fields, "et": enqueued_ms}
+    if expires_ms is not None:
+        message["xt"] = expires_ms
+    try:
+        data = encode(message)
+    except MessageTooLargeError:
+        raise
+    except InvalidMessageError as error:
+        raise _unfit(payload, fields) or error from None
+    if may_be_unfit(data) and (unfit := _unfit(payload, fields)):
+        raise unfit
+    return data
+
+
+def _unfit(payload: AnyPayload, fields: Mapping[str, object]) -> InvalidMessageError | None:
+    found = unfit_field(fields)
+    return None if found is None else InvalidMessageError(f"{type(payload).__name__}.{found[0]:.60} {found[1]}")
 
 
 def _dumped(payload: AnyPayload, traits: _Traits) -> dict[str, Any]:
@@ -159,6 +180,8 @@ def _after_json(fields: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
 def _not_same(payload: AnyPayload, fields: Sequence[str]) -> InvalidMessageError:
     name = type(payload).__name__
     named = ", ".join(f"{name}.{field[:60]}" for field in fields) or name
+    if unfit := _unfit(payload, {field: vars(payload).get(field) for field in fields or type(payload).model_fields}):
+        return unfit
     return InvalidMessageError(f"the worker would not get what is sent in {named}: {_CURE}")
 
 
@@ -196,6 +219,12 @@ def _in_order(value: Any, dumped: Any) -> Any:  # noqa: ANN401 - any value of a 
     return dumped
 
 
+def unique_name(payload: AnyPayload, queue: str) -> bytes:
+    """Return the name of the request within its queue: equal requests of one kind for one queue have the same."""
+    name = b"\0".join([queue.encode(), payload.job_name.encode(), request_hash(payload)])
+    return hashlib.sha256(name).digest()
+
+
 def request_tag(request: bytes) -> str:
     """Return the tag of the request with this hash. It is stored with the result and the job's name.
 
@@ -225,6 +254,8 @@ def require_payload(value: object) -> None:
         raise InvalidMessageError(message)
     if not hasattr(value, "job_name"):
         raise InvalidMessageError(f"{type(value).__name__} has no job_name: give its class the job's name on the wire")
+    if not is_name(value.job_name):
+        raise InvalidMessageError(f"{type(value).__name__}.job_name must be {NAME_RULE}")
 
 
 def require_kind(value: object) -> None:

@@ -12,7 +12,8 @@ BEGIN;
 SELECT pg_advisory_xact_lock(hashtext('users-worker grants')); -- two at once would fail on each other's rows
 
 -- From nothing, so that a right that no longer stands here is gone.
-REVOKE ALL ON users, alembic_version, :ledger.receipts, :ledger.dead_jobs, :ledger.outbox, :ledger.ledger_version
+REVOKE ALL ON users, alembic_version, :ledger.receipts, :ledger.dead_jobs, :ledger.outbox, :ledger.unique_requests,
+    :ledger.ledger_version
     FROM PUBLIC, app_worker, app_relay, app_operator, app_producer, app_reader;
 REVOKE ALL ON SEQUENCE users_id_seq, :ledger.dispatch_epoch
     FROM PUBLIC, app_worker, app_relay, app_operator, app_producer, app_reader;
@@ -29,6 +30,7 @@ GRANT SELECT, DELETE,  -- SELECT of all, because ON CONFLICT reads what it repla
       UPDATE (job_id, job_name, message, reason, explanation, error, sqlstate, attempts, queue, request_hash, died_at)
     ON :ledger.dead_jobs TO app_worker;
 GRANT SELECT, DELETE ON :ledger.outbox TO app_worker;  -- the row goes with the job's receipt or dead letter
+GRANT SELECT, UPDATE (until), DELETE ON :ledger.unique_requests TO app_worker;  -- removes those whose time is over
 GRANT SELECT ON alembic_version, :ledger.ledger_version TO app_worker;
 
 -- Operators: list, show, retry and discard dead letters, which hold people's data.
@@ -58,6 +60,7 @@ GRANT SELECT ON alembic_version TO app_relay;  -- relays of the version before a
 GRANT INSERT (job_id, job_name, queue, message, request_hash, due_at, give_at),
       SELECT (job_id, job_name, queue, request_hash, give_at) ON :ledger.outbox TO app_producer;
 GRANT SELECT (job_id, job_name, request_hash) ON :ledger.receipts, :ledger.dead_jobs TO app_producer;
+GRANT SELECT, INSERT, UPDATE ON :ledger.unique_requests TO app_producer;  -- hashes of requests, and ids of their jobs
 
 GRANT SELECT (job_id, job_name, queue, due_at, give_at, created_at, epoch, dispatched_at, dispatches)
     ON :ledger.outbox TO app_reader;

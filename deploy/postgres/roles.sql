@@ -85,7 +85,7 @@ SELECT format('ALTER %s %s OWNER TO app_owner',
               CASE relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END, pg_class.oid::regclass)
 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE relowner <> 'app_owner'::regrole AND relkind IN ('r', 'S', 'v') AND (
-    (nspname = :'ledger' AND relname IN ('receipts', 'dead_jobs', 'outbox', 'dispatch_epoch', 'ledger_version'))
+    (nspname = :'ledger' AND relname IN ('receipts', 'dead_jobs', 'outbox', 'unique_requests', 'dispatch_epoch', 'ledger_version'))
     OR (nspname = 'public' AND relname IN ('users', 'alembic_version', 'job_receipts', 'job_outbox',
                                            'job_dispatch_epoch'))
     OR (nspname = 'public' AND relname = 'dead_jobs' AND to_regclass('public.job_receipts') IS NOT NULL))

@@ -7,7 +7,7 @@ from arqonce.execution.dead_letters import write_letter
 from arqonce.failures import InvalidPayloadError, JobFailedError
 from arqonce.wire.arguments import read_payload
 from arqonce.wire.codec import decode, encode
-from arqonce.wire.request import job_message
+from arqonce.wire.request import write_job
 from jobs.registry import REGISTRY
 
 _READ = MessageReader(REGISTRY)
@@ -50,6 +50,6 @@ def _dead(failure: JobFailedError, message: bytes) -> str:
 
 def _require_same_again(payload: Any) -> None:  # noqa: ANN401 - any payload
     """Check that what was accepted can be enqueued, and is then the same request."""
-    again = decode(encode(job_message(payload, enqueued_ms=0)))
+    again = decode(write_job(payload, enqueued_ms=0))
     assert read_payload(type(payload), again["a"], again["k"]) == payload
     assert "\\u0000" not in payload.model_dump_json()

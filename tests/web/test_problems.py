@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce.wire.codec import MAX_BYTES
+from arqonce.wire.bounds import MAX_BYTES
 from tests.conftest import wait_until
 from tests.web.conftest import StartWeb, WebProcess
 

@@ -36,8 +36,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce import InvalidMessageError, JobClient, Payload, Result, SyncJobClient, enqueue_in
 from arqonce.wire.arguments import read_payload
-from arqonce.wire.codec import decode, encode
-from arqonce.wire.request import job_message, request_hash
+from arqonce.wire.codec import decode
+from arqonce.wire.request import request_hash, write_job
 from jobs import CreateUser
 
 ROOT = Path(__file__).parents[3]
@@ -76,12 +76,12 @@ def _of(annotation: Any, value: object) -> Payload[Any]:  # noqa: ANN401 - any a
 
 def _sent(payload: Payload[Any]) -> Payload[Any]:
     """Return what the worker gets."""
-    message = decode(encode(job_message(payload, enqueued_ms=1)))
+    message = decode(write_job(payload, enqueued_ms=1))
     return read_payload(type(payload), message["a"], message["k"])
 
 
 ACCEPTED: dict[str, tuple[Any, Any]] = {
-    "text": (str, "Jürgen \u0000 \U0001f600"),
+    "text": (str, "Jürgen \x01 \U0001f600"),
     "int": (int, 10**300),
     "float": (float, 1e22),
     "bool": (bool, True),
@@ -144,8 +144,8 @@ def test_what_would_arrive_otherwise_is_refused(annotation: Any, value: Any) -> 
     """With the field's name and the cure, and without its value."""
     payload = _of(annotation, value)
 
-    with pytest.raises(InvalidMessageError, match=r"Kind\.field: give it a type") as caught:
-        job_message(payload, enqueued_ms=1)
+    with pytest.raises(InvalidMessageError, match=r"Kind\.field(: give it a type| is infinite or NaN)") as caught:
+        write_job(payload, enqueued_ms=1)
 
     assert "hidden-word" not in "".join(traceback.format_exception(caught.value))
 
@@ -188,7 +188,7 @@ class WithSerializer(Payload[Result]):
 def test_a_class_that_changes_what_it_sends_is_refused(payload: Payload[Any], field: str) -> None:
     """As soon as it would matter."""
     with pytest.raises(InvalidMessageError, match=field):
-        job_message(payload, enqueued_ms=1)
+        write_job(payload, enqueued_ms=1)
 
 
 class WithFactories(Payload[Result]):
@@ -211,7 +211,7 @@ class WithInnerFactories(Payload[Result]):
 @pytest.mark.parametrize("payload", [WithFactories(), WithInnerFactories(), WithInnerFactories(inner=WithFactories())])
 def test_a_default_that_is_made_is_made_once(payload: Payload[Any]) -> None:
     """By the producer: the worker's would be another. One that is not made is left to the worker."""
-    message = job_message(payload, enqueued_ms=1)
+    message = decode(write_job(payload, enqueued_ms=1))
 
     assert _sent(payload) == payload
     assert request_hash(_sent(payload)) == request_hash(payload)
@@ -231,7 +231,7 @@ def test_whatever_is_sent_arrives_or_is_refused(value: object) -> None:
     """There is no third."""
     payload = _of(Any, value)
     try:
-        message = encode(job_message(payload, enqueued_ms=1))
+        message = write_job(payload, enqueued_ms=1)
     except InvalidMessageError:
         return
     read = read_payload(type(payload), (), decode(message)["k"])
