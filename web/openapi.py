@@ -50,14 +50,14 @@ _SECONDS = {"type": "integer", "minimum": 1, "maximum": 999_999_999}
 _UNIQUE_FOR = {
     "name": "Job-Unique-For",
     "in": "header",
-    "description": "In seconds: an equal request that was accepted with it within that time is the same job. Not with a "
-    "key.",
+    "description": "In seconds: an equal request that was accepted with it within that time is the same job. "
+    "Not with an Idempotency-Key.",
     "schema": _SECONDS,
 }
 _EXPIRES_IN = {
     "name": "Job-Expires-In",
     "in": "header",
-    "description": "In seconds from now: a job that no worker has started by then does not run, and fails with expired.",
+    "description": "In seconds from now: a job that no worker has started by then does not run, and fails.",
     "schema": _SECONDS,
 }
 _LOCATION = {"Location": {"required": True, "schema": {"type": "string"}}}

@@ -22,20 +22,28 @@ from arqonce.settings.worker import QueueSettings, WorkerSettings
 from arqonce.spec import Registry
 from arqonce.wire.arguments import read_payload
 
-OWN_OPTIONS = {
-    "key": Annotated[str | None, typer.Option(help="Idempotency key: a repeated key enqueues nothing.")],
-    "delay": Annotated[str | None, typer.Option(help="Run after this delay, such as 30s or 5m.")],
-    "unique_for": Annotated[
-        str | None, typer.Option(help="An equal job of the last 10m, 1h and so on is the same job.")
-    ],
-    "expires": Annotated[str | None, typer.Option(help="Do not start it later than this from now, such as 1h.")],
-    "wait": Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")],
-    "timeout": Annotated[str, typer.Option(help="Longest wait for the result.")],
-    "as_json": Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")],
-}
-"""The options of every job. A field of the same name would hide one; a test makes sure that none does."""
 
-_DEFAULTS = {"wait": False, "timeout": "30s", "as_json": False}
+@dataclass(frozen=True)
+class _Option:
+    kind: object
+    text: str
+    default: object = None
+
+
+OWN_OPTIONS = {
+    "key": _Option(str | None, "Idempotency key: a repeated key enqueues nothing."),
+    "delay": _Option(str | None, "Run after this delay, such as 30s or 5m."),
+    "unique_for": _Option(str | None, "An equal job of the last 10m, 1h and so on is the same job. Not with a key."),
+    "expires": _Option(str | None, "If no worker has started it in this time from now, such as 1h, do not run it."),
+    "wait": _Option(bool, "Wait for the result and print it.", default=False),
+    "timeout": _Option(str, "Longest wait for the result.", default="30s"),
+    "json": _Option(bool, "Print one JSON object, for scripts.", default=False),
+}
+"""The options of every job. Where a field has the name of one, the option begins with ``--job-``."""
+
+
+_OWN = "_own_"
+"""Begins the parameters of own options: no field of a model begins with an underscore."""
 
 
 def build_enqueue_app(registry: Registry) -> typer.Typer:
@@ -48,13 +56,13 @@ def build_enqueue_app(registry: Registry) -> typer.Typer:
 
 def _build_command(payload: type[Payload[BaseModel]]) -> Callable[..., None]:
     def command(**options: Any) -> None:  # noqa: ANN401 - typer fills in the signature below
-        own = {name: options.pop(name) for name in OWN_OPTIONS}
+        own = {name: options.pop(_OWN + name) for name in OWN_OPTIONS}
         given = {name: value for name, value in options.items() if value is not None}
         fields = {name: _parse(payload.model_fields[name], name, value) for name, value in given.items()}
         asyncio.run(_enqueue(read_payload(payload, [], fields), _read_request(own)))
 
     fields = [_parameter(name, field) for name, field in payload.model_fields.items()]
-    own = [_keyword(name, annotation, _DEFAULTS.get(name)) for name, annotation in OWN_OPTIONS.items()]
+    own = [_own_parameter(name, option, payload) for name, option in OWN_OPTIONS.items()]
     command.__signature__ = inspect.Signature(fields + own)  # type: ignore[attr-defined] # inspect's own protocol
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in fields + own}
     return command
@@ -65,6 +73,12 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     need = "Required." if field.is_required() else None
     option = typer.Option(f"--{name}", metavar=wants, help=need)
     return _keyword(name, Annotated[str | None, option], None)
+
+
+def _own_parameter(name: str, option: _Option, payload: type[Payload[BaseModel]]) -> inspect.Parameter:
+    flag = ("--job-" if name in payload.model_fields else "--") + name.replace("_", "-")
+    given = typer.Option(flag, metavar=None if option.kind is bool else "TEXT", help=option.text)
+    return _keyword(_OWN + name, Annotated[option.kind, given], option.default)
 
 
 def _keyword(name: str, annotation: object, default: object) -> inspect.Parameter:
@@ -92,7 +106,7 @@ class _Request:
     expires: timedelta | None
     wait: bool
     timeout: timedelta
-    as_json: bool
+    json: bool
 
 
 def _read_request(own: dict[str, Any]) -> _Request:
@@ -110,11 +124,11 @@ async def _enqueue(payload: Payload[BaseModel], request: _Request) -> None:
         )
         outcome = "new" if handle.is_new else "duplicate"
         answer: dict[str, Any] = {"job_id": handle.job_id, "outcome": outcome}
-        if not request.as_json:
+        if not request.json:
             typer.echo(f"job {handle.job_id} ({outcome})", err=request.wait)
         if request.wait:
             answer["result"] = await _wait(handle, request.timeout)
-    if request.as_json:
+    if request.json:
         typer.echo(json.dumps(answer, ensure_ascii=False))
     elif request.wait:
         typer.echo(json.dumps(answer["result"], ensure_ascii=False, indent=2))

@@ -23,6 +23,8 @@ MOST_RESULT_BYTES = MAX_BYTES - 4096
 MOST_LEVELS = 198
 """Most lists and objects inside each other in one field. Parsers, ours included, accept 200 levels in a message."""
 
+TOO_DEEP = f"has more than {MOST_LEVELS} lists and objects inside each other, which few parsers read: flatten it"
+
 MOST_DIGITS = 4300
 """Longest integer that Python and pydantic parse, in digits (``sys.get_int_max_str_digits``)."""
 
@@ -88,9 +90,7 @@ def why_unfit(value: object) -> str | None:
         else:
             continue
         if level == MOST_LEVELS:
-            return (
-                f"has more than {MOST_LEVELS} lists and objects inside each other, which few parsers read: flatten it"
-            )
+            return TOO_DEEP
         waiting += [(one, level + 1) for one in inner]
     return None
 

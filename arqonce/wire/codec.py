@@ -18,8 +18,8 @@ from arqonce.failures import InvalidMessageError, MessageTooLargeError, failure_
 from arqonce.wire.bounds import (
     MAX_BYTES,
     MOST_DIGITS,
-    MOST_LEVELS,
     MOST_RESULT_BYTES,
+    TOO_DEEP,
     may_be_unfit,
     require_small,
     unfit_field,
@@ -153,7 +153,7 @@ def decode(data: bytes) -> dict[str, Any]:
 
 def _why_not_json(error: ValueError) -> str:
     if "recursion limit" in str(error):
-        return f"has more than {MOST_LEVELS} lists and objects inside each other in a field, which few parsers read: flatten it"
+        return TOO_DEEP
     return f"is not JSON in UTF-8: {error}"
 
 

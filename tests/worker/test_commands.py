@@ -7,12 +7,16 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
+from pydantic import create_model
 from redis import Redis as SyncRedis
+from typer.testing import CliRunner
 
-from arqonce.commands.enqueue import OWN_OPTIONS
-from jobs.registry import REGISTRY
+from arqonce.commands.enqueue import OWN_OPTIONS, build_enqueue_app
+from arqonce.payloads import Payload, Result
+from arqonce.spec import JobSpec, Registry
 from tests import warm
 from tests.conftest import wait_until
 from tests.worker.command_line import CommandLine
@@ -37,11 +41,35 @@ def test_the_help_tells_the_exit_codes() -> None:
     assert "0 ok, 1 failed, 2 usage, 3 settings, 4 unavailable" in done.stdout
 
 
-def test_no_field_of_a_job_hides_an_option() -> None:
-    """The options of enqueue and the fields of a payload share one name space."""
-    clashes = {(spec.name, field) for spec in REGISTRY for field in spec.payload.model_fields if field in OWN_OPTIONS}
+def test_a_field_hides_no_option_of_the_same_name(monkeypatch: pytest.MonkeyPatch, valkey_url: str) -> None:
+    """Both can be given: the option of the command begins with --job- then."""
+    monkeypatch.setenv("REDIS_URL", valkey_url)
+    fields: dict[str, Any] = dict.fromkeys(OWN_OPTIONS, (str | None, None))
+    kind = create_model("Kind", __base__=Payload[Result], job_name=(ClassVar[str], "kind"), **fields)
 
-    assert clashes == set()
+    async def handle(session: object, payload: object) -> Result:
+        raise NotImplementedError
+
+    other = create_model("Other", __base__=Payload[Result], job_name=(ClassVar[str], "other"))
+    app = build_enqueue_app(Registry(JobSpec(kind, handle), JobSpec(other, handle)))
+    done = CliRunner().invoke(app, ["kind", "--key", "field", "--job-key", "k1", "--expires", "e", "--json"])
+
+    with SyncRedis.from_url(valkey_url) as redis:
+        message = json.loads(redis.get("arq:job:k1") or b"{}")
+    assert (done.exit_code, json.loads(done.stdout)["job_id"]) == (0, "k1"), done.output
+    assert message["k"] == {"key": "field", "expires": "e"}
+
+
+def test_times_of_a_job_are_given_as_durations(command_line: CommandLine) -> None:
+    """The second request is the first one's job; what cannot be meant is refused with the option's name."""
+    arguments = ("enqueue", "create_user", "--name", "Zoë", "--unique-for", "10m", "--expires", "1h", "--json")
+    first, second = (json.loads(command_line(*arguments).stdout) for _ in range(2))
+    wrong = command_line("enqueue", "create_user", "--name", "Zoë", "--expires", "soon")
+    never = command_line("enqueue", "create_user", "--name", "Zoë", "--expires", "1h", "--delay", "2h")
+
+    assert (first["outcome"], second) == ("new", {"job_id": first["job_id"], "outcome": "duplicate"})
+    assert (wrong.returncode, "--expires" in wrong.stderr) == (2, True)
+    assert (never.returncode, "would expire before it is due" in never.stderr) == (2, True)
 
 
 @pytest.mark.usefixtures("worker")
