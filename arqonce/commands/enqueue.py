@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Any, get_origin
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
@@ -69,7 +70,7 @@ def _build_command(payload: type[Payload[BaseModel]]) -> Callable[..., None]:
 
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
-    wants = "JSON" if _is_list(field) else "TEXT"
+    wants = "JSON" if _is_json(field.annotation) else "TEXT"
     need = "Required." if field.is_required() else None
     option = typer.Option(f"--{name}", metavar=wants, help=need)
     return _keyword(name, Annotated[str | None, option], None)
@@ -85,12 +86,16 @@ def _keyword(name: str, annotation: object, default: object) -> inspect.Paramete
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
 
-def _is_list(field: FieldInfo) -> bool:
-    return get_origin(field.annotation) is list
+def _is_json(annotation: object) -> bool:
+    """Return whether a field holds a list, a mapping or a model, or may hold one."""
+    if get_origin(annotation) in {Union, UnionType, Annotated}:
+        return any(map(_is_json, get_args(annotation)))
+    kind = get_origin(annotation) or annotation
+    return isinstance(kind, type) and issubclass(kind, list | tuple | set | frozenset | dict | BaseModel)
 
 
 def _parse(field: FieldInfo, name: str, value: str) -> object:
-    if not _is_list(field):
+    if not _is_json(field.annotation):
         return value
     try:
         return json.loads(value)
