@@ -30,7 +30,7 @@ GRANT SELECT, DELETE,  -- SELECT of all, because ON CONFLICT reads what it repla
       UPDATE (job_id, job_name, message, reason, explanation, error, sqlstate, attempts, queue, request_hash, died_at)
     ON :ledger.dead_jobs TO app_worker;
 GRANT SELECT, DELETE ON :ledger.outbox TO app_worker;  -- the row goes with the job's receipt or dead letter
-GRANT SELECT, UPDATE (until), DELETE ON :ledger.unique_requests TO app_worker;  -- removes those whose time is over
+GRANT SELECT, INSERT, UPDATE, DELETE ON :ledger.unique_requests TO app_worker;  -- handlers promise; old ones are removed
 GRANT SELECT ON alembic_version, :ledger.ledger_version TO app_worker;
 
 -- Operators: list, show, retry and discard dead letters, which hold people's data.

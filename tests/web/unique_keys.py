@@ -1,4 +1,5 @@
 """Hooks of schemathesis. Each request gets a key of its own, where it has one: a used key is refused, and rightly.
+So is a key with a time for uniqueness: OpenAPI cannot say that of two headers there may be one.
 
 And addresses are ASCII: which others can exist, a schema cannot say (invisible characters, domains of nobody).
 """
@@ -13,8 +14,10 @@ import schemathesis
 
 @schemathesis.hook
 def before_call(_context: Any, case: Any, _kwargs: dict[str, Any]) -> None:  # noqa: ANN401 - theirs
-    """Replace the key, unless it is wrong on purpose."""
+    """Replace the key, unless it is wrong on purpose; then it is the only one."""
     key = (case.headers or {}).get("Idempotency-Key")
+    if key is not None:
+        case.headers.pop("Job-Unique-For", None)
     if isinstance(key, str) and re.fullmatch(r"[!-~]{1,200}", key):
         case.headers["Idempotency-Key"] = uuid4().hex
 
