@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self, get_origin
 
 from pydantic import AfterValidator, BeforeValidator, ValidationError
 from pydantic.fields import FieldInfo
@@ -106,7 +106,10 @@ class EnvironmentSettings(BaseSettings):
 
 
 class _Trimmed(PydanticBaseSettingsSource):
-    """Another source without what editors, shells and Kubernetes' secrets add to values. An empty value is none."""
+    """Another source without what editors, shells and Kubernetes' secrets add to values. An empty value is none.
+
+    One of several words may be in capitals, as in INFO.
+    """
 
     def __init__(self, settings_cls: type[BaseSettings], source: PydanticBaseSettingsSource) -> None:
         super().__init__(settings_cls)
@@ -121,7 +124,12 @@ class _Trimmed(PydanticBaseSettingsSource):
         trimmed = {
             name: value.strip(_AT_ENDS) if isinstance(value, str) else value for name, value in self._source().items()
         }
-        return {name: value for name, value in trimmed.items() if value != ""}
+        return {name: self._word(name, value) for name, value in trimmed.items() if value != ""}
+
+    def _word(self, name: str, value: object) -> object:
+        field = self.settings_cls.model_fields.get(name)
+        is_choice = field is not None and get_origin(field.annotation) is Literal
+        return value.lower() if is_choice and isinstance(value, str) else value
 
 
 def require_valid(*kinds: type[EnvironmentSettings]) -> None:

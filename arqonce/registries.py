@@ -8,11 +8,15 @@ import pkgutil
 import re
 import sys
 from collections.abc import Iterable
+from contextvars import ContextVar
 from pathlib import Path
 
 from arqonce.database.schema import Schema
 from arqonce.environment import SettingsError
 from arqonce.spec import Registry
+
+NAMED_BY = ContextVar("NAMED_BY", default="WORKER_REGISTRY")
+"""Where a person has named the registries, for errors: the setting, or the option --registry."""
 
 
 class RegistryError(SettingsError):
@@ -94,4 +98,4 @@ def _require_own_tables(schemas: Iterable[tuple[str, Schema]]) -> None:
 
 
 def _wrong(name: str, problem: str) -> RegistryError:
-    return RegistryError(f"WORKER_REGISTRY: {name}: {problem}.")
+    return RegistryError(f"{NAMED_BY.get()}: {name}: {problem}.")

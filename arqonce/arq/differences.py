@@ -84,13 +84,16 @@ def _serializers(service: Service, *, accepts_pickle: bool) -> Iterator[Differen
 
 
 def _functions(service: Service, *, accepts_pickle: bool) -> Iterator[Difference]:
-    names: set[str] = set()
+    known: dict[str, object] = {}
     is_json = service.settings.get("job_deserializer") is None and not accepts_pickle
     for function in map(func, service.settings.get("functions") or ()):
         name = function.name
-        if name in names:
+        if known.get(name) is function.coroutine:
+            yield Difference("note", name, "it is listed twice: the last counts", "list it once")
+            continue
+        if name in known:
             yield Difference("error", name, "two functions have this name: arq runs the last", "func(f, name=...)")
-        names.add(name)
+        known[name] = function.coroutine
         if is_json:
             yield from _parameters(name, function)
         if (candidate := find_candidate(function.coroutine)) is not None:

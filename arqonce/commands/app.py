@@ -24,6 +24,7 @@ from arqonce.commands.run import run
 from arqonce.commands.schema import schema
 from arqonce.commands.status import status
 from arqonce.process.exit_codes import ExitCode, explained
+from arqonce.registries import NAMED_BY
 from arqonce.usage import UsageError
 from arqonce.versions import version_of
 
@@ -135,6 +136,7 @@ def _set_registry(arguments: list[str]) -> None:
         if not equals and at + 1 == len(arguments):
             raise UsageError("--registry needs a value: module:NAME, such as shop.jobs:REGISTRY")
         os.environ["WORKER_REGISTRY"] = value if equals else arguments[at + 1]
+        NAMED_BY.set("--registry")
         del arguments[at : at + (1 if equals else 2)]
         return
 

@@ -45,6 +45,8 @@ T = TypeVar("T")
 _TELL_EVERY = timedelta(seconds=2)
 """How often a long act says how far it is."""
 
+_NONE = "there are no such dead jobs: nothing to do"
+
 JobIds = Annotated[list[str] | None, typer.Argument(help="Ids of dead jobs.")]
 JobName = Annotated[str | None, typer.Option("--job", help="Only this job, such as create_user.")]
 Reason = Annotated[str | None, typer.Option(help="Only this reason, such as invalid_payload.")]
@@ -131,7 +133,7 @@ def retry(  # noqa: PLR0913 - the command's options
     if not everything:
         _tell("put back", found, job_ids)
     elif not count:
-        raise _nothing()
+        typer.echo(_NONE)
     else:
         remain = _ask(lambda session: count_dead_jobs(session, which)) - count if limit is not None else 0
         typer.echo(f"put back {count}" + (f"; {remain} remain: run it again" if remain > 0 else ""))
@@ -148,14 +150,14 @@ def discard(  # noqa: PLR0913 - the command's options
 ) -> None:
     """Remove dead jobs for good, including their messages. With --all it asks, and in a script wants --yes."""
     which = _chosen(job_ids, job, reason, since, everything=everything)
-    if everything and not yes:
-        _ask_before_discarding(which)
+    if everything and not (yes or _is_meant(which)):
+        return
     if job_ids:
         _tell("discarded", _ask(lambda session: _discard_each(session, which, job_ids)), job_ids)
     elif count := asyncio.run(_discard(which)):
         typer.echo(f"discarded {count}")
     else:
-        raise _nothing()
+        typer.echo(_NONE)
 
 
 async def _retry(which: DeadFilter, *, most: int, found: set[str] | None) -> int:
@@ -206,13 +208,15 @@ class _Progress:
             typer.echo(f"{self._what} {done:,} so far", err=True)
 
 
-def _ask_before_discarding(which: DeadFilter) -> None:
+def _is_meant(which: DeadFilter) -> bool:
+    """Ask before letters are removed; return whether there is anything to remove."""
     count = _ask(lambda session: count_dead_jobs(session, which))
     if not count:
-        raise _nothing()
+        typer.echo(_NONE)
+        return False
     if not sys.stdin.isatty():
         raise typer.BadParameter(f"would remove {count} dead jobs for good: give --yes", param_hint="--all")
-    typer.confirm(f"remove {count} dead jobs for good?", abort=True)
+    return typer.confirm(f"remove {count} dead jobs for good?", abort=True)
 
 
 async def _discard_each(session: AsyncSession, which: DeadFilter, job_ids: Sequence[str]) -> set[str]:

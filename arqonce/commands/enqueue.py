@@ -22,6 +22,7 @@ from arqonce.process.exit_codes import ExitCode
 from arqonce.settings.worker import QueueSettings, WorkerSettings
 from arqonce.spec import Registry
 from arqonce.wire.arguments import read_payload
+from arqonce.wire.status import JobStatus
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ OWN_OPTIONS = {
     "unique_for": _Option(str | None, "An equal job of the last 10m, 1h and so on is the same job. Not with a key."),
     "expires": _Option(str | None, "If no worker has started it in this time from now, such as 1h, do not run it."),
     "wait": _Option(bool, "Wait for the result and print it.", default=False),
-    "timeout": _Option(str, "Longest wait for the result.", default="30s"),
+    "timeout": _Option(str, "Longest wait for the result, from when the job is due.", default="30s"),
     "json": _Option(bool, "Print one JSON object, for scripts.", default=False),
 }
 """The options of every job. Where a field has the name of one, the option begins with ``--job-``."""
@@ -132,7 +133,7 @@ async def _enqueue(payload: Payload[BaseModel], request: _Request) -> None:
         if not request.json:
             typer.echo(f"job {handle.job_id} ({outcome})", err=request.wait)
         if request.wait:
-            answer["result"] = await _wait(handle, request.timeout)
+            answer["result"] = await _wait(handle, request.timeout + (request.delay or timedelta(0)))
     if request.json:
         typer.echo(json.dumps(answer, ensure_ascii=False))
     elif request.wait:
@@ -146,6 +147,12 @@ async def _wait(handle: JobHandle[BaseModel], longest: timedelta) -> dict[str, A
         # Also if the worker rejects the payload: the job was enqueued, and has failed.
         typer.echo(f"{program()}: {error}", err=True)
         raise typer.Exit(ExitCode.FAILED) from error
+    except TimeoutError as error:
+        info = await handle.info()
+        if info.status is not JobStatus.DEFERRED or info.due is None:
+            raise
+        text = f"job {handle.job_id} has no result after {longest}: its next attempt is due at {info.due:%X} UTC"
+        raise TimeoutError(text) from error
 
 
 def _duration(option: str, text: str) -> timedelta:

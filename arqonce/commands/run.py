@@ -1,13 +1,15 @@
 """``run``: runs one or several workers in the foreground, for a supervisor such as systemd."""
 
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Annotated
 
 import typer
 
 from arqonce.application import Application
 from arqonce.arq.service import load_service
+from arqonce.environment import SettingsError
 from arqonce.process.fleet import SUPERVISED, run_processes, run_service_processes
 from arqonce.process.service import ServiceRun, check_service, run_service
 from arqonce.process.worker import run_worker
@@ -40,7 +42,7 @@ def run(  # noqa: PLR0913 - the command's options
     if processes > 1 and sys.platform == "win32":
         raise typer.BadParameter("needs Linux or macOS", param_hint="--processes")
     # A signal during startup: nothing was claimed yet, so this is an orderly end.
-    with suppress(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt), _database_explained(application):
         if service is not None:
             found = application if application.registry.names else None
             code = _run_service(
@@ -56,6 +58,19 @@ def run(  # noqa: PLR0913 - the command's options
             raise typer.Exit(run_processes(settings, application.registry, processes, burst=burst))
         else:
             run_worker(settings, application, burst=burst)
+
+
+@contextmanager
+def _database_explained(application: Application) -> Iterator[None]:
+    """Say who needs a database if none is named."""
+    try:
+        yield
+    except SettingsError as error:
+        if not str(error).startswith("DATABASE_URL: is not set"):
+            raise
+        jobs = application.registry.names
+        text = f"PostgreSQL records how the registry's {len(jobs)} jobs, such as {jobs[0]}, end: they need it."
+        raise SettingsError(f"{error}\n{text}") from None
 
 
 def _run_service(  # noqa: PLR0913 - the command's options

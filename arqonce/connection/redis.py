@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from socket import gaierror
 from typing import Any, TypeVar
 
 import redis
@@ -196,10 +197,12 @@ def explain(error: RedisError | OSError, url: str) -> QueueUnavailableError:
 def _explanation(error: RedisError | OSError, url: str) -> str:
     if told := _role_problem(error):
         return told
-    if (unfound := _unfound(error)) is not None:
+    if (unfound := _cause(error, SentinelError, SentinelTimeoutError)) is not None:
         return f"cannot be found: {unfound}. Are the Sentinels running, is REDIS_URL right?"
     if isinstance(error, AuthenticationError | AuthorizationError) or "NOAUTH" in str(error):
         return "refuses the user or password: correct REDIS_URL"
+    if (unresolved := _cause(error, gaierror)) is not None:
+        return f"cannot be reached: the name of its host is not known ({unresolved.args[-1]}): is REDIS_URL right?"
     if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
         question = "is REDIS_URL right?"
         if url.startswith(_TLS):  # a server without TLS is silent; one that requires a client certificate may hang up
@@ -229,7 +232,8 @@ def _role_problem(error: Exception) -> str | None:
     return _CLUSTER_CURE if text.startswith(_CLUSTER) or "cluster node" in text else None
 
 
-def _unfound(error: BaseException | None) -> BaseException | None:
-    while error is not None and not isinstance(error, SentinelError | SentinelTimeoutError):
-        error = error.__cause__
+def _cause(error: BaseException | None, *kinds: type[BaseException]) -> BaseException | None:
+    """Return the first of the error, its causes and what they were raised beside that is of these kinds."""
+    while error is not None and not isinstance(error, kinds):
+        error = error.__cause__ or error.__context__
     return error

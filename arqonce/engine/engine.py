@@ -121,6 +121,7 @@ class Engine:
         """The jobs that go on though they were cancelled; nobody waits for them."""
         self._must_get_idle = False
         self._is_behind = False
+        self._has_told_wait = False
         self._trouble = Trouble(_log, over="Redis is back")
         self._last_look_for_aborts = -math.inf
         self._claiming: asyncio.Task[bool] | None = None
@@ -158,7 +159,12 @@ class Engine:
             self.runs.cancel()
 
     async def _is_burst_over(self) -> bool:
-        return self._jobs_left() <= 0 or await self._leases.is_queue_empty()
+        if self._jobs_left() <= 0 or await self._leases.is_queue_empty():
+            return True
+        if not (self.runs.claims or self._has_told_wait) and self._gate.is_open:
+            self._has_told_wait = True
+            _log.info("the burst waits for jobs that are not due, or that other workers run")
+        return False
 
     def _jobs_left(self) -> float:
         return self._options.most - self._started

@@ -23,7 +23,12 @@ PRINTED = {
     "README.md": ["", _JANE, _JANE, _JANE],  # the first is a job, and no program
     "arqonce/README.md": [""],  # the same, with a function that enqueues it
     "docs/outbox.md": [r"User ID: \d+, Name: Jim\ncomplete\n"],
-    "docs/producing.md": [r"User ID: \d+, Name: Ann\n", r"User ID: \d+\n", r"\{.*'name': 'Jane'.*\}\n"],
+    "docs/producing.md": [
+        r"User ID: \d+, Name: Ann\n",
+        r"User ID: \d+\n",
+        r"True False\n",
+        r"\{.*'name': 'Jane'.*\}\n",
+    ],
 }
 """What the programs of a page print, in their order."""
 

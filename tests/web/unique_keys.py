@@ -1,4 +1,5 @@
 """Hooks of schemathesis. Each request gets a key of its own, where it has one: a used key is refused, and rightly.
+
 So is a key with a time for uniqueness: OpenAPI cannot say that of two headers there may be one.
 
 And addresses are ASCII: which others can exist, a schema cannot say (invisible characters, domains of nobody).

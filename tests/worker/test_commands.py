@@ -163,6 +163,49 @@ def test_no_result_in_time_is_exit_code_1(command_line: CommandLine) -> None:
     assert "has no result after 0.3 s; it stays queued: is a worker running for the queue arq:queue?" in done.stderr
 
 
+@pytest.mark.usefixtures("worker")
+def test_a_wait_begins_when_the_job_is_due(command_line: CommandLine) -> None:
+    """The timeout is not that of the delay; a job that waits for an attempt blames no worker."""
+    late = command_line("enqueue", "find_user", "--id", "1", "--delay", "2s", "--wait", "--timeout", "20s")
+    with SyncRedis.from_url(command_line.environment["REDIS_URL"]) as redis:
+        redis.set("arq:job:again", '{"t":null,"f":"find_user","a":[],"k":{"id":1},"et":1}')
+        redis.zadd("arq:queue", {"again": 9e12})
+        again = command_line("enqueue", "find_user", "--id", "1", "--key", "again", "--wait", "--timeout", "100ms")
+
+    assert (late.returncode, json.loads(late.stdout)) == (0, {"users": []}), late.stderr
+    assert "its next attempt is due at " in again.stderr
+    assert (again.returncode, "is a worker running" in again.stderr) == (1, False)
+
+
+def test_a_burst_says_that_it_waits(command_line: CommandLine) -> None:
+    """Once, for a job that is due later; then it runs it, and ends."""
+    command_line("enqueue", "find_user", "--id", "1", "--delay", "1500ms")
+
+    done = command_line("run", "--burst", WORKER_LOG_LEVEL="INFO")
+
+    assert (done.returncode, done.stderr.count("the burst waits for jobs that are not due")) == (0, 1), done.stderr
+    assert '"job done"' in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "settings", "told"),
+    [
+        (["status"], {"REDIS_URL": "redis://nowhere.invalid:6379"}, "the name of its host is not known"),
+        (["run", "--registry", "no.such:X"], {}, "users-worker: --registry: no.such:X: there is no module no"),
+        (["run"], {"WORKER_REGISTRY": "no.such:X"}, "users-worker: WORKER_REGISTRY: no.such:X: there is no module no"),
+        (["run"], {"DATABASE_URL": ""}, "PostgreSQL records how the registry's 4 jobs, such as create_user, end"),
+    ],
+)
+def test_what_was_typed_is_named_with_its_cause(
+    command_line: CommandLine, command: list[str], settings: dict[str, str], told: str
+) -> None:
+    """The option or the setting; a host by its name; and who needs a server that is not named."""
+    done = command_line(*command, **settings)
+
+    assert told in done.stderr
+    assert done.returncode in {3, 4}
+
+
 def test_status_counts_the_queue(command_line: CommandLine) -> None:
     """Waiting, deferred, running, and how long the oldest has waited; as JSON and as a table."""
     command_line("enqueue", "find_user", "--id", "1", "--key", "one")

@@ -396,3 +396,19 @@ def test_what_arq_refuses_is_told_in_a_line(
     assert done.returncode in {1, 2}
     assert "Traceback" not in done.stderr
     assert told in done.stdout + done.stderr
+
+
+def test_a_function_that_is_given_twice_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two functions of one name are an error still."""
+    code = "async def work(ctx): ...\nasync def other(ctx): ...\nother.__qualname__ = 'work'\n"
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, functions in {"twice": "work, work", "two": "work, other"}.items():
+        (tmp_path / f"given_{name}.py").write_text(f"{code}class WorkerSettings:\n    functions = [{functions}]\n")
+
+    twice, two = (
+        [one for one in find_differences(load_service(f"given_{name}.WorkerSettings")) if one.where == "work"]
+        for name in ("twice", "two")
+    )
+
+    assert [(one.level, one.what) for one in twice] == [("note", "it is listed twice: the last counts")]
+    assert [(one.level, one.what) for one in two] == [("error", "two functions have this name: arq runs the last")]
