@@ -82,7 +82,7 @@ async def test_an_expired_job_ends_without_having_run(
     good = await client.enqueue(Remind(name="Ann"), expires=timedelta(hours=1))
     async with sessions.begin() as session:
         promised = await enqueue_in(session, Remind(), key="promised", expires=expires)
-    await Relay(sessions, client._redis, queue="arq:queue", keep=KEEP, wakeup=None).turn()
+    await Relay(sessions, client._redis, queues=["arq:queue"], keep=KEEP, wakeup=None).turn()
 
     await (await build_recording_worker(build, registry, sessions)).async_run()
 
@@ -130,7 +130,7 @@ async def test_a_promise_that_an_outage_kept_for_weeks_is_expired(sessions: Sess
     await execute(sessions, "UPDATE arqonce.outbox SET created_at = created_at - interval '40 days'")
     await execute(sessions, "UPDATE arqonce.outbox SET due_at = due_at - interval '40 days'")
 
-    await Relay(sessions, redis, queue="arq:queue", keep=KEEP, wakeup=None).turn()
+    await Relay(sessions, redis, queues=["arq:queue"], keep=KEEP, wakeup=None).turn()
 
     assert await where(sessions, "late", "lasting") == {"late": ["outbox"], "lasting": ["dead"]}
     assert await redis.zrange("arq:queue", 0, -1) == [b"late"]
