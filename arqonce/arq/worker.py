@@ -127,11 +127,11 @@ class Worker(ArqWorker):
         if self.on_startup:
             await self.on_startup(self.ctx)
         self._leases = Leases(self.pool, self.queues, self._lease)
-        self._presence = Presence(self.pool, self.queues.names)
-        self.engine = engine = self._build_engine(self._leases, self._presence)
+        self._presence = None if self.burst else Presence(self.pool, self.queues.names)
+        self.engine = engine = self._build_engine(self._leases)
         await engine.run()
 
-    def _build_engine(self, leases: Leases, presence: Presence) -> Engine:
+    def _build_engine(self, leases: Leases) -> Engine:
         registry_work = self.registry_work
         gate: Gate = AlwaysOpen() if self.records is None else self.records.gate
         if registry_work is not None:
@@ -141,7 +141,7 @@ class Worker(ArqWorker):
             self._build_work(),
             self._options(),
             gate=gate,
-            chores=[_ArqChores(self), presence],
+            chores=[_ArqChores(self), *([] if self._presence is None else [self._presence])],
             observer=self._observer,
         )
         self.tasks = engine.runs.tasks
