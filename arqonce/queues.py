@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from arqonce.wire.bounds import require_queue
+
 EVERY = 16
 """In order, so manieth place of a claim is one of a lower queue's, each of them in turn."""
 
@@ -49,7 +51,7 @@ class ServedQueues:
         if not text:
             raise ValueError("is empty: name a queue")
         if "," not in text and "=" not in text:
-            return cls((text,))
+            return cls((require_queue(text),))
         items = [item.strip() for item in text.split(",")]
         parts = [item.rpartition("=") if "=" in item else (item, "", "") for item in items]
         names = tuple(name.strip() for name, _, _ in parts)
@@ -85,6 +87,8 @@ class ServedQueues:
 def _require_names(names: Sequence[str]) -> None:
     if not all(names):
         raise ValueError(_NO_NAME)
+    for name in names:
+        require_queue(name)
     if any("=" in name for name in names):
         raise ValueError("has a name with '=', which separates a name from its weight")
     if twice := next((name for name, count in Counter(names).items() if count > 1), None):

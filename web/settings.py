@@ -5,12 +5,12 @@ from datetime import timedelta
 from ipaddress import ip_address
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from arqonce import DatabaseSettings, QueueSettings
 from arqonce.environment import Duration, EnvironmentSettings, require_valid
-from arqonce.wire.bounds import MAX_BYTES
+from arqonce.wire.bounds import MAX_BYTES, require_queue
 from arqonce.wire.keys import QUEUE
 
 _SHORTEST_TOKEN = 20
@@ -33,7 +33,7 @@ class WebSettings(EnvironmentSettings):
         description=f"bearer tokens of at least {_SHORTEST_TOKEN} characters, separated by white space",
         examples=["what openssl rand -hex 24 prints"],
     )
-    queue: Annotated[str, Field(min_length=1)] = Field(
+    queue: Annotated[str, AfterValidator(require_queue)] = Field(
         default=QUEUE, description="key of the queue, the same as the workers'", examples=[QUEUE]
     )
     accept_through: Literal["queue", "outbox"] = Field(

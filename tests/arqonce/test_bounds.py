@@ -11,16 +11,30 @@ from typing import Any, ClassVar, NamedTuple
 
 import pytest
 from psycopg import connect
+from pydantic import create_model
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from typer.testing import CliRunner
 
-from arqonce import JobClient, JobSpec, Payload, Registry, Result, SyncJobClient, enqueue_in, enqueue_in_sync
+from arqonce import (
+    InvalidMessageError,
+    JobClient,
+    JobSpec,
+    Payload,
+    Registry,
+    Result,
+    SyncJobClient,
+    WorkerSettings,
+    enqueue_in,
+    enqueue_in_sync,
+)
+from arqonce.client.requests import Request
 from arqonce.commands.enqueue import build_enqueue_app
 from arqonce.ledger.dead_jobs import DeadFilter, dead_jobs
 from arqonce.wire.bounds import MAX_BYTES, MOST_DIGITS, MOST_LEVELS, why_unfit
 from tests.arqonce.conftest import BuildWorker, build_recording_worker
 from tests.promised import where
+from web.settings import WebSettings
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -197,3 +211,25 @@ def test_every_kind_of_container_is_searched(make: Callable[[str], object]) -> N
     """Models and sets included."""
     assert why_unfit(make("fine")) is None
     assert "U+0000" in (why_unfit([make("a\0")]) or "")
+
+
+@pytest.mark.parametrize("name", ["n" * 201, "a\0", "two\nlines", "\ud800"])
+def test_a_job_has_a_name_that_every_way_can_carry(name: str) -> None:
+    """Refused at registration, and of a producer that has no registry."""
+    kind: Any = create_model("Kind", __base__=Payload[Result], job_name=(ClassVar[str], name))
+
+    with pytest.raises(TypeError, match="job_name must be 1 to 200 printable characters"):
+        JobSpec(kind, note)
+    with pytest.raises(TypeError, match="former_names must be 1 to 200 printable characters"):
+        JobSpec(Note, note, former_names=(name,))
+    with pytest.raises(InvalidMessageError, match="job_name must be 1 to 200 printable characters"):
+        Request.of([kind()])
+
+
+@pytest.mark.parametrize("queue", ["q" * 201, "a\nb", "fine,a\0b"])
+def test_settings_name_queues_alike(queue: str) -> None:
+    """Before anything connects."""
+    with pytest.raises(ValueError, match="queue's name must be 1 to 200"):
+        WorkerSettings.model_validate({"queue": queue})
+    with pytest.raises(ValueError, match="queue's name must be 1 to 200"):
+        WebSettings.model_validate({"queue": queue})

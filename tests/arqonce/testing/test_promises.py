@@ -1,7 +1,9 @@
 """What the recorder knows of promises: those that a rollback took back unseen, and those without a table."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
 from unittest.mock import AsyncMock, Mock
 
 import asyncpg
@@ -143,3 +145,39 @@ async def test_without_tables_a_mock_is_a_connection(enqueued: EnqueuedJobs, spe
         ("get_or_create_user", "arq:queue"),
         ("create_user", "mails"),
     ]
+
+
+async def test_unique_requests_are_recorded_once(enqueued: EnqueuedJobs, sqlite: Engine) -> None:
+    """By clients and, without a table, by promises; one that is rolled back is forgotten, and other ways are others."""
+    enqueued.promises_need_no_tables()
+    hour = timedelta(hours=1)
+
+    async with JobClient("redis://127.0.0.1:1/0") as client:
+        direct = [await client.enqueue(JANE, unique_for=hour) for _ in "12"]
+        many = await client.enqueue_many([JANE, JOE, JOE], unique_for=hour)
+    with Session(sqlite) as session:
+        enqueue_in_sync(session, JANE, unique_for=hour)
+        session.rollback()
+        promised = [enqueue_in_sync(session, JANE, unique_for=hour) for _ in "12"]
+        over = enqueue_in_sync(session, JOE, unique_for=timedelta(milliseconds=1))
+        await asyncio.sleep(0.002)  # the unique time, which nothing but the clock ends
+        new = enqueue_in_sync(session, JOE, unique_for=hour)
+        session.commit()
+
+    assert [handle.is_new for handle in (*direct, *many)] == [True, False, False, True, False]
+    assert {direct[0].job_id, many[1].job_id, promised[0].job_id, over.job_id, new.job_id} == {
+        job.job_id for job in enqueued.jobs
+    }
+    assert [one.is_new for one in (*promised, over, new)] == [True, False, True, True]
+    assert promised[0].job_id == promised[1].job_id
+
+
+async def test_unique_promises_in_the_table_are_recorded(
+    enqueued: EnqueuedJobs, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    """The table decides."""
+    async with sessions.begin() as session:
+        found = [await enqueue_in(session, JANE, unique_for=timedelta(hours=1)) for _ in "12"]
+
+    assert [one.is_new for one in found] == [True, False]
+    assert [job.job_id for job in enqueued.jobs] == [found[0].job_id] == [found[1].job_id]
