@@ -29,6 +29,7 @@ dev: $(VENV)/ready ## Run PostgreSQL, Valkey and a worker until Ctrl-C
 ##@ Run it
 
 setup: $(VENV)/ready ## Make the virtual environment with the locked dependencies
+	@echo "$(BIN)/users-worker is ready; next: make demo shows it working, make dev runs it, make unit tests it"
 
 migrate: $(VENV)/ready ## Apply the migrations to DATABASE_URL
 	@$(BIN)/users-worker migrate $(ARGS)

@@ -28,9 +28,14 @@ def main() -> None:
 
 
 def _run() -> None:
-    from arqonce import QueueUnavailableError, SettingsError  # noqa: PLC0415 - see the module's docstring
-    from web.server import ListenError, run_service  # noqa: PLC0415
-    from web.settings import Settings  # noqa: PLC0415
+    try:
+        from arqonce import QueueUnavailableError, SettingsError  # noqa: PLC0415 - see the module's docstring
+        from web.server import ListenError, run_service  # noqa: PLC0415
+        from web.settings import Settings  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in {"arqonce", "web"}:
+            raise
+        sys.exit(f"users-web: the service needs {error.name}: pip install 'users-worker[web]'")
 
     try:
         run_service(Settings.load())

@@ -12,12 +12,11 @@ from typing import Annotated, TypeVar
 
 import typer
 from redis.asyncio import Redis
-from rich.console import Console
-from rich.table import Column, Table
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.commands.program import program
+from arqonce.commands.table import print_table
 from arqonce.connection.redis import build_redis, explained
 from arqonce.connection.requeue import requeue
 from arqonce.database.engine import open_database
@@ -84,15 +83,7 @@ def list_(
         return
     titles = ("job id", "job", "queue", "reason", "attempts", "died at", "explanation")
     rows = [[str(value) for value in _summary(letter).values()] for letter in letters]
-    if not sys.stdout.isatty():
-        for row in (titles, *rows):
-            typer.echo("\t".join(" ".join(cell.split()) for cell in row))
-        return
-    table = Table(*(Column(title, overflow="fold") for title in titles))  # a truncated id is useless
-    for row in rows:
-        table.add_row(*row)
-    # Without markup and emoji, which would alter ids such as "[b]" and "user:key:1".
-    Console(markup=False, emoji=False, highlight=False).print(table)
+    print_table(titles, rows)
 
 
 def show(job_id: Annotated[str, typer.Argument(help="Id of a dead job.")]) -> None:

@@ -1,6 +1,10 @@
 """``dev``: runs servers and a worker for development, until Ctrl-C."""
 
+import os
+import shlex
+import time
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +14,10 @@ from arqonce.application import Application
 from arqonce.commands.program import program
 from arqonce.commands.sandbox import open_sandbox
 from arqonce.database.schema import revisions
+from arqonce.invocation import as_typed
+
+_LOOK = timedelta(milliseconds=200)
+"""Interval of looks whether worker and servers run."""
 
 DataDirectory = Annotated[Path, typer.Option("--data", help="Directory of the servers' data.")]
 
@@ -17,17 +25,22 @@ DataDirectory = Annotated[Path, typer.Option("--data", help="Directory of the se
 def dev(context: typer.Context, *, data: DataDirectory = Path(".data/dev")) -> None:
     """Run PostgreSQL, Valkey and a worker in the foreground until Ctrl-C. Data is kept for the next run.
 
-    Prints the two URLs that other programs need: export them in another terminal.
+    Prints the settings that other programs need: export them in another terminal. The ports stay the same while they
+    are free. If a server ends, everything is stopped.
     """
     application: Application = context.obj
     with open_sandbox(data.absolute(), application) as sandbox:
         typer.echo(f"export DATABASE_URL='{sandbox.servers.database_url}'")
         typer.echo(f"export REDIS_URL='{sandbox.servers.redis_url}'")
+        if registry := os.environ.get("WORKER_REGISTRY"):
+            typer.echo(f"export WORKER_REGISTRY={shlex.quote(registry)}")
         for schema in [schema for schema in application.registry.schemas if not revisions(schema)]:
             typer.echo(f"{schema.name} has no migrations yet: write the first with alembic revision --autogenerate")
         with sandbox.open_worker() as worker, suppress(KeyboardInterrupt):
             typer.echo("a worker is running; Ctrl-C stops everything")
-            typer.echo(f"next, in another terminal: paste the two lines, then {program()} enqueue --help")
-            worker.wait()
+            typer.echo(f"next, in another terminal: paste the export lines, then {as_typed(program())} enqueue --help")
+            while worker.poll() is None:
+                sandbox.servers.require_running()
+                time.sleep(_LOOK.total_seconds())
     if worker.returncode:
         raise typer.Exit(worker.returncode)

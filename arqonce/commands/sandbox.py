@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from arqonce.database.schema import revisions
 from arqonce.database.settings import DatabaseSettings
 from arqonce.embedded import Servers, open_servers
 from arqonce.embedded.process import die_with
+from arqonce.invocation import module_command
 from arqonce.ledger.schema import upgrade_schemas
 from arqonce.process.health_file import read_health
 from arqonce.process.lifecycle import StartupError
@@ -63,7 +63,7 @@ class Sandbox:
         health.unlink(missing_ok=True)
         # In a new session: Ctrl-C reaches only this process, which stops worker and servers in the right order.
         worker = subprocess.Popen(  # noqa: S603 - a fixed command
-            [sys.executable, "-m", self.module, "run"],
+            [*module_command(self.module), "run"],
             env=self.environment | {"WORKER_HEALTH_FILE": str(health)},
             stdin=subprocess.DEVNULL,
             stdout=log,

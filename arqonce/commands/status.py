@@ -11,10 +11,9 @@ from typing import Annotated, Any
 
 import typer
 from redis.asyncio import Redis
-from rich.console import Console
-from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
+from arqonce.commands.table import print_table
 from arqonce.connection.presence import live_workers, unserved
 from arqonce.connection.queue_status import QueueStatus, read_queue_status
 from arqonce.connection.redis import build_redis, explained
@@ -51,7 +50,7 @@ def status(
     if as_json:
         typer.echo(json.dumps(_as_json(found) | ({} if trouble is None else {"database": trouble})))
         raise typer.Exit(code)
-    Console().print(_table(found))
+    print_table(*_table(found))
     for queue in found.unserved:
         typer.echo(f"jobs wait in {queue}, which no worker serves: {CURE}", err=True)
     if trouble is not None:
@@ -66,16 +65,16 @@ class _Found:
     unserved: Sequence[str]
 
 
-def _table(found: _Found) -> Table:
+def _table(found: _Found) -> tuple[list[str], list[list[str]]]:
+    """Return the titles and the rows."""
     several = len(found.queues) > 1
-    table = Table(*(["queue"] if several else []), "waiting", "running", "deferred", "oldest waiting")
-    if several:
-        table.add_column("workers")
+    rows = []
     for queue, status in found.queues.items():
         age = "-" if status.oldest_waiting is None else f"{status.oldest_waiting.total_seconds():.1f} s"
         cells = [*map(str, _counts(status).values()), age]
-        table.add_row(*([queue, *cells, str(found.workers[queue])] if several else cells))
-    return table
+        rows.append([queue, *cells, str(found.workers[queue])] if several else cells)
+    titles = ["waiting", "running", "deferred", "oldest waiting"]
+    return ["queue", *titles, "workers"] if several else titles, rows
 
 
 def _as_json(found: _Found) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class PostgresServer(Server):
 def open_postgres(directory: Path, *, settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[PostgresServer]:
     """Run PostgreSQL with its data in ``directory``. ``settings`` override ours and the server's defaults.
 
-    Data and password are kept between runs. The port is new at each start unless ``settings`` contains ``port``. For
+    Data, password and, if it is free, the port are kept between runs; ``settings`` may contain another ``port``. For
     root, the server runs as ``nobody``; if that user cannot enter ``directory``, ``directory/data`` is a link to the
     data.
 

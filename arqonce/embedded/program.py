@@ -66,7 +66,9 @@ class Server:
 
 @contextmanager
 def run_program(program: Program, settings: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Yield the process once it responds, and its port: a free one unless ``settings`` has one. Stop it at the end.
+    """Yield the process once it responds, and its port. Stop it at the end.
+
+    The port is that of ``settings``, else the one of the run before if it is free, else a new one.
 
     Raises:
         EmbeddedServerError: it ended or did not respond in time; the text contains the end of its log.
@@ -103,10 +105,38 @@ class _PassingTroubleError(EmbeddedServerError):
 def _start(
     program: Program, settings: Mapping[str, str], owner: ThreadPoolExecutor
 ) -> tuple[subprocess.Popen[bytes], int]:
+    if "port" not in settings and (former := _former_port(_port_file(program))):
+        with suppress(_PassingTroubleError):
+            return _start_once(program, former, owner)
     for _ in range(_START_ATTEMPTS - 1):
         with suppress(_PassingTroubleError):
-            return _start_once(program, int(settings.get("port") or free_port()), owner)
-    return _start_once(program, int(settings.get("port") or free_port()), owner)
+            return _start_anywhere(program, settings, owner)
+    return _start_anywhere(program, settings, owner)
+
+
+def _start_anywhere(
+    program: Program, settings: Mapping[str, str], owner: ThreadPoolExecutor
+) -> tuple[subprocess.Popen[bytes], int]:
+    process, port = _start_once(program, int(settings.get("port") or free_port()), owner)
+    if "port" not in settings:
+        _port_file(program).write_text(str(port))
+    return process, port
+
+
+def _port_file(program: Program) -> Path:
+    return program.log_path.with_name("port")
+
+
+def _former_port(file: Path) -> int | None:
+    """Return the port of the run before, if there was one and nothing listens there."""
+    try:
+        port = int(file.read_text())
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of that run may linger
+            probe.bind(("127.0.0.1", port))
+    except (OSError, ValueError, OverflowError):
+        return None
+    return port
 
 
 def _start_once(program: Program, port: int, owner: ThreadPoolExecutor) -> tuple[subprocess.Popen[bytes], int]:

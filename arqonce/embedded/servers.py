@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from arqonce.embedded.errors import EmbeddedServerError
 from arqonce.embedded.lock import hold_directory
 from arqonce.embedded.postgres import PostgresServer, open_postgres
 from arqonce.embedded.valkey import ValkeyServer, open_valkey
@@ -26,6 +27,19 @@ class Servers:
     def redis_url(self) -> str:
         """The value for REDIS_URL."""
         return self.valkey.url
+
+    def require_running(self) -> None:
+        """Raise unless both servers run.
+
+        Raises:
+            EmbeddedServerError: one has ended; the text names its log.
+        """
+        for name, server in (("PostgreSQL", self.postgres), ("Valkey", self.valkey)):
+            if (code := server.process.poll()) is not None:
+                how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+                raise EmbeddedServerError(
+                    f"{name} {how}, see {server.log_path}. Cure: start again; what was stored is kept."
+                )
 
 
 @contextmanager

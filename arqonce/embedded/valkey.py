@@ -39,8 +39,8 @@ class ValkeyServer(Server):
 def open_valkey(directory: Path, *, settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[ValkeyServer]:
     """Run Valkey with its data in ``directory``. ``settings`` override ours and the server's defaults.
 
-    The data is kept between runs. The port is new at each start unless ``settings`` contains ``port``. A password in
-    ``requirepass`` becomes part of the URL.
+    The data and, if it is free, the port are kept between runs; ``settings`` may contain another ``port``. A
+    password in ``requirepass`` becomes part of the URL.
 
     Raises:
         EmbeddedServerError: the wheel is missing, the directory is in use, or the server does not start.

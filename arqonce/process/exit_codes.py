@@ -10,6 +10,7 @@ from arqonce.database.schema import SchemaError
 from arqonce.embedded import EmbeddedServerError
 from arqonce.environment import SettingsError
 from arqonce.failures import EnqueueError, InvalidPayloadError, JobError, QueueUnavailableError
+from arqonce.invocation import as_typed
 from arqonce.process import ending
 from arqonce.process.lifecycle import StartupError
 from arqonce.process.log_writer import say
@@ -64,5 +65,5 @@ def explained(program: str) -> Iterator[None]:
     except tuple(_CODES) as error:
         say(f"{program}: {error}")
         if isinstance(error, SettingsError) and all("_URL: is not set" in line for line in str(error).splitlines()):
-            say(f"No servers yet? {program} dev starts some, and prints the lines that set both URLs.")
+            say(f"No servers yet? {as_typed(program)} dev starts some, and prints the lines that set both URLs.")
         raise SystemExit(next(code for kind, code in _CODES.items() if isinstance(error, kind))) from None

@@ -31,6 +31,8 @@ def read_health(file: Path) -> list[str]:
         age, servers = time.time() - float(state["time"]), dict(state["servers"])
         processes = range(1, int(state.get("processes", 0)) + 1)
         problems = [str(problem) for problem in state.get("problems", [])]
+    except IsADirectoryError:
+        return [f"{file} is a folder: set WORKER_HEALTH_FILE to a file in it, the same for the worker"]
     except (OSError, ValueError, KeyError, TypeError):
         return [f"there is no health file {file}: the worker is starting, has ended, or has no WORKER_HEALTH_FILE"]
     if age > STALE_AFTER:

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from tests.conftest import wait_until, wait_until_async
 from tests.web.conftest import WebProcess
+from web import __main__ as web_command
 
 JANE = {"name": "Jane", "email": "jane@example.org"}
 
@@ -45,6 +46,19 @@ def test_a_start_by_python_warns_of_nothing(environment: dict[str, str], tmp_pat
         process.kill()
 
     assert code == 0, log.read_text()
+
+
+def test_without_its_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one line; users-worker alone has the command, too."""
+    monkeypatch.setattr(sys, "argv", ["users-web"])
+    monkeypatch.setattr(web_command, "hear_signals", lambda: None)
+    monkeypatch.delitem(sys.modules, "web.server", raising=False)
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+
+    with pytest.raises(SystemExit) as end:
+        web_command.main()
+
+    assert end.value.code == "users-web: the service needs aiohttp: pip install 'users-worker[web]'"
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])

@@ -215,12 +215,12 @@ def test_status_counts_the_queue(command_line: CommandLine) -> None:
         redis.set("arq:in-progress:one", "1")
 
     found = json.loads(command_line("status", "--json").stdout)
-    table = command_line("status").stdout
+    table = command_line("status").stdout.splitlines()
 
     age = found.pop("oldest_waiting_seconds")
     assert found == {"waiting": 1, "running": 1, "deferred": 1}
     assert 0 < age < 60
-    assert "oldest waiting" in table
+    assert [line.split("\t")[:-1] for line in table] == [["waiting", "running", "deferred"], ["1", "1", "1"]]
 
 
 def test_migrate_says_what_it_did(command_line: CommandLine) -> None:
@@ -310,6 +310,23 @@ def test_a_killed_dev_leaves_nothing_behind(tmp_path: Path) -> None:
     dev.wait()
 
     wait_until(lambda: '"worker stopped"' in output.read_text(), 30)
+
+
+def test_dev_ends_when_a_server_has_ended(tmp_path: Path) -> None:
+    """It names the server and its log; the worker would wait for it for ever."""
+    data, output = tmp_path / "dev", tmp_path / "output"
+    with output.open("wb") as out:
+        dev = subprocess.Popen(
+            [sys.executable, "-m", "worker", "dev", "--data", str(data)],
+            env={"PYTHONPATH": ".", "PATH": os.environ["PATH"]}, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+        )  # fmt: skip
+    wait_until(lambda: dev.poll() is not None or "a worker is running" in output.read_text(), 60)
+
+    os.kill(int((data / "postgres" / "data" / "postmaster.pid").read_text().split()[0]), signal.SIGQUIT)
+    code = dev.wait(60)
+
+    assert code == 4
+    assert f"PostgreSQL ended with code 0, see {data}/postgres/postgres.log. Cure: start again" in output.read_text()
 
 
 def test_dev_twice_in_one_directory_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from arqonce import JobClient, WorkerSettings
 from arqonce.commands.dev import DataDirectory
 from arqonce.commands.program import program
 from arqonce.commands.sandbox import Sandbox, open_sandbox
+from arqonce.invocation import as_typed
 from arqonce.settings.worker import QueueSettings
 from jobs import FindUser, GetOrCreateUser
 from worker.commands.demo_http import show_http
@@ -35,7 +36,8 @@ def demo(context: typer.Context, *, data: DataDirectory = Path(".data/demo")) ->
         show_http(sandbox)
         _import_sample(sandbox)
     typer.echo("everything is stopped, and Jane and the others are kept for the next demo")
-    typer.echo(f"next: {program()} dev runs servers and a worker for you to try; docs/tutorial.md makes a job of yours")
+    typer.echo(f"next: {as_typed(program())} dev runs servers and a worker for you to try;")
+    typer.echo("docs/tutorial.md makes a job of yours")
 
 
 async def _store_and_find(settings: QueueSettings, queue: str) -> None:

@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import typer
 
 from arqonce.commands.sandbox import Sandbox
 from arqonce.embedded.process import die_with
+from arqonce.invocation import module_command
 from arqonce.process.lifecycle import StartupError
 
 _START_LIMIT = timedelta(seconds=30)
@@ -55,8 +55,8 @@ def _open_service(sandbox: Sandbox) -> Iterator[int]:
     port = _free_port()
     others = {name: value for name, value in sandbox.environment.items() if not name.startswith("WEB_")}
     with (sandbox.directory / "web.log").open("wb") as log:
-        service = subprocess.Popen(
-            [sys.executable, "-m", "web"],
+        service = subprocess.Popen(  # noqa: S603 - a fixed command
+            module_command("web"),
             env=others | {"WEB_PORT": str(port)},
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -23,3 +23,18 @@ def test_port_that_somebody_took_is_given_up(directory: Path, monkeypatch: pytes
             answer = Redis.from_url(server.url).ping()
 
     assert answer is True
+
+
+def test_a_server_keeps_its_port(directory: Path) -> None:
+    """A URL that was exported stays valid. A port that somebody has taken meanwhile is theirs."""
+    with open_valkey(directory / "valkey") as first:
+        before = first.url
+    with open_valkey(directory / "valkey") as second:
+        again = second.url
+
+    port = int(before.rpartition(":")[2].removesuffix("/0"))
+    with socket.create_server(("127.0.0.1", port)), open_valkey(directory / "valkey") as third:
+        elsewhere = third.url
+
+    assert again == before
+    assert elsewhere != before

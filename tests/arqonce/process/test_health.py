@@ -96,3 +96,10 @@ async def test_a_file_that_cannot_be_written_does_not_end_the_worker(tmp_path: P
     """It is logged; the worker works."""
     async with report_health(tmp_path / "no" / "such" / "health", {"Redis": _well}):
         pass
+
+
+def test_a_folder_is_no_health_file(tmp_path: Path) -> None:
+    """The variable names it instead of a file in it."""
+    assert read_health(tmp_path) == [
+        f"{tmp_path} is a folder: set WORKER_HEALTH_FILE to a file in it, the same for the worker"
+    ]

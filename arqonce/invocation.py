@@ -1,0 +1,31 @@
+"""How the running command was started, for messages that say what to type next, and for children like it."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+
+def as_typed(name: str) -> str:
+    """Return what starts the command ``name`` again from this folder: the name alone only if the shell finds it."""
+    started = Path(sys.argv[0])
+    if started.name == "__main__.py":
+        python = "python" if _is_python(shutil.which("python")) else sys.executable
+        module = getattr(sys.modules["__main__"].__spec__, "parent", "") or started.parent.name
+        return f"{python} -m {module}"
+    found = shutil.which(name)
+    is_found = found is not None and started.exists() and Path(found).samefile(started)
+    return name if is_found or started.name != name else sys.argv[0]
+
+
+def _is_python(found: str | None) -> bool:
+    return found is not None and Path(found).parent == Path(sys.executable).parent
+
+
+def module_command(module: str) -> list[str]:
+    """Return the command for ``python -m module`` that finds modules where this process does.
+
+    A script does not look in the current folder first. There may be other modules of these names.
+    """
+    looks_here_first = sys.path[0] in {"", os.getcwd()}  # noqa: PTH109 - as Python writes it
+    return [sys.executable, *([] if looks_here_first else ["-P"]), "-m", module]

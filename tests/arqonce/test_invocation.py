@@ -1,0 +1,56 @@
+"""What messages say to type next."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from arqonce.invocation import as_typed, module_command
+
+
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Start as a script in a folder that the shell does not search."""
+    script = tmp_path / "bin" / "shop"
+    script.parent.mkdir()
+    script.touch(mode=0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["bin/shop", "dev"])
+    monkeypatch.setattr(sys, "path", [str(script.parent), *sys.path])
+    return str(script)
+
+
+@pytest.mark.usefixtures("script")
+def test_a_script_that_the_shell_does_not_find_is_named_by_its_path() -> None:
+    """As after ``make demo``, where no environment is activated."""
+    assert as_typed("shop") == "bin/shop"
+
+
+def test_a_script_that_the_shell_finds_is_named_alone(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an activated environment."""
+    monkeypatch.setenv("PATH", os.path.dirname(script), prepend=os.pathsep)  # noqa: PTH120 - a text
+
+    assert as_typed("shop") == "shop"
+
+
+def test_a_module_is_named_with_its_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python may be no command of the shell either."""
+    monkeypatch.setattr(sys, "argv", ["/srv/shop/__main__.py", "dev"])
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.setenv("PATH", "/nowhere")
+
+    assert as_typed("shop") == f"{sys.executable} -m shop"
+
+
+@pytest.mark.usefixtures("script")
+def test_a_child_of_a_script_does_not_look_in_the_current_folder() -> None:
+    """A project there may have a module of the same name, and a worker of its own."""
+    assert module_command("worker") == [sys.executable, "-P", "-m", "worker"]
+
+
+def test_a_child_of_a_module_finds_what_its_parent_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``python -m shop`` runs a project that is not installed."""
+    monkeypatch.setattr(sys, "path", [os.getcwd(), *sys.path])  # noqa: PTH109 - as Python writes it
+
+    assert module_command("shop") == [sys.executable, "-m", "shop"]
