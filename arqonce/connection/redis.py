@@ -34,6 +34,7 @@ from arqonce.connection.sentinel import SentinelError, SentinelTimeoutError
 from arqonce.connection.tls import tls_problem
 from arqonce.connection.url import RedisURL, RedisURLError, read_redis_url
 from arqonce.failures import QueueUnavailableError
+from arqonce.unreachable import why_unreachable
 
 RedisT = TypeVar("RedisT", bound=Redis)
 
@@ -207,7 +208,7 @@ def _explanation(error: RedisError | OSError, url: str) -> str:
         question = "is REDIS_URL right?"
         if url.startswith(_TLS):  # a server without TLS is silent; one that requires a client certificate may hang up
             question = "with TLS on this port, does it require a client certificate (ssl_certfile, ssl_keyfile)?"
-        return f"cannot be reached ({type(error).__name__}): is it running, {question}"
+        return f"cannot be reached ({why_unreachable(error)}): is it running, {question}"
     return f"refuses the command: {error}"
 
 

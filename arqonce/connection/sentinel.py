@@ -22,6 +22,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry as SyncRetry
 
 from arqonce.connection.url import LAST_PORT, RedisURL
+from arqonce.unreachable import why_unreachable
 
 _LIMIT = timedelta(seconds=3)
 """Longest time to ask all Sentinels, the same as for any other connect. Each gets an equal share, at most 1 s."""
@@ -146,4 +147,4 @@ def _reason(error: Exception) -> str:
             return "refuses the user or password: correct sentinel_password, or REDIS_SENTINEL_PASSWORD"
         case ResponseError():
             return str(error)
-    return f"cannot be reached ({type(error).__name__})"
+    return f"cannot be reached ({why_unreachable(error)})"

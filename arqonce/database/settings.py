@@ -13,20 +13,15 @@ from sqlalchemy.exc import ArgumentError
 
 from arqonce.database.connecting import TARGETS
 from arqonce.database.hosts import DEFAULT_PORT, Host, WrongHostsError, hosts_of, read_url, with_hosts
+from arqonce.database.options import TLS_FILES, require_known
 from arqonce.environment import Duration, EnvironmentSettings
 from arqonce.namespace import LEDGER, require_namespace
 
 _DRIVERS = frozenset({"postgres", "postgresql", "postgresql+asyncpg"})
 
 
-_TLS_FILES = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl"})
-"""libpq's names for TLS files: trusted certificate authorities, client certificate and key, revoked certificates."""
-
 _OWN_AUTHORITIES = Path("~/.postgresql/root.crt")
 """Where libpq and asyncpg look for certificate authorities by default."""
-
-_OPTIONS = _TLS_FILES | {"ssl", "sslmode", "host", "port", "target_session_attrs", "krbsrvname", "gsslib"}
-"""Options that the URL's query may contain, by asyncpg's or libpq's names."""
 
 _SSL_MODES = {
     "disable": "disable",
@@ -52,9 +47,8 @@ def _require_parts(url: URL) -> None:
         raise ValueError("names no database")
     if "@" in f"{url.database}{url.host}":
         raise ValueError("has a character in user or password that must be percent-encoded: / is %2F, @ is %40")
-    if unknown := sorted(url.query.keys() - _OPTIONS):
-        raise ValueError(f"has options that asyncpg does not have: {', '.join(unknown)}; see the settings DATABASE_*")
-    for name in sorted(url.query.keys() & _TLS_FILES):
+    require_known(url.query)
+    for name in sorted(url.query.keys() & TLS_FILES):
         if not os.access(str(url.query[name]), os.R_OK):
             raise ValueError(f"names a file with {name} that does not exist or cannot be read")
     mode = url.query.get("sslmode", url.query.get("ssl", "prefer"))
@@ -72,7 +66,7 @@ class DatabaseSettings(EnvironmentSettings):
 
     url: SecretStr = Field(
         description="URL of the PostgreSQL database. Of several hosts, `host1:5432,host2:5433`, the one that "
-        "can be written to is used, as with libpq. The query may contain asyncpg's options and sslmode",
+        "can be written to is used, as with libpq. The query may contain sslmode, target_session_attrs and files of TLS",
         examples=["postgresql://user@host:5432/database"],
     )
     password: SecretStr | None = Field(
@@ -140,7 +134,7 @@ class DatabaseSettings(EnvironmentSettings):
             url = url.set(password=self.password.get_secret_value())
         if mode := self._ssl_mode:
             url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
-        return url.difference_update_query(_TLS_FILES)
+        return url.difference_update_query(TLS_FILES)
 
     @property
     def tls_files(self) -> dict[str, str]:
@@ -151,7 +145,7 @@ class DatabaseSettings(EnvironmentSettings):
             self._ssl_mode in {"verify-ca", "verify-full"} and not _OWN_AUTHORITIES.expanduser().exists()
         )
         files = {"sslrootcert": system} if needs_authorities and system is not None else {}
-        return files | {name: str(file) for name, file in query.items() if name in _TLS_FILES}
+        return files | {name: str(file) for name, file in query.items() if name in TLS_FILES}
 
     @property
     def _ssl_mode(self) -> str | None:

@@ -32,6 +32,7 @@ from arqonce.process.housekeeping import ages_of, keep_house
 from arqonce.process.loop_watch import warn_of_blocks
 from arqonce.relay.relay import open_relay
 from arqonce.settings.worker import QueueSettings, Settings
+from arqonce.unreachable import why_unreachable
 
 _PROBE = "arqonce:probe"
 """Key that the health probe writes. Nothing reads it."""
@@ -180,7 +181,7 @@ def explain_database(error: Exception, settings: DatabaseSettings) -> str:
     cause = getattr(orig, "__cause__", None)
     if isinstance(cause, asyncpg.ClientConfigurationError | asyncpg.TargetServerAttributeNotMatched):
         return f"DATABASE_URL cannot be used for PostgreSQL at {settings.location}: {cause}"
-    reason = type(orig or error).__name__
+    reason = why_unreachable(orig or error)
     return f"PostgreSQL at {settings.location} cannot be reached ({reason}): is it running, is DATABASE_URL right?"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from arqonce.database.options import require_known
 from arqonce.database.settings import DatabaseSettings
 from arqonce.environment import SettingsError, read_duration
 
@@ -31,7 +32,9 @@ def test_a_missing_url_names_itself_and_the_cure() -> None:
         ({"DATABASE_URL": "postgresql://u:hidden-word@h"}, "DATABASE_URL: names no database"),
         ({"DATABASE_URL": "postgresql://u:hidden-word@h:port/d"}, "DATABASE_URL: is not a URL"),
         ({"DATABASE_URL": "postgresql://u:pa@ss/hidden-word@h/d"}, "DATABASE_URL: has a character in user or password"),
-        ({"DATABASE_URL": URL + "?connect_timeout=5"}, "DATABASE_URL: has options that asyncpg does not have: connect"),
+        ({"DATABASE_URL": URL + "?connect_timeout=5"}, "DATABASE_URL: has the option connect_timeout: leave it out, set"),
+        ({"DATABASE_URL": URL + "?sslmod=require"}, "DATABASE_URL: has an option that there is not: did you mean sslm"),
+        ({"DATABASE_URL": URL + "?hidden-word=1"}, "DATABASE_URL: has an option that there is not: there are"),
         ({"DATABASE_URL": URL + "?sslmode=bogus"}, "DATABASE_URL: has an unknown sslmode"),
         ({"DATABASE_URL": URL, "DATABASE_CONNECT_TIMEOUT": "99999999999999d"}, "DATABASE_CONNECT_TIMEOUT: is longer"),
         ({"DATABASE_URL": URL, "DATABASE_STATEMENT_TIMEOUT": "soon"}, "DATABASE_STATEMENT_TIMEOUT: is not a duration"),
@@ -135,3 +138,23 @@ def test_whoever_requires_tls_gets_it_verified(monkeypatch: pytest.MonkeyPatch, 
 def test_durations_are_read_in_each_unit(text: str, expected: timedelta) -> None:
     """A bare number is seconds."""
     assert read_duration(text) == expected
+
+
+_LIBPQ = (
+    "host hostaddr port dbname user password passfile require_auth channel_binding connect_timeout client_encoding "
+    "options application_name fallback_application_name keepalives keepalives_idle keepalives_interval "
+    "keepalives_count tcp_user_timeout replication gssencmode sslmode requiressl sslnegotiation sslcompression sslcert "
+    "sslkey sslkeylogfile sslpassword sslcertmode sslrootcert sslcrl sslcrldir sslsni requirepeer "
+    "ssl_min_protocol_version ssl_max_protocol_version min_protocol_version max_protocol_version krbsrvname gsslib "
+    "gssdelegation scram_client_key scram_server_key service servicefile target_session_attrs load_balance_hosts"
+)
+"""The parameters of a connection in PostgreSQL 18, section 34.1.2 of its manual."""
+
+
+@pytest.mark.parametrize("name", _LIBPQ.split())
+def test_every_option_of_libpq_is_used_or_refused_with_its_cure(name: str) -> None:
+    """Providers and other programs write URLs with them."""
+    try:
+        require_known([name])
+    except ValueError as error:
+        assert str(error).startswith(f"has the option {name}: leave it out, ")  # noqa: PT017 - some raise none
