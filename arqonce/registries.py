@@ -53,11 +53,12 @@ def _import_registry(name: str) -> Registry:
         # Only if the named module or a parent package is missing; any other is missing from their own imports.
         if error.name is not None and f"{module}.".startswith(f"{error.name}."):
             cure = "install its project, or name its folder in PYTHONPATH"
-            raise _wrong(name, f"there is no module {error.name}: {cure}") from None
+            raise _wrong(name, f"there is no module {error.name}: {_hidden(module) or cure}") from None
         raise _wrong(name, f"cannot be imported: {error}") from error
     except AttributeError as error:
         if module in sys.modules:  # the import succeeded
-            raise _wrong(name, f"there is no {name.partition(':')[2]} in {module}{_registries(module)}") from None
+            where = f"in {module}{_registries(module)}{_hidden(module, '. ')}"
+            raise _wrong(name, f"there is no {name.partition(':')[2]} {where}") from None
         raise _wrong(name, f"cannot be imported: {type(error).__name__}: {error}") from error
     except Exception as error:  # importing runs the module's code, which may raise anything
         raise _wrong(name, f"cannot be imported: {type(error).__name__}: {error}") from error
@@ -70,6 +71,16 @@ def _registries(module: str) -> str:
     """Return a text that lists the module's registries."""
     there = [name for name, value in vars(sys.modules[module]).items() if isinstance(value, Registry)]
     return f". Its registries are: {', '.join(there)}" if there else "; the module has no arqonce.Registry"
+
+
+def _hidden(module: str, before: str = "") -> str:
+    """Return a text that says which installed module hides one of the current folder; empty if none does."""
+    top = module.partition(".")[0]
+    own = next((path for path in (Path.cwd() / top, Path.cwd() / f"{top}.py") if path.exists()), None)
+    found = getattr(sys.modules.get(top), "__file__", None)
+    if own is None or found is None or Path(found).is_relative_to(Path.cwd()):
+        return ""
+    return f"{before}{top} is {found}, which hides {own}: give this another name"
 
 
 def _require_own_jobs(registries: Iterable[tuple[str, Registry]]) -> None:

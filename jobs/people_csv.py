@@ -75,18 +75,33 @@ def _explained(file: Path) -> Iterator[None]:
 
 
 def _require_text(binary: BinaryIO, file: Path) -> None:
-    """Raise ``PeopleFileError`` for an empty file, and for what Excel stores unless it is told otherwise."""
-    start = binary.read(len(_OLD_WORKBOOK))
+    """Raise ``PeopleFileError`` for an empty file, and for other kinds of files that programs with people store."""
+    start = binary.read(_LONGEST_START)
     binary.seek(0)
     if not start:
         raise PeopleFileError(f"{file} is empty")
-    if start.startswith(_WORKBOOK) or start == _OLD_WORKBOOK:
-        raise PeopleFileError(f"{file} is a workbook of Excel: save it as CSV UTF-8 (File, Save as)")
+    if what := next((what for first, what in _OTHER_KINDS.items() if start.upper().startswith(first)), None):
+        raise PeopleFileError(f"{file} is {what}")
 
 
-_WORKBOOK = b"PK\x03\x04"
-_OLD_WORKBOOK = bytes.fromhex("d0cf11e0a1b11ae1")
-"""First bytes of .xlsx and of .xls."""
+_WORKBOOK = "a workbook of Excel: save it as CSV UTF-8 (File, Save as)"
+
+_OTHER_KINDS = {
+    b"PK\x03\x04": _WORKBOOK,  # .xlsx
+    bytes.fromhex("d0cf11e0a1b11ae1"): _WORKBOOK,  # .xls
+    b"BEGIN:VCARD": "of vCards: export the contacts as CSV",
+    b"\xef\xbb\xbfBEGIN:VCARD": "of vCards: export the contacts as CSV",
+    b"\x1f\x8b": "compressed: unpack it first",
+    b"%PDF": "a PDF: only CSV can be imported",
+    b"SQLITE FORMAT 3": "a database of SQLite: export the table as CSV",
+    b"\x7fELF": "a program",
+    b"<!DOCTYPE": "a page of HTML: only CSV can be imported",
+    b"<HTML": "a page of HTML: only CSV can be imported",
+    b"<?XML": "XML: only CSV can be imported",
+}
+"""By the first bytes of a file, in capitals."""
+
+_LONGEST_START = max(map(len, _OTHER_KINDS))
 
 
 @contextmanager

@@ -166,3 +166,15 @@ def test_the_setting_names_modules_and_names(monkeypatch: pytest.MonkeyPatch, va
 def test_our_own_schema_is_noted_where_it_always_was() -> None:
     """Databases that exist stay migrated."""
     assert SCHEMA.version_table == "alembic_version"
+
+
+@pytest.mark.parametrize("registry", ["jobs.orders:REGISTRY", "jobs:ORDERS"])
+def test_a_module_that_an_installed_one_hides_is_told(
+    registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A project beside ours may have a module ``jobs`` of its own."""
+    (tmp_path / "jobs").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(RegistryError, match=rf"which hides {tmp_path}/jobs: give this another name"):
+        load_registry(registry)

@@ -132,6 +132,8 @@ def test_a_quote_that_nobody_closes_spoils_its_own_line_alone(tmp_path: Path) ->
         (b"", "is empty"),
         (b"PK\x03\x04 and so on", "is a workbook of Excel: save it as CSV"),
         (bytes.fromhex("d0cf11e0a1b11ae1"), "is a workbook of Excel: save it as CSV"),
+        (b"\xef\xbb\xbfbegin:vcard\r\nVERSION:3.0\r\n", "is of vCards: export the contacts as CSV"),
+        (b"\x7fELF\x02\x01\x01\x00", "is a program$"),
         (b"name\nAnn\n", "no column that is known as email. Its columns are: 'name'"),
         (b"Ann,a@b.c\n", "must name its columns, such as name,email. Its columns are: 'Ann', 'a@b.c'"),
         ("name,email\n".encode("utf-16-le"), "looks like UTF-16 without its mark: try --encoding utf-16-le"),

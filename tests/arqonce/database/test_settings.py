@@ -32,7 +32,10 @@ def test_a_missing_url_names_itself_and_the_cure() -> None:
         ({"DATABASE_URL": "postgresql://u:hidden-word@h"}, "DATABASE_URL: names no database"),
         ({"DATABASE_URL": "postgresql://u:hidden-word@h:port/d"}, "DATABASE_URL: is not a URL"),
         ({"DATABASE_URL": "postgresql://u:pa@ss/hidden-word@h/d"}, "DATABASE_URL: has a character in user or password"),
-        ({"DATABASE_URL": URL + "?connect_timeout=5"}, "DATABASE_URL: has the option connect_timeout: leave it out, set"),
+        (
+            {"DATABASE_URL": URL + "?connect_timeout=5"},
+            "DATABASE_URL: has the option connect_timeout: leave it out, set",
+        ),
         ({"DATABASE_URL": URL + "?sslmod=require"}, "DATABASE_URL: has an option that there is not: did you mean sslm"),
         ({"DATABASE_URL": URL + "?hidden-word=1"}, "DATABASE_URL: has an option that there is not: there are"),
         ({"DATABASE_URL": URL + "?sslmode=bogus"}, "DATABASE_URL: has an unknown sslmode"),
