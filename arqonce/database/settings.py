@@ -66,7 +66,7 @@ class DatabaseSettings(EnvironmentSettings):
 
     url: SecretStr = Field(
         description="URL of the PostgreSQL database. Of several hosts, `host1:5432,host2:5433`, the one that "
-        "can be written to is used, as with libpq. The query may contain sslmode, target_session_attrs and files of TLS",
+        "can be written to is used, as with libpq. The query may contain sslmode, target_session_attrs and TLS files",
         examples=["postgresql://user@host:5432/database"],
     )
     password: SecretStr | None = Field(
