@@ -105,7 +105,7 @@ async def bury_together(sessions: async_sessionmaker[AsyncSession], letters: Seq
         TimeoutError: the database did not answer.
         SQLAlchemyError: no letter could be written.
     """
-    fit = [letter for letter in letters if letter.message and letter.reason != RequestConflictError.code]
+    fit = [letter for letter in letters if letter.reason != RequestConflictError.code]
     if not fit:
         return set()
     async with asyncio.timeout(_WRITE_LIMIT.total_seconds()), sessions.begin() as session:

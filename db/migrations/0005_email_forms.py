@@ -20,6 +20,10 @@ depends_on: str | Sequence[str] | None = None
 _CANDIDATES = sa.text(r"SELECT id, email FROM users WHERE email ~ '[^\x01-\x7f]' OR email LIKE '%xn--%' ORDER BY id")
 _IS_TAKEN = sa.text("SELECT id FROM users WHERE email = :email AND id <> :id")
 _CHANGE = sa.text("UPDATE users SET email = :email WHERE id = :id")
+_UNSEEN = {"Zs", "Zl", "Zp", "Cf", "Cc", "Cs", "Co", "Cn"}
+_BLANK = "\u115f\u1160\u2800\u3164\uffa0"
+"""Categories and characters that nobody can see. Addresses that have one are refused since."""
+
 _TOLD = 20
 """Most ids that one line shows."""
 
@@ -54,7 +58,10 @@ def _tell(what: str, found: Sequence[str]) -> None:
 
 def _normal(email: str) -> str | None:
     """Return the form of this revision; ``None`` if there is none. A copy: later rules are later migrations'."""
-    local, at, domain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", email).lower()).partition("@")
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", email).lower())
+    if any(character in _BLANK or unicodedata.category(character) in _UNSEEN for character in folded):
+        return None
+    local, at, domain = folded.partition("@")
     try:
         domain = domain if domain.isascii() and "xn--" not in domain else idna.decode(idna.encode(domain, uts46=True))
     except (idna.IDNAError, UnicodeError):

@@ -20,6 +20,8 @@ STORED = {
     4: "plain@example.org",
     5: "\uff4aim@example.org",
     6: "jo@xn--a.example",
+    7: "jane\u200b@example.org",
+    8: "jane@example\u3164.org",
 }
 
 
@@ -53,5 +55,5 @@ def test_addresses_get_their_form_and_equal_ones_are_told(before: str, capfd: py
 
     assert {row["id"]: row["email"] for row in found} == STORED | {1: "jane@bücher.example", 5: "jim@example.org"}
     assert re.search(r"1 users have the same e-mail address in two forms, .*: ids 2 and 3\n", told)
-    assert re.search(r"1 users have an e-mail address that is refused since, .*: ids 6\n", told)
+    assert re.search(r"3 users have an e-mail address that is refused since, .*: ids 6, 7, 8\n", told)
     assert "@" not in told

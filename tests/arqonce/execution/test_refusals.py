@@ -31,6 +31,7 @@ async def test_jobs_that_nobody_knows_are_recorded_together(
     """In a transaction for all that were claimed at once; garbage, too, and whatever else cannot be read."""
     for number in range(100):
         await pool.enqueue_job("gone", name="Jane", _job_id=f"gone-{number}")
+        await redis.zadd("arq:queue", {f"ghost-{number}": 1_000})
         await redis.set(f"arq:job:garbage-{number}", b"\xff")
         await redis.zadd("arq:queue", {f"garbage-{number}": 1_000})
     worker = await build_recording_worker(build, REGISTRY, sessions)
@@ -39,26 +40,27 @@ async def test_jobs_that_nobody_knows_are_recorded_together(
     found = await letters(sessions)
     assert found == {f"gone-{n}": "unknown_job" for n in range(100)} | {
         f"garbage-{n}": "malformed_message" for n in range(100)
-    }
+    } | {f"ghost-{n}": "message_missing" for n in range(100)}
     assert await _transactions(sessions) < 20
     assert await redis.zcard("arq:queue") == 0
-    assert len(await redis.keys("arq:result:*")) == 200
+    assert len(await redis.keys("arq:result:*")) == 300
 
 
 async def test_what_is_known_already_is_looked_at_alone(sessions: Sessions) -> None:
-    """A promise, a receipt, an earlier letter; a message that is gone, and one id twice."""
+    """A promise, an earlier letter; a message that is gone is no other case, and neither is one id twice."""
     async with sessions.begin() as session:
         await enqueue_in(session, CreateUser(name="Jane"), key="promised")
     dispatcher = Dispatcher(sessions)
     failure = UnknownJobError("this worker has no job 'gone'")
     await refuse_together(dispatcher, [Refused(failure, "earlier", b"{}", 1)])
-    asked = ["promised", "earlier", "new", "new", "other"]
+    await refuse_together(dispatcher, [Refused(failure, "before", b"{}", 1)])
+    asked = {"promised": b"{}", "earlier": b"{}", "before": b"", "new": b"{}", "other": b"{}", "lost": b""}
 
-    jobs = [Refused(failure, job_id, b"{}", 1) for job_id in asked] + [Refused(failure, "lost", b"", 1)]
-    recorded = await refuse_together(dispatcher, jobs)
+    jobs = [Refused(failure, job_id, message, 1) for job_id, message in asked.items()]
+    recorded = await refuse_together(dispatcher, [*jobs, Refused(failure, "new", b"{}", 1)])
 
-    assert recorded == {"new", "other"}
-    assert await letters(sessions) == dict.fromkeys(["earlier", "new", "other"], "unknown_job")
+    assert recorded == {"new", "other", "lost"}
+    assert await letters(sessions) == dict.fromkeys(["earlier", "before", "new", "other", "lost"], "unknown_job")
 
 
 async def test_invalid_payloads_of_a_batch_are_recorded_together(
