@@ -146,7 +146,12 @@ class FunctionJob:
         self._id = claim.id.decode("utf-8", "replace")
         self._ctx = {**work.settings.ctx, "job_id": self._id, "job_try": self._attempt}
         shown = self._id if self._id.isprintable() else claim.job_id
-        self._log = _log.bind(job_id=shown[:_MOST_SHOWN], job_name=self.call.name, attempt=self._attempt)
+        self._log = _log.bind(
+            job_id=shown[:_MOST_SHOWN],
+            job_name=self.call.name,
+            attempt=self._attempt,
+            waited_ms=claim.waited_ms(self._started_ms),
+        )
 
     @property
     def name(self) -> str:
@@ -240,7 +245,7 @@ class FunctionJob:
                 )
             self._log.error("a success is not on record: PostgreSQL is away")
         if outcome.succeeded:
-            self._log.info("job done", waited_ms=self.claim.waited_ms(self._started_ms), duration_ms=duration_ms)
+            self._log.info("job done", duration_ms=duration_ms)
         return outcome
 
     async def _record(self, outcome: Ended) -> Ended:

@@ -99,7 +99,7 @@ class Dispatcher:
             JobFailedError: the job failed for good, with a reason that the producer can read.
             Exception: an unknown error of the last attempt, as it was raised.
         """
-        told = {"job_id": delivery.job_id, "job_name": spec.name, "attempt": delivery.attempt}
+        told = {"job_id": delivery.job_id, "job_name": spec.name, "attempt": delivery.attempt} | delivery.waited
         started = time.monotonic()
         payload: AnyPayload | None = None
         try:
@@ -117,8 +117,7 @@ class Dispatcher:
             if decided is error:
                 raise
             raise decided from error
-        waited = {} if delivery.waited_ms is None else {"waited_ms": delivery.waited_ms}
-        _log.info("job done", **told, **waited, duration_ms=_milliseconds_since(started))
+        _log.info("job done", **told, duration_ms=_milliseconds_since(started))
         return result
 
     async def answer_on_record(self, job_id: str, attempt: int) -> dict[str, Any] | None:

@@ -187,6 +187,7 @@ def _tell(spec: AnySpec, jobs: Sequence[_Job], outcomes: dict[str, Outcome], *, 
                 job_id=delivery.job_id,
                 job_name=spec.name,
                 attempt=delivery.attempt,
+                **delivery.waited,
                 reason=refusal.code,
             )
     if jobs:
@@ -196,7 +197,9 @@ def _tell(spec: AnySpec, jobs: Sequence[_Job], outcomes: dict[str, Outcome], *, 
             "batch done",
             job_name=spec.name,
             jobs=len(jobs),
+            first_job_id=jobs[0][0].job_id,
             attempt=attempt,
             waited_ms=waited,
             duration_ms=round(seconds * 1000, 1),
         )
+        _log.debug("jobs of the batch", job_name=spec.name, job_ids=[delivery.job_id for delivery, _ in jobs])

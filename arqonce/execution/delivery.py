@@ -36,6 +36,11 @@ class Delivery(NamedTuple):
         return self.expires_ms is not None and self.attempt == 1 and now_ms() >= self.expires_ms
 
     @property
+    def waited(self) -> dict[str, int]:
+        """``waited_ms`` for a line of the log; nothing if it is unknown."""
+        return {} if self.waited_ms is None else {"waited_ms": self.waited_ms}
+
+    @property
     def counted(self) -> int:
         """The number of this attempt, without excused ones."""
         return self.attempt - self.excused

@@ -324,4 +324,5 @@ async def test_the_log_names_each_job_and_nobodys_data(
         taken.job_id
     ].items()
     assert jobs[done.job_id]["duration_ms"] > 0
+    assert all(0 <= jobs[job.job_id]["waited_ms"] < 60_000 for job in (done, taken))
     assert find_leaks("the log", worker.log) == []

@@ -127,6 +127,7 @@ async def test_each_job_has_its_lines_in_the_log(start_service: Start, service_p
         ("fail", "job failed"),
         ("gone", "job refused"),
     }
+    assert {line["job_name"] for line in lines if "waited_ms" in line} == {"add", "patient", "fail", "gone"}
     assert "Jane" not in worker.log
 
 

@@ -40,7 +40,9 @@ async def _results(handles: Sequence[JobHandle[Any]], seconds: float = 30) -> li
 def _batches(worker: WorkerProcess) -> list[int]:
     """Return the sizes of the batches that the worker has done."""
     lines = (line for line in worker.log.splitlines() if '"batch done"' in line)
-    return [json.loads(line)["jobs"] for line in lines]
+    found = [json.loads(line) for line in lines]
+    assert all(line["first_job_id"] for line in found)
+    return [line["jobs"] for line in found]
 
 
 async def _is_waiting(sessions: Sessions) -> bool:
