@@ -13,7 +13,7 @@ from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
 
 from arqonce import InvalidMessageError, KeyConflictError, MessageTooLargeError, QueueUnavailableError
-from arqonce.database.faults import is_transient, why_not_written
+from arqonce.database.faults import is_transient, why_not_written, why_unavailable
 
 PROBLEM_JSON = "application/problem+json"
 
@@ -129,13 +129,13 @@ def _problem(error: Exception) -> ProblemError:
 
 def _fault(error: Exception) -> ProblemError:
     if isinstance(error, QueueUnavailableError):
-        _log.warning("Redis is gone", exc_info=error)
+        _log.warning("Redis is gone", reason=str(error))
         return unavailable("the queue cannot be reached", "queue_unavailable")
     if reason := why_not_written(error):
-        _log.warning("PostgreSQL cannot be written to", reason=reason, exc_info=error)
+        _log.warning("PostgreSQL cannot be written to", reason=reason)
         return unavailable("the database cannot be written to", "database_unavailable")
     if is_transient(error):
-        _log.warning("PostgreSQL is gone or slow", exc_info=error)
+        _log.warning("PostgreSQL is gone or slow", reason=why_unavailable(error))
         return unavailable("the database cannot be reached or is too busy", "database_unavailable")
     _log.error("request failed", exc_info=error)
     return ProblemError(500, "this is our fault, and it is in our log")

@@ -206,7 +206,7 @@ class Engine:
 
     async def _wait_out(self, error: Exception) -> None:
         is_first = not self._trouble.is_known
-        self._trouble.note(_trouble_of(error, is_first=is_first), exc_info=error, reason=str(error))
+        self._trouble.note(_trouble_of(error, is_first=is_first), reason=str(error) or type(error).__name__)
         for chores in self._chores:  # a Redis that can be read but not written to is not back
             chores.hurry()
         if not (is_first and isinstance(error, StaleConnectionError)):  # the next connection may reach another

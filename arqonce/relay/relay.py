@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from arqonce.background import running
 from arqonce.connection.redis import build_redis, is_outage, is_refusal
-from arqonce.database.faults import is_transient, why_not_written
+from arqonce.database.faults import is_of_database, is_transient, why_not_written, why_unavailable
 from arqonce.execution.dead_letters import bury, write_letter
 from arqonce.failures import PromiseExpiredError
 from arqonce.ledger.outbox import BATCH, Promise, dispatch_batch, take_back
@@ -124,7 +124,8 @@ class Relay:
             given = await self._look()
         except Exception as error:  # noqa: BLE001 - any error: if the relay ended, nothing would dispatch the jobs
             self._known = None
-            self._trouble.note(_trouble_of(error), exc_info=error)
+            trouble, facts = _trouble_of(error)
+            self._trouble.note(trouble, **facts)
             await asyncio.sleep(_RECONNECT_EVERY.total_seconds())
             return 0
         self._trouble.note(None)
@@ -229,14 +230,16 @@ class Relay:
         await bury(self._sessions, letter)
 
 
-def _trouble_of(error: Exception) -> str:
+def _trouble_of(error: Exception) -> tuple[str, dict[str, object]]:
+    """Return the event and its facts: of an outage the reason, of anything else where it was raised."""
     if isinstance(error, RedisError) and is_outage(error):
-        return "the relay waits for Redis"
+        return "the relay waits for Redis", {"reason": str(error) or type(error).__name__}
     if reason := why_not_written(error):
-        return f"the relay waits: PostgreSQL cannot be written to: {reason}"
+        return f"the relay waits: PostgreSQL cannot be written to: {reason}", {}
     if is_transient(error):
-        return "the relay waits for PostgreSQL or Redis"
-    return "the relay failed and tries again"
+        server = "PostgreSQL" if is_of_database(error) else "PostgreSQL or Redis"
+        return f"the relay waits for {server}", {"reason": why_unavailable(error)}
+    return "the relay failed and tries again", {"exc_info": error}
 
 
 def _milliseconds(when: datetime) -> int:
