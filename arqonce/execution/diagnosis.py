@@ -10,9 +10,10 @@ from arqonce.causes import causes
 from arqonce.database.faults import constraint_of, sqlstate_of
 from arqonce.environment import SettingsError
 from arqonce.execution.places import handlers_place, places_of_trace
+from arqonce.execution.verdict import ReadOnlyJobError, WrongResultError
 from arqonce.failures import JobError, storable
 
-_SPEAKING = (JobError, SettingsError)
+_SPEAKING = (JobError, SettingsError, WrongResultError, ReadOnlyJobError)
 """Our own errors, whose texts never contain personal data."""
 
 _FRAMES = 4

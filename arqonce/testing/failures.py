@@ -7,7 +7,6 @@ from sqlalchemy.exc import DBAPIError
 
 from arqonce.causes import causes
 from arqonce.execution.places import is_of_project
-from arqonce.failures import JobError
 from arqonce.process.logs import replace_exception
 
 
@@ -18,10 +17,15 @@ def shorten(error: BaseException) -> None:
     """
     for part in list(causes(error)):
         own = _own(part.__traceback__)
-        part.__traceback__ = own if own is not None or isinstance(part, JobError) else part.__traceback__
+        part.__traceback__ = own if own is not None or _says_all(part) else part.__traceback__
         if isinstance(part, DBAPIError):
             part.__cause__, part.__suppress_context__ = None, True
             return
+
+
+def _says_all(error: BaseException) -> bool:
+    """Return whether it is an error of the library, such as one about what a handler returned."""
+    return type(error).__module__.startswith("arqonce.")
 
 
 def _own(trace: TracebackType | None) -> TracebackType | None:

@@ -197,6 +197,29 @@ def test_a_job_that_fails_is_told_on_a_page(project_here: pytest.Pytester) -> No
     assert len(told.splitlines()) < 60
 
 
+def test_a_wrong_result_is_told_in_its_words(project_here: pytest.Pytester) -> None:
+    """No line of the library stands between the test and them; the log has them, too."""
+    project_here.makeini("[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n")
+    project_here.makepyfile(
+        test_it="""
+        from notes import WriteNote
+        from arqonce import JobSpec, Registry
+
+        async def answer(session, payload):
+            return {"id": 1}
+
+        async def test_answering(run_job):
+            await run_job(WriteNote(words="x"), registry=Registry(JobSpec(WriteNote, answer)))
+        """
+    )
+
+    told = warm.run_pytest(project_here).stdout.str()
+
+    assert "error='WrongResultError (the handler of write_note returned dict, not Note: return the result type" in told
+    assert "arqonce/execution/answers.py" not in told
+    assert len(told.splitlines()) < 40
+
+
 def test_it_starts_servers_for_each_process_of_xdist(project: pytest.Pytester) -> None:
     """A real worker has a database of the test's own, which the next does not see; a module can have one, too."""
     project.makeini(
