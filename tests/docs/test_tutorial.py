@@ -3,26 +3,27 @@
 import configparser
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from redis.asyncio import Redis
 
-from arqonce.database.settings import DatabaseSettings
 from arqonce.settings.worker import WorkerSettings
-from arqonce.testing.worker_process import StartWorker
+from tests.conftest import wait_until
 from tests.docs.blocks import ROOT, Block, blocks_in, text_of
 
 pytestmark = pytest.mark.usefixtures("starts_processes")
 
 PAGE = "docs/tutorial.md"
 BLOCKS = blocks_in(PAGE)
-SKIPPED = {"python -m venv .venv", ". .venv/bin/activate", "guestbook dev"}
-"""Lines that are not executed: the environment is that of the tests, and so are the servers."""
+SKIPPED = {"python -m venv .venv", ". .venv/bin/activate"}
+"""Lines that are not executed: the environment is that of the tests."""
 
 
 def test_every_block_is_used() -> None:
@@ -54,26 +55,18 @@ def test_the_unit_of_systemd_waits_for_the_end_of_a_worker() -> None:
 
 
 @pytest.fixture
-def place(
-    tmp_path: Path, own_database: DatabaseSettings, environment: dict[str, str], redis: Redis
-) -> tuple[Path, dict[str, str]]:
+def place(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     """Make an empty folder, and the environment of a shell in which the project is installed."""
-    assert redis is not None  # the queue is empty
     programs = tmp_path / "bin"
     programs.mkdir()
     guestbook = programs / "guestbook"
     guestbook.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m guestbook "$@"\n')
     guestbook.chmod(0o755)
-    kept = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}
-    return (
-        tmp_path,
-        kept
-        | {
-            "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]),
-            "PYTHONPATH": os.pathsep.join([str(tmp_path / "project"), str(ROOT)]),
-            "DATABASE_URL": own_database.url.get_secret_value(),
-        },
-    )
+    return tmp_path, {
+        "HOME": str(tmp_path),
+        "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PYTHONPATH": os.pathsep.join([str(tmp_path / "project"), str(ROOT)]),
+    }
 
 
 def _script() -> str:
@@ -89,12 +82,27 @@ def _step(block: Block) -> str:
     return "\n".join(lines)
 
 
+@contextmanager
+def _second_terminal(where: Path, environment: dict[str, str]) -> Iterator[str]:
+    """Run ``guestbook dev`` until the rest is done; yield the lines that it wants to be run."""
+    output = where / "dev.log"
+    with output.open("wb") as log:
+        dev = subprocess.Popen(["guestbook", "dev"], cwd=where, env=environment, stdout=log, stderr=log)
+    try:
+        wait_until(lambda: dev.poll() is not None or "next, in another terminal" in output.read_text(), 60)
+        yield "".join(line for line in output.read_text().splitlines(keepends=True) if line.startswith("export "))
+    finally:
+        dev.send_signal(signal.SIGINT)
+        code = dev.wait(60)
+    assert code == 0, output.read_text()
+    assert "guestbook has no migrations yet" in output.read_text()
+
+
 @pytest.mark.timeout(300)  # it starts Python a dozen times, one after another
-@pytest.mark.usefixtures("worker_environment")
-def test_the_tutorial_works(place: tuple[Path, dict[str, str]], start_worker: StartWorker) -> None:
-    """As it stands there, in one shell; a worker starts before the first job is enqueued."""
+def test_the_tutorial_works(place: tuple[Path, dict[str, str]]) -> None:
+    """As it stands there, in one shell, and in a second one for its servers and its worker."""
     folder, environment = place
-    before, enqueue, after = _script().partition("guestbook enqueue sign")
+    before, dev, after = _script().partition("guestbook dev\n")
 
     def shell(script: str, where: Path) -> str:
         done = subprocess.run(
@@ -108,13 +116,15 @@ def test_the_tutorial_works(place: tuple[Path, dict[str, str]], start_worker: St
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        return done.stdout + done.stderr
 
-    made = shell(before, folder)
-    start_worker(sys.executable, "-m", "guestbook", "run", **environment)
-    done = shell(enqueue + after, folder / "project")
+    shell(before, folder)
+    assert dev
+    with _second_terminal(folder / "project", environment) as exports:
+        done = shell(exports + after, folder / "project")
 
-    assert "3 passed" in made
+    assert "3 passed" in done
+    assert "Warning" not in done
     assert '"guest": "Jane"' in done
     assert "Joan has signed as number 2" in done
     assert "Jane has signed before" in done
