@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel
+
 from arqonce.execution.delivery import AnySpec, Delivery
 from arqonce.execution.verdict import WrongResultError
 from arqonce.failures import InvalidMessageError
@@ -9,6 +11,7 @@ from arqonce.ledger.receipts import Receipt
 from arqonce.payloads import AnyPayload
 from arqonce.wire.codec import encode_result
 from arqonce.wire.request import request_hash
+from arqonce.wire.round_trip import CURE, read_back, traits_of
 
 
 class Dumped(NamedTuple):
@@ -50,7 +53,12 @@ def dump_result(spec: AnySpec, result: Any) -> Dumped:  # noqa: ANN401 - whateve
         raise WrongResultError(f"{message}: return the result type that its payload declares")
     try:
         dumped: dict[str, Any] = result.model_dump(mode="json")
-        return Dumped(dumped, encode_result(dumped))
+        encoded = encode_result(dumped)
     except (InvalidMessageError, ValueError, TypeError) as error:  # the class's own serializers may raise, too
         reason = str(error) if isinstance(error, InvalidMessageError) else f"{type(error).__name__} in its serializer"
         raise WrongResultError(f"the result of {spec.name} cannot be stored: {reason}") from error
+    kind: type[BaseModel] = type(result)
+    if traits_of(kind).may_change and isinstance(changed := read_back(result, dumped), list):
+        named = ", ".join(f"{kind.__name__}.{name[:60]}" for name in changed) or kind.__name__
+        raise WrongResultError(f"producers of {spec.name} would not get what is returned in {named}: {CURE}")
+    return Dumped(dumped, encoded)

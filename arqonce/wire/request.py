@@ -4,102 +4,18 @@ Whatever a producer sends, the worker gets: a payload that would not come back e
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic import BaseModel
+from pydantic_core import to_json
 
 from arqonce.failures import InvalidMessageError, MessageTooLargeError
 from arqonce.payloads import AnyPayload, Payload
 from arqonce.wire.bounds import NAME_RULE, is_name, may_be_unfit, unfit_field
 from arqonce.wire.codec import encode
 from arqonce.wire.keys import type_of
-
-_CURE = (
-    "give it a type that JSON carries (str, int, bool, datetime, UUID, Decimal, Enum, list, tuple, set, dict, models "
-    "of these, Base64Bytes; of floats the finite ones), or a field_serializer and a field_validator that undo each "
-    "other"
-)
-
-_CLASSES = 10_000
-"""Of so many payload classes it is remembered what they are made of."""
-
-_PLAIN = frozenset({
-    "str", "int", "bool", "none", "date", "time", "datetime", "timedelta", "uuid", "decimal", "enum", "literal",
-    "nullable", "default", "list", "model", "model-fields", "model-field", "definitions", "definition-ref",
-})  # fmt: skip
-"""Types of pydantic's core schema whose values come back equal, whatever they are."""
-
-_UNORDERED = frozenset({"set", "frozenset", "dict", "any", "typed-dict", "dataclass", "dataclass-args"})
-"""Types whose values may have no order, or one that says nothing."""
-
-
-class _Traits(NamedTuple):
-    """What a payload class is made of."""
-
-    is_plain: bool
-    """Every value comes back equal: nothing need be tried."""
-
-    is_unordered: bool
-    """Two equal values may be written differently."""
-
-    has_floats: bool
-    """JSON may change a number."""
-
-    factories: frozenset[str]
-    """Fields whose default is made anew each time: the worker would make another."""
-
-    has_inner_factories: bool
-    """Whether a model inside has such fields."""
-
-
-@lru_cache(maxsize=_CLASSES)
-def _traits(payload: type[AnyPayload]) -> _Traits:
-    types: set[str] = set()
-    _collect(payload.__pydantic_core_schema__, types)
-    factories = {name for name, field in payload.model_fields.items() if field.default_factory is not None}
-    return _Traits(
-        is_plain=types <= _PLAIN,
-        is_unordered=bool(types & _UNORDERED) or "serialization" in types,
-        has_floats=bool(types & {"float", "any", "complex"}),
-        factories=frozenset(factories),
-        has_inner_factories="default_factory" in types and _has_inner_factories(payload),
-    )
-
-
-def _collect(schema: Any, found: set[str]) -> None:  # noqa: ANN401 - a schema, or a part of one
-    """Add all types of a core schema, and which other things it has that matter."""
-    if isinstance(schema, Mapping):
-        if isinstance(schema.get("type"), str):
-            found.add(schema["type"])
-        found |= {name for name in ("serialization", "default_factory", "serialization_exclude") if schema.get(name)}
-        found |= {"computed"} if schema.get("computed_fields") else set()
-        for name, part in schema.items():
-            if name not in {"metadata", "serialization", "type"}:
-                _collect(part, found)
-    elif isinstance(schema, list | tuple):
-        for part in schema:
-            _collect(part, found)
-
-
-def _has_inner_factories(payload: type[AnyPayload]) -> bool:
-    found: set[str] = set()
-    for name, part in _fields_schema(payload.__pydantic_core_schema__):
-        inner = part.get("schema", {})
-        is_own = payload.model_fields[name].default_factory is not None
-        _collect(inner.get("schema", {}) if is_own else inner, found)
-    return "default_factory" in found
-
-
-def _fields_schema(schema: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:  # noqa: ANN401 - as above
-    """Yield the fields of the outermost model."""
-    while isinstance(schema, Mapping):
-        if schema.get("type") == "model-fields":
-            yield from schema["fields"].items()
-            return
-        schema = schema.get("schema")
+from arqonce.wire.round_trip import CURE, Traits, read_back, traits_of
 
 
 def write_job(payload: AnyPayload, *, enqueued_ms: int, expires_ms: int | None = None) -> bytes:
@@ -111,9 +27,9 @@ def write_job(payload: AnyPayload, *, enqueued_ms: int, expires_ms: int | None =
         InvalidMessageError: it is too large, or the worker would get something else; the text names the fields and the
             cure, and no value.
     """
-    traits = _traits(type(payload))
+    traits = traits_of(type(payload))
     fields = _dumped(payload, traits)
-    if not traits.is_plain:
+    if traits.may_change:
         _require_same(payload, fields, traits)
     message: dict[str, Any] = {"t": None, "f": payload.job_name, "a": [], "k": fields, "et": enqueued_ms}
     if expires_ms is not None:
@@ -134,7 +50,7 @@ def _unfit(payload: AnyPayload, fields: Mapping[str, object]) -> InvalidMessageE
     return None if found is None else InvalidMessageError(f"{type(payload).__name__}.{found[0]:.60} {found[1]}")
 
 
-def _dumped(payload: AnyPayload, traits: _Traits) -> dict[str, Any]:
+def _dumped(payload: AnyPayload, traits: Traits) -> dict[str, Any]:
     try:
         if traits.has_inner_factories:
             return payload.model_dump(mode="json")
@@ -155,26 +71,13 @@ def _can_be_dumped(payload: AnyPayload, field: str) -> bool:
     return True
 
 
-def _require_same(payload: AnyPayload, fields: dict[str, Any], traits: _Traits) -> None:
+def _require_same(payload: AnyPayload, fields: dict[str, Any], traits: Traits) -> None:
     """Read the message as the worker does, and compare."""
-    kind = type(payload)
-    try:
-        read = kind.model_validate(_after_json(fields) if traits.has_floats else fields)
-    except ValidationError as error:
-        guilty = sorted({str(detail["loc"][0]) for detail in error.errors() if detail["loc"]})
-        raise _not_same(payload, guilty) from None
-    except Exception:  # noqa: BLE001 - a validator of the application's may raise anything
-        raise _not_same(payload, []) from None
-    # Not by getattr, which warns of deprecated fields.
-    if changed := [name for name in kind.model_fields if vars(read).get(name) != vars(payload).get(name)]:
-        raise _not_same(payload, changed)
+    read = read_back(payload, fields)
+    if isinstance(read, list):
+        raise _not_same(payload, read)
     if traits.is_unordered and request_hash(read) != request_hash(payload):
-        raise _not_same(payload, list(kind.model_fields))
-
-
-def _after_json(fields: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
-    """Return what the fields are behind JSON, which has neither infinities nor NaN."""
-    return from_json(to_json(fields, inf_nan_mode="null"))
+        raise _not_same(payload, list(type(payload).model_fields))
 
 
 def _not_same(payload: AnyPayload, fields: Sequence[str]) -> InvalidMessageError:
@@ -182,7 +85,7 @@ def _not_same(payload: AnyPayload, fields: Sequence[str]) -> InvalidMessageError
     named = ", ".join(f"{name}.{field[:60]}" for field in fields) or name
     if unfit := _unfit(payload, {field: vars(payload).get(field) for field in fields or type(payload).model_fields}):
         return unfit
-    return InvalidMessageError(f"the worker would not get what is sent in {named}: {_CURE}")
+    return InvalidMessageError(f"the worker would not get what is sent in {named}: {CURE}")
 
 
 def request_hash(payload: AnyPayload) -> bytes:
@@ -192,7 +95,7 @@ def request_hash(payload: AnyPayload) -> bytes:
     queued job. Nor does a renamed field, if its ``serialization_alias`` is the old name. The order of sets and mappings
     does not count: equal payloads have equal hashes, in every process.
     """
-    if not _traits(type(payload)).is_unordered:
+    if not traits_of(type(payload)).is_unordered:
         return hashlib.sha256(payload.model_dump_json(exclude_defaults=True, by_alias=True).encode()).digest()
     dumped = payload.model_dump(mode="json", exclude_defaults=True, by_alias=True)
     return hashlib.sha256(to_json(_in_order(payload, dumped))).digest()

@@ -23,6 +23,7 @@ from pydantic import (
     AnyUrl,
     Base64Bytes,
     BaseModel,
+    ConfigDict,
     Field,
     Json,
     PrivateAttr,
@@ -63,6 +64,40 @@ class Point:
 
     x: int
     tags: frozenset[str] = frozenset()
+
+
+class Plain(BaseModel):
+    """A model that a field takes."""
+
+    name: str
+
+
+class Special(Plain):
+    """What a field takes as well, and would not send."""
+
+    secret: str
+
+
+class Open(BaseModel):
+    """Takes whatever it gets."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Renamed(BaseModel):
+    """Is written with another name than it is read."""
+
+    ours: str = Field(validation_alias="theirs")
+
+
+class Counting(BaseModel):
+    """Is another one each time that it is made."""
+
+    count: int
+
+    def model_post_init(self, _context: object) -> None:
+        """Count."""
+        self.count += 1
 
 
 def _kind(annotation: Any) -> type[Payload[Any]]:  # noqa: ANN401 - any annotation
@@ -126,6 +161,10 @@ REFUSED: dict[str, tuple[Any, Any]] = {
     "JSON text": (Json[list[int]], "[1, 2]"),
     "iterator": (Iterable[int], [1, 2]),
     "tuple as sequence": (Sequence[int], (1, 2)),
+    "of a subclass": (Plain, Special(name="Jane", secret="hidden-word")),
+    "more fields": (Open, Open.model_validate({"more": NOON})),
+    "read by another name": (Renamed, Renamed(theirs="hidden-word")),
+    "changed when made": (Counting, Counting(count=1)),
     "not idempotent": (Annotated[str, AfterValidator(lambda text: f"hash of {text}")], "hidden-word"),
 }
 

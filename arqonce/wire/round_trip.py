@@ -1,0 +1,144 @@
+"""Tells whether a payload or a result comes back equal from its own JSON. What does not is refused, not sent."""
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json, to_json
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+CURE = (
+    "give it a type that JSON carries (str, int, bool, datetime, UUID, Decimal, Enum, list, tuple, set, dict, models "
+    "of these, Base64Bytes; of floats the finite ones), or a field_serializer and a field_validator that undo each "
+    "other"
+)
+
+_CLASSES = 10_000
+"""Of so many classes it is remembered what they are made of."""
+
+_PLAIN = frozenset({
+    "str", "int", "bool", "none", "date", "time", "datetime", "timedelta", "uuid", "decimal", "enum", "literal",
+    "nullable", "default", "list", "model", "model-fields", "model-field", "definitions", "definition-ref",
+})  # fmt: skip
+"""Types of pydantic's core schema whose values come back equal, whatever they are."""
+
+_UNORDERED = frozenset({"set", "frozenset", "dict", "any", "typed-dict", "dataclass", "dataclass-args"})
+"""Types whose values may have no order, or one that says nothing."""
+
+
+class Traits(NamedTuple):
+    """What a class is made of."""
+
+    is_plain: bool
+    """Every value comes back equal: nothing need be tried."""
+
+    is_unordered: bool
+    """Two equal values may be written differently."""
+
+    has_floats: bool
+    """JSON may change a number."""
+
+    factories: frozenset[str]
+    """Fields whose default is made anew each time: the worker would make another."""
+
+    has_inner_factories: bool
+    """Whether a model inside has such fields."""
+
+    models: tuple[type, ...]
+    """The classes of models inside. Of an instance of a subclass, only the fields of the class are sent."""
+
+    @property
+    def may_change(self) -> bool:
+        """Whether a value may not come back equal."""
+        return not self.is_plain or any(model.__subclasses__() for model in self.models)
+
+
+@lru_cache(maxsize=_CLASSES)
+def traits_of(kind: type[BaseModel]) -> Traits:
+    """Return what a payload's or a result's class is made of."""
+    types: set[str] = set()
+    _collect(kind.__pydantic_core_schema__, types)
+    factories = {name for name, field in kind.model_fields.items() if field.default_factory is not None}
+    return Traits(
+        is_plain=types <= _PLAIN,
+        is_unordered=bool(types & _UNORDERED) or "serialization" in types,
+        has_floats=bool(types & {"float", "any", "complex"}),
+        factories=frozenset(factories),
+        has_inner_factories="default_factory" in types and _has_inner_factories(kind),
+        models=tuple(_models_in(kind.__pydantic_core_schema__) - {kind}),
+    )
+
+
+_NOTED = (
+    "serialization",
+    "default_factory",
+    "serialization_exclude",
+    "validation_alias",
+    "custom_init",
+    "post_init",
+)
+"""Keys of core schemas that say that a value may not come back equal."""
+
+
+def _models_in(schema: Any) -> set[type]:  # noqa: ANN401 - as below
+    if isinstance(schema, Mapping):
+        own = {schema["cls"]} if schema.get("type") == "model" else set()
+        return own.union(*(_models_in(part) for name, part in schema.items() if name not in {"metadata", "cls"}))
+    if isinstance(schema, list | tuple):
+        return set().union(*map(_models_in, schema))
+    return set()
+
+
+def _collect(schema: Any, found: set[str]) -> None:  # noqa: ANN401 - a schema, or a part of one
+    """Add all types of a core schema, and which other things it has that matter."""
+    if isinstance(schema, Mapping):
+        if isinstance(schema.get("type"), str):
+            found.add(schema["type"])
+        found |= {name for name in _NOTED if schema.get(name)}
+        found |= {"extra"} if "allow" in {schema.get("extra_behavior"), schema.get("extra_fields_behavior")} else set()
+        found |= {"computed"} if schema.get("computed_fields") else set()
+        for name, part in schema.items():
+            if name not in {"metadata", "serialization", "type"}:
+                _collect(part, found)
+    elif isinstance(schema, list | tuple):
+        for part in schema:
+            _collect(part, found)
+
+
+def _has_inner_factories(kind: type[BaseModel]) -> bool:
+    found: set[str] = set()
+    for name, part in _fields_schema(kind.__pydantic_core_schema__):
+        inner = part.get("schema", {})
+        is_own = kind.model_fields[name].default_factory is not None
+        _collect(inner.get("schema", {}) if is_own else inner, found)
+    return "default_factory" in found
+
+
+def _fields_schema(schema: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:  # noqa: ANN401 - as above
+    """Yield the fields of the outermost model."""
+    while isinstance(schema, Mapping):
+        if schema.get("type") == "model-fields":
+            yield from schema["fields"].items()
+            return
+        schema = schema.get("schema")
+
+
+def read_back(sent: ModelT, fields: dict[str, Any]) -> ModelT | list[str]:
+    """Return what the other side reads, or the names of the fields that differ there; none if that is not known."""
+    kind = type(sent)
+    try:
+        read = kind.model_validate(_after_json(fields) if traits_of(kind).has_floats else fields)
+    except ValidationError as error:
+        return sorted({str(detail["loc"][0]) for detail in error.errors() if detail["loc"]})
+    except Exception:  # noqa: BLE001 - a validator of the application's may raise anything
+        return []
+    # Not by getattr, which warns of deprecated fields.
+    changed = [name for name in kind.model_fields if vars(read).get(name) != vars(sent).get(name)]
+    return changed or read
+
+
+def _after_json(fields: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+    """Return what the fields are behind JSON, which has neither infinities nor NaN."""
+    return from_json(to_json(fields, inf_nan_mode="null"))
