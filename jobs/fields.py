@@ -56,7 +56,8 @@ def _normal_email(value: str) -> str:
     No provider in use distinguishes addresses by case. ``xn--bcher-kva.example`` is ``bücher.example`` (IDNA 2008).
     """
     address = _folded(value)
-    if any(unicodedata.category(character) in _IN_NO_ADDRESS or character in _BLANK for character in address):
+    # Of a space in the middle, as in Jane <jane@example.org>, more is wrong than that nobody sees it.
+    if any(unicodedata.category(one) in _IN_NO_ADDRESS or one in _BLANK for one in address if one != " "):
         message = "has a character that nobody can see: type it anew instead of pasting it"
         raise ValueError(message)
     local, at, domain = address.partition("@")

@@ -11,6 +11,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from arqonce.execution.diagnosis import diagnose
 from arqonce.process.log_writer import LogWriter, standard_error
+from arqonce.process.strangers import log_strangers
 from arqonce.settings.worker import WorkerSettings
 
 
@@ -65,6 +66,7 @@ def log_to_stderr(log_format: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    log_strangers()
     logging.getLogger("arqonce.database.loans").setLevel(logging.WARNING)  # the default of SQLAlchemy's own pools
     structlog.configure(
         processors=[

@@ -35,6 +35,7 @@ def test_two_ways_to_write_one_address_are_one(one: str, other: str) -> None:
 @pytest.mark.parametrize(
     ("address", "why"),
     [
+        ("Jane <jane@example.org>", "is not an e-mail address"),
         ("ja\u200bne@example.org", "nobody can see"),
         ("jane@ex\u00adample.org", "nobody can see"),
         ("\ufeffjane@example.org", "nobody can see"),

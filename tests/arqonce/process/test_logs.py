@@ -8,7 +8,7 @@ import sys
 import pytest
 
 PROGRAM = """
-import logging, structlog
+import asyncio, gc, logging, structlog, warnings
 from jobs.payloads import EmailTakenError
 from arqonce.process.logs import set_up_logging
 from arqonce.settings.worker import WorkerSettings
@@ -35,6 +35,18 @@ logging.getLogger("arq.worker").info("Starting worker")
 logging.getLogger("arq.worker").warning("a warning of arq")
 logging.getLogger("httpx").info("GET https://example.org/?email=secret-person")
 logging.getLogger("shop.jobs").info("the application's own")
+warnings.warn("secret-person", UserWarning)
+warnings.warn("use the other one", FutureWarning)
+
+async def forget():
+    async def fail_alone():
+        raise ValueError("secret-person")
+    asyncio.get_running_loop().call_soon(lambda name: 1 / 0, "secret-person")
+    task = asyncio.create_task(fail_alone())
+    await asyncio.sleep(0.01)
+
+asyncio.run(forget())
+gc.collect()
 try:
     raise EmailTakenError("cure")
 except EmailTakenError:
@@ -54,8 +66,10 @@ def test_json_logs_are_one_object_a_line() -> None:
     lines = [json.loads(line) for line in _run("json").splitlines()]
 
     assert [line["event"] for line in lines] == [
-        "job failed", "foreign", "a warning of arq", "the application's own", "speaks",
+        "job failed", "foreign", "a warning of arq", "the application's own", "Python warns", "Python warns",
+        "Exception in callback forget.<locals>.<lambda>", "Task exception was never retrieved", "speaks",
     ]  # fmt: skip
+    assert [line.get("text") for line in lines if line["event"] == "Python warns"] == [None, "use the other one"]
     assert all({"level", "logger", "timestamp"} <= line.keys() for line in lines)
     assert lines[0]["job_id"] == "j1"
 
