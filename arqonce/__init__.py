@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from arqonce.payloads import Payload as Payload
     from arqonce.payloads import Result as Result
     from arqonce.process.exit_codes import ExitCode as ExitCode
+    from arqonce.schedules.schedule import Schedule as Schedule
     from arqonce.settings.queue import QueueSettings as QueueSettings
     from arqonce.settings.worker import Settings as Settings
     from arqonce.settings.worker import WorkerSettings as WorkerSettings
@@ -104,6 +105,7 @@ _HOMES = {
     "arqonce.process.exit_codes": ("ExitCode",),
     "arqonce.usage": ("UsageError",),
     "arqonce.environment": ("SettingsError",),
+    "arqonce.schedules.schedule": ("Schedule",),
     "arqonce.settings.queue": ("QueueSettings",),
     "arqonce.settings.worker": ("Settings", "WorkerSettings"),
     "arqonce.spec": ("JobSpec", "Refusal", "Registry"),

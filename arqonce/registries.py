@@ -29,7 +29,7 @@ def load_registry(names: str | None, own: Registry | None = None, *, owner: str 
     ``names`` has the format of ``WORKER_REGISTRY``. ``owner`` is the name of ``own`` in errors.
 
     Raises:
-        RegistryError: a registry cannot be imported, or has a job or a table of another one.
+        RegistryError: a registry cannot be imported, or has a job, a schedule or a table of another one.
     """
     listed = [name for name in re.split(r"[\s,]+", names or "") if name]
     if twice := next((name for name in listed if listed.count(name) > 1), None):
@@ -37,6 +37,7 @@ def load_registry(names: str | None, own: Registry | None = None, *, owner: str 
     others = [(name, _import_registry(name)) for name in listed]
     named = [*([] if own is None else [(owner, own)]), *((name, other) for name, other in others if other is not own)]
     _require_own_jobs(named)
+    _require_own_schedules(named)
     _require_own_tables((name, schema) for name, registry in named for schema in registry.schemas)
     joined = Registry().joined(registry for _, registry in named)
     joined.setting = ",".join(listed) or None
@@ -90,6 +91,15 @@ def _require_own_jobs(registries: Iterable[tuple[str, Registry]]) -> None:
             if job in owners:
                 raise _wrong(owner, f"the job {job} is one of {owners[job]}: give its payload another job_name")
             owners[job] = owner
+
+
+def _require_own_schedules(registries: Iterable[tuple[str, Registry]]) -> None:
+    owners: dict[str, str] = {}
+    for owner, registry in registries:
+        for name in registry.schedules:
+            if name in owners:
+                raise _wrong(owner, f"the schedule {name} is one of {owners[name]}: give it another name")
+            owners[name] = owner
 
 
 def _require_own_tables(schemas: Iterable[tuple[str, Schema]]) -> None:

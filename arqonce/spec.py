@@ -1,4 +1,4 @@
-"""Describes the jobs of a worker: which handler runs which payload, with which limits."""
+"""Describes the jobs of a worker: which handler runs which payload, with which limits; and its schedules."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.database.schema import Schema
 from arqonce.failures import JobFailedError
-from arqonce.payloads import Payload
+from arqonce.payloads import AnyPayload, Payload
+from arqonce.schedules.schedule import Schedule
 from arqonce.wire.bounds import NAME_RULE, is_name
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
@@ -124,11 +125,14 @@ def _require_async(function: object, role: str, payload: type[Payload[Any]]) -> 
 class Registry:
     """All jobs of a worker, by wire name."""
 
-    def __init__(self, *specs: JobSpec[Any, Any], schema: Schema | None = None) -> None:
+    def __init__(
+        self, *specs: JobSpec[Any, Any], schedules: Iterable[Schedule] = (), schema: Schema | None = None
+    ) -> None:
         """Collect the specs. ``schema`` describes the project's tables that the jobs need.
 
         Raises:
-            ValueError: two specs share a wire name, current or former.
+            ValueError: two specs share a wire name, current or former; two schedules share a name, or the payload of
+                one is of no kind of job here.
         """
         self.schemas: tuple[Schema, ...] = () if schema is None else (schema,)
         self.setting: str | None = None
@@ -137,15 +141,35 @@ class Registry:
         self._specs = {spec.name: spec for spec in specs}
         self._specs |= {name: replace(spec, _called=name) for spec in specs for name in spec.former_names}
         _require_own_names(specs)
+        self.schedules: Mapping[str, Schedule] = _by_own_names(schedules)
+        """The schedules by name."""
+        for schedule in self.schedules.values():
+            if isinstance(schedule.payload, Payload):
+                self.require_kind_of(schedule, schedule.payload)
+
+    def require_kind_of(self, schedule: Schedule, payload: AnyPayload) -> None:
+        """Return if a job here runs the schedule's payload.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if payload.job_name not in self._specs:
+            raise ValueError(
+                f"the schedule {schedule.name} promises jobs of the kind {payload.job_name}, which this registry does "
+                f"not have: add JobSpec({type(payload).__name__}, ...)"
+            )
 
     def joined(self, others: Iterable["Registry"]) -> "Registry":
         """Return a registry of these jobs and of those of ``others``.
 
         Raises:
-            ValueError: two jobs have the same wire name.
+            ValueError: two jobs have the same wire name, or two schedules the same name.
         """
         registries = [self, *others]
-        joined = Registry(*(spec for registry in registries for spec in registry))
+        joined = Registry(
+            *(spec for registry in registries for spec in registry),
+            schedules=(schedule for registry in registries for schedule in registry.schedules.values()),
+        )
         joined.schemas = tuple(dict.fromkeys(schema for registry in registries for schema in registry.schemas))
         return joined
 
@@ -183,3 +207,11 @@ def _require_own_names(specs: Iterable[JobSpec[Any, Any]]) -> None:
                     "Give each payload a wire name of its own"
                 )
             owners[name] = payload
+
+
+def _by_own_names(schedules: Iterable[Schedule]) -> dict[str, Schedule]:
+    found: dict[str, Schedule] = {}
+    for schedule in schedules:
+        if found.setdefault(schedule.name, schedule) is not schedule:
+            raise ValueError(f"two schedules have the name {schedule.name}: give each a name of its own")
+    return found
