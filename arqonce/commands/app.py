@@ -141,7 +141,7 @@ def _set_registry(arguments: list[str]) -> None:
         return
 
 
-_NEED_NO_JOBS = frozenset({"relay", "status", "health", "dead", "new-job", "arq-check"})
+_NEED_NO_JOBS = frozenset({"status", "health", "dead", "new-job", "arq-check"})
 """Commands that do not need the jobs of WORKER_REGISTRY. Those that only show help do not need them either."""
 
 

@@ -1,6 +1,6 @@
-"""The ledger's tables and constraints: jobs that are promised, have ended or are dead. Knows no queue."""
+"""The ledger's tables and constraints: jobs that are promised, have ended or are dead; schedules. Knows no queue."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from sqlalchemy import (
@@ -9,6 +9,7 @@ from sqlalchemy import (
     DateTime,
     Index,
     Integer,
+    Interval,
     LargeBinary,
     MetaData,
     Sequence,
@@ -36,7 +37,12 @@ class Base(DeclarativeBase):
             "fk": "%(table_name)s_%(column_0_name)s_fkey",
         },
     )
-    type_annotation_map: ClassVar = {str: Text, int: BigInteger, datetime: DateTime(timezone=True)}
+    type_annotation_map: ClassVar = {
+        str: Text,
+        int: BigInteger,
+        datetime: DateTime(timezone=True),
+        timedelta: Interval,
+    }
 
 
 class JobReceipt(Base):
@@ -119,3 +125,56 @@ class DeadJob(Base):
     attempts: Mapped[int] = mapped_column(Integer)
     queue: Mapped[str | None]
     died_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ScheduleState(Base):
+    """A schedule, as the latest release of the workers' code defines it, and how far it has come."""
+
+    __tablename__ = "schedules"
+    __table_args__ = (Index(None, "next_slot"), Index(None, "fleet", "release"))
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    definition: Mapped[int]
+    """Hash of the definition. Only workers that have the same one may decide on slots."""
+    fleet: Mapped[str]
+    release: Mapped[str]
+    """With ``fleet`` the release that owns the row. The row is removed when no worker has that release any more."""
+    job_name: Mapped[str | None]
+    """``None`` if a function of the slot makes the payload."""
+    cron: Mapped[str | None]
+    every: Mapped[timedelta | None]
+    zone: Mapped[str]
+    starts: Mapped[datetime | None]
+    ends: Mapped[datetime | None]
+    queue: Mapped[str | None]
+    overlap: Mapped[str]
+    catch_up: Mapped[timedelta]
+    next_slot: Mapped[datetime | None]
+    """The first slot that is not decided yet; ``None`` if there are no more."""
+    last_slot: Mapped[datetime | None]
+    """The last slot whose job was promised."""
+    last_job_id: Mapped[str | None]
+    skipped: Mapped[int] = mapped_column(server_default=text("0"))
+    last_skipped: Mapped[datetime | None]
+    skip_reason: Mapped[str | None]
+    paused_until: Mapped[datetime | None]
+    """Earlier slots are skipped. The year 9999 if somebody must resume it; the time of the resumption, if resumed."""
+    paused_at: Mapped[datetime | None]
+    paused_by: Mapped[str | None]
+    paused_why: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ScheduleRelease(Base):
+    """A set of schedule definitions that workers of one queue, a fleet, have or had a moment ago."""
+
+    __tablename__ = "schedule_releases"
+
+    fleet: Mapped[str] = mapped_column(primary_key=True)
+    """The queue of its workers, the first one if they serve several."""
+    release: Mapped[str] = mapped_column(primary_key=True)
+    """Hash of the definitions."""
+    first_seen: Mapped[datetime] = mapped_column(server_default=func.now())
+    """When the first worker with it started. Of two definitions of one schedule that of the later release holds."""
+    seen_at: Mapped[datetime] = mapped_column(server_default=func.now())

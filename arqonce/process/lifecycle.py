@@ -31,6 +31,7 @@ from arqonce.process.health import Probe, ServerError, report_health
 from arqonce.process.housekeeping import ages_of, keep_house
 from arqonce.process.loop_watch import warn_of_blocks
 from arqonce.relay.relay import open_relay
+from arqonce.schedules.scheduler import open_scheduler
 from arqonce.settings.worker import QueueSettings, Settings
 from arqonce.unreachable import why_unreachable
 
@@ -53,7 +54,7 @@ class Lifecycle:
         """Open nothing yet."""
         self._settings = settings
         self._open_sessions = application.lifespan
-        self._schemas = application.registry.schemas
+        self._registry = application.registry
         self._longest = max((spec.deadline for spec in application.registry), default=timedelta(0))
         self._stack = AsyncExitStack()
 
@@ -66,11 +67,13 @@ class Lifecycle:
         async with AsyncExitStack() as stack:
             await require_safe_redis(redis, self._settings.queue)
             sessions = await stack.enter_async_context(self._open_sessions(self._settings))
-            await require_ready_database(sessions, self._settings.database, self._schemas)
+            await require_ready_database(sessions, self._settings.database, self._registry.schemas)
             await _warn_of_limits(sessions, self._longest)
             dispatcher = Dispatcher(sessions, queue=self._settings.worker.default_queue)
             await stack.enter_async_context(keep_house(sessions, ages_of(self._settings.worker)))
             await stack.enter_async_context(open_relay(sessions, self._settings))
+            queue = self._settings.worker.default_queue
+            await stack.enter_async_context(open_scheduler(sessions, self._registry, queue=queue, removes=True))
             stack.enter_context(warn_of_blocks(self._settings.worker.lease))
             if file := self._settings.worker.health_file:
                 probes = server_probes(redis, sessions, dispatcher.gate)

@@ -16,7 +16,9 @@ from arqonce.process.health import report_health
 from arqonce.process.lifecycle import require_ready_database, require_safe_redis, server_probes
 from arqonce.process.logs import set_up_logging
 from arqonce.relay.relay import open_relay
+from arqonce.schedules.scheduler import open_scheduler
 from arqonce.settings.worker import Settings
+from arqonce.spec import Registry
 
 _CONNECTIONS = 3
 """Connections to PostgreSQL: for listening, for dispatching, and for the health probe."""
@@ -24,8 +26,10 @@ _CONNECTIONS = 3
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.relay")
 
 
-def run_relay(settings: Settings) -> None:
-    """Relay until stopped; write rows already marked as dispatched into Redis first. Owns the event loop.
+def run_relay(settings: Settings, registry: Registry) -> None:
+    """Relay, and promise the slots of the registry's schedules, until stopped. Owns the event loop.
+
+    Before it ends, it writes rows already marked as dispatched into Redis.
 
     Raises:
         StartupError: a server is unreachable, rejects us or is unsafe, or the schema is behind.
@@ -33,11 +37,11 @@ def run_relay(settings: Settings) -> None:
     set_up_logging(settings.worker)
     ending = Ending(timedelta(0))
     with asyncio.Runner() as runner:
-        run_to_the_end(runner, _relay(settings, ending), ending)
+        run_to_the_end(runner, _relay(settings, registry, ending), ending)
     _log.info("relay stopped")
 
 
-async def _relay(settings: Settings, ending: Ending) -> None:
+async def _relay(settings: Settings, registry: Registry, ending: Ending) -> None:
     url = settings.queue.url.get_secret_value()
     async with AsyncExitStack() as stack:
         client = build_redis(url, Redis, password=settings.queue.plain_password, max_connections=2)
@@ -46,12 +50,15 @@ async def _relay(settings: Settings, ending: Ending) -> None:
         sessions = await stack.enter_async_context(open_database(settings.database, pool_size=_CONNECTIONS))
         await require_ready_database(sessions, settings.database)
         await stack.enter_async_context(open_relay(sessions, settings))
+        queue = settings.worker.default_queue
+        await stack.enter_async_context(open_scheduler(sessions, registry, queue=queue, removes=False))
         ending.begin()  # before the health file reports that the relay is ready
         if file := settings.worker.health_file:
             await stack.enter_async_context(report_health(file, server_probes(redis, sessions)))
         _log.info(
             "relay ready",
             queue=str(settings.worker.queue),
+            schedules=len(registry.schedules),
             redis=location(url),
             database=settings.database.location,
         )

@@ -86,12 +86,7 @@ class Schedule:
             )
         try:
             _ = self.times
-            if self.overlap not in get_args(Overlap):
-                raise ValueError('overlap is "skip" or "queue"')
-            if not (isinstance(self.catch_up, timedelta) and self.catch_up >= timedelta(0)):
-                raise ValueError("catch_up is a timedelta, such as timedelta(hours=6)")
-            if self.queue is not None and not self.queue:
-                raise ValueError("queue is the name of a queue, or None for the worker's own")
+            _require_options(self)
         except ValueError as error:
             raise ValueError(f"the schedule {self.name}: {error}") from None
         if isinstance(self.payload, Payload):
@@ -131,9 +126,19 @@ class Schedule:
             return self.payload
         made: Any = self.payload(slot.astimezone(ZoneInfo(self.zone)))
         if not isinstance(made, Payload):
-            raise TypeError(f"the schedule {self.name}: its function returns {type(made).__name__}, which is no payload")
+            kind = type(made).__name__
+            raise TypeError(f"the schedule {self.name}: its function returns {kind}, which is no payload")
         return made
 
     def job_id(self, slot: datetime) -> str:
         """Return the id of the slot's job."""
         return f"schedule:{self.name}:{slot.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _require_options(schedule: Schedule) -> None:
+    if schedule.overlap not in get_args(Overlap):
+        raise ValueError('overlap is "skip" or "queue"')
+    if not (isinstance(schedule.catch_up, timedelta) and schedule.catch_up >= timedelta(0)):
+        raise ValueError("catch_up is a timedelta, such as timedelta(hours=6)")
+    if schedule.queue is not None and not schedule.queue:
+        raise ValueError("queue is the name of a queue, or None for the worker's own")
