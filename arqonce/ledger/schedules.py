@@ -29,19 +29,22 @@ class Look(NamedTuple):
     """The next slot of all schedules that are not due."""
 
     is_due: bool
-    """Whether a slot of these definitions has come."""
+    """Whether a slot has come."""
 
 
 _LOOK = text("""
     SELECT moment.now, (SELECT min(next_slot) FROM arqonce.schedules WHERE next_slot > coalesce(:now, now())),
-        EXISTS (SELECT FROM arqonce.schedules
-            WHERE next_slot <= coalesce(:now, now()) AND definition = ANY(:definitions))
+        EXISTS (SELECT FROM arqonce.schedules WHERE next_slot <= coalesce(:now, now())
+            AND (:definitions IS NULL OR definition = ANY(:definitions)))
     FROM (SELECT coalesce(:now, now()) AS now) AS moment
 """).bindparams(_NOW, _DEFINITIONS)
 
 
-async def look(session: AsyncSession, definitions: Sequence[int], now: datetime | None) -> Look:
-    """Return whether a schedule is due. One round trip, which reads two entries of an index however many there are."""
+async def look(session: AsyncSession, definitions: Sequence[int] | None, now: datetime | None) -> Look:
+    """Return whether a schedule is due, of these definitions or, with ``None``, at all. One round trip.
+
+    Reads two entries of an index, however many schedules there are, and those that are due.
+    """
     return Look(*(await session.execute(text_for(session, _LOOK), {"now": now, "definitions": definitions})).one())
 
 

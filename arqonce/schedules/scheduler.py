@@ -20,7 +20,16 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.background import running
 from arqonce.database.faults import is_transient, why_not_written
-from arqonce.ledger.schedules import BATCH, DueSchedule, Progress, SlotJob, advance, lock_due, look, promise_slots
+from arqonce.ledger.schedules import (
+    DueSchedule,
+    Look,
+    Progress,
+    SlotJob,
+    advance,
+    lock_due,
+    look,
+    promise_slots,
+)
 from arqonce.schedules.decision import MOST, Decision, SkipReason, decide
 from arqonce.schedules.registration import Registration
 from arqonce.schedules.schedule import Schedule
@@ -139,22 +148,24 @@ class Scheduler:
     async def promise_due(self) -> timedelta:
         """Promise the jobs of all slots that have come; return how long to wait for the next one.
 
-        One round trip if there are none, else four and more.
+        One round trip if there are none, else five and more.
         """
         if not self._definitions:
             return _LOOK_EVERY
-        while True:
+        found = await self._look(None)  # that of others, too: ten thousand definitions are not sent each time
+        while found.is_due:
             definitions = self._awake()
-            async with self._transaction() as session:
-                found = await look(session, definitions, self._clock())
-            if not found.is_due:
-                break
-            while await self._promise_some(definitions):
-                definitions = self._awake()
+            found = await self._look(definitions)
+            if found.is_due and not await self._promise_some(definitions):
+                return _AGAIN  # another worker has locked them
         wait = _up_to(_LOOK_EVERY)
         if found.following is not None:
             wait = min(wait, found.following - found.now + _LOOK_SOONEST * random.random())  # noqa: S311 - no secret
         return max(wait, _LOOK_SOONEST)
+
+    async def _look(self, definitions: list[int] | None) -> Look:
+        async with self._transaction() as session:
+            return await look(session, definitions, self._clock())
 
     def _awake(self) -> list[int]:
         """Return the definitions but those whose payloads could not be made a moment ago."""
@@ -165,7 +176,7 @@ class Scheduler:
         return [definition for definition in self._definitions if definition not in self._resting]
 
     async def _promise_some(self, definitions: list[int]) -> bool:
-        """Promise jobs in one transaction; return whether there may be more."""
+        """Promise jobs in one transaction; return whether a schedule was due that nobody else had locked."""
         jobs: list[SlotJob] = []
         done: list[Progress] = []
         skipped: list[tuple[str, Decision]] = []
@@ -188,7 +199,7 @@ class Scheduler:
             await advance(session, done)
         for name, decision in skipped:
             _tell(name, decision)
-        return len(rows) == BATCH or len(jobs) >= MOST
+        return bool(rows)
 
     def _job(self, schedule: Schedule, slot: datetime) -> SlotJob:
         payload = schedule.payload_for(slot)

@@ -8,6 +8,7 @@ cronsim only matches expressions with local times that have no zone.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
@@ -19,6 +20,11 @@ _SHORTEST = timedelta(seconds=1)
 """Shortest interval, and the precision of all slots."""
 
 _ALL_HOURS = frozenset(range(24))
+
+_SOME_TIME = datetime(2000, 1, 1)  # noqa: DTZ001 - in no zone, as cronsim is used here
+
+_REMEMBERED = 1000
+"""Of so many expressions it is remembered what they say."""
 
 _DAY = timedelta(days=1)
 _SECOND = timedelta(seconds=1)
@@ -88,8 +94,7 @@ class Times:
         if self.every is not None:
             return _at_interval(self.every, moment, (self.starts or _EPOCH).astimezone(UTC))
         fields, zone = _fields(self.cron), _zone(self.zone)
-        follows_elapsed_time = set(CronSim(fields, datetime(2000, 1, 1)).hours) >= _ALL_HOURS  # noqa: DTZ001 - of no zone
-        return (_by_elapsed_time if follows_elapsed_time else _by_local_clock)(fields, zone, moment)
+        return (_by_elapsed_time if _has_all_hours(fields) else _by_local_clock)(fields, zone, moment)
 
 
 def _zone(name: str) -> ZoneInfo:
@@ -102,6 +107,12 @@ def _zone(name: str) -> ZoneInfo:
         ) from None
 
 
+@lru_cache(maxsize=_REMEMBERED)
+def _has_all_hours(fields: str) -> bool:
+    return CronSim(fields, _SOME_TIME).hours >= _ALL_HOURS
+
+
+@lru_cache(maxsize=_REMEMBERED)
 def _fields(expression: object) -> str:
     """Return the expression with six fields: cronsim treats those of five in its own way at changes of the clock."""
     if not isinstance(expression, str):
@@ -109,7 +120,7 @@ def _fields(expression: object) -> str:
     fields = expression.split()
     six = " ".join(fields if len(fields) == 6 else ["0", *fields])  # noqa: PLR2004 - with seconds
     try:
-        CronSim(six, datetime(2000, 1, 1))  # noqa: DTZ001 - of no zone
+        CronSim(six, _SOME_TIME)
     except CronSimError as error:
         raise ValueError(
             f"the cron expression {expression!r:.60} cannot be read: {str(error).lower()}. It has five fields, minute, "
