@@ -21,6 +21,7 @@ from arqonce.commands.new_job import new_job
 from arqonce.commands.program import PROGRAM
 from arqonce.commands.relay import relay
 from arqonce.commands.run import run
+from arqonce.commands.schedules import build_schedules_app
 from arqonce.commands.schema import schema
 from arqonce.commands.status import status
 from arqonce.process.exit_codes import ExitCode, explained
@@ -95,6 +96,7 @@ def build_app(application: Application) -> typer.Typer:
         app.command(name, short_help=_SHORT.get(name) if command is _COMMANDS.get(name) else None)(command)
     app.add_typer(build_enqueue_app(application.registry), name="enqueue")
     app.add_typer(build_dead_app(), name="dead")
+    app.add_typer(build_schedules_app(), name="schedules")
     return app
 
 
@@ -141,7 +143,7 @@ def _set_registry(arguments: list[str]) -> None:
         return
 
 
-_NEED_NO_JOBS = frozenset({"status", "health", "dead", "new-job", "arq-check"})
+_NEED_NO_JOBS = frozenset({"status", "health", "dead", "schedules", "new-job", "arq-check"})
 """Commands that do not need the jobs of WORKER_REGISTRY. Those that only show help do not need them either."""
 
 

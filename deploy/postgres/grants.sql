@@ -13,7 +13,7 @@ SELECT pg_advisory_xact_lock(hashtext('users-worker grants')); -- two at once wo
 
 -- From nothing, so that a right that no longer stands here is gone.
 REVOKE ALL ON users, alembic_version, :ledger.receipts, :ledger.dead_jobs, :ledger.outbox, :ledger.unique_requests,
-    :ledger.ledger_version
+    :ledger.ledger_version, :ledger.schedules, :ledger.schedule_releases
     FROM PUBLIC, app_worker, app_relay, app_operator, app_producer, app_reader;
 REVOKE ALL ON SEQUENCE users_id_seq, :ledger.dispatch_epoch
     FROM PUBLIC, app_worker, app_relay, app_operator, app_producer, app_reader;
@@ -33,7 +33,13 @@ GRANT SELECT, DELETE ON :ledger.outbox TO app_worker;  -- the row goes with the 
 GRANT SELECT, INSERT, UPDATE, DELETE ON :ledger.unique_requests TO app_worker;  -- handlers promise; old ones are removed
 GRANT SELECT ON alembic_version, :ledger.ledger_version TO app_worker;
 
--- Operators: list, show, retry and discard dead letters, which hold people's data.
+-- Schedules: workers and relays promise what is due, and say which schedules there are.
+GRANT SELECT, INSERT, UPDATE, DELETE ON :ledger.schedules, :ledger.schedule_releases TO app_worker, app_relay;
+GRANT INSERT (job_id, job_name, queue, message, request_hash, due_at, give_at) ON :ledger.outbox TO app_worker, app_relay;
+
+-- Operators: list, show, retry and discard dead letters, which hold people's data; list, pause, resume and run
+-- schedules, for which they have the rights of a producer as well.
+GRANT SELECT, UPDATE (paused_until, paused_at, paused_by, paused_why, updated_at) ON :ledger.schedules TO app_operator;
 GRANT SELECT, DELETE ON :ledger.dead_jobs TO app_operator;
 GRANT SELECT (job_id, request_hash) ON :ledger.receipts TO app_operator;
 GRANT SELECT ON :ledger.ledger_version TO app_operator;  -- status says whether the tables are there
@@ -42,7 +48,7 @@ GRANT SELECT ON :ledger.ledger_version TO app_operator;  -- status says whether 
 GRANT SELECT (id, created_at) ON users TO app_reader;
 GRANT SELECT (job_id, job_name, attempt, finished_at) ON :ledger.receipts TO app_reader;
 GRANT SELECT (job_id, job_name, reason, sqlstate, attempts, died_at) ON :ledger.dead_jobs TO app_reader;
-GRANT SELECT ON alembic_version, :ledger.ledger_version TO app_reader;
+GRANT SELECT ON alembic_version, :ledger.ledger_version, :ledger.schedules TO app_reader;
 
 -- The relay gives jobs to Redis; what is too old to run it turns into a dead letter. It reads no answers. The worker
 -- has its rights as well.

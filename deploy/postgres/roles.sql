@@ -30,13 +30,14 @@ ALTER ROLE app_owner    NOLOGIN;                       -- owns everything
 ALTER ROLE app_migrator LOGIN CONNECTION LIMIT 3;      -- users-worker migrate
 ALTER ROLE app_worker   LOGIN CONNECTION LIMIT 60;     -- users-worker run
 ALTER ROLE app_relay    LOGIN CONNECTION LIMIT 5;      -- users-worker relay
-ALTER ROLE app_operator LOGIN CONNECTION LIMIT 3;      -- users-worker dead
+ALTER ROLE app_operator LOGIN CONNECTION LIMIT 3;      -- users-worker dead, users-worker schedules
 ALTER ROLE app_producer LOGIN CONNECTION LIMIT 10;     -- enqueues in its transactions; or GRANT it to a service's role
 ALTER ROLE app_reader   LOGIN CONNECTION LIMIT 5;      -- dashboards: sees jobs, and nobody's data
 
 GRANT app_owner TO app_migrator;
 ALTER ROLE app_migrator SET role = 'app_owner';        -- what it makes belongs to the owner
 GRANT app_relay TO app_worker;                         -- each worker contains a relay
+GRANT app_producer TO app_operator;                    -- schedules run-now promises a job
 
 -- Defaults, not bounds: a session may set others, and our engine sets two of its own (DATABASE_STATEMENT_TIMEOUT, a
 -- minute idle in transaction). None for the migrator: an index takes hours, and so does waiting for one.
@@ -85,7 +86,8 @@ SELECT format('ALTER %s %s OWNER TO app_owner',
               CASE relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END, pg_class.oid::regclass)
 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE relowner <> 'app_owner'::regrole AND relkind IN ('r', 'S', 'v') AND (
-    (nspname = :'ledger' AND relname IN ('receipts', 'dead_jobs', 'outbox', 'unique_requests', 'dispatch_epoch', 'ledger_version'))
+    (nspname = :'ledger' AND relname IN ('receipts', 'dead_jobs', 'outbox', 'unique_requests', 'schedules',
+                                         'schedule_releases', 'dispatch_epoch', 'ledger_version'))
     OR (nspname = 'public' AND relname IN ('users', 'alembic_version', 'job_receipts', 'job_outbox',
                                            'job_dispatch_epoch'))
     OR (nspname = 'public' AND relname = 'dead_jobs' AND to_regclass('public.job_receipts') IS NOT NULL))

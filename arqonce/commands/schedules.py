@@ -1,0 +1,251 @@
+"""``schedules``: lists schedules, pauses and resumes them, and runs one now."""
+
+import asyncio
+import getpass
+import json
+import sys
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Annotated, TypeVar
+from uuid import uuid4
+from zoneinfo import ZoneInfo
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from arqonce.application import Application
+from arqonce.commands.program import program
+from arqonce.database.engine import open_database
+from arqonce.database.settings import DatabaseSettings
+from arqonce.environment import read_duration
+from arqonce.ledger.schedule_control import (
+    UNTIL_RESUMED,
+    ListedSchedule,
+    list_schedules,
+    pause_schedules,
+    resume_schedules,
+)
+from arqonce.outbox import enqueue_in
+from arqonce.process.exit_codes import ExitCode
+from arqonce.process.lifecycle import StartupError, explain_database
+from arqonce.schedules.times import Times
+from arqonce.settings.worker import WorkerSettings
+from arqonce.usage import UsageError
+
+T = TypeVar("T")
+
+Names = Annotated[list[str], typer.Argument(help="Names of schedules.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+def build_schedules_app() -> typer.Typer:
+    """Build the command group."""
+    app = typer.Typer(
+        no_args_is_help=True, rich_markup_mode=None, help="Schedules: list, pause, resume, and run one now."
+    )
+    commands: dict[str, Callable[..., None]] = {
+        "list": list_,
+        "pause": pause,
+        "resume": resume,
+        "run-now": run_now,
+    }
+    for name, command in commands.items():
+        app.command(name)(command)
+    return app
+
+
+def list_(
+    *,
+    count: Annotated[int, typer.Option("--next", min=1, max=100, help="How many next slots to show.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """List the schedules that workers have: when, the next slots, the last job, and who has paused them and why.
+
+    For programs, in a pipe, the columns are separated by tabs; --json has more.
+    """
+    found = [_summary(listed, count) for listed in _ask(list_schedules)]
+    if as_json:
+        typer.echo(json.dumps(found, ensure_ascii=False))
+        return
+    titles = ("schedule", "when", "next, local", "next, UTC", "last slot, UTC", "last job", "paused")
+    rows = [_cells(summary) for summary in found]
+    if not sys.stdout.isatty():
+        for row in (titles, *rows):
+            typer.echo("\t".join(" ".join(cell.split()) for cell in row))
+        return
+    table = Table(*(Column(title, overflow="fold") for title in titles))
+    for row in rows:
+        table.add_row(*row)
+    Console(markup=False, emoji=False, highlight=False).print(table)
+
+
+def pause(
+    names: Names,
+    *,
+    why: Annotated[str | None, typer.Option(help="The reason, for others to read.")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="End: after a time such as 2h, or at 2026-06-01T12:00+02:00; else resume it.")
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="Who does it; the user of this machine by default.")] = None,
+) -> None:
+    """Skip the slots that come from now on, until resumed. Jobs that are promised already still run.
+
+    The pause is recorded in PostgreSQL: neither restarts, nor deploys, nor a loss of Redis end it.
+    """
+    end = UNTIL_RESUMED if until is None else _read_end(until)
+    who = by or _user()
+    _tell("paused", _ask(lambda session: pause_schedules(session, names, until=end, by=who, why=why)), names)
+
+
+def resume(names: Names) -> None:
+    """Promise the slots that come from now on. Those of the pause remain skipped."""
+    _tell("resumed", _ask(lambda session: resume_schedules(session, names)), names)
+
+
+def run_now(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name of the schedule.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Promise one more job of the schedule, due now, also while it is paused; print the job's id.
+
+    Its slot is the time of the database. Needs the registry of the workers, and a worker that runs the job.
+    """
+    application: Application = context.obj
+    registry = application.load().registry
+    schedule = registry.schedules.get(name)
+    if schedule is None:
+        known = ", ".join(registry.schedules) or "none; name a registry with --registry module:NAME"
+        raise UsageError(f"no registry here has the schedule {name}: there are {known}")
+    queue = schedule.queue or WorkerSettings.load().queue
+    settings = DatabaseSettings.load()
+
+    async def promise(session: AsyncSession) -> str:
+        now: datetime = await session.scalar(select(func.date_trunc("second", func.now()))) or datetime.now(UTC)
+        payload = schedule.payload_for(now)
+        registry.require_kind_of(schedule, payload)
+        key = f"schedule:{name}:now:{uuid4().hex}"
+        promised = await enqueue_in(session, payload, key=key, queue=queue, schema=settings.ledger_schema)
+        return promised.job_id
+
+    job_id = _ask(promise)
+    typer.echo(json.dumps({"job_id": job_id}) if as_json else f"job {job_id}")
+
+
+def _summary(listed: ListedSchedule, count: int) -> dict[str, object]:
+    state = listed.state
+    pauses = listed.state.paused_until if listed.is_paused else None
+    return {
+        "name": state.name,
+        "when": str(_times(listed)),
+        "zone": state.zone,
+        "job_name": state.job_name,
+        "queue": state.queue,
+        "overlap": state.overlap,
+        "catch_up_seconds": state.catch_up.total_seconds(),
+        "next": [
+            {"local": slot.astimezone(ZoneInfo(state.zone)).isoformat(), "utc": _utc(slot)}
+            for slot in _next_slots(listed, count)
+        ],
+        "last_slot": _utc(state.last_slot),
+        "last_job_id": state.last_job_id,
+        "last_outcome": listed.last_outcome,
+        "skipped": state.skipped,
+        "last_skipped": _utc(state.last_skipped),
+        "skip_reason": state.skip_reason,
+        "paused": listed.is_paused,
+        "paused_at": _utc(state.paused_at) if pauses else None,
+        "paused_by": state.paused_by if pauses else None,
+        "paused_why": state.paused_why if pauses else None,
+        "paused_until": _utc(pauses) if pauses != UNTIL_RESUMED else None,
+    }
+
+
+def _times(listed: ListedSchedule) -> Times:
+    state = listed.state
+    return Times(cron=state.cron, every=state.every, zone=state.zone, starts=state.starts, ends=state.ends)
+
+
+def _next_slots(listed: ListedSchedule, count: int) -> list[datetime]:
+    """Return the next slots that will have jobs, as far as is known now."""
+    since = listed.now
+    if listed.is_paused and listed.state.paused_until is not None:
+        if listed.state.paused_until == UNTIL_RESUMED:
+            return []
+        since = listed.state.paused_until - timedelta(microseconds=1)
+    return list(islice(_times(listed).after(since), count))
+
+
+def _cells(summary: dict[str, object]) -> list[str]:
+    slots = summary["next"]
+    assert isinstance(slots, list)  # noqa: S101 - made above
+    paused = ""
+    if summary["paused"]:
+        facts = (("by", "paused_by"), ("until", "paused_until"), ("because:", "paused_why"))
+        paused = " ".join(
+            ["since", str(summary["paused_at"]), *(f"{word} {summary[key]}" for word, key in facts if summary[key])]
+        )
+    return [
+        str(summary["name"]),
+        str(summary["when"]),
+        "\n".join(slot["local"] for slot in slots) or "-",
+        "\n".join(slot["utc"] for slot in slots) or "-",
+        str(summary["last_slot"] or "-"),
+        str(summary["last_outcome"] or "-"),
+        paused or "-",
+    ]
+
+
+def _utc(moment: datetime | None) -> str | None:
+    return None if moment is None else f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _read_end(text: str) -> datetime | timedelta:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        try:
+            return read_duration(text)
+        except ValueError as error:
+            raise typer.BadParameter(f"{error}, or a time: 2026-06-01T12:00+02:00", param_hint="--until") from None
+    if moment.tzinfo is None:
+        raise typer.BadParameter("has no time zone: write 2026-06-01T12:00+02:00 or ...Z", param_hint="--until")
+    return moment
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def _tell(done: str, found: Collection[str], asked: Sequence[str]) -> None:
+    """Print what was found; exit with 1 if a name is unknown."""
+    for name in dict.fromkeys(asked):
+        if name in found:
+            typer.echo(f"{done} {name}")
+        else:
+            typer.echo(f"{program()}: no worker has a schedule {name}: see {program()} schedules list", err=True)
+    if set(asked) - set(found):
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _ask(question: Callable[[AsyncSession], Awaitable[T]]) -> T:
+    settings = DatabaseSettings.load()
+
+    async def ask() -> T:
+        async with open_database(settings, pool_size=1) as sessions:
+            try:
+                async with sessions.begin() as session:
+                    return await question(session)
+            except (SQLAlchemyError, OSError) as error:
+                raise StartupError(explain_database(error, settings)) from error
+
+    return asyncio.run(ask())
