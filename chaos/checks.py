@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from chaos.functions import NoteFunction
 from chaos.jobs import Slow, SlowTogether
 from chaos.plan import FAULTS, HARMLESS, Route
 from chaos.producer import Heard
+from chaos.schedules import SECOND
 from chaos.workload import Fate, Order
 from jobs.payloads import CreateUser, CreateUsers, FindUser, GetOrCreateUser
 
@@ -317,6 +319,26 @@ _LONGEST_STOP = max(FAULTS["stop"].longest, FAULTS["standstill"].longest) + 2
 """Seconds for which a process may be stopped, and a little more."""
 
 
+def _slots_not_once(verdict: Verdict) -> Iterator[object]:
+    """Find seconds between begin and end of a schedule in which its job took effect never, or more than once."""
+    for name, slots in verdict.evidence.schedules.items():
+        if not slots.is_over:
+            yield f"{name}: is not over"
+        times = [slots.effects[slot] for slot in _seconds(slots.began, slots.ends or max(slots.effects))]
+        yield from (
+            f"{name}: slot {number} took effect {found} times" for number, found in enumerate(times) if found != 1
+        )
+        if len(times) != len(slots.effects):
+            yield f"{name}: {len(slots.effects)} slots instead of {len(times)}"
+
+
+def _seconds(began: datetime, ends: datetime) -> Iterator[datetime]:
+    slot = began.replace(microsecond=0) + SECOND
+    while slot < ends:
+        yield slot
+        slot += SECOND
+
+
 def _poison_applied(verdict: Verdict) -> Iterator[object]:
     receipts = verdict.evidence.receipts
     yield from (order.key for order in verdict.submitted if order.fate is Fate.DEAD and order.key in receipts)
@@ -361,6 +383,7 @@ CHECKS: dict[str, Check] = {
     "attempts burnt by an outage": _burnt_attempts,
     "function on record without a run": _functions_not_run,
     "function run again after its record": _functions_run_again,
+    "a slot of a schedule not exactly once": _slots_not_once,
     "poison took effect": _poison_applied,
     "rolled back and yet run": _rolled_back_and_run,
     "worker ended unasked": _unexplained_ends,

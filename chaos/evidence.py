@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from chaos.functions import TABLE as FUNCTION_EFFECTS
 from chaos.functions import NoteFunction
 from chaos.jobs import SLOW_COMMITS
 from chaos.producer import Heard
+from chaos.schedules import TABLE as SLOT_EFFECTS
 from chaos.workload import Order
 
 _LEDGER = """
@@ -46,6 +48,18 @@ class Receipt(NamedTuple):
     attempt: int = 1
     finished_at: float = 0.0
     """Seconds since 1970, when its transaction began."""
+
+
+class Slots(NamedTuple):
+    """What a schedule has done. Its slots are the full seconds between two times."""
+
+    began: datetime
+    ends: datetime | None
+    is_over: bool
+    """Whether it has no next slot."""
+
+    effects: Counter[datetime]
+    """How often each slot took effect."""
 
 
 class Strike(NamedTuple):
@@ -82,6 +96,8 @@ class Evidence:
     """When the success of each function was recorded, by key; seconds since 1970."""
     function_runs: dict[str, list[float]] = field(default_factory=dict)
     """When each run of a function began, by the name that it was given; seconds since 1970."""
+    schedules: dict[str, Slots] = field(default_factory=dict)
+    """The schedules by name."""
     answers: dict[str, Any] = field(default_factory=dict)
     """Results of successful jobs in Valkey, by key."""
     done: set[str] = field(default_factory=set)
@@ -102,7 +118,7 @@ class Evidence:
 async def prepare_ledger(url: str) -> None:
     """Create the table of effects and what makes commits slow."""
     connection = await asyncpg.connect(url)
-    await connection.execute(_LEDGER + SLOW_COMMITS + FUNCTION_EFFECTS)
+    await connection.execute(_LEDGER + SLOW_COMMITS + FUNCTION_EFFECTS + SLOT_EFFECTS)
     await connection.close()
 
 
@@ -120,7 +136,18 @@ async def read_database(evidence: Evidence, url: str) -> None:
         outbox = await connection.fetch("SELECT job_id FROM arqonce.outbox")
         effects = await connection.fetch("SELECT name, count(*) AS times FROM effects GROUP BY name")
         runs = await connection.fetch("SELECT name, array_agg(began) AS times FROM function_effects GROUP BY name")
+        schedules = await connection.fetch("SELECT name, created_at, ends, next_slot FROM arqonce.schedules")
+        slots = await connection.fetch("SELECT name, slot FROM slot_effects")
     await connection.close()
+    evidence.schedules = {
+        row["name"]: Slots(
+            row["created_at"],
+            row["ends"],
+            row["next_slot"] is None,
+            Counter(found["slot"] for found in slots if found["name"] == row["name"]),
+        )
+        for row in schedules
+    }
     evidence.users = {row["id"]: Person(row["name"], row["email"]) for row in users}
     of_functions = [row for row in receipts if row["job_name"] == NoteFunction.job_name]
     evidence.functions = {row["job_id"].partition("@")[0]: row["finished_at"].timestamp() for row in of_functions}

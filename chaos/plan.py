@@ -41,9 +41,10 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
         "duplicates": Fault(every=0),
         "careless": Fault(every=0),
         "functions": Fault(every=0),
+        "schedules": Fault(every=0),
     }
 )
-"""All faults by name. The last four are kinds of submitted jobs and have no times."""
+"""All faults by name. The last five are kinds of submitted jobs and have no times."""
 
 _FIRST = 1.0
 """Seconds before the first fault in a run that is too short for it, so that there are jobs to hit."""
@@ -62,6 +63,7 @@ HARMLESS = frozenset(
         "duplicates",
         "careless",
         "functions",
+        "schedules",
     }
 )
 """Faults that must not cost an unaffected job an attempt: outages, and the doings of other jobs and clients.

@@ -41,6 +41,7 @@ def facts(plan: Plan, verdict: Verdict, faults: Mapping[str, int], drain: float)
         "answers heard": str(sum(map(len, evidence.heard.values()))),
         "careless": str(sum(isinstance(order.payload, Careless) for order in verdict.submitted)),
         "functions/runs": f"{len(evidence.functions)}/{sum(map(len, evidence.function_runs.values()))}",
+        "slots": str(sum(slots.effects.total() for slots in evidence.schedules.values())),
         "worker exits": str(ends.total()),
         "batches": str(evidence.batches),
     }

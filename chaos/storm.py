@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
@@ -25,6 +25,7 @@ from chaos.fleet import FUNCTIONS, OURS, Fleet
 from chaos.hostile import Intruder
 from chaos.plan import MARKER, Plan
 from chaos.producer import Producer
+from chaos.schedules import END
 from chaos.servers import Needs, Servers, open_servers
 from chaos.small_disk import can_mount
 from chaos.workload import orders
@@ -33,6 +34,9 @@ _PRODUCERS_CONNECTIONS = 10
 
 _STABLE = timedelta(milliseconds=300)
 """How long there must be nothing left to do before the queue counts as drained."""
+
+_STARTING = timedelta(seconds=10)
+"""How long servers and workers take to start, about: schedules last so much longer than the faults."""
 
 _START_LIMIT = timedelta(seconds=60)
 """How long all workers may take to become ready, on a busy machine."""
@@ -79,7 +83,11 @@ def needs_of(plan: Plan) -> Needs:
     )
 
 
-_REGISTRIES = {"standstill": "chaos.jobs:REGISTRY", "careless": "chaos.careless:REGISTRY"}
+_REGISTRIES = {
+    "standstill": "chaos.jobs:REGISTRY",
+    "careless": "chaos.careless:REGISTRY",
+    "schedules": "chaos.schedules:REGISTRY",
+}
 """Additional registries of the workers, by the fault that needs them."""
 
 
@@ -89,6 +97,7 @@ def _settings(plan: Plan) -> dict[str, str]:
         **({"WORKER_REGISTRY": ",".join(registries)} if registries else {}),
         "WORKER_LEASE": f"{plan.lease.total_seconds():g}s",
         "WORKER_LOG_FORMAT": "json",
+        END: (datetime.now(UTC) + plan.duration + _STARTING).replace(microsecond=0).isoformat(),
         "WORKER_SHUTDOWN_GRACE": "5s",
     }
 
@@ -147,6 +156,11 @@ async def _drain(plan: Plan, submitting: "asyncio.Task[None]", servers: Servers)
     return timedelta(seconds=time.monotonic() - started)
 
 
+_OWED = """
+    SELECT EXISTS (SELECT FROM arqonce.outbox) OR EXISTS (SELECT FROM arqonce.schedules WHERE next_slot IS NOT NULL)
+"""
+
+
 async def _is_idle(servers: Servers) -> bool:
     """Return whether both primaries have no jobs left."""
     try:
@@ -155,7 +169,7 @@ async def _is_idle(servers: Servers) -> bool:
                 return False
         connection = await asyncpg.connect(servers.database.url.get_secret_value(), timeout=5)
         try:
-            return not await connection.fetchval("SELECT count(*) FROM arqonce.outbox")
+            return not await connection.fetchval(_OWED)
         finally:
             await connection.close()
     except (RedisError, OSError, asyncpg.PostgresError, EmbeddedServerError):

@@ -2,21 +2,25 @@
 
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from chaos.careless import Careless
 from chaos.checks import CHECKS, Verdict
-from chaos.evidence import Evidence, Person, Receipt, Strike
+from chaos.evidence import Evidence, Person, Receipt, Slots, Strike
 from chaos.functions import NoteFunction
 from chaos.plan import Route
 from chaos.producer import Heard
+from chaos.schedules import SECOND
 from chaos.workload import Fate, MisspeltUser, Order
 from jobs.payloads import CreateUser, CreateUsers, FindUser, GetOrCreateUser, NewUser
 
 JANE = {"id": 1, "name": "Jane", "email": None, "created_at": "2026-01-01T00:00:00Z"}
 ANN = {"id": 2, "name": "Ann", "email": "ann@example.org", "created_at": "2026-01-01T00:00:00Z"}
+
+NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 
 def _order(key: str, payload: Any, route: Route = Route.OUTBOX, fate: Fate = Fate.SETTLED) -> Order:  # noqa: ANN401
@@ -60,6 +64,7 @@ def evidence() -> Evidence:
         dead={"poison": "invalid_payload", "hostile-1": "malformed_message", "refused": "RuntimeError"},
         effects=Counter({"Jane": 1, "Ann": 1, "Bob": 1, "Cary": 1}),
         functions={"function": 105.0},
+        schedules={"ticks": Slots(NOON - 0.5 * SECOND, NOON + 2 * SECOND, True, Counter([NOON, NOON + SECOND]))},  # noqa: FBT003 - the fields of a row
         function_runs={"Fay": [101.0, 104.0]},
         submitted=dict.fromkeys([order.key for order in orders], 100.0),
         heard={
@@ -150,6 +155,12 @@ BREACHES: dict[str, list[Callable[[Evidence], object]]] = {
         lambda e: e.receipts.update(poison=Receipt("create_user", dict(JANE))),
         lambda e: e.receipts.update({"hostile-1": Receipt("create_user", dict(JANE))}),
         lambda e: setattr(e, "has_exploded", True),
+    ],
+    "a slot of a schedule not exactly once": [
+        lambda e: e.schedules["ticks"].effects.subtract([NOON]),
+        lambda e: e.schedules["ticks"].effects.update([NOON]),
+        lambda e: e.schedules["ticks"].effects.update([NOON + 2 * SECOND]),
+        lambda e: e.schedules.update(ticks=e.schedules["ticks"]._replace(is_over=False)),
     ],
     "rolled back and yet run": [lambda e: e.done.add("never"), lambda e: e.outbox.add("never")],
     "worker ended unasked": [lambda e: e.ends.update(["exit code 1 for no reason of ours: worker-0.log"])],
