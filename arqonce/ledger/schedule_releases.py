@@ -40,7 +40,7 @@ _SEE = text("""
     VALUES (:fleet, :release, coalesce(:since, :now, now()), coalesce(:now, now()))
     ON CONFLICT (fleet, release) DO UPDATE SET
         seen_at = excluded.seen_at,
-        first_seen = CASE WHEN CAST(:since AS timestamptz) IS NULL AND known.seen_at < excluded.seen_at - :absent
+        first_seen = CASE WHEN known.seen_at < excluded.seen_at - :absent
             THEN excluded.first_seen ELSE known.first_seen END
     RETURNING seen_at, first_seen
 """).bindparams(

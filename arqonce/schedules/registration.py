@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.ledger.schedule_releases import (
+    ABSENT_AFTER,
     Owned,
     Seen,
     absent_releases,
@@ -50,6 +51,7 @@ class Registration:
         self._removes = removes
         self._release = _release_of(schedules)
         self._since: datetime | None = None
+        self._renewed_at: datetime | None = None
         self._absent_since: dict[str, datetime] = {}
 
     async def renew(self, session: AsyncSession, now: datetime | None) -> None:
@@ -60,11 +62,11 @@ class Registration:
         await lock_registration(session)
         seen = await see_release(session, self._fleet, self._release, since=self._since, now=now)
         absent = await absent_releases(session, self._fleet, seen.now)
-        if self._since is None or absent:
+        if absent or self._renewed_at is None or seen.now - self._renewed_at > ABSENT_AFTER:
             await self._take_over(session, seen)
         if self._removes:
             await self._remove(session, absent, seen.now)
-        self._since = seen.first_seen
+        self._since, self._renewed_at = seen.first_seen, seen.now
 
     def forget(self) -> None:
         """Note that a renewal has failed: for how long other releases have had no workers is no longer known."""

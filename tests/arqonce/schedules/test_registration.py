@@ -73,22 +73,31 @@ async def test_the_later_release_holds_during_a_deploy(sessions: Sessions) -> No
 
 
 async def test_a_release_that_is_rolled_back_holds_no_longer(sessions: Sessions) -> None:
-    """Old workers that were there all the time take over when it has no workers; a new start takes over at once."""
-    clock = Clock()
-    old = await started(sessions, clock, every_minute())
+    """Old workers take over when the later release has no workers; workers that were only silent are no new release."""
+    clock, silence = Clock(), ABSENT_AFTER + 4 * MINUTE
+    old_schedule, new_schedule = every_minute(), every_minute(every=HOUR)
+    old = await started(sessions, clock, old_schedule)
     clock.now += timedelta(seconds=1)
-    new = await started(sessions, clock, every_minute(every=HOUR))
-    await _live(clock, ABSENT_AFTER + 4 * MINUTE, old)
-    taken_over = await row(sessions)
-    await new.renew()  # it was only stopped for a while: that is no new start
-    await _live(clock, ABSENT_AFTER + 4 * MINUTE, new)
-    clock.now += timedelta(seconds=1)
-    await started(sessions, clock, every_minute())
-    restarted = await row(sessions)
+    new = await started(sessions, clock, new_schedule)
+    holding = []
+    for silent, other in ((old, new), (new, old)):
+        await _live(clock, silence, other)
+        holding.append(await _every(sessions))
+        await silent.renew()
+        holding.append(await _every(sessions))
 
-    assert taken_over is not None
-    assert restarted is not None
-    assert (taken_over["every"], restarted["every"]) == (MINUTE, MINUTE)
+    await started(sessions, clock, old_schedule)  # one more of the old workers
+    holding.append(await _every(sessions))
+    clock.now += silence
+    await started(sessions, clock, old_schedule)  # none was left: it is deployed again
+    holding.append(await _every(sessions))
+
+    assert holding == [HOUR, HOUR, MINUTE, HOUR, HOUR, MINUTE]
+
+
+async def _every(sessions: Sessions) -> timedelta | None:
+    known = await row(sessions)
+    return None if known is None else known["every"]
 
 
 async def test_a_removed_schedule_goes_when_no_worker_has_it(sessions: Sessions) -> None:
@@ -147,6 +156,7 @@ async def test_one_registry_for_two_fleets_is_one_schedule(sessions: Sessions) -
     """Each slot has one job, in the queue of whoever promises it; it lives as long as one of them has it."""
     clock = Clock()
     high = await started(sessions, clock, every_minute(), queue="high")
+    clock.now += timedelta(seconds=1)
     low = await started(sessions, clock, every_minute(), queue="low")
     for worker in (high, low):
         clock.now += MINUTE
