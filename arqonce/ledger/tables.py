@@ -172,7 +172,7 @@ class ScheduleRelease(Base):
     __tablename__ = "schedule_releases"
 
     fleet: Mapped[str] = mapped_column(primary_key=True)
-    """The queue of its workers, the first one if they serve several."""
+    """The queue of its workers; of several their default one."""
     release: Mapped[str] = mapped_column(primary_key=True)
     """Hash of the definitions."""
     first_seen: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -53,7 +53,7 @@ class Schedule:
     """Name of the time zone, such as Europe/Berlin."""
 
     queue: str | None = field(default=None, kw_only=True)
-    """Where its jobs run: by default in the first queue of the worker that promises them."""
+    """Where its jobs run: by default in arq's queue if the worker that promises them serves it, else in its first."""
 
     catch_up: timedelta = field(default=timedelta(days=1), kw_only=True)
     """How old a slot may be that nobody could promise, because no worker or no database was there.
