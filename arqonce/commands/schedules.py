@@ -123,7 +123,7 @@ def run_now(
     if schedule is None:
         known = ", ".join(registry.schedules) or "none; name a registry with --registry module:NAME"
         raise UsageError(f"no registry here has the schedule {name}: there are {known}")
-    queue = schedule.queue or WorkerSettings.load().queue
+    queue = schedule.queue or WorkerSettings.load().default_queue
     settings = DatabaseSettings.load()
 
     async def promise(session: AsyncSession) -> str:

@@ -12,8 +12,8 @@ from zoneinfo import ZoneInfo
 
 from arqonce.payloads import AnyPayload, Payload
 from arqonce.schedules.times import Times
-from arqonce.wire.codec import encode
-from arqonce.wire.request import job_message
+from arqonce.wire.bounds import NAME_RULE, is_name
+from arqonce.wire.request import write_job
 
 Overlap: TypeAlias = Literal["skip", "queue"]
 
@@ -90,7 +90,7 @@ class Schedule:
         except ValueError as error:
             raise ValueError(f"the schedule {self.name}: {error}") from None
         if isinstance(self.payload, Payload):
-            encode(job_message(self.payload, enqueued_ms=0))
+            write_job(self.payload, enqueued_ms=0)
         elif isinstance(self.payload, type) or not callable(self.payload):
             raise TypeError(
                 f"the schedule {self.name}: its payload is an instance of a payload, such as MakeReport(), or a "
@@ -140,5 +140,5 @@ def _require_options(schedule: Schedule) -> None:
         raise ValueError('overlap is "skip" or "queue"')
     if not (isinstance(schedule.catch_up, timedelta) and schedule.catch_up >= timedelta(0)):
         raise ValueError("catch_up is a timedelta, such as timedelta(hours=6)")
-    if schedule.queue is not None and not schedule.queue:
-        raise ValueError("queue is the name of a queue, or None for the worker's own")
+    if schedule.queue is not None and not is_name(schedule.queue):
+        raise ValueError(f"queue is the name of a queue, {NAME_RULE}, or None for the worker's own")

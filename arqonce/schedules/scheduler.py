@@ -35,9 +35,8 @@ from arqonce.schedules.registration import Registration
 from arqonce.schedules.schedule import Schedule
 from arqonce.spec import Registry
 from arqonce.trouble import Trouble
-from arqonce.wire.codec import encode
 from arqonce.wire.keys import now_ms
-from arqonce.wire.request import job_message, request_hash
+from arqonce.wire.request import request_hash, write_job
 
 Clock = Callable[[], datetime | None]
 
@@ -208,7 +207,7 @@ class Scheduler:
             job_id=schedule.job_id(slot),
             job_name=payload.job_name,
             queue=schedule.queue or self._queue,
-            message=encode(job_message(payload, enqueued_ms=now_ms())),
+            message=write_job(payload, enqueued_ms=now_ms()),
             request_hash=request_hash(payload),
             due_at=slot,
         )

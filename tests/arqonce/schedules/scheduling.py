@@ -45,7 +45,8 @@ class Clock:
 def every_minute(name: str = "tick", make: Callable[[datetime], Count] | None = None, **options: Any) -> Schedule:  # noqa: ANN401 - handed on
     """Make a schedule with a slot at each full minute."""
     payload: Any = make or (lambda slot: Count(slot=slot))
-    return Schedule(name, payload, **{"every": MINUTE, "overlap": "queue"} | options)
+    said: dict[str, Any] = {"every": MINUTE, "overlap": "queue"} | options
+    return Schedule(name, payload, **said)
 
 
 async def started(

@@ -79,8 +79,10 @@ def test_a_wrong_schedule_is_refused_where_it_is_written(
     change: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     """With its name and the cure."""
+    said: dict[str, Any] = {"name": "x", "payload": MakeReport(), "cron": "* * * * *"} | change
+
     with pytest.raises(error, match=re.escape(message)):
-        Schedule(**{"name": "x", "payload": MakeReport(), "cron": "* * * * *"} | change)
+        Schedule(**said)
 
 
 def test_a_function_that_makes_no_payload_is_named() -> None:
