@@ -44,15 +44,14 @@ class LeaseGuard:
         self._claims = claims
         self._limit = limit
         self._beat_at = time.monotonic()
-        self._loop = asyncio.new_event_loop()
-        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Start the thread."""
         self.beat()
-        self._thread = threading.Thread(target=self._run, name="lease-guard", daemon=True)
-        self._thread.start()
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._run, args=(self._loop,), name="lease-guard", daemon=True).start()
 
     def beat(self) -> None:
         """Note that the event loop turns. To be called at least three times in a lease."""
@@ -60,7 +59,7 @@ class LeaseGuard:
 
     def stop(self) -> None:
         """End the thread. Does not wait for it."""
-        if self._thread is not None and not self._loop.is_closed():
+        if self._loop is not None and not self._loop.is_closed():
             with suppress(RuntimeError):  # it has just ended
                 self._loop.call_soon_threadsafe(self._cancel)
 
@@ -68,13 +67,13 @@ class LeaseGuard:
         if self._task is not None:
             self._task.cancel()
 
-    def _run(self) -> None:
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
-            self._task = self._loop.create_task(self._watch())
+            self._task = loop.create_task(self._watch())
             with suppress(asyncio.CancelledError):
-                self._loop.run_until_complete(self._task)
+                loop.run_until_complete(self._task)
         finally:
-            self._loop.close()
+            loop.close()
 
     async def _watch(self) -> None:
         renewals = self._leases.own_renewals()

@@ -1,6 +1,8 @@
 """The engine alone, between a queue in memory and jobs of the test's own, on a clock that jumps."""
 
 import asyncio
+import gc
+import warnings
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -71,6 +73,17 @@ async def test_a_burst_runs_all_jobs_and_ends() -> None:
 
     assert work.runs == [["j1"], ["j2"], ["later"]]
     assert (queue.results, queue.jobs) == (dict.fromkeys(["j1", "j2", "later"], b"done"), {})
+
+
+async def test_an_engine_that_is_never_run_leaves_nothing_open() -> None:
+    """A worker may fail between building its engine and running it."""
+    with warnings.catch_warnings(record=True) as unclosed:
+        warnings.simplefilter("always")
+
+        _build(QueueInMemory(), ScriptedWork())
+        gc.collect()
+
+    assert [str(warning.message) for warning in unclosed] == []
 
 
 @on_its_own_clock
