@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from arq import cron
 from arq.connections import ArqRedis
-from arq.jobs import Job
+from arq.jobs import Job, serialize_job
+from arq.utils import timestamp_ms
 from arq.worker import FailedJobs, Function, Retry, RetryJob, Worker
 from redis.asyncio import Redis
 
 from arqonce.arq.worker import Worker as OurWorker
 from arqonce.failures import JobFailedError
+from arqonce.wire.codec import encode
 from tests.arqonce.conftest import BuildWorker, Context, build_function, run_in_background, stop
 from tests.conftest import wait_until_async
 
@@ -280,6 +282,17 @@ async def test_a_fleet_runs_more_than_a_hundred_long_jobs(pool: ArqRedis, build:
     await stop(*tasks)
 
 
+async def _enqueue(pool: ArqRedis, name: str, count: int) -> None:
+    """Do as ``enqueue_job``, for all in one request: each call of it opens a connection, and has a second for that."""
+    now = timestamp_ms()
+    message = serialize_job(name, (), {}, None, now, serializer=encode)
+    async with pool.pipeline(transaction=False) as pipe:
+        for number in range(count):
+            pipe.psetex(f"arq:job:{number}", timedelta(days=1), message)
+        pipe.zadd("arq:queue", {str(number): now for number in range(count)})
+        await pipe.execute()
+
+
 async def _is_empty(redis: Redis) -> bool:
     queued: int = await redis.zcard("arq:queue")
     return queued == 0
@@ -296,8 +309,7 @@ async def test_stock_workers_may_share_the_queue(pool: ArqRedis, build: BuildWor
 
         return build_function(work)
 
-    for _ in range(20):
-        await asyncio.gather(*(pool.enqueue_job("work") for _ in range(500)))
+    await _enqueue(pool, "work", 10_000)
     kinds = {"ours": OurWorker, "arq's": Worker}
     workers = [
         await build(work_of(name), kind=kind, max_jobs=10) for name, kind in kinds.items() for _ in range(2)

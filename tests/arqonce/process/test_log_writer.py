@@ -126,8 +126,11 @@ def test_a_descriptor_that_does_not_wait_is_waited_for(pipe: tuple[int, int]) ->
 
 PROGRAM = """
 import sys, structlog
+from datetime import timedelta
+from arqonce.process import log_writer
 from arqonce.process.logs import set_up_logging
 from arqonce.settings.worker import WorkerSettings
+log_writer.FLUSH_LIMIT = timedelta(seconds=15)  # the last lines need more than its second on a busy machine
 set_up_logging(WorkerSettings(log_format="json"))
 for number in range(3000):
     structlog.get_logger("ours").info("a line", number=number, text="x" * 100)
