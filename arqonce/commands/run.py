@@ -12,6 +12,7 @@ from arqonce.arq.service import load_service
 from arqonce.environment import SettingsError
 from arqonce.process.fleet import SUPERVISED, run_processes, run_service_processes
 from arqonce.process.service import ServiceRun, check_service, run_service
+from arqonce.process.stop_orders import Supervised
 from arqonce.process.worker import run_worker
 from arqonce.settings.worker import Settings, WorkerSettings
 
@@ -30,7 +31,7 @@ def run(  # noqa: PLR0913 - the command's options
     service: Annotated[str | None, typer.Option("--settings", metavar="MODULE.CLASS", help=_SETTINGS)] = None,
     check: Annotated[bool, typer.Option("--check", help=_CHECK)] = False,
     pickle: Annotated[bool, typer.Option("--pickle", help=_PICKLE)] = False,
-    supervised: Annotated[bool, typer.Option(SUPERVISED, hidden=True)] = False,
+    supervised: Annotated[int, typer.Option(SUPERVISED, hidden=True)] = 0,
 ) -> None:
     """Run a worker until SIGTERM, SIGHUP, SIGQUIT or Ctrl-C; a second signal ends it at once.
 
@@ -43,21 +44,25 @@ def run(  # noqa: PLR0913 - the command's options
         raise typer.BadParameter("needs Linux or macOS", param_hint="--processes")
     # A signal during startup: nothing was claimed yet, so this is an orderly end.
     with suppress(KeyboardInterrupt), _database_explained(application):
+        us = Supervised(number=supervised, orders=sys.stdin.fileno()) if supervised else None
         if service is not None:
             found = application if application.registry.names else None
-            code = _run_service(
-                service, found, processes, burst=burst, check=check, pickle=pickle, supervised=supervised
-            )
+            code = _run_service(service, found, processes, burst=burst, check=check, pickle=pickle, supervised=us)
             raise typer.Exit(code)
         if check or pickle:
             raise typer.BadParameter("is for --settings", param_hint="--check" if check else "--pickle")
         settings = Settings.load(application.name)
-        if supervised:  # its standard input is the supervisor's pipe
-            run_worker(settings, application, burst=burst, orders=sys.stdin.fileno())
-        elif processes > 1:
-            raise typer.Exit(run_processes(settings, application.registry, processes, burst=burst))
-        else:
-            run_worker(settings, application, burst=burst)
+        if processes > 1 and us is None:
+            us = _process_of(run_processes(settings, application.registry, processes, burst=burst))
+            settings = Settings.load(application.name)  # anew: a secret may be another one when a process is replaced
+        run_worker(settings, application, burst=burst, supervised=us)
+
+
+def _process_of(ended: int | Supervised) -> Supervised:
+    """Return what this process is if a supervisor has forked it; if it is the supervisor, end with its exit code."""
+    if isinstance(ended, int):
+        raise typer.Exit(ended)
+    return ended
 
 
 @contextmanager
@@ -81,7 +86,7 @@ def _run_service(  # noqa: PLR0913 - the command's options
     burst: bool,
     check: bool,
     pickle: bool,
-    supervised: bool,
+    supervised: Supervised | None,
 ) -> int:
     found = load_service(path)
     if check:
@@ -89,9 +94,9 @@ def _run_service(  # noqa: PLR0913 - the command's options
         typer.echo("a worker is well" if is_well else "no worker has written its health key", err=not is_well)
         return int(not is_well)
     settings = WorkerSettings.load()
-    if processes > 1 and not supervised:
-        return run_service_processes(found, settings, processes, burst=burst)
-    orders = sys.stdin.fileno() if supervised else None
+    if processes > 1 and supervised is None:
+        supervised = _process_of(run_service_processes(found, settings, processes, burst=burst))
+        settings = WorkerSettings.load()
     run_service(
         ServiceRun(
             service=found,
@@ -99,7 +104,7 @@ def _run_service(  # noqa: PLR0913 - the command's options
             application=application,
             burst=burst,
             accepts_pickle=pickle,
-            orders=orders,
+            supervised=supervised,
         )
     )
     return 0

@@ -1,8 +1,10 @@
 """Runs several worker processes: from settings to exit code."""
 
 import asyncio
+import os
+import stat
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 from redis.asyncio import Redis
 
@@ -12,36 +14,41 @@ from arqonce.database.engine import open_database
 from arqonce.process.lifecycle import require_ready_database, require_safe_redis
 from arqonce.process.logs import set_up_logging
 from arqonce.process.service import queue_of
+from arqonce.process.stop_orders import Supervised
 from arqonce.process.supervisor import Supervisor
+from arqonce.process.worker import calm_garbage_collector
 from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
 from arqonce.spec import Registry
 
 SUPERVISED = "--supervised"
-"""Option that is appended to our own command to start one of the processes."""
+"""Option that is appended to our own command, and the number to it, to start one of the processes."""
 
 
-def run_processes(settings: Settings, registry: Registry, count: int, *, burst: bool) -> int:
+def run_processes(settings: Settings, registry: Registry, count: int, *, burst: bool) -> int | Supervised:
     """Supervise ``count`` workers until SIGTERM or SIGINT or, with ``burst``, until all are done; return the exit code.
 
-    Checks both servers first, so that the reason why workers cannot start is reported once and not ``count`` times.
+    Returns in each process that it has forked, too, which is then to run a worker. Checks both servers first, so that
+    the reason why workers cannot start is reported once and not ``count`` times.
 
     Raises:
         StartupError: a server is unreachable, rejects us or is unsafe, or the schema is behind.
     """
     set_up_logging(settings.worker)
+    command = _own_command()
     asyncio.run(_require_servers(settings, registry))
-    return Supervisor(_own_command(), settings.worker, count, burst=burst).run()
+    return Supervisor(command, settings.worker, count, burst=burst).run()
 
 
-def run_service_processes(service: Service, settings: WorkerSettings, count: int, *, burst: bool) -> int:
+def run_service_processes(service: Service, settings: WorkerSettings, count: int, *, burst: bool) -> int | Supervised:
     """Supervise ``count`` workers of an arq service likewise; checks Redis first.
 
     Raises:
         StartupError: Redis is unreachable, rejects us or is unsafe.
     """
     set_up_logging(settings)
+    command = _own_command()
     asyncio.run(_require_redis(queue_of(service)))
-    return Supervisor(_own_command(), settings, count, burst=burst).run()
+    return Supervisor(command, settings, count, burst=burst).run()
 
 
 async def _require_redis(queue: QueueSettings) -> None:
@@ -58,6 +65,31 @@ async def _require_servers(settings: Settings, registry: Registry) -> None:
         await require_ready_database(sessions, settings.database, registry.schemas)
 
 
-def _own_command() -> list[str]:
-    """Return the command that starts a process: our own, with the interpreter's options, and ``SUPERVISED``."""
+def _own_command() -> list[str] | None:
+    """Return the command that starts a process: our own, with the interpreter's options; ``None`` to fork it.
+
+    A fork needs no second to load everything, and shares the memory of it. To be called before anything of ours starts
+    a thread.
+    """
+    if _is_safe_to_fork():
+        calm_garbage_collector()  # or the first collection of each fork would copy all that it shares
+        return None
     return [sys.executable, *sys.orig_argv[1:], SUPERVISED]
+
+
+def _is_safe_to_fork() -> bool:
+    """Say whether the modules have started no thread and opened no connection: a fork can share neither.
+
+    Never on macOS, whose own libraries fail in forks; it has no ``/proc``.
+    """
+    try:
+        threads, descriptors = os.listdir("/proc/self/task"), os.listdir("/proc/self/fd")  # noqa: PTH208 - names alone
+    except FileNotFoundError:
+        return False
+    return len(threads) == 1 and not any(_is_socket(int(number)) for number in descriptors if number not in "012")
+
+
+def _is_socket(descriptor: int) -> bool:
+    with suppress(OSError):  # that of the folder has been closed
+        return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+    return False

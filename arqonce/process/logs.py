@@ -5,19 +5,24 @@ An error is logged as a diagnosis, without its text.
 
 import logging
 import sys
+from functools import partial
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from arqonce.execution.diagnosis import diagnose
 from arqonce.process.log_writer import LogWriter, standard_error
+from arqonce.process.stop_orders import Supervised
 from arqonce.process.strangers import log_strangers
 from arqonce.settings.worker import WorkerSettings
 
 
-def set_up_logging(settings: WorkerSettings) -> None:
-    """Send everything that the process logs, libraries included, to standard error in one form."""
-    log_to_stderr(settings.log_format, settings.log_level)
+def set_up_logging(settings: WorkerSettings, supervised: Supervised | None = None) -> None:
+    """Send everything that the process logs, libraries included, to standard error in one form.
+
+    Each line of a supervised process carries its number as ``process``.
+    """
+    log_to_stderr(settings.log_format, settings.log_level, process=None if supervised is None else supervised.number)
     _quieten_arq()
     if settings.log_level != "debug":
         _quieten_libraries()
@@ -50,16 +55,17 @@ def _is_free_of_arguments(record: logging.LogRecord) -> bool:
     return record.funcName != "run_job" or "expired" in record.msg or "aborted" in record.msg
 
 
-def log_to_stderr(log_format: str, level: str) -> None:
+def log_to_stderr(log_format: str, level: str, *, process: int | None = None) -> None:
     """Send everything that the process and its libraries log to standard error, in one format.
 
     Logging never waits for the reader of standard error (``log_writer``). ``log_format`` is ``console``, ``json`` or
     ``auto``: console on a terminal, else JSON.
     """
+    shared = _shared_processors(process)
     handler = LogWriter(standard_error())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=_shared_processors(),
+            foreign_pre_chain=shared,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(log_format)],
         )
     )
@@ -71,7 +77,7 @@ def log_to_stderr(log_format: str, level: str) -> None:
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            *_shared_processors(),
+            *shared,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         wrapper_class=structlog.stdlib.BoundLogger,
@@ -80,14 +86,20 @@ def log_to_stderr(log_format: str, level: str) -> None:
     )
 
 
-def _shared_processors() -> list[Processor]:
+def _shared_processors(process: int | None) -> list[Processor]:
     return [
+        *([] if process is None else [partial(_add_process, process)]),
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         replace_exception,
     ]
+
+
+def _add_process(number: int, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    event.setdefault("process", number)
+    return event
 
 
 def _renderers(log_format: str) -> list[Processor]:

@@ -30,7 +30,7 @@ from arqonce.process.health import Probe, report_health
 from arqonce.process.lifecycle import Lifecycle, StartupError, explain_database, require_safe_redis, write_probe
 from arqonce.process.logs import set_up_logging
 from arqonce.process.loop_watch import warn_of_blocks
-from arqonce.process.stop_orders import tell_ready
+from arqonce.process.stop_orders import Supervised, tell_ready
 from arqonce.process.worker import run_process, status_of, work_to_the_end
 from arqonce.queues import ServedQueues
 from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
@@ -54,8 +54,8 @@ class ServiceRun:
     burst: bool = False
     accepts_pickle: bool = False
 
-    orders: int | None = None
-    """The file descriptor of a supervisor's pipe, if there is one."""
+    supervised: Supervised | None = None
+    """Given if a supervisor has started this process."""
 
     @property
     def queue(self) -> QueueSettings:
@@ -79,8 +79,8 @@ def run_service(run: ServiceRun) -> None:
     Raises:
         StartupError: a server is unreachable, rejects us or is unsafe.
     """
-    set_up_logging(run.settings)
-    ending = Ending(grace_of(run.service, run.settings), pipe=run.orders)
+    set_up_logging(run.settings, run.supervised)
+    ending = Ending(grace_of(run.service, run.settings), pipe=run.supervised.orders if run.supervised else None)
     database = run.database()
     run_process(_work(run, None if database is None else run.lifecycle(database), ending), ending)
 
@@ -135,8 +135,8 @@ def _build_worker(
             records="PostgreSQL" if worker.records else "none: DATABASE_URL names no ledger",
         )
         ending.ready(lambda: status_of(worker))
-        if run.orders is not None:
-            tell_ready(run.orders)
+        if run.supervised is not None:
+            tell_ready(run.supervised.orders)
 
     async def on_shutdown(ctx: dict[Any, Any]) -> None:
         """Call the service's hook, unless the worker could not start, and the other hook was not called either."""

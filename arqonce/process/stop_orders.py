@@ -1,4 +1,4 @@
-"""How a supervisor and its processes communicate: through a socket that is the process's standard input.
+"""How a supervisor and its processes communicate: through a socket.
 
 Not by signals, because those have other sources, too: Ctrl-C reaches every process of the terminal, and systemd signals
 every process of a unit. If the supervisor also passed such a signal on, a process would receive two, and a second one
@@ -12,9 +12,21 @@ line are the cause. If it ends later, a job may have ended it, whatever its exit
 import os
 import socket
 from contextlib import suppress
+from dataclasses import dataclass
 from signal import Signals
 
 _READY = b"r"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supervised:
+    """What a process is that a supervisor has started."""
+
+    number: int
+    """From 1. All its log lines carry it."""
+
+    orders: int
+    """The file descriptor of its end of the socket."""
 
 
 def order_to_stop(process: socket.socket, number: Signals) -> None:

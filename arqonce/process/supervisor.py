@@ -1,7 +1,8 @@
 """Runs several worker processes under one command, for machines without a supervisor.
 
-Owns the set of processes and how they end together; knows no job. Each process is the same command in a fresh
-interpreter. Has no threads and no event loop: it sleeps until a signal comes, or until something is due.
+Owns the set of processes and how they end together; knows no job. Each process is a fork, which has loaded everything
+and shares that memory, or the same command in a fresh interpreter. Has no event loop: it sleeps until a signal comes,
+or until something is due.
 """
 
 import math
@@ -9,13 +10,14 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import structlog
 
@@ -25,7 +27,7 @@ from arqonce.process.exit_codes import ExitCode
 from arqonce.process.health import report_processes
 from arqonce.process.health_file import process_file
 from arqonce.process.notify import Notifier
-from arqonce.process.stop_orders import order_to_stop, was_ready
+from arqonce.process.stop_orders import Supervised, order_to_stop, was_ready
 from arqonce.settings.worker import WorkerSettings
 
 _CLOSE_LIMIT = timedelta(seconds=15)
@@ -51,9 +53,9 @@ class _Place:
     due: float = 0.0
     started: float = 0.0
     ends: int = 0
-    process: "subprocess.Popen[bytes] | None" = None
+    pid: int | None = None
     line: socket.socket | None = None
-    """Connected to the process's standard input (``arqonce.process.stop_orders``)."""
+    """The supervisor's end of the socket to the process (``arqonce.process.stop_orders``)."""
 
     def hang_up(self) -> bool:
         """Close the line to a process that has ended; return whether it had ever been ready."""
@@ -65,7 +67,10 @@ class _Place:
 
 
 class Supervisor:
-    """Keeps ``count`` processes of ``command`` running until it is stopped or, with ``burst``, until all are done.
+    """Keeps ``count`` processes running until it is stopped or, with ``burst``, until all are done.
+
+    They are forks, in each of which ``run`` returns. With a ``command`` they are that command instead, with the number
+    of the process as its last argument and the socket of its orders as its standard input.
 
     Restarts a process that ends, after a growing pause (``backoff``) and for ever, because nothing else would. This
     includes crashes, kills, and exit code 4, which means an outage, because the servers were available when the
@@ -74,7 +79,7 @@ class Supervisor:
     ends all as well, because the caller waits for the end.
     """
 
-    def __init__(self, command: Sequence[str], settings: WorkerSettings, count: int, *, burst: bool) -> None:
+    def __init__(self, command: Sequence[str] | None, settings: WorkerSettings, count: int, *, burst: bool) -> None:
         """Start nothing yet."""
         self._command = command
         self._grace = settings.shutdown_grace
@@ -82,6 +87,7 @@ class Supervisor:
         self._burst = burst
         self._places = [_Place(number) for number in range(1, count + 1)]
         self._signals: deque[int] = deque()
+        self._handlers: dict[int, Any] = {}
         self._orders = Orders()
         self._is_stopping = False
         self._kill_at = math.inf
@@ -90,15 +96,18 @@ class Supervisor:
         self._told_ready = False
         self._hopeless = {ExitCode.USAGE, ExitCode.SETTINGS} | ({ExitCode.UNAVAILABLE} if burst else set())
 
-    def run(self) -> int:
-        """Supervise until the end; return the exit code. Tells systemd that it is ready when all processes are.
+    def run(self) -> int | Supervised:
+        """Supervise until the end; return the exit code, and in each process that it forks, what that process is.
 
-        It is 0 if all processes ended with success, else the first other code; 1 if one had to be killed or crashed
-        while stopping. Replaces the signal handlers and reaps all children of this process.
+        Tells systemd that it is ready when all processes are.
+
+        The exit code is 0 if all processes ended with success, else the first other code; 1 if one had to be killed or
+        crashed while stopping. Replaces the signal handlers and reaps all children of this process.
         """
         with self._hearing_signals() as wakeups:
             while self._is_needed():
-                self._start_due()
+                if (forked := self._start_due()) is not None:
+                    return forked
                 self._report()
                 select.select([wakeups, *self._not_ready()], [], [], self._pause())
                 with suppress(BlockingIOError):
@@ -119,20 +128,20 @@ class Supervisor:
             reader.settimeout(0)
             writer.settimeout(0)
             signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-            signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+            self._handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
             for number in signals_to_hear():
-                signal.signal(number, lambda number, _frame: self._signals.append(number))
+                self._handlers[number] = signal.signal(number, lambda number, _frame: self._signals.append(number))
             try:
                 yield reader
             finally:
                 signal.set_wakeup_fd(-1)
 
     def _is_needed(self) -> bool:
-        return any(place.process is not None or place.due < math.inf for place in self._places)
+        return any(place.pid is not None or place.due < math.inf for place in self._places)
 
     def _pause(self) -> float:
         """Return the number of seconds until something is due."""
-        due = min([self._kill_at, *(place.due for place in self._places if place.process is None)])
+        due = min([self._kill_at, *(place.due for place in self._places if place.pid is None)])
         every = min(_REPORT_EVERY, self._notifier.every or _REPORT_EVERY)
         return max(0.0, min(due - time.monotonic(), every.total_seconds()))
 
@@ -150,29 +159,65 @@ class Supervisor:
         lines = [] if self._told_ready else [place.line for place in self._places if place.line is not None]
         return [line for line in lines if not was_ready(line)]
 
-    def _start_due(self) -> None:
+    def _start_due(self) -> Supervised | None:
+        """Start the processes that are due; return what this process is if it is one of them."""
         now = time.monotonic()
         for place in self._places:
-            if place.process is None and place.due <= now:
-                self._start(place)
+            if place.pid is None and place.due <= now and (forked := self._start(place)) is not None:
+                return forked
+        return None
 
-    def _start(self, place: _Place) -> None:
-        environment = dict(os.environ)
-        if self._health is not None:
-            environment["WORKER_HEALTH_FILE"] = str(process_file(self._health, place.number))
+    def _start(self, place: _Place) -> Supervised | None:
         place.started = time.monotonic()
         place.line, its_end = socket.socketpair()
         try:
             with its_end:
-                place.process = subprocess.Popen(  # noqa: S603 - the command that we were started with
-                    self._command, stdin=its_end.fileno(), env=environment
-                )
+                if self._command is not None:
+                    pid = self._spawn(self._command, place, its_end)
+                elif (pid := self._fork()) == 0:
+                    return self._become(place, its_end)
         except OSError as error:  # no memory, too many processes: treated like a process that has ended
             place.hang_up()
             pause = self._put_off(place)
             _log.error("a process cannot be started", process=place.number, reason=error.strerror, pause_s=pause)
         else:
-            _log.info("process started", process=place.number, pid=place.process.pid)
+            place.pid = pid
+            _log.info("process started", process=place.number, pid=pid)
+        return None
+
+    def _spawn(self, command: Sequence[str], place: _Place, its_end: socket.socket) -> int:
+        return os.posix_spawnp(
+            command[0],
+            [*command, str(place.number)],
+            os.environ | self._variables(place),
+            file_actions=[(os.POSIX_SPAWN_DUP2, its_end.fileno(), 0)],
+            setsigdef=[signal.SIGPIPE],  # Python ignores it, and programs that are no Python should not
+        )
+
+    def _fork(self) -> int:
+        """Fork. In the child, signals are handled as they were before the supervisor ran, and none is lost."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._handlers)
+        try:
+            with warnings.catch_warnings():  # since Python 3.12: of the log's thread, which holds no lock for long
+                warnings.simplefilter("ignore", DeprecationWarning)
+                pid = os.fork()
+            if pid == 0:
+                signal.set_wakeup_fd(-1)
+                for number, handler in self._handlers.items():
+                    signal.signal(number, handler)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._handlers)
+        return pid
+
+    def _become(self, place: _Place, its_end: socket.socket) -> Supervised:
+        """Be this process. Keeps no line of the supervisor: its end of file says that the supervisor was killed."""
+        for one in self._places:
+            one.hang_up()
+        os.environ |= self._variables(place)
+        return Supervised(number=place.number, orders=its_end.detach())
+
+    def _variables(self, place: _Place) -> dict[str, str]:
+        return {} if self._health is None else {"WORKER_HEALTH_FILE": str(process_file(self._health, place.number))}
 
     def _put_off(self, place: _Place) -> float:
         """Schedule the next start after a pause; return the pause in seconds."""
@@ -206,27 +251,24 @@ class Supervisor:
             return
         self._kill_at = math.inf
         for place in self._places:
-            if place.process is not None:
-                _log.error("killing a process that does not end", process=place.number, pid=place.process.pid)
-                os.kill(place.process.pid, signal.SIGKILL)  # it was not reaped, so its PID is not reused
+            if place.pid is not None:
+                _log.error("killing a process that does not end", process=place.number, pid=place.pid)
+                os.kill(place.pid, signal.SIGKILL)  # it was not reaped, so its PID is not reused
 
     def _reap(self) -> None:
         """Reap all processes that have ended. As PID 1, these may include processes that are not ours."""
-        ours = {place.process.pid: place for place in self._places if place.process is not None}
+        ours = {place.pid: place for place in self._places if place.pid is not None}
         with suppress(ChildProcessError):
             while (found := os.waitpid(-1, os.WNOHANG))[0]:
                 if place := ours.get(found[0]):
                     self._vacate(place, os.waitstatus_to_exitcode(found[1]))
 
     def _vacate(self, place: _Place, code: int) -> None:
-        process, place.process = place.process, None
-        if process is None:
-            return
-        process.returncode = code  # otherwise Popen would wait for it again
+        pid, place.pid = place.pid, None
         had_been_ready = place.hang_up()
         if self._health is not None:
             process_file(self._health, place.number).unlink(missing_ok=True)  # a killed worker leaves it
-        self._decide(place, code, was_ready=had_been_ready, pid=process.pid, **_ending(code))
+        self._decide(place, code, was_ready=had_been_ready, pid=pid, **_ending(code))
 
     def _decide(self, place: _Place, code: int, *, was_ready: bool, **facts: object) -> None:
         """Log the end of a process and decide what follows: restart it, end all, or nothing."""

@@ -21,7 +21,7 @@ from arqonce.process.event_loop import fastest_loop, run_to_the_end
 from arqonce.process.last_measures import take_last_measures
 from arqonce.process.lifecycle import Lifecycle, StartupError
 from arqonce.process.logs import set_up_logging
-from arqonce.process.stop_orders import tell_ready
+from arqonce.process.stop_orders import Supervised, tell_ready
 from arqonce.settings.worker import QueueSettings, Settings
 from arqonce.work import Observer
 
@@ -38,22 +38,21 @@ def run_worker(
     application: Application,
     *,
     burst: bool = False,
-    orders: int | None = None,
+    supervised: Supervised | None = None,
     observer: Observer | None = None,
 ) -> None:
     """Run jobs until stopped or, with ``burst``, until the queue is empty. Owns the event loop, signals and shutdown.
 
     The process ends at most ``MARGIN`` after its grace period, with exit code ``HELD`` if something kept it running.
 
-    ``observer`` hears what the engine does. ``orders`` is the file descriptor of a supervisor's pipe
-    (``arqonce/process/stop_orders.py``), if there is one.
+    ``observer`` hears what the engine does. ``supervised`` is given if a supervisor has started this process.
 
     Raises:
         StartupError: a server is unreachable, rejects us or is unsafe, or the schema is behind.
     """
-    set_up_logging(settings.worker)
-    ending = Ending(settings.worker.shutdown_grace, pipe=orders)
-    run_process(_work(settings, application, ending, burst=burst, orders=orders, observer=observer), ending)
+    set_up_logging(settings.worker, supervised)
+    ending = Ending(settings.worker.shutdown_grace, pipe=supervised.orders if supervised else None)
+    run_process(_work(settings, application, ending, burst=burst, supervised=supervised, observer=observer), ending)
 
 
 def run_process(work: Coroutine[Any, Any, Sequence[str]], ending: Ending) -> None:
@@ -79,7 +78,7 @@ async def _work(  # noqa: PLR0913 - as above
     ending: Ending,
     *,
     burst: bool,
-    orders: int | None,
+    supervised: Supervised | None,
     observer: Observer | None,
 ) -> Sequence[str]:
     """Work until the end; return what still keeps the process from ending."""
@@ -95,8 +94,8 @@ async def _work(  # noqa: PLR0913 - as above
         dispatcher = await lifecycle.startup(redis, worker.threads.problems)
         worker.registry_work = RegistryWork(application.registry, dispatcher, keep_result=settings.worker.keep_result)
         ending.ready(lambda: status_of(worker))
-        if orders is not None:
-            tell_ready(orders)
+        if supervised is not None:
+            tell_ready(supervised.orders)
 
     async def shutdown(_ctx: dict[Any, Any]) -> None:
         await lifecycle.shutdown()
@@ -153,7 +152,6 @@ async def _run_until_told(worker: Worker, queue: QueueSettings) -> None:
         if not worker.is_stopping:
             _log.error(_CANCELLED)
             raise SystemExit(1) from None  # so that a supervisor restarts the process
-        _log.info("worker told to stop")
     except (RedisError, OSError) as error:  # in burst mode the worker does not wait for a lost Redis
         raise StartupError(str(explain(error, queue.url.get_secret_value()))) from error
 

@@ -253,15 +253,12 @@ class Programs:
 
 
 def warm_command(command: Sequence[str], environment: Mapping[str, str]) -> Sequence[str] | None:
-    """Return module and arguments if the template can run this command in this environment as Python would.
-
-    A supervisor is always started with Python, because it starts its processes with its own command line.
-    """
+    """Return module and arguments if the template can run this command in this environment as Python would."""
     if sys.platform != "linux":
         return None
     script = Path(sys.executable).parent / "arq"
     given = [sys.executable, "-m", "arq", *command[1:]] if command[0] == str(script) else list(command)
-    if given[:2] != [sys.executable, "-m"] or given[2] not in WARM or "--processes" in given:
+    if given[:2] != [sys.executable, "-m"] or given[2] not in WARM:
         return None
     return given[2:] if _is_same_interpreter(environment) else None
 

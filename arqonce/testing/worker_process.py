@@ -55,8 +55,8 @@ class WorkerProcess:
 class StartWorker(Protocol):
     """Starts a worker process and waits until it is ready; keyword arguments are environment variables.
 
-    A worker of ours or of arq is forked from a process that has loaded everything, which saves a second each time. A
-    supervisor (``--processes``), other commands, and environments that change the interpreter's variables start Python.
+    A worker of ours or of arq is forked from a process that has loaded everything, which saves a second each time.
+    Other commands, and environments that change the interpreter's variables, start Python.
     """
 
     def __call__(self, *command: str, **environment: str) -> WorkerProcess:

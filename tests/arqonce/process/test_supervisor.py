@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce import JobClient
 from arqonce.process.health_file import read_health
+from arqonce.testing.programs import warm_command
 from jobs import CreateUser
 from tests.arqonce.process.test_shutdown import (
     Sessions,
@@ -26,6 +27,7 @@ from tests.arqonce.process.test_shutdown import (
     _wait_for_waiting_backends,
 )
 from tests.conftest import StartWorker, WorkerProcess, wait_until
+from tests.warm import programs, run
 
 pytestmark = pytest.mark.usefixtures("starts_processes")
 
@@ -46,10 +48,14 @@ def _children(worker: WorkerProcess) -> list[int]:
 
 def _is_running(pid: int) -> bool:
     """Say whether it runs; one that ended and was not waited for does not."""
+    return _command_of(pid) != b""
+
+
+def _command_of(pid: int) -> bytes:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes() != b""
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
-        return False
+        return b""
 
 
 async def _wait(state: Callable[[], bool], seconds: float = 20) -> None:
@@ -80,6 +86,9 @@ async def test_sigterm_lets_the_jobs_of_all_processes_end(
     assert await redis.keys("arq:in-progress:*") == []
     assert [pid for pid in _children(worker) if _is_running(pid)] == []
     assert list(worker.health.parent.glob("*.health*")) == []
+    assert {(line["event"], line["process"]) for line in _events(worker, "worker ")} == {
+        (event, process) for event in ("worker ready", "worker is stopping", "worker stopped") for process in (1, 2)
+    }
 
 
 async def test_a_second_signal_ends_all_processes_at_once(
@@ -194,7 +203,7 @@ def test_a_start_that_cannot_succeed_says_why_once(
     environment: dict[str, str], variables: dict[str, str], code: int, text_: str
 ) -> None:
     """One line for all processes, no restarts, and the exit code of a single worker."""
-    done = subprocess.run(RUN, env=environment | variables, capture_output=True, text=True, timeout=30, check=False)
+    done = run(RUN, environment | variables, timeout=30)
 
     assert (done.returncode, len(done.stderr.splitlines())) == (code, 1), done.stderr
     assert text_ in done.stderr
@@ -273,6 +282,8 @@ async def test_burst_ends_when_the_queue_is_empty_whoever_died(
 
 def _start(command: Sequence[str], environment: dict[str, str], log: Path) -> WorkerProcess:
     """Start without waiting until it is ready."""
+    if warm := warm_command(command, environment):
+        return WorkerProcess(programs().start(*warm, environment=environment, output=log), log, log)
     with log.open("wb") as file:
         return WorkerProcess(subprocess.Popen(command, env=environment, stderr=file), log, log)
 
@@ -294,12 +305,24 @@ supervisor._CLOSE_LIMIT = timedelta(seconds=1)
 main()
 """
 
+UNFORKABLE = """
+import threading, time
+threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+"""
 
-async def test_a_process_that_does_not_end_is_killed(start_worker: StartWorker, sessions: Sessions) -> None:
-    """Stopped or hanging, it holds up the end for the grace and some seconds, and the exit code tells of it."""
+
+@pytest.mark.parametrize("before", ["", UNFORKABLE], ids=["forked", "started"])
+async def test_a_process_that_does_not_end_is_killed(
+    start_worker: StartWorker, sessions: Sessions, before: str
+) -> None:
+    """Stopped or hanging, it holds up the end for the grace and some seconds, and the exit code tells of it.
+
+    Where a module has started a thread, processes are started instead of forked, and all else is as usual.
+    """
     assert sessions is not None
-    worker = start_worker(sys.executable, "-c", IMPATIENT, *RUN[3:], WORKER_SHUTDOWN_GRACE="1s")
+    worker = start_worker(sys.executable, "-c", before + IMPATIENT, *RUN[3:], WORKER_SHUTDOWN_GRACE="1s")
     stuck = _children(worker)[1]
+    assert _command_of(stuck).endswith(b"--supervised\x002\x00") is bool(before)
     os.kill(stuck, signal.SIGSTOP)
     worker.process.terminate()
 

@@ -79,7 +79,7 @@ def test_a_fork_gets_signals_and_tells_its_end(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux alone")
 def test_what_needs_an_interpreter_of_its_own_is_not_forked(tmp_path: Path) -> None:
-    """Supervisors, programs of others, other settings of Python, and modules that Python runs at its start."""
+    """Programs of others, other settings of Python, and modules that Python runs at its start."""
     ours, environment = (sys.executable, "-m", "worker", "run"), dict(os.environ)
     (tmp_path / "sitecustomize.py").touch()
 
@@ -92,7 +92,7 @@ def test_what_needs_an_interpreter_of_its_own_is_not_forked(tmp_path: Path) -> N
         warm_command(ours, environment | {"PYTHONPATH": str(tmp_path)}),
     ]
 
-    assert forked == [["worker", "run"], None, None, None, None, None]
+    assert forked == [["worker", "run"], ["worker", "run", "--processes", "2"], None, None, None, None]
 
 
 def test_a_quick_test_that_starts_a_process_fails(
