@@ -16,6 +16,7 @@ from arqonce.outbox import enqueue_in
 from arqonce.payloads import AnyPayload
 from arqonce.testing.crash.end_state import State, differences, read_state
 from arqonce.testing.crash.forks import Fork, ForkError, Forks, Load
+from arqonce.testing.crash.points import Moment
 from arqonce.testing.crash.worlds import LEASE, World
 from arqonce.wire.keys import JOB_KEY, QUEUE, RESULT_KEY
 
@@ -69,7 +70,7 @@ class Search:
         self._case = case
         self._clean = clean
         self._tries = dict.fromkeys(points, 0)
-        self._waiting = deque(self._tries)
+        self._waiting = deque(sorted(self._tries, key=_is_no_commit))
         self._proven: set[str] = set()
         self._failures: list[str] = []
 
@@ -109,6 +110,11 @@ class Search:
         new = [point for point in points if point not in self._tries]
         self._tries |= dict.fromkeys(new, _MOST_TRIES - 1)
         self._waiting.extend(new)
+
+
+def _is_no_commit(point: str) -> bool:
+    """Sort the points around commits first: a job that takes effect twice usually does so there, and fails soon."""
+    return all(moment.value not in point for moment in (Moment.COMMITS, Moment.COMMITTED))
 
 
 @dataclass
