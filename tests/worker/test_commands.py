@@ -4,8 +4,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +15,8 @@ from typer.testing import CliRunner
 from arqonce.commands.enqueue import OWN_OPTIONS, build_enqueue_app
 from arqonce.payloads import Payload, Result
 from arqonce.spec import JobSpec, Registry
+from arqonce.testing.programs import Process
+from jobs.registry import REGISTRY
 from tests import warm
 from tests.conftest import wait_until
 from tests.worker.command_line import CommandLine
@@ -36,7 +36,7 @@ def test_every_command_explains_itself(command: list[str]) -> None:
 
 def test_the_help_tells_the_exit_codes() -> None:
     """A script's author finds them where they are looked for."""
-    done = CommandLine({"PYTHONPATH": "."})("--help")
+    done = CommandLine(warm.bare_environment())("--help")
 
     assert "0 ok, 1 failed, 2 usage, 3 settings, 4 unavailable" in done.stdout
 
@@ -268,15 +268,16 @@ def _is_listening(location: str) -> bool:
         return probe.connect_ex((host, int(port))) == 0
 
 
+def _start_dev(data: Path, output: Path) -> Process:
+    environment = warm.bare_environment() | {"PATH": os.environ["PATH"], "WORKER_LOG_FORMAT": "json"}
+    return warm.programs().start("worker", "dev", "--data", str(data), environment=environment, output=output)
+
+
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_dev_runs_until_it_is_stopped(tmp_path: Path, stop: signal.Signals) -> None:
     """It prints the two URLs, they work, and nothing is left behind."""
     data, output = tmp_path / "dev", tmp_path / "output"
-    with output.open("wb") as out:
-        dev = subprocess.Popen(
-            [sys.executable, "-m", "worker", "dev", "--data", str(data)],
-            env={"PYTHONPATH": ".", "PATH": os.environ["PATH"]}, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-        )  # fmt: skip
+    dev = _start_dev(data, output)
     try:
         wait_until(lambda: dev.poll() is not None or "a worker is running" in output.read_text(), 60)
         lines = output.read_text().splitlines()
@@ -298,12 +299,7 @@ def test_dev_runs_until_it_is_stopped(tmp_path: Path, stop: signal.Signals) -> N
 def test_a_killed_dev_leaves_nothing_behind(tmp_path: Path) -> None:
     """Servers and worker end with their owner, also when that cannot say so any more."""
     output = tmp_path / "output"
-    with output.open("wb") as out:
-        dev = subprocess.Popen(
-            [sys.executable, "-m", "worker", "dev", "--data", str(tmp_path / "dev")],
-            env={"PYTHONPATH": ".", "PATH": os.environ["PATH"], "WORKER_LOG_FORMAT": "json"},
-            stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-        )  # fmt: skip
+    dev = _start_dev(tmp_path / "dev", output)
     wait_until(lambda: dev.poll() is not None or "a worker is running" in output.read_text(), 60)
 
     dev.kill()
@@ -332,15 +328,10 @@ def test_dev_ends_when_a_server_has_ended(tmp_path: Path) -> None:
 def test_dev_twice_in_one_directory_is_refused(tmp_path: Path) -> None:
     """The second says who holds it, and harms nothing."""
     data, output = tmp_path / "dev", tmp_path / "output"
-    command_line = CommandLine({"PYTHONPATH": ".", "PATH": os.environ["PATH"]})
-    with output.open("wb") as out:
-        dev = subprocess.Popen(
-            [sys.executable, "-m", "worker", "dev", "--data", str(data)],
-            env=command_line.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-        )  # fmt: skip
+    dev = _start_dev(data, output)
     try:
         wait_until(lambda: dev.poll() is not None or "a worker is running" in output.read_text(), 60)
-        second = command_line("dev", "--data", str(data))
+        second = CommandLine(warm.bare_environment())("dev", "--data", str(data))
     finally:
         dev.terminate()
         dev.wait(60)

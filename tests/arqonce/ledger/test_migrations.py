@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -144,15 +145,13 @@ def test_an_unknown_revision_names_the_known_ones(empty: DatabaseSettings) -> No
 
 
 @pytest.mark.usefixtures("starts_processes")
-def test_several_migrate_at_once(empty: DatabaseSettings) -> None:
+def test_several_migrate_at_once(empty: DatabaseSettings, tmp_path: Path) -> None:
     """Each of four processes succeeds; one applies, three find it done (create_all fails three of four)."""
-    program = (
-        "from arqonce.ledger.schema import upgrade_schemas; from arqonce.database.settings import DatabaseSettings; "
-        "from jobs.registry import REGISTRY; upgrade_schemas(DatabaseSettings.load(), REGISTRY.schemas)"
-    )
-    environment = {"DATABASE_URL": empty.url.get_secret_value(), "PYTHONPATH": "."}
+    environment = warm.bare_environment() | {"DATABASE_URL": empty.url.get_secret_value()}
 
-    processes = [subprocess.Popen([sys.executable, "-c", program], env=environment) for _ in range(4)]
+    processes = [
+        warm.programs().start("worker", "migrate", environment=environment, output=tmp_path / "log") for _ in range(4)
+    ]
 
     assert [process.wait(60) for process in processes] == [0, 0, 0, 0]
     for schema in (LEDGER, SCHEMA):
