@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +18,6 @@ from arqonce.commands.enqueue import OWN_OPTIONS, build_enqueue_app
 from arqonce.payloads import Payload, Result
 from arqonce.spec import JobSpec, Registry
 from arqonce.testing.programs import Process
-from jobs.registry import REGISTRY
 from tests import warm
 from tests.conftest import wait_until
 from tests.worker.command_line import CommandLine
