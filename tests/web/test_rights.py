@@ -39,6 +39,7 @@ async def test_least_rights_suffice(
 
     accepted = await service.post("/users", JANE, Idempotency_Key="k1")
     refused = await service.post("/users", {"name": "Joan"}, Idempotency_Key="k1")
+    unique = [await service.post("/users", JANE, Job_Unique_For="60", Job_Expires_In="60") for _ in "12"]
     start_worker()
     created = await service.post("/users", JANE, Idempotency_Key="k1", Prefer="wait=20")
     batch = await service.post("/users/batch", {"users": [JANE]}, Prefer="wait=20")
@@ -48,5 +49,6 @@ async def test_least_rights_suffice(
     ]
     none = await service.get("/jobs/none")
 
+    assert unique[0].text == unique[1].text, service.log
     answers = [accepted, refused, created, batch, *reads, none]
     assert [answer.status for answer in answers] == [202, 422, 201, 200, 200, 200, 200, 200, 404], service.log
