@@ -41,8 +41,10 @@ _MANY_DEAD_ROWS = 50_000
 
 _NEEDED = {
     "receipts": ("SELECT", "INSERT", "DELETE"),
-    "outbox": ("SELECT", "UPDATE", "DELETE"),
+    "outbox": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "dead_jobs": ("SELECT", "INSERT", "UPDATE"),
+    "schedules": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "schedule_releases": ("SELECT", "INSERT", "UPDATE", "DELETE"),
 }
 """What a worker does with the ledger's tables. A right on some columns counts."""
 

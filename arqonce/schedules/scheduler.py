@@ -121,7 +121,7 @@ class Scheduler:
         except Exception as error:  # noqa: BLE001 - any error: if this ended, nothing would promise the jobs
             self._registration.forget()
             self._trouble.note(_trouble_of(error), exc_info=error)
-            return _AGAIN
+            return _AGAIN if is_transient(error) or why_not_written(error) else _LOOK_EVERY
         self._trouble.note(None)
         return wait
 
