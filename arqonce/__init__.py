@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from arqonce.ledger.where import trace_by_job_id as trace_by_job_id
     from arqonce.outbox import enqueue_in as enqueue_in
     from arqonce.outbox import enqueue_in_sync as enqueue_in_sync
+    from arqonce.outbox import enqueue_many_in as enqueue_many_in
+    from arqonce.outbox import enqueue_many_in_sync as enqueue_many_in_sync
     from arqonce.outbox import status_in as status_in
     from arqonce.outbox import status_in_sync as status_in_sync
     from arqonce.payloads import AnyPayload as AnyPayload
@@ -100,7 +102,14 @@ _HOMES = {
         "UnknownJobError",
     ),
     "arqonce.ledger.where": ("JobTrace", "trace_by_job_id"),
-    "arqonce.outbox": ("enqueue_in", "enqueue_in_sync", "status_in", "status_in_sync"),
+    "arqonce.outbox": (
+        "enqueue_in",
+        "enqueue_in_sync",
+        "enqueue_many_in",
+        "enqueue_many_in_sync",
+        "status_in",
+        "status_in_sync",
+    ),
     "arqonce.payloads": ("AnyPayload", "Payload", "Result"),
     "arqonce.process.exit_codes": ("ExitCode",),
     "arqonce.usage": ("UsageError",),

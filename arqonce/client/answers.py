@@ -130,7 +130,8 @@ def was_aborted(read: Callable[[], object]) -> bool:
 def missing(job_id: str) -> ResultMissingError:
     """Return the error for a job that will have no result."""
     return ResultMissingError(
-        f"job {job_id} is not queued and has no result: it was never enqueued, or its result has expired"
+        f"job {job_id} is not queued and has no result: it was never enqueued, or its result has expired. "
+        "If it was promised in a transaction, give its handle the promise, or is_promised=True, to wait for it"
     )
 
 

@@ -240,26 +240,34 @@ class JobClient(ExplainedClient):
     def handle(self, job: Promised[ResultT], /) -> JobHandle[ResultT]: ...
 
     @overload
-    def handle(self, job: type[Payload[ResultT]], job_id: str, /) -> JobHandle[ResultT]: ...
+    def handle(
+        self, job: type[Payload[ResultT]], job_id: str, /, *, is_promised: bool = False
+    ) -> JobHandle[ResultT]: ...
 
     def handle(
-        self, job: Promised[ResultT] | type[Payload[ResultT]], job_id: str | None = None, /
+        self,
+        job: Promised[ResultT] | type[Payload[ResultT]],
+        job_id: str | None = None,
+        /,
+        *,
+        is_promised: bool = False,
     ) -> JobHandle[ResultT]:
         """Return the handle of a job that was enqueued elsewhere. No round trip.
 
         ``handle(CreateUser, job_id)`` is for a job that was enqueued earlier, by any process; ``is_new`` is false. Use
-        ``status`` to check that there is such a job.
+        ``status`` to check that there is such a job. With ``is_promised=True`` it is for a job that was promised by
+        another process, such as a follow-up whose id a job has returned.
 
-        ``handle(promised)`` is for a job that was promised with ``enqueue_in``. Its ``result`` waits even if the job is
-        not in Redis yet. Call it after the commit: if the transaction rolled back, it waits in vain. It also waits in
-        vain for a result that Redis has lost or that has expired. The job's receipt still holds that result:
-        ``enqueue`` the same payload with ``key=promised.job_id``, and the worker answers from the receipt without
-        running the job again.
+        ``handle(promised)`` is for a job that was promised with ``enqueue_in``. The ``result`` of a promised job waits
+        even if the job is not in Redis yet. Call it after the commit: if the transaction rolled back, it waits in
+        vain. It also waits in vain for a result that Redis has lost or that has expired. The job's receipt still holds
+        that result: ``enqueue`` the same payload with ``key=promised.job_id``, and the worker answers from the receipt
+        without running the job again.
 
         Raises:
             InvalidMessageError: the id is not valid, or the class is no payload.
         """
-        return JobHandle(*found_again(job, job_id), _client=self)
+        return JobHandle(*found_again(job, job_id, is_promised=is_promised), _client=self)
 
     async def ping(self) -> None:
         """Check that Redis answers. One round trip.

@@ -1,6 +1,5 @@
 """Builds a producer's commands to Redis and the fields of its handles, for all clients. Knows no connection."""
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -11,6 +10,7 @@ from pydantic import BaseModel
 from arqonce.client.answers import JobInfo, read_answer, read_info, was_aborted
 from arqonce.failures import InvalidMessageError
 from arqonce.payloads import Payload
+from arqonce.running import RunningJob
 from arqonce.wire.keys import (
     ABORT_KEY,
     EXPIRY,
@@ -136,7 +136,9 @@ HandleFields: TypeAlias = tuple[str, bool, type[ResultT], bool, str | None]
 """The fields of ``Handle`` in their order."""
 
 
-def found_again(job: Promised[ResultT] | type[Payload[ResultT]], job_id: str | None) -> HandleFields[ResultT]:
+def found_again(
+    job: Promised[ResultT] | type[Payload[ResultT]], job_id: str | None, *, is_promised: bool
+) -> HandleFields[ResultT]:
     """Return the fields of a handle of a job that was promised or enqueued elsewhere.
 
     Raises:
@@ -145,7 +147,7 @@ def found_again(job: Promised[ResultT] | type[Payload[ResultT]], job_id: str | N
     if isinstance(job, Promised):
         return job.job_id, job.is_new, job.result_type, True, None
     require_kind(job)
-    return require_job_id(cast("str", job_id)), False, job.result_type(), False, None
+    return require_job_id(cast("str", job_id)), False, job.result_type(), is_promised, None
 
 
 @dataclass(frozen=True)
@@ -199,8 +201,9 @@ class Request(Generic[ResultT]):
         at: datetime | None = None,
         unique_for: timedelta | None = None,
         expires: timedelta | datetime | None = None,
+        parent: RunningJob | None = None,
     ) -> "Request[ResultT]":
-        """Validate and encode all jobs; they share their times.
+        """Validate and encode all jobs; they share their times. Those of a running job get their ids from it.
 
         Raises:
             InvalidMessageError: a payload, key, time or size is invalid.
@@ -215,10 +218,18 @@ class Request(Generic[ResultT]):
         due = due_ms(now, delay, at)
         expiry = expiry_ms(now, due, expires)
         window = window_ms(now, unique_for, has_key=any(key is not None for key in keys or ()))
-        ids = [new_job_id(key) for key in (keys or itertools.repeat(None, len(payloads)))]
         for payload in payloads:
             require_payload(payload)
-        messages = [write_job(payload, enqueued_ms=now, expires_ms=expiry) for payload in payloads]
+        keys = keys or [None] * len(payloads)
+        if parent is not None:
+            keys = [
+                parent.next_id(one.job_name) if key is None else key for one, key in zip(payloads, keys, strict=True)
+            ]
+        ids = [new_job_id(key) for key in keys]
+        messages = [
+            write_job(payload, enqueued_ms=now, expires_ms=expiry, parent=None if parent is None else parent.job_id)
+            for payload in payloads
+        ]
         return cls(payloads, ids, messages, now, due, expiry, window)
 
     def calls(self, queue: str) -> Iterator[Call]:

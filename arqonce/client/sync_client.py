@@ -187,17 +187,24 @@ class SyncJobClient(ExplainedClient):
     def handle(self, job: Promised[ResultT], /) -> SyncJobHandle[ResultT]: ...
 
     @overload
-    def handle(self, job: type[Payload[ResultT]], job_id: str, /) -> SyncJobHandle[ResultT]: ...
+    def handle(
+        self, job: type[Payload[ResultT]], job_id: str, /, *, is_promised: bool = False
+    ) -> SyncJobHandle[ResultT]: ...
 
     def handle(
-        self, job: Promised[ResultT] | type[Payload[ResultT]], job_id: str | None = None, /
+        self,
+        job: Promised[ResultT] | type[Payload[ResultT]],
+        job_id: str | None = None,
+        /,
+        *,
+        is_promised: bool = False,
     ) -> SyncJobHandle[ResultT]:
         """Return the handle of a job that was enqueued elsewhere, as ``JobClient.handle`` does. No round trip.
 
         Raises:
             InvalidMessageError: the id is not valid, or the class is no payload.
         """
-        return SyncJobHandle(*found_again(job, job_id), _client=self)
+        return SyncJobHandle(*found_again(job, job_id, is_promised=is_promised), _client=self)
 
     def ping(self) -> None:
         """Check that Redis answers. One round trip.

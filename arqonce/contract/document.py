@@ -31,6 +31,8 @@ _EXPIRES = """\
 Optional: when the job expires, in ms since 1970. A job that no worker has started by then does not run, and fails \
 with expired. Older workers and plain arq workers ignore it. Let the message live longer than that: expiry_ms."""
 
+_PARENT = "The id of the job whose handler enqueued this one, in its transaction. Nobody else writes it."
+
 _FAILURE = "JobFailure"
 """The schema name of failures."""
 
@@ -143,6 +145,7 @@ def _job_schema(name: str, payload: Schema) -> Schema:
             "k": payload,
             "et": _MS | {"description": "When the job was enqueued, in ms since 1970."},
             "xt": _MS | {"description": _EXPIRES},
+            "p": {"type": "string", "description": _PARENT},
         },
     }
 

@@ -76,7 +76,7 @@ _CURES = {
     "25006": "the transaction was read-only although the server is not: does the job set it read-only?",
     "42703": "a column is missing: does a migration add it, and has the command migrate applied that?",
     "42P01": "a table is missing: does a migration create it, and has the command migrate applied that?",
-    "42501": "this user lacks a privilege: grant it what the job needs",
+    "42501": "this user lacks a privilege: grant it what the job needs (to promise jobs: deploy/postgres/grants.sql)",
     "53100": "the disk of the server is full: free space there",
 }
 

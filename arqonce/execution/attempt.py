@@ -31,7 +31,7 @@ from arqonce.execution.delivery import AnySpec, Delivery
 from arqonce.execution.gate import DatabaseGate
 from arqonce.execution.patience import Patience
 from arqonce.execution.same_request import settle_promise
-from arqonce.execution.verdict import ReadOnlyJobError, RetryLater, decide, log_failure, why_exhausted
+from arqonce.execution.verdict import RetryLater, decide, log_failure, why_exhausted
 from arqonce.failures import (
     AttemptsExhaustedError,
     DeadlineExceededError,
@@ -43,9 +43,11 @@ from arqonce.failures import (
     failure_to_wire,
 )
 from arqonce.ledger.dead_jobs import DeadLetter
+from arqonce.ledger.namespace import namespace_of
 from arqonce.ledger.receipts import Receipt, insert_receipts, receipt_by_job_id
 from arqonce.ledger.tables import DeadJob
 from arqonce.payloads import AnyPayload
+from arqonce.running import ReadOnlyJobError, RunningJob
 from arqonce.wire.arguments import read_payload
 from arqonce.wire.codec import encode, tagged
 from arqonce.wire.keys import QUEUE
@@ -143,6 +145,19 @@ class Dispatcher:
         """Remember the session of the current task, for ``disconnect``."""
         if (task := asyncio.current_task()) is not None:
             self._sessions_of[task] = session
+
+    def running(
+        self, session: AsyncSession, spec: AnySpec, delivery: Delivery, *, is_batch: bool = False
+    ) -> RunningJob:
+        """Return what makes promises in the handler's transaction follow-ups of the job, or of the batch."""
+        return RunningJob(
+            session,
+            name=spec.name,
+            job_id=None if is_batch else delivery.job_id,
+            queue=delivery.queue or self.queue,
+            ledger=namespace_of(session),
+            reads_only=spec.reads_only,
+        )
 
     async def disconnect(self, task: "asyncio.Task[Any]") -> None:
         """Close the connection of a task that does not end, so that it cannot commit. Its outcome is ignored."""
@@ -274,6 +289,8 @@ class Dispatcher:
     ) -> DeadLetter:
         """Build the dead letter of a job of the registry."""
         message = {"t": None, "f": spec.name, "a": delivery.args, "k": delivery.kwargs, "et": 0}
+        if delivery.parent is not None:
+            message["p"] = delivery.parent
         return write_letter(
             failure,
             cause,
@@ -402,7 +419,7 @@ class Dispatcher:
         ) as session:
             self.note_session(session)
             # Before the commit: if the result cannot be sent, the effect must be rolled back.
-            with CONTAINED:
+            with CONTAINED, self.running(session, spec, delivery):
                 dumped = dump_result(spec, await _handle(spec, session, payload))
             receipt = build_receipt(spec, delivery, payload, dumped=dumped)
             await insert_receipts(session, spec.name, [receipt], reads_only=spec.reads_only)

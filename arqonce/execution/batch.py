@@ -126,7 +126,7 @@ async def _transact(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job])
     ) as session:
         await session.execute(_WAIT_SHORTLY)
         dispatcher.note_session(session)
-        with CONTAINED:
+        with CONTAINED, dispatcher.running(session, spec, jobs[0][0], is_batch=True):
             answers = await call_batch(spec, session, [payload for _, payload in jobs])
         outcomes: dict[str, Outcome] = {}
         receipts: list[Receipt] = []

@@ -30,6 +30,9 @@ class Delivery(NamedTuple):
     expires_ms: int | None = None
     """When the job expires unless an attempt has begun, in ms since 1970."""
 
+    parent: str | None = None
+    """The id of the job whose handler promised this one."""
+
     @property
     def has_expired(self) -> bool:
         """Whether the job must not start any more. Uncounted attempts, as in an outage, have not started it."""

@@ -10,8 +10,9 @@ from arqonce.causes import causes
 from arqonce.database.faults import constraint_of, sqlstate_of
 from arqonce.environment import SettingsError
 from arqonce.execution.places import handlers_place, places_of_trace
-from arqonce.execution.verdict import ReadOnlyJobError, WrongResultError
+from arqonce.execution.verdict import WrongResultError
 from arqonce.failures import JobError, storable
+from arqonce.running import ReadOnlyJobError
 
 _SPEAKING = (JobError, SettingsError, WrongResultError, ReadOnlyJobError)
 """Our own errors, whose texts never contain personal data."""

@@ -10,14 +10,11 @@ from arqonce.backoff import backoff
 from arqonce.database.faults import constraint_of, cure_of, is_of_database, is_transient, sqlstate_of
 from arqonce.execution.delivery import AnySpec, Delivery
 from arqonce.failures import ConstraintViolatedError, DatabaseFailedError, JobFailedError
+from arqonce.running import ReadOnlyJobError
 
 
 class WrongResultError(TypeError):
     """A handler has returned something other than its payload's result type. A bug, so it is not retried."""
-
-
-class ReadOnlyJobError(TypeError):
-    """The handler of a job declared ``reads_only`` has written. A bug, so it is not retried."""
 
 
 class RetryLater(Exception):  # noqa: N818 - an outcome, not an error

@@ -2,8 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel
@@ -12,8 +10,7 @@ from arqonce.failures import JobAbortedError
 from arqonce.payloads import AnyPayload
 from arqonce.testing.answers import Answer
 from arqonce.testing.outcomes import JobOutcome
-from arqonce.wire.arguments import read_payload
-from arqonce.wire.codec import decode
+from arqonce.testing.recorded import RecordedJob, require_fields, written
 from arqonce.wire.status import JobStatus
 
 PayloadT = TypeVar("PayloadT", bound=AnyPayload)
@@ -35,53 +32,6 @@ class RunMessage(Protocol):
     async def message(self, message: bytes, *, key: str) -> JobOutcome[Any]:
         """Run the job of a message as it is stored in Redis."""
         ...
-
-
-@dataclass(frozen=True)
-class RecordedJob:
-    """A job as it would be stored in Redis."""
-
-    job_id: str
-    """The key, if the producer chose one."""
-
-    name: str
-    """The wire name."""
-
-    message: bytes = field(repr=False)
-    due: datetime
-    queue: str
-    is_promised: bool = False
-    """Whether it was enqueued through the outbox."""
-
-    request_hash: bytes | None = field(default=None, repr=False)
-    """Distinguishes a promise from another one with the same key."""
-
-    @classmethod
-    def of(
-        cls, job_id: str, message: bytes, *, due_ms: int, queue: str, request_hash: bytes | None = None
-    ) -> "RecordedJob":
-        """Build a job from what a client sends. A promise has a ``request_hash``."""
-        due = datetime.fromtimestamp(due_ms / 1000, UTC)
-        is_promised = request_hash is not None
-        return cls(job_id, decode(message)["f"], message, due, queue, is_promised, request_hash)
-
-    def __str__(self) -> str:
-        """Format the job as a call: its name and arguments."""
-        call = decode(self.message)
-        fields = [*map(repr, call["a"]), *(f"{name}={value!r}" for name, value in call["k"].items())]
-        return f"{self.name}({', '.join(fields)})"
-
-    def read(self, payload: type[PayloadT]) -> PayloadT:
-        """Return the payload, decoded and validated as in a worker."""
-        call = decode(self.message)
-        return read_payload(payload, call["a"], call["k"])
-
-    def is_of(self, payload: type[AnyPayload], fields: Mapping[str, object]) -> bool:
-        """Return whether the job is of this kind and its fields have these values."""
-        if self.name != payload.job_name:
-            return False
-        found = self.read(payload)
-        return all(getattr(found, name) == value for name, value in fields.items())
 
 
 class EnqueuedJobs:
@@ -106,7 +56,7 @@ class EnqueuedJobs:
         __tracebackhide__ = True
         if found := self._find(payload, fields):
             return found[0].read(payload)
-        raise AssertionError(f"{_written(payload, fields)} was not enqueued; {self._told()}")
+        raise AssertionError(f"{written(payload, fields)} was not enqueued; {self._told()}")
 
     def assert_not_enqueued(self, payload: type[AnyPayload] | None = None, /, **fields: object) -> None:
         """Fail if a job of this kind with these field values was enqueued; without a kind, if any job was."""
@@ -115,7 +65,7 @@ class EnqueuedJobs:
             if self._jobs:
                 raise AssertionError(f"nothing should have been enqueued; {self._told()}")
         elif self._find(payload, fields):
-            raise AssertionError(f"{_written(payload, fields)} was enqueued; {self._told()}")
+            raise AssertionError(f"{written(payload, fields)} was enqueued; {self._told()}")
 
     def answer(self, payload: type[AnyPayload], answer: BaseModel | Exception, /, **fields: object) -> None:
         """End every job of this kind with these field values with a result or a failure, without a worker.
@@ -126,7 +76,7 @@ class EnqueuedJobs:
         Raises:
             TypeError: the answer is not of the payload's result type, or the payload has no such field.
         """
-        _require_fields(payload, fields)
+        require_fields(payload, fields)
         given = Answer.of(payload, answer)
         self._answers.append(lambda job: given.to(job.read(payload)) if job.is_of(payload, fields) else None)
         for job in self._waiting():
@@ -166,7 +116,7 @@ class EnqueuedJobs:
         return outcomes
 
     def _find(self, payload: type[AnyPayload], fields: Mapping[str, object]) -> list[RecordedJob]:
-        _require_fields(payload, fields)
+        require_fields(payload, fields)
         return [job for job in self._jobs.values() if job.is_of(payload, fields)]
 
     def _waiting(self) -> list[RecordedJob]:
@@ -264,13 +214,3 @@ class EnqueuedJobs:
         if job_id in self._jobs and job_id not in self._ends:
             end = Answer(JobAbortedError("somebody has aborted the job"), is_success=False)
             self._ends[job_id] = end.message(self._jobs[job_id].message, attempts=0)
-
-
-def _require_fields(payload: type[AnyPayload], fields: Mapping[str, object]) -> None:
-    if unknown := sorted(fields.keys() - payload.model_fields.keys()):
-        known = ", ".join(payload.model_fields)
-        raise TypeError(f"{payload.__name__} has no field {', '.join(unknown)}: it has {known}")
-
-
-def _written(payload: type[AnyPayload], fields: Mapping[str, object]) -> str:
-    return f"{payload.__name__}({', '.join(f'{name}={value!r}' for name, value in fields.items())})"

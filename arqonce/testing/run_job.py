@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
+from pydantic_core import to_json
+from sqlalchemy import text
 
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.batch import run_batch
@@ -15,11 +17,13 @@ from arqonce.execution.delivery import Delivery
 from arqonce.execution.refusals import Refused, refuse, why_unknown
 from arqonce.execution.verdict import RetryLater
 from arqonce.failures import InvalidMessageError, JobFailedError, MalformedMessageError, UnknownJobError
+from arqonce.ledger.namespace import text_for
 from arqonce.payloads import Payload
 from arqonce.process.loop_watch import BLOCKED, CURE, Standstill, watch_loop
 from arqonce.spec import Registry
 from arqonce.testing.failures import shorten
 from arqonce.testing.outcomes import Attempt, JobOutcome
+from arqonce.testing.recorded import RecordedJob
 from arqonce.testing.transaction import Transaction
 from arqonce.wire.codec import decode, encode
 from arqonce.wire.keys import new_job_id, now_ms
@@ -30,6 +34,17 @@ from arqonce.work import Again
 __all__ = ["Attempt", "BlockedLoopWarning", "JobOutcome", "RunJob"]
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
+
+_MOST_DRAINED = 10_000
+"""Most jobs that ``drain`` runs: a job may promise itself again and again."""
+
+_PROMISED = text("""
+    SELECT job_id, job_name AS name, message, due_at AS due, queue, request_hash FROM arqonce.outbox
+    WHERE created_at = now()
+        AND (CAST(:mark AS text) IS NULL OR position(convert_to(CAST(:mark AS text), 'UTF8') IN message) > 0)
+    ORDER BY due_at, job_id LIMIT :most
+""")
+"""What the test's transaction has promised: its rows, and no others, have the time at which it began."""
 
 
 class BlockedLoopWarning(RuntimeWarning):
@@ -117,7 +132,41 @@ class RunJob:
                 if (answer := await self._attempt(run, number, attempts)) is not None:
                     break
                 number += 1
-        return _outcome(job_id, answer, attempts)
+            mark = f'"p":{to_json(job_id).decode()}'  # as in the messages of its follow-ups, and perhaps elsewhere
+            found = await self._promised(mark=mark)
+            follow_ups = tuple(job for job in found if read_message(job.message).parent == job_id)
+        return replace(_outcome(job_id, answer, attempts), follow_ups=follow_ups)
+
+    async def promised(self) -> list[RecordedJob]:
+        """Return the jobs that were promised in the test's transaction, by jobs or by the test, and have not ended.
+
+        In the order of their due times. One round trip.
+        """
+        return await self._promised()
+
+    async def drain(self, *, registry: Registry | None = None) -> list[JobOutcome[Any]]:
+        """Run all promised jobs, and the jobs that they promise, in the order of due times; return the outcomes.
+
+        Does not wait for due times. Runs all jobs before raising the first failure, if there is one.
+
+        Raises:
+            RuntimeError: 10,000 jobs have run, and there is another one.
+        """
+        __tracebackhide__ = True
+        outcomes: list[JobOutcome[Any]] = []
+        while waiting := await self._promised(most=1):
+            if len(outcomes) >= _MOST_DRAINED:
+                raise RuntimeError(f"{len(outcomes):,} jobs have run: does {waiting[0].name} promise itself for ever?")
+            outcomes.append(await self.message(waiting[0].message, key=waiting[0].job_id, registry=registry))
+        for outcome in outcomes:
+            outcome.get()
+        return outcomes
+
+    async def _promised(self, *, mark: str | None = None, most: int | None = None) -> list[RecordedJob]:
+        """Return the first ``most`` promised jobs whose messages contain ``mark``."""
+        session = self.transaction.session
+        rows = await session.execute(text_for(session, _PROMISED), {"mark": mark, "most": most})
+        return [RecordedJob(**row, is_promised=True) for row in rows.mappings()]
 
     @asynccontextmanager
     async def _shared(self) -> AsyncIterator[None]:
@@ -155,7 +204,7 @@ class RunJob:
     ) -> dict[str, Any]:
         if isinstance(call, JobFailedError):
             return await refuse(self._dispatcher, Refused(call, job_id, message, number))
-        delivery = Delivery(job_id, number, call.args, call.kwargs, expires_ms=call.expires_ms)
+        delivery = Delivery(job_id, number, call.args, call.kwargs, expires_ms=call.expires_ms, parent=call.parent)
         return await self._dispatcher.run(registry[call.name], delivery)
 
 

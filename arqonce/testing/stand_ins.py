@@ -4,17 +4,19 @@ Replaces only what communicates with a server; keys, codec, handles and failures
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
-from arqonce import outbox
+from arqonce import statements
 from arqonce.client.answers import JobInfo, missing, read_info, require_open
 from arqonce.client.client import JobClient
 from arqonce.client.requests import Call
 from arqonce.client.sync_client import SyncJobClient
-from arqonce.testing.enqueued import EnqueuedJobs, RecordedJob
+from arqonce.testing.enqueued import EnqueuedJobs
+from arqonce.testing.recorded import RecordedJob
 from arqonce.testing.rollbacks import when_rolled_back
 from arqonce.wire.keys import JOB_KEY, UNIQUE_KEY
 
@@ -28,8 +30,8 @@ def stand_in_for_redis(jobs: EnqueuedJobs) -> Iterator[None]:
         for name, stand_in in _transport(jobs).items():
             stack.enter_context(patch.object(SyncJobClient, name, stand_in))
             stack.enter_context(patch.object(JobClient, name, _awaitable(stand_in)))
-        find_runner = outbox._statement_runner  # noqa: SLF001 - executes each promise
-        stack.enter_context(patch.object(outbox, "_statement_runner", _recording(jobs, find_runner)))
+        find_runner = statements.statement_runner  # executes each promise
+        stack.enter_context(patch.object(statements, "statement_runner", _recording(jobs, find_runner)))
         yield
 
 
@@ -100,44 +102,51 @@ def _recording(jobs: EnqueuedJobs, find_runner: Callable[..., Callable[..., Any]
 
         def run_and_record(connection: object, statement: str, parameters: Parameters) -> Any:  # noqa: ANN401 - the runner's
             outcome = run(connection, statement, parameters)
-            if "message" not in parameters:
+            if not (promised := _promised(parameters)):
                 return outcome  # a status query
             if inspect.isawaitable(outcome):
-                return _await_and_record(jobs, outcome, connection, parameters)
-            return _record(jobs, outcome, connection, parameters)
+                return _await_and_record(jobs, outcome, connection, promised)
+            return _record(jobs, outcome, connection, promised)
 
         return run_and_record
 
     def answer(connection: object, _statement: str, parameters: Parameters) -> object:
-        if "message" not in parameters:
+        if not (promised := _promised(parameters)):
             return jobs.status_in_tables(parameters["job_id"])
         if "unique_name" in parameters:
             name, window_ms = parameters["unique_name"].hex(), int(parameters["window_ms"])
-            return _record(jobs, jobs.unique_job(name, window_ms, parameters["job_id"]), connection, parameters)
-        return _record(jobs, jobs.outcome_of(_promised(parameters)), connection, parameters)
+            return _record(jobs, jobs.unique_job(name, window_ms, parameters["job_id"]), connection, promised)
+        return _record(jobs, " ".join(map(jobs.outcome_of, promised)), connection, promised)
 
     return find_recording_runner
 
 
 async def _await_and_record(
-    jobs: EnqueuedJobs, outcome: Awaitable[object], connection: object, parameters: Parameters
+    jobs: EnqueuedJobs, outcomes: Awaitable[object], connection: object, promised: Sequence[RecordedJob]
 ) -> object:
-    return _record(jobs, await outcome, connection, parameters)
+    return _record(jobs, await outcomes, connection, promised)
 
 
-def _record(jobs: EnqueuedJobs, outcome: object, connection: object, parameters: Parameters) -> object:
-    if outcome in {"new", parameters["job_id"]}:  # a unique request has its job's id as outcome
-        job = _promised(parameters)
-        jobs.promise(job)
-        when_rolled_back(connection, lambda: jobs.forget(job))
-    return outcome
+def _record(jobs: EnqueuedJobs, outcomes: object, connection: object, promised: Sequence[RecordedJob]) -> object:
+    if outcomes is not None:
+        for job, outcome in zip(promised, str(outcomes).split(), strict=True):
+            if outcome in {"new", job.job_id}:  # a unique request has its job's id as outcome
+                jobs.promise(job)
+                when_rolled_back(connection, partial(jobs.forget, job))
+    return outcomes
 
 
-def _promised(parameters: Parameters) -> RecordedJob:
-    return RecordedJob.of(
-        parameters["job_id"],
-        parameters["message"],
-        due_ms=int(parameters["due_ms"]),
-        queue=parameters["queue"],
-        request_hash=parameters["request_hash"],
-    )
+def _promised(parameters: Parameters) -> list[RecordedJob]:
+    """Return the jobs that a statement inserts; none for a status query."""
+    if "message" in parameters:
+        rows = [(parameters["job_id"], parameters["message"], parameters["request_hash"])]
+    elif "messages" in parameters:
+        names = ("job_ids", "messages", "request_hashes")
+        rows = list(zip(*(parameters[name] for name in names), strict=True))
+    else:
+        return []
+    due_ms, queue = int(parameters["due_ms"]), parameters["queue"]
+    return [
+        RecordedJob.of(job_id, message, due_ms=due_ms, queue=queue, request_hash=request)
+        for job_id, message, request in rows
+    ]

@@ -125,11 +125,11 @@ def type_of(value: object) -> str:
     return f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
 
 
-def cut_calls(sizes: Sequence[int]) -> Iterator[slice]:
-    """Split jobs of these sizes, in bytes, into calls of at most ``MOST_JOBS`` and ``MOST_BYTES``, one job at least."""
+def cut_calls(sizes: Sequence[int], *, most_jobs: int = MOST_JOBS, most_bytes: int = MOST_BYTES) -> Iterator[slice]:
+    """Split jobs of these sizes, in bytes, into calls of at most so many jobs and bytes, one job at least."""
     first = total = 0
     for at, size in enumerate(sizes):
-        if at - first >= MOST_JOBS or (total and total + size > MOST_BYTES):
+        if at - first >= most_jobs or (total and total + size > most_bytes):
             yield slice(first, at)
             first, total = at, 0
         total += size

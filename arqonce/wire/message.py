@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from arqonce.failures import InvalidMessageError
 from arqonce.wire.bounds import may_be_unfit, unfit_field
 from arqonce.wire.codec import decode, encode
-from arqonce.wire.keys import LATEST_MS, now_ms
+from arqonce.wire.keys import LATEST_MS, is_job_id, now_ms
 
 _MOST_TRIES = 1_000_000
 """Largest number of a try that a message may ask for."""
@@ -25,6 +25,9 @@ class Message(NamedTuple):
 
     expires_ms: int | None = None
     """When the job expires unless a worker has started it, in ms since 1970."""
+
+    parent: str | None = None
+    """The id of the job whose handler promised this one."""
 
 
 _ENVELOPE: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -67,7 +70,11 @@ def read_message(data: bytes) -> Message:
     message = read_envelope(data)
     if may_be_unfit(data) and (unfit := unfit_field({"f": message["f"], "a": message["a"]} | message["k"])):
         raise InvalidMessageError(f"the message's field {unfit[0]:.60} {unfit[1]}")
-    return Message(message["f"], tuple(message["a"]), message["k"], message["t"], message["et"], message.get("xt"))
+    parent = message.get("p")
+    return Message(
+        message["f"], tuple(message["a"]), message["k"], message["t"], message["et"], message.get("xt"),
+        parent if isinstance(parent, str) and is_job_id(parent) else None,
+    )  # fmt: skip
 
 
 def has_expired(data: bytes) -> bool:

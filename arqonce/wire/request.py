@@ -18,10 +18,13 @@ from arqonce.wire.keys import type_of
 from arqonce.wire.round_trip import CURE, Traits, read_back, traits_of
 
 
-def write_job(payload: AnyPayload, *, enqueued_ms: int, expires_ms: int | None = None) -> bytes:
+def write_job(
+    payload: AnyPayload, *, enqueued_ms: int, expires_ms: int | None = None, parent: str | None = None
+) -> bytes:
     """Write arq's message for a job. Fields that were not set are left out, so that the worker's defaults apply.
 
-    A job that expires has the field ``xt``, which plain arq workers and older ones ignore.
+    A job that expires has the field ``xt``, and a follow-up ``p``, the id of the job whose handler promised it. Plain
+    arq workers and older ones ignore both.
 
     Raises:
         InvalidMessageError: it is too large, or the worker would get something else; the text names the fields and the
@@ -34,6 +37,8 @@ def write_job(payload: AnyPayload, *, enqueued_ms: int, expires_ms: int | None =
     message: dict[str, Any] = {"t": None, "f": payload.job_name, "a": [], "k": fields, "et": enqueued_ms}
     if expires_ms is not None:
         message["xt"] = expires_ms
+    if parent is not None:
+        message["p"] = parent
     try:
         data = encode(message)
     except MessageTooLargeError:

@@ -33,7 +33,7 @@ GRANT SELECT, DELETE ON :ledger.outbox TO app_worker;  -- the row goes with the 
 GRANT SELECT, INSERT, UPDATE, DELETE ON :ledger.unique_requests TO app_worker;  -- handlers promise; old ones are removed
 GRANT SELECT ON alembic_version, :ledger.ledger_version TO app_worker;
 
--- Schedules: workers and relays promise what is due, and say which schedules there are.
+-- Schedules: workers and relays promise what is due, and say which schedules there are. Handlers promise follow-ups.
 GRANT SELECT, INSERT, UPDATE, DELETE ON :ledger.schedules, :ledger.schedule_releases TO app_worker, app_relay;
 GRANT INSERT (job_id, job_name, queue, message, request_hash, due_at, give_at) ON :ledger.outbox TO app_worker, app_relay;
 

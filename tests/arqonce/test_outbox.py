@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm import sessionmaker
 
 from arqonce import JobClient
-from arqonce.failures import InvalidMessageError, KeyConflictError
+from arqonce.failures import InvalidMessageError, KeyConflictError, ResultMissingError
 from arqonce.ledger.dead_jobs import DeadLetter, insert_dead_letter
 from arqonce.ledger.receipts import Receipt, insert_receipts
 from arqonce.outbox import enqueue_in, enqueue_in_sync
@@ -267,8 +267,11 @@ async def test_a_handle_waits_for_a_job_that_redis_does_not_have_yet(client: Job
     async with sessions.begin() as session:
         promised = await enqueue_in(session, JANE)
 
-    with pytest.raises(TimeoutError):
-        await client.handle(promised).result(timeout=timedelta(milliseconds=50))
+    for handle in (client.handle(promised), client.handle(CreateUser, promised.job_id, is_promised=True)):
+        with pytest.raises(TimeoutError, match="was the transaction committed"):
+            await handle.result(timeout=timedelta(milliseconds=50))
+    with pytest.raises(ResultMissingError, match=r"If it was promised .* is_promised=True"):
+        await client.handle(CreateUser, promised.job_id).result(timeout=5)
 
 
 @pytest.mark.usefixtures("starts_processes")

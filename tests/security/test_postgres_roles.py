@@ -18,10 +18,15 @@ from arqonce.database.engine import open_database
 from arqonce.database.faults import why_not_written
 from arqonce.database.settings import DatabaseSettings
 from arqonce.database.writability import require_writable
+from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.delivery import Delivery
+from arqonce.failures import DatabaseFailedError
 from arqonce.ledger.probe import require_written
 from arqonce.ledger.schema import LEDGER
+from arqonce.outbox import enqueue_in
 from db.tables import SCHEMA
 from tests import warm
+from tests.arqonce.follow_ups import REGISTRY, Leaf
 from tests.rights import DEPLOY, database_url, run_psql, set_passwords
 
 pytestmark = pytest.mark.usefixtures("starts_processes")
@@ -107,7 +112,11 @@ FORBIDDEN_TO_ALL = {
     "read passwords": "SELECT * FROM pg_authid",
 }
 FORBIDDEN_TO = {
-    "worker": {"backdate a receipt": "UPDATE arqonce.receipts SET finished_at = now()"},
+    "worker": {
+        "backdate a receipt": "UPDATE arqonce.receipts SET finished_at = now()",
+        "backdate a promise": "INSERT INTO arqonce.outbox (job_id, created_at) VALUES ('x', now())",
+        "change a promise": "UPDATE arqonce.outbox SET message = ''",
+    },
     "relay": {
         "read users": "SELECT FROM users",
         "read answers": "SELECT result FROM arqonce.receipts",
@@ -236,3 +245,20 @@ async def test_workers_and_relays_may_ask_whether_they_can_write(admin_url: str,
             run_psql(admin_url, "--command", "DROP FUNCTION refuse CASCADE")
 
     assert caught is None or why_not_written(caught.value) == "its disk is full"
+
+
+async def test_a_role_that_may_not_promise_is_told_what_to_grant(admin_url: str) -> None:
+    """A service by a note at its error, a handler by its job's failure, which is no retry."""
+    run_psql(admin_url, "--command", "REVOKE INSERT ON arqonce.outbox FROM app_worker, app_relay, app_producer")
+    try:
+        async with _connect(database_url(admin_url, "producer")) as connection:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError) as caught:
+                await enqueue_in(connection, Leaf(name="x"))
+        settings = DatabaseSettings(url=SecretStr(database_url(admin_url, "worker")))
+        async with open_database(settings, pool_size=1) as sessions:
+            with pytest.raises(DatabaseFailedError, match=r"SQLSTATE 42501: .* promise jobs: .*grants.sql"):
+                await Dispatcher(sessions).run(REGISTRY["chain"], Delivery("j", 1, (), {"left": 1}))
+    finally:
+        run_psql(database_url(admin_url, "migrator"), "--file", str(DEPLOY / "postgres" / "grants.sql"))
+
+    assert "GRANT app_producer TO it (deploy/postgres/roles.sql)" in caught.value.__notes__[0]

@@ -3,6 +3,7 @@
 Leaves out what differs between any two runs: times, counters of attempts, and the numbers of ids.
 """
 
+import re
 from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,11 @@ _WIRE_FIELDS = frozenset({"t", "et", "st", "ft"})
 _OF_WORKERS = ("health-check", "epoch", ":watcher", ":baton", "arqonce:workers")
 """Keys in Redis whose names contain one of these belong to workers, not to jobs."""
 
+_OF_JOBS = ("receipts", "dead_jobs", "outbox")
+"""Tables whose job ids may be random: those of the follow-ups of a batch."""
+
+_GENERATED = re.compile("[0-9a-f]{32}")
+
 State = dict[str, Any]
 """Contents by place: ``table users``, ``table arqonce.receipts``, ``redis arq:queue``, ``file mail.txt``."""
 
@@ -44,7 +50,7 @@ async def read_state(world: World, ignore: Collection[str]) -> State:
     state: State = {
         f"table {world.name_of(table)}": sorted(map(view.of, found), key=str) for table, found in tables.items()
     }
-    state |= {f"redis {key}": view.of(value) async for key, value in _read_redis(world.redis)}
+    state |= {f"redis {view.of_key(key)}": view.of(value) async for key, value in _read_redis(world.redis)}
     return state | {f"file {name}": text for name, text in _read_files(world.directory)}
 
 
@@ -84,6 +90,11 @@ class _View:
             case _:
                 return value
 
+    def of_key(self, key: str) -> str:
+        """Replace an id at the end of a key."""
+        prefix, _, job_id = key.rpartition(":")
+        return f"{prefix}:{self.labels[job_id]}" if job_id in self.labels else key
+
     def _of_message(self, value: bytes) -> Any:  # noqa: ANN401 - whatever the message is
         try:
             message = from_json(value)
@@ -101,6 +112,11 @@ def _labels(tables: dict[Table, list[Row]]) -> dict[str, str]:
         for key in (column.name for column in table.primary_key if isinstance(column.type, Integer | Uuid)):
             ordered = sorted(rows, key=lambda row: (str({**row, key: None}), str(row[key])))
             labels |= {str(row[key]): f"{table.name}#{number}" for number, row in enumerate(ordered, start=1)}
+    for table, rows in tables.items():
+        if table.name in _OF_JOBS:
+            made = [row for row in rows if _GENERATED.fullmatch(row["job_id"])]
+            ordered = sorted(made, key=lambda row: str({**row, "job_id": None}))
+            labels |= {row["job_id"]: f"{table.name}#{number}" for number, row in enumerate(ordered, start=1)}
     return labels
 
 

@@ -11,16 +11,17 @@ from pathlib import Path
 
 from pydantic import SecretStr
 from redis.asyncio import Redis
-from sqlalchemy import Column, MetaData, Table, make_url, text
+from sqlalchemy import Column, MetaData, Table, TextClause, make_url, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from arqonce.connection.redis import build_redis
 from arqonce.database.engine import ledger_options
 from arqonce.database.settings import DatabaseSettings
-from arqonce.namespace import LEDGER
+from arqonce.namespace import LEDGER, in_namespace
 from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
 from arqonce.testing.databases import Migrate
+from arqonce.wire.keys import QUEUE
 
 LEASE = timedelta(seconds=1)
 """The shortest lease that the settings allow, by which each crash delays its job."""
@@ -79,6 +80,30 @@ class World:
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(parents=True)
         self.directory.with_suffix(".log").unlink(missing_ok=True)
+
+    async def owes_jobs(self) -> bool:
+        """Return whether a promised job of the worker's queue is due, or is in Redis, and has not ended.
+
+        One round trip.
+        """
+        async with self.engine.connect() as connection:
+            return bool(await connection.scalar(self._text(_OWED), {"queue": QUEUE}))
+
+    async def hasten_relay(self) -> None:
+        """Make promises due that a relay may have marked and not written into Redis: it would wait for 30 s."""
+        async with self.engine.begin() as connection:
+            await connection.execute(self._text(_HASTEN))
+
+    def _text(self, statement: str) -> TextClause:
+        return text(in_namespace(statement, self.settings.database.ledger_schema))
+
+
+_OWED = """
+    SELECT EXISTS (SELECT FROM arqonce.outbox
+        WHERE queue = :queue AND (dispatched_at IS NOT NULL OR give_at <= clock_timestamp()))
+"""
+
+_HASTEN = "UPDATE arqonce.outbox SET give_at = least(give_at, now()) WHERE dispatched_at IS NOT NULL"
 
 
 def _begins(tables: MetaData) -> list[str]:

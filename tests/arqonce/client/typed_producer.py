@@ -35,6 +35,7 @@ async def with_asyncio(promised: Promised[UserView]) -> None:
         assert_type(many, list[JobHandle[StoredUsers]])
         assert_type(client.handle(promised), JobHandle[UserView])
         assert_type(client.handle(FindUser, "k"), JobHandle[FoundUsers])
+        assert_type(client.handle(FindUser, "k", is_promised=True), JobHandle[FoundUsers])
         assert_type(handle.is_new, bool)
         assert_type(await handle.result(timeout=5), UserView)
         assert_type(await handle.result(timeout=None), UserView)
@@ -62,7 +63,8 @@ def without(promised: Promised[UserView]) -> None:
         many = client.enqueue_many([CreateUsers(users=[NewUser(name="Jane")])], keys=["k"])
         assert_type(many, list[SyncJobHandle[StoredUsers]])
         assert_type(client.handle(promised), SyncJobHandle[UserView])
-        assert_type(client.handle(FindUser, "k"), SyncJobHandle[FoundUsers])
+        assert_type(client.handle(FindUser, "k", is_promised=True), SyncJobHandle[FoundUsers])
+        client.handle(promised, is_promised=True)  # type: ignore[call-overload]
         assert_type(handle.result(timeout=0.5), UserView)
 
         client.enqueue(1)  # type: ignore[arg-type]

@@ -14,8 +14,8 @@ from arqonce.database.loans import LoanError
 from arqonce.database.settings import DatabaseSettings
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.delivery import Delivery
-from arqonce.execution.verdict import ReadOnlyJobError
 from arqonce.payloads import Payload, Result
+from arqonce.running import ReadOnlyJobError
 from arqonce.spec import JobSpec
 
 Sessions = async_sessionmaker[AsyncSession]

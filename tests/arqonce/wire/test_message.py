@@ -1,0 +1,31 @@
+"""The message of a job, as workers of any kind and age read it."""
+
+import json
+
+import pytest
+from arq.jobs import deserialize_job_raw
+
+from arqonce.wire.codec import decode
+from arqonce.wire.message import read_message
+from arqonce.wire.request import write_job
+from jobs import CreateUser
+
+JANE = CreateUser(name="Jane")
+
+
+def test_a_follow_up_names_its_parent_beside_what_every_worker_reads() -> None:
+    """Arq's own reader passes over the field, as workers of before do: they take the fields that they know."""
+    plain = write_job(JANE, enqueued_ms=1)
+    message = write_job(JANE, enqueued_ms=1, parent="order-4712")
+
+    assert json.loads(message) == json.loads(plain) | {"p": "order-4712"}
+    assert deserialize_job_raw(message, deserializer=decode) == deserialize_job_raw(plain, deserializer=decode)
+    assert read_message(message) == read_message(plain)._replace(parent="order-4712")
+
+
+@pytest.mark.parametrize("parent", [None, 5, "", "a b", "x" * 201, {}])
+def test_a_parent_that_is_no_id_is_passed_over(parent: object) -> None:
+    """It is no reason to refuse a job."""
+    message = json.dumps(json.loads(write_job(JANE, enqueued_ms=1)) | {"p": parent}).encode()
+
+    assert read_message(message).parent is None
