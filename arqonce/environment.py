@@ -27,6 +27,13 @@ _AT_ENDS = " \t\r\n\v\f\0\ufeff\u200b\u00a0"
 """Characters that have no meaning at the ends of a value: white space, and the marks of text files."""
 
 
+_QUOTES = ("'", '"')
+"""A pair around a value is dropped: the env-file of Docker and the data of a Kubernetes secret keep it."""
+
+_AS_THEY_ARE = ("password", "tokens")
+"""Settings whose quotes may be meant."""
+
+
 class SettingsError(ValueError):
     """Settings are missing or invalid. The text has one line for each, with its cure."""
 
@@ -122,9 +129,17 @@ class _Trimmed(PydanticBaseSettingsSource):
     def __call__(self) -> dict[str, Any]:
         """Return the values that are left."""
         trimmed = {
-            name: value.strip(_AT_ENDS) if isinstance(value, str) else value for name, value in self._source().items()
+            name: self._trimmed(name, value) if isinstance(value, str) else value
+            for name, value in self._source().items()
         }
         return {name: self._word(name, value) for name, value in trimmed.items() if value != ""}
+
+    @staticmethod
+    def _trimmed(name: str, value: str) -> str:
+        text = value.strip(_AT_ENDS)
+        if name.endswith(_AS_THEY_ARE) or text[:1] not in _QUOTES or len(text) < 2 or text[-1] != text[0]:  # noqa: PLR2004
+            return text
+        return text[1:-1].strip(_AT_ENDS)
 
     def _word(self, name: str, value: object) -> object:
         field = self.settings_cls.model_fields.get(name)

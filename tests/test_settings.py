@@ -61,18 +61,30 @@ def _loaded(kind: type[EnvironmentSettings]) -> EnvironmentSettings | str:
 def test_what_tools_add_at_the_ends_does_no_harm(
     kind: type[EnvironmentSettings], field: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """An editor's line end and mark, a shell's space; in the variable, and in a secret's file."""
+    """An editor's line end and mark, a shell's space; quotes, but around a password; in a variable, and in a file."""
     value, name = _example(kind, field), kind.variable(field)
     monkeypatch.setenv(name, value)
     plain = kind.load()
     monkeypatch.setenv(name, f"\ufeff {value}\t\r\n")
     padded = kind.load()
+    is_secret = field.endswith(("password", "tokens"))
+    monkeypatch.setenv(name, value if is_secret else f' "{value}"\n')
+    quoted = kind.load()
     monkeypatch.delenv(name)
     (tmp_path / name.lower()).write_text(f"\ufeff{value}\r\n\n", encoding="utf-8")
     monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
 
     assert padded == plain
+    assert quoted == plain
     assert kind.load() == plain
+
+
+def test_the_quotes_of_a_password_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody could tell them from those of a tool."""
+    monkeypatch.setenv("DATABASE_URL", "'postgresql://ann@db.example.org/people'")
+    monkeypatch.setenv("DATABASE_PASSWORD", '"secret"')
+
+    assert DatabaseSettings.load().sqlalchemy_url.password == '"secret"'  # noqa: S105 - made up
 
 
 @pytest.mark.parametrize(("kind", "field"), SETTINGS, ids=NAMES)
