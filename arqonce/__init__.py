@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from arqonce.failures import RequestConflictError as RequestConflictError
     from arqonce.failures import ResultMissingError as ResultMissingError
     from arqonce.failures import UnknownJobError as UnknownJobError
+    from arqonce.job import JobContext as JobContext
     from arqonce.ledger.where import JobTrace as JobTrace
     from arqonce.ledger.where import trace_by_job_id as trace_by_job_id
     from arqonce.outbox import enqueue_in as enqueue_in
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from arqonce.payloads import Payload as Payload
     from arqonce.payloads import Result as Result
     from arqonce.process.exit_codes import ExitCode as ExitCode
+    from arqonce.resources import Resource as Resource
     from arqonce.schedules.schedule import Schedule as Schedule
     from arqonce.settings.queue import QueueSettings as QueueSettings
     from arqonce.settings.worker import Settings as Settings
@@ -101,6 +103,7 @@ _HOMES = {
         "ResultMissingError",
         "UnknownJobError",
     ),
+    "arqonce.job": ("JobContext",),
     "arqonce.ledger.where": ("JobTrace", "trace_by_job_id"),
     "arqonce.outbox": (
         "enqueue_in",
@@ -114,6 +117,7 @@ _HOMES = {
     "arqonce.process.exit_codes": ("ExitCode",),
     "arqonce.usage": ("UsageError",),
     "arqonce.environment": ("SettingsError",),
+    "arqonce.resources": ("Resource",),
     "arqonce.schedules.schedule": ("Schedule",),
     "arqonce.settings.queue": ("QueueSettings",),
     "arqonce.settings.worker": ("Settings", "WorkerSettings"),

@@ -10,9 +10,11 @@ import sys
 from collections.abc import Iterable
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 from arqonce.database.schema import Schema
 from arqonce.environment import SettingsError
+from arqonce.resources import Resource
 from arqonce.spec import Registry
 
 NAMED_BY = ContextVar("NAMED_BY", default="WORKER_REGISTRY")
@@ -29,7 +31,7 @@ def load_registry(names: str | None, own: Registry | None = None, *, owner: str 
     ``names`` has the format of ``WORKER_REGISTRY``. ``owner`` is the name of ``own`` in errors.
 
     Raises:
-        RegistryError: a registry cannot be imported, or has a job, a schedule or a table of another one.
+        RegistryError: a registry cannot be imported, or has a job, a schedule, a table or a resource of another one.
     """
     listed = [name for name in re.split(r"[\s,]+", names or "") if name]
     if twice := next((name for name in listed if listed.count(name) > 1), None):
@@ -39,6 +41,7 @@ def load_registry(names: str | None, own: Registry | None = None, *, owner: str 
     _require_own_jobs(named)
     _require_own_schedules(named)
     _require_own_tables((name, schema) for name, registry in named for schema in registry.schemas)
+    _require_own_resources((name, resource) for name, registry in named for resource in registry.resources)
     joined = Registry().joined(registry for _, registry in named)
     joined.setting = ",".join(listed) or None
     return joined
@@ -100,6 +103,14 @@ def _require_own_schedules(registries: Iterable[tuple[str, Registry]]) -> None:
             if name in owners:
                 raise _wrong(owner, f"the schedule {name} is one of {owners[name]}: give it another name")
             owners[name] = owner
+
+
+def _require_own_resources(resources: Iterable[tuple[str, Resource[Any]]]) -> None:
+    owners: dict[str, tuple[str, Resource[Any]]] = {}
+    for owner, resource in resources:
+        first, known = owners.setdefault(resource.name, (owner, resource))
+        if known is not resource:
+            raise _wrong(owner, f"its resource {resource.name} has the name of one of {first}: give it another")
 
 
 def _require_own_tables(schemas: Iterable[tuple[str, Schema]]) -> None:

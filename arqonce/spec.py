@@ -1,10 +1,9 @@
 """Describes the jobs of a worker: which handler runs which payload, with which limits; and its schedules."""
 
-import inspect
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from functools import partial
+from functools import cached_property
 from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel
@@ -12,14 +11,23 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.database.schema import Schema
 from arqonce.failures import JobFailedError
+from arqonce.handlers import require_async, takes_job
+from arqonce.job import JobContext
 from arqonce.payloads import AnyPayload, Payload
+from arqonce.resources import Resource
 from arqonce.schedules.schedule import Schedule
 from arqonce.wire.bounds import NAME_RULE, is_name
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
 PayloadT = TypeVar("PayloadT", bound=Payload[BaseModel])
-Handler = Callable[[AsyncSession, PayloadT], Awaitable[ResultT]]
-BatchHandler = Callable[[AsyncSession, Sequence[PayloadT]], Awaitable[Sequence[ResultT | JobFailedError]]]
+Handler = (
+    Callable[[AsyncSession, PayloadT], Awaitable[ResultT]]
+    | Callable[[AsyncSession, PayloadT, JobContext], Awaitable[ResultT]]
+)
+BatchHandler = (
+    Callable[[AsyncSession, Sequence[PayloadT]], Awaitable[Sequence[ResultT | JobFailedError]]]
+    | Callable[[AsyncSession, Sequence[PayloadT], Sequence[JobContext]], Awaitable[Sequence[ResultT | JobFailedError]]]
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +43,15 @@ class JobSpec(Generic[PayloadT, ResultT]):
     """One kind of job."""
 
     payload: type[PayloadT]
+
     handler: Handler[PayloadT, ResultT]
+    """Takes the session and the payload and, if it has a third parameter, the job's context."""
 
     batch: BatchHandler[PayloadT, ResultT] | None = field(default=None, kw_only=True)
     """Handles many payloads in one call. Returns a result or a ``JobFailedError`` for each, in the same order.
 
     It must write nothing for a payload for which it returns an error. If it raises, the jobs run again one by one with
-    ``handler``. Jobs of one batch commit together or not at all.
+    ``handler``. Jobs of one batch commit together or not at all. A third parameter gets the jobs' contexts.
     """
 
     max_batch: int = field(default=500, kw_only=True)
@@ -75,9 +85,11 @@ class JobSpec(Generic[PayloadT, ResultT]):
             TypeError: a value is invalid; the text names the class or function, and the cure.
         """
         _require_payload(self.payload)
-        _require_async(self.handler, "handler", self.payload)
+        require_async(self.handler, "handler", self.payload.job_name)
+        _ = self.takes_job
         if self.batch is not None:
-            _require_async(self.batch, "batch", self.payload)
+            require_async(self.batch, "batch", self.payload.job_name)
+            _ = self.batch_takes_jobs
         if isinstance(cast("object", self.former_names), str):
             raise TypeError(f"the job {self.payload.job_name}: former_names is a tuple of names, such as ('old',)")
         if not all(map(is_name, self.former_names)):
@@ -86,6 +98,17 @@ class JobSpec(Generic[PayloadT, ResultT]):
             raise TypeError(f"the job {self.payload.job_name}: deadline is a timedelta, such as timedelta(seconds=30)")
         if not all(isinstance(number, int) and number >= 1 for number in (self.max_batch, self.max_attempts)):
             raise TypeError(f"the job {self.payload.job_name}: max_batch and max_attempts are 1 or more")
+
+    @cached_property
+    def takes_job(self) -> bool:
+        """Whether the handler takes the job's context."""
+        return takes_job(self.handler, f"the handler of {self.payload.job_name}", "session, payload", "job: JobContext")
+
+    @cached_property
+    def batch_takes_jobs(self) -> bool:
+        """Whether the batch handler takes the jobs' contexts."""
+        role, more = f"the batch of {self.payload.job_name}", "jobs: Sequence[JobContext]"
+        return self.batch is not None and takes_job(self.batch, role, "session, payloads", more)
 
     @property
     def name(self) -> str:
@@ -113,28 +136,27 @@ def _require_payload(payload: object) -> None:
         raise TypeError(f"{payload.__qualname__} must inherit from Payload[SomeResult], of a class that is a Result")
 
 
-def _require_async(function: object, role: str, payload: type[Payload[Any]]) -> None:
-    while isinstance(function, partial):
-        function = function.func
-    called = getattr(function, "__call__", None)  # noqa: B004 - an object may be a handler, if its __call__ is async
-    if not any(map(inspect.iscoroutinefunction, (function, inspect.unwrap(function), called))):  # type: ignore[arg-type] # it may be anything
-        name = getattr(function, "__qualname__", repr(function)[:100])
-        raise TypeError(f"the {role} of {payload.job_name}, {name}, is no coroutine function: write async def")
-
-
 class Registry:
     """All jobs of a worker, by wire name."""
 
     def __init__(
-        self, *specs: JobSpec[Any, Any], schedules: Iterable[Schedule] = (), schema: Schema | None = None
+        self,
+        *specs: JobSpec[Any, Any],
+        schedules: Iterable[Schedule] = (),
+        resources: Iterable[Resource[Any]] = (),
+        schema: Schema | None = None,
     ) -> None:
         """Collect the specs. ``schema`` describes the project's tables that the jobs need.
 
+        Each worker opens the ``resources`` in this order when it starts, and closes them in reverse when it ends.
+
         Raises:
-            ValueError: two specs share a wire name, current or former; two schedules share a name, or the payload of
-                one is of no kind of job here.
+            TypeError: ``resources`` are none.
+            ValueError: two specs share a wire name, current or former; two schedules, or two resources, share a name;
+                or the payload of a schedule is of no kind of job here.
         """
         self.schemas: tuple[Schema, ...] = () if schema is None else (schema,)
+        self.resources = _require_own_resources(resources)
         self.setting: str | None = None
         """The value of WORKER_REGISTRY from which the registry was loaded, if any."""
         self._current = specs
@@ -163,12 +185,13 @@ class Registry:
         """Return a registry of these jobs and of those of ``others``.
 
         Raises:
-            ValueError: two jobs have the same wire name, or two schedules the same name.
+            ValueError: two jobs have the same wire name, or two schedules or two resources the same name.
         """
         registries = [self, *others]
         joined = Registry(
             *(spec for registry in registries for spec in registry),
             schedules=(schedule for registry in registries for schedule in registry.schedules.values()),
+            resources=dict.fromkeys(resource for registry in registries for resource in registry.resources),
         )
         joined.schemas = tuple(dict.fromkeys(schema for registry in registries for schema in registry.schemas))
         return joined
@@ -215,3 +238,16 @@ def _by_own_names(schedules: Iterable[Schedule]) -> dict[str, Schedule]:
         if found.setdefault(schedule.name, schedule) is not schedule:
             raise ValueError(f"two schedules have the name {schedule.name}: give each a name of its own")
     return found
+
+
+def _require_own_resources(resources: Iterable[Resource[Any]]) -> tuple[Resource[Any], ...]:
+    if isinstance(resources, Resource):
+        raise TypeError(f"resources is a list: Registry(..., resources=[{resources.name.upper()}])")
+    found: dict[str, Resource[Any]] = {}
+    for resource in resources:
+        if not isinstance(cast("object", resource), Resource):
+            raise TypeError(f"{resource!r:.100} is no resource: name what arqonce.Resource(name, opener) returns")
+        if resource.name in found:
+            raise ValueError(f"two resources have the name {resource.name}: give each its own, and name it once")
+        found[resource.name] = resource
+    return tuple(found.values())

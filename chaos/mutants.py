@@ -192,7 +192,7 @@ def _naive(spec: JobSpec[Any, Any]) -> Function:
     async def run(ctx: dict[str, Any], **fields: object) -> dict[str, Any]:
         sessions: async_sessionmaker[AsyncSession] = ctx["sessions"]
         async with sessions.begin() as session:
-            result = await spec.handler(session, spec.payload(**fields))
+            result = await cast("Any", spec.handler)(session, spec.payload(**fields))
             answer: dict[str, Any] = result.model_dump(mode="json")
             facts = {"job_id": ctx["job_id"], "job_name": spec.name, "attempt": ctx["job_try"]}
             session.add(JobReceipt(**facts, request_hash=b"", result=answer))

@@ -60,8 +60,10 @@ def _as_end(error: Retry | RetryJob) -> JobFailedError:
 def _build_function(spec: AnySpec) -> Function:
     async def run(ctx: dict[str, Any], /, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - from the wire
         dispatcher: Dispatcher = ctx[DISPATCHER]
+        enqueued_ms = round(ctx["enqueue_time"].timestamp() * 1000)
+        delivery = Delivery(ctx["job_id"], ctx["job_try"], args, kwargs, enqueued_ms=enqueued_ms)
         try:
-            return await dispatcher.run(spec, Delivery(ctx["job_id"], ctx["job_try"], args, kwargs))
+            return await dispatcher.run(spec, delivery)
         except RetryLater as later:
             raise Retry(defer=later.delay) from later
         except (Retry, RetryJob) as error:

@@ -26,6 +26,7 @@ from arqonce.database.faults import is_transient, may_be_outage, sqlstate_of
 from arqonce.database.transactions import open_transaction
 from arqonce.execution.answers import build_receipt, dump_result
 from arqonce.execution.containment import CONTAINED, cancelled_itself, is_cancelled
+from arqonce.execution.context import build_context
 from arqonce.execution.dead_letters import bury, bury_together, is_dead, write_letter
 from arqonce.execution.delivery import AnySpec, Delivery
 from arqonce.execution.gate import DatabaseGate
@@ -42,11 +43,13 @@ from arqonce.failures import (
     failure_from_wire,
     failure_to_wire,
 )
+from arqonce.job import JobContext
 from arqonce.ledger.dead_jobs import DeadLetter
 from arqonce.ledger.namespace import namespace_of
 from arqonce.ledger.receipts import Receipt, insert_receipts, receipt_by_job_id
 from arqonce.ledger.tables import DeadJob
 from arqonce.payloads import AnyPayload
+from arqonce.resources import Opened, Resources
 from arqonce.running import ReadOnlyJobError, RunningJob
 from arqonce.wire.arguments import read_payload
 from arqonce.wire.codec import encode, tagged
@@ -79,10 +82,14 @@ class Dispatcher:
     job is dead has always really run, and its error is the real one.
     """
 
-    def __init__(self, sessions: async_sessionmaker[AsyncSession], *, queue: str = QUEUE) -> None:
+    def __init__(
+        self, sessions: async_sessionmaker[AsyncSession], *, queue: str = QUEUE, resources: Resources | None = None
+    ) -> None:
         """Use the shared sessionmaker. Dead letters store the queue that a retry enqueues to, by default ``queue``."""
         self.sessions = sessions
         self.queue = queue
+        self.resources: Resources = Opened() if resources is None else resources
+        """What handlers get that ask for resources."""
         self.gate = DatabaseGate(sessions)
         self._patience = Patience()
         self.is_cancelled: Callable[[], bool] = is_cancelled
@@ -288,7 +295,7 @@ class Dispatcher:
         self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, failure: Exception, cause: Exception
     ) -> DeadLetter:
         """Build the dead letter of a job of the registry."""
-        message = {"t": None, "f": spec.name, "a": delivery.args, "k": delivery.kwargs, "et": 0}
+        message = {"t": None, "f": spec.name, "a": delivery.args, "k": delivery.kwargs, "et": delivery.enqueued_ms}
         if delivery.parent is not None:
             message["p"] = delivery.parent
         return write_letter(
@@ -420,20 +427,28 @@ class Dispatcher:
             self.note_session(session)
             # Before the commit: if the result cannot be sent, the effect must be rolled back.
             with CONTAINED, self.running(session, spec, delivery):
-                dumped = dump_result(spec, await _handle(spec, session, payload))
+                dumped = dump_result(spec, await self._handle(spec, delivery, session, payload))
             receipt = build_receipt(spec, delivery, payload, dumped=dumped)
             await insert_receipts(session, spec.name, [receipt], reads_only=spec.reads_only)
         return tagged(dumped.result, request_tag(receipt.request_hash))  # type: ignore[no-any-return] # a dict as before
 
+    async def _handle(self, spec: AnySpec, delivery: Delivery, session: AsyncSession, payload: AnyPayload) -> Any:  # noqa: ANN401 - what it returns
+        handler: Any = spec.handler
+        try:
+            if spec.takes_job:
+                return await handler(session, payload, self.context(spec, delivery, lasts=spec.deadline))
+            return await handler(session, payload)
+        except DBAPIError as error:
+            if spec.reads_only and sqlstate_of(error) == _READ_ONLY:
+                message = (
+                    f"the handler of {spec.name} writes, and its JobSpec says reads_only=True: remove one of the two"
+                )
+                raise ReadOnlyJobError(message) from error
+            raise
 
-async def _handle(spec: AnySpec, session: AsyncSession, payload: AnyPayload) -> Any:  # noqa: ANN401 - what it returns
-    try:
-        return await spec.handler(session, payload)
-    except DBAPIError as error:
-        if spec.reads_only and sqlstate_of(error) == _READ_ONLY:
-            message = f"the handler of {spec.name} writes, and its JobSpec says reads_only=True: remove one of the two"
-            raise ReadOnlyJobError(message) from error
-        raise
+    def context(self, spec: AnySpec, delivery: Delivery, *, lasts: timedelta) -> JobContext:
+        """Return the context of an attempt that begins now."""
+        return build_context(spec, delivery, queue=delivery.queue or self.queue, resources=self.resources, lasts=lasts)
 
 
 def _identified(payload: AnyPayload | None) -> AnyPayload | None:

@@ -24,6 +24,7 @@ from arqonce.execution.dead_letters import is_dead
 from arqonce.execution.delivery import AnySpec, Delivery
 from arqonce.execution.verdict import RetryLater
 from arqonce.failures import InvalidPayloadError, JobFailedError, failure_to_wire
+from arqonce.job import JobContext
 from arqonce.ledger.receipts import Receipt, ended_jobs, insert_receipts
 from arqonce.payloads import AnyPayload
 from arqonce.wire.arguments import read_payload
@@ -126,8 +127,9 @@ async def _transact(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job])
     ) as session:
         await session.execute(_WAIT_SHORTLY)
         dispatcher.note_session(session)
+        contexts = [dispatcher.context(spec, one, lasts=spec.deadline) for one, _ in jobs if spec.batch_takes_jobs]
         with CONTAINED, dispatcher.running(session, spec, jobs[0][0], is_batch=True):
-            answers = await call_batch(spec, session, [payload for _, payload in jobs])
+            answers = await call_batch(spec, session, [payload for _, payload in jobs], contexts)
         outcomes: dict[str, Outcome] = {}
         receipts: list[Receipt] = []
         for (delivery, payload), answer in zip(jobs, answers, strict=True):
@@ -146,15 +148,20 @@ async def _transact(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job])
     return outcomes
 
 
-async def call_batch(spec: AnySpec, session: AsyncSession, payloads: Sequence[AnyPayload]) -> Sequence[Any]:
-    """Call the batch handler and return a result or failure for each payload.
+async def call_batch(
+    spec: AnySpec, session: AsyncSession, payloads: Sequence[AnyPayload], contexts: Sequence[JobContext] = ()
+) -> Sequence[Any]:
+    """Call the batch handler, with the contexts if it takes them; return a result or failure for each payload.
 
     Raises:
         TypeError: the job has no batch handler, or the number of results is not the number of payloads.
     """
     if spec.batch is None:
         raise TypeError(f"{spec.name} has no batch handler: it takes one payload at a time")
-    answers = await spec.batch(session, payloads)
+    batch: Any = spec.batch
+    answers: Sequence[Any] = await (
+        batch(session, payloads, contexts) if spec.batch_takes_jobs else batch(session, payloads)
+    )
     if len(answers) != len(payloads):
         raise TypeError(f"the batch handler of {spec.name} gave {len(answers)} results for {len(payloads)} payloads")
     return answers

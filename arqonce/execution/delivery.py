@@ -33,6 +33,9 @@ class Delivery(NamedTuple):
     parent: str | None = None
     """The id of the job whose handler promised this one."""
 
+    enqueued_ms: int = 0
+    """When its producer has enqueued it, in ms since 1970."""
+
     @property
     def has_expired(self) -> bool:
         """Whether the job must not start any more. Uncounted attempts, as in an outage, have not started it."""

@@ -10,6 +10,7 @@ from arqonce.backoff import backoff
 from arqonce.database.faults import constraint_of, cure_of, is_of_database, is_transient, sqlstate_of
 from arqonce.execution.delivery import AnySpec, Delivery
 from arqonce.failures import ConstraintViolatedError, DatabaseFailedError, JobFailedError
+from arqonce.resources import MissingResourceError
 from arqonce.running import ReadOnlyJobError
 
 
@@ -31,7 +32,7 @@ def decide(spec: AnySpec, attempt: int, error: Exception) -> Exception:
     failure = _as_failure(spec, error)
     if isinstance(failure, JobFailedError) and not failure.is_fault:
         return failure
-    is_final = isinstance(error, WrongResultError | ReadOnlyJobError) or (
+    is_final = isinstance(error, WrongResultError | ReadOnlyJobError | MissingResourceError) or (
         isinstance(error, SQLAlchemyError) and not is_transient(error)
     )
     if attempt < spec.max_attempts and not is_final:

@@ -178,7 +178,7 @@ class RegistryJob:
         return Delivery(
             claim.job_id, self._attempt, message.args, message.kwargs, was_left=claim.was_left, excused=claim.excused,
             waited_ms=claim.waited_ms(self.started_ms), queue=claim.queue, expires_ms=message.expires_ms,
-            parent=message.parent,
+            parent=message.parent, enqueued_ms=message.enqueued_ms,
         )  # fmt: skip
 
     @property

@@ -14,6 +14,7 @@ from arqonce.invocation import as_typed
 from arqonce.process import ending
 from arqonce.process.lifecycle import StartupError
 from arqonce.process.log_writer import say
+from arqonce.resources import ResourceError
 from arqonce.usage import UsageError
 
 
@@ -34,7 +35,7 @@ class ExitCode(IntEnum):
     """A setting is missing or wrong."""
 
     UNAVAILABLE = 4
-    """PostgreSQL or Redis is unreachable or rejects us, or PostgreSQL lacks our tables."""
+    """PostgreSQL or Redis is unreachable or rejects us, PostgreSQL lacks our tables, or a resource cannot be opened."""
 
     HELD = ending.HELD
     """A handler, a thread or a hook kept the process from stopping, so it was ended at its time limit."""
@@ -43,6 +44,7 @@ class ExitCode(IntEnum):
 _CODES: dict[type[Exception], ExitCode] = {
     SettingsError: ExitCode.SETTINGS,
     StartupError: ExitCode.UNAVAILABLE,
+    ResourceError: ExitCode.UNAVAILABLE,
     SchemaError: ExitCode.UNAVAILABLE,
     EmbeddedServerError: ExitCode.UNAVAILABLE,
     QueueUnavailableError: ExitCode.UNAVAILABLE,

@@ -31,6 +31,7 @@ from arqonce.process.health import Probe, ServerError, report_health
 from arqonce.process.housekeeping import ages_of, keep_house
 from arqonce.process.loop_watch import warn_of_blocks
 from arqonce.relay.relay import open_relay
+from arqonce.resources import open_resources
 from arqonce.schedules.scheduler import open_scheduler
 from arqonce.settings.worker import QueueSettings, Settings
 from arqonce.unreachable import why_unreachable
@@ -63,13 +64,15 @@ class Lifecycle:
 
         Raises:
             StartupError: a server is unreachable, rejects us or is unsafe, or the schema is behind.
+            ResourceError: a resource of the registry cannot be opened.
         """
         async with AsyncExitStack() as stack:
             await require_safe_redis(redis, self._settings.queue)
             sessions = await stack.enter_async_context(self._open_sessions(self._settings))
             await require_ready_database(sessions, self._settings.database, self._registry.schemas)
             await _warn_of_limits(sessions, self._longest)
-            dispatcher = Dispatcher(sessions, queue=self._settings.worker.default_queue)
+            opened = await stack.enter_async_context(open_resources(self._registry.resources, self._settings))
+            dispatcher = Dispatcher(sessions, queue=self._settings.worker.default_queue, resources=opened)
             await stack.enter_async_context(keep_house(sessions, ages_of(self._settings.worker)))
             await stack.enter_async_context(open_relay(sessions, self._settings))
             queue = self._settings.worker.default_queue

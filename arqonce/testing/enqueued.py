@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from arqonce.failures import JobAbortedError
 from arqonce.payloads import AnyPayload
+from arqonce.resources import Resource
 from arqonce.testing.answers import Answer
 from arqonce.testing.outcomes import JobOutcome
 from arqonce.testing.recorded import RecordedJob, require_fields, written
@@ -29,7 +30,9 @@ class NobodyWorksError(TimeoutError):
 class RunMessage(Protocol):
     """Runs jobs: the fixture ``run_job``."""
 
-    async def message(self, message: bytes, *, key: str) -> JobOutcome[Any]:
+    async def message(
+        self, message: bytes, *, key: str, resources: Mapping[Resource[Any], object] | None
+    ) -> JobOutcome[Any]:
         """Run the job of a message as it is stored in Redis."""
         ...
 
@@ -91,11 +94,11 @@ class EnqueuedJobs:
         """
         self.needs_tables = False
 
-    async def drain(self) -> list[JobOutcome[Any]]:
+    async def drain(self, *, resources: Mapping[Resource[Any], object] | None = None) -> list[JobOutcome[Any]]:
         """Run all waiting jobs, and the jobs that they enqueue, in the order of their due times; return the outcomes.
 
         Does not wait for due times. Afterwards the jobs' handles have results. Runs all jobs before raising the first
-        failure, if there is one.
+        failure, if there is one. ``resources`` are what the jobs get for those of their registry, as in ``run_job``.
 
         Raises:
             RuntimeError: the test does not use ``run_job``.
@@ -106,7 +109,7 @@ class EnqueuedJobs:
         outcomes = []
         while waiting := self._waiting():
             job = min(waiting, key=lambda job: job.due)
-            outcome = await self._run_job.message(job.message, key=job.job_id)
+            outcome = await self._run_job.message(job.message, key=job.job_id, resources=resources)
             value = outcome.result if outcome.failure is None else outcome.failure
             end = Answer(value, is_success=outcome.failure is None, tag=outcome.tag)
             self._ends[job.job_id] = end.message(job.message, attempts=len(outcome.attempts))

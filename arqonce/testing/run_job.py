@@ -2,7 +2,7 @@
 
 import asyncio
 import warnings
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from arqonce.failures import InvalidMessageError, JobFailedError, MalformedMessa
 from arqonce.ledger.namespace import text_for
 from arqonce.payloads import Payload
 from arqonce.process.loop_watch import BLOCKED, CURE, Standstill, watch_loop
+from arqonce.resources import Opened, Resource
 from arqonce.spec import Registry
 from arqonce.testing.failures import shorten
 from arqonce.testing.outcomes import Attempt, JobOutcome
@@ -34,6 +35,8 @@ from arqonce.work import Again
 __all__ = ["Attempt", "BlockedLoopWarning", "JobOutcome", "RunJob"]
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
+Given = Mapping[Resource[Any], object]
+"""What jobs get in place of resources."""
 
 _MOST_DRAINED = 10_000
 """Most jobs that ``drain`` runs: a job may promise itself again and again."""
@@ -54,6 +57,10 @@ class BlockedLoopWarning(RuntimeWarning):
     """
 
 
+class _Given(Opened):
+    cure = "give run_job something in its place, resources={THE_RESOURCE: a fake}, or what you have opened yourself"
+
+
 class RunJob:
     """Runs jobs. Created by the fixture ``run_job``."""
 
@@ -65,31 +72,44 @@ class RunJob:
         self._turn = asyncio.Lock()  # there is one connection
 
     async def __call__(
-        self, payload: Payload[ResultT], *, key: str | None = None, attempt: int = 1, registry: Registry | None = None
+        self,
+        payload: Payload[ResultT],
+        *,
+        key: str | None = None,
+        attempt: int = 1,
+        registry: Registry | None = None,
+        resources: Given | None = None,
     ) -> ResultT:
         """Run a job with all its attempts, without the pauses between them; return its result.
 
         ``attempt`` is the number of the first attempt: 2 for a job whose worker has died once. A second call with the
-        same ``key`` delivers the same job again, which returns the result from its receipt.
+        same ``key`` delivers the same job again, which returns the result from its receipt. ``resources`` are what the
+        job gets for those of its registry, none of which is opened: a test must not reach a bank by mistake.
 
         Raises:
             JobFailedError: the job failed; its cause is the original error.
             TransactionLostError: the deadline passed while PostgreSQL executed a statement.
         """
         __tracebackhide__ = True
-        return (await self.outcome(payload, key=key, attempt=attempt, registry=registry)).get()
+        return (await self.outcome(payload, key=key, attempt=attempt, registry=registry, resources=resources)).get()
 
     async def outcome(
-        self, payload: Payload[ResultT], *, key: str | None = None, attempt: int = 1, registry: Registry | None = None
+        self,
+        payload: Payload[ResultT],
+        *,
+        key: str | None = None,
+        attempt: int = 1,
+        registry: Registry | None = None,
+        resources: Given | None = None,
     ) -> JobOutcome[ResultT]:
         """Run a job to its end; return its outcome, whether it succeeds or fails."""
         message = write_job(payload, enqueued_ms=now_ms())
-        outcome = await self.message(message, key=key, attempt=attempt, registry=registry)
+        outcome = await self.message(message, key=key, attempt=attempt, registry=registry, resources=resources)
         result = None if outcome.result is None else payload.result_type().model_validate(outcome.result)
         return replace(outcome, result=result)
 
     async def batch(
-        self, payloads: Sequence[Payload[ResultT]], *, registry: Registry | None = None
+        self, payloads: Sequence[Payload[ResultT]], *, registry: Registry | None = None, resources: Given | None = None
     ) -> list[JobOutcome[ResultT]]:
         """Run jobs of one kind as one batch, as a worker that has claimed them at once; return each outcome.
 
@@ -102,20 +122,28 @@ class RunJob:
         spec = registry[payloads[0].job_name]
         ids = [new_job_id(None) for _ in payloads]
         calls = [decode(write_job(payload, enqueued_ms=now_ms())) for payload in payloads]
-        deliveries = [Delivery(job_id, 1, (), call["k"]) for job_id, call in zip(ids, calls, strict=True)]
+        deliveries = [
+            Delivery(job_id, 1, (), call["k"], enqueued_ms=call["et"]) for job_id, call in zip(ids, calls, strict=True)
+        ]
         if spec.batch is None:
             raise TypeError(f"{spec.name} has no batch: register it with JobSpec(..., batch=)")
-        async with self._turn, self._shared():
+        async with self._turn, self._shared(resources):
             answers = await run_batch(self._dispatcher, spec, deliveries)
         return [
-            await self.outcome(payload, key=job_id, registry=registry)
+            await self.outcome(payload, key=job_id, registry=registry, resources=resources)
             if isinstance(answer, Again | RetryLater)
             else _batch_outcome(payload, job_id, answer)
             for payload, job_id, answer in zip(payloads, ids, answers, strict=True)
         ]
 
     async def message(
-        self, message: bytes, *, key: str | None = None, attempt: int = 1, registry: Registry | None = None
+        self,
+        message: bytes,
+        *,
+        key: str | None = None,
+        attempt: int = 1,
+        registry: Registry | None = None,
+        resources: Given | None = None,
     ) -> JobOutcome[Any]:
         """Run the job of a message, the value of ``arq:job:<id>`` in Redis, for example one of an older version.
 
@@ -126,7 +154,7 @@ class RunJob:
         attempts: list[Attempt] = []
         call = _read(message, registry)
         number = attempt if isinstance(call, JobFailedError) else max(attempt, call.tries or 1)
-        async with self._turn, self._shared():
+        async with self._turn, self._shared(resources):
             while True:
                 run = self._run(registry, job_id, call, number, message=message)
                 if (answer := await self._attempt(run, number, attempts)) is not None:
@@ -169,8 +197,9 @@ class RunJob:
         return [RecordedJob(**row, is_promised=True) for row in rows.mappings()]
 
     @asynccontextmanager
-    async def _shared(self) -> AsyncIterator[None]:
+    async def _shared(self, resources: Given | None) -> AsyncIterator[None]:
         """Flush the test's session for the job, and refresh it after the job."""
+        self._dispatcher.resources = _Given(resources or {})
         await self.transaction.session.flush()
         blocks: list[Standstill] = []
         with watch_loop(blocks.append, [BLOCKED]):
@@ -204,7 +233,10 @@ class RunJob:
     ) -> dict[str, Any]:
         if isinstance(call, JobFailedError):
             return await refuse(self._dispatcher, Refused(call, job_id, message, number))
-        delivery = Delivery(job_id, number, call.args, call.kwargs, expires_ms=call.expires_ms, parent=call.parent)
+        delivery = Delivery(
+            job_id, number, call.args, call.kwargs, expires_ms=call.expires_ms, parent=call.parent,
+            enqueued_ms=call.enqueued_ms,
+        )  # fmt: skip
         return await self._dispatcher.run(registry[call.name], delivery)
 
 

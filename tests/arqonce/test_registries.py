@@ -140,6 +140,24 @@ def test_a_module_that_is_not_there_is_to_be_installed(name: str) -> None:
         load_registry(name)
 
 
+def test_two_projects_with_one_resource_are_told_apart(write: Write) -> None:
+    """Each opens its own, so each has its own name; a shared one is opened once."""
+    names = write(
+        "from arqonce import Resource\n"
+        "BANK = Resource('bank', Path)\n"
+        "FIRST = Registry(job('first'), resources=[BANK])\n"
+        "SECOND = Registry(job('second'), resources=[BANK])\n"
+        "THIRD = Registry(job('third'), resources=[Resource('bank', Path)])\n"
+    )
+
+    shared = load_registry("theirs:FIRST,theirs:SECOND")
+    with pytest.raises(RegistryError, match="theirs:THIRD: its resource bank has the name of one of theirs:FIRST"):
+        load_registry("theirs:FIRST,theirs:THIRD")
+
+    assert names
+    assert [resource.name for resource in shared.resources] == ["bank"]
+
+
 def test_two_projects_with_one_table_are_told_apart(write: Write) -> None:
     """The second is the one that is wrong, and it is told whose the table is."""
     write(

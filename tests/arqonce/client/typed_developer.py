@@ -3,13 +3,17 @@
 A line with ``type: ignore`` is a mistake that both must find: an ignore that is not needed is an error.
 """
 
-from collections.abc import Sequence
-from typing import ClassVar, assert_type
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import ClassVar, Self, assert_type
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.failures import JobFailedError
+from arqonce.job import JobContext
 from arqonce.payloads import Payload, Result
+from arqonce.resources import Resource
+from arqonce.settings.worker import Settings
 from arqonce.spec import JobSpec, Registry
 from arqonce.testing.enqueued import EnqueuedJobs
 from arqonce.testing.run_job import JobOutcome, RunJob
@@ -47,7 +51,59 @@ async def find_many(_session: AsyncSession, _payloads: Sequence[FindUser]) -> li
     return []
 
 
-REGISTRY = Registry(JobSpec(Rename, rename, batch=rename_many))
+class Bank:
+    """A service."""
+
+    async def __aenter__(self) -> Self:
+        """Open it."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close it."""
+
+
+@asynccontextmanager
+async def open_bank(settings: Settings) -> AsyncGenerator[Bank, None]:
+    """Open it with the worker."""
+    assert settings.pool_size
+    yield Bank()
+
+
+@asynccontextmanager
+async def open_cache() -> AsyncGenerator[dict[str, str], None]:
+    """Open another thing."""
+    yield {}
+
+
+BANK = Resource("bank", open_bank)
+CACHE = Resource("cache", open_cache)
+CLASS = Resource("class", Bank)
+
+
+async def rename_with_context(_session: AsyncSession, _payload: Rename, job: JobContext) -> Renamed:
+    """Do it, and know of the job."""
+    assert_type(job[BANK], Bank)
+    assert_type(job[CACHE], dict[str, str])
+    assert_type(job[CLASS], Bank)
+    return Renamed(old=job.idempotency_key)
+
+
+async def rename_many_with_contexts(
+    _session: AsyncSession, payloads: Sequence[Rename], jobs: Sequence[JobContext]
+) -> list[Renamed | JobFailedError]:
+    """Do it for many."""
+    return [Renamed(old=f"{payload.id} {job.id}") for payload, job in zip(payloads, jobs, strict=True)]
+
+
+async def rename_with_number(_session: AsyncSession, _payload: Rename, _number: int) -> Renamed:
+    """Take a third thing that is none."""
+    return Renamed(old="")
+
+
+REGISTRY = Registry(JobSpec(Rename, rename, batch=rename_many), resources=[BANK, CACHE])
+Registry(JobSpec(Rename, rename_with_context, batch=rename_many_with_contexts))
+JobSpec(Rename, rename_with_number)  # type: ignore[arg-type]
+Resource("number", rename_with_number)  # type: ignore[arg-type]
 
 JobSpec(Rename, find_user)  # type: ignore[arg-type]
 JobSpec(Rename, rename, batch=find_many)  # type: ignore[arg-type]
@@ -58,7 +114,7 @@ async def test_it(session: AsyncSession, run_job: RunJob, enqueued: EnqueuedJobs
     """Show that the payload decides on the type of what comes back."""
     assert_type(await create_user(session, CreateUser(name="Jane")), UserView)
     assert_type(await run_job(CreateUser(name="Jane"), key="k", registry=REGISTRY), UserView)
-    assert_type(await run_job(Rename(id=1)), Renamed)
+    assert_type(await run_job(Rename(id=1), resources={BANK: Bank(), CACHE: {}}), Renamed)
     assert_type(await run_job.outcome(Rename(id=1)), JobOutcome[Renamed])
     assert_type((await run_job.batch([Rename(id=1)]))[0].get(), Renamed)
     assert_type(enqueued.assert_enqueued(Rename, id=1), Rename)

@@ -1,0 +1,63 @@
+"""What a handler can know of its own job. Knows no server."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeVar
+from uuid import UUID, uuid5
+
+from arqonce.resources import Opened, Resource, Resources
+
+T = TypeVar("T")
+
+_NAMESPACE = UUID("9b1f5a3e-6f0b-5a0f-9a43-0d5f2c8f7f11")
+"""Of the idempotency keys. Never change it: a job that is repeated by another version must have the same key."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobContext:
+    """The running job, as a handler sees it that takes it as its last parameter: ``(session, payload, job)``."""
+
+    id: str
+    """The job's id, which is its producer's idempotency key if there was one."""
+
+    name: str
+    """Its name on the wire, under which it was queued."""
+
+    attempt: int
+    """The number of this attempt, from 1. Attempts that a deploy or an outage broke off do not count."""
+
+    max_attempts: int
+    """Most attempts of the job: ``JobSpec(max_attempts=)``."""
+
+    queue: str
+    """The queue from which it came."""
+
+    enqueued_at: datetime
+    """When its producer enqueued it, by the producer's clock. In UTC."""
+
+    deadline: datetime
+    """When this attempt is cancelled, by the worker's clock. In UTC."""
+
+    trace: Mapping[str, str] = field(default_factory=dict)
+    """What its producer has sent for tracing; empty so far."""
+
+    resources: Resources = field(default_factory=Opened, repr=False)
+    """What ``job[RESOURCE]`` returns."""
+
+    @property
+    def idempotency_key(self) -> str:
+        """A UUID for requests to other services: the same in all attempts of this job, of no other job.
+
+        It is derived from name and id. So it stays the same when a dead letter is retried, too.
+        """
+        return str(uuid5(_NAMESPACE, f"{self.name}\0{self.id}"))
+
+    def __getitem__(self, resource: Resource[T]) -> T:
+        """Return the resource that this worker has opened.
+
+        Raises:
+            MissingResourceError: no registry of the worker names it.
+        """
+        found: T = self.resources[resource]
+        return found
