@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from arqonce.payloads import AnyPayload as AnyPayload
     from arqonce.payloads import Payload as Payload
     from arqonce.payloads import Result as Result
+    from arqonce.phases import Phases as Phases
     from arqonce.process.exit_codes import ExitCode as ExitCode
     from arqonce.resources import Resource as Resource
     from arqonce.schedules.schedule import Schedule as Schedule
@@ -114,6 +115,7 @@ _HOMES = {
         "status_in_sync",
     ),
     "arqonce.payloads": ("AnyPayload", "Payload", "Result"),
+    "arqonce.phases": ("Phases",),
     "arqonce.process.exit_codes": ("ExitCode",),
     "arqonce.usage": ("UsageError",),
     "arqonce.environment": ("SettingsError",),

@@ -109,7 +109,7 @@ def _require_own_resources(resources: Iterable[tuple[str, Resource[Any]]]) -> No
     owners: dict[str, tuple[str, Resource[Any]]] = {}
     for owner, resource in resources:
         first, known = owners.setdefault(resource.name, (owner, resource))
-        if known is not resource:
+        if known != resource:
             raise _wrong(owner, f"its resource {resource.name} has the name of one of {first}: give it another")
 
 

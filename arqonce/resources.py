@@ -49,6 +49,14 @@ class Resource(Generic[T_co]):
         self._opener = opener
         self._takes_settings = _takes_settings(name, opener)
 
+    def __eq__(self, other: object) -> bool:
+        """Return whether both have one name and one opener: a key is the same in each process that has loaded it."""
+        return isinstance(other, Resource) and (self.name, self._opener) == (other.name, other._opener)
+
+    def __hash__(self) -> int:
+        """Agree with ``__eq__``."""
+        return hash(self.name)
+
     def __repr__(self) -> str:
         """Return the name."""
         return f"Resource({self.name!r})"

@@ -14,6 +14,7 @@ from arqonce.failures import JobFailedError
 from arqonce.handlers import require_async, takes_job
 from arqonce.job import JobContext
 from arqonce.payloads import AnyPayload, Payload
+from arqonce.phases import Phases
 from arqonce.resources import Resource
 from arqonce.schedules.schedule import Schedule
 from arqonce.wire.bounds import NAME_RULE, is_name
@@ -44,8 +45,9 @@ class JobSpec(Generic[PayloadT, ResultT]):
 
     payload: type[PayloadT]
 
-    handler: Handler[PayloadT, ResultT]
-    """Takes the session and the payload and, if it has a third parameter, the job's context."""
+    handler: Handler[PayloadT, ResultT] | Phases[PayloadT, Any, ResultT]
+    """Takes the session and the payload and, if it has a third parameter, the job's context. Or the phases of a job
+    that works without a transaction first."""
 
     batch: BatchHandler[PayloadT, ResultT] | None = field(default=None, kw_only=True)
     """Handles many payloads in one call. Returns a result or a ``JobFailedError`` for each, in the same order.
@@ -58,7 +60,10 @@ class JobSpec(Generic[PayloadT, ResultT]):
     """Most payloads in one call of ``batch``."""
 
     deadline: timedelta = field(default=timedelta(seconds=30), kw_only=True)
-    """Longest duration of one attempt, including the wait for a connection. The job is retried after it."""
+    """Longest duration of one attempt, including the wait for a connection. The job is retried after it.
+
+    Of a job with phases, that of its store.
+    """
 
     max_attempts: int = field(default=5, kw_only=True)
     """Most attempts, including those that ended in a crash of the worker, before the job fails for good."""
@@ -85,7 +90,12 @@ class JobSpec(Generic[PayloadT, ResultT]):
             TypeError: a value is invalid; the text names the class or function, and the cure.
         """
         _require_payload(self.payload)
-        require_async(self.handler, "handler", self.payload.job_name)
+        if self.phases is None:
+            require_async(self.handler, "handler", self.payload.job_name)
+        else:
+            self.phases.require_valid(self.payload.job_name)
+            if self.batch is not None:
+                raise TypeError(f"the job {self.payload.job_name} has phases, so that it runs alone: remove batch")
         _ = self.takes_job
         if self.batch is not None:
             require_async(self.batch, "batch", self.payload.job_name)
@@ -100,9 +110,27 @@ class JobSpec(Generic[PayloadT, ResultT]):
             raise TypeError(f"the job {self.payload.job_name}: max_batch and max_attempts are 1 or more")
 
     @cached_property
+    def phases(self) -> Phases[PayloadT, Any, ResultT] | None:
+        """The phases of the job; ``None`` if it has but a handler."""
+        return self.handler if isinstance(self.handler, Phases) else None
+
+    @cached_property
+    def stores(self) -> Callable[..., Awaitable[ResultT]]:
+        """What runs in the job's transaction: its handler, or the second of its phases."""
+        return self.handler.store if isinstance(self.handler, Phases) else self.handler
+
+    @cached_property
     def takes_job(self) -> bool:
-        """Whether the handler takes the job's context."""
-        return takes_job(self.handler, f"the handler of {self.payload.job_name}", "session, payload", "job: JobContext")
+        """Whether what runs in the transaction takes the job's context."""
+        name = self.payload.job_name
+        if self.phases is not None:
+            return self.phases.store_takes_job(name)
+        return takes_job(self.handler, f"the handler of {name}", "session, payload", "job: JobContext")
+
+    @cached_property
+    def work_takes_job(self) -> bool:
+        """Whether the first of its phases takes the job's context."""
+        return self.phases is not None and self.phases.work_takes_job(self.payload.job_name)
 
     @cached_property
     def batch_takes_jobs(self) -> bool:

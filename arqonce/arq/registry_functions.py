@@ -13,6 +13,7 @@ from arq.typing import WorkerCoroutine
 from arq.worker import Function, Retry, RetryJob, func
 
 from arqonce.backoff import backoff
+from arqonce.execution import phases
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.delivery import AnySpec, Delivery
 from arqonce.execution.refusals import Refused, refuse, why_unknown
@@ -63,13 +64,13 @@ def _build_function(spec: AnySpec) -> Function:
         enqueued_ms = round(ctx["enqueue_time"].timestamp() * 1000)
         delivery = Delivery(ctx["job_id"], ctx["job_try"], args, kwargs, enqueued_ms=enqueued_ms)
         try:
-            return await dispatcher.run(spec, delivery)
+            return await phases.run(dispatcher, spec, delivery)
         except RetryLater as later:
             raise Retry(defer=later.delay) from later
         except (Retry, RetryJob) as error:
             raise _as_end(error) from error
 
-    return _function(run, spec.name, timeout=spec.deadline + MARGIN)
+    return _function(run, spec.name, timeout=phases.longest_run(spec) + MARGIN)
 
 
 def _function(run: Callable[..., Coroutine[Any, Any, Any]], name: str, *, timeout: timedelta) -> Function:

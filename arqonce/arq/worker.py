@@ -61,6 +61,7 @@ class Worker(ArqWorker):
         lease: timedelta = timedelta(seconds=14),
         queues: ServedQueues | None = None,
         has_registry: bool = False,
+        max_working: int = 100,
         observer: Observer | None = None,
         **kwargs: Any,  # noqa: ANN401 - arq's
     ) -> None:
@@ -82,6 +83,7 @@ class Worker(ArqWorker):
         """Runs the jobs of a registry. The startup hook may set it."""
         self.records: FunctionRecords | None = None
         """Records how functions end. The startup hook may set it."""
+        self._max_working = max_working
         self.threads = JobThreads(self.max_jobs, self._jobs_of)
 
     @property
@@ -147,6 +149,7 @@ class Worker(ArqWorker):
         self.tasks = engine.runs.tasks
         if registry_work is not None:
             registry_work.dispatcher.is_cancelled = lambda: engine.runs.wants_end(asyncio.current_task())
+            registry_work.dispatcher.aside = engine.runs.aside
         if self.is_stopping:  # told so while it started: there is nothing to wait for
             engine.stop(at_once=True)
         return engine
@@ -170,6 +173,7 @@ class Worker(ArqWorker):
     def _options(self) -> Options:
         return Options(
             slots=self.max_jobs,
+            aside=self._max_working,
             lease=self._lease,
             poll=timedelta(seconds=self.poll_delay_s),
             burst=self.burst,
@@ -237,7 +241,7 @@ class Worker(ArqWorker):
 def _signature() -> inspect.Signature:
     """Return arq's parameters and ours: arq reads them to know what it may take from a settings class."""
     arqs, own = (inspect.signature(kind.__init__) for kind in (ArqWorker, Worker))
-    ours = [own.parameters[name] for name in ("lease", "queues", "has_registry", "observer")]
+    ours = [own.parameters[name] for name in ("lease", "queues", "has_registry", "max_working", "observer")]
     return arqs.replace(parameters=[*list(arqs.parameters.values())[1:], *ours])
 
 

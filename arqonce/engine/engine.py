@@ -23,6 +23,7 @@ from arqonce.engine.leases import RECONNECT_EVERY
 from arqonce.engine.overdue import end_overdue_runs
 from arqonce.engine.queue import Queue
 from arqonce.engine.runs import Runs
+from arqonce.engine.slots import Slots
 from arqonce.trouble import Trouble
 from arqonce.work import Gate, Observer, Work
 
@@ -83,6 +84,9 @@ class Options:
     slots: int
     """How many runs there may be at once."""
 
+    aside: int = 0
+    """How many more there may be that only wait for others (``Runs.aside``)."""
+
     lease: timedelta
     """How long a claimed job stays locked without renewal."""
 
@@ -114,7 +118,7 @@ class Engine:
         self._observer = observer
         self._loop = asyncio.get_running_loop()
         self._bell = Bell()
-        self.runs = Runs(work, leases, options.slots, bell=self._bell, observer=observer)
+        self.runs = Runs(work, leases, Slots(options.slots, options.aside), bell=self._bell, observer=observer)
         self._waking = Waking(leases, self._bell, lease=options.lease, poll=options.poll, watches=not options.burst)
         self.phase = Phase.WORKING
         self.held: list[str] = []
@@ -215,7 +219,8 @@ class Engine:
     async def _claim_or_rest(self) -> bool:
         """Claim if it is time to; leave it to others if we cannot."""
         if self._room() <= 0:
-            if self.phase is not Phase.WORKING or self._waking.wants_claim:
+            # Runs that have stepped back may have taken the slots of a worker that watches.
+            if self.phase is not Phase.WORKING or self._waking.wants_claim or self.runs.slots.free <= 0:
                 await self._waking.rest()
         elif await self._gate_is_open():
             if self._waking.wants_claim:

@@ -1,8 +1,8 @@
 """The runs of a worker: from claimed jobs, through slots, to outcomes that the recorder takes over."""
 
 import asyncio
-from collections.abc import Collection, Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Collection, Iterable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -33,14 +33,14 @@ class _Running:
 class Runs:
     """Starts what was claimed, as slots become free, and hands over what becomes of it."""
 
-    def __init__(self, work: Work, leases: Queue, slots: int, *, bell: Bell, observer: Observer) -> None:
+    def __init__(self, work: Work, leases: Queue, slots: Slots[Run], *, bell: Bell, observer: Observer) -> None:
         """Begin with nothing."""
         self._work = work
         self._leases = leases
         self._bell = bell
         self._observer = observer
         self._loop = asyncio.get_running_loop()
-        self.slots: Slots[Run] = Slots(slots)
+        self.slots = slots
         self.recorder = Recorder(leases, observer)
         self.recorder.on_claimed_anew = self._start_anew
         self.recorder.on_idle = bell.ring
@@ -151,6 +151,31 @@ class Runs:
     def _start_waiting(self) -> None:
         while self.slots.waiting and self.slots.free > 0:
             self._start(self.slots.waiting.popleft())
+
+    @asynccontextmanager
+    async def aside(self) -> AsyncIterator[None]:
+        """Let other runs have the slot of the current one during the block. A cancelled run does not wait for a slot.
+
+        In the block it may only wait: what a slot stands for, such as a connection, is not its own.
+        """
+        task = asyncio.current_task()
+        await self.slots.wait_for_place()
+        found = None if task is None else self._running.get(task)
+        if found is None:  # it has been abandoned
+            self.slots.pass_place()
+            yield
+            return
+        self.slots.step_aside(found.run)
+        self._start_waiting()
+        self._bell.ring()
+        try:
+            yield
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            await self.slots.step_back(found.run)
+            raise
+        await self.slots.step_back(found.run)
 
     def _start_anew(self, claim: Claim) -> None:
         """Start a job claimed again before we heard that our put-back had succeeded."""

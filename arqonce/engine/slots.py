@@ -1,13 +1,17 @@
-"""Decides how many jobs to claim, and what waits for a slot. Knows neither Redis nor what jobs do.
+"""Decides how many jobs to claim, what waits for a slot, and what steps aside. Knows neither Redis nor what jobs do.
 
 A slot is a run: of one job, or of a batch in one transaction. While two batches run nothing is claimed, for a quarter
 of a second at most: what arrives waits in Redis and makes the next one larger, as in a database's group commit. So an
 idle worker starts a single job at once, and a loaded one finds its own size. No batch waits for company.
+
+A run that only waits for others steps aside: it frees its slot, and takes one again before what is claimed next. While
+nobody can step aside, those who want to keep their slots, and so fewer jobs are claimed.
 """
 
+import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Generic, Protocol, TypeVar
 
@@ -47,9 +51,13 @@ RunT = TypeVar("RunT", bound=Run)
 class Slots(Generic[RunT]):
     """Counts the runs of one worker that have started, and keeps those that wait for a slot."""
 
-    def __init__(self, most: int) -> None:
-        """Allow ``most`` runs at once."""
+    def __init__(self, most: int, aside: int = 0) -> None:
+        """Allow ``most`` runs at once, and ``aside`` beside them."""
         self._most = most
+        self._most_aside = aside
+        self._aside: set[RunT] = set()
+        self._leaving: deque[asyncio.Future[None]] = deque()
+        self._returning: deque[asyncio.Future[None]] = deque()
         self._running = 0
         self._batches = 0
         self._ahead = 0
@@ -99,9 +107,66 @@ class Slots(Generic[RunT]):
         self._batches += run.size > 1
 
     def ended(self, run: RunT, *, seconds: float) -> None:
-        """Free the slot."""
-        self._running -= 1
+        """Free the slot, or the place aside."""
+        if self._aside and run in self._aside:
+            self._leave_aside(run)
+        else:
+            self._free_slot()
         if run.size > 1:
             self._batches -= 1
             if seconds > _SLOW.total_seconds():
                 self._ahead //= 2
+
+    async def wait_for_place(self) -> None:
+        """Wait until one more run may step aside."""
+        while len(self._aside) >= self._most_aside:
+            await _wait(self._leaving, on_late=self.pass_place)
+
+    def pass_place(self) -> None:
+        """Let another run step aside: who has waited for it does not."""
+        _wake(self._leaving)
+
+    def step_aside(self, run: RunT) -> None:
+        """Free the run's slot."""
+        self._aside.add(run)
+        self._free_slot()
+
+    async def step_back(self, run: RunT) -> None:
+        """Take a slot again. If the wait for it is cancelled, the run stays aside."""
+        if self.free > 0:
+            self._running += 1
+        else:
+            await _wait(self._returning, on_late=self._free_slot)
+        if run in self._aside:
+            self._leave_aside(run)
+        else:
+            self._free_slot()  # it has been abandoned meanwhile
+
+    def _leave_aside(self, run: RunT) -> None:
+        self._aside.remove(run)
+        _wake(self._leaving)
+
+    def _free_slot(self) -> None:
+        if not _wake(self._returning):  # which takes it over
+            self._running -= 1
+
+
+def _wake(waiting: deque[asyncio.Future[None]]) -> bool:
+    while waiting:
+        one = waiting.popleft()
+        if not one.done():
+            one.set_result(None)
+            return True
+    return False
+
+
+async def _wait(waiting: deque[asyncio.Future[None]], *, on_late: Callable[[], object]) -> None:
+    """Wait for one's turn. ``on_late`` is called if it has come, and the wait is cancelled nevertheless."""
+    turn = asyncio.get_running_loop().create_future()
+    waiting.append(turn)
+    try:
+        await turn
+    except asyncio.CancelledError:
+        if turn.done() and not turn.cancelled():
+            on_late()
+        raise

@@ -11,10 +11,12 @@ is refused again.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 import structlog
@@ -56,6 +58,8 @@ from arqonce.wire.codec import encode, tagged
 from arqonce.wire.keys import QUEUE
 from arqonce.wire.request import payload_tag, request_hash, request_tag
 
+T = TypeVar("T")
+
 _READ_ONLY = "25006"
 """SQLSTATE ``read_only_sql_transaction``."""
 
@@ -72,6 +76,19 @@ LOOK_LIMIT = timedelta(seconds=3)
 """Longest lookup of a receipt. It is added to the job's deadline."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.execution.attempt")
+
+
+@dataclass
+class Progress:
+    """What the first phase of a job has brought, for the attempts of the second."""
+
+    outcome: tuple[Any, ...] = ()
+    """The outcome alone; empty before, and of jobs without phases."""
+
+    @property
+    def has_worked(self) -> bool:
+        """Whether there is an outcome."""
+        return bool(self.outcome)
 
 
 class Dispatcher:
@@ -94,12 +111,16 @@ class Dispatcher:
         self._patience = Patience()
         self.is_cancelled: Callable[[], bool] = is_cancelled
         """Whether the current task's cancellation was requested; the worker class replaces it by a better test."""
+        self.aside: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
+        """Returns what lets others use the connection of the current run while its block works; the worker class
+        replaces it."""
         self._sessions_of: WeakKeyDictionary[asyncio.Task[Any], AsyncSession] = WeakKeyDictionary()
         self._abandoned: WeakSet[asyncio.Task[Any]] = WeakSet()
 
-    async def run(self, spec: AnySpec, delivery: Delivery) -> dict[str, Any]:
+    async def run(self, spec: AnySpec, delivery: Delivery, progress: Progress | None = None) -> dict[str, Any]:
         """Run one attempt and return the result as JSON types. Commits before it returns.
 
+        What the job's first phase brings is kept in ``progress``; an attempt that finds it there does not work again.
         Unless this raises RetryLater, the job has ended, and a receipt or a dead letter records it. If the record
         cannot be written, the job is tried again.
 
@@ -115,7 +136,7 @@ class Dispatcher:
             await self.require_open_gate()
             with CONTAINED:  # validators are application code, too
                 payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
-            result = await self._answer(spec, delivery, payload, since=started)
+            result = await self._answer(spec, delivery, payload, progress or Progress(), since=started)
         except Exception as error:
             decided = await self._settle(spec, delivery, payload, error)
             if not isinstance(decided, RetryLater):
@@ -166,6 +187,11 @@ class Dispatcher:
             reads_only=spec.reads_only,
         )
 
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether nobody wants to know the outcome of the current task."""
+        return bool(self._abandoned) and asyncio.current_task() in self._abandoned
+
     async def disconnect(self, task: "asyncio.Task[Any]") -> None:
         """Close the connection of a task that does not end, so that it cannot commit. Its outcome is ignored."""
         self._abandoned.add(task)
@@ -185,7 +211,8 @@ class Dispatcher:
             JobFailedError: it has none left and is dead.
         """
         payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
-        message = f"went on after its deadline of {spec.deadline.total_seconds():g} s: it swallows its cancellation"
+        deadline = spec.deadline if spec.phases is None else spec.phases.deadline
+        message = f"went on after its deadline of {deadline.total_seconds():g} s: it swallows its cancellation"
         error = DeadlineExceededError(f"{message}. Let CancelledError through in the handler")
         decided = await self._settle(spec, delivery, payload, error)
         if isinstance(decided, Exception):
@@ -319,12 +346,15 @@ class Dispatcher:
         except JobFailedError as failure:
             return failure
 
-    async def _answer(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload, *, since: float) -> dict[str, Any]:
-        """Run the job, or return the end that an earlier run's receipt records."""
-        if delivery.attempt > 1 and (earlier := await self._look(delivery)) is not None:
+    async def _answer(
+        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload, progress: Progress, *, since: float
+    ) -> dict[str, Any]:
+        """Run the job, or return the end that an earlier run's receipt records. Slow work is worth a look each time."""
+        may_have_ended = delivery.attempt > 1 or spec.phases is not None
+        if may_have_ended and (earlier := await self._look(delivery)) is not None:
             return await self._replay(spec, delivery, payload, earlier)
         try:
-            return await self._attempt(spec, delivery, payload)
+            return await self._attempt(spec, delivery, payload, progress)
         except Exception as error:
             await self._excuse(delivery, error, since=since)
             decided = decide(spec, delivery.counted, error)
@@ -396,18 +426,26 @@ class Dispatcher:
             raise failure_from_wire(receipt.failure)
         return tagged(receipt.result, request_tag(request))  # type: ignore[no-any-return] # a dict as before
 
-    async def _attempt(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
-        if delivery.has_expired:
+    async def _attempt(
+        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload, progress: Progress
+    ) -> dict[str, Any]:
+        if delivery.has_expired and not progress.has_worked:
             raise JobExpiredError("no worker had started the job when it expired: it has not run")
         if delivery.counted > spec.max_attempts and delivery.was_left is not False:
             raise AttemptsExhaustedError(why_exhausted(delivery))
-        deadline = asyncio.timeout(spec.deadline.total_seconds())
+        if spec.phases is not None and not progress.has_worked:
+            async with self.aside():
+                progress.outcome = (await self._within(spec.phases.deadline, self._work(spec, delivery, payload)),)
+        return await self._within(spec.deadline, self._transact(spec, delivery, payload, progress.outcome))
+
+    async def _within(self, longest: timedelta, phase: Coroutine[Any, Any, T]) -> T:
+        deadline = asyncio.timeout(longest.total_seconds())
         try:
             async with deadline:
-                return await self._transact(spec, delivery, payload)
+                return await phase
         except TimeoutError as error:
             if deadline.expired():
-                message = f"took longer than {spec.deadline.total_seconds():g} s on each of its attempts"
+                message = f"took longer than {longest.total_seconds():g} s on each of its attempts"
                 raise DeadlineExceededError(message) from error
             raise
         except asyncio.CancelledError as error:
@@ -415,11 +453,20 @@ class Dispatcher:
                 raise
             raise cancelled_itself() from error
         finally:
-            if self._abandoned and asyncio.current_task() in self._abandoned:
+            if self.is_abandoned:
                 # Ignore whatever the task raised or returned.
                 raise RetryLater(AFTER_OUTAGE, counts=False)
 
-    async def _transact(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> dict[str, Any]:
+    async def _work(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload) -> Any:  # noqa: ANN401 - what it returns
+        assert spec.phases is not None  # noqa: S101 - asked before
+        work: Any = spec.phases.work
+        job = [self.context(spec, delivery, lasts=spec.phases.deadline)] if spec.work_takes_job else []
+        with CONTAINED:
+            return await work(payload, *job)
+
+    async def _transact(
+        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload, outcome: tuple[Any, ...]
+    ) -> dict[str, Any]:
         on_leak = partial(_log.warning, job_id=delivery.job_id, job_name=spec.name, attempt=delivery.attempt)
         async with open_transaction(
             self.sessions, lasts=spec.deadline, reads_only=spec.reads_only, on_leak=on_leak
@@ -427,23 +474,20 @@ class Dispatcher:
             self.note_session(session)
             # Before the commit: if the result cannot be sent, the effect must be rolled back.
             with CONTAINED, self.running(session, spec, delivery):
-                dumped = dump_result(spec, await self._handle(spec, delivery, session, payload))
+                dumped = dump_result(spec, await self._handle(spec, delivery, session, payload, *outcome))
             receipt = build_receipt(spec, delivery, payload, dumped=dumped)
             await insert_receipts(session, spec.name, [receipt], reads_only=spec.reads_only)
         return tagged(dumped.result, request_tag(receipt.request_hash))  # type: ignore[no-any-return] # a dict as before
 
-    async def _handle(self, spec: AnySpec, delivery: Delivery, session: AsyncSession, payload: AnyPayload) -> Any:  # noqa: ANN401 - what it returns
-        handler: Any = spec.handler
+    async def _handle(self, spec: AnySpec, delivery: Delivery, *arguments: Any) -> Any:  # noqa: ANN401 - what it returns
         try:
             if spec.takes_job:
-                return await handler(session, payload, self.context(spec, delivery, lasts=spec.deadline))
-            return await handler(session, payload)
+                return await spec.stores(*arguments, self.context(spec, delivery, lasts=spec.deadline))
+            return await spec.stores(*arguments)
         except DBAPIError as error:
             if spec.reads_only and sqlstate_of(error) == _READ_ONLY:
-                message = (
-                    f"the handler of {spec.name} writes, and its JobSpec says reads_only=True: remove one of the two"
-                )
-                raise ReadOnlyJobError(message) from error
+                message = f"the handler of {spec.name} writes, and its JobSpec says reads_only=True"
+                raise ReadOnlyJobError(f"{message}: remove one of the two") from error
             raise
 
     def context(self, spec: AnySpec, delivery: Delivery, *, lasts: timedelta) -> JobContext:

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from contextlib import suppress
 from datetime import timedelta
 
 import structlog
@@ -13,6 +14,8 @@ from arqonce.ledger.probe import require_written
 
 _PROBE_LIMIT = timedelta(seconds=2)
 """How long the server may take to answer before it counts as unreachable."""
+
+_LOOK = timedelta(milliseconds=500)
 
 _GONE = "PostgreSQL is gone: waiting for it"
 _UNWRITABLE = "PostgreSQL cannot be written to: waiting until it can"
@@ -54,6 +57,13 @@ class DatabaseGate:
                 self._asked_at = time.monotonic()
                 self._note(await self._find_trouble())
         return self.is_open
+
+    async def wait(self, longest: timedelta) -> None:
+        """Return when the server can be written to, or after ``longest``. Probes it twice a second while it cannot."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(longest.total_seconds()):
+                while not (self.is_open or await self.check()):  # noqa: ASYNC110 - the server announces nothing
+                    await asyncio.sleep(_LOOK.total_seconds())
 
     async def explains(self, error: BaseException, *, since: float) -> bool:
         """Return whether an outage caused the failure: the present one, or one that ended after ``since``.

@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from arqonce.backoff import backoff
+from arqonce.execution import phases
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.batch import run_batch
 from arqonce.execution.containment import CONTAINED, cancelled_itself
@@ -168,7 +169,7 @@ class RegistryJob:
     @property
     def limit(self) -> timedelta:
         """How long it may take to end on record."""
-        return MARGIN if self._message is None else self.spec.deadline + MARGIN
+        return MARGIN if self._message is None else phases.longest_run(self.spec) + MARGIN
 
     @property
     def delivery(self) -> Delivery:
@@ -201,7 +202,7 @@ class RegistryJob:
         if self.is_aborted:
             return await self.aborted()
         try:
-            return self.ended(await self._work.dispatcher.run(self.spec, self.delivery))
+            return self.ended(await phases.run(self._work.dispatcher, self.spec, self.delivery))
         except asyncio.CancelledError:
             if not self.is_aborted:
                 raise

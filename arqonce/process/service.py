@@ -157,6 +157,7 @@ def _build_worker(
                 "job_deserializer": redis.job_deserializer,
             },
             lease=run.settings.lease,
+            max_working=run.settings.max_working,
         )
         redis.expires_extra_ms = worker.expires_extra_ms  # of what functions and cron jobs enqueue
     except (RuntimeError, TypeError, ValueError) as error:  # what arq says of its settings

@@ -108,6 +108,7 @@ async def _work(  # noqa: PLR0913 - as above
         queues=settings.worker.queue,
         burst=burst,
         has_registry=True,
+        max_working=settings.worker.max_working,
         observer=observer,
     )
     return await work_to_the_end(worker, settings.queue, ending)

@@ -55,6 +55,11 @@ class WorkerSettings(EnvironmentSettings):
         description="most jobs that run at once, a batch counts as one; the pool has three connections more",
         examples=["10"],
     )
+    max_working: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=100,
+        description="most jobs with phases that do their slow work at once, beside those; they hold no connection",
+        examples=["100"],
+    )
     lease: Duration = Field(
         default=timedelta(seconds=14),
         description="how long a claim holds without renewal: a killed worker's jobs start again after it",

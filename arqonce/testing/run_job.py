@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 from sqlalchemy import text
 
-from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.attempt import Dispatcher, Progress
 from arqonce.execution.batch import run_batch
 from arqonce.execution.delivery import Delivery
 from arqonce.execution.refusals import Refused, refuse, why_unknown
@@ -154,9 +154,10 @@ class RunJob:
         attempts: list[Attempt] = []
         call = _read(message, registry)
         number = attempt if isinstance(call, JobFailedError) else max(attempt, call.tries or 1)
+        progress = Progress()
         async with self._turn, self._shared(resources):
             while True:
-                run = self._run(registry, job_id, call, number, message=message)
+                run = self._run(registry, job_id, call, number, message=message, progress=progress)
                 if (answer := await self._attempt(run, number, attempts)) is not None:
                     break
                 number += 1
@@ -228,8 +229,15 @@ class RunJob:
         attempts.append(Attempt(number))
         return {"s": True, "r": result}
 
-    async def _run(
-        self, registry: Registry, job_id: str, call: Message | JobFailedError, number: int, *, message: bytes
+    async def _run(  # noqa: PLR0913 - what a delivery consists of
+        self,
+        registry: Registry,
+        job_id: str,
+        call: Message | JobFailedError,
+        number: int,
+        *,
+        message: bytes,
+        progress: Progress,
     ) -> dict[str, Any]:
         if isinstance(call, JobFailedError):
             return await refuse(self._dispatcher, Refused(call, job_id, message, number))
@@ -237,7 +245,7 @@ class RunJob:
             job_id, number, call.args, call.kwargs, expires_ms=call.expires_ms, parent=call.parent,
             enqueued_ms=call.enqueued_ms,
         )  # fmt: skip
-        return await self._dispatcher.run(registry[call.name], delivery)
+        return await self._dispatcher.run(registry[call.name], delivery, progress)
 
 
 def _read(message: bytes, registry: Registry) -> Message | JobFailedError:

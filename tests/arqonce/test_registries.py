@@ -147,7 +147,7 @@ def test_two_projects_with_one_resource_are_told_apart(write: Write) -> None:
         "BANK = Resource('bank', Path)\n"
         "FIRST = Registry(job('first'), resources=[BANK])\n"
         "SECOND = Registry(job('second'), resources=[BANK])\n"
-        "THIRD = Registry(job('third'), resources=[Resource('bank', Path)])\n"
+        "THIRD = Registry(job('third'), resources=[Resource('bank', schema)])\n"
     )
 
     shared = load_registry("theirs:FIRST,theirs:SECOND")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from arqonce.settings.worker import Settings
-from arqonce.spec import Registry
+from arqonce.spec import JobSpec, Registry
 from arqonce.testing.crash.orders import Start, Stop, Work
 
 _SOURCE = "from arqonce.testing.crash.template import main; main()"
@@ -161,6 +161,10 @@ class Forks:
                 fork.hear({"event": "refused", "reason": "the template process has ended"})
 
 
+def _work_of(spec: JobSpec[Any, Any]) -> Callable[..., Any] | None:
+    return None if spec.phases is None else spec.phases.work
+
+
 class Load:
     """What workers load: registry and ``prepare``, pickled for another process."""
 
@@ -177,6 +181,6 @@ class Load:
                 f"{error}: the worker runs in another process and finds handlers by their names. Define payloads, "
                 "handlers and prepare at the top of a module, not inside a test"
             ) from error
-        used = [item for spec in registry for item in (spec.payload, spec.handler, spec.batch) if item]
+        used = [item for spec in registry for item in (spec.payload, spec.stores, spec.batch, _work_of(spec)) if item]
         names = {item.__module__ for item in [*used, *([] if prepare is None else [prepare])]}
         self.modules = {name: str(getattr(sys.modules[name], "__file__", "")) for name in sorted(names)}

@@ -5,6 +5,7 @@ A line with ``type: ignore`` is a mistake that both must find: an ignore that is
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import ClassVar, Self, assert_type
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from arqonce.failures import JobFailedError
 from arqonce.job import JobContext
 from arqonce.payloads import Payload, Result
+from arqonce.phases import Phases
 from arqonce.resources import Resource
 from arqonce.settings.worker import Settings
 from arqonce.spec import JobSpec, Registry
@@ -99,6 +101,28 @@ async def rename_with_number(_session: AsyncSession, _payload: Rename, _number: 
     """Take a third thing that is none."""
     return Renamed(old="")
 
+
+async def ask(payload: Rename, job: JobContext) -> int:
+    """Work slowly."""
+    return payload.id + len(job.id)
+
+
+async def store(_session: AsyncSession, _payload: Rename, outcome: int) -> Renamed:
+    """Store the outcome."""
+    return Renamed(old=str(outcome))
+
+
+async def store_text(_session: AsyncSession, _payload: Rename, outcome: str) -> Renamed:
+    """Store another outcome."""
+    return Renamed(old=outcome)
+
+
+PHASES = Phases(work=ask, store=store, deadline=timedelta(minutes=2))
+assert_type(PHASES, Phases[Rename, int, Renamed])
+Registry(JobSpec(Rename, PHASES))
+Registry(JobSpec(Rename, Phases(work=ask, store=store)))
+Phases(work=ask, store=store_text)  # type: ignore[misc]
+JobSpec(FindUser, PHASES)  # type: ignore[arg-type]
 
 REGISTRY = Registry(JobSpec(Rename, rename, batch=rename_many), resources=[BANK, CACHE])
 Registry(JobSpec(Rename, rename_with_context, batch=rename_many_with_contexts))
