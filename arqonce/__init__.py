@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from arqonce.failures import ResultMissingError as ResultMissingError
     from arqonce.failures import UnknownJobError as UnknownJobError
     from arqonce.job import JobContext as JobContext
+    from arqonce.job import RetryAfter as RetryAfter
     from arqonce.ledger.where import JobTrace as JobTrace
     from arqonce.ledger.where import trace_by_job_id as trace_by_job_id
     from arqonce.outbox import enqueue_in as enqueue_in
@@ -104,7 +105,7 @@ _HOMES = {
         "ResultMissingError",
         "UnknownJobError",
     ),
-    "arqonce.job": ("JobContext",),
+    "arqonce.job": ("JobContext", "RetryAfter"),
     "arqonce.ledger.where": ("JobTrace", "trace_by_job_id"),
     "arqonce.outbox": (
         "enqueue_in",

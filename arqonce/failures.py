@@ -212,7 +212,10 @@ class JobAbortedError(JobFailedError):
 
 
 class AttemptsExhaustedError(JobFailedError):
-    """The job was started as often as it may, and the last attempt never ended: its worker died or stood still."""
+    """The job was started as often as it may, and the last attempt never ended, or asked for another one.
+
+    It never ends if its worker dies or stands still. It asks by ``RetryAfter``.
+    """
 
     code = "attempts_exhausted"
     is_dead_letter = True

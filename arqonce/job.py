@@ -1,8 +1,8 @@
-"""What a handler can know of its own job. Knows no server."""
+"""What a handler can know of its own job, and how it asks for another attempt. Knows no server."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 from uuid import UUID, uuid5
 
@@ -12,6 +12,34 @@ T = TypeVar("T")
 
 _NAMESPACE = UUID("9b1f5a3e-6f0b-5a0f-9a43-0d5f2c8f7f11")
 """Of the idempotency keys. Never change it: a job that is repeated by another version must have the same key."""
+
+
+_LONGEST_DELAY = timedelta(days=1)
+
+
+class RetryAfter(Exception):  # noqa: N818 - a wish, not an error
+    """Raised by a handler, or by the work of ``Phases``: run the job again after ``delay``, which is at most a day.
+
+    What the attempt has written is rolled back. With ``counts=False`` it is no step towards ``max_attempts``, until the
+    job is 7 days old, counted from when it was enqueued; such a job is not run again within a second. A job that has no
+    attempts left is dead, with ``reason``, which is also logged: it must contain no person's data.
+    """
+
+    def __init__(self, delay: timedelta, *, counts: bool = True, reason: str = "") -> None:
+        """Check the delay.
+
+        Raises:
+            TypeError: it is no timedelta.
+            ValueError: it is negative, or longer than a day.
+        """
+        if not isinstance(delay, timedelta):
+            raise TypeError(f"RetryAfter takes a timedelta, such as timedelta(seconds=30); this is {delay!r:.100}")
+        if not timedelta(0) <= delay <= _LONGEST_DELAY:
+            raise ValueError(f"RetryAfter takes a delay from 0 to 1 day; this is {delay}")
+        super().__init__(f"run again in {delay}" + (f": {reason}" if reason else ""))
+        self.delay = delay
+        self.counts = counts
+        self.reason = reason
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,7 +45,7 @@ from arqonce.failures import (
     failure_from_wire,
     failure_to_wire,
 )
-from arqonce.job import JobContext
+from arqonce.job import JobContext, RetryAfter
 from arqonce.ledger.dead_jobs import DeadLetter
 from arqonce.ledger.namespace import namespace_of
 from arqonce.ledger.receipts import Receipt, insert_receipts, receipt_by_job_id
@@ -293,7 +293,7 @@ class Dispatcher:
         """
         if isinstance(error, RetryLater):
             return error
-        decided = decide(spec, delivery.counted, error)
+        decided = decide(spec, delivery, error)
         if isinstance(decided, RetryLater):
             return decided
         try:
@@ -356,8 +356,9 @@ class Dispatcher:
         try:
             return await self._attempt(spec, delivery, payload, progress)
         except Exception as error:
-            await self._excuse(delivery, error, since=since)
-            decided = decide(spec, delivery.counted, error)
+            if not isinstance(error, RetryAfter):
+                await self._excuse(delivery, error, since=since)
+            decided = decide(spec, delivery, error)
             if isinstance(decided, RetryLater):
                 raise
             # Even a final failure may come from a duplicate: a second create_user finds the first one's e-mail taken.

@@ -9,9 +9,16 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from arqonce.backoff import backoff
 from arqonce.database.faults import constraint_of, cure_of, is_of_database, is_transient, sqlstate_of
 from arqonce.execution.delivery import AnySpec, Delivery
-from arqonce.failures import ConstraintViolatedError, DatabaseFailedError, JobFailedError
+from arqonce.failures import (
+    AttemptsExhaustedError,
+    ConstraintViolatedError,
+    DatabaseFailedError,
+    JobFailedError,
+)
+from arqonce.job import RetryAfter
 from arqonce.resources import MissingResourceError
 from arqonce.running import ReadOnlyJobError
+from arqonce.wire.keys import now_ms, to_ms
 
 
 class WrongResultError(TypeError):
@@ -27,8 +34,18 @@ class RetryLater(Exception):  # noqa: N818 - an outcome, not an error
         self.counts = counts
 
 
-def decide(spec: AnySpec, attempt: int, error: Exception) -> Exception:
+_UNCOUNTED = timedelta(days=7)
+"""Age of a job from which each ``RetryAfter`` counts: so long a message may wait in Redis."""
+
+_SHORTEST_UNCOUNTED = timedelta(seconds=1)
+"""Shortest delay of a ``RetryAfter`` that does not count."""
+
+
+def decide(spec: AnySpec, delivery: Delivery, error: Exception) -> Exception:
     """Return what to raise for the failure of an attempt: the error itself, a clearer one, or a retry."""
+    if isinstance(error, RetryAfter):
+        return _as_asked(spec, delivery, error)
+    attempt = delivery.counted
     failure = _as_failure(spec, error)
     if isinstance(failure, JobFailedError) and not failure.is_fault:
         return failure
@@ -38,6 +55,16 @@ def decide(spec: AnySpec, attempt: int, error: Exception) -> Exception:
     if attempt < spec.max_attempts and not is_final:
         return RetryLater(backoff(attempt))
     return failure
+
+
+def _as_asked(spec: AnySpec, delivery: Delivery, asked: RetryAfter) -> Exception:
+    age = timedelta(milliseconds=now_ms() - delivery.enqueued_ms)
+    if not asked.counts and age < _UNCOUNTED:
+        return RetryLater(max(asked.delay, _SHORTEST_UNCOUNTED), counts=False)
+    if delivery.counted < spec.max_attempts:
+        return RetryLater(asked.delay)
+    limit = "" if asked.counts else f"; the job is {age.days} days old, so this counts"
+    return AttemptsExhaustedError(f"{asked.reason or 'the handler asked for another attempt'}, and none is left{limit}")
 
 
 def _as_failure(spec: AnySpec, error: Exception) -> Exception:
@@ -66,8 +93,10 @@ def why_exhausted(delivery: Delivery) -> str:
 
 def log_failure(log: structlog.stdlib.BoundLogger, error: Exception, decided: Exception) -> None:
     """Log the decision: an answer that the handler chose is no trouble, a refusal of the request is a warning."""
-    if isinstance(decided, RetryLater):
-        log.warning("job retried", delay_ms=round(decided.delay / timedelta(milliseconds=1)), exc_info=error)
+    if isinstance(decided, RetryLater) and isinstance(error, RetryAfter):
+        log.info("job retried as it asked", delay_ms=to_ms(decided.delay), counts=decided.counts, reason=error.reason)
+    elif isinstance(decided, RetryLater):
+        log.warning("job retried", delay_ms=to_ms(decided.delay), exc_info=error)
     elif isinstance(decided, JobFailedError) and not decided.is_fault:
         level = logging.WARNING if decided.is_dead_letter else logging.INFO
         log.log(level, "job refused", reason=decided.code)

@@ -17,6 +17,7 @@ from arqonce.execution.delivery import Delivery
 from arqonce.execution.refusals import Refused, refuse, why_unknown
 from arqonce.execution.verdict import RetryLater
 from arqonce.failures import InvalidMessageError, JobFailedError, MalformedMessageError, UnknownJobError
+from arqonce.job import RetryAfter
 from arqonce.ledger.namespace import text_for
 from arqonce.payloads import Payload
 from arqonce.process.loop_watch import BLOCKED, CURE, Standstill, watch_loop
@@ -48,6 +49,9 @@ _PROMISED = text("""
     ORDER BY due_at, job_id LIMIT :most
 """)
 """What the test's transaction has promised: its rows, and no others, have the time at which it began."""
+
+_MOST_ATTEMPTS = 100
+"""So often a job may ask for another attempt that does not count: a fake may never stop refusing it."""
 
 
 class BlockedLoopWarning(RuntimeWarning):
@@ -160,7 +164,8 @@ class RunJob:
                 run = self._run(registry, job_id, call, number, message=message, progress=progress)
                 if (answer := await self._attempt(run, number, attempts)) is not None:
                     break
-                number += 1
+                asked = attempts[-1].error
+                number += not isinstance(asked, RetryAfter) or asked.counts
             mark = f'"p":{to_json(job_id).decode()}'  # as in the messages of its follow-ups, and perhaps elsewhere
             found = await self._promised(mark=mark)
             follow_ups = tuple(job for job in found if read_message(job.message).parent == job_id)
@@ -173,7 +178,9 @@ class RunJob:
         """
         return await self._promised()
 
-    async def drain(self, *, registry: Registry | None = None) -> list[JobOutcome[Any]]:
+    async def drain(
+        self, *, registry: Registry | None = None, resources: Given | None = None
+    ) -> list[JobOutcome[Any]]:
         """Run all promised jobs, and the jobs that they promise, in the order of due times; return the outcomes.
 
         Does not wait for due times. Runs all jobs before raising the first failure, if there is one.
@@ -186,7 +193,8 @@ class RunJob:
         while waiting := await self._promised(most=1):
             if len(outcomes) >= _MOST_DRAINED:
                 raise RuntimeError(f"{len(outcomes):,} jobs have run: does {waiting[0].name} promise itself for ever?")
-            outcomes.append(await self.message(waiting[0].message, key=waiting[0].job_id, registry=registry))
+            message, key = waiting[0].message, waiting[0].job_id
+            outcomes.append(await self.message(message, key=key, registry=registry, resources=resources))
         for outcome in outcomes:
             outcome.get()
         return outcomes
@@ -219,9 +227,12 @@ class RunJob:
             result = await run
         except RetryLater as later:
             self.transaction.require_life()
-            if not later.counts:
-                raise _raised(later) from None  # an outage: a worker would wait until it is over
-            attempts.append(Attempt(number, _raised(later), later.delay))
+            raised = _raised(later)
+            if not (later.counts or isinstance(raised, RetryAfter)):
+                raise raised from None  # an outage: a worker would wait until it is over
+            if len(attempts) >= _MOST_ATTEMPTS:
+                raise RuntimeError(f"the job has asked for another attempt {len(attempts)} times") from raised
+            attempts.append(Attempt(number, raised, later.delay))
             return None
         except Exception as error:  # noqa: BLE001 - the end of the job
             attempts.append(Attempt(number, error))

@@ -249,7 +249,7 @@ FINISH = (
     NOW
     + _IN_CHUNKS
     + """
-local expiry_ms, retry_ms = tonumber(ARGV[1]), ARGV[2]
+local expiry_ms, retry_ms = tonumber(ARGV[1]), tonumber(ARGV[2])
 local queue, leases, unleased, ended  -- of the queue that a group belongs to
 local answers, queues = {}, {}
 """
@@ -277,7 +277,9 @@ end
 local function again(id, outcome, number, attempts, held_ms)
     local lease, job, retry = 'arq:in-progress:' .. id, 'arq:job:' .. id, 'arq:retry:' .. id
     if held_ms == '0' then redis.call('DEL', lease) else redis.call('PEXPIRE', lease, held_ms) end
-    if attempts == '0' then redis.call('DEL', retry) else redis.call('SET', retry, attempts, 'PX', retry_ms) end
+    local keep_ms = retry_ms
+    if outcome ~= 'back' then keep_ms = keep_ms + number end
+    if attempts == '0' then redis.call('DEL', retry) else redis.call('SET', retry, attempts, 'PX', keep_ms) end
     local score = crash_score(id)
     if score > 0 and outcome ~= 'back' then redis.call('ZREM', crashes, id)
     elseif score % 2 == 1 then set_crash_score(id, score - 1) end

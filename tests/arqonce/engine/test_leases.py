@@ -280,6 +280,20 @@ async def test_a_postponed_job_outlives_its_first_expiry(redis: Redis, worker: O
     assert (await redis.get("arq:retry:job"), await redis.exists("arq:in-progress:job")) == (b"1", 0)
 
 
+async def test_the_attempts_of_a_job_that_is_postponed_for_a_day_are_remembered(
+    redis: Redis, worker: OpenLeases
+) -> None:
+    """They are kept for a day after it is due again: else such a job would never use them up."""
+    await _enqueue(redis, "j1")
+    leases = worker()
+    [claim] = await leases.claims(1)
+
+    assert await leases.postpone(claim, 24 * HOUR)
+
+    assert await redis.get("arq:retry:j1") == b"1"
+    assert timedelta(milliseconds=await redis.pttl("arq:retry:j1")) > 47 * HOUR
+
+
 async def test_what_is_given_back_was_never_started(redis: Redis, worker: OpenLeases) -> None:
     """The same score, the same attempts."""
     await _enqueue(redis, "job", score=1234)
