@@ -13,8 +13,8 @@ from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from arqonce.database.connecting import Connector
-from arqonce.database.limits import IDLE_LIMIT, KEEPALIVE, milliseconds
-from arqonce.database.loans import LendingPool
+from arqonce.database.limits import IDLE_LIMIT, KEEPALIVE, idle_limit, milliseconds
+from arqonce.database.loans import LendingPool, current_loan
 from arqonce.database.pipelining import PipeliningDriver
 from arqonce.database.settings import DatabaseSettings
 from arqonce.database.wrong_servers import drop_wrong_servers
@@ -98,17 +98,18 @@ def _connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
     return arguments
 
 
-def _timeouts(settings: DatabaseSettings) -> dict[str, str]:
+def _timeouts(settings: DatabaseSettings, idle: timedelta | None = None) -> dict[str, str]:
     return {
         "statement_timeout": milliseconds(settings.statement_timeout),
-        "idle_in_transaction_session_timeout": milliseconds(IDLE_LIMIT),
+        "idle_in_transaction_session_timeout": milliseconds(IDLE_LIMIT if idle is None else idle),
     }
 
 
 def _limit_each_transaction(engine: AsyncEngine, settings: DatabaseSettings) -> None:
     # PgBouncer rejects these as start-up parameters; setting them costs one round trip per transaction.
-    calls = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in _timeouts(settings).items())
-
     @event.listens_for(engine.sync_engine, "begin")
     def _limit(connection: Connection) -> None:
+        loan = current_loan()
+        timeouts = _timeouts(settings, None if loan is None else idle_limit(loan.lasts))
+        calls = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in timeouts.items())
         connection.exec_driver_sql(f"SELECT {calls}")

@@ -4,9 +4,8 @@ Knows no job, only how long one may last.
 """
 
 from datetime import timedelta
-from typing import Any
 
-from sqlalchemy import Connection, event, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 IDLE_LIMIT = timedelta(seconds=35)
@@ -27,7 +26,8 @@ must not use up its attempts before. The default is two hours. Without effect on
 VANISHED = timedelta(seconds=10 + 5 * 3)
 """How long the server takes to detect that a client's host has vanished, by ``KEEPALIVE``."""
 
-_SET = "SELECT set_config('idle_in_transaction_session_timeout', '{}', true)"
+_MOST_MS = 2**31 - 1
+"""Largest value of PostgreSQL's time limits."""
 
 _OF_SERVER = text(
     "SELECT name, setting::bigint FROM pg_settings WHERE unit = 'ms' AND setting::bigint > 0"
@@ -35,16 +35,19 @@ _OF_SERVER = text(
 )
 
 
-def allow_pauses(session: AsyncSession, lasts: timedelta) -> None:
-    """Let the session's transaction be idle for as long as it may last. At most one round trip, when it begins."""
-    if lasts <= IDLE_LIMIT - _MARGIN:
-        return
-    statement = _SET.format(milliseconds(lasts + _MARGIN))
+def idle_limit(lasts: timedelta) -> timedelta:
+    """Return how long a transaction that may last so long may be idle."""
+    return max(IDLE_LIMIT, min(lasts + _MARGIN, timedelta(milliseconds=_MOST_MS)))
 
-    def set_limit(_session: Any, _transaction: Any, connection: Connection) -> None:  # noqa: ANN401 - SQLAlchemy's
-        connection.exec_driver_sql(statement)
 
-    event.listen(session.sync_session, "after_begin", set_limit)
+def allow_pauses(lasts: timedelta) -> tuple[str, ...]:
+    """Return the statements after BEGIN with which a transaction may be idle for as long as it may last; usually none.
+
+    They travel with BEGIN, and cost no round trip.
+    """
+    if (limit := idle_limit(lasts)) <= IDLE_LIMIT:
+        return ()
+    return (f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds(limit)}",)
 
 
 def milliseconds(duration: timedelta) -> str:

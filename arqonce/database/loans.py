@@ -50,10 +50,14 @@ class Lendable(Protocol):
 
 
 class Loan:
-    """The connections lent to one job, from its begin to its end. A job that ``reads_only`` stores nothing."""
+    """The connections lent to one job, from its begin to its end. A job that ``reads_only`` stores nothing.
 
-    def __init__(self, *, reads_only: bool = False) -> None:
+    Its transactions may last, and pause, for as long as it ``lasts``.
+    """
+
+    def __init__(self, *, reads_only: bool = False, lasts: timedelta = timedelta(0)) -> None:
         self.reads_only = reads_only
+        self.lasts = lasts
         self.is_ending = False
         """Whether the handler has returned. Only then may its transaction be committed."""
 
@@ -98,6 +102,11 @@ def _close(connection: PoolProxiedConnection) -> None:
 
 
 _loan: ContextVar[Loan | None] = ContextVar("loan", default=None)
+
+
+def current_loan() -> Loan | None:
+    """Return the loan of the current job; ``None`` outside of jobs."""
+    return _loan.get()
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.util import await_only
 
 from arqonce.database.asyncpg_connection import ENDED, REFUSED, LentConnection, TransactionEndedError
+from arqonce.database.limits import allow_pauses
 from arqonce.database.loans import Loan
 from arqonce.database.protocol import Argument, command, execution
 from arqonce.database.suspects import HAS_SUSPECT_FUNCTIONS, is_suspect
@@ -185,7 +186,8 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
             words.append("READ ONLY")
         if self.deferrable:
             words.append("DEFERRABLE")
-        return _HeldTransaction(self._connection, " ".join(words))
+        more = () if self._loan is None else allow_pauses(self._loan.lasts)
+        return _HeldTransaction(self._connection, " ".join(words), more)
 
     @property
     def _can_pipeline(self) -> bool:
@@ -413,10 +415,11 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
 
 
 class _HeldTransaction:
-    """A transaction whose BEGIN is sent with its first statement."""
+    """A transaction whose BEGIN is sent with its first statement, and behind BEGIN ``more`` statements."""
 
-    def __init__(self, connection: Any, begin: str) -> None:
+    def __init__(self, connection: Any, begin: str, more: Sequence[str] = ()) -> None:
         self._connection = connection
+        self._more = more
         self.begin = begin
         self.has_begun = False
 
@@ -427,13 +430,13 @@ class _HeldTransaction:
         """
         if not self.has_begun:
             self.has_begun = True
-            _write(self._connection, command(self.begin))
+            _write(self._connection, b"".join(map(command, (self.begin, *self._more))))
 
     async def begin_now(self) -> None:
         """Send BEGIN, unless it has been."""
         if not self.has_begun:
             self.has_begun = True
-            await self._connection.control(self.begin)
+            await self._connection.control("; ".join((self.begin, *self._more)))
 
 
 def _write(connection: Any, messages: bytes) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from arqonce.database.driver import execute_last, fetch_by_driver
 from arqonce.database.engine import build_engine
 from arqonce.database.settings import DatabaseSettings
+from arqonce.database.transactions import open_transaction
 from db.tables import User
 from db.users import insert_user
 from tests.conftest import wait_until_async
@@ -68,6 +70,27 @@ async def test_a_transaction_of_two_statements_takes_two_round_trips(sessions: S
 
     assert connection._protocol.queries_count - before == 2
     assert await _notes(sessions) == ["first", "last"]
+
+
+async def test_a_long_transactions_idle_limit_takes_no_round_trip(sessions: Sessions) -> None:
+    """It travels with BEGIN, and ends with the transaction."""
+    setting = text("SELECT current_setting('idle_in_transaction_session_timeout')")
+
+    async def run(lasts: timedelta) -> str | None:
+        async with open_transaction(sessions, lasts=lasts) as session:
+            limit: str | None = await session.scalar(setting)
+            await execute_last(session, "INSERT INTO users (name) VALUES ($1)", "Jane")
+        return limit
+
+    connection = await _connection(sessions)
+    limits, counts = [], []
+    for lasts in (timedelta(minutes=1), timedelta(minutes=3), timedelta(0)):
+        before = connection._protocol.queries_count
+        limits.append(await run(lasts))
+        counts.append(connection._protocol.queries_count - before)
+
+    assert limits == ["65s", "185s", "35s"]
+    assert counts[1:] == [2, 2]  # the first one also prepares
 
 
 async def test_a_last_statement_that_fails_undoes_the_transaction(sessions: Sessions) -> None:
