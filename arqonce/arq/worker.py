@@ -84,7 +84,7 @@ class Worker(ArqWorker):
         self.records: FunctionRecords | None = None
         """Records how functions end. The startup hook may set it."""
         self._max_working = max_working
-        self.threads = JobThreads(self.max_jobs, self._jobs_of)
+        self.threads = JobThreads(self.max_jobs + (max_working if has_registry else 0), self._jobs_of)
 
     @property
     def is_stopping(self) -> bool:

@@ -1,6 +1,7 @@
 """Settings for arq's own command line, ``arq worker.WorkerSettings``: the same jobs in arq's own worker class.
 
-It lacks what needs our worker class: it ends when Redis stays away, and deploys and outages count as attempts.
+It lacks what needs our worker class: it ends when Redis stays away; deploys, outages and each ``RetryAfter`` count as
+attempts; a job with phases takes one of its ``max_jobs`` places while it works.
 """
 
 from typing import Any

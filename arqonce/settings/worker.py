@@ -57,7 +57,7 @@ class WorkerSettings(EnvironmentSettings):
     )
     max_working: Annotated[int, Field(ge=1, le=10_000)] = Field(
         default=100,
-        description="most jobs with phases that do their slow work at once, beside those; they hold no connection",
+        description="most jobs that do the slow work of their phases at once, beside those; they hold no connection",
         examples=["100"],
     )
     lease: Duration = Field(
