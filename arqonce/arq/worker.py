@@ -54,7 +54,7 @@ class Worker(ArqWorker):
     ``has_registry`` there need be no function. Sets up no logging: by itself, structlog prints to standard output.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what arq's worker does not have
         self,
         functions: Sequence[Any] = (),
         *,

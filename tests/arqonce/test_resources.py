@@ -122,7 +122,7 @@ class _Bank:
 
 @asynccontextmanager
 async def _with_settings(settings: Settings) -> AsyncIterator[str]:
-    yield settings.worker.queue
+    yield settings.worker.default_queue
 
 
 async def test_an_opener_may_be_a_class_or_take_the_settings(settings: Settings) -> None:

@@ -40,7 +40,7 @@ async def _open_cache(settings: Settings) -> AsyncIterator[str]:
     if os.environ.get("CACHE_IS_BROKEN"):
         raise ConnectionRefusedError("no cache at port 7")
     _note("open cache")
-    yield f"cache of {settings.worker.queue}"
+    yield f"cache of {settings.worker.default_queue}"
     _note("close cache")
 
 
