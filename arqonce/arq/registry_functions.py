@@ -7,15 +7,16 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from arq.typing import WorkerCoroutine
-from arq.worker import Function, Retry, RetryJob, func
+from arq.worker import Function, Retry, func
 
 from arqonce.backoff import backoff
 from arqonce.execution import phases
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.delivery import AnySpec, Delivery
+from arqonce.execution.progress import Progress
 from arqonce.execution.refusals import Refused, refuse, why_unknown
 from arqonce.execution.verdict import RetryLater
 from arqonce.execution.work import MARGIN
@@ -24,12 +25,10 @@ from arqonce.failures import (
     JobFailedError,
     MalformedMessageError,
     UnknownJobError,
-    failure_from_wire,
-    failure_to_wire,
 )
 from arqonce.spec import Registry
 from arqonce.wire.bounds import MAX_BYTES
-from arqonce.wire.codec import tag_of, tagged
+from arqonce.wire.codec import encode
 from arqonce.wire.message import read_envelope
 
 REFUSE = "refuse_message"
@@ -48,27 +47,47 @@ def build_functions(registry: Registry) -> list[Function]:
     return [*functions, _function(_refuse, REFUSE, timeout=MARGIN)]
 
 
-def _as_end(error: Retry | RetryJob) -> JobFailedError:
-    """Return the last error of a job, as it is recorded, where a handler has raised arq's ``Retry``.
+class Answered(NamedTuple):
+    """A result on its way through arq to ``write_message``, with the tag of its request."""
 
-    To arq's class it would be one, and the job, which is dead, run on for ever.
+    result: dict[str, Any]
+    tag: str | None
+
+
+class FailedError(Exception):
+    """A failure on its way, in the same way. So one of arq's own, which a handler has raised, is none to arq."""
+
+    def __init__(self, failure: BaseException, tag: str | None) -> None:
+        super().__init__(type(failure).__name__)
+        self.failure = failure
+        self.tag = tag
+
+
+def write_message(message: dict[str, Any]) -> bytes:
+    """Serialize as ``encode`` does, with a result's tag: arq's ``job_serializer`` for the worker.
+
+    Raises:
+        InvalidMessageError: it is too large, or holds a value that JSON cannot represent.
     """
-    end = failure_from_wire(failure_to_wire(error))
-    tag = tag_of(error)
-    return end if tag is None else tagged(end, tag)
+    answer = message.get("r")
+    if isinstance(answer, Answered | FailedError):
+        value = answer.result if isinstance(answer, Answered) else answer.failure
+        message = message | {"r": value} | ({} if answer.tag is None else {"h": answer.tag})
+    return encode(message)
 
 
 def _build_function(spec: AnySpec) -> Function:
-    async def run(ctx: dict[str, Any], /, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - from the wire
+    async def run(ctx: dict[str, Any], /, *args: Any, **kwargs: Any) -> Answered:  # noqa: ANN401 - from the wire
         dispatcher: Dispatcher = ctx[DISPATCHER]
         enqueued_ms = round(ctx["enqueue_time"].timestamp() * 1000)
         delivery = Delivery(ctx["job_id"], ctx["job_try"], args, kwargs, enqueued_ms=enqueued_ms)
+        progress = Progress()
         try:
-            return await phases.run(dispatcher, spec, delivery)
+            return Answered(await phases.run(dispatcher, spec, delivery, progress), progress.tag)
         except RetryLater as later:
             raise Retry(defer=later.delay) from later
-        except (Retry, RetryJob) as error:
-            raise _as_end(error) from error
+        except Exception as error:
+            raise FailedError(error, progress.tag) from error
 
     return _function(run, spec.name, timeout=phases.longest_run(spec) + MARGIN)
 

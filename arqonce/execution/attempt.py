@@ -13,7 +13,6 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -33,6 +32,7 @@ from arqonce.execution.dead_letters import bury, bury_together, is_dead, write_l
 from arqonce.execution.delivery import AnySpec, Delivery
 from arqonce.execution.gate import DatabaseGate
 from arqonce.execution.patience import Patience
+from arqonce.execution.progress import Progress, identified, tag_of
 from arqonce.execution.same_request import settle_promise
 from arqonce.execution.verdict import RetryLater, decide, log_failure, why_exhausted
 from arqonce.failures import (
@@ -54,9 +54,9 @@ from arqonce.payloads import AnyPayload
 from arqonce.resources import Opened, Resources
 from arqonce.running import ReadOnlyJobError, RunningJob
 from arqonce.wire.arguments import read_payload
-from arqonce.wire.codec import encode, tagged
+from arqonce.wire.codec import encode
 from arqonce.wire.keys import QUEUE
-from arqonce.wire.request import payload_tag, request_hash, request_tag
+from arqonce.wire.request import request_hash, request_tag
 
 T = TypeVar("T")
 
@@ -76,19 +76,6 @@ LOOK_LIMIT = timedelta(seconds=3)
 """Longest lookup of a receipt. It is added to the job's deadline."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.execution.attempt")
-
-
-@dataclass
-class Progress:
-    """What the first phase of a job has brought, for the attempts of the second."""
-
-    outcome: tuple[Any, ...] = ()
-    """The outcome alone; empty before, and of jobs without phases."""
-
-    @property
-    def has_worked(self) -> bool:
-        """Whether there is an outcome."""
-        return bool(self.outcome)
 
 
 class Dispatcher:
@@ -120,9 +107,9 @@ class Dispatcher:
     async def run(self, spec: AnySpec, delivery: Delivery, progress: Progress | None = None) -> dict[str, Any]:
         """Run one attempt and return the result as JSON types. Commits before it returns.
 
-        What the job's first phase brings is kept in ``progress``; an attempt that finds it there does not work again.
-        Unless this raises RetryLater, the job has ended, and a receipt or a dead letter records it. If the record
-        cannot be written, the job is tried again.
+        ``progress`` gets the tag of the request, and what the job's first phase brings: an attempt that finds that
+        there does not work again. Unless this raises RetryLater, the job has ended, and a receipt or a dead letter
+        records it. If the record cannot be written, the job is tried again.
 
         Raises:
             RetryLater: the attempt failed and the job has attempts left, or its end could not be recorded.
@@ -132,13 +119,14 @@ class Dispatcher:
         told = {"job_id": delivery.job_id, "job_name": spec.name, "attempt": delivery.attempt} | delivery.waited
         started = time.monotonic()
         payload: AnyPayload | None = None
+        progress = progress or Progress()
         try:
             await self.require_open_gate()
             with CONTAINED:  # validators are application code, too
                 payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
-            result = await self._answer(spec, delivery, payload, progress or Progress(), since=started)
+            result = await self._answer(spec, delivery, payload, progress, since=started)
         except Exception as error:
-            decided = await self._settle(spec, delivery, payload, error)
+            decided = await self._settle(spec, delivery, payload, error, progress)
             if not isinstance(decided, RetryLater):
                 self._patience.forget(delivery.job_id)
             if not isinstance(decided, Exception):  # another worker ran the job first, and succeeded
@@ -203,7 +191,7 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 - the connection may be in use: then the receipt decides
             _log.warning("the transaction of an abandoned job could not be ended", exc_info=error)
 
-    async def end_overdue(self, spec: AnySpec, delivery: Delivery) -> dict[str, Any]:
+    async def end_overdue(self, spec: AnySpec, delivery: Delivery, progress: Progress) -> dict[str, Any]:
         """Decide what happens to a job whose handler still runs after it was cancelled at its deadline.
 
         Raises:
@@ -214,13 +202,13 @@ class Dispatcher:
         deadline = spec.deadline if spec.phases is None else spec.phases.deadline
         message = f"went on after its deadline of {deadline.total_seconds():g} s: it swallows its cancellation"
         error = DeadlineExceededError(f"{message}. Let CancelledError through in the handler")
-        decided = await self._settle(spec, delivery, payload, error)
+        decided = await self._settle(spec, delivery, payload, error, progress)
         if isinstance(decided, Exception):
             log_failure(_log.bind(job_id=delivery.job_id, job_name=spec.name), error, decided)
             raise decided
         return decided
 
-    async def abort(self, spec: AnySpec, delivery: Delivery) -> dict[str, Any] | None:
+    async def abort(self, spec: AnySpec, delivery: Delivery, progress: Progress | None = None) -> dict[str, Any] | None:
         """Record that the job was aborted, so that it never runs again; return its result if it had already ended.
 
         Raises:
@@ -231,11 +219,13 @@ class Dispatcher:
             with CONTAINED:
                 payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
         except Exception:  # noqa: BLE001 - a validator may raise anything
-            return await self.run(spec, delivery)  # records why the job cannot run
+            return await self.run(spec, delivery, progress)  # records why the job cannot run
+        progress = progress or Progress()
+        progress.tag = tag_of(payload)
         await self.require_open_gate()
         try:
             receipt = await self._conclude(spec, delivery, payload, JobAbortedError("somebody has aborted the job"))
-            return None if receipt is None else await self._replay(spec, delivery, payload, receipt)
+            return None if receipt is None else await self._replay(spec, delivery, payload, receipt, progress)
         except (JobFailedError, RetryLater):
             raise
         except Exception as error:
@@ -285,7 +275,7 @@ class Dispatcher:
         return RetryLater(backoff(_UNRECORDED), counts=False)
 
     async def _settle(
-        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, error: Exception
+        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, error: Exception, progress: Progress
     ) -> Exception | dict[str, Any]:
         """Return what to raise for the failure, or the result if another worker has completed the job meanwhile.
 
@@ -297,20 +287,28 @@ class Dispatcher:
         if isinstance(decided, RetryLater):
             return decided
         try:
-            return await self._record(spec, delivery, payload, decided, error)
+            return await self._record(spec, delivery, payload, decided, cause=error, progress=progress)
         except RetryLater as later:
             return later
         except Exception as trouble:  # noqa: BLE001 - after any error: a job without a record has not ended
             return await self._again(trouble, delivery.attempt)
 
-    async def _record(
-        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, failure: Exception, cause: Exception
+    async def _record(  # noqa: PLR0913 - a failure and whose it is
+        self,
+        spec: AnySpec,
+        delivery: Delivery,
+        payload: AnyPayload | None,
+        failure: Exception,
+        *,
+        cause: Exception,
+        progress: Progress,
     ) -> Exception | dict[str, Any]:
         """Write the dead letter if the failure needs one; return the failure, or the recorded end of the job."""
-        payload = _identified(payload)
+        payload = identified(payload)
         if is_dead(failure) and not await self._bury(spec, delivery, payload, failure, cause):
-            return await self._ended(spec, delivery, payload)
-        return failure if payload is None else tagged(failure, payload_tag(payload))
+            return await self._ended(spec, delivery, payload, progress)
+        progress.tag = tag_of(payload)
+        return failure
 
     async def _bury(
         self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, failure: Exception, cause: Exception
@@ -336,13 +334,15 @@ class Dispatcher:
             request_hash=None if payload is None else request_hash(payload),
         )
 
-    async def _ended(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None) -> Exception | dict[str, Any]:
+    async def _ended(
+        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, progress: Progress
+    ) -> Exception | dict[str, Any]:
         """Return the end that the job's receipt records. A job whose dead letter was not written has a receipt."""
         receipt = await self._look(delivery)
         if receipt is None or payload is None:
             return RetryLater(backoff(delivery.attempt))
         try:
-            return await self._replay(spec, delivery, payload, receipt)
+            return await self._replay(spec, delivery, payload, receipt, progress)
         except JobFailedError as failure:
             return failure
 
@@ -352,7 +352,7 @@ class Dispatcher:
         """Run the job, or return the end that an earlier run's receipt records. Slow work is worth a look each time."""
         may_have_ended = delivery.attempt > 1 or spec.phases is not None
         if may_have_ended and (earlier := await self._look(delivery)) is not None:
-            return await self._replay(spec, delivery, payload, earlier)
+            return await self._replay(spec, delivery, payload, earlier, progress)
         try:
             return await self._attempt(spec, delivery, payload, progress)
         except Exception as error:
@@ -365,7 +365,7 @@ class Dispatcher:
             receipt = await self._conclude(spec, delivery, payload, decided)
             if receipt is None:
                 raise
-            return await self._replay(spec, delivery, payload, receipt)
+            return await self._replay(spec, delivery, payload, receipt, progress)
 
     async def _excuse(self, delivery: Delivery, error: Exception, *, since: float) -> None:
         """Return if the job caused the failure.
@@ -412,7 +412,9 @@ class Dispatcher:
         async with self.sessions() as session:
             return await receipt_by_job_id(session, delivery.job_id)
 
-    async def _replay(self, spec: AnySpec, delivery: Delivery, payload: AnyPayload, receipt: Receipt) -> dict[str, Any]:
+    async def _replay(
+        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload, receipt: Receipt, progress: Progress
+    ) -> dict[str, Any]:
         """Return or raise the end that the receipt records, and delete the job's outbox row."""
         try:
             async with asyncio.timeout(LOOK_LIMIT.total_seconds()):
@@ -425,7 +427,8 @@ class Dispatcher:
             raise RequestConflictError("another request with this id has taken effect: give each request its own key")
         if receipt.result is None:
             raise failure_from_wire(receipt.failure)
-        return tagged(receipt.result, request_tag(request))  # type: ignore[no-any-return] # a dict as before
+        progress.tag = request_tag(request)
+        return receipt.result
 
     async def _attempt(
         self, spec: AnySpec, delivery: Delivery, payload: AnyPayload, progress: Progress
@@ -437,7 +440,7 @@ class Dispatcher:
         if spec.phases is not None and not progress.has_worked:
             async with self.aside():
                 progress.outcome = (await self._within(spec.phases.deadline, self._work(spec, delivery, payload)),)
-        return await self._within(spec.deadline, self._transact(spec, delivery, payload, progress.outcome))
+        return await self._within(spec.deadline, self._transact(spec, delivery, payload, progress))
 
     async def _within(self, longest: timedelta, phase: Coroutine[Any, Any, T]) -> T:
         deadline = asyncio.timeout(longest.total_seconds())
@@ -466,7 +469,7 @@ class Dispatcher:
             return await work(payload, *job)
 
     async def _transact(
-        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload, outcome: tuple[Any, ...]
+        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload, progress: Progress
     ) -> dict[str, Any]:
         on_leak = partial(_log.warning, job_id=delivery.job_id, job_name=spec.name, attempt=delivery.attempt)
         async with open_transaction(
@@ -475,10 +478,11 @@ class Dispatcher:
             self.note_session(session)
             # Before the commit: if the result cannot be sent, the effect must be rolled back.
             with CONTAINED, self.running(session, spec, delivery):
-                dumped = dump_result(spec, await self._handle(spec, delivery, session, payload, *outcome))
+                dumped = dump_result(spec, await self._handle(spec, delivery, session, payload, *progress.outcome))
             receipt = build_receipt(spec, delivery, payload, dumped=dumped)
             await insert_receipts(session, spec.name, [receipt], reads_only=spec.reads_only)
-        return tagged(dumped.result, request_tag(receipt.request_hash))  # type: ignore[no-any-return] # a dict as before
+        progress.tag = request_tag(receipt.request_hash)
+        return dumped.result
 
     async def _handle(self, spec: AnySpec, delivery: Delivery, *arguments: Any) -> Any:  # noqa: ANN401 - what it returns
         try:
@@ -494,15 +498,6 @@ class Dispatcher:
     def context(self, spec: AnySpec, delivery: Delivery, *, lasts: timedelta) -> JobContext:
         """Return the context of an attempt that begins now."""
         return build_context(spec, delivery, queue=delivery.queue or self.queue, resources=self.resources, lasts=lasts)
-
-
-def _identified(payload: AnyPayload | None) -> AnyPayload | None:
-    """Return the payload if its request hash can be computed, which the payload's own serializers may prevent."""
-    try:
-        with CONTAINED:
-            return payload if payload is None or request_hash(payload) else None
-    except Exception:  # noqa: BLE001 - application code may raise anything
-        return None
 
 
 def _milliseconds_since(started: float) -> float:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import structlog
 from sqlalchemy import text
@@ -28,11 +28,18 @@ from arqonce.job import JobContext
 from arqonce.ledger.receipts import Receipt, ended_jobs, insert_receipts
 from arqonce.payloads import AnyPayload
 from arqonce.wire.arguments import read_payload
-from arqonce.wire.codec import tagged
 from arqonce.wire.request import request_tag
 from arqonce.work import Again
 
-Outcome: TypeAlias = dict[str, Any] | JobFailedError | RetryLater | Again
+
+class Answer(NamedTuple):
+    """How a job has ended, and the tag of the request that this answers; ``None`` if the request cannot be read."""
+
+    value: dict[str, Any] | JobFailedError
+    tag: str | None = None
+
+
+Outcome: TypeAlias = Answer | RetryLater | Again
 
 _Job = tuple[Delivery, AnyPayload]
 _Invalid = tuple[Delivery, InvalidPayloadError]
@@ -109,7 +116,7 @@ async def _refuse(dispatcher: Dispatcher, spec: AnySpec, invalid: Sequence[_Inva
     for delivery, error in invalid:
         if delivery.job_id in recorded:
             _log.warning("job refused", job_id=delivery.job_id, job_name=spec.name, reason=error.code)
-    return {delivery.job_id: error for delivery, error in invalid if delivery.job_id in recorded}
+    return {delivery.job_id: Answer(error) for delivery, error in invalid if delivery.job_id in recorded}
 
 
 async def _ended_before(dispatcher: Dispatcher, jobs: Sequence[_Job]) -> set[str]:
@@ -142,7 +149,7 @@ async def _transact(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job])
             else:
                 dumped = dump_result(spec, answer)
                 end, receipt = dumped.result, build_receipt(spec, delivery, payload, dumped=dumped)
-            outcomes[delivery.job_id] = tagged(end, request_tag(receipt.request_hash))
+            outcomes[delivery.job_id] = Answer(end, request_tag(receipt.request_hash))
             receipts.append(receipt)
         await insert_receipts(session, spec.name, receipts, reads_only=spec.reads_only)
     return outcomes
@@ -187,7 +194,8 @@ async def _failed(
 def _tell(spec: AnySpec, jobs: Sequence[_Job], outcomes: dict[str, Outcome], *, seconds: float) -> None:
     """Log one line for the batch and one for each refusal. A line for each job would cost as much as the job."""
     for delivery, _ in jobs:
-        refusal = outcomes[delivery.job_id]
+        outcome = outcomes[delivery.job_id]
+        refusal = outcome.value if isinstance(outcome, Answer) else None
         if isinstance(refusal, JobFailedError):
             _log.info(
                 "job refused",

@@ -9,8 +9,9 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from arqonce.execution.attempt import Dispatcher, Progress
+from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.delivery import AnySpec, Delivery
+from arqonce.execution.progress import Progress
 from arqonce.execution.verdict import RetryLater
 
 _PATIENCE = timedelta(minutes=5)
@@ -23,14 +24,16 @@ def longest_run(spec: AnySpec) -> timedelta:
     return spec.deadline if spec.phases is None else spec.phases.deadline + _PATIENCE + spec.deadline
 
 
-async def run(dispatcher: Dispatcher, spec: AnySpec, delivery: Delivery) -> dict[str, Any]:
+async def run(
+    dispatcher: Dispatcher, spec: AnySpec, delivery: Delivery, progress: Progress | None = None
+) -> dict[str, Any]:
     """Run one attempt of a job, and of one with phases all attempts that need no work any more.
 
-    Raises what ``Dispatcher.run`` raises.
+    Takes and raises what ``Dispatcher.run`` takes and raises.
     """
     if spec.phases is None:
-        return await dispatcher.run(spec, delivery)
-    progress = Progress()
+        return await dispatcher.run(spec, delivery, progress)
+    progress = progress or Progress()
     until: float | None = None
     while True:
         try:

@@ -5,7 +5,6 @@ Knows neither arq nor Redis; what an attempt does is decided in ``attempt`` and 
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -14,9 +13,10 @@ import structlog
 from arqonce.backoff import backoff
 from arqonce.execution import phases
 from arqonce.execution.attempt import Dispatcher
-from arqonce.execution.batch import run_batch
-from arqonce.execution.containment import CONTAINED, cancelled_itself
+from arqonce.execution.batch import Answer, run_batch
+from arqonce.execution.containment import cancelled_itself
 from arqonce.execution.delivery import AnySpec, Delivery
+from arqonce.execution.progress import Progress
 from arqonce.execution.refusals import Refused, refuse, refuse_together, why_unknown
 from arqonce.execution.verdict import RetryLater
 from arqonce.failures import (
@@ -27,11 +27,8 @@ from arqonce.failures import (
     UnknownJobError,
 )
 from arqonce.spec import Registry
-from arqonce.wire.arguments import read_payload
-from arqonce.wire.codec import tagged
 from arqonce.wire.keys import ID_RULE, now_ms
 from arqonce.wire.message import Message, read_message, write_result
-from arqonce.wire.request import payload_tag
 from arqonce.work import Again, Claim, Ended, GivenBack, Outcome, Postponed
 
 MARGIN = timedelta(seconds=5)
@@ -111,12 +108,12 @@ class RegistryWork:
             return [postponed(later)] * len(jobs)
         return [job.ended(job.refused.failure) if job.claim.job_id in recorded else Again.ALONE for job in jobs]
 
-    def _outcome(self, job: "RegistryJob", answer: dict[str, Any] | Exception | Again) -> Outcome | Again:
+    def _outcome(self, job: "RegistryJob", answer: Answer | RetryLater | Again) -> Outcome | Again:
         if isinstance(answer, Again):
             return answer
         if isinstance(answer, RetryLater):
             return postponed(answer)
-        return job.ended(answer)
+        return job.ended(answer.value, answer.tag)
 
     async def disconnect(self, task: "asyncio.Task[Any]") -> None:
         """End the connection of a task that does not end: it cannot commit."""
@@ -201,8 +198,10 @@ class RegistryJob:
             return await self._refuse()
         if self.is_aborted:
             return await self.aborted()
+        progress = Progress()
         try:
-            return self.ended(await phases.run(self._work.dispatcher, self.spec, self.delivery))
+            answer = await phases.run(self._work.dispatcher, self.spec, self.delivery, progress)
+            return self.ended(answer, progress.tag)
         except asyncio.CancelledError:
             if not self.is_aborted:
                 raise
@@ -210,7 +209,7 @@ class RegistryJob:
         except RetryLater as later:
             return postponed(later)
         except Exception as error:  # noqa: BLE001 - dispatch has recorded it: the job's end
-            return self.ended(error)
+            return self.ended(error, progress.tag)
 
     async def _refuse(self) -> Outcome:
         """Record why the job cannot be run, or answer as it has ended before."""
@@ -227,27 +226,26 @@ class RegistryJob:
 
         What cannot be recorded is tried again: the claim of that attempt says that the job is aborted.
         """
-        delivery, spec = self.delivery, self.spec
-        error: BaseException = asyncio.CancelledError()
-        with suppress(Exception), CONTAINED:  # dispatch decides what it means that it cannot be read
-            error = tagged(error, payload_tag(read_payload(spec.payload, delivery.args, delivery.kwargs)))
+        progress = Progress()
         try:
-            answer = await self._work.dispatcher.abort(spec, delivery)
+            answer = await self._work.dispatcher.abort(self.spec, self.delivery, progress)
         except RetryLater as later:
             return Postponed(later.delay, counts=later.counts, ask_abort=True)
         except Exception as earlier:  # noqa: BLE001 - how it had ended
-            return self.ended(earlier)
+            return self.ended(earlier, progress.tag)
         _log.info("job aborted", job_id=self.claim.job_id, too_late=answer is not None)
-        return self.ended(error if answer is None else answer)
+        return self.ended(asyncio.CancelledError() if answer is None else answer, progress.tag)
 
     async def overdue(self) -> Outcome:
         """Decide on the job although its handler goes on after its deadline."""
+        progress = Progress()
         try:
-            return self.ended(await self._work.dispatcher.end_overdue(self.spec, self.delivery))
+            answer = await self._work.dispatcher.end_overdue(self.spec, self.delivery, progress)
+            return self.ended(answer, progress.tag)
         except RetryLater as later:
             return postponed(later)
         except Exception as error:  # noqa: BLE001 - it is dead, on record
-            return self.ended(error)
+            return self.ended(error, progress.tag)
 
     def interrupted(self, *, is_stopping: bool) -> Outcome:
         """Return the job to the queue at the worker's end; else it has cancelled itself, outside of its handler."""
@@ -258,8 +256,8 @@ class RegistryJob:
         _log.error("a run broke off: the job runs again", job_id=self.claim.job_id, exc_info=error)
         return Postponed(backoff(self._attempt))
 
-    def ended(self, answer: dict[str, Any] | BaseException) -> Ended:
-        """Return the job's end with its result, or its failure as producers can read it."""
+    def ended(self, answer: dict[str, Any] | BaseException, tag: str | None = None) -> Ended:
+        """Return the job's end with its result, or its failure as producers can read it, and the request's tag."""
         succeeded = isinstance(answer, dict)
         message = self._message
         result = write_result(
@@ -271,6 +269,7 @@ class RegistryJob:
             enqueued_ms=0 if message is None else message.enqueued_ms,
             started_ms=self.started_ms,
             queue=self.claim.queue,
+            tag=tag,
         )
         return self._work.end(result, succeeded=succeeded)
 

@@ -12,7 +12,7 @@ from arq.connections import RedisSettings
 
 from arqonce.application import Application
 from arqonce.arq.guarded_redis import GuardedRedis
-from arqonce.arq.registry_functions import DISPATCHER, build_functions
+from arqonce.arq.registry_functions import DISPATCHER, build_functions, write_message
 from arqonce.connection.url import read_redis_url
 from arqonce.environment import SettingsError
 from arqonce.process.arguments import build_arq_redis, worker_arguments
@@ -51,6 +51,7 @@ def build_worker_settings(application: Application) -> type:
 
     arguments = worker_arguments(settings, redis) | {
         "functions": build_functions(application.registry),
+        "job_serializer": write_message,
         "on_startup": on_startup,
         "on_shutdown": on_shutdown,
         "redis_settings": redis_settings(settings.queue),

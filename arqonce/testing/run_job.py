@@ -11,9 +11,10 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 from sqlalchemy import text
 
-from arqonce.execution.attempt import Dispatcher, Progress
-from arqonce.execution.batch import run_batch
+from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.batch import Answer, run_batch
 from arqonce.execution.delivery import Delivery
+from arqonce.execution.progress import Progress
 from arqonce.execution.refusals import Refused, refuse, why_unknown
 from arqonce.execution.verdict import RetryLater
 from arqonce.failures import InvalidMessageError, JobFailedError, MalformedMessageError, UnknownJobError
@@ -169,7 +170,7 @@ class RunJob:
             mark = f'"p":{to_json(job_id).decode()}'  # as in the messages of its follow-ups, and perhaps elsewhere
             found = await self._promised(mark=mark)
             follow_ups = tuple(job for job in found if read_message(job.message).parent == job_id)
-        return replace(_outcome(job_id, answer, attempts), follow_ups=follow_ups)
+        return replace(_outcome(job_id, answer, attempts, progress.tag), follow_ups=follow_ups)
 
     async def promised(self) -> list[RecordedJob]:
         """Return the jobs that were promised in the test's transaction, by jobs or by the test, and have not ended.
@@ -268,18 +269,16 @@ def _read(message: bytes, registry: Registry) -> Message | JobFailedError:
     return call if call.name in registry else UnknownJobError(why_unknown(call.name, registry))
 
 
-def _batch_outcome(
-    payload: Payload[ResultT], job_id: str, answer: dict[str, Any] | JobFailedError
-) -> JobOutcome[ResultT]:
-    if isinstance(answer, JobFailedError):
-        return _outcome(job_id, {"s": False, "r": answer}, [Attempt(1, answer)])
-    outcome = _outcome(job_id, {"s": True, "r": answer}, [Attempt(1)])
+def _batch_outcome(payload: Payload[ResultT], job_id: str, answer: Answer) -> JobOutcome[ResultT]:
+    end, tag = answer
+    if isinstance(end, JobFailedError):
+        return _outcome(job_id, {"s": False, "r": end}, [Attempt(1, end)], tag)
+    outcome = _outcome(job_id, {"s": True, "r": end}, [Attempt(1)], tag)
     return replace(outcome, result=payload.result_type().model_validate(outcome.result))
 
 
-def _outcome(job_id: str, answer: dict[str, Any], attempts: list[Attempt]) -> JobOutcome[Any]:
-    message = decode(encode(answer))
-    read, tag = message["r"], message.get("h")
+def _outcome(job_id: str, answer: dict[str, Any], attempts: list[Attempt], tag: str | None) -> JobOutcome[Any]:
+    read = decode(encode(answer))["r"]
     if answer["s"]:
         return JobOutcome(job_id, read, None, tuple(attempts), tag)
     shorten(attempts[-1].error or read)

@@ -33,31 +33,6 @@ PICKLE = b"\x80"
 """First byte of a pickle of protocol 2 or later. No JSON text begins with it."""
 
 
-_TAG = "job_request_tag"
-
-
-class _Answer(dict[str, Any]):
-    """A result with the tag of the request that it answers."""
-
-
-def tagged(answer: Any, tag: str) -> Any:  # noqa: ANN401 - a result as a dict, or a failure
-    """Attach to a result or a failure the tag of the request that it answers (``wire.request_tag``), and return it.
-
-    A failure that already has another request's tag is copied: handlers may raise one object many times.
-    """
-    if isinstance(answer, dict):
-        answer = _Answer(answer)
-    elif tag_of(answer) not in {None, tag}:
-        answer = failure_from_wire(failure_to_wire(answer))
-    object.__setattr__(answer, _TAG, tag)  # an exception may be a frozen dataclass
-    return answer
-
-
-def tag_of(answer: object) -> str | None:
-    """Return the tag of the request that a result or a failure answers; ``None`` if it has none."""
-    return getattr(answer, _TAG, None)
-
-
 def encode(message: Any, *, largest: int | None = MAX_BYTES) -> bytes:  # noqa: ANN401 - any JSON value, models and exceptions
     """Serialize a message as JSON. Supports Pydantic models, dates, UUIDs and exceptions.
 
@@ -67,8 +42,6 @@ def encode(message: Any, *, largest: int | None = MAX_BYTES) -> bytes:  # noqa: 
     if isinstance(message, dict) and "s" in message:
         # Arguments may be personal data, and results do not need them; arq would keep them for an hour.
         message = message | {"a": [], "k": {}}
-        if (tag := tag_of(message.get("r"))) is not None:
-            message["h"] = tag
     try:
         data = to_json(message, fallback=_encode_exception, inf_nan_mode="null")
     except (PydanticSerializationError, ValueError) as error:

@@ -96,8 +96,11 @@ def write_result(  # noqa: PLR0913 - arq's fields
     enqueued_ms: int,
     started_ms: int,
     queue: str,
+    tag: str | None = None,
 ) -> bytes:
     """Write the message of a result as arq does, without the job's arguments. A failure is an exception.
+
+    ``tag`` is that of the request (``wire.request_tag``).
 
     Raises:
         InvalidMessageError: it cannot be written as JSON, or is too large.
@@ -116,4 +119,5 @@ def write_result(  # noqa: PLR0913 - arq's fields
             "q": queue,
             "id": job_id,
         }
+        | ({} if tag is None else {"h": tag})
     )

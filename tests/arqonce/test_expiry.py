@@ -21,7 +21,7 @@ from arqonce import (
     enqueue_in,
 )
 from arqonce.execution.attempt import Dispatcher
-from arqonce.execution.batch import run_batch
+from arqonce.execution.batch import Answer, run_batch
 from arqonce.execution.delivery import Delivery
 from arqonce.relay.relay import Relay
 from arqonce.wire.codec import decode
@@ -109,7 +109,9 @@ async def test_an_attempt_that_has_begun_is_repeated(sessions: Sessions) -> None
     )
 
     assert RUN == ["Jane", "Jane"]
-    assert answers == [Again.ALONE, {}]
+    assert answers[0] is Again.ALONE
+    assert isinstance(answers[1], Answer)
+    assert answers[1].value == {}
 
 
 async def test_a_job_that_took_effect_is_not_told_as_expired(sessions: Sessions) -> None:

@@ -11,8 +11,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from structlog.testing import capture_logs
 
+from arqonce.execution import batch as batches
 from arqonce.execution.attempt import Dispatcher
-from arqonce.execution.batch import Outcome, run_batch
 from arqonce.execution.delivery import Delivery
 from arqonce.execution.verdict import RetryLater
 from arqonce.failures import ConstraintViolatedError, InvalidPayloadError, JobFailedError
@@ -58,6 +58,12 @@ async def counts(sessions: Sessions) -> tuple[int, ...]:
         return tuple((await session.execute(text(query))).one())
 
 
+async def run_batch(dispatcher: Dispatcher, spec: Any, deliveries: Sequence[Delivery]) -> list[Any]:  # noqa: ANN401 - any job
+    """Run it, and leave out the tags of the answers."""
+    outcomes = await batches.run_batch(dispatcher, spec, deliveries)
+    return [outcome.value if isinstance(outcome, batches.Answer) else outcome for outcome in outcomes]
+
+
 async def _to_the_end(sessions: Sessions, spec: Any, deliveries: Sequence[Delivery]) -> dict[str, Any]:  # noqa: ANN401 - any job
     """Run a batch as a worker does: what has to run again runs alone; attempts that fail are followed by others."""
     dispatcher = Dispatcher(sessions)
@@ -69,7 +75,7 @@ async def _to_the_end(sessions: Sessions, spec: Any, deliveries: Sequence[Delive
     return answers
 
 
-async def _alone(dispatcher: Dispatcher, spec: Any, delivery: Delivery) -> Outcome | Exception:  # noqa: ANN401 - any job
+async def _alone(dispatcher: Dispatcher, spec: Any, delivery: Delivery) -> Any:  # noqa: ANN401 - any job
     for attempt in range(delivery.attempt, delivery.attempt + 8):
         try:
             return await dispatcher.run(spec, Delivery(delivery.job_id, min(attempt, 4), (), delivery.kwargs))
