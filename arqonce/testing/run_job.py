@@ -179,9 +179,7 @@ class RunJob:
         """
         return await self._promised()
 
-    async def drain(
-        self, *, registry: Registry | None = None, resources: Given | None = None
-    ) -> list[JobOutcome[Any]]:
+    async def drain(self, *, registry: Registry | None = None, resources: Given | None = None) -> list[JobOutcome[Any]]:
         """Run all promised jobs, and the jobs that they promise, in the order of due times; return the outcomes.
 
         Does not wait for due times. Runs all jobs before raising the first failure, if there is one.
