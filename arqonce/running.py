@@ -53,9 +53,10 @@ class RunningJob:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End it."""
+        """End it, also for tasks that outlive it, whose contexts would keep the session alive."""
         if self._token is not None:
             _running.reset(self._token)
+        self._token = self._session = None
 
     def next_id(self, name: str) -> str | None:
         """Return the id of the next follow-up of this kind: the same in each attempt. ``None`` for a batch.
@@ -70,6 +71,8 @@ class RunningJob:
 
     def owns(self, connection: Any) -> bool:  # noqa: ANN401 - of any library
         """Return whether the connection is in the job's transaction. No round trip."""
+        if self._session is None:
+            return False
         own = self._session.sync_session
         if connection is self._session or connection is own:
             return True

@@ -1,6 +1,8 @@
 """Jobs that handlers promise in their own transaction, on the real database."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -190,3 +192,25 @@ async def test_a_follow_up_s_follow_up_begins_with_the_first_job_and_its_letter_
         letter = await session.get(DeadJob, ids[-1])
     assert letter is not None
     assert decode(letter.message)["p"] == ids[-2]
+
+
+async def test_a_job_that_has_ended_keeps_no_session(sessions: Sessions) -> None:
+    """Not until a garbage collection, nor for a task that outlives it."""
+    lasting: list[asyncio.Task[None]] = []
+    known: list[weakref.ref[AsyncSession]] = []
+
+    async def promise(session: AsyncSession, _payload: FanOut) -> Stored:
+        lasting.append(asyncio.create_task(asyncio.sleep(60)))
+        known.append(weakref.ref(session))
+        return Stored()
+
+    gc.disable()
+    try:
+        await Dispatcher(sessions).run(_spec(promise), JOB)
+        kept = [session() for session in known]
+    finally:
+        gc.enable()
+    lasting[0].cancel()
+    await asyncio.wait(lasting)
+
+    assert kept == [None]
