@@ -21,6 +21,7 @@ from arqonce.process.housekeeping import sweep
 from arqonce.testing.databases import in_thread
 from jobs import CreateUser
 from jobs.registry import REGISTRY
+from tests.arqonce.follow_ups import REGISTRY as JOBS
 from tests.arqonce.ledger.conftest import read_sql
 from tests.promised import whereabouts
 
@@ -41,6 +42,7 @@ async def test_the_ledger_may_lie_in_another_schema(empty: DatabaseSettings) -> 
                 await enqueue_in(session, CreateUser(name="Jane"), key=key, schema="user")
         dispatcher = Dispatcher(sessions)
         await dispatcher.run(REGISTRY["create_user"], Delivery("one", 1, (), {"name": "Jane"}))
+        done = await dispatcher.run(JOBS["chain"], Delivery("chain", 1, (), {"left": 1}))  # its handler names no schema
         async with sessions.begin() as session:
             epoch = await next_epoch(session)
             given = await dispatch_batch(session, epochs={"arq:queue": epoch}, keep=timedelta(days=1))
@@ -51,9 +53,13 @@ async def test_the_ledger_may_lie_in_another_schema(empty: DatabaseSettings) -> 
         removed = await sweep(sessions, {"receipts": timedelta(0), "dead_jobs": timedelta(0)})
 
     assert found == {"one": ["receipts"], "two": ["outbox"], "three": ["dead"]}
-    assert ([promise.job_id for promise in given], epoch, status) == (["two"], 1, JobStatus.PROMISED)
+    assert ({promise.job_id for promise in given}, epoch, status) == (
+        {"two", *done["follow_ups"]},
+        1,
+        JobStatus.PROMISED,
+    )
     assert [trace is None for trace in traces] == [False, False, False]
-    assert removed == {"receipts": 1, "dead_jobs": 1}
+    assert removed == {"receipts": 2, "dead_jobs": 1}
     assert read_sql(empty, "SELECT to_regnamespace('arqonce') IS NULL") == [True]
 
 
