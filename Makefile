@@ -43,6 +43,7 @@ fix: $(VENV)/ready ## Mend style and formatting where that can be done by a prog
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 	@$(BIN)/python tests/docs/settings_table.py
+	@PYTHONPATH=. $(BIN)/python tests/docs/metrics_table.py
 
 unit: $(VENV)/ready ## Run the tests that need no server and no process (ARGS="path -k name" for some)
 	@$(BIN)/python -m pytest -m unit $(if $(ARGS),,--numprocesses 2 --dist worksteal) $(ARGS)

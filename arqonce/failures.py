@@ -237,6 +237,13 @@ def failure_to_wire(error: BaseException) -> dict[str, str]:
     return {"type": text_of(code, _CODE_LENGTH), "message": text_of(error, _MESSAGE_LENGTH)}
 
 
+def code_of(error: BaseException) -> str:
+    """Return the reason for a failure in one word, for metrics: never part of a text."""
+    if isinstance(error, CancelledError):
+        return JobAbortedError.code
+    return text_of(error.code if isinstance(error, JobFailedError) else type(error).__name__, _CODE_LENGTH)
+
+
 def text_of(value: object, longest: int) -> str:
     """Return the first ``longest`` characters of ``str(value)``. Never fails, even if ``__str__`` raises."""
     try:

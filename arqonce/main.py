@@ -4,11 +4,9 @@ A SIGTERM that arrives while the rest is loaded must end the process too. As PID
 ignores it until a handler is installed.
 """
 
-import os
 import signal
 import sys
 import time
-from pathlib import Path
 from types import FrameType
 
 _UNTIL_STOPPED = (["run"], ["relay"], ["dev"])
@@ -51,11 +49,11 @@ def main(application: str = "arqonce.__main__:APPLICATION") -> None:
     """
     hear_signals()
     try:
-        # A shortcut: containers run this twice a minute. Without the variable, the setting may be in a secret file.
-        if sys.argv[1:] == ["health"] and (file := os.environ.get("WORKER_HEALTH_FILE", "").strip()):
-            from arqonce.process.health_file import exit_with_health  # noqa: PLC0415 - see the module's docstring
+        if sys.argv[1:] == ["health"]:  # a shortcut: containers run this twice a minute
+            from arqonce.process.health_file import exit_with_health, named_file  # noqa: PLC0415 - as above
 
-            exit_with_health(Path(file))
+            if file := named_file():
+                exit_with_health(file)
         try:
             from arqonce.commands.app import run_app  # noqa: PLC0415 - see the module's docstring
         except ModuleNotFoundError as error:

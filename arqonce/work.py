@@ -18,6 +18,10 @@ _FIRST_TIME = 1e11
 """Scores below this are no times, in ms since 1970."""
 
 
+UNKNOWN = "<unknown>"
+"""The label of jobs that the worker does not know."""
+
+
 class Claim(NamedTuple):
     """A job that is ours to run while its lease is renewed."""
 
@@ -60,8 +64,7 @@ class Claim(NamedTuple):
         return self.job_id.encode() != self.id
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(NamedTuple):
     """The job is over."""
 
     succeeded: bool
@@ -74,6 +77,12 @@ class Ended:
 
     is_fenced: bool = True
     """Whether only the job's owner may record it. Where no receipt decides, the first outcome that arrives counts."""
+
+    code: str | None = None
+    """Why it failed, in a word, for metrics; ``None`` if it succeeded."""
+
+    is_dead: bool = False
+    """Whether it failed for a reason that nobody chose."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +164,11 @@ class Job(Protocol):
     @property
     def name(self) -> str:
         """The job's name, for logs."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """The job's name if the worker knows it, else ``UNKNOWN``: for metrics, whose labels are bounded."""
         ...
 
     async def run(self) -> Outcome:
@@ -246,8 +260,17 @@ class Observer:
         """Return what to run instead of ``record``, the coroutine that records outcomes."""
         return record
 
-    def concluded(self, outcome: Outcome) -> None:
-        """Hear of an outcome, before it is recorded."""
+    def claimed(self, jobs: Sequence[Job]) -> None:
+        """Hear of jobs that one call has claimed."""
+
+    def ran(self, jobs: Sequence[Job], seconds: float) -> None:
+        """Hear that a run of these jobs, of one kind, is over or abandoned, and how long it took."""
+
+    def concluded(self, ended: Sequence[tuple[Job, Outcome]]) -> None:
+        """Hear of the outcomes of a run, before they are recorded."""
+
+    def lost(self, job: Job) -> None:
+        """Hear that a job's outcome was not recorded: another worker had claimed it meanwhile."""
 
     def recorded(self) -> None:
         """Hear that outcomes have been recorded."""

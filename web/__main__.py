@@ -9,7 +9,7 @@ from arqonce.main import hear_signals
 
 _HELP = """usage: users-web
 
-Serve users over HTTP until SIGTERM or Ctrl-C. Settings: DATABASE_*, REDIS_* and WEB_* (see the README).
+Serve users over HTTP until SIGTERM or Ctrl-C. Settings: DATABASE_*, REDIS_*, WEB_*, OPS_* (see the README).
 Exit codes: 0 ok, 2 usage, 3 settings, 4 unavailable, 5 held (ended at its time limit while something blocked its end).
 """
 
@@ -30,7 +30,8 @@ def main() -> None:
 def _run() -> None:
     try:
         from arqonce import QueueUnavailableError, SettingsError  # noqa: PLC0415 - see the module's docstring
-        from web.server import ListenError, run_service  # noqa: PLC0415
+        from arqonce.operations.endpoint import ListenError  # noqa: PLC0415
+        from web.server import run_service  # noqa: PLC0415
         from web.settings import Settings  # noqa: PLC0415
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in {"arqonce", "web"}:

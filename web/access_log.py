@@ -15,13 +15,14 @@ class AccessLog(AbstractAccessLogger):
         _log.info(
             "request",
             method=request.method,
-            route=_route(request),
+            route=route_of(request),
             status=response.status,
             ms=round(time * 1000, 1),
         )
 
 
-def _route(request: web.BaseRequest) -> str | None:
+def route_of(request: web.BaseRequest) -> str | None:
+    """Return the pattern of the path, which is one of a few; ``None`` if there is none for it."""
     # match_info itself fails for a request that no router has seen.
     match = request._match_info if isinstance(request, web.Request) else None  # noqa: SLF001
     resource = None if match is None else match.route.resource

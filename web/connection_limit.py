@@ -26,29 +26,39 @@ class ConnectionLimit:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._open = 0
-        self._refused = 0
+        self.open = 0
+        """How many are open."""
+        self.refused = 0
+        """How many were refused, ever."""
+        self._logged = 0
         self._log_again_at = 0.0
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether a further one would be refused."""
+        return self.open >= self._most
 
     def enter(self) -> bool:
         """Count one more connection; return ``False``, and count nothing, if there are too many."""
-        if self._open >= self._most:
-            self._refused += 1
+        if self.is_reached:
+            self.refused += 1
             self._log()
             return False
-        self._open += 1
+        self.open += 1
         return True
 
     def leave(self) -> None:
         """Count one connection less."""
-        self._open -= 1
+        self.open -= 1
 
     def _log(self) -> None:
         now = time.monotonic()
         if now < self._log_again_at:
             return
-        _log.warning("too many connections: new ones are refused", limit=self._most, refused=self._refused)
-        self._refused, self._log_again_at = 0, now + _LOG_INTERVAL.total_seconds()
+        _log.warning(
+            "too many connections: new ones are refused", limit=self._most, refused=self.refused - self._logged
+        )
+        self._logged, self._log_again_at = self.refused, now + _LOG_INTERVAL.total_seconds()
 
 
 def connections_that_fit(most: int, *, pool_size: int) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce import JobClient, open_database
 from arqonce.connection.redis import build_redis
@@ -23,6 +24,7 @@ class Resources:
     """The resources that all requests share."""
 
     settings: WebSettings
+    sessions: async_sessionmaker[AsyncSession]
     client: JobClient
     redis: Redis
     backlog: Backlog
@@ -43,12 +45,13 @@ def opening(settings: Settings) -> Callable[[web.Application], AsyncIterator[Non
         url = settings.queue.url.get_secret_value()
         async with AsyncExitStack() as stack:
             database = open_database(settings.database, pool_size=settings.web.pool_size)
-            bind_sessions(app, await stack.enter_async_context(database))
+            sessions = await stack.enter_async_context(database)
+            bind_sessions(app, sessions)
             redis = await stack.enter_async_context(_build_redis(settings))
             client = _build_client(settings)
             stack.push_async_callback(client.aclose)
             backlog = Backlog(redis, url, settings.web.queue, most=settings.web.max_queued)
-            app[RESOURCES] = Resources(settings.web, client, redis, backlog, asyncio.Event())
+            app[RESOURCES] = Resources(settings.web, sessions, client, redis, backlog, asyncio.Event())
             yield
 
     return open_resources

@@ -6,6 +6,8 @@ import signal
 import structlog
 from aiohttp import web
 
+from arqonce.operations.endpoint import ListenError
+from arqonce.operations.process import Operations, open_operations
 from arqonce.process.ending import MARGIN, Ending, leave
 from arqonce.process.event_loop import fastest_loop, run_to_the_end
 from arqonce.process.logs import log_to_stderr
@@ -14,13 +16,10 @@ from web.admission import checked_requests, refusing
 from web.application import build_app
 from web.connection import LINGERING, Connection, Limits
 from web.connection_limit import ConnectionLimit, connections_that_fit
+from web.metrics import counting, show_service
 from web.settings import Settings, WebSettings
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("web.server")
-
-
-class ListenError(OSError):
-    """The service cannot listen on the address. The text names the cure."""
 
 
 def run_service(settings: Settings) -> None:
@@ -36,30 +35,43 @@ def run_service(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings, ending: Ending) -> None:
-    runner = _build_runner(build_app(settings), settings.web)
     told = _told_to_stop(ending)
+    async with open_operations(settings.operations, "web", has_queues=False) as operations:
+        await _serve_until(told, settings, ending, operations)
+
+
+async def _serve_until(told: asyncio.Event, settings: Settings, ending: Ending, operations: Operations | None) -> None:
+    app = build_app(settings)
+    limit = ConnectionLimit(connections_that_fit(settings.web.max_connections, pool_size=settings.web.pool_size))
+    log = AccessLog if operations is None else counting(operations.store)
+    runner = _build_runner(app, settings.web, limit, log)
     try:
         await runner.setup()
         await _listen(runner, settings)
         host, port = runner.addresses[0][:2]
         _log.info("serving", host=host, port=port)
         ending.ready(lambda: f"serving on {host}:{port}")
+        if operations is not None:
+            show_service(operations, app, limit)
         await told.wait()
         _log.info("told to stop")
+        if operations is not None:
+            operations.stopping()
     finally:
         ending.limit(settings.web.shutdown_grace + MARGIN)
         await runner.cleanup()
 
 
-def _build_runner(app: web.Application, settings: WebSettings) -> web.AppRunner:
-    most = connections_that_fit(settings.max_connections, pool_size=settings.pool_size)
+def _build_runner(
+    app: web.Application, settings: WebSettings, limit: ConnectionLimit, log: type[AccessLog]
+) -> web.AppRunner:
     return _Runner(
         app,
-        access_log_class=AccessLog,
+        access_log_class=log,
         auto_decompress=False,  # web.body does it, once the token was checked
         keepalive_timeout=settings.idle_timeout.total_seconds(),
         lingering_time=LINGERING.total_seconds(),
-        limit=ConnectionLimit(most),
+        limit=limit,
         limits=Limits(settings.header_timeout, settings.send_timeout, settings.max_header),
         shutdown_timeout=settings.shutdown_grace.total_seconds(),
     )

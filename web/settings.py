@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
-from ipaddress import ip_address
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
@@ -10,11 +9,9 @@ from pydantic_settings import SettingsConfigDict
 
 from arqonce import DatabaseSettings, QueueSettings
 from arqonce.environment import Duration, EnvironmentSettings, require_valid
+from arqonce.settings.operations import SHORTEST_TOKEN, OperationsSettings, is_loopback
 from arqonce.wire.bounds import MAX_BYTES, require_queue
 from arqonce.wire.keys import QUEUE
-
-_SHORTEST_TOKEN = 20
-"""Shortest bearer token, in characters: a shorter one can be guessed."""
 
 
 class WebSettings(EnvironmentSettings):
@@ -30,7 +27,7 @@ class WebSettings(EnvironmentSettings):
     )
     tokens: SecretStr | None = Field(
         default=None,
-        description=f"bearer tokens of at least {_SHORTEST_TOKEN} characters, separated by white space",
+        description=f"bearer tokens of at least {SHORTEST_TOKEN} characters, separated by white space",
         examples=["what openssl rand -hex 24 prints"],
     )
     queue: Annotated[str, AfterValidator(require_queue)] = Field(
@@ -101,28 +98,21 @@ class WebSettings(EnvironmentSettings):
     @classmethod
     def _require_strong_tokens(cls, value: SecretStr | None) -> SecretStr | None:
         for token in [] if value is None else value.get_secret_value().split():
-            if len(token) < _SHORTEST_TOKEN:
-                raise ValueError(f"has a token of less than {_SHORTEST_TOKEN} characters")
+            if len(token) < SHORTEST_TOKEN:
+                raise ValueError(f"has a token of less than {SHORTEST_TOKEN} characters")
             if not (token.isascii() and token.isprintable()):
                 raise ValueError("has a token with a character that no header can hold")
         return value
 
     @model_validator(mode="after")
     def _require_tokens_for_others(self) -> Self:
-        if not self.token_list and not _is_loopback(self.host):
+        if not self.token_list and not is_loopback(self.host):
             raise ValueError(
                 f"WEB_TOKENS: is not set, but WEB_HOST is {self.host:.100}, which others can reach. Set it to what "
                 "openssl rand -hex 24 prints, or put that in a file named web_tokens in /run/secrets or $SECRETS_DIR; "
                 "or listen on 127.0.0.1."
             )
         return self
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"  # any other name may mean any address
 
 
 @dataclass(frozen=True)
@@ -132,6 +122,7 @@ class Settings:
     database: DatabaseSettings
     queue: QueueSettings
     web: WebSettings
+    operations: OperationsSettings | None = None
 
     @classmethod
     def load(cls) -> Self:
@@ -140,8 +131,8 @@ class Settings:
         Raises:
             SettingsError: lists every missing or invalid setting, one per line, with its cure.
         """
-        require_valid(DatabaseSettings, QueueSettings, WebSettings)
+        require_valid(DatabaseSettings, QueueSettings, WebSettings, OperationsSettings)
         database = DatabaseSettings.load()
         if "application_name" not in database.model_fields_set:
             database = database.model_copy(update={"application_name": "users-web"})
-        return cls(database, QueueSettings.load(), WebSettings.load())
+        return cls(database, QueueSettings.load(), WebSettings.load(), OperationsSettings.load())

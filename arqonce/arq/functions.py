@@ -6,7 +6,7 @@ Where arq dies or loses a job (a hook that raises, keys of a wrong type, a lost 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import copy_context
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 
@@ -22,11 +22,11 @@ from arqonce.backoff import backoff
 from arqonce.execution.attempt import AFTER_OUTAGE
 from arqonce.execution.containment import CONTAINED, HandlerCancelledError, cancelled_itself
 from arqonce.execution.diagnosis import diagnose
-from arqonce.failures import AttemptsExhaustedError, MalformedMessageError, UnknownJobError
+from arqonce.failures import AttemptsExhaustedError, MalformedMessageError, UnknownJobError, code_of
 from arqonce.ledger.function_receipts import Success
 from arqonce.wire.codec import PICKLE, decode
 from arqonce.wire.keys import now_ms
-from arqonce.work import Again, Claim, Ended, GivenBack, Outcome, Postponed
+from arqonce.work import UNKNOWN, Again, Claim, Ended, GivenBack, Outcome, Postponed
 
 _FAR = timedelta(days=3650)
 """Limit of a function without a timeout."""
@@ -67,7 +67,7 @@ class Hook(Protocol):
 class Call(NamedTuple):
     """What a message asks for."""
 
-    name: str = "<unknown>"
+    name: str = UNKNOWN
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}  # noqa: RUF012 - never changed
     tries: int | None = None
@@ -159,6 +159,11 @@ class FunctionJob:
         return self.call.name
 
     @property
+    def label(self) -> str:
+        """The function's name if there is one of that name."""
+        return UNKNOWN if self._function is None else self.call.name
+
+    @property
     def limit(self) -> timedelta:
         """The function's timeout, and the time to record its end."""
         seconds = self._timeout_s
@@ -226,6 +231,7 @@ class FunctionJob:
         if success is None:
             return None
         self._log.info("job has succeeded before: its receipt answers")
+        records.answered += 1
         return Ended(succeeded=True, result=success.result, keep=self._keep(), is_fenced=False)
 
     async def _on_record(self, outcome: Outcome) -> Outcome:
@@ -253,7 +259,7 @@ class FunctionJob:
         if records is not None and outcome.succeeded:
             told = Success(outcome.result)
             told = await records.succeeded(claim, job_name=self.name, attempt=attempt, success=told)
-            return replace(outcome, result=told.result)
+            return outcome._replace(result=told.result)
         if records is not None and self._failure is not None and claim.message is not None:
             await records.failed(claim, self._failure, job_name=self.name, attempts=attempt)
         return outcome
@@ -388,7 +394,13 @@ class FunctionJob:
     def _end(self, result: Any, *, succeeded: bool) -> Ended:  # noqa: ANN401 - what a function returns, or an exception
         keep = self._keep()
         message = None if keep == timedelta(0) else self._serialize(result, succeeded=succeeded)
-        return Ended(succeeded, message, keep, is_fenced=False)
+        if succeeded:
+            return Ended(succeeded=True, result=message, keep=keep, is_fenced=False)
+        failure = result if self._failure is None else self._failure.error
+        is_dead = not isinstance(failure, asyncio.CancelledError)
+        return Ended(
+            succeeded=False, result=message, keep=keep, is_fenced=False, code=code_of(failure), is_dead=is_dead
+        )
 
     def _keep(self) -> timedelta | None:
         function, settings = self._function, self._settings

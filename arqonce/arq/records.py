@@ -62,6 +62,8 @@ class FunctionRecords:
         """Use an open sessionmaker; the ``gate`` is closed while the ledger cannot be written to."""
         self._sessions = sessions
         self.gate = gate
+        self.answered = 0
+        """How many deliveries a receipt has answered."""
 
     async def success_of(self, claim: Claim) -> Success | None:
         """Return how the job has succeeded before; ``None`` if it has not. One round trip.

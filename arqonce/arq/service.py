@@ -6,6 +6,7 @@ import pkgutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -26,6 +27,9 @@ _OURS = frozenset({"redis_settings", "redis_pool", "burst", "handle_signals", "j
 """Of these, what is not passed on as it is."""
 
 _MAX_JOBS = 10
+"""arq's default."""
+
+_JOB_TIMEOUT = timedelta(minutes=5)
 """arq's default."""
 
 _SPARE = 10
@@ -83,6 +87,15 @@ class Service:
             raise UsageError(f"{self.name} has a redis_pool: give it redis_settings, each process opens its own pool")
         settings = self.settings.get("redis_settings")
         return None if settings is None else url_of(settings)
+
+    @property
+    def longest_timeout(self) -> timedelta:
+        """The longest time that one of its functions and cron jobs may take."""
+        usual = self.settings.get("job_timeout") or _JOB_TIMEOUT
+        all_of_them = [*(self.settings.get("functions") or ()), *(self.settings.get("cron_jobs") or ())]
+        own = (getattr(one, "timeout_s", None) for one in all_of_them)
+        seconds = [usual, *(timeout for timeout in own if timeout is not None)]
+        return max(one if isinstance(one, timedelta) else timedelta(seconds=float(one)) for one in seconds)
 
     @property
     def max_jobs(self) -> int:

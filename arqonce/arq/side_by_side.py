@@ -3,7 +3,6 @@
 import asyncio
 import pickle
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from arq.worker import JobExecutionFailed
@@ -57,7 +56,7 @@ class PickledJob(RegistryJob):
         message = decode(end.result)
         if isinstance(failure := message["r"], JobFailedError):
             message["r"] = JobExecutionFailed(str(failure))
-        return replace(end, result=pickle.dumps(message))
+        return end._replace(result=pickle.dumps(message))
 
 
 def _as_json(claim: Claim, call: Call) -> Claim:

@@ -31,7 +31,7 @@ from arqonce.engine.presence import Presence
 from arqonce.engine.threads import JobThreads
 from arqonce.execution.work import RegistryWork
 from arqonce.queues import ServedQueues
-from arqonce.work import AlwaysOpen, Claim, Ended, Gate, Observer, Outcome, Work
+from arqonce.work import AlwaysOpen, Claim, Ended, Gate, Job, Observer, Outcome, Work
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.arq.worker")
 
@@ -280,12 +280,22 @@ class _Counts(Observer):
     def recorded(self) -> None:
         self._other.recorded()
 
-    def concluded(self, outcome: Outcome) -> None:
+    def claimed(self, jobs: Sequence[Job]) -> None:
+        self._other.claimed(jobs)
+
+    def ran(self, jobs: Sequence[Job], seconds: float) -> None:
+        self._other.ran(jobs, seconds)
+
+    def lost(self, job: Job) -> None:
+        self._other.lost(job)
+
+    def concluded(self, ended: Sequence[tuple[Job, Outcome]]) -> None:
         worker = self._worker
-        if not isinstance(outcome, Ended):
-            worker.jobs_retried += 1
-        elif outcome.succeeded:
-            worker.jobs_complete += 1
-        else:
-            worker.jobs_failed += 1
-        self._other.concluded(outcome)
+        for _, outcome in ended:
+            if not isinstance(outcome, Ended):
+                worker.jobs_retried += 1
+            elif outcome.succeeded:
+                worker.jobs_complete += 1
+            else:
+                worker.jobs_failed += 1
+        self._other.concluded(ended)

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -14,6 +15,7 @@ from arqonce.process.fleet import SUPERVISED, run_processes, run_service_process
 from arqonce.process.service import ServiceRun, check_service, run_service
 from arqonce.process.stop_orders import Supervised
 from arqonce.process.worker import run_worker
+from arqonce.settings.operations import OperationsSettings
 from arqonce.settings.worker import Settings, WorkerSettings
 
 _PROCESSES = "Worker processes, restarted when they die; connections to PostgreSQL: N x (WORKER_MAX_JOBS + 3)."
@@ -93,18 +95,17 @@ def _run_service(  # noqa: PLR0913 - the command's options
         is_well = check_service(found)
         typer.echo("a worker is well" if is_well else "no worker has written its health key", err=not is_well)
         return int(not is_well)
-    settings = WorkerSettings.load()
-    if processes > 1 and supervised is None:
-        supervised = _process_of(run_service_processes(found, settings, processes, burst=burst))
-        settings = WorkerSettings.load()
-    run_service(
-        ServiceRun(
-            service=found,
-            settings=settings,
-            application=application,
-            burst=burst,
-            accepts_pickle=pickle,
-            supervised=supervised,
-        )
+    asked = ServiceRun(
+        service=found,
+        settings=WorkerSettings.load(),
+        application=application,
+        burst=burst,
+        accepts_pickle=pickle,
+        supervised=supervised,
+        operations=OperationsSettings.load(),
     )
+    if processes > 1 and supervised is None:
+        us = _process_of(run_service_processes(asked, processes))
+        asked = replace(asked, supervised=us, settings=WorkerSettings.load(), operations=OperationsSettings.load())
+    run_service(asked)
     return 0

@@ -24,7 +24,7 @@ from arqonce.engine.overdue import end_overdue_runs
 from arqonce.engine.queue import Queue
 from arqonce.engine.runs import Runs
 from arqonce.engine.slots import Slots
-from arqonce.trouble import Trouble
+from arqonce.trouble import AwayTime, Trouble
 from arqonce.work import Gate, Observer, Work
 
 _CHORES_LIMIT = timedelta(seconds=5)
@@ -133,6 +133,11 @@ class Engine:
         self._background: Sequence[asyncio.Task[None]] = ()
         self._guard = LeaseGuard(leases, options.lease, self.runs.all_claims, self.runs.longest_limit)
         self._closed_by = math.inf
+
+    @property
+    def redis_away(self) -> AwayTime:
+        """For how long Redis was away."""
+        return self._trouble.away
 
     async def run(self) -> None:
         """Work until cancelled or, in burst mode, until the queue is empty.

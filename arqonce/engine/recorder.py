@@ -146,6 +146,7 @@ class Recorder:
                 continue
             elif current is claim:
                 _log.warning("the job was no longer ours: another worker has it", job_id=job_id)
+                self._observer.lost(one[0])
             else:
                 again.append(one)
         return again

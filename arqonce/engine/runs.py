@@ -1,7 +1,7 @@
 """The runs of a worker: from claimed jobs, through slots, to outcomes that the recorder takes over."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -76,6 +76,8 @@ class Runs:
         """
         jobs = [self._work.open(claim) for claim in claimed.claims if await self._is_new(claim)]
         self._unended.update(job.claim.job_id for job in jobs)
+        if jobs:
+            self._observer.claimed(jobs)
         if self.is_stopping:
             self._give_back(jobs)
             return 0
@@ -117,7 +119,9 @@ class Runs:
 
     def _free(self, task: "asyncio.Task[Conclusion]") -> Run:
         found = self._running.pop(task)
-        self.slots.ended(found.run, seconds=self._loop.time() - found.started)
+        seconds = self._loop.time() - found.started
+        self.slots.ended(found.run, seconds=seconds)
+        self._observer.ran(found.run.jobs, seconds)
         for job in found.run.jobs:
             if self.tasks.get(job.claim.job_id) is task:
                 del self.tasks[job.claim.job_id]
@@ -130,15 +134,15 @@ class Runs:
         return [(job, job.broken_off(RuntimeError(f"{type(error).__name__} in a run"))) for job in run.jobs]
 
     def _conclude(self, run: Run, conclusion: Conclusion) -> None:
-        for job, answer in conclusion:
-            if not isinstance(answer, Again):
-                self._record(job, answer)
+        self._record([(job, answer) for job, answer in conclusion if not isinstance(answer, Again)])
         self._queue(run.again(conclusion))
 
-    def _record(self, job: Job, outcome: Outcome) -> None:
-        self._unended.discard(job.claim.job_id)
-        self._observer.concluded(outcome)
-        self.recorder.add(job, outcome)
+    def _record(self, ended: Sequence[tuple[Job, Outcome]]) -> None:
+        if ended:
+            self._observer.concluded(ended)
+        for job, outcome in ended:
+            self._unended.discard(job.claim.job_id)
+            self.recorder.add(job, outcome)
 
     def _queue(self, runs: Iterable[Run]) -> None:
         """Start runs as soon as there are slots."""
@@ -229,7 +233,7 @@ class Runs:
         for job in jobs if run.size == 1 else ():
             outcome = await job.overdue()
             if job.claim.job_id in self._unended:
-                self._record(job, outcome)
+                self._record([(job, outcome)])
         self._start_waiting()
         self._bell.ring()
 
@@ -252,8 +256,7 @@ class Runs:
             task.cancel()
 
     def _give_back(self, jobs: Iterable[Job]) -> None:
-        for job in jobs:
-            self._record(job, GivenBack())
+        self._record([(job, GivenBack()) for job in jobs])
 
     async def settle(self) -> None:
         """Wait until all jobs have ended and are recorded."""

@@ -65,6 +65,11 @@ class Slots(Generic[RunT]):
         self.waiting: deque[RunT] = deque()
 
     @property
+    def most(self) -> int:
+        """How many runs there may be at once."""
+        return self._most
+
+    @property
     def free(self) -> int:
         """How many more runs may start."""
         return self._most - self._running

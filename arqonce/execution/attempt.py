@@ -95,6 +95,8 @@ class Dispatcher:
         self.resources: Resources = Opened() if resources is None else resources
         """What handlers get that ask for resources."""
         self.gate = DatabaseGate(sessions)
+        self.answered = 0
+        """How many deliveries a receipt has answered."""
         self._patience = Patience()
         self.is_cancelled: Callable[[], bool] = is_cancelled
         """Whether the current task's cancellation was requested; the worker class replaces it by a better test."""
@@ -153,6 +155,7 @@ class Dispatcher:
             raise await self._again(error, attempt) from error
         if letter is not None:
             raise JobFailedError.from_code(letter.reason, letter.explanation)
+        self.answered += receipt is not None
         if receipt is not None and receipt.result is None:
             raise failure_from_wire(receipt.failure)
         return None if receipt is None else receipt.result
@@ -425,6 +428,7 @@ class Dispatcher:
         request = request_hash(payload)
         if receipt.job_name not in spec.all_names or request not in {receipt.request_hash, settled}:
             raise RequestConflictError("another request with this id has taken effect: give each request its own key")
+        self.answered += 1
         if receipt.result is None:
             raise failure_from_wire(receipt.failure)
         progress.tag = request_tag(request)

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.database.faults import may_be_outage, why_not_written, why_unavailable
 from arqonce.ledger.probe import require_written
+from arqonce.trouble import AwayTime
 
 _PROBE_LIMIT = timedelta(seconds=2)
 """How long the server may take to answer before it counts as unreachable."""
@@ -32,6 +33,7 @@ class DatabaseGate:
         self._lock = asyncio.Lock()
         self._asked_at = self._closed_at = -math.inf
         self._trouble: tuple[str, str] | None = None
+        self.away = AwayTime()
 
     @property
     def is_open(self) -> bool:
@@ -84,6 +86,7 @@ class DatabaseGate:
         if trouble is not None or self._trouble is not None:
             self._closed_at = time.monotonic()
         self._trouble = trouble
+        self.away.note(is_away=trouble is not None)
 
     async def _find_trouble(self) -> tuple[str, str] | None:
         try:

@@ -15,6 +15,7 @@ from arqonce.execution import phases
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.batch import Answer, run_batch
 from arqonce.execution.containment import cancelled_itself
+from arqonce.execution.dead_letters import is_dead
 from arqonce.execution.delivery import AnySpec, Delivery
 from arqonce.execution.progress import Progress
 from arqonce.execution.refusals import Refused, refuse, refuse_together, why_unknown
@@ -25,11 +26,12 @@ from arqonce.failures import (
     MalformedMessageError,
     MessageMissingError,
     UnknownJobError,
+    code_of,
 )
 from arqonce.spec import Registry
 from arqonce.wire.keys import ID_RULE, now_ms
 from arqonce.wire.message import Message, read_message, write_result
-from arqonce.work import Again, Claim, Ended, GivenBack, Outcome, Postponed
+from arqonce.work import UNKNOWN, Again, Claim, Ended, GivenBack, Outcome, Postponed
 
 MARGIN = timedelta(seconds=5)
 """How much longer than its deadline a run may take: for looks, receipts and dead letters."""
@@ -119,9 +121,13 @@ class RegistryWork:
         """End the connection of a task that does not end: it cannot commit."""
         await self.dispatcher.disconnect(task)
 
-    def end(self, result: bytes, *, succeeded: bool) -> Ended:
+    def end(self, result: bytes, failure: BaseException | None) -> Ended:
         """Return the end of a job with the message of its result."""
-        return Ended(succeeded, result if self._keep else None, self._keep)
+        kept = result if self._keep else None
+        if failure is None:
+            return Ended(succeeded=True, result=kept, keep=self._keep)
+        dead = isinstance(failure, Exception) and is_dead(failure)
+        return Ended(succeeded=False, result=kept, keep=self._keep, code=code_of(failure), is_dead=dead)
 
 
 class RegistryJob:
@@ -142,11 +148,13 @@ class RegistryJob:
         self._message = message
         self._refusal = refusal
         self.can_be_aborted = message is not None
+        self.label = UNKNOWN if message is None else message.name
+        """The job's name, one of the registry's, if the message could be read."""
 
     @property
     def name(self) -> str:
         """The job's name; that of the registry's spec if it is known."""
-        return "<unknown>" if self._message is None else self._message.name
+        return self.label
 
     @property
     def spec(self) -> AnySpec:
@@ -271,7 +279,7 @@ class RegistryJob:
             queue=self.claim.queue,
             tag=tag,
         )
-        return self._work.end(result, succeeded=succeeded)
+        return self._work.end(result, None if isinstance(answer, dict) else answer)
 
     async def recorded(self) -> None:
         """Do nothing."""

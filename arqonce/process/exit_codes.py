@@ -11,6 +11,7 @@ from arqonce.embedded import EmbeddedServerError
 from arqonce.environment import SettingsError
 from arqonce.failures import EnqueueError, InvalidPayloadError, JobError, QueueUnavailableError
 from arqonce.invocation import as_typed
+from arqonce.operations.endpoint import ListenError
 from arqonce.process import ending
 from arqonce.process.lifecycle import StartupError
 from arqonce.process.log_writer import say
@@ -45,6 +46,7 @@ _CODES: dict[type[Exception], ExitCode] = {
     SettingsError: ExitCode.SETTINGS,
     StartupError: ExitCode.UNAVAILABLE,
     ResourceError: ExitCode.UNAVAILABLE,
+    ListenError: ExitCode.UNAVAILABLE,
     SchemaError: ExitCode.UNAVAILABLE,
     EmbeddedServerError: ExitCode.UNAVAILABLE,
     QueueUnavailableError: ExitCode.UNAVAILABLE,

@@ -4,16 +4,17 @@ import asyncio
 import os
 import stat
 import sys
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
+from datetime import timedelta
 
 from redis.asyncio import Redis
 
-from arqonce.arq.service import Service
 from arqonce.connection.redis import build_redis
 from arqonce.database.engine import open_database
+from arqonce.operations.fleet import Watch
 from arqonce.process.lifecycle import require_ready_database, require_safe_redis
 from arqonce.process.logs import set_up_logging
-from arqonce.process.service import queue_of
+from arqonce.process.service import ServiceRun
 from arqonce.process.stop_orders import Supervised
 from arqonce.process.supervisor import Supervisor
 from arqonce.process.worker import calm_garbage_collector
@@ -24,6 +25,11 @@ SUPERVISED = "--supervised"
 """Option that is appended to our own command, and the number to it, to start one of the processes."""
 
 
+_HANG_MARGIN = timedelta(seconds=30)
+"""How much longer than the longest deadline an event loop may stand still. A job may block it, though it should not:
+until its deadline and ten seconds more its leases are renewed (``engine/guard.py``)."""
+
+
 def run_processes(settings: Settings, registry: Registry, count: int, *, burst: bool) -> int | Supervised:
     """Supervise ``count`` workers until SIGTERM or SIGINT or, with ``burst``, until all are done; return the exit code.
 
@@ -32,23 +38,39 @@ def run_processes(settings: Settings, registry: Registry, count: int, *, burst: 
 
     Raises:
         StartupError: a server is unreachable, rejects us or is unsafe, or the schema is behind.
+        ListenError: the port of operations cannot be opened.
     """
     set_up_logging(settings.worker)
     command = _own_command()
     asyncio.run(_require_servers(settings, registry))
-    return Supervisor(command, settings.worker, count, burst=burst).run()
+    longest = max((spec.deadline for spec in registry), default=timedelta(0))
+    return _supervise(command, settings.worker, Watch(count, settings.operations), longest, burst=burst)
 
 
-def run_service_processes(service: Service, settings: WorkerSettings, count: int, *, burst: bool) -> int | Supervised:
+def run_service_processes(run: ServiceRun, count: int) -> int | Supervised:
     """Supervise ``count`` workers of an arq service likewise; checks Redis first.
 
     Raises:
         StartupError: Redis is unreachable, rejects us or is unsafe.
+        ListenError: the port of operations cannot be opened.
     """
-    set_up_logging(settings)
+    set_up_logging(run.settings)
     command = _own_command()
-    asyncio.run(_require_redis(queue_of(service)))
-    return Supervisor(command, settings, count, burst=burst).run()
+    asyncio.run(_require_redis(run.queue))
+    watch = Watch(count, run.operations)
+    return _supervise(command, run.settings, watch, run.service.longest_timeout, burst=run.burst)
+
+
+def _supervise(
+    command: list[str] | None, settings: WorkerSettings, watch: Watch, longest: timedelta, *, burst: bool
+) -> int | Supervised:
+    with ExitStack() as stack:
+        stack.callback(watch.close)
+        limit = settings.hang_limit or longest + _HANG_MARGIN
+        ended = Supervisor(command, settings, watch, burst=burst, hang_limit=limit).run()
+        if not isinstance(ended, int):
+            stack.pop_all()  # a fork: what it has of the fleet is its own to use
+    return ended
 
 
 async def _require_redis(queue: QueueSettings) -> None:

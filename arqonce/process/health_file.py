@@ -1,6 +1,7 @@
 """Reads a worker's health file. Imports hardly anything, because containers check it twice a minute."""
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,18 @@ STALE_AFTER = 20.0
 """How old the file may be, in seconds. A busy event loop may miss a few updates; a hanging one misses more."""
 
 _SILENT = "does not answer the worker"
+
+
+def named_file() -> Path | None:
+    """Return what WORKER_HEALTH_FILE names, as a variable or a secret file, as ``environment`` reads it."""
+    text = os.environ.get("WORKER_HEALTH_FILE", "").strip()
+    if not text:
+        secret = Path(os.environ.get("SECRETS_DIR") or "/run/secrets", "worker_health_file")
+        try:
+            text = secret.read_text().strip()
+        except (OSError, UnicodeDecodeError):  # the whole settings say what is wrong
+            return None
+    return Path(text) if text else None
 
 
 def exit_with_health(file: Path) -> NoReturn:

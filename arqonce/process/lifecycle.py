@@ -30,9 +30,9 @@ from arqonce.ledger.schema import ledger_of
 from arqonce.process.health import Probe, ServerError, report_health
 from arqonce.process.housekeeping import ages_of, keep_house
 from arqonce.process.loop_watch import warn_of_blocks
-from arqonce.relay.relay import open_relay
+from arqonce.relay.relay import Relay, open_relay
 from arqonce.resources import open_resources
-from arqonce.schedules.scheduler import open_scheduler
+from arqonce.schedules.scheduler import Scheduler, open_scheduler
 from arqonce.settings.worker import QueueSettings, Settings
 from arqonce.unreachable import why_unreachable
 
@@ -58,6 +58,10 @@ class Lifecycle:
         self._registry = application.registry
         self._longest = max((spec.deadline for spec in application.registry), default=timedelta(0))
         self._stack = AsyncExitStack()
+        self.relay: Relay | None = None
+        """What writes promised jobs into Redis, once it has started."""
+        self.scheduler: Scheduler | None = None
+        """What promises the slots of schedules, likewise."""
 
     async def startup(self, redis: Redis, problems: Callable[[], list[str]] = list) -> Dispatcher:
         """Check both servers, open the database and return what runs its jobs. ``problems`` are for the health file.
@@ -74,9 +78,10 @@ class Lifecycle:
             opened = await stack.enter_async_context(open_resources(self._registry.resources, self._settings))
             dispatcher = Dispatcher(sessions, queue=self._settings.worker.default_queue, resources=opened)
             await stack.enter_async_context(keep_house(sessions, ages_of(self._settings.worker)))
-            await stack.enter_async_context(open_relay(sessions, self._settings))
+            self.relay = await stack.enter_async_context(open_relay(sessions, self._settings))
             queue = self._settings.worker.default_queue
-            await stack.enter_async_context(open_scheduler(sessions, self._registry, queue=queue, removes=True))
+            scheduling = open_scheduler(sessions, self._registry, queue=queue, removes=True)
+            self.scheduler = await stack.enter_async_context(scheduling)
             stack.enter_context(warn_of_blocks(self._settings.worker.lease))
             if file := self._settings.worker.health_file:
                 probes = server_probes(redis, sessions, dispatcher.gate)

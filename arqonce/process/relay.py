@@ -4,17 +4,20 @@ import asyncio
 import signal
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from functools import partial
 
 import structlog
 from redis.asyncio import Redis
 
 from arqonce.connection.redis import build_redis, location
 from arqonce.database.engine import open_database
+from arqonce.operations.process import open_operations
 from arqonce.process.ending import Ending, leave
 from arqonce.process.event_loop import run_to_the_end
 from arqonce.process.health import report_health
 from arqonce.process.lifecycle import require_ready_database, require_safe_redis, server_probes
 from arqonce.process.logs import set_up_logging
+from arqonce.process.shown import show_relay, write_slots
 from arqonce.relay.relay import open_relay
 from arqonce.schedules.scheduler import open_scheduler
 from arqonce.settings.worker import Settings
@@ -44,14 +47,19 @@ def run_relay(settings: Settings, registry: Registry) -> None:
 async def _relay(settings: Settings, registry: Registry, ending: Ending) -> None:
     url = settings.queue.url.get_secret_value()
     async with AsyncExitStack() as stack:
+        operations = await stack.enter_async_context(open_operations(settings.operations, "relay"))
         client = build_redis(url, Redis, password=settings.queue.plain_password, max_connections=2)
         redis = await stack.enter_async_context(client)
         await require_safe_redis(redis, settings.queue)
         sessions = await stack.enter_async_context(open_database(settings.database, pool_size=_CONNECTIONS))
         await require_ready_database(sessions, settings.database)
-        await stack.enter_async_context(open_relay(sessions, settings))
+        relay = await stack.enter_async_context(open_relay(sessions, settings))
         queue = settings.worker.default_queue
-        await stack.enter_async_context(open_scheduler(sessions, registry, queue=queue, removes=False))
+        scheduling = open_scheduler(sessions, registry, queue=queue, removes=False)
+        scheduler = await stack.enter_async_context(scheduling)
+        if operations is not None:
+            operations.add(partial(write_slots, scheduler))
+            show_relay(operations, relay, redis, sessions)
         ending.begin()  # before the health file reports that the relay is ready
         if file := settings.worker.health_file:
             await stack.enter_async_context(report_health(file, server_probes(redis, sessions)))

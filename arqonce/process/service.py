@@ -22,17 +22,21 @@ from arqonce.connection.redis import build_redis, build_sync_redis, explained, l
 from arqonce.database.engine import open_database
 from arqonce.database.schema import has_schema
 from arqonce.database.settings import DatabaseSettings, is_ours
+from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.work import RegistryWork
 from arqonce.ledger.schema import ledger_of
+from arqonce.operations.process import Operations, observer_of, open_operations
 from arqonce.process.arguments import RETRIES
 from arqonce.process.ending import Ending
 from arqonce.process.health import Probe, report_health
 from arqonce.process.lifecycle import Lifecycle, StartupError, explain_database, require_safe_redis, write_probe
 from arqonce.process.logs import set_up_logging
 from arqonce.process.loop_watch import warn_of_blocks
+from arqonce.process.shown import show_worker
 from arqonce.process.stop_orders import Supervised, tell_ready
 from arqonce.process.worker import run_process, status_of, work_to_the_end
 from arqonce.queues import ServedQueues
+from arqonce.settings.operations import OperationsSettings
 from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
 from arqonce.usage import UsageError
 
@@ -56,6 +60,9 @@ class ServiceRun:
 
     supervised: Supervised | None = None
     """Given if a supervisor has started this process."""
+
+    operations: OperationsSettings | None = None
+    """Where metrics and probes are served, if anywhere."""
 
     @property
     def queue(self) -> QueueSettings:
@@ -102,11 +109,18 @@ async def _work(run: ServiceRun, lifecycle: Lifecycle | None, ending: Ending) ->
         await redis.aclose(close_connection_pool=True)
         raise
     async with AsyncExitStack() as stack:
-        return await work_to_the_end(_build_worker(run, redis, lifecycle, ending, stack), queue, ending)
+        opening = open_operations(run.operations, "service", is_supervised=run.supervised is not None)
+        shown = await stack.enter_async_context(opening)
+        return await work_to_the_end(_build_worker(run, redis, lifecycle, ending, stack, shown), queue, ending)
 
 
-def _build_worker(
-    run: ServiceRun, redis: ArqRedis, lifecycle: Lifecycle | None, ending: Ending, stack: AsyncExitStack
+def _build_worker(  # noqa: PLR0913, PLR0917 - the parts that it connects
+    run: ServiceRun,
+    redis: ArqRedis,
+    lifecycle: Lifecycle | None,
+    ending: Ending,
+    stack: AsyncExitStack,
+    shown: Operations | None,
 ) -> Worker:
     arguments = run.service.arguments()
     started, ended = arguments.pop("on_startup", None), arguments.pop("on_shutdown", None)
@@ -114,13 +128,10 @@ def _build_worker(
 
     async def on_startup(ctx: dict[Any, Any]) -> None:
         nonlocal has_begun
+        dispatcher: Dispatcher | None = None
         if lifecycle is not None:
             stack.push_async_callback(lifecycle.shutdown)
-            dispatcher = await lifecycle.startup(redis, worker.threads.problems)
-            worker.records = FunctionRecords(dispatcher.sessions, dispatcher.gate)
-            if run.application is not None:
-                keep = run.settings.keep_result
-                worker.registry_work = RegistryWork(run.application.registry, dispatcher, keep_result=keep)
+            dispatcher = await _open_ledger(run, lifecycle, redis, worker)
         has_begun = True
         if started is not None:
             await started(ctx)
@@ -135,6 +146,8 @@ def _build_worker(
             records="PostgreSQL" if worker.records else "none: DATABASE_URL names no ledger",
         )
         ending.ready(lambda: status_of(worker))
+        if shown is not None:
+            show_worker(shown, worker, redis, dispatcher=dispatcher, lifecycle=lifecycle)
         if run.supervised is not None:
             tell_ready(run.supervised.orders)
 
@@ -158,11 +171,22 @@ def _build_worker(
             },
             lease=run.settings.lease,
             max_working=run.settings.max_working,
+            observer=observer_of(shown, None),
         )
         redis.expires_extra_ms = worker.expires_extra_ms  # of what functions and cron jobs enqueue
     except (RuntimeError, TypeError, ValueError) as error:  # what arq says of its settings
         raise UsageError(f"{run.service.name}: {error}") from None
     return worker
+
+
+async def _open_ledger(run: ServiceRun, lifecycle: Lifecycle, redis: ArqRedis, worker: Worker) -> Dispatcher:
+    """Let the worker record how functions end, and run the jobs of a registry beside them."""
+    dispatcher = await lifecycle.startup(redis, worker.threads.problems)
+    worker.records = FunctionRecords(dispatcher.sessions, dispatcher.gate)
+    if run.application is not None:
+        keep = run.settings.keep_result
+        worker.registry_work = RegistryWork(run.application.registry, dispatcher, keep_result=keep)
+    return dispatcher
 
 
 async def _watch(settings: WorkerSettings, redis: ArqRedis, worker: Worker, stack: AsyncExitStack) -> None:

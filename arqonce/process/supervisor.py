@@ -22,10 +22,12 @@ from typing import Any
 import structlog
 
 from arqonce.backoff import backoff
+from arqonce.operations.fleet import Watch
 from arqonce.process.ending import ENDING, Orders, signals_to_hear
 from arqonce.process.exit_codes import ExitCode
 from arqonce.process.health import report_processes
 from arqonce.process.health_file import process_file
+from arqonce.process.loop_watch import CURE
 from arqonce.process.notify import Notifier
 from arqonce.process.stop_orders import Supervised, order_to_stop, was_ready
 from arqonce.settings.worker import WorkerSettings
@@ -67,7 +69,7 @@ class _Place:
 
 
 class Supervisor:
-    """Keeps ``count`` processes running until it is stopped or, with ``burst``, until all are done.
+    """Keeps the processes of ``watch`` running until it is stopped or, with ``burst``, until all are done.
 
     They are forks, in each of which ``run`` returns. With a ``command`` they are that command instead, with the number
     of the process as its last argument and the socket of its orders as its standard input.
@@ -77,15 +79,27 @@ class Supervisor:
     supervisor started. Exit codes 2 and 3 (command line, settings) of a process that was never ready end all processes,
     because restarting does not help. From a process that was ready, a job has caused them. With ``burst``, exit code 4
     ends all as well, because the caller waits for the end.
+
+    A process whose event loop stands still, as its board tells, is killed like one that crashed: its jobs' leases end.
     """
 
-    def __init__(self, command: Sequence[str] | None, settings: WorkerSettings, count: int, *, burst: bool) -> None:
-        """Start nothing yet."""
+    def __init__(
+        self,
+        command: Sequence[str] | None,
+        settings: WorkerSettings,
+        watch: Watch,
+        *,
+        burst: bool,
+        hang_limit: timedelta,
+    ) -> None:
+        """Start nothing yet. A process whose event loop stands still for ``hang_limit`` is killed, and restarted."""
         self._command = command
+        self._watch = watch
+        self._hang_limit = hang_limit.total_seconds()
         self._grace = settings.shutdown_grace
         self._health = settings.health_file
         self._burst = burst
-        self._places = [_Place(number) for number in range(1, count + 1)]
+        self._places = [_Place(number) for number in watch.numbers]
         self._signals: deque[int] = deque()
         self._handlers: dict[int, Any] = {}
         self._orders = Orders()
@@ -115,6 +129,7 @@ class Supervisor:
                 self._pass_signals_on()
                 self._reap()
                 self._kill_overdue()
+                self._kill_hung()
         if self._health is not None:
             self._health.unlink(missing_ok=True)
         _log.info("supervisor stopped", exit_code=self._code)
@@ -217,7 +232,8 @@ class Supervisor:
         return Supervised(number=place.number, orders=its_end.detach())
 
     def _variables(self, place: _Place) -> dict[str, str]:
-        return {} if self._health is None else {"WORKER_HEALTH_FILE": str(process_file(self._health, place.number))}
+        health = {} if self._health is None else {"WORKER_HEALTH_FILE": str(process_file(self._health, place.number))}
+        return health | self._watch.variables(place.number)
 
     def _put_off(self, place: _Place) -> float:
         """Schedule the next start after a pause; return the pause in seconds."""
@@ -255,6 +271,24 @@ class Supervisor:
                 _log.error("killing a process that does not end", process=place.number, pid=place.pid)
                 os.kill(place.pid, signal.SIGKILL)  # it was not reaped, so its PID is not reused
 
+    def _kill_hung(self) -> None:
+        """Kill processes whose event loop stands still, and log where it does. Not while all end: that has a limit."""
+        self._watch.look()
+        for place in () if self._is_stopping else self._places:
+            silence = self._watch.silence(place.number)
+            if place.pid is None or silence < self._hang_limit:
+                continue
+            os.kill(place.pid, signal.SIGUSR2)
+            _log.error(
+                "killing a process that hangs: its event loop stands still",
+                process=place.number,
+                pid=place.pid,
+                silent_s=round(silence),
+                stacks=self._watch.note_hung(place.number),
+                cure=CURE,
+            )
+            os.kill(place.pid, signal.SIGKILL)
+
     def _reap(self) -> None:
         """Reap all processes that have ended. As PID 1, these may include processes that are not ours."""
         ours = {place.pid: place for place in self._places if place.pid is not None}
@@ -265,6 +299,7 @@ class Supervisor:
 
     def _vacate(self, place: _Place, code: int) -> None:
         pid, place.pid = place.pid, None
+        self._watch.end(place.number)
         had_been_ready = place.hang_up()
         if self._health is not None:
             process_file(self._health, place.number).unlink(missing_ok=True)  # a killed worker leaves it
@@ -285,6 +320,7 @@ class Supervisor:
             place.due = math.inf
             log.info("process ended")
         else:
+            self._watch.restart(place.number, code)
             log.warning("process ended: it is started again", pause_s=self._put_off(place))
 
 

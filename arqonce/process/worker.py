@@ -15,12 +15,14 @@ from arqonce.application import Application
 from arqonce.arq.worker import Worker
 from arqonce.connection.redis import explain
 from arqonce.execution.work import RegistryWork
+from arqonce.operations.process import Operations, observer_of, open_operations
 from arqonce.process.arguments import build_arq_redis, worker_arguments
 from arqonce.process.ending import HELD, MARGIN, Ending, leave
 from arqonce.process.event_loop import fastest_loop, run_to_the_end
 from arqonce.process.last_measures import take_last_measures
 from arqonce.process.lifecycle import Lifecycle, StartupError
 from arqonce.process.logs import set_up_logging
+from arqonce.process.shown import show_worker
 from arqonce.process.stop_orders import Supervised, tell_ready
 from arqonce.settings.worker import QueueSettings, Settings
 from arqonce.work import Observer
@@ -82,6 +84,24 @@ async def _work(  # noqa: PLR0913 - as above
     observer: Observer | None,
 ) -> Sequence[str]:
     """Work until the end; return what still keeps the process from ending."""
+    async with open_operations(settings.operations, "worker", is_supervised=supervised is not None) as operations:
+        observer = observer_of(operations, observer)
+        worker = await _build(
+            settings, application, ending, supervised=supervised, burst=burst, observer=observer, shown=operations
+        )
+        return await work_to_the_end(worker, settings.queue, ending)
+
+
+async def _build(  # noqa: PLR0913 - as above
+    settings: Settings,
+    application: Application,
+    ending: Ending,
+    *,
+    burst: bool,
+    supervised: Supervised | None,
+    observer: Observer | None,
+    shown: Operations | None,
+) -> Worker:
     redis = build_arq_redis(settings, application.registry, ArqRedis)
     try:
         await redis.ping()
@@ -94,13 +114,15 @@ async def _work(  # noqa: PLR0913 - as above
         dispatcher = await lifecycle.startup(redis, worker.threads.problems)
         worker.registry_work = RegistryWork(application.registry, dispatcher, keep_result=settings.worker.keep_result)
         ending.ready(lambda: status_of(worker))
+        if shown is not None:
+            show_worker(shown, worker, redis, dispatcher=dispatcher, lifecycle=lifecycle)
         if supervised is not None:
             tell_ready(supervised.orders)
 
     async def shutdown(_ctx: dict[Any, Any]) -> None:
         await lifecycle.shutdown()
 
-    worker = Worker(
+    worker = Worker(  # the hooks above use it
         **worker_arguments(settings, redis),
         on_startup=startup,
         on_shutdown=shutdown,
@@ -111,7 +133,7 @@ async def _work(  # noqa: PLR0913 - as above
         max_working=settings.worker.max_working,
         observer=observer,
     )
-    return await work_to_the_end(worker, settings.queue, ending)
+    return worker
 
 
 def status_of(worker: Worker) -> str:

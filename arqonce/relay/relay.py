@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
@@ -31,7 +32,7 @@ from arqonce.relay.epoch import RedisEpochs
 from arqonce.relay.listener import Wakeup
 from arqonce.relay.unserved import UnservedQueues
 from arqonce.settings.worker import Settings
-from arqonce.trouble import Trouble
+from arqonce.trouble import AwayTime, Trouble
 from arqonce.wire.keys import EXPIRY, JOB_KEY, now_ms, to_ms
 from arqonce.wire.message import has_expired
 
@@ -74,6 +75,16 @@ async def open_relay(sessions: async_sessionmaker[AsyncSession], settings: Setti
             yield relay
 
 
+@dataclass
+class Counts:
+    """What a relay has done."""
+
+    given: int = 0
+    again: int = 0
+    expired: int = 0
+    epochs: int = 0
+
+
 class Relay:
     """Dispatches outbox rows whenever it is woken, and by polling."""
 
@@ -89,6 +100,7 @@ class Relay:
         """Query nothing yet. A job older than ``keep`` must not run any more."""
         self._sessions = sessions
         self._redis = redis
+        self.queues = queues
         self._keep = keep
         self.wakeup = wakeup
         self._epochs = RedisEpochs(redis, sessions, queues)
@@ -97,6 +109,9 @@ class Relay:
         self._last_epochs: Mapping[str, int] | None = None
         self._again = 0
         self._trouble = Trouble(_log, over="the relay goes on")
+        self.counts = Counts()
+        self.away = {"redis": AwayTime(), "postgresql": AwayTime()}
+        """For how long each server was away."""
 
     async def run(self) -> None:
         """Take turns until cancelled."""
@@ -126,10 +141,16 @@ class Relay:
             self._known = None
             trouble, facts = _trouble_of(error)
             self._trouble.note(trouble, **facts)
+            self._note_away(_server_of(error))
             await asyncio.sleep(_RECONNECT_EVERY.total_seconds())
             return 0
         self._trouble.note(None)
+        self._note_away(None)
         return given
+
+    def _note_away(self, gone: str | None) -> None:
+        for server, time_away in self.away.items():
+            time_away.note(is_away=server == gone)
 
     async def _look(self) -> int:
         epochs = await self._read_epochs()
@@ -149,6 +170,7 @@ class Relay:
             if self._last_epochs not in (None, epochs):
                 epoch = max(epochs.values())
                 _log.warning("Redis was emptied, restarted or replaced: promised jobs are given again", epoch=epoch)
+                self.counts.epochs += 1
             self._known, self._last_epochs = (now, epochs), epochs
         return self._known[1]
 
@@ -165,9 +187,12 @@ class Relay:
                 async with asyncio.timeout(_TAKE_LIMIT.total_seconds()), self._sessions.begin() as session:
                     await take_back(session, [promise.job_id for promise in due])
             raise
+        self.counts.given += len(due)
+        self.counts.again += sum(promise.is_again for promise in due)
         for promise in promises:
             if promise not in due:
                 await self._give_up(promise)
+                self.counts.expired += 1
         return len(promises)
 
     async def _give(self, promises: Sequence[Promise]) -> None:
@@ -240,6 +265,13 @@ def _trouble_of(error: Exception) -> tuple[str, dict[str, object]]:
         server = "PostgreSQL" if is_of_database(error) else "PostgreSQL or Redis"
         return f"the relay waits for {server}", {"reason": why_unavailable(error)}
     return "the relay failed and tries again", {"exc_info": error}
+
+
+def _server_of(error: Exception) -> str | None:
+    """Return which server cannot be used; ``None`` if the fault is another. What is not Redis's is PostgreSQL's."""
+    if isinstance(error, RedisError):
+        return "redis" if is_outage(error) or is_refusal(error) else None
+    return "postgresql" if why_not_written(error) or is_transient(error) else None
 
 
 def _milliseconds(when: datetime) -> int:

@@ -11,6 +11,7 @@ there are, and one when the next slot comes.
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -37,6 +38,9 @@ from arqonce.spec import Registry
 from arqonce.trouble import Trouble
 from arqonce.wire.keys import now_ms
 from arqonce.wire.request import request_hash, write_job
+
+PROMISED = "promised"
+"""What becomes of a slot that is not skipped."""
 
 Clock = Callable[[], datetime | None]
 
@@ -105,6 +109,8 @@ class Scheduler:
         self._definitions = sorted(self._by_definition)
         self._resting: dict[int, float] = {}
         self._trouble = Trouble(_log, over="schedules go on")
+        self.slots = Counter({(name, PROMISED): 0 for name in registry.schedules})
+        """How many slots this process has decided on, by schedule and what became of them."""
 
     async def run(self, wait: timedelta = timedelta(0)) -> None:
         """Take turns until cancelled."""
@@ -198,6 +204,9 @@ class Scheduler:
             await advance(session, done)
         for name, decision in skipped:
             _tell(name, decision)
+            self.slots[name, PROMISED] += len(decision.promised)
+            for skip in decision.skips:
+                self.slots[name, str(skip.reason)] += skip.count
         return bool(rows)
 
     def _job(self, schedule: Schedule, slot: datetime) -> SlotJob:

@@ -12,6 +12,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from arqonce.database.settings import DatabaseSettings
 from arqonce.environment import Duration, EnvironmentSettings, require_valid
 from arqonce.queues import ServedQueues
+from arqonce.settings.operations import OperationsSettings
 from arqonce.settings.queue import QueueSettings
 from arqonce.wire.keys import QUEUE
 
@@ -88,6 +89,12 @@ class WorkerSettings(EnvironmentSettings):
         description="interval of checks for aborts while jobs run, and for jobs where Redis does not notify the worker",
         examples=["50ms"],
     )
+    hang_limit: Duration | None = Field(
+        default=None,
+        description="how long the event loop of one of several processes (run --processes) may stand still before "
+        "it is killed and started again; by default the longest deadline of all jobs and 30s",
+        examples=["90s"],
+    )
     log_format: Literal["auto", "console", "json"] = Field(
         default="auto", description="console for people, json for machines; auto: console on a terminal",
         examples=["auto", "console", "json"],
@@ -152,6 +159,8 @@ class Settings:
     database: DatabaseSettings
     queue: QueueSettings
     worker: WorkerSettings
+    operations: OperationsSettings | None = None
+    """``None``: no port of operations."""
 
     @property
     def pool_size(self) -> int:
@@ -169,8 +178,8 @@ class Settings:
         Raises:
             SettingsError: lists every missing or invalid setting, one per line, with its cure.
         """
-        require_valid(DatabaseSettings, QueueSettings, WorkerSettings)
-        return cls(cls.load_database(name), QueueSettings.load(), WorkerSettings.load())
+        require_valid(DatabaseSettings, QueueSettings, WorkerSettings, OperationsSettings)
+        return cls(cls.load_database(name), QueueSettings.load(), WorkerSettings.load(), OperationsSettings.load())
 
     @staticmethod
     def load_database(name: str) -> DatabaseSettings:

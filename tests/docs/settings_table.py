@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 
 from arqonce.database.settings import DatabaseSettings
 from arqonce.environment import EnvironmentSettings
+from arqonce.settings.operations import OperationsSettings
 from arqonce.settings.worker import QueueSettings, WorkerSettings
 from web.settings import WebSettings
 
@@ -19,7 +20,9 @@ BEGIN, END = "<!-- settings: written by make fix -->", "<!-- end of settings -->
 def render() -> str:
     """Return the table."""
     rows = [
-        row for settings in (DatabaseSettings, QueueSettings, WorkerSettings, WebSettings) for row in _rows(settings)
+        row
+        for settings in (DatabaseSettings, QueueSettings, WorkerSettings, OperationsSettings, WebSettings)
+        for row in _rows(settings)
     ]
     return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows])
 

@@ -7,6 +7,8 @@ from itertools import pairwise
 
 import arqonce
 from tests.docs.blocks import PAGES, ROOT, blocks_in, text_of
+from tests.docs.metrics_table import PAGE as METRICS
+from tests.docs.metrics_table import with_table as with_metrics
 from tests.docs.settings_table import PAGE as SETTINGS
 from tests.docs.settings_table import with_table
 
@@ -33,6 +35,13 @@ def test_the_settings_table_is_that_of_the_code() -> None:
     text = SETTINGS.read_text(encoding="utf-8")
 
     assert text == with_table(text)
+
+
+def test_the_table_of_metrics_is_that_of_the_code() -> None:
+    """``make fix`` writes it."""
+    text = METRICS.read_text(encoding="utf-8")
+
+    assert text == with_metrics(text)
 
 
 def _prose(page: str) -> str:

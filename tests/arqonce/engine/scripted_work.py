@@ -27,7 +27,7 @@ class ScriptedJob:
         self.work = work
         self.claim = claim
         self.is_aborted = claim.is_aborted
-        self.name = claim.message.decode()
+        self.name = self.label = claim.message.decode()
         self.kind = self.name if self.name in work.batches else None
 
     async def run(self) -> Outcome:

@@ -3,11 +3,17 @@
 import asyncio
 import json
 import os
+import resource
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from arqonce.process.health import ServerError, report_health, report_processes
 from arqonce.process.health_file import process_file, read_health
+from arqonce.testing.environment import clean_environment
 
 
 async def _well() -> None:
@@ -103,3 +109,22 @@ def test_a_folder_is_no_health_file(tmp_path: Path) -> None:
     assert read_health(tmp_path) == [
         f"{tmp_path} is a folder: set WORKER_HEALTH_FILE to a file in it, the same for the worker"
     ]
+
+
+@pytest.mark.usefixtures("starts_processes")
+@pytest.mark.parametrize("is_secret", [False, True])
+def test_a_check_costs_little_of_a_cpu(tmp_path: Path, is_secret: bool) -> None:  # noqa: FBT001 - a parameter
+    """Containers are checked twice a minute: nothing that is not needed is loaded, wherever the setting stands."""
+    file = tmp_path / "health"
+    report_processes(file, 0)
+    named = {"SECRETS_DIR": str(tmp_path)} if is_secret else {"WORKER_HEALTH_FILE": str(file)}
+    (tmp_path / "worker_health_file").write_text(f"{file}\n")
+
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-m", "worker", "health"], env=clean_environment() | named, capture_output=True, check=False
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+
+    assert (done.stdout, done.returncode) == (b"well\n", 0)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.15

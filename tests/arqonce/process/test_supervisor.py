@@ -299,6 +299,7 @@ async def test_one_process_has_no_supervisor(start_worker: StartWorker, sessions
 
 IMPATIENT = """
 from datetime import timedelta
+from arqonce.operations.fleet import Watch
 from arqonce.process import supervisor
 from worker.__main__ import main
 supervisor._CLOSE_LIMIT = timedelta(seconds=1)
@@ -339,13 +340,15 @@ async def test_a_process_that_does_not_end_is_killed(
 DYING = """
 import sys
 from datetime import timedelta
+from arqonce.operations.fleet import Watch
 from arqonce.process import supervisor
 from arqonce.process.logs import set_up_logging
 from arqonce.settings.worker import WorkerSettings
 from arqonce.process.supervisor import Supervisor
 set_up_logging(WorkerSettings())
 supervisor._LONG_LIFE = timedelta(seconds=float(sys.argv[2]))
-sys.exit(Supervisor([sys.argv[1]], WorkerSettings(), 2, burst=False).run())
+watch = Watch(2, None)
+sys.exit(Supervisor([sys.argv[1]], WorkerSettings(), watch, burst=False, hang_limit=timedelta(minutes=1)).run())
 """
 
 

@@ -1,0 +1,1 @@
+"""Counts what a process does, and writes the figures as Prometheus reads them. Knows no server and no queue."""

@@ -1,0 +1,1 @@
+"""What operators' tools ask a running process: metrics, probes, and figures for scaling, over HTTP."""

@@ -1,0 +1,169 @@
+"""How many jobs of each queue wait, run, are promised or dead. The servers are asked when somebody wants to know."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import NamedTuple
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from arqonce.connection.presence import live_workers, unserved
+from arqonce.connection.queue_status import QueueStatus, read_queue_status
+from arqonce.ledger.figures import LedgerFigures, count_in_ledger
+from arqonce.metrics import families
+from arqonce.metrics.store import Samples
+
+_LIMIT = timedelta(seconds=2)
+"""How long a server may take. Prometheus waits 10 s for a scrape by default."""
+
+_FRESH = timedelta(seconds=2)
+"""How long figures are shown again, whoever asks."""
+
+_SHARE = 20
+"""And at least so many times as long as it took to read them: they cost the servers 5 % of one connection at most."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.operations.queue_figures")
+
+
+class Service(NamedTuple):
+    """Who serves a queue."""
+
+    workers: int
+    """Workers of ours, as they have announced themselves."""
+
+    is_served: bool
+    """Whether there is one, or one of arq's."""
+
+
+@dataclass
+class Figures:
+    """What could be read, by queue. What could not is missing: old figures would be wrong ones."""
+
+    queues: dict[str, QueueStatus] = field(default_factory=dict)
+    services: dict[str, Service] = field(default_factory=dict)
+    ledger: dict[str, LedgerFigures] = field(default_factory=dict)
+    offsets: dict[str, float] = field(default_factory=dict)
+    """How far the clock of each server is ahead of ours, at least, in seconds."""
+
+    def samples(self) -> Samples:
+        """Return them as metrics."""
+        samples: Samples = {}
+        for queue, status in self.queues.items():
+            samples[families.WAITING.name, (queue,)] = [float(status.waiting)]
+            samples[families.DEFERRED.name, (queue,)] = [float(status.deferred)]
+            samples[families.RUNNING.name, (queue,)] = [float(status.running)]
+            samples[families.OLDEST.name, (queue,)] = [_age(status)]
+        for queue, service in self.services.items():
+            samples[families.WORKERS.name, (queue,)] = [float(service.workers)]
+            samples[families.SERVED.name, (queue,)] = [float(service.is_served)]
+        for queue, found in self.ledger.items():
+            samples[families.PROMISED.name, (queue,)] = [float(found.promised)]
+            samples[families.OVERDUE.name, (queue,)] = [float(found.overdue)]
+            samples[families.LETTERS.name, (queue,)] = [float(found.dead)]
+        for server, offset in self.offsets.items():
+            samples[families.CLOCK.name, (server,)] = [offset]
+        return samples
+
+    def as_json(self) -> dict[str, object]:
+        """Return them for scaling: the sums of all queues, and each queue. ``None``: PostgreSQL did not answer."""
+        each = list(self.queues.values())
+        sums = QueueStatus(
+            waiting=sum(status.waiting for status in each),
+            deferred=sum(status.deferred for status in each),
+            running=sum(status.running for status in each),
+            oldest_waiting=max((status.oldest_waiting or timedelta(0) for status in each), default=None),
+        )
+        return _counts(sums) | {"queues": {queue: self._of(queue) for queue in self.queues}}
+
+    def _of(self, queue: str) -> dict[str, object]:
+        service, ledger = self.services[queue], self.ledger.get(queue)
+        return _counts(self.queues[queue]) | {
+            "workers": service.workers,
+            "served": service.is_served,
+            "promised": None if ledger is None else ledger.promised,
+            "promised_overdue": None if ledger is None else ledger.overdue,
+            "dead": None if ledger is None else ledger.dead,
+        }
+
+
+def _counts(status: QueueStatus) -> dict[str, object]:
+    return {
+        "waiting": status.waiting,
+        "in_progress": status.running,
+        "deferred": status.deferred,
+        "oldest_waiting_seconds": round(_age(status), 3),
+    }
+
+
+def _age(status: QueueStatus) -> float:
+    return 0.0 if status.oldest_waiting is None else status.oldest_waiting.total_seconds()
+
+
+class QueueReader:
+    """Reads the figures of some queues, and shows them again while they are fresh. Belongs to one event loop."""
+
+    def __init__(
+        self, redis: Redis, queues: Sequence[str], sessions: async_sessionmaker[AsyncSession] | None = None
+    ) -> None:
+        """Read nothing yet. Without ``sessions`` there is no ledger."""
+        self._redis = redis
+        self._queues = queues
+        self._sessions = sessions
+        self._lock = asyncio.Lock()
+        self._known = Figures()
+        self._fresh_until = 0.0
+
+    async def read(self) -> Figures:
+        """Return the figures, at most some seconds old.
+
+        Per queue two round trips to Redis and one to PostgreSQL, and six more to Redis.
+        """
+        async with self._lock:
+            began = time.monotonic()
+            if began >= self._fresh_until:
+                found = Figures()
+                await asyncio.gather(self._ask_redis(found), self._ask_ledger(found))
+                self._known = found
+                took = time.monotonic() - began
+                self._fresh_until = time.monotonic() + max(_FRESH.total_seconds(), _SHARE * took)
+            return self._known
+
+    async def _ask_redis(self, found: Figures) -> None:
+        """Ask who serves the queues, and how long they are. The user of a relay alone may only know the first."""
+        with suppress(RedisError, OSError):  # metrics and probes tell of an outage
+            async with asyncio.timeout(_LIMIT.total_seconds()):
+                sent = time.time()
+                seconds, microseconds = await self._redis.time()
+                found.offsets["redis"] = _offset(seconds + microseconds / 1e6, sent, time.time())
+                workers = Counter(queue for worker in await live_workers(self._redis) for queue in worker.queues)
+                missing = await unserved(self._redis, self._queues)
+                found.services = {queue: Service(workers[queue], queue not in missing) for queue in self._queues}
+                found.queues = {queue: await read_queue_status(self._redis, queue) for queue in self._queues}
+
+    async def _ask_ledger(self, found: Figures) -> None:
+        if self._sessions is None:
+            return
+        try:
+            async with asyncio.timeout(_LIMIT.total_seconds()), self._sessions() as session:
+                await session.connection()  # opened before the time is taken
+                for queue in self._queues:
+                    sent = time.time()
+                    found.ledger[queue] = counted = await count_in_ledger(session, queue)
+                    found.offsets["postgresql"] = _offset(counted.now, sent, time.time())
+        except (SQLAlchemyError, OSError) as error:
+            _log.debug("no figures of the ledger", exc_info=error)
+
+
+def _offset(theirs: float, sent: float, answered: float) -> float:
+    """Return how far their clock differs from ours for certain: it was read between two readings of ours."""
+    if theirs > answered:
+        return theirs - answered
+    return min(0.0, theirs - sent)
