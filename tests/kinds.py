@@ -36,6 +36,7 @@ _EVENTS = {
 
 
 _LONG = (
+    "tests/deploy/test_alerts.py::test_each_rule_fires",
     "tests/chaos/test_runs.py::test_a_mutant",
     "tests/chaos/test_runs.py::test_no_attempt_counts",
     "tests/chaos/test_runs.py::test_the_relay_finds_out",

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.faults.conftest import postgres_proxy  # noqa: F401 - a fixture
+
 Compose = dict[str, Any]
 Steps = list[tuple[str, str]]
 """A Dockerfile's instructions in order, each with its text in one line."""
