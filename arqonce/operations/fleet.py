@@ -120,6 +120,7 @@ class Watch(Fleet):
         self._silences: dict[int, tuple[float, float]] = {}
         self._hung: set[int] = set()
         self._looked = time.monotonic()
+        self._store.beat(self._looked)
 
     def variables(self, number: int) -> dict[str, str]:
         """Return the environment variables of a process that is about to start."""
@@ -180,14 +181,16 @@ class Member(Fleet):
 
     @classmethod
     def inherited(cls) -> "Member | None":
-        """Return the fleet of this process, if a supervisor has started it."""
+        """Return the fleet of this process, if a supervisor has started it. What it starts itself inherits nothing."""
         try:
-            found = json.loads(os.environ.get(VARIABLE, ""))
+            found = json.loads(os.environ.pop(VARIABLE, ""))
             descriptors = [found["own"], *found["boards"]]
             if any(os.fstat(descriptor).st_size < SIZE for descriptor in descriptors):
                 return None  # something else, which a job's own process has opened
             own, *boards = map(Board, descriptors)
             listener = None if found["listener"] is None else socket.socket(fileno=found["listener"])
+            for descriptor in [*descriptors, *([] if listener is None else [listener.fileno()])]:
+                os.set_inheritable(descriptor, False)  # noqa: FBT003 - its own signature
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return cls(found["number"], own, dict(enumerate(boards, 1)), listener)

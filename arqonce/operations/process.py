@@ -174,7 +174,7 @@ async def open_operations(
     """
     fleet = Member.inherited() if is_supervised else None
     is_shown = settings is not None and settings.port is not None
-    if fleet is None and not is_shown:
+    if fleet is None and (is_supervised or not is_shown):
         yield None
         return
     if fleet is not None:
