@@ -45,9 +45,9 @@ def allow_pauses(lasts: timedelta) -> tuple[str, ...]:
 
     They travel with BEGIN, and cost no round trip.
     """
-    if (limit := idle_limit(lasts)) <= IDLE_LIMIT:
+    if lasts <= IDLE_LIMIT - _MARGIN:
         return ()
-    return (f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds(limit)}",)
+    return (f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds(idle_limit(lasts))}",)
 
 
 def milliseconds(duration: timedelta) -> str:

@@ -181,7 +181,7 @@ class Dispatcher:
     @property
     def is_abandoned(self) -> bool:
         """Whether nobody wants to know the outcome of the current task."""
-        return bool(self._abandoned) and asyncio.current_task() in self._abandoned
+        return asyncio.current_task() in self._abandoned
 
     async def disconnect(self, task: "asyncio.Task[Any]") -> None:
         """Close the connection of a task that does not end, so that it cannot commit. Its outcome is ignored."""
@@ -357,7 +357,11 @@ class Dispatcher:
         if may_have_ended and (earlier := await self._look(delivery)) is not None:
             return await self._replay(spec, delivery, payload, earlier, progress)
         try:
-            return await self._attempt(spec, delivery, payload, progress)
+            _require_start(spec, delivery, progress)
+            if spec.phases is not None and not progress.has_worked:
+                async with self.aside():
+                    progress.outcome = (await self._within(spec.phases.deadline, self._work(spec, delivery, payload)),)
+            return await self._within(spec.deadline, self._transact(spec, delivery, payload, progress))
         except Exception as error:
             if not isinstance(error, RetryAfter):
                 await self._excuse(delivery, error, since=since)
@@ -434,18 +438,6 @@ class Dispatcher:
         progress.tag = request_tag(request)
         return receipt.result
 
-    async def _attempt(
-        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload, progress: Progress
-    ) -> dict[str, Any]:
-        if delivery.has_expired and not progress.has_worked:
-            raise JobExpiredError("no worker had started the job when it expired: it has not run")
-        if delivery.counted > spec.max_attempts and delivery.was_left is not False:
-            raise AttemptsExhaustedError(why_exhausted(delivery))
-        if spec.phases is not None and not progress.has_worked:
-            async with self.aside():
-                progress.outcome = (await self._within(spec.phases.deadline, self._work(spec, delivery, payload)),)
-        return await self._within(spec.deadline, self._transact(spec, delivery, payload, progress))
-
     async def _within(self, longest: timedelta, phase: Coroutine[Any, Any, T]) -> T:
         deadline = asyncio.timeout(longest.total_seconds())
         try:
@@ -461,7 +453,7 @@ class Dispatcher:
                 raise
             raise cancelled_itself() from error
         finally:
-            if self.is_abandoned:
+            if self._abandoned and self.is_abandoned:
                 # Ignore whatever the task raised or returned.
                 raise RetryLater(AFTER_OUTAGE, counts=False)
 
@@ -502,6 +494,14 @@ class Dispatcher:
     def context(self, spec: AnySpec, delivery: Delivery, *, lasts: timedelta) -> JobContext:
         """Return the context of an attempt that begins now."""
         return build_context(spec, delivery, queue=delivery.queue or self.queue, resources=self.resources, lasts=lasts)
+
+
+def _require_start(spec: AnySpec, delivery: Delivery, progress: Progress) -> None:
+    """Return if the attempt may begin."""
+    if delivery.has_expired and not progress.has_worked:
+        raise JobExpiredError("no worker had started the job when it expired: it has not run")
+    if delivery.counted > spec.max_attempts and delivery.was_left is not False:
+        raise AttemptsExhaustedError(why_exhausted(delivery))
 
 
 def _milliseconds_since(started: float) -> float:

@@ -6,6 +6,7 @@ Knows neither arq nor Redis; what an attempt does is decided in ``attempt`` and 
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import structlog
@@ -206,10 +207,10 @@ class RegistryJob:
             return await self._refuse()
         if self.is_aborted:
             return await self.aborted()
-        progress = Progress()
+        dispatcher, spec, progress = self._work.dispatcher, self.spec, Progress()
+        run = dispatcher.run if spec.phases is None else partial(phases.run, dispatcher)
         try:
-            answer = await phases.run(self._work.dispatcher, self.spec, self.delivery, progress)
-            return self.ended(answer, progress.tag)
+            return self.ended(await run(spec, self.delivery, progress), progress.tag)
         except asyncio.CancelledError:
             if not self.is_aborted:
                 raise
