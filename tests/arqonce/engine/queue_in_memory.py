@@ -17,6 +17,9 @@ AnswerT = TypeVar("AnswerT")
 _HALF_A_ROUND_TRIP = 0.0005
 """In seconds."""
 
+_NEXT = 0.0001
+"""In seconds: between two answers on one connection."""
+
 _LATE = 1.0
 """In seconds."""
 
@@ -74,6 +77,7 @@ class QueueInMemory:
         self._lease = lease.total_seconds()
         self._aborts: set[bytes] = set()
         self._calls = 0
+        self._claim_answered = 0.0
         self._unanswered: set[str] = set()
 
     @property
@@ -227,7 +231,12 @@ class QueueInMemory:
         if fault is Fault.UNSENT:
             raise RedisConnectionError("refused")
         answer = carry_out()
-        await asyncio.sleep(_LATE if fault is Fault.LATE else _HALF_A_ROUND_TRIP)
+        due = _now() + (_LATE if fault is Fault.LATE else _HALF_A_ROUND_TRIP)
+        if name == "claim":
+            self._claim_answered = due
+        elif name == "give_up":  # on the claims' connection, or on another if that is broken, and claims with it
+            due = max(due, self._claim_answered + _NEXT)
+        await asyncio.sleep(due - _now())
         if fault is Fault.UNANSWERED:
             raise RedisConnectionError("reset")
         return answer

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as RedisConnectionError
 from structlog.testing import capture_logs
@@ -474,6 +474,9 @@ _FAULTS = st.lists(st.one_of(st.none(), st.sampled_from(Fault)), max_size=60)
     slots=st.integers(1, 4),
     lease=st.sampled_from([timedelta(seconds=1), _SHORT_LEASE, _LEASE]),
 )
+@example(
+    postponed=[[(0.0, Postponed(timedelta(0)))], []], faults=[None, Fault.UNSENT, Fault.LATE], slots=2, lease=_LEASE
+)  # put back by a call whose answer was late: no doubt of what announces jobs
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_fails_each_job_ends_and_never_runs_beside_itself(
     postponed: list[list[tuple[float, Outcome]]],
