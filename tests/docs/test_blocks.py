@@ -11,6 +11,7 @@ OWN_TESTS = {
     "docs/from-arq.md": "tests/docs/test_from_arq.py",
     "docs/http.md": "tests/docs/test_http.py",
     "docs/importing.md": "tests/docs/test_importing.py",
+    "docs/metrics.md": "tests/arqonce/operations/test_worker_port.py",
     "docs/other-languages.md": "tests/docs/test_other_languages.py",
     "docs/security.md": "tests/security/test_document.py",
     "docs/tutorial.md": "tests/docs/test_tutorial.py",

@@ -15,8 +15,10 @@ from jobs import CreateUser
 from tests.arqonce.operations.kinds import NAME, Answer
 from tests.arqonce.operations.scrape import ask, parse, port_of, scrape, value
 from tests.conftest import StartWorker, wait_until
+from tests.docs.blocks import blocks_in
 from tests.faults.observe import Sessions
 from tests.faults.proxy import Proxy
+from tests.tables import EMPTY_TABLES
 
 SOON = timedelta(seconds=20)
 TOKEN = "a-token-of-twenty-characters"  # noqa: S105 - of one test
@@ -27,7 +29,8 @@ async def test_a_worker_counts_each_end_once(
     start_worker: StartWorker, client: JobClient, redis: Redis, sessions: Sessions
 ) -> None:
     """By kind and code, in batches and alone; what nobody knows has one label, whatever hostile producers name it."""
-    assert sessions is not None
+    async with sessions.begin() as session:
+        await session.execute(EMPTY_TABLES)  # of letters of other tests
     worker = start_worker(OPS_PORT="0", WORKER_REGISTRY=NAME)
     port = port_of(worker)
     users = [CreateUser(name=f"User {at}", email=f"user{at % 300}@example.org") for at in range(301)]
@@ -37,7 +40,7 @@ async def test_a_worker_counts_each_end_once(
     for at in range(50):
         await redis.set(f"arq:job:evil{at}", json.dumps({"t": 1, "f": f"evil-{at}", "a": [], "k": {}, "et": 0}))
     await redis.zadd("arq:queue", {f"evil{at}": 1 for at in range(50)})
-    wait_until(lambda: worker.log.count("job is dead") == 51, 20)
+    await asyncio.to_thread(wait_until, partial(_shows, port, "arqonce_dead_letters", 51), 20)
 
     figures = parse((await asyncio.to_thread(ask, port, "/metrics")).text)
 
@@ -84,6 +87,9 @@ def test_probes_need_no_token_and_figures_do(start_worker: StartWorker) -> None:
 
     wait_until(lambda: queue()["queues"]["arq:queue"]["served"], 20)  # as soon as it has announced itself
     assert [queue()[name] for name in ("waiting", "oldest_waiting_seconds")] == [0, 0.0]
+    (example,) = (json.loads(block.code) for block in blocks_in("docs/metrics.md") if block.kind == "json")
+    shapes = [(set(found), set(found["queues"]["arq:queue"])) for found in (queue(), example)]
+    assert shapes[0] == shapes[1]
     assert worker.stop() == 0
 
 
