@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from arqonce.job import RetryAfter as RetryAfter
     from arqonce.ledger.where import JobTrace as JobTrace
     from arqonce.ledger.where import trace_by_job_id as trace_by_job_id
+    from arqonce.limits import Limit as Limit
     from arqonce.outbox import enqueue_in as enqueue_in
     from arqonce.outbox import enqueue_in_sync as enqueue_in_sync
     from arqonce.outbox import enqueue_many_in as enqueue_many_in
@@ -107,6 +108,7 @@ _HOMES = {
     ),
     "arqonce.job": ("JobContext", "RetryAfter"),
     "arqonce.ledger.where": ("JobTrace", "trace_by_job_id"),
+    "arqonce.limits": ("Limit",),
     "arqonce.outbox": (
         "enqueue_in",
         "enqueue_in_sync",

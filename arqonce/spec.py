@@ -13,6 +13,7 @@ from arqonce.database.schema import Schema
 from arqonce.failures import JobFailedError
 from arqonce.handlers import require_async, takes_job
 from arqonce.job import JobContext
+from arqonce.limits import Limit, in_force, require_limits
 from arqonce.payloads import AnyPayload, Payload
 from arqonce.phases import Phases
 from arqonce.resources import Resource
@@ -77,6 +78,9 @@ class JobSpec(Generic[PayloadT, ResultT]):
     PostgreSQL rejects its writes (25006); its notifications are dropped.
     """
 
+    limits: Sequence[Limit] = field(default=(), kw_only=True)
+    """How many jobs of the kind run at once, or start in a time, in all workers together. See ``Limit``."""
+
     former_names: tuple[str, ...] = field(default=(), kw_only=True)
     """Earlier names of the job on the wire. Jobs queued under these names still run, and are recorded under them."""
 
@@ -108,6 +112,7 @@ class JobSpec(Generic[PayloadT, ResultT]):
             raise TypeError(f"the job {self.payload.job_name}: deadline is a timedelta, such as timedelta(seconds=30)")
         if not all(isinstance(number, int) and number >= 1 for number in (self.max_batch, self.max_attempts)):
             raise TypeError(f"the job {self.payload.job_name}: max_batch and max_attempts are 1 or more")
+        object.__setattr__(self, "limits", require_limits(self.payload, self.limits))
 
     @cached_property
     def phases(self) -> Phases[PayloadT, Any, ResultT] | None:
@@ -227,6 +232,11 @@ class Registry:
     def __iter__(self) -> Iterator[JobSpec[Any, Any]]:
         """Yield the specs in the order of registration, each under its current name."""
         return iter(self._current)
+
+    @property
+    def limits(self) -> Mapping[str, str]:
+        """The limits of all jobs as Redis is to know them."""
+        return in_force((spec.payload.job_name, spec.limits) for spec in self)
 
     @property
     def by_name(self) -> Mapping[str, JobSpec[Any, Any]]:

@@ -64,6 +64,18 @@ class Claim(NamedTuple):
         return self.job_id.encode() != self.id
 
 
+class Permit(NamedTuple):
+    """What a job of a limited kind needs in order to run. Others with the same key share it."""
+
+    key: str
+    """The limit's name, and behind a colon the hash of a value of the payload, or nothing."""
+
+    most: int
+
+    per_ms: int
+    """In this time so many may start; 0: so many may run at once."""
+
+
 class Ended(NamedTuple):
     """The job is over."""
 
@@ -134,6 +146,11 @@ class Job(Protocol):
     @property
     def kind(self) -> str | None:
         """Jobs of one kind may run together; ``None``: this one runs alone."""
+        ...
+
+    @property
+    def permits(self) -> Sequence[Permit]:
+        """What it needs in order to run; nothing if its kind is not limited, or if it can only end. Always the same."""
         ...
 
     @property

@@ -124,6 +124,7 @@ class FunctionJob:
     """One attempt of one job."""
 
     kind = None
+    permits = ()
 
     def __init__(self, work: Functions, claim: Claim) -> None:
         """Read the message; whatever is wrong with it is the job's outcome later."""

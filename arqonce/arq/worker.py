@@ -26,6 +26,7 @@ from arqonce.arq.functions import Functions, FunctionSettings
 from arqonce.arq.records import FunctionRecords
 from arqonce.arq.side_by_side import SideBySide
 from arqonce.engine.engine import Engine, Options, Phase
+from arqonce.engine.in_force import LimitsInForce
 from arqonce.engine.leases import Leases
 from arqonce.engine.presence import Presence
 from arqonce.engine.threads import JobThreads
@@ -130,10 +131,13 @@ class Worker(ArqWorker):
             await self.on_startup(self.ctx)
         self._leases = Leases(self.pool, self.queues, self._lease)
         self._presence = None if self.burst else Presence(self.pool, self.queues.names)
-        self.engine = engine = self._build_engine(self._leases)
+        limits = LimitsInForce(self._leases, {} if self.registry_work is None else self.registry_work.registry.limits)
+        with suppress(RedisError, OSError):  # before the first claim, if possible: parked jobs stay parked
+            await limits.do()
+        self.engine = engine = self._build_engine(self._leases, limits)
         await engine.run()
 
-    def _build_engine(self, leases: Leases) -> Engine:
+    def _build_engine(self, leases: Leases, limits: LimitsInForce) -> Engine:
         registry_work = self.registry_work
         gate: Gate = AlwaysOpen() if self.records is None else self.records.gate
         if registry_work is not None:
@@ -143,7 +147,7 @@ class Worker(ArqWorker):
             self._build_work(),
             self._options(),
             gate=gate,
-            chores=[_ArqChores(self), *([] if self._presence is None else [self._presence])],
+            chores=[_ArqChores(self), limits, *([] if self._presence is None else [self._presence])],
             observer=self._observer,
         )
         self.tasks = engine.runs.tasks

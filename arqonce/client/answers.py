@@ -18,7 +18,7 @@ from arqonce.failures import (
     failure_from_wire,
 )
 from arqonce.wire.codec import decode
-from arqonce.wire.keys import LATEST_MS, now_ms
+from arqonce.wire.keys import LATEST_MS, due_of, now_ms
 from arqonce.wire.request import request_mark
 from arqonce.wire.status import JobStatus, status_in_redis
 
@@ -70,7 +70,7 @@ def read_info(job_id: str, *, score: float | None, is_running: bool, data: bytes
     return JobInfo(
         job_id,
         status,
-        due=None if data is not None else _time(score),
+        due=None if data is not None or score is None else _time(due_of(score)),
         job_name=name if isinstance(name, str) else None,
         attempts=attempts if isinstance(attempts, int) else None,
         enqueued_at=_time(message.get("et")),

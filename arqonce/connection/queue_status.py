@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from redis.asyncio import Redis
 
-from arqonce.wire.keys import IN_PROGRESS_KEY, leases_key
+from arqonce.wire.keys import IN_PROGRESS_KEY, PARKED_MS, leases_key
 
 _LOOKED_AT = 1000
 """Most due jobs, oldest first, that are checked for being run by a plain arq worker: those run at most 100 jobs of a
@@ -18,7 +18,7 @@ class QueueStatus:
     """A snapshot of a queue."""
 
     waiting: int
-    """Jobs that are due and not running."""
+    """Jobs that are due and not running, also those that wait for a permit of a limit."""
 
     deferred: int
     """Jobs that are due later: delayed, or waiting for their next attempt."""
@@ -38,13 +38,16 @@ async def read_queue_status(redis: Redis, queue: str) -> QueueStatus:
         pipe.zcount(queue, f"({now}", "+inf")
         pipe.zcount(leases_key(queue), f"({now}", "+inf")
         pipe.zrange(queue, "-inf", now, byscore=True, offset=0, num=_LOOKED_AT, withscores=True)  # type: ignore[arg-type] # scores
-        due, later, leased, oldest = await pipe.execute()
+        pipe.zcount(queue, PARKED_MS, "+inf")
+        pipe.zrange(queue, PARKED_MS, 2 * PARKED_MS, byscore=True, offset=0, num=1, withscores=True)
+        due, later, leased, oldest, parked, first_parked = await pipe.execute()
     are_running = await _are_running(redis, [job_id for job_id, _ in oldest])
     scores = [score for (_, score), running in zip(oldest, are_running, strict=True) if not running]
+    scores = sorted([*scores[:1], *(score - PARKED_MS for _, score in first_parked)])
     age = timedelta(milliseconds=max(0.0, now - scores[0])) if scores else None
     return QueueStatus(
-        waiting=due - sum(are_running),
-        deferred=max(0, later - leased),
+        waiting=due - sum(are_running) + parked,
+        deferred=max(0, later - leased - parked),
         running=leased + sum(are_running),
         oldest_waiting=age,
     )

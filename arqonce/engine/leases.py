@@ -1,11 +1,8 @@
 """Claims jobs, renews their leases and gives them up, many in one round trip. Knows nothing of what the jobs do."""
 
 import asyncio
-import hashlib
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
-from itertools import groupby
-from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
@@ -16,13 +13,15 @@ from redis.exceptions import RedisError, ResponseError
 from arqonce.connection.direct import DirectConnection
 from arqonce.connection.redis import is_outage
 from arqonce.connection.tracking import TrackingProof
+from arqonce.engine.ends import KEEP_ATTEMPTS, LIFETIMES, OVER, GiveUp, arguments_of, give_back
+from arqonce.engine.permits import Admission, Applicant, written
 from arqonce.engine.scripts import claims as lease_scripts
 from arqonce.engine.scripts.claims import CLAIM, FINISH
+from arqonce.engine.scripts.limits import KEEP_IN_FORCE, TAKE_PERMITS
 from arqonce.engine.scripts.watcher import RESIGN, STAND_BY
 from arqonce.queues import ServedQueues, Turns
 from arqonce.wire.keys import (
     ABORT_KEY,
-    EXPIRY,
     MOST_BYTES,
     RETRY_KEY,
     baton_key,
@@ -37,17 +36,11 @@ from arqonce.work import Claim
 
 AnswerT = TypeVar("AnswerT")
 
-_KEEP_ATTEMPTS = timedelta(days=1)
-"""How long attempts are remembered of a job that does not come back (arq's number)."""
-
 _LOOKS = 1000
 """Most jobs locked by plain arq workers that one claim skips."""
 
 _KEEP_ABORTS = timedelta(minutes=1)
 """How long a request to abort a job that does not exist is kept (arq's number, which it does not keep to)."""
-
-_LIFETIMES = (to_ms(EXPIRY), to_ms(_KEEP_ATTEMPTS))
-
 
 _SHORTEST_BLOCK = timedelta(milliseconds=10)
 """0 would block for ever."""
@@ -77,66 +70,6 @@ class Claimed(NamedTuple):
 
     must_get_idle: bool = False
     """Whether nothing must be claimed until no job is ours: a suspect runs alone, or waits for that."""
-
-
-_ENDS = frozenset({"done", "first"})
-"""Outcomes after which the job is over."""
-
-
-class GiveUp(NamedTuple):
-    """What becomes of a claimed job: made by ``end``, ``postpone`` and ``give_back``."""
-
-    claim: Claim
-    outcome: str
-    value: int | bytes
-    """The result, the delay in ms, or the score."""
-
-    counts: bool = True
-    keep_ms: int = 0
-    held_ms: int = 0
-
-    @property
-    def group(self) -> tuple[str, str, int, int, int, str]:
-        """What is said once for all jobs that have it in common."""
-        attempts = 0 if self.outcome in _ENDS else self.claim.attempt - (not self.counts)
-        if self.outcome in {"later", "expiring"}:
-            attempts -= self.claim.excused  # an attempt that has ended clears the job
-        return (self.outcome, self.claim.owner, attempts, self.keep_ms, self.held_ms, self.claim.queue)
-
-
-def end(
-    claim: Claim,
-    result: bytes | None,
-    *,
-    keep: timedelta | None,
-    held: timedelta | None = None,
-    is_fenced: bool = True,
-) -> GiveUp:
-    """Remove the job from the queue and keep its result, for ever if ``keep`` is ``None``.
-
-    Unless it ``is_fenced``, also if another worker has the job by now, and it has the same message.
-    """
-    keep_ms = 0 if keep is None else max(1, to_ms(keep))
-    if is_fenced:
-        return GiveUp(claim, "done", result or b"", keep_ms=keep_ms, held_ms=_held_ms(held))
-    digest = hashlib.sha1(claim.message or b"", usedforsecurity=False).hexdigest().encode()
-    return GiveUp(claim, "first", digest + (result or b""), keep_ms=keep_ms, held_ms=_held_ms(held))
-
-
-def postpone(
-    claim: Claim, delay: timedelta, *, counts: bool = True, held: timedelta | None = None, expires: bool = False
-) -> GiveUp:
-    """Put the job back, due after ``delay``. Its message is kept for as long, unless it ``expires`` when it would."""
-    return GiveUp(claim, "expiring" if expires else "later", to_ms(delay), counts=counts, held_ms=_held_ms(held))
-
-
-def give_back(claim: Claim) -> GiveUp:
-    """Put the job back where it was, as if it had not been started."""
-    return GiveUp(claim, "back", claim.score, counts=False)
-
-
-def _held_ms(held: timedelta | None) -> int:
-    return 0 if held is None else to_ms(held)
 
 
 class Leases:
@@ -185,7 +118,7 @@ class Leases:
             self._unanswered = []
         self._calls += 1
         owner = f"{self._worker}:{self._calls}"
-        limits = [owner, self._length_ms, room, to_ms(_KEEP_ATTEMPTS), _LOOKS, MOST_BYTES]
+        limits = [owner, self._length_ms, room, to_ms(KEEP_ATTEMPTS), _LOOKS, MOST_BYTES]
         opened = await self._direct.open()
         if watch:
             self._proof.begin(opened)
@@ -281,10 +214,30 @@ class Leases:
         answers: list[bool] = []
         sizes = [len(job.value) if isinstance(job.value, bytes) else 0 for job in jobs]
         for part in cut_calls(sizes):
-            answers += map(bool, await self._finish([*_LIFETIMES, *_arguments(jobs[part], self._names)]))
-        if any(job.outcome not in _ENDS for job in jobs):
-            self.on_news()  # Redis sends no invalidation for our own changes
+            *was_ours, released = await self._finish(arguments_of(jobs[part], self._names))
+            answers += map(bool, was_ours)
+            if released:
+                self.on_news()  # Redis sends no invalidation for our own changes
+        if any(job.outcome not in OVER for job in jobs):
+            self.on_news()  # as above
         return answers
+
+    async def take_permits(self, applicants: Sequence[Applicant]) -> list[Admission]:
+        """Take all permits of each job that has a slot, or park it. One round trip for each 500 jobs."""
+        answers: list[Admission] = []
+        for part in cut_calls([0] * len(applicants)):
+            arguments = [self._length_ms, *LIFETIMES, *written(applicants[part], self._names)]
+            found, released = await self._direct.run(TAKE_PERMITS, self._keys, arguments)
+            answers += map(Admission, found)
+            if released or Admission.PARKED in found:
+                self.on_news()  # as above; and the next claim learns when to look again
+        return answers
+
+    async def keep_in_force(self, limits: Mapping[str, str]) -> None:
+        """Say that the code has these limits: number and time by name (``limits.in_force``). One round trip."""
+        pairs = [part for pair in limits.items() for part in pair]
+        if await self._direct.run(KEEP_IN_FORCE, self._names, pairs):
+            self.on_news()  # as above
 
     async def _finish(self, arguments: list[Any]) -> list[int]:
         """End attempts on the way of the claims and, if that is broken, on the other, which tries again."""
@@ -363,7 +316,7 @@ def give_back_now(redis: SyncRedis, claims: Collection[Claim]) -> int:
     script, names = redis.register_script(FINISH), sorted({claim.queue for claim in claims})
     jobs = [give_back(claim) for claim in claims]
     parts = [jobs[part] for part in cut_calls([0] * len(jobs))]
-    return sum(sum(script(keys=_keys_of(names), args=[*_LIFETIMES, *_arguments(part, names)])) for part in parts)
+    return sum(sum(script(keys=_keys_of(names), args=arguments_of(part, names))[:-1]) for part in parts)
 
 
 def _keys_of(names: Sequence[str]) -> list[str]:
@@ -393,14 +346,3 @@ def _owned(claims: Collection[Claim], names: Sequence[str]) -> Iterator[Any]:
         yield names.index(claim.queue) + 1
         yield claim.id
         yield claim.owner
-
-
-def _arguments(jobs: Sequence[GiveUp], names: Sequence[str]) -> Iterator[Any]:
-    for (*group, queue), found in groupby(jobs, key=attrgetter("group")):
-        listed = list(found)
-        yield names.index(queue) + 1
-        yield from group
-        yield len(listed)
-        for job in listed:
-            yield job.claim.id
-            yield job.value

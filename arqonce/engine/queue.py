@@ -7,7 +7,9 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from typing import Protocol
 
-from arqonce.engine.leases import Claimed, GiveUp
+from arqonce.engine.ends import GiveUp
+from arqonce.engine.leases import Claimed
+from arqonce.engine.permits import Admission, Applicant
 from arqonce.work import Claim
 
 
@@ -31,6 +33,10 @@ class Queue(Protocol):
 
     async def claim(self, room: int, *, watch: timedelta, is_idle: bool) -> Claimed:
         """Claim up to ``room`` jobs that are due, and watch the queues if there is room left."""
+        ...
+
+    async def take_permits(self, applicants: Sequence[Applicant]) -> list[Admission]:
+        """Take all permits of each job that has a slot, or park it."""
         ...
 
     async def give_up(self, jobs: Sequence[GiveUp]) -> list[bool]:

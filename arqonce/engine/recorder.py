@@ -11,7 +11,8 @@ from typing import TypeAlias
 
 import structlog
 
-from arqonce.engine.leases import GiveUp, end, give_back, postpone, until_redis_answers
+from arqonce.engine.ends import GiveUp, end, give_back, postpone
+from arqonce.engine.leases import until_redis_answers
 from arqonce.engine.queue import Queue
 from arqonce.work import Claim, Ended, GivenBack, Job, Observer, Outcome, Postponed
 
@@ -156,8 +157,10 @@ def _give_up(job: Job, outcome: Outcome, claim: Claim) -> GiveUp:
     """Say in the queue's terms what becomes of the job, under the claim that it has by now; it is one attempt."""
     first = job.claim
     claim = claim._replace(attempt=first.attempt, score=first.score, excused=first.excused)
+    given = give_back(claim)
     if isinstance(outcome, Ended):
-        return end(claim, outcome.result, keep=outcome.keep, held=job.held, is_fenced=outcome.is_fenced)
+        given = end(claim, outcome.result, keep=outcome.keep, held=job.held, is_fenced=outcome.is_fenced)
     if isinstance(outcome, Postponed):
-        return postpone(claim, outcome.delay, counts=outcome.counts, held=job.held, expires=outcome.expires)
-    return give_back(claim)
+        given = postpone(claim, outcome.delay, counts=outcome.counts, held=job.held, expires=outcome.expires)
+    permits = [permit.key for permit in job.permits if not permit.per_ms]
+    return given._replace(permits=permits) if permits else given

@@ -12,11 +12,14 @@ from redis.exceptions import RedisError
 
 from arqonce.engine.idle import Bell
 from arqonce.engine.leases import Claimed
+from arqonce.engine.permits import Admission, Applicant
 from arqonce.engine.queue import Queue
 from arqonce.engine.recorder import Recorder
 from arqonce.engine.run import Conclusion, Run, group
 from arqonce.engine.slots import Slots
 from arqonce.work import Again, Claim, GivenBack, Job, Observer, Outcome, Work
+
+_STARTS = Admission.STARTS
 
 _LOOK = timedelta(seconds=1)
 """How often it is checked whether all jobs have ended."""
@@ -48,6 +51,7 @@ class Runs:
         self._running: dict[asyncio.Task[Conclusion], _Running] = {}
         self.tasks: dict[str, asyncio.Task[Any]] = {}
         """The task of each running job, by id."""
+        self._starting: set[asyncio.Task[None]] = set()
         self.is_stopping = False
         """Whether nothing is to be started any more."""
 
@@ -82,11 +86,36 @@ class Runs:
             self._give_back(jobs)
             return 0
         runs, surplus = self.slots.fit(group(self._work, jobs), is_full=claimed.is_full)
-        for run in surplus:
-            self._give_back(run.jobs)
-        for run in runs:
-            self._start(run)
+        returning: Sequence[Job] = [job for run in surplus for job in run.jobs]
+        if any(job.permits for job in jobs):
+            runs, returning = await self._admit(runs, returning)
+        self._give_back(returning)
+        self._queue(runs)
+        self._start_waiting()
         return sum(run.size for run in runs)
+
+    async def _admit(self, runs: Sequence[Run], others: Sequence[Job]) -> tuple[Sequence[Run], Sequence[Job]]:
+        """Take permits for the jobs of runs; return what can start, and what is to be given back. The rest is parked.
+
+        Of ``others``, which have no slot, those that could not start are parked as well. One round trip.
+        """
+        jobs = [job for run in runs for job in run.jobs]
+        asked = [Applicant(job.claim, job.permits, has_slot=True) for job in jobs if job.permits]
+        asked += [Applicant(job.claim, job.permits, has_slot=False) for job in others if job.permits]
+        try:
+            answers = await self._leases.take_permits(asked)
+        except (RedisError, OSError):  # the main loop hears of it, too
+            answers = [Admission.RETURNS] * len(asked)
+        found = {one.claim.job_id: answer for one, answer in zip(asked, answers, strict=True)}
+        for job in (*jobs, *others):
+            if found.get(job.claim.job_id) is Admission.PARKED:
+                self._unended.discard(job.claim.job_id)
+                self.recorder.forget(job)
+        self.slots.parked(answers.count(Admission.PARKED), of=len(jobs) + len(others))
+        admitted = [[job for job in run.jobs if found.get(job.claim.job_id, _STARTS) is _STARTS] for run in runs]
+        returning = [job for job in jobs if found.get(job.claim.job_id) is Admission.RETURNS]
+        returning += [job for job in others if found.get(job.claim.job_id) is not Admission.PARKED]
+        return [Run(self._work, starting) for starting in admitted if starting], returning
 
     async def _is_new(self, claim: Claim) -> bool:
         """Keep the claim; one of our own job whose lease had ended starts nothing: the job runs on under it."""
@@ -185,7 +214,16 @@ class Runs:
         """Start a job claimed again before we heard that our put-back had succeeded."""
         self.recorder.keep(claim)
         self._unended.add(claim.job_id)
-        self._queue([Run(self._work, [self._work.open(claim)])])
+        task = self._loop.create_task(self._start_admitted(Run(self._work, [self._work.open(claim)])), name="anew")
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+
+    async def _start_admitted(self, run: Run) -> None:
+        runs: Sequence[Run] = [run]
+        if run.jobs[0].permits:
+            runs, returning = await self._admit(runs, [])
+            self._give_back(returning)
+        self._queue(runs)
         self._start_waiting()
 
     def abort(self, ids: Collection[bytes]) -> None:

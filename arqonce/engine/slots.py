@@ -106,6 +106,14 @@ class Slots(Generic[RunT]):
             self._ahead = min(_MOST_AHEAD, max(sum(run.size for run in runs), self._ahead) * _GROWTH)
         return fitting, surplus
 
+    def parked(self, count: int, *, of: int) -> None:
+        """Take note that of jobs that were claimed together so many could not start, whatever slots are free.
+
+        If that is every second one, the next claim asks for more: they stand before others that can start.
+        """
+        if count * 2 >= of:
+            self._ahead = min(_MOST_AHEAD, max(count, self._ahead) * _GROWTH)
+
     def started(self, run: RunT) -> None:
         """Take a slot."""
         self._running += 1

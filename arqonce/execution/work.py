@@ -6,7 +6,7 @@ Knows neither arq nor Redis; what an attempt does is decided in ``attempt`` and 
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import structlog
@@ -15,7 +15,7 @@ from arqonce.backoff import backoff
 from arqonce.execution import phases
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.batch import Answer, run_batch
-from arqonce.execution.containment import cancelled_itself
+from arqonce.execution.containment import CONTAINED, cancelled_itself
 from arqonce.execution.dead_letters import is_dead
 from arqonce.execution.delivery import AnySpec, Delivery
 from arqonce.execution.progress import Progress
@@ -30,9 +30,10 @@ from arqonce.failures import (
     code_of,
 )
 from arqonce.spec import Registry
+from arqonce.wire.arguments import read_payload
 from arqonce.wire.keys import ID_RULE, now_ms
 from arqonce.wire.message import Message, read_message, write_result
-from arqonce.work import UNKNOWN, Again, Claim, Ended, GivenBack, Outcome, Postponed
+from arqonce.work import UNKNOWN, Again, Claim, Ended, GivenBack, Outcome, Permit, Postponed
 
 MARGIN = timedelta(seconds=5)
 """How much longer than its deadline a run may take: for looks, receipts and dead letters."""
@@ -171,6 +172,19 @@ class RegistryJob:
         if self.is_aborted or self.spec.batch is None:
             return None
         return self.spec.name
+
+    @cached_property
+    def permits(self) -> Sequence[Permit]:
+        """What it needs of its kind's limits; nothing if it can only end: refused, aborted or expired."""
+        message = self._message
+        if message is None or not self.spec.limits or self.is_aborted or self.delivery.has_expired:
+            return ()
+        try:
+            with CONTAINED:
+                payload = read_payload(self.spec.payload, message.args, message.kwargs)
+                return [limit.permit(payload) for limit in self.spec.limits]
+        except Exception:  # noqa: BLE001 - a validator may raise anything: the attempt says so
+            return ()
 
     @property
     def limit(self) -> timedelta:

@@ -57,6 +57,16 @@ def _group_of(queues: Sequence[str]) -> str:
     return f"arqonce:{hashlib.sha256(','.join(sorted(queues)).encode()).hexdigest()[:32]}"
 
 
+PARKED_MS = 200_000_000_000_000
+"""Added to the score of a job that waits for a permit of a limit: then it is due after the year 8300, for any worker.
+A datetime can hold the sum. No producer defers a job to such a time."""
+
+
+def due_of(score: float) -> float:
+    """Return when a job is due, in ms since 1970, from its score, also if it waits for a permit of a limit."""
+    return score - PARKED_MS if score >= PARKED_MS else score
+
+
 LATEST_MS = 253_402_300_799_000
 """The end of the year 9999 in ms since 1970, the latest time that a datetime can hold."""
 

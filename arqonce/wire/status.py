@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from arqonce.wire.keys import PARKED_MS
+
 
 class JobStatus(StrEnum):
     """The status of a job. The values are arq's, plus those that arq does not distinguish."""
@@ -16,7 +18,7 @@ class JobStatus(StrEnum):
     """Queued but not due yet, or waiting for its next attempt."""
 
     QUEUED = "queued"
-    """Due, and not running."""
+    """Due, and not running: it waits for a worker, or for a permit of a limit."""
 
     RUNNING = "running"
     """A worker runs it. arq calls it ``in_progress``."""
@@ -50,4 +52,4 @@ def status_in_redis(*, is_success: bool | None, is_running: bool, score: float |
         return JobStatus.RUNNING
     if score is None:
         return JobStatus.NOT_FOUND
-    return JobStatus.DEFERRED if score > now else JobStatus.QUEUED
+    return JobStatus.DEFERRED if now < score < PARKED_MS else JobStatus.QUEUED

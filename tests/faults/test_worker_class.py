@@ -14,8 +14,8 @@ from arq.worker import func
 from redis.asyncio import Redis
 
 from arqonce.arq.worker import Worker
+from arqonce.engine.ends import GiveUp
 from arqonce.engine.engine import Engine
-from arqonce.engine.leases import GiveUp
 from arqonce.wire.codec import decode, encode
 from arqonce.work import Claim
 from tests.conftest import wait_until_async

@@ -18,6 +18,7 @@ that of another one.
 Times are the server's: the clocks of the workers do not matter. For Redis 6.2 and later, and Valkey.
 """
 
+from arqonce.engine.scripts.limits import LIMITS
 from arqonce.engine.scripts.suspects import SUSPECTS
 from arqonce.engine.scripts.watcher import ELECT, NOW
 
@@ -42,7 +43,9 @@ local claimed, soonest = {}, 86400000  -- ms
 local is_alone, has_passed_over = false, {}
 """
     + SUSPECTS
+    + LIMITS
     + """
+soonest = math.min(soonest, look_after_permits() or soonest)
 
 local function look_at(which)
     number, queue, leases = which, KEYS[1 + 2 * which], KEYS[2 + 2 * which]
@@ -249,11 +252,12 @@ FINISH = (
     NOW
     + _IN_CHUNKS
     + """
-local expiry_ms, retry_ms = tonumber(ARGV[1]), tonumber(ARGV[2])
+local expiry_ms, retry_ms, groups_end = tonumber(ARGV[1]), tonumber(ARGV[2]), #ARGV - 2 * ARGV[3]
 local queue, leases, unleased, ended  -- of the queue that a group belongs to
-local answers, queues = {}, {}
+local answers, queues, recorded = {}, {}, {}
 """
     + SUSPECTS
+    + LIMITS
     + """
 
 local function keep(id, result, keep_ms, ...)
@@ -307,8 +311,8 @@ local function look_at(number)
     unleased, ended = queues[number].unleased, queues[number].ended
 end
 
-local at = 3
-while at < #ARGV do
+local at = 4
+while at < groups_end do
     local number, outcome, owner, attempts, keep_ms, held_ms, jobs = unpack(ARGV, at, at + 6)
     local locks = {}
     look_at(number)
@@ -325,6 +329,7 @@ while at < #ARGV do
         answers[#answers + 1] = is_ours and 1 or 0
         if is_ours then
             unleased[#unleased + 1] = id
+            if groups_end < #ARGV then recorded[#answers] = written(queue, id) end
             if is_end then done(id, value, keep_ms, held_ms)
             else again(id, outcome, outcome ~= 'back' and tonumber(value) or value, attempts, held_ms) end
         elseif is_end and not current and is_gone(id) then
@@ -341,6 +346,16 @@ for number in pairs(queues) do
     if type(aborts) == 'number' and aborts > 0 then in_chunks('ZREM', 'arq:abort', ended) end
     redis.call('ZCARD', queue)  -- our own change has ended the tracking of the queue: begin it again
 end
+local given_back = {}
+for at = groups_end + 1, #ARGV, 2 do
+    local job, permit = recorded[tonumber(ARGV[at])], ARGV[at + 1]
+    if job then
+        give_back(permit, job)
+        given_back[permit] = true
+    end
+end
+for permit in pairs(given_back) do release_if_awaited(permit) end
+answers[#answers + 1] = released
 return answers
 """
 )
@@ -352,7 +367,10 @@ are each queue and its leases, in the order of these numbers. Jobs are ``done`` 
 as their result (empty: none; kept ``keep_ms``, 0 for ever), due ``later`` by that many ms, or given ``back`` with it as
 their score. ``first`` is ``done`` whoever has the job by now, if its message has the SHA-1 with which the value begins.
 The in-progress key stays for ``held_ms``: arq holds a cron job's so that it is not enqueued twice. A job that is to run
-again lives as long as a fresh one; arq lets it expire. Answers for each job whether it was the owner's.
+again lives as long as a fresh one; arq lets it expire.
+
+At the end there are pairs of the number of a job in this call and a permit that it gives back. Answers for each job
+whether it was the owner's, and then how many parked jobs are due again.
 """
 
 RELEASE = """

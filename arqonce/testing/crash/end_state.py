@@ -26,7 +26,7 @@ _COUNTERS = {
 _WIRE_FIELDS = frozenset({"t", "et", "st", "ft"})
 """Fields of arq's messages that hold the attempt and times."""
 
-_OF_WORKERS = ("health-check", "epoch", ":watcher", ":baton", "arqonce:workers")
+_OF_WORKERS = ("health-check", "epoch", ":watcher", ":baton", "arqonce:workers", "arqonce:limits:")
 """Keys in Redis whose names contain one of these belong to workers, not to jobs."""
 
 _OF_JOBS = ("receipts", "dead_jobs", "outbox")

@@ -1,6 +1,7 @@
 """A queue as the engine sees it, without Redis: claims, leases that end by the loop's clock, and faults on demand."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,7 +10,9 @@ from typing import NamedTuple, TypeVar
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from arqonce.engine.leases import Claimed, GiveUp
+from arqonce.engine.ends import GiveUp
+from arqonce.engine.leases import Claimed
+from arqonce.engine.permits import Admission, Applicant
 from arqonce.work import Claim
 
 AnswerT = TypeVar("AnswerT")
@@ -21,6 +24,9 @@ _NEXT = 0.0001
 """In seconds: between two answers on one connection."""
 
 _LATE = 1.0
+"""In seconds."""
+
+_PARKED = 3.0
 """In seconds."""
 
 
@@ -74,6 +80,9 @@ class QueueInMemory:
         self.on_news: Callable[[], None] = lambda: None
         self.ended_leases = 0
         """How many claims were of jobs whose lease had ended."""
+        self.parked: list[bytes] = []
+        """Which jobs were parked."""
+        self._permits: defaultdict[str, set[bytes]] = defaultdict(set)
         self._lease = lease.total_seconds()
         self._aborts: set[bytes] = set()
         self._calls = 0
@@ -143,6 +152,40 @@ class QueueInMemory:
             job_id, job_id.decode(), owner, job.ended + 1, job.message, score, is_aborted, None, was_left=was_left
         )
 
+    async def take_permits(self, applicants: Sequence[Applicant]) -> list[Admission]:
+        """Give permits, or park: in memory for three seconds, or until a permit is given back. Only of jobs at once."""
+        return await self._call("take_permits", lambda: [self._take_permits(one) for one in applicants])
+
+    def _take_permits(self, one: Applicant) -> Admission:
+        job_id = one.claim.id
+        held = [self._holders_of(permit.key) for permit in one.permits]
+        job = self.jobs.get(job_id)
+        if job is None or job.owner != one.claim.owner:
+            return Admission.RETURNS
+        if any(job_id not in jobs and len(jobs) >= permit.most for jobs, permit in zip(held, one.permits, strict=True)):
+            job.owner, job.due = None, _now() + _PARKED
+            self.parked.append(job_id)
+            return Admission.PARKED
+        if not one.has_slot:
+            return Admission.RETURNS
+        for jobs in held:
+            jobs.add(job_id)
+        return Admission.STARTS
+
+    def _holders_of(self, permit: str) -> set[bytes]:
+        jobs = self._permits[permit]
+        jobs &= {job_id for job_id in jobs if job_id in self.jobs and self.jobs[job_id].owner is not None}
+        return jobs
+
+    def _free(self, given: GiveUp) -> None:
+        for permit in given.permits:
+            self._permits[permit].discard(given.claim.id)
+        if given.permits:
+            for job_id in self.parked:
+                if (job := self.jobs.get(job_id)) is not None and job.owner is None:
+                    job.due = min(job.due, _now())
+            self.on_news()
+
     async def give_up(self, jobs: Sequence[GiveUp]) -> list[bool]:
         """End attempts, each if it is still its owner's."""
         answers = await self._call("give_up", lambda: [self._give_up(job) for job in jobs])
@@ -156,6 +199,7 @@ class QueueInMemory:
         if job is None or job.owner != owner:
             return False
         self.records.append(Record(claim.job_id, owner, outcome, given.value))
+        self._free(given)
         job.owner, job.ended = None, attempts
         if outcome == "done":
             del self.jobs[claim.id]

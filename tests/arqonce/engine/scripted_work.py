@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeAlias
 
-from arqonce.work import Again, Claim, Ended, GivenBack, Outcome
+from arqonce.work import Again, Claim, Ended, GivenBack, Outcome, Permit
 
 DONE = Ended(succeeded=True, result=b"done")
 
@@ -28,6 +28,7 @@ class ScriptedJob:
         self.claim = claim
         self.is_aborted = claim.is_aborted
         self.name = self.label = claim.message.decode()
+        self.permits = work.permits.get(self.name, ())
         self.kind = self.name if self.name in work.batches else None
 
     async def run(self) -> Outcome:
@@ -89,6 +90,8 @@ class ScriptedWork:
         """Know what each job does, and what some do together."""
         self.scripts = scripts
         self.batches = batches or {}
+        self.permits: dict[str, Sequence[Permit]] = {}
+        """What jobs of a name need."""
         self.runs: list[list[str]] = []
         """The ids of the jobs of each run that has begun."""
         self.attempts: list[tuple[str, int]] = []

@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from structlog.testing import capture_logs
 
 from arqonce.engine.engine import Engine, Options
-from arqonce.work import Again, AlwaysOpen, Ended, Gate, Observer, Outcome, Postponed
+from arqonce.work import Again, AlwaysOpen, Ended, Gate, Observer, Outcome, Permit, Postponed
 from tests.arqonce.engine.clock import on_its_own_clock, until
 from tests.arqonce.engine.queue_in_memory import Fault, QueueInMemory
 from tests.arqonce.engine.scripted_work import DONE, ScriptedJob, ScriptedWork, hang, sleep, succeed
@@ -121,6 +121,39 @@ async def test_no_more_jobs_run_than_there_are_slots() -> None:
         await until(lambda: not queue.jobs)
 
     assert (claimed_at_first, work.most_running, len(work.runs)) == (3, 3, 10)
+
+
+@on_its_own_clock
+async def test_jobs_without_a_permit_take_no_slot() -> None:
+    """They are not started, hold up nobody, and are claimed again when there is a permit, in the same attempt."""
+    queue, work = QueueInMemory(), ScriptedWork(sleep=sleep, succeed=succeed)
+    work.permits = {"sleep": [Permit("limit:", 2, 0)]}
+    queue.enqueue("sleep", *map(str, range(8)))
+    queue.enqueue("succeed", "other")
+
+    async with _running(_build(queue, work, slots=4)):
+        first = list(queue.results)
+        await until(lambda: not queue.jobs, seconds=2.1)
+
+    assert (first, work.most_running) == (["other"], 3)
+    assert sorted(work.attempts) == sorted([*((str(number), 1) for number in range(8)), ("other", 1)])
+
+
+@on_its_own_clock
+async def test_a_batch_is_made_of_the_jobs_that_have_permits() -> None:
+    """The others wait for theirs."""
+
+    async def end_all(jobs: Sequence[ScriptedJob]) -> Sequence[Outcome | Again]:
+        return [DONE] * len(jobs)
+
+    queue, work = QueueInMemory(), ScriptedWork({"many": end_all}, many=succeed)
+    work.permits = {"many": [Permit("limit:", 3, 0)]}
+    queue.enqueue("many", *"abcdefg")
+
+    async with _running(_build(queue, work)):
+        await until(lambda: not queue.jobs, seconds=1)
+
+    assert work.runs == [["a", "b", "c"], ["d", "e", "f"], ["g"]]
 
 
 @on_its_own_clock
@@ -473,6 +506,7 @@ _FAULTS = st.lists(st.one_of(st.none(), st.sampled_from(Fault)), max_size=60)
     faults=_FAULTS,
     slots=st.integers(1, 4),
     lease=st.sampled_from([timedelta(seconds=1), _SHORT_LEASE, _LEASE]),
+    limit=st.none() | st.integers(1, 3),
 )
 @example(
     postponed=[[(0.0, Postponed(timedelta(0)))], []], faults=[None, Fault.UNSENT, Fault.LATE], slots=2, lease=_LEASE
@@ -483,8 +517,11 @@ def test_whatever_fails_each_job_ends_and_never_runs_beside_itself(
     faults: list[Fault | None],
     slots: int,
     lease: timedelta,
+    limit: int | None,
 ) -> None:
     """Whatever jobs answer, and whichever calls fail or lose their answers; and while leases last, each runs once.
+
+    While leases last, no more run at once than their kind's limit says.
 
     An outcome is lost if a lease has ended, and the answer to our own claim of the job, too: it is as after a crash.
     """
@@ -498,6 +535,7 @@ def test_whatever_fails_each_job_ends_and_never_runs_beside_itself(
         queue, work = QueueInMemory(lease), ScriptedWork(go_on=_Answers(answers))
         left = iter(faults)
         queue.fault = lambda _call: next(left, None)
+        work.permits = {} if limit is None else {"go_on": [Permit("limit:", limit, 0)]}
         queue.enqueue("go_on", *answers)
         engine = _build(queue, work, slots=slots, lease=lease)
 
@@ -505,6 +543,7 @@ def test_whatever_fails_each_job_ends_and_never_runs_beside_itself(
             await until(lambda: not queue.jobs and not engine.runs.claims, seconds=600)
 
         assert sorted(work.attempts) == sorted(_attempts(answers)) or queue.ended_leases
+        assert work.most_running <= (limit or slots) or queue.ended_leases
         assert queue.results == {f"j{number}": f"r{number}".encode() for number in range(len(postponed))}
         assert Counter(record[:2] for record in queue.records).most_common(1)[0][1] == 1
 

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from arqonce.connection.redis import build_redis
-from arqonce.engine import leases
+from arqonce.engine import ends, leases
 from arqonce.work import Claim
 from tests.conftest import wait_until_async
 from tests.redis_keys import keys_of_jobs
@@ -30,15 +30,15 @@ class Leases(leases.Leases):
 
     async def end(self, *args: Any, **kwargs: Any) -> bool:  # noqa: ANN401 - passed on
         """End one job."""
-        return (await self.give_up([leases.end(*args, **kwargs)]))[0]
+        return (await self.give_up([ends.end(*args, **kwargs)]))[0]
 
     async def postpone(self, *args: Any, **kwargs: Any) -> bool:  # noqa: ANN401 - passed on
         """Postpone one job."""
-        return (await self.give_up([leases.postpone(*args, **kwargs)]))[0]
+        return (await self.give_up([ends.postpone(*args, **kwargs)]))[0]
 
     async def give_back(self, claim: Claim) -> bool:
         """Give one job back."""
-        return (await self.give_up([leases.give_back(claim)]))[0]
+        return (await self.give_up([ends.give_back(claim)]))[0]
 
 
 OpenLeases = Callable[[], Leases]

@@ -15,7 +15,8 @@ from arq.worker import FailedJobs, Retry, RetryJob
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from arqonce.arq.functions import FunctionJob
-from arqonce.engine.leases import GiveUp, Leases
+from arqonce.engine.ends import GiveUp
+from arqonce.engine.leases import Leases
 from arqonce.work import Again, Outcome
 from tests.arqonce.conftest import BuildWorker, Context, build_function, run_in_background, stop
 from tests.arqonce.engine.batches import Answer, BatchCall, BatchFunction, BatchJob, BatchWorker

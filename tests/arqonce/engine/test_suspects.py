@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from redis.asyncio import Redis
 
-from arqonce.engine.leases import end, give_back, postpone
+from arqonce.engine.ends import end, give_back, postpone
 from arqonce.work import Claim
 from tests.arqonce.engine.test_leases import LEASE, OpenLeases, _enqueue, _ids, worker
 
