@@ -20,6 +20,7 @@ from chaos.careless import Careless
 from chaos.evidence import Evidence, Person, Receipt
 from chaos.functions import NoteFunction
 from chaos.jobs import Slow, SlowTogether
+from chaos.limits import Limited
 from chaos.plan import FAULTS, HARMLESS, Route
 from chaos.producer import Heard
 from chaos.schedules import SECOND
@@ -141,7 +142,7 @@ class Verdict:
 def tell(payload: AnyPayload, result: dict[str, Any]) -> Iterator[Told]:
     """Yield what the result states about each user, with the fields that the payload requires; ``None`` means any."""
     match payload:
-        case CreateUser() | Slow() | SlowTogether():
+        case CreateUser() | Slow() | SlowTogether() | Limited():
             yield Told(result["id"], is_new=True, name=payload.name, email=getattr(payload, "email", None))
         case GetOrCreateUser():
             yield Told(result["user"]["id"], result["is_new"], _if(result["is_new"], payload.name), payload.email)
@@ -332,6 +333,23 @@ def _slots_not_once(verdict: Verdict) -> Iterator[object]:
             yield f"{name}: {len(slots.effects)} slots instead of {len(times)}"
 
 
+_LOSES_PERMITS = frozenset({
+    "stop", "standstill", "valkey-kill", "valkey-wipe", "valkey-failover", "valkey-demote", "black-hole", "delay"
+})  # fmt: skip
+"""Faults after which a job may run that Redis does not know of: its lease has ended, or Redis has lost what it knew."""
+
+
+def _over_limits(verdict: Verdict) -> Iterator[object]:
+    strikes = [strike for strike in verdict.evidence.strikes if strike.fault in _LOSES_PERMITS]
+    for tenant, at in verdict.evidence.over:
+        if not any(strike.began <= at <= strike.ended + _UNTIL_LEASED for strike in strikes):
+            yield f"tenant {tenant} at {at:.1f}"
+
+
+_UNTIL_LEASED = 6.0
+"""Seconds after such a fault in which jobs may still run that began before it, or were given to another worker."""
+
+
 def _seconds(began: datetime, ends: datetime) -> Iterator[datetime]:
     slot = began.replace(microsecond=0) + SECOND
     while slot < ends:
@@ -384,6 +402,7 @@ CHECKS: dict[str, Check] = {
     "function on record without a run": _functions_not_run,
     "function run again after its record": _functions_run_again,
     "a slot of a schedule not exactly once": _slots_not_once,
+    "more at once than a limit allows": _over_limits,
     "poison took effect": _poison_applied,
     "rolled back and yet run": _rolled_back_and_run,
     "worker ended unasked": _unexplained_ends,

@@ -17,6 +17,7 @@ from arqonce.wire.keys import IN_PROGRESS_KEY, JOB_KEY, QUEUE, RESULT_KEY
 from chaos.functions import TABLE as FUNCTION_EFFECTS
 from chaos.functions import NoteFunction
 from chaos.jobs import SLOW_COMMITS
+from chaos.limits import Over
 from chaos.producer import Heard
 from chaos.schedules import TABLE as SLOT_EFFECTS
 from chaos.workload import Order
@@ -98,6 +99,8 @@ class Evidence:
     """When each run of a function began, by the name that it was given; seconds since 1970."""
     schedules: dict[str, Slots] = field(default_factory=dict)
     """The schedules by name."""
+    over: list[Over] = field(default_factory=list)
+    """Jobs that ran beside as many as their limit allows."""
     answers: dict[str, Any] = field(default_factory=dict)
     """Results of successful jobs in Valkey, by key."""
     done: set[str] = field(default_factory=set)

@@ -42,9 +42,10 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
         "careless": Fault(every=0),
         "functions": Fault(every=0),
         "schedules": Fault(every=0),
+        "limits": Fault(every=0),
     }
 )
-"""All faults by name. The last five are kinds of submitted jobs and have no times."""
+"""All faults by name. The last six are kinds of submitted jobs and have no times."""
 
 _FIRST = 1.0
 """Seconds before the first fault in a run that is too short for it, so that there are jobs to hit."""
@@ -64,6 +65,7 @@ HARMLESS = frozenset(
         "careless",
         "functions",
         "schedules",
+        "limits",
     }
 )
 """Faults that must not cost an unaffected job an attempt: outages, and the doings of other jobs and clients.

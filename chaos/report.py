@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from chaos.careless import Careless
 from chaos.checks import Verdict
+from chaos.limits import Limited
 from chaos.plan import Plan, Route
 from chaos.small_disk import can_mount
 
@@ -13,6 +14,7 @@ def facts(plan: Plan, verdict: Verdict, faults: Mapping[str, int], drain: float)
     """Return the columns of the table."""
     evidence = verdict.evidence
     routes = Counter(order.route for order in verdict.submitted)
+    limited = sum(isinstance(order.payload, Limited) for order in verdict.submitted)
     ends = Counter({end.split(":")[0]: times for end, times in evidence.ends.items()})
 
     def counted(*names: str) -> str:
@@ -42,6 +44,7 @@ def facts(plan: Plan, verdict: Verdict, faults: Mapping[str, int], drain: float)
         "careless": str(sum(isinstance(order.payload, Careless) for order in verdict.submitted)),
         "functions/runs": f"{len(evidence.functions)}/{sum(map(len, evidence.function_runs.values()))}",
         "slots": str(sum(slots.effects.total() for slots in evidence.schedules.values())),
+        "limited/over": f"{limited}/{len(evidence.over)}",
         "worker exits": str(ends.total()),
         "batches": str(evidence.batches),
     }

@@ -23,6 +23,7 @@ from chaos.evidence import Evidence, prepare_ledger, read_database, read_logs, r
 from chaos.faults import World, inject_all
 from chaos.fleet import FUNCTIONS, OURS, Fleet
 from chaos.hostile import Intruder
+from chaos.limits import PLACES, read_over
 from chaos.plan import MARKER, Plan
 from chaos.producer import Producer
 from chaos.schedules import END
@@ -58,13 +59,14 @@ def run(plan: Plan, directory: Path) -> Outcome:
         EmbeddedServerError: a server cannot be started here.
         TimeoutError: the workers were not ready in time, or jobs could not be submitted.
     """
-    logs = directory / "logs"
+    logs, places = directory / "logs", directory / "places"
     logs.mkdir(parents=True)
+    places.mkdir()
     command: Sequence[str] = (sys.executable, "-m", "chaos.mutants", plan.mutant) if plan.mutant else OURS
     if "functions" in plan.faults:
         command = (*command, *FUNCTIONS)
     with open_servers(directory, needs_of(plan)) as servers:
-        environment = servers.worker_environment | _settings(plan)
+        environment = servers.worker_environment | _settings(plan) | {PLACES: str(places)}
         with (
             Fleet.open(command, environment, logs, size=plan.workers) as fleet,
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
@@ -87,6 +89,7 @@ _REGISTRIES = {
     "standstill": "chaos.jobs:REGISTRY",
     "careless": "chaos.careless:REGISTRY",
     "schedules": "chaos.schedules:REGISTRY",
+    "limits": "chaos.limits:REGISTRY",
 }
 """Additional registries of the workers, by the fault that needs them."""
 
@@ -136,6 +139,7 @@ async def _storm(plan: Plan, servers: Servers, fleet: Fleet, directory: Path) ->
             hostile_ids=world.intruder.ids,
             has_exploded=(directory / "pickle-was-read").exists(),
             ends=fleet.ends,
+            over=read_over(directory / "places"),
         )
         await read_database(evidence, servers.database.url.get_secret_value())
         async with Redis.from_url(servers.redis_url) as redis:

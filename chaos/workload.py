@@ -11,6 +11,7 @@ from arqonce.payloads import AnyPayload, Payload
 from chaos.careless import HABITS, REFUSED, Careless
 from chaos.functions import NoteFunction
 from chaos.jobs import PHASES, Slow, SlowTogether
+from chaos.limits import TENANTS, Limited
 from chaos.plan import MARKER, Plan, Route, schedule
 from jobs.payloads import CreateUser, CreateUsers, FindUser, FoundUsers, GetOrCreateUser, NewUser, UserView
 
@@ -112,8 +113,8 @@ def _order(plan: Plan, random: Random, number: int, at: float) -> Order:
         return Order(key=key, payload=Careless(what=habit, name=people.name()), route=route, at=at, fate=fate)
     if "functions" in plan.faults and 0.70 < chance < 0.80:
         return Order(key=key, payload=NoteFunction(name=people.name()), route=Route.DIRECT, at=at)
-    if "standstill" in plan.faults and 0.80 < chance < 0.85:
-        return Order(key=key, payload=random.choice(people.slow)(), route=route, at=at)
+    if (kinds := people.special(chance)) is not None:
+        return Order(key=key, payload=random.choice(kinds)(), route=route, at=at)
     if "poison" in plan.faults and chance < 0.01:
         return Order(key=key, payload=random.choice(people.poison)(), route=route, at=at, fate=Fate.DEAD)
     if route is Route.OUTBOX and chance < 0.03:
@@ -161,6 +162,13 @@ class _People:
             lambda: Slow(name=self.name(), phase=self._random.choice(PHASES)),
             lambda: SlowTogether(name=self.name()),
         ]
+
+    def special(self, chance: float) -> list[Callable[[], AnyPayload]] | None:
+        """Return the kinds of jobs that a fault adds, if one of these it is to be."""
+        faults = self._plan.faults
+        if "limits" in faults and 0.55 < chance < 0.70:
+            return [lambda: Limited(name=self.name(), tenant=self._random.randrange(TENANTS))]
+        return self.slow if "standstill" in faults and 0.80 < chance < 0.85 else None
 
     def name(self) -> str:
         """Invent a name."""

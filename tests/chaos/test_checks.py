@@ -11,6 +11,7 @@ from chaos.careless import Careless
 from chaos.checks import CHECKS, Verdict
 from chaos.evidence import Evidence, Person, Receipt, Slots, Strike
 from chaos.functions import NoteFunction
+from chaos.limits import Over
 from chaos.plan import Route
 from chaos.producer import Heard
 from chaos.schedules import SECOND
@@ -161,6 +162,10 @@ BREACHES: dict[str, list[Callable[[Evidence], object]]] = {
         lambda e: e.schedules["ticks"].effects.update([NOON]),
         lambda e: e.schedules["ticks"].effects.update([NOON + 2 * SECOND]),
         lambda e: e.schedules.update(ticks=e.schedules["ticks"]._replace(is_over=False)),
+    ],
+    "more at once than a limit allows": [
+        lambda e: e.over.append(Over(1, 500.0)),
+        lambda e: e.__dict__.update(over=[Over(1, 500.0)], strikes=[Strike("black-hole", 490.0, 493.0)]),
     ],
     "rolled back and yet run": [lambda e: e.done.add("never"), lambda e: e.outbox.add("never")],
     "worker ended unasked": [lambda e: e.ends.update(["exit code 1 for no reason of ours: worker-0.log"])],

@@ -5,6 +5,7 @@ from datetime import timedelta
 from chaos.careless import HABITS, Careless
 from chaos.functions import NoteFunction
 from chaos.jobs import Slow, SlowTogether
+from chaos.limits import Limited
 from chaos.plan import FAULTS, HARMLESS, MARKER, Plan, Route, schedule
 from chaos.workload import Fate, Order, orders
 from jobs.payloads import CreateUser, CreateUsers, FindUser, GetOrCreateUser
@@ -44,8 +45,9 @@ def test_every_kind_of_job_is_submitted_both_ways() -> None:
     functions = [order for order in submitted if isinstance(order.payload, NoteFunction)]
     kinds = {(type(order.payload), order.route) for order in submitted if order.fate is Fate.SETTLED}
     kinds.remove((NoteFunction, Route.DIRECT))  # an arq service's: the outbox has no functions
-    assert {kind for kind, _ in kinds} == {CreateUser, GetOrCreateUser, FindUser, CreateUsers, Slow, SlowTogether}
-    assert len(kinds) == 12
+    users = {CreateUser, GetOrCreateUser, FindUser, CreateUsers}
+    assert {kind for kind, _ in kinds} == users | {Slow, SlowTogether, Limited}
+    assert len(kinds) == 14
     assert len(functions) > 100
     assert {order.payload.what for order in submitted if isinstance(order.payload, Careless)} <= set(HABITS)
     assert {order.fate for order in submitted} == set(Fate)
@@ -79,7 +81,7 @@ def test_faults_that_no_attempt_counts_for_exist() -> None:
 
 def _names(order: Order) -> list[str]:
     match order.payload:
-        case CreateUser() | GetOrCreateUser() | Slow() | SlowTogether() | Careless():
+        case CreateUser() | GetOrCreateUser() | Slow() | SlowTogether() | Limited() | Careless():
             return [order.payload.name]
         case CreateUsers():
             return [user.name for user in order.payload.users]
