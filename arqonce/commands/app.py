@@ -11,6 +11,7 @@ import typer
 
 from arqonce.application import Application
 from arqonce.commands.arq_check import arq_check
+from arqonce.commands.audit import build_audit_app
 from arqonce.commands.dead import build_dead_app
 from arqonce.commands.dev import dev
 from arqonce.commands.doctor import doctor
@@ -97,6 +98,7 @@ def build_app(application: Application) -> typer.Typer:
     app.add_typer(build_enqueue_app(application.registry), name="enqueue")
     app.add_typer(build_dead_app(), name="dead")
     app.add_typer(build_schedules_app(), name="schedules")
+    app.add_typer(build_audit_app(), name="audit")
     return app
 
 
@@ -143,7 +145,7 @@ def _set_registry(arguments: list[str]) -> None:
         return
 
 
-_NEED_NO_JOBS = frozenset({"status", "health", "dead", "schedules", "new-job", "arq-check"})
+_NEED_NO_JOBS = frozenset({"status", "health", "dead", "schedules", "audit", "new-job", "arq-check"})
 """Commands that do not need the jobs of WORKER_REGISTRY. Those that only show help do not need them either."""
 
 

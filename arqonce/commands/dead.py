@@ -4,28 +4,27 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 from redis.asyncio import Redis
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from arqonce.commands.asking import AsJson, By, Why, acting, ask, open_queue, open_sessions
 from arqonce.commands.program import program
 from arqonce.commands.table import print_table
-from arqonce.connection.redis import build_redis, explained
 from arqonce.connection.requeue import requeue
-from arqonce.database.engine import open_database
-from arqonce.database.settings import DatabaseSettings
 from arqonce.environment import read_duration
 from arqonce.failures import is_own_code
+from arqonce.ledger.audit import record
 from arqonce.ledger.dead_jobs import (
     DeadFilter,
     Shown,
+    count_by_reason,
     count_dead_jobs,
     dead_jobs,
     delete_dead_jobs,
@@ -36,13 +35,13 @@ from arqonce.ledger.dead_jobs import (
 )
 from arqonce.ledger.tables import DeadJob
 from arqonce.process.exit_codes import ExitCode
-from arqonce.process.lifecycle import StartupError, explain_database
-from arqonce.settings.worker import QueueSettings, WorkerSettings
-
-T = TypeVar("T")
+from arqonce.settings.worker import WorkerSettings
 
 _TELL_EVERY = timedelta(seconds=2)
 """How often a long act says how far it is."""
+
+_SHOWN = 10
+"""Most lines of a preview."""
 
 _NONE = "there are no such dead jobs: nothing to do"
 
@@ -51,7 +50,7 @@ JobName = Annotated[str | None, typer.Option("--job", help="Only this job, such 
 Reason = Annotated[str | None, typer.Option(help="Only this reason, such as invalid_payload.")]
 Since = Annotated[str | None, typer.Option(help="Only those of the last 30m, 2d and so on.")]
 All = Annotated[bool, typer.Option("--all", help="All that match the filters.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Preview = Annotated[bool, typer.Option("--preview", help="Show how many it would be, by job and reason; do nothing.")]
 
 
 def build_dead_app() -> typer.Typer:
@@ -77,7 +76,7 @@ def list_(
 
     For programs, in a pipe, the columns are separated by tabs; --json has the same.
     """
-    letters = _ask(lambda session: list_dead_jobs(session, _filter(None, job, reason, since), limit=limit))
+    letters = ask(lambda session: list_dead_jobs(session, _filter(None, job, reason, since), limit=limit))
     if as_json:
         typer.echo(json.dumps([_summary(letter) for letter in letters]))
         return
@@ -88,7 +87,7 @@ def list_(
 
 def show(job_id: Annotated[str, typer.Argument(help="Id of a dead job.")]) -> None:
     """Show one dead job as JSON, with its error and its message, which may be personal data."""
-    letters = _ask(lambda session: dead_jobs(session, DeadFilter(job_ids=[job_id]), limit=1))
+    letters = ask(lambda session: dead_jobs(session, DeadFilter(job_ids=[job_id]), limit=1))
     if not letters:
         raise _nothing()
     letter = letters[0]
@@ -111,6 +110,9 @@ def retry(  # noqa: PLR0913 - the command's options
     limit: Annotated[
         int | None, typer.Option(min=1, help="With --all: put so many back, and say what remains.")
     ] = None,
+    preview: Preview = False,
+    why: Why = None,
+    by: By = None,
 ) -> None:
     """Put dead jobs back into their queues with their ids and no attempts used; with --all, the oldest first.
 
@@ -119,14 +121,18 @@ def retry(  # noqa: PLR0913 - the command's options
     the same call.
     """
     which = _chosen(job_ids, job, reason, since, everything=everything)
+    if preview:
+        _show_preview(which)
+        return
     found: set[str] = set()
-    count = asyncio.run(_retry(which, most=limit or sys.maxsize, found=None if everything else found))
+    act = _Act("dead retry", which, acting(by), why)
+    count = asyncio.run(_retry(act, most=limit or sys.maxsize, found=None if everything else found))
     if not everything:
         _tell("put back", found, job_ids)
     elif not count:
         typer.echo(_NONE)
     else:
-        remain = _ask(lambda session: count_dead_jobs(session, which)) - count if limit is not None else 0
+        remain = ask(lambda session: count_dead_jobs(session, which)) - count if limit is not None else 0
         typer.echo(f"put back {count}" + (f"; {remain} remain: run it again" if remain > 0 else ""))
 
 
@@ -138,52 +144,92 @@ def discard(  # noqa: PLR0913 - the command's options
     since: Since = None,
     everything: All = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --all: do not ask.")] = False,
+    preview: Preview = False,
+    why: Why = None,
+    by: By = None,
 ) -> None:
     """Remove dead jobs for good, including their messages. With --all it asks, and in a script wants --yes."""
     which = _chosen(job_ids, job, reason, since, everything=everything)
+    if preview:
+        _show_preview(which)
+        return
     if everything and not (yes or _is_meant(which)):
         return
+    act = _Act("dead discard", which, acting(by), why)
     if job_ids:
-        _tell("discarded", _ask(lambda session: _discard_each(session, which, job_ids)), job_ids)
-    elif count := asyncio.run(_discard(which)):
+        _tell("discarded", ask(lambda session: _discard_each(session, act, job_ids)), job_ids)
+    elif count := asyncio.run(_discard(act)):
         typer.echo(f"discarded {count}")
     else:
         typer.echo(_NONE)
 
 
-async def _retry(which: DeadFilter, *, most: int, found: set[str] | None) -> int:
-    """Put letters back step by step; return how many. Collects their ids in ``found``."""
-    progress, done, own_queue = _Progress("put back"), 0, WorkerSettings.load().default_queue
-    after: tuple[datetime, str] | None = None
-    async with _open_sessions() as sessions, _open_queue() as redis:
-        async with sessions() as session:
-            until = await now_of_database(session)
-        while done < most:
-            async with sessions() as session:
-                step = await step_of_dead_jobs(session, which, after=after, until=until, most=most - done)
-            if step is None:
-                break
-            await _requeue(redis, step.letters, own_queue)
-            after, done = step.last, done + len(step.letters)
-            if found is not None:
-                found |= {letter.job_id for letter in step.letters}
-            progress.tell(done)
-    return done
+@dataclass(frozen=True)
+class _Act:
+    """What is done to which letters, by whom and why. It is on record before it begins."""
 
+    name: str
+    which: DeadFilter
+    who: str
+    why: str | None
 
-async def _discard(which: DeadFilter) -> int:
-    """Remove letters step by step, each in a transaction of its own; return how many."""
-    progress, done = _Progress("discarded"), 0
-    async with _open_sessions() as sessions:
-        async with sessions() as session:
-            until = await now_of_database(session)
-        while True:
+    async def record(self, session: AsyncSession, number: int) -> None:
+        """Record the act; ``number`` letters are to be hit."""
+        if number:
+            await record(session, who=self.who, act=self.name, target=str(self.which), number=number, why=self.why)
+
+    @asynccontextmanager
+    async def recorded(
+        self, sessions: async_sessionmaker[AsyncSession], *, until: datetime, most: int
+    ) -> AsyncIterator[list[int]]:
+        """Record an act of several steps, and again if it is broken off. Append to what this yields how far it is."""
+        async with sessions.begin() as session:
+            await self.record(session, min(most, await count_dead_jobs(session, self.which, until=until)))
+        done = [0]
+        try:
+            yield done
+        except BaseException:
             async with sessions.begin() as session:
-                removed = await discard_step(session, which, until=until)
-            if not removed:
-                return done
-            done += removed
-            progress.tell(done)
+                await replace(self, name=f"{self.name}, broken off").record(session, done[-1])
+            raise
+
+
+async def _retry(act: _Act, *, most: int, found: set[str] | None) -> int:
+    """Put letters back step by step; return how many. Collects their ids in ``found``."""
+    progress, own_queue = _Progress("put back"), WorkerSettings.load().default_queue
+    after: tuple[datetime, str] | None = None
+    async with open_sessions() as sessions, open_queue() as redis:
+        async with sessions() as session:
+            until = await now_of_database(session)
+        async with act.recorded(sessions, until=until, most=most) as done:
+            while done[-1] < most:
+                async with sessions() as session:
+                    step = await step_of_dead_jobs(session, act.which, after=after, until=until, most=most - done[-1])
+                if step is None:
+                    break
+                await _requeue(redis, step.letters, own_queue)
+                after = step.last
+                done.append(done[-1] + len(step.letters))
+                if found is not None:
+                    found |= {letter.job_id for letter in step.letters}
+                progress.tell(done[-1])
+    return done[-1]
+
+
+async def _discard(act: _Act) -> int:
+    """Remove letters step by step, each in a transaction of its own; return how many."""
+    progress = _Progress("discarded")
+    async with open_sessions() as sessions:
+        async with sessions() as session:
+            until = await now_of_database(session)
+        async with act.recorded(sessions, until=until, most=sys.maxsize) as done:
+            while True:
+                async with sessions.begin() as session:
+                    removed = await discard_step(session, act.which, until=until)
+                if not removed:
+                    return done[-1]
+                done.append(done[-1] + removed)
+                progress.tell(done[-1])
 
 
 class _Progress:
@@ -201,20 +247,35 @@ class _Progress:
 
 def _is_meant(which: DeadFilter) -> bool:
     """Ask before letters are removed; return whether there is anything to remove."""
-    count = _ask(lambda session: count_dead_jobs(session, which))
+    count = ask(lambda session: count_dead_jobs(session, which))
     if not count:
         typer.echo(_NONE)
         return False
+    _show_preview(which, err=True)
     if not sys.stdin.isatty():
         raise typer.BadParameter(f"would remove {count} dead jobs for good: give --yes", param_hint="--all")
     return typer.confirm(f"remove {count} dead jobs for good?", abort=True)
 
 
-async def _discard_each(session: AsyncSession, which: DeadFilter, job_ids: Sequence[str]) -> set[str]:
+def _show_preview(which: DeadFilter, *, err: bool = False) -> None:
+    """Print how many letters match, and of which jobs and reasons the most are."""
+    counted = ask(lambda session: count_by_reason(session, which))
+    typer.echo(f"{sum(number for *_, number in counted)} dead jobs", err=err)
+    for job, reason, number in counted[:_SHOWN]:
+        typer.echo(f"{number:>10} {job or '-'} {reason}", err=err)
+    if len(counted) > _SHOWN:
+        typer.echo(f"and {len(counted) - _SHOWN} more kinds and reasons", err=err)
+
+
+async def _discard_each(session: AsyncSession, act: _Act, job_ids: Sequence[str]) -> set[str]:
     """Discard each job and return the ids found. One round trip each, in the order of the ids, to prevent deadlocks."""
-    return {
-        job_id for job_id in sorted(set(job_ids)) if await delete_dead_jobs(session, replace(which, job_ids=[job_id]))
+    found = {
+        job_id
+        for job_id in sorted(set(job_ids))
+        if await delete_dead_jobs(session, replace(act.which, job_ids=[job_id]))
     }
+    await act.record(session, len(found))
+    return found
 
 
 def _tell(done: str, found: Collection[str], asked: Sequence[str] | None) -> None:
@@ -260,33 +321,6 @@ def _summary(letter: DeadJob | Shown) -> dict[str, object]:
         "died_at": letter.died_at.isoformat(timespec="seconds"),
         "explanation": letter.explanation if is_own_code(letter.reason) else "",
     }
-
-
-def _ask(question: Callable[[AsyncSession], Awaitable[T]]) -> T:
-    async def ask() -> T:
-        async with _open_sessions() as sessions, sessions.begin() as session:
-            return await question(session)
-
-    return asyncio.run(ask())
-
-
-@asynccontextmanager
-async def _open_sessions() -> AsyncIterator[async_sessionmaker[AsyncSession]]:
-    settings = DatabaseSettings.load()
-    async with open_database(settings, pool_size=1) as sessions:
-        try:
-            yield sessions
-        except (SQLAlchemyError, OSError) as error:
-            raise StartupError(explain_database(error, settings)) from error
-
-
-@asynccontextmanager
-async def _open_queue() -> AsyncIterator[Redis]:
-    settings = QueueSettings.load()
-    url = settings.url.get_secret_value()
-    with explained(url):
-        async with build_redis(url, Redis, password=settings.plain_password) as redis:
-            yield redis
 
 
 async def _requeue(redis: Redis, letters: Sequence[DeadJob], own_queue: str) -> None:

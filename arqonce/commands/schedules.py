@@ -1,13 +1,11 @@
 """``schedules``: lists schedules, pauses and resumes them, and runs one now."""
 
-import asyncio
-import getpass
 import json
 import sys
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Annotated, TypeVar
+from typing import Annotated
 from uuid import uuid4
 from zoneinfo import ZoneInfo
 
@@ -15,14 +13,14 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 from sqlalchemy import func, select
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.application import Application
+from arqonce.commands.asking import AsJson, By, Why, acting, ask
 from arqonce.commands.program import program
-from arqonce.database.engine import open_database
 from arqonce.database.settings import DatabaseSettings
 from arqonce.environment import read_duration
+from arqonce.ledger.audit import record
 from arqonce.ledger.schedule_control import (
     UNTIL_RESUMED,
     ListedSchedule,
@@ -32,15 +30,11 @@ from arqonce.ledger.schedule_control import (
 )
 from arqonce.outbox import enqueue_in
 from arqonce.process.exit_codes import ExitCode
-from arqonce.process.lifecycle import StartupError, explain_database
 from arqonce.schedules.times import Times
 from arqonce.settings.worker import WorkerSettings
 from arqonce.usage import UsageError
 
-T = TypeVar("T")
-
 Names = Annotated[list[str], typer.Argument(help="Names of schedules.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 def build_schedules_app() -> typer.Typer:
@@ -68,7 +62,7 @@ def list_(
 
     For programs, in a pipe, the columns are separated by tabs; --json has more.
     """
-    found = [_summary(listed, count) for listed in _ask(list_schedules)]
+    found = [_summary(listed, count) for listed in ask(list_schedules)]
     if as_json:
         typer.echo(json.dumps(found, ensure_ascii=False))
         return
@@ -87,24 +81,41 @@ def list_(
 def pause(
     names: Names,
     *,
-    why: Annotated[str | None, typer.Option(help="The reason, for others to read.")] = None,
+    why: Why = None,
     until: Annotated[
         str | None, typer.Option(help="End: after a time such as 2h, or at 2026-06-01T12:00+02:00; else resume it.")
     ] = None,
-    by: Annotated[str | None, typer.Option(help="Who does it; the user of this machine by default.")] = None,
+    by: By = None,
 ) -> None:
     """Skip the slots that come from now on, until resumed. Jobs that are promised already still run.
 
     The pause is recorded in PostgreSQL: neither restarts, nor deploys, nor a loss of Redis end it.
     """
     end = UNTIL_RESUMED if until is None else _read_end(until)
-    who = by or _user()
-    _tell("paused", _ask(lambda session: pause_schedules(session, names, until=end, by=who, why=why)), names)
+    who = acting(by)
+
+    async def act(session: AsyncSession) -> set[str]:
+        found = await pause_schedules(session, names, until=end, by=who, why=why)
+        return await _recorded(session, found, act="schedules pause", who=who, why=why)
+
+    _tell("paused", ask(act), names)
 
 
-def resume(names: Names) -> None:
+def resume(names: Names, *, why: Why = None, by: By = None) -> None:
     """Promise the slots that come from now on. Those of the pause remain skipped."""
-    _tell("resumed", _ask(lambda session: resume_schedules(session, names)), names)
+    who = acting(by)
+
+    async def act(session: AsyncSession) -> set[str]:
+        found = await resume_schedules(session, names)
+        return await _recorded(session, found, act="schedules resume", who=who, why=why)
+
+    _tell("resumed", ask(act), names)
+
+
+async def _recorded(session: AsyncSession, found: set[str], *, act: str, who: str, why: str | None) -> set[str]:
+    if found:
+        await record(session, who=who, act=act, target=" ".join(sorted(found)), number=len(found), why=why)
+    return found
 
 
 def run_now(
@@ -112,6 +123,8 @@ def run_now(
     name: Annotated[str, typer.Argument(help="Name of the schedule.")],
     *,
     as_json: AsJson = False,
+    why: Why = None,
+    by: By = None,
 ) -> None:
     """Promise one more job of the schedule, due now, also while it is paused; print the job's id.
 
@@ -124,7 +137,7 @@ def run_now(
         known = ", ".join(registry.schedules) or "none; name a registry with --registry module:NAME"
         raise UsageError(f"no registry here has the schedule {name}: there are {known}")
     queue = schedule.queue or WorkerSettings.load().default_queue
-    settings = DatabaseSettings.load()
+    settings, who = DatabaseSettings.load(), acting(by)
 
     async def promise(session: AsyncSession) -> str:
         now: datetime = await session.scalar(select(func.date_trunc("second", func.now()))) or datetime.now(UTC)
@@ -132,9 +145,10 @@ def run_now(
         registry.require_kind_of(schedule, payload)
         key = f"schedule:{name}:now:{uuid4().hex}"
         promised = await enqueue_in(session, payload, key=key, queue=queue, schema=settings.ledger_schema)
+        await record(session, who=who, act="schedules run-now", target=name, number=1, why=why)
         return promised.job_id
 
-    job_id = _ask(promise)
+    job_id = ask(promise)
     typer.echo(json.dumps({"job_id": job_id}) if as_json else f"job {job_id}")
 
 
@@ -219,13 +233,6 @@ def _read_end(text: str) -> datetime | timedelta:
     return moment
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
-
-
 def _tell(done: str, found: Collection[str], asked: Sequence[str]) -> None:
     """Print what was found; exit with 1 if a name is unknown."""
     for name in dict.fromkeys(asked):
@@ -235,17 +242,3 @@ def _tell(done: str, found: Collection[str], asked: Sequence[str]) -> None:
             typer.echo(f"{program()}: no worker has a schedule {name}: see {program()} schedules list", err=True)
     if set(asked) - set(found):
         raise typer.Exit(ExitCode.FAILED)
-
-
-def _ask(question: Callable[[AsyncSession], Awaitable[T]]) -> T:
-    settings = DatabaseSettings.load()
-
-    async def ask() -> T:
-        async with open_database(settings, pool_size=1) as sessions:
-            try:
-                async with sessions.begin() as session:
-                    return await question(session)
-            except (SQLAlchemyError, OSError) as error:
-                raise StartupError(explain_database(error, settings)) from error
-
-    return asyncio.run(ask())

@@ -45,6 +45,7 @@ _NEEDED = {
     "dead_jobs": ("SELECT", "INSERT", "UPDATE"),
     "schedules": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "schedule_releases": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "pauses": ("SELECT",),
 }
 """What a worker does with the ledger's tables. A right on some columns counts."""
 

@@ -40,6 +40,12 @@ class DeadFilter:
     reason: str | None = None
     since: datetime | None = None
 
+    def __str__(self) -> str:
+        """Describe what is selected, for the record of an act."""
+        parts = {"job": self.job_name, "reason": self.reason, "since": self.since and f"{self.since:%Y-%m-%dT%H:%MZ}"}
+        said = [f"{name}={value}" for name, value in parts.items() if value is not None]
+        return " ".join([*(self.job_ids or ["all"]), *said])
+
     def conditions(self) -> list[ColumnElement[bool]]:
         """Return the filter as SQL. It omits letters whose request has taken effect meanwhile."""
         conditions: list[ColumnElement[bool]] = [~_has_taken_effect()]
@@ -183,9 +189,19 @@ async def discard_step(session: AsyncSession, which: DeadFilter, *, until: datet
     return len(removed.all())
 
 
-async def count_dead_jobs(session: AsyncSession, which: DeadFilter) -> int:
-    """Return how many dead letters there are. One round trip, which reads all of them."""
-    return await session.scalar(select(func.count()).select_from(DeadJob).where(*which.conditions())) or 0
+async def count_dead_jobs(session: AsyncSession, which: DeadFilter, *, until: datetime | None = None) -> int:
+    """Return how many dead letters there are, or had died ``until`` then. One round trip, which reads all of them."""
+    conditions = [*which.conditions(), *([] if until is None else [DeadJob.died_at <= until])]
+    return await session.scalar(select(func.count()).select_from(DeadJob).where(*conditions)) or 0
+
+
+async def count_by_reason(session: AsyncSession, which: DeadFilter) -> list[tuple[str | None, str, int]]:
+    """Return jobs' names and reasons with how many letters have both, most first. One round trip, which reads all."""
+    both = DeadJob.job_name, DeadJob.reason
+    rows = await session.execute(
+        select(*both, func.count()).where(*which.conditions()).group_by(*both).order_by(func.count().desc(), *both)
+    )
+    return [(job_name, reason, number) for job_name, reason, number in rows]
 
 
 async def delete_dead_jobs(session: AsyncSession, which: DeadFilter) -> int:

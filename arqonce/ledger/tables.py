@@ -1,4 +1,4 @@
-"""The ledger's tables and constraints: jobs that are promised, have ended or are dead; schedules. Knows no queue."""
+"""The ledger's tables and constraints: promised, ended and dead jobs; schedules; pauses; acts. Knows no queue."""
 
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
@@ -7,6 +7,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     DateTime,
+    Identity,
     Index,
     Integer,
     Interval,
@@ -178,3 +179,34 @@ class ScheduleRelease(Base):
     first_seen: Mapped[datetime] = mapped_column(server_default=func.now())
     """When the first worker with it started. Of two definitions of one schedule that of the later release holds."""
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Pause(Base):
+    """Workers start no job of a queue, or none of one kind in it, until the row is deleted or its time is over."""
+
+    __tablename__ = "pauses"
+
+    queue: Mapped[str] = mapped_column(primary_key=True)
+    job_name: Mapped[str] = mapped_column(primary_key=True, server_default=text("''"))
+    """Empty: the whole queue."""
+    reason: Mapped[str]
+    paused_by: Mapped[str]
+    paused_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    until: Mapped[datetime | None]
+    """``None``: until somebody resumes it."""
+
+
+class AuditRecord(Base):
+    """One act of an operator. Rows are only added."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index(None, "at"),)
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    who: Mapped[str]
+    act: Mapped[str]
+    target: Mapped[str]
+    number: Mapped[int]
+    """How many jobs, schedules and so on it concerned."""
+    why: Mapped[str | None]

@@ -13,7 +13,7 @@ SELECT pg_advisory_xact_lock(hashtext('users-worker grants')); -- two at once wo
 
 -- From nothing, so that a right that no longer stands here is gone.
 REVOKE ALL ON users, alembic_version, :ledger.receipts, :ledger.dead_jobs, :ledger.outbox, :ledger.unique_requests,
-    :ledger.ledger_version, :ledger.schedules, :ledger.schedule_releases
+    :ledger.ledger_version, :ledger.schedules, :ledger.schedule_releases, :ledger.pauses, :ledger.audit
     FROM PUBLIC, app_worker, app_relay, app_operator, app_producer, app_reader;
 REVOKE ALL ON SEQUENCE users_id_seq, :ledger.dispatch_epoch
     FROM PUBLIC, app_worker, app_relay, app_operator, app_producer, app_reader;
@@ -37,10 +37,18 @@ GRANT SELECT ON alembic_version, :ledger.ledger_version TO app_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON :ledger.schedules, :ledger.schedule_releases TO app_worker, app_relay;
 GRANT INSERT (job_id, job_name, queue, message, request_hash, due_at, give_at) ON :ledger.outbox TO app_worker, app_relay;
 
+-- Pauses: workers and relays obey them, and only operators change them.
+GRANT SELECT ON :ledger.pauses TO app_worker, app_relay, app_reader;
+GRANT SELECT, INSERT, UPDATE, DELETE ON :ledger.pauses TO app_operator;
+
+-- What operators did: they add to it and read it, and change nothing in it.
+GRANT SELECT, INSERT (who, act, target, number, why) ON :ledger.audit TO app_operator;
+GRANT SELECT ON :ledger.audit TO app_reader;
+
 -- Operators: list, show, retry and discard dead letters, which hold people's data; list, pause, resume and run
 -- schedules, for which they have the rights of a producer as well.
 GRANT SELECT, UPDATE (paused_until, paused_at, paused_by, paused_why, updated_at) ON :ledger.schedules TO app_operator;
-GRANT SELECT, DELETE ON :ledger.dead_jobs TO app_operator;
+GRANT SELECT, DELETE, UPDATE (attempts) ON :ledger.dead_jobs TO app_operator;  -- UPDATE: for FOR UPDATE; it changes none
 GRANT SELECT (job_id, request_hash) ON :ledger.receipts TO app_operator;
 GRANT SELECT ON :ledger.ledger_version TO app_operator;  -- status says whether the tables are there
 

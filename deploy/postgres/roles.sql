@@ -30,7 +30,7 @@ ALTER ROLE app_owner    NOLOGIN;                       -- owns everything
 ALTER ROLE app_migrator LOGIN CONNECTION LIMIT 3;      -- users-worker migrate
 ALTER ROLE app_worker   LOGIN CONNECTION LIMIT 60;     -- users-worker run
 ALTER ROLE app_relay    LOGIN CONNECTION LIMIT 5;      -- users-worker relay
-ALTER ROLE app_operator LOGIN CONNECTION LIMIT 3;      -- users-worker dead, users-worker schedules
+ALTER ROLE app_operator LOGIN CONNECTION LIMIT 3;      -- users-worker dead, schedules, queue, workers, audit
 ALTER ROLE app_producer LOGIN CONNECTION LIMIT 10;     -- enqueues in its transactions; or GRANT it to a service's role
 ALTER ROLE app_reader   LOGIN CONNECTION LIMIT 5;      -- dashboards: sees jobs, and nobody's data
 
@@ -87,7 +87,7 @@ SELECT format('ALTER %s %s OWNER TO app_owner',
 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE relowner <> 'app_owner'::regrole AND relkind IN ('r', 'S', 'v') AND (
     (nspname = :'ledger' AND relname IN ('receipts', 'dead_jobs', 'outbox', 'unique_requests', 'schedules',
-                                         'schedule_releases', 'dispatch_epoch', 'ledger_version'))
+                                         'schedule_releases', 'pauses', 'audit', 'dispatch_epoch', 'ledger_version'))
     OR (nspname = 'public' AND relname IN ('users', 'alembic_version', 'job_receipts', 'job_outbox',
                                            'job_dispatch_epoch'))
     OR (nspname = 'public' AND relname = 'dead_jobs' AND to_regclass('public.job_receipts') IS NOT NULL))

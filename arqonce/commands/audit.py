@@ -1,0 +1,61 @@
+"""``audit``: lists what operators did."""
+
+import json
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from arqonce.commands.asking import AsJson, ask
+from arqonce.commands.table import print_table
+from arqonce.environment import read_duration
+from arqonce.ledger.audit import list_acts
+from arqonce.ledger.tables import AuditRecord
+
+
+def build_audit_app() -> typer.Typer:
+    """Build the command group."""
+    app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Operators' acts: list who did what, and why.")
+    app.callback()(_group)
+    app.command("list")(list_)
+    return app
+
+
+def _group() -> None:
+    """Let ``list`` stay a subcommand, although it is the only one."""
+
+
+def list_(
+    *,
+    since: Annotated[str | None, typer.Option(help="Only those of the last 30m, 1d and so on.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most acts to list.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List operators' acts, the last one first: when, who, what, on what, how many it concerned, and why.
+
+    For programs, in a pipe, the columns are separated by tabs; --json has the same.
+    """
+    acts = [_summary(act) for act in ask(lambda session: list_acts(session, since=_age(since), limit=limit))]
+    if as_json:
+        typer.echo(json.dumps(acts, ensure_ascii=False))
+        return
+    titles = ("at", "who", "act", "target", "number", "why")
+    print_table(titles, [[str(value if value is not None else "-") for value in act.values()] for act in acts])
+
+
+def _summary(act: AuditRecord) -> dict[str, object]:
+    return {
+        "at": act.at.isoformat(timespec="seconds"),
+        "who": act.who,
+        "act": act.act,
+        "target": act.target,
+        "number": act.number,
+        "why": act.why,
+    }
+
+
+def _age(since: str | None) -> timedelta | None:
+    try:
+        return None if since is None else read_duration(since)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--since") from None

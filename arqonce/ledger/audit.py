@@ -1,0 +1,33 @@
+"""The record of operators' acts: who did what to what, how many it concerned, when and why. Rows are only added."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from sqlalchemy import func, insert, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from arqonce.ledger.tables import AuditRecord
+
+_LONGEST = 1000
+"""Characters of a target or a reason that are kept: an act may name thousands of ids."""
+
+
+async def record(  # noqa: PLR0913 - the row's columns
+    session: AsyncSession, *, who: str, act: str, target: str, number: int, why: str | None
+) -> None:
+    """Add a row, in the transaction of the act if it has one. One round trip.
+
+    ``act`` is the command, such as ``queue pause``; ``target`` what it was done to; ``number`` how many it concerned.
+    """
+    shown = target if len(target) <= _LONGEST else f"{target[: _LONGEST - 4]} ..."
+    reason = None if why is None else why[:_LONGEST]
+    values = {"who": who, "act": act, "target": shown, "number": number, "why": reason}
+    await session.execute(insert(AuditRecord).values(**values))
+
+
+async def list_acts(session: AsyncSession, *, since: timedelta | None, limit: int) -> Sequence[AuditRecord]:
+    """Return the latest acts, the last one first. One round trip."""
+    statement = select(AuditRecord).order_by(AuditRecord.at.desc(), AuditRecord.id.desc()).limit(limit)
+    if since is not None:
+        statement = statement.where(AuditRecord.at >= func.now() - since)
+    return (await session.scalars(statement)).all()
