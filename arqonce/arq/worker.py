@@ -84,6 +84,8 @@ class Worker(ArqWorker):
         """Runs the jobs of a registry. The startup hook may set it."""
         self.records: FunctionRecords | None = None
         """Records how functions end. The startup hook may set it."""
+        self.must_know_pauses = False
+        """Whether to claim nothing while Redis does not know what is paused. The startup hook sets it with a relay."""
         self._max_working = max_working
         self.threads = JobThreads(self.max_jobs + (max_working if has_registry else 0), self._jobs_of)
 
@@ -129,7 +131,7 @@ class Worker(ArqWorker):
         self.loop.set_default_executor(self.threads)
         if self.on_startup:
             await self.on_startup(self.ctx)
-        self._leases = Leases(self.pool, self.queues, self._lease)
+        self._leases = Leases(self.pool, self.queues, self._lease, must_know_pauses=self.must_know_pauses)
         self._presence = None if self.burst else Presence(self.pool, self.queues.names)
         limits = LimitsInForce(self._leases, {} if self.registry_work is None else self.registry_work.registry.limits)
         with suppress(RedisError, OSError):  # before the first claim, if possible: parked jobs stay parked

@@ -20,6 +20,7 @@ from arqonce.commands.health import health
 from arqonce.commands.migrate import migrate
 from arqonce.commands.new_job import new_job
 from arqonce.commands.program import PROGRAM
+from arqonce.commands.queue import build_queue_app
 from arqonce.commands.relay import relay
 from arqonce.commands.run import run
 from arqonce.commands.schedules import build_schedules_app
@@ -98,6 +99,7 @@ def build_app(application: Application) -> typer.Typer:
     app.add_typer(build_enqueue_app(application.registry), name="enqueue")
     app.add_typer(build_dead_app(), name="dead")
     app.add_typer(build_schedules_app(), name="schedules")
+    app.add_typer(build_queue_app(), name="queue")
     app.add_typer(build_audit_app(), name="audit")
     return app
 
@@ -145,7 +147,7 @@ def _set_registry(arguments: list[str]) -> None:
         return
 
 
-_NEED_NO_JOBS = frozenset({"status", "health", "dead", "schedules", "audit", "new-job", "arq-check"})
+_NEED_NO_JOBS = frozenset({"status", "health", "dead", "schedules", "queue", "audit", "new-job", "arq-check"})
 """Commands that do not need the jobs of WORKER_REGISTRY. Those that only show help do not need them either."""
 
 

@@ -37,9 +37,10 @@ def status(
 ) -> None:
     """Show how many jobs wait, are deferred and run, and how long the oldest has been waiting.
 
-    If WORKER_QUEUE names several queues, shows each, and how many workers serve it; as JSON, the sums, and each queue
-    in "queues". Reports on standard error, or as "unserved" in JSON, queues in which jobs have waited for a minute and
-    that no worker serves: of those of WORKER_QUEUE and, if DATABASE_URL is set, of all in which promised jobs wait.
+    Jobs that a pause holds count as held, and not as waiting. If WORKER_QUEUE names several queues, shows each, and how
+    many workers serve it; as JSON, the sums, and each queue in "queues". Reports on standard error, or as "unserved" in
+    JSON, queues in which jobs have waited for a minute and that no worker serves: of those of WORKER_QUEUE and, if
+    DATABASE_URL is set, of all in which promised jobs wait.
 
     If DATABASE_URL is set, also reports on standard error, or as "database" in JSON, that PostgreSQL does not accept
     writes or lacks the ledger's tables. Missing tables are exit code 4; an outage of PostgreSQL is 0, because it passes
@@ -68,20 +69,34 @@ class _Found:
 def _table(found: _Found) -> tuple[list[str], list[list[str]]]:
     """Return the titles and the rows."""
     several = len(found.queues) > 1
+    has_pause = any(status.held or status.paused or status.paused_kinds for status in found.queues.values())
     rows = []
     for queue, status in found.queues.items():
         age = "-" if status.oldest_waiting is None else f"{status.oldest_waiting.total_seconds():.1f} s"
-        cells = [*map(str, _counts(status).values()), age]
+        cells = [*map(str, _counts(status).values()), age, *([_pause_of(status)] if has_pause else [])]
         rows.append([queue, *cells, str(found.workers[queue])] if several else cells)
-    titles = ["waiting", "running", "deferred", "oldest waiting"]
+    titles = ["waiting", "running", "deferred", "oldest waiting", *(["paused"] if has_pause else [])]
     return ["queue", *titles, "workers"] if several else titles, rows
 
 
+def _pause_of(status: QueueStatus) -> str:
+    what = "the queue" if status.paused else ", ".join(status.paused_kinds)
+    return f"{what or '-'}: {status.held} held" if what or status.held else "-"
+
+
 def _as_json(found: _Found) -> dict[str, Any]:
-    each = [_counts(status) | {"oldest_waiting_seconds": _age_of(status)} for status in found.queues.values()]
+    each = [
+        _counts(status) | {"oldest_waiting_seconds": _age_of(status)} | _pauses(status)
+        for status in found.queues.values()
+    ]
     ages = [age for counts in each if (age := counts["oldest_waiting_seconds"]) is not None]
-    sums = {name: sum(counts[name] or 0 for counts in each) for name in ("waiting", "running", "deferred")}
-    said: dict[str, Any] = sums | {"oldest_waiting_seconds": max(ages, default=None)}
+    sums = {name: sum(counts[name] or 0 for counts in each) for name in ("waiting", "running", "deferred", "held")}
+    said: dict[str, Any] = sums | {
+        "oldest_waiting_seconds": max(ages, default=None),
+        "paused": all(counts["paused"] for counts in each),
+    }
+    if len(each) == 1:
+        said["paused_kinds"] = each[0]["paused_kinds"]
     if len(each) > 1:
         named = zip(found.queues, each, strict=True)
         said["queues"] = [{"queue": queue} | counts | {"workers": found.workers[queue]} for queue, counts in named]
@@ -90,6 +105,10 @@ def _as_json(found: _Found) -> dict[str, Any]:
 
 def _age_of(found: QueueStatus) -> float | None:
     return found.oldest_waiting.total_seconds() if found.oldest_waiting is not None else None
+
+
+def _pauses(found: QueueStatus) -> dict[str, Any]:
+    return {"held": found.held, "paused": found.paused, "paused_kinds": list(found.paused_kinds)}
 
 
 def _counts(found: QueueStatus) -> dict[str, float | None]:

@@ -1,12 +1,14 @@
 """Counts the jobs of a queue. Changes nothing."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from redis.asyncio import Redis
 
-from arqonce.wire.keys import IN_PROGRESS_KEY, PARKED_MS, leases_key
+from arqonce.connection.pauses import Paused, known_of
+from arqonce.wire.keys import IN_PROGRESS_KEY, PARKED_MS, PAUSED_MS, leases_key, pauses_key
 
 _LOOKED_AT = 1000
 """Most due jobs, oldest first, that are checked for being run by a plain arq worker: those run at most 100 jobs of a
@@ -18,7 +20,7 @@ class QueueStatus:
     """A snapshot of a queue."""
 
     waiting: int
-    """Jobs that are due and not running, also those that wait for a permit of a limit."""
+    """Jobs that are due and not running, and that no pause holds; also those that wait for a permit of a limit."""
 
     deferred: int
     """Jobs that are due later: delayed, or waiting for their next attempt."""
@@ -28,6 +30,15 @@ class QueueStatus:
 
     oldest_waiting: timedelta | None
     """How long the oldest waiting job has been due; ``None`` if no job waits."""
+
+    held: int = 0
+    """Jobs that would wait if nothing were paused: all of a paused queue, or those put aside of paused kinds."""
+
+    paused: bool = False
+    """Whether the whole queue is paused."""
+
+    paused_kinds: Sequence[str] = ()
+    """Kinds that are paused."""
 
 
 async def read_queue_status(redis: Redis, queue: str) -> QueueStatus:
@@ -40,16 +51,28 @@ async def read_queue_status(redis: Redis, queue: str) -> QueueStatus:
         pipe.zrange(queue, "-inf", now, byscore=True, offset=0, num=_LOOKED_AT, withscores=True)  # type: ignore[arg-type] # scores
         pipe.zcount(queue, PARKED_MS, "+inf")
         pipe.zrange(queue, PARKED_MS, 2 * PARKED_MS, byscore=True, offset=0, num=1, withscores=True)
-        due, later, leased, oldest, parked, first_parked = await pipe.execute()
+        pipe.zcount(queue, PAUSED_MS, f"({2 * PAUSED_MS}")
+        pipe.get(pauses_key(queue))
+        answers = await pipe.execute(raise_on_error=False)
+    for answer in answers[:-1]:
+        if isinstance(answer, Exception):
+            raise answer
+    due, later, leased, oldest, parked, first_parked, aside, pauses = answers
+    paused = known_of(pauses).paused or Paused()
+    is_paused = paused.is_whole(now)
     are_running = await _are_running(redis, [job_id for job_id, _ in oldest])
     scores = [score for (_, score), running in zip(oldest, are_running, strict=True) if not running]
     scores = sorted([*scores[:1], *(score - PARKED_MS for _, score in first_parked)])
     age = timedelta(milliseconds=max(0.0, now - scores[0])) if scores else None
+    waiting = due - sum(are_running) + parked
     return QueueStatus(
-        waiting=due - sum(are_running) + parked,
-        deferred=max(0, later - leased - parked),
+        waiting=0 if is_paused else waiting,
+        deferred=max(0, later - leased - parked - aside),
         running=leased + sum(are_running),
-        oldest_waiting=age,
+        oldest_waiting=None if is_paused else age,
+        held=aside + (waiting if is_paused else 0),
+        paused=is_paused,
+        paused_kinds=paused.active_kinds(now),
     )
 
 

@@ -28,6 +28,7 @@ from arqonce.wire.keys import (
     cut_calls,
     leases_key,
     now_ms,
+    pauses_key,
     printable_job_id,
     to_ms,
     watcher_key,
@@ -75,8 +76,13 @@ class Claimed(NamedTuple):
 class Leases:
     """The leases of one worker on its queues. Its methods raise redis-py's errors."""
 
-    def __init__(self, redis: Redis, queues: ServedQueues | str, length: timedelta) -> None:
+    def __init__(
+        self, redis: Redis, queues: ServedQueues | str, length: timedelta, *, must_know_pauses: bool = False
+    ) -> None:
         """Serve the queues, or the one of that name.
+
+        With ``must_know_pauses``, claim nothing of a queue while Redis does not know whether it is paused: somebody
+        must say so (``connection.pauses``).
 
         ``redis`` is for renewals and rare things; what is done for each job gets a connection of its own. A claim must
         not be repeated unseen. And an end that goes the way of the claims does not ring us (``waking``).
@@ -84,10 +90,11 @@ class Leases:
         served = ServedQueues((queues,)) if isinstance(queues, str) else queues
         self._names = served.names
         self._keys = _keys_of(served.names)
-        self._watched = frozenset(name.encode() for name in served.names)
+        self._watched = frozenset(key.encode() for name in served.names for key in (name, pauses_key(name)))
         self._watch_keys = [watcher_key(served.names), baton_key(served.names)]
         self._turns = Turns(served)
         self._length_ms = to_ms(length)
+        self._must_know_pauses = must_know_pauses
         self._redis = redis
         self._direct = DirectConnection(redis, tracks=True)
         self._direct.on_change = self._hear
@@ -123,7 +130,8 @@ class Leases:
         if watch:
             self._proof.begin(opened)
         pairs = [part for pair in zip(self._skip, self._turns.deal(room), strict=True) for part in pair]
-        arguments = [*limits, self._worker, to_ms(watch) if self._is_told else 0, int(is_idle), *pairs]
+        arguments = [*limits, self._worker, to_ms(watch) if self._is_told else 0, int(is_idle)]
+        arguments += [int(self._must_know_pauses), *pairs]
         keys = self._watch_keys + self._keys
         try:
             answer = await self._direct.run(CLAIM, keys, arguments, on_answer=self.on_claimed)

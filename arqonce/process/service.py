@@ -182,6 +182,7 @@ def _build_worker(  # noqa: PLR0913, PLR0917 - the parts that it connects
 async def _open_ledger(run: ServiceRun, lifecycle: Lifecycle, redis: ArqRedis, worker: Worker) -> Dispatcher:
     """Let the worker record how functions end, and run the jobs of a registry beside them."""
     dispatcher = await lifecycle.startup(redis, worker.threads.problems)
+    worker.must_know_pauses = True
     worker.records = FunctionRecords(dispatcher.sessions, dispatcher.gate)
     if run.application is not None:
         keep = run.settings.keep_result

@@ -30,6 +30,7 @@ from arqonce.failures import PromiseExpiredError
 from arqonce.ledger.outbox import BATCH, Promise, dispatch_batch, take_back
 from arqonce.relay.epoch import RedisEpochs
 from arqonce.relay.listener import Wakeup
+from arqonce.relay.pauses import PausesCopied
 from arqonce.relay.unserved import UnservedQueues
 from arqonce.settings.worker import Settings
 from arqonce.trouble import AwayTime, Trouble
@@ -105,6 +106,7 @@ class Relay:
         self.wakeup = wakeup
         self._epochs = RedisEpochs(redis, sessions, queues)
         self._unserved = UnservedQueues(redis, sessions, queues)
+        self._pauses = PausesCopied(redis, sessions, queues)
         self._known: tuple[float, Mapping[str, int]] | None = None
         self._last_epochs: Mapping[str, int] | None = None
         self._again = 0
@@ -130,8 +132,13 @@ class Relay:
         if self._again:
             _log.info("promised jobs were given again", count=self._again)
             self._again = 0
-        if self.wakeup is None or self.wakeup.is_listening:  # one relay of all with these queues is enough
+        if self._is_first:
             await self._unserved.look()
+
+    @property
+    def _is_first(self) -> bool:
+        """Whether this is the one of all relays with these queues that does what one alone has to do."""
+        return self.wakeup is None or self.wakeup.is_listening
 
     async def turn(self) -> int:
         """Dispatch once; return how many jobs. While a server is unreachable, return 0 after half a second."""
@@ -154,6 +161,7 @@ class Relay:
 
     async def _look(self) -> int:
         epochs = await self._read_epochs()
+        await self._pauses.look(is_first=self._is_first)
         look = asyncio.create_task(self._dispatch(epochs), name="relay look")
         try:
             return await asyncio.shield(look)
@@ -168,6 +176,7 @@ class Relay:
         if self._known is None or now - self._known[0] > _EPOCH_EVERY.total_seconds():
             epochs = await self._epochs.read()
             if self._last_epochs not in (None, epochs):
+                self._pauses.hurry()
                 epoch = max(epochs.values())
                 _log.warning("Redis was emptied, restarted or replaced: promised jobs are given again", epoch=epoch)
                 self.counts.epochs += 1

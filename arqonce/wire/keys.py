@@ -61,10 +61,24 @@ PARKED_MS = 200_000_000_000_000
 """Added to the score of a job that waits for a permit of a limit: then it is due after the year 8300, for any worker.
 A datetime can hold the sum. No producer defers a job to such a time."""
 
+PAUSED_MS = 100_000_000_000_000
+"""Added to the score of a job of a paused kind: then it is due after the year 5138, for any worker. A datetime can hold
+the sum. No producer defers a job to such a time."""
+
 
 def due_of(score: float) -> float:
-    """Return when a job is due, in ms since 1970, from its score, also if it waits for a permit of a limit."""
-    return score - PARKED_MS if score >= PARKED_MS else score
+    """Return when a job is due, in ms since 1970, from its score, also if it was put aside."""
+    return score % PAUSED_MS
+
+
+def pauses_key(queue: str) -> str:
+    """Return the key that says what of the queue is paused."""
+    return f"arqonce:pauses:{queue}"
+
+
+def aside_key(queue: str, job_name: str) -> str:
+    """Return the key of the queue's jobs of a paused kind: a sorted set, scored by their score in the queue."""
+    return f"arqonce:aside:{len(queue.encode())}:{queue}{job_name}"
 
 
 LATEST_MS = 253_402_300_799_000

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from arqonce.wire.keys import PARKED_MS
+from arqonce.wire.keys import PAUSED_MS
 
 
 class JobStatus(StrEnum):
@@ -18,7 +18,7 @@ class JobStatus(StrEnum):
     """Queued but not due yet, or waiting for its next attempt."""
 
     QUEUED = "queued"
-    """Due, and not running: it waits for a worker, or for a permit of a limit."""
+    """Due, and not running: it waits for a worker, for a permit of a limit, or for the end of a pause."""
 
     RUNNING = "running"
     """A worker runs it. arq calls it ``in_progress``."""
@@ -52,4 +52,4 @@ def status_in_redis(*, is_success: bool | None, is_running: bool, score: float |
         return JobStatus.RUNNING
     if score is None:
         return JobStatus.NOT_FOUND
-    return JobStatus.DEFERRED if now < score < PARKED_MS else JobStatus.QUEUED
+    return JobStatus.DEFERRED if now < score < PAUSED_MS else JobStatus.QUEUED

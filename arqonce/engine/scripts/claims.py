@@ -19,6 +19,7 @@ Times are the server's: the clocks of the workers do not matter. For Redis 6.2 a
 """
 
 from arqonce.engine.scripts.limits import LIMITS
+from arqonce.engine.scripts.pauses import PAUSES
 from arqonce.engine.scripts.suspects import SUSPECTS
 from arqonce.engine.scripts.watcher import ELECT, NOW
 
@@ -36,6 +37,7 @@ CLAIM = (
     + """
 local owner, lease_ms, room, retry_ms, looks = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local bytes, me, watch_ms, is_idle = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8]), ARGV[9] == '1'
+local must_know_pauses = ARGV[10] == '1'
 local queues = #KEYS / 2 - 1
 local number, queue, leases  -- of the queue that is looked at
 local skipped, places = {}, {}  -- by number, as below
@@ -129,6 +131,9 @@ local function lease(from)
     in_chunks('ZADD', leases, moved)
 end
 
+"""
+    + PAUSES
+    + """
 local function claim_orphans()  -- jobs whose owner has let the lease end
     local first = #claimed + 1
     local orphans = redis.pcall('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, room - #claimed)
@@ -139,7 +144,9 @@ local function claim_orphans()  -- jobs whose owner has let the lease end
     for _, id in ipairs(orphans) do
         if bytes <= 0 or is_alone then break end
         local score = redis.call('ZSCORE', queue, id)
-        if not score or not claim(id, score, true) then redis.call('ZREM', leases, id) end
+        if not score or is_put_aside(id, score, true) or not claim(id, score, true) then
+            redis.call('ZREM', leases, id)
+        end
     end
     lease(first)
 end
@@ -148,7 +155,8 @@ local held, is_drained = {}, {}  -- by number
 local function claim_due(most, reserve)  -- up to so many, and as long as so many bytes would be left
     most = math.min(room, #claimed + most)
     local last = skipped[number] + looks
-    while #claimed < most and held[number] < last and bytes > reserve and not (is_alone or is_drained[number]) do
+    while #claimed < most and held[number] < last and bytes > reserve and put_aside < looks
+        and not (is_alone or is_drained[number]) do
         local found =
             redis.call('ZRANGEBYSCORE', queue, '-inf', now, 'WITHSCORES', 'LIMIT', held[number], most - #claimed)
         is_drained[number] = #found == 0
@@ -159,7 +167,8 @@ local function claim_due(most, reserve)  -- up to so many, and as long as so man
             if score == '1' and not redis.pcall('ZSCORE', 'arq:abort', id) then
                 -- arq's abort() pulls a job forward to this score and only then asks for its end: wait for that
                 redis.call('ZADD', queue, now + 50, id)
-            elseif not claim(id, score) then held[number] = held[number] + 1  -- an arq worker runs it, or a suspect
+            elseif not is_put_aside(id, score) and not claim(id, score) then
+                held[number] = held[number] + 1  -- an arq worker runs it, or it is a suspect
             end
         end
         lease(first)
@@ -167,10 +176,12 @@ local function claim_due(most, reserve)  -- up to so many, and as long as so man
 end
 
 for which = 1, queues do  -- first, whatever is waiting
-    skipped[which], places[which] = tonumber(ARGV[8 + 2 * which]), tonumber(ARGV[9 + 2 * which])
+    skipped[which], places[which] = tonumber(ARGV[9 + 2 * which]), tonumber(ARGV[10 + 2 * which])
     held[which] = skipped[which]
     look_at(which)
-    if #claimed < room then claim_orphans() end
+    look_for_pauses()
+    is_drained[which] = is_paused[which]
+    if #claimed < room and not is_paused[which] then claim_orphans() end
 end
 local part = bytes / queues  -- so that large messages of one do not use up what is another's
 for which = 1, queues do
@@ -195,7 +206,8 @@ for which = 1, queues do
     elseif is_alone and redis.call('GETEX', apart) == me then redis.call('DEL', apart) end
 end
 local watches = -1
-if #claimed >= room or bytes <= 0 or must_get_idle or is_cut_off then  -- another may take what else is due
+local is_cut_short = bytes <= 0 or put_aside >= looks
+if #claimed >= room or is_cut_short or must_get_idle or is_cut_off then  -- another may take what else is due
     resign(me)
     pass()
 elseif watch_ms > 0 then watches = elect(me, watch_ms)
@@ -205,7 +217,7 @@ for which = 1, queues do
     local later = redis.call('ZRANGEBYSCORE', KEYS[1 + 2 * which], '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
     if later[2] then soonest = math.min(soonest, tonumber(later[2]) - now) end
 end
-return {claimed, math.ceil(soonest), bytes <= 0 and 1 or 0, watches, must_get_idle and 1 or 0, skip}
+return {claimed, math.ceil(soonest), is_cut_short and 1 or 0, watches, must_get_idle and 1 or 0, skip}
 """
 )
 """Claim up to ``room`` jobs that are due, and stop when their messages have more than so many bytes. If that leaves
@@ -215,10 +227,12 @@ Keys are those of the election, and for each queue itself and its leases. Argume
 many jobs to skip, and how many places of the room are its own. Orphans come first; then each queue fills its places;
 then all together, in order, fill what is left.
 
+Paused queues are passed over, and jobs of paused kinds put aside (``pauses``): up to ``looks`` of them in one call.
+
 Returns the jobs, in how many ms the next one may be due (somebody's lease may end then; at most a day), whether it
-stopped for the bytes, whether we watch (0) or in how many ms another worker's watch expires, whether nothing must be
-claimed until all jobs of ours have ended (``suspects``), and of each queue how many jobs that are locked the next call
-is to skip: it looks at ``looks`` of them in one call.
+stopped for the bytes or for jobs that it has put aside, whether we watch (0) or in how many ms another worker's watch
+expires, whether nothing must be claimed until all jobs of ours have ended (``suspects``), and of each queue how many
+jobs that are locked the next call is to skip: it looks at ``looks`` of them in one call.
 Of each job: id, attempt, message (false: gone), score, whether it is to be aborted, why its message cannot be read (or
 false), how many deaths are excused, whether a worker has left it, and the number of its queue. The attempt is one more
 than have counted, and one more still if a worker has left the job: that attempt never ended, and is counted now. Keys

@@ -1,0 +1,159 @@
+"""``queue``: pauses and resumes queues and kinds of jobs, and lists what is paused."""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from arqonce.commands.asking import AsJson, By, Why, acting, ask, open_queue, open_sessions
+from arqonce.commands.program import program
+from arqonce.commands.table import print_table
+from arqonce.connection.pauses import Paused, copy_pauses
+from arqonce.environment import read_duration
+from arqonce.failures import QueueUnavailableError
+from arqonce.ledger import pauses
+from arqonce.ledger.audit import record
+from arqonce.ledger.tables import Pause
+from arqonce.process.exit_codes import ExitCode
+from arqonce.relay.pauses import recorded_pauses
+from arqonce.settings.worker import WorkerSettings
+from arqonce.wire.bounds import NAME_RULE, is_name
+
+_TRIES = 20
+"""How often Redis is written to while others change the same."""
+
+Queue = Annotated[str | None, typer.Argument(help="The queue; by default that of WORKER_QUEUE.")]
+Kind = Annotated[str | None, typer.Option("--kind", help="Only this job, such as create_user.")]
+
+
+def build_queue_app() -> typer.Typer:
+    """Build the command group."""
+    app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Queues: pause, resume, list what is paused.")
+    commands: dict[str, Callable[..., None]] = {"pause": pause, "resume": resume, "list": list_}
+    for name, command in commands.items():
+        app.command(name)(command)
+    return app
+
+
+def pause(
+    queue: Queue = None,
+    *,
+    reason: Annotated[str, typer.Option(help="Why, for others to read.")],
+    kind: Kind = None,
+    length: Annotated[str | None, typer.Option("--for", help="End it after a time such as 2h; else resume it.")] = None,
+    by: By = None,
+) -> None:
+    """Start no more jobs of a queue, or of one kind in it. Running jobs end; waiting ones stay, uncounted.
+
+    Recorded in PostgreSQL: neither restarts, nor deploys, nor a loss of Redis end it. Producers and schedules go on.
+    Workers of arq's own class do not obey. A second pause of the same replaces the first one's reason and end.
+    """
+    name, who, lasts = _queue(queue), acting(by), _length(length)
+    job_name = _kind(kind)
+
+    async def act(session: AsyncSession) -> str:
+        until = await pauses.pause(session, name, job_name, reason=reason, who=who, length=lasts)
+        await record(session, who=who, act="queue pause", target=_target(name, job_name), number=1, why=reason)
+        return "until it is resumed" if until is None else f"until {until.isoformat(timespec='seconds')}"
+
+    until = ask(act)
+    _tell_workers([name])
+    typer.echo(f"paused {_target(name, job_name)} {until}")
+
+
+def resume(queue: Queue = None, *, kind: Kind = None, why: Why = None, by: By = None) -> None:
+    """End a pause: jobs that wait start again, in their order. Without --kind, that of the queue as a whole."""
+    name, who, job_name = _queue(queue), acting(by), _kind(kind)
+
+    async def act(session: AsyncSession) -> bool:
+        was_paused = await pauses.resume(session, name, job_name)
+        if was_paused:
+            await record(session, who=who, act="queue resume", target=_target(name, job_name), number=1, why=why)
+        return was_paused
+
+    was_paused = ask(act)
+    _tell_workers([name])
+    if not was_paused:
+        typer.echo(f"{program()}: {_target(name, job_name)} is not paused: see {program()} queue list", err=True)
+        raise typer.Exit(ExitCode.FAILED)
+    typer.echo(f"resumed {_target(name, job_name)}")
+
+
+def list_(*, as_json: AsJson = False) -> None:
+    """List what is paused: since when, by whom, until when, and why.
+
+    For programs, in a pipe, the columns are separated by tabs; --json has the same.
+    """
+    found = [_summary(row) for row in ask(pauses.list_pauses)]
+    if as_json:
+        typer.echo(json.dumps(found, ensure_ascii=False))
+        return
+    titles = ("queue", "job", "since", "by", "until", "reason")
+    print_table(titles, [[str(value or "-") for value in row.values()] for row in found])
+
+
+def _summary(row: Pause) -> dict[str, str | None]:
+    return {
+        "queue": row.queue,
+        "job_name": row.job_name or None,
+        "paused_at": row.paused_at.isoformat(timespec="seconds"),
+        "paused_by": row.paused_by,
+        "until": None if row.until is None else row.until.isoformat(timespec="seconds"),
+        "reason": row.reason,
+    }
+
+
+def _target(queue: str, job_name: str) -> str:
+    return f"{job_name} in {queue}" if job_name else queue
+
+
+def _queue(name: str | None) -> str:
+    if name is None:
+        names = WorkerSettings.load().queue.names
+        if len(names) > 1:
+            raise typer.BadParameter(f"WORKER_QUEUE has several: name one of {', '.join(names)}", param_hint="QUEUE")
+        return names[0]
+    if not is_name(name):
+        raise typer.BadParameter(f"has not {NAME_RULE}", param_hint="QUEUE")
+    return name
+
+
+def _kind(name: str | None) -> str:
+    if name is not None and not is_name(name):
+        raise typer.BadParameter(f"has not {NAME_RULE}", param_hint="--kind")
+    return name or pauses.WHOLE
+
+
+def _length(text: str | None) -> timedelta | None:
+    try:
+        length = None if text is None else read_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--for") from None
+    if length is not None and length <= timedelta(0):
+        raise typer.BadParameter("must be longer than zero", param_hint="--for")
+    return length
+
+
+def _tell_workers(queues: Sequence[str]) -> None:
+    """Write what is recorded into Redis. If Redis is away, relays do it as soon as it is back: say so."""
+    try:
+        asyncio.run(_copy(queues))
+    except QueueUnavailableError as error:
+        typer.echo(f"{program()}: recorded, but workers do not know yet: {error}", err=True)
+
+
+async def _copy(queues: Sequence[str]) -> None:
+    async with open_sessions() as sessions, open_queue() as redis:
+        for _ in range(_TRIES):
+            if await copy_pauses(redis, queues, lambda: _recorded(sessions, queues)):
+                return
+        raise QueueUnavailableError("others change the same all the time; the relay of a worker will write it")
+
+
+async def _recorded(sessions: async_sessionmaker[AsyncSession], queues: Sequence[str]) -> Mapping[str, Paused]:
+    async with sessions() as session:
+        return await recorded_pauses(session, queues)
