@@ -101,7 +101,7 @@ FORBIDDEN_TO: dict[str, dict[str, tuple[Any, ...]]] = {
     },
     "operator": {
         "lock a job": ("SET", "arq:in-progress:1", "x"),
-        "run a script": ("EVAL", "return 1", "0"),
+        "lock a job by a script": ("EVAL", "return redis.call('SET', 'arq:in-progress:1', 'x')", "0"),
         "take the relays' epoch": ("SET", "arqonce:epoch", "x"),
     },
 }

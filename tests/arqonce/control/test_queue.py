@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from redis.asyncio import Redis
@@ -12,6 +13,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.client.client import JobClient
+from arqonce.connection.pauses import FOR_EVER, Paused, Recorded, copy_pauses
+from arqonce.engine.leases import Leases
 from arqonce.outbox import enqueue_in
 from jobs import CreateUser, FindUser
 from tests import warm
@@ -126,3 +129,27 @@ async def test_a_paused_kind_waits_beside_others_until_its_time_is_over(
     assert (len(results), before, await _users(sessions)) == (300, 0, 300)
     assert (status["waiting"], status["deferred"], status["held"], status["paused"]) == (0, 0, 300, False)
     assert await redis.keys("arqonce:aside:*") == []
+
+
+async def test_a_relay_alone_lets_jobs_return(redis: Redis, rights: Rights) -> None:
+    """With the rights of its user, which may read neither jobs nor the queue."""
+    await redis.set("arq:job:one", '{"f": "mail"}')
+    await redis.zadd("arq:queue", {"one": 1000})
+    leases = Leases(redis, "arq:queue", timedelta(seconds=1))
+
+    async with Redis.from_url(rights.relay_redis) as relay:
+        await copy_pauses(relay, ["arq:queue"], _recorded(Paused(kinds={"mail": FOR_EVER})))
+        claimed = await leases.claim(1)
+        aside = await redis.zscore("arq:queue", "one")
+        await copy_pauses(relay, ["arq:queue"], _recorded(Paused()))
+
+    assert (claimed.claims, aside) == ([], 1000 + 100_000_000_000_000)
+    assert await redis.zscore("arq:queue", "one") == 1000
+    await leases.aclose()
+
+
+def _recorded(paused: Paused) -> Recorded:
+    async def recorded() -> dict[str, Paused]:
+        return {"arq:queue": paused}
+
+    return recorded
