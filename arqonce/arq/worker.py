@@ -9,7 +9,7 @@ import inspect
 import math
 import sys
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from signal import SIGUSR1, Signals
@@ -29,6 +29,7 @@ from arqonce.engine.engine import Engine, Options, Phase
 from arqonce.engine.in_force import LimitsInForce
 from arqonce.engine.leases import Leases
 from arqonce.engine.presence import Presence
+from arqonce.engine.shown import Shown
 from arqonce.engine.threads import JobThreads
 from arqonce.execution.work import RegistryWork
 from arqonce.queues import ServedQueues
@@ -132,7 +133,7 @@ class Worker(ArqWorker):
         if self.on_startup:
             await self.on_startup(self.ctx)
         self._leases = Leases(self.pool, self.queues, self._lease, must_know_pauses=self.must_know_pauses)
-        self._presence = None if self.burst else Presence(self.pool, self.queues.names)
+        self._presence = None if self.burst else self._build_presence()
         limits = LimitsInForce(self._leases, {} if self.registry_work is None else self.registry_work.registry.limits)
         with suppress(RedisError, OSError):  # before the first claim, if possible: parked jobs stay parked
             await limits.do()
@@ -159,6 +160,18 @@ class Worker(ArqWorker):
         if self.is_stopping:  # told so while it started: there is nothing to wait for
             engine.stop(at_once=True)
         return engine
+
+    def _build_presence(self) -> Presence:
+        registry = () if self.registry_work is None else self.registry_work.registry.names
+        shown = Shown([*registry, *self.functions], slots=self.max_jobs)
+
+        def doing() -> Mapping[str, Any]:
+            return shown.now(self.engine)
+
+        def obey(quiet: bool) -> bool:  # noqa: FBT001 - an order's value
+            return self.engine is not None and self.engine.be_quiet(quiet)
+
+        return Presence(self.pool, self.queues.names, doing=doing, obey=obey)
 
     def _build_work(self) -> Work:
         names = FunctionSettings.__dataclass_fields__.keys()

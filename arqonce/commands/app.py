@@ -26,6 +26,7 @@ from arqonce.commands.run import run
 from arqonce.commands.schedules import build_schedules_app
 from arqonce.commands.schema import schema
 from arqonce.commands.status import status
+from arqonce.commands.workers import build_workers_app
 from arqonce.process.exit_codes import ExitCode, explained
 from arqonce.registries import NAMED_BY
 from arqonce.usage import UsageError
@@ -100,6 +101,7 @@ def build_app(application: Application) -> typer.Typer:
     app.add_typer(build_dead_app(), name="dead")
     app.add_typer(build_schedules_app(), name="schedules")
     app.add_typer(build_queue_app(), name="queue")
+    app.add_typer(build_workers_app(), name="workers")
     app.add_typer(build_audit_app(), name="audit")
     return app
 
@@ -147,7 +149,9 @@ def _set_registry(arguments: list[str]) -> None:
         return
 
 
-_NEED_NO_JOBS = frozenset({"status", "health", "dead", "schedules", "queue", "audit", "new-job", "arq-check"})
+_NEED_NO_JOBS = frozenset(
+    {"status", "health", "dead", "schedules", "queue", "workers", "audit", "new-job", "arq-check"}
+)
 """Commands that do not need the jobs of WORKER_REGISTRY. Those that only show help do not need them either."""
 
 

@@ -3,14 +3,18 @@
 ``arqonce:workers`` is a sorted set. A member is one worker, as JSON; its score is until when the worker counts as
 alive, in ms since 1970 by the server's clock. So the clocks of the machines do not matter, and nothing has to be found
 by a scan. Workers of arq's own class are not in it. They have a key for each queue, which arq's ``--check`` reads, too.
+
+``arqonce:worker:<id>`` says what a worker does at the moment, as JSON. ``arqonce:quiet:<id>`` is an operator's order to
+it: to take no more jobs, or to take jobs again. The worker remembers the order; so it outlives a Redis that is emptied.
 """
 
 import json
 import os
 import socket
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from redis.asyncio import Redis
@@ -20,6 +24,15 @@ from arqonce.wire.keys import to_ms
 WORKERS_KEY = "arqonce:workers"
 
 ANNOUNCED_EVERY = timedelta(seconds=15)
+
+SHOWN_EVERY = timedelta(seconds=5)
+"""How often a worker says what it does, and looks for orders."""
+
+MOST_SHOWN = 20
+"""Most running jobs of a worker, and ten times as many kinds, that it names."""
+
+_ORDER_LASTS = timedelta(hours=1)
+"""How long an order waits for its worker."""
 
 _LASTS = timedelta(seconds=45)
 """How long a worker counts as alive after its last announcement: it may miss two."""
@@ -59,7 +72,60 @@ async def announce(redis: Redis, worker: LiveWorker) -> None:
 
 async def withdraw(redis: Redis, worker: LiveWorker) -> None:
     """Say that the worker has ended. One round trip."""
-    await redis.zrem(WORKERS_KEY, worker.member)
+    async with redis.pipeline(transaction=False) as pipe:
+        pipe.zrem(WORKERS_KEY, worker.member)
+        pipe.delete(_doing_key(worker.id), _order_key(worker.id))
+        await pipe.execute()
+
+
+class Shown(NamedTuple):
+    """What a worker learns when it says what it does."""
+
+    was_known: bool
+    """Whether Redis knew it: else it was emptied."""
+
+    order: bool | None
+    """Whether to be quiet; ``None`` without an order."""
+
+
+async def show(redis: Redis, worker: LiveWorker, doing: Mapping[str, Any]) -> Shown:
+    """Say what the worker does, and look for orders. One round trip."""
+    async with redis.pipeline(transaction=False) as pipe:
+        pipe.set(_doing_key(worker.id), json.dumps(doing), px=_LASTS, get=True)
+        pipe.get(_order_key(worker.id))
+        before, order = await pipe.execute()
+    return Shown(before is not None, None if order is None else order == b"1")
+
+
+async def order_quiet(redis: Redis, worker: LiveWorker, *, quiet: bool) -> None:
+    """Order a worker to take no more jobs, or to take jobs again. It obeys within ``SHOWN_EVERY``. One round trip."""
+    await redis.set(_order_key(worker.id), b"1" if quiet else b"0", px=_ORDER_LASTS)
+
+
+async def what_they_do(redis: Redis, workers: Sequence[LiveWorker]) -> list[Mapping[str, Any] | None]:
+    """Return what each worker has said, with ``seen``, how many seconds ago; ``None`` without it. One round trip."""
+    async with redis.pipeline(transaction=False) as pipe:
+        for worker in workers:
+            pipe.get(_doing_key(worker.id))
+            pipe.pttl(_doing_key(worker.id))
+        answers = await pipe.execute()
+    return [_doing(said, left) for said, left in zip(answers[::2], answers[1::2], strict=True)]
+
+
+def _doing(said: bytes | None, left_ms: int) -> Mapping[str, Any] | None:
+    try:
+        doing = json.loads(said or b"null")
+    except ValueError:
+        return None
+    return {**doing, "seen": max(0.0, (to_ms(_LASTS) - left_ms) / 1000)} if isinstance(doing, dict) else None
+
+
+def _doing_key(worker_id: str) -> str:
+    return f"arqonce:worker:{worker_id}"
+
+
+def _order_key(worker_id: str) -> str:
+    return f"arqonce:quiet:{worker_id}"
 
 
 async def live_workers(redis: Redis) -> list[LiveWorker]:

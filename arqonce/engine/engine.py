@@ -123,6 +123,8 @@ class Engine:
         self.phase = Phase.WORKING
         self.held: list[str] = []
         """The jobs that go on though they were cancelled; nobody waits for them."""
+        self.is_quiet = False
+        """Whether an operator wants it to claim no more jobs until told otherwise."""
         self._must_get_idle = False
         self._is_behind = False
         self._has_told_wait = False
@@ -166,6 +168,15 @@ class Engine:
         self.runs.stop()
         if at_once:
             self.runs.cancel()
+
+    def be_quiet(self, quiet: bool) -> bool:  # noqa: FBT001 - an order's value
+        """Claim no more jobs, or claim jobs again; running ones are not touched. Return whether that is new."""
+        is_new = quiet != self.is_quiet
+        self.is_quiet = quiet
+        if is_new:
+            _log.info("told to take no more jobs" if quiet else "told to take jobs again", jobs=len(self.runs.tasks))
+            self._bell.ring()
+        return is_new
 
     async def _is_burst_over(self) -> bool:
         if self._jobs_left() <= 0 or await self._leases.is_queue_empty():
@@ -225,7 +236,8 @@ class Engine:
         """Claim if it is time to; leave it to others if we cannot."""
         if self._room() <= 0:
             # Runs that have stepped back may have taken the slots of a worker that watches.
-            if self.phase is not Phase.WORKING or self._waking.wants_claim or self.runs.slots.free <= 0:
+            takes_none = self.phase is not Phase.WORKING or self.is_quiet
+            if takes_none or self._waking.wants_claim or self.runs.slots.free <= 0:
                 await self._waking.rest()
         elif await self._gate_is_open():
             if self._waking.wants_claim:
@@ -264,8 +276,8 @@ class Engine:
         return claimed.is_full
 
     def _room(self) -> int:
-        """Return how many jobs may be claimed; none after the signal to stop."""
-        if self.phase is not Phase.WORKING or (self._must_get_idle and self.runs.claims):
+        """Return how many jobs may be claimed; none after the signal to stop, or while it is quiet."""
+        if self.phase is not Phase.WORKING or self.is_quiet or (self._must_get_idle and self.runs.claims):
             return 0
         return int(min(self.runs.slots.room(), self._jobs_left()))
 

@@ -1,36 +1,58 @@
-"""Announces from time to time that this worker serves its queues (``connection.presence``)."""
+"""Announces from time to time that this worker serves its queues and what it does, and obeys orders to be quiet."""
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from redis.asyncio import Redis
 
-from arqonce.connection.presence import ANNOUNCED_EVERY, LiveWorker, announce, withdraw
+from arqonce.connection.presence import ANNOUNCED_EVERY, SHOWN_EVERY, LiveWorker, announce, show, withdraw
 
 
 class Presence:
     """The chore of one worker. Its methods raise redis-py's errors."""
 
-    def __init__(self, redis: Redis, queues: Sequence[str]) -> None:
-        """Announce nothing yet."""
+    def __init__(
+        self,
+        redis: Redis,
+        queues: Sequence[str],
+        *,
+        doing: Callable[[], Mapping[str, Any]],
+        obey: Callable[[bool], bool],
+    ) -> None:
+        """Announce nothing yet.
+
+        ``doing`` returns what the worker does; ``obey`` hears whether to be quiet, and returns whether that is new.
+        """
         self._redis = redis
+        self._doing = doing
+        self._obey = obey
         self.worker = LiveWorker.here(queues)
-        self._due = -math.inf
+        self._announce_at = -math.inf
+        self._show_at = -math.inf
 
     async def do(self) -> None:
-        """Announce the worker if that is due."""
-        if self.due_in() <= 0:
+        """Announce the worker, and say what it does, if that is due."""
+        now = time.monotonic()
+        if is_announced := now >= self._announce_at:
             await announce(self._redis, self.worker)
-            self._due = time.monotonic() + ANNOUNCED_EVERY.total_seconds()
+            self._announce_at = now + ANNOUNCED_EVERY.total_seconds()
+        if now >= self._show_at:
+            shown = await show(self._redis, self.worker, self._doing())
+            self._show_at = now + SHOWN_EVERY.total_seconds()
+            if not (shown.was_known or is_announced):
+                await announce(self._redis, self.worker)
+            if shown.order is not None and self._obey(shown.order):
+                self._show_at = now  # say so
 
     def due_in(self) -> float:
         """Return in how many seconds it is due."""
-        return self._due - time.monotonic()
+        return min(self._announce_at, self._show_at) - time.monotonic()
 
     def hurry(self) -> None:
         """Announce it the next time: Redis may have been emptied."""
-        self._due = -math.inf
+        self._announce_at = self._show_at = -math.inf
 
     async def end(self) -> None:
         """Say that the worker has ended."""

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 
 import structlog
@@ -17,6 +18,7 @@ from arqonce.engine.queue import Queue
 from arqonce.engine.recorder import Recorder
 from arqonce.engine.run import Conclusion, Run, group
 from arqonce.engine.slots import Slots
+from arqonce.wire.bounds import LONGEST_NAME
 from arqonce.work import Again, Claim, GivenBack, Job, Observer, Outcome, Work
 
 _STARTS = Admission.STARTS
@@ -248,6 +250,12 @@ class Runs:
         """Return the ids of the jobs that the task runs; may be called in any thread."""
         found = self._running.get(task) if task is not None else None
         return [] if found is None else [job.claim.job_id for job in found.run.jobs]
+
+    def shown(self, most: int) -> list[tuple[str, str, float]]:
+        """Return id, name and seconds since the start of running jobs, up to so many, the oldest first."""
+        now = self._loop.time()
+        jobs = ((job, found.started) for found in self._running.values() for job in found.run.jobs)
+        return [(job.claim.job_id, job.name[:LONGEST_NAME], now - started) for job, started in islice(jobs, most)]
 
     def late(self, margin: timedelta) -> list["asyncio.Task[Conclusion]"]:
         """Return the tasks of runs that have taken longer than they may, and this margin."""

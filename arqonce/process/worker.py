@@ -140,7 +140,8 @@ async def _build(  # noqa: PLR0913 - as above
 def status_of(worker: Worker) -> str:
     """Return what the worker does, in a line for people."""
     done = f"{worker.jobs_complete} done, {worker.jobs_failed} failed"
-    return f"{'ending' if worker.is_stopping else 'working'}: {len(worker.tasks)} jobs in progress, {done}"
+    state = "ending" if worker.is_stopping else "quiet" if worker.engine and worker.engine.is_quiet else "working"
+    return f"{state}: {len(worker.tasks)} jobs in progress, {done}"
 
 
 async def work_to_the_end(worker: Worker, queue: QueueSettings, ending: Ending) -> Sequence[str]:

@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import sys
 import time
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -17,30 +15,16 @@ from arqonce.connection.pauses import FOR_EVER, Paused, Recorded, copy_pauses
 from arqonce.engine.leases import Leases
 from arqonce.outbox import enqueue_in
 from jobs import CreateUser, FindUser
-from tests import warm
+from tests.arqonce.control.conftest import Operate
 from tests.conftest import StartWorker, wait_until_async
 from tests.rights import Rights
 
 Sessions = async_sessionmaker[AsyncSession]
-Run = Callable[..., str]
 
 pytestmark = [
     pytest.mark.usefixtures("starts_processes"),
     pytest.mark.parametrize("rights", ["least rights"], indirect=True),
 ]
-
-
-@pytest.fixture
-def run(environment: dict[str, str], rights: Rights) -> Run:
-    """Return a function that runs a command as an operator, and returns what it prints."""
-    own = environment | {"DATABASE_URL": rights.operator_database, "REDIS_URL": rights.operator_redis}
-
-    def run(*command: str, code: int = 0) -> str:
-        done = warm.run([sys.executable, "-m", "worker", *command], own)
-        assert done.returncode == code, done.stderr
-        return done.stdout + done.stderr
-
-    return run
 
 
 async def _users(sessions: Sessions) -> int:
@@ -49,7 +33,7 @@ async def _users(sessions: Sessions) -> int:
 
 
 async def test_a_paused_queue_stays_paused_until_it_is_resumed(
-    start_worker: StartWorker, sessions: Sessions, redis: Redis, run: Run
+    start_worker: StartWorker, sessions: Sessions, redis: Redis, operate: Operate
 ) -> None:
     """While 1,000 jobs wait and 10 run: these end, no other starts; not after a wipe, not after a restart."""
     workers = [start_worker(WORKER_MAX_JOBS="5") for _ in range(2)]
@@ -63,7 +47,7 @@ async def test_a_paused_queue_stays_paused_until_it_is_resumed(
             return bool(await redis.zcard("arq:queue:leases") >= 10)
 
         await wait_until_async(are_running, 20)
-        told = await asyncio.to_thread(run, "queue", "pause", "--reason", "a bad deploy", "--by", "jane")
+        told = await operate("queue", "pause", "--reason", "a bad deploy", "--by", "jane")
         claimed = await redis.zcard("arq:queue:leases")
         await blocker.rollback()
     await asyncio.sleep(1)
@@ -78,10 +62,10 @@ async def test_a_paused_queue_stays_paused_until_it_is_resumed(
     workers.append(await asyncio.to_thread(start_worker, WORKER_MAX_JOBS="5"))
     await asyncio.sleep(1)
     later = await _users(sessions)
-    status = json.loads(await asyncio.to_thread(run, "status", "--json"))
-    listed = json.loads(await asyncio.to_thread(run, "queue", "list", "--json"))
+    status = json.loads(await operate("status", "--json"))
+    listed = json.loads(await operate("queue", "list", "--json"))
     resumed = time.monotonic()
-    said = await asyncio.to_thread(run, "queue", "resume", "--by", "joe")
+    said = await operate("queue", "resume", "--by", "joe")
 
     async def have_begun() -> bool:
         return await _users(sessions) > ended
@@ -93,8 +77,8 @@ async def test_a_paused_queue_stays_paused_until_it_is_resumed(
         return await _users(sessions) == 1010
 
     await wait_until_async(are_done, 60)
-    again = await asyncio.to_thread(run, "queue", "resume", code=1)
-    acts = json.loads(await asyncio.to_thread(run, "audit", "list", "--json"))
+    again = await operate("queue", "resume", code=1)
+    acts = json.loads(await operate("audit", "list", "--json"))
 
     assert (told, said) == ("paused arq:queue until it is resumed\n", "resumed arq:queue\n")
     assert 10 <= claimed < 1010
@@ -112,17 +96,17 @@ async def test_a_paused_queue_stays_paused_until_it_is_resumed(
 
 
 async def test_a_paused_kind_waits_beside_others_until_its_time_is_over(
-    start_worker: StartWorker, sessions: Sessions, redis: Redis, client: JobClient, run: Run
+    start_worker: StartWorker, sessions: Sessions, redis: Redis, client: JobClient, operate: Operate
 ) -> None:
     """``--for`` ends it: jobs that were put aside run by themselves then, each once."""
     start_worker()
-    told = await asyncio.to_thread(run, "queue", "pause", "--kind", "create_user", "--reason", "x", "--for", "6s")
+    told = await operate("queue", "pause", "--kind", "create_user", "--reason", "x", "--for", "6s")
     paused = [await client.enqueue(CreateUser(name=f"n{number}")) for number in range(300)]
     others = [await client.enqueue(FindUser(name="nobody")) for _ in range(300)]
 
     results = await asyncio.gather(*(handle.result(timeout=4) for handle in others))
     before = await _users(sessions)
-    status = json.loads(await asyncio.to_thread(run, "status", "--json"))
+    status = json.loads(await operate("status", "--json"))
     await asyncio.gather(*(handle.result(timeout=20) for handle in paused))
 
     assert "paused create_user in arq:queue until 20" in told
