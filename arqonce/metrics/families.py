@@ -97,12 +97,14 @@ SLOTS_OF_SCHEDULES = Family(
     ("schedule", "outcome"),
 )  # fmt: skip
 
-WAITING = Family("arqonce_queue_waiting", "gauge", "Jobs that are due and not running.", _QUEUE)
+WAITING = Family("arqonce_queue_waiting", "gauge", "Jobs that are due, not running and not paused.", _QUEUE)
 DEFERRED = Family("arqonce_queue_deferred", "gauge", "Jobs that are due later, or wait for their next attempt.", _QUEUE)
 RUNNING = Family("arqonce_queue_in_progress", "gauge", "Jobs that any worker has claimed.", _QUEUE)
 OLDEST = Family(
     "arqonce_queue_oldest_waiting_seconds", "gauge", "How long the oldest waiting job has been due; 0 if none.", _QUEUE
 )
+HELD = Family("arqonce_queue_held", "gauge", "Jobs that would wait if nothing were paused.", _QUEUE)
+PAUSED = Family("arqonce_queue_paused", "gauge", "1 while the whole queue is paused, else 0.", _QUEUE)
 WORKERS = Family("arqonce_queue_workers", "gauge", "Live workers of this library that serve the queue.", _QUEUE)
 SERVED = Family("arqonce_queue_served", "gauge", "1 while a worker, ours or arq's, serves the queue, else 0.", _QUEUE)
 PROMISED = Family("arqonce_promised_jobs", "gauge", "Jobs promised in PostgreSQL that have not ended.", _QUEUE)

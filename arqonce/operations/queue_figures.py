@@ -61,6 +61,8 @@ class Figures:
             samples[families.DEFERRED.name, (queue,)] = [float(status.deferred)]
             samples[families.RUNNING.name, (queue,)] = [float(status.running)]
             samples[families.OLDEST.name, (queue,)] = [_age(status)]
+            samples[families.HELD.name, (queue,)] = [float(status.held)]
+            samples[families.PAUSED.name, (queue,)] = [float(status.paused)]
         for queue, service in self.services.items():
             samples[families.WORKERS.name, (queue,)] = [float(service.workers)]
             samples[families.SERVED.name, (queue,)] = [float(service.is_served)]
@@ -80,6 +82,8 @@ class Figures:
             deferred=sum(status.deferred for status in each),
             running=sum(status.running for status in each),
             oldest_waiting=max((status.oldest_waiting or timedelta(0) for status in each), default=None),
+            held=sum(status.held for status in each),
+            paused=bool(each) and all(status.paused for status in each),
         )
         return _counts(sums) | {"queues": {queue: self._of(queue) for queue in self.queues}}
 
@@ -100,6 +104,8 @@ def _counts(status: QueueStatus) -> dict[str, object]:
         "in_progress": status.running,
         "deferred": status.deferred,
         "oldest_waiting_seconds": round(_age(status), 3),
+        "held": status.held,
+        "paused": status.paused,
     }
 
 
