@@ -144,7 +144,7 @@ local function claim_orphans()  -- jobs whose owner has let the lease end
     for _, id in ipairs(orphans) do
         if bytes <= 0 or is_alone then break end
         local score = redis.call('ZSCORE', queue, id)
-        if not score or is_put_aside(id, score, true) or not claim(id, score, true) then
+        if not score or (is_put_aside and is_put_aside(id, score, true)) or not claim(id, score, true) then
             redis.call('ZREM', leases, id)
         end
     end
@@ -167,7 +167,7 @@ local function claim_due(most, reserve)  -- up to so many, and as long as so man
             if score == '1' and not redis.pcall('ZSCORE', 'arq:abort', id) then
                 -- arq's abort() pulls a job forward to this score and only then asks for its end: wait for that
                 redis.call('ZADD', queue, now + 50, id)
-            elseif not is_put_aside(id, score) and not claim(id, score) then
+            elseif not (is_put_aside and is_put_aside(id, score)) and not claim(id, score) then
                 held[number] = held[number] + 1  -- an arq worker runs it, or it is a suspect
             end
         end
