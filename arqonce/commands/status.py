@@ -1,41 +1,32 @@
-"""``status``: shows the size of the queues, what nobody serves, and whether PostgreSQL accepts writes."""
+"""``status``: shows queues, workers, promises, failures and rates, once or again and again."""
 
 import asyncio
 import json
-import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import Annotated, Any
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
 
 import typer
-from redis.asyncio import Redis
-from sqlalchemy.exc import SQLAlchemyError
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
 
-from arqonce.commands.table import print_table
-from arqonce.connection.presence import live_workers, unserved
-from arqonce.connection.queue_status import QueueStatus, read_queue_status
-from arqonce.connection.redis import build_redis, explained
-from arqonce.database.engine import open_database
-from arqonce.database.schema import SchemaError, require_current_schemas
-from arqonce.database.settings import DatabaseSettings
-from arqonce.database.writability import require_writable
-from arqonce.ledger.outbox import queues_behind
-from arqonce.ledger.schema import ledger_of
+from arqonce.commands.status_view import complaints_of, json_of, lines_of, table_of
+from arqonce.commands.table import build_table, print_table
+from arqonce.failures import QueueUnavailableError
+from arqonce.overview.status import Status, StatusReader, open_status
 from arqonce.process.exit_codes import ExitCode
-from arqonce.process.lifecycle import explain_database
-from arqonce.relay.unserved import BEHIND, CURE
 from arqonce.settings.worker import QueueSettings, WorkerSettings
 
-_LOOK_LIMIT = timedelta(seconds=3)
-"""Longest wait for PostgreSQL. Only problems with it are reported."""
+_WATCH_EVERY = timedelta(seconds=2)
 
 
 def status(
-    *, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")] = False
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every 2 seconds, until Ctrl-C.")] = False,
 ) -> None:
-    """Show how many jobs wait, are deferred and run, and how long the oldest has been waiting.
+    """Show what waits and runs, which workers are alive, what has failed, and how much is done a second.
 
     Jobs that a pause holds count as held, and not as waiting. If WORKER_QUEUE names several queues, shows each, and how
     many workers serve it; as JSON, the sums, and each queue in "queues". Reports on standard error, or as "unserved" in
@@ -44,111 +35,62 @@ def status(
 
     If DATABASE_URL is set, also reports on standard error, or as "database" in JSON, that PostgreSQL does not accept
     writes or lacks the ledger's tables. Missing tables are exit code 4; an outage of PostgreSQL is 0, because it passes
-    and the queue was read.
+    and the queue was read. What this role or user may not see is said, and is no failure.
+
+    Every figure is bounded: with a million queued jobs it takes as long as with a thousand. The kinds of waiting jobs
+    are estimated from 500 messages of a queue; dead letters, failed attempts and jobs done are counted up to 10,000.
     """
-    behind, trouble, code = _look_at_database()
-    found = asyncio.run(_read(QueueSettings.load(), WorkerSettings.load().queue.names, behind))
+    if watch:
+        try:
+            asyncio.run(_watch(as_json=as_json))
+        except KeyboardInterrupt:
+            raise typer.Exit(ExitCode.OK) from None
+    found = asyncio.run(_read())
     if as_json:
-        typer.echo(json.dumps(_as_json(found) | ({} if trouble is None else {"database": trouble})))
-        raise typer.Exit(code)
-    print_table(*_table(found))
-    for queue in found.unserved:
-        typer.echo(f"jobs wait in {queue}, which no worker serves: {CURE}", err=True)
-    if trouble is not None:
-        typer.echo(trouble, err=True)
-    raise typer.Exit(code)
+        typer.echo(json.dumps(json_of(found)))
+    else:
+        print_table(*table_of(found))
+        typer.echo()
+        lines = lines_of(found)
+        width = max(len(name) for name, _ in lines) if sys.stdout.isatty() else 0
+        for name, value in lines:
+            typer.echo(f"{name:{width}}  {value}" if width else f"{name}\t{value}")
+        for complaint in complaints_of(found):
+            typer.echo(complaint, err=True)
+    raise typer.Exit(ExitCode.UNAVAILABLE if found.ledger.is_behind_code else ExitCode.OK)
 
 
-@dataclass(frozen=True)
-class _Found:
-    queues: Mapping[str, QueueStatus]
-    workers: Mapping[str, int]
-    unserved: Sequence[str]
+async def _read() -> Status:
+    async with open_status(QueueSettings.load(), WorkerSettings.load().queue.names) as reader:
+        return await reader.read()
 
 
-def _table(found: _Found) -> tuple[list[str], list[list[str]]]:
-    """Return the titles and the rows."""
-    several = len(found.queues) > 1
-    has_pause = any(status.held or status.paused or status.paused_kinds for status in found.queues.values())
-    rows = []
-    for queue, status in found.queues.items():
-        age = "-" if status.oldest_waiting is None else f"{status.oldest_waiting.total_seconds():.1f} s"
-        cells = [*map(str, _counts(status).values()), age, *([_pause_of(status)] if has_pause else [])]
-        rows.append([queue, *cells, str(found.workers[queue])] if several else cells)
-    titles = ["waiting", "running", "deferred", "oldest waiting", *(["paused"] if has_pause else [])]
-    return ["queue", *titles, "workers"] if several else titles, rows
+async def _watch(*, as_json: bool) -> None:
+    """Show it until cancelled; an outage is shown, too."""
+    async with open_status(QueueSettings.load(), WorkerSettings.load().queue.names) as reader:
+        if as_json:
+            while True:
+                typer.echo(json.dumps(await _json_or_trouble(reader)))
+                await asyncio.sleep(_WATCH_EVERY.total_seconds())
+        console = Console(markup=False, emoji=False, highlight=False)
+        with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
+            while True:
+                live.update(await _shown(reader), refresh=True)
+                await asyncio.sleep(_WATCH_EVERY.total_seconds())
 
 
-def _pause_of(status: QueueStatus) -> str:
-    what = "the queue" if status.paused else ", ".join(status.paused_kinds)
-    return f"{what or '-'}: {status.held} held" if what or status.held else "-"
-
-
-def _as_json(found: _Found) -> dict[str, Any]:
-    each = [
-        _counts(status) | {"oldest_waiting_seconds": _age_of(status)} | _pauses(status)
-        for status in found.queues.values()
-    ]
-    ages = [age for counts in each if (age := counts["oldest_waiting_seconds"]) is not None]
-    sums = {name: sum(counts[name] or 0 for counts in each) for name in ("waiting", "running", "deferred", "held")}
-    said: dict[str, Any] = sums | {
-        "oldest_waiting_seconds": max(ages, default=None),
-        "paused": all(counts["paused"] for counts in each),
-    }
-    if len(each) == 1:
-        said["paused_kinds"] = each[0]["paused_kinds"]
-    if len(each) > 1:
-        named = zip(found.queues, each, strict=True)
-        said["queues"] = [{"queue": queue} | counts | {"workers": found.workers[queue]} for queue, counts in named]
-    return said | ({"unserved": list(found.unserved)} if found.unserved else {})
-
-
-def _age_of(found: QueueStatus) -> float | None:
-    return found.oldest_waiting.total_seconds() if found.oldest_waiting is not None else None
-
-
-def _pauses(found: QueueStatus) -> dict[str, Any]:
-    return {"held": found.held, "paused": found.paused, "paused_kinds": list(found.paused_kinds)}
-
-
-def _counts(found: QueueStatus) -> dict[str, float | None]:
-    return {"waiting": found.waiting, "running": found.running, "deferred": found.deferred}
-
-
-async def _read(settings: QueueSettings, queues: Sequence[str], behind: Sequence[str]) -> _Found:
-    url = settings.url.get_secret_value()
-    async with build_redis(url, Redis, password=settings.plain_password) as redis:
-        with explained(url):
-            found = {queue: await read_queue_status(redis, queue) for queue in queues}
-            waiting = [queue for queue, status in found.items() if (status.oldest_waiting or timedelta(0)) > BEHIND]
-            served = Counter(queue for worker in await live_workers(redis) for queue in worker.queues)
-            return _Found(found, served, await unserved(redis, list(dict.fromkeys([*waiting, *behind]))))
-
-
-def _look_at_database() -> tuple[Sequence[str], str | None, ExitCode]:
-    """Return the queues whose promised jobs no relay has dispatched, the problem, and the exit code.
-
-    The problem is what prevents jobs from running: ``None`` if they can run, or if DATABASE_URL is not set. An outage
-    is no error.
-    """
-    if not os.environ.get(DatabaseSettings.variable("url")):
-        return [], None, ExitCode.OK
-    settings = DatabaseSettings.load()
+async def _json_or_trouble(reader: StatusReader) -> dict[str, object]:
     try:
-        return asyncio.run(_require_ready(settings)), None, ExitCode.OK
-    except SchemaError as error:
-        return [], str(error), ExitCode.UNAVAILABLE
-    except (SQLAlchemyError, OSError) as error:
-        return [], explain_database(error, settings), ExitCode.OK
+        return json_of(await reader.read())
+    except QueueUnavailableError as error:
+        return {"redis": str(error)}
 
 
-async def _require_ready(settings: DatabaseSettings) -> Sequence[str]:
-    async with (
-        asyncio.timeout(_LOOK_LIMIT.total_seconds()),
-        open_database(settings, pool_size=1) as sessions,
-    ):
-        async with sessions() as session:
-            await require_writable(session)
-        await require_current_schemas(sessions, [ledger_of(settings)])
-        async with sessions() as session:
-            return await queues_behind(session, BEHIND)
+async def _shown(reader: StatusReader) -> Group:
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    try:
+        found = await reader.read()
+    except QueueUnavailableError as error:
+        return Group(Text(now), Text(str(error)))
+    lines = [Text(f"{name}: {value}") for name, value in lines_of(found)]
+    return Group(Text(now), build_table(*table_of(found)), *lines, *map(Text, complaints_of(found)))

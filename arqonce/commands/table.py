@@ -14,8 +14,13 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         for row in (titles, *rows):
             typer.echo("\t".join(" ".join(cell.split()) for cell in row))
         return
+    # Without markup and emoji, which would alter ids such as "[b]" and "user:key:1".
+    Console(markup=False, emoji=False, highlight=False).print(build_table(titles, rows))
+
+
+def build_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Build a table with lines. Print it without markup and emoji."""
     table = Table(*(Column(title, overflow="fold") for title in titles))  # a truncated id is useless
     for row in rows:
         table.add_row(*row)
-    # Without markup and emoji, which would alter ids such as "[b]" and "user:key:1".
-    Console(markup=False, emoji=False, highlight=False).print(table)
+    return table

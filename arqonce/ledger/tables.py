@@ -128,6 +128,43 @@ class DeadJob(Base):
     died_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class AttemptRecord(Base):
+    """An attempt that failed. Those that succeed are known by the job's receipt alone."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (Index(None, "job_id", "failed_at"), Index(None, "failed_at"))
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    job_id: Mapped[str]
+    attempt: Mapped[int] = mapped_column(Integer)
+    job_name: Mapped[str]
+    queue: Mapped[str]
+    code: Mapped[str]
+    """The code of the failure, or the name of the exception's class."""
+    sqlstate: Mapped[str | None]
+    error: Mapped[str]
+    """The error and its causes by type and place in the code, without texts of exceptions that are not ours."""
+    worker: Mapped[str]
+    """Host and process: ``host:pid``."""
+    started_at: Mapped[datetime]
+    failed_at: Mapped[datetime]
+    retry_at: Mapped[datetime | None]
+    """When the job was to run again; ``None`` if this was its last attempt."""
+    counted: Mapped[bool]
+    """Whether it was a step towards the job's ``max_attempts``: one that an outage broke off is none."""
+
+
+class RedisLoss(Base):
+    """An epoch that a relay has begun because Redis had been emptied, restarted or replaced."""
+
+    __tablename__ = "redis_losses"
+
+    epoch: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    noticed_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    given_again: Mapped[int] = mapped_column(server_default=text("0"))
+    """How many promised jobs were written into Redis once more."""
+
+
 class ScheduleState(Base):
     """A schedule, as the latest release of the workers' code defines it, and how far it has come."""
 

@@ -29,6 +29,8 @@ def ages_of(settings: WorkerSettings) -> dict[str, timedelta]:
         "receipts": settings.keep_receipts,
         "dead_jobs": settings.keep_dead,
         "unique_requests": timedelta(0),  # after its time
+        "attempts": settings.keep_attempts,
+        "redis_losses": settings.keep_attempts,
     }
 
 

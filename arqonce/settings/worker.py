@@ -84,6 +84,11 @@ class WorkerSettings(EnvironmentSettings):
     keep_dead: Duration = Field(
         default=timedelta(days=90), description="how long a dead letter is kept", examples=["90d"]
     )
+    keep_attempts: Duration = Field(
+        default=timedelta(days=7),
+        description="how long it is on record that an attempt has failed, for job show",
+        examples=["7d"],
+    )
     poll_interval: Duration = Field(
         default=timedelta(milliseconds=50),
         description="interval of checks for aborts while jobs run, and for jobs where Redis does not notify the worker",

@@ -13,7 +13,8 @@ SELECT pg_advisory_xact_lock(hashtext('users-worker grants')); -- two at once wo
 
 -- From nothing, so that a right that no longer stands here is gone.
 REVOKE ALL ON users, alembic_version, :ledger.receipts, :ledger.dead_jobs, :ledger.outbox, :ledger.unique_requests,
-    :ledger.ledger_version, :ledger.schedules, :ledger.schedule_releases, :ledger.pauses, :ledger.audit
+    :ledger.ledger_version, :ledger.schedules, :ledger.schedule_releases, :ledger.pauses, :ledger.audit,
+    :ledger.attempts, :ledger.redis_losses
     FROM PUBLIC, app_worker, app_relay, app_operator, app_producer, app_reader;
 REVOKE ALL ON SEQUENCE users_id_seq, :ledger.dispatch_epoch
     FROM PUBLIC, app_worker, app_relay, app_operator, app_producer, app_reader;
@@ -45,18 +46,30 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON :ledger.pauses TO app_operator;
 GRANT SELECT, INSERT (who, act, target, number, why) ON :ledger.audit TO app_operator;
 GRANT SELECT ON :ledger.audit TO app_reader;
 
+-- Failed attempts: workers add them, and remove old ones. Nobody changes one.
+GRANT INSERT (job_id, attempt, job_name, queue, code, sqlstate, error, worker, started_at, failed_at, retry_at, counted),
+      SELECT, DELETE ON :ledger.attempts TO app_worker;
+GRANT UPDATE (counted) ON :ledger.attempts TO app_worker;  -- for FOR UPDATE, when old ones are removed; it changes none
+GRANT SELECT, INSERT, UPDATE (given_again) ON :ledger.redis_losses TO app_relay;
+GRANT DELETE ON :ledger.redis_losses TO app_worker;
+GRANT SELECT ON :ledger.attempts, :ledger.redis_losses TO app_operator;
+
 -- Operators: list, show, retry and discard dead letters, which hold people's data; list, pause, resume and run
 -- schedules, for which they have the rights of a producer as well.
 GRANT SELECT, UPDATE (paused_until, paused_at, paused_by, paused_why, updated_at) ON :ledger.schedules TO app_operator;
 GRANT SELECT, DELETE, UPDATE (attempts) ON :ledger.dead_jobs TO app_operator;  -- UPDATE: for FOR UPDATE; it changes none
-GRANT SELECT (job_id, request_hash) ON :ledger.receipts TO app_operator;
+GRANT SELECT (job_id, job_name, request_hash, attempt, finished_at, failure) ON :ledger.receipts TO app_operator;
+GRANT SELECT (job_id, job_name, queue, request_hash, due_at, give_at, created_at, epoch, dispatched_at, dispatches)
+    ON :ledger.outbox TO app_operator;  -- job show and status: where jobs are, and neither messages nor results
 GRANT SELECT ON :ledger.ledger_version TO app_operator;  -- status says whether the tables are there
 
 -- Dashboards: counts, ages and reasons, and nobody's data.
 GRANT SELECT (id, created_at) ON users TO app_reader;
 GRANT SELECT (job_id, job_name, attempt, finished_at) ON :ledger.receipts TO app_reader;
 GRANT SELECT (job_id, job_name, reason, sqlstate, attempts, died_at) ON :ledger.dead_jobs TO app_reader;
-GRANT SELECT ON alembic_version, :ledger.ledger_version, :ledger.schedules TO app_reader;
+GRANT SELECT (job_id, attempt, job_name, queue, code, sqlstate, worker, started_at, failed_at, retry_at, counted)
+    ON :ledger.attempts TO app_reader;
+GRANT SELECT ON alembic_version, :ledger.ledger_version, :ledger.schedules, :ledger.redis_losses TO app_reader;
 
 -- The relay gives jobs to Redis; what is too old to run it turns into a dead letter. It reads no answers. The worker
 -- has its rights as well.

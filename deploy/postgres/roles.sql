@@ -87,7 +87,8 @@ SELECT format('ALTER %s %s OWNER TO app_owner',
 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE relowner <> 'app_owner'::regrole AND relkind IN ('r', 'S', 'v') AND (
     (nspname = :'ledger' AND relname IN ('receipts', 'dead_jobs', 'outbox', 'unique_requests', 'schedules',
-                                         'schedule_releases', 'pauses', 'audit', 'dispatch_epoch', 'ledger_version'))
+                                         'schedule_releases', 'pauses', 'audit', 'attempts', 'redis_losses',
+                                         'dispatch_epoch', 'ledger_version'))
     OR (nspname = 'public' AND relname IN ('users', 'alembic_version', 'job_receipts', 'job_outbox',
                                            'job_dispatch_epoch'))
     OR (nspname = 'public' AND relname = 'dead_jobs' AND to_regclass('public.job_receipts') IS NOT NULL))

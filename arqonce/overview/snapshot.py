@@ -1,0 +1,92 @@
+"""The state of the whole at one moment: queues, workers, promises, dead letters, rates. Prints nothing.
+
+Costs some ten statements in PostgreSQL and five round trips for each queue in Redis. Each figure is bounded, so that it
+takes no longer with a million queued jobs and ten million receipts.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from redis.asyncio import Redis
+
+from arqonce.connection.presence import LiveWorker, live_workers, unserved
+from arqonce.connection.queue_kinds import Kinds, read_kinds
+from arqonce.connection.queue_status import QueueStatus, read_queue_status
+from arqonce.ledger.losses import latest_losses
+from arqonce.ledger.overview import (
+    DeadBy,
+    Done,
+    FailedBy,
+    PromisedIn,
+    dead_by_reason,
+    done_by_kind,
+    failed_by_code,
+    promised_by_queue,
+)
+from arqonce.ledger.tables import RedisLoss
+from arqonce.overview.looks import Looks
+from arqonce.relay.unserved import BEHIND
+
+_LOSSES_SINCE = timedelta(days=1)
+_MOST_LOSSES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueFigures:
+    """What Redis says."""
+
+    queues: Mapping[str, QueueStatus]
+    kinds: Mapping[str, Kinds]
+    workers: Sequence[LiveWorker]
+    unserved: Sequence[str]
+    """Queues in which jobs wait and that no worker serves."""
+
+    @property
+    def served(self) -> Mapping[str, int]:
+        """How many live workers serve each queue."""
+        return Counter(queue for worker in self.workers for queue in worker.queues)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerFigures:
+    """What PostgreSQL says; a figure that this role may not see is ``None``."""
+
+    promised: Sequence[PromisedIn] | None
+    dead: Sequence[DeadBy] | None
+    done: Sequence[Done] | None
+    failed: Sequence[FailedBy] | None
+    losses: Sequence[RedisLoss] | None
+    """Of the last day, the last one first."""
+
+
+async def read_queues(redis: Redis, queues: Sequence[str], behind: Sequence[str], looks: Looks) -> QueueFigures:
+    """Ask Redis for these queues. ``behind`` are others, whose promised jobs no relay gives to Redis."""
+    found = {queue: await read_queue_status(redis, queue) for queue in queues}
+    kinds = {
+        queue: await looks.in_redis(f"waiting by kind in {queue}", read_kinds(redis, queue), Kinds({}, 0, 0))
+        for queue in queues
+    }
+    waiting = [queue for queue, status in found.items() if (status.oldest_waiting or timedelta(0)) > BEHIND]
+    return QueueFigures(
+        queues=found,
+        kinds=kinds,
+        workers=await live_workers(redis),
+        unserved=await unserved(redis, list(dict.fromkeys([*waiting, *behind]))),
+    )
+
+
+async def read_ledger(looks: Looks) -> LedgerFigures:
+    """Ask PostgreSQL."""
+
+    async def losses(session: object) -> Sequence[RedisLoss]:
+        return await latest_losses(session, since=_LOSSES_SINCE, limit=_MOST_LOSSES)  # type: ignore[arg-type] # AsyncSession
+
+    return LedgerFigures(
+        promised=await looks.in_ledger("promised jobs", promised_by_queue, None),
+        dead=await looks.in_ledger("dead letters", dead_by_reason, None),
+        done=await looks.in_ledger("jobs done per second", done_by_kind, None),
+        failed=await looks.in_ledger("failed attempts", failed_by_code, None),
+        losses=await looks.in_ledger("losses of Redis", losses, None),
+    )
