@@ -17,6 +17,17 @@ class ReadOnlyJobError(TypeError):
     """The handler of a job declared ``reads_only`` has written. A bug, so it is not retried."""
 
 
+def follow_up_id(parent: str, name: str, number: int) -> str:
+    """Return the id of a job's follow-up of this kind, the ``number``-th from 1, unless its promise names a key."""
+    digest = hashlib.sha256(f"{parent}\0{name}\0{number}".encode()).hexdigest()[:20]
+    return f"{root_of(parent)}~{digest}"
+
+
+def root_of(job_id: str) -> str:
+    """Return the id of the first job of the chain, or the part of it with which those of its follow-ups begin."""
+    return _DERIVED.sub("", job_id)[:_LONGEST_ROOT]
+
+
 class RunningJob:
     """The job, or the batch of jobs, whose handler runs with ``session``. A context manager around the handler's call.
 
@@ -66,8 +77,7 @@ class RunningJob:
         if self.job_id is None:
             return None
         number = self._counts[name] = self._counts.get(name, 0) + 1
-        digest = hashlib.sha256(f"{self.job_id}\0{name}\0{number}".encode()).hexdigest()[:20]
-        return f"{_DERIVED.sub('', self.job_id)[:_LONGEST_ROOT]}~{digest}"
+        return follow_up_id(self.job_id, name, number)
 
     def owns(self, connection: Any) -> bool:  # noqa: ANN401 - of any library
         """Return whether the connection is in the job's transaction. No round trip."""

@@ -17,6 +17,7 @@ from arqonce.commands.dev import dev
 from arqonce.commands.doctor import doctor
 from arqonce.commands.enqueue import build_enqueue_app
 from arqonce.commands.health import health
+from arqonce.commands.job import build_job_app
 from arqonce.commands.migrate import migrate
 from arqonce.commands.new_job import new_job
 from arqonce.commands.program import PROGRAM
@@ -57,7 +58,7 @@ _SHORT = {
     "run": "Run a worker, or several.",
     "relay": "Write promised jobs into Redis, and run none.",
     "migrate": "Apply the missing migrations.",
-    "status": "Show how many jobs wait and run.",
+    "status": "Show what waits, runs, fails and is done.",
     "doctor": "Say what is wrong with servers and settings.",
     "health": "Exit with 0 if the worker of this machine is well.",
     "new-job": "Write a new job, and a test that passes.",
@@ -99,6 +100,7 @@ def build_app(application: Application) -> typer.Typer:
         app.command(name, short_help=_SHORT.get(name) if command is _COMMANDS.get(name) else None)(command)
     app.add_typer(build_enqueue_app(application.registry), name="enqueue")
     app.add_typer(build_dead_app(), name="dead")
+    app.add_typer(build_job_app(), name="job")
     app.add_typer(build_schedules_app(), name="schedules")
     app.add_typer(build_queue_app(), name="queue")
     app.add_typer(build_workers_app(), name="workers")

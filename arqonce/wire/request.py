@@ -129,8 +129,12 @@ def _in_order(value: Any, dumped: Any) -> Any:  # noqa: ANN401 - any value of a 
 
 def unique_name(payload: AnyPayload, queue: str) -> bytes:
     """Return the name of the request within its queue: equal requests of one kind for one queue have the same."""
-    name = b"\0".join([queue.encode(), payload.job_name.encode(), request_hash(payload)])
-    return hashlib.sha256(name).digest()
+    return unique_name_of(queue, payload.job_name, request_hash(payload))
+
+
+def unique_name_of(queue: str, job_name: str, request: bytes) -> bytes:
+    """Return the name of the request with this hash."""
+    return hashlib.sha256(b"\0".join([queue.encode(), job_name.encode(), request])).digest()
 
 
 def request_tag(request: bytes) -> str:
