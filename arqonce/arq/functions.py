@@ -17,7 +17,7 @@ from arq.jobs import deserialize_job_raw, serialize_result
 from arq.utils import ms_to_datetime
 from arq.worker import Function, JobExecutionFailed, Retry, RetryJob
 
-from arqonce.arq.records import PATIENCE, Failure, FunctionRecords, LedgerAwayError
+from arqonce.arq.records import PATIENCE, Failure, FunctionRecords, LedgerAwayError, Run
 from arqonce.backoff import backoff
 from arqonce.execution.attempt import AFTER_OUTAGE
 from arqonce.execution.containment import CONTAINED, HandlerCancelledError, cancelled_itself
@@ -262,7 +262,7 @@ class FunctionJob:
             told = await records.succeeded(claim, job_name=self.name, attempt=attempt, success=told)
             return outcome._replace(result=told.result)
         if records is not None and self._failure is not None and claim.message is not None:
-            await records.failed(claim, self._failure, job_name=self.name, attempts=attempt)
+            await records.failed(claim, self._failure, self._this_run, has_begun=self._has_begun)
         return outcome
 
     async def _run(self) -> Outcome:
@@ -336,12 +336,21 @@ class FunctionJob:
         if self._settings.retry_jobs and isinstance(error, Retry | RetryJob):
             delay = timedelta(milliseconds=(error.defer_score or 0) if isinstance(error, Retry) else 0)
             self._log.info("job retried", delay_ms=round(delay / timedelta(milliseconds=1)))
-            return Postponed(delay, expires=True)
+            return self._retried(error, delay)
         # arq runs a function again that cancels itself, too, but at once.
         if self._settings.retry_jobs and isinstance(error, HandlerCancelledError) and self._counted < self._limit:
             self._log.warning("job retried", error=diagnose(error))
-            return Postponed(backoff(self._attempt), expires=True)
+            return self._retried(error, backoff(self._attempt))
         return self._failed_for_good(error)
+
+    def _retried(self, error: Exception, delay: timedelta) -> Postponed:
+        if (records := self._settings.records) is not None:
+            records.retried(self.claim, error, self._this_run, retry_in=delay)
+        return Postponed(delay, expires=True)
+
+    @property
+    def _this_run(self) -> Run:
+        return Run(self.name, self._attempt, self._started_ms)
 
     def _failed_for_good(self, error: Exception) -> Ended:
         self._log.error("job failed", error=diagnose(error), duration_ms=now_ms() - self._started_ms)

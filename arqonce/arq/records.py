@@ -18,8 +18,11 @@ from arqonce.database.faults import may_be_outage
 from arqonce.execution.dead_letters import bury, write_letter
 from arqonce.execution.diagnosis import diagnose
 from arqonce.execution.gate import DatabaseGate
+from arqonce.execution.history import History
+from arqonce.ledger.attempts import FailedAttempt
 from arqonce.ledger.function_receipts import Request, Success, insert_success, success_of
 from arqonce.wire.bounds import MAX_BYTES
+from arqonce.wire.keys import QUEUE, now_ms
 from arqonce.work import Claim
 
 T = TypeVar("T")
@@ -51,6 +54,14 @@ class Failure(NamedTuple):
     """What was raised."""
 
 
+class Run(NamedTuple):
+    """One attempt of a function."""
+
+    job_name: str
+    attempt: int
+    started_ms: int
+
+
 class LedgerAwayError(Exception):
     """The ledger cannot be asked whether the job has ended before."""
 
@@ -58,12 +69,29 @@ class LedgerAwayError(Exception):
 class FunctionRecords:
     """The ledger, for functions."""
 
-    def __init__(self, sessions: async_sessionmaker[AsyncSession], gate: DatabaseGate) -> None:
+    def __init__(
+        self, sessions: async_sessionmaker[AsyncSession], gate: DatabaseGate, history: History | None = None
+    ) -> None:
         """Use an open sessionmaker; the ``gate`` is closed while the ledger cannot be written to."""
         self._sessions = sessions
         self.gate = gate
         self.answered = 0
         """How many deliveries a receipt has answered."""
+        self._history = history or History(sessions, gate, QUEUE)
+
+    def retried(self, claim: Claim, error: Exception, run: Run, *, retry_in: timedelta) -> None:
+        """Let it be recorded that a run failed which is to be repeated. No round trip."""
+        self._history.add(self._failed(claim, error, run)._replace(retry_in=retry_in))
+
+    def _failed(self, claim: Claim, error: Exception, run: Run) -> FailedAttempt:
+        return self._history.describe(
+            error,
+            job_id=_stored_id(claim),
+            job_name=run.job_name,
+            queue=claim.queue,
+            attempt=run.attempt,
+            started=time.monotonic() - max(0, now_ms() - run.started_ms) / 1000,
+        )
 
     async def success_of(self, claim: Claim) -> Success | None:
         """Return how the job has succeeded before; ``None`` if it has not. One round trip.
@@ -94,8 +122,8 @@ class FunctionRecords:
 
         return await self._persist(write, claim, "receipt") or success
 
-    async def failed(self, claim: Claim, failure: Failure, *, job_name: str, attempts: int) -> None:
-        """Write a dead letter with the message as it is. Five to six round trips.
+    async def failed(self, claim: Claim, failure: Failure, run: Run, *, has_begun: bool) -> None:
+        """Write a dead letter with the message as it is, and the attempt if it has begun. Five to nine round trips.
 
         Raises:
             LedgerAwayError: the ledger does not answer.
@@ -105,13 +133,14 @@ class FunctionRecords:
             failure.error,
             failure.cause,
             job_id=request.job_id,
-            job_name=job_name,
+            job_name=run.job_name,
             message=request.message[:MAX_BYTES],
-            attempts=attempts,
+            attempts=run.attempt,
             queue=claim.queue,
             request_hash=request.hash,
         )
-        await self._persist(lambda: bury(self._sessions, letter), claim, "dead letter")
+        attempt = self._failed(claim, failure.cause, run) if has_begun else None
+        await self._persist(lambda: bury(self._sessions, letter, attempt=attempt), claim, "dead letter")
 
     async def _persist(self, write: Callable[[], Awaitable[T]], claim: Claim, what: str) -> T | None:
         """Write until it is done; return ``None`` if that is not possible, whenever.

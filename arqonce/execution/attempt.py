@@ -31,6 +31,7 @@ from arqonce.execution.context import build_context
 from arqonce.execution.dead_letters import bury, bury_together, is_dead, write_letter
 from arqonce.execution.delivery import AnySpec, Delivery
 from arqonce.execution.gate import DatabaseGate
+from arqonce.execution.history import History
 from arqonce.execution.patience import Patience
 from arqonce.execution.progress import Progress, identified, tag_of
 from arqonce.execution.same_request import settle_promise
@@ -46,6 +47,7 @@ from arqonce.failures import (
     failure_to_wire,
 )
 from arqonce.job import JobContext, RetryAfter
+from arqonce.ledger.attempts import FailedAttempt
 from arqonce.ledger.dead_jobs import DeadLetter
 from arqonce.ledger.namespace import namespace_of
 from arqonce.ledger.receipts import Receipt, insert_receipts, receipt_by_job_id
@@ -97,6 +99,8 @@ class Dispatcher:
         self.gate = DatabaseGate(sessions)
         self.answered = 0
         """How many deliveries a receipt has answered."""
+        self.history = History(sessions, self.gate, queue)
+        """Keeps failed attempts on record, while somebody lets it write."""
         self._patience = Patience()
         self.is_cancelled: Callable[[], bool] = is_cancelled
         """Whether the current task's cancellation was requested; the worker class replaces it by a better test."""
@@ -119,9 +123,9 @@ class Dispatcher:
             Exception: an unknown error of the last attempt, as it was raised.
         """
         told = {"job_id": delivery.job_id, "job_name": spec.name, "attempt": delivery.attempt} | delivery.waited
-        started = time.monotonic()
         payload: AnyPayload | None = None
         progress = progress or Progress()
+        progress.started = started = time.monotonic()
         try:
             await self.require_open_gate()
             with CONTAINED:  # validators are application code, too
@@ -243,14 +247,14 @@ class Dispatcher:
         if not self.gate.is_open and not await self.gate.check():
             raise RetryLater(AFTER_OUTAGE, counts=False)
 
-    async def bury(self, letter: DeadLetter, *, has_run: bool = False) -> bool:
-        """Record a dead letter; return whether it was recorded (``dead_letters.bury``).
+    async def bury(self, letter: DeadLetter, *, has_run: bool = False, attempt: FailedAttempt | None = None) -> bool:
+        """Record a dead letter and its last ``attempt``; return whether it was recorded (``dead_letters.bury``).
 
         Raises:
             RetryLater: it could not be recorded; the job must be delivered again, and this attempt does not count.
         """
         try:
-            return await bury(self.sessions, letter, has_run=has_run)
+            return await bury(self.sessions, letter, has_run=has_run, attempt=attempt)
         except Exception as error:
             raise await self._again(error, letter.attempts) from error
 
@@ -285,9 +289,12 @@ class Dispatcher:
         A dead letter is written before this returns. If that fails, the job is retried, so it is never lost.
         """
         if isinstance(error, RetryLater):
+            if error.__cause__ is not None:  # else the attempt has not begun, or is not wanted any more
+                self.history.note(spec, delivery, error.__cause__, error, started=progress.started)
             return error
         decided = decide(spec, delivery, error)
         if isinstance(decided, RetryLater):
+            self.history.note(spec, delivery, error, decided, started=progress.started)
             return decided
         try:
             return await self._record(spec, delivery, payload, decided, cause=error, progress=progress)
@@ -308,16 +315,26 @@ class Dispatcher:
     ) -> Exception | dict[str, Any]:
         """Write the dead letter if the failure needs one; return the failure, or the recorded end of the job."""
         payload = identified(payload)
-        if is_dead(failure) and not await self._bury(spec, delivery, payload, failure, cause):
+        if is_dead(failure) and not await self._bury(spec, delivery, payload, failure, cause, started=progress.started):
             return await self._ended(spec, delivery, payload, progress)
         progress.tag = tag_of(payload)
         return failure
 
-    async def _bury(
-        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, failure: Exception, cause: Exception
+    async def _bury(  # noqa: PLR0913 - a failure and whose it is
+        self,
+        spec: AnySpec,
+        delivery: Delivery,
+        payload: AnyPayload | None,
+        failure: Exception,
+        cause: Exception,
+        *,
+        started: float,
     ) -> bool:
         """Record the dead letter; return whether it was written, which it is not if the job has ended meanwhile."""
-        return await self.bury(self.letter(spec, delivery, payload, failure, cause), has_run=payload is not None)
+        letter, has_run = self.letter(spec, delivery, payload, failure, cause), payload is not None
+        has_begun = has_run and not isinstance(cause, JobExpiredError | AttemptsExhaustedError)
+        attempt = self.history.last_attempt(spec, delivery, cause, started=started) if has_begun else None
+        return await self.bury(letter, has_run=has_run, attempt=attempt)
 
     def letter(
         self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, failure: Exception, cause: Exception

@@ -182,6 +182,8 @@ async def _failed(
         outcome = error
     elif await dispatcher.gate.explains(error, since=since):
         outcome = RetryLater(AFTER_OUTAGE, counts=False)
+        for delivery, _ in jobs:
+            dispatcher.history.note(spec, delivery, error, outcome, started=since)
     log = _log.bind(job_name=spec.name, jobs=len(jobs))
     if isinstance(outcome, RetryLater):
         log.warning("batch retried: PostgreSQL cannot be used", reason=type(error).__name__)

@@ -1,6 +1,7 @@
 """What is known of a job beside how it ends: the outcome of its work, and the tag of its request."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import Any
 
 from arqonce.execution.containment import CONTAINED
@@ -14,6 +15,9 @@ class Progress:
 
     outcome: tuple[Any, ...] = ()
     """What the first of its phases has brought, alone, for the attempts of the second; empty before, and without."""
+
+    started: float = field(default_factory=time.monotonic)
+    """When the present attempt began, by ``time.monotonic()``."""
 
     tag: str | None = None
     """The tag of the request that its end answers (``wire.request_tag``); ``None`` if that cannot be read."""

@@ -4,6 +4,7 @@ Knows neither arq nor Redis; what an attempt does is decided in ``attempt`` and 
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import cached_property, partial
@@ -261,7 +262,7 @@ class RegistryJob:
 
     async def overdue(self) -> Outcome:
         """Decide on the job although its handler goes on after its deadline."""
-        progress = Progress()
+        progress = Progress(started=time.monotonic() - (now_ms() - self.started_ms) / 1000)
         try:
             answer = await self._work.dispatcher.end_overdue(self.spec, self.delivery, progress)
             return self.ended(answer, progress.tag)

@@ -77,6 +77,7 @@ class Lifecycle:
             await _warn_of_limits(sessions, self._longest)
             opened = await stack.enter_async_context(open_resources(self._registry.resources, self._settings))
             dispatcher = Dispatcher(sessions, queue=self._settings.worker.default_queue, resources=opened)
+            await stack.enter_async_context(dispatcher.history.writing())
             await stack.enter_async_context(keep_house(sessions, ages_of(self._settings.worker)))
             self.relay = await stack.enter_async_context(open_relay(sessions, self._settings))
             queue = self._settings.worker.default_queue

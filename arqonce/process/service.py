@@ -183,7 +183,7 @@ async def _open_ledger(run: ServiceRun, lifecycle: Lifecycle, redis: ArqRedis, w
     """Let the worker record how functions end, and run the jobs of a registry beside them."""
     dispatcher = await lifecycle.startup(redis, worker.threads.problems)
     worker.must_know_pauses = True
-    worker.records = FunctionRecords(dispatcher.sessions, dispatcher.gate)
+    worker.records = FunctionRecords(dispatcher.sessions, dispatcher.gate, dispatcher.history)
     if run.application is not None:
         keep = run.settings.keep_result
         worker.registry_work = RegistryWork(run.application.registry, dispatcher, keep_result=keep)

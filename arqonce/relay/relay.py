@@ -27,6 +27,7 @@ from arqonce.connection.redis import build_redis, is_outage, is_refusal
 from arqonce.database.faults import is_of_database, is_transient, why_not_written, why_unavailable
 from arqonce.execution.dead_letters import bury, write_letter
 from arqonce.failures import PromiseExpiredError
+from arqonce.ledger.losses import note_loss
 from arqonce.ledger.outbox import BATCH, Promise, dispatch_batch, take_back
 from arqonce.relay.epoch import RedisEpochs
 from arqonce.relay.listener import Wakeup
@@ -130,8 +131,10 @@ class Relay:
         while await self.turn() >= BATCH:
             pass
         if self._again:
-            _log.info("promised jobs were given again", count=self._again)
-            self._again = 0
+            count, self._again = self._again, 0
+            noticed_at = await self._note_loss(count)
+            since = None if noticed_at is None else noticed_at.isoformat(timespec="seconds")
+            _log.info("promised jobs were given again: Redis had lost them", count=count, noticed_at=since)
         if self._is_first:
             await self._unserved.look()
 
@@ -139,6 +142,14 @@ class Relay:
     def _is_first(self) -> bool:
         """Whether this is the one of all relays with these queues that does what one alone has to do."""
         return self.wakeup is None or self.wakeup.is_listening
+
+    async def _note_loss(self, given_again: int) -> datetime | None:
+        """Keep it on record for ``status`` that Redis has lost jobs; return when that was noticed first."""
+        assert self._last_epochs is not None  # noqa: S101 - read before anything is dispatched
+        with suppress(SQLAlchemyError, OSError):  # only status lacks it
+            async with asyncio.timeout(_TAKE_LIMIT.total_seconds()), self._sessions.begin() as session:
+                return await note_loss(session, max(self._last_epochs.values()), given_again=given_again)
+        return None
 
     async def turn(self) -> int:
         """Dispatch once; return how many jobs. While a server is unreachable, return 0 after half a second."""
@@ -180,6 +191,8 @@ class Relay:
                 epoch = max(epochs.values())
                 _log.warning("Redis was emptied, restarted or replaced: promised jobs are given again", epoch=epoch)
                 self.counts.epochs += 1
+                self._last_epochs = epochs
+                await self._note_loss(0)
             self._known, self._last_epochs = (now, epochs), epochs
         return self._known[1]
 
