@@ -37,13 +37,13 @@ class FailedAttempt(NamedTuple):
 _INSERT = """
     INSERT INTO arqonce.attempts
         (job_id, attempt, job_name, queue, code, sqlstate, error, worker, started_at, failed_at, retry_at, counted)
-    SELECT job_id, attempt, job_name, queue, code, sqlstate, error, worker, clock_timestamp() - started_ago,
-        clock_timestamp() - failed_ago, clock_timestamp() - failed_ago + retry_in, counted
+    SELECT job_id, attempt, job_name, queue, code, sqlstate, error, worker, now() - started_ago, now() - failed_ago,
+        now() - failed_ago + retry_in, counted
     FROM unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
         $9::interval[], $10::interval[], $11::interval[], $12::boolean[]) AS failed
         (job_id, attempt, job_name, queue, code, sqlstate, error, worker, started_ago, failed_ago, retry_in, counted)
 """
-"""By the server's clock, as all times of the ledger."""
+"""By the server's clock, as all times of the ledger; before that of the dead letter in the same transaction."""
 
 
 async def insert_attempts(session: AsyncSession, attempts: Sequence[FailedAttempt]) -> None:

@@ -25,7 +25,7 @@ from tests.faults.observe import letters
 
 Sessions = async_sessionmaker[AsyncSession]
 
-SECRET = "jane@example.org"
+SECRET = "jane@example.org"  # noqa: S105 - a person's data
 
 
 class Work(Payload[Result]):
