@@ -10,9 +10,11 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from arqonce.embedded import open_valkey
 from arqonce.ledger.dead_jobs import DeadFilter, dead_jobs
+from arqonce.ledger.losses import latest_losses
 from arqonce.outbox import enqueue_in
 from arqonce.relay.epoch import RedisEpochs
 from arqonce.relay.relay import Relay, open_relay
@@ -104,6 +106,29 @@ async def test_a_wiped_redis_is_given_everything_again_once(sessions: Sessions, 
         dispatches = set(await session.scalars(text("SELECT dispatches FROM arqonce.outbox")))
     assert (after_cut, sum(given), await redis.zcard("arq:queue")) == (0, 20, 20)
     assert dispatches == {1}  # a new epoch is no reason for longer waits
+
+
+async def test_a_loss_of_redis_is_on_record(sessions: Sessions, redis: Redis) -> None:
+    """When it was noticed and how many jobs were given again, one row for all relays; a first start is no loss."""
+    for number in range(3):
+        await promise(sessions, CreateUser(name=f"n{number}"), f"j{number}")
+    relays = [_relay(sessions, redis) for _ in range(3)]
+    for relay in relays:
+        await relay._take_turns()
+    async with sessions() as session:
+        before = await latest_losses(session, since=timedelta(days=1), limit=5)
+    await redis.flushall()
+
+    with capture_logs() as logs:
+        for relay in (*relays, _relay(sessions, redis)):
+            relay._known = None  # the epoch is due to be read
+            await relay._take_turns()
+
+    async with sessions() as session:
+        (loss,) = await latest_losses(session, since=timedelta(days=1), limit=5)
+    (line,) = [line for line in logs if line["event"] == "promised jobs were given again: Redis had lost them"]
+    assert (before, loss.given_again) == ([], 3)
+    assert (line["count"], line["noticed_at"]) == (3, loss.noticed_at.isoformat(timespec="seconds"))
 
 
 async def test_relays_that_notice_at_once_agree_on_one_epoch(sessions: Sessions, redis: Redis) -> None:
