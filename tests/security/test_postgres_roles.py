@@ -124,6 +124,7 @@ FORBIDDEN_TO = {
         "backdate a receipt": "UPDATE arqonce.receipts SET finished_at = now()",
         "backdate a promise": "INSERT INTO arqonce.outbox (job_id, created_at) VALUES ('x', now())",
         "change a promise": "UPDATE arqonce.outbox SET message = ''",
+        "change the history": "UPDATE arqonce.attempts SET error = ''",
     },
     "relay": {
         "read users": "SELECT FROM users",
@@ -135,6 +136,8 @@ FORBIDDEN_TO = {
         "read answers": "SELECT result FROM arqonce.receipts",
         "remove receipts": "DELETE FROM arqonce.receipts",
         "write dead letters": "INSERT INTO arqonce.dead_jobs (job_id) VALUES ('x')",
+        "read messages of the outbox": "SELECT message FROM arqonce.outbox",
+        "clean the history": "DELETE FROM arqonce.attempts",
     },
     "producer": {
         "read users": "SELECT FROM users",
@@ -149,6 +152,7 @@ FORBIDDEN_TO = {
         "read answers": "SELECT result FROM arqonce.receipts",
         "read messages": "SELECT message FROM arqonce.dead_jobs",
         "read errors": "SELECT error FROM arqonce.dead_jobs",
+        "read errors of attempts": "SELECT error FROM arqonce.attempts",
         "add users": "INSERT INTO users (name) VALUES ('x')",
     },
 }

@@ -12,19 +12,27 @@ from arqonce.process.housekeeping import keep_house, sweep
 from arqonce.settings.worker import WorkerSettings
 
 Sessions = async_sessionmaker[AsyncSession]
-AGES = {"receipts": timedelta(days=30), "dead_jobs": timedelta(days=90)}
+AGES = {
+    "receipts": timedelta(days=30), "dead_jobs": timedelta(days=90), "attempts": timedelta(days=7),
+    "redis_losses": timedelta(days=7),
+}  # fmt: skip
 
 _FILL = """
     INSERT INTO arqonce.receipts (job_id, job_name, request_hash, result, attempt, finished_at)
     SELECT 'r' || day, 'x', '', '{}', 1, now() - day * interval '1 hour' FROM generate_series(1, 3000) AS day;
     INSERT INTO arqonce.dead_jobs (job_id, job_name, message, reason, explanation, error, attempts, died_at)
     SELECT 'd' || day, 'x', '', '', '', '', 1, now() - day * interval '1 day' FROM generate_series(1, 100) AS day;
+    INSERT INTO arqonce.attempts (job_id, attempt, job_name, queue, code, error, worker, started_at, failed_at, counted)
+    SELECT 'a' || day, 1, 'x', 'q', '', '', '', now(), now() - day * interval '1 day', true
+        FROM generate_series(1, 10) AS day;
+    INSERT INTO arqonce.redis_losses (epoch, noticed_at)
+    SELECT day, now() - day * interval '1 day' FROM generate_series(1, 10) AS day;
 """
 
 
 async def _fill(sessions: Sessions) -> None:
     async with sessions.begin() as session:
-        for statement in _FILL.split(";")[:2]:
+        for statement in _FILL.split(";")[:4]:
             await session.execute(text(statement))
 
 
@@ -44,6 +52,7 @@ async def test_only_what_is_too_old_goes(sessions: Sessions) -> None:
     assert await _counts(sessions) == (30 * 24 - 1, 89)
     assert sum(one["receipts"] for one in removed) == 3000 - (30 * 24 - 1)
     assert sum(one["dead_jobs"] for one in removed) == 11
+    assert [sum(one[table] for one in removed) for table in ("attempts", "redis_losses")] == [4, 4]
 
 
 async def test_it_happens_in_the_background_until_the_end(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
