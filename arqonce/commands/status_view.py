@@ -52,7 +52,8 @@ def _lines_of_ledger(ledger: LedgerFigures) -> list[tuple[str, str]]:
         total, overdue = sum(one.promised for one in ledger.promised), sum(one.overdue for one in ledger.promised)
         by_queue = [(one.queue, _up_to(one.promised, MOST)) for one in ledger.promised]
         told = f": {_listed(by_queue)}" if len(by_queue) > 1 else ""
-        lines.append(("promised", f"{total:,}, {overdue:,} overdue{told}"))
+        more = " or more" if any(one.promised >= MOST for one in ledger.promised) else ""
+        lines.append(("promised", f"{total:,}{more}, {overdue:,} overdue{told}"))
     if ledger.done is not None:
         refused = sum(one.refused for one in ledger.done)
         rates = [(one.job_name, f"{one.per_second:.1f}") for one in ledger.done]
