@@ -1,7 +1,7 @@
 """How ``status`` looks: as a table with lines below it, and as JSON. Asks no server."""
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 from arqonce.connection.queue_status import QueueStatus
@@ -65,11 +65,20 @@ def _lines_of_ledger(ledger: LedgerFigures) -> list[tuple[str, str]]:
         last_hour = sum(one.last_hour for one in ledger.dead)
         text = _total_and_each([(one.reason, one.letters) for one in ledger.dead])
         lines.append(("dead letters", text + (f"; {last_hour:,} in the last hour" if text != "0" else "")))
+    for pause in ledger.pauses or ():
+        what = f"{pause.queue} {pause.job_name}".strip()
+        until = "resumed" if pause.until is None else _time(pause.until)
+        lines.append(
+            (f"paused: {what}", f"since {_time(pause.paused_at)} until {until}, {pause.paused_by}: {pause.reason}")
+        )
     for loss in ledger.losses or ():
-        when = loss.noticed_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         again = f"{loss.given_again:,} promised jobs given again"
-        lines.append(("Redis was emptied, restarted or replaced", f"{when}: {again}"))
+        lines.append(("Redis was emptied, restarted or replaced", f"{_time(loss.noticed_at)}: {again}"))
     return lines
+
+
+def _time(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _total_and_each(counts: Sequence[tuple[str, int]]) -> str:
@@ -138,6 +147,18 @@ def _json_of_ledger(ledger: LedgerFigures) -> dict[str, Any]:
         said["dead"] = sum(one.letters for one in ledger.dead)
         said["dead_last_hour"] = sum(one.last_hour for one in ledger.dead)
         said["dead_by_reason"] = [one._asdict() for one in ledger.dead]
+    if ledger.pauses is not None:
+        said["pauses"] = [
+            {
+                "queue": pause.queue,
+                "job": pause.job_name or None,
+                "since": pause.paused_at.isoformat(),
+                "until": None if pause.until is None else pause.until.isoformat(),
+                "by": pause.paused_by,
+                "reason": pause.reason,
+            }
+            for pause in ledger.pauses
+        ]
     if ledger.losses is not None:
         said["redis_losses"] = [
             {"noticed_at": loss.noticed_at.isoformat(), "given_again": loss.given_again} for loss in ledger.losses

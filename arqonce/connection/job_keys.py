@@ -8,7 +8,17 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
-from arqonce.wire.keys import ABORT_KEY, IN_PROGRESS_KEY, JOB_KEY, RESULT_KEY, RETRY_KEY, UNIQUE_KEY, leases_key
+from arqonce.wire.keys import (
+    ABORT_KEY,
+    IN_PROGRESS_KEY,
+    JOB_KEY,
+    PAUSED_MS,
+    RESULT_KEY,
+    RETRY_KEY,
+    UNIQUE_KEY,
+    due_of,
+    leases_key,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +34,12 @@ class Place:
 
     before: int | None
     """How many jobs of the queue are due before it, if it is due."""
+
+    is_put_aside: bool = False
+    """Whether it waits, out of its worker's sight, for the end of its kind's pause."""
+
+    is_parked: bool = False
+    """Whether it waits, out of its worker's sight, for a permit of a limit."""
 
 
 @dataclass(kw_only=True)
@@ -98,10 +114,18 @@ async def unique_in_redis(redis: Redis, name: bytes, job_id: str) -> timedelta |
 
 
 async def _place(redis: Redis, queue: str, score: float, lease: float | None, now: datetime) -> Place:
+    aside = score // PAUSED_MS
     is_due = lease is None and score <= now.timestamp() * 1000
     before = await redis.zcount(queue, "-inf", f"({score}") if is_due else None
-    due_at = _time(score) or datetime.max.replace(tzinfo=UTC)
-    return Place(queue=queue, due_at=due_at, lease_until=_time(lease), before=before)
+    due_at = _time(due_of(score)) or datetime.max.replace(tzinfo=UTC)
+    return Place(
+        queue=queue,
+        due_at=due_at,
+        lease_until=_time(lease),
+        before=before,
+        is_put_aside=aside == 1,
+        is_parked=aside > 1,
+    )
 
 
 def _value(found: JobKeys, name: str, answer: Any) -> Any:  # noqa: ANN401 - redis-py's

@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.connection.job_keys import JobKeys, read_job_keys, unique_in_redis
-from arqonce.connection.presence import live_workers
+from arqonce.connection.presence import LiveWorker, live_workers, what_they_do
 from arqonce.failures import InvalidMessageError
 from arqonce.ledger.attempts import attempts_of
 from arqonce.ledger.job_rows import (
@@ -30,7 +30,8 @@ from arqonce.ledger.job_rows import (
     result_of,
     unique_until,
 )
-from arqonce.ledger.tables import AttemptRecord, ScheduleState
+from arqonce.ledger.pauses import list_pauses
+from arqonce.ledger.tables import AttemptRecord, Pause, ScheduleState
 from arqonce.overview.looks import Looks
 from arqonce.running import follow_up_id, root_of
 from arqonce.wire.codec import decode
@@ -63,6 +64,8 @@ class LedgerFacts:
     follow_ups: Sequence[Related] = ()
     schedule: ScheduleState | None = None
     unique_until: datetime | None = None
+    pauses: Sequence[Pause] = ()
+    """All that are in force."""
 
     @property
     def is_there(self) -> bool:
@@ -84,6 +87,13 @@ class LedgerFacts:
         return {unique_name_of(found.queue, found.job_name, found.request_hash)}
 
 
+class Run(NamedTuple):
+    """A run of the job."""
+
+    worker: str
+    since: datetime
+
+
 @dataclass(kw_only=True)
 class JobFacts:
     """What both servers have of a job."""
@@ -100,6 +110,9 @@ class JobFacts:
 
     message: Message | None = None
     """``None`` if no server has it, or it cannot be read."""
+
+    runs_on: Run | None = None
+    """The worker that says that it runs the job; each says so every 5 s, and names 20 jobs."""
 
     answer: dict[str, Any] | None = None
     """The result in Redis, with arq's fields."""
@@ -142,6 +155,7 @@ async def read_ledger_facts(looks: Looks, job_id: str, kinds: Sequence[str], *, 
     if names := facts.unique_names:
         what = "unique requests"
         facts.unique_until = await looks.in_ledger(what, lambda session: unique_until(session, names, job_id), None)
+    facts.pauses = await looks.in_ledger("pauses", list_pauses, ())
     await _find_relatives(looks, facts, job_id, kinds)
     return facts
 
@@ -179,12 +193,22 @@ async def read_redis_facts(redis: Redis, facts: JobFacts, queues: Sequence[str],
     facts.queues = list(dict.fromkeys([*queues, *(queue for worker in workers for queue in worker.queues)]))
     facts.keys = keys = await read_job_keys(redis, facts.job_id, facts.queues)
     looks.not_seen += [f"{key}: this user of Redis may not look" for key in keys.denied]
+    if keys.is_locked:
+        facts.runs_on = await looks.in_redis("who runs it", _run_of(redis, workers, facts.job_id), None)
     ledger = facts.ledger
     if ledger is not None and ledger.unique_until is None:
         with suppress(NoPermissionError):
             for name in ledger.unique_names:
                 if left := await unique_in_redis(redis, name, facts.job_id):
                     ledger.unique_until = keys.now + left
+
+
+async def _run_of(redis: Redis, workers: Sequence[LiveWorker], job_id: str) -> Run | None:
+    for worker, doing in zip(workers, await what_they_do(redis, workers), strict=True):
+        for job in (doing or {}).get("jobs", ()):
+            if job.get("id") == job_id:
+                return Run(f"{worker.host}:{worker.pid}", datetime.fromtimestamp(float(job["since"]), UTC))
+    return None
 
 
 def read_texts(facts: JobFacts) -> None:

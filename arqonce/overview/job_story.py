@@ -12,7 +12,7 @@ from arqonce.connection.job_keys import JobKeys, Place
 from arqonce.failures import failure_to_wire, is_own_code
 from arqonce.ledger.job_rows import LetterRow, PromiseRow, ReceiptRow
 from arqonce.ledger.tables import AttemptRecord
-from arqonce.overview.job_facts import ATTEMPTS, JobFacts, LedgerFacts, slot_of
+from arqonce.overview.job_facts import ATTEMPTS, JobFacts, LedgerFacts, Run, slot_of
 from arqonce.wire.message import Message
 
 NOWHERE = (
@@ -69,7 +69,7 @@ def _state_in_queue(keys: JobKeys) -> str:
 
 
 def _is_due(place: Place, keys: JobKeys) -> bool:
-    return place.due_at <= keys.now
+    return place.due_at <= keys.now or place.is_put_aside or place.is_parked
 
 
 def events_of(facts: JobFacts, program: str) -> list[Event]:
@@ -174,7 +174,9 @@ def _of_letter(letter: LetterRow, job_id: str, program: str) -> Event:
 
 def _of_redis(facts: JobFacts, keys: JobKeys) -> Iterator[Event]:
     for place in keys.places:
-        yield _of_place(place, keys)
+        yield _of_place(place, keys, facts.runs_on)
+    if not keys.is_locked and facts.ledger is not None:
+        yield from _of_pauses(facts, facts.ledger, {place.queue for place in keys.places})
     if not keys.places and keys.is_locked:
         yield Event(None, "running", "a worker holds it, and no queue that was looked at has it")
     elif not keys.places and keys.message is not None:
@@ -192,16 +194,32 @@ def _of_redis(facts: JobFacts, keys: JobKeys) -> Iterator[Event]:
         yield Event(None, "answered", "Redis has a result that is no JSON of ours")
 
 
-def _of_place(place: Place, keys: JobKeys) -> Event:
-    where = {"queue": place.queue}
+def _of_pauses(facts: JobFacts, ledger: LedgerFacts, queues: set[str]) -> Iterator[Event]:
+    names = {"", facts.message.name} if facts.message is not None else {"", *ledger.names}
+    for pause in ledger.pauses:
+        if pause.queue in queues and pause.job_name in names:
+            what = f"its kind is paused in {pause.queue}" if pause.job_name else f"the queue {pause.queue} is paused"
+            until = "until it is resumed" if pause.until is None else f"until {_time(pause.until)}"
+            told = f"{what} since {_time(pause.paused_at)}, {until}, by {pause.paused_by}: {pause.reason}"
+            yield Event(None, "paused", told, {"queue": pause.queue, "until": pause.until})
+
+
+def _of_place(place: Place, keys: JobKeys, run: Run | None) -> Event:
+    where: dict[str, Any] = {"queue": place.queue}
     if keys.is_locked and place.lease_until is not None:
-        told = f"running, from the queue {place.queue}; its worker's claim holds until {_time(place.lease_until)}"
-        return Event(None, "running", f"{told} and is renewed", where | {"lease_until": place.lease_until})
+        on = "" if run is None else f" on {run.worker} since {_time(run.since)}"
+        told = f"running{on}, from the queue {place.queue}; its worker's claim holds until {_time(place.lease_until)}"
+        where |= {"lease_until": place.lease_until} | ({} if run is None else run._asdict())
+        return Event(None, "running", f"{told} and is renewed", where)
     if keys.is_locked:
         return Event(None, "running", f"running in a worker of arq's own class, from the queue {place.queue}", where)
     if place.lease_until is not None:
         told = f"its worker has died, stands still or has lost Redis: it waits in {place.queue} for the next claim"
         return Event(None, "left", told, where)
+    if place.is_put_aside or place.is_parked:
+        reason = "the end of its kind's pause" if place.is_put_aside else "a permit of a limit"
+        told = f"waiting in {place.queue} for {reason}, due since {_time(place.due_at)}"
+        return Event(None, "held" if place.is_put_aside else "parked", told, where | {"since": place.due_at})
     if _is_due(place, keys):
         told = f"waiting in {place.queue} since {_time(place.due_at)}, {place.before:,} before it"
         return Event(None, "waiting", told, where | {"since": place.due_at, "before": place.before})

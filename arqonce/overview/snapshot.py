@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.connection.presence import LiveWorker, live_workers, unserved
 from arqonce.connection.queue_kinds import Kinds, read_kinds
@@ -25,7 +26,8 @@ from arqonce.ledger.overview import (
     failed_by_code,
     promised_by_queue,
 )
-from arqonce.ledger.tables import RedisLoss
+from arqonce.ledger.pauses import list_pauses
+from arqonce.ledger.tables import Pause, RedisLoss
 from arqonce.overview.looks import Looks
 from arqonce.relay.unserved import BEHIND
 
@@ -60,6 +62,9 @@ class LedgerFigures:
     losses: Sequence[RedisLoss] | None
     """Of the last day, the last one first."""
 
+    pauses: Sequence[Pause] | None
+    """All that are in force."""
+
 
 async def read_queues(redis: Redis, queues: Sequence[str], behind: Sequence[str], looks: Looks) -> QueueFigures:
     """Ask Redis for these queues. ``behind`` are others, whose promised jobs no relay gives to Redis."""
@@ -80,8 +85,8 @@ async def read_queues(redis: Redis, queues: Sequence[str], behind: Sequence[str]
 async def read_ledger(looks: Looks) -> LedgerFigures:
     """Ask PostgreSQL."""
 
-    async def losses(session: object) -> Sequence[RedisLoss]:
-        return await latest_losses(session, since=_LOSSES_SINCE, limit=_MOST_LOSSES)  # type: ignore[arg-type] # AsyncSession
+    async def losses(session: AsyncSession) -> Sequence[RedisLoss]:
+        return await latest_losses(session, since=_LOSSES_SINCE, limit=_MOST_LOSSES)
 
     return LedgerFigures(
         promised=await looks.in_ledger("promised jobs", promised_by_queue, None),
@@ -89,4 +94,5 @@ async def read_ledger(looks: Looks) -> LedgerFigures:
         done=await looks.in_ledger("jobs done per second", done_by_kind, None),
         failed=await looks.in_ledger("failed attempts", failed_by_code, None),
         losses=await looks.in_ledger("losses of Redis", losses, None),
+        pauses=await looks.in_ledger("pauses", list_pauses, None),
     )

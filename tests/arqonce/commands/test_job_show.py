@@ -12,8 +12,11 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from arqonce.connection.presence import LiveWorker, announce
+from arqonce.connection.presence import show as show_worker
+from arqonce.ledger.pauses import pause
 from arqonce.outbox import enqueue_in
-from arqonce.wire.keys import now_ms
+from arqonce.wire.keys import PAUSED_MS, now_ms
 from tests import warm
 from tests.arqonce.commands.story_jobs import Fail, Lead, Refuse
 from tests.conftest import StartWorker, wait_until_async
@@ -142,6 +145,33 @@ async def test_each_place_in_redis_is_told(redis: Redis, sessions: Sessions, sho
     assert "none of these queues has it: arq:queue" in _text(told["stray"], "not_queued")
     assert "Redis has lost its message" in _text(told["gone"], "no_message")
     assert "arq's own class" in _text(told["arqs"], "running")
+
+
+async def test_pauses_limits_and_the_worker_that_runs_it_are_told(redis: Redis, sessions: Sessions, show: Show) -> None:
+    """A job that a pause or a limit holds looks deferred for thousands of years in Redis."""
+    now = now_ms()
+    message = json.dumps({"t": None, "f": "fail", "a": [], "k": {}, "et": now})
+    await redis.mset({f"arq:job:{name}": message for name in ("held", "parked", "running", "waiting")})
+    scores = {"held": PAUSED_MS + now, "parked": 2 * PAUSED_MS + now, "running": now + 9000, "waiting": now}
+    await redis.zadd("arq:queue", scores)
+    await redis.zadd("arq:queue:leases", {"running": now + 9000})
+    await redis.set("arq:in-progress:running", "owner")
+    worker = LiveWorker("1", "host", 7, ["arq:queue"])
+    await announce(redis, worker)
+    await show_worker(redis, worker, {"jobs": [{"id": "running", "job_name": "fail", "since": 1_700_000_000}]})
+    async with sessions.begin() as session:
+        await pause(session, "arq:queue", "fail", reason="the bank", who="ann", length=None)
+        await pause(session, "arq:queue", "lead", reason="other", who="ann", length=None)
+
+    held, parked, running, waiting = (_story(show, name) for name in ("held", "parked", "running", "waiting"))
+
+    assert [story["state"] for story in (held, parked, running)] == ["waiting", "waiting", "running"]
+    assert "for the end of its kind's pause, due since 20" in _text(held, "held")
+    assert _text(held, "paused").endswith("until it is resumed, by ann: the bank")
+    assert "for a permit of a limit" in _text(parked, "parked")
+    assert "running on host:7 since 2023-11-14 22:13:20 UTC" in _text(running, "running")
+    assert "paused" not in _events(running)
+    assert "paused" in _events(waiting)
 
 
 async def test_promises_and_what_belongs_to_them_are_told(redis: Redis, sessions: Sessions, show: Show) -> None:

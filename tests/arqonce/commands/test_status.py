@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from arqonce.connection.presence import LiveWorker, announce
 from arqonce.connection.queue_kinds import read_kinds
 from arqonce.ledger.losses import note_loss
+from arqonce.ledger.pauses import pause
 from tests import warm
 from tests.conftest import wait_until
 
@@ -70,9 +71,11 @@ async def test_it_answers_the_first_questions_of_an_operator(sessions: Sessions,
     async with sessions.begin() as session:
         await note_loss(session, 7, given_again=0)
         noticed = await note_loss(session, 7, given_again=40)
+        await pause(session, "low", "create_user", reason="the bank", who="ann", length=None)
 
     found = json.loads(run("--json").stdout)
     lines = dict(line.split("\t") for line in run().stdout.splitlines()[3:])
+    paused = lines.pop("paused: low create_user")
 
     assert {key: found[key] for key in ("workers", "promised", "overdue", "dead", "dead_last_hour")} == {
         "workers": 1, "promised": 4, "overdue": 1, "dead": 3, "dead_last_hour": 1,
@@ -83,6 +86,11 @@ async def test_it_answers_the_first_questions_of_an_operator(sessions: Sessions,
         {"job": "find_user", "per_second": 0.5, "refused": 0},
     ]
     assert found["redis_losses"] == [{"noticed_at": noticed.isoformat(), "given_again": 40}]
+    assert paused.startswith("since 20")
+    assert paused.endswith("until resumed, ann: the bank")
+    assert [(one["queue"], one["job"], one["reason"]) for one in found["pauses"]] == [
+        ("low", "create_user", "the bank")
+    ]
     assert lines == {
         "workers alive": "1 on 1 host",
         "waiting by kind": "find_user 4, create_user 1",
