@@ -8,7 +8,8 @@ import pytest
 from redis.asyncio import Redis
 
 from arqonce.connection.pauses import FOR_EVER, Paused, copy_pauses
-from arqonce.engine.leases import Leases, postpone
+from arqonce.engine.ends import postpone
+from arqonce.engine.leases import Leases
 from arqonce.queues import ServedQueues
 from arqonce.wire.keys import pauses_key
 
