@@ -36,6 +36,10 @@ class RunMessage(Protocol):
         """Run the job of a message as it is stored in Redis."""
         ...
 
+    def typed(self, outcome: JobOutcome[Any], name: str) -> JobOutcome[Any]:
+        """Return the outcome of a job of this name with its result as a producer gets it."""
+        ...
+
 
 class EnqueuedJobs:
     """The enqueued jobs. Created by the fixture ``enqueued``."""
@@ -113,7 +117,7 @@ class EnqueuedJobs:
             value = outcome.result if outcome.failure is None else outcome.failure
             end = Answer(value, is_success=outcome.failure is None, tag=outcome.tag)
             self._ends[job.job_id] = end.message(job.message, attempts=len(outcome.attempts))
-            outcomes.append(outcome)
+            outcomes.append(self._run_job.typed(outcome, job.name))
         for outcome in outcomes:
             outcome.get()
         return outcomes

@@ -172,6 +172,13 @@ class RunJob:
             follow_ups = tuple(job for job in found if read_message(job.message).parent == job_id)
         return replace(_outcome(job_id, answer, attempts, progress.tag), follow_ups=follow_ups)
 
+    def typed(self, outcome: JobOutcome[Any], name: str, *, registry: Registry | None = None) -> JobOutcome[Any]:
+        """Return the outcome of a job of this name with its result as the class that the job's payload names."""
+        if outcome.result is None:
+            return outcome
+        payload = (registry or self.registry)[name].payload
+        return replace(outcome, result=payload.result_type().model_validate(outcome.result))
+
     async def promised(self) -> list[RecordedJob]:
         """Return the jobs that were promised in the test's transaction, by jobs or by the test, and have not ended.
 
@@ -193,7 +200,8 @@ class RunJob:
             if len(outcomes) >= _MOST_DRAINED:
                 raise RuntimeError(f"{len(outcomes):,} jobs have run: does {waiting[0].name} promise itself for ever?")
             message, key = waiting[0].message, waiting[0].job_id
-            outcomes.append(await self.message(message, key=key, registry=registry, resources=resources))
+            ended = await self.message(message, key=key, registry=registry, resources=resources)
+            outcomes.append(self.typed(ended, waiting[0].name, registry=registry))
         for outcome in outcomes:
             outcome.get()
         return outcomes

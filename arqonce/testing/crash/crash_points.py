@@ -9,14 +9,16 @@ only, because workers are forked.
 """
 
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.payloads import AnyPayload
+from arqonce.resources import Resource
 from arqonce.spec import Registry
 from arqonce.testing.crash.end_state import State
 from arqonce.testing.crash.forks import ForkError, Forks, Load
@@ -60,6 +62,7 @@ class CrashPoints:
         *others: AnyPayload,
         registry: Registry | None = None,
         given: Callable[[AsyncSession], Awaitable[object]] | None = None,
+        resources: Mapping[Resource[Any], object] | None = None,
         prepare: Callable[[], None] | None = None,
         is_promised: bool = False,
         is_dead: bool = False,
@@ -73,11 +76,13 @@ class CrashPoints:
         Compares all tables, all keys in Redis and all files that the job leaves in the worker's folder. Ignores times,
         counters of attempts, the numbers of ids, and the columns and JSON fields named in ``ignore``.
 
-        ``given`` writes rows that must exist before the job. ``prepare`` runs in each worker before it starts, to
-        replace another service by a fake. If the fake appends to a file in the current folder, its calls are compared,
-        too. The worker is another process, which finds registry entries and ``prepare`` by their names. ``registry`` is
-        by default that of the fixture ``jobs_registry``. A job that ``is_promised`` is enqueued through the outbox. One
-        that ``is_dead`` must end as a dead letter, which is an error for all others.
+        ``given`` writes rows that must exist before the job. ``resources`` are given to the jobs in place of those of
+        the registry, as in ``run_job``, to each worker anew. Others are opened. ``prepare`` runs in
+        each worker before it starts, to replace anything else. If a fake appends to a file in the current folder, its
+        calls are compared, too. The worker is another process, which finds registry entries, the classes of fakes and
+        ``prepare`` by their names. ``registry`` is by default that of the fixture ``jobs_registry``; its schedules
+        promise nothing here. A job that ``is_promised`` is enqueued through the outbox. One that ``is_dead`` must end
+        as a dead letter, which is an error for all others.
 
         Raises:
             CrashPointError: a crash at some point changes the end, or the clean run itself leaves something unfinished
@@ -86,7 +91,7 @@ class CrashPoints:
         """
         case = Case(
             payloads=(payload, *others),
-            load=Load(self._registry if registry is None else registry, prepare),
+            load=Load(self._registry if registry is None else registry, prepare, resources or {}),
             given=given,
             is_promised=is_promised,
             is_dead=is_dead,

@@ -6,12 +6,14 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from copy import copy
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from arqonce.resources import Resource
 from arqonce.settings.worker import Settings
 from arqonce.spec import JobSpec, Registry
 from arqonce.testing.crash.orders import Start, Stop, Work
@@ -165,22 +167,54 @@ def _work_of(spec: JobSpec[Any, Any]) -> Callable[..., Any] | None:
     return None if spec.phases is None else spec.phases.work
 
 
+class _StandIn(Resource[Any]):
+    """The key of a resource, which opens what a test gives in its place."""
+
+    def __init__(self, resource: Resource[Any], value: object) -> None:
+        super().__init__(resource.name, resource._opener)  # noqa: SLF001 - so that both are equal
+        self._value = value
+
+    def open(self, _settings: Settings) -> AbstractAsyncContextManager[Any]:
+        """Return the value."""
+        return nullcontext(self._value)
+
+
+def _prepared(registry: Registry, resources: Mapping[Resource[Any], object]) -> Registry:
+    """Return the registry with these in place of its resources, and without schedules: a proof is of its job alone."""
+    if others := [resource.name for resource in resources if resource not in registry.resources]:
+        raise ForkError(f"the registry has no resource {', '.join(others)}: it cannot be replaced")
+    prepared = copy(registry)
+    prepared.schedules = {}
+    prepared.resources = tuple(
+        _StandIn(resource, resources[resource]) if resource in resources else resource
+        for resource in registry.resources
+    )
+    return prepared
+
+
 class Load:
     """What workers load: registry and ``prepare``, pickled for another process."""
 
-    def __init__(self, registry: Registry, prepare: Callable[[], None] | None) -> None:
-        """Pickle them by their names.
+    def __init__(
+        self, registry: Registry, prepare: Callable[[], None] | None, resources: Mapping[Resource[Any], object]
+    ) -> None:
+        """Pickle them, functions and classes by their names. ``resources`` are given in place of the registry's own.
 
         Raises:
-            ForkError: another process cannot find one of them by its name.
+            ForkError: another process cannot find one of them by its name, or the registry lacks a resource.
         """
+        registry = _prepared(registry, resources)
         try:
             self.work = pickle.dumps(Work(registry=registry, prepare=prepare))
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise ForkError(
-                f"{error}: the worker runs in another process and finds handlers by their names. Define payloads, "
-                "handlers and prepare at the top of a module, not inside a test"
+                f"{error}: the worker runs in another process and finds functions and classes by their names. Define "
+                "payloads, handlers, fakes and prepare at the top of a module, not inside a test"
             ) from error
         used = [item for spec in registry for item in (spec.payload, spec.stores, spec.batch, _work_of(spec)) if item]
-        names = {item.__module__ for item in [*used, *([] if prepare is None else [prepare])]}
-        self.modules = {name: str(getattr(sys.modules[name], "__file__", "")) for name in sorted(names)}
+        used += [*map(type, resources.values()), *([] if prepare is None else [prepare])]
+        self.modules = {name: str(getattr(sys.modules[name], "__file__", "")) for name in _modules(used)}
+
+
+def _modules(used: Iterable[Any]) -> list[str]:
+    return sorted({item.__module__ for item in used})

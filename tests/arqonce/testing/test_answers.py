@@ -137,7 +137,7 @@ async def test_what_was_answered_is_not_run(enqueued: EnqueuedJobs, run_job: Run
 
     outcomes = await enqueued.drain()
 
-    assert [outcome.get()["name"] for outcome in outcomes] == ["Joe"]
+    assert [outcome.get().name for outcome in outcomes] == ["Joe"]
 
 
 async def test_a_promise_is_answered_and_forgotten_with_its_answer(

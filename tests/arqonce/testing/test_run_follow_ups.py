@@ -58,6 +58,7 @@ async def test_drain_runs_all_that_was_promised_to_the_end(run_job: RunJob, sess
     outcomes = await run_job.drain()
 
     assert sorted(len(outcome.follow_ups) for outcome in outcomes) == [0, 0, 0, 0, 1]
+    assert {type(outcome.get()) for outcome in outcomes} == {Stored}  # as ``run_job`` returns it, and not JSON
     stored = ["b1", "b2", "chain 0", "chain 1", "chain 2", "leaf of b1", "leaf of b2", "of the test"]
     assert (await _names(session), await run_job.promised()) == (stored, [])
 
