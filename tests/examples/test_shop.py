@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,7 +20,7 @@ import pytest
 
 from arqonce import JobClient
 from tests import warm
-from tests.conftest import StartWorker
+from tests.conftest import StartWorker, wait_until
 from tests.type_cache import CACHE
 
 pytestmark = pytest.mark.usefixtures("starts_processes")
@@ -86,7 +87,7 @@ async def test_a_worker_runs_its_jobs(
     monkeypatch.syspath_prepend(SHOP)
     from shop.payloads import AlreadyOrderedError, PlaceOrder  # noqa: PLC0415 - found now only
 
-    book = PlaceOrder(customer="Jane", item="a book")
+    book = PlaceOrder(customer="Jane", item="a book", cents=1250)
     assert _failed(await asyncio.to_thread(world.run, *command, "migrate")) == (0, "")
     start_worker(sys.executable, "-m", *command, "run", **world.environment)
 
@@ -110,8 +111,8 @@ def test_a_worker_refuses_to_start_on_a_schema_that_is_behind(world: World) -> N
 
     assert _failed(first) == (0, "")
     assert told.returncode == several.returncode == 4
-    assert "lacks 1 of the migrations of shop (first: 0001). Apply them with the command migrate" in told.stderr
-    assert "lacks 1 of the migrations of shop" in several.stderr
+    assert "lacks 2 of the migrations of shop (first: 0001). Apply them with the command migrate" in told.stderr
+    assert "lacks 2 of the migrations of shop" in several.stderr
     assert not_told.returncode == 0
 
 
@@ -122,10 +123,10 @@ def test_migrate_applies_the_librarys_and_its_own_and_may_be_repeated(world: Wor
     assert [_failed(one) for one in done] == [(0, ""), (0, "")]
     first, second = (one.stdout for one in done)
     assert first.startswith("arqonce: applied 0001")
-    assert "\nshop: applied 0001\n" in first
+    assert "\nshop: applied 0001, 0002\n" in first
     assert first.endswith(second)
     assert second.count("\n") == 1
-    assert [row[0] for row in world.execute("SELECT version_num FROM alembic_version")] == ["0001"]
+    assert [row[0] for row in world.execute("SELECT version_num FROM alembic_version")] == ["0002"]
     assert world.execute("SELECT version_num FROM arqonce.ledger_version")[0][0] >= "0001"
     assert world.execute("SELECT to_regclass('users') IS NULL")[0][0]  # nothing of users-worker
 
@@ -180,16 +181,32 @@ def _commands(program: str) -> list[list[str]]:
     return [line for line in lines if line[0] == program]
 
 
-def test_the_commands_of_its_readme_work(world: World, client: JobClient) -> None:
-    """In their order; the last is its own."""
+async def test_the_commands_of_its_readme_work(
+    world: World, client: JobClient, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In their order; the last is its own. The stub of the bank and of the mail service answers."""
     assert client is not None  # the queue is empty
-    commands = _commands("shop")
+    for folder in (SHOP, SHOP / "tests"):
+        monkeypatch.syspath_prepend(folder)
+    from stub_services import StubServices, serve  # noqa: PLC0415 - found now only
 
-    done = [world.run(*command) for command in commands]
+    migrate, run, enqueue, orders = _commands("shop")
+    services = StubServices(busy=1)
 
-    assert [_failed(one) for one in done if one.returncode != 0] == []
-    assert [command[1] for command in commands] == ["migrate", "enqueue", "run", "orders"]
-    assert done[-1].stdout == "1: a book for Jane\n"
+    async with serve(services) as url:
+        migrated = await asyncio.to_thread(world.run, *migrate)
+        worker = await asyncio.to_thread(
+            partial(start_worker, sys.executable, "-m", *run, **world.environment, BANK_URL=url, MAIL_URL=url)
+        )
+        enqueued = await asyncio.to_thread(world.run, *enqueue)
+        await asyncio.to_thread(wait_until, lambda: services.mails, 20)
+        printed = await asyncio.to_thread(world.run, *orders)
+        await asyncio.to_thread(worker.stop)
+
+    assert [_failed(one) for one in (migrated, enqueued, printed) if one.returncode != 0] == []
+    assert printed.stdout == "1: a book for Jane, paid\n"
+    assert list(services.mails.values()) == ["Jane: You have paid 12.50 EUR for a book."]
+    assert _commands("python") == [["python", "tests/stub_services.py"]]
 
 
 def test_its_migrations_are_written_by_alembic(world: World, tmp_path: Path) -> None:
@@ -210,8 +227,8 @@ def test_its_migrations_are_written_by_alembic(world: World, tmp_path: Path) -> 
 
     assert [_failed(one) for one in (*first, *second) if one.returncode != 0] == []
     assert "add_column" in behind.stdout + behind.stderr
-    (written,) = (copy / "shop" / "migrations").glob("0002_*.py")
-    assert written.name == "0002_add_something.py"
+    (written,) = (copy / "shop" / "migrations").glob("0003_*.py")
+    assert written.name == "0003_add_something.py"
     assert "drop_table" not in written.read_text()  # the library's are none of its business
 
 
@@ -266,4 +283,4 @@ def test_its_own_tests_pass(tmp_path: Path) -> None:
     done = warm.run_elsewhere(*command, env=os.environ | {"PYTHONPATH": paths}, cwd=SHOP)
 
     assert _commands("pytest") == [["pytest"]]
-    assert "4 passed" in done.stdout, done.stdout + done.stderr
+    assert "10 passed" in done.stdout, done.stdout + done.stderr

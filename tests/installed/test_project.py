@@ -113,7 +113,7 @@ def test_the_commands_work_there(project: Project, redis: object) -> None:
     assert redis is not None  # the queue is empty
 
     migrated = project.arqonce("migrate")
-    enqueued = project.arqonce("enqueue", "place_order", "--customer", "Jane", "--item", "a book")
+    enqueued = project.arqonce("enqueue", "place_order", "--customer", "Jane", "--item", "a book", "--cents", "5")
     waiting = project.arqonce("status")
     project.arqonce("run", "--burst")
     rows = asyncio.run(_execute(project.environment["DATABASE_URL"], "SELECT customer, item FROM orders"))

@@ -1,6 +1,7 @@
 """Reads what a job has left in PostgreSQL, in Redis and in its folder, in a form in which two runs can be compared.
 
-Leaves out what differs between any two runs: times, counters of attempts, and the numbers of ids.
+Leaves out what differs between any two runs: times, counters of attempts, the numbers of ids, and the hashes of
+follow-ups, whose payloads may contain ids.
 """
 
 import re
@@ -32,6 +33,9 @@ _OF_WORKERS = ("health-check", "epoch", ":watcher", ":baton", "arqonce:workers",
 _OF_JOBS = ("receipts", "dead_jobs", "outbox")
 """Tables whose job ids may be random: those of the follow-ups of a batch."""
 
+_TAG = 8
+"""Hexadecimal digits of a request's hash that Redis keeps with its result."""
+
 _GENERATED = re.compile("[0-9a-f]{32}")
 
 State = dict[str, Any]
@@ -40,13 +44,16 @@ State = dict[str, Any]
 Row = dict[str, Any]
 
 
-async def read_state(world: World, ignore: Collection[str]) -> State:
-    """Return the state of the world; ``ignore`` names columns and JSON fields that may differ."""
+async def read_state(world: World, ignore: Collection[str], *, keys: Collection[str]) -> State:
+    """Return the state of the world; ``ignore`` names columns and JSON fields that may differ.
+
+    ``keys`` are the ids of the jobs that were enqueued; all others are follow-ups.
+    """
     rows = await _read_tables(world)
     times = {column.name for table in rows for column in table.columns if isinstance(column.type, _TIMES)}
     view = _View(frozenset(times) | set(ignore), {})
     tables = {table: [view.of_row(world.name_of(table), row) for row in found] for table, found in rows.items()}
-    view = _View(view.ignored, _labels(tables))
+    view = _View(view.ignored, _labels(tables) | _hashes(tables, keys))
     state: State = {
         f"table {world.name_of(table)}": sorted(map(view.of, found), key=str) for table, found in tables.items()
     }
@@ -84,7 +91,7 @@ class _View:
             case list():
                 return [self.of(item) for item in value]
             case bytes():
-                return self._of_message(value)
+                return self.labels.get(value.hex()) or self._of_message(value)
             case UUID() | str() | int() if str(value) in self.labels:
                 return self.labels[str(value)]
             case _:
@@ -118,6 +125,17 @@ def _labels(tables: dict[Table, list[Row]]) -> dict[str, str]:
             ordered = sorted(made, key=lambda row: str({**row, "job_id": None}))
             labels |= {row["job_id"]: f"{table.name}#{number}" for number, row in enumerate(ordered, start=1)}
     return labels
+
+
+def _hashes(tables: dict[Table, list[Row]], keys: Collection[str]) -> dict[str, str]:
+    """Label the hashes of follow-ups' requests, and the tags that Redis has of them, by the kind of job."""
+    rows = [row for table, found in tables.items() if table.name in _OF_JOBS for row in found]
+    promised = [row for row in rows if row["job_id"].partition("~conflict~")[0] not in keys and row["request_hash"]]
+    return {text: f"a {row['job_name']}" for row in promised for text in _forms(row["request_hash"].hex())}
+
+
+def _forms(digest: str) -> tuple[str, str]:
+    return digest, digest[:_TAG]
 
 
 async def _read_tables(world: World) -> dict[Table, list[Row]]:

@@ -145,7 +145,7 @@ class Run:
         async with self._worker(crash_at="") as fork:
             if await self._crash(fork, points) is not None or await self._is_unfinished():
                 raise CrashPointError(f"the job does not end within {_END_LIMIT} without a crash: see {fork.log}")
-        clean = await read_state(self._world, self._case.ignore)
+        clean = await read_state(self._world, self._case.ignore, keys=self._case.keys)
         if unfinished := _unfinished(clean, keys=self._case.keys):
             raise CrashPointError("\n".join(["the clean run leaves something unfinished", *unfinished]))
         _require_end(clean, is_dead=self._case.is_dead)
@@ -162,7 +162,7 @@ class Run:
             await self._world.hasten_relay()
             if await self._is_unfinished():
                 outcome.problems += await self._recover(crash["at"])
-        found = differences(clean, await read_state(self._world, self._case.ignore))
+        found = differences(clean, await read_state(self._world, self._case.ignore, keys=self._case.keys))
         outcome.problems += [*found, *(_trail(crash) if found and crash else [])]
         return outcome
 

@@ -1,1 +1,1 @@
-"""A project of somebody else: one table, one job, and a command, with arqonce."""
+"""A project of somebody else: orders, charges, mails and a nightly report, with arqonce."""

@@ -19,7 +19,7 @@ def orders() -> None:
 async def _print_orders() -> None:
     async with open_sessions(Settings.load()) as sessions, sessions() as session:
         for order in await session.scalars(select(Order).order_by(Order.id)):
-            typer.echo(f"{order.id}: {order.item} for {order.customer}")
+            typer.echo(f"{order.id}: {order.item} for {order.customer}, {'paid' if order.charge else 'not paid'}")
 
 
 APPLICATION = Application(name="shop", module="shop", registry=REGISTRY, commands={"orders": orders})

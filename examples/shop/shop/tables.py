@@ -1,6 +1,6 @@
 """The shop's tables, beside the library's in one database."""
 
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import ClassVar
 
@@ -31,7 +31,20 @@ class Order(Base):
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     customer: Mapped[str]
     item: Mapped[str]
+    cents: Mapped[int] = mapped_column(server_default="0")
+    charge: Mapped[str | None]
+    """The bank's id of the charge, once the customer has paid."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class DailyReport(Base):
+    """What was ordered on a day of the shop's time zone."""
+
+    __tablename__ = "reports"
+
+    day: Mapped[date] = mapped_column(primary_key=True)
+    orders: Mapped[int]
+    cents: Mapped[int]
 
 
 SCHEMA = Schema("shop", Base.metadata, Path(__file__).parent / "migrations")

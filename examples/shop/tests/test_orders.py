@@ -1,23 +1,28 @@
-"""The job by itself, in a real worker, and in workers that die at every point of it."""
+"""From the order to the mail: each job by itself, and all of them in a real worker."""
 
 from datetime import timedelta
 
 import pytest
+from fakes import FakeBank, FakeMailer
+from stub_services import StubServices, serve
 
-from arqonce import JobClient
-from arqonce.testing.crash.crash_points import CrashPoints
+from arqonce import JobClient, RetryAfter
 from arqonce.testing.run_job import RunJob
 from arqonce.testing.worker_process import StartWorker
-from shop.payloads import AlreadyOrderedError, PlaceOrder
+from shop.payloads import AlreadyOrderedError, ChargeOrder, OrderView, PaymentDeclinedError, PlaceOrder, SendMail
+from shop.services import BANK, MAILER
 
-A_BOOK = PlaceOrder(customer="Jane", item="a book")
+A_BOOK = PlaceOrder(customer="Jane", item="a book", cents=1250)
+SOON = timedelta(seconds=20)
 
 
-async def test_an_order_is_stored(run_job: RunJob) -> None:
-    """For the customer who has placed it."""
-    order = await run_job(A_BOOK)
+async def test_an_order_is_stored_and_charged_afterwards(run_job: RunJob) -> None:
+    """The charge is a job of its own, promised in the transaction of the order."""
+    outcome = await run_job.outcome(A_BOOK)
 
+    order = outcome.get()
     assert (order.customer, order.item) == ("Jane", "a book")
+    assert outcome.follow_up(ChargeOrder, order=order.id, cents=1250)
 
 
 async def test_nothing_is_ordered_twice(run_job: RunJob) -> None:
@@ -28,17 +33,55 @@ async def test_nothing_is_ordered_twice(run_job: RunJob) -> None:
         await run_job(A_BOOK)
 
 
-async def test_a_worker_runs_it(start_worker: StartWorker, jobs_redis_url: str) -> None:
-    """One process, from the queue to the table and back."""
-    start_worker()  # it has the jobs of arqonce_registry
-    async with JobClient(jobs_redis_url) as client:
-        order = await (await client.enqueue(A_BOOK)).result(timeout=timedelta(seconds=20))
+async def test_who_has_paid_gets_a_mail(run_job: RunJob) -> None:
+    """The whole way, with fakes in place of both services."""
+    mailer = FakeMailer()
+    await run_job(A_BOOK)
 
-    assert order.customer == "Jane"
+    await run_job.drain(resources={BANK: FakeBank(), MAILER: mailer})
+
+    assert mailer.mails == ["Jane: You have paid 12.50 EUR for a book."]
 
 
-async def test_a_crash_anywhere_leaves_one_order(crash_points: CrashPoints) -> None:
-    """In the shop's own table, wherever a worker dies."""
-    proof = await crash_points.prove(A_BOOK)
+async def test_a_busy_bank_is_asked_again_when_it_says_with_the_same_key(run_job: RunJob) -> None:
+    """And no attempt is used up."""
+    order, bank = await run_job(A_BOOK), FakeBank(RetryAfter(timedelta(seconds=30), counts=False))
 
-    assert [order["item"] for order in proof.state["table orders"]] == ["a book"]
+    outcome = await run_job.outcome(_charge_for(order), resources={BANK: bank})
+
+    assert [(one.number, one.delay) for one in outcome.attempts] == [(1, timedelta(seconds=30)), (1, None)]
+    assert outcome.follow_up(SendMail, customer="Jane")
+    assert bank.keys[0] == bank.keys[1]
+
+
+async def test_who_cannot_pay_gets_no_mail(run_job: RunJob) -> None:
+    """What the bank says ends the job, and the producer gets it."""
+    order, bank = await run_job(A_BOOK), FakeBank(PaymentDeclinedError("no"))
+
+    with pytest.raises(PaymentDeclinedError):
+        await run_job(_charge_for(order), resources={BANK: bank})
+
+    assert [job.name for job in await run_job.promised()] == ["charge_order"]  # that of the order
+
+
+def _charge_for(order: OrderView) -> ChargeOrder:
+    return ChargeOrder(order=order.id, customer=order.customer, cents=1250)
+
+
+async def test_a_worker_does_it_all(start_worker: StartWorker, jobs_redis_url: str) -> None:
+    """One process and two queues: over HTTP to a bank that is busy at first, and to the mail service."""
+    services = StubServices(busy=1)
+    async with serve(services) as url:
+        start_worker(WORKER_QUEUE="urgent,arq:queue", BANK_URL=url, MAIL_URL=url)
+        async with JobClient(jobs_redis_url, queue="urgent") as client:
+            orders = [await client.enqueue(A_BOOK.model_copy(update={"item": item})) for item in ("a book", "a pen")]
+            for placed in orders:
+                order = await placed.result(timeout=SOON)
+                charged = await client.handle(ChargeOrder, order.charging, is_promised=True).result(timeout=SOON)
+                await client.handle(SendMail, charged.mail, is_promised=True).result(timeout=SOON)
+
+    assert list(services.charges.values()) == ["Jane", "Jane"]
+    assert sorted(services.mails.values()) == [
+        "Jane: You have paid 12.50 EUR for a book.",
+        "Jane: You have paid 12.50 EUR for a pen.",
+    ]
