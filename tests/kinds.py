@@ -43,6 +43,7 @@ _LONG = (
     "tests/arqonce/client/test_typing.py",
     "tests/arqonce/commands/test_new_job.py::test_what_it_writes",
     "tests/examples/test_shop.py::test_it_type_checks",
+    "tests/examples/test_shop.py::test_its_longest_proof_passes",
     "tests/web/test_openapi.py::test_the_service_does_what_it_describes",
 )
 """Beginnings of the ids of tests that take half a minute each and rarely find what no other test finds."""
