@@ -4,8 +4,9 @@ import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from http import HTTPStatus
 
-from aiohttp import ClientSession, ClientTimeout
+from aiohttp import ClientConnectionError, ClientSession, ClientTimeout
 
 from arqonce import Resource, RetryAfter
 from shop.payloads import PaymentDeclinedError
@@ -25,18 +26,21 @@ class Service:
         """Return the id of what was made.
 
         Raises:
-            RetryAfter: the service is busy, and says for how long.
+            RetryAfter: the service is busy, or cannot be reached: no reason to give up, nor to hurry.
             PaymentDeclinedError: the answer is 402.
-            aiohttp.ClientError: anything else is wrong; the job is retried.
+            aiohttp.ClientResponseError: the answer is another error; the job is retried, a few times.
         """
-        async with self._http.post(path, json=body, headers={"Idempotency-Key": key}) as answer:
-            if answer.status == 429:  # noqa: PLR2004 - Too Many Requests
-                delay = timedelta(seconds=int(answer.headers.get("Retry-After", "30")))
-                raise RetryAfter(delay, counts=False, reason=f"{path} is busy")
-            if answer.status == 402:  # noqa: PLR2004 - Payment Required
-                raise PaymentDeclinedError("the bank declines the charge")
-            answer.raise_for_status()
-            return str((await answer.json())["id"])
+        try:
+            async with self._http.post(path, json=body, headers={"Idempotency-Key": key}) as answer:
+                if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+                    delay = timedelta(seconds=int(answer.headers.get("Retry-After", "30")))
+                    raise RetryAfter(delay, counts=False, reason=f"{path} is busy")
+                if answer.status == HTTPStatus.PAYMENT_REQUIRED:
+                    raise PaymentDeclinedError("the bank declines the charge")
+                answer.raise_for_status()
+                return str((await answer.json())["id"])
+        except (ClientConnectionError, TimeoutError) as error:
+            raise RetryAfter(timedelta(seconds=30), counts=False, reason=f"{path} cannot be reached") from error
 
 
 class Bank(Service):

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from aiohttp import ClientSession
 from fakes import FakeBank, FakeMailer
 from stub_services import StubServices, serve
 
@@ -10,7 +11,7 @@ from arqonce import JobClient, RetryAfter
 from arqonce.testing.run_job import RunJob
 from arqonce.testing.worker_process import StartWorker
 from shop.payloads import AlreadyOrderedError, ChargeOrder, OrderView, PaymentDeclinedError, PlaceOrder, SendMail
-from shop.services import BANK, MAILER
+from shop.services import BANK, MAILER, Bank
 
 A_BOOK = PlaceOrder(customer="Jane", item="a book", cents=1250)
 SOON = timedelta(seconds=20)
@@ -52,6 +53,15 @@ async def test_a_busy_bank_is_asked_again_when_it_says_with_the_same_key(run_job
     assert [(one.number, one.delay) for one in outcome.attempts] == [(1, timedelta(seconds=30)), (1, None)]
     assert outcome.follow_up(SendMail, customer="Jane")
     assert bank.keys[0] == bank.keys[1]
+
+
+async def test_a_bank_that_is_down_is_asked_again_later() -> None:
+    """However long it is down: such attempts do not count."""
+    async with ClientSession("http://127.0.0.1:1") as http:
+        with pytest.raises(RetryAfter, match="/charges cannot be reached") as caught:
+            await Bank(http).charge("Jane", 1250, key="k")
+
+    assert not caught.value.counts
 
 
 async def test_who_cannot_pay_gets_no_mail(run_job: RunJob) -> None:
