@@ -6,7 +6,7 @@ from sqlalchemy import Date, cast, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from arqonce import JobContext, JobSpec, Phases, Refusal, Registry, Schedule, enqueue_in
+from arqonce import JobContext, JobSpec, Limit, Phases, Refusal, Registry, Schedule, enqueue_in
 from shop.payloads import (
     AlreadyOrderedError,
     Charged,
@@ -79,7 +79,11 @@ _ALREADY_ORDERED = Refusal(error=AlreadyOrderedError, message="the customer has 
 
 REGISTRY = Registry(
     JobSpec(PlaceOrder, place_order, refusals={"orders_customer_item_key": _ALREADY_ORDERED}),
-    JobSpec(ChargeOrder, Phases(work=charge, store=store_charge, deadline=timedelta(minutes=1))),
+    JobSpec(
+        ChargeOrder,
+        Phases(work=charge, store=store_charge, deadline=timedelta(minutes=1)),
+        limits=[Limit(concurrency=1, by="customer"), Limit(rate=100, per=timedelta(minutes=1))],
+    ),
     JobSpec(SendMail, Phases(work=send, store=store_mail, deadline=timedelta(minutes=1))),
     JobSpec(MakeReport, make_report),
     schedules=[

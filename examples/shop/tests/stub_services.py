@@ -35,7 +35,7 @@ class StubServices:
         key, customer = request.headers["Idempotency-Key"], (await request.json())["customer"]
         self._now[customer] += 1
         self.most_at_once[customer] = max(self.most_at_once[customer], self._now[customer])
-        await asyncio.sleep(0.05)  # a bank takes its time
+        await asyncio.sleep(0.2)  # a bank takes its time
         self._now[customer] -= 1
         self.charges.setdefault(key, customer)
         return web.json_response({"id": f"charge-{key}"})

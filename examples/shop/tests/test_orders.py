@@ -79,19 +79,16 @@ def _charge_for(order: OrderView) -> ChargeOrder:
 
 
 async def test_a_worker_does_it_all(start_worker: StartWorker, jobs_redis_url: str) -> None:
-    """One process and two queues: over HTTP to a bank that is busy at first, and to the mail service."""
-    services = StubServices(busy=1)
-    async with serve(services) as url:
+    """From two queues, over HTTP, to a bank that is busy at first and charges a customer once at a time."""
+    services, items = StubServices(busy=1), ["a book", "a pen", "a lamp"]
+    async with serve(services) as url, JobClient(jobs_redis_url, queue="urgent") as client:
+        placed = await client.enqueue_many([A_BOOK.model_copy(update={"item": item}) for item in items])
         start_worker(WORKER_QUEUE="urgent,arq:queue", BANK_URL=url, MAIL_URL=url)
-        async with JobClient(jobs_redis_url, queue="urgent") as client:
-            orders = [await client.enqueue(A_BOOK.model_copy(update={"item": item})) for item in ("a book", "a pen")]
-            for placed in orders:
-                order = await placed.result(timeout=SOON)
-                charged = await client.handle(ChargeOrder, order.charging, is_promised=True).result(timeout=SOON)
-                await client.handle(SendMail, charged.mail, is_promised=True).result(timeout=SOON)
+        for order in placed:
+            charging = (await order.result(timeout=SOON)).charging
+            charged = await client.handle(ChargeOrder, charging, is_promised=True).result(timeout=SOON)
+            await client.handle(SendMail, charged.mail, is_promised=True).result(timeout=SOON)
 
-    assert list(services.charges.values()) == ["Jane", "Jane"]
-    assert sorted(services.mails.values()) == [
-        "Jane: You have paid 12.50 EUR for a book.",
-        "Jane: You have paid 12.50 EUR for a pen.",
-    ]
+    assert sorted(services.mails.values()) == [f"Jane: You have paid 12.50 EUR for {item}." for item in sorted(items)]
+    assert list(services.charges.values()) == ["Jane"] * 3
+    assert services.most_at_once["Jane"] == 1
