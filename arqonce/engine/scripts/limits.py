@@ -80,11 +80,11 @@ local function is_unparked(job, score)
 end
 
 local function next_look(permit, per_ms)  -- its time
-    if per_ms > 0 then
-        local first = redis.call('ZRANGE', 'arqonce:limits:starts:' .. permit, 0, 0, 'WITHSCORES')
-        return first[2] and math.max(now + 1, tonumber(first[2]) + per_ms + 1) or now + 1000
-    end
-    return 1000 * math.ceil((now + 15000) / 1000)  -- in case that a job has vanished; many together
+    local at_last = 1000 * math.ceil((now + 15000) / 1000)  -- for jobs that have vanished, and limits; many together
+    if per_ms == 0 then return at_last end
+    local first = redis.call('ZRANGE', 'arqonce:limits:starts:' .. permit, 0, 0, 'WITHSCORES')
+    local free_at = first[2] and tonumber(first[2]) + per_ms + 1 or now + 1000
+    return math.min(at_last, math.max(now + 1, free_at))
 end
 
 local function release(permit)  -- let as many of those that wait be due as there is room for
