@@ -13,13 +13,15 @@ from random import Random
 import asyncpg
 from redis.exceptions import RedisError
 
+from arqonce.wire.keys import QUEUE
 from chaos.evidence import Strike
 from chaos.failovers import change_queue, fail_over, fill_disk, turn_read_only
 from chaos.fleet import Fleet
 from chaos.hostile import Intruder
-from chaos.jobs import DEADLINE
+from chaos.jobs import DEADLINE, Slow
 from chaos.plan import FAULTS, Occurrence, Plan, schedule
 from chaos.servers import Servers
+from jobs.payloads import CreateUser
 
 _MARGIN = timedelta(seconds=5)
 """How long after a job's deadline the outermost time limit ends the attempt."""
@@ -195,6 +197,26 @@ async def _lock(world: World, _random: Random, _number: int) -> bool:
     return is_held
 
 
+async def _pause(world: World, random: Random, _number: int) -> bool:
+    """Pause the queue or a kind, and resume it, as an operator who cannot reach Redis. It also ends by itself."""
+    longest, kind = FAULTS["pause"].longest, random.choice(["", CreateUser.job_name, Slow.job_name])
+    pause = (
+        "INSERT INTO arqonce.pauses (queue, job_name, reason, paused_by, until) VALUES ($1, $2, 'chaos', 'chaos', "
+        "now() + $3) ON CONFLICT (queue, job_name) DO UPDATE SET until = excluded.until"
+    )
+    is_paused = False
+    with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection = await asyncpg.connect(world.servers.database.url.get_secret_value(), timeout=5)
+        try:
+            await connection.execute(pause, QUEUE, kind, timedelta(seconds=longest))
+            is_paused = True
+            await asyncio.sleep(random.uniform(0.5, longest))
+            await connection.execute("DELETE FROM arqonce.pauses")
+        finally:
+            connection.terminate()
+    return is_paused
+
+
 async def _exhaust(world: World, _random: Random, _number: int) -> bool:
     """Use up all connections of PostgreSQL, and cut those of the workers."""
     end = time.monotonic() + FAULTS["exhaust"].longest
@@ -242,4 +264,5 @@ _INJECTIONS: Mapping[str, Injection] = {
     "valkey-failover": _fail_over_valkey,
     "valkey-demote": _demote_valkey,
     "standstill": _stand_still,
+    "pause": _pause,
 }

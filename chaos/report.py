@@ -40,6 +40,7 @@ def facts(plan: Plan, verdict: Verdict, faults: Mapping[str, int], drain: float)
         "failovers PG/Redis/demoted": counted("pg-failover", "valkey-failover", "valkey-demote"),
         "PG read-only/disk full": f"{counted('pg-read-only')}/{_disk_full(plan, faults)}",
         "standstills one/all": counted("standstill of one", "standstill of all"),
+        "pauses": counted("pause"),
         "answers heard": str(sum(map(len, evidence.heard.values()))),
         "careless": str(sum(isinstance(order.payload, Careless) for order in verdict.submitted)),
         "functions/runs": f"{len(evidence.functions)}/{sum(map(len, evidence.function_runs.values()))}",
