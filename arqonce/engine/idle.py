@@ -17,9 +17,9 @@ a server refuses that was demoted. A
 killed watcher's watch expires, and one of those who stand by takes over: in at most ``_WATCH`` and a quarter of
 a second, in which new jobs may wait. With a short lease, in less than the lease.
 
-**Idle costs.** Measured, with the commands inside scripts: a worker process that watches, its relay included, costs 2.5
-commands a second, and 0.2 % of a core. Each that stands by sends 0.4 a second, and 0.2 for health and
-aborts.
+**Idle costs.** Measured, with the commands inside scripts: a worker process that watches, its relay included, costs 3.6
+commands a second, and 0.2 % of a core. Each that stands by sends 0.4 a second, and 0.6 for health, aborts and what it
+says of itself.
 
 **Rings for nothing.** Other workers' ends and renewals change the queue, too. The watcher claims for nothing ten times
 at once, and then at most fifty times a second; a claim that finds a job sets that back. Our own ends do not ring.
