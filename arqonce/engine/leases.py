@@ -198,8 +198,8 @@ class Leases:
         await self._direct.call("EVAL", RESIGN, len(self._watch_keys), *self._watch_keys, self._worker)
 
     async def uncount(self, claim: Claim) -> None:
-        """Take back the attempt of a claim that started nothing."""
-        await self._redis.decr(RETRY_KEY.encode() + claim.id)
+        """Take back the attempt of a claim that started nothing. The job may have ended since: then there is none."""
+        await self._direct.call("EVAL", lease_scripts.UNCOUNT, 1, RETRY_KEY.encode() + claim.id)
 
     async def is_queue_empty(self) -> bool:
         """Return whether no job is in any of the queues, due or not. One round trip."""

@@ -425,3 +425,6 @@ return wanted
 )
 """Answer which of these jobs are to be aborted, however many others are, and forget requests older than this many ms
 for jobs that do not exist. (arq keeps them for ever, and aborts whatever job has such an id later.)"""
+
+UNCOUNT = "if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('DECR', KEYS[1]) end return 1"
+"""Take one attempt from a counter that is there. DECR alone would leave a counter of an ended job for ever."""

@@ -423,3 +423,20 @@ async def test_a_lock_ends_before_its_score(redis: Redis, worker: OpenLeases) ->
 
         assert all(seconds * 1000 + micros / 1000 + left < score for score in scores)
         await leases.renew(claims)
+
+
+async def test_no_attempt_is_taken_back_of_a_job_that_has_ended(redis: Redis, worker: OpenLeases) -> None:
+    """Its own worker has claimed it once more, late, and its end was recorded meanwhile: no counter is left behind."""
+    await _enqueue(redis, "job")
+    slow = worker()
+    await slow.claims(1)
+    (again,) = await _claim_when_due(slow)
+    counted = await redis.get("arq:retry:job")
+
+    await slow.uncount(again)
+    taken_back = await redis.get("arq:retry:job")
+    await slow.end(again, b"done", keep=HOUR)
+    await slow.uncount(again)
+
+    assert (counted, taken_back) == (b"1", b"0")
+    assert await redis.keys("arq:retry:*") == []
