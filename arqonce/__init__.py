@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from arqonce.spec import JobSpec as JobSpec
     from arqonce.spec import Refusal as Refusal
     from arqonce.spec import Registry as Registry
+    from arqonce.tracing import incoming_trace as incoming_trace
     from arqonce.usage import UsageError as UsageError
     from arqonce.wire.codec import decode as decode
     from arqonce.wire.codec import encode as encode
@@ -127,6 +128,7 @@ _HOMES = {
     "arqonce.settings.queue": ("QueueSettings",),
     "arqonce.settings.worker": ("Settings", "WorkerSettings"),
     "arqonce.spec": ("JobSpec", "Refusal", "Registry"),
+    "arqonce.tracing": ("incoming_trace",),
     "arqonce.wire.codec": ("decode", "encode"),
     "arqonce.wire.status": ("JobStatus",),
 }

@@ -68,7 +68,7 @@ class JobContext:
     """When this attempt is cancelled, by the worker's clock. In UTC."""
 
     trace: Mapping[str, str] = field(default_factory=dict)
-    """What its producer has sent for tracing; empty so far."""
+    """The producer's trace context, as headers of HTTP: ``traceparent`` and ``tracestate``. Empty without one."""
 
     resources: Resources = field(default_factory=Opened, repr=False)
     """What ``job[RESOURCE]`` returns."""

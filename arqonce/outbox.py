@@ -14,7 +14,7 @@ from arqonce import statements
 from arqonce.client.requests import Promised
 from arqonce.namespace import LEDGER, in_namespace
 from arqonce.payloads import Payload
-from arqonce.promises import Promises
+from arqonce.promises import Promises, promising
 from arqonce.running import running_job
 from arqonce.wire.keys import require_job_id
 from arqonce.wire.status import JobStatus
@@ -73,14 +73,15 @@ async def enqueue_in(  # noqa: PLR0913 - the options of JobClient.enqueue, and w
         ValueError: the ledger's schema may not have that name.
     """
     run = statements.statement_runner(connection, is_async=True)
-    promises = Promises(
-        [payload], [key], delay=delay, at=at, unique_for=unique_for, expires=expires, queue=queue, schema=schema,
-        parent=running_job(connection),
-    )  # fmt: skip
-    with statements.cures_named():
+    parent = running_job(connection)
+    with promising(queue, parent) as span, statements.cures_named():
+        promises = Promises(
+            [payload], [key], delay=delay, at=at, unique_for=unique_for, expires=expires, queue=queue, schema=schema,
+            parent=parent, sending=span,
+        )  # fmt: skip
         for statement, parameters in promises.rounds():
             promises.note(await run(connection, statement, parameters))
-    return promises.promised()[0]
+        return promises.promised()[0]
 
 
 def enqueue_in_sync(  # noqa: PLR0913 - the options of JobClient.enqueue, and where
@@ -97,14 +98,15 @@ def enqueue_in_sync(  # noqa: PLR0913 - the options of JobClient.enqueue, and wh
 ) -> Promised[ResultT]:
     """Promise a job as ``enqueue_in`` does, on a ``Session`` or ``Connection`` of SQLAlchemy or psycopg."""
     run = statements.statement_runner(connection, is_async=False)
-    promises = Promises(
-        [payload], [key], delay=delay, at=at, unique_for=unique_for, expires=expires, queue=queue, schema=schema,
-        parent=running_job(connection),
-    )  # fmt: skip
-    with statements.cures_named():
+    parent = running_job(connection)
+    with promising(queue, parent) as span, statements.cures_named():
+        promises = Promises(
+            [payload], [key], delay=delay, at=at, unique_for=unique_for, expires=expires, queue=queue, schema=schema,
+            parent=parent, sending=span,
+        )  # fmt: skip
         for statement, parameters in promises.rounds():
             promises.note(run(connection, statement, parameters))
-    return promises.promised()[0]
+        return promises.promised()[0]
 
 
 async def enqueue_many_in(  # noqa: PLR0913 - the options of JobClient.enqueue_many, and where
@@ -131,14 +133,15 @@ async def enqueue_many_in(  # noqa: PLR0913 - the options of JobClient.enqueue_m
         ReadOnlyJobError, TypeError, ValueError: as for ``enqueue_in``.
     """
     run = statements.statement_runner(connection, is_async=True)
-    promises = Promises(
-        payloads, keys, delay=delay, at=at, unique_for=unique_for, expires=expires, queue=queue, schema=schema,
-        parent=running_job(connection),
-    )  # fmt: skip
-    with statements.cures_named():
+    parent = running_job(connection)
+    with promising(queue, parent) as span, statements.cures_named():
+        promises = Promises(
+            payloads, keys, delay=delay, at=at, unique_for=unique_for, expires=expires, queue=queue, schema=schema,
+            parent=parent, sending=span,
+        )  # fmt: skip
         for statement, parameters in promises.rounds():
             promises.note(await run(connection, statement, parameters))
-    return promises.promised()
+        return promises.promised()
 
 
 def enqueue_many_in_sync(  # noqa: PLR0913 - the options of JobClient.enqueue_many, and where
@@ -155,14 +158,15 @@ def enqueue_many_in_sync(  # noqa: PLR0913 - the options of JobClient.enqueue_ma
 ) -> list[Promised[ResultT]]:
     """Promise many jobs as ``enqueue_many_in`` does, on a connection that ``enqueue_in_sync`` supports."""
     run = statements.statement_runner(connection, is_async=False)
-    promises = Promises(
-        payloads, keys, delay=delay, at=at, unique_for=unique_for, expires=expires, queue=queue, schema=schema,
-        parent=running_job(connection),
-    )  # fmt: skip
-    with statements.cures_named():
+    parent = running_job(connection)
+    with promising(queue, parent) as span, statements.cures_named():
+        promises = Promises(
+            payloads, keys, delay=delay, at=at, unique_for=unique_for, expires=expires, queue=queue, schema=schema,
+            parent=parent, sending=span,
+        )  # fmt: skip
         for statement, parameters in promises.rounds():
             promises.note(run(connection, statement, parameters))
-    return promises.promised()
+        return promises.promised()
 
 
 async def status_in(

@@ -12,6 +12,7 @@ from arqonce.namespace import LEDGER, in_namespace
 from arqonce.payloads import Payload
 from arqonce.running import RunningJob
 from arqonce.statements import Parameters
+from arqonce.tracing import Sending, sending
 from arqonce.wire.bounds import require_queue
 from arqonce.wire.keys import QUEUE, cut_calls
 from arqonce.wire.request import request_hash, unique_name
@@ -122,6 +123,19 @@ given, which is that of ids, so that two callers with the same keys wait for eac
 the other statement takes two thirds of the time."""
 
 
+def promising(queue: str | None, parent: RunningJob | None) -> Sending:
+    """Return what makes the span of promises to this queue, by default that of the running job.
+
+    Raises:
+        InvalidMessageError: no queue may have that name.
+    """
+    return sending("promise", _queue_for(queue, parent))
+
+
+def _queue_for(queue: str | None, parent: RunningJob | None) -> str:
+    return require_queue(queue if queue is not None else QUEUE if parent is None else parent.queue)
+
+
 class Promises(Generic[ResultT]):
     """Jobs that are promised together: what is sent for them, and what came back."""
 
@@ -137,6 +151,7 @@ class Promises(Generic[ResultT]):
         queue: str | None,
         schema: str | None,
         parent: RunningJob | None,
+        sending: Sending,
     ) -> None:
         """Validate and encode the jobs. Those of a running job are its follow-ups.
 
@@ -145,9 +160,9 @@ class Promises(Generic[ResultT]):
             ValueError: the ledger's schema may not have that name.
         """
         self._request = Request.of(
-            payloads, keys, delay=delay, at=at, unique_for=unique_for, expires=expires, parent=parent
+            payloads, keys, delay=delay, at=at, unique_for=unique_for, expires=expires, parent=parent, sending=sending
         )
-        self._queue = require_queue(queue if queue is not None else QUEUE if parent is None else parent.queue)
+        self._queue = _queue_for(queue, parent)
         self._ledger = schema if schema is not None else LEDGER if parent is None else parent.ledger
         self._hashes = [request_hash(payload) for payload in self._request.payloads]
         unique = () if self._request.window_ms is None else self._request.payloads

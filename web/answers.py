@@ -19,6 +19,7 @@ from arqonce import (
     QueueUnavailableError,
     RequestConflictError,
     ResultMissingError,
+    incoming_trace,
     trace_by_job_id,
 )
 from arqonce.failures import failure_from_wire
@@ -51,7 +52,8 @@ async def accept_and_answer(
     Raises:
         ProblemError: the job was refused, or failed while the client waited.
     """
-    handle = await accept(request, payload)
+    with incoming_trace(request.headers):
+        handle = await accept(request, payload)
     wait = read_wait(request, longest=request.app[RESOURCES].settings.max_wait)
     if not wait:
         return _accepted(handle.job_id)

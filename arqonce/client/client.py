@@ -36,6 +36,7 @@ from arqonce.connection.primary import ReplicaError
 from arqonce.connection.redis import RETRIES, build_redis
 from arqonce.connection.url import with_sentinel_password
 from arqonce.payloads import Payload
+from arqonce.tracing import sending
 from arqonce.wire.keys import QUEUE
 from arqonce.wire.status import JobStatus
 
@@ -201,10 +202,13 @@ class JobClient(ExplainedClient):
             InvalidMessageError: the payload, key, a time or the size is invalid; nothing was sent.
             QueueUnavailableError: Redis cannot be reached; with a key it is safe to call again.
         """
-        request = Request.of([payload], [key], delay=delay, at=at, unique_for=unique_for, expires=expires)
-        (call,) = request.calls(self._queue)
-        (handle,) = self._handles(request, await self._call(call))
-        return handle
+        with sending("enqueue", self._queue) as span:
+            request = Request.of(
+                [payload], [key], delay=delay, at=at, unique_for=unique_for, expires=expires, sending=span
+            )
+            (call,) = request.calls(self._queue)
+            (handle,) = self._handles(request, await self._call(call))
+            return handle
 
     async def enqueue_many(  # noqa: PLR0913 - as enqueue
         self,
@@ -222,19 +226,11 @@ class JobClient(ExplainedClient):
             InvalidMessageError: a payload, key, time or size is invalid; nothing was sent.
             QueueUnavailableError: Redis cannot be reached. Some jobs may be queued: call again with the same keys.
         """
-        request = Request.of(payloads, keys, delay=delay, at=at, unique_for=unique_for, expires=expires)
-        at_once = asyncio.Semaphore(_PARTS_AT_ONCE)  # one call is sent while Redis executes another
-
-        async def send(call: Call) -> list[int | bytes]:
-            async with at_once:
-                return await self._call(call)
-
-        answers = await asyncio.gather(*map(send, request.calls(self._queue)), return_exceptions=True)
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
-        added = (one for answer in answers if isinstance(answer, list) for one in answer)
-        return list(self._handles(request, added))
+        with sending("enqueue", self._queue) as span:
+            request = Request.of(
+                payloads, keys, delay=delay, at=at, unique_for=unique_for, expires=expires, sending=span
+            )
+            return list(self._handles(request, await self._call_all(request.calls(self._queue))))
 
     @overload
     def handle(self, job: Promised[ResultT], /) -> JobHandle[ResultT]: ...
@@ -279,6 +275,19 @@ class JobClient(ExplainedClient):
 
     async def _call(self, call: Call) -> list[int | bytes]:
         return await self._repeated(lambda: self._direct.run(call.script, call.keys, call.arguments))
+
+    async def _call_all(self, calls: Iterable[Call]) -> list[int | bytes]:
+        at_once = asyncio.Semaphore(_PARTS_AT_ONCE)  # one call is sent while Redis executes another
+
+        async def send(call: Call) -> list[int | bytes]:
+            async with at_once:
+                return await self._call(call)
+
+        answers = await asyncio.gather(*map(send, calls), return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return [one for answer in answers if isinstance(answer, list) for one in answer]
 
     async def _repeated(self, action: Callable[[], Awaitable[list[Any]]]) -> list[Any]:
         """Run the action; repeat it on a new connection after a loss."""

@@ -11,6 +11,7 @@ from arqonce.client.answers import JobInfo, read_answer, read_info, was_aborted
 from arqonce.failures import InvalidMessageError
 from arqonce.payloads import Payload
 from arqonce.running import RunningJob
+from arqonce.tracing import UNTRACED, Sending
 from arqonce.wire.keys import (
     ABORT_KEY,
     EXPIRY,
@@ -202,8 +203,11 @@ class Request(Generic[ResultT]):
         unique_for: timedelta | None = None,
         expires: timedelta | datetime | None = None,
         parent: RunningJob | None = None,
+        sending: Sending = UNTRACED,
     ) -> "Request[ResultT]":
         """Validate and encode all jobs; they share their times. Those of a running job get their ids from it.
+
+        Begins the span of ``sending``, whose trace context all messages get.
 
         Raises:
             InvalidMessageError: a payload, key, time or size is invalid.
@@ -226,8 +230,10 @@ class Request(Generic[ResultT]):
                 parent.next_id(one.job_name) if key is None else key for one, key in zip(payloads, keys, strict=True)
             ]
         ids = [new_job_id(key) for key in keys]
+        parent_id = None if parent is None else parent.job_id
+        trace = sending.begin([payload.job_name for payload in payloads], ids)
         messages = [
-            write_job(payload, enqueued_ms=now, expires_ms=expiry, parent=None if parent is None else parent.job_id)
+            write_job(payload, enqueued_ms=now, expires_ms=expiry, parent=parent_id, trace=trace)
             for payload in payloads
         ]
         return cls(payloads, ids, messages, now, due, expiry, window)

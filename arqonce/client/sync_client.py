@@ -30,6 +30,7 @@ from arqonce.connection.redis import build_sync_redis
 from arqonce.connection.sync_direct import SyncDirectConnection
 from arqonce.connection.url import with_sentinel_password
 from arqonce.payloads import Payload
+from arqonce.tracing import sending
 from arqonce.wire.keys import QUEUE
 from arqonce.wire.status import JobStatus
 
@@ -162,8 +163,12 @@ class SyncJobClient(ExplainedClient):
             InvalidMessageError: the payload, key, a time or the size is invalid; nothing was sent.
             QueueUnavailableError: Redis cannot be reached; with a key it is safe to call again.
         """
-        (handle,) = self._send(Request.of([payload], [key], delay=delay, at=at, unique_for=unique_for, expires=expires))
-        return handle
+        with sending("enqueue", self._queue) as span:
+            request = Request.of(
+                [payload], [key], delay=delay, at=at, unique_for=unique_for, expires=expires, sending=span
+            )
+            (handle,) = self._send(request)
+            return handle
 
     def enqueue_many(  # noqa: PLR0913 - as enqueue
         self,
@@ -181,7 +186,11 @@ class SyncJobClient(ExplainedClient):
             InvalidMessageError: a payload, key, time or size is invalid; nothing was sent.
             QueueUnavailableError: Redis cannot be reached. Some jobs may be queued: call again with the same keys.
         """
-        return self._send(Request.of(payloads, keys, delay=delay, at=at, unique_for=unique_for, expires=expires))
+        with sending("enqueue", self._queue) as span:
+            request = Request.of(
+                payloads, keys, delay=delay, at=at, unique_for=unique_for, expires=expires, sending=span
+            )
+            return self._send(request)
 
     @overload
     def handle(self, job: Promised[ResultT], /) -> SyncJobHandle[ResultT]: ...

@@ -18,6 +18,7 @@ from arqonce.failures import JobFailedError
 from arqonce.spec import JobSpec, Registry
 from arqonce.wire.bounds import MAX_BYTES
 from arqonce.wire.keys import LATEST_MS, QUEUE, RESULT_KEY
+from arqonce.wire.trace import LONGEST_TRACESTATE, TRACEPARENT, TRACEPARENT_PATTERN, TRACESTATE
 
 Schema = dict[str, Any]
 
@@ -32,6 +33,10 @@ Optional: when the job expires, in ms since 1970. A job that no worker has start
 with expired. Older workers and plain arq workers ignore it. Let the message live longer than that: expiry_ms."""
 
 _PARENT = "The id of the job whose handler enqueued this one, in its transaction. Nobody else writes it."
+
+_TRACE = """\
+Optional: the producer's W3C trace context, as OpenTelemetry's propagators write it into an object. The worker's spans \
+are linked to it. What is invalid in it is ignored. Older workers and plain arq workers ignore all of it."""
 
 _FAILURE = "JobFailure"
 """The schema name of failures."""
@@ -146,6 +151,18 @@ def _job_schema(name: str, payload: Schema) -> Schema:
             "et": _MS | {"description": "When the job was enqueued, in ms since 1970."},
             "xt": _MS | {"description": _EXPIRES},
             "p": {"type": "string", "description": _PARENT},
+            "tc": _trace_schema(),
+        },
+    }
+
+
+def _trace_schema() -> Schema:
+    return {
+        "type": "object",
+        "description": _TRACE,
+        "properties": {
+            TRACEPARENT: {"type": "string", "pattern": TRACEPARENT_PATTERN},
+            TRACESTATE: {"type": "string", "maxLength": LONGEST_TRACESTATE},
         },
     }
 

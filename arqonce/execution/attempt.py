@@ -35,6 +35,7 @@ from arqonce.execution.history import History
 from arqonce.execution.patience import Patience
 from arqonce.execution.progress import Progress, identified, tag_of
 from arqonce.execution.same_request import settle_promise
+from arqonce.execution.traces import traced_phase
 from arqonce.execution.verdict import RetryLater, decide, log_failure, why_exhausted
 from arqonce.failures import (
     AttemptsExhaustedError,
@@ -340,9 +341,12 @@ class Dispatcher:
         self, spec: AnySpec, delivery: Delivery, payload: AnyPayload | None, failure: Exception, cause: Exception
     ) -> DeadLetter:
         """Build the dead letter of a job of the registry."""
-        message = {"t": None, "f": spec.name, "a": delivery.args, "k": delivery.kwargs, "et": delivery.enqueued_ms}
+        message: dict[str, Any] = {"t": None, "f": spec.name, "a": delivery.args, "k": delivery.kwargs}
+        message["et"] = delivery.enqueued_ms
         if delivery.parent is not None:
             message["p"] = delivery.parent
+        if delivery.trace:
+            message["tc"] = delivery.trace
         return write_letter(
             failure,
             cause,
@@ -377,8 +381,10 @@ class Dispatcher:
             _require_start(spec, delivery, progress)
             if spec.phases is not None and not progress.has_worked:
                 async with self.aside():
-                    progress.outcome = (await self._within(spec.phases.deadline, self._work(spec, delivery, payload)),)
-            return await self._within(spec.deadline, self._transact(spec, delivery, payload, progress))
+                    work = traced_phase(self._work(spec, delivery, payload), "work", spec)
+                    progress.outcome = (await self._within(spec.phases.deadline, work),)
+            store = self._transact(spec, delivery, payload, progress)
+            return await self._within(spec.deadline, store if spec.phases is None else traced_phase(store, "store", spec))
         except Exception as error:
             if not isinstance(error, RetryAfter):
                 await self._excuse(delivery, error, since=since)

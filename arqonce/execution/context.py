@@ -19,5 +19,6 @@ def build_context(
         queue=queue,
         enqueued_at=datetime.fromtimestamp(delivery.enqueued_ms / 1000, UTC),
         deadline=datetime.now(UTC) + lasts,
+        trace=delivery.trace,
         resources=resources,
     )

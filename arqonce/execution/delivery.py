@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from arqonce.spec import JobSpec
 from arqonce.wire.keys import now_ms
+from arqonce.wire.trace import NO_TRACE, Carrier
 
 AnySpec = JobSpec[Any, Any]
 
@@ -35,6 +36,9 @@ class Delivery(NamedTuple):
 
     enqueued_ms: int = 0
     """When its producer has enqueued it, in ms since 1970."""
+
+    trace: Carrier = NO_TRACE
+    """The trace context of its message."""
 
     @property
     def has_expired(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.delivery import AnySpec, Delivery
 from arqonce.execution.progress import Progress
+from arqonce.execution.traces import traced_attempt
 from arqonce.execution.verdict import RetryLater
 
 _PATIENCE = timedelta(minutes=5)
@@ -32,12 +33,12 @@ async def run(
     Takes and raises what ``Dispatcher.run`` takes and raises.
     """
     if spec.phases is None:
-        return await dispatcher.run(spec, delivery, progress)
+        return await traced_attempt(dispatcher.run(spec, delivery, progress), spec, delivery, dispatcher.queue)
     progress = progress or Progress()
     until: float | None = None
     while True:
         try:
-            return await dispatcher.run(spec, delivery, progress)
+            return await traced_attempt(dispatcher.run(spec, delivery, progress), spec, delivery, dispatcher.queue)
         except RetryLater as later:
             until = until or time.monotonic() + _PATIENCE.total_seconds()
             left = timedelta(seconds=until - time.monotonic())

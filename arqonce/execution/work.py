@@ -21,6 +21,7 @@ from arqonce.execution.dead_letters import is_dead
 from arqonce.execution.delivery import AnySpec, Delivery
 from arqonce.execution.progress import Progress
 from arqonce.execution.refusals import Refused, refuse, refuse_together, why_unknown
+from arqonce.execution.traces import traced_batch
 from arqonce.execution.verdict import RetryLater
 from arqonce.failures import (
     InvalidMessageError,
@@ -101,7 +102,8 @@ class RegistryWork:
         for job in jobs:
             job.started_ms = started_ms
         async with asyncio.timeout((spec.deadline + MARGIN).total_seconds()):
-            answers = await run_batch(self.dispatcher, spec, [job.delivery for job in jobs])
+            deliveries = [job.delivery for job in jobs]
+            answers = await traced_batch(run_batch(self.dispatcher, spec, deliveries), spec, deliveries)
         return [self._outcome(job, answer) for job, answer in zip(jobs, answers, strict=True)]
 
     async def _refuse_together(self, jobs: Sequence["RegistryJob"]) -> Sequence[Outcome | Again]:
@@ -200,7 +202,7 @@ class RegistryJob:
         return Delivery(
             claim.job_id, self._attempt, message.args, message.kwargs, was_left=claim.was_left, excused=claim.excused,
             waited_ms=claim.waited_ms(self.started_ms), queue=claim.queue, expires_ms=message.expires_ms,
-            parent=message.parent, enqueued_ms=message.enqueued_ms,
+            parent=message.parent, enqueued_ms=message.enqueued_ms, trace=message.trace,
         )  # fmt: skip
 
     @property

@@ -35,6 +35,7 @@ from arqonce.schedules.decision import MOST, Decision, SkipReason, decide
 from arqonce.schedules.registration import Registration
 from arqonce.schedules.schedule import Schedule
 from arqonce.spec import Registry
+from arqonce.tracing import UNTRACED, Sending, sending
 from arqonce.trouble import Trouble
 from arqonce.wire.keys import now_ms
 from arqonce.wire.request import request_hash, write_job
@@ -136,7 +137,7 @@ class Scheduler:
         for schedule in self._by_definition.values():
             if callable(schedule.payload) and (slots := schedule.next_slots()):
                 try:
-                    self._job(schedule, slots[0])
+                    self._job(schedule, slots[0], UNTRACED)
                 except Exception as error:  # noqa: BLE001 - the application's function may raise anything
                     slot = slots[0].isoformat()
                     _log.error(
@@ -193,7 +194,7 @@ class Scheduler:
                 schedule = self._by_definition[row.definition]
                 decision = _decide(schedule, row)
                 try:
-                    jobs += [self._job(schedule, slot) for slot in decision.promised]
+                    jobs += [self._traced_job(schedule, slot) for slot in decision.promised]
                 except Exception as error:  # noqa: BLE001 - the application's function may raise anything
                     self._rest(schedule, error)
                     continue
@@ -209,14 +210,18 @@ class Scheduler:
                 self.slots[name, str(skip.reason)] += skip.count
         return bool(rows)
 
-    def _job(self, schedule: Schedule, slot: datetime) -> SlotJob:
-        payload = schedule.payload_for(slot)
+    def _traced_job(self, schedule: Schedule, slot: datetime) -> SlotJob:
+        with sending("promise", schedule.queue or self._queue, is_root=True) as span:
+            return self._job(schedule, slot, span)
+
+    def _job(self, schedule: Schedule, slot: datetime, span: Sending) -> SlotJob:
+        payload, job_id = schedule.payload_for(slot), schedule.job_id(slot)
         self._registry.require_kind_of(schedule, payload)
         return SlotJob(
-            job_id=schedule.job_id(slot),
+            job_id=job_id,
             job_name=payload.job_name,
             queue=schedule.queue or self._queue,
-            message=write_job(payload, enqueued_ms=now_ms()),
+            message=write_job(payload, enqueued_ms=now_ms(), trace=span.begin([payload.job_name], [job_id])),
             request_hash=request_hash(payload),
             due_at=slot,
         )

@@ -261,7 +261,7 @@ class RunJob:
             return await refuse(self._dispatcher, Refused(call, job_id, message, number))
         delivery = Delivery(
             job_id, number, call.args, call.kwargs, expires_ms=call.expires_ms, parent=call.parent,
-            enqueued_ms=call.enqueued_ms,
+            enqueued_ms=call.enqueued_ms, trace=call.trace,
         )  # fmt: skip
         return await self._dispatcher.run(registry[call.name], delivery, progress)
 

@@ -1,7 +1,8 @@
 """JSON on the wire, both ways: arq's ``job_serializer`` and ``job_deserializer``. Knows arq's fields, not arq.
 
-A job is ``{"t": try or null, "f": name, "a": [], "k": {fields}, "et": enqueued, ms since 1970}``; a follow-up has a
-field that arq ignores, ``p``, the id of the job that promised it. A result adds ``s``
+A job is ``{"t": try or null, "f": name, "a": [], "k": {fields}, "et": enqueued, ms since 1970}``; arq ignores
+three fields more: ``xt``, when it expires, ``p``, the id of the job that promised it, and ``tc``, its trace context. A
+result adds ``s``
 success, ``r`` result or failure, ``st`` and ``ft`` started and finished in ms, ``q`` queue, ``id``, and a field that
 arq does not have: ``h``, the tag of the request that it answers.
 Never pickle, which is arq's default: anyone who can write to Redis could run code in the worker.

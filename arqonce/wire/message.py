@@ -7,6 +7,7 @@ from arqonce.failures import InvalidMessageError
 from arqonce.wire.bounds import may_be_unfit, unfit_field
 from arqonce.wire.codec import decode, encode
 from arqonce.wire.keys import LATEST_MS, is_job_id, now_ms
+from arqonce.wire.trace import NO_TRACE, Carrier, read_trace
 
 _MOST_TRIES = 1_000_000
 """Largest number of a try that a message may ask for."""
@@ -28,6 +29,9 @@ class Message(NamedTuple):
 
     parent: str | None = None
     """The id of the job whose handler promised this one."""
+
+    trace: Carrier = NO_TRACE
+    """The trace of which it is part; empty without one, or if that cannot be read."""
 
 
 _ENVELOPE: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -74,6 +78,7 @@ def read_message(data: bytes) -> Message:
     return Message(
         message["f"], tuple(message["a"]), message["k"], message["t"], message["et"], message.get("xt"),
         parent if isinstance(parent, str) and is_job_id(parent) else None,
+        read_trace(message["tc"]) if "tc" in message else NO_TRACE,
     )  # fmt: skip
 
 

@@ -16,15 +16,21 @@ from arqonce.wire.bounds import NAME_RULE, is_name, may_be_unfit, unfit_field
 from arqonce.wire.codec import encode
 from arqonce.wire.keys import type_of
 from arqonce.wire.round_trip import CURE, Traits, read_back, traits_of
+from arqonce.wire.trace import NO_TRACE, Carrier
 
 
 def write_job(
-    payload: AnyPayload, *, enqueued_ms: int, expires_ms: int | None = None, parent: str | None = None
+    payload: AnyPayload,
+    *,
+    enqueued_ms: int,
+    expires_ms: int | None = None,
+    parent: str | None = None,
+    trace: Carrier = NO_TRACE,
 ) -> bytes:
     """Write arq's message for a job. Fields that were not set are left out, so that the worker's defaults apply.
 
-    A job that expires has the field ``xt``, and a follow-up ``p``, the id of the job whose handler promised it. Plain
-    arq workers and older ones ignore both.
+    A job that expires has the field ``xt``, a follow-up ``p``, the id of the job whose handler promised it, and a job
+    that is part of a trace ``tc``, its context. Plain arq workers and older ones ignore them.
 
     Raises:
         InvalidMessageError: it is too large, or the worker would get something else; the text names the fields and the
@@ -39,6 +45,8 @@ def write_job(
         message["xt"] = expires_ms
     if parent is not None:
         message["p"] = parent
+    if trace:
+        message["tc"] = trace
     try:
         data = encode(message)
     except MessageTooLargeError:
