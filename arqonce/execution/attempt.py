@@ -383,8 +383,8 @@ class Dispatcher:
                 async with self.aside():
                     work = traced_phase(self._work(spec, delivery, payload), "work", spec)
                     progress.outcome = (await self._within(spec.phases.deadline, work),)
-            store = self._transact(spec, delivery, payload, progress)
-            return await self._within(spec.deadline, store if spec.phases is None else traced_phase(store, "store", spec))
+            store = traced_phase(self._transact(spec, delivery, payload, progress), "store", spec)
+            return await self._within(spec.deadline, store)
         except Exception as error:
             if not isinstance(error, RetryAfter):
                 await self._excuse(delivery, error, since=since)

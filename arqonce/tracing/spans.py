@@ -30,6 +30,9 @@ _W3C = TraceContextTextMapPropagator()
 _log = logging.getLogger("arqonce.tracing.spans")
 
 
+_WITHOUT_SDK = (trace.ProxyTracerProvider, trace.NoOpTracerProvider)
+
+
 class Spans:
     """Makes spans with the tracer of the process's own provider."""
 
@@ -43,7 +46,7 @@ class Spans:
         known, tracer = self._known
         if provider is not known:
             tracer = None
-            if not isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
+            if not isinstance(provider, _WITHOUT_SDK):
                 tracer = provider.get_tracer(_SYSTEM, version_of(_SYSTEM))
             self._known = provider, None if isinstance(tracer, trace.NoOpTracer) else tracer
         return self._known[1]

@@ -15,6 +15,7 @@ OWN_TESTS = {
     "docs/other-languages.md": "tests/docs/test_other_languages.py",
     "docs/security.md": "tests/security/test_document.py",
     "docs/shop.md": "tests/docs/test_shop.py",
+    "docs/tracing.md": "tests/docs/test_tracing.py",
     "docs/tutorial.md": "tests/docs/test_tutorial.py",
     "examples/shop/README.md": "tests/examples/test_shop.py",
     "jobs/README.md": "tests/installed/test_producer.py",

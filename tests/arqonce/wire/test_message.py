@@ -13,14 +13,15 @@ from jobs import CreateUser
 JANE = CreateUser(name="Jane")
 
 
-def test_a_follow_up_names_its_parent_beside_what_every_worker_reads() -> None:
-    """Arq's own reader passes over the field, as workers of before do: they take the fields that they know."""
+def test_what_we_add_stands_beside_what_every_worker_reads() -> None:
+    """The parent of a follow-up, and a trace. Arq's own reader passes over both, as workers of before do."""
+    trace = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
     plain = write_job(JANE, enqueued_ms=1)
-    message = write_job(JANE, enqueued_ms=1, parent="order-4712")
+    message = write_job(JANE, enqueued_ms=1, parent="order-4712", trace=trace)
 
-    assert json.loads(message) == json.loads(plain) | {"p": "order-4712"}
+    assert json.loads(message) == json.loads(plain) | {"p": "order-4712", "tc": trace}
     assert deserialize_job_raw(message, deserializer=decode) == deserialize_job_raw(plain, deserializer=decode)
-    assert read_message(message) == read_message(plain)._replace(parent="order-4712")
+    assert read_message(message) == read_message(plain)._replace(parent="order-4712", trace=trace)
 
 
 @pytest.mark.parametrize("parent", [None, 5, "", "a b", "x" * 201, {}])
