@@ -231,7 +231,7 @@ class Request(Generic[ResultT]):
             ]
         ids = [new_job_id(key) for key in keys]
         parent_id = None if parent is None else parent.job_id
-        trace = sending.begin([payload.job_name for payload in payloads], ids)
+        trace = sending.begin(payloads, ids)
         messages = [
             write_job(payload, enqueued_ms=now, expires_ms=expiry, parent=parent_id, trace=trace)
             for payload in payloads

@@ -221,7 +221,7 @@ class Scheduler:
             job_id=job_id,
             job_name=payload.job_name,
             queue=schedule.queue or self._queue,
-            message=write_job(payload, enqueued_ms=now_ms(), trace=span.begin([payload.job_name], [job_id])),
+            message=write_job(payload, enqueued_ms=now_ms(), trace=span.begin([payload], [job_id])),
             request_hash=request_hash(payload),
             due_at=slot,
         )

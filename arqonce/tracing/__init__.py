@@ -14,6 +14,7 @@ from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
+from arqonce.payloads import AnyPayload
 from arqonce.wire.trace import NO_TRACE, Carrier, read_trace
 
 if TYPE_CHECKING:
@@ -86,8 +87,8 @@ class Sending(Protocol):
         """End the span, with the error if there is one."""
         ...
 
-    def begin(self, jobs: Sequence[str], ids: Sequence[str]) -> Carrier:
-        """Begin the span of jobs of these names; return the trace context of their messages."""
+    def begin(self, payloads: Sequence[AnyPayload], ids: Sequence[str]) -> Carrier:
+        """Begin the span of these jobs; return the trace context of their messages."""
         ...
 
 
@@ -102,7 +103,7 @@ class _Untraced:
     ) -> None:
         pass
 
-    def begin(self, jobs: Sequence[str], ids: Sequence[str]) -> Carrier:  # noqa: ARG002 - as of those that make spans
+    def begin(self, payloads: Sequence[AnyPayload], ids: Sequence[str]) -> Carrier:  # noqa: ARG002 - as of those that make spans
         return carried_trace()
 
 

@@ -15,6 +15,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from arqonce.payloads import AnyPayload
 from arqonce.tracing import carried_trace, names
 from arqonce.versions import version_of
 from arqonce.wire.trace import NO_TRACE, TRACEPARENT, Carrier, read_trace
@@ -164,7 +165,7 @@ class SendingSpan(CurrentSpan):
         self._queue = queue
         self._is_root = is_root
 
-    def begin(self, jobs: Sequence[str], ids: Sequence[str]) -> Carrier:
+    def begin(self, payloads: Sequence[AnyPayload], ids: Sequence[str]) -> Carrier:
         """Begin; return the trace context of the messages: all that one call sends have the same."""
         with _contained("begin the span of a producer"):
             facts = _facts(self._operation, "send", self._queue)
@@ -172,8 +173,9 @@ class SendingSpan(CurrentSpan):
                 facts[names.MESSAGE_ID] = ids[0]
             else:
                 facts[names.BATCH] = len(ids)
-            if len(set(jobs)) == 1:
-                facts[names.JOB_NAME] = jobs[0]
+            jobs = {payload.job_name for payload in payloads}
+            if len(jobs) == 1:
+                facts[names.JOB_NAME] = jobs.pop()
             name = f"{self._operation} {self._queue}"
             self.make_current(self._spans.start(name, SpanKind.PRODUCER, facts, parent=self._parent()))
             return _carrier_of(None)
