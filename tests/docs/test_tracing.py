@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -40,7 +41,7 @@ async def test_the_worker_of_the_page_continues_a_trace(
     assert {"service.name", "service.instance.id"} <= set(span["resource"]["attributes"])
 
 
-def _spans(text: str) -> list[dict[str, object]]:
+def _spans(text: str) -> list[dict[str, Any]]:
     """Return the objects that are written one after the other, each over several lines."""
     found, reader = [], json.JSONDecoder()
     while (start := text.find("{\n")) >= 0:
