@@ -27,8 +27,11 @@ _COUNTERS = {
 _WIRE_FIELDS = frozenset({"t", "et", "st", "ft"})
 """Fields of arq's messages that hold the attempt and times."""
 
-_OF_WORKERS = ("health-check", "epoch", ":watcher", ":baton", "arqonce:workers", "arqonce:limits:")
+_OF_WORKERS = ("health-check", "epoch", ":watcher", ":baton", "arqonce:worker", "arqonce:pauses:", "arqonce:limits:")
 """Keys in Redis whose names contain one of these belong to workers, not to jobs."""
+
+_OF_OPERATORS = frozenset({"arqonce.attempts", "arqonce.redis_losses"})
+"""Tables of what has happened on the way, which a crash may change."""
 
 _OF_JOBS = ("receipts", "dead_jobs", "outbox")
 """Tables whose job ids may be random: those of the follow-ups of a batch."""
@@ -143,6 +146,7 @@ async def _read_tables(world: World) -> dict[Table, list[Row]]:
         return {
             table: [dict(row) for row in (await connection.execute(select(table))).mappings()]
             for table in world.tables.sorted_tables
+            if world.name_of(table) not in _OF_OPERATORS
         }
 
 
