@@ -69,7 +69,7 @@ def _state_in_queue(keys: JobKeys) -> str:
 
 
 def _is_due(place: Place, keys: JobKeys) -> bool:
-    return place.due_at <= keys.now or place.is_put_aside or place.is_parked
+    return place.due_at <= keys.now
 
 
 def events_of(facts: JobFacts, program: str) -> list[Event]:
