@@ -509,7 +509,11 @@ _FAULTS = st.lists(st.one_of(st.none(), st.sampled_from(Fault)), max_size=60)
     limit=st.none() | st.integers(1, 3),
 )
 @example(
-    postponed=[[(0.0, Postponed(timedelta(0)))], []], faults=[None, Fault.UNSENT, Fault.LATE], slots=2, lease=_LEASE
+    postponed=[[(0.0, Postponed(timedelta(0)))], []],
+    faults=[None, Fault.UNSENT, Fault.LATE],
+    slots=2,
+    limit=None,
+    lease=_LEASE,
 )  # put back by a call whose answer was late: no doubt of what announces jobs
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_fails_each_job_ends_and_never_runs_beside_itself(
