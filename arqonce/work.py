@@ -131,6 +131,9 @@ class Again(Enum):
     APART = "apart"
     """The batch has failed, by this job or by another."""
 
+    LATER = "later"
+    """Its turn has not come: what is done was recorded without it."""
+
 
 class Job(Protocol):
     """A claimed job, as the engine sees it. Whatever is wrong with its message is an outcome of ``run``."""
@@ -225,6 +228,13 @@ class Work(Protocol):
 
     def max_batch(self, kind: str) -> int:
         """Return how many jobs of this kind may run together."""
+        ...
+
+    def spread(self, kind: str) -> float:
+        """Return how many runs of several jobs of this kind are worth having at once, from 0 to 1.
+
+        0: two, as their jobs take the processor's time. 1: one in each slot, as their jobs wait for other servers.
+        """
         ...
 
     async def run_together(self, jobs: Sequence[Any]) -> Sequence[Outcome | Again]:

@@ -22,7 +22,7 @@ from bench.target import Target
 
 _PARTS = {"drain": measure_drain, "latency": measure_latency, "noop": measure_no_op, "growth": measure_growth}
 
-_QUICK = ("ours", "ours-session", "arq-tuned", "pgqueuer", "pgqueuer-sets", "no-queue-10", "asyncpg")
+_QUICK = ("ours", "ours-session", "ours-shared", "arq-tuned", "pgqueuer", "pgqueuer-sets", "no-queue-10", "asyncpg")
 """Contenders of the quick benchmark."""
 
 _MOST_PROCESSES = 64

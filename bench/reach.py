@@ -59,9 +59,12 @@ def _against_fastest_peer(what: str) -> Measure:
     return measure
 
 
-def _against_no_queue(results: Results) -> float | None:
-    rates = [results.median("create_user", name) or 0 for name in ("no-queue-10", "no-queue-50")]
-    return _ratio(results.median("create_user", "ours-session"), max(rates))
+def _against_no_queue(ours: str) -> Measure:
+    def measure(results: Results) -> float | None:
+        rates = [results.median("create_user", name) or 0 for name in ("no-queue-10", "no-queue-50")]
+        return _ratio(results.median("create_user", ours), max(rates))
+
+    return measure
 
 
 def _against_best_count(results: Results) -> float | None:
@@ -92,7 +95,14 @@ GOALS = (
         _against("create_user", "ours", "pgqueuer-sets"),
     ),
     Goal("create_user against bare asyncpg, one INSERT per job", 0.7, 1.5, _against("create_user", "ours", "asyncpg")),
-    Goal("ordinary handler against the same coroutine with no queue", 0.9, 1.1, _against_no_queue),
+    Goal("ordinary handler against the same coroutine with no queue", 0.9, 1.1, _against_no_queue("ours-session")),
+    Goal(
+        "the same with shares_transaction against tuned arq",
+        3.5,
+        5,
+        _against("create_user", "ours-shared", "arq-tuned"),
+    ),
+    Goal("the same with shares_transaction against no queue", 2, 3, _against_no_queue("ours-shared")),
     Goal("find_user by id against the fastest peer", 8, 15, _against_fastest_peer("find_user")),
     Goal("no-op, one process, against the fastest peer", 3, 8, _against_fastest_peer("no_op 1")),
     Goal("no-op, one process, against tuned arq", 3, 8, _against("no_op 1", "ours", "arq-tuned")),

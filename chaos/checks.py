@@ -24,6 +24,7 @@ from chaos.limits import Limited
 from chaos.plan import FAULTS, HARMLESS, Route
 from chaos.producer import Heard
 from chaos.schedules import SECOND
+from chaos.turns import TakeTurn
 from chaos.workload import Fate, Order
 from jobs.payloads import CreateUser, CreateUsers, FindUser, GetOrCreateUser
 
@@ -103,7 +104,7 @@ class Verdict:
 
     def is_taken(self, payload: AnyPayload) -> bool:
         """Return whether the job creates a user with an e-mail that is already stored."""
-        return isinstance(payload, CreateUser) and payload.email in self._emails
+        return isinstance(payload, CreateUser | TakeTurn) and payload.email in self._emails
 
     @cached_property
     def _emails(self) -> set[str]:
@@ -142,7 +143,7 @@ class Verdict:
 def tell(payload: AnyPayload, result: dict[str, Any]) -> Iterator[Told]:
     """Yield what the result states about each user, with the fields that the payload requires; ``None`` means any."""
     match payload:
-        case CreateUser() | Slow() | SlowTogether() | Limited():
+        case CreateUser() | Slow() | SlowTogether() | Limited() | TakeTurn():
             yield Told(result["id"], is_new=True, name=payload.name, email=getattr(payload, "email", None))
         case GetOrCreateUser():
             yield Told(result["user"]["id"], result["is_new"], _if(result["is_new"], payload.name), payload.email)

@@ -97,7 +97,7 @@ _REGISTRIES = {
 def _settings(plan: Plan) -> dict[str, str]:
     registries = [registry for fault, registry in _REGISTRIES.items() if fault in plan.faults]
     return {
-        **({"WORKER_REGISTRY": ",".join(registries)} if registries else {}),
+        "WORKER_REGISTRY": ",".join(["chaos.turns:REGISTRY", *registries]),
         "WORKER_LEASE": f"{plan.lease.total_seconds():g}s",
         "WORKER_LOG_FORMAT": "json",
         END: (datetime.now(UTC) + plan.duration + _STARTING).replace(microsecond=0).isoformat(),

@@ -13,6 +13,7 @@ from chaos.functions import NoteFunction
 from chaos.jobs import PHASES, Slow, SlowTogether
 from chaos.limits import TENANTS, Limited
 from chaos.plan import MARKER, Plan, Route, schedule
+from chaos.turns import TakeTurn
 from jobs.payloads import CreateUser, CreateUsers, FindUser, FoundUsers, GetOrCreateUser, NewUser, UserView
 
 _SHARE_OF_TIME = 0.9
@@ -137,8 +138,9 @@ class _People:
         Most jobs have no e-mail, so that no constraint hides a second effect.
         """
         kinds: dict[Callable[[], AnyPayload], int] = {
-            self.create: 45,
+            self.create: 30,
             self.create_shared: 5,
+            self.take_turn: 15,
             self.get_or_create: 10,
             self.get_or_create_shared: 20,
             self.find: 10,
@@ -179,6 +181,9 @@ class _People:
 
     def create_shared(self) -> AnyPayload:
         return CreateUser(name=next(self._names), email=self._shared_email())
+
+    def take_turn(self) -> AnyPayload:
+        return TakeTurn(name=next(self._names), email=self._shared_email() if self._random.random() < 0.1 else None)
 
     def get_or_create(self) -> AnyPayload:
         return GetOrCreateUser(name=next(self._names), email=self._own_email())

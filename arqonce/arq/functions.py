@@ -112,6 +112,10 @@ class Functions:
         """Return 1: no function takes several jobs."""
         return 1
 
+    def spread(self, _kind: str) -> float:
+        """Return 0: no function runs together with another."""
+        return 0
+
     async def run_together(self, jobs: Sequence[Any]) -> Sequence[Outcome | Again]:
         """Let each run by itself."""
         return [Again.ALONE] * len(jobs)

@@ -36,6 +36,10 @@ class SideBySide:
         """Return how many jobs of this kind may run in one transaction."""
         return self._registry.max_batch(kind)
 
+    def spread(self, kind: str) -> float:
+        """Return how many runs of several jobs of this kind are worth having; only those of the registry have any."""
+        return self._registry.spread(kind)
+
     async def run_together(self, jobs: Sequence[RegistryJob]) -> Sequence[Outcome | Again]:
         """Run one attempt of several jobs of the registry."""
         return await self._registry.run_together(jobs)

@@ -64,6 +64,9 @@ class Loan:
         self.fault: InvalidRequestError | None = None
         """The first forbidden action of the handler. Its job fails, even if the handler caught the error."""
 
+        self.turn: object = None
+        """Whose turn it is, if several jobs share the loan; ``None`` is the turn of the loan's owner."""
+
         self.places = 0
         """How many of the pool's places the job holds."""
 
@@ -79,6 +82,22 @@ class Loan:
         """Raise ``LoanError`` if the job has ended."""
         if self._is_over:
             raise LoanError(_OVER)
+        self.require_turn()
+
+    def require_turn(self) -> None:
+        """Raise ``LoanError`` if this task belongs to a job whose turn is over."""
+        if _turn.get() is not self.turn:
+            raise LoanError(_OVER)
+
+    @contextmanager
+    def turn_of(self, turn: object) -> Iterator[None]:
+        """Let only this task, and the tasks that it starts meanwhile, use the connections."""
+        self.turn, token = turn, _turn.set(turn)
+        try:
+            yield
+        finally:
+            _turn.reset(token)
+            self.turn = None
 
     def note(self, connection: PoolProxiedConnection) -> None:
         """Remember a connection."""
@@ -102,6 +121,7 @@ def _close(connection: PoolProxiedConnection) -> None:
 
 
 _loan: ContextVar[Loan | None] = ContextVar("loan", default=None)
+_turn: ContextVar[object] = ContextVar("turn", default=None)
 
 
 def current_loan() -> Loan | None:

@@ -24,7 +24,7 @@ from arqonce.database.asyncpg_connection import ENDED, REFUSED, LentConnection, 
 from arqonce.database.limits import allow_pauses
 from arqonce.database.loans import Loan
 from arqonce.database.protocol import Argument, command, execution
-from arqonce.database.suspects import HAS_SUSPECT_FUNCTIONS, is_suspect
+from arqonce.database.suspects import HAS_SUSPECT_FUNCTIONS, is_reading, is_suspect
 
 _STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
 
@@ -95,6 +95,7 @@ class _Cursor(dialect.AsyncAdapt_asyncpg_cursor):
     _adapt_connection: "PipeliningConnection"
 
     async def _executemany(self, operation: Any, seq_of_parameters: Any) -> Any:
+        self._adapt_connection.note(operation)
         await self._adapt_connection.begin_apart()
         return await super()._executemany(operation, seq_of_parameters)
 
@@ -107,6 +108,24 @@ class _ServerSideCursor(dialect.AsyncAdapt_asyncpg_ss_cursor):
         await super()._prepare_and_execute(operation, parameters)
 
 
+class Turn:
+    """What one of the jobs that share a transaction has done with the connection."""
+
+    __slots__ = ("has_erred", "has_written", "is_suspect", "opening")
+
+    def __init__(self, opening: tuple[str, ...]) -> None:
+        """Send the statements ``opening`` with the first one of the turn, without a round trip."""
+        self.opening = opening
+        self.has_erred = False
+        """Whether a statement has failed."""
+
+        self.has_written = False
+        """Whether a statement may have changed something."""
+
+        self.is_suspect = False
+        """Whether a statement may have left something in the session or in the transaction, other than settings."""
+
+
 class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
     """A connection that delays BEGIN and the last statement, to send them together with other messages."""
 
@@ -116,17 +135,21 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
     _loan: Loan | None
     _plain_end: Any  # the prepared COMMIT
     _rest: Any  # the prepared statement that ends a thorough cleaning
-    __slots__ = ("_is_bare", "_is_dirty", "_is_ever_suspect", "_is_suspect", "_last", "_loan", "_plain_end", "_rest")
+    __slots__ = (
+        "_is_bare", "_is_dirty", "_is_suspect", "_last", "_loan", "_plain_end", "_rest", "is_ever_suspect", "turn"
+    )  # fmt: skip
     _cursor_cls = _Cursor
     _ss_cursor_cls = _ServerSideCursor
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._last = self._loan = self._rest = None
+        self.turn: Turn | None = None
+        """The turn of one of the jobs that share the transaction, if any do."""
         self._is_dirty = False  # a job has used the session, and it was not cleaned since
         self._is_bare = False  # a handler has got asyncpg's connection
         self._is_suspect = False  # the job may have executed PREPARE, SET ROLE or the like
-        self._is_ever_suspect = False  # any transaction may do so, through functions in the database
+        self.is_ever_suspect = False  # any transaction may do so, through functions in the database
 
     def lend(self, loan: Loan) -> None:
         """Lend the connection to a job."""
@@ -190,7 +213,8 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
         return _HeldTransaction(self._connection, " ".join(words), more)
 
     @property
-    def _can_pipeline(self) -> bool:
+    def can_pipeline(self) -> bool:
+        """Whether statements can be sent together with others."""
         return self._prepared_statement_cache is not None and not self._is_bare
 
     async def _start_transaction(self) -> None:
@@ -199,14 +223,14 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
         try:
             if self._loan is not None:
                 self._is_dirty = True
-                if self._rest is None and self._can_pipeline:
+                if self._rest is None and self.can_pipeline:
                     self._rest = await self._connection.prepare(_PREPARED)
                     self._plain_end = await self._connection.prepare_control("COMMIT")
                     # This query also sends the Sync that asyncpg does not send after preparing.
-                    self._is_ever_suspect = bool(await self._connection.fetchval(HAS_SUSPECT_FUNCTIONS))
-                    self._is_suspect |= self._is_ever_suspect
+                    self.is_ever_suspect = bool(await self._connection.fetchval(HAS_SUSPECT_FUNCTIONS))
+                    self._is_suspect |= self.is_ever_suspect
             transaction = self._held_transaction()
-            if not self._can_pipeline or self.isolation_level is not None or self.deferrable:
+            if not self.can_pipeline or self.isolation_level is not None or self.deferrable:
                 # The isolation level must be set before any query, and preparing the first statement is one.
                 await transaction.begin_now()
         except Exception as error:  # noqa: BLE001 - as in SQLAlchemy: the handler raises the right one
@@ -216,12 +240,43 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
     async def _prepare(self, operation: Any, invalidate_timestamp: Any) -> Any:
         if self._last is not None:
             await self._execute_held()
+        self.note(operation)
         prepared = await super()._prepare(operation, invalidate_timestamp)
-        if is_suspect(operation):
-            self._is_suspect = True
         if self._transaction is not None:
             self._transaction.begin_with_next()  # with the caller's fetch: nothing is awaited in between
+            if self.turn is not None and self.turn.opening:
+                _write(self._connection, b"".join(map(command, self.turn.opening)))
+                self.turn.opening = ()
         return prepared
+
+    def note(self, operation: str) -> None:
+        """Take note of a statement, before it is sent.
+
+        Raises:
+            LoanError: it is one of a job whose turn is over.
+        """
+        if self._loan is not None:
+            self._loan.require_turn()
+        if is_suspect(operation):
+            self._is_suspect = True
+        if self.turn is not None:
+            self.turn.is_suspect |= is_suspect(operation)
+            self.turn.has_written |= not is_reading(operation)
+
+    def why_unshared(self) -> str | None:
+        """Return what the next job in this transaction could meet; ``None`` if there is nothing."""
+        if self.turn is not None and self.turn.is_suspect:
+            return (
+                "it sets something, or executes what may: SET, LISTEN, DO, CALL, temporary tables, session locks, "
+                "functions that arqonce does not know"
+            )
+        if self._is_bare:
+            return "it uses driver_connection"
+        if self._execute_mutex.locked():
+            return "a task of it still uses the session"
+        if self.isolation_level is not None or self.readonly or self.deferrable:
+            return "it sets options of the transaction"
+        return None
 
     def fetch(self, statement: str, arguments: Sequence[Any]) -> Sequence[Any]:
         """Execute a statement and return its rows, without the work that a cursor does for SQLAlchemy."""
@@ -238,6 +293,8 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
             self._prepared_statement_cache.pop(statement, None)
 
     def _handle_exception(self, error: Exception) -> Any:
+        if self.turn is not None:
+            self.turn.has_erred = True
         if isinstance(error, _LOST_NAMES):
             self._is_bare = True
         super()._handle_exception(error)
@@ -261,6 +318,9 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
             await self._start_transaction()
         if self._transaction is not None:
             await self._transaction.begin_now()
+            if self.turn is not None and self.turn.opening:
+                opening, self.turn.opening = self.turn.opening, ()
+                await self._connection.control("; ".join(opening))
 
     def execute_last(self, statement: str, arguments: tuple[Argument, ...]) -> None:
         """Delay the statement until COMMIT. Of a read-only job, it is the only statement that is stored."""
@@ -296,7 +356,7 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
                     await self._start_transaction()
                 elif self._transaction.has_begun:
                     await self._require_transaction()
-                if self._can_pipeline and self._transaction is not None:
+                if self.can_pipeline and self._transaction is not None:
                     await self._commit_at_once()
                 else:
                     await self._commit_step_by_step()
@@ -359,7 +419,7 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
         elif self._is_suspect:
             _write(self._connection, messages + command(ending) + _CLEANING)
             [(_, has_prepared)] = await self._rest.fetch()
-            self._is_dirty, self._is_suspect = bool(has_prepared), self._is_ever_suspect
+            self._is_dirty, self._is_suspect = bool(has_prepared), self.is_ever_suspect
         else:  # a COMMIT
             _write(self._connection, messages if self._reads_only else messages + _RESET)
             await self._plain_end.fetch()
@@ -396,7 +456,13 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
             self._connection.terminate()
 
     def rollback(self) -> None:
-        """Roll back, and discard a delayed last statement."""
+        """Roll back, and discard a delayed last statement.
+
+        Raises:
+            LoanError: a job whose turn is over has called this.
+        """
+        if self._loan is not None:
+            self._loan.require_turn()
         self._last = None
         if self._transaction is None:
             return
@@ -408,7 +474,7 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
     async def _roll_back(self) -> None:
         if self._transaction is None or not self._transaction.has_begun:
             self._is_dirty = False
-        elif self._loan is not None and self._is_suspect and self._can_pipeline:
+        elif self._loan is not None and self._is_suspect and self.can_pipeline:
             await self._end_with(b"", "ROLLBACK")
         else:
             await self._end_apart("ROLLBACK")

@@ -54,11 +54,11 @@ async def open_transaction(
     """
     loan, session = Loan(reads_only=reads_only, lasts=lasts), sessions()
     with borrowing(loan):
-        refusing = _refuse_commits(session.sync_session)
+        refusing = refuse_commits(session.sync_session)
         transaction = session.sync_session.begin()  # talks to no server yet
         try:
             yield session
-            _require_active(transaction, loan)
+            require_active(transaction, loan)
             loan.is_ending = True
             del refusing["commit"]
             await session.commit()
@@ -79,14 +79,19 @@ async def _return(session: AsyncSession, loan: Loan, on_leak: Callable[[str], ob
         on_leak(_LEFT_OPEN)
 
 
-def _require_active(transaction: SessionTransaction, loan: Loan) -> None:
+def require_active(transaction: SessionTransaction, loan: Loan) -> None:
+    """Return if a job has neither ended its session's transaction nor tried anything else that it must not do.
+
+    Raises:
+        InvalidRequestError: it has.
+    """
     if loan.fault is not None:
         raise loan.fault
     if not transaction.is_active:
         raise TransactionEndedError(ENDED)
 
 
-def _refuse_commits(session: Session) -> dict[str, object]:
+def refuse_commits(session: Session) -> dict[str, object]:
     """Make ``commit`` raise until it is deleted from the returned dict. An event listener per job would cost more."""
 
     def refuse() -> None:

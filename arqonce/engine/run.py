@@ -30,6 +30,9 @@ class Run:
         self._work = work
         self._is_piece = is_piece
         self.jobs = jobs
+        kind = jobs[0].kind
+        self.spread = 1 if kind is None else work.spread(kind)
+        """How many such runs are worth having (``Work.spread``)."""
 
     @property
     def size(self) -> int:
@@ -40,6 +43,12 @@ class Run:
     def can_join(self) -> bool:
         """Whether its jobs may run together with others."""
         return self.jobs[0].kind is not None
+
+    @property
+    def most(self) -> int:
+        """How many jobs of its kind may run together."""
+        kind = self.jobs[0].kind
+        return 1 if kind is None else self._work.max_batch(kind)
 
     @property
     def limit(self) -> timedelta:
@@ -81,7 +90,9 @@ class Run:
     def again(self, conclusion: Conclusion) -> list["Run"]:
         """Return the runs of jobs that have to run once more."""
         alone = [Run(self._work, [job]) for job, answer in conclusion if answer is Again.ALONE]
-        return [*alone, *self.pieces([job for job, answer in conclusion if answer is Again.APART])]
+        apart = self.pieces([job for job, answer in conclusion if answer is Again.APART])
+        later = [job for job, answer in conclusion if answer is Again.LATER]
+        return [*alone, *apart, *group(self._work, later)]
 
     def pieces(self, jobs: Sequence[Job]) -> list["Run"]:
         """Cut jobs that failed together into pieces of the root of their number, and these into single jobs.

@@ -18,6 +18,9 @@ from typing import Generic, Protocol, TypeVar
 _BATCHES = 2
 """How many batches run before claims are held back: while one commits, the next is read and built."""
 
+_ROUNDING = 0.01
+"""Weights of batches are added and subtracted."""
+
 _MOST_AHEAD = 1000
 """Most jobs that are claimed at once: two batches of the usual size."""
 
@@ -40,8 +43,18 @@ class Run(Protocol):
         ...
 
     @property
+    def spread(self) -> float:
+        """How many such runs are worth having: from 0, two batches, to 1, one in each slot."""
+        ...
+
+    @property
     def can_join(self) -> bool:
         """Whether its jobs may run together with others."""
+        ...
+
+    @property
+    def most(self) -> int:
+        """How many jobs of its kind may run together."""
         ...
 
 
@@ -59,8 +72,11 @@ class Slots(Generic[RunT]):
         self._leaving: deque[asyncio.Future[None]] = deque()
         self._returning: deque[asyncio.Future[None]] = deque()
         self._running = 0
-        self._batches = 0
+        self._batches = 0.0
+        self._weights: dict[RunT, float] = {}
+        self._next_weight = 1.0
         self._ahead = 0
+        self._most_in_run = _MOST_IN_RUN
         self._held_since: float | None = None
         self.waiting: deque[RunT] = deque()
 
@@ -83,10 +99,11 @@ class Slots(Generic[RunT]):
         """Return how many jobs to claim: one for each free slot, and more if they are likely to run together."""
         if self.waiting or self.free <= 0 or self._is_held():
             return 0
-        return max(self.free, min(self._ahead, self.free * _MOST_IN_RUN))
+        runs = min(self.free, int((_BATCHES - self._batches) / self._next_weight) + 1)
+        return max(self.free, min(self._ahead, runs * self._most_in_run))
 
     def _is_held(self) -> bool:
-        if self._batches < _BATCHES:
+        if self._batches < _BATCHES - _ROUNDING:
             self._held_since = None
             return False
         now = time.monotonic()
@@ -103,6 +120,8 @@ class Slots(Generic[RunT]):
         if surplus:
             self._ahead = 0
         elif is_full and all(run.can_join for run in runs):
+            self._most_in_run = min((run.most for run in runs), default=_MOST_IN_RUN)
+            self._next_weight = min((self._weight(run.spread) for run in runs), default=1.0)
             self._ahead = min(_MOST_AHEAD, max(sum(run.size for run in runs), self._ahead) * _GROWTH)
         return fitting, surplus
 
@@ -117,7 +136,13 @@ class Slots(Generic[RunT]):
     def started(self, run: RunT) -> None:
         """Take a slot."""
         self._running += 1
-        self._batches += run.size > 1
+        if run.size > 1:
+            self._weights[run] = self._weight(run.spread)
+            self._batches += self._weights[run]
+
+    def _weight(self, spread: float) -> float:
+        """Return how much of a batch a run is."""
+        return _BATCHES / (_BATCHES + max(0, self._most - _BATCHES) * spread)
 
     def ended(self, run: RunT, *, seconds: float) -> None:
         """Free the slot, or the place aside."""
@@ -125,10 +150,9 @@ class Slots(Generic[RunT]):
             self._leave_aside(run)
         else:
             self._free_slot()
-        if run.size > 1:
-            self._batches -= 1
-            if seconds > _SLOW.total_seconds():
-                self._ahead //= 2
+        self._batches -= self._weights.pop(run, 0)
+        if run.size > 1 and seconds > _SLOW.total_seconds():
+            self._ahead //= 2
 
     async def wait_for_place(self) -> None:
         """Wait until one more run may step aside."""

@@ -1,17 +1,29 @@
 """Checks and serializes a job's result before its transaction commits, and builds its receipt."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from pydantic import BaseModel
 
 from arqonce.execution.delivery import AnySpec, Delivery
-from arqonce.execution.verdict import WrongResultError
-from arqonce.failures import InvalidMessageError
+from arqonce.execution.verdict import RetryLater, WrongResultError
+from arqonce.failures import InvalidMessageError, JobFailedError
 from arqonce.ledger.receipts import Receipt
 from arqonce.payloads import AnyPayload
 from arqonce.wire.codec import encode_result
 from arqonce.wire.request import request_hash
 from arqonce.wire.round_trip import CURE, read_back, traits_of
+from arqonce.work import Again
+
+
+class Answer(NamedTuple):
+    """How a job has ended, and the tag of the request that this answers; ``None`` if the request cannot be read."""
+
+    value: dict[str, Any] | JobFailedError
+    tag: str | None = None
+
+
+Outcome: TypeAlias = Answer | RetryLater | Again
+"""What becomes of a job that runs together with others."""
 
 
 class Dumped(NamedTuple):

@@ -32,6 +32,7 @@ from arqonce.execution.dead_letters import bury, bury_together, is_dead, write_l
 from arqonce.execution.delivery import AnySpec, Delivery
 from arqonce.execution.gate import DatabaseGate
 from arqonce.execution.history import History
+from arqonce.execution.pace import Paces
 from arqonce.execution.patience import Patience
 from arqonce.execution.progress import Progress, identified, tag_of
 from arqonce.execution.same_request import settle_promise
@@ -102,6 +103,8 @@ class Dispatcher:
         """How many deliveries a receipt has answered."""
         self.history = History(sessions, self.gate, queue)
         """Keeps failed attempts on record, while somebody lets it write."""
+        self.paces = Paces()
+        """How many jobs share a transaction, by kind."""
         self._patience = Patience()
         self.is_cancelled: Callable[[], bool] = is_cancelled
         """Whether the current task's cancellation was requested; the worker class replaces it by a better test."""

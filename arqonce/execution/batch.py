@@ -1,15 +1,17 @@
-"""Runs jobs of one kind in one transaction: one session, set-based statements, a receipt and a result for each job.
+"""Runs jobs of one kind in one transaction: set-based statements, a receipt and a result for each job.
 
-A job that a batch cannot complete runs again by itself (``Dispatcher.run``), in the same attempt. So a batch handler
-only makes jobs faster and never changes their outcome.
+Jobs whose handlers share a transaction run in the same way, but one after the other (``sharing``). A job that a batch
+cannot complete runs again by itself (``Dispatcher.run``), in the same attempt. So a batch handler only makes jobs
+faster and never changes their outcome.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import structlog
 from sqlalchemy import text
@@ -17,11 +19,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.database.transactions import open_transaction
-from arqonce.execution.answers import build_receipt, dump_result
+from arqonce.database.turns import UnshareableError
+from arqonce.execution.answers import Answer, Outcome, build_receipt, dump_result
 from arqonce.execution.attempt import AFTER_OUTAGE, LOOK_LIMIT, Dispatcher
 from arqonce.execution.containment import CONTAINED, cancelled_itself
 from arqonce.execution.dead_letters import is_dead
 from arqonce.execution.delivery import AnySpec, Delivery
+from arqonce.execution.sharing import TurnError, share, why_apart
 from arqonce.execution.verdict import RetryLater
 from arqonce.failures import InvalidPayloadError, JobFailedError, failure_to_wire
 from arqonce.job import JobContext
@@ -30,16 +34,6 @@ from arqonce.payloads import AnyPayload
 from arqonce.wire.arguments import read_payload
 from arqonce.wire.request import request_tag
 from arqonce.work import Again
-
-
-class Answer(NamedTuple):
-    """How a job has ended, and the tag of the request that this answers; ``None`` if the request cannot be read."""
-
-    value: dict[str, Any] | JobFailedError
-    tag: str | None = None
-
-
-Outcome: TypeAlias = Answer | RetryLater | Again
 
 _Job = tuple[Delivery, AnyPayload]
 _Invalid = tuple[Delivery, InvalidPayloadError]
@@ -75,7 +69,7 @@ async def run_batch(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[
         jobs = [job for job in jobs if job[0].job_id not in outcomes]
         if jobs:
             async with asyncio.timeout(spec.deadline.total_seconds()):
-                outcomes |= await _transact(dispatcher, spec, jobs)
+                outcomes |= await (share if spec.shares_transaction else _transact)(dispatcher, spec, jobs)
     except asyncio.CancelledError:
         if dispatcher.is_cancelled():
             raise
@@ -178,6 +172,9 @@ async def _failed(
     dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job], error: Exception, *, since: float
 ) -> dict[str, Outcome]:
     outcome: Outcome = Again.APART
+    guilty = error.job_id if isinstance(error, TurnError) else None
+    if isinstance(error, TurnError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
     if isinstance(error, RetryLater):
         outcome = error
     elif await dispatcher.gate.explains(error, since=since):
@@ -187,10 +184,16 @@ async def _failed(
     log = _log.bind(job_name=spec.name, jobs=len(jobs))
     if isinstance(outcome, RetryLater):
         log.warning("batch retried: PostgreSQL cannot be used", reason=type(error).__name__)
+    elif guilty is not None:
+        level = logging.WARNING if isinstance(error, UnshareableError) else logging.INFO
+        log.log(level, "jobs cannot share a transaction: they run again", job_id=guilty, reason=why_apart(error))
     else:
         log.warning("batch failed: its jobs run again in smaller ones", reason=type(error).__name__)
     log.debug("why the batch failed", exc_info=error if isinstance(error, SQLAlchemyError) else None)
-    return {delivery.job_id: outcome for delivery, _ in jobs}
+    outcomes = {delivery.job_id: outcome for delivery, _ in jobs}
+    if guilty is not None and outcome is Again.APART:
+        outcomes[guilty] = Again.ALONE
+    return outcomes
 
 
 def _tell(spec: AnySpec, jobs: Sequence[_Job], outcomes: dict[str, Outcome], *, seconds: float) -> None:
@@ -207,6 +210,7 @@ def _tell(spec: AnySpec, jobs: Sequence[_Job], outcomes: dict[str, Outcome], *, 
                 **delivery.waited,
                 reason=refusal.code,
             )
+    jobs = [job for job in jobs if not isinstance(outcomes[job[0].job_id], Again)]
     if jobs:
         attempt = max(delivery.attempt for delivery, _ in jobs)
         waited = max((delivery.waited_ms or 0 for delivery, _ in jobs), default=0)

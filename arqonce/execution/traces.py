@@ -85,11 +85,19 @@ async def _batch(
     facts: dict[str, str | int] = {BATCH: len(deliveries), JOB_NAME: spec.name}
     with spans.consuming(queue, [delivery.trace for delivery in deliveries], facts, is_child=False) as span:
         outcomes = await batch
-        if all(outcome is Again.APART for outcome in outcomes):
+        if Again.APART in outcomes:
             span.note("batch_failed")  # each of its jobs runs again, in a span that says why
         elif all(isinstance(outcome, RetryLater) for outcome in outcomes):
             span.note("database_unavailable")
     return outcomes
+
+
+def traced_turn(turn: Coroutine[Any, Any, T], delivery: Delivery) -> Coroutine[Any, Any, T]:
+    """Return the turn of one of the jobs that share a transaction: its follow-ups continue its trace.
+
+    Where spans are made, all turns are in the span of their batch, which they continue.
+    """
+    return _carried(turn, delivery.trace) if delivery.trace and active_spans() is None else turn
 
 
 def traced_phase(phase: Coroutine[Any, Any, T], name: str, spec: AnySpec) -> Coroutine[Any, Any, T]:

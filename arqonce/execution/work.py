@@ -14,8 +14,9 @@ import structlog
 
 from arqonce.backoff import backoff
 from arqonce.execution import phases
+from arqonce.execution.answers import Answer
 from arqonce.execution.attempt import Dispatcher
-from arqonce.execution.batch import Answer, run_batch
+from arqonce.execution.batch import run_batch
 from arqonce.execution.containment import CONTAINED, cancelled_itself
 from arqonce.execution.dead_letters import is_dead
 from arqonce.execution.delivery import AnySpec, Delivery
@@ -91,7 +92,19 @@ class RegistryWork:
 
     def max_batch(self, kind: str) -> int:
         """Return how many jobs of this kind may run in one transaction."""
-        return _MOST_REFUSED if kind == _REFUSED else self.registry[kind].max_batch
+        return _MOST_REFUSED if kind == _REFUSED else self.most_together(self.registry[kind])
+
+    def most_together(self, spec: AnySpec) -> int:
+        """Return how many jobs may run in one transaction; 1 if each needs its own."""
+        if spec.shares_transaction:
+            return self.dispatcher.paces.of(spec).size
+        return 1 if spec.batch is None else spec.max_batch
+
+    def spread(self, kind: str) -> float:
+        """Return how many transactions are worth having at once: more than two if handlers in them wait."""
+        if kind == _REFUSED or not (spec := self.registry[kind]).shares_transaction:
+            return 0
+        return self.dispatcher.paces.of(spec).spread
 
     async def run_together(self, jobs: Sequence["RegistryJob"]) -> Sequence[Outcome | Again]:
         """Run one attempt of several jobs in one transaction."""
@@ -169,10 +182,10 @@ class RegistryJob:
 
     @property
     def kind(self) -> str | None:
-        """The name of jobs that a batch handler takes; one of its own for jobs that are refused; ``None`` of others."""
+        """The name of jobs that may run together; one of its own for jobs that are refused; ``None`` of others."""
         if self._message is None:
             return None if self.is_aborted else _REFUSED
-        if self.is_aborted or self.spec.batch is None:
+        if self.is_aborted or self._work.most_together(self.spec) == 1:
             return None
         return self.spec.name
 
@@ -226,8 +239,12 @@ class RegistryJob:
             return await self.aborted()
         dispatcher, spec, progress = self._work.dispatcher, self.spec, Progress()
         run = dispatcher.run if spec.phases is None else partial(phases.run, dispatcher)
+        started = time.monotonic()
         try:
-            return self.ended(await run(spec, self.delivery, progress), progress.tag)
+            answer = await run(spec, self.delivery, progress)
+            if spec.shares_transaction:
+                dispatcher.paces.of(spec).alone(seconds=time.monotonic() - started)
+            return self.ended(answer, progress.tag)
         except asyncio.CancelledError:
             if not self.is_aborted:
                 raise

@@ -122,10 +122,13 @@ class _Watch:
             self._tell(Standstill(limit, _job_name(frame), str(own), str(places[-1])))
 
 
+_CALLERS = {"arqonce.execution.attempt", "arqonce.execution.batch", "arqonce.execution.sharing"}
+
+
 def _job_name(frame: FrameType) -> str | None:
-    """Return the job's name from the local variable ``spec`` of an outer frame, in ``attempt`` or ``batch``."""
+    """Return the job's name from the local variable ``spec`` of an outer frame, in the modules that call handlers."""
     for outer, _ in walk_stack(frame):
-        if outer.f_globals.get("__name__") in {"arqonce.execution.attempt", "arqonce.execution.batch"}:
+        if outer.f_globals.get("__name__") in _CALLERS:
             spec = outer.f_locals.get("spec")
             if isinstance(spec, JobSpec):
                 return spec.name

@@ -11,8 +11,9 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 from sqlalchemy import text
 
+from arqonce.execution.answers import Answer
 from arqonce.execution.attempt import Dispatcher
-from arqonce.execution.batch import Answer, run_batch
+from arqonce.execution.batch import run_batch
 from arqonce.execution.delivery import Delivery
 from arqonce.execution.progress import Progress
 from arqonce.execution.refusals import Refused, refuse, why_unknown
@@ -131,7 +132,8 @@ class RunJob:
             Delivery(job_id, 1, (), call["k"], enqueued_ms=call["et"]) for job_id, call in zip(ids, calls, strict=True)
         ]
         if spec.batch is None:
-            raise TypeError(f"{spec.name} has no batch: register it with JobSpec(..., batch=)")
+            why = " (here jobs share no transaction)" if spec.shares_transaction else ""
+            raise TypeError(f"{spec.name} has no batch: register it with JobSpec(..., batch=){why}")
         async with self._turn, self._shared(resources):
             answers = await run_batch(self._dispatcher, spec, deliveries)
         return [

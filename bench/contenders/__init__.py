@@ -55,6 +55,14 @@ CONTENDERS = _all(
         drain=1500,
     ),
     Contender(
+        name="ours-shared",
+        module=f"{_CONTENDERS}.ours",
+        title="users-worker, ordinary handler, shares_transaction",
+        variant="shared",
+        role="ours",
+        drain=4000,
+    ),
+    Contender(
         name="arq",
         module=f"{_CONTENDERS}.plain_arq",
         title="arq, defaults",

@@ -3,7 +3,8 @@
 Settings: defaults (10 runs at once, each of one job or of a batch), log level warning; 20 runs for the ordinary handler
 and 200 for no-ops. The variable ``WORKER_MAX_JOBS`` overrides these. ``create_user`` and ``find_user`` are the
 product's own jobs. Variants: ``no-receipts`` writes none; ``session`` runs an ordinary handler, which adds one user to
-its session. ``no_op`` is a plain arq function in our worker class.
+its session; ``shared`` the same, in transactions that jobs share. ``no_op`` is a plain arq function in our worker
+class.
 """
 
 import os
@@ -65,7 +66,11 @@ async def add_user(session: AsyncSession, payload: AddUser) -> Added:
     return Added(id=user.id)
 
 
-_ORDINARY = Registry(JobSpec(AddUser, add_user))
+_ORDINARY = {
+    "session": Registry(JobSpec(AddUser, add_user)),
+    "shared": Registry(JobSpec(AddUser, add_user, shares_transaction=True)),
+}
+"""The ordinary handler, by variant."""
 
 
 def work(target: Target, variant: str) -> None:
@@ -79,7 +84,7 @@ def work(target: Target, variant: str) -> None:
     else:
         run_worker(
             _settings(target, variant),
-            replace(APPLICATION, registry=_ORDINARY if variant == "session" else REGISTRY),
+            replace(APPLICATION, registry=_ORDINARY.get(variant, REGISTRY)),
         )
 
 
@@ -120,7 +125,7 @@ async def _count(target: Target) -> None:
 class _Producer:
     def __init__(self, client: JobClient, redis: ArqRedis, variant: str) -> None:
         self._client, self._redis = client, redis
-        self._create: type[AddUser | CreateUser] = AddUser if variant == "session" else CreateUser
+        self._create: type[AddUser | CreateUser] = AddUser if variant in _ORDINARY else CreateUser
 
     async def fill(self, jobs: list[Job]) -> None:
         if jobs[0].kind == "no_op":

@@ -20,8 +20,9 @@ from arqonce import (
     Result,
     enqueue_in,
 )
+from arqonce.execution.answers import Answer
 from arqonce.execution.attempt import Dispatcher
-from arqonce.execution.batch import Answer, run_batch
+from arqonce.execution.batch import run_batch
 from arqonce.execution.delivery import Delivery
 from arqonce.relay.relay import Relay
 from arqonce.wire.codec import decode

@@ -125,6 +125,12 @@ def _no_bank() -> Any:  # noqa: ANN401 - never opened
         ((Work, None), {}, "the handler of work, None, is no coroutine function"),
         ((Work, work), {"batch": work_at_once}, "the batch of work, work_at_once, is no coroutine function"),
         ((Work, work), {"batch": work, "max_batch": 0}, "the job work: max_batch and max_attempts are 1 or more"),
+        (
+            (Work, work),
+            {"batch": work, "shares_transaction": True},
+            "the job work has a batch handler: remove shares_transaction",
+        ),
+        ((Work, work), {"shares_transaction": 1}, "the job work: shares_transaction is True or False"),
         ((Work, work), {"max_attempts": "3"}, "the job work: max_batch and max_attempts are 1 or more"),
         ((Work, work), {"deadline": 5}, "the job work: deadline is a timedelta"),
         ((Work, work), {"former_names": "old"}, "the job work: former_names is a tuple of names"),

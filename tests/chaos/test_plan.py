@@ -7,6 +7,7 @@ from chaos.functions import NoteFunction
 from chaos.jobs import Slow, SlowTogether
 from chaos.limits import Limited
 from chaos.plan import FAULTS, HARMLESS, MARKER, Plan, Route, schedule
+from chaos.turns import TakeTurn
 from chaos.workload import Fate, Order, orders
 from jobs.payloads import CreateUser, CreateUsers, FindUser, GetOrCreateUser
 
@@ -46,8 +47,8 @@ def test_every_kind_of_job_is_submitted_both_ways() -> None:
     kinds = {(type(order.payload), order.route) for order in submitted if order.fate is Fate.SETTLED}
     kinds.remove((NoteFunction, Route.DIRECT))  # an arq service's: the outbox has no functions
     users = {CreateUser, GetOrCreateUser, FindUser, CreateUsers}
-    assert {kind for kind, _ in kinds} == users | {Slow, SlowTogether, Limited}
-    assert len(kinds) == 14
+    assert {kind for kind, _ in kinds} == users | {Slow, SlowTogether, Limited, TakeTurn}
+    assert len(kinds) == 16
     assert len(functions) > 100
     assert {order.payload.what for order in submitted if isinstance(order.payload, Careless)} <= set(HABITS)
     assert {order.fate for order in submitted} == set(Fate)

@@ -71,7 +71,7 @@ class CrashPoints:
         """Kill the worker at each point of this job; return the points if the job always ends in the same state.
 
         ``others``, at most three, are queued with it, in this order, before the worker starts. Jobs of one kind whose
-        handler has a ``batch`` then run together.
+        handler has a ``batch``, or shares transactions, then run together.
 
         Compares all tables, all keys in Redis and all files that the job leaves in the worker's folder. Ignores times,
         counters of attempts, the numbers of ids, and the columns and JSON fields named in ``ignore``.

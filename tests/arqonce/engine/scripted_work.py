@@ -122,6 +122,10 @@ class ScriptedWork:
         assert kind in self.batches
         return 100
 
+    def spread(self, _kind: str) -> float:
+        """Have two batches."""
+        return 0
+
     async def run_together(self, jobs: Sequence[Any]) -> Sequence[Outcome | Again]:
         """Do what their name says."""
         with self.noted(jobs):

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from structlog.testing import capture_logs
 
 from arqonce.execution import batch as batches
+from arqonce.execution.answers import Answer
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.delivery import Delivery
 from arqonce.execution.verdict import RetryLater
@@ -61,7 +62,7 @@ async def counts(sessions: Sessions) -> tuple[int, ...]:
 async def run_batch(dispatcher: Dispatcher, spec: Any, deliveries: Sequence[Delivery]) -> list[Any]:  # noqa: ANN401 - any job
     """Run it, and leave out the tags of the answers."""
     outcomes = await batches.run_batch(dispatcher, spec, deliveries)
-    return [outcome.value if isinstance(outcome, batches.Answer) else outcome for outcome in outcomes]
+    return [outcome.value if isinstance(outcome, Answer) else outcome for outcome in outcomes]
 
 
 async def _to_the_end(sessions: Sessions, spec: Any, deliveries: Sequence[Delivery]) -> dict[str, Any]:  # noqa: ANN401 - any job

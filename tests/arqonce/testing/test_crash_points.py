@@ -12,6 +12,8 @@ from arqonce.spec import JobSpec, Registry
 from arqonce.testing.crash.crash_points import CrashPointError, CrashPoints
 from arqonce.testing.crash.forks import ForkError
 from arqonce.testing.crash.points import Moment
+from chaos.turns import REGISTRY as TURNS
+from chaos.turns import TakeTurn
 from db.users import insert_user
 from jobs import CreateUser, CreateUsers, FindUser, GetOrCreateUser, NewUser, UserView
 from jobs.users import create_user
@@ -110,6 +112,19 @@ async def test_a_crash_anywhere_in_a_batch_leaves_one_effect_of_each_job(
     batched = [point for point in proof.points if "batch.py" in point or "engine/run.py" in point]
     assert (len(proof.state["table arqonce.receipts"]), bool(batched), _has_finish(proof.points)) == (3, True, True)
     assert {moment for moment in Moment if any(moment.value in point for point in proof.points)} == set(Moment)
+
+
+async def test_a_crash_anywhere_in_a_shared_transaction_leaves_one_effect_of_each_job(
+    crash_points: CrashPoints,
+) -> None:
+    """Here one of them fails, so that all roll back, it runs alone, and the other without it."""
+    jobs = [TakeTurn(name="Jim"), TakeTurn(name="Jane", email="jane@example.org")]
+
+    proof = await crash_points.prove(*jobs, registry=TURNS, given=_jane_is_stored)
+
+    shared = [point for point in proof.points if "sharing.py" in point]
+    assert (len(proof.state["table arqonce.receipts"]), bool(shared), _has_finish(proof.points)) == (2, True, True)
+    assert sorted(user["name"] for user in proof.state["table users"]) == ["Jane", "Jim"]
 
 
 @pytest.fixture
