@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from datetime import timedelta
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import structlog
@@ -22,7 +22,7 @@ from arqonce.execution.dead_letters import is_dead
 from arqonce.execution.delivery import AnySpec, Delivery
 from arqonce.execution.progress import Progress
 from arqonce.execution.refusals import Refused, refuse, refuse_together, why_unknown
-from arqonce.execution.traces import traced_batch
+from arqonce.execution.traces import traced_attempt, traced_batch
 from arqonce.execution.verdict import RetryLater
 from arqonce.failures import (
     InvalidMessageError,
@@ -238,10 +238,14 @@ class RegistryJob:
         if self.is_aborted:
             return await self.aborted()
         dispatcher, spec, progress = self._work.dispatcher, self.spec, Progress()
-        run = dispatcher.run if spec.phases is None else partial(phases.run, dispatcher)
         started = time.monotonic()
         try:
-            answer = await run(spec, self.delivery, progress)
+            delivery = self.delivery
+            if spec.phases is None:
+                attempt = traced_attempt(dispatcher.run(spec, delivery, progress), spec, delivery, dispatcher.queue)
+            else:
+                attempt = phases.run(dispatcher, spec, delivery, progress)
+            answer = await attempt
             if spec.shares_transaction:
                 dispatcher.paces.of(spec).alone(seconds=time.monotonic() - started)
             return self.ended(answer, progress.tag)
