@@ -52,7 +52,7 @@ async def test_a_paused_queue_gives_nothing_until_it_is_resumed(redis: Redis, le
     await enqueue(redis, "left", "new")
     assert await claim(leases, 1) == [("left", 1)]
     await say(redis, Paused(FOR_EVER))
-    await redis.pexpire("arq:in-progress:left", 1)
+    await redis.delete("arq:in-progress:left")
     await redis.zadd("arq:queue:leases", {"left": 1})
     await redis.zadd(QUEUE, {"left": 1000})
 
