@@ -99,7 +99,7 @@ class Postgres:
             except SchemaError as error:
                 return Finding(name, Verdict.FAILURE, str(error), "apply the migrations with the command migrate")
             except DBAPIError as error:
-                if sqlstate_of(error) == _DENIED:
+                if sqlstate_of(error) == _DENIED and ask != self._writes:
                     return not_seen(name, _NOT_ALLOWED, "ask with a role that may, such as pg_monitor's members")
                 return self._unusable(name, error)
             except (SQLAlchemyError, OSError) as error:

@@ -53,15 +53,16 @@ async def _wait_for_effects(file: Path, is_there: Callable[[dict[str, list[str]]
 async def _keys(pool: ArqRedis) -> list[str]:
     """Return all keys; the times in the ids of cron jobs are left out.
 
-    An idle worker of ours leaves a key for a second, which wakes another one. arq's leaves its health key if a signal
-    ends it that it does not handle.
+    An idle worker of ours leaves a key for a second, which wakes another one. One that was killed stays announced for a
+    while. arq's leaves its health key if a signal ends it that it does not handle.
     """
 
     async def is_woken() -> bool:
         return not await pool.keys("*:baton")
 
     await wait_until_async(is_woken, 2)
-    keys = [key.decode() for key in await keys_of_jobs(pool) if not key.endswith(b":health-check")]
+    found = await keys_of_jobs(pool)
+    keys = [key.decode() for key in found if not (key.endswith(b":health-check") or key.startswith(b"arqonce:worker"))]
     return [re.sub(r":\d{13}$", ":TIME", key) for key in keys]
 
 

@@ -54,8 +54,11 @@ async def stranger(postgres_url: str) -> AsyncIterator[DatabaseSettings]:
     """Yield the database as a role sees it that has no rights."""
     connection = await asyncpg.connect(postgres_url)
     await connection.execute("CREATE ROLE stranger LOGIN PASSWORD 'stranger' CONNECTION LIMIT 5")
+    database = make_url(postgres_url).database
+    await connection.execute(f'GRANT CONNECT ON DATABASE "{database}" TO stranger')  # other tests shut everybody out
     url = make_url(postgres_url).set(username="stranger", password="stranger")
     yield DatabaseSettings(url=SecretStr(url.render_as_string(hide_password=False)))
+    await connection.execute("DROP OWNED BY stranger")
     await connection.execute("DROP ROLE stranger")
     await connection.close()
 

@@ -114,17 +114,22 @@ async def test_a_crash_anywhere_in_a_batch_leaves_one_effect_of_each_job(
     assert {moment for moment in Moment if any(moment.value in point for point in proof.points)} == set(Moment)
 
 
+SHARED = {
+    "both succeed": (TakeTurn(name="Joe"), 1),
+    "one fails, so that each runs by itself": (TakeTurn(name="Jane", email="jane@example.org"), 3),
+}
+
+
+@pytest.mark.parametrize(("other", "runs"), SHARED.values(), ids=SHARED)
 async def test_a_crash_anywhere_in_a_shared_transaction_leaves_one_effect_of_each_job(
-    crash_points: CrashPoints,
+    other: AnyPayload, runs: int, crash_points: CrashPoints
 ) -> None:
-    """Here one of them fails, so that all roll back, it runs alone, and the other without it."""
-    jobs = [TakeTurn(name="Jim"), TakeTurn(name="Jane", email="jane@example.org")]
+    """Whether it commits, or rolls back for one of its jobs."""
+    proof = await crash_points.prove(TakeTurn(name="Jim"), other, registry=TURNS, given=_jane_is_stored)
 
-    proof = await crash_points.prove(*jobs, registry=TURNS, given=_jane_is_stored)
-
-    shared = [point for point in proof.points if "sharing.py" in point]
-    assert (len(proof.state["table arqonce.receipts"]), bool(shared), _has_finish(proof.points)) == (2, True, True)
-    assert sorted(user["name"] for user in proof.state["table users"]) == ["Jane", "Jim"]
+    begun = [point for point in proof.points if "engine/run.py" in point and Moment.BEGINS.value in point]
+    assert (len(proof.state["table arqonce.receipts"]), len(begun), _has_finish(proof.points)) == (2, runs, True)
+    assert len(proof.state["table users"]) == (3 if runs == 1 else 2)
 
 
 @pytest.fixture
