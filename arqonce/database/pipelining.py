@@ -24,7 +24,7 @@ from arqonce.database.asyncpg_connection import ENDED, REFUSED, LentConnection, 
 from arqonce.database.limits import allow_pauses
 from arqonce.database.loans import Loan
 from arqonce.database.protocol import Argument, command, execution
-from arqonce.database.suspects import HAS_SUSPECT_FUNCTIONS, is_reading, is_suspect
+from arqonce.database.suspects import SUSPECT_FUNCTIONS, is_reading, is_setting, is_suspect
 
 _STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
 
@@ -136,7 +136,8 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
     _plain_end: Any  # the prepared COMMIT
     _rest: Any  # the prepared statement that ends a thorough cleaning
     __slots__ = (
-        "_is_bare", "_is_dirty", "_is_suspect", "_last", "_loan", "_plain_end", "_rest", "is_ever_suspect", "turn"
+        "_is_bare", "_is_dirty", "_is_suspect", "_last", "_loan", "_plain_end", "_rest", "is_ever_suspect", "may_set",
+        "turn",
     )  # fmt: skip
     _cursor_cls = _Cursor
     _ss_cursor_cls = _ServerSideCursor
@@ -149,6 +150,7 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
         self._is_dirty = False  # a job has used the session, and it was not cleaned since
         self._is_bare = False  # a handler has got asyncpg's connection
         self._is_suspect = False  # the job may have executed PREPARE, SET ROLE or the like
+        self.may_set = True  # any statement may change a setting, through functions in the database
         self.is_ever_suspect = False  # any transaction may do so, through functions in the database
 
     def lend(self, loan: Loan) -> None:
@@ -227,7 +229,7 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
                     self._rest = await self._connection.prepare(_PREPARED)
                     self._plain_end = await self._connection.prepare_control("COMMIT")
                     # This query also sends the Sync that asyncpg does not send after preparing.
-                    self.is_ever_suspect = bool(await self._connection.fetchval(HAS_SUSPECT_FUNCTIONS))
+                    self.is_ever_suspect, self.may_set = await self._connection.fetchrow(SUSPECT_FUNCTIONS)
                     self._is_suspect |= self.is_ever_suspect
             transaction = self._held_transaction()
             if not self.can_pipeline or self.isolation_level is not None or self.deferrable:
@@ -260,7 +262,7 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
         if is_suspect(operation):
             self._is_suspect = True
         if self.turn is not None:
-            self.turn.is_suspect |= is_suspect(operation)
+            self.turn.is_suspect |= is_suspect(operation) or is_setting(operation)
             self.turn.has_written |= not is_reading(operation)
 
     def why_unshared(self) -> str | None:

@@ -53,18 +53,24 @@ _HARMLESS = frozenset(
 )
 """Common built-in functions of PostgreSQL, and SQL keywords that a parenthesis may follow."""
 
+_SETTING = re.compile(r"\s*SET\b", re.IGNORECASE)
 _READING = re.compile(r"\s*(?:SELECT|VALUES)\b", re.IGNORECASE)
 _WRITING = re.compile(r"\bINTO\b", re.IGNORECASE)
 
 _EFFECTS = {"nextval", "pg_current_xact_id", "pg_notify", "txid_current"}
 """Those of the harmless functions that change something."""
 
-HAS_SUSPECT_FUNCTIONS = r"""
+SUSPECT_FUNCTIONS = r"""
     SELECT EXISTS (SELECT FROM pg_catalog.pg_proc WHERE oid >= 16384 AND (
         prosrc ~* '\m(pg_(try_)?advisory_lock(_shared)?|execute|prepare|hold|listen|temp|temporary|pg_temp)\M'
-        OR prosrc ~* '\m(role|authorization|search_path)\M' OR (prosrc = '' AND prolang = 14)))
+        OR prosrc ~* '\m(role|authorization|search_path)\M' OR (prosrc = '' AND prolang = 14))),
+    EXISTS (SELECT FROM pg_catalog.pg_proc WHERE oid >= 16384 AND (
+        prosrc ~* '\m(set|reset|set_\w+)\M' OR (prosrc = '' AND prolang = 14)))
 """
-"""Returns whether a user-defined function may leave something in a session. A body not stored as text may."""
+"""Returns whether a user-defined function may leave something in a session, and whether one may change a setting.
+
+A body not stored as text may do both. ``SET`` may also be that of an UPDATE.
+"""
 
 
 @lru_cache(maxsize=1000)
@@ -85,6 +91,12 @@ def is_reading(sql: str) -> bool:
         and not is_suspect(sql)
         and _EFFECTS.isdisjoint(_calls(sql))
     )
+
+
+@lru_cache(maxsize=1000)
+def is_setting(sql: str) -> bool:
+    """Return whether the statement sets something, be it for the transaction alone."""
+    return _SETTING.match(sql) is not None
 
 
 def _calls(sql: str) -> set[str]:

@@ -1,8 +1,9 @@
 """Lets jobs take turns in one transaction: each has a session of its own, and nothing that it sets reaches the next.
 
 What a job may leave in the transaction falls into three classes. Objects, listeners and options of the session and of
-the connection: they end with the turn. Settings, also those of triggers: they are reset with the next job's first
-statement, without a round trip. All else (``suspects``): such a job cannot share, and ``turn`` raises.
+the connection: they end with the turn. Settings of triggers: if functions in the database may set any, all are reset
+with the next job's first statement, without a round trip. All else (``suspects``): such a job cannot share, and
+``turn`` raises.
 """
 
 from collections.abc import AsyncIterator
@@ -58,7 +59,8 @@ class SharedTransaction:
         self._loan: Loan = loan
         self._transaction: Any = sync.get_transaction()
         limit = f"SET LOCAL lock_timeout = {milliseconds(_LOCK_LIMIT)}"
-        self._opening = ("RESET ALL", limit, *allow_pauses(lasts))
+        self._limits = (limit, *allow_pauses(lasts))
+        self._opening = self._limits
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[tuple[AsyncSession, Turn]]:
@@ -91,6 +93,7 @@ class SharedTransaction:
                 self._require_nothing_left(own, transaction)
         finally:
             self._driver.turn = None
+        self._opening = ("RESET ALL", *self._limits) if self._driver.may_set else ()
         own.close()  # talks to no server: the transaction is not its own
 
     def _require_nothing_left(self, session: Session, transaction: SessionTransaction) -> None:
