@@ -111,7 +111,7 @@ class SharedTransaction:
     def _what_is_left(self, session: Session) -> str | None:
         if self._sync.in_nested_transaction():
             return "it leaves a savepoint open"
-        if session.dispatch.before_commit or session.dispatch.after_commit:
+        if session.dispatch.before_commit or session.dispatch.after_commit.listeners:  # those of this session alone
             return "something listens to the commit of its session"
         if self._sync._has_events:  # noqa: SLF001 - listeners of the connection alone
             return "it adds listeners to the connection"

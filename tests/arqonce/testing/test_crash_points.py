@@ -114,17 +114,26 @@ async def test_a_crash_anywhere_in_a_batch_leaves_one_effect_of_each_job(
     assert {moment for moment in Moment if any(moment.value in point for point in proof.points)} == set(Moment)
 
 
+SHARED = {
+    "both succeed": (TakeTurn(name="Joe"), "execution/sharing.py", 3),
+    "one fails, so that it runs by itself": (
+        TakeTurn(name="Jane", email="jane@example.org"),
+        f"in attempt, {Moment.BEGINS.value} (time 2)",
+        2,
+    ),
+}
+
+
+@pytest.mark.parametrize(("other", "passes", "stored"), SHARED.values(), ids=SHARED)
 async def test_a_crash_anywhere_in_a_shared_transaction_leaves_one_effect_of_each_job(
-    crash_points: CrashPoints,
+    other: AnyPayload, passes: str, stored: int, crash_points: CrashPoints
 ) -> None:
-    """Here one of them fails, so that all roll back, it runs alone, and the other without it: three runs."""
-    jobs = [TakeTurn(name="Jim"), TakeTurn(name="Jane", email="jane@example.org")]
+    """Whether it commits, or rolls back for one of its jobs: then there is more than one run."""
+    proof = await crash_points.prove(TakeTurn(name="Jim"), other, registry=TURNS, given=_jane_is_stored)
 
-    proof = await crash_points.prove(*jobs, registry=TURNS, given=_jane_is_stored)
-
-    assert any(f"in attempt, {Moment.BEGINS.value} (time 3)" in point for point in proof.points)
+    assert any(passes in point for point in proof.points)
     assert _has_finish(proof.points)
-    assert (len(proof.state["table arqonce.receipts"]), len(proof.state["table users"])) == (2, 2)
+    assert (len(proof.state["table arqonce.receipts"]), len(proof.state["table users"])) == (2, stored)
 
 
 @pytest.fixture
