@@ -58,7 +58,9 @@ test: $(VENV)/ready ## Run all tests but the long ones (ARGS="path -k name" for 
 		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS); }
 
 long: $(VENV)/ready ## Run the tests that take half a minute each: mutants of chaos, type checkers, an HTTP fuzzer
-	@$(BIN)/python -m pytest -m long --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -m long --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS) || { \
+		[ $$? = 1 ] && echo "what failed runs once more, alone" && \
+		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS); }
 
 check: lint types contracts audit test long ## Run everything that CI runs
 

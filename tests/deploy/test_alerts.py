@@ -197,6 +197,10 @@ async def _jobs_fail(seen: Incidents, client: JobClient) -> None:
 
 
 async def _loops_are_blocked(seen: Incidents, client: JobClient, folder: Path) -> None:
+    async with seen.incident("ArqonceLoopBlocked"):
+        await (await client.enqueue(Block(seconds=2, marker=str(folder / "short")))).result(timeout=SOON)
+        await _wait(seen.has("worker", "event_loop_longest_block_seconds", 1.5))
+
     async with seen.incident("ArqonceLeasesLost"):
         lingering = await client.enqueue(Linger(seconds=3, folder=str(folder)))
         await _wait(lambda: len(lingerers(folder)) == 1)
@@ -206,10 +210,6 @@ async def _loops_are_blocked(seen: Incidents, client: JobClient, folder: Path) -
         os.kill(first, signal.SIGCONT)
         await lingering.result(timeout=SOON)
         await _wait(seen.has("worker", "leases_lost_total", 1))
-
-    async with seen.incident("ArqonceLoopBlocked"):
-        await (await client.enqueue(Block(seconds=2, marker=str(folder / "short")))).result(timeout=SOON)
-        await _wait(seen.has("worker", "event_loop_longest_block_seconds", 1.5))
 
     async with seen.incident("ArqonceHang"):
         await (await client.enqueue(Block(seconds=60, marker=str(folder / "long")))).result(timeout=SOON)
