@@ -72,16 +72,11 @@ async def enqueue_in(  # noqa: PLR0913 - the options of JobClient.enqueue, and w
         TypeError: the connection is of another type.
         ValueError: the ledger's schema may not have that name.
     """
-    run = statements.statement_runner(connection, is_async=True)
-    parent = running_job(connection)
-    with promising(queue, parent) as span, statements.cures_named():
-        promises = Promises(
-            [payload], [key], delay=delay, at=at, unique_for=unique_for, expires=expires, queue=queue, schema=schema,
-            parent=parent, sending=span,
-        )  # fmt: skip
-        for statement, parameters in promises.rounds():
-            promises.note(await run(connection, statement, parameters))
-        return promises.promised()[0]
+    (promised,) = await enqueue_many_in(
+        connection, [payload], keys=[key], delay=delay, at=at, unique_for=unique_for, expires=expires, queue=queue,
+        schema=schema,
+    )  # fmt: skip
+    return promised
 
 
 def enqueue_in_sync(  # noqa: PLR0913 - the options of JobClient.enqueue, and where
@@ -97,16 +92,11 @@ def enqueue_in_sync(  # noqa: PLR0913 - the options of JobClient.enqueue, and wh
     schema: str | None = None,
 ) -> Promised[ResultT]:
     """Promise a job as ``enqueue_in`` does, on a ``Session`` or ``Connection`` of SQLAlchemy or psycopg."""
-    run = statements.statement_runner(connection, is_async=False)
-    parent = running_job(connection)
-    with promising(queue, parent) as span, statements.cures_named():
-        promises = Promises(
-            [payload], [key], delay=delay, at=at, unique_for=unique_for, expires=expires, queue=queue, schema=schema,
-            parent=parent, sending=span,
-        )  # fmt: skip
-        for statement, parameters in promises.rounds():
-            promises.note(run(connection, statement, parameters))
-        return promises.promised()[0]
+    (promised,) = enqueue_many_in_sync(
+        connection, [payload], keys=[key], delay=delay, at=at, unique_for=unique_for, expires=expires, queue=queue,
+        schema=schema,
+    )  # fmt: skip
+    return promised
 
 
 async def enqueue_many_in(  # noqa: PLR0913 - the options of JobClient.enqueue_many, and where
