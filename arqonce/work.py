@@ -301,3 +301,43 @@ class Observer:
 
     def recorded(self) -> None:
         """Hear that outcomes have been recorded."""
+
+
+class ForwardingObserver(Observer):
+    """Tells another observer whatever it hears. Subclasses override what they use, and call it as well."""
+
+    def __init__(self, other: Observer) -> None:
+        """Tell ``other``."""
+        self._other = other
+
+    def ready(self) -> None:
+        """Pass it on."""
+        self._other.ready()
+
+    def running(self, run: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
+        """Pass it on."""
+        return self._other.running(run)
+
+    def recording(self, record: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
+        """Pass it on."""
+        return self._other.recording(record)
+
+    def claimed(self, jobs: Sequence[Job]) -> None:
+        """Pass it on."""
+        self._other.claimed(jobs)
+
+    def ran(self, jobs: Sequence[Job], seconds: float) -> None:
+        """Pass it on."""
+        self._other.ran(jobs, seconds)
+
+    def concluded(self, ended: Sequence[tuple[Job, Outcome]]) -> None:
+        """Pass it on."""
+        self._other.concluded(ended)
+
+    def lost(self, job: Job) -> None:
+        """Pass it on."""
+        self._other.lost(job)
+
+    def recorded(self) -> None:
+        """Pass it on."""
+        self._other.recorded()

@@ -9,7 +9,7 @@ import inspect
 import math
 import sys
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from signal import SIGUSR1, Signals
@@ -33,7 +33,7 @@ from arqonce.engine.shown import Shown
 from arqonce.engine.threads import JobThreads
 from arqonce.execution.work import RegistryWork
 from arqonce.queues import ServedQueues
-from arqonce.work import AlwaysOpen, Claim, Ended, Gate, Job, Observer, Outcome, Work
+from arqonce.work import AlwaysOpen, Claim, Ended, ForwardingObserver, Gate, Job, Observer, Outcome, Work
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.arq.worker")
 
@@ -280,33 +280,12 @@ class _ArqChores:
         self.hurry = worker.write_health_soon
 
 
-class _Counts(Observer):
+class _Counts(ForwardingObserver):
     """Counts outcomes as arq does, for its health key and ``run_check``."""
 
     def __init__(self, worker: Worker, other: Observer) -> None:
+        super().__init__(other)
         self._worker = worker
-        self._other = other
-
-    def ready(self) -> None:
-        self._other.ready()
-
-    def running(self, run: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
-        return self._other.running(run)
-
-    def recording(self, record: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
-        return self._other.recording(record)
-
-    def recorded(self) -> None:
-        self._other.recorded()
-
-    def claimed(self, jobs: Sequence[Job]) -> None:
-        self._other.claimed(jobs)
-
-    def ran(self, jobs: Sequence[Job], seconds: float) -> None:
-        self._other.ran(jobs, seconds)
-
-    def lost(self, job: Job) -> None:
-        self._other.lost(job)
 
     def concluded(self, ended: Sequence[tuple[Job, Outcome]]) -> None:
         worker = self._worker
@@ -317,4 +296,4 @@ class _Counts(Observer):
                 worker.jobs_complete += 1
             else:
                 worker.jobs_failed += 1
-        self._other.concluded(ended)
+        super().concluded(ended)

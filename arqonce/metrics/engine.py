@@ -1,13 +1,12 @@
 """Counts what an engine does. Counts runs, not jobs, wherever that is the same: a batch is counted at once."""
 
 import time
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any
 
 from arqonce.metrics import families
 from arqonce.metrics.store import Store, times_of
-from arqonce.work import Ended, GivenBack, Job, Observer, Outcome
+from arqonce.work import Ended, ForwardingObserver, GivenBack, Job, Observer, Outcome
 
 
 class _Places:
@@ -38,13 +37,13 @@ class _Places:
         return self._store.place(families.COMPLETION, self._kind)
 
 
-class EngineMetrics(Observer):
+class EngineMetrics(ForwardingObserver):
     """Hears what an engine does, counts it, and tells another observer."""
 
     def __init__(self, store: Store, other: Observer) -> None:
         """Count into ``store``."""
+        super().__init__(other)
         self._store = store
-        self._other = other
         self._places: dict[str, _Places] = {}
         self._lost = store.place(families.LEASES_LOST)
 
@@ -59,25 +58,9 @@ class EngineMetrics(Observer):
             found = self._places[kind] = _Places(self._store, kind)
         return found
 
-    def ready(self) -> None:
-        """Pass it on."""
-        self._other.ready()
-
-    def running(self, run: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
-        """Pass it on."""
-        return self._other.running(run)
-
-    def recording(self, record: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
-        """Pass it on."""
-        return self._other.recording(record)
-
-    def recorded(self) -> None:
-        """Pass it on."""
-        self._other.recorded()
-
     def claimed(self, jobs: Sequence[Job]) -> None:
         """Count the jobs, and how long they have waited."""
-        self._other.claimed(jobs)
+        super().claimed(jobs)
         now = time.time()
         scores: dict[str, list[bytes]] = {}
         for job in jobs:
@@ -89,14 +72,14 @@ class EngineMetrics(Observer):
 
     def ran(self, jobs: Sequence[Job], seconds: float) -> None:
         """Count the run."""
-        self._other.ran(jobs, seconds)
+        super().ran(jobs, seconds)
         places, store = self._of(jobs[0].label), self._store
         store.observe(places.run, families.RUN, seconds)
         store.observe(places.run_jobs, families.RUN_JOBS, len(jobs))
 
     def concluded(self, ended: Sequence[tuple[Job, Outcome]]) -> None:
         """Count how the jobs have ended: in one pass, of which a success that is one of many costs least."""
-        self._other.concluded(ended)
+        super().concluded(ended)
         scores: dict[str, list[bytes]] = {}
         succeeded: dict[str, int] = {}
         for job, outcome in ended:
@@ -127,5 +110,5 @@ class EngineMetrics(Observer):
 
     def lost(self, job: Job) -> None:
         """Count a lost lease."""
-        self._other.lost(job)
+        super().lost(job)
         self._store.add(self._lost)
