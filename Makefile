@@ -42,7 +42,7 @@ run: $(VENV)/ready ## Run a worker on DATABASE_URL and REDIS_URL
 fix: $(VENV)/ready ## Mend style and formatting where that can be done by a program
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
-	@$(BIN)/python tests/docs/settings_table.py
+	@PYTHONPATH=. $(BIN)/python tests/docs/settings_table.py
 	@PYTHONPATH=. $(BIN)/python tests/docs/metrics_table.py
 
 unit: $(VENV)/ready ## Run the tests that need no server and no process (ARGS="path -k name" for some)

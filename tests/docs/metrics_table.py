@@ -1,11 +1,11 @@
 """Writes the table of metrics in docs/metrics.md from what the code can show. ``make fix`` runs it."""
 
 import sys
-from pathlib import Path
 
 from arqonce.metrics.families import FAMILIES
+from tests.docs import tables
 
-PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
+PAGE = tables.PAGES / "metrics.md"
 BEGIN, END = "<!-- metrics: written by make fix -->", "<!-- end of metrics -->"
 
 
@@ -20,9 +20,7 @@ def render() -> str:
 
 def with_table(text: str) -> str:
     """Return the page's text with a fresh table in it."""
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n{render()}\n{END}{after}"
+    return tables.with_table(text, render(), BEGIN, END)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
@@ -11,9 +10,10 @@ from arqonce.database.settings import DatabaseSettings
 from arqonce.environment import EnvironmentSettings
 from arqonce.settings.operations import OperationsSettings
 from arqonce.settings.worker import QueueSettings, WorkerSettings
+from tests.docs import tables
 from web.settings import WebSettings
 
-PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
+PAGE = tables.PAGES / "settings.md"
 BEGIN, END = "<!-- settings: written by make fix -->", "<!-- end of settings -->"
 
 
@@ -53,9 +53,7 @@ def _duration(value: timedelta) -> str:
 
 def with_table(text: str) -> str:
     """Return the page's text with a fresh table in it."""
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n{render()}\n{END}{after}"
+    return tables.with_table(text, render(), BEGIN, END)
 
 
 if __name__ == "__main__":
