@@ -6,6 +6,7 @@ pass, the job stays this worker's and the outcome stays in memory: the next atte
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any
 
@@ -25,20 +26,29 @@ def longest_run(spec: AnySpec) -> timedelta:
     return spec.deadline if spec.phases is None else spec.phases.deadline + _PATIENCE + spec.deadline
 
 
-async def run(
+def run(
     dispatcher: Dispatcher, spec: AnySpec, delivery: Delivery, progress: Progress | None = None
-) -> dict[str, Any]:
+) -> Coroutine[Any, Any, dict[str, Any]]:
     """Run one attempt of a job, and of one with phases all attempts that need no work any more.
 
     Takes and raises what ``Dispatcher.run`` takes and raises.
     """
-    if spec.phases is None:
-        return await traced_attempt(dispatcher.run(spec, delivery, progress), spec, delivery, dispatcher.queue)
-    progress = progress or Progress()
+    if spec.phases is None:  # the attempt itself: a coroutine around it would cost each job one call more
+        return _attempt(dispatcher, spec, delivery, progress)
+    return _run_phases(dispatcher, spec, delivery, progress or Progress())
+
+
+def _attempt(
+    dispatcher: Dispatcher, spec: AnySpec, delivery: Delivery, progress: Progress | None
+) -> Coroutine[Any, Any, dict[str, Any]]:
+    return traced_attempt(dispatcher.run(spec, delivery, progress), spec, delivery, dispatcher.queue)
+
+
+async def _run_phases(dispatcher: Dispatcher, spec: AnySpec, delivery: Delivery, progress: Progress) -> dict[str, Any]:
     until: float | None = None
     while True:
         try:
-            return await traced_attempt(dispatcher.run(spec, delivery, progress), spec, delivery, dispatcher.queue)
+            return await _attempt(dispatcher, spec, delivery, progress)
         except RetryLater as later:
             until = until or time.monotonic() + _PATIENCE.total_seconds()
             left = timedelta(seconds=until - time.monotonic())

@@ -22,7 +22,7 @@ from arqonce.execution.dead_letters import is_dead
 from arqonce.execution.delivery import AnySpec, Delivery
 from arqonce.execution.progress import Progress
 from arqonce.execution.refusals import Refused, refuse, refuse_together, why_unknown
-from arqonce.execution.traces import traced_attempt, traced_batch
+from arqonce.execution.traces import traced_batch
 from arqonce.execution.verdict import RetryLater
 from arqonce.failures import (
     InvalidMessageError,
@@ -240,12 +240,7 @@ class RegistryJob:
         dispatcher, spec, progress = self._work.dispatcher, self.spec, Progress()
         started = time.monotonic()
         try:
-            delivery = self.delivery
-            if spec.phases is None:
-                attempt = traced_attempt(dispatcher.run(spec, delivery, progress), spec, delivery, dispatcher.queue)
-            else:
-                attempt = phases.run(dispatcher, spec, delivery, progress)
-            answer = await attempt
+            answer = await phases.run(dispatcher, spec, self.delivery, progress)
             if spec.shares_transaction:
                 dispatcher.paces.of(spec).alone(seconds=time.monotonic() - started)
             return self.ended(answer, progress.tag)
