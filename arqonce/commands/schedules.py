@@ -1,7 +1,6 @@
 """``schedules``: lists schedules, pauses and resumes them, and runs one now."""
 
 import json
-import sys
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -10,14 +9,13 @@ from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 import typer
-from rich.console import Console
-from rich.table import Column, Table
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.application import Application
 from arqonce.commands.asking import AsJson, By, Why, acting, ask
 from arqonce.commands.program import program
+from arqonce.commands.table import print_table
 from arqonce.database.settings import DatabaseSettings
 from arqonce.environment import read_duration
 from arqonce.ledger.audit import record
@@ -67,15 +65,7 @@ def list_(
         typer.echo(json.dumps(found, ensure_ascii=False))
         return
     titles = ("schedule", "when", "next, local", "next, UTC", "last slot, UTC", "last job", "paused")
-    rows = [_cells(summary) for summary in found]
-    if not sys.stdout.isatty():
-        for row in (titles, *rows):
-            typer.echo("\t".join(" ".join(cell.split()) for cell in row))
-        return
-    table = Table(*(Column(title, overflow="fold") for title in titles))
-    for row in rows:
-        table.add_row(*row)
-    Console(markup=False, emoji=False, highlight=False).print(table)
+    print_table(titles, [_cells(summary) for summary in found])
 
 
 def pause(
