@@ -1,6 +1,6 @@
 """Pauses as they are recorded. Knows no queue in Redis."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Interval, Text, bindparam, delete, func, or_, select, text
@@ -47,14 +47,6 @@ async def list_pauses(session: AsyncSession, queues: Sequence[str] | None = None
     if queues is not None:
         statement = statement.where(Pause.queue.in_(queues))
     return (await session.scalars(statement)).all()
-
-
-def by_queue(pauses: Sequence[Pause]) -> Mapping[str, Mapping[str, datetime | None]]:
-    """Return the ends of pauses by queue and name."""
-    found: dict[str, dict[str, datetime | None]] = {}
-    for pause in pauses:
-        found.setdefault(pause.queue, {})[pause.job_name] = pause.until
-    return found
 
 
 def _in_force() -> ColumnElement[bool]:
