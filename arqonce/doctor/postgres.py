@@ -15,6 +15,7 @@ from arqonce.database.settings import DatabaseSettings
 from arqonce.database.writability import require_writable
 from arqonce.doctor.finding import Check, Finding, Verdict, compare_clocks, judge_certificate, judged, not_seen, well
 from arqonce.ledger.namespace import text_for
+from arqonce.ledger.overview import MOST_READ, dead_by_reason
 from arqonce.ledger.schema import ledger_of
 from arqonce.process.lifecycle import explain_database
 
@@ -24,9 +25,6 @@ _NOT_ALLOWED = "this role may not look"
 
 _STATEMENT_LIMIT = "3s"
 """Longest time of one look, so that a doctor is no burden on a server in trouble."""
-
-_MOST_COUNTED = 10_000
-"""Counts end here: ``10000 or more``."""
 
 _OVERDUE = timedelta(minutes=1)
 
@@ -215,9 +213,9 @@ class Postgres:
         ]
 
     async def _dead_letters(self, session: AsyncSession) -> Finding:
-        rows = (await session.execute(text_for(session, _LETTERS))).all()
-        total, lately = sum(row.number for row in rows), sum(row.lately for row in rows)
-        reasons = ", ".join(f"{row.reason} {row.number}" for row in rows[:5])
+        found = await dead_by_reason(session)
+        total, lately = sum(one.letters for one in found), sum(one.last_hour for one in found)
+        reasons = ", ".join(f"{one.reason} {one.letters}" for one in found[:5])
         value = f"{_some(total)}, {lately} in the last hour" + (f": {reasons}" if reasons else "")
         return judged("PostgreSQL: dead letters", value, warning="look at dead list" if lately else None)
 
@@ -229,7 +227,8 @@ def _why_owed(late: int, again: int) -> str | None:
 
 
 def _some(number: int) -> str:
-    return f"{number} or more" if number >= _MOST_COUNTED else str(number)
+    """Show a count, which ends at ``MOST_READ``."""
+    return f"{number} or more" if number >= MOST_READ else str(number)
 
 
 _TLS = text("SELECT ssl, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
@@ -265,11 +264,6 @@ _VACUUM = text("""
 _OUTBOX = text(f"""
     SELECT queue, count(*) AS owed, count(*) FILTER (WHERE give_at < now() - CAST(:overdue AS interval)) AS late,
         count(*) FILTER (WHERE dispatches > :often) AS again
-    FROM (SELECT queue, give_at, dispatches FROM arqonce.outbox ORDER BY give_at LIMIT {_MOST_COUNTED}) AS soonest
+    FROM (SELECT queue, give_at, dispatches FROM arqonce.outbox ORDER BY give_at LIMIT {MOST_READ}) AS soonest
     GROUP BY queue ORDER BY queue
-""")  # noqa: S608 - the number is a constant
-_LETTERS = text(f"""
-    SELECT reason, count(*) AS number, count(*) FILTER (WHERE died_at > now() - interval '1 hour') AS lately
-    FROM (SELECT reason, died_at FROM arqonce.dead_jobs ORDER BY died_at DESC LIMIT {_MOST_COUNTED}) AS latest
-    GROUP BY reason ORDER BY number DESC
 """)  # noqa: S608 - the number is a constant
