@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from arqonce.connection.queue_status import QueueStatus
-from arqonce.ledger.overview import MOST, MOST_READ
+from arqonce.ledger.figures import MOST
+from arqonce.ledger.overview import MOST_READ
 from arqonce.overview.snapshot import LedgerFigures
 from arqonce.overview.status import Status
 from arqonce.relay.unserved import CURE

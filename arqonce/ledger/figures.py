@@ -10,15 +10,18 @@ from arqonce.ledger.namespace import text_for
 MOST = 100_000
 """Each figure is counted up to this: 10 to 30 ms in PostgreSQL."""
 
+OVERDUE = """(give_at <= now() AND (give_at < now() - interval '15 s'
+    OR dispatches = 0 AND greatest(created_at, due_at) < now() - interval '15 s'))"""
+"""Which promised jobs a relay should have given to Redis 15 s ago: it looks every two seconds. What it could not write
+is due again at once, so that of a job that was never given, its promise counts."""
+
 _COUNT = text(f"""
     SELECT
         (SELECT count(*) FROM (SELECT FROM arqonce.outbox WHERE queue = :queue LIMIT {MOST}) AS promised),
-        (SELECT count(*) FROM (SELECT FROM arqonce.outbox
-            WHERE queue = :queue AND give_at <= now() AND (give_at < now() - interval '15 s'
-                OR dispatches = 0 AND greatest(created_at, due_at) < now() - interval '15 s') LIMIT {MOST}) AS overdue),
+        (SELECT count(*) FROM (SELECT FROM arqonce.outbox WHERE queue = :queue AND {OVERDUE} LIMIT {MOST}) AS overdue),
         (SELECT count(*) FROM (SELECT FROM arqonce.dead_jobs WHERE queue = :queue LIMIT {MOST}) AS dead),
         extract(epoch FROM clock_timestamp())::float8
-""").bindparams(bindparam("queue", type_=Text))  # noqa: S608 - the number is a constant
+""").bindparams(bindparam("queue", type_=Text))  # noqa: S608 - number and condition are constants
 
 
 class LedgerFigures(NamedTuple):
@@ -26,8 +29,7 @@ class LedgerFigures(NamedTuple):
 
     promised: int
     overdue: int
-    """Promised jobs that a relay should have given to Redis 15 s ago: it looks every two seconds. What it could not
-    write is due again at once, so that of a job that was never given, its promise counts."""
+    """Promised jobs that are ``OVERDUE``."""
 
     dead: int
     now: float

@@ -6,10 +6,8 @@ from typing import NamedTuple
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from arqonce.ledger.figures import MOST, OVERDUE
 from arqonce.ledger.namespace import text_for
-
-MOST = 100_000
-"""Each figure of a queue is counted up to this: 10 to 30 ms in PostgreSQL."""
 
 MOST_READ = 10_000
 """Most rows that are read for one figure where an index alone does not have it, the latest first."""
@@ -23,7 +21,7 @@ class PromisedIn(NamedTuple):
     queue: str
     promised: int
     overdue: int
-    """Those that a relay should have given to Redis 15 s ago: it looks every two seconds."""
+    """Those that are ``OVERDUE``."""
 
 
 _PROMISED = text(f"""
@@ -37,11 +35,9 @@ _PROMISED = text(f"""
         (SELECT count(*) FROM (SELECT FROM arqonce.outbox AS job
             WHERE job.queue = queues.queue LIMIT {MOST}) AS promised),
         (SELECT count(*) FROM (SELECT FROM arqonce.outbox AS job
-            WHERE job.queue = queues.queue AND give_at <= now() AND (give_at < now() - interval '15 s'
-                OR dispatches = 0 AND greatest(created_at, due_at) < now() - interval '15 s') LIMIT {MOST}) AS overdue)
+            WHERE job.queue = queues.queue AND {OVERDUE} LIMIT {MOST}) AS overdue)
     FROM queues WHERE queue IS NOT NULL
-""")  # noqa: S608 - the numbers are constants
-"""What is due at once has been due for 10 s when it is promised: of a job that was never given, its promise counts."""
+""")  # noqa: S608 - numbers and condition are constants
 
 
 async def promised_by_queue(session: AsyncSession) -> Sequence[PromisedIn]:
