@@ -201,7 +201,10 @@ class Relay:
             promises = await dispatch_batch(session, epochs=epochs, keep=self._keep)
         self._again += sum(promise.is_again for promise in promises)
         # Committed before they are written into Redis: see dispatch_batch.
-        due = [promise for promise in promises if not promise.is_late or has_expired(promise.message)]
+        due: list[Promise] = []
+        too_late: list[Promise] = []
+        for promise in promises:
+            (too_late if promise.is_late and not has_expired(promise.message) else due).append(promise)
         try:
             await self._give(due)
         except (RedisError, OSError):
@@ -211,10 +214,9 @@ class Relay:
             raise
         self.counts.given += len(due)
         self.counts.again += sum(promise.is_again for promise in due)
-        for promise in promises:
-            if promise not in due:
-                await self._give_up(promise)
-                self.counts.expired += 1
+        for promise in too_late:
+            await self._give_up(promise)
+            self.counts.expired += 1
         return len(promises)
 
     async def _give(self, promises: Sequence[Promise]) -> None:
