@@ -4,8 +4,9 @@ Runs in every worker, and alone with the command ``relay``. Any number may run a
 of its WORKER_QUEUE, all with the same statement; of each at most 500 jobs at a time, so that none waits for another.
 
 Every one to two seconds an idle relay executes one statement in PostgreSQL, one round trip to Redis, and one attempt to
-take the listener's lock. The listening relay also holds a connection. Behind PgBouncer, which passes on no
-notifications, a relay polls every 500 ms. Polling a million jobs that are not due reads a few pages of an index.
+take the listener's lock. The listening relay also holds a connection, and compares the pauses on both servers, at most
+once a second, with one more round trip to each. Behind PgBouncer, which passes on no notifications, a relay polls every
+500 ms. Polling a million jobs that are not due reads a few pages of an index.
 """
 
 import asyncio
