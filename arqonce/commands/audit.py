@@ -1,14 +1,13 @@
 """``audit``: lists what operators did."""
 
 import json
-from datetime import timedelta
 from typing import Annotated
 
 import typer
 
 from arqonce.commands.asking import AsJson, ask
+from arqonce.commands.durations import duration_of
 from arqonce.commands.table import print_table
-from arqonce.environment import read_duration
 from arqonce.ledger.audit import list_acts
 from arqonce.ledger.tables import AuditRecord
 
@@ -35,7 +34,8 @@ def list_(
 
     For programs, in a pipe, the columns are separated by tabs; --json has the same.
     """
-    acts = [_summary(act) for act in ask(lambda session: list_acts(session, since=_age(since), limit=limit))]
+    age = None if since is None else duration_of("--since", since)
+    acts = [_summary(act) for act in ask(lambda session: list_acts(session, since=age, limit=limit))]
     if as_json:
         typer.echo(json.dumps(acts, ensure_ascii=False))
         return
@@ -52,10 +52,3 @@ def _summary(act: AuditRecord) -> dict[str, object]:
         "number": act.number,
         "why": act.why,
     }
-
-
-def _age(since: str | None) -> timedelta | None:
-    try:
-        return None if since is None else read_duration(since)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--since") from None

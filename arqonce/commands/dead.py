@@ -15,10 +15,10 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.commands.asking import AsJson, By, Why, acting, ask, open_queue, open_sessions
+from arqonce.commands.durations import duration_of
 from arqonce.commands.program import program
 from arqonce.commands.table import print_table
 from arqonce.connection.requeue import requeue
-from arqonce.environment import read_duration
 from arqonce.failures import is_own_code
 from arqonce.ledger.audit import record
 from arqonce.ledger.dead_jobs import (
@@ -304,10 +304,7 @@ def _chosen(
 
 
 def _filter(job_ids: Sequence[str] | None, job: str | None, reason: str | None, since: str | None) -> DeadFilter:
-    try:
-        oldest = None if since is None else datetime.now(UTC) - read_duration(since)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--since") from None
+    oldest = None if since is None else datetime.now(UTC) - duration_of("--since", since)
     return DeadFilter(job_ids=job_ids or None, job_name=job, reason=reason, since=oldest)
 
 

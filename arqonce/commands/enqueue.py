@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from arqonce.client.client import JobClient, JobHandle
+from arqonce.commands.durations import duration_of
 from arqonce.commands.program import program
-from arqonce.environment import read_duration
 from arqonce.failures import InvalidPayloadError, JobFailedError
 from arqonce.payloads import Payload
 from arqonce.process.exit_codes import ExitCode
@@ -117,7 +117,7 @@ class _Request:
 
 def _read_request(own: dict[str, Any]) -> _Request:
     times = {name: own[name] for name in ("delay", "unique_for", "expires", "timeout") if own[name] is not None}
-    read = {name: _duration("--" + name.replace("_", "-"), text) for name, text in times.items()}
+    read = {name: duration_of("--" + name.replace("_", "-"), text) for name, text in times.items()}
     return _Request(**own | read)
 
 
@@ -153,10 +153,3 @@ async def _wait(handle: JobHandle[BaseModel], longest: timedelta) -> dict[str, A
             raise
         text = f"job {handle.job_id} has no result after {longest}: its next attempt is due at {info.due:%X} UTC"
         raise TimeoutError(text) from error
-
-
-def _duration(option: str, text: str) -> timedelta:
-    try:
-        return read_duration(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint=option) from None

@@ -10,10 +10,10 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.commands.asking import AsJson, By, Why, acting, ask, open_queue, open_sessions
+from arqonce.commands.durations import duration_of
 from arqonce.commands.program import program
 from arqonce.commands.table import print_table
 from arqonce.connection.pauses import Paused, copy_pauses
-from arqonce.environment import read_duration
 from arqonce.failures import QueueUnavailableError
 from arqonce.ledger import pauses
 from arqonce.ledger.audit import record
@@ -129,10 +129,7 @@ def _kind(name: str | None) -> str:
 
 
 def _length(text: str | None) -> timedelta | None:
-    try:
-        length = None if text is None else read_duration(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--for") from None
+    length = None if text is None else duration_of("--for", text)
     if length is not None and length <= timedelta(0):
         raise typer.BadParameter("must be longer than zero", param_hint="--for")
     return length
