@@ -7,6 +7,7 @@ import typer
 
 from arqonce.commands.asking import AsJson, ask
 from arqonce.commands.durations import duration_of
+from arqonce.commands.group import build_group
 from arqonce.commands.table import print_table
 from arqonce.ledger.audit import list_acts
 from arqonce.ledger.tables import AuditRecord
@@ -14,14 +15,7 @@ from arqonce.ledger.tables import AuditRecord
 
 def build_audit_app() -> typer.Typer:
     """Build the command group."""
-    app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Operators' acts: list who did what, and why.")
-    app.callback()(_group)
-    app.command("list")(list_)
-    return app
-
-
-def _group() -> None:
-    """Let ``list`` stay a subcommand, although it is the only one."""
+    return build_group("Operators' acts: list who did what, and why.", {"list": list_})
 
 
 def list_(

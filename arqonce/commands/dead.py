@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.commands.asking import AsJson, By, Why, acting, ask, open_queue, open_sessions
 from arqonce.commands.durations import duration_of
+from arqonce.commands.group import build_group
 from arqonce.commands.program import program
 from arqonce.commands.table import print_table
 from arqonce.connection.requeue import requeue
@@ -55,13 +56,8 @@ Preview = Annotated[bool, typer.Option("--preview", help="Show how many it would
 
 def build_dead_app() -> typer.Typer:
     """Build the command group."""
-    app = typer.Typer(
-        no_args_is_help=True, rich_markup_mode=None, help="Jobs that failed for good: list, show, retry, discard."
-    )
     commands: dict[str, Callable[..., None]] = {"list": list_, "show": show, "retry": retry, "discard": discard}
-    for name, command in commands.items():
-        app.command(name)(command)
-    return app
+    return build_group("Jobs that failed for good: list, show, retry, discard.", commands)
 
 
 def list_(

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from arqonce.application import Application
+from arqonce.commands.group import build_group
 from arqonce.commands.program import program
 from arqonce.connection.redis import build_redis, explain
 from arqonce.database.engine import open_database
@@ -30,14 +31,7 @@ from arqonce.wire.keys import require_job_id
 
 def build_job_app() -> typer.Typer:
     """Build the command group."""
-    app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="One job: show where it is, and how it fared.")
-    app.callback()(_group)
-    app.command("show")(show)
-    return app
-
-
-def _group() -> None:
-    """Let ``show`` stay a subcommand, although it is the only one."""
+    return build_group("One job: show where it is, and how it fared.", {"show": show})
 
 
 def show(

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.commands.asking import AsJson, By, Why, acting, ask, open_queue, open_sessions
 from arqonce.commands.durations import duration_of
+from arqonce.commands.group import build_group
 from arqonce.commands.program import program
 from arqonce.commands.table import print_table
 from arqonce.connection.pauses import Paused, copy_pauses
@@ -32,11 +33,8 @@ Kind = Annotated[str | None, typer.Option("--kind", help="Only this job, such as
 
 def build_queue_app() -> typer.Typer:
     """Build the command group."""
-    app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Queues: pause, resume, list what is paused.")
     commands: dict[str, Callable[..., None]] = {"pause": pause, "resume": resume, "list": list_}
-    for name, command in commands.items():
-        app.command(name)(command)
-    return app
+    return build_group("Queues: pause, resume, list what is paused.", commands)
 
 
 def pause(

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.application import Application
 from arqonce.commands.asking import AsJson, By, Why, acting, ask
+from arqonce.commands.group import build_group
 from arqonce.commands.program import program
 from arqonce.commands.table import print_table
 from arqonce.database.settings import DatabaseSettings
@@ -37,18 +38,13 @@ Names = Annotated[list[str], typer.Argument(help="Names of schedules.")]
 
 def build_schedules_app() -> typer.Typer:
     """Build the command group."""
-    app = typer.Typer(
-        no_args_is_help=True, rich_markup_mode=None, help="Schedules: list, pause, resume, and run one now."
-    )
     commands: dict[str, Callable[..., None]] = {
         "list": list_,
         "pause": pause,
         "resume": resume,
         "run-now": run_now,
     }
-    for name, command in commands.items():
-        app.command(name)(command)
-    return app
+    return build_group("Schedules: list, pause, resume, and run one now.", commands)
 
 
 def list_(

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from arqonce.commands.asking import AsJson, By, Why, acting, ask, open_queue
+from arqonce.commands.group import build_group
 from arqonce.commands.program import program
 from arqonce.commands.table import print_table
 from arqonce.connection.presence import SHOWN_EVERY, LiveWorker, live_workers, order_quiet, what_they_do
@@ -31,11 +32,8 @@ Worker = Annotated[str, typer.Argument(help="Its id or the beginning of it, or H
 
 def build_workers_app() -> typer.Typer:
     """Build the command group."""
-    app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Live workers: list, drain, undrain.")
     commands: dict[str, Callable[..., None]] = {"list": list_, "drain": drain, "undrain": undrain}
-    for name, command in commands.items():
-        app.command(name)(command)
-    return app
+    return build_group("Live workers: list, drain, undrain.", commands)
 
 
 def list_(*, as_json: AsJson = False) -> None:
