@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from arqonce import DatabaseSettings
+from arqonce.settings.worker import WorkerSettings
 from tests.conftest import wait_until
 
 LIMIT = 60.0
@@ -68,6 +70,16 @@ def test_supervisord_starts_restarts_and_stops_a_worker(supervised: "subprocess.
     assert code == 0
     assert time.monotonic() - began < 25
     assert '"supervisor stopped"' in log.read_text()
+
+
+def test_supervisord_waits_for_the_default_grace_and_15_s(root: Path) -> None:
+    """And some seconds more: the supervisor of the processes reports what it had to kill."""
+    ours = configparser.RawConfigParser(comment_prefixes=(";",))
+    ours.read(root / "deploy" / "supervisor" / "users-worker.conf")
+
+    limit = timedelta(seconds=ours.getint("program:users-worker", "stopwaitsecs"))
+
+    assert limit > WorkerSettings.model_fields["shutdown_grace"].default + timedelta(seconds=15)
 
 
 def _pid_of_the_worker(tmp_path: Path) -> int:

@@ -20,7 +20,9 @@ from sqlalchemy import make_url
 
 from arqonce import DatabaseSettings
 from arqonce.environment import read_duration
+from arqonce.settings.worker import WorkerSettings
 from tests.conftest import wait_until
+from web.settings import WebSettings
 
 UNITS = ["users-worker", "users-worker-relay", "users-web", "users-worker-migrate"]
 SERVICES = UNITS[:3]
@@ -28,6 +30,9 @@ WORST = 15
 """A tenth of this is the highest exposure that a unit may have, of 100."""
 
 READY_LIMIT = 30.0
+
+_BEYOND_THE_GRACE = timedelta(seconds=15)
+"""What docs/operations.md asks of every supervisor."""
 
 Unit = Mapping[str, list[str]]
 
@@ -175,6 +180,16 @@ def test_a_unit_lives_and_ends_as_systemd_expects(
     assert code == 0
     assert manager.heard("STOPPING=1") == ["STOPPING=1"]
     assert int(manager.heard("EXTEND_TIMEOUT_USEC=")[0].partition("=")[2]) > 0
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_unit_waits_for_the_default_grace_and_15_s(root: Path, name: str) -> None:
+    """Its limit holds where the process cannot ask systemd for more time, as when its start hangs."""
+    settings = WebSettings if name == "users-web" else WorkerSettings
+
+    limit = _seconds(_read(root, name)["TimeoutStopSec"][0])
+
+    assert limit == (settings.model_fields["shutdown_grace"].default + _BEYOND_THE_GRACE).total_seconds()
 
 
 @pytest.mark.usefixtures("starts_processes")
