@@ -66,7 +66,7 @@ class Spans:
         if not trace.get_current_span().get_span_context().is_valid:
             return NO_TRACE
         with _contained("read the current span"):
-            return _carrier_of(None)
+            return _current_carrier()
         return NO_TRACE
 
     def sending(self, operation: str, queue: str, *, is_root: bool = False) -> "SendingSpan":
@@ -178,7 +178,7 @@ class SendingSpan(CurrentSpan):
                 facts[names.JOB_NAME] = jobs.pop()
             name = f"{self._operation} {self._queue}"
             self.make_current(self._spans.start(name, SpanKind.PRODUCER, facts, parent=self._parent()))
-            return _carrier_of(None)
+            return _current_carrier()
         return NO_TRACE
 
     def _parent(self) -> Context | None:
@@ -204,9 +204,9 @@ def _facts(operation: str, kind: str, queue: str) -> dict[str, str | int]:
     }
 
 
-def _carrier_of(current: Context | None) -> Carrier:
+def _current_carrier() -> Carrier:
     carrier: dict[str, str] = {}
-    _W3C.inject(carrier, current)
+    _W3C.inject(carrier)
     return read_trace(carrier)
 
 
