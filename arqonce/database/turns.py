@@ -93,7 +93,7 @@ class SharedTransaction:
                 self._require_nothing_left(own, transaction)
         finally:
             self._driver.turn = None
-        self._opening = ("RESET ALL", *self._limits) if self._driver.may_set else ()
+        self._opening = ("RESET ALL", *self._limits) if self._driver.may_set else turn.opening
         own.close()  # talks to no server: the transaction is not its own
 
     def _require_nothing_left(self, session: Session, transaction: SessionTransaction) -> None:

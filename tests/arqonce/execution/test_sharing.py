@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from structlog.testing import capture_logs
 
 from arqonce import JobContext, JobFailedError, JobSpec, Payload, Result, RetryAfter, enqueue_in
+from arqonce.database import pipelining
 from arqonce.database.engine import build_engine
 from arqonce.database.loans import LoanError
 from arqonce.database.settings import DatabaseSettings
@@ -305,6 +306,26 @@ async def test_settings_of_triggers_do_not_reach_the_next_job(engine: AsyncEngin
             await session.execute(text("DROP FUNCTION tenant CASCADE"))
 
     assert told == ["('', 'look-0')", "('', 'look-1')"]
+
+
+async def test_the_limit_on_locks_holds_also_behind_a_job_that_executes_nothing(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit is sent with the first statement of the transaction, whichever turn that is in."""
+    monkeypatch.setattr(pipelining, "SUSPECT_FUNCTIONS", "SELECT false, false")  # else each turn sends it again
+
+    async def idle(_session: AsyncSession, _job: JobContext) -> object:
+        return "nothing"
+
+    async def look(session: AsyncSession, _job: JobContext) -> object:
+        return await session.scalar(text("SELECT current_setting('lock_timeout')"))
+
+    sharers = Sharers(engine, idle=idle, look=look)
+    await sharers.share("look")  # the connection learns it with its first statement
+
+    told = await sharers.share("idle", "look", "idle", "look")
+
+    assert told == ["nothing", "250ms", "nothing", "250ms"]
 
 
 @pytest.mark.parametrize("with_connection", [True, False])
