@@ -94,14 +94,14 @@ def _connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
             "prepared_statement_name_func": lambda: f"__asyncpg_{uuid4()}__",
         }
     else:
-        arguments["server_settings"] |= _timeouts(settings) | KEEPALIVE
+        arguments["server_settings"] |= _timeouts(settings, IDLE_LIMIT) | KEEPALIVE
     return arguments
 
 
-def _timeouts(settings: DatabaseSettings, idle: timedelta | None = None) -> dict[str, str]:
+def _timeouts(settings: DatabaseSettings, idle: timedelta) -> dict[str, str]:
     return {
         "statement_timeout": milliseconds(settings.statement_timeout),
-        "idle_in_transaction_session_timeout": milliseconds(IDLE_LIMIT if idle is None else idle),
+        "idle_in_transaction_session_timeout": milliseconds(idle),
     }
 
 
@@ -110,6 +110,6 @@ def _limit_each_transaction(engine: AsyncEngine, settings: DatabaseSettings) -> 
     @event.listens_for(engine.sync_engine, "begin")
     def _limit(connection: Connection) -> None:
         loan = current_loan()
-        timeouts = _timeouts(settings, None if loan is None else idle_limit(loan.lasts))
+        timeouts = _timeouts(settings, IDLE_LIMIT if loan is None else idle_limit(loan.lasts))
         calls = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in timeouts.items())
         connection.exec_driver_sql(f"SELECT {calls}")
