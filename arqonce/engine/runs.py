@@ -53,7 +53,7 @@ class Runs:
         self._running: dict[asyncio.Task[Conclusion], _Running] = {}
         self.tasks: dict[str, asyncio.Task[Any]] = {}
         """The task of each running job, by id."""
-        self._starting: set[asyncio.Task[None]] = set()
+        self._starting: set[asyncio.Task[int]] = set()
         self.is_stopping = False
         """Whether nothing is to be started any more."""
 
@@ -88,10 +88,16 @@ class Runs:
             self._give_back(jobs)
             return 0
         runs, surplus = self.slots.fit(group(self._work, jobs), is_full=claimed.is_full)
-        returning: Sequence[Job] = [job for run in surplus for job in run.jobs]
-        if any(job.permits for job in jobs):
-            runs, returning = await self._admit(runs, returning)
-        self._give_back(returning)
+        return await self._start_admitted(runs, [job for run in surplus for job in run.jobs])
+
+    async def _start_admitted(self, runs: Sequence[Run], others: Sequence[Job] = ()) -> int:
+        """Start what has its permits, or needs none, and return ``others``, which have no slot, to the queue.
+
+        Return how many were started.
+        """
+        if any(job.permits for job in (*others, *(job for run in runs for job in run.jobs))):
+            runs, others = await self._admit(runs, others)
+        self._give_back(others)
         self._queue(runs)
         self._start_waiting()
         return sum(run.size for run in runs)
@@ -216,17 +222,9 @@ class Runs:
         """Start a job claimed again before we heard that our put-back had succeeded."""
         self.recorder.keep(claim)
         self._unended.add(claim.job_id)
-        task = self._loop.create_task(self._start_admitted(Run(self._work, [self._work.open(claim)])), name="anew")
+        task = self._loop.create_task(self._start_admitted([Run(self._work, [self._work.open(claim)])]), name="anew")
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
-
-    async def _start_admitted(self, run: Run) -> None:
-        runs: Sequence[Run] = [run]
-        if run.jobs[0].permits:
-            runs, returning = await self._admit(runs, [])
-            self._give_back(returning)
-        self._queue(runs)
-        self._start_waiting()
 
     def abort(self, ids: Collection[bytes]) -> None:
         """Cancel the runs of these jobs, as far as they may be cancelled now."""
