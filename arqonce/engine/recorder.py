@@ -157,10 +157,11 @@ def _give_up(job: Job, outcome: Outcome, claim: Claim) -> GiveUp:
     """Say in the queue's terms what becomes of the job, under the claim that it has by now; it is one attempt."""
     first = job.claim
     claim = claim._replace(attempt=first.attempt, score=first.score, excused=first.excused)
-    given = give_back(claim)
     if isinstance(outcome, Ended):
         given = end(claim, outcome.result, keep=outcome.keep, held=job.held, is_fenced=outcome.is_fenced)
-    if isinstance(outcome, Postponed):
+    elif isinstance(outcome, Postponed):
         given = postpone(claim, outcome.delay, counts=outcome.counts, held=job.held, expires=outcome.expires)
+    else:
+        given = give_back(claim)
     permits = [permit.key for permit in job.permits if not permit.per_ms]
     return given._replace(permits=permits) if permits else given

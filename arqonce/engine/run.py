@@ -109,7 +109,8 @@ def group(work: Work, jobs: Iterable[Job]) -> list[Run]:
     """Make a run of each job, and one of all that can run together; the oldest first."""
     groups: dict[tuple[str | None, str], list[Job]] = {}
     for job in jobs:
-        key = (job.kind, "") if job.kind is not None and not job.is_aborted else (None, job.claim.job_id)
+        kind = job.kind
+        key = (kind, "") if kind is not None and not job.is_aborted else (None, job.claim.job_id)
         groups.setdefault(key, []).append(job)
     runs = []
     for (kind, _), together in groups.items():
