@@ -14,6 +14,7 @@ import structlog
 from pydantic_core import to_json
 
 from arqonce.payloads import AnyPayload
+from arqonce.wire.keys import to_ms
 from arqonce.work import Permit
 
 _MOST = 10_000
@@ -81,7 +82,7 @@ class Limit:
     @property
     def per_ms(self) -> int:
         """The time of a rate in ms; 0 for jobs at once."""
-        return 0 if self.per is None else round(self.per / timedelta(milliseconds=1))
+        return 0 if self.per is None else to_ms(self.per)
 
     def id_of(self, job_name: str) -> str:
         """Return the name of the limit in Redis. Another number is the same limit, changed; all else is another."""

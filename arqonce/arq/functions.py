@@ -25,7 +25,7 @@ from arqonce.execution.diagnosis import diagnose
 from arqonce.failures import AttemptsExhaustedError, MalformedMessageError, UnknownJobError, code_of
 from arqonce.ledger.function_receipts import Success
 from arqonce.wire.codec import PICKLE, decode
-from arqonce.wire.keys import now_ms
+from arqonce.wire.keys import now_ms, to_ms
 from arqonce.work import UNKNOWN, Again, Claim, Ended, GivenBack, Outcome, Postponed
 
 _FAR = timedelta(days=3650)
@@ -339,7 +339,7 @@ class FunctionJob:
         """Return what a failure means: another attempt if it is arq's ``Retry``, else the end."""
         if self._settings.retry_jobs and isinstance(error, Retry | RetryJob):
             delay = timedelta(milliseconds=(error.defer_score or 0) if isinstance(error, Retry) else 0)
-            self._log.info("job retried", delay_ms=round(delay / timedelta(milliseconds=1)))
+            self._log.info("job retried", delay_ms=to_ms(delay))
             return self._retried(error, delay)
         # arq runs a function again that cancels itself, too, but at once.
         if self._settings.retry_jobs and isinstance(error, HandlerCancelledError) and self._counted < self._limit:
