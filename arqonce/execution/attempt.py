@@ -60,7 +60,7 @@ from arqonce.running import ReadOnlyJobError, RunningJob
 from arqonce.wire.arguments import read_payload
 from arqonce.wire.codec import encode
 from arqonce.wire.keys import QUEUE
-from arqonce.wire.request import request_hash, request_tag
+from arqonce.wire.request import payload_tag, request_hash, request_tag
 
 T = TypeVar("T")
 
@@ -117,9 +117,9 @@ class Dispatcher:
     async def run(self, spec: AnySpec, delivery: Delivery, progress: Progress | None = None) -> dict[str, Any]:
         """Run one attempt and return the result as JSON types. Commits before it returns.
 
-        ``progress`` gets the tag of the request, and what the job's first phase brings: an attempt that finds that
-        there does not work again. Unless this raises RetryLater, the job has ended, and a receipt or a dead letter
-        records it. If the record cannot be written, the job is tried again.
+        ``progress`` gets the tag of the request, and the outcome of the job's work: an attempt that finds an outcome in
+        it does not work again. Unless this raises RetryLater, the job has ended, and a receipt or a dead letter records
+        it. If the record cannot be written, the job is tried again.
 
         Raises:
             RetryLater: the attempt failed and the job has attempts left, or its end could not be recorded.
@@ -129,23 +129,23 @@ class Dispatcher:
         told = {"job_id": delivery.job_id, "job_name": spec.name, "attempt": delivery.attempt} | delivery.waited
         payload: AnyPayload | None = None
         progress = progress or Progress()
-        progress.started = started = time.monotonic()
+        progress.started = time.monotonic()
         try:
             await self.require_open_gate()
             with CONTAINED:  # validators are application code, too
                 payload = read_payload(spec.payload, delivery.args, delivery.kwargs)
-            result = await self._answer(spec, delivery, payload, progress, since=started)
+            result = await self._answer(spec, delivery, payload, progress)
         except Exception as error:
             decided = await self._settle(spec, delivery, payload, error, progress)
             if not isinstance(decided, RetryLater):
                 self._patience.forget(delivery.job_id)
             if not isinstance(decided, Exception):  # another worker ran the job first, and succeeded
                 return decided
-            log_failure(_log.bind(**told, duration_ms=_milliseconds_since(started)), error, decided)
+            log_failure(_log.bind(**told, duration_ms=_milliseconds_since(progress.started)), error, decided)
             if decided is error:
                 raise
             raise decided from error
-        _log.info("job done", **told, duration_ms=_milliseconds_since(started))
+        _log.info("job done", **told, duration_ms=_milliseconds_since(progress.started))
         return result
 
     async def answer_on_record(self, job_id: str, attempt: int) -> dict[str, Any] | None:
@@ -321,7 +321,7 @@ class Dispatcher:
         payload = identified(payload)
         if is_dead(failure) and not await self._bury(spec, delivery, payload, failure, cause, started=progress.started):
             return await self._ended(spec, delivery, payload, progress)
-        progress.tag = tag_of(payload)
+        progress.tag = None if payload is None else payload_tag(payload)
         return failure
 
     async def _bury(  # noqa: PLR0913 - a failure and whose it is
@@ -374,9 +374,12 @@ class Dispatcher:
             return failure
 
     async def _answer(
-        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload, progress: Progress, *, since: float
+        self, spec: AnySpec, delivery: Delivery, payload: AnyPayload, progress: Progress
     ) -> dict[str, Any]:
-        """Run the job, or return the end that an earlier run's receipt records. Slow work is worth a look each time."""
+        """Run the job, or return the end that an earlier run's receipt records.
+
+        The first attempt looks for a receipt only before the work of a job with phases, which is slow.
+        """
         may_have_ended = delivery.attempt > 1 or spec.phases is not None
         if may_have_ended and (earlier := await self._look(delivery)) is not None:
             return await self._replay(spec, delivery, payload, earlier, progress)
@@ -390,7 +393,7 @@ class Dispatcher:
             return await self._within(spec.deadline, store)
         except Exception as error:
             if not isinstance(error, RetryAfter):
-                await self._excuse(delivery, error, since=since)
+                await self._excuse(delivery, error, since=progress.started)
             decided = decide(spec, delivery, error)
             if isinstance(decided, RetryLater):
                 raise

@@ -11,10 +11,10 @@ from arqonce.wire.request import payload_tag, request_hash
 
 @dataclass
 class Progress:
-    """Is handed to all attempts of a job that one run makes."""
+    """What one run of a job knows of it, from one attempt to the next."""
 
     outcome: tuple[Any, ...] = ()
-    """What the first of its phases has brought, alone, for the attempts of the second; empty before, and without."""
+    """What the work of a job with phases has returned, as a tuple of one, for the attempts of its store; else empty."""
 
     started: float = field(default_factory=time.monotonic)
     """When the present attempt began, by ``time.monotonic()``."""
@@ -24,7 +24,7 @@ class Progress:
 
     @property
     def has_worked(self) -> bool:
-        """Whether there is an outcome."""
+        """Whether the work has returned an outcome."""
         return bool(self.outcome)
 
 

@@ -64,9 +64,9 @@ class RegistryWork:
         self.dispatcher = dispatcher
         self._keep = keep_result
 
-    def open(self, claim: Claim, kind: "type[RegistryJob] | None" = None) -> "RegistryJob":
-        """Read a claimed job, as one of this ``kind``."""
-        opened = kind or RegistryJob
+    def open(self, claim: Claim, job_class: "type[RegistryJob] | None" = None) -> "RegistryJob":
+        """Read a claimed job, as a ``RegistryJob`` or one of this subclass."""
+        opened = job_class or RegistryJob
         try:
             message = self._read(claim)
         except JobFailedError as refusal:
@@ -238,11 +238,10 @@ class RegistryJob:
         if self.is_aborted:
             return await self.aborted()
         dispatcher, spec, progress = self._work.dispatcher, self.spec, Progress()
-        started = time.monotonic()
         try:
             answer = await phases.run(dispatcher, spec, self.delivery, progress)
             if spec.shares_transaction:
-                dispatcher.paces.of(spec).alone(seconds=time.monotonic() - started)
+                dispatcher.paces.of(spec).alone(seconds=time.monotonic() - progress.started)
             return self.ended(answer, progress.tag)
         except asyncio.CancelledError:
             if not self.is_aborted:
