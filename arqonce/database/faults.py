@@ -62,6 +62,11 @@ def sqlstate_of(error: BaseException) -> str | None:
     return getattr(_driver_error(error), "sqlstate", None)
 
 
+def is_denied(error: BaseException) -> bool:
+    """Return whether the role lacks a privilege for the statement."""
+    return sqlstate_of(error) == "42501"
+
+
 def constraint_of(error: BaseException) -> str | None:
     """Return the name of the violated constraint; ``None`` for other errors."""
     return getattr(_driver_error(error), "constraint_name", None)

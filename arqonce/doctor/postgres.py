@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce.database.faults import sqlstate_of
+from arqonce.database.faults import is_denied
 from arqonce.database.limits import shorter_limits
 from arqonce.database.schema import Schema, SchemaError, require_current_schemas
 from arqonce.database.settings import DatabaseSettings
@@ -18,8 +18,6 @@ from arqonce.ledger.namespace import text_for
 from arqonce.ledger.overview import MOST_READ, dead_by_reason
 from arqonce.ledger.schema import ledger_of
 from arqonce.process.lifecycle import explain_database
-
-_DENIED = "42501"
 
 _NOT_ALLOWED = "this role may not look"
 
@@ -97,7 +95,7 @@ class Postgres:
             except SchemaError as error:
                 return Finding(name, Verdict.FAILURE, str(error), "apply the migrations with the command migrate")
             except DBAPIError as error:
-                if sqlstate_of(error) == _DENIED and ask != self._writes:
+                if is_denied(error) and ask != self._writes:
                     return not_seen(name, _NOT_ALLOWED, "ask with a role that may, such as pg_monitor's members")
                 return self._unusable(name, error)
             except (SQLAlchemyError, OSError) as error:

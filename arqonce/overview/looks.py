@@ -8,11 +8,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce.database.faults import sqlstate_of
+from arqonce.database.faults import is_denied, sqlstate_of
 
 T = TypeVar("T")
 
-_DENIED, _CANCELLED = "42501", "57014"
+_CANCELLED = "57014"
 
 _LIMIT = text("SET LOCAL statement_timeout = '2s'")
 """So that a look is no burden on a server in trouble."""
@@ -43,9 +43,9 @@ class Looks:
                 await session.execute(_LIMIT)
                 return await question(session)
         except DBAPIError as error:
-            if (state := sqlstate_of(error)) not in {_DENIED, _CANCELLED}:
+            if not is_denied(error) and sqlstate_of(error) != _CANCELLED:
                 raise
-            self._miss(what, "this role may not look" if state == _DENIED else "it takes longer than 2 s")
+            self._miss(what, "this role may not look" if is_denied(error) else "it takes longer than 2 s")
             return otherwise
 
     async def in_redis(self, what: str, question: Awaitable[T], otherwise: T) -> T:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.connection.pauses import FOR_EVER, Paused, copy_pauses
-from arqonce.database.faults import sqlstate_of
+from arqonce.database.faults import is_denied
 from arqonce.ledger.pauses import WHOLE, list_pauses
 from arqonce.ledger.tables import Pause
 
@@ -21,8 +21,6 @@ _EVERY = timedelta(seconds=1)
 
 _LIMIT = timedelta(seconds=5)
 """How long a look at PostgreSQL may take, the wait for a connection included."""
-
-_DENIED = "42501"
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.relay.pauses")
 
@@ -76,7 +74,7 @@ class PausesCopied:
             async with asyncio.timeout(_LIMIT.total_seconds()), self._sessions() as session:
                 return await recorded_pauses(session, self._queues)
         except DBAPIError as error:
-            if sqlstate_of(error) != _DENIED:
+            if not is_denied(error):
                 raise
             if not self._is_told:
                 self._is_told = True
