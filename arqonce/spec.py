@@ -254,6 +254,11 @@ class Registry:
         return in_force((spec.payload.job_name, spec.limits) for spec in self)
 
     @property
+    def longest_deadline(self) -> timedelta:
+        """The longest deadline of its jobs; zero if there are none."""
+        return max((spec.deadline for spec in self), default=timedelta(0))
+
+    @property
     def by_name(self) -> Mapping[str, JobSpec[Any, Any]]:
         """The specs by every name that a queued job may have, former ones included."""
         return self._specs

@@ -53,9 +53,7 @@ def doctor(
 
 
 async def _examine(settings: Settings, application: Application, processes: int) -> list[Finding]:
-    specs = list(application.registry)
-    longest = max((spec.deadline for spec in specs), default=timedelta(0))
-    findings = settings_checks(settings, specs)
+    findings = settings_checks(settings, application.registry)
     async with AsyncExitStack() as stack:
         url = settings.queue.url.get_secret_value()
         redis = await stack.enter_async_context(build_redis(url, Redis, password=settings.queue.plain_password))
@@ -64,7 +62,7 @@ async def _examine(settings: Settings, application: Application, processes: int)
             sessions,
             settings.database,
             schemas=application.registry.schemas,
-            longest=longest,
+            longest=application.registry.longest_deadline,
             connections=processes * settings.pool_size,
         )
         for checks in (postgres.checks, RedisServer(redis, url).checks):

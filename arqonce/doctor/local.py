@@ -1,19 +1,17 @@
 """Compares settings with each other and with the jobs' deadlines. Asks no server."""
 
-from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 from arqonce.doctor.finding import Finding, judged
 from arqonce.settings.worker import Settings
-from arqonce.spec import JobSpec
+from arqonce.spec import Registry
 
 
-def settings_checks(settings: Settings, specs: Sequence[JobSpec[Any, Any]]) -> list[Finding]:
+def settings_checks(settings: Settings, registry: Registry) -> list[Finding]:
     """Return what the settings say about each other."""
     worker, database = settings.worker, settings.database
-    shortest = min(specs, key=lambda spec: spec.deadline, default=None)
-    longest = max((spec.deadline for spec in specs), default=timedelta(0))
+    shortest = min(registry, key=lambda spec: spec.deadline, default=None)
+    longest = registry.longest_deadline
     findings = []
     if shortest is not None:
         command = database.command_timeout

@@ -43,8 +43,8 @@ def run_processes(settings: Settings, registry: Registry, count: int, *, burst: 
     set_up_logging(settings.worker)
     command = _own_command()
     asyncio.run(_require_servers(settings, registry))
-    longest = max((spec.deadline for spec in registry), default=timedelta(0))
-    return _supervise(command, settings.worker, Watch(count, settings.operations), longest, burst=burst)
+    watch = Watch(count, settings.operations)
+    return _supervise(command, settings.worker, watch, registry.longest_deadline, burst=burst)
 
 
 def run_service_processes(run: ServiceRun, count: int) -> int | Supervised:

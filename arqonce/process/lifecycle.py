@@ -56,7 +56,7 @@ class Lifecycle:
         self._settings = settings
         self._open_sessions = application.lifespan
         self._registry = application.registry
-        self._longest = max((spec.deadline for spec in application.registry), default=timedelta(0))
+        self._longest = application.registry.longest_deadline
         self._stack = AsyncExitStack()
         self.relay: Relay | None = None
         """What writes promised jobs into Redis, once it has started."""

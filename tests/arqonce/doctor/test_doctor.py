@@ -227,8 +227,8 @@ def test_settings_are_compared_with_deadlines(database: DatabaseSettings) -> Non
     brief = WorkerSettings(shutdown_grace=timedelta(seconds=1))
     queue = QueueSettings(url=SecretStr("redis://localhost"))
 
-    usual = settings_checks(Settings(database, queue, WorkerSettings()), list(REGISTRY))
-    wrong = settings_checks(Settings(slow, queue, brief), list(REGISTRY))
+    usual = settings_checks(Settings(database, queue, WorkerSettings()), REGISTRY)
+    wrong = settings_checks(Settings(slow, queue, brief), REGISTRY)
 
     assert {finding.verdict for finding in usual} == {WELL}
     assert {finding.verdict for finding in wrong} == {WARNING}
