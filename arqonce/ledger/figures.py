@@ -24,7 +24,7 @@ _COUNT = text(f"""
 """).bindparams(bindparam("queue", type_=Text))  # noqa: S608 - number and condition are constants
 
 
-class LedgerFigures(NamedTuple):
+class LedgerCounts(NamedTuple):
     """How many jobs of a queue there are, each up to ``MOST``."""
 
     promised: int
@@ -36,7 +36,7 @@ class LedgerFigures(NamedTuple):
     """The server's time, in seconds since 1970."""
 
 
-async def count_in_ledger(session: AsyncSession, queue: str) -> LedgerFigures:
+async def count_in_ledger(session: AsyncSession, queue: str) -> LedgerCounts:
     """Count the jobs of a queue. One round trip."""
     row = (await session.execute(text_for(session, _COUNT), {"queue": queue})).one()
-    return LedgerFigures(*row)
+    return LedgerCounts(*row)

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.connection.presence import live_workers, unserved
 from arqonce.connection.queue_status import QueueStatus, read_queue_status
-from arqonce.ledger.figures import LedgerFigures, count_in_ledger
+from arqonce.ledger.figures import LedgerCounts, count_in_ledger
 from arqonce.metrics import families
 from arqonce.metrics.store import Samples
 
@@ -49,7 +49,7 @@ class Figures:
 
     queues: dict[str, QueueStatus] = field(default_factory=dict)
     services: dict[str, Service] = field(default_factory=dict)
-    ledger: dict[str, LedgerFigures] = field(default_factory=dict)
+    ledger: dict[str, LedgerCounts] = field(default_factory=dict)
     offsets: dict[str, float] = field(default_factory=dict)
     """How far the clock of each server is ahead of ours, at least, in seconds."""
 
