@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
 from arqonce.commands.status_view import complaints_of, json_of, lines_of, table_of
-from arqonce.commands.table import build_table, print_table
+from arqonce.commands.table import build_console, build_table, print_table
 from arqonce.failures import QueueUnavailableError
 from arqonce.overview.status import Status, StatusReader, open_status
 from arqonce.process.exit_codes import ExitCode
@@ -72,7 +72,7 @@ async def _watch(*, as_json: bool) -> None:
             while True:
                 typer.echo(json.dumps(await _json_or_trouble(reader)))
                 await asyncio.sleep(_WATCH_EVERY.total_seconds())
-        console = Console(markup=False, emoji=False, highlight=False)
+        console = build_console()
         with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
             while True:
                 live.update(await _shown(reader), refresh=True)

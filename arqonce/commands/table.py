@@ -14,12 +14,16 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         for row in (titles, *rows):
             typer.echo("\t".join(" ".join(cell.split()) for cell in row))
         return
-    # Without markup and emoji, which would alter ids such as "[b]" and "user:key:1".
-    Console(markup=False, emoji=False, highlight=False).print(build_table(titles, rows))
+    build_console().print(build_table(titles, rows))
+
+
+def build_console() -> Console:
+    """Build a console without markup and emoji, which would alter ids such as ``[b]`` and ``user:key:1``."""
+    return Console(markup=False, emoji=False, highlight=False)
 
 
 def build_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Build a table with lines. Print it without markup and emoji."""
+    """Build a table with lines, to be printed on a console of ``build_console``."""
     table = Table(*(Column(title, overflow="fold") for title in titles))  # a truncated id is useless
     for row in rows:
         table.add_row(*row)
