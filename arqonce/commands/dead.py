@@ -176,17 +176,16 @@ class _Act:
 
     @asynccontextmanager
     async def recorded(
-        self, sessions: async_sessionmaker[AsyncSession], *, until: datetime, most: int
-    ) -> AsyncIterator[list[int]]:
-        """Record an act of several steps, and again if it is broken off. Append to what this yields how far it is."""
+        self, sessions: async_sessionmaker[AsyncSession], progress: "_Progress", *, until: datetime, most: int
+    ) -> AsyncIterator[None]:
+        """Record an act of several steps, and if it is broken off, how far it was."""
         async with sessions.begin() as session:
             await self.record(session, min(most, await count_dead_jobs(session, self.which, until=until)))
-        done = [0]
         try:
-            yield done
+            yield
         except BaseException:
             async with sessions.begin() as session:
-                await replace(self, name=f"{self.name}, broken off").record(session, done[-1])
+                await replace(self, name=f"{self.name}, broken off").record(session, progress.done)
             raise
 
 
@@ -197,19 +196,18 @@ async def _retry(act: _Act, *, most: int, found: set[str] | None) -> int:
     async with open_sessions() as sessions, open_queue() as redis:
         async with sessions() as session:
             until = await now_of_database(session)
-        async with act.recorded(sessions, until=until, most=most) as done:
-            while done[-1] < most:
+        async with act.recorded(sessions, progress, until=until, most=most):
+            while (left := most - progress.done) > 0:
                 async with sessions() as session:
-                    step = await step_of_dead_jobs(session, act.which, after=after, until=until, most=most - done[-1])
+                    step = await step_of_dead_jobs(session, act.which, after=after, until=until, most=left)
                 if step is None:
                     break
                 await _requeue(redis, step.letters, own_queue)
                 after = step.last
-                done.append(done[-1] + len(step.letters))
                 if found is not None:
                     found |= {letter.job_id for letter in step.letters}
-                progress.tell(done[-1])
-    return done[-1]
+                progress.add(len(step.letters))
+    return progress.done
 
 
 async def _discard(act: _Act) -> int:
@@ -218,27 +216,28 @@ async def _discard(act: _Act) -> int:
     async with open_sessions() as sessions:
         async with sessions() as session:
             until = await now_of_database(session)
-        async with act.recorded(sessions, until=until, most=sys.maxsize) as done:
+        async with act.recorded(sessions, progress, until=until, most=sys.maxsize):
             while True:
                 async with sessions.begin() as session:
                     removed = await discard_step(session, act.which, until=until)
                 if not removed:
-                    return done[-1]
-                done.append(done[-1] + removed)
-                progress.tell(done[-1])
+                    return progress.done
+                progress.add(removed)
 
 
 class _Progress:
-    """Says on standard error how far a long act is, every few seconds."""
+    """Counts the letters of a long act, and says on standard error how far it is, every few seconds."""
 
     def __init__(self, what: str) -> None:
+        self.done = 0
         self._what = what
         self._told = time.monotonic()
 
-    def tell(self, done: int) -> None:
+    def add(self, number: int) -> None:
+        self.done += number
         if time.monotonic() - self._told > _TELL_EVERY.total_seconds():
             self._told = time.monotonic()
-            typer.echo(f"{self._what} {done:,} so far", err=True)
+            typer.echo(f"{self._what} {self.done:,} so far", err=True)
 
 
 def _is_meant(which: DeadFilter) -> bool:

@@ -6,7 +6,7 @@ import sys
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce.commands.dead import _Act
+from arqonce.commands.dead import _Act, _Progress
 from arqonce.ledger.audit import list_acts
 from arqonce.ledger.dead_jobs import DeadFilter, DeadLetter, insert_new_dead_letters, now_of_database
 from tests import warm
@@ -66,9 +66,11 @@ async def test_an_act_that_is_broken_off_says_how_far_it_came(sessions: Sessions
     async with sessions() as session:
         until = await now_of_database(session)
 
+    progress = _Progress("discarded")
+
     async def break_off() -> None:
-        async with act.recorded(sessions, until=until, most=100) as done:
-            done.append(2)
+        async with act.recorded(sessions, progress, until=until, most=100):
+            progress.add(2)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
