@@ -9,7 +9,7 @@ from arqonce.main import hear_signals
 
 _HELP = """usage: users-web
 
-Serve users over HTTP until SIGTERM or Ctrl-C. Settings: DATABASE_*, REDIS_*, WEB_*, OPS_* (see the README).
+Serve users over HTTP until SIGTERM or Ctrl-C. Settings: DATABASE_*, REDIS_*, WEB_*, OPS_* (docs/settings.md).
 Exit codes: 0 ok, 2 usage, 3 settings, 4 unavailable, 5 held (ended at its time limit while something blocked its end).
 """
 

@@ -37,9 +37,9 @@ def run(  # noqa: PLR0913 - the command's options
 ) -> None:
     """Run a worker until SIGTERM, SIGHUP, SIGQUIT or Ctrl-C; a second signal ends it at once.
 
-    Settings come from DATABASE_*, REDIS_* and WORKER_* (see the README). After the first signal it claims no more jobs,
-    lets running jobs end within WORKER_SHUTDOWN_GRACE, and puts the rest back into the queue. It exits at most 10 s
-    later, with code 5 if something blocked its end.
+    Settings come from DATABASE_*, REDIS_* and WORKER_* (docs/settings.md). After the first signal it claims no more
+    jobs, lets running jobs end within WORKER_SHUTDOWN_GRACE, and puts the rest back into the queue. It exits at most
+    10 s later, with code 5 if something blocked its end.
     """
     application: Application = context.obj
     if processes > 1 and sys.platform == "win32":
