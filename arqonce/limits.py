@@ -121,7 +121,7 @@ def require_limits(payload: type[AnyPayload], limits: Sequence[Limit]) -> tuple[
     """Return the limits of a kind of jobs.
 
     Raises:
-        TypeError: they are no limits, name no field of the payload, or two of them are of the same thing.
+        TypeError: one is not a ``Limit``, or its ``by`` names no field of the payload; or two limit the same thing.
     """
     job = f"the job {payload.job_name}: "
     if isinstance(limits, str | Limit) or not all(isinstance(limit, Limit) for limit in limits):

@@ -52,7 +52,7 @@ class Phases(Generic[PayloadT, OutcomeT, ResultT]):
         """Return if both functions have the right parameters.
 
         Raises:
-            TypeError: they do not, or the deadline is none; the text names the cure.
+            TypeError: they do not, or the deadline is invalid; the text names the cure.
         """
         require_async(self.work, "work", job_name)
         require_async(self.store, "store", job_name)

@@ -12,7 +12,7 @@ from functools import cached_property
 from arqonce.wire.bounds import require_queue
 
 EVERY = 16
-"""In order, so manieth place of a claim is one of a lower queue's, each of them in turn."""
+"""Without weights, one in so many places of a worker's claims belongs to a lower queue, each of these in turn."""
 
 _MOST_QUEUES = 16
 """A claim looks at each of them."""

@@ -199,7 +199,7 @@ class Registry:
         Each worker opens the ``resources`` in this order when it starts, and closes them in reverse when it ends.
 
         Raises:
-            TypeError: ``resources`` are none.
+            TypeError: ``resources`` contains something else.
             ValueError: two specs share a wire name, current or former; two schedules, or two resources, share a name;
                 or the payload of a schedule is of no kind of job here.
         """

@@ -1,4 +1,4 @@
-"""Tells Redis from time to time which limits the code of this worker has (``scripts.limits``)."""
+"""Records in Redis, every 15 s, which limits the code of this worker has (``scripts.limits``)."""
 
 import math
 import time
@@ -8,7 +8,7 @@ from datetime import timedelta
 from arqonce.engine.leases import Leases
 
 _EVERY = timedelta(seconds=15)
-"""They hold for a minute: a worker may miss three turns."""
+"""The record expires after a minute: a worker may miss three turns."""
 
 
 class LimitsInForce:
@@ -21,7 +21,7 @@ class LimitsInForce:
         self._due = -math.inf
 
     async def do(self) -> None:
-        """Tell it if that is due."""
+        """Record the limits if that is due."""
         if self.due_in() <= 0:
             await self._leases.keep_in_force(self._limits)
             self._due = time.monotonic() + _EVERY.total_seconds()
@@ -31,5 +31,5 @@ class LimitsInForce:
         return self._due - time.monotonic() if self._limits else math.inf
 
     def hurry(self) -> None:
-        """Tell it the next time: Redis may have been emptied."""
+        """Record them the next time: Redis may have been emptied."""
         self._due = -math.inf

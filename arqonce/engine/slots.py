@@ -5,7 +5,7 @@ of a second at most: what arrives waits in Redis and makes the next one larger, 
 idle worker starts a single job at once, and a loaded one finds its own size. No batch waits for company.
 
 A run that only waits for others steps aside: it frees its slot, and takes one again before what is claimed next. While
-nobody can step aside, those who want to keep their slots, and so fewer jobs are claimed.
+no place aside is free, runs that want to step aside keep their slots, and so fewer jobs are claimed.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ _BATCHES = 2
 """How many batches run before claims are held back: while one commits, the next is read and built."""
 
 _ROUNDING = 0.01
-"""Weights of batches are added and subtracted."""
+"""Tolerance of the sum of weights: floats that are added and subtracted."""
 
 _MOST_AHEAD = 1000
 """Most jobs that are claimed at once: two batches of the usual size."""
@@ -160,7 +160,7 @@ class Slots(Generic[RunT]):
             await _wait(self._leaving, on_late=self.pass_place)
 
     def pass_place(self) -> None:
-        """Let another run step aside: who has waited for it does not."""
+        """Let the next run that waits step aside: the one that ``wait_for_place`` has let through does not."""
         _wake(self._leaving)
 
     def step_aside(self, run: RunT) -> None:
@@ -198,7 +198,7 @@ def _wake(waiting: deque[asyncio.Future[None]]) -> bool:
 
 
 async def _wait(waiting: deque[asyncio.Future[None]], *, on_late: Callable[[], object]) -> None:
-    """Wait for one's turn. ``on_late`` is called if it has come, and the wait is cancelled nevertheless."""
+    """Wait until woken. If the wait is cancelled after that, ``on_late`` gives back what the caller was woken for."""
     turn = asyncio.get_running_loop().create_future()
     waiting.append(turn)
     try:
