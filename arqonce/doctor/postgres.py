@@ -138,8 +138,7 @@ class Postgres:
 
     async def _pooler(self, session: AsyncSession) -> Finding:
         """Look whether the process number that we were given at the start is the server's: a pooler gives its own."""
-        connection = await (await session.connection()).get_raw_connection()
-        driver: Any = connection.driver_connection
+        driver = await _driver_of(session)
         told, real = driver.get_server_pid(), await session.scalar(text("SELECT pg_backend_pid()"))
         has_pooler = told != real
         value = "between us and the server" if has_pooler else "none"
@@ -159,8 +158,7 @@ class Postgres:
         if found is None:
             return not_seen("PostgreSQL: TLS", "the server does not tell")
         if found.ssl:
-            connection = await (await session.connection()).get_raw_connection()
-            driver: Any = connection.driver_connection
+            driver = await _driver_of(session)
             wrapped = driver._transport.get_extra_info("ssl_object")  # noqa: SLF001 - asyncpg has no public way
             return judge_certificate("PostgreSQL: TLS", wrapped and wrapped.getpeercert())
         risk = "add ?sslmode=verify-full to DATABASE_URL: passwords and data are readable on the way"
@@ -216,6 +214,11 @@ class Postgres:
         reasons = ", ".join(f"{one.reason} {one.letters}" for one in found[:5])
         value = f"{_some(total)}, {lately} in the last hour" + (f": {reasons}" if reasons else "")
         return judged("PostgreSQL: dead letters", value, warning="look at dead list" if lately else None)
+
+
+async def _driver_of(session: AsyncSession) -> Any:  # noqa: ANN401 - asyncpg's, which has no types
+    """Return the driver's connection."""
+    return (await (await session.connection()).get_raw_connection()).driver_connection
 
 
 def _why_owed(late: int, again: int) -> str | None:
