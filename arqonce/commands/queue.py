@@ -25,7 +25,7 @@ from arqonce.settings.worker import WorkerSettings
 from arqonce.wire.bounds import NAME_RULE, is_name
 
 _TRIES = 20
-"""How often Redis is written to while others change the same."""
+"""Most attempts to write pauses into Redis while others change them, too."""
 
 Queue = Annotated[str | None, typer.Argument(help="The queue; by default that of WORKER_QUEUE.")]
 Kind = Annotated[str | None, typer.Option("--kind", help="Only this job, such as create_user.")]

@@ -13,7 +13,7 @@ EVERY = timedelta(milliseconds=250)
 """Interval of the timer. A block that is shorter may fall between two."""
 
 _WINDOW = 60.0
-"""Seconds of which the longest lag is kept, and those before it."""
+"""Length of a window, in seconds. The longest lag of the current window and the one before it is shown."""
 
 
 class LoopLag:

@@ -33,7 +33,7 @@ _NUMBERS = 128 * 1024
 _DESCRIPTION = 1024 * 1024
 
 _BIN = 64
-"""As many numbers, at the end, take what has no room: none is read."""
+"""So many numbers at the end are written in place of those that have no room, and never read."""
 
 _AT = 8 * (_HEAD + _NUMBERS)
 """Where the description begins, in bytes."""

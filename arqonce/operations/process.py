@@ -29,8 +29,8 @@ POST_EVERY = round(1 / EVERY.total_seconds())
 """At so many turns of the loop's timer a supervised process posts what is not counted where it happens: each second."""
 
 _PAUSE = timedelta(milliseconds=200)
-"""Figures are written at most so often: it takes milliseconds of the loop. Who asks sooner waits, and gets no old ones:
-of several processes that answer in turns, one would show less than another has just shown."""
+"""Shortest time between two texts of the figures: writing one takes milliseconds of the loop. An earlier request waits.
+It does not get the last text, because then counters would go back where several processes answer in turns."""
 
 _NO_FIGURES = b'{"error": "the queue cannot be read: Redis is away, or our user may not see it"}\n'
 

@@ -28,7 +28,8 @@ _FRESH = timedelta(seconds=2)
 """How long figures are shown again, whoever asks."""
 
 _SHARE = 20
-"""And at least so many times as long as it took to read them: they cost the servers 5 % of one connection at most."""
+"""Figures are shown again for at least this many times the time that it took to read them: so they cost the servers 5 %
+of one connection at most."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.operations.queue_figures")
 

@@ -29,7 +29,7 @@ _LOOK_LIMIT = timedelta(seconds=3)
 
 @dataclass(kw_only=True)
 class Ledger:
-    """What became of asking PostgreSQL."""
+    """What PostgreSQL says, or why it could not be asked."""
 
     figures: LedgerFigures | None = None
     """``None`` if it could not be asked, or if there is no DATABASE_URL."""

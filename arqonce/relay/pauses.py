@@ -44,7 +44,7 @@ def as_in_redis(pauses: Sequence[Pause]) -> Mapping[str, Paused]:
 
 
 class PausesCopied:
-    """A relay's part in it: raises the errors of both servers."""
+    """Copies the pauses of a relay's queues again and again. Raises the errors of both servers."""
 
     def __init__(self, redis: Redis, sessions: async_sessionmaker[AsyncSession], queues: Sequence[str]) -> None:
         """Copy nothing yet."""
@@ -59,8 +59,9 @@ class PausesCopied:
         self._due = -math.inf
 
     async def look(self, *, is_first: bool) -> None:
-        """Copy them if a second has passed and this relay is the first of all with its queues, or to ``hurry``.
+        """Copy them at the first look and after ``hurry``; else if a second has passed and ``is_first``.
 
+        ``is_first`` says whether this relay does what one of all relays with these queues has to do.
         One round trip to each server, unless something has changed.
         """
         now = time.monotonic()

@@ -141,7 +141,7 @@ class Relay:
 
     @property
     def _is_first(self) -> bool:
-        """Whether this is the one of all relays with these queues that does what one alone has to do."""
+        """Whether it does what one of all relays with these queues has to do; all do it if none of them can listen."""
         return self.wakeup is None or self.wakeup.is_listening
 
     async def _note_loss(self, given_again: int) -> datetime | None:
