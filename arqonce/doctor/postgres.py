@@ -13,7 +13,17 @@ from arqonce.database.limits import shorter_limits
 from arqonce.database.schema import Schema, SchemaError, require_current_schemas
 from arqonce.database.settings import DatabaseSettings
 from arqonce.database.writability import require_writable
-from arqonce.doctor.finding import Check, Finding, Verdict, compare_clocks, judge_certificate, judged, not_seen, well
+from arqonce.doctor.finding import (
+    Check,
+    Finding,
+    Verdict,
+    compare_clocks,
+    is_this_host,
+    judge_certificate,
+    judged,
+    not_seen,
+    well,
+)
 from arqonce.ledger.namespace import text_for
 from arqonce.ledger.overview import MOST_READ, dead_by_reason
 from arqonce.ledger.schema import ledger_of
@@ -30,8 +40,6 @@ _OFTEN = 5
 """Dispatches of one promise after which it is remarkable that the job has not ended."""
 
 _OLD_TRANSACTION = timedelta(hours=1)
-
-_NEAR = frozenset({"", "localhost", "127.0.0.1", "::1"})
 
 _MANY_DEAD_ROWS = 50_000
 
@@ -154,7 +162,7 @@ class Postgres:
 
     async def _tls(self, session: AsyncSession) -> Finding | None:
         found = (await session.execute(_TLS)).first()
-        is_near = all(host.name in _NEAR or host.name.startswith("/") for host in self._settings.hosts)
+        is_near = all(is_this_host(host.name) for host in self._settings.hosts)
         if found is None:
             return not_seen("PostgreSQL: TLS", "the server does not tell")
         if found.ssl:

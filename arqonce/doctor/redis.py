@@ -5,6 +5,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
@@ -13,7 +14,17 @@ from arqonce.connection.direct import DirectConnection
 from arqonce.connection.redis import explain, location
 from arqonce.connection.tracking import TrackingProof
 from arqonce.connection.url import read_redis_url
-from arqonce.doctor.finding import Check, Finding, Verdict, compare_clocks, judge_certificate, judged, not_seen, well
+from arqonce.doctor.finding import (
+    Check,
+    Finding,
+    Verdict,
+    compare_clocks,
+    is_this_host,
+    judge_certificate,
+    judged,
+    not_seen,
+    well,
+)
 from arqonce.process.lifecycle import write_probe
 
 _NOT_ALLOWED = "this user may not look"
@@ -168,7 +179,7 @@ class RedisServer:
         if address.plain.startswith("unix:"):
             return None
         if not address.is_tls:
-            is_near = any(f"{host}:" in location(self._url) for host in ("localhost", "127.0.0.1", "[::1]"))
+            is_near = is_this_host(urlsplit(address.plain).hostname or "")
             cure = None if is_near else "use rediss://: passwords and data are readable on the way"
             return judged("Redis: TLS", "none" + " (the server is on this host)" * is_near, warning=cure)
         connection = await self._redis.connection_pool.get_connection("PING")

@@ -18,7 +18,7 @@ from arqonce.commands.doctor import _ask, _exit_code
 from arqonce.connection.redis import build_redis
 from arqonce.database.engine import open_database
 from arqonce.doctor import postgres as postgres_module
-from arqonce.doctor.finding import Finding, Verdict, compare_clocks, judge_certificate
+from arqonce.doctor.finding import Finding, Verdict, compare_clocks, is_this_host, judge_certificate
 from arqonce.doctor.local import settings_checks
 from arqonce.doctor.postgres import Postgres
 from arqonce.doctor.redis import RedisServer
@@ -47,6 +47,18 @@ async def _of_redis(url: str) -> dict[str, Finding]:
 
 def _by_name(findings: Sequence[Finding]) -> dict[str, Finding]:
     return {finding.check.partition(": ")[2]: finding for finding in findings}
+
+
+@pytest.mark.parametrize(
+    ("name", "is_here"),
+    [
+        ("", True), ("localhost", True), ("127.0.0.1", True), ("::1", True), ("/var/run/postgresql", True),
+        ("my-localhost", False), ("localhost.example.com", False), ("10.127.0.0.1", False), ("redis", False),
+    ],
+)  # fmt: skip
+def test_a_server_is_on_this_host_by_its_whole_name(name: str, is_here: bool) -> None:
+    """A name that merely contains one of this host's is another host's."""
+    assert is_this_host(name) is is_here
 
 
 @pytest.fixture
