@@ -5,13 +5,15 @@ An error is logged as a diagnosis, without its text.
 
 import logging
 import sys
+import traceback
 from functools import partial
+from types import TracebackType
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from arqonce.execution.diagnosis import diagnose
-from arqonce.process.log_writer import LogWriter, standard_error
+from arqonce.process.log_writer import LogWriter, say, standard_error
 from arqonce.process.stop_orders import Supervised
 from arqonce.process.strangers import log_strangers
 from arqonce.settings.worker import WorkerSettings
@@ -73,6 +75,8 @@ def log_to_stderr(log_format: str, level: str, *, process: int | None = None) ->
     root.handlers = [handler]
     root.setLevel(level.upper())
     log_strangers()
+    if sys.excepthook is sys.__excepthook__:  # otherwise the application has its own
+        sys.excepthook = _say_error
     logging.getLogger("arqonce.database.loans").setLevel(logging.WARNING)  # the default of SQLAlchemy's own pools
     structlog.configure(
         processors=[
@@ -84,6 +88,11 @@ def log_to_stderr(log_format: str, level: str, *, process: int | None = None) ->
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+def _say_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Write the traceback of an uncaught error after pending log lines, and at once: Python's own mixes with them."""
+    say("".join(traceback.format_exception(kind, error, trace)).removesuffix("\n"))
 
 
 def _shared_processors(process: int | None) -> list[Processor]:
