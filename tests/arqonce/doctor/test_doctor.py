@@ -56,7 +56,7 @@ def _by_name(findings: Sequence[Finding]) -> dict[str, Finding]:
         ("my-localhost", False), ("localhost.example.com", False), ("10.127.0.0.1", False), ("redis", False),
     ],
 )  # fmt: skip
-def test_a_server_is_on_this_host_by_its_whole_name(name: str, is_here: bool) -> None:
+def test_a_server_is_on_this_host_by_its_whole_name(name: str, *, is_here: bool) -> None:
     """A name that merely contains one of this host's is another host's."""
     assert is_this_host(name) is is_here
 
