@@ -14,7 +14,13 @@ from typing import Annotated, Any, Literal, Self, get_origin
 from pydantic import AfterValidator, BeforeValidator, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
 
 _DEFAULT_SECRETS = Path("/run/secrets")
 """Where Docker and Podman mount secrets. ``SECRETS_DIR`` overrides it (systemd: ``%d``)."""
@@ -95,21 +101,35 @@ class EnvironmentSettings(BaseSettings):
         return f"{cls.model_config['env_prefix']}{field}".upper()
 
     @classmethod
+    def given(cls, field: str) -> str | None:
+        """Return the text of ``field`` in the environment or its secret file, not validated; ``None`` if it is not set.
+
+        Raises:
+            SettingsError: a secret file cannot be read.
+        """
+        for source in cls._sources(EnvSettingsSource(cls)):
+            if (value := source().get(field)) is not None:
+                return str(value)
+        return None
+
+    @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the hook's signature
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the hook's signature
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the hook's signature
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Return the sources: environment, then secret files. The directory is read on each load, not on import."""
-        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, _Trimmed(settings_cls, env_settings))
+        return (init_settings, *cls._sources(env_settings))
+
+    @classmethod
+    def _sources(cls, environment: PydanticBaseSettingsSource) -> Iterator[PydanticBaseSettingsSource]:
+        yield _Trimmed(cls, environment)
         if directory := _secrets_directory():
-            _require_readable(settings_cls, directory)
-            secrets = SecretsSettingsSource(settings_cls, secrets_dir=directory)
-            sources += (_Trimmed(settings_cls, secrets),)
-        return sources
+            _require_readable(cls, directory)
+            yield _Trimmed(cls, SecretsSettingsSource(cls, secrets_dir=directory))
 
 
 class _Trimmed(PydanticBaseSettingsSource):

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import sys
 from contextlib import AsyncExitStack
 from datetime import datetime
@@ -73,7 +72,7 @@ async def _gather(job_id: str, kinds: list[str], *, with_data: bool) -> JobFacts
     url = settings.url.get_secret_value()
     async with AsyncExitStack() as stack:
         looks = Looks()
-        if os.environ.get(DatabaseSettings.variable("url")):
+        if DatabaseSettings.given("url"):
             database = DatabaseSettings.load()
             looks.sessions = await stack.enter_async_context(open_database(database, pool_size=1))
             try:

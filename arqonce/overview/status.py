@@ -1,7 +1,6 @@
 """Reads the snapshot that ``status`` shows, and watches it. Prints nothing."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -102,7 +101,7 @@ async def open_status(settings: QueueSettings, queues: Sequence[str]) -> AsyncIt
     Raises:
         SettingsError: a setting DATABASE_* is wrong.
     """
-    database = DatabaseSettings.load() if os.environ.get(DatabaseSettings.variable("url")) else None
+    database = DatabaseSettings.load() if DatabaseSettings.given("url") else None
     url = settings.url.get_secret_value()
     async with build_redis(url, Redis, password=settings.plain_password) as redis:
         reader = StatusReader(redis, url, queues, database)

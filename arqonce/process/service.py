@@ -1,7 +1,6 @@
 """Runs an arq service, as it is, in our worker: its functions, cron jobs, hooks and limits. Needs no PostgreSQL."""
 
 import asyncio
-import os
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -207,7 +206,7 @@ def grace_of(service: Service, settings: WorkerSettings) -> timedelta:
 def queue_of(service: Service) -> QueueSettings:
     """Return where the service's queue is: what its settings say, or else REDIS_URL."""
     own = service.redis_url()
-    if own is None and "REDIS_URL" in os.environ:
+    if own is None and QueueSettings.given("url") is not None:
         return QueueSettings.load()
     # REDIS_PASSWORD belongs to REDIS_URL, and to no other server.
     return QueueSettings.model_construct(url=SecretStr(own or url_of(RedisSettings())))
@@ -230,7 +229,7 @@ def _database_of_records() -> DatabaseSettings | None:
         SettingsError: it is PostgreSQL's, and wrong.
         StartupError: the server is unreachable or rejects us.
     """
-    if not (url := os.environ.get("DATABASE_URL", "").strip()):
+    if not (url := DatabaseSettings.given("url")):
         return None
     if not is_ours(url):
         _log.warning(_OTHER_DATABASE)

@@ -83,6 +83,19 @@ def test_secrets_come_from_files_too(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert (url.drivername, url.password, url.host) == ("postgresql+asyncpg", "p@ss/word", "db.example.org")
 
 
+def test_whether_a_setting_is_given_is_known_of_files_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A command whose use of PostgreSQL is optional asks it: a URL that is mounted as a secret counts."""
+    monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
+    monkeypatch.setenv("DATABASE_URL", " \n")
+    assert DatabaseSettings.given("url") is None
+
+    (tmp_path / "database_url").write_text(f"{URL}\n")
+    assert DatabaseSettings.given("url") == URL
+
+    monkeypatch.setenv("DATABASE_URL", "sqlite:///file")
+    assert DatabaseSettings.given("url") == "sqlite:///file"
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything; the directory below shows the same for it")
 def test_a_secret_file_that_is_closed_names_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A file of mode 600 of another user is the likeliest mistake with mounted secrets."""
