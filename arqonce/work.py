@@ -290,6 +290,9 @@ class Observer:
     def claimed(self, jobs: Sequence[Job]) -> None:
         """Hear of jobs that one call has claimed."""
 
+    def parked(self, jobs: Sequence[Job]) -> None:
+        """Hear of claimed jobs that a limit lets wait: they are nobody's again."""
+
     def ran(self, jobs: Sequence[Job], seconds: float) -> None:
         """Hear that a run of these jobs, of one kind, is over or abandoned, and how long it took."""
 
@@ -325,6 +328,10 @@ class ForwardingObserver(Observer):
     def claimed(self, jobs: Sequence[Job]) -> None:
         """Pass it on."""
         self._other.claimed(jobs)
+
+    def parked(self, jobs: Sequence[Job]) -> None:
+        """Pass it on."""
+        self._other.parked(jobs)
 
     def ran(self, jobs: Sequence[Job], seconds: float) -> None:
         """Pass it on."""

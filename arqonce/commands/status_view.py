@@ -96,6 +96,9 @@ def _listed(counts: Iterable[tuple[str, object]]) -> str:
     return ", ".join(named[:_MOST_NAMED]) + (", ..." if len(named) > _MOST_NAMED else "")
 
 
+_SUMMED = ("waiting", "running", "deferred", "parked", "held")
+
+
 def complaints_of(status: Status) -> list[str]:
     """Return what is to be mended, or could not be seen."""
     served = [f"jobs wait in {queue}, which no worker serves: {CURE}" for queue in status.queues.unserved]
@@ -108,7 +111,7 @@ def json_of(status: Status) -> dict[str, Any]:
     found = status.queues
     each = [_counts(one) | {"oldest_waiting_seconds": _age_of(one)} | _pauses(one) for one in found.queues.values()]
     ages = [age for counts in each if (age := counts["oldest_waiting_seconds"]) is not None]
-    sums = {name: sum(counts[name] or 0 for counts in each) for name in ("waiting", "running", "deferred", "held")}
+    sums = {name: sum(counts[name] or 0 for counts in each) for name in _SUMMED}
     said: dict[str, Any] = sums | {
         "oldest_waiting_seconds": max(ages, default=None),
         "paused": all(counts["paused"] for counts in each),
@@ -172,7 +175,8 @@ def _age_of(found: QueueStatus) -> float | None:
 
 
 def _pauses(found: QueueStatus) -> dict[str, Any]:
-    return {"held": found.held, "paused": found.paused, "paused_kinds": list(found.paused_kinds)}
+    aside = {"parked": found.parked, "held": found.held}
+    return aside | {"paused": found.paused, "paused_kinds": list(found.paused_kinds)}
 
 
 def _counts(found: QueueStatus) -> dict[str, float | None]:

@@ -31,6 +31,9 @@ class QueueStatus:
     oldest_waiting: timedelta | None
     """How long the oldest waiting job has been due; ``None`` if no job waits."""
 
+    parked: int = 0
+    """Of those that wait, jobs that wait for a permit of a limit."""
+
     held: int = 0
     """Jobs that would wait if nothing were paused: all of a paused queue, or those put aside of paused kinds."""
 
@@ -70,6 +73,7 @@ async def read_queue_status(redis: Redis, queue: str) -> QueueStatus:
         deferred=max(0, later - leased - parked - aside),
         running=leased + sum(are_running),
         oldest_waiting=None if is_paused else age,
+        parked=0 if is_paused else parked,
         held=aside + (waiting if is_paused else 0),
         paused=is_paused,
         paused_kinds=paused.active_kinds(now),

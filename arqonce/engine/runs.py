@@ -115,11 +115,13 @@ class Runs:
         except (RedisError, OSError):  # the main loop hears of it, too
             answers = [Admission.RETURNS] * len(asked)
         found = {one.claim.job_id: answer for one, answer in zip(asked, answers, strict=True)}
-        for job in (*jobs, *others):
-            if found.get(job.claim.job_id) is Admission.PARKED:
-                self._unended.discard(job.claim.job_id)
-                self.recorder.forget(job)
-        self.slots.parked(answers.count(Admission.PARKED), of=len(jobs) + len(others))
+        parked = [job for job in (*jobs, *others) if found.get(job.claim.job_id) is Admission.PARKED]
+        for job in parked:
+            self._unended.discard(job.claim.job_id)
+            self.recorder.forget(job)
+        if parked:
+            self._observer.parked(parked)
+        self.slots.parked(len(parked), of=len(jobs) + len(others))
         admitted = [[job for job in run.jobs if found.get(job.claim.job_id, _STARTS) is _STARTS] for run in runs]
         returning = [job for job in jobs if found.get(job.claim.job_id) is Admission.RETURNS]
         returning += [job for job in others if found.get(job.claim.job_id) is not Admission.PARKED]

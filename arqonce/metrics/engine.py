@@ -1,6 +1,7 @@
 """Counts what an engine does. Counts runs, not jobs, wherever that is the same: a batch is counted at once."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
@@ -19,6 +20,7 @@ class _Places:
         self.retried = store.place(families.RETRIED, kind)
         self.uncounted = store.place(families.UNCOUNTED, kind)
         self.given_back = store.place(families.GIVEN_BACK, kind)
+        self.parked = store.place(families.PARKED, kind)
 
     @cached_property
     def wait(self) -> int:
@@ -69,6 +71,12 @@ class EngineMetrics(ForwardingObserver):
             places = self._of(kind)
             self._store.add(places.claimed, len(found))
             self._store.observe_since(places.wait, families.WAIT, times_of(found), now)
+
+    def parked(self, jobs: Sequence[Job]) -> None:
+        """Count the jobs."""
+        super().parked(jobs)
+        for kind, number in Counter(job.label for job in jobs).items():
+            self._store.add(self._of(kind).parked, number)
 
     def ran(self, jobs: Sequence[Job], seconds: float) -> None:
         """Count the run."""

@@ -53,6 +53,7 @@ UNCOUNTED = Family(
     _KIND,
 )
 GIVEN_BACK = Family("arqonce_jobs_given_back_total", "counter", "Claimed jobs that were put back, not started.", _KIND)
+PARKED = Family("arqonce_jobs_parked_total", "counter", "Claimed jobs that wait for a permit of a limit.", _KIND)
 WAIT = Family("arqonce_job_wait_seconds", "histogram", "From when a job was due until it was claimed.", _KIND, _SECONDS)
 RUN = Family(
     "arqonce_run_duration_seconds", "histogram", "One run: the transaction of a job or a batch.", _KIND, _SECONDS
@@ -102,6 +103,9 @@ DEFERRED = Family("arqonce_queue_deferred", "gauge", "Jobs that are due later, o
 RUNNING = Family("arqonce_queue_in_progress", "gauge", "Jobs that any worker has claimed.", _QUEUE)
 OLDEST = Family(
     "arqonce_queue_oldest_waiting_seconds", "gauge", "How long the oldest waiting job has been due; 0 if none.", _QUEUE
+)
+WAITING_FOR_PERMIT = Family(
+    "arqonce_queue_parked", "gauge", "Of those that wait, jobs that wait for a permit of a limit.", _QUEUE
 )
 HELD = Family("arqonce_queue_held", "gauge", "Jobs that would wait if nothing were paused.", _QUEUE)
 PAUSED = Family("arqonce_queue_paused", "gauge", "1 while the whole queue is paused, else 0.", _QUEUE)

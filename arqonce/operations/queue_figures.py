@@ -62,6 +62,7 @@ class Figures:
             samples[families.DEFERRED.name, (queue,)] = [float(status.deferred)]
             samples[families.RUNNING.name, (queue,)] = [float(status.running)]
             samples[families.OLDEST.name, (queue,)] = [_age(status)]
+            samples[families.WAITING_FOR_PERMIT.name, (queue,)] = [float(status.parked)]
             samples[families.HELD.name, (queue,)] = [float(status.held)]
             samples[families.PAUSED.name, (queue,)] = [float(status.paused)]
         for queue, service in self.services.items():
@@ -83,6 +84,7 @@ class Figures:
             deferred=sum(status.deferred for status in each),
             running=sum(status.running for status in each),
             oldest_waiting=max((status.oldest_waiting or timedelta(0) for status in each), default=None),
+            parked=sum(status.parked for status in each),
             held=sum(status.held for status in each),
             paused=bool(each) and all(status.paused for status in each),
         )
@@ -105,6 +107,7 @@ def _counts(status: QueueStatus) -> dict[str, object]:
         "in_progress": status.running,
         "deferred": status.deferred,
         "oldest_waiting_seconds": round(_age(status), 3),
+        "parked": status.parked,
         "held": status.held,
         "paused": status.paused,
     }

@@ -219,7 +219,7 @@ def test_status_counts_the_queue(command_line: CommandLine) -> None:
     table = command_line("status").stdout.splitlines()
 
     age = found.pop("oldest_waiting_seconds")
-    not_paused = {"held": 0, "paused": False, "paused_kinds": []}
+    not_paused = {"parked": 0, "held": 0, "paused": False, "paused_kinds": []}
     assert ({"waiting": 1, "running": 1, "deferred": 1} | not_paused).items() <= found.items()
     assert 0 < age < 60
     assert [line.split("\t")[:-1] for line in table[:2]] == [["waiting", "running", "deferred"], ["1", "1", "1"]]

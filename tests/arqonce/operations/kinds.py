@@ -11,6 +11,7 @@ from typing import ClassVar
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.failures import JobFailedError
+from arqonce.limits import Limit
 from arqonce.payloads import Payload, Result
 from arqonce.spec import JobSpec, Registry
 
@@ -44,6 +45,12 @@ class Linger(Payload[Done]):
     folder: str
 
 
+class TakeTurns(Linger):
+    """Linger, one at a time."""
+
+    job_name: ClassVar[str] = "take_turns"
+
+
 async def linger(_session: AsyncSession, payload: Linger) -> Done:
     """Wait."""
     Path(payload.folder, f"lingers-{os.getpid()}").touch()  # noqa: ASYNC240 - in a moment
@@ -71,5 +78,6 @@ async def block(_session: AsyncSession, payload: Block) -> Done:
 REGISTRY = Registry(
     JobSpec(Answer, answer, max_attempts=2, deadline=timedelta(seconds=5)),
     JobSpec(Linger, linger),
+    JobSpec(TakeTurns, linger, limits=[Limit(concurrency=1)]),
     JobSpec(Block, block, max_attempts=2, deadline=timedelta(seconds=1)),
 )

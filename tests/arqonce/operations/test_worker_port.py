@@ -5,6 +5,7 @@ import json
 import time
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from redis.asyncio import Redis
 
 from arqonce import JobClient
 from jobs import CreateUser
-from tests.arqonce.operations.kinds import NAME, Answer
+from tests.arqonce.operations.kinds import NAME, Answer, TakeTurns
 from tests.arqonce.operations.scrape import ask, parse, port_of, scrape, value
 from tests.conftest import StartWorker, wait_until
 from tests.docs.blocks import blocks_in
@@ -64,12 +65,28 @@ async def test_a_worker_counts_each_end_once(
         "answer",
         "block",
         "linger",
+        "take_turns",
         "create_user",
         "create_users",
         "find_user",
         "get_or_create_user",
         "<unknown>",
     }
+
+
+async def test_what_waits_for_a_permit_is_counted(start_worker: StartWorker, client: JobClient, tmp_path: Path) -> None:
+    """While one job of a limited kind runs, the others wait: that is no queue for which more workers would help."""
+    port = port_of(start_worker(OPS_PORT="0", WORKER_REGISTRY=NAME))
+    handles = await client.enqueue_many([TakeTurns(seconds=2, folder=str(tmp_path)) for _ in range(3)])
+    await asyncio.to_thread(wait_until, partial(_shows, port, "arqonce_queue_parked", 2), 20)
+
+    waiting = value(scrape(port), "arqonce_queue_waiting")
+    await asyncio.gather(*(handle.result(timeout=SOON) for handle in handles))
+    await asyncio.to_thread(wait_until, partial(_shows, port, "arqonce_queue_parked", 0), 20)
+
+    assert waiting == 2
+    parked = value(scrape(port), "arqonce_jobs_parked_total", kind="take_turns") or 0
+    assert parked >= 2
 
 
 def test_probes_need_no_token_and_figures_do(start_worker: StartWorker) -> None:
