@@ -1,6 +1,7 @@
 """``queue``: pauses and resumes queues and kinds of jobs, and lists what is paused."""
 
 import asyncio
+import difflib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -15,6 +16,7 @@ from arqonce.commands.group import build_group
 from arqonce.commands.program import program
 from arqonce.commands.table import print_table
 from arqonce.connection.pauses import Paused, copy_pauses
+from arqonce.connection.presence import kinds_of
 from arqonce.failures import QueueUnavailableError
 from arqonce.ledger import pauses
 from arqonce.ledger.audit import record
@@ -59,7 +61,7 @@ def pause(
         return "until it is resumed" if until is None else f"until {until.isoformat(timespec='seconds')}"
 
     until = ask(act)
-    _tell_workers([name])
+    _tell_workers([name], kind)
     typer.echo(f"paused {_target(name, job_name)} {until}")
 
 
@@ -133,12 +135,25 @@ def _length(text: str | None) -> timedelta | None:
     return length
 
 
-def _tell_workers(queues: Sequence[str]) -> None:
+def _tell_workers(queues: Sequence[str], kind: str | None = None) -> None:
     """Write what is recorded into Redis. If Redis is away, relays do it as soon as it is back: say so."""
     try:
         asyncio.run(_copy(queues))
+        if kind is not None:
+            asyncio.run(_warn_of(kind, queues[0]))
     except QueueUnavailableError as error:
         typer.echo(f"{program()}: recorded, but workers do not know yet: {error}", err=True)
+
+
+async def _warn_of(kind: str, queue: str) -> None:
+    """Say so if no live worker runs this kind: it may be misspelt, or of a release to come."""
+    async with open_queue() as redis:
+        known = await kinds_of(redis, queue)
+    if known is None or kind in known:
+        return
+    meant = difflib.get_close_matches(kind, known, n=1)
+    cure = f". Did you mean {meant[0]}?" if meant else f": they run {', '.join(sorted(known))}" if known else ""
+    typer.echo(f"{program()}: no live worker of {queue} runs {kind}{cure}", err=True)
 
 
 async def _copy(queues: Sequence[str]) -> None:

@@ -29,7 +29,10 @@ SHOWN_EVERY = timedelta(seconds=5)
 """How often a worker says what it does, and looks for orders."""
 
 MOST_SHOWN = 20
-"""Most running jobs of a worker, and ten times as many kinds, that it names."""
+"""Most running jobs of a worker that it names."""
+
+MOST_KINDS = 200
+"""Most kinds of jobs that a worker names."""
 
 _ORDER_LASTS = timedelta(hours=1)
 """How long an order waits for its worker."""
@@ -147,6 +150,18 @@ async def unserved(redis: Redis, queues: Collection[str]) -> list[str]:
         found = await pipe.execute(raise_on_error=False)
     # An error: an ACL forbids the key, so no worker of arq's that has the same user can write it.
     return [queue for queue, is_there in zip(others, found, strict=True) if is_there != 1]
+
+
+async def kinds_of(redis: Redis, queue: str) -> set[str] | None:
+    """Return the kinds of jobs that live workers of ours run from the queue. Three round trips.
+
+    ``None`` if that is not known: none serves it, or one of them has not said so yet, or not all of them.
+    """
+    serving = [worker for worker in await live_workers(redis) if queue in worker.queues]
+    said = [[str(kind) for kind in doing.get("kinds", ())] for doing in await what_they_do(redis, serving) if doing]
+    if not serving or len(said) < len(serving) or any(len(kinds) >= MOST_KINDS for kinds in said):
+        return None
+    return {kind for kinds in said for kind in kinds}
 
 
 async def _now_ms(redis: Redis) -> int:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from arqonce.connection.presence import MOST_SHOWN
+from arqonce.connection.presence import MOST_KINDS, MOST_SHOWN
 from arqonce.engine.engine import Engine
 from arqonce.versions import version_of
 
@@ -19,7 +19,7 @@ class Shown:
         """Describe a worker that has started now."""
         self._constant = {
             "version": version_of("arqonce"),
-            "kinds": sorted(kinds)[: 10 * MOST_SHOWN],
+            "kinds": sorted(kinds)[:MOST_KINDS],
             "slots": slots,
             "started": time.time(),
         }

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.client.client import JobClient
 from arqonce.connection.pauses import FOR_EVER, Paused, Recorded, copy_pauses
+from arqonce.connection.presence import kinds_of
 from arqonce.engine.leases import Leases
 from arqonce.outbox import enqueue_in
 from jobs import CreateUser, FindUser
@@ -113,6 +114,24 @@ async def test_a_paused_kind_waits_beside_others_until_its_time_is_over(
     assert (len(results), before, await _users(sessions)) == (300, 0, 300)
     assert (status["waiting"], status["deferred"], status["held"], status["paused"]) == (0, 0, 300, False)
     assert await redis.keys("arqonce:aside:*") == []
+
+
+async def test_a_pause_of_a_kind_that_nobody_runs_says_so(
+    start_worker: StartWorker, redis: Redis, operate: Operate
+) -> None:
+    """A misspelt kind is paused, for a release to come may have it; the operator hears of the one that was meant."""
+    start_worker()
+
+    async def is_known() -> bool:
+        return await kinds_of(redis, "arq:queue") is not None
+
+    await wait_until_async(is_known, 20)
+    misspelt = await operate("queue", "pause", "--kind", "create_usr", "--reason", "x")
+    other = await operate("queue", "pause", "low", "--kind", "create_usr", "--reason", "x")
+    right = await operate("queue", "pause", "--kind", "create_user", "--reason", "x")
+
+    assert "no live worker of arq:queue runs create_usr. Did you mean create_user?" in misspelt
+    assert "no live worker" not in other + right  # nobody serves the other queue, so nothing is known
 
 
 async def test_a_relay_alone_lets_jobs_return(redis: Redis, rights: Rights) -> None:
