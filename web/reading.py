@@ -5,6 +5,7 @@ from codecs import BOM_UTF8
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import NamedTuple, TypeVar
+from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
@@ -47,8 +48,12 @@ def read_query(request: web.Request, model: type[ModelT]) -> ModelT:
     """Read the query as the model's fields, each at most once. Other parameters are errors.
 
     Raises:
-        ProblemError: 422 if the query does not match the model.
+        ProblemError: 400 if it is not text in UTF-8, 422 if it does not match the model.
     """
+    try:
+        unquote_to_bytes(request.rel_url.raw_query_string).decode()
+    except UnicodeDecodeError:  # aiohttp would leave the bytes percent-encoded, as if that was the value
+        raise ProblemError(400, "the query is not percent-encoded UTF-8") from None
     names = [name for name, _ in request.query.items()]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ProblemError(422, code="invalid_request", errors=_errors(twice, "is given twice"))

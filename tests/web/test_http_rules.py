@@ -61,7 +61,7 @@ RULES = {
     "a percent-encoded path": Rule(_get(target="/%75ser"), [422]),
     "a malformed percent-encoding": Rule(_get(target="/jobs/%zz"), [404]),
     "NUL in the path": Rule(_get(target="/jobs/%00"), [404]),
-    "bytes that are no UTF-8": Rule(_get(target="/user?name=%ff"), [404]),
+    "bytes that are no UTF-8": Rule(_get(target="/user?name=%ff"), [400]),
     "two slashes": Rule(_get(target="//user?name=x"), [404]),
     "a trailing slash": Rule(_get(target="/users/"), [404]),
     "dot segments": Rule(_get(target="/jobs/../openapi.json"), [404]),
