@@ -1,12 +1,12 @@
-"""Which keys jobs have in Redis, without those by which a connection proves for a millisecond that it is told."""
+"""Which keys jobs have in Redis: not the trend, nor those by which a connection proves for a ms that it is told."""
 
 import re
 
 from redis.asyncio import Redis
 
-_PROOF = re.compile(rb"arq:job:[0-9a-f]{32}")
+_OTHERS = re.compile(rb"arq:job:[0-9a-f]{32}|arqonce:trend:.+")
 
 
 async def keys_of_jobs(redis: Redis, pattern: str = "*") -> list[bytes]:
     """Return them in order."""
-    return sorted(key for key in await redis.keys(pattern) if not _PROOF.fullmatch(key))
+    return sorted(key for key in await redis.keys(pattern) if not _OTHERS.fullmatch(key))

@@ -25,12 +25,13 @@ from redis.exceptions import RedisError
 from arqonce.arq.functions import Functions, FunctionSettings
 from arqonce.arq.records import FunctionRecords
 from arqonce.arq.side_by_side import SideBySide
-from arqonce.engine.engine import Engine, Options, Phase
+from arqonce.engine.engine import Chores, Engine, Options, Phase
 from arqonce.engine.in_force import LimitsInForce
 from arqonce.engine.leases import Leases
 from arqonce.engine.presence import Presence
 from arqonce.engine.shown import Shown
 from arqonce.engine.threads import JobThreads
+from arqonce.engine.trend import Trend, TrendCounts
 from arqonce.execution.work import RegistryWork
 from arqonce.queues import ServedQueues
 from arqonce.work import AlwaysOpen, Claim, Ended, ForwardingObserver, Gate, Job, Observer, Outcome, Work
@@ -80,7 +81,8 @@ class Worker(ArqWorker):
         self._leases: Leases | None = None
         self._presence: Presence | None = None
         self._is_closed = False
-        self._observer = _Counts(self, observer or Observer())
+        self._trend = TrendCounts(self.queues.names, observer or Observer())
+        self._observer = _Counts(self, self._trend)
         self.registry_work: RegistryWork | None = None
         """Runs the jobs of a registry. The startup hook may set it."""
         self.records: FunctionRecords | None = None
@@ -150,7 +152,7 @@ class Worker(ArqWorker):
             self._build_work(),
             self._options(),
             gate=gate,
-            chores=[_ArqChores(self), limits, *([] if self._presence is None else [self._presence])],
+            chores=[_ArqChores(self), limits, *self._shown_chores()],
             observer=self._observer,
         )
         self.tasks = engine.runs.tasks
@@ -160,6 +162,10 @@ class Worker(ArqWorker):
         if self.is_stopping:  # told so while it started: there is nothing to wait for
             engine.stop(at_once=True)
         return engine
+
+    def _shown_chores(self) -> list[Chores]:
+        """Return what operators see of a worker; nothing of a burst."""
+        return [] if self._presence is None else [self._presence, Trend(self.pool, self._trend)]
 
     def _build_presence(self) -> Presence:
         registry = () if self.registry_work is None else self.registry_work.registry.names
@@ -239,6 +245,7 @@ class Worker(ArqWorker):
                         await self.pool.delete(self.health_check_key)
                         if self._presence is not None:
                             await self._presence.end()
+                            await Trend(self.pool, self._trend).write()
         finally:
             if self.on_shutdown:
                 await self.on_shutdown(self.ctx)

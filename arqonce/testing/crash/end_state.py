@@ -27,7 +27,16 @@ _COUNTERS = {
 _WIRE_FIELDS = frozenset({"t", "et", "st", "ft"})
 """Fields of arq's messages that hold the attempt and times."""
 
-_OF_WORKERS = ("health-check", "epoch", ":watcher", ":baton", "arqonce:worker", "arqonce:pauses:", "arqonce:limits:")
+_OF_WORKERS = (
+    "health-check",
+    "epoch",
+    ":watcher",
+    ":baton",
+    "arqonce:worker",
+    "arqonce:trend:",
+    "arqonce:pauses:",
+    "arqonce:limits:",
+)
 """Keys in Redis whose names contain one of these belong to workers, not to jobs."""
 
 _OF_OPERATORS = frozenset({"arqonce.attempts", "arqonce.redis_losses"})
