@@ -184,17 +184,24 @@ class Part:
 
 
 async def read_trend(
-    redis: Redis, queue: str, *, length: timedelta, step: timedelta = timedelta(minutes=1), now: float | None = None
+    redis: Redis,
+    queues: Sequence[str],
+    *,
+    length: timedelta,
+    step: timedelta = timedelta(minutes=1),
+    now: float | None = None,
 ) -> list[Part | None]:
-    """Return the parts of so long until now, the last one not over; ``None`` where nobody has written. One round trip.
+    """Return the parts of so long until now of all queues together, the last one not over; ``None`` where nobody wrote.
 
-    ``step`` is a number of whole minutes, and parts begin at multiples of it; ``now`` is in seconds since 1970.
+    One round trip. ``step`` is a number of whole minutes, and parts begin at multiples of it; ``now`` is in seconds
+    since 1970. A part has the worst minute of each gauge.
     """
     width, last = step // timedelta(minutes=1), int((time.time() if now is None else now) // 60)
     first = (last // width - length // step + 1) * width
     minutes = range(first, first + length // step * width)
-    found = await redis.mget([f"arqonce:trend:{minute}:{queue}" for minute in minutes])
-    read = [_read(text) for text in found]
+    found = await redis.mget([f"arqonce:trend:{minute}:{queue}" for minute in minutes for queue in queues])
+    each = list(map(_read, found))
+    read = [_together(each[at : at + len(queues)]) for at in range(0, len(each), len(queues))]
     return [_part(minutes[at], read[at : at + width]) for at in range(0, len(minutes), width)]
 
 
@@ -206,6 +213,21 @@ def _read(text: bytes | None) -> Numbers | None:
         return numbers if len(numbers) == _GAUGES + len(Gauges._fields) and sum(numbers) > -math.inf else None
     except (ValueError, TypeError):
         return None
+
+
+def _together(read: Sequence[Numbers | None]) -> Numbers | None:
+    """Return one minute of several queues: the sums of their numbers, the oldest of their oldest."""
+    found = [numbers for numbers in read if numbers is not None]
+    if len(found) <= 1:
+        return found[0] if found else None
+    measured = [numbers for numbers in found if numbers[_GAUGES] >= 0]
+    waiting, held, oldest = zip(*(numbers[_GAUGES:] for numbers in measured), strict=True) if measured else ((-1,),) * 3
+    return [
+        *map(sum, zip(*(numbers[:_GAUGES] for numbers in found), strict=True)),
+        sum(waiting),
+        sum(held),
+        max(oldest),
+    ]
 
 
 def _part(minute: int, read: Sequence[Numbers | None]) -> Part | None:

@@ -59,7 +59,7 @@ async def test_a_worker_writes_how_its_jobs_fared(redis: Redis, pool: ArqRedis, 
     await worker.close()
     await stop(running)
 
-    (part,) = await read_trend(redis, "arq:queue", length=MINUTE)
+    (part,) = await read_trend(redis, ["arq:queue"], length=MINUTE)
     assert part is not None
     assert (part.succeeded, part.failed, part.dead + part.refused) == (4, 1, 1)
     assert (part.wait.number, part.run.number) == (6, 6)
@@ -78,7 +78,7 @@ async def test_whoever_is_first_in_a_minute_measures_the_queue(redis: Redis) -> 
     await write_gauges(redis, {"a": _status(7)})
     await write_counts(redis, {"a": _one_waited(30)})
 
-    (part,) = await read_trend(redis, "a", length=MINUTE)
+    (part,) = await read_trend(redis, ["a"], length=MINUTE)
     assert (first, second) == (["a", "b"], [])
     assert part is not None
     assert part.gauges is not None
@@ -124,12 +124,26 @@ async def test_gaps_stay_gaps_and_steps_add_up(redis: Redis) -> None:
         await redis.set(f"arqonce:trend:{minute}:q", json.dumps(numbers))
     await redis.set("arqonce:trend:1013:q", "no JSON")
 
-    parts = await read_trend(redis, "q", length=timedelta(minutes=40), step=timedelta(minutes=10), now=1015 * 60)
+    parts = await read_trend(redis, ["q"], length=timedelta(minutes=40), step=timedelta(minutes=10), now=1015 * 60)
 
     shown = [
         part and (part.since.timestamp() / 60, part.succeeded, part.gauges and part.gauges.waiting) for part in parts
     ]
     assert shown == [None, None, (1000, 4, 9), (1010, 2, 1)]
+
+
+async def test_several_queues_add_up(redis: Redis) -> None:
+    """Of one minute their numbers are summed, and the oldest job of all is the oldest."""
+    for queue, waiting, oldest in (("a", 5, 100), ("b", 2, 7000), ("c", -1, -1)):
+        numbers = [*nothing_counted(), waiting, 0, oldest]
+        numbers[0] = 2
+        await redis.set(f"arqonce:trend:1000:{queue}", json.dumps(numbers))
+
+    (part,) = await read_trend(redis, ["a", "b", "c", "d"], length=MINUTE, now=1000 * 60)
+
+    assert part is not None
+    assert part.gauges is not None
+    assert (part.succeeded, part.gauges.waiting, part.gauges.oldest) == (6, 7, timedelta(seconds=7))
 
 
 def test_a_percentile_lies_in_its_bucket() -> None:
