@@ -1,10 +1,10 @@
-"""A server was put back to an earlier state, as after a restore: what was promised happens, and nothing happens twice."""
+"""A server was put back to an earlier moment: what was promised happens, and nothing happens twice."""
 
 import asyncio
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,9 +49,9 @@ def _data_in(folder: Path) -> Path:
 
 
 @pytest.fixture
-def folders(tmp_path: Path) -> Iterator[Folders]:
+def folders(tmp_path: Path) -> Folders:
     """Return folders of this test."""
-    yield Folders(tmp_path / "postgres", tmp_path / "valkey")
+    return Folders(tmp_path / "postgres", tmp_path / "valkey")
 
 
 async def _act(
