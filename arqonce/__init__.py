@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from arqonce.client.requests import Promised as Promised
     from arqonce.client.sync_client import SyncJobClient as SyncJobClient
     from arqonce.client.sync_client import SyncJobHandle as SyncJobHandle
+    from arqonce.commands.listed import Command as Command
     from arqonce.database.engine import build_engine as build_engine
     from arqonce.database.engine import open_database as open_database
     from arqonce.database.schema import Schema as Schema
@@ -80,6 +81,7 @@ _HOMES = {
     "arqonce.client.client": ("JobClient", "JobHandle"),
     "arqonce.client.requests": ("Promised",),
     "arqonce.client.sync_client": ("SyncJobClient", "SyncJobHandle"),
+    "arqonce.commands.listed": ("Command",),
     "arqonce.database.engine": ("build_engine", "open_database"),
     "arqonce.database.schema": ("Schema",),
     "arqonce.database.settings": ("DatabaseSettings",),

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from arqonce.commands.listed import Command
 from arqonce.database.engine import open_database
 from arqonce.registries import load_registry
 from arqonce.settings.worker import Settings, WorkerSettings
@@ -41,8 +42,11 @@ class Application:
     ``arqonce.build_engine``, which isolates jobs from each other. It is entered in the worker's event loop.
     """
 
-    commands: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-    """The application's own typer commands by name. One replaces the library's of the same name, except ``health``."""
+    commands: Mapping[str, Callable[..., Any] | Command] = field(default_factory=dict)
+    """The application's own typer commands by name. One replaces the library's of the same name, except ``health``.
+
+    A ``Command`` is imported when it is called, so that a worker does not load it.
+    """
 
     description: str = "Background jobs that take effect exactly once."
     """First line of the command's help."""

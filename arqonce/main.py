@@ -9,6 +9,8 @@ import sys
 import time
 from types import FrameType
 
+from arqonce.loading import begin_loading, load_libraries
+
 _UNTIL_STOPPED = (["run"], ["relay"], ["dev"])
 """Commands that exit with 0 on a signal to stop, even while they are still loading."""
 
@@ -54,7 +56,9 @@ def main(application: str = "arqonce.__main__:APPLICATION") -> None:
 
             if file := named_file():
                 exit_with_health(file)
+        begin_loading()
         try:
+            load_libraries()
             from arqonce.commands.app import run_app  # noqa: PLC0415 - see the module's docstring
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("arqonce"):

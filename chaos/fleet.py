@@ -16,7 +16,7 @@ from random import Random
 from typing import Self
 
 from arqonce.embedded.process import die_with
-from arqonce.testing.programs import Process, Programs
+from arqonce.testing.programs import WARM, Process, Programs
 
 _LOOK = 0.02
 """Interval of checks of a process, in seconds."""
@@ -47,8 +47,7 @@ def _programs() -> Programs:
 
 def _fork(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Process:
     _, _, module, *arguments = command
-    loads = ("arqonce.commands.app",)
-    return _programs().start(module, *arguments, environment=environment, output=log, loads=loads)
+    return _programs().start(module, *arguments, environment=environment, output=log, loads=WARM["arqonce"])
 
 
 class WorkerProcess:

@@ -17,11 +17,13 @@ import pytest
 
 from arqonce.testing.programs import WARM, Programs, interpreter_variables, warm_command
 
-WARM.update(worker=("arqonce.commands.app", "worker.application"), web=("web.server",))
-
+WARM.update(
+    worker=(*WARM["arqonce"], "worker.application", "worker.commands.demo", "worker.commands.import_people"),
+    web=("web.server",),
+)
 
 _INSTALLED = (
-    "arqonce.commands.app",
+    *WARM["arqonce"],
     "arqonce.embedded.servers",
     "arqonce.ledger.schema",
     "alembic.command",

@@ -5,6 +5,7 @@ Loads the rest after signal handlers are installed, as ``arqonce.main`` does.
 
 import sys
 
+from arqonce.loading import begin_loading, end_loading, load_libraries
 from arqonce.main import hear_signals
 
 _HELP = """usage: users-web
@@ -28,7 +29,9 @@ def main() -> None:
 
 
 def _run() -> None:
+    begin_loading()
     try:
+        load_libraries()
         from arqonce import QueueUnavailableError, SettingsError  # noqa: PLC0415 - see the module's docstring
         from arqonce.operations.endpoint import ListenError  # noqa: PLC0415
         from web.server import run_service  # noqa: PLC0415
@@ -38,6 +41,7 @@ def _run() -> None:
             raise
         sys.exit(f"users-web: the service needs {error.name}: pip install 'users-worker[web]'")
 
+    end_loading()
     try:
         run_service(Settings.load())
     except SettingsError as error:

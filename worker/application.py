@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-from arqonce import Application
+from arqonce import Application, Command
 from jobs.registry import REGISTRY
-from worker.commands.demo import demo
-from worker.commands.import_people import import_
 from worker.lifespan import lifespan
 
 APPLICATION = Application(
@@ -14,6 +12,9 @@ APPLICATION = Application(
     module="worker",
     registry=REGISTRY,
     lifespan=lifespan,
-    commands={"import": import_, "demo": demo},
+    commands={
+        "import": Command("worker.commands.import_people:import_", "Store the people of a CSV file."),
+        "demo": Command("worker.commands.demo:demo", "Show it working, on servers of its own."),
+    },
     checkout=Path(__file__).parents[1],
 )

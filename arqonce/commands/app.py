@@ -10,24 +10,9 @@ from typing import Annotated
 import typer
 
 from arqonce.application import Application
-from arqonce.commands.arq_check import arq_check
-from arqonce.commands.audit import build_audit_app
-from arqonce.commands.dead import build_dead_app
-from arqonce.commands.dev import dev
-from arqonce.commands.doctor import doctor
-from arqonce.commands.enqueue import build_enqueue_app
-from arqonce.commands.health import health
-from arqonce.commands.job import build_job_app
-from arqonce.commands.migrate import migrate
-from arqonce.commands.new_job import new_job
+from arqonce.commands.listed import COMMANDS, GROUPS, Command
 from arqonce.commands.program import PROGRAM
-from arqonce.commands.queue import build_queue_app
-from arqonce.commands.relay import relay
-from arqonce.commands.run import run
-from arqonce.commands.schedules import build_schedules_app
-from arqonce.commands.schema import schema
-from arqonce.commands.status import status
-from arqonce.commands.workers import build_workers_app
+from arqonce.loading import end_loading
 from arqonce.process.exit_codes import ExitCode, explained
 from arqonce.registries import NAMED_BY
 from arqonce.usage import UsageError
@@ -40,33 +25,6 @@ projects, as does --registry module:NAME, which any command accepts.
 
 Exit codes: {", ".join(f"{code.value} {code.name.lower()}" for code in ExitCode)}.
 """
-
-_COMMANDS: dict[str, Callable[..., None]] = {
-    "run": run,
-    "relay": relay,
-    "migrate": migrate,
-    "status": status,
-    "doctor": doctor,
-    "health": health,
-    "new-job": new_job,
-    "dev": dev,
-    "schema": schema,
-    "arq-check": arq_check,
-}
-
-_SHORT = {
-    "run": "Run a worker, or several.",
-    "relay": "Write promised jobs into Redis, and run none.",
-    "migrate": "Apply the missing migrations.",
-    "status": "Show what waits, runs, fails and is done.",
-    "doctor": "Say what is wrong with servers and settings.",
-    "health": "Exit with 0 if the worker of this machine is well.",
-    "new-job": "Write a new job, and a test that passes.",
-    "dev": "Run servers and a worker until Ctrl-C.",
-    "schema": "Print the contract with producers.",
-    "arq-check": "Say what will differ when an arq service runs here.",
-}
-"""One line for each, which a terminal of 80 columns does not cut."""
 
 
 def run_app(name: str) -> None:
@@ -81,12 +39,18 @@ def run_application(application: Application) -> None:
     with explained(application.name):
         _set_registry(sys.argv)
         application = _with_jobs(application)
-        app = build_app(application)
+        app = build_app(application, _called(sys.argv[1:]))
+        end_loading()
         app(obj=application)
 
 
-def build_app(application: Application) -> typer.Typer:
-    """Build the command line."""
+def _called(arguments: list[str]) -> str | None:
+    """Return the name of the command in the arguments; ``None`` if there is none."""
+    return next((argument for argument in arguments if not argument.startswith("-")), None)
+
+
+def build_app(application: Application, called: str | None) -> typer.Typer:
+    """Build the command line of one call: imports the command of that name, and lists the others."""
     app = typer.Typer(
         name=application.name,
         help=_HELP.format(description=application.description),
@@ -96,16 +60,26 @@ def build_app(application: Application) -> typer.Typer:
         rich_markup_mode=None,  # its help breaks sentences where the source does
     )
     app.callback()(_build_options(application))
-    for name, command in (_COMMANDS | dict(application.commands)).items():
-        app.command(name, short_help=_SHORT.get(name) if command is _COMMANDS.get(name) else None)(command)
-    app.add_typer(build_enqueue_app(application.registry), name="enqueue")
-    app.add_typer(build_dead_app(), name="dead")
-    app.add_typer(build_job_app(), name="job")
-    app.add_typer(build_schedules_app(), name="schedules")
-    app.add_typer(build_queue_app(), name="queue")
-    app.add_typer(build_workers_app(), name="workers")
-    app.add_typer(build_audit_app(), name="audit")
+    for name, command in (COMMANDS | dict(application.commands) | GROUPS).items():
+        if not isinstance(command, Command):
+            app.command(name)(command)
+        elif name != called:
+            app.command(name, help=command.summary)(_list_only)
+        elif command is GROUPS.get(name):
+            app.add_typer(_build_group(command, application), name=name, help=command.summary)
+        else:
+            app.command(name)(pkgutil.resolve_name(command.home))
     return app
+
+
+def _list_only() -> None:
+    """Stand for a command that is not called."""
+
+
+def _build_group(group: Command, application: Application) -> typer.Typer:
+    build = pkgutil.resolve_name(group.home)
+    built: typer.Typer = build(application.registry) if group is GROUPS["enqueue"] else build()
+    return built
 
 
 def _build_options(application: Application) -> Callable[..., None]:

@@ -15,7 +15,7 @@ from arqonce.ledger.tables import AuditRecord
 
 def build_audit_app() -> typer.Typer:
     """Build the command group."""
-    return build_group("Operators' acts: list who did what, and why.", {"list": list_})
+    return build_group({"list": list_})
 
 
 def list_(

@@ -57,7 +57,7 @@ Preview = Annotated[bool, typer.Option("--preview", help="Show how many it would
 def build_dead_app() -> typer.Typer:
     """Build the command group."""
     commands: dict[str, Callable[..., None]] = {"list": list_, "show": show, "retry": retry, "discard": discard}
-    return build_group("Jobs that failed for good: list, show, retry, discard.", commands)
+    return build_group(commands)
 
 
 def list_(

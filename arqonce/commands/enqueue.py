@@ -50,7 +50,7 @@ _OWN = "_own_"
 
 def build_enqueue_app(registry: Registry) -> typer.Typer:
     """Build the command group from the registry."""
-    app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Enqueue a job. Each JOB has its own --help.")
+    app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
     for spec in registry:
         app.command(spec.name, help=spec.payload.__doc__)(_build_command(spec.payload))
     return app

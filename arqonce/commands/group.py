@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 import typer
 
 
-def build_group(text: str, commands: Mapping[str, Callable[..., None]]) -> typer.Typer:
-    """Build a group whose help begins with ``text``, of commands by name."""
-    app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=text)
+def build_group(commands: Mapping[str, Callable[..., None]]) -> typer.Typer:
+    """Build a group of commands by name. Its help is that of ``commands/listed.py``."""
+    app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
     for name, command in commands.items():
         app.command(name)(command)
     return app

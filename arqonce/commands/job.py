@@ -30,7 +30,7 @@ from arqonce.wire.keys import require_job_id
 
 def build_job_app() -> typer.Typer:
     """Build the command group."""
-    return build_group("One job: show where it is, and how it fared.", {"show": show})
+    return build_group({"show": show})
 
 
 def show(

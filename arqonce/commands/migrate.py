@@ -3,7 +3,6 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
 from arqonce.application import Application
@@ -35,8 +34,7 @@ def migrate(context: typer.Context, *, revision: Annotated[str | None, typer.Opt
             applied = {schemas[0].name: upgrade_schema(settings, schemas[0], revision)}
     except (SQLAlchemyError, OSError) as error:
         raise StartupError(explain_database(error, settings)) from error
-    console = Console(soft_wrap=True, highlight=False)
     for schema, revisions in applied.items():
         if revisions:
-            console.print(f"{schema}: applied {', '.join(revisions)}")
-    console.print(f"{settings.location} is up to date" + (f" with revision {revision}" if revision else ""))
+            typer.echo(f"{schema}: applied {', '.join(revisions)}")
+    typer.echo(f"{settings.location} is up to date" + (f" with revision {revision}" if revision else ""))

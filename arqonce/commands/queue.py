@@ -36,7 +36,7 @@ Kind = Annotated[str | None, typer.Option("--kind", help="Only this job, such as
 def build_queue_app() -> typer.Typer:
     """Build the command group."""
     commands: dict[str, Callable[..., None]] = {"pause": pause, "resume": resume, "list": list_}
-    return build_group("Queues: pause, resume, list what is paused.", commands)
+    return build_group(commands)
 
 
 def pause(

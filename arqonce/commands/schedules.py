@@ -44,7 +44,7 @@ def build_schedules_app() -> typer.Typer:
         "resume": resume,
         "run-now": run_now,
     }
-    return build_group("Schedules: list, pause, resume, and run one now.", commands)
+    return build_group(commands)
 
 
 def list_(

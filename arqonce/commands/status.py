@@ -3,22 +3,15 @@
 import asyncio
 import json
 import sys
-from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
-from rich.console import Group
-from rich.live import Live
-from rich.text import Text
 
 from arqonce.commands.status_view import complaints_of, json_of, lines_of, table_of
-from arqonce.commands.table import build_console, build_table, print_table
-from arqonce.failures import QueueUnavailableError
-from arqonce.overview.status import Status, StatusReader, open_status
+from arqonce.commands.table import print_table
+from arqonce.overview.status import Status, open_status
 from arqonce.process.exit_codes import ExitCode
 from arqonce.settings.worker import QueueSettings, WorkerSettings
-
-_WATCH_EVERY = timedelta(seconds=2)
 
 
 def status(
@@ -41,8 +34,10 @@ def status(
     are estimated from 500 messages of a queue; dead letters, failed attempts and jobs done are counted up to 10,000.
     """
     if watch:
+        from arqonce.commands.status_watch import watch_status  # noqa: PLC0415 - loads rich, for a terminal
+
         try:
-            asyncio.run(_watch(as_json=as_json))
+            asyncio.run(watch_status(as_json=as_json))
         except KeyboardInterrupt:
             raise typer.Exit(ExitCode.OK) from None
     found = asyncio.run(_read())
@@ -63,34 +58,3 @@ def status(
 async def _read() -> Status:
     async with open_status(QueueSettings.load(), WorkerSettings.load().queue.names) as reader:
         return await reader.read()
-
-
-async def _watch(*, as_json: bool) -> None:
-    """Show it until cancelled; an outage is shown, too."""
-    async with open_status(QueueSettings.load(), WorkerSettings.load().queue.names) as reader:
-        if as_json:
-            while True:
-                typer.echo(json.dumps(await _json_or_trouble(reader)))
-                await asyncio.sleep(_WATCH_EVERY.total_seconds())
-        console = build_console()
-        with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
-            while True:
-                live.update(await _shown(reader), refresh=True)
-                await asyncio.sleep(_WATCH_EVERY.total_seconds())
-
-
-async def _json_or_trouble(reader: StatusReader) -> dict[str, object]:
-    try:
-        return json_of(await reader.read())
-    except QueueUnavailableError as error:
-        return {"redis": str(error)}
-
-
-async def _shown(reader: StatusReader) -> Group:
-    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    try:
-        found = await reader.read()
-    except QueueUnavailableError as error:
-        return Group(Text(now), Text(str(error)))
-    lines = [Text(f"{name}: {value}") for name, value in lines_of(found)]
-    return Group(Text(now), build_table(*table_of(found)), *lines, *map(Text, complaints_of(found)))

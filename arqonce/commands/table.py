@@ -1,11 +1,14 @@
-"""Tables: with lines for people at a terminal, with tabs for programs."""
+"""Tables: with lines for people at a terminal, with tabs for programs, which do not load rich."""
 
 import sys
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
-from rich.table import Column, Table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 
 def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -17,13 +20,17 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     build_console().print(build_table(titles, rows))
 
 
-def build_console() -> Console:
+def build_console() -> "Console":
     """Build a console without markup and emoji, which would alter ids such as ``[b]`` and ``user:key:1``."""
+    from rich.console import Console  # noqa: PLC0415 - see the module's docstring
+
     return Console(markup=False, emoji=False, highlight=False)
 
 
-def build_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+def build_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":
     """Build a table with lines, to be printed on a console of ``build_console``."""
+    from rich.table import Column, Table  # noqa: PLC0415 - as above
+
     table = Table(*(Column(title, overflow="fold") for title in titles))  # a truncated id is useless
     for row in rows:
         table.add_row(*row)

@@ -33,7 +33,7 @@ Worker = Annotated[str, typer.Argument(help="Its id or the beginning of it, or H
 def build_workers_app() -> typer.Typer:
     """Build the command group."""
     commands: dict[str, Callable[..., None]] = {"list": list_, "drain": drain, "undrain": undrain}
-    return build_group("Live workers: list, drain, undrain.", commands)
+    return build_group(commands)
 
 
 def list_(*, as_json: AsJson = False) -> None:

@@ -20,6 +20,7 @@ from types import FrameType
 
 import structlog
 
+from arqonce.process.exit_codes import ExitCode
 from arqonce.process.log_writer import flush_log
 from arqonce.process.notify import Notifier
 
@@ -29,7 +30,7 @@ ENDING = tuple(Signals[name] for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUI
 MARGIN = timedelta(seconds=10)
 """How long a process may run beyond its grace period before it is ended; half as long after a second signal."""
 
-HELD = 5
+HELD = ExitCode.HELD
 """Exit code of a process that had to be ended because something held it for longer than that."""
 
 _ECHO = timedelta(milliseconds=2)

@@ -4,19 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 
-from arqonce.contract.compatibility import ContractError
-from arqonce.database.migrate import UnknownRevisionError
-from arqonce.database.schema import SchemaError
-from arqonce.embedded import EmbeddedServerError
-from arqonce.environment import SettingsError
-from arqonce.failures import EnqueueError, InvalidPayloadError, JobError, QueueUnavailableError
 from arqonce.invocation import as_typed
-from arqonce.operations.endpoint import ListenError
-from arqonce.process import ending
-from arqonce.process.lifecycle import StartupError
 from arqonce.process.log_writer import say
-from arqonce.resources import ResourceError
-from arqonce.usage import UsageError
 
 
 class ExitCode(IntEnum):
@@ -38,27 +27,27 @@ class ExitCode(IntEnum):
     UNAVAILABLE = 4
     """PostgreSQL or Redis is unreachable or rejects us, PostgreSQL lacks our tables, or a resource cannot be opened."""
 
-    HELD = ending.HELD
+    HELD = 5
     """A handler, a thread or a hook kept the process from stopping, so it was ended at its time limit."""
 
 
-_CODES: dict[type[Exception], ExitCode] = {
-    SettingsError: ExitCode.SETTINGS,
-    StartupError: ExitCode.UNAVAILABLE,
-    ResourceError: ExitCode.UNAVAILABLE,
-    ListenError: ExitCode.UNAVAILABLE,
-    SchemaError: ExitCode.UNAVAILABLE,
-    EmbeddedServerError: ExitCode.UNAVAILABLE,
-    QueueUnavailableError: ExitCode.UNAVAILABLE,
-    InvalidPayloadError: ExitCode.USAGE,
-    EnqueueError: ExitCode.USAGE,
-    UsageError: ExitCode.USAGE,
-    ContractError: ExitCode.USAGE,
-    UnknownRevisionError: ExitCode.USAGE,
-    JobError: ExitCode.FAILED,
-    TimeoutError: ExitCode.FAILED,
+_CODES = {
+    "arqonce.environment:SettingsError": ExitCode.SETTINGS,
+    "arqonce.process.lifecycle:StartupError": ExitCode.UNAVAILABLE,
+    "arqonce.resources:ResourceError": ExitCode.UNAVAILABLE,
+    "arqonce.operations.endpoint:ListenError": ExitCode.UNAVAILABLE,
+    "arqonce.database.schema:SchemaError": ExitCode.UNAVAILABLE,
+    "arqonce.embedded.errors:EmbeddedServerError": ExitCode.UNAVAILABLE,
+    "arqonce.failures:QueueUnavailableError": ExitCode.UNAVAILABLE,
+    "arqonce.failures:InvalidPayloadError": ExitCode.USAGE,
+    "arqonce.failures:EnqueueError": ExitCode.USAGE,
+    "arqonce.usage:UsageError": ExitCode.USAGE,
+    "arqonce.contract.compatibility:ContractError": ExitCode.USAGE,
+    "arqonce.database.migrate:UnknownRevisionError": ExitCode.USAGE,
+    "arqonce.failures:JobError": ExitCode.FAILED,
+    "builtins:TimeoutError": ExitCode.FAILED,
 }
-"""The first matching class determines the code."""
+"""Codes of errors by the name of their class, so that none is imported for this. The nearest base class counts."""
 
 
 @contextmanager
@@ -66,8 +55,12 @@ def explained(program: str) -> Iterator[None]:
     """Turn errors with a known cure into one line on standard error and an exit code; let others through."""
     try:
         yield
-    except tuple(_CODES) as error:
+    except Exception as error:
+        names = (f"{kind.__module__}:{kind.__qualname__}" for kind in type(error).__mro__)
+        code = next((_CODES[name] for name in names if name in _CODES), None)
+        if code is None:
+            raise
         say(f"{program}: {error}")
-        if isinstance(error, SettingsError) and all("_URL: is not set" in line for line in str(error).splitlines()):
+        if code is ExitCode.SETTINGS and all("_URL: is not set" in line for line in str(error).splitlines()):
             say(f"No servers yet? {as_typed(program)} dev starts some, and prints the lines that set both URLs.")
-        raise SystemExit(next(code for kind, code in _CODES.items() if isinstance(error, kind))) from None
+        raise SystemExit(code) from None

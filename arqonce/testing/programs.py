@@ -21,9 +21,13 @@ from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any, Protocol, TypeAlias
 
+from arqonce.commands.listed import MODULES
 from arqonce.testing.crash.orders import Program
 
-WARM: dict[str, tuple[str, ...]] = {"arqonce": ("arqonce.commands.app",), "arq": ("arq.cli", "arqonce.process.plain")}
+WARM: dict[str, tuple[str, ...]] = {
+    "arqonce": ("arqonce.commands.app", *MODULES),
+    "arq": ("arq.cli", "arqonce.process.plain"),
+}
 """The programs that can be forked, by the module after ``-m``, and the modules that the template loads for each.
 
 A project adds its own command here.
