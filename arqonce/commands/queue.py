@@ -3,31 +3,27 @@
 import asyncio
 import difflib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from datetime import timedelta
 from typing import Annotated
 
 import typer
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.commands.asking import AsJson, By, Why, acting, ask, open_queue, open_sessions
 from arqonce.commands.durations import duration_of
 from arqonce.commands.group import build_group
 from arqonce.commands.program import program
 from arqonce.commands.table import print_table
-from arqonce.connection.pauses import Paused, copy_pauses
 from arqonce.connection.presence import kinds_of
+from arqonce.control import queues
+from arqonce.control.queues import Target
 from arqonce.failures import QueueUnavailableError
 from arqonce.ledger import pauses
-from arqonce.ledger.audit import record
 from arqonce.ledger.tables import Pause
 from arqonce.process.exit_codes import ExitCode
-from arqonce.relay.pauses import recorded_pauses
 from arqonce.settings.worker import WorkerSettings
 from arqonce.wire.bounds import NAME_RULE, is_name
-
-_TRIES = 20
-"""Most attempts to write pauses into Redis while others change them, too."""
 
 Queue = Annotated[str | None, typer.Argument(help="The queue; by default that of WORKER_QUEUE.")]
 Kind = Annotated[str | None, typer.Option("--kind", help="Only this job, such as create_user.")]
@@ -52,35 +48,24 @@ def pause(
     Recorded in PostgreSQL: neither restarts, nor deploys, nor a loss of Redis end it. Producers and schedules go on.
     Workers of arq's own class do not obey. A second pause of the same replaces the first one's reason and end.
     """
-    name, who, lasts = _queue(queue), acting(by), _length(length)
-    job_name = _kind(kind)
-
-    async def act(session: AsyncSession) -> str:
-        until = await pauses.pause(session, name, job_name, reason=reason, who=who, length=lasts)
-        await record(session, who=who, act="queue pause", target=_target(name, job_name), number=1, why=reason)
-        return "until it is resumed" if until is None else f"until {until.isoformat(timespec='seconds')}"
-
-    until = ask(act)
-    _tell_workers([name], kind)
-    typer.echo(f"paused {_target(name, job_name)} {until}")
+    target, who, lasts = Target(_queue(queue), _kind(kind)), acting(by), _length(length)
+    until = ask(lambda session: queues.pause(session, target, reason=reason, who=who, length=lasts))
+    _tell_workers(target)
+    if target.job_name:
+        _warn_of(target)
+    ends = "until it is resumed" if until is None else f"until {until.isoformat(timespec='seconds')}"
+    typer.echo(f"paused {target} {ends}")
 
 
 def resume(queue: Queue = None, *, kind: Kind = None, why: Why = None, by: By = None) -> None:
     """End a pause: jobs that wait start again, in their order. Without --kind, that of the queue as a whole."""
-    name, who, job_name = _queue(queue), acting(by), _kind(kind)
-
-    async def act(session: AsyncSession) -> bool:
-        was_paused = await pauses.resume(session, name, job_name)
-        if was_paused:
-            await record(session, who=who, act="queue resume", target=_target(name, job_name), number=1, why=why)
-        return was_paused
-
-    was_paused = ask(act)
-    _tell_workers([name])
+    target, who = Target(_queue(queue), _kind(kind)), acting(by)
+    was_paused = ask(lambda session: queues.resume(session, target, who=who, why=why))
+    _tell_workers(target)
     if not was_paused:
-        typer.echo(f"{program()}: {_target(name, job_name)} is not paused: see {program()} queue list", err=True)
+        typer.echo(f"{program()}: {target} is not paused: see {program()} queue list", err=True)
         raise typer.Exit(ExitCode.FAILED)
-    typer.echo(f"resumed {_target(name, job_name)}")
+    typer.echo(f"resumed {target}")
 
 
 def list_(*, as_json: AsJson = False) -> None:
@@ -107,10 +92,6 @@ def _summary(row: Pause) -> dict[str, str | None]:
     }
 
 
-def _target(queue: str, job_name: str) -> str:
-    return f"{job_name} in {queue}" if job_name else queue
-
-
 def _queue(name: str | None) -> str:
     if name is None:
         names = WorkerSettings.load().queue.names
@@ -135,35 +116,30 @@ def _length(text: str | None) -> timedelta | None:
     return length
 
 
-def _tell_workers(queues: Sequence[str], kind: str | None = None) -> None:
+def _tell_workers(target: Target) -> None:
     """Write what is recorded into Redis. If Redis is away, relays do it as soon as it is back: say so."""
+
+    async def tell() -> None:
+        async with open_sessions() as sessions, open_queue() as redis:
+            await queues.tell_workers(redis, sessions, [target.queue])
+
     try:
-        asyncio.run(_copy(queues))
-        if kind is not None:
-            asyncio.run(_warn_of(kind, queues[0]))
+        asyncio.run(tell())
     except QueueUnavailableError as error:
         typer.echo(f"{program()}: recorded, but workers do not know yet: {error}", err=True)
 
 
-async def _warn_of(kind: str, queue: str) -> None:
+def _warn_of(target: Target) -> None:
     """Say so if no live worker runs this kind: it may be misspelt, or of a release to come."""
-    async with open_queue() as redis:
-        known = await kinds_of(redis, queue)
-    if known is None or kind in known:
-        return
-    meant = difflib.get_close_matches(kind, known, n=1)
-    cure = f". Did you mean {meant[0]}?" if meant else f": they run {', '.join(sorted(known))}" if known else ""
-    typer.echo(f"{program()}: no live worker of {queue} runs {kind}{cure}", err=True)
 
+    async def read() -> Collection[str] | None:
+        async with open_queue() as redis:
+            return await kinds_of(redis, target.queue)
 
-async def _copy(queues: Sequence[str]) -> None:
-    async with open_sessions() as sessions, open_queue() as redis:
-        for _ in range(_TRIES):
-            if await copy_pauses(redis, queues, lambda: _recorded(sessions, queues)):
-                return
-        raise QueueUnavailableError("others change the same all the time; the relay of a worker will write it")
-
-
-async def _recorded(sessions: async_sessionmaker[AsyncSession], queues: Sequence[str]) -> Mapping[str, Paused]:
-    async with sessions() as session:
-        return await recorded_pauses(session, queues)
+    with suppress(QueueUnavailableError):  # this was said already
+        known, kind = asyncio.run(read()), target.job_name
+        if known is None or kind in known:
+            return
+        meant = difflib.get_close_matches(kind, known, n=1)
+        cure = f". Did you mean {meant[0]}?" if meant else f": they run {', '.join(sorted(known))}" if known else ""
+        typer.echo(f"{program()}: no live worker of {target.queue} runs {kind}{cure}", err=True)

@@ -3,8 +3,8 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -13,19 +13,12 @@ from arqonce.commands.asking import AsJson, By, Why, acting, ask, open_queue
 from arqonce.commands.group import build_group
 from arqonce.commands.program import program
 from arqonce.commands.table import print_table
-from arqonce.connection.presence import SHOWN_EVERY, LiveWorker, live_workers, order_quiet, what_they_do
-from arqonce.ledger.audit import record
+from arqonce.connection.presence import LiveWorker
+from arqonce.control.workers import Doing, Seen, give_order, matching, read_workers, record_order
 from arqonce.process.exit_codes import ExitCode
-
-_OBEYS_IN = SHOWN_EVERY * 2
-"""How long the command waits for a worker to say that it has obeyed."""
-
-_LOOK_EVERY = timedelta(milliseconds=200)
 
 _ID_SHOWN = 8
 """Characters of a worker's id in the table; any unambiguous beginning of the id names the worker."""
-
-Doing = Mapping[str, Any]
 
 Worker = Annotated[str, typer.Argument(help="Its id or the beginning of it, or HOST:PID, as the list has them.")]
 
@@ -65,8 +58,7 @@ def undrain(name: Worker, *, why: Why = None, by: By = None) -> None:
 
 def _order(name: str, *, quiet: bool, who: str, why: str | None) -> None:
     worker = _the_one(name, [worker for worker, _ in asyncio.run(_read())])
-    act, target = "workers drain" if quiet else "workers undrain", f"{worker.host}:{worker.pid} {worker.id}"
-    ask(lambda session: record(session, who=who, act=act, target=target, number=1, why=why))
+    ask(lambda session: record_order(session, worker, quiet=quiet, who=who, why=why))
     doing = asyncio.run(_give(worker, quiet=quiet))
     where = f"{worker.host}:{worker.pid}"
     if doing is None:
@@ -77,8 +69,7 @@ def _order(name: str, *, quiet: bool, who: str, why: str | None) -> None:
 
 
 def _the_one(name: str, workers: Sequence[LiveWorker]) -> LiveWorker:
-    found = [worker for worker in workers if name == f"{worker.host}:{worker.pid}"]
-    found = found or [worker for worker in workers if worker.id.startswith(name)]
+    found = matching(name, workers)
     if len(found) != 1:
         which = "several workers match" if found else "no live worker is"
         typer.echo(f"{program()}: {which} {name}: see {program()} workers list", err=True)
@@ -86,23 +77,14 @@ def _the_one(name: str, workers: Sequence[LiveWorker]) -> LiveWorker:
     return found[0]
 
 
-async def _read() -> list[tuple[LiveWorker, Doing | None]]:
+async def _read() -> list[Seen]:
     async with open_queue() as redis:
-        workers = sorted(await live_workers(redis), key=lambda worker: (worker.host, worker.pid))
-        return list(zip(workers, await what_they_do(redis, workers), strict=True))
+        return await read_workers(redis)
 
 
 async def _give(worker: LiveWorker, *, quiet: bool) -> Doing | None:
-    """Give the order; return what the worker does when it has obeyed, ``None`` if it does not answer in time."""
-    limit = time.monotonic() + _OBEYS_IN.total_seconds()
     async with open_queue() as redis:
-        await order_quiet(redis, worker, quiet=quiet)
-        while time.monotonic() < limit:
-            (doing,) = await what_they_do(redis, [worker])
-            if doing is not None and doing.get("state") == ("quiet" if quiet else "working"):
-                return doing
-            await asyncio.sleep(_LOOK_EVERY.total_seconds())
-    return None
+        return await give_order(redis, worker, quiet=quiet)
 
 
 def _summary(worker: LiveWorker, doing: Doing | None) -> dict[str, Any]:
