@@ -11,7 +11,7 @@ from types import FrameType
 
 from arqonce.loading import begin_loading, load_libraries
 
-_UNTIL_STOPPED = (["run"], ["relay"], ["dev"])
+_UNTIL_STOPPED = (["run"], ["relay"], ["dev"], ["console"])
 """Commands that exit with 0 on a signal to stop, even while they are still loading."""
 
 _ONE_ORDER = 0.5

@@ -33,7 +33,7 @@ def lock(output: str, *options: str, constraint: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    lock("runtime.txt", "pyproject.toml", "--extra", "web")
+    lock("runtime.txt", "pyproject.toml", "--extra", "web", "--extra", "console")
     lock("dev.txt", "pyproject.toml", "--all-extras", "--group", "dev", constraint="runtime.txt")
     lock("producer.txt", _LIBRARY, "--group", f"{_LIBRARY}:producer", constraint="dev.txt")
     lock("producer-tests.txt", _LIBRARY, "--group", f"{_LIBRARY}:producer-tests", constraint="dev.txt")

@@ -66,7 +66,7 @@ def build_app(application: Application, called: str | None) -> typer.Typer:
         elif name != called:
             app.command(name, help=command.summary)(_list_only)
         elif command is GROUPS.get(name):
-            app.add_typer(_build_group(command, application), name=name, help=command.summary)
+            app.add_typer(_build_group(command, application), name=name)
         else:
             app.command(name)(pkgutil.resolve_name(command.home))
     return app
@@ -79,6 +79,8 @@ def _list_only() -> None:
 def _build_group(group: Command, application: Application) -> typer.Typer:
     build = pkgutil.resolve_name(group.home)
     built: typer.Typer = build(application.registry) if group is GROUPS["enqueue"] else build()
+    if not group.has_own_help:
+        built.info.help = group.summary
     return built
 
 

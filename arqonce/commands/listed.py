@@ -12,6 +12,9 @@ class Command(NamedTuple):
     summary: str
     """The help of all commands has its first sentence, a line that a terminal of 80 columns does not cut."""
 
+    has_own_help: bool = False
+    """Of a group: whether what builds it says more."""
+
 
 COMMANDS = {
     "run": Command("arqonce.commands.run:run", "Run a worker, or several."),
@@ -36,6 +39,7 @@ GROUPS = {
     "queue": Command("arqonce.commands.queue:build_queue_app", "Queues: pause, resume, list what is paused."),
     "workers": Command("arqonce.commands.workers:build_workers_app", "Live workers: list, drain, undrain."),
     "audit": Command("arqonce.commands.audit:build_audit_app", "Operators' acts: list who did what, and why."),
+    "console": Command("arqonce.commands.console:build_console_app", "Serve the page of operators.", has_own_help=True),
 }
 """Groups of commands. Theirs is also the help of the group itself."""
 

@@ -69,6 +69,22 @@ async def read_kinds(redis: Redis, queue: str) -> Kinds:
     return Kinds({kind: round(number * scale) for kind, number in named}, len(heads), due)
 
 
+async def oldest_jobs(redis: Redis, queue: str, kind: str | None, *, limit: int) -> list[str]:
+    """Return ids of jobs that are due, the oldest first; of one kind those among the oldest ``MOST_READ``.
+
+    Two round trips.
+    """
+    now, most = time.time() * 1000, MOST_READ if kind else limit
+    ids: list[bytes] = await redis.zrange(queue, "-inf", now, byscore=True, offset=0, num=most)  # type: ignore[arg-type] # scores
+    if kind is not None and ids:
+        async with redis.pipeline(transaction=False) as pipe:
+            for job_id in ids:
+                pipe.getrange(JOB_KEY.encode() + job_id, 0, _HEAD - 1)
+            heads = await pipe.execute(raise_on_error=False)
+        ids = [job_id for job_id, head in zip(ids, heads, strict=True) if _kind_of(head) == kind]
+    return [job_id.decode(errors="replace") for job_id in ids[:limit]]
+
+
 def _ranges(due: int) -> list[tuple[int, int]]:
     """Return the ranks to read, first and last of each range."""
     if due <= MOST_READ:

@@ -70,28 +70,31 @@ class StatusReader:
             QueueUnavailableError: Redis cannot be asked; the text names the cure.
         """
         looks = Looks(self.sessions)
-        ledger = await self._read_ledger(looks)
+        ledger = await read_ledger_state(looks, self._database)
         with explained(self._url):
             queues = await read_queues(self._redis, self._queues, ledger.behind, looks)
         return Status(queues=queues, ledger=ledger, not_seen=looks.not_seen)
 
-    async def _read_ledger(self, looks: Looks) -> Ledger:
-        if self._database is None or self.sessions is None:
-            return Ledger()
-        ledger = Ledger()
-        try:
-            async with asyncio.timeout(_LOOK_LIMIT.total_seconds()):
-                async with self.sessions() as session:
-                    await require_writable(session)
-                await require_current_schemas(self.sessions, [ledger_of(self._database)])
-                async with self.sessions() as session:
-                    ledger.behind = await queues_behind(session, BEHIND)
-                ledger.figures = await read_ledger(looks)
-        except SchemaError as error:
-            ledger.trouble, ledger.is_behind_code = str(error), True
-        except (SQLAlchemyError, OSError) as error:
-            ledger.trouble = explain_database(error, self._database)
-        return ledger
+
+async def read_ledger_state(looks: Looks, database: DatabaseSettings | None) -> Ledger:
+    """Ask PostgreSQL, or say why it could not be asked."""
+    sessions = looks.sessions
+    if database is None or sessions is None:
+        return Ledger()
+    ledger = Ledger()
+    try:
+        async with asyncio.timeout(_LOOK_LIMIT.total_seconds()):
+            async with sessions() as session:
+                await require_writable(session)
+            await require_current_schemas(sessions, [ledger_of(database)])
+            async with sessions() as session:
+                ledger.behind = await queues_behind(session, BEHIND)
+            ledger.figures = await read_ledger(looks)
+    except SchemaError as error:
+        ledger.trouble, ledger.is_behind_code = str(error), True
+    except (SQLAlchemyError, OSError) as error:
+        ledger.trouble = explain_database(error, database)
+    return ledger
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_PREFIXES = ("DATABASE_", "REDIS_", "WORKER_", "WEB_", "OPS_")
+_PREFIXES = ("DATABASE_", "REDIS_", "WORKER_", "WEB_", "OPS_", "CONSOLE_")
 
 
 def is_setting(name: str) -> bool:

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from pydantic.fields import FieldInfo
 
+from arqonce.console.settings import ConsoleSettings
 from arqonce.database.settings import DatabaseSettings
 from arqonce.environment import EnvironmentSettings
 from arqonce.settings.operations import OperationsSettings
@@ -21,7 +22,14 @@ def render() -> str:
     """Return the table."""
     rows = [
         row
-        for settings in (DatabaseSettings, QueueSettings, WorkerSettings, OperationsSettings, WebSettings)
+        for settings in (
+            DatabaseSettings,
+            QueueSettings,
+            WorkerSettings,
+            OperationsSettings,
+            ConsoleSettings,
+            WebSettings,
+        )
         for row in _rows(settings)
     ]
     return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows])

@@ -1,0 +1,1 @@
+"""The page of operators: a program of its own that shows what is going on, and lets operators act."""

@@ -1,0 +1,138 @@
+"""Who may do what: rights, the tokens that carry them, and proxies that name their user. Knows no HTTP."""
+
+import hmac
+import ipaddress
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+from typing import Annotated, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+UNIX = "unix"
+"""Stands for whoever may connect to the Unix socket, among the addresses of proxies."""
+
+LONGEST_TOKEN = 200
+"""Most characters of a token that are looked at."""
+
+_TOKEN_BYTES = 32
+
+
+class Role(StrEnum):
+    """What a person may do. Each role includes those before it."""
+
+    READER = "reader"
+    """Look at everything but people's data."""
+
+    OPERATOR = "operator"
+    """And pause, resume, drain, retry, discard."""
+
+    def includes(self, other: "Role") -> bool:
+        """Return whether who has this role may do what the other may."""
+        order = list(Role)
+        return order.index(self) >= order.index(other)
+
+
+class Rights(BaseModel):
+    """The rights of one person, as the settings have them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    role: Role = Role.READER
+
+    people: bool = False
+    """Whether payloads, results and messages may be shown, which hold people's data."""
+
+
+class TokenRights(Rights):
+    """Rights of whoever has the token with this hash."""
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Person(NamedTuple):
+    """Who is logged in. The author of all that this person does."""
+
+    name: str
+    rights: Rights
+
+    def may(self, role: Role, *, people: bool = False) -> bool:
+        """Return whether the rights suffice."""
+        return self.rights.role.includes(role) and (self.rights.people or not people)
+
+
+def new_token() -> str:
+    """Return a token that cannot be guessed: 256 random bits."""
+    return secrets.token_urlsafe(_TOKEN_BYTES)
+
+
+def hash_of(token: str) -> str:
+    """Return what the settings have in place of a token. Tokens are random: a slow hash would protect nothing more."""
+    return sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens that are known, by the name of the person."""
+
+    known: Mapping[str, TokenRights]
+
+    def person_with(self, token: str) -> Person | None:
+        """Return whose token it is. Compares it with all of them, in a time that does not depend on it."""
+        given, found = hash_of(token[:LONGEST_TOKEN]), None
+        for name, rights in self.known.items():
+            if hmac.compare_digest(given, rights.sha256):
+                found = Person(name, rights)
+        return found
+
+    def person_named(self, name: str, mark: str) -> Person | None:
+        """Return the person if the token is still the one of which ``mark`` is: else a cookie has outlived it."""
+        rights = self.known.get(name)
+        if rights is None or not hmac.compare_digest(mark.encode(), mark_of(rights).encode()):
+            return None
+        return Person(name, rights)
+
+
+def mark_of(rights: TokenRights) -> str:
+    """Return what a cookie keeps of the token: too little to find it, enough to see that it was replaced."""
+    return sha256(f"mark:{rights.sha256}".encode()).hexdigest()[:16]
+
+
+def read_peers(text: str) -> "Peers":
+    """Parse addresses and networks, separated by commas.
+
+    Raises:
+        ValueError: one is neither; the text says which.
+    """
+    networks, unix = [], False
+    for part in (part.strip() for part in text.split(",")):
+        if part == UNIX:
+            unix = True
+        elif part:
+            try:
+                networks.append(ipaddress.ip_network(part))
+            except ValueError:
+                message = f"{part[:100]!r} is neither an address, nor a network such as 10.1.0.0/16, nor {UNIX}"
+                raise ValueError(message) from None
+    return Peers(tuple(networks), unix)
+
+
+@dataclass(frozen=True)
+class Peers:
+    """Addresses of those who are trusted."""
+
+    networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    unix: bool = False
+
+    def has(self, peer: str | None) -> bool:
+        """Return whether the address is one of them; ``None`` is a Unix socket's."""
+        if peer is None:
+            return self.unix
+        try:
+            address = ipaddress.ip_address(peer.partition("%")[0])
+        except ValueError:
+            return False
+        mapped = getattr(address, "ipv4_mapped", None)
+        return any((mapped or address) in network for network in self.networks)

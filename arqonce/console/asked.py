@@ -1,0 +1,98 @@
+"""Reads what a browser asks for, and says what is wrong with it. Every parameter is named; others are refused."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, TypeVar
+
+from aiohttp import web
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from arqonce.console.shown import plain
+from arqonce.wire.bounds import NAME_RULE, is_name
+
+
+class PageError(Exception):
+    """The page cannot be shown, or the act not be done. The texts are for people."""
+
+    def __init__(self, status: int, title: str, *sentences: str) -> None:
+        """Say with an HTTP status what is wrong, and what to do."""
+        super().__init__(title)
+        self.status = status
+        self.title = title
+        self.sentences = sentences
+
+
+class Asked(BaseModel):
+    """Parameters of a page or fields of a form. An empty value is as none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, str_strip_whitespace=True)
+
+
+AskedT = TypeVar("AskedT", bound=Asked)
+
+
+def _require_name(value: str) -> str:
+    if not is_name(value):
+        raise ValueError(f"has not {NAME_RULE}")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_require_name)]
+"""The name of a queue or of a kind of jobs."""
+
+
+def _no_controls(value: str) -> str:
+    if any(ord(character) < 0x20 and character not in "\r\n\t" for character in value):  # noqa: PLR2004 - the first printable
+        raise ValueError("has a control character")
+    return value
+
+
+Reason = Annotated[str, Field(max_length=1000), AfterValidator(_no_controls)]
+"""Why something is done, for the audit."""
+
+
+def read_query(request: web.Request, kind: type[AskedT]) -> AskedT:
+    """Return the parameters of the page.
+
+    Raises:
+        PageError: a parameter is wrong, missing, repeated, or unknown.
+    """
+    return _read(list(request.query.items()), kind)
+
+
+async def read_form(request: web.Request, kind: type[AskedT]) -> AskedT:
+    """Return the fields of the form.
+
+    Raises:
+        PageError: likewise; or it is no form.
+    """
+    if request.content_type != "application/x-www-form-urlencoded":
+        raise PageError(415, "This is no form", "Use the form of the page.")
+    fields = await request.post()
+    return _read([(name, value) for name, value in fields.items() if isinstance(value, str)], kind)
+
+
+def _read(pairs: Sequence[tuple[str, str]], kind: type[AskedT]) -> AskedT:
+    given: dict[str, str] = {}
+    for name, value in pairs:
+        if name in given:
+            raise PageError(400, "This address cannot be read", f"{plain(name, 50)} is there more than once.")
+        if value.strip():
+            given[name] = value
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        raise PageError(400, "This address cannot be read", *(_explain(one, given) for one in error.errors())) from None
+
+
+def _explain(detail: ErrorDetails, given: Mapping[str, object]) -> str:
+    name = plain(detail["loc"][0] if detail["loc"] else "it", 50)
+    match detail["type"]:
+        case "extra_forbidden":
+            return f"{name}: there is no such parameter. Leave it out."
+        case "missing":
+            return f"{name}: is missing."
+        case _:
+            said = detail["msg"].removeprefix("Value error, ")
+            value = given.get(str(detail["loc"][0])) if detail["loc"] else None
+            return f"{name}: {plain(value, 60)}: {said[:1].lower()}{said[1:]}."

@@ -1,0 +1,172 @@
+"""Says in words what needs an operator, and the way to its cure. Asks no server."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+from arqonce.console.poll import Reading
+from arqonce.console.rendering import duration, link, number
+from arqonce.ledger.overview import MOST_READ
+from arqonce.overview.snapshot import LedgerFigures, QueueFigures
+from arqonce.relay.unserved import CURE
+
+_WAITS_LONG = timedelta(minutes=1)
+
+_PAUSED_LONG = timedelta(hours=1)
+
+_SILENT = timedelta(seconds=20)
+"""A worker says what it does every 5 s."""
+
+
+class Level(StrEnum):
+    """How urgent it is."""
+
+    NOW = "now"
+    """Jobs do not run that should."""
+
+    SOON = "soon"
+    """Somebody should look at it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """One thing that needs attention."""
+
+    level: Level
+    title: str
+    """May have names from outside: show it as such."""
+
+    cure: str
+    href: str | None = None
+    """The page on which to go on."""
+
+    where: str = ""
+    """The text of that link."""
+
+
+def needs_of(reading: Reading) -> list[Need]:
+    """Return what needs attention, the most urgent first."""
+    found = [*_servers(reading)]
+    if reading.queues is not None:
+        found += [*_queues(reading.queues), *_workers(reading)]
+    if reading.ledger.figures is not None:
+        found += _ledger(reading, reading.ledger.figures)
+    return sorted(found, key=lambda need: list(Level).index(need.level))
+
+
+def _servers(reading: Reading) -> Iterator[Need]:
+    if reading.redis_trouble is not None:
+        yield Need(
+            level=Level.NOW,
+            title="Redis is away: no job starts",
+            cure=f"{reading.redis_trouble}. Workers wait for it and go on by themselves. Promised jobs are not lost.",
+        )
+    if reading.ledger.is_behind_code:
+        yield Need(level=Level.NOW, title="Tables are missing in PostgreSQL", cure=f"{reading.ledger.trouble}.")
+    elif reading.ledger.trouble is not None:
+        yield Need(
+            level=Level.NOW,
+            title="PostgreSQL is away: no job starts",
+            cure=f"{reading.ledger.trouble}. Workers wait for it and go on by themselves; no attempt is lost.",
+        )
+
+
+def _queues(queues: QueueFigures) -> Iterator[Need]:
+    for name in queues.unserved:
+        yield Need(
+            level=Level.NOW,
+            title=f"Jobs wait in {name}, which no worker serves",
+            cure=f"{CURE[:1].upper()}{CURE[1:]}.",
+            href=link("/queue", name=name),
+            where="The queue",
+        )
+    for name, status in queues.queues.items():
+        age = status.oldest_waiting
+        if age is not None and age > _WAITS_LONG and name not in queues.unserved:
+            yield Need(
+                level=Level.SOON,
+                title=f"A job has waited for {duration(age)} in {name}",
+                cure="Start more workers, or look which jobs run for long, or which limit holds them up.",
+                href="/workers",
+                where="Workers",
+            )
+
+
+def _workers(reading: Reading) -> Iterator[Need]:
+    if not reading.workers:
+        yield Need(
+            level=Level.SOON,
+            title="No worker is alive",
+            cure="Start one with the command run. Workers of arq's own class are not seen here.",
+        )
+    versions = {str(version) for _, doing in reading.workers if doing and (version := doing.get("version"))}
+    if len(versions) > 1:
+        yield Need(
+            level=Level.SOON,
+            title=f"Workers have different versions: {', '.join(sorted(versions))}",
+            cure="This passes when a deploy has ended.",
+            href="/workers",
+            where="Workers",
+        )
+    for worker, doing in reading.workers:
+        where = f"{worker.host}:{worker.pid}"
+        if doing is None or doing.get("seen", 0) > _SILENT.total_seconds():
+            title = f"The worker {where} has said nothing for {_SILENT.total_seconds():g} s"
+            yield Need(level=Level.SOON, title=title, cure="It was killed, or its event loop hangs.",
+                       href="/workers", where="Workers")  # fmt: skip
+        elif doing.get("state") == "quiet":
+            title = f"The worker {where} is drained: it takes no jobs"
+            yield Need(level=Level.SOON, title=title, cure="Let it end, or let it take jobs again.",
+                       href="/workers", where="Workers")  # fmt: skip
+
+
+def _ledger(reading: Reading, ledger: LedgerFigures) -> Iterator[Need]:
+    if overdue := sum(one.overdue for one in ledger.promised or ()):
+        yield Need(
+            level=Level.NOW,
+            title=f"{_counted(overdue, 'promised job is', 'promised jobs are')} overdue: no relay takes them",
+            cure="Start a worker or a relay for their queue.",
+            href="/queues",
+            where="Queues",
+        )
+    yield from _dead(ledger)
+    for pause in ledger.pauses or ():
+        since = reading.at - pause.paused_at
+        if since > _PAUSED_LONG:
+            what = f"{pause.job_name} in {pause.queue}" if pause.job_name else pause.queue
+            yield Need(
+                level=Level.SOON,
+                title=f"{what} has been paused for {duration(since)}",
+                cure=f"{pause.paused_by}: {pause.reason}",
+                href=link("/queue", name=pause.queue),
+                where="The queue",
+            )
+    for loss in ledger.losses or ():
+        yield Need(
+            level=Level.SOON,
+            title=f"Redis was emptied, restarted or replaced {duration(reading.at - loss.noticed_at)} ago",
+            cure=f"{_counted(loss.given_again, 'promised job was', 'promised jobs were')} given again. "
+            "Jobs that were not promised in a transaction are lost, if Redis had not saved them.",
+        )
+
+
+def _dead(ledger: LedgerFigures) -> Iterator[Need]:
+    letters = sum(one.letters for one in ledger.dead or ())
+    last_hour = sum(one.last_hour for one in ledger.dead or ())
+    if not letters:
+        return
+    more = " or more" if letters >= MOST_READ else ""
+    reasons = ", ".join(f"{one.reason} {number(one.letters)}" for one in (ledger.dead or ())[:3])
+    counted = _counted(letters, "dead letter", "dead letters", more)
+    yield Need(
+        level=Level.NOW if last_hour else Level.SOON,
+        title=f"{counted} ({reasons}), of the last hour {number(last_hour)}",
+        cure="Look why they have failed; mend it; put them back, or discard them.",
+        href="/dead",
+        where="Dead letters",
+    )
+
+
+def _counted(count: int, one: str, many: str, more: str = "") -> str:
+    return f"{number(count)}{more} {one if count == 1 else many}"

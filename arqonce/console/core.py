@@ -1,0 +1,51 @@
+"""What every page needs: the servers, the poll, and who is logged in."""
+
+from dataclasses import dataclass, field
+
+from aiohttp import web
+from redis.asyncio import Redis
+
+from arqonce.application import Application
+from arqonce.console.access import Person, Role
+from arqonce.console.cookies import Cookies
+from arqonce.console.done import DoneActs
+from arqonce.console.log_in_limit import LogInLimit
+from arqonce.console.poll import Poll
+from arqonce.console.settings import Settings
+from arqonce.overview.looks import Sessions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Console:
+    """The parts of a running console."""
+
+    settings: Settings
+    application: Application
+    sessions: Sessions
+    """Of at most three connections, whose statements end soon."""
+
+    redis: Redis
+    poll: Poll
+    cookies: Cookies
+    log_ins: LogInLimit = field(default_factory=LogInLimit)
+    done: DoneActs = field(default_factory=DoneActs)
+
+
+CONSOLE = web.AppKey("console", Console)
+
+PERSON = web.RequestKey("person", Person)
+
+
+def console_of(request: web.Request) -> Console:
+    """Return the console that the request is for."""
+    return request.app[CONSOLE]
+
+
+def person_of(request: web.Request) -> Person:
+    """Return who is logged in. There is somebody on every page but that of the log-in."""
+    return request[PERSON]
+
+
+def may_act(request: web.Request) -> bool:
+    """Return whether the page may offer acts."""
+    return person_of(request).may(Role.OPERATOR)

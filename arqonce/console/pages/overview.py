@@ -1,0 +1,21 @@
+"""The overview: what needs attention, and the state of the whole."""
+
+from aiohttp import web
+
+from arqonce.console.attention import needs_of
+from arqonce.console.core import console_of
+from arqonce.console.responses import show_page
+from arqonce.console.routes import page
+from arqonce.ledger.figures import MOST
+from arqonce.ledger.overview import MOST_READ
+
+
+async def show_overview(request: web.Request) -> web.Response:
+    """Show the latest reading."""
+    reading = await console_of(request).poll.latest()
+    return show_page(
+        request, "overview.html", reading=reading, needs=needs_of(reading), most_letters=MOST_READ, most_promised=MOST
+    )
+
+
+ROUTES = (page("/", show_overview),)

@@ -1,0 +1,189 @@
+"""One look at both servers for all who look at pages: every 2 s while somebody does, and none while nobody does."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from arqonce.connection.redis import explain
+from arqonce.control.workers import Seen as SeenWorker
+from arqonce.control.workers import read_workers
+from arqonce.database.settings import DatabaseSettings
+from arqonce.overview.looks import Looks, Sessions
+from arqonce.overview.snapshot import QueueFigures, read_queues
+from arqonce.overview.status import Ledger, read_ledger_state
+from arqonce.wire.bounds import is_name
+
+EVERY = timedelta(seconds=2)
+
+_FRESH = timedelta(seconds=5)
+"""Older readings are not shown: a page waits for the next one."""
+
+_AFTER_LAST = timedelta(seconds=20)
+"""How long servers are asked after the last page was read that has no script."""
+
+_REDIS_LIMIT = timedelta(seconds=3)
+"""Longest wait for Redis; for PostgreSQL it is the same (``overview.status``)."""
+
+_MOST_QUEUES = 30
+"""Queues that are looked at: those of WORKER_QUEUE first, then those of live workers, then others with jobs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What both servers said at one moment."""
+
+    at: datetime
+    ledger: Ledger
+    queues: QueueFigures | None
+    """``None`` if Redis could not be asked."""
+
+    workers: Sequence[SeenWorker] = ()
+    redis_trouble: str | None = None
+    """Why Redis could not be asked, with the cure."""
+
+    not_seen: Sequence[str] = field(default_factory=list)
+    has_more_queues: bool = False
+    """Whether there are more queues than are looked at."""
+
+    @property
+    def version(self) -> str:
+        """A hash of what pages show; times since which something is so are no part of it."""
+        figures, queues = self.ledger.figures, self.queues
+        pauses = [(one.queue, one.job_name, one.until, one.reason) for one in (figures and figures.pauses) or ()]
+        losses = [(one.epoch, one.given_again) for one in (figures and figures.losses) or ()]
+        counts = None if figures is None else (figures.promised, figures.dead, figures.done, figures.failed)
+        waiting = None if queues is None else (queues.queues, queues.kinds, queues.unserved)
+        ends = [(worker.id, doing and (doing.get("state"), doing.get("jobs"))) for worker, doing in self.workers]
+        troubles = (self.ledger.trouble, self.redis_trouble, list(self.not_seen))
+        return sha256(repr((pauses, losses, counts, waiting, ends, troubles)).encode()).hexdigest()[:16]
+
+
+class Servers:
+    """Reads both servers, each within its limit. What is away is said, and is no error."""
+
+    def __init__(
+        self, redis: Redis, url: str, queues: Sequence[str], sessions: Sessions, database: DatabaseSettings
+    ) -> None:
+        """Ask for these queues, and for those that are found."""
+        self._redis = redis
+        self._url = url
+        self._queues = queues
+        self._sessions = sessions
+        self._database = database
+
+    async def read(self) -> Reading:
+        """Ask both: some ten statements in PostgreSQL, and five round trips for each queue in Redis."""
+        looks = Looks(self._sessions)
+        ledger = await read_ledger_state(looks, self._database)
+        workers: Sequence[SeenWorker] = ()
+        queues, trouble, names = None, None, list(self._queues)
+        try:
+            async with asyncio.timeout(_REDIS_LIMIT.total_seconds()):
+                workers = await read_workers(self._redis)
+                names = self._names(workers, ledger)
+                queues = await read_queues(self._redis, names[:_MOST_QUEUES], ledger.behind, looks)
+        except (RedisError, OSError) as error:
+            trouble = str(explain(error, self._url))
+        return Reading(
+            at=datetime.now(UTC),
+            ledger=ledger,
+            queues=queues,
+            workers=workers,
+            redis_trouble=trouble,
+            not_seen=looks.not_seen,
+            has_more_queues=len(names) > _MOST_QUEUES,
+        )
+
+    def _names(self, workers: Sequence[SeenWorker], ledger: Ledger) -> list[str]:
+        figures = ledger.figures
+        served = [queue for worker, _ in workers for queue in worker.queues]
+        paused = [pause.queue for pause in (figures and figures.pauses) or ()]
+        promised = [one.queue for one in (figures and figures.promised) or ()]
+        return [name for name in dict.fromkeys([*self._queues, *served, *paused, *promised]) if is_name(name)]
+
+
+class Poll:
+    """Asks again and again while somebody looks. Belongs to one event loop."""
+
+    def __init__(self, read: Callable[[], Awaitable[Reading]], *, every: timedelta = EVERY) -> None:
+        """Ask nothing yet."""
+        self._read = read
+        self._every = every.total_seconds()
+        self._last: Reading | None = None
+        self._read_at = self._looked_at = -float("inf")
+        self._viewers = 0
+        self._coming: asyncio.Future[Reading] | None = None
+        self._soon = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def latest(self) -> Reading:
+        """Return a reading of a few seconds' age at most."""
+        self._looked_at = time.monotonic()
+        if self._last is not None and time.monotonic() - self._read_at < _FRESH.total_seconds():
+            self._start()
+            return self._last
+        return await self.next()
+
+    async def next(self) -> Reading:
+        """Return the next reading."""
+        self._start()
+        if self._coming is None:
+            self._coming = asyncio.get_running_loop().create_future()
+        return await asyncio.shield(self._coming)
+
+    async def fresh(self) -> Reading:
+        """Return a reading of now."""
+        self.ask_anew()
+        return await self.next()
+
+    def ask_anew(self) -> None:
+        """Forget what was read: somebody has just changed something."""
+        self._last = None
+        self._soon.set()
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Go on asking until the end of the context."""
+        self._viewers += 1
+        try:
+            yield
+        finally:
+            self._viewers -= 1
+            self._looked_at = time.monotonic()
+
+    async def close(self) -> None:
+        """Ask no more."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    def _start(self) -> None:
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._go_on(), name="console-poll")
+
+    async def _go_on(self) -> None:
+        while self._viewers or time.monotonic() - self._looked_at < _AFTER_LAST.total_seconds():
+            self._soon.clear()
+            try:
+                reading = await self._read()
+            except Exception as error:
+                if (coming := self._take_coming()) is not None:
+                    coming.set_exception(error)
+                raise
+            self._last, self._read_at = reading, time.monotonic()
+            if (coming := self._take_coming()) is not None:
+                coming.set_result(reading)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._soon.wait(), self._every)
+
+    def _take_coming(self) -> asyncio.Future[Reading] | None:
+        coming, self._coming = self._coming, None
+        return coming

@@ -1,0 +1,120 @@
+"""Runs the console: opens the servers, listens, and ends in order."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import structlog
+from aiohttp import web
+from redis.asyncio import Redis
+
+from arqonce.application import Application
+from arqonce.connection.redis import build_redis
+from arqonce.console.access import Tokens
+from arqonce.console.application import build_app
+from arqonce.console.cookies import Cookies
+from arqonce.console.core import Console
+from arqonce.console.poll import Poll, Servers
+from arqonce.console.settings import Settings
+from arqonce.database.engine import open_database
+from arqonce.operations.endpoint import ListenError
+from arqonce.process.ending import MARGIN, Ending, leave
+from arqonce.process.event_loop import fastest_loop, run_to_the_end
+from arqonce.process.logs import log_to_stderr
+
+_CONNECTIONS = 3
+"""To PostgreSQL: one for the poll, two for pages."""
+
+_REDIS_CONNECTIONS = 4
+
+_GRACE = timedelta(seconds=5)
+"""How long requests may continue after SIGTERM."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.console")
+
+
+def run_console(settings: Settings, application: Application) -> None:
+    """Serve until a signal; a second signal ends it at once. Owns the event loop.
+
+    Servers that are away are no error: the pages say so, and recover by themselves.
+
+    Raises:
+        ListenError: the address is in use, or does not belong to this host.
+    """
+    log_to_stderr(settings.worker.log_format, settings.worker.log_level)
+    ending = Ending(_GRACE)
+    with asyncio.Runner(loop_factory=fastest_loop()) as runner:
+        run_to_the_end(runner, _serve(settings, application, ending), ending)
+
+
+async def _serve(settings: Settings, application: Application, ending: Ending) -> None:
+    told = _told_to_stop(ending)
+    async with open_console(settings, application) as console:
+        runner = web.AppRunner(build_app(console), access_log=None, shutdown_timeout=_GRACE.total_seconds())
+        try:
+            await runner.setup()
+            where = await listen(runner, settings)
+            _log.info("console ready", address=where)
+            ending.ready(lambda: f"serving on {where}")
+            await told.wait()
+            _log.info("told to stop")
+        finally:
+            ending.limit(_GRACE + MARGIN)
+            await runner.cleanup()
+
+
+@asynccontextmanager
+async def open_console(settings: Settings, application: Application) -> AsyncIterator[Console]:
+    """Open what pages need. Nothing connects yet."""
+    url = settings.queue.url.get_secret_value()
+    connections = {"max_connections": _REDIS_CONNECTIONS, "retries": 1}
+    async with (
+        build_redis(url, Redis, password=settings.queue.plain_password, **connections) as redis,
+        open_database(settings.database, pool_size=_CONNECTIONS) as sessions,
+    ):
+        poll = Poll(Servers(redis, url, settings.worker.queue.names, sessions, settings.database).read)
+        own = settings.console
+        cookies = Cookies(Tokens(own.tokens or {}), key=own.key, lasts=own.session, https=own.https)
+        try:
+            yield Console(
+                settings=settings, application=application, sessions=sessions, redis=redis, poll=poll, cookies=cookies
+            )
+        finally:
+            await poll.close()
+
+
+async def listen(runner: web.AppRunner, settings: Settings) -> str:
+    """Listen, and return where.
+
+    Raises:
+        ListenError: it cannot.
+    """
+    own = settings.console
+    try:
+        if own.socket is not None:
+            await web.UnixSite(runner, own.socket).start()
+            return own.socket
+        await web.TCPSite(runner, own.host, own.port).start()
+    except OSError as error:
+        where = own.socket or f"{own.host}:{own.port}"
+        cure = "correct CONSOLE_HOST and CONSOLE_PORT, or CONSOLE_SOCKET"
+        raise ListenError(f"cannot listen on {where} ({error.strerror or error}): {cure}") from error
+    host, port = runner.addresses[0][:2]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def _told_to_stop(ending: Ending) -> asyncio.Event:
+    """Return the event that the first signal sets. The second signal ends the process at once."""
+    told = asyncio.Event()
+
+    def stop(number: signal.Signals) -> None:
+        if told.is_set():
+            _log.info("told to stop at once", signal=number.name)
+            leave(0)
+        told.set()
+
+    ending.begin()
+    ending.obey(stop)
+    return told

@@ -1,0 +1,178 @@
+"""Who gets in, and what each may do: every rule as a table, through HTTP."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+from redis.asyncio import Redis
+
+from arqonce.console.access import Rights, Role
+from arqonce.console.application import ROUTES
+from arqonce.console.settings import ConsoleSettings, Settings
+from tests.arqonce.console.conftest import JANE, TOKENS, Browser, browsing, serving
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+async def test_nothing_is_shown_to_nobody(nobody: Browser, route: object) -> None:
+    """Every route but the log-in and the static files needs somebody."""
+    path = route.path.replace("{number}", "1")  # type: ignore[attr-defined]
+
+    answer = await nobody.ask(route.method, path, headers=nobody.origin, follow=False)  # type: ignore[attr-defined]
+
+    assert answer.status == (303 if route.method == "GET" else 401)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+async def test_a_reader_does_nothing(rob: Browser, route: object) -> None:
+    """No route that needs an operator, or the right to people's data, answers a reader."""
+    is_for_all = route.role is Role.READER and not route.people  # type: ignore[attr-defined]
+    if is_for_all:
+        pytest.skip("it is for everybody")
+    path = route.path.replace("{number}", "1")  # type: ignore[attr-defined]
+
+    answer = await rob.ask(route.method, path, headers=rob.origin, follow=False)  # type: ignore[attr-defined]
+
+    assert answer.status == 403
+
+
+def test_no_act_is_done_by_an_address() -> None:
+    """Whatever needs an operator and is a GET is a preview of a form at the same path."""
+    acts = {route.path for route in ROUTES if route.method == "POST"}
+
+    previews = {route.path for route in ROUTES if route.method == "GET" and route.role is Role.OPERATOR}
+
+    assert previews <= acts
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "{url}", "Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Origin": "{url}"}, 200),  # an old browser
+        ({"Origin": "{url}", "Sec-Fetch-Site": "same-site"}, 403),
+        ({"Origin": "{url}", "Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": "{url}", "Sec-Fetch-Site": "none"}, 403),
+        ({"Origin": "https://evil.example", "Sec-Fetch-Site": "same-origin"}, 403),
+        ({"Origin": "{url}.evil.example"}, 403),
+        ({"Origin": "http://127.0.0.1:1"}, 403),
+        ({"Origin": "null"}, 403),
+        ({}, 403),
+        ({"Sec-Fetch-Site": "same-origin"}, 403),
+    ],
+)
+async def test_only_forms_of_the_page_are_taken(jane: Browser, headers: Mapping[str, str], status: int) -> None:
+    """Another site cannot send a form, with or without the cookie."""
+    sent = {name: value.format(url=jane.url) for name, value in headers.items()}
+
+    answer = await jane.ask("POST", "/log-out", headers=sent)
+
+    assert answer.status == status
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LOCALHOST:9180", 200),
+        ("127.0.0.1:1", 200),
+        ("[::1]:9180", 200),
+        ("jobs.example.org", 200),
+        ("Jobs.Example.org", 200),
+        ("jobs.example.org:8443", 421),
+        ("evil.example", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("localhost:9180.evil.example", 421),
+        ("", 421),
+    ],
+)
+async def test_only_its_own_names_are_answered(console_settings: Settings, host: str, status: int) -> None:
+    """A name of another site that means this host reads nothing."""
+    own = ConsoleSettings(port=0, tokens=TOKENS, hosts="jobs.example.org")
+    async with serving(replace(console_settings, console=own)) as url, browsing(url) as browser:
+        answer = await browser.get("/log-in", headers={"Host": host})
+
+    assert answer.status == status
+
+
+@pytest.mark.parametrize(
+    ("proxies", "sent", "status"),
+    [
+        ("127.0.0.1", {"X-User": "jane@example.org"}, 200),
+        ("127.0.0.0/8", {"x-user": "jane@example.org"}, 200),
+        ("10.0.0.1", {"X-User": "jane@example.org"}, 303),  # not the proxy
+        ("unix", {"X-User": "jane@example.org"}, 303),
+        ("127.0.0.1", {"X-User": "joe@example.org"}, 403),  # has no rights
+        ("127.0.0.1", {"X-User": ""}, 403),
+        ("127.0.0.1", {}, 303),
+        ("127.0.0.1", {"X-Forwarded-User": "jane@example.org"}, 303),  # another header
+    ],
+)
+async def test_a_proxy_names_the_user(
+    console_settings: Settings, proxies: str, sent: Mapping[str, str], status: int
+) -> None:
+    """Only the named header of a trusted peer, and only users who have rights."""
+    users = {"jane@example.org": Rights(role=Role.OPERATOR)}
+    own = ConsoleSettings(port=0, proxies=proxies, user_header="X-User", users=users)
+    async with serving(replace(console_settings, console=own)) as url, browsing(url) as browser:
+        answer = await browser.get("/queues", headers=sent, follow=False)
+
+    assert answer.status == status
+
+
+async def test_two_users_of_a_proxy_are_none(console_settings: Settings) -> None:
+    """A browser that sends the header itself, through a proxy that adds its own, is refused."""
+    own = ConsoleSettings(port=0, proxies="127.0.0.1", user_header="X-User", users={"jane": Rights()})
+    twice = [("X-User", "jane"), ("X-User", "jane")]
+    async with (
+        serving(replace(console_settings, console=own)) as url,
+        browsing(url) as browser,
+        browser.http.get(url, headers=twice) as response,
+    ):
+        assert response.status == 400
+
+
+async def test_every_answer_forbids_what_it_can(jane: Browser) -> None:
+    """Pages, errors, redirects and static files: no script but ours, no frame, no guess of the type, nothing kept."""
+    paths = ("/", "/none", "/queues/pause", "/log-in", "/static/console.css", "/static/none.css", "/done/none")
+
+    answers = [await jane.get(path, follow=False) for path in paths]
+
+    for answer in answers:
+        policy = answer.headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'; ")
+        assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cache-Control"] in {"no-store", "no-cache"}
+        assert "Server" not in answer.headers
+
+
+async def test_a_link_from_elsewhere_finds_the_log_in(jane: Browser, nobody: Browser) -> None:
+    """Browsers keep a strict cookie back on the way from another site: the page asks once more, from itself."""
+    headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "document"}
+
+    first = await nobody.get("/queues", headers=headers, follow=False)
+
+    assert (first.status, first.page.of("meta")[-1]["http-equiv"], "jane" in first.body) == (200, "refresh", False)
+    assert (await jane.get("/queues", headers={"Sec-Fetch-Site": "same-origin"})).status == 200
+
+
+async def test_no_error_shows_a_traceback(jane: Browser, redis: Redis) -> None:
+    """A page that fails says so, and the log has the rest."""
+    await redis.set("arqonce:workers", "not a sorted set")
+
+    answer = await jane.get("/queues/pause?queue=none")
+
+    assert "Traceback" not in answer.body
+    assert answer.status in {200, 503}
+
+
+async def test_a_cookie_without_secrets(url: str) -> None:
+    """The cookie is for this page alone, scripts cannot read it, and it says neither token nor hash."""
+    async with browsing(url, JANE) as browser:
+        (cookie,) = browser.http.cookie_jar
+
+    assert (cookie["httponly"], cookie["samesite"], cookie["path"], cookie["max-age"]) == (True, "Strict", "/", "28800")
+    said = bytes.fromhex(cookie.value.partition(".")[0]).decode()
+    assert JANE not in said
+    assert TOKENS["jane"].sha256 not in said

@@ -1,0 +1,124 @@
+"""Logging in and out."""
+
+from datetime import timedelta
+
+import pytest
+from pydantic import SecretStr
+
+from arqonce.console.access import Person, TokenRights, Tokens, hash_of
+from arqonce.console.cookies import Cookies
+from arqonce.console.log_in_limit import MOST_OF_ALL, MOST_OF_ONE, LogInLimit
+from tests.arqonce.console.conftest import JANE, Browser
+
+KEY = SecretStr("0123456789abcdef" * 2)
+
+
+class _Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_a_token_opens_the_page_that_was_asked_for(nobody: Browser) -> None:
+    """The log-in goes on to where one wanted to go."""
+    asked = await nobody.get("/queues")
+
+    answer = await nobody.send("/log-in", token=JANE, **asked.page.fields())
+
+    assert (answer.status, answer.page.of("title") != [], "Queues" in answer.page.text) == (200, True, True)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    ["//evil.example", "/\\evil.example", "https://evil.example", "\\\\evil.example", "/\tevil", "javascript:1"],
+)
+async def test_it_goes_nowhere_else(nobody: Browser, wanted: str) -> None:
+    """No address of the log-in leads to another site."""
+    answer = await nobody.ask(
+        "POST", "/log-in", data={"token": JANE, "next": wanted}, headers=nobody.origin, follow=False
+    )
+
+    assert (answer.status, answer.headers["Location"]) == (303, "/")
+
+
+async def test_few_may_guess(nobody: Browser) -> None:
+    """After five failures nobody gets in from there for a minute, with the right token neither."""
+    wrong = [(await nobody.send("/log-in", token="x" * 30)).status for _ in range(MOST_OF_ONE)]
+
+    late = await nobody.send("/log-in", token=JANE)
+
+    assert wrong == [401] * MOST_OF_ONE
+    assert (late.status, "Retry-After" in late.headers) == (429, True)
+
+
+async def test_who_is_in_stays_in(jane: Browser, nobody: Browser) -> None:
+    """Guesses from the same address log nobody out."""
+    for _ in range(MOST_OF_ONE):
+        await nobody.send("/log-in", token="x" * 30)
+
+    assert (await jane.get("/queues")).status == 200
+
+
+async def test_logging_out(jane: Browser) -> None:
+    """After it the cookie is gone."""
+    await jane.send("/log-out")
+
+    assert (await jane.get("/queues", follow=False)).status == 303
+
+
+def test_all_together_may_fail_a_number_of_times() -> None:
+    """Many addresses have a limit in all; it ends when failures are a minute old."""
+    clock = _Clock()
+    limit = LogInLimit(clock)
+    for number in range(MOST_OF_ALL):
+        limit.failed(f"10.0.{number // 250}.{number % 250}")
+
+    waits = limit.wait("10.9.9.9")
+    clock.now += 60
+
+    assert (waits, limit.wait("10.9.9.9")) == (timedelta(minutes=1), None)
+
+
+def test_a_network_of_ipv6_is_one() -> None:
+    """Whoever has IPv6 has 2^64 addresses."""
+    limit = LogInLimit(_Clock())
+    for number in range(MOST_OF_ONE):
+        limit.failed(f"2001:db8::{number}")
+
+    assert limit.wait("2001:db8::ffff") is not None
+    assert limit.wait("2001:db8:0:1::1") is None
+
+
+def _cookies(clock: _Clock, *, sha256: str = hash_of(JANE), key: SecretStr = KEY) -> Cookies:
+    tokens = Tokens({"jane": TokenRights(sha256=sha256)})
+    return Cookies(tokens, key=key, lasts=timedelta(hours=8), https=True, now=clock)
+
+
+def test_a_cookie_ends() -> None:
+    """With its time, with its token, with the key; and any change of it is noticed."""
+    clock = _Clock()
+    cookies = _cookies(clock)
+    person = cookies.tokens.person_with(JANE)
+    assert person is not None
+
+    value = cookies.make(person)
+
+    assert cookies.read(value) == person
+    assert _cookies(clock).read(value) == person
+    assert _cookies(clock, sha256=hash_of("another")).read(value) is None
+    assert _cookies(clock, key=SecretStr("f" * 32)).read(value) is None
+    assert all(cookies.read(value[:at] + "0" + value[at + 1 :]) in {None, person} for at in range(len(value)))
+    assert [cookies.read(other) for other in (None, "", ".", "a", "é.é", value + "0", "x" * 5000)] == [None] * 7
+    clock.now += 8 * 3600
+    assert cookies.read(value) is None
+
+
+def test_no_other_character_is_signed() -> None:
+    """A changed cookie is none: every single character counts."""
+    cookies = _cookies(_Clock())
+    value = cookies.make(Person("jane", cookies.tokens.known["jane"]))
+
+    changed = [value[:at] + ("1" if value[at] == "0" else "0") + value[at + 1 :] for at in range(len(value))]
+
+    assert {cookies.read(one) for one in changed} == {None}

@@ -1,0 +1,115 @@
+"""Queues on the page: what waits, and a pause from its preview to its end."""
+
+from redis.asyncio import Redis
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from arqonce.client.client import JobClient
+from arqonce.connection.pauses import FOR_EVER, Paused, read_paused
+from arqonce.ledger.audit import list_acts
+from jobs import CreateUser, FindUser
+from tests.arqonce.console.conftest import Browser
+
+Sessions = async_sessionmaker[AsyncSession]
+
+
+async def _acts(sessions: Sessions) -> list[tuple[str, str, str, str | None]]:
+    async with sessions() as session:
+        found = await list_acts(session, since=None, limit=10)
+    return [(one.who, one.act, one.target, one.why) for one in found]
+
+
+async def test_a_pause_is_previewed_and_done(
+    jane: Browser, client: JobClient, redis: Redis, sessions: Sessions
+) -> None:
+    """The preview changes nothing and says whom it concerns; the act is recorded, audited, and known to workers."""
+    for number in range(12):
+        await client.enqueue(CreateUser(name=f"n{number}"), key=f"job-{number:02}")
+    preview = await jane.get("/queues/pause?queue=arq:queue")
+    before = await read_paused(redis, "arq:queue")
+
+    done = await jane.send("/queues/pause", **preview.page.fields(), reason="a bad deploy", length="resumed")
+
+    assert "12 jobs that wait" in preview.page.text
+    assert "job-09" in preview.page.text
+    assert "job-10" not in preview.page.text  # ten samples
+    assert before == Paused()
+    assert (done.status, "Paused arq:queue" in done.page.text) == (200, True)
+    assert await read_paused(redis, "arq:queue") == Paused(FOR_EVER)
+    assert await _acts(sessions) == [("jane", "queue pause", "arq:queue", "a bad deploy")]
+    listed = (await jane.get("/queues")).page.text
+    assert "Paused" in listed
+    assert "12" in listed
+
+
+async def test_a_kind_is_paused_and_resumed(jane: Browser, client: JobClient, redis: Redis, sessions: Sessions) -> None:
+    """Of a kind, too; who resumes it need not say why."""
+    await client.enqueue(FindUser(email="jane@example.org"))
+
+    await jane.send("/queues/pause", queue="arq:queue", kind="find_user", reason="slow", length="1h")
+    paused = await read_paused(redis, "arq:queue")
+    page = await jane.get("/queue?name=arq:queue")
+    resumed = await jane.send("/queues/resume", queue="arq:queue", kind="find_user", reason="")
+    again = await jane.send("/queues/resume", queue="arq:queue", kind="find_user")
+
+    assert list(paused.kinds) == ["find_user"]
+    assert "jane : slow" in page.page.text
+    assert (resumed.status, again.status) == (200, 409)
+    assert await read_paused(redis, "arq:queue") == Paused()
+    assert [act for _, act, _, _ in await _acts(sessions)] == ["queue resume", "queue pause"]
+
+
+async def test_a_wrong_form_does_nothing(jane: Browser, sessions: Sessions) -> None:
+    """What is missing, unknown, repeated or wrong is said, and nothing is done."""
+    forms = [
+        {"queue": "arq:queue", "length": "1h"},
+        {"queue": "arq:queue", "length": "1h", "reason": "  "},
+        {"queue": "arq:queue", "length": "2h", "reason": "x"},
+        {"queue": "", "length": "1h", "reason": "x"},
+        {"queue": "q" * 201, "length": "1h", "reason": "x"},
+        {"queue": "a\u202eb", "length": "1h", "reason": "x"},
+        {"queue": "arq:queue", "length": "1h", "reason": "x\0"},
+        {"queue": "arq:queue", "length": "1h", "reason": "x", "who": "joe"},
+    ]
+
+    answers = [await jane.send("/queues/pause", **form) for form in forms]
+    twice = await jane.ask("POST", "/queues/pause", headers=jane.origin, data=[("queue", "a"), ("queue", "b")])
+    no_form = await jane.ask("POST", "/queues/pause", headers=jane.origin, json={"queue": "a"})
+    too_long = await jane.send("/queues/pause", queue="arq:queue", length="1h", reason="x" * 100_000)
+
+    assert [answer.status for answer in answers] == [400] * len(forms)
+    assert (twice.status, no_form.status, too_long.status) == (400, 415, 413)
+    assert await _acts(sessions) == []
+
+
+async def test_a_pause_while_redis_is_away_is_recorded(jane: Browser, redis: Redis, sessions: Sessions) -> None:
+    """The record is in PostgreSQL; the page says that workers do not know yet."""
+    await redis.set("arqonce:pauses", "x")
+    async with sessions() as session:
+        assert await session.scalar(text("SELECT count(*) FROM arqonce.pauses")) == 0
+    await redis.config_set("maxmemory", "1")  # every write is refused
+    try:
+        done = await jane.send("/queues/pause", queue="arq:queue", reason="why not", length="1h")
+    finally:
+        await redis.config_set("maxmemory", "0")
+
+    async with sessions() as session:
+        recorded = await session.scalar(text("SELECT count(*) FROM arqonce.pauses"))
+    assert (done.status, recorded) == (200, 1)
+    assert "workers do not know yet" in done.page.text
+
+
+async def test_what_was_done_is_known_to_its_author(jane: Browser, rob: Browser) -> None:
+    """The page of an act can be read again, by the one who did it."""
+    done = await jane.ask(
+        "POST",
+        "/queues/pause",
+        data={"queue": "arq:queue", "length": "15m", "reason": "x"},
+        headers=jane.origin,
+        follow=False,
+    )
+    where = done.headers["Location"]
+
+    answers = [await jane.get(where), await jane.get(where), await rob.get(where, follow=False)]
+
+    assert [answer.status for answer in answers] == [200, 200, 303]
