@@ -113,7 +113,10 @@ class DeadJob(Base):
     """A job that failed for good, with its message and the reason. Kept until it is retried or discarded."""
 
     __tablename__ = "dead_jobs"
-    __table_args__ = (Index(None, "died_at"),)
+    __table_args__ = (
+        Index(None, "died_at"),
+        Index(None, "job_name", "reason", "died_at"),  # for operators, who look at groups of them
+    )
 
     job_id: Mapped[str] = mapped_column(primary_key=True)
     job_name: Mapped[str | None]
