@@ -21,8 +21,8 @@ MOST_READ = 10_000
 """Most rows that are read for a page."""
 
 _BY_INDEX = text("SET LOCAL enable_sort = off")
-"""So that rows with the same time always come in the order of the index, also in a small table, which would be sorted. To
-sort by the id as well would take long where a million jobs were promised in one transaction."""
+"""So that rows with the same time always come in the order of the index. A small table would be sorted otherwise, and
+to sort by the id as well would take long where a million jobs were promised in one transaction."""
 
 RowT = TypeVar("RowT")
 
