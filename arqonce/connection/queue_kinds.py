@@ -4,11 +4,12 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError
 
 from arqonce.wire.bounds import is_name
 from arqonce.wire.keys import JOB_KEY
@@ -55,18 +56,31 @@ async def read_kinds(redis: Redis, queue: str) -> Kinds:
         for first, last in _ranges(due):
             pipe.zrange(queue, first, last)
         ids = list(chain.from_iterable(await pipe.execute()))
+    names = await read_names(redis, ids)
+    counts = Counter(names)
+    scale = 1 if len(names) >= due or not names else due / len(names)
+    named = [(kind, number) for kind, number in counts.most_common() if kind != OTHER][:_MOST_KINDS]
+    if rest := len(names) - sum(number for _, number in named):
+        named.append((OTHER, rest))
+    return Kinds({kind: round(number * scale) for kind, number in named}, len(names), due)
+
+
+async def read_names(redis: Redis, ids: Sequence[bytes]) -> list[str]:
+    """Return the names of these jobs, from the beginnings of their messages; ``OTHER`` if it cannot be seen there.
+
+    One round trip.
+
+    Raises:
+        RedisError: Redis cannot be asked, or this user may not look.
+    """
+    async with redis.pipeline(transaction=False) as pipe:
         for job_id in ids:
             pipe.getrange(JOB_KEY.encode() + job_id, 0, _HEAD - 1)
         heads = await pipe.execute(raise_on_error=False)
-    denied = next((head for head in heads if isinstance(head, Exception) and "NOPERM" in str(head)), None)
+    denied = next((head for head in heads if isinstance(head, NoPermissionError)), None)
     if denied is not None:
         raise denied
-    counts = Counter(_kind_of(head) for head in heads)
-    scale = 1 if len(heads) >= due or not heads else due / len(heads)
-    named = [(kind, number) for kind, number in counts.most_common() if kind != OTHER][:_MOST_KINDS]
-    if rest := len(heads) - sum(number for _, number in named):
-        named.append((OTHER, rest))
-    return Kinds({kind: round(number * scale) for kind, number in named}, len(heads), due)
+    return [_kind_of(head) for head in heads]
 
 
 async def oldest_jobs(redis: Redis, queue: str, kind: str | None, *, limit: int) -> list[str]:

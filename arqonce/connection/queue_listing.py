@@ -1,0 +1,161 @@
+"""Lists the jobs of a queue in Redis in pages, each as quick as the first one, however long the queue is.
+
+A page begins behind a place: a score, and how many of the jobs with just this score were read before. So jobs that end
+or are added meanwhile hardly move a page. No index in Redis knows kinds: for a page of one, ``MOST_READ`` messages are
+looked at; a page that is not full by then says so, and where to go on.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+from redis.asyncio import Redis
+
+from arqonce.connection.queue_kinds import OTHER, read_names
+from arqonce.wire.keys import IN_PROGRESS_KEY, PARKED_MS, PAUSED_MS, due_of, leases_key
+
+MOST_READ = 2000
+"""Most messages that are looked at for a page of one kind: four round trips of 128 KiB."""
+
+_STEP = 500
+"""Most jobs of one round trip."""
+
+
+class QueueState(StrEnum):
+    """Where in a queue jobs are."""
+
+    WAITING = "waiting"
+    DEFERRED = "deferred"
+    RUNNING = "running"
+    """Those that workers of ours have claimed."""
+
+    HELD = "held"
+    """Those of a paused kind."""
+
+    PARKED = "parked"
+
+
+class QueuePlace(NamedTuple):
+    """Where a page begins."""
+
+    score: float
+    behind: int = 0
+    """How many jobs with this score come before it."""
+
+
+class QueuedJob(NamedTuple):
+    """A job in a queue."""
+
+    job_id: str
+    job_name: str | None
+    """``None`` if it cannot be seen."""
+
+    at: datetime | None
+    """When it is or was due; of a running one until when its claim holds. ``None`` if its score is no time."""
+
+
+@dataclass(frozen=True)
+class QueuePage:
+    """Some jobs, and where the next ones are."""
+
+    rows: Sequence[QueuedJob]
+    next: QueuePlace | None
+    """``None``: there are no more."""
+
+    is_partial: bool = False
+    """Whether ``MOST_READ`` jobs were looked at, and not enough of them are of the kind."""
+
+
+class _Part(NamedTuple):
+    """The part of a sorted set that has the jobs of a state."""
+
+    key: str
+    lowest: float | str
+    highest: float | str
+
+
+def _part_of(queue: str, state: QueueState, now_ms: float) -> _Part:
+    match state:
+        case QueueState.WAITING:
+            return _Part(queue, "-inf", now_ms)
+        case QueueState.DEFERRED:
+            return _Part(queue, f"({now_ms}", f"({PAUSED_MS}")
+        case QueueState.RUNNING:
+            return _Part(leases_key(queue), "-inf", "+inf")
+        case QueueState.HELD:
+            return _Part(queue, PAUSED_MS, f"({PARKED_MS}")
+        case QueueState.PARKED:
+            return _Part(queue, PARKED_MS, "+inf")
+
+
+async def list_queue(  # noqa: PLR0913 - what can be asked
+    redis: Redis, queue: str, state: QueueState, *, job_name: str | None, after: QueuePlace | None, limit: int
+) -> QueuePage:
+    """Return a page of the jobs of a queue in a state, in the order of their times. Three round trips, or up to twelve.
+
+    Raises:
+        RedisError: Redis cannot be asked, or this user may not look.
+    """
+    part = _part_of(queue, state, time.time() * 1000)
+    rows: list[QueuedJob] = []
+    place, read = after, 0
+    step = 2 * limit if job_name is None else _STEP
+    while read < MOST_READ:
+        found = await _step(redis, part, place, step)
+        names = await _names(redis, state, [job_id for job_id, _ in found])
+        for at, ((job_id, score), name) in enumerate(zip(found, names, strict=True)):
+            if name == _ELSEWHERE or job_name not in {None, name}:
+                continue
+            shown = None if name == OTHER else name
+            rows.append(QueuedJob(job_id.decode(errors="replace"), shown, _time(due_of(score))))
+            if len(rows) == limit:
+                place = _behind(found[: at + 1], place)
+                is_last = at + 1 == len(found) < step
+                return QueuePage(rows, None if is_last else place)
+        if len(found) < step:
+            return QueuePage(rows, None)
+        place, read = _behind(found, place), read + len(found)
+    return QueuePage(rows, place, is_partial=True)
+
+
+_Found = list[tuple[bytes, float]]
+
+
+async def _step(redis: Redis, part: _Part, place: QueuePlace | None, most: int) -> _Found:
+    lowest, behind = (part.lowest, 0) if place is None else place
+    return await redis.zrange(  # type: ignore[no-any-return]
+        part.key, lowest, part.highest, byscore=True, offset=behind, num=most, withscores=True  # type: ignore[arg-type] # scores
+    )  # fmt: skip
+
+
+def _behind(found: _Found, before: QueuePlace | None) -> QueuePlace:
+    """Return the place behind the last of these jobs."""
+    score = found[-1][1]
+    same = sum(1 for _, other in found if other == score)
+    return QueuePlace(score, same + (before.behind if before is not None and before.score == score else 0))
+
+
+_ELSEWHERE = ""
+"""In place of a name: the job is in another state."""
+
+
+async def _names(redis: Redis, state: QueueState, ids: Sequence[bytes]) -> list[str]:
+    """Return the names of the jobs; ``_ELSEWHERE`` for one that runs, where others are asked for."""
+    names = await read_names(redis, ids)
+    if state is QueueState.RUNNING:
+        return names
+    async with redis.pipeline(transaction=False) as pipe:
+        for job_id in ids:
+            pipe.exists(IN_PROGRESS_KEY.encode() + job_id)
+        running = await pipe.execute()
+    return [_ELSEWHERE if runs else name for name, runs in zip(names, running, strict=True)]
+
+
+def _time(score_ms: float) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(score_ms / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
