@@ -91,11 +91,8 @@ async def oldest_jobs(redis: Redis, queue: str, kind: str | None, *, limit: int)
     now, most = time.time() * 1000, MOST_READ if kind else limit
     ids: list[bytes] = await redis.zrange(queue, "-inf", now, byscore=True, offset=0, num=most)  # type: ignore[arg-type] # scores
     if kind is not None and ids:
-        async with redis.pipeline(transaction=False) as pipe:
-            for job_id in ids:
-                pipe.getrange(JOB_KEY.encode() + job_id, 0, _HEAD - 1)
-            heads = await pipe.execute(raise_on_error=False)
-        ids = [job_id for job_id, head in zip(ids, heads, strict=True) if _kind_of(head) == kind]
+        names = await read_names(redis, ids)
+        ids = [job_id for job_id, name in zip(ids, names, strict=True) if name == kind]
     return [job_id.decode(errors="replace") for job_id in ids[:limit]]
 
 

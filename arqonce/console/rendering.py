@@ -88,6 +88,14 @@ def moment(value: datetime | float | None) -> Markup:
     return Markup('<time datetime="{}" title="{}">{}</time>').format(at.isoformat(timespec="milliseconds"), text, text)
 
 
+def clock(value: datetime) -> Markup:
+    """Return the time of day as HTML: in UTC, which the script shows in the viewer's zone."""
+    at = value.astimezone(UTC)
+    return Markup('<time datetime="{}" title="{}" data-clock>{}</time>').format(
+        at.isoformat(timespec="seconds"), f"{at:%Y-%m-%d %H:%M:%S} UTC", f"{at:%H:%M}"
+    )
+
+
 @lru_cache(maxsize=1)
 def templates() -> Environment:
     """Return the environment of the templates. An unknown variable is an error."""
@@ -106,6 +114,7 @@ def templates() -> Environment:
         "duration": duration,
         "megabytes": megabytes,
         "moment": moment,
+        "clock": clock,
     }
     environment.globals |= {"link": link, "static_url": static_url}
     return environment

@@ -6,6 +6,7 @@ from arqonce.console.attention import needs_of
 from arqonce.console.core import console_of
 from arqonce.console.responses import show_page
 from arqonce.console.routes import page
+from arqonce.console.trends import charts_of
 from arqonce.ledger.figures import MOST
 from arqonce.ledger.overview import MOST_READ
 
@@ -14,7 +15,13 @@ async def show_overview(request: web.Request) -> web.Response:
     """Show the latest reading."""
     reading = await console_of(request).poll.latest()
     return show_page(
-        request, "overview.html", reading=reading, needs=needs_of(reading), most_letters=MOST_READ, most_promised=MOST
+        request,
+        "overview.html",
+        reading=reading,
+        charts=await charts_of(request, reading, "hour"),
+        needs=needs_of(reading),
+        most_letters=MOST_READ,
+        most_promised=MOST,
     )
 
 

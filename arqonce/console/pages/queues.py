@@ -19,6 +19,7 @@ from arqonce.console.poll import Reading
 from arqonce.console.rendering import link, number
 from arqonce.console.responses import show_page
 from arqonce.console.routes import act, page, preview
+from arqonce.console.trends import RangeName, charts_of
 from arqonce.control import queues as control
 from arqonce.control.queues import Target
 from arqonce.failures import QueueUnavailableError
@@ -70,6 +71,7 @@ class _Kind:
 
 class _AskedQueue(Asked):
     name: Name
+    range: RangeName = "hour"
 
 
 class _AskedTarget(Asked):
@@ -104,7 +106,8 @@ async def show_queues(request: web.Request) -> web.Response:
 
 async def show_queue(request: web.Request) -> web.Response:
     """Show one queue, and its jobs by kind."""
-    name = read_query(request, _AskedQueue).name
+    asked = read_query(request, _AskedQueue)
+    name = asked.name
     reading = await console_of(request).poll.latest()
     queue = next((one for one in _queues(reading) if one.name == name), None)
     if queue is None and reading.queues is not None:
@@ -112,7 +115,8 @@ async def show_queue(request: web.Request) -> web.Response:
     kinds = None if reading.queues is None else reading.queues.kinds.get(name)
     return show_page(
         request, "queue.html", reading=reading, name=name, queue=queue, kinds=kinds, may_act=may_act(request),
-        rows=_kinds(reading, name), other=OTHER,
+        rows=_kinds(reading, name), other=OTHER, range=asked.range,
+        charts=await charts_of(request, reading, asked.range, name),
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 "use strict";
 
 const hours = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+const clocks = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
 const banner = document.getElementById("connection");
 let etag = null, version = document.body.dataset.version || null, source = null, timer = null, isAsking = false, mustAskAgain = false;
 
@@ -11,7 +12,7 @@ function showTimes(root) {
     const at = new Date(time.dateTime);
     if (Number.isNaN(at.getTime())) continue;
     time.dataset.local = "";
-    time.textContent = hours.format(at);
+    time.textContent = ("clock" in time.dataset ? clocks : hours).format(at);
   }
 }
 
