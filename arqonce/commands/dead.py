@@ -4,14 +4,12 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
-from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.commands.asking import AsJson, By, Why, acting, ask, open_queue, open_sessions
@@ -19,9 +17,16 @@ from arqonce.commands.durations import duration_of
 from arqonce.commands.group import build_group
 from arqonce.commands.program import program
 from arqonce.commands.table import print_table
-from arqonce.connection.requeue import requeue
+from arqonce.control.dead_letters import (
+    DISCARD,
+    RETRY,
+    DeadAct,
+    begin,
+    discard_steps,
+    recorded,
+    retry_steps,
+)
 from arqonce.failures import is_own_code
-from arqonce.ledger.audit import record
 from arqonce.ledger.dead_jobs import (
     DeadFilter,
     Shown,
@@ -29,10 +34,7 @@ from arqonce.ledger.dead_jobs import (
     count_dead_jobs,
     dead_jobs,
     delete_dead_jobs,
-    discard_step,
     list_dead_jobs,
-    now_of_database,
-    step_of_dead_jobs,
 )
 from arqonce.ledger.tables import DeadJob
 from arqonce.process.exit_codes import ExitCode
@@ -121,7 +123,7 @@ def retry(  # noqa: PLR0913 - the command's options
         _show_preview(which)
         return
     found: set[str] = set()
-    act = _Act("dead retry", which, acting(by), why)
+    act = DeadAct(RETRY, which, acting(by), why)
     count = asyncio.run(_retry(act, most=limit or sys.maxsize, found=None if everything else found))
     if not everything:
         _tell("put back", found, job_ids)
@@ -151,7 +153,7 @@ def discard(  # noqa: PLR0913 - the command's options
         return
     if everything and not (yes or _is_meant(which)):
         return
-    act = _Act("dead discard", which, acting(by), why)
+    act = DeadAct(DISCARD, which, acting(by), why)
     if job_ids:
         _tell("discarded", ask(lambda session: _discard_each(session, act, job_ids)), job_ids)
     elif count := asyncio.run(_discard(act)):
@@ -160,69 +162,36 @@ def discard(  # noqa: PLR0913 - the command's options
         typer.echo(_NONE)
 
 
-@dataclass(frozen=True)
-class _Act:
-    """What is done to which letters, by whom and why. It is on record before it begins."""
-
-    name: str
-    which: DeadFilter
-    who: str
-    why: str | None
-
-    async def record(self, session: AsyncSession, number: int) -> None:
-        """Record the act; ``number`` letters are to be hit."""
-        if number:
-            await record(session, who=self.who, act=self.name, target=str(self.which), number=number, why=self.why)
-
-    @asynccontextmanager
-    async def recorded(
-        self, sessions: async_sessionmaker[AsyncSession], progress: "_Progress", *, until: datetime, most: int
-    ) -> AsyncIterator[None]:
-        """Record an act of several steps, and if it is broken off, how far it was."""
-        async with sessions.begin() as session:
-            await self.record(session, min(most, await count_dead_jobs(session, self.which, until=until)))
-        try:
-            yield
-        except BaseException:
-            async with sessions.begin() as session:
-                await replace(self, name=f"{self.name}, broken off").record(session, progress.done)
-            raise
-
-
-async def _retry(act: _Act, *, most: int, found: set[str] | None) -> int:
+async def _retry(act: DeadAct, *, most: int, found: set[str] | None) -> int:
     """Put letters back step by step; return how many. Collects their ids in ``found``."""
-    progress, own_queue = _Progress("put back"), WorkerSettings.load().default_queue
-    after: tuple[datetime, str] | None = None
+    progress, default_queue = _Progress("put back"), WorkerSettings.load().default_queue
     async with open_sessions() as sessions, open_queue() as redis:
-        async with sessions() as session:
-            until = await now_of_database(session)
-        async with act.recorded(sessions, progress, until=until, most=most):
-            while (left := most - progress.done) > 0:
-                async with sessions() as session:
-                    step = await step_of_dead_jobs(session, act.which, after=after, until=until, most=left)
-                if step is None:
-                    break
-                await _requeue(redis, step.letters, own_queue)
-                after = step.last
+        until = await begin(sessions)
+        number = min(most, await _count(sessions, act.which, until))
+        async with recorded(act, sessions, number, lambda: progress.done):
+            steps = retry_steps(sessions, redis, act.which, until=until, default_queue=default_queue, most=most)
+            async for ids in steps:
                 if found is not None:
-                    found |= {letter.job_id for letter in step.letters}
-                progress.add(len(step.letters))
+                    found.update(ids)
+                progress.add(len(ids))
     return progress.done
 
 
-async def _discard(act: _Act) -> int:
+async def _discard(act: DeadAct) -> int:
     """Remove letters step by step, each in a transaction of its own; return how many."""
     progress = _Progress("discarded")
     async with open_sessions() as sessions:
-        async with sessions() as session:
-            until = await now_of_database(session)
-        async with act.recorded(sessions, progress, until=until, most=sys.maxsize):
-            while True:
-                async with sessions.begin() as session:
-                    removed = await discard_step(session, act.which, until=until)
-                if not removed:
-                    return progress.done
+        until = await begin(sessions)
+        number = await _count(sessions, act.which, until)
+        async with recorded(act, sessions, number, lambda: progress.done):
+            async for removed in discard_steps(sessions, act.which, until=until):
                 progress.add(removed)
+    return progress.done
+
+
+async def _count(sessions: async_sessionmaker[AsyncSession], which: DeadFilter, until: datetime) -> int:
+    async with sessions() as session:
+        return await count_dead_jobs(session, which, until=until)
 
 
 class _Progress:
@@ -262,7 +231,7 @@ def _show_preview(which: DeadFilter, *, err: bool = False) -> None:
         typer.echo(f"and {len(counted) - _SHOWN} more kinds and reasons", err=err)
 
 
-async def _discard_each(session: AsyncSession, act: _Act, job_ids: Sequence[str]) -> set[str]:
+async def _discard_each(session: AsyncSession, act: DeadAct, job_ids: Sequence[str]) -> set[str]:
     """Discard each job and return the ids found. One round trip each, in the order of the ids, to prevent deadlocks."""
     found = {
         job_id
@@ -313,11 +282,3 @@ def _summary(letter: DeadJob | Shown) -> dict[str, object]:
         "died_at": letter.died_at.isoformat(timespec="seconds"),
         "explanation": letter.explanation if is_own_code(letter.reason) else "",
     }
-
-
-async def _requeue(redis: Redis, letters: Sequence[DeadJob], own_queue: str) -> None:
-    by_queue: dict[str, dict[str, bytes]] = {}
-    for letter in letters:
-        by_queue.setdefault(letter.queue or own_queue, {})[letter.job_id] = letter.message
-    for queue, messages in by_queue.items():
-        await requeue(redis, queue, messages)

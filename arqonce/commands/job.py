@@ -9,21 +9,19 @@ from typing import Annotated, Any
 
 import typer
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
-from sqlalchemy.exc import SQLAlchemyError
 
 from arqonce.application import Application
 from arqonce.commands.group import build_group
 from arqonce.commands.program import program
-from arqonce.connection.redis import build_redis, explain
+from arqonce.connection.redis import build_redis
 from arqonce.database.engine import open_database
 from arqonce.database.settings import DatabaseSettings
 from arqonce.failures import InvalidMessageError
-from arqonce.overview.job_facts import JobFacts, read_ledger_facts, read_redis_facts, read_texts
+from arqonce.overview.job_facts import JobFacts
+from arqonce.overview.job_lookup import JobLookup, data_of, name_of
 from arqonce.overview.job_story import NOWHERE, Event, events_of, state_of
 from arqonce.overview.looks import Looks
 from arqonce.process.exit_codes import ExitCode
-from arqonce.process.lifecycle import explain_database
 from arqonce.settings.worker import QueueSettings, WorkerSettings
 from arqonce.wire.keys import require_job_id
 
@@ -67,54 +65,19 @@ def show(
 
 
 async def _gather(job_id: str, kinds: list[str], *, with_data: bool) -> JobFacts:
-    facts = JobFacts(job_id=job_id)
     settings, queues = QueueSettings.load(), WorkerSettings.load().queue.names
     url = settings.url.get_secret_value()
+    database = DatabaseSettings.load() if DatabaseSettings.given("url") else None
     async with AsyncExitStack() as stack:
-        looks = Looks()
-        if DatabaseSettings.given("url"):
-            database = DatabaseSettings.load()
-            looks.sessions = await stack.enter_async_context(open_database(database, pool_size=1))
-            try:
-                facts.ledger = await read_ledger_facts(looks, job_id, kinds, with_data=with_data)
-            except (SQLAlchemyError, OSError) as error:
-                facts.troubles.append(explain_database(error, database))
         redis = await stack.enter_async_context(build_redis(url, Redis, password=settings.plain_password))
-        try:
-            await read_redis_facts(redis, facts, [*queues, *_queues_of(facts)], looks)
-        except (RedisError, OSError) as error:
-            facts.troubles.append(str(explain(error, url)))
-        facts.not_seen = looks.not_seen
-    read_texts(facts)
-    return facts
-
-
-def _queues_of(facts: JobFacts) -> list[str]:
-    ledger = facts.ledger
-    if ledger is None:
-        return []
-    rows = [ledger.promise, ledger.letter, *ledger.attempts]
-    return list(dict.fromkeys(row.queue for row in rows if row is not None and row.queue))
-
-
-def _name_of(facts: JobFacts) -> str | None:
-    names = sorted(facts.ledger.names) if facts.ledger is not None else []
-    if facts.message is not None:
-        return facts.message.name
-    return names[0] if names else None if facts.answer is None else facts.answer.get("f")
-
-
-def _data_of(facts: JobFacts) -> dict[str, Any]:
-    message, ledger = facts.message, facts.ledger
-    payload = None if message is None else message.kwargs | ({"": message.args} if message.args else {})
-    result = ledger.result if ledger is not None else None
-    if result is None and facts.answer is not None:
-        result = facts.answer.get("r")
-    return {"payload": payload, "result": result}
+        looks = Looks()
+        if database is not None:
+            looks.sessions = await stack.enter_async_context(open_database(database, pool_size=1))
+        return await JobLookup(redis, url, queues, kinds, database).find(job_id, looks, with_data=with_data)
 
 
 def _print(facts: JobFacts, state: str, events: list[Event], *, with_data: bool) -> None:
-    typer.echo(f"{_name_of(facts) or 'a job'} {facts.job_id}: {state}")
+    typer.echo(f"{name_of(facts) or 'a job'} {facts.job_id}: {state}")
     for event in events:
         when = "now" if event.at is None else f"{event.at:%Y-%m-%d %H:%M:%S}"
         typer.echo(f"{when:19}  {event.text}")
@@ -123,7 +86,7 @@ def _print(facts: JobFacts, state: str, events: list[Event], *, with_data: bool)
     if state == "unknown" and not events and not facts.troubles:
         typer.echo(NOWHERE)
     if with_data:
-        typer.echo(json.dumps(_data_of(facts), default=_plain, ensure_ascii=False, indent=2))
+        typer.echo(json.dumps(data_of(facts), default=_plain, ensure_ascii=False, indent=2))
     for line in [*(f"not seen: {missed}" for missed in facts.not_seen), *facts.troubles]:
         typer.echo(line, err=True)
     if events and sys.stdout.isatty():
@@ -131,10 +94,10 @@ def _print(facts: JobFacts, state: str, events: list[Event], *, with_data: bool)
 
 
 def _as_json(facts: JobFacts, state: str, events: list[Event], *, with_data: bool) -> dict[str, Any]:
-    said: dict[str, Any] = {"job_id": facts.job_id, "job_name": _name_of(facts), "state": state}
+    said: dict[str, Any] = {"job_id": facts.job_id, "job_name": name_of(facts), "state": state}
     said["events"] = [{"at": event.at, "event": event.event, "text": event.text} | event.facts for event in events]
     said["not_seen"], said["troubles"] = list(facts.not_seen), facts.troubles
-    return said | ({"data": _data_of(facts)} if with_data else {})
+    return said | ({"data": data_of(facts)} if with_data else {})
 
 
 def _plain(value: object) -> str:

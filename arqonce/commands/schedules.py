@@ -3,33 +3,20 @@
 import json
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from typing import Annotated
-from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 import typer
-from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.application import Application
 from arqonce.commands.asking import AsJson, By, Why, acting, ask
 from arqonce.commands.group import build_group
 from arqonce.commands.program import program
 from arqonce.commands.table import print_table
-from arqonce.database.settings import DatabaseSettings
+from arqonce.control import schedules as control
 from arqonce.environment import read_duration
-from arqonce.ledger.audit import record
-from arqonce.ledger.schedule_control import (
-    UNTIL_RESUMED,
-    ListedSchedule,
-    list_schedules,
-    pause_schedules,
-    resume_schedules,
-)
-from arqonce.outbox import enqueue_in
+from arqonce.ledger.schedule_control import UNTIL_RESUMED, ListedSchedule, list_schedules
 from arqonce.process.exit_codes import ExitCode
-from arqonce.schedules.times import Times
 from arqonce.settings.worker import WorkerSettings
 from arqonce.usage import UsageError
 
@@ -79,29 +66,13 @@ def pause(
     """
     end = UNTIL_RESUMED if until is None else _read_end(until)
     who = acting(by)
-
-    async def act(session: AsyncSession) -> set[str]:
-        found = await pause_schedules(session, names, until=end, by=who, why=why)
-        return await _recorded(session, found, act="schedules pause", who=who, why=why)
-
-    _tell("paused", ask(act), names)
+    _tell("paused", ask(lambda session: control.pause(session, names, until=end, who=who, why=why)), names)
 
 
 def resume(names: Names, *, why: Why = None, by: By = None) -> None:
     """Promise the slots that come from now on. Those of the pause remain skipped."""
     who = acting(by)
-
-    async def act(session: AsyncSession) -> set[str]:
-        found = await resume_schedules(session, names)
-        return await _recorded(session, found, act="schedules resume", who=who, why=why)
-
-    _tell("resumed", ask(act), names)
-
-
-async def _recorded(session: AsyncSession, found: set[str], *, act: str, who: str, why: str | None) -> set[str]:
-    if found:
-        await record(session, who=who, act=act, target=" ".join(sorted(found)), number=len(found), why=why)
-    return found
+    _tell("resumed", ask(lambda session: control.resume(session, names, who=who, why=why)), names)
 
 
 def run_now(
@@ -122,19 +93,8 @@ def run_now(
     if schedule is None:
         known = ", ".join(registry.schedules) or "none; name a registry with --registry module:NAME"
         raise UsageError(f"no registry here has the schedule {name}: there are {known}")
-    queue = schedule.queue or WorkerSettings.load().default_queue
-    settings, who = DatabaseSettings.load(), acting(by)
-
-    async def promise(session: AsyncSession) -> str:
-        now: datetime = await session.scalar(select(func.date_trunc("second", func.now()))) or datetime.now(UTC)
-        payload = schedule.payload_for(now)
-        registry.require_kind_of(schedule, payload)
-        key = f"schedule:{name}:now:{uuid4().hex}"
-        promised = await enqueue_in(session, payload, key=key, queue=queue, schema=settings.ledger_schema)
-        await record(session, who=who, act="schedules run-now", target=name, number=1, why=why)
-        return promised.job_id
-
-    job_id = ask(promise)
+    queue, who = WorkerSettings.load().default_queue, acting(by)
+    job_id = ask(lambda session: control.run_now(session, registry, schedule, default_queue=queue, who=who, why=why))
     typer.echo(json.dumps({"job_id": job_id}) if as_json else f"job {job_id}")
 
 
@@ -143,7 +103,7 @@ def _summary(listed: ListedSchedule, count: int) -> dict[str, object]:
     pauses = listed.state.paused_until if listed.is_paused else None
     return {
         "name": state.name,
-        "when": str(_times(listed)),
+        "when": str(control.times_of(listed)),
         "zone": state.zone,
         "job_name": state.job_name,
         "queue": state.queue,
@@ -151,7 +111,7 @@ def _summary(listed: ListedSchedule, count: int) -> dict[str, object]:
         "catch_up_seconds": state.catch_up.total_seconds(),
         "next": [
             {"local": slot.astimezone(ZoneInfo(state.zone)).isoformat(), "utc": _utc(slot)}
-            for slot in _next_slots(listed, count)
+            for slot in control.next_slots(listed, count)
         ],
         "last_slot": _utc(state.last_slot),
         "last_job_id": state.last_job_id,
@@ -165,21 +125,6 @@ def _summary(listed: ListedSchedule, count: int) -> dict[str, object]:
         "paused_why": state.paused_why if pauses else None,
         "paused_until": _utc(pauses) if pauses != UNTIL_RESUMED else None,
     }
-
-
-def _times(listed: ListedSchedule) -> Times:
-    state = listed.state
-    return Times(cron=state.cron, every=state.every, zone=state.zone, starts=state.starts, ends=state.ends)
-
-
-def _next_slots(listed: ListedSchedule, count: int) -> list[datetime]:
-    """Return the next slots that will have jobs, as far as is known now."""
-    since = listed.now
-    if listed.is_paused and listed.state.paused_until is not None:
-        if listed.state.paused_until == UNTIL_RESUMED:
-            return []
-        since = listed.state.paused_until - timedelta(microseconds=1)
-    return list(islice(_times(listed).after(since), count))
 
 
 def _cells(summary: dict[str, object]) -> list[str]:

@@ -6,9 +6,9 @@ import sys
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce.commands.dead import _Act, _Progress
+from arqonce.control.dead_letters import DISCARD, DeadAct, recorded
 from arqonce.ledger.audit import list_acts
-from arqonce.ledger.dead_jobs import DeadFilter, DeadLetter, insert_new_dead_letters, now_of_database
+from arqonce.ledger.dead_jobs import DeadFilter, DeadLetter, insert_new_dead_letters
 from tests import warm
 from tests.rights import Rights
 
@@ -61,16 +61,10 @@ async def test_what_was_done_to_dead_letters_is_on_record(
 
 async def test_an_act_that_is_broken_off_says_how_far_it_came(sessions: Sessions) -> None:
     """What was meant is on record before it begins, so that a killed command leaves it, too."""
-    await _bury(sessions, "one", "two", "three")
-    act = _Act("dead discard", DeadFilter(), "jane", "a test")
-    async with sessions() as session:
-        until = await now_of_database(session)
-
-    progress = _Progress("discarded")
+    act = DeadAct(DISCARD, DeadFilter(), "jane", "a test")
 
     async def break_off() -> None:
-        async with act.recorded(sessions, progress, until=until, most=100):
-            progress.add(2)
+        async with recorded(act, sessions, 3, lambda: 2):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
