@@ -25,7 +25,7 @@ from arqonce.database.engine import open_database
 from arqonce.database.settings import DatabaseSettings
 from arqonce.execution import attempt as dispatch
 from arqonce.execution import batch as batches
-from arqonce.execution import gate
+from arqonce.execution import gate, record
 from arqonce.execution.dead_letters import write_letter
 from arqonce.execution.work import RegistryJob
 from arqonce.failures import AttemptsExhaustedError
@@ -110,7 +110,7 @@ def keep_no_letters() -> None:
     async def forget(*_args: object, **_options: object) -> bool:
         return True
 
-    vars(dispatch)["bury"] = forget
+    vars(record)["bury"] = forget
     _run_as_usual()
 
 
@@ -133,7 +133,7 @@ def blame_crashes() -> None:
     def write_false_letter(_failure: Exception, *args: Any, **facts: Any) -> object:  # noqa: ANN401 - passed on
         return write_letter(AttemptsExhaustedError("its worker died or was killed each time"), *args, **facts)
 
-    vars(dispatch)["write_letter"] = write_false_letter
+    vars(record)["write_letter"] = write_false_letter
     _run_as_usual()
 
 

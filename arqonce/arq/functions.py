@@ -19,9 +19,9 @@ from arq.worker import Function, JobExecutionFailed, Retry, RetryJob
 
 from arqonce.arq.records import PATIENCE, Failure, FunctionRecords, LedgerAwayError, Run
 from arqonce.backoff import backoff
-from arqonce.execution.attempt import AFTER_OUTAGE
 from arqonce.execution.containment import CONTAINED, HandlerCancelledError, cancelled_itself
 from arqonce.execution.diagnosis import diagnose
+from arqonce.execution.record import AFTER_OUTAGE
 from arqonce.failures import AttemptsExhaustedError, MalformedMessageError, UnknownJobError, code_of
 from arqonce.ledger.function_receipts import Success
 from arqonce.wire.codec import PICKLE, decode

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from signal import SIGUSR1, Signals
 from typing import Any
 
@@ -25,9 +26,11 @@ from redis.exceptions import RedisError
 from arqonce.arq.functions import Functions, FunctionSettings
 from arqonce.arq.records import FunctionRecords
 from arqonce.arq.side_by_side import SideBySide
-from arqonce.engine.engine import Chores, Engine, Options, Phase
+from arqonce.engine.aside import step_aside
+from arqonce.engine.engine import Engine
 from arqonce.engine.in_force import LimitsInForce
 from arqonce.engine.leases import Leases
+from arqonce.engine.options import Chores, Options, Phase
 from arqonce.engine.presence import Presence
 from arqonce.engine.shown import Shown
 from arqonce.engine.threads import JobThreads
@@ -105,14 +108,14 @@ class Worker(ArqWorker):
     @property
     def held(self) -> list[str]:
         """The jobs that go on though they were cancelled; nobody waits for them."""
-        return [] if self.engine is None else self.engine.held
+        return [] if self.engine is None else self.engine.closing.held
 
     def unended_claims(self) -> list[Claim]:
         """Return the claims of jobs that have not come to an end; may be called in any thread."""
         return [] if self.engine is None else self.engine.runs.unended_claims()
 
     def _jobs_of(self, task: "asyncio.Task[Any] | None") -> list[str]:
-        return [] if self.engine is None else self.engine.runs.ids_of(task)
+        return [] if self.engine is None else self.engine.runs.running.ids_of(task)
 
     async def main(self) -> None:
         """Start, then work until cancelled or, in burst mode, until the queue is empty."""
@@ -155,10 +158,10 @@ class Worker(ArqWorker):
             chores=[_ArqChores(self), limits, *self._shown_chores()],
             observer=self._observer,
         )
-        self.tasks = engine.runs.tasks
+        self.tasks = engine.runs.running.tasks
         if registry_work is not None:
             registry_work.dispatcher.is_cancelled = lambda: engine.runs.wants_end(asyncio.current_task())
-            registry_work.dispatcher.aside = engine.runs.aside
+            registry_work.dispatcher.aside = partial(step_aside, engine.runs)
         if self.is_stopping:  # told so while it started: there is nothing to wait for
             engine.stop(at_once=True)
         return engine
@@ -241,7 +244,7 @@ class Worker(ArqWorker):
                 self.engine.stop()
                 await self.engine.close()
                 with suppress(RedisError, OSError):
-                    async with asyncio.timeout(self.engine.step()):
+                    async with asyncio.timeout(self.engine.closing.step()):
                         await self.pool.delete(self.health_check_key)
                         if self._presence is not None:
                             await self._presence.end()

@@ -1,4 +1,4 @@
-"""What becomes of claimed jobs in Redis, and how the script that does it is told (``scripts.claims.FINISH``)."""
+"""What becomes of claimed jobs in Redis, and how the script that does it is told (``scripts.finish.FINISH``)."""
 
 import hashlib
 from collections.abc import Iterator, Sequence

@@ -7,37 +7,26 @@ import asyncio
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
-from enum import IntEnum
-from typing import Protocol
 
 import structlog
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
-from arqonce.connection.primary import StaleConnectionError
-from arqonce.connection.redis import is_refusal
+from arqonce.engine.closing import Closing
 from arqonce.engine.guard import LeaseGuard
 from arqonce.engine.idle import Bell, Waking
-from arqonce.engine.leases import RECONNECT_EVERY
+from arqonce.engine.options import Chores, Options, Phase
+from arqonce.engine.outage import Outage
 from arqonce.engine.overdue import end_overdue_runs
 from arqonce.engine.queue import Queue
+from arqonce.engine.renewals import RECONNECT_EVERY
 from arqonce.engine.runs import Runs
 from arqonce.engine.slots import Slots
-from arqonce.trouble import AwayTime, Trouble
+from arqonce.trouble import AwayTime
 from arqonce.work import Gate, Observer, Work
 
 _CHORES_LIMIT = timedelta(seconds=5)
 """How long a turn's chores may take. redis-py repeats them three times, in which a silent Redis is not noticed."""
-
-_CLOSE_LIMIT = timedelta(seconds=8)
-"""How long the end may take for jobs that were cancelled and for Redis to take the last results and keys, together."""
-
-_STEP_LIMIT = timedelta(seconds=3)
-"""How long each step of that may take."""
-
-_HELD_LIMIT = timedelta(seconds=1)
-"""How long a job may take to end after its second cancellation. After that it counts as held."""
 
 _IDLE_LOOK_FOR_ABORTS = timedelta(seconds=10)
 """How often requests to abort are looked at while no job runs: old ones must go, or they would hit a later job."""
@@ -49,58 +38,6 @@ _GATHER = timedelta(milliseconds=2)
 """How long a backlog's next claim waits for more free slots: one claim for each would cost Redis more than the job."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.engine.engine")
-
-
-class Phase(IntEnum):
-    """What an engine is about. It only ever goes on to a later phase."""
-
-    WORKING = 1
-    STOPPING = 2
-    """Nothing is claimed; running jobs may end."""
-    ENDING = 3
-    """The main loop ends, and running jobs are cancelled."""
-
-
-class Chores(Protocol):
-    """What else is due from time to time in the main loop."""
-
-    async def do(self) -> None:
-        """Do what is due."""
-        ...
-
-    def due_in(self) -> float:
-        """Return in how many seconds something is due."""
-        ...
-
-    def hurry(self) -> None:
-        """Do everything the next time: Redis was gone."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How an engine works."""
-
-    slots: int
-    """How many runs there may be at once."""
-
-    aside: int = 0
-    """How many more there may be that only wait for others (``Runs.aside``)."""
-
-    lease: timedelta
-    """How long a claimed job stays locked without renewal."""
-
-    poll: timedelta
-    """How often the queue is looked at where Redis cannot wake us, and requests to abort while jobs run."""
-
-    burst: bool = False
-    """End when the queue is empty."""
-
-    most: float = math.inf
-    """Most jobs that a burst starts."""
-
-    aborts: bool = True
-    """Whether jobs can be aborted."""
 
 
 class Engine:
@@ -121,25 +58,23 @@ class Engine:
         self.runs = Runs(work, leases, Slots(options.slots, options.aside), bell=self._bell, observer=observer)
         self._waking = Waking(leases, self._bell, lease=options.lease, poll=options.poll, watches=not options.burst)
         self.phase = Phase.WORKING
-        self.held: list[str] = []
-        """The jobs that go on though they were cancelled; nobody waits for them."""
+        self.closing = Closing(self.runs, self._waking)
         self.is_quiet = False
         """Whether an operator wants it to claim no more jobs until told otherwise."""
         self._must_get_idle = False
         self._is_behind = False
         self._has_told_wait = False
-        self._trouble = Trouble(_log, over="Redis is back")
+        self._outage = Outage()
         self._last_look_for_aborts = -math.inf
         self._claiming: asyncio.Task[bool] | None = None
         self._started = 0
         self._background: Sequence[asyncio.Task[None]] = ()
-        self._guard = LeaseGuard(leases, options.lease, self.runs.all_claims, self.runs.longest_limit)
-        self._closed_by = math.inf
+        self._guard = LeaseGuard(leases, options.lease, self.runs.recorder.all_claims, self.runs.running.longest_limit)
 
     @property
     def redis_away(self) -> AwayTime:
         """For how long Redis was away."""
-        return self._trouble.away
+        return self._outage.away
 
     async def run(self) -> None:
         """Work until cancelled or, in burst mode, until the queue is empty.
@@ -167,14 +102,16 @@ class Engine:
         self._bell.ring()
         self.runs.stop()
         if at_once:
-            self.runs.cancel()
+            self.runs.running.cancel()
 
     def be_quiet(self, quiet: bool) -> bool:  # noqa: FBT001 - an order's value
         """Claim no more jobs, or claim jobs again; running ones are not touched. Return whether that is new."""
         is_new = quiet != self.is_quiet
         self.is_quiet = quiet
         if is_new:
-            _log.info("told to take no more jobs" if quiet else "told to take jobs again", jobs=len(self.runs.tasks))
+            _log.info(
+                "told to take no more jobs" if quiet else "told to take jobs again", jobs=len(self.runs.running.tasks)
+            )
             self._bell.ring()
         return is_new
 
@@ -219,18 +156,10 @@ class Engine:
                 for chores in self._chores:
                     await chores.do()
         except (RedisError, OSError) as error:
-            await self._wait_out(error)
+            await self._outage.wait_out(error, self._chores)
         else:
-            self._trouble.note(None)
+            self._outage.end()
         return has_more
-
-    async def _wait_out(self, error: Exception) -> None:
-        is_first = not self._trouble.is_known
-        self._trouble.note(_trouble_of(error, is_first=is_first), reason=str(error) or type(error).__name__)
-        for chores in self._chores:  # a Redis that can be read but not written to is not back
-            chores.hurry()
-        if not (is_first and isinstance(error, StaleConnectionError)):  # the next connection may reach another
-            await asyncio.sleep(RECONNECT_EVERY.total_seconds())
 
     async def _claim_or_rest(self) -> bool:
         """Claim if it is time to; leave it to others if we cannot."""
@@ -287,51 +216,14 @@ class Engine:
         pause = self._options.poll if self.runs.claims else _IDLE_LOOK_FOR_ABORTS
         if self._options.aborts and now >= self._last_look_for_aborts + pause.total_seconds():
             self._last_look_for_aborts = now
-            self.runs.abort(await self._leases.aborted(self.runs.claims))
+            self.runs.running.abort(await self._leases.aborted(self.runs.claims))
 
     async def close(self) -> None:
         """End all jobs and let another worker watch the queue, in at most eight seconds. Call ``stop`` before."""
-        self._closed_by = self._loop.time() + _CLOSE_LIMIT.total_seconds()
-        await self._end_claim()
-        await self._end_jobs()
+        await self.closing.close(self._claiming)
         self._end_background()
 
     def _end_background(self) -> None:
         self._guard.stop()
         for task in self._background:
             task.cancel()
-
-    def step(self) -> float:
-        """Return for how many seconds a step of the end may last."""
-        return max(0.1, min(_STEP_LIMIT.total_seconds(), self._closed_by - self._loop.time()))
-
-    async def _end_claim(self) -> None:
-        if self._claiming is not None:
-            await asyncio.wait([self._claiming], timeout=self.step())
-        with suppress(RedisError, OSError):
-            async with asyncio.timeout(self.step()):
-                await self._waking.rest()
-
-    async def _end_jobs(self) -> None:
-        if running := set(self.runs.tasks.values()):
-            _, running = await asyncio.wait(running, timeout=self.step())
-            for task in running:
-                task.cancel()
-            if running:
-                _, running = await asyncio.wait(running, timeout=_HELD_LIMIT.total_seconds())
-            self.held = self.runs.give_back_held(running)
-            if self.held:
-                _log.error("jobs hold on though they were cancelled: they are given back", job_ids=self.held)
-        await asyncio.sleep(0)  # what has just ended is handed over in the next turn
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self.step()):
-                await self.runs.recorder.settle()
-        self.runs.recorder.cancel()
-
-
-def _trouble_of(error: Exception, *, is_first: bool) -> str:
-    if is_first and isinstance(error, StaleConnectionError):
-        return "Redis takes no writes any more: looking for the primary"
-    if isinstance(error, ResponseError) or is_refusal(error):  # full, a replica, without its replicas
-        return "Redis refuses a command: waiting until it takes it"
-    return "Redis is gone: waiting for it"

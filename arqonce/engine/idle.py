@@ -39,8 +39,7 @@ import structlog
 from redis.exceptions import ResponseError
 
 from arqonce.connection.redis import is_outage
-from arqonce.engine.leases import Claimed
-from arqonce.engine.queue import Queue
+from arqonce.engine.queue import Claimed, Queue
 
 _WATCH = timedelta(milliseconds=4500)
 """How long a watch lasts without renewal. With the spread below, a queue is without a watcher for less than 5 s."""
@@ -196,7 +195,7 @@ class Waking:
         Whatever has ended an idle worker's wait, this comes first: it has a time limit, and repeats nothing unseen.
         """
         if self._state is _State.WATCHING and self._loop.time() >= self._renewed + self._renew_pause:
-            if await self._leases.renew_watch(self._watch):
+            if await self._leases.watch.renew(self._watch):
                 self._renewed = self._loop.time()
             else:
                 self._state = _State.AWAY
@@ -242,8 +241,8 @@ class Waking:
 
     async def _stand_by(self, left: timedelta) -> None:
         """Return when this worker must claim: it has received the baton, or the watch has expired."""
-        while left and not await self._leases.wait_for_baton(left + _SPREAD * random.random()):  # noqa: S311 - no secret
-            left = await self._leases.take_over(self._watch)
+        while left and not await self._leases.watch.wait_for_baton(left + _SPREAD * random.random()):  # noqa: S311 - no secret
+            left = await self._leases.watch.take_over(self._watch)
 
     def _stood_by(self, task: "asyncio.Task[None]") -> None:
         if task is not self._standing_by:
@@ -265,11 +264,11 @@ class Waking:
         self._state = _State.AWAY
         self._end_standing_by()
         if self._owes_baton:
-            await self._leases.resign()
+            await self._leases.watch.resign()
             self._owes_baton = False  # not before: a cancelled worker asks again when it is closed
 
     def _end_standing_by(self) -> None:
         if self._standing_by is not None:
             self._standing_by.cancel()
             self._standing_by = None
-            self._leases.stop_waiting()
+            self._leases.watch.stop_waiting()

@@ -1,24 +1,25 @@
 """Claims jobs, renews their leases and gives them up, many in one round trip. Knows nothing of what the jobs do."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 from uuid import uuid4
 
-from redis import Redis as SyncRedis
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from arqonce.connection.direct import DirectConnection
 from arqonce.connection.redis import is_outage
 from arqonce.connection.tracking import TrackingProof
-from arqonce.engine.ends import KEEP_ATTEMPTS, LIFETIMES, OVER, GiveUp, arguments_of, give_back
+from arqonce.engine.ends import KEEP_ATTEMPTS, LIFETIMES, OVER, GiveUp, arguments_of
 from arqonce.engine.permits import Admission, Applicant, written
-from arqonce.engine.scripts import claims as lease_scripts
-from arqonce.engine.scripts.claims import CLAIM, FINISH
+from arqonce.engine.queue import Claimed
+from arqonce.engine.renewals import Renewals, keys_of, owned
+from arqonce.engine.scripts.claims import CLAIM
+from arqonce.engine.scripts.finish import FINISH
+from arqonce.engine.scripts.leases import ABORTS, RELEASE, RENEW, UNCOUNT
 from arqonce.engine.scripts.limits import KEEP_IN_FORCE, TAKE_PERMITS
-from arqonce.engine.scripts.watcher import RESIGN, STAND_BY
+from arqonce.engine.watch import Watch
 from arqonce.queues import ServedQueues, Turns
 from arqonce.wire.keys import (
     ABORT_KEY,
@@ -26,7 +27,6 @@ from arqonce.wire.keys import (
     RETRY_KEY,
     baton_key,
     cut_calls,
-    leases_key,
     now_ms,
     pauses_key,
     printable_job_id,
@@ -35,42 +35,13 @@ from arqonce.wire.keys import (
 )
 from arqonce.work import Claim
 
-AnswerT = TypeVar("AnswerT")
-
 _LOOKS = 1000
 """Most jobs locked by plain arq workers that one claim skips."""
 
 _KEEP_ABORTS = timedelta(minutes=1)
 """How long a request to abort a job that does not exist is kept (arq's number, which it does not keep to)."""
 
-_SHORTEST_BLOCK = timedelta(milliseconds=10)
-"""0 would block for ever."""
-
-_BLOCK_LIMIT = timedelta(seconds=5)
-"""How much longer than it was asked to block the server may take to answer."""
-
-_SCRIPTS = ("RENEW", "FINISH", "RELEASE", "ABORTS")
-
-
-class Claimed(NamedTuple):
-    """What one call has claimed."""
-
-    claims: list[Claim]
-
-    is_full: bool
-    """Whether more jobs may be due: the room or the bytes were used up."""
-
-    next_due: timedelta
-    """In what time the next job may be due, or a lease of somebody's ends; at most a day."""
-
-    watches: bool
-    """Whether this worker watches the queue."""
-
-    watched_for: timedelta
-    """Time left on another worker's watch, which that worker renews."""
-
-    must_get_idle: bool = False
-    """Whether nothing must be claimed until no job is ours: a suspect runs alone, or waits for that."""
+_SCRIPTS = {"RENEW": RENEW, "FINISH": FINISH, "RELEASE": RELEASE, "ABORTS": ABORTS}
 
 
 class Leases:
@@ -89,7 +60,7 @@ class Leases:
         """
         served = ServedQueues((queues,)) if isinstance(queues, str) else queues
         self._names = served.names
-        self._keys = _keys_of(served.names)
+        self._keys = keys_of(served.names)
         self._watched = frozenset(key.encode() for name in served.names for key in (name, pauses_key(name)))
         self._watch_keys = [watcher_key(served.names), baton_key(served.names)]
         self._turns = Turns(served)
@@ -99,14 +70,14 @@ class Leases:
         self._direct = DirectConnection(redis, tracks=True)
         self._direct.on_change = self._hear
         self._direct.on_lost = self._tell_news
-        self._blocking = DirectConnection(redis)
-        self._scripts = {name: redis.register_script(getattr(lease_scripts, name)) for name in _SCRIPTS}
+        self._scripts = {name: redis.register_script(script) for name, script in _SCRIPTS.items()}
         self.on_claimed: Callable[[], None] = lambda: None
         """Called when a claim is answered, before anything that happens later."""
         self.on_news: Callable[[], None] = lambda: None
         """Called when others have changed the queue, jobs of ours were put back, or we would not hear of it."""
         self._proof = TrackingProof(self._direct, redis, self._tell_news)
         self._worker = uuid4().hex
+        self.watch = Watch(redis, self._direct, self._watch_keys, self._worker)
         self._calls = 0
         self._unanswered: list[str] = []
         self._skip = [0] * len(served.names)  # jobs at the head of each that plain arq workers have locked
@@ -162,44 +133,9 @@ class Leases:
         """Do not rely on invalidations for a while: jobs were due that none announced."""
         self._proof.fail("jobs were due that it has not announced")
 
-    async def wait_for_baton(self, longest: timedelta) -> bool:
-        """Wait until another worker leaves it to us to claim, and say whether that was so. One round trip."""
-        command = "BLPOP", self._watch_keys[1], f"{max(longest, _SHORTEST_BLOCK).total_seconds():.3f}"
-        try:
-            return await self._blocking.call(*command, limit=longest + _BLOCK_LIMIT) is not None
-        except ResponseError as error:
-            if not str(error).startswith("WRONGTYPE"):
-                raise
-            return False  # take_over mends it
-
-    async def take_over(self, watch: timedelta) -> timedelta:
-        """Watch the queue for this time, or return the time left on another worker's watch. One round trip."""
-        arguments = [self._worker, to_ms(watch)]
-        return timedelta(milliseconds=await self._blocking.run(STAND_BY, self._watch_keys, arguments))
-
-    async def renew_watch(self, watch: timedelta) -> bool:
-        """Go on watching the queue for so long, and say whether it was still ours to watch. One round trip."""
-        # If another worker holds the key, this extends its watch once; harmless.
-        try:
-            name = await self._direct.call("GETEX", self._watch_keys[0], "PX", to_ms(watch))
-        except ResponseError as error:
-            if not str(error).startswith("WRONGTYPE"):
-                raise
-            return False  # the claim mends it
-        return bool(name == self._worker.encode())
-
-    def stop_waiting(self) -> None:
-        """Break off ``wait_for_baton``."""
-        self._blocking.close()
-
-    async def resign(self) -> None:
-        """Watch no more, and leave it to another to claim if nobody watches. One round trip."""
-        # Not by its hash: it may be sent while the worker is cancelled, which would keep us from sending it again.
-        await self._direct.call("EVAL", RESIGN, len(self._watch_keys), *self._watch_keys, self._worker)
-
     async def uncount(self, claim: Claim) -> None:
         """Take back the attempt of a claim that started nothing. The job may have ended since: then there is none."""
-        await self._direct.call("EVAL", lease_scripts.UNCOUNT, 1, RETRY_KEY.encode() + claim.id)
+        await self._direct.call("EVAL", UNCOUNT, 1, RETRY_KEY.encode() + claim.id)
 
     async def is_queue_empty(self) -> bool:
         """Return whether no job is in any of the queues, due or not. One round trip."""
@@ -208,9 +144,9 @@ class Leases:
 
     async def renew(self, claims: Collection[Claim]) -> set[bytes]:
         """Renew the leases; return the ids of jobs that are ours no more."""
-        return set(await self._run("RENEW", [self._length_ms, *_owned(claims, self._names)])) if claims else set()
+        return set(await self._run("RENEW", [self._length_ms, *owned(claims, self._names)])) if claims else set()
 
-    def own_renewals(self) -> "Renewals":
+    def own_renewals(self) -> Renewals:
         """Return what renews the leases from another event loop, over a connection of its own."""
         return Renewals(self._redis, self._names, self._length_ms)
 
@@ -281,76 +217,13 @@ class Leases:
         """Close the connections of our own."""
         await self._proof.aclose()
         self._direct.close()
-        self._blocking.close()
-
-
-class Renewals:
-    """Renews leases over a connection of its own. Belongs to the event loop that first uses it."""
-
-    def __init__(self, redis: Redis, names: Sequence[str], length_ms: int) -> None:
-        """Connect later. ``names`` are those of the queues."""
-        self._connection = DirectConnection(redis)
-        self._names = names
-        self._length_ms = length_ms
-
-    async def renew(self, claims: Collection[Claim]) -> None:
-        """Renew the leases. One round trip; raises redis-py's errors."""
-        if claims:
-            arguments = [self._length_ms, *_owned(claims, self._names)]
-            await self._connection.run(lease_scripts.RENEW, _keys_of(self._names), arguments)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
-
-
-RECONNECT_EVERY = timedelta(milliseconds=500)
-"""How long to wait between looks at a server that is gone."""
-
-
-async def until_redis_answers(command: Callable[[], Awaitable[AnswerT]]) -> AnswerT:
-    """Repeat the command however long Redis is gone: arq loses the outcome, and runs the job again."""
-    while True:
-        try:
-            return await command()
-        except (RedisError, OSError) as error:
-            if not is_outage(error):
-                raise  # the job's lease ends, and its receipt answers
-            await asyncio.sleep(RECONNECT_EVERY.total_seconds())
-
-
-def give_back_now(redis: SyncRedis, claims: Collection[Claim]) -> int:
-    """Give jobs back from outside the event loop; return how many were still ours. One round trip for each 500."""
-    script, names = redis.register_script(FINISH), sorted({claim.queue for claim in claims})
-    jobs = [give_back(claim) for claim in claims]
-    parts = [jobs[part] for part in cut_calls([0] * len(jobs))]
-    return sum(sum(script(keys=_keys_of(names), args=arguments_of(part, names))[:-1]) for part in parts)
-
-
-def _keys_of(names: Sequence[str]) -> list[str]:
-    return [key for name in names for key in (name, leases_key(name))]
+        self.watch.close()
 
 
 def _claim(owner: str, row: list[Any], names: Sequence[str]) -> Claim:
     raw_id, attempt, message, score, is_aborted, trouble, excused, was_left, number = row
     text = None if trouble is None else trouble.decode("utf-8", "replace")
     return Claim(
-        raw_id,
-        printable_job_id(raw_id),
-        owner,
-        attempt,
-        message,
-        score,
-        bool(is_aborted),
-        text,
-        excused,
-        bool(was_left),
-        names[number - 1],
-    )
-
-
-def _owned(claims: Collection[Claim], names: Sequence[str]) -> Iterator[Any]:
-    for claim in claims:
-        yield names.index(claim.queue) + 1
-        yield claim.id
-        yield claim.owner
+        raw_id, printable_job_id(raw_id), owner, attempt, message, score, bool(is_aborted), text, excused,
+        bool(was_left), names[number - 1],
+    )  # fmt: skip

@@ -30,7 +30,7 @@ async def end_overdue_runs(runs: Runs, work: Work) -> None:
     seen: Counter[asyncio.Task[Any]] = Counter()
     while True:
         await asyncio.sleep(_LOOK.total_seconds())
-        late = runs.late(_MARGIN)
+        late = runs.running.late(_MARGIN)
         seen = Counter({task: seen[task] + 1 for task in late})
         for task in [task for task in late if seen[task] >= _LOOKS]:
             await _abandon(runs, work, task)

@@ -5,12 +5,32 @@
 
 from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from arqonce.engine.ends import GiveUp
-from arqonce.engine.leases import Claimed
 from arqonce.engine.permits import Admission, Applicant
 from arqonce.work import Claim
+
+
+class Claimed(NamedTuple):
+    """What one call has claimed."""
+
+    claims: list[Claim]
+
+    is_full: bool
+    """Whether more jobs may be due: the room or the bytes were used up."""
+
+    next_due: timedelta
+    """In what time the next job may be due, or a lease of somebody's ends; at most a day."""
+
+    watches: bool
+    """Whether this worker watches the queue."""
+
+    watched_for: timedelta
+    """Time left on another worker's watch, which that worker renews."""
+
+    must_get_idle: bool = False
+    """Whether nothing must be claimed until no job is ours: a suspect runs alone, or waits for that."""
 
 
 class Renewing(Protocol):
@@ -25,11 +45,40 @@ class Renewing(Protocol):
         ...
 
 
+class Watching(Protocol):
+    """One worker's place among the idle workers of its queues."""
+
+    async def wait_for_baton(self, longest: timedelta) -> bool:
+        """Wait until another worker leaves it to us to claim, and say whether that was so."""
+        ...
+
+    async def take_over(self, watch: timedelta) -> timedelta:
+        """Watch the queues for this time, or return the time left on another worker's watch."""
+        ...
+
+    async def renew(self, watch: timedelta) -> bool:
+        """Go on watching the queues for so long, and say whether it was still ours to watch."""
+        ...
+
+    def stop_waiting(self) -> None:
+        """Break off ``wait_for_baton``."""
+        ...
+
+    async def resign(self) -> None:
+        """Watch no more, and leave it to another to claim if nobody watches."""
+        ...
+
+
 class Queue(Protocol):
     """The queues that one worker serves, as it sees them."""
 
     on_claimed: Callable[[], None]
     on_news: Callable[[], None]
+
+    @property
+    def watch(self) -> Watching:
+        """Its place among the idle workers."""
+        ...
 
     async def claim(self, room: int, *, watch: timedelta, is_idle: bool) -> Claimed:
         """Claim up to ``room`` jobs that are due, and watch the queues if there is room left."""
@@ -74,24 +123,4 @@ class Queue(Protocol):
 
     def doubt(self) -> None:
         """Do not rely on such announcements for a while."""
-        ...
-
-    async def wait_for_baton(self, longest: timedelta) -> bool:
-        """Wait until another worker leaves it to us to claim, and say whether that was so."""
-        ...
-
-    async def take_over(self, watch: timedelta) -> timedelta:
-        """Watch the queues for this time, or return the time left on another worker's watch."""
-        ...
-
-    async def renew_watch(self, watch: timedelta) -> bool:
-        """Go on watching the queues for so long, and say whether it was still ours to watch."""
-        ...
-
-    def stop_waiting(self) -> None:
-        """Break off ``wait_for_baton``."""
-        ...
-
-    async def resign(self) -> None:
-        """Watch no more, and leave it to another to claim if nobody watches."""
         ...

@@ -12,8 +12,8 @@ from typing import TypeAlias
 import structlog
 
 from arqonce.engine.ends import GiveUp, end, give_back, postpone
-from arqonce.engine.leases import until_redis_answers
 from arqonce.engine.queue import Queue
+from arqonce.engine.renewals import until_redis_answers
 from arqonce.work import Claim, Ended, GivenBack, Job, Observer, Outcome, Postponed
 
 _Ended: TypeAlias = tuple[Job, Outcome]

@@ -21,15 +21,17 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from arqonce.database.transactions import open_transaction
 from arqonce.database.turns import UnshareableError
 from arqonce.execution.answers import Answer, Outcome, build_receipt, dump_result
-from arqonce.execution.attempt import AFTER_OUTAGE, LOOK_LIMIT, Dispatcher
+from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.containment import CONTAINED, cancelled_itself
 from arqonce.execution.dead_letters import is_dead
 from arqonce.execution.delivery import AnySpec, Delivery
+from arqonce.execution.record import AFTER_OUTAGE, LOOK_LIMIT
 from arqonce.execution.sharing import TurnError, share, why_apart
 from arqonce.execution.verdict import RetryLater
 from arqonce.failures import InvalidPayloadError, JobFailedError, failure_to_wire
 from arqonce.job import JobContext
-from arqonce.ledger.receipts import Receipt, ended_jobs, insert_receipts
+from arqonce.ledger.receipts import Receipt, insert_receipts
+from arqonce.ledger.recorded import ended_jobs
 from arqonce.payloads import AnyPayload
 from arqonce.wire.arguments import read_payload
 from arqonce.wire.request import request_tag
@@ -105,8 +107,8 @@ async def _refuse(dispatcher: Dispatcher, spec: AnySpec, invalid: Sequence[_Inva
     """Write the dead letters of jobs with invalid payloads; those whose ids are known already run alone."""
     if not invalid:
         return {}
-    letters = [dispatcher.letter(spec, delivery, None, error, error) for delivery, error in invalid]
-    recorded = await dispatcher.bury_together(letters)
+    letters = [dispatcher.record.letter(spec, delivery, None, error, error) for delivery, error in invalid]
+    recorded = await dispatcher.record.bury_together(letters)
     for delivery, error in invalid:
         if delivery.job_id in recorded:
             _log.warning("job refused", job_id=delivery.job_id, job_name=spec.name, reason=error.code)
@@ -127,7 +129,7 @@ async def _transact(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job])
         dispatcher.sessions, lasts=spec.deadline, reads_only=spec.reads_only, on_leak=on_leak
     ) as session:
         await session.execute(_WAIT_SHORTLY)
-        dispatcher.note_session(session)
+        dispatcher.abandoned.note_session(session)
         contexts = [dispatcher.context(spec, one, lasts=spec.deadline) for one, _ in jobs if spec.batch_takes_jobs]
         with CONTAINED, dispatcher.running(session, spec, jobs[0][0], is_batch=True):
             answers = await call_batch(spec, session, [payload for _, payload in jobs], contexts)

@@ -17,7 +17,7 @@ from arqonce.failures import JobFailedError, RequestConflictError, failure_to_wi
 from arqonce.ledger.attempts import FailedAttempt, insert_attempts
 from arqonce.ledger.dead_jobs import DeadLetter, insert_dead_letter, insert_new_dead_letters, lock_dead_job
 from arqonce.ledger.outbox import delete_promise, lock_promise
-from arqonce.ledger.receipts import outwait_receipt, request_hash_by_job_id
+from arqonce.ledger.recorded import outwait_receipt, request_hash_by_job_id
 from arqonce.wire.keys import conflict_id
 
 _WRITE_LIMIT = timedelta(seconds=3)

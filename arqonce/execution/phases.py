@@ -52,7 +52,7 @@ async def _run_phases(dispatcher: Dispatcher, spec: AnySpec, delivery: Delivery,
         except RetryLater as later:
             until = until or time.monotonic() + _PATIENCE.total_seconds()
             left = timedelta(seconds=until - time.monotonic())
-            if not progress.has_worked or dispatcher.is_abandoned or later.delay >= left:
+            if not progress.has_worked or dispatcher.abandoned.has_current or later.delay >= left:
                 raise
             async with dispatcher.aside():
                 await asyncio.sleep(later.delay.total_seconds())

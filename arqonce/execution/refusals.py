@@ -44,9 +44,9 @@ async def refuse(dispatcher: Dispatcher, job: Refused) -> dict[str, Any]:
         RetryLater: it could not be recorded, or the job was promised: the relay sends it again.
     """
     _log.warning("job refused", job_id=job.job_id, reason=job.failure.code)
-    if await dispatcher.bury(_letter(dispatcher, job)):
+    if await dispatcher.record.bury(_letter(dispatcher, job)):
         raise job.failure
-    answer = await dispatcher.answer_on_record(job.job_id, job.attempt)
+    answer = await dispatcher.record.answer_on_record(job.job_id, job.attempt)
     if answer is None:
         raise RetryLater(UNTIL_SENT_AGAIN, counts=False)
     return answer
@@ -58,7 +58,7 @@ async def refuse_together(dispatcher: Dispatcher, jobs: Sequence[Refused]) -> se
     Raises:
         RetryLater: none could be recorded.
     """
-    recorded = await dispatcher.bury_together([_letter(dispatcher, job) for job in jobs])
+    recorded = await dispatcher.record.bury_together([_letter(dispatcher, job) for job in jobs])
     for job in jobs:
         if job.job_id in recorded:
             _log.warning("job refused", job_id=job.job_id, reason=job.failure.code)

@@ -67,7 +67,7 @@ async def share(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> 
     async with open_transaction(
         dispatcher.sessions, lasts=spec.deadline, reads_only=spec.reads_only, on_leak=on_leak
     ) as owner:
-        dispatcher.note_session(owner)
+        dispatcher.abandoned.note_session(owner)
         connection = await owner.connection()
         began = last = time.monotonic()
         for job in jobs:

@@ -17,9 +17,11 @@ from arqonce.execution import phases
 from arqonce.execution.answers import Answer
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.batch import run_batch
-from arqonce.execution.containment import CONTAINED, cancelled_itself
+from arqonce.execution.containment import cancelled_itself
+from arqonce.execution.cut_short import abort, end_overdue
 from arqonce.execution.dead_letters import is_dead
 from arqonce.execution.delivery import AnySpec, Delivery
+from arqonce.execution.permits import permits_of
 from arqonce.execution.progress import Progress
 from arqonce.execution.refusals import Refused, refuse, refuse_together, why_unknown
 from arqonce.execution.traces import traced_batch
@@ -33,7 +35,6 @@ from arqonce.failures import (
     code_of,
 )
 from arqonce.spec import Registry
-from arqonce.wire.arguments import read_payload
 from arqonce.wire.keys import ID_RULE, now_ms
 from arqonce.wire.message import Message, read_message, write_result
 from arqonce.work import UNKNOWN, Again, Claim, Ended, GivenBack, Outcome, Permit, Postponed
@@ -137,7 +138,7 @@ class RegistryWork:
 
     async def disconnect(self, task: "asyncio.Task[Any]") -> None:
         """End the connection of a task that does not end: it cannot commit."""
-        await self.dispatcher.disconnect(task)
+        await self.dispatcher.abandoned.disconnect(task)
 
     def end(self, result: bytes, failure: BaseException | None) -> Ended:
         """Return the end of a job with the message of its result."""
@@ -195,12 +196,7 @@ class RegistryJob:
         message = self._message
         if message is None or not self.spec.limits or self.is_aborted or self.delivery.has_expired:
             return ()
-        try:
-            with CONTAINED:
-                payload = read_payload(self.spec.payload, message.args, message.kwargs)
-                return [limit.permit(payload) for limit in self.spec.limits]
-        except Exception:  # noqa: BLE001 - a validator may raise anything: the attempt says so
-            return ()
+        return permits_of(self.spec, message.args, message.kwargs)
 
     @property
     def limit(self) -> timedelta:
@@ -269,7 +265,7 @@ class RegistryJob:
         """
         progress = Progress()
         try:
-            answer = await self._work.dispatcher.abort(self.spec, self.delivery, progress)
+            answer = await abort(self._work.dispatcher, self.spec, self.delivery, progress)
         except RetryLater as later:
             return Postponed(later.delay, counts=later.counts, ask_abort=True)
         except Exception as earlier:  # noqa: BLE001 - how it had ended
@@ -281,7 +277,7 @@ class RegistryJob:
         """Decide on the job although its handler goes on after its deadline."""
         progress = Progress(started=time.monotonic() - (now_ms() - self.started_ms) / 1000)
         try:
-            answer = await self._work.dispatcher.end_overdue(self.spec, self.delivery, progress)
+            answer = await end_overdue(self._work.dispatcher, self.spec, self.delivery, progress)
             return self.ended(answer, progress.tag)
         except RetryLater as later:
             return postponed(later)

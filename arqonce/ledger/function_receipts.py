@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.database.driver import fetch_by_driver
 from arqonce.ledger.namespace import sql_for
-from arqonce.ledger.receipts import receipt_by_job_id
+from arqonce.ledger.recorded import receipt_by_job_id
 from arqonce.wire.bounds import MAX_BYTES
 
 _SHOWN = 100

@@ -1,17 +1,13 @@
 """Receipts: which jobs have ended, and with which result or failure. Knows neither payloads nor the queue."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from pydantic_core import to_json
-from sqlalchemy import delete, select, text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.database.driver import execute_last
-from arqonce.database.faults import is_transient
-from arqonce.ledger.namespace import sql_for, text_for
-from arqonce.ledger.tables import JobReceipt
+from arqonce.ledger.namespace import sql_for
 
 
 class Receipt(NamedTuple):
@@ -103,51 +99,3 @@ async def insert_receipts(
 
 def _json(value: dict[str, Any] | None) -> str | None:
     return None if value is None else to_json(value).decode()
-
-
-async def ended_jobs(session: AsyncSession, job_ids: Collection[str]) -> set[str]:
-    """Return which of these jobs have a receipt. One round trip."""
-    found = await session.scalars(select(JobReceipt.job_id).where(JobReceipt.job_id.in_(job_ids)))
-    return set(found)
-
-
-async def receipt_by_job_id(session: AsyncSession, job_id: str) -> Receipt | None:
-    """Return a job's receipt; ``None`` if it has none. One round trip."""
-    row = await session.get(JobReceipt, job_id)
-    if row is None:
-        return None
-    return Receipt(
-        job_id=row.job_id,
-        job_name=row.job_name,
-        request_hash=row.request_hash,
-        result=row.result,
-        failure=row.failure,
-        attempt=row.attempt,
-    )
-
-
-_RESERVE = text("""
-    INSERT INTO arqonce.receipts (job_id, job_name, request_hash, failure, attempt) VALUES (:job_id, '', '', '{}', 0)
-    ON CONFLICT (job_id) DO NOTHING RETURNING job_id
-""")
-
-
-async def outwait_receipt(session: AsyncSession, job_id: str) -> None:
-    """Wait for transactions that are about to commit a receipt of the job; block new ones until ours ends.
-
-    A commit may still be under way after its client has gone. It has inserted its row, so an insert of the same key
-    waits for it. If the database rejects the insert permanently, no receipt can be under way. Four round trips.
-    """
-    try:
-        async with session.begin_nested():
-            if (await session.scalars(text_for(session, _RESERVE), {"job_id": job_id})).one_or_none() is not None:
-                await session.execute(delete(JobReceipt).where(JobReceipt.job_id == job_id))
-    except DBAPIError as error:
-        if is_transient(error):
-            raise
-
-
-async def request_hash_by_job_id(session: AsyncSession, job_id: str) -> bytes | None:
-    """Return the request hash of the job's receipt; ``None`` if it has none. One round trip."""
-    found: bytes | None = await session.scalar(select(JobReceipt.request_hash).where(JobReceipt.job_id == job_id))
-    return found

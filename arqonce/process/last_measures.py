@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from arqonce.arq.worker import Worker
 from arqonce.connection.redis import build_sync_redis
-from arqonce.engine.leases import give_back_now
+from arqonce.engine.renewals import give_back_now
 from arqonce.execution.places import handlers_place, places_of_frame
 from arqonce.failures import QueueUnavailableError
 from arqonce.settings.queue import QueueSettings

@@ -83,7 +83,7 @@ def _write_worker(worker: Worker, dispatcher: Dispatcher | None, store: Store) -
         store.set(families.SLOTS, slots.most)
         store.set(families.SLOTS_USED, slots.most - slots.free)
     answered = 0 if worker.records is None else worker.records.answered
-    store.set(families.ANSWERED, answered + (0 if dispatcher is None else dispatcher.answered))
+    store.set(families.ANSWERED, answered + (0 if dispatcher is None else dispatcher.record.answered))
 
 
 def write_slots(scheduler: Scheduler, store: Store) -> None:

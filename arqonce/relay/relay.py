@@ -31,13 +31,13 @@ from arqonce.failures import PromiseExpiredError
 from arqonce.ledger.losses import note_loss
 from arqonce.ledger.outbox import BATCH, Promise, dispatch_batch, take_back
 from arqonce.relay.epoch import RedisEpochs
+from arqonce.relay.expiry import has_expired
 from arqonce.relay.listener import Wakeup
 from arqonce.relay.pauses import PausesCopied
 from arqonce.relay.unserved import UnservedQueues
 from arqonce.settings.worker import Settings
 from arqonce.trouble import AwayTime, Trouble
 from arqonce.wire.keys import EXPIRY, JOB_KEY, now_ms, to_ms
-from arqonce.wire.message import has_expired
 
 _LOOK_EVERY = timedelta(seconds=2)
 """Longest polling interval. Each is random, from half of it to all of it, so that a fleet does not poll at once."""

@@ -82,15 +82,6 @@ def read_message(data: bytes) -> Message:
     )  # fmt: skip
 
 
-def has_expired(data: bytes) -> bool:
-    """Return whether the message can be read and says that its job has expired by now."""
-    try:
-        expires_ms = read_message(data).expires_ms
-    except InvalidMessageError:
-        return False
-    return expires_ms is not None and now_ms() >= expires_ms
-
-
 def write_result(  # noqa: PLR0913 - arq's fields
     name: str,
     result: Any,  # noqa: ANN401 - any JSON value, or an exception

@@ -9,6 +9,7 @@ PAGE = ROOT / "docs" / "architecture.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 
 QUESTIONS = 10
+MOST_FILES, MOST_LINES = 11, 2000
 TERMS = {
     "attempt", "baton", "claim", "dead letter", "epoch", "lease", "outbox row", "receipt", "relay", "verdict",
     "watcher",
@@ -34,6 +35,16 @@ def test_every_path_exists() -> None:
 
     assert len(named) > 60
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_the_ordinary_way_through_a_worker_is_short() -> None:
+    """Who follows one job reads few files, and no more lines than the page says."""
+    steps = {step: _paths(files) for step, _, files in _rows("The way of a job") if step in {"3", "4", "5", "6"}}
+
+    files = {path for paths in steps.values() for path in paths}
+    lines = sum(len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in files)
+    assert len(steps) == 4
+    assert (len(files), lines < MOST_LINES) == (MOST_FILES, True), f"{lines} lines"
 
 
 def test_every_answer_has_the_name_that_decides() -> None:

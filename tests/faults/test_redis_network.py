@@ -8,7 +8,8 @@ from datetime import timedelta
 from redis.asyncio import Redis
 
 from arqonce import JobClient
-from arqonce.engine.scripts import claims as lease_scripts
+from arqonce.engine.scripts.claims import CLAIM
+from arqonce.engine.scripts.finish import FINISH
 from jobs import CreateUser
 from tests.conftest import StartWorker, wait_until_async
 from tests.faults.observe import (
@@ -24,9 +25,8 @@ from tests.faults.proxy import Proxy
 from tests.worker.test_end_to_end import COMMANDS
 
 SOON = timedelta(seconds=20)
-CLAIM, FINISH = (
-    hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest().encode()
-    for script in (lease_scripts.CLAIM, lease_scripts.FINISH)
+CLAIM_CALL, FINISH_CALL = (
+    hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest().encode() for script in (CLAIM, FINISH)
 )
 """What these calls look like on the wire."""
 
@@ -66,8 +66,8 @@ async def test_a_claim_that_is_cut_off_burns_no_attempt(
     """The server has claimed, its answer is lost, several times over: the job still starts as attempt 1, and soon."""
     assert sessions is not None  # it removes the users afterwards
     worker = start_worker(**redis_proxy.environment)
-    await redis.script_load(lease_scripts.CLAIM)  # or what is lost is only Redis' word that it does not know it yet
-    redis_proxy.loses_replies_to = CLAIM
+    await redis.script_load(CLAIM)  # or what is lost is only Redis' word that it does not know it yet
+    redis_proxy.loses_replies_to = CLAIM_CALL
     await asyncio.to_thread(_wait_for_losses, redis_proxy, 1)  # or a claim that was under way could get the job
     handle = await client.enqueue(CreateUser(name="Claimed"))
 
@@ -101,8 +101,8 @@ async def test_an_outcome_whose_answer_is_lost_is_recorded_once(
 ) -> None:
     """The result is written, the worker does not learn it: it asks again, and nothing runs a second time."""
     worker = start_worker(**redis_proxy.environment)
-    await redis.script_load(lease_scripts.FINISH)  # or what is lost is only Redis' word that it does not know it yet
-    redis_proxy.loses_replies_to = FINISH
+    await redis.script_load(FINISH)  # or what is lost is only Redis' word that it does not know it yet
+    redis_proxy.loses_replies_to = FINISH_CALL
     handle = await client.enqueue(CreateUser(name="Finished"))
     await asyncio.to_thread(_wait_for_losses, redis_proxy, 1)
     redis_proxy.heal()

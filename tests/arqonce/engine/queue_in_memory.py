@@ -11,8 +11,8 @@ from typing import NamedTuple, TypeVar
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from arqonce.engine.ends import GiveUp
-from arqonce.engine.leases import Claimed
 from arqonce.engine.permits import Admission, Applicant
+from arqonce.engine.queue import Claimed
 from arqonce.work import Claim
 
 AnswerT = TypeVar("AnswerT")
@@ -86,6 +86,7 @@ class QueueInMemory:
         self._lease = lease.total_seconds()
         self._aborts: set[bytes] = set()
         self._calls = 0
+        self.watch = _Watch(self)
         self._claim_answered = 0.0
         self._unanswered: set[str] = set()
 
@@ -114,7 +115,7 @@ class QueueInMemory:
         self._calls += 1
         owner = f"us:{self._calls}:{'idle' if is_idle else 'busy'}"
         try:
-            claimed = await self._call("claim", lambda: self._claim(owner, room, watch=watch))
+            claimed = await self.call("claim", lambda: self._claim(owner, room, watch=watch))
         except RedisConnectionError:
             self._unanswered.add(owner)
             raise
@@ -154,7 +155,7 @@ class QueueInMemory:
 
     async def take_permits(self, applicants: Sequence[Applicant]) -> list[Admission]:
         """Give permits, or park: in memory for three seconds, or until a permit is given back. Only of jobs at once."""
-        return await self._call("take_permits", lambda: [self._take_permits(one) for one in applicants])
+        return await self.call("take_permits", lambda: [self._take_permits(one) for one in applicants])
 
     def _take_permits(self, one: Applicant) -> Admission:
         job_id = one.claim.id
@@ -188,7 +189,7 @@ class QueueInMemory:
 
     async def give_up(self, jobs: Sequence[GiveUp]) -> list[bool]:
         """End attempts, each if it is still its owner's."""
-        answers = await self._call("give_up", lambda: [self._give_up(job) for job in jobs])
+        answers = await self.call("give_up", lambda: [self._give_up(job) for job in jobs])
         if any(job.outcome != "done" for job in jobs):
             self.on_news()
         return answers
@@ -212,7 +213,7 @@ class QueueInMemory:
 
     async def renew(self, claims: Collection[Claim]) -> set[bytes]:
         """Renew the leases that are still their owners'."""
-        return await self._call("renew", lambda: {claim.id for claim in claims if not self._renew(claim)})
+        return await self.call("renew", lambda: {claim.id for claim in claims if not self._renew(claim)})
 
     def _renew(self, claim: Claim) -> bool:
         job = self.jobs.get(claim.id)
@@ -231,45 +232,27 @@ class QueueInMemory:
         def take_back() -> None:
             self.jobs[claim.id].ended -= 1
 
-        await self._call("uncount", take_back)
+        await self.call("uncount", take_back)
 
     async def is_queue_empty(self) -> bool:
         """Say whether there is no job, due or not."""
-        return await self._call("is_queue_empty", lambda: not self.jobs)
+        return await self.call("is_queue_empty", lambda: not self.jobs)
 
     async def ask_abort(self, claim: Claim) -> None:
         """Ask for the job's abort."""
-        await self._call("ask_abort", lambda: self._aborts.add(claim.id))
+        await self.call("ask_abort", lambda: self._aborts.add(claim.id))
 
     async def aborted(self, claims: Collection[Claim]) -> set[bytes]:
         """Return what was asked for."""
         ids = {claim.id for claim in claims}
-        return await self._call("aborted", lambda: self._aborts & ids)
-
-    async def renew_watch(self, watch: timedelta) -> bool:
-        """Go on watching: nobody else does."""
-        return await self._call("renew_watch", lambda: bool(watch))
-
-    async def resign(self) -> None:
-        """Watch no more."""
-        await self._call("resign", lambda: None)
+        return await self.call("aborted", lambda: self._aborts & ids)
 
     def doubt(self) -> None:
         """Never be asked to: all news are announced."""
         raise AssertionError("the queue has announced a job, and the engine says it has not")
 
-    async def wait_for_baton(self, longest: timedelta) -> bool:
-        """Never be asked to: nobody else watches."""
-        raise AssertionError(longest)
-
-    async def take_over(self, watch: timedelta) -> timedelta:
-        """Never be asked to, either."""
-        raise AssertionError(watch)
-
-    def stop_waiting(self) -> None:
-        """Do nothing."""
-
-    async def _call(self, name: str, carry_out: Callable[[], AnswerT]) -> AnswerT:
+    async def call(self, name: str, carry_out: Callable[[], AnswerT]) -> AnswerT:
+        """Do it in half a round trip, or fail as ``fault`` says."""
         fault = self.fault(name)
         await asyncio.sleep(_HALF_A_ROUND_TRIP)
         if fault is Fault.UNSENT:
@@ -300,3 +283,29 @@ def _ready_at(job: _Queued) -> float:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+class _Watch:
+    """The place of the only worker among the idle ones."""
+
+    def __init__(self, queue: "QueueInMemory") -> None:
+        self._queue = queue
+
+    async def renew(self, watch: timedelta) -> bool:
+        """Go on watching: nobody else does."""
+        return await self._queue.call("renew_watch", lambda: bool(watch))
+
+    async def resign(self) -> None:
+        """Watch no more."""
+        await self._queue.call("resign", lambda: None)
+
+    async def wait_for_baton(self, longest: timedelta) -> bool:
+        """Never be asked to: nobody else watches."""
+        raise AssertionError(longest)
+
+    async def take_over(self, watch: timedelta) -> timedelta:
+        """Never be asked to, either."""
+        raise AssertionError(watch)
+
+    def stop_waiting(self) -> None:
+        """Do nothing."""

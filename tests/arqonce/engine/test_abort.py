@@ -9,8 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce import JobClient
 from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.cut_short import abort
 from arqonce.execution.delivery import Delivery
-from arqonce.ledger.receipts import receipt_by_job_id
+from arqonce.ledger.recorded import receipt_by_job_id
 from arqonce.outbox import enqueue_in
 from arqonce.wire.codec import decode
 from jobs import CreateUser
@@ -56,7 +57,7 @@ async def test_an_abort_that_comes_too_late_answers_what_was_done(sessions: Sess
     delivery = Delivery("late", 1, (), {"name": "Jane"})
     done = await dispatcher.run(REGISTRY["create_user"], delivery)
 
-    assert await dispatcher.abort(REGISTRY["create_user"], delivery) == done
+    assert await abort(dispatcher, REGISTRY["create_user"], delivery) == done
 
 
 async def test_a_job_that_was_aborted_does_not_run_when_it_is_delivered_again(sessions: Sessions) -> None:
@@ -64,7 +65,7 @@ async def test_a_job_that_was_aborted_does_not_run_when_it_is_delivered_again(se
     dispatcher = Dispatcher(sessions)
     delivery = Delivery("again", 1, (), {"name": "Jane"})
 
-    assert await dispatcher.abort(REGISTRY["create_user"], delivery) is None
+    assert await abort(dispatcher, REGISTRY["create_user"], delivery) is None
     outcome = (await asyncio.gather(dispatcher.run(REGISTRY["create_user"], delivery), return_exceptions=True))[0]
 
     async with sessions() as session:

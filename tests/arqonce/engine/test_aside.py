@@ -7,7 +7,9 @@ from datetime import timedelta
 
 from structlog.testing import capture_logs
 
-from arqonce.engine.engine import Engine, Options
+from arqonce.engine.aside import step_aside
+from arqonce.engine.engine import Engine
+from arqonce.engine.options import Options
 from arqonce.work import AlwaysOpen, Observer, Outcome
 from tests.arqonce.engine.clock import on_its_own_clock, until
 from tests.arqonce.engine.queue_in_memory import QueueInMemory
@@ -29,7 +31,7 @@ class _Stage:
         self.goes_on = asyncio.Event()
 
     async def _slow(self, _job: ScriptedJob) -> Outcome:
-        async with self.engine.runs.aside():
+        async with step_aside(self.engine.runs):
             self.aside += 1
             self.most_aside = max(self.most_aside, self.aside)
             try:
@@ -114,13 +116,13 @@ async def test_jobs_are_aborted_wherever_they_are() -> None:
     async with stage.running():
         await until(lambda: stage.aside == 3)
         await asyncio.sleep(1)
-        stage.engine.runs.abort({b"0", b"4"})  # one aside, and one that waits
+        stage.engine.runs.running.abort({b"0", b"4"})  # one aside, and one that waits
         await until(lambda: len(stage.queue.results) == 2)
         stage.queue.enqueue("sleep", "a", "b")
         await until(lambda: stage.aside == 3)
         stage.goes_on.set()
         await asyncio.sleep(0.01)
-        stage.engine.runs.abort({b"3"})  # one that waits for a slot, or has one
+        stage.engine.runs.running.abort({b"3"})  # one that waits for a slot, or has one
         await until(lambda: not stage.queue.jobs)
         await until(lambda: stage.free() == 2)
 
@@ -138,7 +140,7 @@ async def test_an_abandoned_run_frees_its_place_and_nothing_twice() -> None:
     async with stage.running():
         await until(lambda: stage.aside == 1)
         await asyncio.sleep(1)
-        for task in list(stage.engine.runs._running):
+        for task in stage.engine.runs.running.all_tasks():
             run = stage.engine.runs.abandon(task)
             assert run is not None
             await stage.engine.runs.end_abandoned(run)

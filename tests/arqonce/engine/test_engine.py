@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as RedisConnectionError
 from structlog.testing import capture_logs
 
-from arqonce.engine.engine import Engine, Options
+from arqonce.engine.engine import Engine
+from arqonce.engine.options import Options
 from arqonce.work import Again, AlwaysOpen, Ended, Gate, Observer, Outcome, Permit, Postponed
 from tests.arqonce.engine.clock import on_its_own_clock, until
 from tests.arqonce.engine.queue_in_memory import Fault, QueueInMemory
@@ -255,7 +256,7 @@ async def test_the_end_gives_back_a_job_that_does_not_end() -> None:
     async with _running(engine):
         engine.stop(at_once=True)
 
-    assert (engine.held, [record.outcome for record in queue.records]) == (["j1"], ["back"])
+    assert (engine.closing.held, [record.outcome for record in queue.records]) == (["j1"], ["back"])
 
 
 @on_its_own_clock

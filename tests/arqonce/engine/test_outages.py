@@ -19,6 +19,7 @@ from arqonce.database.settings import DatabaseSettings
 from arqonce.execution import patience
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.containment import HandlerCancelledError
+from arqonce.execution.cut_short import abort
 from arqonce.execution.delivery import Delivery
 from arqonce.execution.verdict import RetryLater
 from arqonce.failures import AttemptsExhaustedError, DatabaseFailedError, JobFailedError
@@ -272,7 +273,7 @@ async def test_while_the_gate_is_closed_no_handler_runs(sessions: Sessions) -> N
         assert not await dispatcher.gate.check()
         refused = await _outcome(dispatcher, fail, attempt=3)
         with pytest.raises(RetryLater):
-            await dispatcher.abort(REGISTRY["create_user"], Delivery("j1", 1, JANE, {}))
+            await abort(dispatcher, REGISTRY["create_user"], Delivery("j1", 1, JANE, {}))
         told = dispatcher.gate.trouble
 
     assert _is_uncounted(refused)

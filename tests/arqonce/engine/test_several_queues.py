@@ -17,7 +17,8 @@ from arqonce.connection.presence import live_workers, unserved
 from arqonce.connection.redis import build_redis
 from arqonce.engine.ends import end, give_back, postpone
 from arqonce.engine.idle import _State
-from arqonce.engine.leases import Leases, give_back_now
+from arqonce.engine.leases import Leases
+from arqonce.engine.renewals import give_back_now
 from arqonce.queues import EVERY, ServedQueues
 from arqonce.work import Claim
 from tests.arqonce.engine.test_idle import Log, StartFleet, _calls, _in, _is_done, log, start

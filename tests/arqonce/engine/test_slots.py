@@ -9,7 +9,8 @@ from functools import partial
 import pytest
 from arq.connections import ArqRedis
 
-from arqonce.engine.leases import Claimed, Leases
+from arqonce.engine.leases import Leases
+from arqonce.engine.queue import Claimed
 from arqonce.wire.codec import encode
 from tests.arqonce.conftest import BuildWorker, Context, build_function, run_in_background, stop
 from tests.arqonce.engine.batches import Answer, BatchCall, BatchFunction, BatchWorker

@@ -136,7 +136,7 @@ async def test_a_dead_letter_that_cannot_be_written_delivers_the_job_again(
     async def fail(_sessions: Sessions, _letter: DeadLetter) -> None:
         raise ConnectionResetError
 
-    monkeypatch.setattr("arqonce.execution.attempt.bury", fail)
+    monkeypatch.setattr("arqonce.execution.record.bury", fail)
 
     with pytest.raises(RetryLater):
         await Dispatcher(sessions).run(REGISTRY["create_user"], Delivery("j1", 1, (), {}))

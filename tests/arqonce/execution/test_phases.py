@@ -18,7 +18,7 @@ from arqonce.execution.delivery import Delivery
 from arqonce.execution.verdict import RetryLater
 from arqonce.failures import DeadlineExceededError, JobFailedError
 from arqonce.job import JobContext
-from arqonce.ledger.receipts import receipt_by_job_id
+from arqonce.ledger.recorded import receipt_by_job_id
 from arqonce.payloads import Payload, Result
 from arqonce.phases import Phases
 from arqonce.spec import JobSpec, Registry

@@ -234,14 +234,14 @@ async def test_of_a_refusal_and_an_effect_at_once_the_first_is_the_answer(
     """A zombie is about to record that the e-mail is taken, when the other owner's effect commits: that one counts."""
     done = await Dispatcher(sessions).run(REGISTRY["create_user"], _delivery("j1"))
     zombie = Dispatcher(sessions)
-    look, looks = zombie._earlier, 0
+    look, looks = zombie.record._earlier, 0
 
     async def look_too_early(delivery: Delivery) -> Receipt | None:
         nonlocal looks
         looks += 1
         return None if looks == 1 else await look(delivery)
 
-    monkeypatch.setattr(zombie, "_earlier", look_too_early)
+    monkeypatch.setattr(zombie.record, "_earlier", look_too_early)
 
     assert await zombie.run(REGISTRY["create_user"], _delivery("j1")) == done
     assert (looks, await _counts(sessions)) == (2, (1, 1))

@@ -18,15 +18,15 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.arq.worker import Worker
 from arqonce.engine.leases import Leases
-from arqonce.execution import attempt as dispatch
-from arqonce.execution import dead_letters, refusals
+from arqonce.execution import dead_letters, record, refusals
 from arqonce.execution import work as registry_work
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.delivery import Delivery
+from arqonce.execution.record import Record
 from arqonce.execution.verdict import RetryLater, WrongResultError
 from arqonce.execution.work import RegistryJob
 from arqonce.failures import InvalidPayloadError, JobFailedError
-from arqonce.ledger.receipts import receipt_by_job_id
+from arqonce.ledger.recorded import receipt_by_job_id
 from arqonce.outbox import enqueue_in
 from arqonce.payloads import Payload, Result
 from arqonce.spec import JobSpec, Registry
@@ -171,7 +171,7 @@ async def test_a_job_without_its_letter_has_not_ended(sessions: Sessions, monkey
     async def break_off(*_args: object, **_options: object) -> bool:
         raise KeyError("a fault of ours")
 
-    monkeypatch.setattr(dispatch, dead_letters.bury.__name__, break_off)
+    monkeypatch.setattr(record, dead_letters.bury.__name__, break_off)
     outcome = await _outcome(sessions, _spec(fail))
 
     assert (type(outcome), await letters(sessions)) == (RetryLater, {})
@@ -383,7 +383,7 @@ async def test_an_abort_that_cannot_be_recorded_is_asked_for_again(
 ) -> None:
     """PostgreSQL fails, and then Redis: the job neither runs nor ends without its record."""
     failures = iter([ConnectionRefusedError(), None])
-    conclude, ask = Dispatcher._conclude, Leases.ask_abort
+    conclude, ask = Record.conclude, Leases.ask_abort
     asked = []
 
     async def conclude_later(*args: Any) -> Any:  # noqa: ANN401 - as it is
@@ -397,7 +397,7 @@ async def test_an_abort_that_cannot_be_recorded_is_asked_for_again(
             raise RedisConnectionError
         await ask(leases, claim)
 
-    monkeypatch.setattr(Dispatcher, "_conclude", conclude_later)
+    monkeypatch.setattr(Record, "conclude", conclude_later)
     monkeypatch.setattr(Leases, "ask_abort", ask_in_vain_first)
     await _queue(redis, "j1", _message())
     await redis.zadd("arq:abort", {"j1": now_ms()})
@@ -481,7 +481,7 @@ async def test_an_abort_that_comes_too_late_hits_no_later_job(
     await wait_until_async(lambda: _exists(redis, "arq:result:j1"), 10)
     assert worker.engine is not None
 
-    worker.engine.runs.abort({b"j1"})
+    worker.engine.runs.running.abort({b"j1"})
     await redis.delete("arq:result:j1")
     await _queue(redis, "j1", _message())
     await wait_until_async(lambda: _exists(redis, "arq:result:j1"), 10)
@@ -562,7 +562,7 @@ async def test_a_look_that_fails_does_not_end_a_job_whose_message_is_lost(
             raise ConnectionResetError
         return await receipt_by_job_id(*args)
 
-    monkeypatch.setattr(dispatch, receipt_by_job_id.__name__, look_in_vain_first)
+    monkeypatch.setattr(record, receipt_by_job_id.__name__, look_in_vain_first)
     await redis.zadd("arq:queue", {"done": now_ms() - 100})
 
     await (await build_recording()).async_run()

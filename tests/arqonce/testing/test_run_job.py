@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from arqonce import JobFailedError
 from arqonce.failures import AttemptsExhaustedError, DeadlineExceededError, MalformedMessageError, RequestConflictError
-from arqonce.ledger.receipts import receipt_by_job_id
+from arqonce.ledger.recorded import receipt_by_job_id
 from arqonce.ledger.tables import DeadJob
 from arqonce.payloads import Payload, Result
 from arqonce.spec import JobSpec, Registry

@@ -1,0 +1,60 @@
+"""Looks for receipts: whether jobs have ended, with what, and whether one is about to be committed."""
+
+from collections.abc import Collection
+
+from sqlalchemy import delete, select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from arqonce.database.faults import is_transient
+from arqonce.ledger.namespace import text_for
+from arqonce.ledger.receipts import Receipt
+from arqonce.ledger.tables import JobReceipt
+
+
+async def ended_jobs(session: AsyncSession, job_ids: Collection[str]) -> set[str]:
+    """Return which of these jobs have a receipt. One round trip."""
+    found = await session.scalars(select(JobReceipt.job_id).where(JobReceipt.job_id.in_(job_ids)))
+    return set(found)
+
+
+async def receipt_by_job_id(session: AsyncSession, job_id: str) -> Receipt | None:
+    """Return a job's receipt; ``None`` if it has none. One round trip."""
+    row = await session.get(JobReceipt, job_id)
+    if row is None:
+        return None
+    return Receipt(
+        job_id=row.job_id,
+        job_name=row.job_name,
+        request_hash=row.request_hash,
+        result=row.result,
+        failure=row.failure,
+        attempt=row.attempt,
+    )
+
+
+async def request_hash_by_job_id(session: AsyncSession, job_id: str) -> bytes | None:
+    """Return the request hash of the job's receipt; ``None`` if it has none. One round trip."""
+    found: bytes | None = await session.scalar(select(JobReceipt.request_hash).where(JobReceipt.job_id == job_id))
+    return found
+
+
+_RESERVE = text("""
+    INSERT INTO arqonce.receipts (job_id, job_name, request_hash, failure, attempt) VALUES (:job_id, '', '', '{}', 0)
+    ON CONFLICT (job_id) DO NOTHING RETURNING job_id
+""")
+
+
+async def outwait_receipt(session: AsyncSession, job_id: str) -> None:
+    """Wait for transactions that are about to commit a receipt of the job; block new ones until ours ends.
+
+    A commit may still be under way after its client has gone. It has inserted its row, so an insert of the same key
+    waits for it. If the database rejects the insert permanently, no receipt can be under way. Four round trips.
+    """
+    try:
+        async with session.begin_nested():
+            if (await session.scalars(text_for(session, _RESERVE), {"job_id": job_id})).one_or_none() is not None:
+                await session.execute(delete(JobReceipt).where(JobReceipt.job_id == job_id))
+    except DBAPIError as error:
+        if is_transient(error):
+            raise
