@@ -69,6 +69,7 @@ _NEEDS = {
     "queue": set(),
     "workers": set(),
     "audit": set(),
+    "console": set(),
     "import": {"arqonce.client", "rich", "worker.commands.import_people"},
     "demo": {
         "arqonce.client",
