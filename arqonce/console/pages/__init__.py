@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
-from arqonce.console.pages import overview, queues
+from arqonce.console.pages import job, jobs, overview, queues
 from arqonce.console.routes import Route
 
-ROUTES: tuple[Route, ...] = (*overview.ROUTES, *queues.ROUTES)
+ROUTES: tuple[Route, ...] = (*overview.ROUTES, *queues.ROUTES, *jobs.ROUTES, *job.ROUTES)
 
 
 class Entry(NamedTuple):
@@ -18,4 +18,5 @@ class Entry(NamedTuple):
 NAVIGATION = (
     Entry("/", "Overview"),
     Entry("/queues", "Queues"),
+    Entry("/jobs", "Jobs"),
 )
