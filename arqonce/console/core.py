@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 
 from arqonce.application import Application
 from arqonce.console.access import Person, Role
+from arqonce.console.bulk import BulkActs
 from arqonce.console.cookies import Cookies
 from arqonce.console.done import DoneActs
 from arqonce.console.log_in_limit import LogInLimit
@@ -29,6 +30,7 @@ class Console:
     cookies: Cookies
     log_ins: LogInLimit = field(default_factory=LogInLimit)
     done: DoneActs = field(default_factory=DoneActs)
+    bulk: BulkActs = field(default_factory=BulkActs)
 
 
 CONSOLE = web.AppKey("console", Console)

@@ -77,11 +77,13 @@ async def open_console(settings: Settings, application: Application) -> AsyncIte
         poll = Poll(Servers(redis, url, settings.worker.queue.names, sessions, settings.database).read)
         own = settings.console
         cookies = Cookies(Tokens(own.tokens or {}), key=own.key, lasts=own.session, https=own.https)
+        console = Console(
+            settings=settings, application=application, sessions=sessions, redis=redis, poll=poll, cookies=cookies
+        )
         try:
-            yield Console(
-                settings=settings, application=application, sessions=sessions, redis=redis, poll=poll, cookies=cookies
-            )
+            yield console
         finally:
+            await console.bulk.close()
             await poll.close()
 
 

@@ -1,7 +1,7 @@
 """Retries and discards dead letters in steps of bounded size. What is done is on record before it begins."""
 
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -65,7 +65,7 @@ async def retry_steps(  # noqa: PLR0913 - what it needs
     until: datetime,
     default_queue: str,
     most: int = sys.maxsize,
-) -> AsyncIterator[Sequence[str]]:
+) -> AsyncGenerator[Sequence[str], None]:
     """Put letters back into their queues, the oldest first, at most ``most``; yield the ids of each step.
 
     A letter is deleted when its job takes effect; until then it stays. ``default_queue`` is for letters that name none.
@@ -83,7 +83,7 @@ async def retry_steps(  # noqa: PLR0913 - what it needs
         yield [letter.job_id for letter in step.letters]
 
 
-async def discard_steps(sessions: Sessions, which: DeadFilter, *, until: datetime) -> AsyncIterator[int]:
+async def discard_steps(sessions: Sessions, which: DeadFilter, *, until: datetime) -> AsyncGenerator[int, None]:
     """Remove letters for good, the oldest first, each step in a transaction of its own; yield how many it removed."""
     while True:
         async with sessions.begin() as session:

@@ -39,10 +39,13 @@ class DeadFilter:
     job_name: str | None = None
     reason: str | None = None
     since: datetime | None = None
+    is_unnamed: bool = False
+    """Select those whose message names no job."""
 
     def __str__(self) -> str:
         """Describe what is selected, for the record of an act."""
-        parts = {"job": self.job_name, "reason": self.reason, "since": self.since and f"{self.since:%Y-%m-%dT%H:%MZ}"}
+        job = "" if self.is_unnamed else self.job_name
+        parts = {"job": job, "reason": self.reason, "since": self.since and f"{self.since:%Y-%m-%dT%H:%MZ}"}
         said = [f"{name}={value}" for name, value in parts.items() if value is not None]
         return " ".join([*(self.job_ids or ["all"]), *said])
 
@@ -53,6 +56,8 @@ class DeadFilter:
             conditions.append(DeadJob.job_id.in_(self.job_ids))
         if self.job_name is not None:
             conditions.append(DeadJob.job_name == self.job_name)
+        if self.is_unnamed:
+            conditions.append(DeadJob.job_name.is_(None))
         if self.reason is not None:
             conditions.append(DeadJob.reason == self.reason)
         if self.since is not None:
@@ -193,6 +198,12 @@ async def count_dead_jobs(session: AsyncSession, which: DeadFilter, *, until: da
     """Return how many dead letters there are, or had died ``until`` then. One round trip, which reads all of them."""
     conditions = [*which.conditions(), *([] if until is None else [DeadJob.died_at <= until])]
     return await session.scalar(select(func.count()).select_from(DeadJob).where(*conditions)) or 0
+
+
+async def count_dead_jobs_up_to(session: AsyncSession, which: DeadFilter, most: int) -> int:
+    """Return how many dead letters there are, or ``most`` if there are at least so many. One round trip."""
+    found = select(DeadJob.job_id).where(*which.conditions()).limit(most).subquery()
+    return await session.scalar(select(func.count()).select_from(found)) or 0
 
 
 async def count_by_reason(session: AsyncSession, which: DeadFilter) -> list[tuple[str | None, str, int]]:

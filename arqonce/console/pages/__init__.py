@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
-from arqonce.console.pages import job, jobs, overview, queues
+from arqonce.console.pages import dead, job, jobs, overview, queues
 from arqonce.console.routes import Route
 
-ROUTES: tuple[Route, ...] = (*overview.ROUTES, *queues.ROUTES, *jobs.ROUTES, *job.ROUTES)
+ROUTES: tuple[Route, ...] = (*overview.ROUTES, *queues.ROUTES, *jobs.ROUTES, *job.ROUTES, *dead.ROUTES)
 
 
 class Entry(NamedTuple):
@@ -19,4 +19,5 @@ NAVIGATION = (
     Entry("/", "Overview"),
     Entry("/queues", "Queues"),
     Entry("/jobs", "Jobs"),
+    Entry("/dead", "Dead letters"),
 )
