@@ -5,7 +5,6 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -14,15 +13,13 @@ from redis.asyncio import Redis
 from arqonce.application import Application
 from arqonce.connection.redis import build_redis
 from arqonce.database.engine import open_database
-from arqonce.doctor.finding import Check, Finding, Verdict
+from arqonce.doctor.examination import ask_all
+from arqonce.doctor.finding import Finding, Verdict
 from arqonce.doctor.local import settings_checks
 from arqonce.doctor.postgres import Postgres
 from arqonce.doctor.redis import RedisServer
 from arqonce.process.exit_codes import ExitCode
 from arqonce.settings.worker import Settings
-
-_LIMIT = timedelta(seconds=10)
-"""Longest time of one check, the connection included."""
 
 _MARKS = {Verdict.WELL: "ok", Verdict.NOT_SEEN: "--", Verdict.WARNING: "!!", Verdict.FAILURE: "XX"}
 
@@ -66,23 +63,7 @@ async def _examine(settings: Settings, application: Application, processes: int)
             connections=processes * settings.pool_size,
         )
         for checks in (postgres.checks, RedisServer(redis, url).checks):
-            findings += await _ask(checks)
-    return findings
-
-
-async def _ask(checks: Sequence[Check]) -> list[Finding]:
-    """Ask one after the other; if the first fails, the server cannot be used, and the others would all say so."""
-    findings: list[Finding] = []
-    for check in checks:
-        try:
-            async with asyncio.timeout(_LIMIT.total_seconds()):
-                found = await check.ask()
-        except TimeoutError:
-            silence = f"no answer within {_LIMIT.total_seconds():g} s"
-            found = Finding(check.name, Verdict.FAILURE, silence, "is it overloaded?")
-        findings += [] if found is None else [found] if isinstance(found, Finding) else found
-        if check is checks[0] and findings[-1].verdict is Verdict.FAILURE:
-            break
+            findings += await ask_all(checks)
     return findings
 
 

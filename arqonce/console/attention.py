@@ -15,9 +15,6 @@ _WAITS_LONG = timedelta(minutes=1)
 
 _PAUSED_LONG = timedelta(hours=1)
 
-_SILENT = timedelta(seconds=20)
-"""A worker says what it does every 5 s."""
-
 
 class Level(StrEnum):
     """How urgent it is."""
@@ -100,7 +97,7 @@ def _workers(reading: Reading) -> Iterator[Need]:
             title="No worker is alive",
             cure="Start one with the command run. Workers of arq's own class are not seen here.",
         )
-    versions = {str(version) for _, doing in reading.workers if doing and (version := doing.get("version"))}
+    versions = {worker.said.version for worker in reading.workers if worker.said.version}
     if len(versions) > 1:
         yield Need(
             level=Level.SOON,
@@ -109,14 +106,13 @@ def _workers(reading: Reading) -> Iterator[Need]:
             href="/workers",
             where="Workers",
         )
-    for worker, doing in reading.workers:
-        where = f"{worker.host}:{worker.pid}"
-        if doing is None or doing.get("seen", 0) > _SILENT.total_seconds():
-            title = f"The worker {where} has said nothing for {_SILENT.total_seconds():g} s"
+    for worker in reading.workers:
+        if worker.is_silent:
+            title = f"The worker {worker.where} says nothing"
             yield Need(level=Level.SOON, title=title, cure="It was killed, or its event loop hangs.",
                        href="/workers", where="Workers")  # fmt: skip
-        elif doing.get("state") == "quiet":
-            title = f"The worker {where} is drained: it takes no jobs"
+        elif worker.is_drained:
+            title = f"The worker {worker.where} is drained: it takes no jobs"
             yield Need(level=Level.SOON, title=title, cure="Let it end, or let it take jobs again.",
                        href="/workers", where="Workers")  # fmt: skip
 

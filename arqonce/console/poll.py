@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from arqonce.connection.redis import explain
-from arqonce.control.workers import Seen as SeenWorker
+from arqonce.console.workers import Worker
 from arqonce.control.workers import read_workers
 from arqonce.database.settings import DatabaseSettings
 from arqonce.overview.looks import Looks, Sessions
@@ -44,7 +44,7 @@ class Reading:
     queues: QueueFigures | None
     """``None`` if Redis could not be asked."""
 
-    workers: Sequence[SeenWorker] = ()
+    workers: Sequence[Worker] = ()
     redis_trouble: str | None = None
     """Why Redis could not be asked, with the cure."""
 
@@ -60,7 +60,7 @@ class Reading:
         losses = [(one.epoch, one.given_again) for one in (figures and figures.losses) or ()]
         counts = None if figures is None else (figures.promised, figures.dead, figures.done, figures.failed)
         waiting = None if queues is None else (queues.queues, queues.kinds, queues.unserved)
-        ends = [(worker.id, doing and (doing.get("state"), doing.get("jobs"))) for worker, doing in self.workers]
+        ends = [(one.live.id, one.state, one.said.running, one.said.jobs) for one in self.workers]
         troubles = (self.ledger.trouble, self.redis_trouble, list(self.not_seen))
         return sha256(repr((pauses, losses, counts, waiting, ends, troubles)).encode()).hexdigest()[:16]
 
@@ -82,11 +82,11 @@ class Servers:
         """Ask both: some ten statements in PostgreSQL, and five round trips for each queue in Redis."""
         looks = Looks(self._sessions)
         ledger = await read_ledger_state(looks, self._database)
-        workers: Sequence[SeenWorker] = ()
+        workers: Sequence[Worker] = ()
         queues, trouble, names = None, None, list(self._queues)
         try:
             async with asyncio.timeout(_REDIS_LIMIT.total_seconds()):
-                workers = await read_workers(self._redis)
+                workers = [Worker.read(*seen) for seen in await read_workers(self._redis)]
                 names = self._names(workers, ledger)
                 queues = await read_queues(self._redis, names[:_MOST_QUEUES], ledger.behind, looks)
         except (RedisError, OSError) as error:
@@ -101,9 +101,9 @@ class Servers:
             has_more_queues=len(names) > _MOST_QUEUES,
         )
 
-    def _names(self, workers: Sequence[SeenWorker], ledger: Ledger) -> list[str]:
+    def _names(self, workers: Sequence[Worker], ledger: Ledger) -> list[str]:
         figures = ledger.figures
-        served = [queue for worker, _ in workers for queue in worker.queues]
+        served = [queue for worker in workers for queue in worker.live.queues]
         paused = [pause.queue for pause in (figures and figures.pauses) or ()]
         promised = [one.queue for one in (figures and figures.promised) or ()]
         return [name for name in dict.fromkeys([*self._queues, *served, *paused, *promised]) if is_name(name)]

@@ -74,6 +74,11 @@ def duration(value: timedelta | float | None) -> str:
     return " ".join(filter(None, parts))
 
 
+def ago(since: float, now: datetime) -> timedelta:
+    """Return how long it is since a time, in seconds since 1970; not less than none, if clocks differ."""
+    return timedelta(seconds=max(0.0, now.timestamp() - since))
+
+
 def megabytes(value: float | None) -> str:
     """Return a number of bytes in megabytes; a dash for none."""
     return NONE if value is None else f"{value / 1e6:,.0f} MB"
@@ -115,6 +120,7 @@ def templates() -> Environment:
         "megabytes": megabytes,
         "moment": moment,
         "clock": clock,
+        "ago": ago,
     }
     environment.globals |= {"link": link, "static_url": static_url}
     return environment

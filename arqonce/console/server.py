@@ -16,7 +16,7 @@ from arqonce.console.access import Tokens
 from arqonce.console.application import build_app
 from arqonce.console.cookies import Cookies
 from arqonce.console.core import Console
-from arqonce.console.poll import Poll, Servers
+from arqonce.console.poll import EVERY, Poll, Servers
 from arqonce.console.settings import Settings
 from arqonce.database.engine import open_database
 from arqonce.operations.endpoint import ListenError
@@ -66,15 +66,17 @@ async def _serve(settings: Settings, application: Application, ending: Ending) -
 
 
 @asynccontextmanager
-async def open_console(settings: Settings, application: Application) -> AsyncIterator[Console]:
-    """Open what pages need. Nothing connects yet."""
+async def open_console(
+    settings: Settings, application: Application, *, every: timedelta = EVERY
+) -> AsyncIterator[Console]:
+    """Open what pages need. Nothing connects yet. While somebody looks, servers are asked so often."""
     url = settings.queue.url.get_secret_value()
     connections = {"max_connections": _REDIS_CONNECTIONS, "retries": 1}
     async with (
         build_redis(url, Redis, password=settings.queue.plain_password, **connections) as redis,
         open_database(settings.database, pool_size=_CONNECTIONS) as sessions,
     ):
-        poll = Poll(Servers(redis, url, settings.worker.queue.names, sessions, settings.database).read)
+        poll = Poll(Servers(redis, url, settings.worker.queue.names, sessions, settings.database).read, every=every)
         own = settings.console
         cookies = Cookies(Tokens(own.tokens or {}), key=own.key, lasts=own.session, https=own.https)
         console = Console(

@@ -25,9 +25,23 @@ async def record(  # noqa: PLR0913 - the row's columns
     await session.execute(insert(AuditRecord).values(**values))
 
 
-async def list_acts(session: AsyncSession, *, since: timedelta | None, limit: int) -> Sequence[AuditRecord]:
-    """Return the latest acts, the last one first. One round trip."""
-    statement = select(AuditRecord).order_by(AuditRecord.at.desc(), AuditRecord.id.desc()).limit(limit)
+async def list_acts(  # noqa: PLR0913 - what a list may be limited to
+    session: AsyncSession,
+    *,
+    since: timedelta | None,
+    limit: int,
+    before: int | None = None,
+    who: str | None = None,
+    act: str | None = None,
+) -> Sequence[AuditRecord]:
+    """Return the latest acts, the last one first; those ``before`` the one with this id. One round trip."""
+    statement = select(AuditRecord).order_by(AuditRecord.id.desc()).limit(limit)
     if since is not None:
         statement = statement.where(AuditRecord.at >= func.now() - since)
+    if before is not None:
+        statement = statement.where(AuditRecord.id < before)
+    if who is not None:
+        statement = statement.where(AuditRecord.who == who)
+    if act is not None:
+        statement = statement.where(AuditRecord.act == act)
     return (await session.scalars(statement)).all()

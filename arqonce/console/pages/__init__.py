@@ -2,10 +2,19 @@
 
 from typing import NamedTuple
 
-from arqonce.console.pages import dead, job, jobs, overview, queues
+from arqonce.console.pages import audit, dead, doctor, job, jobs, overview, queues, workers
 from arqonce.console.routes import Route
 
-ROUTES: tuple[Route, ...] = (*overview.ROUTES, *queues.ROUTES, *jobs.ROUTES, *job.ROUTES, *dead.ROUTES)
+ROUTES: tuple[Route, ...] = (
+    *overview.ROUTES,
+    *queues.ROUTES,
+    *jobs.ROUTES,
+    *job.ROUTES,
+    *dead.ROUTES,
+    *workers.ROUTES,
+    *audit.ROUTES,
+    *doctor.ROUTES,
+)
 
 
 class Entry(NamedTuple):
@@ -13,11 +22,21 @@ class Entry(NamedTuple):
 
     path: str
     title: str
+    also: str | None = None
+    """The path of one of what the page lists."""
+
+    def has(self, path: str) -> bool:
+        """Return whether the page at ``path`` belongs to this entry."""
+        known = [one for one in (self.path, self.also) if one is not None]
+        return path in known or any(one != "/" and path.startswith(f"{one}/") for one in known)
 
 
 NAVIGATION = (
     Entry("/", "Overview"),
-    Entry("/queues", "Queues"),
-    Entry("/jobs", "Jobs"),
+    Entry("/queues", "Queues", "/queue"),
+    Entry("/jobs", "Jobs", "/job"),
     Entry("/dead", "Dead letters"),
+    Entry("/workers", "Workers", "/worker"),
+    Entry("/audit", "Audit"),
+    Entry("/doctor", "Doctor"),
 )

@@ -142,8 +142,7 @@ def _kinds(reading: Reading, queue: str) -> list[_Kind]:
     figures, queues = reading.ledger.figures, reading.queues
     waiting = {} if queues is None or queue not in queues.kinds else queues.kinds[queue].waiting
     pauses = {one.job_name: one for one in (figures and figures.pauses) or () if one.queue == queue}
-    serving = [doing or {} for worker, doing in reading.workers if queue in worker.queues]
-    run = [str(kind) for doing in serving for kind in doing.get("kinds", ())]
+    run = [kind for worker in reading.workers if queue in worker.live.queues for kind in worker.said.kinds]
     names = dict.fromkeys([*waiting, *sorted(pauses), *sorted(run)])
     return [
         _Kind(name=name, waiting=waiting.get(name, 0), workers=run.count(name), pause=pauses.get(name))

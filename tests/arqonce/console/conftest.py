@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from html.parser import HTMLParser
 
 import aiohttp
@@ -19,6 +20,7 @@ from arqonce.console.server import listen, open_console
 from arqonce.console.settings import ConsoleSettings, Settings
 from arqonce.database.settings import DatabaseSettings
 from arqonce.settings.worker import QueueSettings, WorkerSettings
+from tests.conftest import wait_until_async
 from worker.application import APPLICATION
 
 JANE, ROB, PAT = (f"{name}-0123456789abcdef0123456789abcdef" for name in ("jane", "rob", "pat"))
@@ -96,6 +98,17 @@ class Browser:
         """Open a page."""
         return await self.ask("GET", path, **options)  # type: ignore[arg-type]
 
+    async def until(self, path: str, words: str) -> Answer:
+        """Open a page until it has these words."""
+        found: list[Answer] = []
+
+        async def has_words() -> bool:
+            found.append(await self.get(path))
+            return words in found[-1].page.text
+
+        await wait_until_async(has_words, 10)
+        return found[-1]
+
     async def send(self, path: str, **fields: str) -> Answer:
         """Send a form, as a browser does."""
         return await self.ask("POST", path, data=fields, headers=self.origin)
@@ -109,7 +122,7 @@ class Browser:
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[str]:
     """Serve a console on a free port; yield its URL."""
-    async with open_console(settings, APPLICATION) as console:
+    async with open_console(settings, APPLICATION, every=timedelta(milliseconds=50)) as console:
         runner = web.AppRunner(build_app(console), access_log=None, shutdown_timeout=1)
         await runner.setup()
         try:

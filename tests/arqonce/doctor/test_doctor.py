@@ -14,10 +14,11 @@ from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce import DatabaseSettings
-from arqonce.commands.doctor import _ask, _exit_code
+from arqonce.commands.doctor import _exit_code
 from arqonce.connection.redis import build_redis
 from arqonce.database.engine import open_database
 from arqonce.doctor import postgres as postgres_module
+from arqonce.doctor.examination import ask_all
 from arqonce.doctor.finding import Finding, Verdict, compare_clocks, is_this_host, judge_certificate
 from arqonce.doctor.local import settings_checks
 from arqonce.doctor.postgres import Postgres
@@ -37,12 +38,12 @@ async def _of_postgres(
 ) -> dict[str, Finding]:
     async with open_database(settings, pool_size=2) as sessions:
         server = Postgres(sessions, settings, schemas=(), longest=longest, connections=connections)
-        return _by_name(await _ask(server.checks))
+        return _by_name(await ask_all(server.checks))
 
 
 async def _of_redis(url: str) -> dict[str, Finding]:
     async with build_redis(url, Redis) as redis:
-        return _by_name(await _ask(RedisServer(redis, url).checks))
+        return _by_name(await ask_all(RedisServer(redis, url).checks))
 
 
 def _by_name(findings: Sequence[Finding]) -> dict[str, Finding]:
@@ -192,7 +193,7 @@ async def test_a_wrong_setting_of_redis_is_named(
             await redis.config_set(name, value)
         async with build_redis(valkey_url, Redis) as client:
             asked = [one for one in RedisServer(client, valkey_url).checks if one.name == f"Redis: {check}"]
-            found = _by_name(await _ask(asked))
+            found = _by_name(await ask_all(asked))
 
     assert found[check].verdict is verdict
     assert found[check].cure
