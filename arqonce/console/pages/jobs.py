@@ -161,8 +161,7 @@ def _queues(console: Console, reading: Reading) -> list[str]:
 
 def _kinds(reading: Reading) -> list[str]:
     """Return names for the form: those of live workers."""
-    names = {str(kind) for _, doing in reading.workers for kind in (doing or {}).get("kinds", ())}
-    return sorted(names)
+    return sorted({kind for worker in reading.workers for kind in worker.said.kinds})
 
 
 def _following(asked: _AskedJobs, after: str) -> str:
