@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -18,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from arqonce.client.client import JobClient
 from arqonce.database.engine import open_database
 from arqonce.database.settings import DatabaseSettings
+from arqonce.embedded import open_postgres
 from arqonce.ledger.schema import upgrade_schemas
 from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
 from arqonce.testing.environment import is_setting
@@ -25,11 +27,15 @@ from arqonce.testing.programs import Process, Programs
 from arqonce.testing.worker_process import StartWorker, WorkerProcess
 from jobs.registry import REGISTRY
 from tests.leaks import pytest_runtest_logreport, pytest_sessionfinish  # noqa: F401 - hooks of pytest
+from tests.memory import folder_in_memory
 from tests.rights import Rights, all_rights, least_rights
 from tests.tables import EMPTY_TABLES
 from tests.warm import programs
 
 pytest_plugins = ["pytester", "tests.kinds"]
+
+_POSTGRES = {"fsync": "off", "full_page_writes": "off", "log_error_verbosity": "terse"}
+"""Nothing survives a crash of the machine. Terse for the reason that the plugin has (``tests.leaks``)."""
 
 __all__ = ["StartWorker", "WorkerProcess"]  # from where tests import them
 
@@ -61,6 +67,17 @@ def _no_settings_from_outside() -> Iterator[None]:
 def jobs_programs() -> Programs:
     """Let start_worker fork from the same process as whatever else runs commands of ours."""
     return programs()
+
+
+@pytest.fixture(scope="session")
+def jobs_postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Start PostgreSQL as the plugin does, with its data in memory. Its log remains with those of other servers."""
+    kept = tmp_path_factory.mktemp("postgres")
+    with folder_in_memory(kept) as folder:
+        with open_postgres(folder, settings=_POSTGRES) as server:
+            yield f"{server.url}?sslmode=disable"
+        if folder != kept:
+            shutil.copy(server.log_path, kept)
 
 
 @pytest.fixture(scope="session")
