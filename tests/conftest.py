@@ -1,6 +1,7 @@
 """Real servers for all tests, and what most tests need on top of them. Tests that use none of it start no server."""
 
 import asyncio
+import gc
 import os
 import shutil
 import signal
@@ -43,14 +44,22 @@ __all__ = ["StartWorker", "WorkerProcess"]  # from where tests import them
 def pytest_configure() -> None:
     """Let processes of tests hear Ctrl-C, also where a shell has started this run in the background and ignores it.
 
-    And print tracebacks as Python does: with the variables of each frame one takes a second.
+    And print tracebacks as Python does: with the variables of each frame one takes a second. And collect no garbage
+    before the tests run: what is loaded until then stays.
     """
+    gc.disable()
     hypothesis_settings.register_profile("shared machine", suppress_health_check=[HealthCheck.too_slow])
     hypothesis_settings.load_profile("shared machine")  # the first input of a run may wait for its tables of Unicode
     plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage again, but never among the modules and tests: each full collection would take half a second."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
