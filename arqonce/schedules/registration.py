@@ -57,7 +57,7 @@ class Registration:
     async def renew(self, session: AsyncSession, now: datetime | None) -> None:
         """Register the release, or renew it; take over and remove schedules as it is due.
 
-        Three round trips, and some more at a start and in the quarter of an hour after a deploy.
+        Three round trips; with schedules some more at a start and in the quarter of an hour after a deploy.
         """
         await lock_registration(session)
         seen = await see_release(session, self._fleet, self._release, since=self._since, now=now)
@@ -79,6 +79,8 @@ class Registration:
             _log.info("schedules removed: no worker has them any more", count=len(names), names=names[:_TOLD])
 
     async def _take_over(self, session: AsyncSession, seen: Seen) -> None:
+        if not self._schedules:
+            return
         known = await owned_schedules(session, list(self._schedules), seen.now)
         rows, changed, others = [], [], []
         for number, (name, schedule) in enumerate(self._schedules.items()):
