@@ -74,6 +74,11 @@ class Limit:
         if not (self.by is None or isinstance(self.by, str) or callable(self.by)):
             raise TypeError("by of a Limit is the name of a field of the payload, or a function of the payload")
 
+    def __str__(self) -> str:
+        """Return it for people, such as ``3 at once by tenant``."""
+        by = "" if self.by is None else f" by {self.by if isinstance(self.by, str) else _name_of(self.by)}"
+        return f"{self.most:,} at once{by}" if self.per is None else f"{self.most:,} in {self.per}{by}"
+
     @property
     def most(self) -> int:
         """The number of the limit."""

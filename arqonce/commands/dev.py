@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from arqonce.application import Application
+from arqonce.commands.dev_console import open_dev_console
 from arqonce.commands.program import program
 from arqonce.commands.sandbox import open_sandbox
 from arqonce.database.schema import revisions
@@ -26,7 +27,8 @@ def dev(context: typer.Context, *, data: DataDirectory = Path(".data/dev")) -> N
     """Run PostgreSQL, Valkey and a worker in the foreground until Ctrl-C. Data is kept for the next run.
 
     Prints the settings that other programs need: export them in another terminal. The ports stay the same while they
-    are free. If a server ends, everything is stopped.
+    are free. If a server ends, everything is stopped. Where the extra console is installed, the page of operators runs
+    as well; its address is printed, with a token that holds for this run.
     """
     application: Application = context.obj
     with open_sandbox(data.absolute(), application) as sandbox:
@@ -36,11 +38,13 @@ def dev(context: typer.Context, *, data: DataDirectory = Path(".data/dev")) -> N
             typer.echo(f"export WORKER_REGISTRY={shlex.quote(registry)}")
         for schema in [schema for schema in application.registry.schemas if not revisions(schema)]:
             typer.echo(f"{schema.name} has no migrations yet: write the first with alembic revision --autogenerate")
-        with sandbox.open_worker() as worker, suppress(KeyboardInterrupt):
+        with open_dev_console(sandbox) as page, sandbox.open_worker() as worker, suppress(KeyboardInterrupt):
             typer.echo("a worker is running; Ctrl-C stops everything")
             typer.echo(f"next, in another terminal: paste the export lines, then {as_typed(program())} enqueue --help")
             while worker.poll() is None:
                 sandbox.servers.require_running()
+                if page is not None and (news := page.news()):
+                    typer.echo(news)
                 time.sleep(_LOOK.total_seconds())
     if worker.returncode:
         raise typer.Exit(worker.returncode)

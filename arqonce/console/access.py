@@ -126,9 +126,9 @@ class Peers:
     networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
     unix: bool = False
 
-    def has(self, peer: str | None) -> bool:
-        """Return whether the address is one of them; ``None`` is a Unix socket's."""
-        if peer is None:
+    def has(self, peer: str) -> bool:
+        """Return whether the address is one of them; ``UNIX`` is that of whoever connects to a Unix socket."""
+        if peer == UNIX:
             return self.unix
         try:
             address = ipaddress.ip_address(peer.partition("%")[0])

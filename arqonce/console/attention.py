@@ -6,7 +6,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from arqonce.console.poll import Reading
-from arqonce.console.rendering import duration, link, number
+from arqonce.console.rendering import duration, link, number, sentence
 from arqonce.ledger.overview import MOST_READ
 from arqonce.overview.snapshot import LedgerFigures, QueueFigures
 from arqonce.relay.unserved import CURE
@@ -57,15 +57,17 @@ def _servers(reading: Reading) -> Iterator[Need]:
         yield Need(
             level=Level.NOW,
             title="Redis is away: no job starts",
-            cure=f"{reading.redis_trouble}. Workers wait for it and go on by themselves. Promised jobs are not lost.",
+            cure=f"{sentence(reading.redis_trouble)} Workers wait for it and go on by themselves; no promise is lost.",
         )
     if reading.ledger.is_behind_code:
-        yield Need(level=Level.NOW, title="Tables are missing in PostgreSQL", cure=f"{reading.ledger.trouble}.")
+        yield Need(
+            level=Level.NOW, title="Tables are missing in PostgreSQL", cure=sentence(reading.ledger.trouble or "")
+        )
     elif reading.ledger.trouble is not None:
         yield Need(
             level=Level.NOW,
             title="PostgreSQL is away: no job starts",
-            cure=f"{reading.ledger.trouble}. Workers wait for it and go on by themselves; no attempt is lost.",
+            cure=f"{sentence(reading.ledger.trouble)} Workers wait for it and go on by themselves; no attempt is lost.",
         )
 
 
@@ -74,7 +76,7 @@ def _queues(queues: QueueFigures) -> Iterator[Need]:
         yield Need(
             level=Level.NOW,
             title=f"Jobs wait in {name}, which no worker serves",
-            cure=f"{CURE[:1].upper()}{CURE[1:]}.",
+            cure=sentence(CURE),
             href=link("/queue", name=name),
             where="The queue",
         )

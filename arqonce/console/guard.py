@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from arqonce.connection.redis import explain
-from arqonce.console.access import Person
+from arqonce.console.access import UNIX, Person
 from arqonce.console.asked import PageError
 from arqonce.console.core import PERSON, console_of
 from arqonce.console.rendering import link
@@ -165,10 +165,9 @@ def find_person(request: web.Request) -> Person | None:
     return console.cookies.read(request.cookies.get(console.cookies.name))
 
 
-def peer_of(request: web.Request) -> str | None:
-    """Return the address of who has connected; ``None`` through a Unix socket."""
-    name = request.transport and request.transport.get_extra_info("peername")
-    return str(name[0]) if isinstance(name, tuple | list) else None
+def peer_of(request: web.Request) -> str:
+    """Return the address of who has connected; ``unix`` through a Unix socket, empty if it is not known."""
+    return UNIX if request.remote == "" else request.remote or ""
 
 
 def _ask_for_log_in(request: web.Request) -> web.StreamResponse:

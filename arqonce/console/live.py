@@ -42,7 +42,7 @@ async def _tell(request: web.Request, response: web.StreamResponse, console: Con
     with console.poll.watched():
         await response.write(b"retry: 3000\n\n")
         reading = await console.poll.latest()
-        while find_person(request) == person:
+        while request.transport is not None and find_person(request) == person:
             if reading.version != told:
                 told = reading.version
                 await response.write(f"event: changed\ndata: {told}\n\n".encode())

@@ -83,4 +83,4 @@ def _client_of(request: web.Request) -> str:
     if console_of(request).settings.console.trusted.has(peer):
         named = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
         peer = named[:50] or peer
-    return peer or "unix"
+    return peer

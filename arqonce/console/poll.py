@@ -133,9 +133,9 @@ class Poll:
 
     async def next(self) -> Reading:
         """Return the next reading."""
-        self._start()
         if self._coming is None:
             self._coming = asyncio.get_running_loop().create_future()
+        self._start()
         return await asyncio.shield(self._coming)
 
     async def fresh(self) -> Reading:
@@ -146,6 +146,7 @@ class Poll:
     def ask_anew(self) -> None:
         """Forget what was read: somebody has just changed something."""
         self._last = None
+        self._looked_at = time.monotonic()
         self._soon.set()
 
     @contextmanager
@@ -170,7 +171,7 @@ class Poll:
             self._task = asyncio.create_task(self._go_on(), name="console-poll")
 
     async def _go_on(self) -> None:
-        while self._viewers or time.monotonic() - self._looked_at < _AFTER_LAST.total_seconds():
+        while self._is_wanted():
             self._soon.clear()
             try:
                 reading = await self._read()
@@ -183,6 +184,10 @@ class Poll:
                 coming.set_result(reading)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._soon.wait(), self._every)
+
+    def _is_wanted(self) -> bool:
+        is_looked_at = time.monotonic() - self._looked_at < _AFTER_LAST.total_seconds()
+        return self._coming is not None or self._viewers > 0 or is_looked_at
 
     def _take_coming(self) -> asyncio.Future[Reading] | None:
         coming, self._coming = self._coming, None

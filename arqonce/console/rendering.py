@@ -45,6 +45,11 @@ def link(path: str, **query: object) -> str:
     return f"{path}?{urlencode(given, quote_via=quote)}" if given else path
 
 
+def sentence(text: str) -> str:
+    """Return a text as a sentence: with a capital and a full stop."""
+    return f"{text[:1].upper()}{text[1:].rstrip('. ')}."
+
+
 def number(value: float | None) -> str:
     """Return a whole number with separators; a dash for none."""
     return NONE if value is None else f"{value:,.0f}"
@@ -121,6 +126,7 @@ def templates() -> Environment:
         "moment": moment,
         "clock": clock,
         "ago": ago,
+        "sentence": sentence,
     }
     environment.globals |= {"link": link, "static_url": static_url}
     return environment

@@ -132,6 +132,10 @@ class ConsoleSettings(EnvironmentSettings):
                 "CONSOLE_USER_HEADER: is set without CONSOLE_PROXIES and CONSOLE_USERS. Set both: whose header is "
                 "believed, and what each user may do."
             )
+        if self.trusted.unix and self.socket is None:
+            raise ValueError(
+                "CONSOLE_PROXIES: has unix, but CONSOLE_SOCKET is not set. Set it, or name the proxy's address."
+            )
         if not self.tokens and self.user_header is None:
             raise ValueError(
                 "CONSOLE_TOKENS: is not set, so nobody could log in. Set it to what the command console token prints, "

@@ -36,7 +36,7 @@ def demo(context: typer.Context, *, data: DataDirectory = Path(".data/demo")) ->
         show_http(sandbox)
         _import_sample(sandbox)
     typer.echo("everything is stopped, and Jane and the others are kept for the next demo")
-    typer.echo(f"next: {as_typed(program())} dev runs servers and a worker for you to try;")
+    typer.echo(f"next: {as_typed(program())} dev runs servers, a worker and the page of operators for you to try;")
     typer.echo("docs/tutorial.md makes a job of yours")
 
 

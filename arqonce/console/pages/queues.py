@@ -27,6 +27,7 @@ from arqonce.ledger.overview import PromisedIn
 from arqonce.ledger.pauses import WHOLE
 from arqonce.ledger.tables import Pause
 from arqonce.overview.looks import Looks
+from arqonce.spec import Registry
 
 _LENGTHS = {
     "15m": (timedelta(minutes=15), "15 minutes"),
@@ -67,6 +68,8 @@ class _Kind:
     """Live workers of the queue that say that they can run it."""
 
     pause: Pause | None
+    limits: Sequence[str] = ()
+    """As the registry of the console has them."""
 
 
 class _AskedQueue(Asked):
@@ -115,7 +118,7 @@ async def show_queue(request: web.Request) -> web.Response:
     kinds = None if reading.queues is None else reading.queues.kinds.get(name)
     return show_page(
         request, "queue.html", reading=reading, name=name, queue=queue, kinds=kinds, may_act=may_act(request),
-        rows=_kinds(reading, name), other=OTHER, range=asked.range,
+        rows=_kinds(reading, name, console_of(request).application.registry), other=OTHER, range=asked.range,
         charts=await charts_of(request, reading, asked.range, name),
     )  # fmt: skip
 
@@ -138,17 +141,27 @@ def _queues(reading: Reading) -> list[_Queue]:
     ]
 
 
-def _kinds(reading: Reading, queue: str) -> list[_Kind]:
+def _kinds(reading: Reading, queue: str, registry: Registry) -> list[_Kind]:
     figures, queues = reading.ledger.figures, reading.queues
     waiting = {} if queues is None or queue not in queues.kinds else queues.kinds[queue].waiting
     pauses = {one.job_name: one for one in (figures and figures.pauses) or () if one.queue == queue}
     run = [kind for worker in reading.workers if queue in worker.live.queues for kind in worker.said.kinds]
     names = dict.fromkeys([*waiting, *sorted(pauses), *sorted(run)])
     return [
-        _Kind(name=name, waiting=waiting.get(name, 0), workers=run.count(name), pause=pauses.get(name))
+        _Kind(
+            name=name,
+            waiting=waiting.get(name, 0),
+            workers=run.count(name),
+            pause=pauses.get(name),
+            limits=_limits(registry, name),
+        )
         for name in names
         if name != WHOLE
     ]
+
+
+def _limits(registry: Registry, name: str) -> Sequence[str]:
+    return [str(limit) for limit in registry[name].limits] if name in registry.names else ()
 
 
 async def preview_pause(request: web.Request) -> web.Response:

@@ -135,5 +135,6 @@ if (form && location.hash.length > 20) {
 
 prepare(document);
 watch();
+document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
 for (const region of document.querySelectorAll("[data-every]")) setInterval(() => { if (!document.hidden) renew(); }, 1000 * Math.max(2, Number(region.dataset.every)));
 if (document.querySelector("[data-retry]")) setInterval(() => { if (!document.hidden) renew(); }, 5000);

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
+import aiohttp
 import pytest
 from redis.asyncio import Redis
 
@@ -100,7 +102,7 @@ async def test_only_its_own_names_are_answered(console_settings: Settings, host:
         ("127.0.0.1", {"X-User": "jane@example.org"}, 200),
         ("127.0.0.0/8", {"x-user": "jane@example.org"}, 200),
         ("10.0.0.1", {"X-User": "jane@example.org"}, 303),  # not the proxy
-        ("unix", {"X-User": "jane@example.org"}, 303),
+        ("2001:db8::/32", {"X-User": "jane@example.org"}, 303),
         ("127.0.0.1", {"X-User": "joe@example.org"}, 403),  # has no rights
         ("127.0.0.1", {"X-User": ""}, 403),
         ("127.0.0.1", {}, 303),
@@ -117,6 +119,23 @@ async def test_a_proxy_names_the_user(
         answer = await browser.get("/queues", headers=sent, follow=False)
 
     assert answer.status == status
+
+
+@pytest.mark.parametrize(("proxies", "status"), [("unix", 200), ("127.0.0.1", 303)])
+async def test_a_proxy_behind_a_unix_socket(
+    console_settings: Settings, tmp_path: Path, proxies: str, status: int
+) -> None:
+    """Whoever may connect to the socket is the proxy, if the settings say so; its names are those of CONSOLE_HOSTS."""
+    where = str(tmp_path / "console.sock")
+    rights = {"jane": Rights(role=Role.OPERATOR)}
+    own = ConsoleSettings(socket=where, hosts="jobs.example.org", proxies=proxies, user_header="X-User", users=rights)
+    async with (
+        serving(replace(console_settings, console=own)),
+        aiohttp.ClientSession(connector=aiohttp.UnixConnector(where)) as http,
+        http.get("http://jobs.example.org/queues", headers={"X-User": "jane"}, allow_redirects=False) as response,
+        http.get("http://localhost/log-in") as other,
+    ):
+        assert (response.status, other.status) == (status, 421)
 
 
 async def test_two_users_of_a_proxy_are_none(console_settings: Settings) -> None:

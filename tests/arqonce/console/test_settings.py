@@ -1,0 +1,88 @@
+"""Settings of the console: what is wrong is said, with its cure, and no secret is repeated."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from arqonce.console.access import Role, hash_of, new_token
+from arqonce.console.settings import ConsoleSettings, Settings
+from arqonce.environment import SettingsError
+from tests import warm
+
+ENTRY = {"sha256": hash_of("x"), "role": "operator"}
+
+TOKENS = json.dumps({"jane": ENTRY})
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, "CONSOLE_TOKENS: is not set, so nobody could log in. Set it to what the command console token prints"),
+        ({"TOKENS": "jane"}, "CONSOLE_TOKENS: is not JSON."),
+        ({"TOKENS": '{"jane": {"sha256": "secret-token"}}'}, "CONSOLE_TOKENS: String should match pattern"),
+        ({"TOKENS": json.dumps({"jane": ENTRY | {"role": "admin"}})}, "CONSOLE_TOKENS: Input should be 'reader' or"),
+        ({"TOKENS": json.dumps({"jane": ENTRY | {"rank": 1}})}, "CONSOLE_TOKENS: Extra inputs are not permitted"),
+        ({"TOKENS": json.dumps({"ja ne": ENTRY})}, "CONSOLE_TOKENS: String should match pattern"),
+        ({"TOKENS": TOKENS, "KEY": "short"}, "CONSOLE_KEY: has less than 32 characters"),
+        ({"TOKENS": TOKENS, "HOST": "0.0.0.0"}, "CONSOLE_HOSTS: is not set, but others than this host"),  # noqa: S104
+        ({"TOKENS": TOKENS, "SOCKET": "/run/x.sock"}, "CONSOLE_HOSTS: is not set, but others than this host"),
+        ({"TOKENS": TOKENS, "PROXIES": "proxy.example"}, "CONSOLE_PROXIES: 'proxy.example' is neither an address"),
+        ({"TOKENS": TOKENS, "PROXIES": "unix"}, "CONSOLE_PROXIES: has unix, but CONSOLE_SOCKET is not set"),
+        ({"USER_HEADER": "X-User"}, "CONSOLE_USER_HEADER: is set without CONSOLE_PROXIES and CONSOLE_USERS"),
+        ({"USER_HEADER": "X-User", "USERS": '{"jane": {}}'}, "CONSOLE_USER_HEADER: is set without CONSOLE_PROXIES"),
+        ({"TOKENS": TOKENS, "LINKS": '{"a": "javascript:alert(1)"}'}, "CONSOLE_LINKS: String should match pattern"),
+        ({"TOKENS": TOKENS, "PROT": "1"}, "CONSOLE_PROT: there is no such setting. Did you mean CONSOLE_PORT?"),
+    ],
+)
+def test_what_is_wrong_is_said(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str) -> None:
+    """Each has its line."""
+    for name, value in variables.items():
+        monkeypatch.setenv(f"CONSOLE_{name}", value)
+
+    with pytest.raises(SettingsError) as raised:
+        ConsoleSettings.load()
+
+    assert expected in str(raised.value)
+    assert "secret-token" not in str(raised.value)
+
+
+def test_tokens_may_be_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As all secrets."""
+    (tmp_path / "console_tokens").write_text(TOKENS)
+    monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
+
+    tokens = ConsoleSettings.load().tokens
+
+    assert tokens is not None
+    assert tokens["jane"].role is Role.OPERATOR
+
+
+def test_statements_of_the_console_end_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has limits of its own, whatever workers have."""
+    for name, value in {
+        "DATABASE_URL": "postgresql://host/db", "DATABASE_STATEMENT_TIMEOUT": "60s", "DATABASE_COMMAND_TIMEOUT": "70s",
+        "REDIS_URL": "redis://host", "CONSOLE_TOKENS": TOKENS,
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+
+    database = Settings.load("shop").database
+
+    assert (database.statement_timeout.seconds, database.command_timeout.seconds) == (4, 5)
+    assert database.application_name == "shop console"
+
+
+@pytest.mark.usefixtures("starts_processes")
+def test_the_command_prints_a_token_and_its_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entry is what the setting takes, and has the token's hash alone."""
+    command = [sys.executable, "-m", "worker", "console", "token", "jane", "--role", "operator"]
+    done = warm.run(command, {})
+    token = done.stderr.split()[-1]
+    monkeypatch.setenv("CONSOLE_TOKENS", done.stdout)
+
+    tokens = ConsoleSettings.load().tokens
+
+    assert tokens is not None
+    assert (tokens["jane"].sha256, token in done.stdout) == (hash_of(token), False)
+    assert len(token) >= len(new_token()) == 43
