@@ -109,6 +109,10 @@ class Servers:
         return [name for name in dict.fromkeys([*self._queues, *served, *paused, *promised]) if is_name(name)]
 
 
+_END_LIMIT = timedelta(seconds=2)
+"""How long the end waits for the present reading."""
+
+
 class Poll:
     """Asks again and again while somebody looks. Belongs to one event loop."""
 
@@ -122,6 +126,7 @@ class Poll:
         self._coming: asyncio.Future[Reading] | None = None
         self._soon = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     async def latest(self) -> Reading:
         """Return a reading of a few seconds' age at most."""
@@ -160,18 +165,20 @@ class Poll:
             self._looked_at = time.monotonic()
 
     async def close(self) -> None:
-        """Ask no more."""
+        """Ask no more. Lets the present reading end if that takes not long: to cancel it may cost a connection."""
+        self._is_closed = True
+        self._soon.set()
         if self._task is not None:
+            await asyncio.wait([self._task], timeout=_END_LIMIT.total_seconds())
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.gather(self._task, return_exceptions=True)
 
     def _start(self) -> None:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._go_on(), name="console-poll")
 
     async def _go_on(self) -> None:
-        while self._is_wanted():
+        while not self._is_closed and self._is_wanted():
             self._soon.clear()
             try:
                 reading = await self._read()
