@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from arqonce.console.pages import audit, dead, doctor, job, jobs, overview, queues, workers
+from arqonce.console.pages import audit, dead, doctor, job, jobs, overview, queues, schedules, workers
 from arqonce.console.routes import Route
 
 ROUTES: tuple[Route, ...] = (
@@ -11,6 +11,7 @@ ROUTES: tuple[Route, ...] = (
     *jobs.ROUTES,
     *job.ROUTES,
     *dead.ROUTES,
+    *schedules.ROUTES,
     *workers.ROUTES,
     *audit.ROUTES,
     *doctor.ROUTES,
@@ -36,6 +37,7 @@ NAVIGATION = (
     Entry("/queues", "Queues", "/queue"),
     Entry("/jobs", "Jobs", "/job"),
     Entry("/dead", "Dead letters"),
+    Entry("/schedules", "Schedules"),
     Entry("/workers", "Workers", "/worker"),
     Entry("/audit", "Audit"),
     Entry("/doctor", "Doctor"),
