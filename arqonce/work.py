@@ -56,7 +56,9 @@ class Claim(NamedTuple):
             due = float(self.score)
         except ValueError:
             return None
-        return max(0, round(started_ms - due)) if _FIRST_TIME < due < math.inf else None
+        if not _FIRST_TIME < due < math.inf:
+            return None
+        return round(started_ms - due) if started_ms > due else 0
 
     @property
     def is_hostile(self) -> bool:

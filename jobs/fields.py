@@ -36,15 +36,16 @@ def _can_be_seen(character: str) -> bool:
 
 def _normal_name(value: str) -> str:
     """Normalize to NFC, so that a name typed on any keyboard is found again; reject characters that no name has."""
-    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
+    is_simple = value.isascii() and value.isprintable() and not value.isspace()  # most are, and need no look at each
+    if not is_simple and any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
         message = "contains a control character"
         raise ValueError(message)
     # Counted after normalization: the normal form can be longer than the input, and the database counts it.
-    name = unicodedata.normalize("NFC", value)
+    name = value if is_simple else unicodedata.normalize("NFC", value)
     if not 1 <= len(name) <= NAME_LENGTH:
         message = f"must have 1 to {NAME_LENGTH} characters"
         raise ValueError(message)
-    if not any(map(_can_be_seen, name)):
+    if not (is_simple or any(map(_can_be_seen, name))):
         message = "has no character that can be seen"
         raise ValueError(message)
     return name
@@ -55,9 +56,12 @@ def _normal_email(value: str) -> str:
 
     No provider in use distinguishes addresses by case. ``xn--bcher-kva.example`` is ``bücher.example`` (IDNA 2008).
     """
-    address = _folded(value)
+    is_simple = value.isascii() and value.isprintable()  # most are, and need no look at each character
+    address = value.lower() if is_simple else _folded(value)
     # Of a space in the middle, as in Jane <jane@example.org>, more is wrong than that nobody sees it.
-    if any(unicodedata.category(one) in _IN_NO_ADDRESS or one in _BLANK for one in address if one != " "):
+    if not is_simple and any(
+        unicodedata.category(one) in _IN_NO_ADDRESS or one in _BLANK for one in address if one != " "
+    ):
         message = "has a character that nobody can see: type it anew instead of pasting it"
         raise ValueError(message)
     local, at, domain = address.partition("@")
@@ -69,6 +73,10 @@ def _normal_email(value: str) -> str:
         message = "is not an e-mail address such as jane@example.org"
         raise ValueError(message)
     return address
+
+
+def _is_in_no_address(character: str) -> bool:
+    return character != " " and (unicodedata.category(character) in _IN_NO_ADDRESS or character in _BLANK)
 
 
 def _folded(value: str) -> str:

@@ -52,9 +52,9 @@ class SideBySide:
 class PickledJob(RegistryJob):
     """A handler's job whose message is a pickle that the service reads. Its producer reads nothing but pickles."""
 
-    def ended(self, answer: dict[str, Any] | BaseException, tag: str | None = None) -> Ended:
+    def ended(self, answer: dict[str, Any] | BaseException, tag: str | None = None, text: str | None = None) -> Ended:
         """Return the job's end with a result that needs arq alone to be read: a failure has its code as text."""
-        end = super().ended(answer, tag)
+        end = super().ended(answer, tag, text)
         if end.result is None:
             return end
         message = decode(end.result)

@@ -1,15 +1,15 @@
 """Builds messages of PostgreSQL's protocol as bytes (PostgreSQL's manual, "Message Formats"). Sends nothing."""
 
 import struct
-from collections.abc import Sequence
-from functools import cache
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache, partial
+from typing import Any, TypeAlias
 
 _Value: TypeAlias = str | bytes | int | None
 Argument: TypeAlias = _Value | Sequence[_Value]
 """Supported arguments of statements: text, bytea, integer, and arrays of one of these types."""
 
-_ELEMENT_TYPES = {str: 25, bytes: 17, int: 23}
+_ELEMENT_TYPES = {str: 25, bytes: 17, int: 23, type(None): 25}
 """Object ids of PostgreSQL's types (``pg_type``)."""
 
 _INTEGER = struct.Struct("!i")
@@ -49,7 +49,31 @@ def _field(value: Argument) -> bytes:
     elif isinstance(value, int):
         data = _INTEGER.pack(value)
     else:
-        known = next((item for item in value if item is not None), "")
-        header = struct.pack("!iiiii", 1, None in value, _ELEMENT_TYPES[type(known)], len(value), 1)
-        data = header + b"".join(map(_field, value))
+        data = _array(value)
     return _INTEGER.pack(len(data)) + data
+
+
+def _array(values: Sequence[_Value]) -> bytes:
+    """Encode an array whose elements are of one type, or NULL."""
+    kind = type(next((value for value in values if value is not None), None))
+    header = struct.pack("!iiiii", 1, None in values, _ELEMENT_TYPES[kind], len(values), 1)
+    return header + b"".join(_ELEMENTS[kind](values))
+
+
+def _texts(values: Sequence[Any]) -> Iterator[bytes]:
+    for value in values:
+        if value is None:
+            yield _NULL
+        else:
+            data = value.encode()
+            yield _INTEGER.pack(len(data))
+            yield data
+
+
+_ELEMENTS: Mapping[type, Callable[[Sequence[Any]], Iterable[bytes]]] = {
+    str: _texts,
+    bytes: partial(map, _field),
+    int: partial(map, _field),
+    type(None): lambda values: [_NULL] * len(values),
+}
+"""How the elements of an array are encoded, by their type: a receipt has three texts."""

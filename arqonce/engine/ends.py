@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from functools import lru_cache
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -55,7 +56,7 @@ def end(
 
     Unless it ``is_fenced``, also if another worker has the job by now, and it has the same message.
     """
-    keep_ms = 0 if keep is None else max(1, to_ms(keep))
+    keep_ms = 0 if keep is None else _kept_ms(keep)
     if is_fenced:
         return GiveUp(claim, "done", result or b"", keep_ms=keep_ms, held_ms=_held_ms(held))
     digest = hashlib.sha1(claim.message or b"", usedforsecurity=False).hexdigest().encode()
@@ -72,6 +73,11 @@ def postpone(
 def give_back(claim: Claim) -> GiveUp:
     """Put the job back where it was, as if it had not been started."""
     return GiveUp(claim, "back", claim.score, counts=False)
+
+
+@lru_cache
+def _kept_ms(keep: timedelta) -> int:
+    return max(1, to_ms(keep))
 
 
 def _held_ms(held: timedelta | None) -> int:

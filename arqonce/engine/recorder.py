@@ -5,7 +5,7 @@ and its lease is renewed, until its outcome is recorded: in an outage of Redis, 
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import TypeAlias
 
@@ -66,10 +66,10 @@ class Recorder:
         if not self._claims:
             self.on_idle()
 
-    def add(self, job: Job, outcome: Outcome) -> None:
-        """Take over a job whose run is over."""
-        self._ended.append((job, outcome))
-        if self._task is None or self._task.done():
+    def add(self, ended: Sequence[_Ended]) -> None:
+        """Take over jobs whose run is over."""
+        self._ended += ended
+        if self._ended and (self._task is None or self._task.done()):
             self._task = asyncio.create_task(self._observer.recording(self._run()), name="recorder")
 
     async def settle(self) -> None:
@@ -156,12 +156,14 @@ class Recorder:
 def _give_up(job: Job, outcome: Outcome, claim: Claim) -> GiveUp:
     """Say in the queue's terms what becomes of the job, under the claim that it has by now; it is one attempt."""
     first = job.claim
-    claim = claim._replace(attempt=first.attempt, score=first.score, excused=first.excused)
+    if claim is not first:
+        claim = claim._replace(attempt=first.attempt, score=first.score, excused=first.excused)
     if isinstance(outcome, Ended):
         given = end(claim, outcome.result, keep=outcome.keep, held=job.held, is_fenced=outcome.is_fenced)
     elif isinstance(outcome, Postponed):
         given = postpone(claim, outcome.delay, counts=outcome.counts, held=job.held, expires=outcome.expires)
     else:
         given = give_back(claim)
-    permits = [permit.key for permit in job.permits if not permit.per_ms]
-    return given._replace(permits=permits) if permits else given
+    if not job.permits:
+        return given
+    return given._replace(permits=[permit.key for permit in job.permits if not permit.per_ms])

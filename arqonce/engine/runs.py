@@ -59,7 +59,7 @@ class Runs:
 
         Return how many were started.
         """
-        jobs = [self._work.open(claim) for claim in claimed.claims if await self._is_new(claim)]
+        jobs = [self._work.open(claim) for claim in await self._keep_new(claimed.claims)]
         self._unended.update(job.claim.job_id for job in jobs)
         if jobs:
             self._observer.claimed(jobs)
@@ -90,13 +90,16 @@ class Runs:
             self._observer.parked(parked)
         self.slots.parked(len(parked), of=of)
 
-    async def _is_new(self, claim: Claim) -> bool:
-        """Keep the claim; one of our own job whose lease had ended starts nothing: the job runs on under it."""
-        earlier = self.recorder.keep(claim)
-        if claim.job_id in self._unended:
-            with suppress(RedisError, OSError):  # the other claims of this call must not be lost by it
-                await self._leases.uncount(claim)
-        return earlier is None
+    async def _keep_new(self, claims: Iterable[Claim]) -> list[Claim]:
+        """Keep claims, and return the new ones. Of a job of ours whose lease had ended, the job runs on under it."""
+        new: list[Claim] = []
+        for claim in claims:
+            if self.recorder.keep(claim) is None:
+                new.append(claim)
+            if claim.job_id in self._unended:
+                with suppress(RedisError, OSError):  # the other claims of this call must not be lost by it
+                    await self._leases.uncount(claim)
+        return new
 
     def _start(self, run: Run) -> None:
         self.slots.started(run)
@@ -134,9 +137,8 @@ class Runs:
     def _record(self, ended: Sequence[tuple[Job, Outcome]]) -> None:
         if ended:
             self._observer.concluded(ended)
-        for job, outcome in ended:
-            self._unended.discard(job.claim.job_id)
-            self.recorder.add(job, outcome)
+        self._unended.difference_update([job.claim.job_id for job, _ in ended])
+        self.recorder.add(ended)
 
     def _queue(self, runs: Iterable[Run]) -> None:
         """Start runs as soon as there are slots."""

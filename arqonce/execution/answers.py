@@ -20,6 +20,8 @@ class Answer(NamedTuple):
 
     value: dict[str, Any] | JobFailedError
     tag: str | None = None
+    text: str | None = None
+    """The result as JSON text, if there is one."""
 
 
 Outcome: TypeAlias = Answer | RetryLater | Again

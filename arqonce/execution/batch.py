@@ -88,18 +88,17 @@ def _read(
 ) -> list[_Job]:
     jobs = []
     for delivery in deliveries:
-        outcomes[delivery.job_id] = Again.ALONE
         if delivery.counted > spec.max_attempts or delivery.has_expired:
+            outcomes[delivery.job_id] = Again.ALONE
             continue
         try:
             jobs.append((delivery, read_payload(spec.payload, delivery.args, delivery.kwargs)))
         except InvalidPayloadError as error:
+            outcomes[delivery.job_id] = Again.ALONE
             if delivery.attempt == 1:
                 invalid.append((delivery, error))
-            continue
-        except BaseException:  # noqa: BLE001, S112 - any error: the job's own run raises it again and records it
-            continue
-        del outcomes[delivery.job_id]
+        except BaseException:  # noqa: BLE001 - any error: the job's own run raises it again and records it
+            outcomes[delivery.job_id] = Again.ALONE
     return jobs
 
 
@@ -136,16 +135,16 @@ async def _transact(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job])
         outcomes: dict[str, Outcome] = {}
         receipts: list[Receipt] = []
         for (delivery, payload), answer in zip(jobs, answers, strict=True):
-            if isinstance(answer, JobFailedError) and is_dead(answer):
+            if not isinstance(answer, JobFailedError):
+                dumped = dump_result(spec, answer)
+                receipt = build_receipt(spec, delivery, payload, dumped=dumped)
+                outcomes[delivery.job_id] = Answer(dumped.result, request_tag(receipt.request_hash), dumped.text)
+            elif is_dead(answer):
                 outcomes[delivery.job_id] = Again.ALONE
                 continue
-            if isinstance(answer, JobFailedError):
-                end: dict[str, Any] | JobFailedError = answer
-                receipt = build_receipt(spec, delivery, payload, failure=failure_to_wire(answer))
             else:
-                dumped = dump_result(spec, answer)
-                end, receipt = dumped.result, build_receipt(spec, delivery, payload, dumped=dumped)
-            outcomes[delivery.job_id] = Answer(end, request_tag(receipt.request_hash))
+                receipt = build_receipt(spec, delivery, payload, failure=failure_to_wire(answer))
+                outcomes[delivery.job_id] = Answer(answer, request_tag(receipt.request_hash))
             receipts.append(receipt)
         await insert_receipts(session, spec.name, receipts, reads_only=spec.reads_only)
     return outcomes

@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -120,17 +119,16 @@ async def _answer(
     """Call the handler. A refusal before the job has written anything is an answer; after that the others run again."""
     delivery, payload = job
     context = [dispatcher.context(spec, delivery, lasts=spec.deadline)] if spec.takes_job else []
-    end: dict[str, Any] | JobFailedError
     with CONTAINED, dispatcher.running(session, spec, delivery):
         try:
             dumped = dump_result(spec, await spec.stores(session, payload, *context))
         except JobFailedError as refusal:
             if refusal.is_fault or is_dead(refusal) or _may_have_written(session, turn):
                 raise
-            end, receipt = refusal, build_receipt(spec, delivery, payload, failure=failure_to_wire(refusal))
-        else:
-            end, receipt = dumped.result, build_receipt(spec, delivery, payload, dumped=dumped)
-    return Answer(end, request_tag(receipt.request_hash)), receipt
+            receipt = build_receipt(spec, delivery, payload, failure=failure_to_wire(refusal))
+            return Answer(refusal, request_tag(receipt.request_hash)), receipt
+        receipt = build_receipt(spec, delivery, payload, dumped=dumped)
+        return Answer(dumped.result, request_tag(receipt.request_hash), dumped.text), receipt
 
 
 def _may_have_written(session: AsyncSession, turn: Turn) -> bool:

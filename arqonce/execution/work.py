@@ -35,8 +35,9 @@ from arqonce.failures import (
     code_of,
 )
 from arqonce.spec import Registry
+from arqonce.wire.ended import write_result, write_success
 from arqonce.wire.keys import ID_RULE, now_ms
-from arqonce.wire.message import Message, read_message, write_result
+from arqonce.wire.message import Message, read_message
 from arqonce.work import UNKNOWN, Again, Claim, Ended, GivenBack, Outcome, Permit, Postponed
 
 MARGIN = timedelta(seconds=5)
@@ -87,7 +88,7 @@ class RegistryWork:
             raise MalformedMessageError(str(error)) from error
         except Exception as error:
             raise MalformedMessageError(f"the message cannot be read: {type(error).__name__}") from error
-        if message.name not in self.registry:
+        if message.name not in self.registry.by_name:
             raise UnknownJobError(why_unknown(message.name, self.registry))
         return message
 
@@ -134,7 +135,7 @@ class RegistryWork:
             return answer
         if isinstance(answer, RetryLater):
             return postponed(answer)
-        return job.ended(answer.value, answer.tag)
+        return job.ended(answer.value, answer.tag, answer.text)
 
     async def disconnect(self, task: "asyncio.Task[Any]") -> None:
         """End the connection of a task that does not end: it cannot commit."""
@@ -155,6 +156,8 @@ class RegistryJob:
     held = None
     has_hook = False
     context = None
+    spec: AnySpec
+    """The job's spec; only of jobs that could be read."""
 
     def __init__(
         self, work: RegistryWork, claim: Claim, message: Message | None, refusal: JobFailedError | None
@@ -167,19 +170,12 @@ class RegistryJob:
         self._message = message
         self._refusal = refusal
         self.can_be_aborted = message is not None
-        self.label = UNKNOWN if message is None else message.name
+        self.name = self.label = UNKNOWN if message is None else message.name
         """The job's name, one of the registry's, if the message could be read."""
-
-    @property
-    def name(self) -> str:
-        """The job's name; that of the registry's spec if it is known."""
-        return self.label
-
-    @property
-    def spec(self) -> AnySpec:
-        """The job's spec."""
-        assert self._message is not None  # noqa: S101 - asked for of jobs that could be read
-        return self._work.registry[self._message.name]
+        self._attempt = claim.attempt
+        if message is not None:
+            self.spec = work.registry.by_name[message.name]
+            self._attempt = max(claim.attempt, message.tries or 0)
 
     @property
     def kind(self) -> str | None:
@@ -209,9 +205,9 @@ class RegistryJob:
         message, claim = self._message, self.claim
         assert message is not None  # noqa: S101 - asked for of jobs that could be read
         return Delivery(
-            claim.job_id, self._attempt, message.args, message.kwargs, was_left=claim.was_left, excused=claim.excused,
-            waited_ms=claim.waited_ms(self.started_ms), queue=claim.queue, expires_ms=message.expires_ms,
-            parent=message.parent, enqueued_ms=message.enqueued_ms, trace=message.trace,
+            claim.job_id, self._attempt, message.args, message.kwargs, claim.was_left, claim.excused,
+            claim.waited_ms(self.started_ms), claim.queue, message.expires_ms, message.parent, message.enqueued_ms,
+            message.trace,
         )  # fmt: skip
 
     @property
@@ -220,11 +216,6 @@ class RegistryJob:
         assert self._refusal is not None  # noqa: S101 - asked for of jobs that could not be read
         claim = self.claim
         return Refused(self._refusal, claim.job_id, claim.message or b"", self._attempt, claim.queue)
-
-    @property
-    def _attempt(self) -> int:
-        tries = None if self._message is None else self._message.tries
-        return max(self.claim.attempt, tries or 0)
 
     async def run(self) -> Outcome:
         """Run one attempt, which ends on record or is to be repeated."""
@@ -293,21 +284,20 @@ class RegistryJob:
         _log.error("a run broke off: the job runs again", job_id=self.claim.job_id, exc_info=error)
         return Postponed(backoff(self._attempt))
 
-    def ended(self, answer: dict[str, Any] | BaseException, tag: str | None = None) -> Ended:
-        """Return the job's end with its result, or its failure as producers can read it, and the request's tag."""
-        succeeded = isinstance(answer, dict)
-        message = self._message
-        result = write_result(
-            self.name,
-            answer,
-            succeeded=succeeded,
-            job_id=self.claim.job_id,
-            attempt=self._attempt,
-            enqueued_ms=0 if message is None else message.enqueued_ms,
-            started_ms=self.started_ms,
-            queue=self.claim.queue,
-            tag=tag,
-        )
+    def ended(self, answer: dict[str, Any] | BaseException, tag: str | None = None, text: str | None = None) -> Ended:
+        """Return the job's end with its result, or its failure as producers can read it, and the request's tag.
+
+        ``text`` is the result as JSON, if it is serialized already.
+        """
+        succeeded, claim = isinstance(answer, dict), self.claim
+        facts: dict[str, Any] = {
+            "job_id": claim.job_id, "attempt": self._attempt, "started_ms": self.started_ms, "queue": claim.queue,
+            "enqueued_ms": 0 if self._message is None else self._message.enqueued_ms, "tag": tag,
+        }  # fmt: skip
+        if text is not None:
+            result = write_success(self.name, text, **facts)
+        else:
+            result = write_result(self.name, answer, succeeded=succeeded, **facts)
         return self._work.end(result, None if isinstance(answer, dict) else answer)
 
     async def recorded(self) -> None:

@@ -87,14 +87,20 @@ async def insert_receipts(
     Raises:
         IntegrityError: by COMMIT, ``receipts_pkey``: one of the jobs has already ended, and everything is rolled back.
     """
-    rows = [(r.job_id, r.request_hash, r.result_json or _json(r.result), _json(r.failure), r.attempt) for r in receipts]
-    if not rows:
+    if not receipts:
         return
-    statement = sql_for(session, _STATEMENTS[len(rows) == 1, reads_only])
-    if len(rows) == 1:
-        await execute_last(session, statement, *rows[0], job_name)
+    columns = (
+        [receipt.job_id for receipt in receipts],
+        [receipt.request_hash for receipt in receipts],
+        [receipt.result_json or _json(receipt.result) for receipt in receipts],
+        [None if receipt.failure is None else _json(receipt.failure) for receipt in receipts],
+        [receipt.attempt for receipt in receipts],
+    )
+    statement = sql_for(session, _STATEMENTS[len(receipts) == 1, reads_only])
+    if len(receipts) == 1:
+        await execute_last(session, statement, *(column[0] for column in columns), job_name)
     else:
-        await execute_last(session, statement, *map(list, zip(*rows, strict=True)), job_name)
+        await execute_last(session, statement, *columns, job_name)
 
 
 def _json(value: dict[str, Any] | None) -> str | None:

@@ -278,7 +278,7 @@ def _read(message: bytes, registry: Registry) -> Message | JobFailedError:
 
 
 def _batch_outcome(payload: Payload[ResultT], job_id: str, answer: Answer) -> JobOutcome[ResultT]:
-    end, tag = answer
+    end, tag = answer.value, answer.tag
     if isinstance(end, JobFailedError):
         return _outcome(job_id, {"s": False, "r": end}, [Attempt(1, end)], tag)
     outcome = _outcome(job_id, {"s": True, "r": end}, [Attempt(1)], tag)

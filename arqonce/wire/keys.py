@@ -27,6 +27,7 @@ MOST_JOBS, MOST_BYTES = 500, 4 * 1024 * 1024
 """Most jobs, and about the most bytes of messages, in one call of a script: Redis is blocked while it runs."""
 
 _JOB_ID = re.compile(r"[!-~]{1,200}")
+_RAW_JOB_ID = re.compile(rb"[!-~]{1,200}")
 """Printable ASCII without spaces: an id can be logged, typed and used in a key."""
 
 
@@ -99,7 +100,7 @@ def is_job_id(value: str) -> bool:
 
 def is_hostile_id(raw: bytes) -> bool:
     """Return whether an id found in Redis is not a valid job id."""
-    return not is_job_id(raw.decode("ascii", "replace"))
+    return _RAW_JOB_ID.fullmatch(raw) is None
 
 
 def printable_job_id(raw: bytes) -> str:

@@ -1,12 +1,12 @@
-"""Reads a job's message, strictly, and writes the message of its result. Knows arq's fields, not arq."""
+"""Reads a job's message, strictly. Knows arq's fields, not arq."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from arqonce.failures import InvalidMessageError
 from arqonce.wire.bounds import may_be_unfit, unfit_field
-from arqonce.wire.codec import decode, encode
-from arqonce.wire.keys import LATEST_MS, is_job_id, now_ms
+from arqonce.wire.codec import decode
+from arqonce.wire.keys import LATEST_MS, is_job_id
 from arqonce.wire.trace import NO_TRACE, Carrier, read_trace
 
 _MOST_TRIES = 1_000_000
@@ -57,12 +57,29 @@ def read_envelope(data: bytes) -> dict[str, Any]:
     Raises:
         InvalidMessageError: it is not JSON, or has a field of a wrong type.
     """
-    message = {"t": None, "a": [], "k": {}} | decode(data)
+    message = decode(data)
+    if _is_usual(message):
+        return message
+    message = {"t": None, "a": [], "k": {}} | message
     for field, (fits, expected) in _ENVELOPE.items():
         if not fits(message.get(field)):
             text = f"the message's field {field!r} must be {expected}"
             raise InvalidMessageError(text)
     return message
+
+
+def _is_usual(message: dict[str, Any]) -> bool:
+    """Return whether it is a message as our producers write it, which fits: one look, not one for each field."""
+    enqueued = message.get("et")
+    return (
+        type(message.get("f")) is str
+        and type(message.get("a")) is list
+        and type(message.get("k")) is dict
+        and type(enqueued) is int
+        and 0 <= enqueued <= LATEST_MS
+        and message.get("t", 0) is None
+        and "xt" not in message
+    )
 
 
 def read_message(data: bytes) -> Message:
@@ -80,40 +97,3 @@ def read_message(data: bytes) -> Message:
         parent if isinstance(parent, str) and is_job_id(parent) else None,
         read_trace(message["tc"]) if "tc" in message else NO_TRACE,
     )  # fmt: skip
-
-
-def write_result(  # noqa: PLR0913 - arq's fields
-    name: str,
-    result: Any,  # noqa: ANN401 - any JSON value, or an exception
-    *,
-    succeeded: bool,
-    job_id: str,
-    attempt: int,
-    enqueued_ms: int,
-    started_ms: int,
-    queue: str,
-    tag: str | None = None,
-) -> bytes:
-    """Write the message of a result as arq does, without the job's arguments. A failure is an exception.
-
-    ``tag`` is that of the request (``wire.request_tag``).
-
-    Raises:
-        InvalidMessageError: it cannot be written as JSON, or is too large.
-    """
-    return encode(
-        {
-            "t": attempt,
-            "f": name,
-            "a": [],
-            "k": {},
-            "et": enqueued_ms,
-            "s": succeeded,
-            "r": result,
-            "st": started_ms,
-            "ft": now_ms(),
-            "q": queue,
-            "id": job_id,
-        }
-        | ({} if tag is None else {"h": tag})
-    )

@@ -52,7 +52,7 @@ class Traits(NamedTuple):
     @property
     def may_change(self) -> bool:
         """Whether a value may not come back equal."""
-        return not self.is_plain or any(model.__subclasses__() for model in self.models)
+        return not self.is_plain or (bool(self.models) and any(model.__subclasses__() for model in self.models))
 
 
 @lru_cache(maxsize=_CLASSES)
