@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from arqonce.connection.redis import build_redis, explained
 from arqonce.database.engine import open_database
 from arqonce.database.settings import DatabaseSettings
-from arqonce.process.lifecycle import StartupError, explain_database
+from arqonce.process.startup_errors import StartupError, explain_database
 from arqonce.settings.worker import QueueSettings
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from arqonce.application import Application
 from arqonce.database.migrate import upgrade_schema
 from arqonce.database.settings import DatabaseSettings
 from arqonce.ledger.schema import upgrade_schemas
-from arqonce.process.lifecycle import StartupError, explain_database
+from arqonce.process.startup_errors import StartupError, explain_database
 from arqonce.usage import UsageError
 
 _REVISION = "Migrate only the application's own tables, and only up to this revision."

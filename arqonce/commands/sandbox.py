@@ -22,7 +22,7 @@ from arqonce.embedded.process import die_with
 from arqonce.invocation import module_command
 from arqonce.ledger.schema import upgrade_schemas
 from arqonce.process.health_file import read_health
-from arqonce.process.lifecycle import StartupError
+from arqonce.process.startup_errors import StartupError
 from arqonce.settings.worker import QueueSettings, WorkerSettings
 from arqonce.usage import UsageError
 

@@ -20,7 +20,7 @@ from arqonce.console.responses import see, show_page
 from arqonce.console.settings import ConsoleSettings
 from arqonce.database.faults import sqlstate_of
 from arqonce.failures import QueueUnavailableError
-from arqonce.process.lifecycle import explain_database
+from arqonce.process.startup_errors import explain_database
 
 _LIMIT = timedelta(seconds=10)
 """How long an answer may take to be made. Statements end sooner."""

@@ -27,7 +27,7 @@ from arqonce.doctor.finding import (
 from arqonce.ledger.namespace import text_for
 from arqonce.ledger.overview import MOST_READ, dead_by_reason
 from arqonce.ledger.schema import ledger_of
-from arqonce.process.lifecycle import explain_database
+from arqonce.process.startup_errors import explain_database
 
 _NOT_ALLOWED = "this role may not look"
 

@@ -25,7 +25,7 @@ from arqonce.doctor.finding import (
     not_seen,
     well,
 )
-from arqonce.process.lifecycle import write_probe
+from arqonce.process.probes import write_probe
 
 _NOT_ALLOWED = "this user may not look"
 

@@ -11,7 +11,7 @@ from arqonce.connection.redis import explain
 from arqonce.database.settings import DatabaseSettings
 from arqonce.overview.job_facts import JobFacts, LedgerFacts, read_ledger_facts, read_redis_facts, read_texts
 from arqonce.overview.looks import Looks
-from arqonce.process.lifecycle import explain_database
+from arqonce.process.startup_errors import explain_database
 
 
 class JobLookup:

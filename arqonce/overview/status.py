@@ -18,7 +18,7 @@ from arqonce.ledger.outbox import queues_behind
 from arqonce.ledger.schema import ledger_of
 from arqonce.overview.looks import Looks, Sessions
 from arqonce.overview.snapshot import LedgerFigures, QueueFigures, read_ledger, read_queues
-from arqonce.process.lifecycle import explain_database
+from arqonce.process.startup_errors import explain_database
 from arqonce.relay.unserved import BEHIND
 from arqonce.settings.queue import QueueSettings
 

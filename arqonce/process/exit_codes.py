@@ -33,7 +33,7 @@ class ExitCode(IntEnum):
 
 _CODES = {
     "arqonce.environment:SettingsError": ExitCode.SETTINGS,
-    "arqonce.process.lifecycle:StartupError": ExitCode.UNAVAILABLE,
+    "arqonce.process.startup_errors:StartupError": ExitCode.UNAVAILABLE,
     "arqonce.resources:ResourceError": ExitCode.UNAVAILABLE,
     "arqonce.operations.endpoint:ListenError": ExitCode.UNAVAILABLE,
     "arqonce.database.schema:SchemaError": ExitCode.UNAVAILABLE,

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 
-import asyncpg
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -16,36 +15,24 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.application import Application
 from arqonce.connection.primary import may_be_asked
-from arqonce.connection.redis import explain, is_refusal, location
-from arqonce.connection.tls import tls_problem
-from arqonce.database.connecting import READ_ONLY, STANDBY
-from arqonce.database.faults import sqlstate_of, why_not_written
+from arqonce.connection.redis import explain, location
 from arqonce.database.limits import shorter_limits
 from arqonce.database.schema import Schema, SchemaError, require_current_schemas
 from arqonce.database.settings import DatabaseSettings
 from arqonce.database.writability import require_writable
 from arqonce.execution.attempt import Dispatcher
-from arqonce.execution.gate import DatabaseGate
 from arqonce.ledger.schema import ledger_of
-from arqonce.process.health import Probe, ServerError, report_health
+from arqonce.process.health import report_health
 from arqonce.process.housekeeping import ages_of, keep_house
 from arqonce.process.loop_watch import warn_of_blocks
+from arqonce.process.probes import server_probes
+from arqonce.process.startup_errors import StartupError, explain_database
 from arqonce.relay.relay import Relay, open_relay
 from arqonce.resources import open_resources
 from arqonce.schedules.scheduler import Scheduler, open_scheduler
 from arqonce.settings.worker import QueueSettings, Settings
-from arqonce.unreachable import why_unreachable
-
-_PROBE = "arqonce:probe"
-"""Key that the health probe writes. Nothing reads it."""
-
-_PROBE_LASTS = timedelta(seconds=1)
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.lifecycle")
-
-
-class StartupError(RuntimeError):
-    """The worker cannot start; the text names the cure."""
 
 
 class Lifecycle:
@@ -159,72 +146,3 @@ async def _warn_of_limits(sessions: async_sessionmaker[AsyncSession], longest: t
             longest_deadline_s=longest.total_seconds(),
             cure=f"raise {name} for the worker's role, or lower the job's deadline",
         )
-
-
-_REFUSALS = {
-    "28P01": "refuses the password: correct DATABASE_URL or DATABASE_PASSWORD",
-    "28000": "refuses this user: correct DATABASE_URL, or allow the user in pg_hba.conf",
-    "3D000": "has no such database: create it, or correct DATABASE_URL",
-    "42P07": "already has a table or an index of that name, which no migration of this project has created",
-    "42P01": "lacks a table: apply the migrations with the command migrate, or correct DATABASE_LEDGER_SCHEMA",
-    "3F000": "lacks a schema: apply the migrations with the command migrate, or correct DATABASE_LEDGER_SCHEMA",
-    "42501": "denies this user a privilege: grant it (on the schema to apply migrations, on the tables to run jobs)",
-}
-
-
-_CURES = {
-    STANDBY: ". Let DATABASE_URL point to the primary, or name all hosts: host1:5432,host2:5432",
-    READ_ONLY: ". Reset it with ALTER ROLE, ALTER DATABASE or ALTER SYSTEM",
-}
-
-
-def explain_database(error: Exception, settings: DatabaseSettings) -> str:
-    """Describe in one line what is wrong with PostgreSQL and how to correct it."""
-    state = sqlstate_of(error)
-    if reason := why_not_written(error):
-        return f"PostgreSQL at {settings.location} cannot be written to: {reason}{_CURES.get(reason, '')}"
-    if refusal := _REFUSALS.get(state or ""):
-        return f"PostgreSQL at {settings.location} {refusal}"
-    if state is not None:
-        return f"PostgreSQL at {settings.location} is not ready (SQLSTATE {state})"
-    if problem := tls_problem(error, authority="?sslmode=verify-full&sslrootcert=/path/ca.pem in DATABASE_URL"):
-        return f"TLS with PostgreSQL at {settings.location} fails: {problem}"
-    orig = getattr(error, "orig", None)
-    cause = getattr(orig, "__cause__", None)
-    if isinstance(cause, asyncpg.ClientConfigurationError | asyncpg.TargetServerAttributeNotMatched):
-        return f"DATABASE_URL cannot be used for PostgreSQL at {settings.location}: {cause}"
-    reason = why_unreachable(orig or error)
-    return f"PostgreSQL at {settings.location} cannot be reached ({reason}): is it running, is DATABASE_URL right?"
-
-
-def server_probes(
-    redis: Redis, sessions: async_sessionmaker[AsyncSession], gate: DatabaseGate | None = None
-) -> dict[str, Probe]:
-    """Return probes of the two servers. The gate reports faults that only running jobs detect."""
-
-    async def ask_database() -> None:
-        if gate is not None and gate.trouble is not None:
-            raise ServerError(gate.trouble)
-        try:
-            async with sessions() as session:
-                await require_writable(session)
-        except SQLAlchemyError as error:
-            if reason := why_not_written(error):
-                raise ServerError(f"cannot be written to: {reason}") from error
-            raise
-
-    return {"Redis": lambda: write_probe(redis), "PostgreSQL": ask_database}
-
-
-async def write_probe(redis: Redis) -> None:
-    """Write a key: a PING also succeeds on a replica, a full server, and a server that lacks required replicas.
-
-    Raises:
-        ServerError: the server answers and rejects the write.
-    """
-    try:
-        await redis.set(_PROBE, b"", px=_PROBE_LASTS)
-    except RedisError as error:
-        if is_refusal(error):
-            raise ServerError(f"cannot be written to: {error}") from error
-        raise

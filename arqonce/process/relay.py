@@ -15,8 +15,9 @@ from arqonce.operations.process import open_operations
 from arqonce.process.ending import Ending, leave
 from arqonce.process.event_loop import run_to_the_end
 from arqonce.process.health import report_health
-from arqonce.process.lifecycle import require_ready_database, require_safe_redis, server_probes
+from arqonce.process.lifecycle import require_ready_database, require_safe_redis
 from arqonce.process.logs import set_up_logging
+from arqonce.process.probes import server_probes
 from arqonce.process.shown import show_relay, write_slots
 from arqonce.relay.relay import open_relay
 from arqonce.schedules.scheduler import open_scheduler

@@ -28,10 +28,12 @@ from arqonce.operations.process import Operations, observer_of, open_operations
 from arqonce.process.arguments import RETRIES
 from arqonce.process.ending import Ending
 from arqonce.process.health import Probe, report_health
-from arqonce.process.lifecycle import Lifecycle, StartupError, explain_database, require_safe_redis, write_probe
+from arqonce.process.lifecycle import Lifecycle, require_safe_redis
 from arqonce.process.logs import set_up_logging
 from arqonce.process.loop_watch import warn_of_blocks
+from arqonce.process.probes import write_probe
 from arqonce.process.shown import show_worker
+from arqonce.process.startup_errors import StartupError, explain_database
 from arqonce.process.stop_orders import Supervised, tell_ready
 from arqonce.process.worker import run_process, status_of, work_to_the_end
 from arqonce.queues import ServedQueues

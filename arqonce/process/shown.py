@@ -1,26 +1,33 @@
 """Connects the parts of a worker or a relay with what its port of operations shows. The parts know nothing of it."""
 
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.pool import QueuePool
 
-from arqonce.arq.worker import Worker
-from arqonce.execution.attempt import Dispatcher
 from arqonce.metrics import families
 from arqonce.metrics.store import Store
 from arqonce.operations.process import Operations
 from arqonce.operations.queue_figures import QueueReader
-from arqonce.process.lifecycle import Lifecycle
 from arqonce.relay.relay import Relay
 from arqonce.schedules.scheduler import Scheduler
 from arqonce.trouble import AwayTime
 
+if TYPE_CHECKING:  # a relay, which has none of these, shows its figures without loading them
+    from arqonce.arq.worker import Worker
+    from arqonce.execution.attempt import Dispatcher
+    from arqonce.process.lifecycle import Lifecycle
+
 
 def show_worker(
-    operations: Operations, worker: Worker, redis: Redis, *, dispatcher: Dispatcher | None, lifecycle: Lifecycle | None
+    operations: Operations,
+    worker: "Worker",
+    redis: Redis,
+    *,
+    dispatcher: "Dispatcher | None",
+    lifecycle: "Lifecycle | None",
 ) -> None:
     """Show a worker that has started; one without a database has neither ``dispatcher`` nor ``lifecycle``."""
     relay = None if lifecycle is None else lifecycle.relay
@@ -63,7 +70,9 @@ def show_pool(operations: Operations, sessions: async_sessionmaker[AsyncSession]
     operations.add(write)
 
 
-def _show_servers(operations: Operations, worker: Worker, dispatcher: Dispatcher | None, relay: Relay | None) -> None:
+def _show_servers(
+    operations: Operations, worker: "Worker", dispatcher: "Dispatcher | None", relay: Relay | None
+) -> None:
     """Show both servers as the engine and the relay see them: the relay looks at PostgreSQL also while no job runs."""
 
     def redis_times() -> list[AwayTime]:
@@ -76,7 +85,7 @@ def _show_servers(operations: Operations, worker: Worker, dispatcher: Dispatcher
         operations.show_server("postgresql", lambda: times)
 
 
-def _write_worker(worker: Worker, dispatcher: Dispatcher | None, store: Store) -> None:
+def _write_worker(worker: "Worker", dispatcher: "Dispatcher | None", store: Store) -> None:
     if worker.engine is not None:
         slots = worker.engine.runs.slots
         store.set(families.IN_PROGRESS, len(worker.engine.runs.claims))

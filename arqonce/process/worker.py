@@ -20,9 +20,10 @@ from arqonce.process.arguments import build_arq_redis, worker_arguments
 from arqonce.process.ending import HELD, MARGIN, Ending, leave
 from arqonce.process.event_loop import fastest_loop, run_to_the_end
 from arqonce.process.last_measures import take_last_measures
-from arqonce.process.lifecycle import Lifecycle, StartupError
+from arqonce.process.lifecycle import Lifecycle
 from arqonce.process.logs import set_up_logging
 from arqonce.process.shown import show_worker
+from arqonce.process.startup_errors import StartupError
 from arqonce.process.stop_orders import Supervised, tell_ready
 from arqonce.settings.worker import QueueSettings, Settings
 from arqonce.work import Observer

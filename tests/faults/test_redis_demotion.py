@@ -21,7 +21,7 @@ from arqonce.embedded import ValkeyServer, open_valkey
 from arqonce.embedded.program import free_port
 from arqonce.failures import QueueUnavailableError
 from arqonce.process.health import ServerError
-from arqonce.process.lifecycle import server_probes
+from arqonce.process.probes import server_probes
 from jobs import CreateUser
 from tests import warm
 from tests.arqonce.client.test_waiting import ANSWER

@@ -17,7 +17,7 @@ import typer
 from arqonce.commands.sandbox import Sandbox
 from arqonce.embedded.process import die_with
 from arqonce.invocation import module_command
-from arqonce.process.lifecycle import StartupError
+from arqonce.process.startup_errors import StartupError
 
 _START_LIMIT = timedelta(seconds=30)
 """Longest time until the service listens; it needs about one second."""

@@ -25,7 +25,7 @@ from arqonce.failures import is_own_code
 from arqonce.ledger.dead_groups import dead_groups
 from arqonce.ledger.dead_jobs import DeadFilter, count_dead_jobs_up_to, list_dead_jobs
 from arqonce.ledger.listing import MOST_READ, list_letters
-from arqonce.process.lifecycle import explain_database
+from arqonce.process.startup_errors import explain_database
 
 _ROWS = 50
 

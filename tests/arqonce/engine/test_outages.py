@@ -24,7 +24,8 @@ from arqonce.execution.delivery import Delivery
 from arqonce.execution.verdict import RetryLater
 from arqonce.failures import AttemptsExhaustedError, DatabaseFailedError, JobFailedError
 from arqonce.payloads import Payload, Result
-from arqonce.process.lifecycle import StartupError, require_ready_database
+from arqonce.process.lifecycle import require_ready_database
+from arqonce.process.startup_errors import StartupError
 from arqonce.spec import JobSpec
 from db.users import insert_user
 from jobs.payloads import EmailTakenError

@@ -1,0 +1,49 @@
+"""Explains why a process or a command cannot start. Imports nothing that a worker alone needs."""
+
+import asyncpg
+
+from arqonce.connection.tls import tls_problem
+from arqonce.database.connecting import READ_ONLY, STANDBY
+from arqonce.database.faults import sqlstate_of, why_not_written
+from arqonce.database.settings import DatabaseSettings
+from arqonce.unreachable import why_unreachable
+
+
+class StartupError(RuntimeError):
+    """The worker cannot start; the text names the cure."""
+
+
+_REFUSALS = {
+    "28P01": "refuses the password: correct DATABASE_URL or DATABASE_PASSWORD",
+    "28000": "refuses this user: correct DATABASE_URL, or allow the user in pg_hba.conf",
+    "3D000": "has no such database: create it, or correct DATABASE_URL",
+    "42P07": "already has a table or an index of that name, which no migration of this project has created",
+    "42P01": "lacks a table: apply the migrations with the command migrate, or correct DATABASE_LEDGER_SCHEMA",
+    "3F000": "lacks a schema: apply the migrations with the command migrate, or correct DATABASE_LEDGER_SCHEMA",
+    "42501": "denies this user a privilege: grant it (on the schema to apply migrations, on the tables to run jobs)",
+}
+
+
+_CURES = {
+    STANDBY: ". Let DATABASE_URL point to the primary, or name all hosts: host1:5432,host2:5432",
+    READ_ONLY: ". Reset it with ALTER ROLE, ALTER DATABASE or ALTER SYSTEM",
+}
+
+
+def explain_database(error: Exception, settings: DatabaseSettings) -> str:
+    """Describe in one line what is wrong with PostgreSQL and how to correct it."""
+    state = sqlstate_of(error)
+    if reason := why_not_written(error):
+        return f"PostgreSQL at {settings.location} cannot be written to: {reason}{_CURES.get(reason, '')}"
+    if refusal := _REFUSALS.get(state or ""):
+        return f"PostgreSQL at {settings.location} {refusal}"
+    if state is not None:
+        return f"PostgreSQL at {settings.location} is not ready (SQLSTATE {state})"
+    if problem := tls_problem(error, authority="?sslmode=verify-full&sslrootcert=/path/ca.pem in DATABASE_URL"):
+        return f"TLS with PostgreSQL at {settings.location} fails: {problem}"
+    orig = getattr(error, "orig", None)
+    cause = getattr(orig, "__cause__", None)
+    if isinstance(cause, asyncpg.ClientConfigurationError | asyncpg.TargetServerAttributeNotMatched):
+        return f"DATABASE_URL cannot be used for PostgreSQL at {settings.location}: {cause}"
+    reason = why_unreachable(orig or error)
+    return f"PostgreSQL at {settings.location} cannot be reached ({reason}): is it running, is DATABASE_URL right?"
