@@ -103,7 +103,7 @@ def _summary(listed: ListedSchedule, count: int) -> dict[str, object]:
     pauses = listed.state.paused_until if listed.is_paused else None
     return {
         "name": state.name,
-        "when": str(control.times_of(listed)),
+        "when": control.when(listed),
         "zone": state.zone,
         "job_name": state.job_name,
         "queue": state.queue,

@@ -56,17 +56,28 @@ async def run_now(  # noqa: PLR0913 - the act and its record
     return promised.job_id
 
 
-def times_of(listed: ListedSchedule) -> Times:
-    """Return when the schedule is due."""
+def times_of(listed: ListedSchedule) -> Times | None:
+    """Return when the schedule is due; ``None`` if that cannot be read here, as of a zone that this machine lacks."""
     state = listed.state
-    return Times(cron=state.cron, every=state.every, zone=state.zone, starts=state.starts, ends=state.ends)
+    try:
+        return Times(cron=state.cron, every=state.every, zone=state.zone, starts=state.starts, ends=state.ends)
+    except ValueError:
+        return None
+
+
+def when(listed: ListedSchedule) -> str:
+    """Return when the schedule is due, in words."""
+    times, state = times_of(listed), listed.state
+    return f"{state.cron or state.every} {state.zone}, which cannot be read here" if times is None else str(times)
 
 
 def next_slots(listed: ListedSchedule, count: int) -> list[datetime]:
     """Return the next slots that will have jobs, as far as is known now."""
-    since = listed.now
+    times, since = times_of(listed), listed.now
+    if times is None:
+        return []
     if listed.is_paused and listed.state.paused_until is not None:
         if listed.state.paused_until == UNTIL_RESUMED:
             return []
         since = listed.state.paused_until - timedelta(microseconds=1)
-    return list(islice(times_of(listed).after(since), count))
+    return list(islice(times.after(since), count))

@@ -66,7 +66,7 @@ async def show_schedules(request: web.Request) -> web.Response:
         request,
         "schedules.html",
         reading=reading,
-        schedules=[(one, control.times_of(one), control.next_slots(one, _SLOTS)) for one in await _list(console)],
+        schedules=[(one, control.when(one), control.next_slots(one, _SLOTS)) for one in await _list(console)],
         until_resumed=UNTIL_RESUMED,
         can_run=frozenset(console.application.registry.schedules),
         may_act=may_act(request),
