@@ -188,9 +188,10 @@ def environment(rights: Rights) -> dict[str, str]:
 
 
 @pytest.fixture
-def worker_environment(environment: dict[str, str], redis: Redis) -> dict[str, str]:
+def worker_environment(environment: dict[str, str], redis: Redis, sessions: object) -> dict[str, str]:
     """Let workers of ``start_worker`` use the shared servers, with the rights that the test has."""
     assert redis is not None  # the queue is empty before a worker starts
+    assert sessions is not None  # the tables are emptied after the last worker has ended, which may still write
     return environment
 
 
