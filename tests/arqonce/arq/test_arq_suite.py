@@ -45,20 +45,30 @@ def suite(tmp_path: Path) -> Path:
     return tests.parent
 
 
+@pytest.mark.timeout(240)
 async def test_what_arq_publishes_passes_on_our_class(suite: Path, redis: Redis, valkey_url: str) -> None:
     """All but what is allowed, by name."""
     assert redis is not None  # the queue is empty
+    environment = {"SUITE_REDIS": valkey_url, "PYTHONPATH": os.pathsep.join([str(SUITE), str(ROOT)])}
+
+    failed, passed, told = await asyncio.to_thread(_run, suite, environment, "tests")
+    if late := sorted(failed - ALLOWED.keys()):  # theirs expect things within 10 ms: once more, alone
+        failed, again, told = await asyncio.to_thread(_run, suite, environment, *late)
+        passed += again
+
+    assert failed <= ALLOWED.keys(), told
+    assert passed >= LEAST
+
+
+def _run(suite: Path, environment: dict[str, str], *tests: str) -> tuple[set[str], int, str]:
+    """Return which tests have failed, how many have passed, and the end of what was printed."""
     command = [
         sys.executable, "-m", "pytest", "-q", "-p", "on_our_class", "-p", "no:cacheprovider", "-p", "no:schemathesis",
-        "-p", "no:arqonce", "-c", os.devnull, f"--rootdir={suite}", "-o", "asyncio_mode=auto", "--timeout=30", "tests",
+        "-p", "no:arqonce", "-c", os.devnull, f"--rootdir={suite}", "-o", "asyncio_mode=auto", "--timeout=30", *tests,
     ]  # fmt: skip
-    done = await asyncio.to_thread(
-        subprocess.run, command, cwd=suite, capture_output=True, text=True, check=False, timeout=110,
-        env=os.environ | {"SUITE_REDIS": valkey_url, "PYTHONPATH": os.pathsep.join([str(SUITE), str(ROOT)])},
-    )  # fmt: skip
-
+    done = subprocess.run(
+        command, cwd=suite, capture_output=True, text=True, check=False, timeout=110, env=os.environ | environment
+    )
     failed = set(re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE))
     passed = re.search(r"(\d+) passed", done.stdout)
-    assert failed <= ALLOWED.keys(), done.stdout[-4000:]
-    assert passed is not None
-    assert int(passed[1]) >= LEAST
+    return failed, int(passed[1]) if passed else 0, done.stdout[-4000:]

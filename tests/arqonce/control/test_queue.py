@@ -101,11 +101,11 @@ async def test_a_paused_kind_waits_beside_others_until_its_time_is_over(
 ) -> None:
     """``--for`` ends it: jobs that were put aside run by themselves then, each once."""
     start_worker()
-    told = await operate("queue", "pause", "--kind", "create_user", "--reason", "x", "--for", "6s")
-    paused = [await client.enqueue(CreateUser(name=f"n{number}")) for number in range(300)]
-    others = [await client.enqueue(FindUser(name="nobody")) for _ in range(300)]
+    told = await operate("queue", "pause", "--kind", "create_user", "--reason", "x", "--for", "8s")
+    paused = await client.enqueue_many([CreateUser(name=f"n{number}") for number in range(300)])
+    others = await client.enqueue_many([FindUser(name="nobody")] * 300)
 
-    results = await asyncio.gather(*(handle.result(timeout=4) for handle in others))
+    results = await asyncio.gather(*(handle.result(timeout=6) for handle in others))
     before = await _users(sessions)
     status = json.loads(await operate("status", "--json"))
     await asyncio.gather(*(handle.result(timeout=20) for handle in paused))

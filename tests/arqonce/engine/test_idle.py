@@ -225,18 +225,17 @@ async def _stands_by(workers: list[Worker]) -> bool:
     return _in(_State.STANDING_BY, workers) == workers
 
 
-async def test_a_burst_is_shared(start: StartFleet, pool: ArqRedis, log: Log) -> None:
+async def test_a_burst_is_shared(start: StartFleet, pool: ArqRedis, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that has all it can take wakes the next one: 200 jobs fill the 20 slots of each of ten workers."""
+    monkeypatch.setattr("arqonce.engine.idle._WATCH", timedelta(seconds=50))  # whoever is not woken sleeps so long
     log.hold.clear()
-    await start(10, max_jobs=20)
+    await start(10, max_jobs=20, lease=timedelta(seconds=90))
 
-    since = time.monotonic()
     for number in range(200):
         await pool.enqueue_job("work", _job_id=f"j{number}")
-    await wait_until_async(lambda: _have_started(log, 200), 10)
+    await wait_until_async(lambda: _have_started(log, 200), 25)
 
     assert sorted(log.by.values()) == [20] * 10
-    assert time.monotonic() - since < UNWOKEN
 
 
 async def _have_started(log: Log, count: int) -> bool:
@@ -416,16 +415,19 @@ async def test_another_takes_over_from_a_killed_watcher(
 ) -> None:
     """Within 4.75 s, in which a job may wait."""
     assert sessions is not None  # it removes the users afterwards
-    watcher = start_worker(WORKER_POLL_INTERVAL="10s")
-    await wait_until_async(lambda: _is_watched(redis), 5)  # ready comes a little before that
-    start_worker(WORKER_POLL_INTERVAL="10s")
+    workers = [start_worker(WORKER_POLL_INTERVAL="60s")]
+    await wait_until_async(lambda: _is_watched(redis), 20)  # ready comes a little before that
+    first = await redis.get("arq:queue:watcher")
+    workers.append(start_worker(WORKER_POLL_INTERVAL="60s"))
+    await wait_until_async(lambda: _is_watched(redis), 20)
+    watcher = workers[0 if await redis.get("arq:queue:watcher") == first else 1]  # a starved one may have lost it
     watcher.process.kill()
     watcher.process.wait()
-    since = time.monotonic()
+    since, left = time.monotonic(), await redis.pttl("arq:queue:watcher") / 1000
 
     await (await client.enqueue(CreateUser(name="Heir"))).result(timeout=timedelta(seconds=20))
 
-    assert 0.5 < time.monotonic() - since < 6  # the killed one did watch; and one second for a busy machine
+    assert left - 0.1 < time.monotonic() - since < 10  # the killed one did watch; half of it is for a busy machine
 
 
 async def _is_watched(redis: Redis) -> bool:

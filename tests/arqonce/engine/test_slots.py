@@ -90,7 +90,7 @@ async def test_what_has_no_slot_goes_back_to_its_place(
     await wait_until_async(are_back, 10)
     running = {key.removeprefix(b"arq:in-progress:") for key in await pool.keys("arq:in-progress:*")}
     after = {job_id: await pool.zscore("arq:queue", job_id) for job_id in ids}
-    assert rooms[-1] == (640, 100)  # so that 90 had no slot
+    assert rooms[-1] in {(640, 100), (500, 100)}  # so that 90 had no slot; 500 while two batches are slow
     assert {job_id: after[job_id] for job_id in ids if job_id not in running} == {
         job_id: before[job_id] for job_id in ids if job_id not in running
     }

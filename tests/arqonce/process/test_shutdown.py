@@ -28,6 +28,9 @@ pytestmark = pytest.mark.usefixtures("starts_processes")
 SOON = timedelta(seconds=20)
 Sessions = async_sessionmaker[AsyncSession]
 
+_STOPPING = ("worker is stopping", "shutdown on SIGTERM")
+"""What our class logs when it has heard the signal, and what arq's own logs."""
+
 
 async def _backends(sessions: Sessions, name: str) -> int:
     async with sessions() as session:
@@ -73,7 +76,7 @@ async def test_sigterm_lets_running_jobs_end(
         handles = await client.enqueue_many([CreateUser(name=f"User {number}") for number in range(8)])
         await _wait_for_waiting_backends(sessions, name, 3)
         worker.process.terminate()
-        await asyncio.sleep(0.5)  # the signal must find the jobs running: there is no state to wait for
+        await asyncio.to_thread(wait_until, lambda: any(said in worker.log for said in _STOPPING), 20)
         assert worker.process.poll() is None
         await blocker.rollback()
 
