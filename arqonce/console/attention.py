@@ -97,7 +97,7 @@ def _workers(reading: Reading) -> Iterator[Need]:
         yield Need(
             level=Level.SOON,
             title="No worker is alive",
-            cure="Start one with the command run. Workers of arq's own class are not seen here.",
+            cure="Start one with the command run. Workers of arq's own class are not shown here.",
         )
     versions = {worker.said.version for worker in reading.workers if worker.said.version}
     if len(versions) > 1:

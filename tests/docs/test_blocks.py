@@ -7,6 +7,7 @@ from tests.docs.blocks import PAGES, ROOT, Block, blocks_in, blocks_of, commands
 OWN_TESTS = {
     "CONTRIBUTING.md": "tests/docs/test_contributing.py",
     "docs/changing-jobs.md": "tests/arqonce/test_evolution.py",
+    "docs/console.md": "tests/arqonce/console/test_document.py",
     "docs/database.md": "tests/arqonce/ledger/test_neighbours.py",
     "docs/from-arq.md": "tests/docs/test_from_arq.py",
     "docs/http.md": "tests/docs/test_http.py",

@@ -1,5 +1,6 @@
 """The command line, as scripts and people use it: real processes, exit codes, and what is printed where."""
 
+import asyncio
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
+import aiohttp
 import pytest
 from pydantic import create_model
 from redis import Redis as SyncRedis
@@ -275,6 +277,15 @@ def _start_dev(data: Path, output: Path) -> Process:
     return warm.programs().start("worker", "dev", "--data", str(data), environment=environment, output=output)
 
 
+async def _log_in(console: str, token: str) -> str:
+    """Do what the page's script does with the address that dev prints."""
+    async with (
+        aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as http,
+        http.post(f"{console}/log-in", data={"token": token}, headers={"Origin": console}) as response,
+    ):
+        return await response.text()
+
+
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_dev_runs_until_it_is_stopped(tmp_path: Path, stop: signal.Signals) -> None:
     """It prints the two URLs, they work, and nothing is left behind."""
@@ -286,11 +297,15 @@ def test_dev_runs_until_it_is_stopped(tmp_path: Path, stop: signal.Signals) -> N
         urls = dict(line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export "))
         environment = {name: value.strip("'") for name, value in urls.items()} | warm.bare_environment()
         done = CommandLine(environment)("enqueue", "create_user", "--name", "Jane", "--wait", "--json")
+        wait_until(lambda: "look at it" in output.read_text(), 30)
+        page = output.read_text().partition("look at it, as an operator: ")[2].split()[0]
+        logged_in = asyncio.run(_log_in(*page.split("/log-in#")))
     finally:
         dev.send_signal(stop)
         code = dev.wait(60)
 
     assert json.loads(done.stdout)["result"]["name"] == "Jane", output.read_text()
+    assert "Needs attention" in logged_in
     assert code == 0
     assert [_is_listening(url.strip("'").rpartition("@")[2].removeprefix("redis://")) for url in urls.values()] == [
         False,

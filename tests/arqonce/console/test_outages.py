@@ -1,0 +1,112 @@
+"""A server that is away, in both ways: pages say so, each in a bounded time, and recover by themselves."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+from pydantic import SecretStr
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from arqonce.console.settings import Settings
+from tests.arqonce.console.conftest import JANE, Browser, browsing, serving
+from tests.conftest import wait_until_async
+from tests.faults.conftest import postgres_proxy, redis_proxy  # noqa: F401 - fixtures
+from tests.faults.proxy import Proxy
+
+_PAGES = ("/", "/queues", "/queue?name=arq:queue", "/workers", "/audit", "/doctor", "/queues/pause?queue=arq:queue")
+
+_BOUND = 15.0
+"""Seconds: an answer is given up after 10, and its connections are closed."""
+
+
+@asynccontextmanager
+async def _through(settings: Settings, **environment: str) -> AsyncIterator[Browser]:
+    """Serve a console that reaches its servers through a proxy."""
+    database, queue = settings.database, settings.queue
+    if url := environment.get("DATABASE_URL"):
+        database = database.model_copy(update={"url": SecretStr(url)})
+    if url := environment.get("REDIS_URL"):
+        queue = queue.model_copy(update={"url": SecretStr(url)})
+    async with (
+        serving(replace(settings, database=database, queue=queue)) as served,
+        browsing(served, JANE) as browser,
+    ):
+        yield browser
+
+
+async def _statuses(browser: Browser) -> dict[str, int]:
+    found = {}
+    for page in _PAGES:
+        began = time.monotonic()
+        answer = await browser.get(page)
+        assert "Traceback" not in answer.body
+        assert time.monotonic() - began < _BOUND, page
+        found[page] = answer.status
+    return found
+
+
+async def _all_are_well(browser: Browser) -> bool:
+    return set((await _statuses(browser)).values()) == {200}
+
+
+@pytest.mark.parametrize("way", ["closed", "silent"])
+async def test_postgresql_is_away(
+    console_settings: Settings,
+    redis: Redis,
+    sessions: async_sessionmaker[AsyncSession],
+    postgres_proxy: Proxy,  # noqa: F811 - the fixture
+    way: str,
+) -> None:
+    """Pages of Redis go on; those that need PostgreSQL say 503; the log-in holds."""
+    assert (await redis.ping(), sessions is not None) == (True, True)
+    async with _through(console_settings, **postgres_proxy.environment) as browser:
+        before = await _statuses(browser)
+        postgres_proxy.is_closed = way == "closed"
+        postgres_proxy.cut() if way == "closed" else postgres_proxy.silence()
+        said = await browser.until("/", "PostgreSQL is away: no job starts")
+        during = await _statuses(browser)
+        postgres_proxy.heal()
+
+        async def are_well() -> bool:
+            return await _all_are_well(browser)
+
+        await wait_until_async(are_well, 30)
+
+    assert set(before.values()) == {200}
+    assert "Waiting" in said.page.text
+    assert {page for page, status in during.items() if status != 200} == {"/audit"}
+    assert during["/audit"] == 503
+
+
+@pytest.mark.parametrize("way", ["closed", "silent"])
+async def test_redis_is_away(
+    console_settings: Settings,
+    redis: Redis,
+    sessions: async_sessionmaker[AsyncSession],
+    redis_proxy: Proxy,  # noqa: F811 - the fixture
+    way: str,
+) -> None:
+    """Pages of PostgreSQL go on, and a pause can be recorded, which workers learn later."""
+    assert (await redis.ping(), sessions is not None) == (True, True)
+    async with _through(console_settings, **redis_proxy.environment) as browser:
+        before = await _statuses(browser)
+        redis_proxy.is_closed = way == "closed"
+        redis_proxy.cut() if way == "closed" else redis_proxy.silence()
+        said = await browser.until("/", "Redis is away: no job starts")
+        during = await _statuses(browser)
+        paused = await browser.send("/queues/pause", queue="arq:queue", reason="x", length="1h")
+        redis_proxy.heal()
+
+        async def are_well() -> bool:
+            return await _all_are_well(browser)
+
+        await wait_until_async(are_well, 30)
+
+    assert set(before.values()) == {200}
+    assert "Dead letters" in said.page.text
+    assert set(during.values()) <= {200, 503}
+    assert (during["/"], during["/audit"], during["/queues"], during["/workers"]) == (200, 200, 200, 200)
+    assert (paused.status, "workers do not know yet" in paused.page.text) == (200, True)
