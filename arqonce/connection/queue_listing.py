@@ -17,8 +17,8 @@ from redis.asyncio import Redis
 from arqonce.connection.queue_kinds import OTHER, read_names
 from arqonce.wire.keys import IN_PROGRESS_KEY, PARKED_MS, PAUSED_MS, due_of, leases_key
 
-MOST_READ = 2000
-"""Most messages that are looked at for a page of one kind: four round trips of 128 KiB."""
+MOST_READ = 1000
+"""Most messages that are looked at for a page of one kind: two round trips of 128 KiB."""
 
 _STEP = 500
 """Most jobs of one round trip."""
@@ -94,7 +94,7 @@ def _part_of(queue: str, state: QueueState, now_ms: float) -> _Part:
 async def list_queue(  # noqa: PLR0913 - what can be asked
     redis: Redis, queue: str, state: QueueState, *, job_name: str | None, after: QueuePlace | None, limit: int
 ) -> QueuePage:
-    """Return a page of the jobs of a queue in a state, in the order of their times. Three round trips, or up to twelve.
+    """Return a page of the jobs of a queue in a state, in the order of their times. Three round trips, or six.
 
     Raises:
         RedisError: Redis cannot be asked, or this user may not look.
@@ -105,16 +105,11 @@ async def list_queue(  # noqa: PLR0913 - what can be asked
     step = 2 * limit if job_name is None else _STEP
     while read < MOST_READ:
         found = await _step(redis, part, place, step)
-        names = await _names(redis, state, [job_id for job_id, _ in found])
-        for at, ((job_id, score), name) in enumerate(zip(found, names, strict=True)):
-            if name == _ELSEWHERE or job_name not in {None, name}:
-                continue
-            shown = None if name == OTHER else name
-            rows.append(QueuedJob(job_id.decode(errors="replace"), shown, _time(due_of(score))))
+        for at, row in await _rows(redis, state, found, job_name):
+            rows.append(row)
             if len(rows) == limit:
-                place = _behind(found[: at + 1], place)
                 is_last = at + 1 == len(found) < step
-                return QueuePage(rows, None if is_last else place)
+                return QueuePage(rows, None if is_last else _behind(found[: at + 1], place))
         if len(found) < step:
             return QueuePage(rows, None)
         place, read = _behind(found, place), read + len(found)
@@ -138,20 +133,21 @@ def _behind(found: _Found, before: QueuePlace | None) -> QueuePlace:
     return QueuePlace(score, same + (before.behind if before is not None and before.score == score else 0))
 
 
-_ELSEWHERE = ""
-"""In place of a name: the job is in another state."""
+async def _rows(redis: Redis, state: QueueState, found: _Found, job_name: str | None) -> list[tuple[int, QueuedJob]]:
+    """Return those of these jobs that are in the state, and of the kind if one is given, each with its number."""
+    names = await read_names(redis, [job_id for job_id, _ in found])
+    chosen = [at for at, name in enumerate(names) if job_name in {None, name}]
+    if state is not QueueState.RUNNING:  # in the same part are jobs that run: their score is the end of a claim
+        async with redis.pipeline(transaction=False) as pipe:
+            for at in chosen:
+                pipe.exists(IN_PROGRESS_KEY.encode() + found[at][0])
+            chosen = [at for at, runs in zip(chosen, await pipe.execute(), strict=True) if not runs]
+    return [(at, _row(found[at], names[at])) for at in chosen]
 
 
-async def _names(redis: Redis, state: QueueState, ids: Sequence[bytes]) -> list[str]:
-    """Return the names of the jobs; ``_ELSEWHERE`` for one that runs, where others are asked for."""
-    names = await read_names(redis, ids)
-    if state is QueueState.RUNNING:
-        return names
-    async with redis.pipeline(transaction=False) as pipe:
-        for job_id in ids:
-            pipe.exists(IN_PROGRESS_KEY.encode() + job_id)
-        running = await pipe.execute()
-    return [_ELSEWHERE if runs else name for name, runs in zip(names, running, strict=True)]
+def _row(found: tuple[bytes, float], name: str) -> QueuedJob:
+    job_id, score = found
+    return QueuedJob(job_id.decode(errors="replace"), None if name == OTHER else name, _time(due_of(score)))
 
 
 def _time(score_ms: float) -> datetime | None:

@@ -98,6 +98,7 @@ def moment(value: datetime | float | None) -> Markup:
     return Markup('<time datetime="{}" title="{}">{}</time>').format(at.isoformat(timespec="milliseconds"), text, text)
 
 
+@lru_cache(maxsize=1000)
 def clock(value: datetime) -> Markup:
     """Return the time of day as HTML: in UTC, which the script shows in the viewer's zone."""
     at = value.astimezone(UTC)
