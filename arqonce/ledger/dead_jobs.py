@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 from sqlalchemy import ColumnElement, case, delete, exists, func, literal, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from arqonce.database.driver import fetch_by_driver
 from arqonce.ledger.namespace import sql_for
@@ -51,7 +52,11 @@ class DeadFilter:
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """Return the filter as SQL. It omits letters whose request has taken effect meanwhile."""
-        conditions: list[ColumnElement[bool]] = [~_has_taken_effect()]
+        return [~_has_taken_effect(DeadJob), *self.matches()]
+
+    def matches(self) -> list[ColumnElement[bool]]:
+        """Return the same, with letters whose request has taken effect."""
+        conditions: list[ColumnElement[bool]] = []
         if self.job_ids is not None:
             conditions.append(DeadJob.job_id.in_(self.job_ids))
         if self.job_name is not None:
@@ -65,9 +70,9 @@ class DeadFilter:
         return conditions
 
 
-def _has_taken_effect() -> ColumnElement[bool]:
-    is_same = or_(DeadJob.request_hash.is_(None), DeadJob.request_hash == JobReceipt.request_hash)
-    return exists(JobReceipt.job_id).where(JobReceipt.job_id == DeadJob.job_id, is_same)
+def _has_taken_effect(letter: type[DeadJob]) -> ColumnElement[bool]:
+    is_same = or_(letter.request_hash.is_(None), letter.request_hash == JobReceipt.request_hash)
+    return exists(JobReceipt.job_id).where(JobReceipt.job_id == letter.job_id, is_same)
 
 
 async def lock_dead_job(session: AsyncSession, job_id: str) -> DeadJob | None:
@@ -200,10 +205,16 @@ async def count_dead_jobs(session: AsyncSession, which: DeadFilter, *, until: da
     return await session.scalar(select(func.count()).select_from(DeadJob).where(*conditions)) or 0
 
 
-async def count_dead_jobs_up_to(session: AsyncSession, which: DeadFilter, most: int) -> int:
-    """Return how many dead letters there are, or ``most`` if there are at least so many. One round trip."""
-    found = select(DeadJob.job_id).where(*which.conditions()).limit(most).subquery()
-    return await session.scalar(select(func.count()).select_from(found)) or 0
+async def count_dead_jobs_up_to(session: AsyncSession, which: DeadFilter, most: int) -> tuple[int, bool]:
+    """Return how many of the first ``most`` dead letters that match are to be acted on, and whether there are more.
+
+    One round trip. Letters are limited first: PostgreSQL would rather read all receipts than look up ten thousand.
+    """
+    chosen = select(DeadJob.job_id, DeadJob.request_hash).where(*which.matches()).limit(most + 1).subquery()
+    letter = aliased(DeadJob, chosen)
+    both = func.count(), func.count().filter(~_has_taken_effect(letter))
+    read, found = (await session.execute(select(*both).select_from(letter))).one()
+    return min(found, most), read > most
 
 
 async def count_by_reason(session: AsyncSession, which: DeadFilter) -> list[tuple[str | None, str, int]]:

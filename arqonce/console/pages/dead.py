@@ -23,7 +23,7 @@ from arqonce.console.routes import act, page, preview
 from arqonce.control.dead_letters import DISCARD, RETRY, DeadAct, discard_steps, retry_steps
 from arqonce.failures import is_own_code
 from arqonce.ledger.dead_groups import dead_groups
-from arqonce.ledger.dead_jobs import DeadFilter, count_dead_jobs_up_to, list_dead_jobs
+from arqonce.ledger.dead_jobs import DeadFilter, count_dead_jobs_up_to
 from arqonce.ledger.listing import MOST_READ, list_letters
 from arqonce.process.startup_errors import explain_database
 
@@ -133,14 +133,22 @@ async def show_letters(request: web.Request) -> web.Response:
 
 async def _count(console: Console, which: DeadFilter) -> tuple[int, bool]:
     async with console.sessions() as session:
-        found = await count_dead_jobs_up_to(session, which, _MOST_COUNTED + 1)
-    return min(found, _MOST_COUNTED), found > _MOST_COUNTED
+        return await count_dead_jobs_up_to(session, which, _MOST_COUNTED)
 
 
-async def _samples(console: Console, which: DeadFilter) -> Sequence[str]:
+async def _samples(console: Console, asked: _AskedWhich) -> Sequence[str]:
+    if asked.id is not None:
+        return [asked.id]
     async with console.sessions() as session:
-        letters = await list_dead_jobs(session, which, limit=MOST_SAMPLES)
-    return [f"{letter.job_id} {letter.job_name or '-'} {letter.reason}" for letter in letters]
+        found = await list_letters(
+            session,
+            job_name=asked.kind,
+            reason=asked.code,
+            is_unnamed=asked.unnamed,
+            after=None,
+            limit=MOST_SAMPLES,
+        )
+    return [f"{letter.job_id} {letter.job_name or '-'} {letter.reason}" for letter in found.rows]
 
 
 _RETRY_SENTENCES = (
@@ -178,7 +186,7 @@ async def _preview(request: web.Request, verb: str, sentences: Sequence[str], *,
             title=f"{verb} {asked.words}",
             number=concerned,
             sentences=[*sentences, *([] if asked.id else [_IN_STEPS])],
-            samples=await _samples(console, asked.which),
+            samples=await _samples(console, asked),
             button=f"{verb} {'it' if count == 1 else 'them'}",
             action=f"/dead/{verb.lower()}",
             fields=asked.fields,
