@@ -7,9 +7,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
@@ -25,6 +26,7 @@ from arqonce.console.core import Console
 from arqonce.console.server import listen, open_console
 from arqonce.console.settings import ConsoleSettings, Settings
 from arqonce.database.settings import DatabaseSettings
+from arqonce.ledger.dead_jobs import DeadFilter, step_of_dead_jobs
 from arqonce.settings.worker import QueueSettings, WorkerSettings
 from bench.console_data import Amounts, fill_postgres, fill_redis
 from bench.servers import BenchServers, open_bench_servers
@@ -54,6 +56,12 @@ _PAGES = {
     "schedules": "/schedules",
     "workers": "/workers",
     "audit": "/audit",
+}
+
+_ACTS = {
+    "all dead letters": DeadFilter(),
+    "a group": DeadFilter(job_name="kind3", reason="OddError"),
+    "a rare reason": DeadFilter(reason="rare"),
 }
 
 _FOLLOWED = ("jobs waiting", "jobs promised", "jobs done", "dead letters of a group")
@@ -145,7 +153,10 @@ async def _run(servers: BenchServers, amounts: Amounts, rounds: int) -> None:
             path = await _deep(http, url, _PAGES[name])
             measured.append(await _measure(http, url, f"{name}, page {_DEEP}", path, rounds))
         polls = await _measure_poll(console, rounds)
-    _print(measured, polls)
+        others = {"database time of one poll": polls}
+        for name, which in _ACTS.items():
+            others[f"a step of 500 of a retry of {name}"] = await _measure_steps(console, which, rounds)
+    _print(measured, others)
 
 
 async def _measure(http: aiohttp.ClientSession, url: str, name: str, path: str, rounds: int) -> _Measured:
@@ -184,14 +195,28 @@ async def _measure_poll(console: Console, rounds: int) -> Sequence[float]:
     return times
 
 
-def _print(measured: Sequence[_Measured], polls: Sequence[float]) -> None:
+async def _measure_steps(console: Console, which: DeadFilter, rounds: int) -> Sequence[float]:
+    """Return how long PostgreSQL took to find each of the first letters to put back, in ms."""
+    times, after = [], None
+    for _ in range(rounds):
+        async with console.sessions() as session:
+            began = time.perf_counter()
+            step = await step_of_dead_jobs(session, which, after=after, until=datetime.now(UTC))
+            times.append(1000 * (time.perf_counter() - began))
+        if step is None:
+            break
+        after = step.last
+    return times
+
+
+def _print(measured: Sequence[_Measured], others: Mapping[str, Sequence[float]]) -> None:
     sys.stdout.write("| page | median, ms | p95, ms | CPU, ms |\n|---|---:|---:|---:|\n")
     for one in measured:
         name = one.name if one.is_right else f"{one.name} (not answered)"
         sys.stdout.write(f"| {name} | {one.median:.0f} | {one.p95:.0f} | {1000 * one.cpu:.0f} |\n")
-    ordered = sorted(polls)
-    last = ordered[math.ceil(0.95 * len(ordered)) - 1]
-    sys.stdout.write(f"| database time of one poll | {statistics.median(polls):.0f} | {last:.0f} | |\n")
+    for name, times in others.items():
+        last = sorted(times)[math.ceil(0.95 * len(times)) - 1]
+        sys.stdout.write(f"| {name} | {statistics.median(times):.0f} | {last:.0f} | |\n")
 
 
 def _say(text: str) -> None:
