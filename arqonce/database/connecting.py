@@ -17,6 +17,7 @@ from typing import Any
 import asyncpg
 
 from arqonce.database.hosts import Host
+from arqonce.database.joining import connect
 
 STANDBY = "it is a standby"
 READ_ONLY = "default_transaction_read_only is on for this user, database or server"
@@ -108,7 +109,7 @@ def _drop(task: "asyncio.Task[Any]") -> None:
 
 async def _connect_to(host: Host | None, target: str, options: dict[str, Any]) -> Any:  # noqa: ANN401 - as above
     where = {} if host is None else {"host": host.name, "port": host.port}
-    connection = await asyncpg.connect(**options, **where, target_session_attrs="any")
+    connection = await connect(**options, **where, target_session_attrs="any")
     trouble = why_unwritable(connection)
     if _fits(trouble, target):
         return connection

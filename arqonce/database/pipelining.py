@@ -21,6 +21,7 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.util import await_only
 
 from arqonce.database.asyncpg_connection import ENDED, REFUSED, LentConnection, TransactionEndedError
+from arqonce.database.joining import write_with_next
 from arqonce.database.limits import allow_pauses
 from arqonce.database.loans import Loan
 from arqonce.database.protocol import Argument, command, execution
@@ -247,7 +248,7 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
         if self._transaction is not None:
             self._transaction.begin_with_next()  # with the caller's fetch: nothing is awaited in between
             if self.turn is not None and self.turn.opening:
-                _write(self._connection, b"".join(map(command, self.turn.opening)))
+                write_with_next(self._connection, b"".join(map(command, self.turn.opening)))
                 self.turn.opening = ()
         return prepared
 
@@ -416,14 +417,14 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
         """Send the messages that end the transaction, and then clean a job's session."""
         if self._loan is None:
             nothing, _ = await super()._prepare("SELECT", 0)
-            _write(self._connection, messages + command(ending))
+            write_with_next(self._connection, messages + command(ending))
             await nothing.fetch()
         elif self._is_suspect:
-            _write(self._connection, messages + command(ending) + _CLEANING)
+            write_with_next(self._connection, messages + command(ending) + _CLEANING)
             [(_, has_prepared)] = await self._rest.fetch()
             self._is_dirty, self._is_suspect = bool(has_prepared), self.is_ever_suspect
         else:  # a COMMIT
-            _write(self._connection, messages if self._reads_only else messages + _RESET)
+            write_with_next(self._connection, messages if self._reads_only else messages + _RESET)
             await self._plain_end.fetch()
             self._is_dirty = False
 
@@ -498,15 +499,10 @@ class _HeldTransaction:
         """
         if not self.has_begun:
             self.has_begun = True
-            _write(self._connection, b"".join(map(command, (self.begin, *self._more))))
+            write_with_next(self._connection, b"".join(map(command, (self.begin, *self._more))))
 
     async def begin_now(self) -> None:
         """Send BEGIN, unless it has been."""
         if not self.has_begun:
             self.has_begun = True
             await self._connection.control("; ".join((self.begin, *self._more)))
-
-
-def _write(connection: Any, messages: bytes) -> None:
-    if not connection.is_closed():  # otherwise the next statement raises
-        connection._transport.write(messages)
