@@ -147,7 +147,7 @@ def test_it_can_be_watched_until_ctrl_c(watching: tuple["subprocess.Popen[bytes]
             shown += os.read(terminal, 65536)
         return shown.count(b"workers alive: 0 on 0 hosts") >= 2
 
-    wait_until(is_shown_twice, 20)
+    wait_until(is_shown_twice, 60)
     process.send_signal(signal.SIGINT)
 
     assert (process.wait(10), process.stderr and process.stderr.read()) == (0, b"")
