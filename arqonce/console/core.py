@@ -1,6 +1,8 @@
 """What every page needs: the servers, the poll, and who is logged in."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from aiohttp import web
 from redis.asyncio import Redis
@@ -13,6 +15,8 @@ from arqonce.console.done import DoneActs
 from arqonce.console.log_in_limit import LogInLimit
 from arqonce.console.poll import Poll
 from arqonce.console.settings import Settings
+from arqonce.console.shared import Shared
+from arqonce.doctor.finding import Finding
 from arqonce.overview.looks import Sessions
 
 
@@ -23,12 +27,15 @@ class Console:
     settings: Settings
     application: Application
     sessions: Sessions
-    """Of at most three connections, whose statements end soon."""
+    """Of two connections, whose statements end soon."""
 
     redis: Redis
     poll: Poll
     cookies: Cookies
     log_ins: LogInLimit = field(default_factory=LogInLimit)
+    examination: Shared[Sequence[Finding]] = field(default_factory=lambda: Shared(timedelta(seconds=5)))
+    """The doctor's findings."""
+
     done: DoneActs = field(default_factory=DoneActs)
     bulk: BulkActs = field(default_factory=BulkActs)
 

@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from arqonce.connection.redis import explain
 from arqonce.console.access import UNIX, Person
@@ -101,6 +102,8 @@ def _of_server(request: web.Request, error: Exception) -> PageError:
     if isinstance(error, RedisError | QueueUnavailableError):
         known = error if isinstance(error, QueueUnavailableError) else explain(error, url)
         return PageError(503, "Redis is away", f"{known}.")
+    if isinstance(error, PoolTimeoutError):
+        return PageError(503, "The console is busy", "Others ask it for much at the same time. Wait a moment.")
     if sqlstate_of(error) == _CANCELLED:
         limit = settings.console.statement_timeout.total_seconds()
         return PageError(503, "PostgreSQL takes too long", f"It did not answer within {limit:g} s. Ask for less.")

@@ -24,8 +24,8 @@ from arqonce.process.ending import MARGIN, Ending, leave
 from arqonce.process.event_loop import fastest_loop, run_to_the_end
 from arqonce.process.logs import log_to_stderr
 
-_CONNECTIONS = 3
-"""To PostgreSQL: one for the poll, two for pages."""
+_OF_PAGES = 2
+"""Connections to PostgreSQL. The poll has one more of its own: busy pages must not look like an outage."""
 
 _REDIS_CONNECTIONS = 4
 
@@ -74,9 +74,10 @@ async def open_console(
     connections = {"max_connections": _REDIS_CONNECTIONS, "retries": 1}
     async with (
         build_redis(url, Redis, password=settings.queue.plain_password, **connections) as redis,
-        open_database(settings.database, pool_size=_CONNECTIONS) as sessions,
+        open_database(settings.database, pool_size=_OF_PAGES) as sessions,
+        open_database(settings.database, pool_size=1) as own_sessions,
     ):
-        poll = Poll(Servers(redis, url, settings.worker.queue.names, sessions, settings.database).read, every=every)
+        poll = Poll(Servers(redis, url, settings.worker.queue.names, own_sessions, settings.database).read, every=every)
         own = settings.console
         cookies = Cookies(Tokens(own.tokens or {}), key=own.key, lasts=own.session, https=own.https)
         console = Console(

@@ -37,18 +37,22 @@ _STATES = {
 
 
 async def show_doctor(request: web.Request) -> web.Response:
-    """Examine the servers, both at once."""
+    """Show what the latest examination has found: one of a few seconds ago, or a new one."""
     console = console_of(request)
+    findings = await console.examination.get(lambda: _examine_both(console))
+    counts = {verdict: sum(one.verdict is verdict for one in findings) for verdict in _STATES}
+    return show_page(request, "doctor.html", findings=findings, states=_STATES, counts=counts)
+
+
+async def _examine_both(console: Console) -> Sequence[Finding]:
+    """Examine the servers, both at once; return the worst findings first."""
     reading = await console.poll.latest()
     redis = RedisServer(console.redis, console.settings.queue.url.get_secret_value())
     found = await asyncio.gather(
         _examine("PostgreSQL", _postgres(console, reading).checks), _examine("Redis", redis.checks)
     )
-    findings = [*found[0], *found[1]]
     order = list(_STATES)
-    findings.sort(key=lambda finding: order.index(finding.verdict))
-    counts = {verdict: sum(one.verdict is verdict for one in findings) for verdict in order}
-    return show_page(request, "doctor.html", findings=findings, states=_STATES, counts=counts)
+    return sorted([*found[0], *found[1]], key=lambda finding: order.index(finding.verdict))
 
 
 def _postgres(console: Console, reading: Reading) -> Postgres:

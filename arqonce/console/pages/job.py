@@ -1,11 +1,10 @@
 """One job: its story from both servers, its data behind a click, and its abort."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
-from urllib.parse import quote
 
 from aiohttp import web
 from pydantic import AfterValidator
@@ -16,6 +15,7 @@ from arqonce.console.acts import Preview, see_done, show_preview
 from arqonce.console.asked import Asked, PageError, Reason, read_form, read_query
 from arqonce.console.core import console_of, may_act, person_of
 from arqonce.console.done import Done, Link
+from arqonce.console.links import own_link
 from arqonce.console.rendering import link
 from arqonce.console.responses import show_page
 from arqonce.console.routes import act, page, preview, reveal
@@ -91,7 +91,7 @@ async def _show(request: web.Request, job_id: str, *, with_data: bool = False) -
         lines=[_line(event) for event in events],
         nowhere=NOWHERE if state == "unknown" and not events and not facts.troubles else None,
         facts=facts,
-        own_link=_own_link(console.settings.console.links or {}, name, job_id),
+        own_link=own_link(console.settings.console.links, name, job_id),
         may_act=may_act(request),
         can_be_aborted=state not in _ENDED and not facts.troubles,
         is_dead=state == "dead",
@@ -113,12 +113,6 @@ def _line(event: Event) -> _Line:
     other = event.facts.get("job_id")
     error = event.facts.get("error")
     return _Line(at=event.at, text=event.text, look=look, error=error, job_id=other)
-
-
-def _own_link(links: Mapping[str, str], name: str | None, job_id: str) -> str | None:
-    """Return the address of the job in the project's own pages."""
-    template = None if name is None else links.get(name)
-    return None if template is None else template.replace("{job_id}", quote(job_id, safe=""))
 
 
 def _texts(facts: JobFacts) -> Sequence[tuple[str, str]]:

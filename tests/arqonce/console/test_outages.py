@@ -1,13 +1,16 @@
 """A server that is away, in both ways: pages say so, each in a bounded time, and recover by themselves."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.console.settings import Settings
@@ -110,3 +113,32 @@ async def test_redis_is_away(
     assert set(during.values()) <= {200, 503}
     assert (during["/"], during["/audit"], during["/queues"], during["/workers"]) == (200, 200, 200, 200)
     assert (paused.status, "workers do not know yet" in paused.page.text) == (200, True)
+
+
+async def test_busy_pages_are_no_outage(
+    console_settings: Settings, redis: Redis, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    """Pages whose statements take too long say so; the overview, which has a connection of its own, goes on."""
+    assert await redis.ping()
+    limited = console_settings.database.model_copy(update={"statement_timeout": timedelta(seconds=2)})
+    settings = replace(console_settings, database=limited)
+    async with serving(settings) as served, browsing(served, JANE) as jane, sessions() as blocker:
+        await blocker.execute(text("LOCK TABLE arqonce.audit"))
+        asked = [asyncio.create_task(jane.get("/audit")) for _ in range(8)]
+
+        async def are_waiting() -> bool:
+            async with sessions() as session:
+                waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'arqonce.audit'::regclass"
+                return bool(await session.scalar(text(waiting)))
+
+        await wait_until_async(are_waiting, 10)
+        overview = await jane.get("/")
+        answers = await asyncio.gather(*asked)
+        await blocker.rollback()
+
+    assert {answer.status for answer in answers} == {503}
+    assert {answer.page.text.partition(" \N{EN DASH} ")[0] for answer in answers} <= {
+        "PostgreSQL takes too long",
+        "The console is busy",
+    }
+    assert "is away" not in overview.page.text
