@@ -64,11 +64,16 @@ async def read_form(request: web.Request, kind: type[AskedT]) -> AskedT:
     """Return the fields of the form.
 
     Raises:
-        PageError: likewise; or it is no form.
+        PageError: likewise; or it is no form in UTF-8.
     """
-    if request.content_type != "application/x-www-form-urlencoded":
+    is_form = request.content_type == "application/x-www-form-urlencoded" and "Content-Encoding" not in request.headers
+    # Other charsets are Python's codecs, of which one takes a second for 64 KiB.
+    if not is_form or (request.charset or "utf-8").lower() != "utf-8":
         raise PageError(415, "This is no form", "Use the form of the page.")
-    fields = await request.post()
+    try:
+        fields = await request.post()
+    except (ValueError, web.RequestPayloadError):  # no UTF-8, or chunks without sizes
+        raise PageError(400, "This is no form", "Use the form of the page.") from None
     return _read([(name, value) for name, value in fields.items() if isinstance(value, str)], kind)
 
 
@@ -77,6 +82,8 @@ def _read(pairs: Sequence[tuple[str, str]], kind: type[AskedT]) -> AskedT:
     for name, value in pairs:
         if name in given:
             raise PageError(400, "This address cannot be read", f"{plain(name, 50)} is there more than once.")
+        if "\0" in value:  # PostgreSQL has no such text
+            raise PageError(400, "This address cannot be read", f"{plain(name, 50)}: has the character U+0000.")
         if value.strip():
             given[name] = value
     try:

@@ -88,7 +88,7 @@ def _of_http(error: web.HTTPException) -> PageError:
         case 405:
             return PageError(405, "This cannot be done so", "Use the form of the page: no act is done by an address.")
         case 413:
-            return PageError(413, "This is too long", "A form may have 64 KiB.")
+            return PageError(413, "This is too long", "A form may have 64 KiB and 1,000 fields.")
         case _:
             return PageError(error.status, "This request cannot be read")
 
@@ -134,11 +134,18 @@ async def require_own_origin(request: web.Request, handler: Handler) -> web.Stre
     """Refuse forms that another site has sent. All browsers name the origin of a form."""
     if request.method not in {"GET", "HEAD"}:
         site = request.headers.get("Sec-Fetch-Site", "same-origin")
-        origin = urlsplit(request.headers.get("Origin", "")).netloc.lower()
+        origin = _host_of(request.headers.get("Origin", ""))
         own = {request.headers.get("Host", "").lower(), *console_of(request).settings.console.names}
         if site != "same-origin" or not origin or origin not in own:
             raise PageError(403, "This form is not of this page", "Open the page anew, and send the form from there.")
     return await handler(request)
+
+
+def _host_of(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 @web.middleware

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -47,9 +48,12 @@ def read_queue_place(text: str | None) -> QueuePlace | None:
         return None
     try:
         score, behind = _read(text)
-        return QueuePlace(float(str(score)), _number(behind))
+        place = QueuePlace(float(str(score)), _number(behind))
     except (ValueError, TypeError, OverflowError):
         raise _wrong() from None
+    if math.isnan(place.score):
+        raise _wrong()
+    return place
 
 
 def _read(text: str) -> Sequence[object]:

@@ -32,6 +32,9 @@ _REDIS_CONNECTIONS = 4
 _GRACE = timedelta(seconds=5)
 """How long requests may continue after SIGTERM."""
 
+_IDLE = timedelta(seconds=30)
+"""How long a connection is kept on which nothing is asked."""
+
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.console")
 
 
@@ -52,7 +55,7 @@ def run_console(settings: Settings, application: Application) -> None:
 async def _serve(settings: Settings, application: Application, ending: Ending) -> None:
     told = _told_to_stop(ending)
     async with open_console(settings, application) as console:
-        runner = web.AppRunner(build_app(console), access_log=None, shutdown_timeout=_GRACE.total_seconds())
+        runner = build_runner(console)
         try:
             await runner.setup()
             where = await listen(runner, settings)
@@ -88,6 +91,17 @@ async def open_console(
         finally:
             await console.bulk.close()
             await poll.close()
+
+
+def build_runner(console: Console, *, idle: timedelta = _IDLE, grace: timedelta = _GRACE) -> web.AppRunner:
+    """Build what serves the pages. Whoever sends nothing, or no whole header, is disconnected after ``idle``."""
+    return web.AppRunner(
+        build_app(console),
+        access_log=None,
+        auto_decompress=False,  # no browser compresses a form, and 50 kB may hold 50 MB
+        keepalive_timeout=idle.total_seconds(),
+        shutdown_timeout=grace.total_seconds(),
+    )
 
 
 async def listen(runner: web.AppRunner, settings: Settings) -> str:

@@ -81,10 +81,16 @@ WITH_TIME = frozenset({State.DONE, State.REFUSED, State.DEAD})
 """Lists that may begin at a time."""
 
 
-def _read_time(value: str) -> str:
+def _time_of(value: str) -> datetime:
+    """Return a time in UTC; it is in UTC unless it says otherwise."""
+    at = datetime.fromisoformat(value)
+    return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _require_time(value: str) -> str:
     try:
-        datetime.fromisoformat(value)
-    except ValueError:
+        _time_of(value)
+    except (ValueError, OverflowError):
         raise ValueError("is no time such as 2026-06-01T12:00") from None
     return value
 
@@ -93,16 +99,13 @@ class _AskedJobs(Asked):
     state: State = State.WAITING
     queue: Name | None = None
     kind: Name | None = None
-    before: Annotated[str, Field(max_length=40), AfterValidator(_read_time)] | None = None
+    before: Annotated[str, Field(max_length=40), AfterValidator(_require_time)] | None = None
     after: str | None = None
 
     @property
     def begins_at(self) -> datetime | None:
-        """The time before which jobs are to have ended; in UTC unless it says otherwise."""
-        if self.before is None:
-            return None
-        at = datetime.fromisoformat(self.before)
-        return at if at.tzinfo else at.replace(tzinfo=UTC)
+        """The time before which jobs are to have ended."""
+        return None if self.before is None else _time_of(self.before)
 
 
 class _AskedFind(Asked):

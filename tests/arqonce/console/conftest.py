@@ -8,15 +8,13 @@ from html.parser import HTMLParser
 
 import aiohttp
 import pytest
-from aiohttp import web
 from multidict import CIMultiDictProxy
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from yarl import URL
 
 from arqonce.console.access import Role, TokenRights, hash_of
-from arqonce.console.application import build_app
-from arqonce.console.server import listen, open_console
+from arqonce.console.server import build_runner, listen, open_console
 from arqonce.console.settings import ConsoleSettings, Settings
 from arqonce.database.settings import DatabaseSettings
 from arqonce.settings.worker import QueueSettings, WorkerSettings
@@ -120,10 +118,10 @@ class Browser:
 
 
 @asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[str]:
+async def serving(settings: Settings, *, idle: timedelta = timedelta(seconds=30)) -> AsyncIterator[str]:
     """Serve a console on a free port; yield its URL."""
     async with open_console(settings, APPLICATION, every=timedelta(milliseconds=50)) as console:
-        runner = web.AppRunner(build_app(console), access_log=None, shutdown_timeout=1)
+        runner = build_runner(console, idle=idle, grace=timedelta(seconds=1))
         await runner.setup()
         try:
             yield (await listen(runner, settings)).rstrip("/")
