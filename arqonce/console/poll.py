@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -49,6 +49,9 @@ class Reading:
     """Why Redis could not be asked, with the cure."""
 
     not_seen: Sequence[str] = field(default_factory=list)
+    known: Collection[str] = frozenset()
+    """All queues of which somebody knows: the settings, a live worker, a pause or a promise."""
+
     has_more_queues: bool = False
     """Whether there are more queues than are looked at."""
 
@@ -98,6 +101,7 @@ class Servers:
             workers=workers,
             redis_trouble=trouble,
             not_seen=looks.not_seen,
+            known=frozenset(names),
             has_more_queues=len(names) > _MOST_QUEUES,
         )
 

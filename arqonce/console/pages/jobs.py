@@ -141,6 +141,8 @@ async def show_jobs(request: web.Request) -> web.Response:
     reading = await console.poll.latest()
     queues = _queues(console, reading)
     queue = asked.queue or queues[0]
+    if asked.state in _IN_QUEUE:
+        _require_known(queue, reading)
     listed = await _list(console, asked, queue)
     return show_page(
         request,
@@ -160,6 +162,15 @@ async def show_jobs(request: web.Request) -> web.Response:
 def _queues(console: Console, reading: Reading) -> list[str]:
     named = console.settings.worker.queue.names
     return list(named) if reading.queues is None else list(reading.queues.queues) or list(named)
+
+
+def _require_known(queue: str, reading: Reading) -> None:
+    """Refuse other names: a sorted set of another program may have people's data."""
+    if queue in reading.known:
+        return
+    if reading.redis_trouble is not None:
+        raise PageError(503, "Redis is away", f"{reading.redis_trouble}.")
+    raise PageError(404, "There is no such queue", "No worker serves it, and nothing is promised for it.")
 
 
 def _kinds(reading: Reading) -> list[str]:

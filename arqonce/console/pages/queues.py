@@ -262,6 +262,8 @@ async def _concerned(request: web.Request, target: Target) -> str:
 
 async def _samples(request: web.Request, target: Target) -> Sequence[str]:
     console, none = console_of(request), list[str]()
+    if target.queue not in (await console.poll.latest()).known:
+        return none
     with explained(console.settings.queue.url.get_secret_value()):
         return await Looks().in_redis(
             "samples", oldest_jobs(console.redis, target.queue, target.job_name or None, limit=10), none

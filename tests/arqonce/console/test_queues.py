@@ -1,5 +1,6 @@
 """Queues on the page: what waits, and a pause from its preview to its end."""
 
+import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -113,3 +114,16 @@ async def test_what_was_done_is_known_to_its_author(jane: Browser, rob: Browser)
     answers = [await jane.get(where), await jane.get(where), await rob.get(where, follow=False)]
 
     assert [answer.status for answer in answers] == [200, 200, 303]
+
+
+@pytest.mark.parametrize(
+    "path", ["/jobs?queue=scores", "/jobs?queue=scores&state=deferred", "/queues/pause?queue=scores"]
+)
+async def test_other_sorted_sets_are_not_shown(jane: Browser, redis: Redis, path: str) -> None:
+    """What another program has in Redis cannot be read as a queue, by guessing the name of its key."""
+    await redis.zadd("scores", {"pat@example.org": 1, "joe@example.org": 4e12})
+
+    answer = await jane.get(path)
+
+    assert "@example.org" not in answer.body
+    assert answer.status == (404 if path.startswith("/jobs") else 200)
