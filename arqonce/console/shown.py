@@ -34,16 +34,16 @@ def _is_odd(character: str, *, lines: bool) -> bool:
 def _parts(text: str, *, lines: bool) -> list[tuple[bool, str]]:
     """Return the text in parts that are odd or not."""
     parts: list[tuple[bool, str]] = []
+    usual: list[str] = []
     marks = 0
     for character in text:
         marks = marks + 1 if unicodedata.category(character) == "Mn" else 0
         if marks > _MOST_MARKS or _is_odd(character, lines=lines):
-            parts.append((True, f"U+{ord(character):04X}"))
-        elif parts and not parts[-1][0]:
-            parts[-1] = (False, parts[-1][1] + character)
+            parts += [(False, "".join(usual)), (True, f"U+{ord(character):04X}")]
+            usual.clear()
         else:
-            parts.append((False, character))
-    return parts
+            usual.append(character)
+    return [*parts, (False, "".join(usual))]
 
 
 def _cut(value: object, limit: int) -> tuple[str, str]:
@@ -57,10 +57,10 @@ def shown(value: object, limit: int = LONGEST, *, lines: bool = False) -> Markup
     if _PLAIN.fullmatch(text):
         inner = escape(text)
     else:
-        inner = Markup("").join(
-            Markup('<span class="odd">{}</span>').format(part) if is_odd else escape(part)
-            for is_odd, part in _parts(text, lines=lines)
+        parts = (
+            f'<span class="odd">{part}</span>' if is_odd else escape(part) for is_odd, part in _parts(text, lines=lines)
         )
+        inner = Markup("".join(parts))  # noqa: S704 - a number, or escaped; Markup.format takes 40 µs for each
     more = Markup('<span class="cut">{}</span>').format(rest) if rest else Markup("")
     return Markup('<bdi class="shown">{}</bdi>{}').format(inner, more)
 
