@@ -190,7 +190,7 @@ class Postgres:
         found = (await session.execute(_OLDEST)).one()
         if found.hidden:
             return not_seen("PostgreSQL: oldest transaction", _NOT_ALLOWED, "GRANT pg_read_all_stats TO this role")
-        age = found.age or timedelta(0)
+        age = max(found.age or timedelta(0), timedelta(0))  # it may be our own, which is younger than this statement
         value = f"{age.total_seconds():.0f} s" + (f" (pid {found.pid}, {found.name or 'no name'})" if found.pid else "")
         cure = "end it with pg_terminate_backend(pid): until then no table can be vacuumed, and all get slower"
         return judged("PostgreSQL: oldest transaction", value, warning=cure if age > _OLD_TRANSACTION else None)

@@ -167,7 +167,8 @@ def _of_letter(letter: LetterRow, job_id: str, program: str) -> Event:
         f"when the cause is mended: {program} dead retry {job_id}, or else dead discard; dead show has the error and "
         "the message"
     )
-    text = f"dead after {letter.attempts} attempts: {_failure(letter.reason, letter.explanation)}; {cure}"
+    attempts = "1 attempt" if letter.attempts == 1 else f"{letter.attempts} attempts"
+    text = f"dead after {attempts}: {_failure(letter.reason, letter.explanation)}; {cure}"
     names = ("reason", "attempts", "sqlstate", "error")
     return Event(letter.died_at, "died", text, {name: getattr(letter, name) for name in names})
 

@@ -32,7 +32,7 @@ _LOOKS = {"succeeded": "good", "refused": "warning", "dead": "bad", "failed": "b
 _ENDED = frozenset({"succeeded", "refused", "dead", "failed", "unknown"})
 
 _BAD_EVENTS = frozenset({"attempt_failed", "died", "left", "no_message"})
-_GOOD_EVENTS = frozenset({"succeeded", "answered"})
+_GOOD_EVENTS = frozenset({"succeeded"})
 
 JobId = Annotated[str, AfterValidator(require_job_id)]
 
@@ -109,7 +109,8 @@ async def _find(request: web.Request, job_id: str, *, with_data: bool = False) -
 
 
 def _line(event: Event) -> _Line:
-    look = "bad" if event.event in _BAD_EVENTS else "good" if event.event in _GOOD_EVENTS else "waiting"
+    is_good = event.event in _GOOD_EVENTS or event.facts.get("succeeded") is True
+    look = "bad" if event.event in _BAD_EVENTS else "good" if is_good else "waiting"
     other = event.facts.get("job_id")
     error = event.facts.get("error")
     return _Line(at=event.at, text=event.text, look=look, error=error, job_id=other)
