@@ -67,7 +67,8 @@ class _AskedWhich(Asked):
         """The same in words."""
         if self.id is not None:
             return f"the dead letter {self.id}"
-        named = [*([f"of {self.kind}"] if self.kind else []), *(["of no kind that workers know"] if self.unnamed else [])]
+        unnamed = ["of no kind that workers know"] if self.unnamed else []
+        named = [*([f"of {self.kind}"] if self.kind else []), *unnamed]
         reasons = [f"with the reason {self.code}"] if self.code else []
         return " ".join(["dead letters", *named, *reasons]) if named or reasons else "all dead letters"
 
