@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
 from arqonce.wire.bounds import is_name
-from arqonce.wire.keys import JOB_KEY
+from arqonce.wire.keys import JOB_KEY, aside_key
 
 MOST_READ = 500
 """Most messages of a queue that are looked at."""
@@ -94,6 +94,15 @@ async def oldest_jobs(redis: Redis, queue: str, kind: str | None, *, limit: int)
         names = await read_names(redis, ids)
         ids = [job_id for job_id, name in zip(ids, names, strict=True) if name == kind]
     return [job_id.decode(errors="replace") for job_id in ids[:limit]]
+
+
+async def held_jobs(redis: Redis, queue: str, kind: str, *, limit: int) -> tuple[int, list[str]]:
+    """Return how many jobs of a paused kind workers have put aside, and ids of the first of them. One round trip."""
+    async with redis.pipeline(transaction=False) as pipe:
+        pipe.zcard(aside_key(queue, kind))
+        pipe.zrange(aside_key(queue, kind), 0, limit - 1)
+        count, ids = await pipe.execute()
+    return int(count), [job_id.decode(errors="replace") for job_id in ids]
 
 
 def _ranges(due: int) -> list[tuple[int, int]]:

@@ -8,10 +8,10 @@ from typing import Literal
 from aiohttp import web
 from pydantic import Field
 
-from arqonce.connection.queue_kinds import OTHER, oldest_jobs
+from arqonce.connection.queue_kinds import OTHER, held_jobs, oldest_jobs
 from arqonce.connection.queue_status import QueueStatus
 from arqonce.connection.redis import explained
-from arqonce.console.acts import Choice, Preview, see_done, show_preview
+from arqonce.console.acts import MOST_SAMPLES, Choice, Preview, see_done, show_preview
 from arqonce.console.asked import Asked, Name, PageError, Reason, read_form, read_query
 from arqonce.console.core import console_of, may_act, person_of
 from arqonce.console.done import Done, Link
@@ -254,20 +254,36 @@ async def _concerned(request: web.Request, target: Target) -> str:
     if status is None or reading.queues is None:
         return "a number of jobs that cannot be seen now"
     if target.job_name == WHOLE:
-        return f"{number(status.waiting + status.held)} jobs that wait or are held"
+        return _jobs(status.waiting + status.held)
     kinds = reading.queues.kinds[target.queue]
-    about = "about " if kinds.is_estimate else ""
-    return f"{about}{number(kinds.waiting.get(target.job_name, 0))} jobs that wait"
+    held, _ = await _held(request, target)
+    return ("about " if kinds.is_estimate else "") + _jobs(kinds.waiting.get(target.job_name, 0) + held)
+
+
+def _jobs(count: int) -> str:
+    return "one job that waits or is held" if count == 1 else f"{number(count)} jobs that wait or are held"
 
 
 async def _samples(request: web.Request, target: Target) -> Sequence[str]:
     console, none = console_of(request), list[str]()
     if target.queue not in (await console.poll.latest()).known:
         return none
+    _, held = await _held(request, target)
     with explained(console.settings.queue.url.get_secret_value()):
-        return await Looks().in_redis(
-            "samples", oldest_jobs(console.redis, target.queue, target.job_name or None, limit=10), none
+        waiting = await Looks().in_redis(
+            "samples", oldest_jobs(console.redis, target.queue, target.job_name or None, limit=MOST_SAMPLES), none
         )
+    return [*held, *waiting]
+
+
+async def _held(request: web.Request, target: Target) -> tuple[int, list[str]]:
+    """Return how many jobs of the kind workers have put aside, and some of them."""
+    console, none = console_of(request), (0, list[str]())
+    if target.job_name == WHOLE:
+        return none
+    with explained(console.settings.queue.url.get_secret_value()):
+        found = held_jobs(console.redis, target.queue, target.job_name, limit=MOST_SAMPLES)
+        return await Looks().in_redis("held jobs", found, none)
 
 
 ROUTES = (

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from arqonce.client.client import JobClient
 from arqonce.connection.pauses import FOR_EVER, Paused, read_paused
 from arqonce.ledger.audit import list_acts
+from arqonce.wire.keys import aside_key
 from jobs import CreateUser, FindUser
 from tests.arqonce.console.conftest import Browser
 
@@ -58,6 +59,16 @@ async def test_a_kind_is_paused_and_resumed(jane: Browser, client: JobClient, re
     assert (resumed.status, again.status) == (200, 409)
     assert await read_paused(redis, "arq:queue") == Paused()
     assert [act for _, act, _, _ in await _acts(sessions)] == ["queue resume", "queue pause"]
+
+
+async def test_a_resumption_concerns_what_is_held(jane: Browser, redis: Redis) -> None:
+    """Workers have put jobs of a paused kind aside: these are what it is about."""
+    await redis.zadd(aside_key("arq:queue", "find_user"), {f"held-{number}": number for number in range(3)})
+
+    preview = await jane.get("/queues/resume?queue=arq:queue&kind=find_user")
+
+    assert "3 jobs that wait or are held" in preview.page.text
+    assert "held-0 held-1 held-2" in preview.page.text
 
 
 async def test_a_wrong_form_does_nothing(jane: Browser, sessions: Sessions) -> None:
