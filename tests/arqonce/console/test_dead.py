@@ -18,7 +18,7 @@ from arqonce.control.dead_letters import DISCARD, DeadAct
 from arqonce.ledger import dead_jobs
 from arqonce.ledger.audit import list_acts
 from arqonce.ledger.dead_jobs import DeadFilter
-from arqonce.ledger.tables import DeadJob
+from arqonce.ledger.tables import DeadJob, JobReceipt
 from tests.arqonce.console.conftest import JANE, Browser, browsing, serving
 from tests.conftest import wait_until_async
 
@@ -107,6 +107,20 @@ async def test_a_filter_that_is_wrong_does_nothing(jane: Browser, sessions: Sess
     answers = [await jane.get(f"/dead/discard?{query}"), await jane.send("/dead/discard", **pairs | {"id": "no id"})]
 
     assert ([answer.status for answer in answers], await _left(sessions)) == ([400, 400], 1)
+
+
+async def test_a_job_that_has_taken_effect_is_not_hit(jane: Browser, sessions: Sessions) -> None:
+    """Its letter is only not removed yet."""
+    await _bury(sessions, "charge", "OddError", "a", "b")
+    async with sessions.begin() as session:
+        receipt = {"job_id": "a", "job_name": "charge", "request_hash": b"", "attempt": 1, "result": {}}
+        await session.execute(insert(JobReceipt).values(**receipt))
+
+    preview = await jane.get("/dead/discard")
+    await jane.send("/dead/discard")
+
+    assert "1 dead letter" in preview.page.text
+    assert await _left(sessions) == 1
 
 
 async def test_many_are_counted_up_to_a_bound(

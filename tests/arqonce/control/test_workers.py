@@ -34,6 +34,7 @@ async def test_a_drained_worker_ends_its_jobs_and_takes_no_more(
         await wait_until_async(lambda: _says(redis, b'"running": 1'), 20)
         (shown,) = json.loads(await operate("workers", "list", "--json"))
         table = await operate("workers", "list")
+        trends = await redis.keys("arqonce:trend:*:arq:queue")
         told = await operate("workers", "drain", shown["id"][:8], "--by", "jane", "--why", "it leaks")
         await blocker.rollback()
     await running.result(timeout=10)
@@ -52,6 +53,7 @@ async def test_a_drained_worker_ends_its_jobs_and_takes_no_more(
     assert (shown["queues"], shown["slots"], shown["state"]) == (["arq:queue"], 3, "working")
     assert (job["id"], job["job_name"]) == ("one", "create_user")
     assert "create_user" in shown["kinds"]
+    assert trends != []
     assert shown["rss_bytes"] > 10_000_000
     assert f"{shown['host']}:{shown['pid']}" in table
     assert told.endswith("takes no more jobs; it runs 1\n")

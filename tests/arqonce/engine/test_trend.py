@@ -5,9 +5,11 @@ import json
 import time
 from datetime import timedelta
 
+import pytest
 from arq.connections import ArqRedis
 from arq.worker import Retry
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from arqonce.connection.queue_status import QueueStatus
 from arqonce.connection.trend import (
@@ -21,6 +23,8 @@ from arqonce.connection.trend import (
     write_counts,
     write_gauges,
 )
+from arqonce.engine.trend import Trend, TrendCounts
+from arqonce.work import Observer
 from tests.arqonce.conftest import BuildWorker, run_in_background, stop
 from tests.conftest import wait_until_async
 
@@ -113,6 +117,22 @@ async def test_an_idle_worker_measures_and_writes_nothing_more(redis: Redis) -> 
 
     assert size < 100
     assert 0 < left <= KEPT / timedelta(milliseconds=1)
+
+
+async def test_what_could_not_be_written_is_written_later(redis: Redis) -> None:
+    """In an outage of Redis nothing of it is lost."""
+    await _begin_minute()
+    counts = TrendCounts(["q"], Observer())
+    counts.put_back({"q": _one_waited(30)})
+
+    async with Redis(port=1) as away:
+        with pytest.raises(RedisError):
+            await Trend(away, counts).write()
+    await Trend(redis, counts).write()
+
+    (part,) = await read_trend(redis, ["q"], length=MINUTE)
+    assert part is not None
+    assert part.wait.number == 1
 
 
 async def test_gaps_stay_gaps_and_steps_add_up(redis: Redis) -> None:

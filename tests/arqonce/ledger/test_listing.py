@@ -136,6 +136,9 @@ async def test_letters_by_kind_and_reason(letters: AsyncSession, asked: dict[str
 
 async def test_groups_of_letters(letters: AsyncSession, monkeypatch: pytest.MonkeyPatch) -> None:
     """By kind and reason, with their first and last time; counts stop at a bound, and say so."""
+    await letters.execute(
+        insert(DeadJob).values(job_id="x", job_name=None, reason="unsigned", died_at=_BEGIN, **_LETTER)
+    )
     found, is_more = await dead_groups(letters)
     monkeypatch.setattr(groups, "MOST_COUNTED", 4)
     bounded, _ = await dead_groups(letters)
@@ -146,8 +149,9 @@ async def test_groups_of_letters(letters: AsyncSession, monkeypatch: pytest.Monk
         ("b", "Oops", 5, False, 4),
         ("b", "late", 3, False, 2),
         (None, "unreadable", 2, False, 1),
+        (None, "unsigned", 1, False, 0),
     ]
-    assert [(one.number, one.is_more) for one in bounded] == [(4, True), (4, True), (3, False), (2, False)]
+    assert [(one.number, one.is_more) for one in bounded] == [(4, True), (4, True), (3, False), (2, False), (1, False)]
     assert not is_more
 
 
