@@ -1,13 +1,12 @@
 """Groups dead letters by kind and reason, and counts them up to a bound. An index has all of it. Knows no queue."""
 
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Select, func, literal, select, text, union_all
+from sqlalchemy import ARRAY, Integer, Text, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.ledger.namespace import text_for
-from arqonce.ledger.tables import DeadJob
 
 MOST_GROUPS = 100
 
@@ -52,17 +51,24 @@ _NAMES = text(f"""
 """)  # noqa: S608 - the number is a constant
 
 
-def _counted(at: int, job_name: str | None, reason: str, most: int) -> Select[Any]:
-    """Return how to count one group up to one more than ``most``, and when its first and its last letter died."""
-    is_named = DeadJob.job_name.is_(None) if job_name is None else DeadJob.job_name == job_name
-    condition = is_named & (DeadJob.reason == reason)
-    letters = select(DeadJob.died_at).where(condition).limit(most + 1).subquery()
-    figures = {
-        "number": select(func.count()).select_from(letters),
-        "first": select(func.min(DeadJob.died_at)).where(condition),
-        "last": select(func.max(DeadJob.died_at)).where(condition),
-    }
-    return select(literal(at).label("at"), *(one.scalar_subquery().label(name) for name, one in figures.items()))
+def _counted(is_named: str, name: str, chosen: str) -> str:
+    """Return how to count the groups of kinds, or of none, and when their first and their last letter died."""
+    letters = f"FROM arqonce.dead_jobs AS letter WHERE {is_named} AND letter.reason = wanted.reason"
+    return f"""
+        SELECT {name} AS job_name, reason, (SELECT count(*) FROM (SELECT {letters} LIMIT :most) AS counted) AS number,
+            (SELECT died_at {letters} ORDER BY died_at LIMIT 1) AS first,
+            (SELECT died_at {letters} ORDER BY died_at DESC LIMIT 1) AS last
+        FROM unnest(:names, :reasons) AS wanted (job_name, reason) WHERE wanted.job_name IS {chosen}
+    """  # noqa: S608 - all parts are constants
+
+
+_COUNT = text(
+    _counted("letter.job_name = wanted.job_name", "wanted.job_name", "NOT NULL")
+    + "UNION ALL"
+    + _counted("letter.job_name IS NULL", "NULL", "NULL")
+).bindparams(
+    bindparam("names", type_=ARRAY(Text)), bindparam("reasons", type_=ARRAY(Text)), bindparam("most", type_=Integer)
+)
 
 
 async def dead_groups(session: AsyncSession) -> tuple[list[DeadGroup], bool]:
@@ -75,11 +81,10 @@ async def dead_groups(session: AsyncSession) -> tuple[list[DeadGroup], bool]:
     if not names:
         return [], False
     bound = min(MOST_COUNTED, max(100, _ALL_COUNTED // len(names)))
-    parts = [_counted(at, name, reason, bound) for at, (name, reason) in enumerate(names)]
+    parameters = {"names": [name for name, _ in names], "reasons": [reason for _, reason in names], "most": bound + 1}
     groups = [
-        DeadGroup(name, reason, min(row.number, bound), row.number > bound, row.first, row.last)
-        for row in await session.execute(union_all(*parts))
-        for name, reason in [names[row.at]]
+        DeadGroup(row.job_name, row.reason, min(row.number, bound), row.number > bound, row.first, row.last)
+        for row in await session.execute(text_for(session, _COUNT), parameters)
         if row.number
     ]
     groups.sort(key=lambda group: (-group.number, group.job_name or "", group.reason))
