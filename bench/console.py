@@ -16,8 +16,7 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 from pydantic import SecretStr
-from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import Engine, event
 from yarl import URL
 
 from arqonce.console.access import Role, TokenRights, hash_of
@@ -91,12 +90,12 @@ class _Measured:
 
 
 class _DatabaseTime:
-    """Adds up how long statements take, as their client sees it."""
+    """Adds up how long statements of all engines take, as their client sees it."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self) -> None:
         self.seconds, self._began = 0.0, 0.0
-        event.listen(engine.sync_engine, "before_cursor_execute", self._begin)
-        event.listen(engine.sync_engine, "after_cursor_execute", self._end)
+        event.listen(Engine, "before_cursor_execute", self._begin)
+        event.listen(Engine, "after_cursor_execute", self._end)
 
     def _begin(self, *_: object) -> None:
         self._began = time.perf_counter()
@@ -186,7 +185,7 @@ async def _deep(http: aiohttp.ClientSession, url: str, path: str) -> str:
 
 async def _measure_poll(console: Console, rounds: int) -> Sequence[float]:
     """Return how long the statements of each poll took, together, in ms."""
-    spent, times = _DatabaseTime(console.sessions.kw["bind"]), []
+    spent, times = _DatabaseTime(), []
     for _ in range(rounds):
         console.poll.ask_anew()
         before = spent.seconds
