@@ -130,9 +130,19 @@ class Peers:
         """Return whether the address is one of them; ``UNIX`` is that of whoever connects to a Unix socket."""
         if peer == UNIX:
             return self.unix
-        try:
-            address = ipaddress.ip_address(peer.partition("%")[0])
-        except ValueError:
-            return False
-        mapped = getattr(address, "ipv4_mapped", None)
-        return any((mapped or address) in network for network in self.networks)
+        address = address_of(peer)
+        return address is not None and any(ipaddress.ip_address(address) in network for network in self.networks)
+
+
+def address_of(text: str) -> str | None:
+    """Return the IP address in a text that may have a port and a zone; ``None`` if it has none."""
+    text = text.strip().partition("%")[0]
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return str(getattr(address, "ipv4_mapped", None) or address)

@@ -177,7 +177,9 @@ def find_person(request: web.Request) -> Person | None:
 
 def peer_of(request: web.Request) -> str:
     """Return the address of who has connected; ``unix`` through a Unix socket, empty if it is not known."""
-    return UNIX if request.remote == "" else request.remote or ""
+    if console_of(request).settings.console.socket is not None:
+        return UNIX  # and not the name of its own socket, which it may call 10.0.0.5
+    return request.remote or ""
 
 
 def _ask_for_log_in(request: web.Request) -> web.StreamResponse:

@@ -7,7 +7,7 @@ import structlog
 from aiohttp import web
 from pydantic import Field
 
-from arqonce.console.access import Person
+from arqonce.console.access import Person, address_of
 from arqonce.console.asked import Asked, read_form, read_query
 from arqonce.console.core import console_of
 from arqonce.console.guard import peer_of
@@ -81,6 +81,6 @@ def _client_of(request: web.Request) -> str:
     """Return the address for the limit: behind a trusted proxy the one that it names last."""
     peer = peer_of(request)
     if console_of(request).settings.console.trusted.has(peer):
-        named = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
-        peer = named[:50] or peer
+        lines = request.headers.getall("X-Forwarded-For", [])  # HAProxy adds a line of its own
+        return address_of(",".join(lines).rpartition(",")[2]) or peer
     return peer

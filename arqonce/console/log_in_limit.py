@@ -6,6 +6,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from datetime import timedelta
 
+from arqonce.console.access import address_of
+
 _WITHIN = timedelta(minutes=1)
 
 MOST_OF_ONE, MOST_OF_ALL = 5, 60
@@ -47,8 +49,8 @@ class LogInLimit:
 
 def _network(peer: str) -> str:
     """Return what one client has: an address, or with IPv6 a network of 64 bits."""
-    try:
-        address = ipaddress.ip_address(peer.partition("%")[0])
-    except ValueError:
+    known = address_of(peer)
+    if known is None:
         return peer
-    return peer if address.version == 4 else str(ipaddress.ip_network((int(address), 64), strict=False))  # noqa: PLR2004
+    address = ipaddress.ip_address(known)
+    return known if address.version == 4 else str(ipaddress.ip_network((int(address), 64), strict=False))  # noqa: PLR2004

@@ -1,5 +1,7 @@
 """Who gets in, and what each may do: every rule as a table, through HTTP."""
 
+import asyncio
+import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -141,6 +143,29 @@ async def test_a_proxy_behind_a_unix_socket(
         http.get("http://localhost/log-in") as other,
     ):
         assert (response.status, other.status) == (status, 421)
+
+
+async def test_nobody_on_a_unix_socket_is_an_address(
+    console_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client may bind its own end to any name, such as the address of a proxy that is trusted."""
+    monkeypatch.chdir(tmp_path)
+    rights = {"jane": Rights(role=Role.OPERATOR)}
+    own = ConsoleSettings(
+        socket=str(tmp_path / "console.sock"), hosts="jobs.example.org", proxies="10.0.0.5", user_header="X-User",
+        users=rights,
+    )  # fmt: skip
+    async with serving(replace(console_settings, console=own)), asyncio.timeout(10):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(0)
+            client.bind("10.0.0.5")
+            client.connect("console.sock")
+            reader, writer = await asyncio.open_unix_connection(sock=client)
+            writer.write(b"GET /queues HTTP/1.1\r\nHost: jobs.example.org\r\nX-User: jane\r\n\r\n")
+            line = await reader.readline()
+            writer.close()
+
+    assert line.split()[1] == b"303"
 
 
 async def test_two_users_of_a_proxy_are_none(console_settings: Settings) -> None:

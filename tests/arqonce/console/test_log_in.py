@@ -1,5 +1,6 @@
 """Logging in and out."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -8,7 +9,8 @@ from pydantic import SecretStr
 from arqonce.console.access import Person, TokenRights, Tokens, hash_of
 from arqonce.console.cookies import Cookies
 from arqonce.console.log_in_limit import MOST_OF_ALL, MOST_OF_ONE, LogInLimit
-from tests.arqonce.console.conftest import JANE, Browser
+from arqonce.console.settings import ConsoleSettings, Settings
+from tests.arqonce.console.conftest import JANE, TOKENS, Browser, browsing, serving
 
 KEY = SecretStr("0123456789abcdef" * 2)
 
@@ -52,6 +54,29 @@ async def test_few_may_guess(nobody: Browser) -> None:
     assert (late.status, "Retry-After" in late.headers) == (429, True)
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [
+        [("X-Forwarded-For", "10.1.1.{n}, 203.0.113.9")],
+        [("X-Forwarded-For", "10.1.1.{n}"), ("X-Forwarded-For", "203.0.113.9")],
+        [("X-Forwarded-For", "203.0.113.9:400{n}")],
+        [("X-Forwarded-For", "[2001:db8::{n}]:400{n}")],
+        [("X-Forwarded-For", "nobody-{n}")],
+    ],
+)
+async def test_no_header_makes_one_client_many(console_settings: Settings, forged: list[tuple[str, str]]) -> None:
+    """Behind a proxy the address counts that the proxy itself has added, without its port."""
+    own = ConsoleSettings(port=0, tokens=TOKENS, proxies="127.0.0.1")
+    async with serving(replace(console_settings, console=own)) as url, browsing(url) as browser:
+        found = []
+        for number in range(MOST_OF_ONE + 1):
+            headers = [*browser.origin.items(), *((name, value.format(n=number)) for name, value in forged)]
+            async with browser.http.post(f"{url}/log-in", data={"token": "x"}, headers=headers) as response:
+                found.append(response.status)
+
+    assert found == [401] * MOST_OF_ONE + [429]
+
+
 async def test_who_is_in_stays_in(jane: Browser, nobody: Browser) -> None:
     """Guesses from the same address log nobody out."""
     for _ in range(MOST_OF_ONE):
@@ -88,6 +113,16 @@ def test_a_network_of_ipv6_is_one() -> None:
 
     assert limit.wait("2001:db8::ffff") is not None
     assert limit.wait("2001:db8:0:1::1") is None
+
+
+def test_an_ipv4_address_is_one_on_a_socket_of_both_kinds() -> None:
+    """Where the console listens on ``::``, clients of IPv4 are not one network together."""
+    limit = LogInLimit(_Clock())
+    for _ in range(MOST_OF_ONE):
+        limit.failed("::ffff:203.0.113.9")
+
+    assert limit.wait("203.0.113.9") is not None
+    assert limit.wait("::ffff:203.0.113.10") is None
 
 
 def _cookies(clock: _Clock, *, sha256: str = hash_of(JANE), key: SecretStr = KEY) -> Cookies:
