@@ -34,7 +34,7 @@ def build_app(console: Console) -> web.Application:
     guards = (explain_errors, require_known_host(console.settings.console), require_own_origin, require_person)
     app = web.Application(middlewares=guards, client_max_size=_LARGEST_FORM)
     app[CONSOLE] = console
-    app[VIEWERS] = set()
+    app[VIEWERS] = {}
     app.on_response_prepare.append(add_headers)
     app.on_shutdown.append(leave_viewers)
     app.router.add_route("GET", "/log-in", show_log_in)

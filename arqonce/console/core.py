@@ -38,6 +38,7 @@ class Console:
 
     done: DoneActs = field(default_factory=DoneActs)
     bulk: BulkActs = field(default_factory=BulkActs)
+    """The doctor's, which asks much of both servers."""
 
 
 CONSOLE = web.AppKey("console", Console)

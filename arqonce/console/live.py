@@ -12,22 +12,26 @@ from arqonce.console.guard import find_person
 MOST_VIEWERS = 200
 """Open pages that are told; others show what was when they were loaded."""
 
+MOST_OF_ONE = 50
+"""Of one person: so nobody takes the places of all others."""
+
 _SILENCE = timedelta(seconds=15)
 """A comment is sent after this, so that a viewer who has gone is noticed."""
 
-VIEWERS = web.AppKey("viewers", set[asyncio.Task[None]])
+VIEWERS = web.AppKey("viewers", dict[asyncio.Task[None], str])
+"""Who is told, each with a name."""
 
 
 async def tell_changes(request: web.Request) -> web.StreamResponse:
     """Send the version of each reading that differs from the one before, until the viewer leaves or is logged out."""
-    viewers = request.app[VIEWERS]
-    if len(viewers) >= MOST_VIEWERS:
-        raise PageError(503, "Too many pages are open", f"There may be {MOST_VIEWERS}.")
+    viewers, name = request.app[VIEWERS], person_of(request).name
+    if len(viewers) >= MOST_VIEWERS or list(viewers.values()).count(name) >= MOST_OF_ONE:
+        raise PageError(503, "Too many pages are open", f"There may be {MOST_VIEWERS}, and {MOST_OF_ONE} of yours.")
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
     await response.prepare(request)
     telling = asyncio.create_task(_tell(request, response, console_of(request)))
-    viewers.add(telling)
-    telling.add_done_callback(viewers.discard)
+    viewers[telling] = name
+    telling.add_done_callback(lambda ended: viewers.pop(ended, None))
     try:
         await telling
     except (ConnectionError, asyncio.CancelledError):
@@ -55,5 +59,6 @@ async def _tell(request: web.Request, response: web.StreamResponse, console: Con
 
 async def leave_viewers(app: web.Application) -> None:
     """End all of these responses, so that the process can end."""
-    for telling in app[VIEWERS]:
+    viewers = app[VIEWERS]
+    for telling in [*viewers]:
         telling.cancel()

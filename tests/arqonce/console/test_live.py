@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from arqonce.console import live
 from arqonce.console.poll import Poll, Reading
+from arqonce.console.shared import Shared
 from arqonce.overview.status import Ledger
 from tests.arqonce.console.conftest import Browser
 from tests.conftest import wait_until_async
@@ -97,6 +98,36 @@ async def test_there_is_room_for_a_number_of_pages(rob: Browser, monkeypatch: py
 
     assert refused.status == 503
     await wait_until_async(is_room, 20)
+
+
+async def test_nobody_takes_the_places_of_others(rob: Browser, jane: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One person's pages have a limit of their own."""
+    monkeypatch.setattr(live, "MOST_OF_ONE", 1)
+    async with _listening(rob) as events:
+        await _next_version(events)
+        refused = await rob.get("/live")
+
+        async with _listening(jane) as others:
+            assert await _next_version(others)
+
+    assert refused.status == 503
+
+
+async def test_all_who_ask_share_an_examination() -> None:
+    """Many who ask for it at once cost as much as one; later it is made anew."""
+    now, asked = [0.0], list[float]()
+    shared = Shared[float](lambda: now[0])
+
+    async def examine() -> float:
+        asked.append(now[0])
+        await asyncio.sleep(0)
+        return now[0]
+
+    first = await asyncio.gather(*(shared.get(examine) for _ in range(50)))
+    now[0] = 2.0
+    second = await shared.get(examine)
+
+    assert (set(first), second, asked) == ({0.0}, 2.0, [0.0, 2.0])
 
 
 async def test_all_pages_share_a_reading() -> None:
