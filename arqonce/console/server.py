@@ -14,6 +14,7 @@ from arqonce.application import Application
 from arqonce.connection.redis import build_redis
 from arqonce.console.access import Tokens
 from arqonce.console.application import build_app
+from arqonce.console.connection import Runner
 from arqonce.console.cookies import Cookies
 from arqonce.console.core import Console
 from arqonce.console.poll import EVERY, Poll, Servers
@@ -95,7 +96,7 @@ async def open_console(
 
 def build_runner(console: Console, *, idle: timedelta = _IDLE, grace: timedelta = _GRACE) -> web.AppRunner:
     """Build what serves the pages. Whoever sends nothing, or no whole header, is disconnected after ``idle``."""
-    return web.AppRunner(
+    return Runner(
         build_app(console),
         access_log=None,
         auto_decompress=False,  # no browser compresses a form, and 50 kB may hold 50 MB

@@ -2,15 +2,33 @@
 
 import asyncio
 import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from urllib.parse import urlsplit
 
 import pytest
 
+from arqonce.console import connection
 from arqonce.console.settings import Settings
-from tests.arqonce.console.conftest import JANE, Answer, Browser, serving
+from tests.arqonce.console.conftest import JANE, Answer, Browser, browsing, serving
+from tests.conftest import wait_until_async
 
 FORM = "application/x-www-form-urlencoded"
+
+
+@asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Connect as no browser does; within 10 s."""
+    async with asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection(*urlsplit(url).netloc.split(":"))
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
 
 
 async def _post(browser: Browser, body: bytes, **headers: str) -> Answer:
@@ -45,11 +63,9 @@ async def test_a_chunk_without_a_size(url: str) -> None:
     """A body that cannot be read is an error of its sender."""
     host = urlsplit(url).netloc
     head = f"POST /log-in HTTP/1.1\r\nHost: {host}\r\nOrigin: {url}\r\nContent-Type: {FORM}\r\n"
-    async with asyncio.timeout(10):
-        reader, writer = await asyncio.open_connection(*host.split(":"))
+    async with _connected(url) as (reader, writer):
         writer.write(head.encode() + b"Transfer-Encoding: chunked\r\n\r\nnone\r\n")
         line = await reader.readline()
-        writer.close()
 
     assert line.split()[1] == b"400"
 
@@ -57,11 +73,10 @@ async def test_a_chunk_without_a_size(url: str) -> None:
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: local"])
 async def test_a_silent_connection_ends(console_settings: Settings, sent: bytes) -> None:
     """Whoever connects and asks nothing, or not to the end, does not keep the connection."""
-    async with serving(console_settings, idle=timedelta(milliseconds=200)) as url, asyncio.timeout(10):
-        reader, writer = await asyncio.open_connection(*urlsplit(url).netloc.split(":"))
+    idle = timedelta(milliseconds=200)
+    async with serving(console_settings, idle=idle) as url, _connected(url) as (reader, writer):
         writer.write(sent)
         rest = await reader.read()
-        writer.close()
 
     assert rest == b""
 
@@ -81,3 +96,38 @@ async def test_a_silent_connection_ends(console_settings: Settings, sent: bytes)
 async def test_no_parameter_makes_a_server_seem_away(jane: Browser, path: str) -> None:
     """What a server could not store or compare is refused before it is asked."""
     assert (await jane.get(path)).status == 400
+
+
+@pytest.mark.parametrize(
+    "sent", [b"GET / HTTP/9\r\n\r\n", b"<script>\r\n\r\n", b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n"]
+)
+async def test_what_is_no_request(url: str, sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """It gets a short answer that repeats nothing and says nothing of versions, and the log no line."""
+    async with _connected(url) as (reader, writer):
+        writer.write(sent)
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+
+    assert (head.split()[1], body) == (b"400", b"This request cannot be read.\n")
+    assert b"aiohttp" not in head
+    assert caplog.records == []
+
+
+async def test_there_are_not_too_many_connections(console_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A further one is closed; those that are open are served, and one that ends makes room."""
+    monkeypatch.setattr(connection, "MOST", 2)
+    async with serving(console_settings) as url, browsing(url) as browser:
+        assert (await browser.get("/log-in")).status == 200  # and keeps its connection
+        async with _connected(url):
+            refused = await _is_served(url)
+            open_one = (await browser.get("/log-in")).status
+
+        assert (refused, open_one) == (False, 200)
+        await wait_until_async(partial(_is_served, url), 5)
+
+
+async def _is_served(url: str) -> bool:
+    async with _connected(url) as (reader, writer):
+        with suppress(ConnectionError):
+            writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            return await reader.readline() != b""
+    return False
