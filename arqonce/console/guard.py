@@ -131,7 +131,12 @@ def require_known_host(settings: ConsoleSettings) -> Middleware:
 
 @web.middleware
 async def require_own_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse forms that another site has sent. All browsers name the origin of a form."""
+    """Refuse forms that another site has sent, and pages that it asks for as parts of its own.
+
+    All browsers name the origin of a form. A proxy may log in whoever has its cookie, which need not be strict.
+    """
+    if comes_from_elsewhere(request) and request.headers.get("Sec-Fetch-Dest", "document") != "document":
+        raise PageError(403, "This page is no part of another", "Open it by itself.")
     if request.method not in {"GET", "HEAD"}:
         site = request.headers.get("Sec-Fetch-Site", "same-origin")
         origin = _host_of(request.headers.get("Origin", ""))
@@ -139,6 +144,11 @@ async def require_own_origin(request: web.Request, handler: Handler) -> web.Stre
         if site != "same-origin" or not origin or origin not in own:
             raise PageError(403, "This form is not of this page", "Open the page anew, and send the form from there.")
     return await handler(request)
+
+
+def comes_from_elsewhere(request: web.Request) -> bool:
+    """Return whether another site leads here, as browsers say."""
+    return request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"}
 
 
 def _host_of(origin: str) -> str:
@@ -185,6 +195,6 @@ def peer_of(request: web.Request) -> str:
 def _ask_for_log_in(request: web.Request) -> web.StreamResponse:
     if request.method not in {"GET", "HEAD"} or request.headers.get("Sec-Fetch-Dest", "document") != "document":
         raise PageError(401, "You are not logged in", "Log in, and do it again.")
-    if request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"}:
+    if comes_from_elsewhere(request):
         return show_page(request, "again.html")  # a link from elsewhere: its browser keeps the strict cookie back
     return see(link("/log-in", next=request.raw_path if request.path != "/" else None))

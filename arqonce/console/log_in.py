@@ -9,8 +9,8 @@ from pydantic import Field
 
 from arqonce.console.access import Person, address_of
 from arqonce.console.asked import Asked, read_form, read_query
-from arqonce.console.core import console_of
-from arqonce.console.guard import peer_of
+from arqonce.console.core import PERSON, console_of
+from arqonce.console.guard import comes_from_elsewhere, peer_of
 from arqonce.console.responses import see, show_page
 
 _PATH = re.compile(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]{0,2000}")
@@ -52,7 +52,9 @@ async def log_in(request: web.Request) -> web.Response:
 
 
 def _form(request: web.Request, asked: _LogIn, problem: str | None = None, *, status: int = 200) -> web.Response:
-    return show_page(request, "log_in.html", status=status, next=asked.page, problem=problem)
+    # A link of another site, or one that somebody follows who is logged in, could log in somebody else.
+    is_safe = not comes_from_elsewhere(request) and PERSON not in request
+    return show_page(request, "log_in.html", status=status, next=asked.page, problem=problem, takes_token=is_safe)
 
 
 def _with_cookie(request: web.Request, response: web.Response, person: Person) -> web.Response:

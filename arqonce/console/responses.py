@@ -7,7 +7,7 @@ from aiohttp import web
 
 from arqonce.commands.program import program
 from arqonce.console.core import PERSON, console_of
-from arqonce.console.rendering import STATIC_TYPES, render, static_files
+from arqonce.console.rendering import STATIC_TYPES, render, static_files, static_url
 
 
 def show_page(request: web.Request, template: str, *, status: int = 200, **context: Any) -> web.Response:  # noqa: ANN401 - the template's
@@ -41,5 +41,6 @@ async def show_static(request: web.Request) -> web.Response:
     name = request.match_info["name"]
     if name not in STATIC_TYPES:
         raise web.HTTPNotFound
-    headers = {"Cache-Control": "public, max-age=31536000, immutable" if request.query_string else "no-cache"}
+    is_own = request.path_qs == static_url(name)  # another release must not be kept under the address of this one
+    headers = {"Cache-Control": "public, max-age=31536000, immutable" if is_own else "no-cache"}
     return web.Response(body=static_files()[name], content_type=STATIC_TYPES[name], charset="utf-8", headers=headers)

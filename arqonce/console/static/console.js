@@ -130,7 +130,7 @@ const form = document.getElementById("log-in");
 if (form && location.hash.length > 20) {
   form.elements.token.value = decodeURIComponent(location.hash.slice(1));
   history.replaceState(null, "", location.pathname + location.search);
-  form.requestSubmit();
+  if ("takesToken" in form.dataset) form.requestSubmit();
 }
 
 prepare(document);

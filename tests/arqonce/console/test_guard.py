@@ -225,3 +225,24 @@ async def test_a_cookie_without_secrets(url: str) -> None:
     said = bytes.fromhex(cookie.value.partition(".")[0]).decode()
     assert JANE not in said
     assert TOKENS["jane"].sha256 not in said
+
+
+@pytest.mark.parametrize(("dest", "status"), [("document", 200), ("image", 403), ("script", 403), ("empty", 403)])
+async def test_no_page_is_a_part_of_another(console_settings: Settings, dest: str, status: int) -> None:
+    """Another site cannot make the browser ask for pages by whose size or time it learns something.
+
+    A proxy may log in whoever has its cookie, which browsers then send along.
+    """
+    own = ConsoleSettings(port=0, proxies="127.0.0.1", user_header="X-User", users={"jane": Rights()})
+    headers = {"X-User": "jane", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": dest}
+    async with serving(replace(console_settings, console=own)) as url, browsing(url) as browser:
+        assert (await browser.get("/queues", headers=headers)).status == status
+
+
+async def test_a_static_file_is_kept_under_its_own_address_alone(nobody: Browser) -> None:
+    """A browser that asks an older console during a deploy must not keep its file under the new address."""
+    (own,) = [str(one["src"]) for one in (await nobody.get("/log-in")).page.of("script")]
+
+    kept = [(await nobody.get(path)).headers["Cache-Control"] for path in (own, f"{own}0", "/static/console.js?v=1")]
+
+    assert kept == ["public, max-age=31536000, immutable", "no-cache", "no-cache"]

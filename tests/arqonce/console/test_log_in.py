@@ -77,6 +77,17 @@ async def test_no_header_makes_one_client_many(console_settings: Settings, forge
     assert found == [401] * MOST_OF_ONE + [429]
 
 
+async def test_no_link_logs_in_somebody_else(nobody: Browser, jane: Browser) -> None:
+    """The script sends a token of the address by itself only if no other site led here, and nobody is logged in."""
+    own = await nobody.get("/log-in", headers={"Sec-Fetch-Site": "none"})
+    foreign = await nobody.get("/log-in", headers={"Sec-Fetch-Site": "cross-site"})
+    again = await jane.get("/log-in", headers={"Sec-Fetch-Site": "none"})
+
+    sends = ["data-takes-token" in one.page.of("form")[-1] for one in (own, foreign, again)]
+
+    assert sends == [True, False, False]
+
+
 async def test_who_is_in_stays_in(jane: Browser, nobody: Browser) -> None:
     """Guesses from the same address log nobody out."""
     for _ in range(MOST_OF_ONE):
