@@ -1,10 +1,11 @@
 """Reads what a browser asks for, and says what is wrong with it. Every parameter is named; others are refused."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 
 from aiohttp import web
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from arqonce.console.shown import plain
@@ -49,6 +50,17 @@ def _no_controls(value: str) -> str:
 
 Reason = Annotated[str, Field(max_length=1000), AfterValidator(_no_controls)]
 """Why something is done, for the audit."""
+
+
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is no time that PostgreSQL has") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""A time with its zone, in UTC."""
 
 
 def read_query(request: web.Request, kind: type[AskedT]) -> AskedT:

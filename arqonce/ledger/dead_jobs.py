@@ -40,6 +40,7 @@ class DeadFilter:
     job_name: str | None = None
     reason: str | None = None
     since: datetime | None = None
+    until: datetime | None = None
     is_unnamed: bool = False
     """Select those whose message names no job."""
 
@@ -67,6 +68,8 @@ class DeadFilter:
             conditions.append(DeadJob.reason == self.reason)
         if self.since is not None:
             conditions.append(DeadJob.died_at >= self.since)
+        if self.until is not None:
+            conditions.append(DeadJob.died_at <= self.until)
         return conditions
 
 

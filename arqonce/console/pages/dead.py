@@ -1,6 +1,7 @@
 """Dead letters: groups by kind and reason, the letters of one, and retry or discard of a filter in steps."""
 
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Self
@@ -11,7 +12,7 @@ from redis.exceptions import RedisError
 
 from arqonce.connection.redis import explain
 from arqonce.console.acts import MOST_SAMPLES, Preview, see_done, show_preview
-from arqonce.console.asked import Asked, Name, PageError, Reason, read_form, read_query
+from arqonce.console.asked import Asked, Moment, Name, PageError, Reason, read_form, read_query
 from arqonce.console.bulk import BulkAct, BulkState, Steps, wait_shortly
 from arqonce.console.core import Console, console_of, may_act, person_of
 from arqonce.console.done import Done, Link
@@ -20,7 +21,7 @@ from arqonce.console.places import read_place, write_place
 from arqonce.console.rendering import link, number
 from arqonce.console.responses import see, show_page
 from arqonce.console.routes import act, page, preview
-from arqonce.control.dead_letters import DISCARD, RETRY, DeadAct, discard_steps, retry_steps
+from arqonce.control.dead_letters import DISCARD, RETRY, DeadAct, begin, discard_steps, retry_steps
 from arqonce.failures import is_own_code
 from arqonce.ledger.dead_groups import dead_groups
 from arqonce.ledger.dead_jobs import DeadFilter, count_dead_jobs_up_to
@@ -85,7 +86,15 @@ class _AskedLetters(_AskedWhich):
 
 
 class _Do(_AskedWhich):
+    until: Moment | None = None
+    """When the preview was made: letters that have died since then are none of those that were confirmed."""
+
     reason: Reason | None = None
+
+    @property
+    def which(self) -> DeadFilter:
+        """The filter."""
+        return replace(super().which, until=self.until)
 
 
 class _Stop(Asked):
@@ -159,6 +168,8 @@ _RETRY_SENTENCES = (
 
 _DISCARD_SENTENCES = ("They are removed for good, with their messages. Their jobs never happen.",)
 
+_NO_LATER = "Letters of jobs that die after this page was made are not among them."
+
 _IN_STEPS = (
     "It goes on in steps of 500 when you close this page, and can be stopped. It ends with the console; what is not "
     "done by then stays as it is."
@@ -177,6 +188,7 @@ async def preview_discard(request: web.Request) -> web.Response:
 
 async def _preview(request: web.Request, verb: str, sentences: Sequence[str], *, is_final: bool) -> web.Response:
     asked, console = read_query(request, _AskedWhich), console_of(request)
+    until = await begin(console.sessions)
     count, is_more = await _count(console, asked.which)
     if not count:
         raise PageError(409, "There is nothing to do", f"There are no such dead letters: {asked.words}.")
@@ -186,11 +198,11 @@ async def _preview(request: web.Request, verb: str, sentences: Sequence[str], *,
         Preview(
             title=f"{verb} {asked.words}",
             number=concerned,
-            sentences=[*sentences, *([] if asked.id else [_IN_STEPS])],
+            sentences=[*sentences, *([] if asked.id else [_NO_LATER, _IN_STEPS])],
             samples=await _samples(console, asked),
             button=f"{verb} {'it' if count == 1 else 'them'}",
             action=f"/dead/{verb.lower()}",
-            fields=asked.fields,
+            fields=asked.fields | {"until": until.isoformat()},
             back=asked.back,
             is_final=is_final,
         ),

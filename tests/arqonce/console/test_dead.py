@@ -237,3 +237,32 @@ async def test_few_acts_run_at_once(sessions: Sessions) -> None:
     with pytest.raises(Exception, match="Others are under way"):
         acts.start(_act(_endless), sessions, explain=str, ended=lambda: None)
     await acts.close()
+
+
+@pytest.mark.parametrize("act", ["retry", "discard"])
+async def test_what_dies_after_the_preview_is_not_confirmed(
+    jane: Browser, sessions: Sessions, redis: Redis, act: str
+) -> None:
+    """Who has confirmed two letters acts on these two, whatever has died meanwhile."""
+    await _bury(sessions, "charge", "OddError", "a", "b")
+    preview = await jane.get(f"/dead/{act}?kind=charge")
+    await _bury(sessions, "charge", "OddError", "later")
+
+    done = await jane.send(f"/dead/{act}", **preview.page.fields())
+
+    assert "2 dead letters" in done.page.text
+    assert await redis.exists("arq:job:later") == 0
+    assert await _left(sessions) == (3 if act == "retry" else 1)
+    assert [number for *_, number, _ in await _acts(sessions)][-1] == 2
+
+
+async def test_a_confirmation_of_no_time(jane: Browser, sessions: Sessions) -> None:
+    """A form that somebody has changed says so, and does nothing."""
+    await _bury(sessions, "charge", "OddError", "a")
+
+    answers = [
+        (await jane.send("/dead/discard", kind="charge", until=until)).status
+        for until in ("x", "2026-01-01", "0001-01-01T00:00+14:00")
+    ]
+
+    assert (answers, await _left(sessions)) == ([400] * 3, 1)
