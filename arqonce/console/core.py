@@ -34,11 +34,10 @@ class Console:
     cookies: Cookies
     log_ins: LogInLimit = field(default_factory=LogInLimit)
     examination: Shared[Sequence[Finding]] = field(default_factory=lambda: Shared(timedelta(seconds=5)))
-    """The doctor's findings."""
+    """The doctor's findings, for which much is asked of both servers."""
 
     done: DoneActs = field(default_factory=DoneActs)
     bulk: BulkActs = field(default_factory=BulkActs)
-    """The doctor's, which asks much of both servers."""
 
 
 CONSOLE = web.AppKey("console", Console)

@@ -116,7 +116,7 @@ async def test_nobody_takes_the_places_of_others(rob: Browser, jane: Browser, mo
 async def test_all_who_ask_share_an_examination() -> None:
     """Many who ask for it at once cost as much as one; later it is made anew."""
     now, asked = [0.0], list[float]()
-    shared = Shared[float](lambda: now[0])
+    shared = Shared[float](timedelta(seconds=2), lambda: now[0])
 
     async def examine() -> float:
         asked.append(now[0])
