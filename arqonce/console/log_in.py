@@ -47,6 +47,7 @@ async def log_in(request: web.Request) -> web.Response:
         console.log_ins.failed(peer)
         _log.warning("a log-in failed", peer=peer)
         return _form(request, asked, "Nobody has this token. Was it copied as a whole?", status=401)
+    console.log_ins.succeeded(peer)
     _log.info("logged in", person=person.name, peer=peer)
     return _with_cookie(request, see(asked.page), person)
 

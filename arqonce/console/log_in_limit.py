@@ -11,7 +11,14 @@ from arqonce.console.access import address_of
 _WITHIN = timedelta(minutes=1)
 
 MOST_OF_ONE, MOST_OF_ALL = 5, 60
-"""Failed log-ins in a minute; after that all are refused, until some are a minute old."""
+"""Failed log-ins in a minute; after that all are refused, until some are a minute old.
+
+Whoever has many addresses can reach the second limit at any time. So it is none for an address from which somebody has
+logged in: an operator gets in while others guess.
+"""
+
+_MOST_KNOWN = 100
+"""Such addresses that are remembered, the latest: each may guess five times in a minute."""
 
 _MOST_PEERS = 10_000
 """Addresses that are remembered. Whoever has more is stopped by the other limit."""
@@ -25,11 +32,22 @@ class LogInLimit:
         self._now = now
         self._all: deque[float] = deque(maxlen=MOST_OF_ALL)
         self._peers: OrderedDict[str, deque[float]] = OrderedDict()
+        self._known: OrderedDict[str, None] = OrderedDict()
 
     def wait(self, peer: str) -> timedelta | None:
         """Return how long nobody may log in from there; ``None`` if somebody may."""
-        waits = [self._wait(self._all), self._wait(self._peers.get(_network(peer), deque(maxlen=MOST_OF_ONE)))]
+        network = _network(peer)
+        counted = [self._peers.get(network), None if network in self._known else self._all]
+        waits = [self._wait(failures) for failures in counted if failures is not None]
         return max((wait for wait in waits if wait is not None), default=None)
+
+    def succeeded(self, peer: str) -> None:
+        """Remember the address: somebody has logged in from there."""
+        network = _network(peer)
+        self._known[network] = None
+        self._known.move_to_end(network)
+        while len(self._known) > _MOST_KNOWN:
+            self._known.popitem(last=False)
 
     def failed(self, peer: str) -> None:
         """Count a failure."""

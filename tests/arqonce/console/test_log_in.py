@@ -116,6 +116,19 @@ def test_all_together_may_fail_a_number_of_times() -> None:
     assert (waits, limit.wait("10.9.9.9")) == (timedelta(minutes=1), None)
 
 
+def test_nobody_locks_out_an_operator() -> None:
+    """Failures from many addresses stop no address from which somebody has logged in; its own failures do."""
+    limit = LogInLimit(_Clock())
+    limit.succeeded("10.9.9.9")
+    for number in range(MOST_OF_ALL):
+        limit.failed(f"10.0.0.{number}")
+    others, own = limit.wait("10.9.9.8"), limit.wait("10.9.9.9")
+    for _ in range(MOST_OF_ONE):
+        limit.failed("10.9.9.9")
+
+    assert (others is None, own is None, limit.wait("10.9.9.9") is None) == (False, True, False)
+
+
 def test_a_network_of_ipv6_is_one() -> None:
     """Whoever has IPv6 has 2^64 addresses."""
     limit = LogInLimit(_Clock())
