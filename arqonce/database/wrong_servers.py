@@ -1,10 +1,14 @@
-"""Drops connections to a server that cannot be written to: a standby, an old primary, or a read-only server."""
+"""Drops connections to a server that cannot be written to: a standby, an old primary, or a read-only server.
+
+And, for who repeats nothing, those that a server has closed.
+"""
 
 from collections.abc import Iterable
 from typing import Any
 from weakref import WeakSet
 
 from sqlalchemy import Engine, ExceptionContext, event
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from arqonce.database.connecting import why_unwritable
@@ -33,6 +37,18 @@ def drop_wrong_servers(engine: Engine) -> None:
         if leads_to_wrong_server(connection.connection.dbapi_connection):
             context.is_disconnect = True  # SQLAlchemy closes the others only at their next use: too late
             _end_idle(entries)
+
+
+def drop_closed(engine: Engine) -> None:
+    """Replace a connection that was closed while it was idle, when it is taken from the pool. No round trip.
+
+    Workers need it not: they repeat attempts. Whoever looks at a page would see an outage that is over.
+    """
+
+    @event.listens_for(engine, "checkout")
+    def _look(connection: Any, _entry: object, _proxy: object) -> None:  # noqa: ANN401 - see below
+        if _driver_of(connection).is_closed():
+            raise DisconnectionError
 
 
 def leads_to_wrong_server(adapter: Any) -> bool:  # noqa: ANN401 - SQLAlchemy's, which types asyncpg's as nothing

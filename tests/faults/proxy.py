@@ -37,6 +37,11 @@ class Proxy:
         self._links: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
         self._loop = asyncio.new_event_loop()
 
+    @property
+    def links(self) -> int:
+        """How many connections there are."""
+        return len(self._links)
+
     def cut(self) -> None:
         """Reset all connections."""
         self._loop.call_soon_threadsafe(self._cut)

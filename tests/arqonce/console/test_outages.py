@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.console.settings import Settings
 from tests.arqonce.console.conftest import JANE, Browser, browsing, serving
-from tests.conftest import wait_until_async
+from tests.conftest import wait_until, wait_until_async
 from tests.faults.conftest import postgres_proxy, redis_proxy  # noqa: F401 - fixtures
 from tests.faults.proxy import Proxy
 
@@ -142,3 +142,20 @@ async def test_busy_pages_are_no_outage(
         "The console is busy",
     }
     assert "is away" not in overview.page.text
+
+
+async def test_an_outage_that_is_over_is_not_shown(
+    console_settings: Settings,
+    redis: Redis,
+    sessions: async_sessionmaker[AsyncSession],
+    postgres_proxy: Proxy,  # noqa: F811 - the fixture
+) -> None:
+    """A connection that was closed meanwhile is replaced: nobody sees an error of a server that answers."""
+    assert (await redis.ping(), sessions is not None) == (True, True)
+    async with _through(console_settings, **postgres_proxy.environment) as browser:
+        before = await browser.get("/audit")
+        postgres_proxy.cut()
+        wait_until(lambda: not postgres_proxy.links, 10)
+        after = await browser.get("/audit")
+
+    assert (before.status, after.status) == (200, 200)
