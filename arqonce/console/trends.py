@@ -59,7 +59,8 @@ async def _read_charts(redis: Redis, queues: Sequence[str], range_: Range, now: 
     last = now.timestamp() // range_.step.total_seconds() * range_.step.total_seconds()
     ends = datetime.fromtimestamp(last, UTC)
     times = [ends - range_.step * (len(parts) - 1 - at) for at in range(len(parts))]
-    return [_ends(times, parts, range_), _waiting(times, parts), *_durations(times, parts)]
+    # A minute that has not ended has few jobs: it would look as if all workers had just stopped.
+    return [_ends(times, [*parts[:-1], None], range_), _waiting(times, parts), *_durations(times, parts)]
 
 
 def _ends(times: Sequence[datetime], parts: Sequence[Part | None], range_: Range) -> Chart:

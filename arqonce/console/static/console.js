@@ -67,7 +67,7 @@ async function renew() {
   try {
     const headers = etag ? { "If-None-Match": etag } : {};
     const response = await fetch(location.href, { headers, cache: "no-store", credentials: "same-origin" });
-    if (response.redirected && new URL(response.url).pathname === "/log-in") { location.reload(); return; }
+    if (response.status === 401) { location.reload(); return; }
     if (response.status === 304) { say(""); return; }
     const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
     if (!response.ok) { say(fresh.querySelector("h1")?.textContent + ". What you see is older. This page tries again."); return; }
