@@ -41,6 +41,7 @@ _LONG = (
     "tests/chaos/test_runs.py::test_no_attempt_counts",
     "tests/chaos/test_runs.py::test_the_relay_finds_out",
     "tests/arqonce/client/test_typing.py",
+    "tests/arqonce/console/browser/test_pictures.py::test_every_page_can_be_drawn",
     "tests/arqonce/commands/test_new_job.py::test_what_it_writes",
     "tests/examples/test_shop.py::test_it_type_checks",
     "tests/examples/test_shop.py::test_its_longest_proof_passes",
