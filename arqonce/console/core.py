@@ -1,5 +1,7 @@
 """What every page needs: the servers, the poll, and who is logged in."""
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,6 +21,9 @@ from arqonce.console.shared import Shared
 from arqonce.doctor.finding import Finding
 from arqonce.overview.looks import Sessions
 
+MOST_AT_ONCE = 4
+"""Pages of one person that are made at the same time; further ones wait."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Console:
@@ -35,6 +40,11 @@ class Console:
     log_ins: LogInLimit = field(default_factory=LogInLimit)
     examination: Shared[Sequence[Finding]] = field(default_factory=lambda: Shared(timedelta(seconds=5)))
     """The doctor's findings, for which much is asked of both servers."""
+
+    turns: defaultdict[str, asyncio.Semaphore] = field(
+        default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(MOST_AT_ONCE))
+    )
+    """Of each person: so that nobody takes all connections to PostgreSQL from the others."""
 
     done: DoneActs = field(default_factory=DoneActs)
     bulk: BulkActs = field(default_factory=BulkActs)

@@ -26,6 +26,9 @@ from arqonce.process.startup_errors import explain_database
 _LIMIT = timedelta(seconds=10)
 """How long an answer may take to be made. Statements end sooner."""
 
+_LIVE = "/live"
+"""Lasts as long as somebody looks."""
+
 OPEN_PATHS = re.compile(r"/log-in|/static/[a-z.]+")
 """Paths that need nobody to be logged in."""
 
@@ -59,7 +62,7 @@ async def add_headers(_request: web.Request, response: web.StreamResponse) -> No
 async def explain_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn every error into a page that says what is wrong. None shows a traceback."""
     try:
-        if request.path == "/live":  # lasts as long as somebody looks
+        if request.path == _LIVE:
             return await handler(request)
         async with asyncio.timeout(_LIMIT.total_seconds()):
             return await handler(request)
@@ -164,6 +167,9 @@ async def require_person(request: web.Request, handler: Handler) -> web.StreamRe
     person = find_person(request)
     if person is not None:
         request[PERSON] = person
+        if request.path != _LIVE:
+            async with console_of(request).turns[person.name]:
+                return await handler(request)
     elif not OPEN_PATHS.fullmatch(request.path):
         return _ask_for_log_in(request)
     return await handler(request)

@@ -2,19 +2,22 @@
 
 import asyncio
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import aiohttp
 import pytest
 from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.console.access import Rights, Role
 from arqonce.console.application import ROUTES
 from arqonce.console.routes import Route
 from arqonce.console.settings import ConsoleSettings, Settings
 from tests.arqonce.console.conftest import JANE, TOKENS, Browser, browsing, serving
+from tests.conftest import wait_until_async
 
 
 async def _answers(browser: Browser, routes: Iterable[Route]) -> dict[str, int]:
@@ -246,3 +249,27 @@ async def test_a_static_file_is_kept_under_its_own_address_alone(nobody: Browser
     kept = [(await nobody.get(path)).headers["Cache-Control"] for path in (own, f"{own}0", "/static/console.js?v=1")]
 
     assert kept == ["public, max-age=31536000, immutable", "no-cache", "no-cache"]
+
+
+async def _is_as_long(found: Sequence[object], length: int) -> bool:
+    return len(found) >= length
+
+
+async def test_nobody_takes_all_connections(
+    rob: Browser, jane: Browser, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    """While many requests of one person wait for a slow server, another one is served in turn."""
+    assert sessions is not None
+    ended: list[str] = []
+
+    async def ask(browser: Browser, name: str) -> None:
+        assert (await browser.get("/audit?who=none")).status == 200
+        ended.append(name)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(100):
+            group.create_task(ask(rob, "rob"))
+        await wait_until_async(partial(_is_as_long, ended, 10), 10)
+        await ask(jane, "jane")
+
+    assert ended.index("jane") < 60
