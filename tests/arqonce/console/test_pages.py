@@ -78,6 +78,11 @@ PAGES = [route.path for route in ROUTES if route.method == "GET" and route.path 
 
 @pytest.fixture
 async def hostile(redis: Redis, sessions: async_sessionmaker[AsyncSession]) -> None:
+    """Make the world hostile."""
+    await write_hostile(redis, sessions)
+
+
+async def write_hostile(redis: Redis, sessions: async_sessionmaker[AsyncSession]) -> None:
     """Write hostile text into whatever takes it."""
     worker = LiveWorker("hostile", HOSTILE, 1, [NAME])
     job = {"id": HOSTILE + "x" * 100_000, "job_name": HOSTILE, "since": time.time() - 5}

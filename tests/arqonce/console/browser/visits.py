@@ -82,12 +82,13 @@ class Visit:
     headings: int
 
 
-_TOO_WIDE = """() => {
+TOO_WIDE = """() => {
   const width = document.documentElement.clientWidth;
   if (document.documentElement.scrollWidth <= width) return [];
   const wide = [...document.querySelectorAll("body *")].filter((one) => one.getBoundingClientRect().right > width + 1);
   return wide.filter((one) => !one.parentElement.closest(".scroll, nav ul")).map((one) => one.outerHTML.slice(0, 120));
 }"""
+"""A script that returns the elements that make a page wider than its window."""
 
 _AXE = """async (options) => (await axe.run(document, options)).violations.map(
   ({id, help, nodes}) => `${id}: ${help}: ` + nodes.slice(0, 3).map((node) => node.html.slice(0, 200)).join(" | "))"""
@@ -110,7 +111,7 @@ async def visit(page: Page, address: str, axe: str) -> Visit:
     await page.set_viewport_size(NARROW)
     return Visit(
         violations=[*(f"light: {one}" for one in light), *(f"dark: {one}" for one in dark)],
-        too_wide=await page.evaluate(_TOO_WIDE),
+        too_wide=await page.evaluate(TOO_WIDE),
         title=await page.title(),
         headings=await page.locator("h1").count(),
     )
