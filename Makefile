@@ -13,7 +13,7 @@ TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev run migrate unit quick test long chaos fuzz storm bench bench-quick bench-exactly-once check lint types contracts audit fix lock wheels schema docs clean
+.PHONY: help setup demo dev run migrate unit quick test long chaos fuzz storm bench bench-quick bench-exactly-once check lint types contracts audit fix lock wheels schema picture docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -105,6 +105,9 @@ bench-exactly-once: $(VENV)/ready ## Measure what receipts and outbox cost
 	@$(BIN)/python -m bench.exactly_once $(ARGS)
 
 ##@ Release it
+
+picture: $(VENV)/ready ## Draw the picture of the console in the README anew, with Chromium
+	@PICTURE=docs/console.png $(BIN)/python -m pytest -q tests/arqonce/console/browser/test_pictures.py -k anew
 
 schema: $(VENV)/ready ## Write the contract of a release, schema/released.json; tests compare the code with it
 	@$(BIN)/users-worker schema > schema/new.json && mv schema/new.json schema/released.json
