@@ -43,6 +43,7 @@ _LONG = (
     "tests/arqonce/client/test_typing.py",
     "tests/arqonce/console/browser/test_hostile.py",
     "tests/arqonce/console/browser/test_pictures.py::test_every_page",
+    "tests/arqonce/console/browser/test_pictures.py::test_the_picture_of_the_readme_can",
     "tests/arqonce/commands/test_new_job.py::test_what_it_writes",
     "tests/examples/test_shop.py::test_it_type_checks",
     "tests/examples/test_shop.py::test_its_longest_proof_passes",

@@ -83,10 +83,11 @@ class Visit:
 
 
 TOO_WIDE = """() => {
-  const width = document.documentElement.clientWidth;
-  if (document.documentElement.scrollWidth <= width) return [];
-  const wide = [...document.querySelectorAll("body *")].filter((one) => one.getBoundingClientRect().right > width + 1);
-  return wide.filter((one) => !one.parentElement.closest(".scroll, nav ul")).map((one) => one.outerHTML.slice(0, 120));
+  const {clientWidth, scrollWidth} = document.documentElement;
+  if (scrollWidth <= clientWidth) return [];
+  const all = [...document.querySelectorAll("body *")];
+  const wide = all.filter((one) => one.getBoundingClientRect().right > clientWidth);
+  return [`${scrollWidth} pixels`, ...wide.slice(0, 5).map((one) => one.outerHTML.slice(0, 120))];
 }"""
 """A script that returns the elements that make a page wider than its window."""
 
