@@ -1,0 +1,1 @@
+"""Tests in a browser. A package, so that what they share ends with the last of them."""
