@@ -419,6 +419,7 @@ async def test_another_takes_over_from_a_killed_watcher(
     await wait_until_async(lambda: _is_watched(redis), 20)  # ready comes a little before that
     first = await redis.get("arq:queue:watcher")
     workers.append(start_worker(WORKER_POLL_INTERVAL="60s"))
+    await wait_until_async(lambda: _stands_one_by(redis), 20)  # before that the second one would claim by itself
     await wait_until_async(lambda: _is_watched(redis), 20)
     watcher = workers[0 if await redis.get("arq:queue:watcher") == first else 1]  # a starved one may have lost it
     watcher.process.kill()
@@ -428,6 +429,11 @@ async def test_another_takes_over_from_a_killed_watcher(
     await (await client.enqueue(CreateUser(name="Heir"))).result(timeout=timedelta(seconds=20))
 
     assert left - 0.1 < time.monotonic() - since < 10  # the killed one did watch; half of it is for a busy machine
+
+
+async def _stands_one_by(redis: Redis) -> bool:
+    """Return whether a worker waits for the baton."""
+    return bool((await redis.info("clients"))["blocked_clients"])
 
 
 async def _is_watched(redis: Redis) -> bool:
