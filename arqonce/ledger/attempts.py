@@ -37,13 +37,14 @@ class FailedAttempt(NamedTuple):
 _INSERT = """
     INSERT INTO arqonce.attempts
         (job_id, attempt, job_name, queue, code, sqlstate, error, worker, started_at, failed_at, retry_at, counted)
-    SELECT job_id, attempt, job_name, queue, code, sqlstate, error, worker, now() - started_ago, now() - failed_ago,
-        now() - failed_ago + retry_in, counted
+    SELECT job_id, attempt, job_name, queue, code, sqlstate, error, worker, failed_at - (started_ago - failed_ago),
+        failed_at, failed_at + retry_in, counted
     FROM unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
         $9::interval[], $10::interval[], $11::interval[], $12::boolean[]) AS failed
-        (job_id, attempt, job_name, queue, code, sqlstate, error, worker, started_ago, failed_ago, retry_in, counted)
+        (job_id, attempt, job_name, queue, code, sqlstate, error, worker, started_ago, failed_ago, retry_in, counted),
+        LATERAL (SELECT least(clock_timestamp() - failed_ago, now()) AS failed_at) AS moment
 """
-"""By the server's clock, as all times of the ledger; before that of the dead letter in the same transaction."""
+"""By the server's clock, as all times of the ledger; not after that of the dead letter in the same transaction."""
 
 
 async def insert_attempts(session: AsyncSession, attempts: Sequence[FailedAttempt]) -> None:
@@ -62,5 +63,7 @@ async def insert_attempts(session: AsyncSession, attempts: Sequence[FailedAttemp
 async def attempts_of(session: AsyncSession, job_id: str, *, limit: int) -> list[AttemptRecord]:
     """Return the latest failed attempts of a job, the earliest first. One round trip."""
     statement = select(AttemptRecord).where(AttemptRecord.job_id == job_id)
-    found = await session.scalars(statement.order_by(AttemptRecord.failed_at.desc()).limit(limit))
+    found = await session.scalars(
+        statement.order_by(AttemptRecord.failed_at.desc(), AttemptRecord.attempt.desc()).limit(limit)
+    )
     return list(found)[::-1]

@@ -23,6 +23,7 @@ from structlog.testing import capture_logs
 
 from arqonce import JobClient
 from arqonce.arq.worker import Worker
+from arqonce.connection.trend import read_trend
 from arqonce.engine.idle import EmptyClaims, Waking, _State
 from arqonce.wire.codec import decode, encode
 from jobs import CreateUser
@@ -202,6 +203,7 @@ async def test_an_idle_fleet_costs_half_a_command_a_second_each(start: StartFlee
 async def test_a_watcher_renews_its_word_without_claiming(start: StartFleet, redis: Redis) -> None:
     """Its word outlasts its time by plain commands: a claim looks at much more."""
     await start()
+    await wait_until_async(lambda: _is_measured(redis), 20)  # by a script; the next time is 15 s later
     name, claims = await redis.get("arq:queue:watcher"), await _calls(redis)
 
     await asyncio.sleep(5)  # longer than a word holds
@@ -209,6 +211,12 @@ async def test_a_watcher_renews_its_word_without_claiming(start: StartFleet, red
     assert await redis.get("arq:queue:watcher") == name
     assert await redis.pttl("arq:queue:watcher") > 0
     assert await _calls(redis) == claims
+
+
+async def _is_measured(redis: Redis) -> bool:
+    """Return whether the worker has written the trend of its queue for the first time."""
+    (part,) = await read_trend(redis, ["arq:queue"], length=timedelta(minutes=2), step=timedelta(minutes=2))
+    return part is not None and part.gauges is not None
 
 
 async def test_of_two_watchers_one_gives_way(start: StartFleet, redis: Redis) -> None:

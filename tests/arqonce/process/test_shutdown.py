@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce import JobClient
 from arqonce.embedded import open_postgres, open_valkey
-from jobs import CreateUser
+from jobs import CreateUser, CreateUsers, NewUser
 from tests import warm
 from tests.conftest import StartWorker, wait_until
 from tests.worker.test_end_to_end import BOTH, COMMANDS
@@ -73,7 +73,8 @@ async def test_sigterm_lets_running_jobs_end(
     worker = start_worker(*COMMANDS[command], DATABASE_APPLICATION_NAME=name, WORKER_MAX_JOBS="3")
     async with sessions() as blocker:
         await blocker.execute(text("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"))
-        handles = await client.enqueue_many([CreateUser(name=f"User {number}") for number in range(8)])
+        users = [NewUser(name=f"User {number}") for number in range(8)]
+        handles = await client.enqueue_many([CreateUsers(users=[user]) for user in users])  # none runs in a batch
         await _wait_for_waiting_backends(sessions, name, 3)
         worker.process.terminate()
         await asyncio.to_thread(wait_until, lambda: any(said in worker.log for said in _STOPPING), 20)
