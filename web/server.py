@@ -1,14 +1,13 @@
 """Runs one process of the service: listens, and ends in order."""
 
 import asyncio
-import signal
 
 import structlog
 from aiohttp import web
 
 from arqonce.operations.endpoint import ListenError
 from arqonce.operations.process import Operations, open_operations
-from arqonce.process.ending import MARGIN, Ending, leave
+from arqonce.process.ending import MARGIN, Ending
 from arqonce.process.event_loop import fastest_loop, run_to_the_end
 from arqonce.process.logs import log_to_stderr
 from web.access_log import AccessLog
@@ -35,7 +34,8 @@ def run_service(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings, ending: Ending) -> None:
-    told = _told_to_stop(ending)
+    ending.begin()
+    told = ending.told_to_stop()
     async with open_operations(settings.operations, "web", has_queues=False) as operations:
         await _serve_until(told, settings, ending, operations)
 
@@ -84,21 +84,6 @@ async def _listen(runner: web.AppRunner, settings: Settings) -> None:
     except OSError as error:
         text = f"cannot listen on {host}:{port} ({error.strerror or error}): correct WEB_HOST and WEB_PORT"
         raise ListenError(text) from error
-
-
-def _told_to_stop(ending: Ending) -> asyncio.Event:
-    """Return the event that the first signal sets. The second signal ends the process at once."""
-    told = asyncio.Event()
-
-    def stop(number: signal.Signals) -> None:
-        if told.is_set():
-            _log.info("told to stop at once", signal=number.name)
-            leave(0)
-        told.set()
-
-    ending.begin()
-    ending.obey(stop)
-    return told
 
 
 class _Server(web.Server):

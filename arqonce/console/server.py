@@ -1,7 +1,6 @@
 """Runs the console: opens the servers, listens, and ends in order."""
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -22,7 +21,7 @@ from arqonce.console.settings import Settings
 from arqonce.database.engine import open_database
 from arqonce.database.wrong_servers import drop_closed
 from arqonce.operations.endpoint import ListenError
-from arqonce.process.ending import MARGIN, Ending, leave
+from arqonce.process.ending import MARGIN, Ending
 from arqonce.process.event_loop import fastest_loop, run_to_the_end
 from arqonce.process.logs import log_to_stderr
 
@@ -55,7 +54,8 @@ def run_console(settings: Settings, application: Application) -> None:
 
 
 async def _serve(settings: Settings, application: Application, ending: Ending) -> None:
-    told = _told_to_stop(ending)
+    ending.begin()
+    told = ending.told_to_stop()
     async with open_console(settings, application) as console:
         runner = build_runner(console)
         try:
@@ -125,18 +125,3 @@ async def listen(runner: web.AppRunner, settings: Settings) -> str:
         raise ListenError(f"cannot listen on {where} ({error.strerror or error}): {cure}") from error
     host, port = runner.addresses[0][:2]
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
-
-
-def _told_to_stop(ending: Ending) -> asyncio.Event:
-    """Return the event that the first signal sets. The second signal ends the process at once."""
-    told = asyncio.Event()
-
-    def stop(number: signal.Signals) -> None:
-        if told.is_set():
-            _log.info("told to stop at once", signal=number.name)
-            leave(0)
-        told.set()
-
-    ending.begin()
-    ending.obey(stop)
-    return told

@@ -130,6 +130,19 @@ class Ending:
         for number in heard:
             stop(number)
 
+    def told_to_stop(self) -> asyncio.Event:
+        """Return an event that the first order sets. The second one ends the process at once."""
+        told = asyncio.Event()
+
+        def stop(number: Signals) -> None:
+            if told.is_set():
+                _log.info("told to stop at once", signal=number.name)
+                leave(0)
+            told.set()
+
+        self.obey(stop)
+        return told
+
     def ready(self, status: Callable[[], str]) -> None:
         """Report to systemd that the start is complete, and from now on, again and again, that the event loop turns.
 

@@ -1,7 +1,6 @@
 """Runs a process that relays and runs no jobs: from settings to exit code."""
 
 import asyncio
-import signal
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
@@ -12,7 +11,7 @@ from redis.asyncio import Redis
 from arqonce.connection.redis import build_redis, location
 from arqonce.database.engine import open_database
 from arqonce.operations.process import open_operations
-from arqonce.process.ending import Ending, leave
+from arqonce.process.ending import Ending
 from arqonce.process.event_loop import run_to_the_end
 from arqonce.process.health import report_health
 from arqonce.process.lifecycle import require_ready_database, require_safe_redis
@@ -72,18 +71,4 @@ async def _relay(settings: Settings, registry: Registry, ending: Ending) -> None
             database=settings.database.location,
         )
         ending.ready(lambda: "relaying")
-        await _told_to_stop(ending)
-
-
-async def _told_to_stop(ending: Ending) -> None:
-    """Wait for the first signal. The second one ends the process at once."""
-    told = asyncio.Event()
-
-    def stop(number: signal.Signals) -> None:
-        if told.is_set():
-            _log.info("told to stop at once", signal=number.name)
-            leave(0)
-        told.set()
-
-    ending.obey(stop)
-    await told.wait()
+        await ending.told_to_stop().wait()

@@ -25,7 +25,7 @@ from arqonce.control.dead_letters import DISCARD, RETRY, DeadAct, begin, discard
 from arqonce.failures import is_own_code
 from arqonce.ledger.dead_groups import dead_groups
 from arqonce.ledger.dead_jobs import DeadFilter, count_dead_jobs_up_to
-from arqonce.ledger.listing import MOST_READ, list_letters
+from arqonce.ledger.listing import MOST_READ, Letter, Page, Place, list_letters
 from arqonce.process.startup_errors import explain_database
 
 _ROWS = 50
@@ -117,15 +117,7 @@ async def show_letters(request: web.Request) -> web.Response:
     """List the letters of a filter, the latest first."""
     asked, console = read_query(request, _AskedLetters), console_of(request)
     reading = await console.poll.latest()
-    async with console.sessions() as session:
-        found = await list_letters(
-            session,
-            job_name=asked.kind,
-            reason=asked.code,
-            is_unnamed=asked.unnamed,
-            after=read_place(asked.after),
-            limit=_ROWS,
-        )
+    found = await _list(console, asked, after=read_place(asked.after), limit=_ROWS)
     following = write_place(found.next)
     return show_page(
         request,
@@ -141,6 +133,13 @@ async def show_letters(request: web.Request) -> web.Response:
     )
 
 
+async def _list(console: Console, asked: _AskedWhich, *, after: Place | None, limit: int) -> Page[Letter]:
+    async with console.sessions() as session:
+        return await list_letters(
+            session, job_name=asked.kind, reason=asked.code, is_unnamed=asked.unnamed, after=after, limit=limit
+        )
+
+
 async def _count(console: Console, which: DeadFilter) -> tuple[int, bool]:
     async with console.sessions() as session:
         return await count_dead_jobs_up_to(session, which, _MOST_COUNTED)
@@ -149,15 +148,7 @@ async def _count(console: Console, which: DeadFilter) -> tuple[int, bool]:
 async def _samples(console: Console, asked: _AskedWhich) -> Sequence[str]:
     if asked.id is not None:
         return [asked.id]
-    async with console.sessions() as session:
-        found = await list_letters(
-            session,
-            job_name=asked.kind,
-            reason=asked.code,
-            is_unnamed=asked.unnamed,
-            after=None,
-            limit=MOST_SAMPLES,
-        )
+    found = await _list(console, asked, after=None, limit=MOST_SAMPLES)
     return [f"{letter.job_id} {letter.job_name or '-'} {letter.reason}" for letter in found.rows]
 
 
