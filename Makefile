@@ -57,8 +57,9 @@ test: $(VENV)/ready ## Run all tests but the long ones (ARGS="path -k name" for 
 		[ $$? = 1 ] && echo "what failed runs once more, alone" && \
 		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS); }
 
-long: $(VENV)/ready ## Run the tests that take half a minute each: mutants of chaos, type checkers, an HTTP fuzzer
-	@$(BIN)/python -m pytest -m long --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS) || { \
+long: $(VENV)/ready ## Run the tests that take half a minute each (WITHIN=60: those that can begin in this time)
+	@$(BIN)/python -m pytest -m long --numprocesses $(TEST_PROCESSES) --dist worksteal \
+		$(if $(WITHIN),--within $(WITHIN)) $(ARGS) || { \
 		[ $$? = 1 ] && echo "what failed runs once more, alone" && \
 		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS); }
 

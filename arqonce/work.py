@@ -5,7 +5,7 @@ exist: handlers of a registry (``arqonce.execution.work``) and arq's functions (
 """
 
 import math
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from datetime import timedelta
@@ -278,8 +278,8 @@ class AlwaysOpen:
 class Observer:
     """Hears what an engine does. This one does nothing; counters, metrics and the crash prover override methods."""
 
-    def ready(self) -> None:
-        """Hear that the first claim comes next."""
+    def ready(self, be_quiet: Callable[[bool], bool]) -> None:
+        """Hear that the first claim comes next. After ``be_quiet(True)`` none comes until ``be_quiet(False)``."""
 
     def running(self, run: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
         """Return what to run instead of ``run``, the coroutine of one attempt: the same, or one around it."""
@@ -315,9 +315,9 @@ class ForwardingObserver(Observer):
         """Tell ``other``."""
         self._other = other
 
-    def ready(self) -> None:
+    def ready(self, be_quiet: Callable[[bool], bool]) -> None:
         """Pass it on."""
-        self._other.ready()
+        self._other.ready(be_quiet)
 
     def running(self, run: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
         """Pass it on."""

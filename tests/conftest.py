@@ -33,7 +33,7 @@ from tests.rights import Rights, all_rights, least_rights
 from tests.tables import EMPTY_TABLES
 from tests.warm import programs
 
-pytest_plugins = ["pytester", "tests.kinds"]
+pytest_plugins = ["pytester", "tests.kinds", "tests.within"]
 
 _POSTGRES = {"fsync": "off", "full_page_writes": "off", "log_error_verbosity": "terse"}
 """Nothing survives a crash of the machine. Terse for the reason that the plugin has (``tests.leaks``)."""

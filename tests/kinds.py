@@ -35,7 +35,18 @@ _EVENTS = {
 """Audit events of Python, and ours, of which each is a new process (Python manual, Audit events table)."""
 
 
+_PROOFS = "tests/arqonce/testing/test_crash_points.py::test_a_crash_anywhere"
+
 _LONG = (
+    f"{_PROOFS}_leaves_one_effect_and_one_receipt[create_users]",
+    f"{_PROOFS}_in_a_look_up",
+    f"{_PROOFS}_in_a_refused_job",
+    f"{_PROOFS}_in_a_batch_leaves_one_effect_of_each_job[get_or_create_user]",
+    f"{_PROOFS}_in_a_shared_transaction_leaves_one_effect_of_each_job[one fails",
+    "tests/arqonce/testing/test_crash_follow_ups.py::test_a_crash_anywhere_in_a_batch",
+    "tests/chaos/test_runs.py::test_all_faults_at_once_break_no_promise[more jobs]",
+    "tests/installed/test_producer.py::test_every_version_of_redis_py_that_we_take_works[redis-6]",
+    "tests/installed/test_producer.py::test_every_version_of_redis_py_that_we_take_works[redis-7]",
     "tests/deploy/test_alerts.py::test_each_rule_fires",
     "tests/chaos/test_runs.py::test_a_mutant",
     "tests/chaos/test_runs.py::test_no_attempt_counts",
@@ -49,7 +60,10 @@ _LONG = (
     "tests/examples/test_shop.py::test_its_longest_proof_passes",
     "tests/web/test_openapi.py::test_the_service_does_what_it_describes",
 )
-"""Beginnings of the ids of tests that take half a minute each and rarely find what no other test finds."""
+"""Beginnings of the ids of tests that take half a minute each and rarely find what no other test finds.
+
+Of each kind, one is left to be run each time: the other crash points, for instance, are those of further jobs.
+"""
 
 
 class _Watch:

@@ -82,7 +82,7 @@ class Engine:
         Raises:
             RedisError: in burst mode, where a lost Redis is not waited for.
         """
-        self._observer.ready()
+        self._observer.ready(self.be_quiet)
         renewing = asyncio.create_task(self._renew_leases(), name="heartbeat")
         overdue = asyncio.create_task(end_overdue_runs(self.runs, self._work), name="overdue")
         self._background = (renewing, overdue)

@@ -16,7 +16,8 @@ from typing import Any
 from arqonce.resources import Resource
 from arqonce.settings.worker import Settings
 from arqonce.spec import JobSpec, Registry
-from arqonce.testing.crash.orders import Start, Stop, Work
+from arqonce.testing.crash.orders import Start, Stop, Tell, Work
+from arqonce.testing.crash.points import QUIET, WORK
 
 _SOURCE = "from arqonce.testing.crash.template import main; main()"
 
@@ -42,12 +43,39 @@ def start_template(variables: Mapping[str, str]) -> "subprocess.Popen[bytes]":
 class Fork:
     """A worker process. Its reports are queued in ``reports``."""
 
-    def __init__(self, number: int, log: Path) -> None:
+    def __init__(self, number: int, log: Path, send: Callable[[Tell], None]) -> None:
         """Begin without reports."""
         self.number = number
         self.log = log
+        self._send = send
+        self._is_ready = False
         self.reports: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._is_gone = asyncio.Event()
+
+    async def work(self) -> None:
+        """Let a worker that stands by claim jobs, as soon as it is ready.
+
+        Raises:
+            ForkError: it does not start, or does not obey.
+        """
+        if not self._is_ready:
+            await self._require_report("ready")
+            self._is_ready = True
+        self._send(Tell(self.number, WORK))
+        await self._require_report("at work")
+
+    async def rest(self) -> None:
+        """Let it stand by again, and drop its reports.
+
+        Raises:
+            ForkError: it has ended by itself, or does not obey.
+        """
+        self._send(Tell(self.number, QUIET))
+        await self._require_report("quiet")
+
+    async def _require_report(self, event: str) -> None:
+        if await self.next_report(event, seconds=_DEATH_LIMIT.total_seconds()) is None:
+            raise ForkError(f'a worker does not report "{event}" within {_DEATH_LIMIT}: see {self.log}')
 
     def hear(self, report: dict[str, Any]) -> None:
         """Queue a report."""
@@ -123,11 +151,11 @@ class Forks:
 
     @asynccontextmanager
     async def worker(
-        self, load: "Load", settings: Settings, directory: Path, *, crash_at: str | None
+        self, load: "Load", settings: Settings, directory: Path, *, crash_at: str | None, stands_by: bool = False
     ) -> AsyncIterator[Fork]:
-        """Run a worker; kill it at the end, and wait until it has ended. See ``Start`` for ``crash_at``."""
+        """Run a worker; kill it at the end, and wait until it has ended. See ``Start`` for what it does."""
         self._started += 1
-        fork = Fork(self._started, directory.with_suffix(".log"))
+        fork = Fork(self._started, directory.with_suffix(".other.log" if stands_by else ".log"), self._send)
         order = Start(
             fork=fork.number,
             work=load.work,
@@ -136,6 +164,7 @@ class Forks:
             crash_at=crash_at,
             directory=directory,
             log=fork.log,
+            stands_by=stands_by,
         )
         self._forks[fork.number] = fork
         self._send(order)
@@ -146,7 +175,7 @@ class Forks:
             await fork.end()  # otherwise it could claim the next job
             del self._forks[fork.number]
 
-    def _send(self, order: Start | Stop) -> None:
+    def _send(self, order: Start | Stop | Tell) -> None:
         assert self._process.stdin is not None  # noqa: S101 - it is a pipe
         self._process.stdin.write(pickle.dumps(order))
         self._process.stdin.flush()
@@ -211,6 +240,8 @@ class Load:
                 f"{error}: the worker runs in another process and finds functions and classes by their names. Define "
                 "payloads, handlers, fakes and prepare at the top of a module, not inside a test"
             ) from error
+        self.is_used_up = bool(resources)
+        """Whether a worker may serve one run alone, because a resource that stands in may remember what it was told."""
         used = [item for spec in registry for item in (spec.payload, spec.stores, spec.batch, _work_of(spec)) if item]
         used += [*map(type, resources.values()), *([] if prepare is None else [prepare])]
         self.modules = {name: str(getattr(sys.modules[name], "__file__", "")) for name in _modules(used)}

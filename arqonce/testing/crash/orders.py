@@ -20,7 +20,10 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """The order to start a worker. It dies at the point ``crash_at``, or reports all points (""), or none (None)."""
+    """The order to start a worker. It dies at the point ``crash_at``, or reports all points (""), or none (None).
+
+    One that ``stands_by`` claims nothing until it is told to.
+    """
 
     fork: int
     work: bytes
@@ -29,6 +32,15 @@ class Start:
     crash_at: str | None
     directory: Path
     log: Path
+    stands_by: bool = False
+
+
+@dataclass(frozen=True)
+class Tell:
+    """The order to send a signal to a worker: ``QUIET`` or ``WORK`` of ``points``."""
+
+    fork: int
+    signal: int
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ Of the worker, this knows only which coroutine runs a job.
 
 import asyncio
 import os
+import signal
 import sys
 import time
 from asyncio import AbstractEventLoop
@@ -23,6 +24,9 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
 from arqonce.work import Observer
+
+QUIET, WORK = signal.SIGWINCH, signal.SIGCONT
+"""Signals to a worker that stands by. Before it hears them they do nothing."""
 
 _EXIT_CODE = 137
 """The exit code that a shell reports for a process killed by SIGKILL."""
@@ -90,6 +94,10 @@ class Points:
     def end(self) -> None:
         """Report that jobs have ended and are recorded."""
         self._report({"event": "through"})
+
+    def change(self, *, is_quiet: bool) -> None:
+        """Report that the worker claims nothing more, or claims again."""
+        self._report({"event": "quiet" if is_quiet else "at work"})
 
     def _is_the_one(self, moment: Moment, where: Callable[[], str]) -> bool:
         if self._crash_at is None:
@@ -177,13 +185,23 @@ def _name(frame: tuple[str, int, str]) -> str:
 class PointsObserver(Observer):
     """Counts the points of every job that an engine runs, and of the calls that record how jobs end."""
 
-    def __init__(self, points: Points) -> None:
-        """Count commits of this process from now on, too."""
+    def __init__(self, points: Points, *, stands_by: bool) -> None:
+        """Count commits of this process from now on, too. A worker that ``stands_by`` begins quiet."""
         self._points = points
+        self._stands_by = stands_by
         _watch_commits(points)
 
-    def ready(self) -> None:
-        """Report it."""
+    def ready(self, be_quiet: Callable[[bool], bool]) -> None:
+        """Report it, and hear the signals to be quiet and to work from now on."""
+
+        def change(is_quiet: bool) -> None:  # noqa: FBT001 - as that of the engine
+            be_quiet(is_quiet)
+            self._points.change(is_quiet=is_quiet)
+
+        if self._stands_by:
+            be_quiet(True)  # noqa: FBT003 - the engine's
+            for number in (QUIET, WORK):
+                asyncio.get_running_loop().add_signal_handler(number, change, number == QUIET)
         self._points.start()
 
     def running(self, run: AnyCoroutine) -> AnyCoroutine:

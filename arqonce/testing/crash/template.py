@@ -24,12 +24,13 @@ from typing import Any
 
 import sqlalchemy.dialects.postgresql.asyncpg  # noqa: F401 - loaded before the fork
 import uvloop  # noqa: F401 - loaded before the fork
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import configure_mappers
 
 from arqonce.application import Application
 from arqonce.embedded.process import die_with
 from arqonce.process.worker import run_worker
-from arqonce.testing.crash.orders import Program, Start, Stop, Work
+from arqonce.testing.crash.orders import Program, Start, Tell, Work
 from arqonce.testing.crash.points import Points, PointsObserver
 
 _REAPING = (signal.SIGCHLD, signal.SIGALRM)
@@ -69,8 +70,10 @@ class Template:
                 self._start(order)
             elif isinstance(order, Program):
                 self._start_program(order)
+            elif isinstance(order, Tell):
+                self._send(order.fork, order.signal)
             else:
-                self._stop(order)
+                self._send(order.fork, signal.SIGKILL)
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for pid in self._pids:
@@ -123,7 +126,7 @@ class Template:
             run_worker(
                 order.settings,
                 Application(name="crash-points", registry=work.registry),
-                observer=PointsObserver(points),
+                observer=PointsObserver(points, stands_by=order.stands_by),
             )
             code = 0
         except BaseException as error:  # noqa: BLE001 - this process ends here after any error
@@ -132,10 +135,10 @@ class Template:
             sys.stderr.flush()
             os._exit(code)
 
-    def _stop(self, order: Stop) -> None:
+    def _send(self, number: int, sent: int) -> None:
         for pid, fork in list(self._pids.items()):
-            if fork == order.fork:
-                os.kill(pid, signal.SIGKILL)
+            if fork == number:
+                os.kill(pid, sent)
 
     def _reap(self) -> None:
         with suppress(ChildProcessError):
@@ -237,6 +240,7 @@ def main() -> None:
     """Load everything, then execute orders."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the test process handles Ctrl-C
     configure_mappers()
+    create_async_engine("postgresql+asyncpg://localhost/none")  # fills SQLAlchemy's caches
     _freeze()
     try:
         Template().obey()

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -93,9 +93,16 @@ class Search:
         return [point for point in self._tries if point in self._proven], unreached
 
     async def _try_points(self, world: World) -> None:
+        async with AsyncExitStack() as stack:
+            run = Run(self._forks, world, self._case)
+            if not self._case.load.is_used_up:
+                run.other = await stack.enter_async_context(run.worker(crash_at=None, stands_by=True))
+            await self._try_with(run)
+
+    async def _try_with(self, run: "Run") -> None:
         while self._waiting and not self._failures:
             point = self._waiting.popleft()
-            outcome = await Run(self._forks, world, self._case).crash(point, self._clean)
+            outcome = await run.crash(point, self._clean)
             self._tries[point] += 1
             if outcome.problems:
                 self._failures.append("\n".join([point, *outcome.problems]))
@@ -127,12 +134,14 @@ class _Outcome:
 
 
 class Run:
-    """One run of a job in one world, which is emptied first."""
+    """Runs of a job in one world, which is emptied before each."""
 
     def __init__(self, forks: Forks, world: World, case: Case) -> None:
         self._forks = forks
         self._world = world
         self._case = case
+        self.other: Fork | None = None
+        """The worker that stands by to take over. Without it, one is started for each crash."""
 
     async def count(self) -> tuple[State, list[str]]:
         """Run the job without a crash; return its end state and the points that it reached.
@@ -142,7 +151,7 @@ class Run:
         """
         await self._enqueue()
         points: list[str] = []
-        async with self._worker(crash_at="") as fork:
+        async with self.worker(crash_at="") as fork:
             if await self._crash(fork, points) is not None or await self._is_unfinished():
                 raise CrashPointError(f"the job does not end within {_END_LIMIT} without a crash: see {fork.log}")
         clean = await read_state(self._world, self._case.ignore, keys=self._case.keys)
@@ -155,7 +164,7 @@ class Run:
         """Kill the worker at this point, let another one complete the job, and compare the end states."""
         outcome = _Outcome()
         await self._enqueue()
-        async with self._worker(crash_at=point) as fork:
+        async with self.worker(crash_at=point) as fork:
             crash = await self._crash(fork, outcome.passed)
         if crash is not None:
             outcome.is_reached = True
@@ -181,20 +190,28 @@ class Run:
         return None
 
     async def _recover(self, crashed_at: float) -> list[str]:
-        """Start another worker and let the job end; return the problems."""
-        async with self._worker(crash_at=None) as fork:
-            due = crashed_at + LEASE.total_seconds()
-            while (report := await self._next_start(fork)) is not None and report["event"] == "ready":
-                due = max(due, report["at"])
-            if report is None:
-                # A request sent right before the crash may have ended the job.
-                return [f"the job is not delivered again within {_END_LIMIT}"] if await self._is_unfinished() else []
-            late = timedelta(seconds=report["at"] - due)
-            problems = [] if late < _MOST_LATE else [f"the job is delivered again {late} after its lease has ended"]
-            return problems if await self._end(fork) else [*problems, f"the job does not end within {_END_LIMIT}"]
+        """Let another worker work until the job ends; return the problems."""
+        if self.other is None:
+            async with self.worker(crash_at=None) as fork:
+                return await self._take_over(fork, crashed_at)
+        await self.other.work()
+        problems = await self._take_over(self.other, max(crashed_at, time.monotonic() - LEASE.total_seconds()))
+        await self.other.rest()
+        return problems
+
+    async def _take_over(self, fork: Fork, crashed_at: float) -> list[str]:
+        due = crashed_at + LEASE.total_seconds()
+        while (report := await self._next_start(fork)) is not None and report["event"] != "begun":
+            due = max(due, report["at"])
+        if report is None:
+            # A request sent right before the crash may have ended the job.
+            return [f"the job is not delivered again within {_END_LIMIT}"] if await self._is_unfinished() else []
+        late = timedelta(seconds=report["at"] - due)
+        problems = [] if late < _MOST_LATE else [f"the job is delivered again {late} after its lease has ended"]
+        return problems if await self._end(fork) else [*problems, f"the job does not end within {_END_LIMIT}"]
 
     async def _next_start(self, fork: Fork) -> dict[str, Any] | None:
-        """Wait until the worker is ready or begins the job; ``None`` if the job ends or the time is over."""
+        """Wait until the worker can claim or begins the job; ``None`` if the job ends or the time is over."""
         limit = time.monotonic() + _END_LIMIT.total_seconds()
         while time.monotonic() < limit and await self._is_unfinished():
             if report := await fork.next_report("ready", "begun", seconds=_LOOK.total_seconds()):
@@ -241,8 +258,11 @@ class Run:
             messages, queued, results = await pipe.execute()
         return bool(messages) or bool(queued) or results < len(keys)
 
-    def _worker(self, *, crash_at: str | None) -> AbstractAsyncContextManager[Fork]:
-        return self._forks.worker(self._case.load, self._world.settings, self._world.directory, crash_at=crash_at)
+    def worker(self, *, crash_at: str | None, stands_by: bool = False) -> AbstractAsyncContextManager[Fork]:
+        """Run a worker in this world."""
+        return self._forks.worker(
+            self._case.load, self._world.settings, self._world.directory, crash_at=crash_at, stands_by=stands_by
+        )
 
 
 def _unfinished(clean: State, *, keys: Collection[str]) -> list[str]:

@@ -26,7 +26,7 @@ from arqonce.wire.keys import QUEUE
 LEASE = timedelta(seconds=1)
 """The shortest lease that the settings allow, by which each crash delays its job."""
 
-MOST = 10
+MOST = 6
 """Most worlds. Redis has 16 databases by default; the first one is for other tests."""
 
 _BOOKKEEPING = ["version_num"]
@@ -36,6 +36,9 @@ _OTHER_SCHEMAS = text(
     "SELECT nspname FROM pg_namespace WHERE nspname NOT LIKE 'pg!_%' ESCAPE '!' "
     "AND nspname NOT IN ('information_schema', current_schema())"
 )
+
+_OF_LIVING = (b"arqonce:epoch:", b"arqonce:worker", b"arqonce:trend:", b"arqonce:pauses:")
+"""Beginnings of keys in Redis without which a worker would believe that Redis was emptied."""
 
 _ID_SPAN = 1_000_000
 """The ids of each table begin at another multiple of this, so that an id identifies its table."""
@@ -69,12 +72,16 @@ class World:
         return table.fullname
 
     async def clear(self) -> None:
-        """Empty the tables, Redis and the folder. Two round trips, and the transaction's."""
+        """Empty the tables, Redis and the folder, but for what living workers say of themselves.
+
+        Four round trips and the transaction's.
+        """
         async with self.engine.begin() as connection:
             await connection.exec_driver_sql(_emptying(self.tables))
-        await self.redis.flushdb()
-        shutil.rmtree(self.directory, ignore_errors=True)
-        self.directory.mkdir(parents=True)
+        if keys := [key for key in await self.redis.keys() if not key.startswith(_OF_LIVING)]:
+            await self.redis.delete(*keys)
+        for left in self.directory.iterdir():  # the folder stays, because workers work in it
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         self.directory.with_suffix(".log").unlink(missing_ok=True)
 
     async def owes_jobs(self) -> bool:
@@ -156,6 +163,8 @@ class Worlds:
         try:
             self._tables = self._tables or await _tables(engine)
             directory = self._directory / f"world-{number}"
+            directory.mkdir(parents=True, exist_ok=True)
+            await redis.flushdb()
             yield World(settings=settings, engine=engine, redis=redis, tables=self._tables, directory=directory)
         finally:
             await redis.aclose()

@@ -21,7 +21,7 @@ KINDS = {
 
 def _start(port: int, *options: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, str(PROGRAM), str(port), "--seconds", "3", "--seed", "1", "--silence", "1", *options],
+        [sys.executable, str(PROGRAM), str(port), "--seconds", "1.5", "--seed", "1", "--silence", "1", *options],
         env=os.environ | {"PYTHONPATH": str(Path.cwd())},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
