@@ -9,7 +9,7 @@ import inspect
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -92,6 +92,8 @@ class Worker(ArqWorker):
         """Records how functions end. The startup hook may set it."""
         self.must_know_pauses = False
         """Whether to claim nothing while Redis does not know what is paused. The startup hook sets it with a relay."""
+        self.last_block: Callable[[], Mapping[str, object] | None] = lambda: None
+        """Returns what has blocked the event loop of late. The startup hook may set it."""
         self._max_working = max_working
         self.threads = JobThreads(self.max_jobs + (max_working if has_registry else 0), self._jobs_of)
 
@@ -175,7 +177,7 @@ class Worker(ArqWorker):
         shown = Shown([*registry, *self.functions], slots=self.max_jobs)
 
         def doing() -> Mapping[str, Any]:
-            return shown.now(self.engine)
+            return shown.now(self.engine, self.last_block())
 
         def obey(quiet: bool) -> bool:  # noqa: FBT001 - an order's value
             return self.engine is not None and self.engine.be_quiet(quiet)

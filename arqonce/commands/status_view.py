@@ -103,7 +103,8 @@ def complaints_of(status: Status) -> list[str]:
     """Return what is to be mended, or could not be seen."""
     served = [f"jobs wait in {queue}, which no worker serves: {CURE}" for queue in status.queues.unserved]
     trouble = [] if status.ledger.trouble is None else [status.ledger.trouble]
-    return [*served, *trouble, *(f"not seen: {missed}" for missed in status.not_seen)]
+    workers = [f"{one.what}: {one.cure}" for one in status.queues.troubles]
+    return [*served, *trouble, *workers, *(f"not seen: {missed}" for missed in status.not_seen)]
 
 
 def json_of(status: Status) -> dict[str, Any]:
@@ -129,6 +130,7 @@ def json_of(status: Status) -> dict[str, Any]:
     ]
     said |= {} if status.ledger.figures is None else _json_of_ledger(status.ledger.figures)
     said |= {"unserved": list(found.unserved)} if found.unserved else {}
+    said |= {"worker_troubles": [one._asdict() for one in found.troubles]} if found.troubles else {}
     said |= {"not_seen": list(status.not_seen)} if status.not_seen else {}
     return said | ({} if status.ledger.trouble is None else {"database": status.ledger.trouble})
 

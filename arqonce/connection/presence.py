@@ -19,6 +19,7 @@ from uuid import uuid4
 
 from redis.asyncio import Redis
 
+from arqonce.connection.clock import read_clock
 from arqonce.wire.keys import to_ms
 
 WORKERS_KEY = "arqonce:workers"
@@ -64,13 +65,14 @@ class LiveWorker:
         return json.dumps(asdict(self), sort_keys=True)
 
 
-async def announce(redis: Redis, worker: LiveWorker) -> None:
-    """Say that the worker is alive, and remove those that are not. Two round trips."""
-    now = await _now_ms(redis)
+async def announce(redis: Redis, worker: LiveWorker) -> float:
+    """Say that the worker is alive, and remove those that are not; return the offset of its clock. Two round trips."""
+    now, offset = await read_clock(redis)
     async with redis.pipeline(transaction=False) as pipe:
         pipe.zadd(WORKERS_KEY, {worker.member: now + to_ms(_LASTS)})
         pipe.zremrangebyscore(WORKERS_KEY, "-inf", now)
         await pipe.execute()
+    return offset
 
 
 async def withdraw(redis: Redis, worker: LiveWorker) -> None:
@@ -133,7 +135,7 @@ def _order_key(worker_id: str) -> str:
 
 async def live_workers(redis: Redis) -> list[LiveWorker]:
     """Return the workers that are alive. Two round trips."""
-    now = await _now_ms(redis)
+    now = (await read_clock(redis)).ms
     return list(_read(await redis.zrange(WORKERS_KEY, f"({now}", "+inf", byscore=True)))  # type: ignore[arg-type] # scores
 
 
@@ -162,11 +164,6 @@ async def kinds_of(redis: Redis, queue: str) -> set[str] | None:
     if not serving or len(said) < len(serving) or any(len(kinds) >= MOST_KINDS for kinds in said):
         return None
     return {kind for kinds in said for kind in kinds}
-
-
-async def _now_ms(redis: Redis) -> int:
-    seconds, microseconds = await redis.time()
-    return int(seconds * 1000 + microseconds // 1000)
 
 
 def _read(members: Collection[bytes]) -> Iterator[LiveWorker]:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from itertools import chain
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
+from arqonce.connection.clock import read_clock
 from arqonce.wire.bounds import is_name
 from arqonce.wire.keys import JOB_KEY, aside_key
 
@@ -48,8 +48,8 @@ class Kinds:
 
 
 async def read_kinds(redis: Redis, queue: str) -> Kinds:
-    """Look at up to ``MOST_READ`` of the jobs that are due. Three round trips, and at most 128 KiB."""
-    due = await redis.zcount(queue, "-inf", time.time() * 1000)
+    """Look at up to ``MOST_READ`` of the jobs that are due. Four round trips, and at most 128 KiB."""
+    due = await redis.zcount(queue, "-inf", (await read_clock(redis)).ms)
     if due == 0:
         return Kinds({}, 0, 0)
     async with redis.pipeline(transaction=False) as pipe:
@@ -86,9 +86,9 @@ async def read_names(redis: Redis, ids: Sequence[bytes]) -> list[str]:
 async def oldest_jobs(redis: Redis, queue: str, kind: str | None, *, limit: int) -> list[str]:
     """Return ids of jobs that are due, the oldest first; of one kind those among the oldest ``MOST_READ``.
 
-    Two round trips.
+    Three round trips.
     """
-    now, most = time.time() * 1000, MOST_READ if kind else limit
+    now, most = (await read_clock(redis)).ms, MOST_READ if kind else limit
     ids: list[bytes] = await redis.zrange(queue, "-inf", now, byscore=True, offset=0, num=most)  # type: ignore[arg-type] # scores
     if kind is not None and ids:
         names = await read_names(redis, ids)

@@ -1,12 +1,12 @@
 """Counts the jobs of a queue. Changes nothing."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from redis.asyncio import Redis
 
+from arqonce.connection.clock import read_clock
 from arqonce.connection.pauses import Paused, known_of
 from arqonce.wire.keys import IN_PROGRESS_KEY, PARKED_MS, PAUSED_MS, leases_key, pauses_key
 
@@ -45,8 +45,8 @@ class QueueStatus:
 
 
 async def read_queue_status(redis: Redis, queue: str) -> QueueStatus:
-    """Count the jobs of a queue. Two round trips; examines up to 1,000 jobs."""
-    now = time.time() * 1000
+    """Count the jobs of a queue. Three round trips; examines up to 1,000 jobs."""
+    now = (await read_clock(redis)).ms
     async with redis.pipeline(transaction=True) as pipe:
         pipe.zcount(queue, "-inf", now)
         pipe.zcount(queue, f"({now}", "+inf")

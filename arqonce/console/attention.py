@@ -46,7 +46,7 @@ def needs_of(reading: Reading) -> list[Need]:
     """Return what needs attention, the most urgent first."""
     found = [*_servers(reading)]
     if reading.queues is not None:
-        found += [*_queues(reading.queues), *_workers(reading)]
+        found += [*_queues(reading.queues), *_workers(reading), *_troubles(reading.queues)]
     if reading.ledger.figures is not None:
         found += _ledger(reading, reading.ledger.figures)
     return sorted(found, key=lambda need: list(Level).index(need.level))
@@ -117,6 +117,14 @@ def _workers(reading: Reading) -> Iterator[Need]:
             title = f"The worker {worker.where} is drained: it takes no jobs"
             yield Need(level=Level.SOON, title=title, cure="Let it end, or let it take jobs again.",
                        href="/workers", where="Workers")  # fmt: skip
+
+
+def _troubles(queues: QueueFigures) -> Iterator[Need]:
+    for trouble in queues.troubles:
+        yield Need(
+            level=Level.SOON, title=sentence(trouble.what).rstrip("."), cure=sentence(trouble.cure),
+            href="/workers", where="Workers",
+        )  # fmt: skip
 
 
 def _ledger(reading: Reading, ledger: LedgerFigures) -> Iterator[Need]:

@@ -62,7 +62,7 @@ class Reading:
         pauses = [(one.queue, one.job_name, one.until, one.reason) for one in (figures and figures.pauses) or ()]
         losses = [(one.epoch, one.given_again) for one in (figures and figures.losses) or ()]
         counts = None if figures is None else (figures.promised, figures.dead, figures.done, figures.failed)
-        waiting = None if queues is None else (queues.queues, queues.kinds, queues.unserved)
+        waiting = None if queues is None else (queues.queues, queues.kinds, queues.unserved, queues.troubles)
         ends = [(one.live.id, one.state, one.said.running, one.said.jobs) for one in self.workers]
         troubles = (self.ledger.trouble, self.redis_trouble, list(self.not_seen))
         return sha256(repr((pauses, losses, counts, waiting, ends, troubles)).encode()).hexdigest()[:16]
@@ -82,7 +82,7 @@ class Servers:
         self._database = database
 
     async def read(self) -> Reading:
-        """Ask both: some ten statements in PostgreSQL, and five round trips for each queue in Redis."""
+        """Ask both: some ten statements in PostgreSQL, and seven round trips for each queue in Redis."""
         looks = Looks(self._sessions)
         ledger = await read_ledger_state(looks, self._database)
         workers: Sequence[Worker] = ()

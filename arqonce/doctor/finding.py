@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-_OFF, _FAR_OFF = timedelta(seconds=1), timedelta(seconds=30)
-"""Differences of clocks from which on they are remarkable, and harmful."""
+from arqonce.connection.clock import CLOCK_OFF
+
+_FAR_OFF = timedelta(seconds=30)
+"""A difference of clocks from which on it is harmful."""
 
 _SOON = timedelta(days=21)
 """A certificate that expires sooner is to be renewed."""
@@ -76,7 +78,7 @@ def compare_clocks(check: str, before: datetime, told: datetime, after: datetime
     off = max(before - told, told - after, timedelta(0))
     value = f"{off.total_seconds():.1f} s from this machine's, beyond the round trip"
     cure = "let NTP set the clocks: due times, ages and leases are told by them"
-    return judged(check, value, failure=cure if off > _FAR_OFF else None, warning=cure if off > _OFF else None)
+    return judged(check, value, failure=cure if off > _FAR_OFF else None, warning=cure if off > CLOCK_OFF else None)
 
 
 def judge_certificate(check: str, certificate: Any) -> Finding:  # noqa: ANN401 - ssl's dict, empty if it was not verified

@@ -24,14 +24,15 @@ class Shown:
             "started": time.time(),
         }
 
-    def now(self, engine: Engine | None) -> Mapping[str, Any]:
-        """Return what it does now. Times are those of its clock, in seconds since 1970."""
+    def now(self, engine: Engine | None, block: Mapping[str, object] | None = None) -> Mapping[str, Any]:
+        """Return what it does now, and what has blocked its loop. Times are by its clock, in seconds since 1970."""
         now, jobs = time.time(), [] if engine is None else engine.runs.running.shown(MOST_SHOWN)
         return self._constant | {
             "state": "working" if engine is None or not engine.is_quiet else "quiet",
             "running": 0 if engine is None else len(engine.runs.running.tasks),
             "jobs": [{"id": job_id, "job_name": name, "since": now - seconds} for job_id, name, seconds in jobs],
             "rss": _resident_bytes(),
+            "block": block,
         }
 
 

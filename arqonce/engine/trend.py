@@ -105,7 +105,7 @@ class Trend:
         self._due = -math.inf
 
     async def do(self) -> None:
-        """Write if that is due. One round trip for all queues, and three more for each that is to be measured."""
+        """Write if that is due. One round trip for all queues, and four more for each that is to be measured."""
         if self.due_in() > 0:
             return
         due = await self.write()

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from arqonce.connection.clock import clock_offset, read_clock
 from arqonce.connection.presence import live_workers, unserved
 from arqonce.connection.queue_status import QueueStatus, read_queue_status
 from arqonce.ledger.figures import LedgerCounts, count_in_ledger
@@ -134,7 +135,7 @@ class QueueReader:
     async def read(self) -> Figures:
         """Return the figures, at most some seconds old.
 
-        Per queue two round trips to Redis and one to PostgreSQL, and six more to Redis.
+        Per queue three round trips to Redis and one to PostgreSQL, and six more to Redis.
         """
         async with self._lock:
             began = time.monotonic()
@@ -150,9 +151,7 @@ class QueueReader:
         """Ask who serves the queues, and how long they are. The user of a relay alone may only know the first."""
         with suppress(RedisError, OSError):  # metrics and probes tell of an outage
             async with asyncio.timeout(_LIMIT.total_seconds()):
-                sent = time.time()
-                seconds, microseconds = await self._redis.time()
-                found.offsets["redis"] = _offset(seconds + microseconds / 1e6, sent, time.time())
+                found.offsets["redis"] = (await read_clock(self._redis)).offset
                 workers = Counter(queue for worker in await live_workers(self._redis) for queue in worker.queues)
                 missing = await unserved(self._redis, self._queues)
                 found.services = {queue: Service(workers[queue], queue not in missing) for queue in self._queues}
@@ -167,13 +166,6 @@ class QueueReader:
                 for queue in self._queues:
                     sent = time.time()
                     found.ledger[queue] = counted = await count_in_ledger(session, queue)
-                    found.offsets["postgresql"] = _offset(counted.now, sent, time.time())
+                    found.offsets["postgresql"] = clock_offset(counted.now, sent, time.time())
         except (SQLAlchemyError, OSError) as error:
             _log.debug("no figures of the ledger", exc_info=error)
-
-
-def _offset(theirs: float, sent: float, answered: float) -> float:
-    """Return how far their clock differs from ours for certain: it was read between two readings of ours."""
-    if theirs > answered:
-        return theirs - answered
-    return min(0.0, theirs - sent)

@@ -1,7 +1,7 @@
 """The state of the whole at one moment: queues, workers, promises, dead letters, rates. Prints nothing.
 
-Costs some ten statements in PostgreSQL and five round trips for each queue in Redis. Each figure is bounded, so that it
-takes no longer with a million queued jobs and ten million receipts.
+Costs some ten statements in PostgreSQL and seven round trips for each queue in Redis. Each figure is bounded, so that
+it takes no longer with a million queued jobs and ten million receipts.
 """
 
 from collections import Counter
@@ -12,9 +12,10 @@ from datetime import timedelta
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from arqonce.connection.presence import LiveWorker, live_workers, unserved
+from arqonce.connection.presence import LiveWorker, live_workers, unserved, what_they_do
 from arqonce.connection.queue_kinds import Kinds, read_kinds
 from arqonce.connection.queue_status import QueueStatus, read_queue_status
+from arqonce.connection.worker_troubles import Trouble, troubles_of
 from arqonce.ledger.losses import latest_losses
 from arqonce.ledger.overview import (
     DeadBy,
@@ -45,6 +46,9 @@ class QueueFigures:
     unserved: Sequence[str]
     """Queues in which jobs wait and that no worker serves."""
 
+    troubles: Sequence[Trouble] = ()
+    """What is wrong with the workers."""
+
     @property
     def served(self) -> Mapping[str, int]:
         """How many live workers serve each queue."""
@@ -73,12 +77,15 @@ async def read_queues(redis: Redis, queues: Sequence[str], behind: Sequence[str]
         queue: await looks.in_redis(f"waiting by kind in {queue}", read_kinds(redis, queue), Kinds({}, 0, 0))
         for queue in queues
     }
+    workers = await live_workers(redis)
+    said = await looks.in_redis("what workers do", what_they_do(redis, workers), [])
     waiting = [queue for queue, status in found.items() if (status.oldest_waiting or timedelta(0)) > BEHIND]
     return QueueFigures(
         queues=found,
         kinds=kinds,
-        workers=await live_workers(redis),
+        workers=workers,
         unserved=await unserved(redis, list(dict.fromkeys([*waiting, *behind]))),
+        troubles=troubles_of(zip(workers, said, strict=False)),
     )
 
 

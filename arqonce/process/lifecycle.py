@@ -24,7 +24,7 @@ from arqonce.execution.attempt import Dispatcher
 from arqonce.ledger.schema import ledger_of
 from arqonce.process.health import report_health
 from arqonce.process.housekeeping import ages_of, keep_house
-from arqonce.process.loop_watch import warn_of_blocks
+from arqonce.process.loop_watch import LastBlock, warn_of_blocks
 from arqonce.process.probes import server_probes
 from arqonce.process.startup_errors import StartupError, explain_database
 from arqonce.relay.relay import Relay, open_relay
@@ -49,6 +49,8 @@ class Lifecycle:
         """What writes promised jobs into Redis, once it has started."""
         self.scheduler: Scheduler | None = None
         """What promises the slots of schedules, likewise."""
+        self.last_block: LastBlock = lambda: None
+        """Returns what has blocked the event loop of late, likewise."""
 
     async def startup(self, redis: Redis, problems: Callable[[], list[str]] = list) -> Dispatcher:
         """Check both servers, open the database and return what runs its jobs. ``problems`` are for the health file.
@@ -70,7 +72,7 @@ class Lifecycle:
             queue = self._settings.worker.default_queue
             scheduling = open_scheduler(sessions, self._registry, queue=queue, removes=True)
             self.scheduler = await stack.enter_async_context(scheduling)
-            stack.enter_context(warn_of_blocks(self._settings.worker.lease))
+            self.last_block = stack.enter_context(warn_of_blocks(self._settings.worker.lease))
             if file := self._settings.worker.health_file:
                 probes = server_probes(redis, sessions, dispatcher.gate)
                 await stack.enter_async_context(report_health(file, probes, problems))

@@ -9,7 +9,7 @@ import asyncio
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,6 +25,11 @@ BLOCKED = timedelta(seconds=1)
 """How long the loop may be blocked. A healthy handler blocks it for milliseconds."""
 
 CURE = "await an async library, or use a thread: await asyncio.to_thread(...)"
+
+_REMEMBERED = timedelta(minutes=2)
+"""How long operators see a block after it was found."""
+
+LastBlock = Callable[[], Mapping[str, object] | None]
 
 _LOOK = timedelta(milliseconds=250)
 """Interval of the timer and of the thread's checks."""
@@ -64,18 +69,29 @@ def watch_loop(tell: Callable[[Standstill], None], limits: Sequence[timedelta]) 
 
 
 @contextmanager
-def warn_of_blocks(lease: timedelta) -> Iterator[None]:
-    """Log what blocks the running loop: a warning, and an error when it lasts longer than a lease."""
+def warn_of_blocks(lease: timedelta) -> Iterator[LastBlock]:
+    """Log what blocks the running loop: a warning, and an error when it lasts longer than a lease.
+
+    Yields a function that returns the last block: the job's name, and where it was.
+    """
+    last: tuple[float, Standstill] | None = None
 
     def tell(found: Standstill) -> None:
+        nonlocal last
+        last = (time.monotonic(), found)
         told = {"at": found.at, "within": found.within, "job_name": found.job_name, "cure": CURE}
         if found.limit >= lease:
             _log.error("the event loop is blocked for longer than a lease: all other jobs of this worker wait", **told)
         else:
             _log.warning("the event loop is blocked", **told)
 
+    def last_block() -> dict[str, object] | None:
+        if last is None or time.monotonic() - last[0] > _REMEMBERED.total_seconds():
+            return None
+        return {"job_name": last[1].job_name, "at": last[1].at}
+
     with watch_loop(tell, [min(BLOCKED, lease / 2), lease]):
-        yield
+        yield last_block
 
 
 class _Watch:

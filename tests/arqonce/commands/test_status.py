@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce.connection.presence import LiveWorker, announce
+from arqonce.connection.presence import LiveWorker, announce, show
 from arqonce.connection.queue_kinds import read_kinds
 from arqonce.ledger.losses import note_loss
 from arqonce.ledger.pauses import pause
@@ -101,6 +101,28 @@ async def test_it_answers_the_first_questions_of_an_operator(sessions: Sessions,
         "dead letters": "3: unknown_job 2, invalid_payload 1; 1 in the last hour",
         "Redis was emptied, restarted or replaced": f"{noticed:%Y-%m-%d %H:%M:%S} UTC: 40 promised jobs given again",
     }
+
+
+async def test_workers_in_trouble_are_named(redis: Redis, run: Run) -> None:
+    """A clock once for each host, a block with its place. What is not as workers write it counts as nothing."""
+    said: list[dict[str, object]] = [
+        {"clock_offset": -3600.2},
+        {"clock_offset": -3599.8, "block": {"job_name": "create_user", "at": "jobs/users.py:12 create_user"}},
+        {"clock_offset": "far", "block": {"at": "\x1b[2J"}},
+    ]
+    for number, doing in enumerate(said):
+        worker = LiveWorker(str(number), "there", number, ["arq:queue"])
+        await announce(redis, worker)
+        await show(redis, worker, doing)
+
+    told = run().stderr.splitlines()
+    found = json.loads(run("--json").stdout)["worker_troubles"]
+
+    assert [line.partition(": ")[0] for line in told] == [
+        "the clock of there is 1:00:00 ahead of that of Redis",
+        "the event loop of workers on there is blocked by create_user, at jobs/users.py:12 create_user",
+    ]
+    assert [one["check"] for one in found] == ["clocks", "event loops"]
 
 
 async def test_kinds_of_a_long_queue_are_estimated_from_all_of_it(redis: Redis) -> None:

@@ -5,16 +5,18 @@ import time
 from datetime import timedelta
 from typing import ClassVar
 
+from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from structlog.testing import capture_logs
 
 from arqonce.client.client import JobClient
+from arqonce.connection.presence import live_workers, what_they_do
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.delivery import Delivery
 from arqonce.payloads import Payload, Result
 from arqonce.process.loop_watch import Standstill, warn_of_blocks, watch_loop
 from arqonce.spec import JobSpec, Registry
-from tests.conftest import StartWorker, wait_until
+from tests.conftest import StartWorker, wait_until, wait_until_async
 
 
 class Slept(Result):
@@ -41,8 +43,8 @@ async def sleep(_session: AsyncSession, _payload: Sleep) -> Slept:
 REGISTRY = Registry(JobSpec(Sleep, sleep))
 
 
-async def test_a_worker_names_what_blocks_it(start_worker: StartWorker, client: JobClient) -> None:
-    """In its log, while the job runs."""
+async def test_a_worker_names_what_blocks_it(start_worker: StartWorker, client: JobClient, redis: Redis) -> None:
+    """In its log, while the job runs, and then to operators."""
     worker = start_worker(WORKER_REGISTRY=f"{__name__}:REGISTRY", WORKER_LEASE="1s")
 
     await client.enqueue(Sleep(name="Jane"))
@@ -51,6 +53,12 @@ async def test_a_worker_names_what_blocks_it(start_worker: StartWorker, client: 
     assert '"job_name": "sleep"' in worker.log
     assert "process/test_loop_watch.py" in worker.log
     assert "Jane" not in worker.log
+    await wait_until_async(lambda: _is_said(redis), 20)
+
+
+async def _is_said(redis: Redis) -> bool:
+    said = await what_they_do(redis, await live_workers(redis))
+    return any(doing and doing["block"] and doing["block"]["job_name"] == "sleep" for doing in said)
 
 
 async def test_a_handler_that_blocks_is_named_once_for_each_limit(sessions: async_sessionmaker[AsyncSession]) -> None:
