@@ -9,12 +9,14 @@ from typing import Annotated
 
 import typer
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from arqonce.application import Application
 from arqonce.connection.redis import build_redis
 from arqonce.database.engine import open_database
 from arqonce.doctor.examination import ask_all
 from arqonce.doctor.finding import Finding, Verdict
+from arqonce.doctor.fleet import connections_of_workers
 from arqonce.doctor.local import settings_checks
 from arqonce.doctor.postgres import Postgres
 from arqonce.doctor.redis import RedisServer
@@ -23,17 +25,17 @@ from arqonce.settings.worker import Settings
 
 _MARKS = {Verdict.WELL: "ok", Verdict.NOT_SEEN: "--", Verdict.WARNING: "!!", Verdict.FAILURE: "XX"}
 
-_PROCESSES = "Worker processes of this application on all hosts, to count connections."
+_PROCESSES = "Worker processes to count connections for, with these settings; by default those that are alive."
 
 
 def doctor(
     context: typer.Context,
     *,
-    processes: Annotated[int, typer.Option("--processes", metavar="N", min=1, help=_PROCESSES)] = 1,
+    processes: Annotated[int | None, typer.Option("--processes", metavar="N", min=1, help=_PROCESSES)] = None,
     everything: Annotated[bool, typer.Option("--all", help="Also print what is well.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each check.")] = False,
 ) -> None:
-    """Examine PostgreSQL, Redis, their settings against each other, and the ledger; print each finding and its cure.
+    """Examine PostgreSQL, Redis, settings, live workers and the ledger; print each finding and its cure.
 
     Changes nothing, and asks each server some twenty short questions. Exit code 1 if anything fails or is to be mended,
     4 if a server cannot be used. What this role or user may not look at is said, and is no failure.
@@ -49,7 +51,7 @@ def doctor(
     raise typer.Exit(_exit_code(findings))
 
 
-async def _examine(settings: Settings, application: Application, processes: int) -> list[Finding]:
+async def _examine(settings: Settings, application: Application, processes: int | None) -> list[Finding]:
     findings = settings_checks(settings, application.registry)
     async with AsyncExitStack() as stack:
         url = settings.queue.url.get_secret_value()
@@ -60,11 +62,20 @@ async def _examine(settings: Settings, application: Application, processes: int)
             settings.database,
             schemas=application.registry.schemas,
             longest=application.registry.longest_deadline,
-            connections=processes * settings.pool_size,
+            connections=await _connections(redis, settings, processes),
         )
-        for checks in (postgres.checks, RedisServer(redis, url).checks):
+        for checks in (postgres.checks, RedisServer(redis, url, settings.worker.queue.names).checks):
             findings += await ask_all(checks)
     return findings
+
+
+async def _connections(redis: Redis, settings: Settings, processes: int | None) -> int:
+    if processes is not None:
+        return processes * settings.pool_size
+    try:
+        return await connections_of_workers(redis, otherwise=settings.worker.max_jobs)
+    except (RedisError, OSError):  # the checks of Redis say why
+        return settings.pool_size
 
 
 def _print(findings: Sequence[Finding], *, everything: bool) -> None:

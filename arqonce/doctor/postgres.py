@@ -231,7 +231,7 @@ async def _driver_of(session: AsyncSession) -> Any:  # noqa: ANN401 - asyncpg's,
 
 def _why_owed(late: int, again: int) -> str | None:
     if late:
-        return "start a worker or a relay of this queue"
+        return "start a worker or a relay with this queue in WORKER_QUEUE, or correct the name where jobs are promised"
     return "do workers of this queue run, and do its jobs end? See status and the log" if again else None
 
 

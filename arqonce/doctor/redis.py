@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,6 +25,7 @@ from arqonce.doctor.finding import (
     not_seen,
     well,
 )
+from arqonce.doctor.fleet import examine_fleet
 from arqonce.process.probes import write_probe
 
 _NOT_ALLOWED = "this user may not look"
@@ -38,16 +39,17 @@ _FULL = 0.9
 _LATE = timedelta(seconds=10)
 """A replica that has not confirmed for longer than this is behind."""
 
-Ask = Callable[[], Awaitable[Finding | None]]
+Ask = Callable[[], Awaitable[Finding | Sequence[Finding] | None]]
 Facts = dict[str, Any]
 
 
 class RedisServer:
     """The examination of one server."""
 
-    def __init__(self, redis: Redis, url: str) -> None:
-        """Examine this server."""
+    def __init__(self, redis: Redis, url: str, queues: Sequence[str] = ()) -> None:
+        """Examine this server, and who serves these queues."""
         self._redis = redis
+        self._queues = queues
         self._url = url
 
     @property
@@ -65,11 +67,12 @@ class RedisServer:
             "notifications": self._notifications,
             "clock": self._clock,
             "TLS": self._tls,
+            "workers": lambda: examine_fleet(self._redis, self._queues),
         }
         return [Check(f"Redis: {name}", self._asking(f"Redis: {name}", ask)) for name, ask in asks.items()]
 
-    def _asking(self, name: str, ask: Ask) -> Callable[[], Awaitable[Finding | None]]:
-        async def explained() -> Finding | None:
+    def _asking(self, name: str, ask: Ask) -> Ask:
+        async def explained() -> Finding | Sequence[Finding] | None:
             try:
                 return await ask()
             except NoPermissionError:

@@ -26,7 +26,8 @@ _REFUSALS = {
 
 _CURES = {
     STANDBY: ". Let DATABASE_URL point to the primary, or name all hosts: host1:5432,host2:5432",
-    READ_ONLY: ". Reset it with ALTER ROLE, ALTER DATABASE or ALTER SYSTEM",
+    READ_ONLY: ". In one session SET it to off, then RESET it with ALTER ROLE, with ALTER DATABASE, "
+    "or with ALTER SYSTEM and SELECT pg_reload_conf()",
 }
 
 

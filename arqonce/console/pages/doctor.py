@@ -12,6 +12,7 @@ from arqonce.console.responses import show_page
 from arqonce.console.routes import page
 from arqonce.doctor.examination import ask_all
 from arqonce.doctor.finding import Check, Finding, Verdict
+from arqonce.doctor.fleet import connections_of
 from arqonce.doctor.postgres import Postgres
 from arqonce.doctor.redis import RedisServer
 
@@ -23,9 +24,6 @@ _IN_ALL = timedelta(seconds=8)
 
 _OF_WORKERS = frozenset({"PostgreSQL: rights"})
 """Checks of what the role of a worker may do. The role of the console may less."""
-
-_OTHERS = 3
-"""Connections that a worker has beside its slots."""
 
 _STATES = {
     Verdict.FAILURE: ("bad", "Fails"),
@@ -47,7 +45,9 @@ async def show_doctor(request: web.Request) -> web.Response:
 async def _examine_both(console: Console) -> Sequence[Finding]:
     """Examine the servers, both at once; return the worst findings first."""
     reading = await console.poll.latest()
-    redis = RedisServer(console.redis, console.settings.queue.url.get_secret_value())
+    redis = RedisServer(
+        console.redis, console.settings.queue.url.get_secret_value(), console.settings.worker.queue.names
+    )
     found = await asyncio.gather(
         _examine("PostgreSQL", _postgres(console, reading).checks), _examine("Redis", redis.checks)
     )
@@ -58,13 +58,14 @@ async def _examine_both(console: Console) -> Sequence[Finding]:
 def _postgres(console: Console, reading: Reading) -> Postgres:
     """Examine for the workers that are alive, and for one if there is none."""
     registry = console.application.registry
-    slots = [worker.said.slots or console.settings.worker.max_jobs for worker in reading.workers]
     return Postgres(
         console.sessions,
         console.settings.database,
         schemas=registry.schemas,
         longest=registry.longest_deadline,
-        connections=sum(number + _OTHERS for number in slots or [console.settings.worker.max_jobs]),
+        connections=connections_of(
+            (worker.said.slots for worker in reading.workers), otherwise=console.settings.worker.max_jobs
+        ),
     )
 
 

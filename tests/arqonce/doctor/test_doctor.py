@@ -15,11 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce import DatabaseSettings
 from arqonce.commands.doctor import _exit_code
+from arqonce.connection.presence import LiveWorker, announce, show
 from arqonce.connection.redis import build_redis
 from arqonce.database.engine import open_database
 from arqonce.doctor import postgres as postgres_module
 from arqonce.doctor.examination import ask_all
 from arqonce.doctor.finding import Finding, Verdict, compare_clocks, is_this_host, judge_certificate
+from arqonce.doctor.fleet import connections_of_workers, examine_fleet
 from arqonce.doctor.local import settings_checks
 from arqonce.doctor.postgres import Postgres
 from arqonce.doctor.redis import RedisServer
@@ -43,7 +45,7 @@ async def _of_postgres(
 
 async def _of_redis(url: str) -> dict[str, Finding]:
     async with build_redis(url, Redis) as redis:
-        return _by_name(await ask_all(RedisServer(redis, url).checks))
+        return _by_name(await ask_all(RedisServer(redis, url, ["arq:queue"]).checks))
 
 
 def _by_name(findings: Sequence[Finding]) -> dict[str, Finding]:
@@ -169,6 +171,31 @@ async def test_the_state_of_the_ledger_is_told(database: DatabaseSettings, sessi
     assert "1 overdue" in found["promised jobs in nobody"].value
     assert found["dead letters"].verdict is WARNING
     assert "unknown_job 1" in found["dead letters"].value
+
+
+async def test_the_fleet_is_examined_by_what_its_workers_say(redis: Redis, valkey_url: str) -> None:
+    """Their queues, clocks and loops, and how many connections they may open."""
+    await redis.zadd("arq:queue", {"due": 1})
+    (alone,) = [one for one in await examine_fleet(redis, ["arq:queue"]) if one.verdict is WARNING]
+    block = {"job_name": "create_user", "at": "jobs/users.py:12 create_user"}
+    said: list[dict[str, object]] = [{"slots": 50, "clock_offset": 30.0, "block": block}, {"slots": None}]
+    for number, doing in enumerate(said):
+        worker = LiveWorker(str(number), "there", number, ["arq:queue"])
+        await announce(redis, worker)
+        await show(redis, worker, doing)
+
+    found = await _of_redis(valkey_url)
+
+    assert "arq:queue, which no worker serves" in (alone.cure or "")
+    assert (found["queues"].verdict, found["queues"].value) == (WELL, "2 alive, 1 host")
+    assert {found[name].verdict for name in ("clocks", "event loops")} == {WARNING}
+    assert "0:00:30 behind" in found["clocks"].value
+    assert await connections_of_workers(redis, otherwise=10) == 50 + 10 + 2 * 3
+
+
+async def test_without_workers_connections_are_counted_for_one(redis: Redis) -> None:
+    """The one that is to be started."""
+    assert await connections_of_workers(redis, otherwise=10) == 13
 
 
 @pytest.mark.parametrize(
