@@ -52,19 +52,22 @@ def _lines_of_ledger(ledger: LedgerFigures) -> list[tuple[str, str]]:
     if ledger.promised is not None:
         total, overdue = sum(one.promised for one in ledger.promised), sum(one.overdue for one in ledger.promised)
         by_queue = [(one.queue, _up_to(one.promised, MOST)) for one in ledger.promised]
+        late = _listed([(one.queue, one.overdue) for one in ledger.promised if one.overdue])
         told = f": {_listed(by_queue)}" if len(by_queue) > 1 else ""
         more = " or more" if any(one.promised >= MOST for one in ledger.promised) else ""
-        lines.append(("promised", f"{total:,}{more}, {overdue:,} overdue{told}"))
+        lines.append(("promised", f"{total:,}{more}, {overdue:,} overdue{f' ({late})' if late else ''}{told}"))
     if ledger.done is not None:
         refused = sum(one.refused for one in ledger.done)
         rates = [(one.job_name, f"{one.per_second:.1f}") for one in ledger.done]
         text = f"{sum(one.per_second for one in ledger.done):.1f}" + (f": {_listed(rates)}" if rates else "")
         lines.append(("done a second, of late", text + (f"; {refused:,} refused" if refused else "")))
     if ledger.failed is not None:
-        lines.append(("failed attempts in the last hour", _total_and_each(ledger.failed)))
+        lines.append(
+            ("failed attempts in the last hour", _total_and_each([(one.name, one.attempts) for one in ledger.failed]))
+        )
     if ledger.dead is not None:
         last_hour = sum(one.last_hour for one in ledger.dead)
-        text = _total_and_each([(one.reason, one.letters) for one in ledger.dead])
+        text = _total_and_each([(one.name, one.letters) for one in ledger.dead])
         lines.append(("dead letters", text + (f"; {last_hour:,} in the last hour" if text != "0" else "")))
     for pause in ledger.pauses or ():
         what = f"{pause.queue} {pause.job_name}".strip()
@@ -148,11 +151,22 @@ def _json_of_ledger(ledger: LedgerFigures) -> dict[str, Any]:
         ]
     if ledger.failed is not None:
         said["failed_attempts_last_hour"] = sum(one.attempts for one in ledger.failed)
-        said["failed_attempts_by_code"] = [one._asdict() for one in ledger.failed]
+        codes = _summed((one.code, one.attempts) for one in ledger.failed)
+        said["failed_attempts_by_code"] = [{"code": code, "attempts": number} for code, (number,) in codes.items()]
+        said["failed_attempts_by_job"] = [
+            {"job": one.job_name, "code": one.code, "attempts": one.attempts} for one in ledger.failed
+        ]
     if ledger.dead is not None:
         said["dead"] = sum(one.letters for one in ledger.dead)
         said["dead_last_hour"] = sum(one.last_hour for one in ledger.dead)
-        said["dead_by_reason"] = [one._asdict() for one in ledger.dead]
+        reasons = _summed((one.reason, one.letters, one.last_hour) for one in ledger.dead)
+        said["dead_by_reason"] = [
+            {"reason": reason, "letters": letters, "last_hour": lately} for reason, (letters, lately) in reasons.items()
+        ]
+        said["dead_by_job"] = [
+            {"job": one.job_name, "reason": one.reason, "letters": one.letters, "last_hour": one.last_hour}
+            for one in ledger.dead
+        ]
     if ledger.pauses is not None:
         said["pauses"] = [
             {
@@ -170,6 +184,14 @@ def _json_of_ledger(ledger: LedgerFigures) -> dict[str, Any]:
             {"noticed_at": loss.noticed_at.isoformat(), "given_again": loss.given_again} for loss in ledger.losses
         ]
     return said
+
+
+def _summed(counts: Iterable[tuple[Any, ...]]) -> dict[str, list[int]]:
+    """Return the sums of the numbers of each name, the largest first."""
+    sums: dict[str, list[int]] = {}
+    for name, *numbers in counts:
+        sums[name] = [a + b for a, b in zip(sums.get(name, [0] * len(numbers)), numbers, strict=True)]
+    return dict(sorted(sums.items(), key=lambda one: -one[1][0]))
 
 
 def _age_of(found: QueueStatus) -> float | None:

@@ -163,7 +163,7 @@ def _dead(ledger: LedgerFigures) -> Iterator[Need]:
     if not letters:
         return
     more = " or more" if letters >= MOST_READ else ""
-    reasons = ", ".join(f"{one.reason} {number(one.letters)}" for one in (ledger.dead or ())[:3])
+    reasons = ", ".join(f"{one.name} {number(one.letters)}" for one in (ledger.dead or ())[:3])
     counted = _counted(letters, "dead letter", "dead letters", more)
     yield Need(
         level=Level.NOW if last_hour else Level.SOON,

@@ -25,7 +25,7 @@ from arqonce.doctor.finding import (
     well,
 )
 from arqonce.ledger.namespace import text_for
-from arqonce.ledger.overview import MOST_READ, dead_by_reason
+from arqonce.ledger.overview import MOST_READ, dead_by_kind
 from arqonce.ledger.schema import ledger_of
 from arqonce.process.startup_errors import explain_database
 
@@ -217,9 +217,9 @@ class Postgres:
         ]
 
     async def _dead_letters(self, session: AsyncSession) -> Finding:
-        found = await dead_by_reason(session)
+        found = await dead_by_kind(session)
         total, lately = sum(one.letters for one in found), sum(one.last_hour for one in found)
-        reasons = ", ".join(f"{one.reason} {one.letters}" for one in found[:5])
+        reasons = ", ".join(f"{one.name} {one.letters}" for one in found[:5])
         value = f"{_some(total)}, {lately} in the last hour" + (f": {reasons}" if reasons else "")
         return judged("PostgreSQL: dead letters", value, warning="look at dead list" if lately else None)
 

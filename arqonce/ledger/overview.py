@@ -6,6 +6,7 @@ from typing import NamedTuple
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from arqonce.failures import UnknownJobError
 from arqonce.ledger.figures import MOST, OVERDUE
 from arqonce.ledger.namespace import text_for
 
@@ -46,22 +47,31 @@ async def promised_by_queue(session: AsyncSession) -> Sequence[PromisedIn]:
 
 
 class DeadBy(NamedTuple):
-    """Dead letters with the same reason."""
+    """Dead letters of one kind with the same reason."""
+
+    job_name: str
+    """Empty if the letter names none, or one that is no job's: whoever writes into Redis chooses that."""
 
     reason: str
     letters: int
     last_hour: int
 
+    @property
+    def name(self) -> str:
+        """Kind and reason."""
+        return f"{self.job_name} {self.reason}".strip()
+
 
 _DEAD = text(f"""
-    SELECT reason, count(*), count(*) FILTER (WHERE died_at > now() - interval '1 h')
-    FROM (SELECT reason, died_at FROM arqonce.dead_jobs ORDER BY died_at DESC LIMIT {MOST_READ}) AS latest
-    GROUP BY reason ORDER BY 2 DESC, 1
-""")  # noqa: S608 - the number is a constant
+    SELECT CASE WHEN reason = '{UnknownJobError.code}' THEN '' ELSE coalesce(job_name, '') END, reason, count(*),
+        count(*) FILTER (WHERE died_at > now() - interval '1 h')
+    FROM (SELECT job_name, reason, died_at FROM arqonce.dead_jobs ORDER BY died_at DESC LIMIT {MOST_READ}) AS latest
+    GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2
+""")  # noqa: S608 - number and reason are constants
 
 
-async def dead_by_reason(session: AsyncSession) -> Sequence[DeadBy]:
-    """Count the latest dead letters, up to ``MOST_READ``, by reason. One round trip."""
+async def dead_by_kind(session: AsyncSession) -> Sequence[DeadBy]:
+    """Count the latest dead letters, up to ``MOST_READ``, by kind and reason. One round trip."""
     return [DeadBy(*row) for row in await session.execute(text_for(session, _DEAD))]
 
 
@@ -94,20 +104,26 @@ async def done_by_kind(session: AsyncSession) -> Sequence[Done]:
 
 
 class FailedBy(NamedTuple):
-    """Attempts of the last hour that failed for the same reason."""
+    """Attempts of one kind of the last hour that failed for the same reason."""
 
+    job_name: str
     code: str
     attempts: int
 
+    @property
+    def name(self) -> str:
+        """Kind and code."""
+        return f"{self.job_name} {self.code}"
+
 
 _FAILED = text(f"""
-    SELECT code, count(*)
-    FROM (SELECT code FROM arqonce.attempts WHERE failed_at > now() - interval '1 h'
+    SELECT job_name, code, count(*)
+    FROM (SELECT job_name, code FROM arqonce.attempts WHERE failed_at > now() - interval '1 h'
           ORDER BY failed_at DESC LIMIT {MOST_READ}) AS latest
-    GROUP BY code ORDER BY 2 DESC, 1
+    GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2
 """)  # noqa: S608 - the number is a constant
 
 
-async def failed_by_code(session: AsyncSession) -> Sequence[FailedBy]:
-    """Count the failed attempts of the last hour, up to ``MOST_READ``, by code. One round trip."""
+async def failed_by_kind(session: AsyncSession) -> Sequence[FailedBy]:
+    """Count the failed attempts of the last hour, up to ``MOST_READ``, by kind and code. One round trip."""
     return [FailedBy(*row) for row in await session.execute(text_for(session, _FAILED))]

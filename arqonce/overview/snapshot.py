@@ -22,9 +22,9 @@ from arqonce.ledger.overview import (
     Done,
     FailedBy,
     PromisedIn,
-    dead_by_reason,
+    dead_by_kind,
     done_by_kind,
-    failed_by_code,
+    failed_by_kind,
     promised_by_queue,
 )
 from arqonce.ledger.pauses import list_pauses
@@ -97,9 +97,9 @@ async def read_ledger(looks: Looks) -> LedgerFigures:
 
     return LedgerFigures(
         promised=await looks.in_ledger("promised jobs", promised_by_queue, None),
-        dead=await looks.in_ledger("dead letters", dead_by_reason, None),
+        dead=await looks.in_ledger("dead letters", dead_by_kind, None),
         done=await looks.in_ledger("jobs done per second", done_by_kind, None),
-        failed=await looks.in_ledger("failed attempts", failed_by_code, None),
+        failed=await looks.in_ledger("failed attempts", failed_by_kind, None),
         losses=await looks.in_ledger("losses of Redis", losses, None),
         pauses=await looks.in_ledger("pauses", list_pauses, None),
     )

@@ -86,6 +86,15 @@ async def test_it_answers_the_first_questions_of_an_operator(sessions: Sessions,
         {"job": "create_user", "per_second": 1.5, "refused": 1},
         {"job": "find_user", "per_second": 0.5, "refused": 0},
     ]
+    assert found["dead_by_reason"] == [
+        {"reason": "unknown_job", "letters": 2, "last_hour": 1},
+        {"reason": "invalid_payload", "letters": 1, "last_hour": 0},
+    ]
+    assert [(one["job"], one["reason"]) for one in found["dead_by_job"]] == [
+        ("", "unknown_job"), ("create_user", "invalid_payload"),
+    ]  # fmt: skip
+    assert found["failed_attempts_by_code"] == [{"code": "OSError", "attempts": 2}]
+    assert found["failed_attempts_by_job"] == [{"job": "create_user", "code": "OSError", "attempts": 2}]
     assert found["redis_losses"] == [{"noticed_at": noticed.isoformat(), "given_again": 40}]
     assert paused.startswith("since 20")
     assert paused.endswith("until resumed, ann: the bank")
@@ -95,10 +104,10 @@ async def test_it_answers_the_first_questions_of_an_operator(sessions: Sessions,
     assert lines == {
         "workers alive": "1 on 1 host",
         "waiting by kind": "find_user 4, create_user 1",
-        "promised": "4, 1 overdue: arq:queue 2, low 2",
+        "promised": "4, 1 overdue (low 1): arq:queue 2, low 2",
         "done a second, of late": "2.0: create_user 1.5, find_user 0.5; 1 refused",
-        "failed attempts in the last hour": "2: OSError 2",
-        "dead letters": "3: unknown_job 2, invalid_payload 1; 1 in the last hour",
+        "failed attempts in the last hour": "2: create_user OSError 2",
+        "dead letters": "3: unknown_job 2, create_user invalid_payload 1; 1 in the last hour",
         "Redis was emptied, restarted or replaced": f"{noticed:%Y-%m-%d %H:%M:%S} UTC: 40 promised jobs given again",
     }
 
