@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,8 +19,10 @@ from arqonce.connection.clock import clock_offset, read_clock
 from arqonce.connection.presence import live_workers, unserved
 from arqonce.connection.queue_status import QueueStatus, read_queue_status
 from arqonce.ledger.figures import LedgerCounts, count_in_ledger
+from arqonce.ledger.outbox import queues_behind
 from arqonce.metrics import families
 from arqonce.metrics.store import Samples
+from arqonce.relay.unserved import BEHIND
 
 _LIMIT = timedelta(seconds=2)
 """How long a server may take. Prometheus waits 10 s for a scrape by default."""
@@ -31,6 +33,9 @@ _FRESH = timedelta(seconds=2)
 _SHARE = 20
 """Figures are shown again for at least this many times the time that it took to read them: so they cost the servers 5 %
 of one connection at most."""
+
+_MOST_OTHERS = 20
+"""Most queues that nobody serves of which a process ever shows figures: producers choose their names."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.operations.queue_figures")
 
@@ -130,18 +135,21 @@ class QueueReader:
         self._sessions = sessions
         self._lock = asyncio.Lock()
         self._known = Figures()
+        self._others: set[str] = set()
         self._fresh_until = 0.0
 
     async def read(self) -> Figures:
         """Return the figures, at most some seconds old.
 
-        Per queue three round trips to Redis and one to PostgreSQL, and six more to Redis.
+        Per queue three round trips to Redis and one to PostgreSQL, and six and one more. Where promised jobs wait in
+        queues that nobody relays, one more to PostgreSQL for each, and three to Redis.
         """
         async with self._lock:
             began = time.monotonic()
             if began >= self._fresh_until:
                 found = Figures()
-                await asyncio.gather(self._ask_redis(found), self._ask_ledger(found))
+                _, behind = await asyncio.gather(self._ask_redis(found), self._ask_ledger(found))
+                await self._ask_of_others(found, behind)
                 self._known = found
                 took = time.monotonic() - began
                 self._fresh_until = time.monotonic() + max(_FRESH.total_seconds(), _SHARE * took)
@@ -157,9 +165,23 @@ class QueueReader:
                 found.services = {queue: Service(workers[queue], queue not in missing) for queue in self._queues}
                 found.queues = {queue: await read_queue_status(self._redis, queue) for queue in self._queues}
 
-    async def _ask_ledger(self, found: Figures) -> None:
-        if self._sessions is None:
+    async def _ask_of_others(self, found: Figures, behind: Mapping[str, LedgerCounts]) -> None:
+        """Ask which of these other queues nobody serves: of them there is nobody else to tell."""
+        new = [name for name in behind if name not in self._others][: _MOST_OTHERS - len(self._others)]
+        names = [*(name for name in behind if name in self._others), *new]
+        if not names:
             return
+        with suppress(RedisError, OSError):
+            async with asyncio.timeout(_LIMIT.total_seconds()):
+                for name in await unserved(self._redis, names):
+                    self._others.add(name)
+                    found.services[name], found.ledger[name] = Service(0, is_served=False), behind[name]
+
+    async def _ask_ledger(self, found: Figures) -> Mapping[str, LedgerCounts]:
+        """Ask for the queues; return the same for others in which promised jobs wait for a relay."""
+        behind: dict[str, LedgerCounts] = {}
+        if self._sessions is None:
+            return behind
         try:
             async with asyncio.timeout(_LIMIT.total_seconds()), self._sessions() as session:
                 await session.connection()  # opened before the time is taken
@@ -167,5 +189,9 @@ class QueueReader:
                     sent = time.time()
                     found.ledger[queue] = counted = await count_in_ledger(session, queue)
                     found.offsets["postgresql"] = clock_offset(counted.now, sent, time.time())
+                others = [queue for queue in await queues_behind(session, BEHIND) if queue not in self._queues]
+                for queue in others[:_MOST_OTHERS]:
+                    behind[queue] = await count_in_ledger(session, queue)
         except (SQLAlchemyError, OSError) as error:
             _log.debug("no figures of the ledger", exc_info=error)
+        return behind

@@ -182,7 +182,8 @@ def _of_redis(facts: JobFacts, keys: JobKeys) -> Iterator[Event]:
         yield Event(None, "running", "a worker holds it, and no queue that was looked at has it")
     elif not keys.places and keys.message is not None:
         where = ", ".join(facts.queues)
-        yield Event(None, "not_queued", f"Redis has its message, but none of these queues has it: {where}")
+        cure = "if it was enqueued into another one, WORKER_QUEUE can name that"
+        yield Event(None, "not_queued", f"Redis has its message, but none of these queues has it: {where}; {cure}")
     if keys.places and keys.message is None and f"arq:job:{facts.job_id}" not in keys.denied:
         yield Event(None, "no_message", "Redis has lost its message: the worker that claims it will say so")
     if keys.attempts:
