@@ -44,7 +44,8 @@ def _of(worker: LiveWorker, doing: Mapping[str, Any]) -> Iterator[tuple[str, Tro
         at, name = str(block["at"]), block.get("job_name")
         who = name if is_name(name) else "something"
         cure = "await an async library there, or use asyncio.to_thread: meanwhile the worker's other jobs wait"
-        yield at, Trouble(LOOPS, f"the event loop of workers on {worker.host} is blocked by {who}, at {at}", cure)
+        what = f"{who} has blocked the event loop of workers on {worker.host} in the last two minutes, at {at}"
+        yield at, Trouble(LOOPS, what, cure)
 
 
 def _is_text(value: object) -> bool:

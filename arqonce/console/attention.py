@@ -122,7 +122,7 @@ def _workers(reading: Reading) -> Iterator[Need]:
 def _troubles(queues: QueueFigures) -> Iterator[Need]:
     for trouble in queues.troubles:
         yield Need(
-            level=Level.SOON, title=sentence(trouble.what).rstrip("."), cure=sentence(trouble.cure),
+            level=Level.SOON, title=trouble.what, cure=sentence(trouble.cure),
             href="/workers", where="Workers",
         )  # fmt: skip
 

@@ -116,7 +116,7 @@ async def test_workers_in_trouble_are_named(redis: Redis, run: Run) -> None:
     """A clock once for each host, a block with its place. What is not as workers write it counts as nothing."""
     said: list[dict[str, object]] = [
         {"clock_offset": -3600.2},
-        {"clock_offset": -3599.8, "block": {"job_name": "create_user", "at": "jobs/users.py:12 create_user"}},
+        {"clock_offset": -3599.8, "block": {"job_name": "create_user", "at": "jobs/users.py:12 run"}},
         {"clock_offset": "far", "block": {"at": "\x1b[2J"}},
     ]
     for number, doing in enumerate(said):
@@ -129,7 +129,7 @@ async def test_workers_in_trouble_are_named(redis: Redis, run: Run) -> None:
 
     assert [line.partition(": ")[0] for line in told] == [
         "the clock of there is 1:00:00 ahead of that of Redis",
-        "the event loop of workers on there is blocked by create_user, at jobs/users.py:12 create_user",
+        "create_user has blocked the event loop of workers on there in the last two minutes, at jobs/users.py:12 run",
     ]
     assert [one["check"] for one in found] == ["clocks", "event loops"]
 
