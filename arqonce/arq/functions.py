@@ -18,6 +18,7 @@ from arq.utils import ms_to_datetime
 from arq.worker import Function, JobExecutionFailed, Retry, RetryJob
 
 from arqonce.arq.records import PATIENCE, Failure, FunctionRecords, LedgerAwayError, Run
+from arqonce.arq.traces import traced_function
 from arqonce.backoff import backoff
 from arqonce.execution.containment import CONTAINED, HandlerCancelledError, cancelled_itself
 from arqonce.execution.diagnosis import diagnose
@@ -223,6 +224,10 @@ class FunctionJob:
 
     async def run(self) -> Outcome:
         """Run one attempt, with the hooks around it, unless its success is on record."""
+        run = self._run_on_record()
+        return await traced_function(run, self.claim, job_id=self._id, name=self.label, attempt=self._attempt)
+
+    async def _run_on_record(self) -> Outcome:
         return await self._answer_on_record() or await self._on_record(await self._run())
 
     async def _answer_on_record(self) -> Outcome | None:
