@@ -1,17 +1,20 @@
 """Renders pages from templates. Whatever comes from outside goes through ``shown``; everything else is escaped too."""
 
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
 from importlib.resources import files
+from itertools import chain, zip_longest
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from arqonce.console.shown import plain, shown
+from arqonce.console.shown import LONGEST, plain, shown
 
 NONE = "\N{EN DASH}"
 """Stands for a value that there is not."""
@@ -98,6 +101,20 @@ def moment(value: datetime | float | None) -> Markup:
     return Markup('<time datetime="{}" title="{}">{}</time>').format(at.isoformat(timespec="milliseconds"), text, text)
 
 
+_TIME = re.compile(r"\b(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC\b", re.ASCII)
+
+
+def told(value: str, limit: int = LONGEST) -> Markup:
+    """Return a text as ``shown`` does, whose times the script shows in the viewer's zone."""
+    if len(value) > limit:
+        return shown(value, limit)
+    texts, times = _TIME.split(value)[::2], _TIME.findall(value)
+    with suppress(ValueError):  # only looks like a time
+        moments = [moment(datetime.fromisoformat(f"{one}+00:00")) for one in times]
+        return Markup("").join(chain(*zip_longest((shown(one, limit) for one in texts), moments, fillvalue="")))
+    return shown(value, limit)
+
+
 @lru_cache(maxsize=1000)
 def clock(value: datetime) -> Markup:
     """Return the time of day as HTML: in UTC, which the script shows in the viewer's zone."""
@@ -119,6 +136,7 @@ def templates() -> Environment:
     )
     environment.filters |= {
         "shown": shown,
+        "told": told,
         "plain": plain,
         "number": number,
         "rate": rate,

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.connection.job_keys import JobKeys, read_job_keys, unique_in_redis
-from arqonce.connection.presence import LiveWorker, live_workers, what_they_do
+from arqonce.connection.presence import LiveWorker, live_workers, unserved, what_they_do
 from arqonce.failures import InvalidMessageError
 from arqonce.ledger.attempts import attempts_of
 from arqonce.ledger.job_rows import (
@@ -108,6 +108,9 @@ class JobFacts:
     queues: Sequence[str] = ()
     """The queues in which it was looked for."""
 
+    unserved: Sequence[str] = ()
+    """Of the queues in which it is due, or for which it is promised and due, those that no worker serves."""
+
     message: Message | None = None
     """``None`` if no server has it, or it cannot be read."""
 
@@ -196,11 +199,20 @@ async def read_redis_facts(redis: Redis, facts: JobFacts, queues: Sequence[str],
     if keys.is_locked:
         facts.runs_on = await looks.in_redis("who runs it", _run_of(redis, workers, facts.job_id), None)
     ledger = facts.ledger
+    if not keys.is_locked and (waits_in := _waits_in(keys, ledger)):
+        facts.unserved = await looks.in_redis("who serves its queue", unserved(redis, waits_in), [])
     if ledger is not None and ledger.unique_until is None:
         with suppress(NoPermissionError):
             for name in ledger.unique_names:
                 if left := await unique_in_redis(redis, name, facts.job_id):
                     ledger.unique_until = keys.now + left
+
+
+def _waits_in(keys: JobKeys, ledger: LedgerFacts | None) -> list[str]:
+    promise = ledger.promise if ledger is not None and ledger.receipt is None else None
+    if keys.places or promise is None:
+        return [place.queue for place in keys.places if place.due_at <= keys.now]
+    return [promise.queue] if promise.due_at <= keys.now else []
 
 
 async def _run_of(redis: Redis, workers: Sequence[LiveWorker], job_id: str) -> Run | None:

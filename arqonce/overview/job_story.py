@@ -13,6 +13,7 @@ from arqonce.failures import failure_to_wire, is_own_code
 from arqonce.ledger.job_rows import LetterRow, PromiseRow, ReceiptRow
 from arqonce.ledger.tables import AttemptRecord
 from arqonce.overview.job_facts import ATTEMPTS, JobFacts, LedgerFacts, Run, slot_of
+from arqonce.relay.unserved import CURE
 from arqonce.wire.message import Message
 
 NOWHERE = (
@@ -72,13 +73,13 @@ def _is_due(place: Place, keys: JobKeys) -> bool:
     return place.due_at <= keys.now
 
 
-def events_of(facts: JobFacts, program: str) -> list[Event]:
-    """Return the story, in time order; what is so now comes last."""
+def events_of(facts: JobFacts, program: str | None = None) -> list[Event]:
+    """Return the story, in time order; what is so now comes last. Acts are named as commands of ``program``, if any."""
     found = list(_events(facts, program))
     return sorted(found, key=lambda event: (event.at is None, event.at or datetime.max.replace(tzinfo=UTC)))
 
 
-def _events(facts: JobFacts, program: str) -> Iterator[Event]:
+def _events(facts: JobFacts, program: str | None) -> Iterator[Event]:
     ledger = facts.ledger
     if (slot := slot_of(facts.job_id)) is not None:
         yield Event(None, "slot", f"it is the slot {slot[1]} of the schedule {slot[0]}", {"schedule": slot[0]})
@@ -103,7 +104,7 @@ def _of_message(message: Message, *, is_promised: bool) -> Iterator[Event]:
         yield Event(None, "parent", f"it is a follow-up of {message.parent}", {"job_id": message.parent})
 
 
-def _of_ledger(ledger: LedgerFacts, job_id: str, program: str) -> Iterator[Event]:
+def _of_ledger(ledger: LedgerFacts, job_id: str, program: str | None) -> Iterator[Event]:
     if ledger.promise is not None:
         yield from _of_promise(ledger.promise)
     yield from map(_of_attempt, ledger.attempts)
@@ -162,13 +163,11 @@ def _of_receipt(receipt: ReceiptRow) -> Event:
     return Event(receipt.finished_at, "refused", told, facts)
 
 
-def _of_letter(letter: LetterRow, job_id: str, program: str) -> Event:
-    cure = (
-        f"when the cause is mended: {program} dead retry {job_id}, or else dead discard; dead show has the error and "
-        "the message"
-    )
+def _of_letter(letter: LetterRow, job_id: str, program: str | None) -> Event:
+    command = f"{program} dead retry {job_id}, or else dead discard; dead show has the error and the message"
+    cure = "" if program is None else f"; when the cause is mended: {command}"
     attempts = "1 attempt" if letter.attempts == 1 else f"{letter.attempts} attempts"
-    text = f"dead after {attempts}: {_failure(letter.reason, letter.explanation)}; {cure}"
+    text = f"dead after {attempts}: {_failure(letter.reason, letter.explanation)}{cure}"
     names = ("reason", "attempts", "sqlstate", "error")
     return Event(letter.died_at, "died", text, {name: getattr(letter, name) for name in names})
 
@@ -176,8 +175,8 @@ def _of_letter(letter: LetterRow, job_id: str, program: str) -> Event:
 def _of_redis(facts: JobFacts, keys: JobKeys) -> Iterator[Event]:
     for place in keys.places:
         yield _of_place(place, keys, facts.runs_on)
-    if not keys.is_locked and facts.ledger is not None:
-        yield from _of_pauses(facts, facts.ledger, {place.queue for place in keys.places})
+    if not keys.is_locked:
+        yield from _of_obstacles(facts, {place.queue for place in keys.places})
     if not keys.places and keys.is_locked:
         yield Event(None, "running", "a worker holds it, and no queue that was looked at has it")
     elif not keys.places and keys.message is not None:
@@ -196,14 +195,17 @@ def _of_redis(facts: JobFacts, keys: JobKeys) -> Iterator[Event]:
         yield Event(None, "answered", "Redis has a result that is no JSON of ours")
 
 
-def _of_pauses(facts: JobFacts, ledger: LedgerFacts, queues: set[str]) -> Iterator[Event]:
-    names = {"", facts.message.name} if facts.message is not None else {"", *ledger.names}
-    for pause in ledger.pauses:
+def _of_obstacles(facts: JobFacts, queues: set[str]) -> Iterator[Event]:
+    for queue in facts.unserved:
+        yield Event(None, "unserved", f"no worker serves the queue {queue}: {CURE}", {"queue": queue})
+    names = set() if facts.ledger is None else facts.ledger.names
+    names = {"", *names} if facts.message is None else {"", facts.message.name}
+    for pause in () if facts.ledger is None else facts.ledger.pauses:
         if pause.queue in queues and pause.job_name in names:
             what = f"its kind is paused in {pause.queue}" if pause.job_name else f"the queue {pause.queue} is paused"
             until = "until it is resumed" if pause.until is None else f"until {_time(pause.until)}"
             told = f"{what} since {_time(pause.paused_at)}, {until}, by {pause.paused_by}: {pause.reason}"
-            yield Event(None, "paused", told, {"queue": pause.queue, "until": pause.until})
+            yield Event(None, "paused", told, {"queue": pause.queue, "kind": pause.job_name, "until": pause.until})
 
 
 def _of_place(place: Place, keys: JobKeys, run: Run | None) -> Event:

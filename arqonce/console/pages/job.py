@@ -1,7 +1,7 @@
 """One job: its story from both servers, its data behind a click, and its abort."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
@@ -9,12 +9,12 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import AfterValidator
 
-from arqonce.commands.program import program
 from arqonce.connection.redis import explained
 from arqonce.console.acts import Preview, see_done, show_preview
 from arqonce.console.asked import Asked, PageError, Reason, read_form, read_query
 from arqonce.console.core import console_of, may_act, person_of
 from arqonce.console.done import Done, Link
+from arqonce.console.limits import limits_of
 from arqonce.console.links import own_link
 from arqonce.console.rendering import link
 from arqonce.console.responses import show_page
@@ -31,8 +31,17 @@ _LOOKS = {"succeeded": "good", "refused": "warning", "dead": "bad", "failed": "b
 
 _ENDED = frozenset({"succeeded", "refused", "dead", "failed", "unknown"})
 
-_BAD_EVENTS = frozenset({"attempt_failed", "died", "left", "no_message"})
+_BAD_EVENTS = frozenset({"attempt_failed", "died", "left", "no_message", "unserved"})
 _GOOD_EVENTS = frozenset({"succeeded"})
+
+_HELD_UP = {
+    "unserved": "no worker serves its queue",
+    "paused": "held by a pause",
+    "held": "held by a pause",
+    "parked": "for a permit of a limit",
+    "not_given": "no relay has given it to Redis",
+}
+"""Why a job that has not begun does not begin, by what its story tells."""
 
 JobId = Annotated[str, AfterValidator(require_job_id)]
 
@@ -58,8 +67,8 @@ class _Line:
     text: str
     look: str
     error: str | None
-    job_id: str | None
-    """Another job of which it tells."""
+    links: Sequence[Link]
+    """Where to go on: another job of which it tells, the queue that holds it up, the end of a pause."""
 
 
 async def show_job(request: web.Request) -> web.Response:
@@ -79,7 +88,7 @@ async def _show(request: web.Request, job_id: str, *, with_data: bool = False) -
     console = console_of(request)
     reading = await console.poll.latest()
     facts = await _find(request, job_id, with_data=with_data)
-    events, state, name = events_of(facts, program()), state_of(facts), name_of(facts)
+    events, state, name = events_of(facts), state_of(facts), name_of(facts)
     return show_page(
         request,
         "job.html",
@@ -88,13 +97,16 @@ async def _show(request: web.Request, job_id: str, *, with_data: bool = False) -
         name=name,
         state=state,
         look=_LOOKS.get(state, "waiting"),
-        lines=[_line(event) for event in events],
+        held_up=next((_HELD_UP[event.event] for event in reversed(events) if event.event in _HELD_UP), None),
+        limits=limits_of(console.application.registry, name) if any(one.event == "parked" for one in events) else (),
+        lines=[_line(event, name, may_act=may_act(request)) for event in events],
         nowhere=NOWHERE if state == "unknown" and not events and not facts.troubles else None,
         facts=facts,
         own_link=own_link(console.settings.console.links, name, job_id),
         may_act=may_act(request),
         can_be_aborted=state not in _ENDED and not facts.troubles,
         is_dead=state == "dead",
+        is_final=state in _ENDED,
         may_see_data=person_of(request).rights.people,
         data=_texts(facts) if with_data else None,
     )
@@ -103,17 +115,29 @@ async def _show(request: web.Request, job_id: str, *, with_data: bool = False) -
 async def _find(request: web.Request, job_id: str, *, with_data: bool = False) -> JobFacts:
     console = console_of(request)
     settings, kinds = console.settings, list(console.application.registry.names)
-    url = settings.queue.url.get_secret_value()
-    lookup = JobLookup(console.redis, url, settings.worker.queue.names, kinds, settings.database)
+    url, queues = settings.queue.url.get_secret_value(), sorted((await console.poll.latest()).known)
+    lookup = JobLookup(console.redis, url, queues, kinds, settings.database)
     return await lookup.find(job_id, Looks(console.sessions), with_data=with_data)
 
 
-def _line(event: Event) -> _Line:
+def _line(event: Event, name: str | None, *, may_act: bool) -> _Line:
     is_good = event.event in _GOOD_EVENTS or event.facts.get("succeeded") is True
     look = "bad" if event.event in _BAD_EVENTS else "good" if is_good else "waiting"
-    other = event.facts.get("job_id")
     error = event.facts.get("error")
-    return _Line(at=event.at, text=event.text, look=look, error=error, job_id=other)
+    return _Line(at=event.at, text=event.text, look=look, error=error, links=list(_links(event, name, may_act=may_act)))
+
+
+def _links(event: Event, name: str | None, *, may_act: bool) -> Iterator[Link]:
+    if (other := event.facts.get("job_id")) is not None:
+        yield Link(link("/job", id=other), "Open it")
+    queue = event.facts.get("queue")
+    if queue is None or event.at is not None:
+        return
+    yield Link(link("/queue", name=queue), "The queue")
+    if event.event == "paused" and may_act:
+        yield Link(link("/queues/resume", queue=queue, kind=event.facts["kind"] or None), "Resume it")
+    if event.event == "parked":
+        yield Link(link("/jobs", state="running", queue=queue, kind=name), "Those that run")
 
 
 def _texts(facts: JobFacts) -> Sequence[tuple[str, str]]:

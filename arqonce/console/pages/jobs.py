@@ -154,6 +154,8 @@ async def show_jobs(request: web.Request) -> web.Response:
         queues=list(dict.fromkeys([*queues, queue])),
         has_time=asked.state in WITH_TIME,
         listed=listed,
+        elsewhere=[] if asked.state in WITHOUT_QUEUE else _elsewhere(reading, asked.state, queue),
+        is_held_whole=asked.state is State.HELD and _is_held_whole(reading, queue),
         kinds=_kinds(reading),
         following=None if listed.after is None else _following(asked, listed.after),
     )
@@ -162,6 +164,21 @@ async def show_jobs(request: web.Request) -> web.Response:
 def _queues(console: Console, reading: Reading) -> list[str]:
     named = console.settings.worker.queue.names
     return list(named) if reading.queues is None else list(reading.queues.queues) or list(named)
+
+
+def _elsewhere(reading: Reading, state: State, but: str) -> list[tuple[str, int]]:
+    """Return other queues that have jobs in this state, and how many."""
+    figures, queues = reading.ledger.figures, {} if reading.queues is None else reading.queues.queues
+    if state is State.PROMISED:
+        counts = {one.queue: one.promised for one in (figures and figures.promised) or ()}
+    else:
+        counts = {name: getattr(status, state.value, 0) for name, status in queues.items()}
+    return [(name, count) for name, count in counts.items() if count and name != but]
+
+
+def _is_held_whole(reading: Reading, queue: str) -> bool:
+    status = None if reading.queues is None else reading.queues.queues.get(queue)
+    return status is not None and status.paused and status.held > 0
 
 
 def _require_known(queue: str, reading: Reading) -> None:

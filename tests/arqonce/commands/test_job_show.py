@@ -134,9 +134,11 @@ async def test_each_place_in_redis_is_told(redis: Redis, sessions: Sessions, sho
         "gone": "waiting", "arqs": "running",
     }  # fmt: skip
     assert _events(waiting) == [
-        "enqueued", "abort_asked", "attempt_failed", "expires", "parent", "no_record", "waiting", "attempts",
+        "enqueued", "abort_asked", "attempt_failed", "expires", "parent", "no_record", "waiting", "unserved",
+        "attempts",
     ]  # fmt: skip
     assert _text(waiting, "waiting").endswith(", 1 before it")
+    assert _text(waiting, "unserved").startswith("no worker serves the queue arq:queue: name the queue in")
     assert "E; it does not count; to run again at" in _text(waiting, "attempt_failed")
     assert _text(waiting, "no_record").startswith("of attempt 1 there is no record")
     assert _text(told["deferred"], "deferred").startswith("deferred in arq:queue until ")

@@ -11,7 +11,9 @@ from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.client.client import JobClient
+from arqonce.connection.presence import LiveWorker, announce
 from arqonce.console.pages.jobs import State
+from arqonce.control.queues import Target, pause
 from arqonce.ledger.audit import list_acts
 from arqonce.ledger.tables import DeadJob, JobReceipt, PromisedJob
 from arqonce.wire.keys import PARKED_MS, PAUSED_MS
@@ -200,3 +202,31 @@ async def test_acts_are_offered_to_operators_alone(jane: Browser, rob: Browser) 
         "dead": ["/dead/retry?id=dead", "/dead/discard?id=dead"],
     }
     assert to_rob == []
+
+
+async def test_a_job_says_what_holds_it_up_and_leads_there(jane: Browser, redis: Redis, sessions: Sessions) -> None:
+    """A paused kind, with the end of the pause; a limit, with those that run; a queue that nobody serves."""
+    aside = {"paused": PAUSED_MS, "limited": PARKED_MS}
+    await redis.mset({f"arq:job:{job_id}": _MESSAGE for job_id in aside})
+    await redis.zadd("arq:queue", {job_id: score + 1_700_000_000_000 for job_id, score in aside.items()})
+    async with sessions.begin() as session:
+        await pause(session, Target("arq:queue", "create_user"), reason="x", who="joan", length=timedelta(hours=1))
+
+    pages = {job_id: (await jane.get(f"/job?id={job_id}")).page for job_id in aside}
+    links = {job_id: {one["href"] for one in page.of("a")} for job_id, page in pages.items()}
+
+    assert {"/queue?name=arq%3Aqueue", "/queues/resume?queue=arq%3Aqueue&kind=create_user"} <= links["paused"]
+    assert "/jobs?state=running&queue=arq%3Aqueue&kind=create_user" in links["limited"]
+    assert "no worker serves the queue arq:queue" in pages["limited"].text
+    assert "Waiting held by a pause" in pages["paused"].text
+    assert len(pages["paused"].of("time")) > 1  # those within sentences, too
+
+
+async def test_a_list_leads_to_other_queues_with_such_jobs(rob: Browser, redis: Redis, client: JobClient) -> None:
+    """An empty list is no end of the way."""
+    await announce(redis, LiveWorker("w", "host", 1, ["mail"]))
+    await client.enqueue(CreateUser(name="n"), key="here")
+
+    page = (await rob.until("/jobs?queue=mail", "In other queues")).page
+
+    assert "/jobs?state=waiting&queue=arq%3Aqueue" in {one["href"] for one in page.of("a")}
