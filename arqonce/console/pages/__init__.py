@@ -2,12 +2,13 @@
 
 from typing import NamedTuple
 
-from arqonce.console.pages import audit, dead, doctor, job, jobs, overview, queues, schedules, workers
+from arqonce.console.pages import audit, dead, doctor, job, jobs, overview, pauses, queues, schedules, workers
 from arqonce.console.routes import Route
 
 ROUTES: tuple[Route, ...] = (
     *overview.ROUTES,
     *queues.ROUTES,
+    *pauses.ROUTES,
     *jobs.ROUTES,
     *job.ROUTES,
     *dead.ROUTES,

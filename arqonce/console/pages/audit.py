@@ -1,6 +1,8 @@
 """The audit: what operators did, with the page or with commands."""
 
-from typing import Annotated
+from datetime import timedelta
+from functools import partial
+from typing import Annotated, Literal
 
 from aiohttp import web
 from pydantic import Field
@@ -11,6 +13,9 @@ from arqonce.console.rendering import link
 from arqonce.console.responses import show_page
 from arqonce.console.routes import page
 from arqonce.ledger.audit import list_acts
+from arqonce.ledger.tables import AuditRecord
+from arqonce.wire.bounds import is_name
+from arqonce.wire.keys import is_job_id
 
 _SHOWN = 50
 
@@ -20,12 +25,21 @@ ACTS = (
 )  # fmt: skip
 """Proposed when somebody looks for acts."""
 
+SINCE = {
+    "1h": (timedelta(hours=1), "the last hour"),
+    "12h": (timedelta(hours=12), "the last 12 hours"),
+    "1d": (timedelta(days=1), "the last day"),
+    "7d": (timedelta(days=7), "the last week"),
+}
+"""Times to choose from."""
+
 Text = Annotated[str, Field(max_length=1000)]
 
 
 class _Asked(Asked):
     who: Text | None = None
     act: Text | None = None
+    since: Literal["1h", "12h", "1d", "7d"] | None = None
     before: Annotated[int, Field(ge=1, lt=2**63)] | None = None
 
 
@@ -33,12 +47,29 @@ async def show_audit(request: web.Request) -> web.Response:
     """List acts, the last one first."""
     asked = read_query(request, _Asked)
     async with console_of(request).sessions() as session:
+        since = None if asked.since is None else SINCE[asked.since][0]
         found = await list_acts(
-            session, since=None, limit=_SHOWN + 1, before=asked.before, who=asked.who, act=asked.act
+            session, since=since, limit=_SHOWN + 1, before=asked.before, who=asked.who, act=asked.act
         )
     acts, more = found[:_SHOWN], len(found) > _SHOWN
-    older = link("/audit", who=asked.who, act=asked.act, before=acts[-1].id) if more else None
-    return show_page(request, "audit.html", acts=acts, asked=asked, older=older, known=ACTS)
+    these = partial(link, "/audit", who=asked.who, act=asked.act, since=asked.since)
+    older = these(before=acts[-1].id) if more else None
+    return show_page(
+        request, "audit.html", acts=acts, asked=asked, older=older, latest=these(), known=ACTS, times=SINCE,
+        page_of=_page_of,
+    )  # fmt: skip
+
+
+def _page_of(act: AuditRecord) -> str | None:
+    """Return the page of what it was done to, as far as its name alone says so."""
+    match act.act.split():
+        case ["job", _] if is_job_id(act.target):
+            return link("/job", id=act.target)
+        case ["queue", _] if is_name(name := act.target.rpartition(" in ")[2]):
+            return link("/queue", name=name)
+        case ["schedules", _]:
+            return "/schedules"
+    return None
 
 
 ROUTES = (page("/audit", show_audit),)

@@ -157,7 +157,14 @@ _RETRY_SENTENCES = (
     "A letter is deleted when its job takes effect; until then it stays. A job that fails again is dead again.",
 )
 
+_RETRY_ONE = (
+    "Its job is put back into its queue under its own id, with no attempts used.",
+    "The letter is deleted when its job takes effect; until then it stays. A job that fails again is dead again.",
+)
+
 _DISCARD_SENTENCES = ("They are removed for good, with their messages. Their jobs never happen.",)
+
+_DISCARD_ONE = ("It is removed for good, with its message. Its job never happens.",)
 
 _NO_LATER = "Letters of jobs that die after this page was made are not among them."
 
@@ -169,15 +176,17 @@ _IN_STEPS = (
 
 async def preview_retry(request: web.Request) -> web.Response:
     """Say what a retry would do."""
-    return await _preview(request, "Retry", _RETRY_SENTENCES, is_final=False)
+    return await _preview(request, "Retry", _RETRY_ONE, _RETRY_SENTENCES, is_final=False)
 
 
 async def preview_discard(request: web.Request) -> web.Response:
     """Say what would be removed."""
-    return await _preview(request, "Discard", _DISCARD_SENTENCES, is_final=True)
+    return await _preview(request, "Discard", _DISCARD_ONE, _DISCARD_SENTENCES, is_final=True)
 
 
-async def _preview(request: web.Request, verb: str, sentences: Sequence[str], *, is_final: bool) -> web.Response:
+async def _preview(
+    request: web.Request, verb: str, of_one: Sequence[str], of_many: Sequence[str], *, is_final: bool
+) -> web.Response:
     asked, console = read_query(request, _AskedWhich), console_of(request)
     until = await begin(console.sessions)
     count, is_more = await _count(console, asked.which)
@@ -189,7 +198,7 @@ async def _preview(request: web.Request, verb: str, sentences: Sequence[str], *,
         Preview(
             title=f"{verb} {asked.words}",
             number=concerned,
-            sentences=[*sentences, *([] if asked.id else [_NO_LATER, _IN_STEPS])],
+            sentences=of_one if asked.id else [*of_many, _NO_LATER, _IN_STEPS],
             samples=await _samples(console, asked),
             button=f"{verb} {'it' if count == 1 else 'them'}",
             action=f"/dead/{verb.lower()}",
@@ -241,9 +250,8 @@ async def _start(request: web.Request, asked: _Do, name: str, *, verb: str, step
     if one.state is not BulkState.DONE:
         return see(f"/dead/act/{one.number}")
     done = f"{number(one.done)} dead letter{'' if one.done == 1 else 's'} {verb}."
-    return see_done(
-        request, Done(title=one.title, sentences=[done.capitalize()], links=[Link("/dead", "Dead letters")])
-    )
+    links = [*([asked.back] if asked.id else []), Link("/dead", "Dead letters")]
+    return see_done(request, Done(title=one.title, sentences=[done.capitalize()], links=links))
 
 
 def _explain(console: Console, error: Exception) -> str:

@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.client.client import JobClient
 from arqonce.connection.pauses import FOR_EVER, Paused, read_paused
+from arqonce.connection.presence import LiveWorker, announce
 from arqonce.ledger.audit import list_acts
 from arqonce.wire.keys import aside_key
 from jobs import CreateUser, FindUser
@@ -138,3 +139,24 @@ async def test_other_sorted_sets_are_not_shown(jane: Browser, redis: Redis, path
 
     assert "@example.org" not in answer.body
     assert answer.status == (404 if path.startswith("/jobs") else 200)
+
+
+async def test_a_kind_is_paused_in_every_queue(jane: Browser, redis: Redis, sessions: Sessions) -> None:
+    """Whoever wants charges to stop need not know in which queues they are; nor in which they were stopped."""
+    await announce(redis, LiveWorker("w", "host", 1, ["arq:queue", "mail"]))
+    preview = await jane.until("/queues/pause?kind=find_user", "mail")
+
+    paused = await jane.send("/queues/pause", **preview.page.fields(), reason="slow", length="1h")
+    both = [list((await read_paused(redis, queue)).kinds) for queue in ("arq:queue", "mail")]
+    listed = await jane.get("/queues")
+    resumed = await jane.send("/queues/resume", kind="find_user")
+    again = await jane.send("/queues/resume", kind="find_user")
+    neither = await jane.get("/queues/pause")
+
+    assert (paused.status, resumed.status, again.status, neither.status) == (200, 200, 409, 400)
+    assert both == [["find_user"]] * 2
+    assert "in arq:queue, mail" in listed.page.text
+    assert [await read_paused(redis, queue) for queue in ("arq:queue", "mail")] == [Paused()] * 2
+    assert [(act, target) for _, act, target, _ in await _acts(sessions)] == [
+        (f"queue {act}", f"find_user in {queue}") for act in ("resume", "pause") for queue in ("mail", "arq:queue")
+    ]
