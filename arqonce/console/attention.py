@@ -15,6 +15,9 @@ _WAITS_LONG = timedelta(minutes=1)
 
 _PAUSED_LONG = timedelta(hours=1)
 
+_MOST_NAMES = 3
+"""Queues that are named in one line."""
+
 
 class Level(StrEnum):
     """How urgent it is."""
@@ -24,6 +27,9 @@ class Level(StrEnum):
 
     SOON = "soon"
     """Somebody should look at it."""
+
+    MEANT = "meant"
+    """Jobs do not run, as somebody wanted it a short time ago."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,26 +134,18 @@ def _troubles(queues: QueueFigures) -> Iterator[Need]:
 
 
 def _ledger(reading: Reading, ledger: LedgerFigures) -> Iterator[Need]:
-    if overdue := sum(one.overdue for one in ledger.promised or ()):
-        yield Need(
-            level=Level.NOW,
-            title=f"{_counted(overdue, 'promised job is', 'promised jobs are')} overdue: no relay takes them",
-            cure="Start a worker or a relay for their queue.",
-            href="/queues",
-            where="Queues",
-        )
+    yield from _overdue(reading, ledger)
     yield from _dead(ledger)
     for pause in ledger.pauses or ():
         since = reading.at - pause.paused_at
-        if since > _PAUSED_LONG:
-            what = f"{pause.job_name} in {pause.queue}" if pause.job_name else pause.queue
-            yield Need(
-                level=Level.SOON,
-                title=f"{what} has been paused for {duration(since)}",
-                cure=f"{pause.paused_by}: {pause.reason}",
-                href=link("/queue", name=pause.queue),
-                where="The queue",
-            )
+        what = f"{pause.job_name} in {pause.queue}" if pause.job_name else pause.queue
+        yield Need(
+            level=Level.SOON if since > _PAUSED_LONG else Level.MEANT,
+            title=f"{what} has been paused for {duration(since)}",
+            cure=f"{pause.paused_by}: {pause.reason}",
+            href=link("/queue", name=pause.queue),
+            where="The queue",
+        )
     for loss in ledger.losses or ():
         yield Need(
             level=Level.SOON,
@@ -155,6 +153,23 @@ def _ledger(reading: Reading, ledger: LedgerFigures) -> Iterator[Need]:
             cure=f"{_counted(loss.given_again, 'promised job was', 'promised jobs were')} given again. "
             "Jobs that were not promised in a transaction are lost, if Redis had not saved them.",
         )
+
+
+def _overdue(reading: Reading, ledger: LedgerFigures) -> Iterator[Need]:
+    unserved = () if reading.queues is None else reading.queues.unserved  # of these it is said already
+    late = [one for one in ledger.promised or () if one.overdue and one.queue not in unserved]
+    if not late:
+        return
+    count = _counted(sum(one.overdue for one in late), "promised job is", "promised jobs are")
+    names = ", ".join(one.queue for one in late[:_MOST_NAMES]) + (", ..." if len(late) > _MOST_NAMES else "")
+    is_one = len(late) == 1
+    yield Need(
+        level=Level.NOW,
+        title=f"{count} overdue in {names}: no relay gives them to Redis",
+        cure=f"Start a worker or a relay for {'this queue' if is_one else 'these queues'}.",
+        href=link("/queue", name=late[0].queue) if is_one else "/queues",
+        where="The queue" if is_one else "Queues",
+    )
 
 
 def _dead(ledger: LedgerFigures) -> Iterator[Need]:

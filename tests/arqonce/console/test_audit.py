@@ -1,5 +1,6 @@
 """The audit on the page."""
 
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.ledger.audit import record
@@ -32,6 +33,21 @@ async def test_acts_are_paged_and_found(rob: Browser, sessions: Sessions) -> Non
 
     assert seen == [f"q{number:03}" for number in reversed(range(120))]
     assert [word for word in joe.words if word.startswith(("q0", "q1"))] == ["q080", "q040", "q000"]
+
+
+async def test_acts_of_a_time_lead_to_what_they_were_done_to(rob: Browser, sessions: Sessions) -> None:
+    """Whoever asks what the night shift did sees no older acts; and goes on to the queue, the job, the schedules."""
+    done = [("queue pause", "charge in billing"), ("job abort", "a-1"), ("schedules pause", "stock"), ("other", "old")]
+    async with sessions.begin() as session:
+        for act, target in done:
+            await record(session, who="nina", act=act, target=target, number=1, why=None)
+        await session.execute(text("UPDATE arqonce.audit SET at = now() - interval '13 h' WHERE act = 'other'"))
+
+    night = (await rob.get("/audit?since=12h")).page
+    all_acts = (await rob.get("/audit")).page
+
+    assert {"/queue?name=billing", "/job?id=a-1", "/schedules"} <= {one["href"] for one in night.of("a")}
+    assert ("old" in night.words, "old" in all_acts.words) == (False, True)
 
 
 async def test_a_wrong_address_says_so(rob: Browser) -> None:
