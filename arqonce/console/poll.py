@@ -11,6 +11,7 @@ from hashlib import sha256
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from arqonce.connection.queue_search import QueueSearch
 from arqonce.connection.redis import explain
 from arqonce.console.workers import Worker
 from arqonce.control.workers import read_workers
@@ -50,7 +51,7 @@ class Reading:
 
     not_seen: Sequence[str] = field(default_factory=list)
     known: Collection[str] = frozenset()
-    """All queues of which somebody knows: the settings, a live worker, a pause or a promise."""
+    """All queues of which somebody knows: the settings, a live worker, a pause, a promise, or Redis alone."""
 
     has_more_queues: bool = False
     """Whether there are more queues than are looked at."""
@@ -76,13 +77,14 @@ class Servers:
     ) -> None:
         """Ask for these queues, and for those that are found."""
         self._redis = redis
+        self._search = QueueSearch(redis)
         self._url = url
         self._queues = queues
         self._sessions = sessions
         self._database = database
 
     async def read(self) -> Reading:
-        """Ask both: some ten statements in PostgreSQL, and seven round trips for each queue in Redis."""
+        """Ask both: some ten statements in PostgreSQL; in Redis eight round trips, and seven for each queue."""
         looks = Looks(self._sessions)
         ledger = await read_ledger_state(looks, self._database)
         workers: Sequence[Worker] = ()
@@ -91,6 +93,7 @@ class Servers:
             async with asyncio.timeout(_REDIS_LIMIT.total_seconds()):
                 workers = [Worker.read(*seen) for seen in await read_workers(self._redis)]
                 names = self._names(workers, ledger)
+                names += await self._search.look(names)
                 queues = await read_queues(self._redis, names[:_MOST_QUEUES], ledger.behind, looks)
         except (RedisError, OSError) as error:
             trouble = str(explain(error, self._url))

@@ -187,7 +187,7 @@ def _require_known(queue: str, reading: Reading) -> None:
         return
     if reading.redis_trouble is not None:
         raise PageError(503, "Redis is away", f"{reading.redis_trouble}.")
-    raise PageError(404, "There is no such queue", "No worker serves it, and nothing is promised for it.")
+    raise PageError(404, "There is no such queue", "No worker serves it, and no job of it is known.")
 
 
 def _kinds(reading: Reading) -> list[str]:

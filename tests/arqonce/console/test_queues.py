@@ -160,3 +160,14 @@ async def test_a_kind_is_paused_in_every_queue(jane: Browser, redis: Redis, sess
     assert [(act, target) for _, act, target, _ in await _acts(sessions)] == [
         (f"queue {act}", f"find_user in {queue}") for act in ("resume", "pause") for queue in ("mail", "arq:queue")
     ]
+
+
+async def test_a_queue_that_redis_alone_knows_is_found(jane: Browser, valkey_url: str) -> None:
+    """A producer has misspelt the name: the list has it, and its job says where it is and why it does not run."""
+    async with JobClient(valkey_url, queue="mial") as producer:
+        await producer.enqueue(FindUser(email="jane@example.org"), key="lost")
+
+    await jane.until("/queues", "mial")
+    job = await jane.get("/job?id=lost")
+
+    assert "no worker serves the queue mial" in job.page.text
