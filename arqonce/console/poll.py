@@ -130,7 +130,10 @@ class Poll:
         self._last: Reading | None = None
         self._read_at = self._looked_at = -float("inf")
         self._viewers = 0
+        self._current: asyncio.Future[Reading] | None = None
+        """The reading that is under way, unless something was changed since it began."""
         self._coming: asyncio.Future[Reading] | None = None
+        """The one after it."""
         self._soon = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
@@ -145,10 +148,11 @@ class Poll:
 
     async def next(self) -> Reading:
         """Return the next reading."""
-        if self._coming is None:
-            self._coming = asyncio.get_running_loop().create_future()
+        wanted = self._current or self._coming
+        if wanted is None:
+            wanted = self._coming = asyncio.get_running_loop().create_future()
         self._start()
-        return await asyncio.shield(self._coming)
+        return await asyncio.shield(wanted)
 
     async def fresh(self) -> Reading:
         """Return a reading of now."""
@@ -157,7 +161,7 @@ class Poll:
 
     def ask_anew(self) -> None:
         """Forget what was read: somebody has just changed something."""
-        self._last = None
+        self._last = self._current = None
         self._looked_at = time.monotonic()
         self._soon.set()
 
@@ -187,15 +191,16 @@ class Poll:
     async def _go_on(self) -> None:
         while not self._is_closed and self._is_wanted():
             self._soon.clear()
+            current = self._current = self._coming or asyncio.get_running_loop().create_future()
+            self._coming = None
             try:
                 reading = await self._read()
             except Exception as error:
-                if (coming := self._take_coming()) is not None:
-                    coming.set_exception(error)
+                self._fail(current, error)
                 raise
-            self._last, self._read_at = reading, time.monotonic()
-            if (coming := self._take_coming()) is not None:
-                coming.set_result(reading)
+            if self._current is current:
+                self._last, self._read_at, self._current = reading, time.monotonic(), None
+            current.set_result(reading)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._soon.wait(), self._every)
 
@@ -203,6 +208,9 @@ class Poll:
         is_looked_at = time.monotonic() - self._looked_at < _AFTER_LAST.total_seconds()
         return self._coming is not None or self._viewers > 0 or is_looked_at
 
-    def _take_coming(self) -> asyncio.Future[Reading] | None:
-        coming, self._coming = self._coming, None
-        return coming
+    def _fail(self, current: asyncio.Future[Reading], error: Exception) -> None:
+        for future in (current, self._coming):
+            if future is not None:
+                future.set_exception(error)
+                future.exception()  # nobody may have waited for it
+        self._current = self._coming = None

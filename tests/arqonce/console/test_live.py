@@ -23,13 +23,18 @@ class _Servers:
     def __init__(self) -> None:
         self.readings = 0
         self.fails = False
+        self.begun, self.goes_on = asyncio.Event(), asyncio.Event()
+        self.goes_on.set()
 
     async def read(self) -> Reading:
         """Read."""
         self.readings += 1
+        number = self.readings
+        self.begun.set()
+        await self.goes_on.wait()
         if self.fails:
             raise RuntimeError
-        return Reading(at=datetime.now(UTC), ledger=Ledger(), queues=None, redis_trouble=f"reading {self.readings}")
+        return Reading(at=datetime.now(UTC), ledger=Ledger(), queues=None, redis_trouble=f"reading {number}")
 
 
 @asynccontextmanager
@@ -166,3 +171,19 @@ async def test_a_reading_that_fails_is_told_to_who_waits() -> None:
         servers.fails = False
 
         assert (await poll.latest()).redis_trouble == "reading 2"
+
+
+async def test_nobody_sees_what_was_read_before_a_change() -> None:
+    """A reading that is under way when somebody changes something is not shown to who asks afterwards."""
+    async with _polling() as (servers, poll):
+        servers.goes_on.clear()
+        before = asyncio.create_task(poll.latest())
+        await servers.begun.wait()
+        poll.ask_anew()
+        after = asyncio.create_task(poll.latest())
+        await asyncio.sleep(0)
+        servers.goes_on.set()
+
+        found = [(await reading).redis_trouble for reading in (before, after)]
+
+    assert found == ["reading 1", "reading 2"]
