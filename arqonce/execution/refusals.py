@@ -1,6 +1,7 @@
 """Ends jobs that cannot be run, on record: their message is malformed or missing, or names no job of the registry."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -9,10 +10,11 @@ import structlog
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.dead_letters import write_letter
 from arqonce.execution.verdict import RetryLater
-from arqonce.failures import JobFailedError
+from arqonce.failures import InvalidMessageError, JobFailedError, UnknownJobError
 from arqonce.ledger.dead_jobs import DeadLetter
 from arqonce.spec import Registry
-from arqonce.wire.bounds import MAX_BYTES
+from arqonce.wire.bounds import MAX_BYTES, is_name
+from arqonce.wire.message import read_message
 
 UNTIL_SENT_AGAIN = timedelta(seconds=5)
 """How often to check whether the relay has sent again a promised job whose message Redis has lost."""
@@ -70,11 +72,19 @@ def _letter(dispatcher: Dispatcher, job: Refused) -> DeadLetter:
         job.failure,
         job.failure,
         job_id=job.job_id,
-        job_name=None,
+        job_name=_name_in(job) if job.failure.code == UnknownJobError.code else None,
         message=job.message[:MAX_BYTES],
         attempts=job.attempt,
         queue=job.queue or dispatcher.queue,
     )
+
+
+def _name_in(job: Refused) -> str | None:
+    """Return the name of an unknown job, so that operators see jobs of one name as a group."""
+    with suppress(InvalidMessageError):
+        name = read_message(job.message).name
+        return name if is_name(name) else None
+    return None
 
 
 def why_unknown(name: str, registry: Registry) -> str:

@@ -42,7 +42,7 @@ class DeadFilter:
     since: datetime | None = None
     until: datetime | None = None
     is_unnamed: bool = False
-    """Select those whose message names no job."""
+    """Select those whose message names no job, or cannot be read."""
 
     def __str__(self) -> str:
         """Describe what is selected, for the record of an act."""

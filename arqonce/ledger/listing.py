@@ -223,7 +223,7 @@ async def list_letters(  # noqa: PLR0913 - what can be asked
 ) -> Page[Letter]:
     """Return dead letters, the latest first. Up to three round trips.
 
-    ``is_unnamed`` asks for those whose message names no job that workers have. With a reason, and with either of both,
+    ``is_unnamed`` asks for those whose message names no job, or cannot be read. With a reason, and with either of both,
     an index has them.
     """
     name = DeadJob.job_name.is_(None) if is_unnamed else None if job_name is None else DeadJob.job_name == job_name

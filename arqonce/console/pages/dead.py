@@ -68,7 +68,7 @@ class _AskedWhich(Asked):
         """The same in words."""
         if self.id is not None:
             return f"the dead letter {self.id}"
-        unnamed = ["of no kind that workers know"] if self.unnamed else []
+        unnamed = ["without a name that can be read"] if self.unnamed else []
         named = [*([f"of {self.kind}"] if self.kind else []), *unnamed]
         reasons = [f"with the reason {self.code}"] if self.code else []
         return " ".join(["dead letters", *named, *reasons]) if named or reasons else "all dead letters"

@@ -25,6 +25,12 @@ async def _transactions(sessions: Sessions) -> int:
         return int(await session.scalar(text(count)) or 0)
 
 
+async def _names(sessions: Sessions) -> set[tuple[str | None, str]]:
+    async with sessions() as session:
+        rows = await session.execute(text("SELECT DISTINCT job_name, reason FROM arqonce.dead_jobs"))
+    return {(name, reason) for name, reason in rows}
+
+
 async def test_jobs_that_nobody_knows_are_recorded_together(
     pool: ArqRedis, redis: Redis, build: BuildWorker, sessions: Sessions
 ) -> None:
@@ -41,6 +47,7 @@ async def test_jobs_that_nobody_knows_are_recorded_together(
     assert found == {f"gone-{n}": "unknown_job" for n in range(100)} | {
         f"garbage-{n}": "malformed_message" for n in range(100)
     } | {f"ghost-{n}": "message_missing" for n in range(100)}
+    assert await _names(sessions) == {("gone", "unknown_job"), (None, "malformed_message"), (None, "message_missing")}
     assert await _transactions(sessions) < 20
     assert await redis.zcard("arq:queue") == 0
     assert len(await redis.keys("arq:result:*")) == 300
