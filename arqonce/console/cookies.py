@@ -1,4 +1,4 @@
-"""The signed cookie of who has logged in. Nothing of it is kept by the server, and it holds no secret."""
+"""The signed cookie of who has logged in. It holds no secret; the server remembers only those that were logged out."""
 
 import hmac
 import json
@@ -12,12 +12,15 @@ from pydantic import SecretStr
 
 from arqonce.console.access import Person, TokenRights, Tokens, mark_of
 
+_MOST_ENDED = 10_000
+"""Cookies that are remembered as logged out. To have more of them, somebody with a token must log in as often."""
+
 _LONGEST = 1000
 """Most characters of a cookie that are looked at."""
 
 
 class Cookies:
-    """Makes cookies, and reads them again. A cookie ends with its time, with its token, and with the key."""
+    """Makes cookies, and reads them again. A cookie ends with its time, a log-out, its token, and the key."""
 
     def __init__(
         self,
@@ -32,6 +35,7 @@ class Cookies:
         self.tokens = tokens
         self._key = (secrets.token_hex() if key is None else key.get_secret_value()).encode()
         self._now = now
+        self._ended: dict[str, None] = {}
         self.lasts = lasts
         self.https = https
         self.name = "__Host-console" if https else "console"
@@ -40,7 +44,8 @@ class Cookies:
     def make(self, person: Person) -> str:
         """Return the cookie's value for a person who has shown a token."""
         assert isinstance(person.rights, TokenRights)  # noqa: S101 - only those log in here
-        said = [person.name, int(self._now() + self.lasts.total_seconds()), mark_of(person.rights)]
+        until = int(self._now() + self.lasts.total_seconds())
+        said = [person.name, until, mark_of(person.rights), secrets.token_hex(8)]  # no two log-ins have the same
         text = json.dumps(said).encode().hex()  # base64 has characters that must be quoted in a cookie
         return f"{text}.{self._sign(text)}"
 
@@ -49,8 +54,18 @@ class Cookies:
         text, _, signature = (value or "")[:_LONGEST].partition(".")
         if not hmac.compare_digest(signature.encode("utf-8", "replace"), self._sign(text).encode()):
             return None
-        name, until, mark = json.loads(bytes.fromhex(text))
+        name, until, mark = json.loads(bytes.fromhex(text))[:3]
+        if signature in self._ended:
+            return None
         return self.tokens.person_named(name, mark) if self._now() < until else None
+
+    def end(self, value: str | None) -> None:
+        """Read it no more, wherever it was copied to, as long as this process lives."""
+        if self.read(value) is None:
+            return
+        self._ended[(value or "").partition(".")[2]] = None
+        while len(self._ended) > _MOST_ENDED:
+            del self._ended[next(iter(self._ended))]
 
     def _sign(self, text: str) -> str:
         return hmac.new(self._key, text.encode("utf-8", "replace"), sha256).hexdigest()

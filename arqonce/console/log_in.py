@@ -73,8 +73,9 @@ def _with_cookie(request: web.Request, response: web.Response, person: Person) -
 
 
 async def log_out(request: web.Request) -> web.Response:
-    """Take the cookie back."""
+    """Take the cookie back, and end it: somebody may have copied it."""
     cookies = console_of(request).cookies
+    cookies.end(request.cookies.get(cookies.name))
     response = see("/log-in")
     response.del_cookie(cookies.name, path="/", secure=cookies.https, httponly=True, samesite="Strict")
     return response

@@ -103,6 +103,19 @@ async def test_logging_out(jane: Browser) -> None:
     assert (await jane.get("/queues", follow=False)).status == 303
 
 
+async def test_a_log_out_ends_copies_of_the_cookie(url: str, jane: Browser) -> None:
+    """Whoever has copied it is logged out, too; other log-ins of the same person, at the same second, are not."""
+    (cookie,) = jane.http.cookie_jar
+    copied = {"Cookie": f"{cookie.key}={cookie.value}"}
+    async with browsing(url, JANE) as elsewhere, browsing(url) as thief:
+        before = await thief.get("/queues", headers=copied, follow=False)
+        await jane.send("/log-out")
+        after = await thief.get("/queues", headers=copied, follow=False)
+        others = await elsewhere.get("/queues", follow=False)
+
+    assert [answer.status for answer in (before, after, others)] == [200, 303, 200]
+
+
 def test_all_together_may_fail_a_number_of_times() -> None:
     """Many addresses have a limit in all; it ends when failures are a minute old."""
     clock = _Clock()
