@@ -12,6 +12,10 @@ _LONGEST = 1000
 """Characters of a target or a reason that are kept: an act may name thousands of ids."""
 
 
+_LONGEST_NAME = 200
+"""Characters of a person's name that are kept: an index has it."""
+
+
 async def record(  # noqa: PLR0913 - the row's columns
     session: AsyncSession, *, who: str, act: str, target: str, number: int, why: str | None
 ) -> None:
@@ -21,7 +25,7 @@ async def record(  # noqa: PLR0913 - the row's columns
     """
     shown = target if len(target) <= _LONGEST else f"{target[: _LONGEST - 4]} ..."
     reason = None if why is None else why[:_LONGEST]
-    values = {"who": who, "act": act, "target": shown, "number": number, "why": reason}
+    values = {"who": who[:_LONGEST_NAME], "act": act, "target": shown, "number": number, "why": reason}
     await session.execute(insert(AuditRecord).values(**values))
 
 
@@ -41,7 +45,7 @@ async def list_acts(  # noqa: PLR0913 - what a list may be limited to
     if before is not None:
         statement = statement.where(AuditRecord.id < before)
     if who is not None:
-        statement = statement.where(AuditRecord.who == who)
+        statement = statement.where(AuditRecord.who == who[:_LONGEST_NAME])
     if act is not None:
         statement = statement.where(AuditRecord.act == act)
     return (await session.scalars(statement)).all()

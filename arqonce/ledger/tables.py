@@ -240,7 +240,10 @@ class AuditRecord(Base):
     """One act of an operator. Rows are only added."""
 
     __tablename__ = "audit"
-    __table_args__ = (Index(None, "at"),)
+    __table_args__ = (
+        Index(None, "at"),
+        Index(None, "who", "id"),  # for whoever looks at one person's acts, the last one first
+    )
 
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
     at: Mapped[datetime] = mapped_column(server_default=func.now())
