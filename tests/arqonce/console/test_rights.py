@@ -1,6 +1,8 @@
 """The console with an operator's rights alone, as ``deploy/`` has them: every page, and each act."""
 
 import asyncio
+import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -9,6 +11,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.connection.presence import LiveWorker, announce, show
+from arqonce.connection.trend import nothing_counted
 from arqonce.console.pages import NAVIGATION
 from arqonce.console.settings import Settings
 from tests.arqonce.console.conftest import JANE, browsing, serving
@@ -32,6 +35,8 @@ async def test_an_operator_s_rights_suffice(
     assert sessions is not None
     await announce(redis, WORKER)
     await show(redis, WORKER, {"state": "working", "running": 0})
+    minute = int(time.time() // 60) - 1
+    await redis.set(f"arqonce:trend:{minute}:arq:queue", json.dumps([*nothing_counted(), 4711, 0, 5]))
     settings = replace(
         console_settings,
         database=console_settings.database.model_copy(update={"url": SecretStr(rights.operator_database)}),
@@ -47,6 +52,7 @@ async def test_an_operator_s_rights_suffice(
 
     assert {path: answer.status for path, answer in pages.items()} == dict.fromkeys(pages, 200)
     assert "not seen" not in pages["/"].page.text
+    assert "4,711 at most" in pages["/"].body  # the charts
     assert [answer.status for answer in (paused, resumed, drained)] == [200, 200, 200]
     assert "workers do not know yet" not in paused.page.text
     assert "takes no more jobs" in drained.page.text
