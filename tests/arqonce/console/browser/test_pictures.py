@@ -18,7 +18,7 @@ _PICTURE = ROOT / "docs" / "console.png"
 
 _SIZE: Any = {"width": 1100, "height": 664}
 
-_LARGEST = 150_000
+_LARGEST = 40_000
 """Bytes: everybody who clones the repository gets them."""
 
 
