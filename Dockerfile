@@ -9,10 +9,11 @@ RUN pip install --no-cache-dir --require-hashes --only-binary :all: --target . -
 COPY arqonce arqonce
 COPY db db
 COPY jobs jobs
+COPY people people
 COPY worker worker
 COPY web web
 # Compiled here, because the image's user cannot write.
-RUN python -m compileall -q arqonce db jobs worker web \
+RUN python -m compileall -q arqonce db jobs people worker web \
     && printf '%s\n' '#!/usr/local/bin/python' 'from worker.__main__ import main' 'main()' > bin/users-worker \
     && printf '%s\n' '#!/usr/local/bin/python' 'from web.__main__ import main' 'main()' > bin/users-web \
     && printf '%s\n' '#!/usr/local/bin/python' 'from arqonce.main import main' 'main()' > bin/arqonce \

@@ -10,6 +10,7 @@ TEXT = PAGE.read_text(encoding="utf-8")
 
 QUESTIONS = 10
 MOST_FILES, MOST_LINES = 11, 2000
+SITTING = 1500
 TERMS = {
     "attempt", "baton", "claim", "dead letter", "epoch", "lease", "outbox row", "receipt", "relay", "verdict",
     "watcher",
@@ -45,6 +46,15 @@ def test_the_ordinary_way_through_a_worker_is_short() -> None:
     lines = sum(len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in files)
     assert len(steps) == 4
     assert (len(files), lines < MOST_LINES) == (MOST_FILES, True), f"{lines} lines"
+
+
+def test_the_application_is_read_at_one_sitting() -> None:
+    """What it is besides the library, without what reads files and what serves HTTP."""
+    files = [file for room in ("db", "jobs", "worker") for file in (ROOT / room).rglob("*.py")]
+
+    assert f"{SITTING:,} lines" in TEXT
+    assert len(files) > 20
+    assert sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files) < SITTING
 
 
 def test_every_answer_has_the_name_that_decides() -> None:

@@ -35,7 +35,7 @@ def project(tmp_path: Path) -> Path:
     """Copy the project, as a developer's checkout; the library stays where it is."""
     copy = tmp_path / "project"
     ignore = shutil.ignore_patterns("__pycache__")
-    for name in ("db", "jobs", "worker", "web", "tests"):
+    for name in ("db", "jobs", "people", "worker", "web", "tests"):
         shutil.copytree(ROOT / name, copy / name, ignore=ignore)
     shutil.copytree(ROOT / "arqonce", copy / "arqonce", ignore=ignore)
     shutil.copy(ROOT / "pyproject.toml", copy)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.people_columns import WORDS
+from people.columns import WORDS
 from tests.docs.blocks import ROOT, commands_in, text_of
 from tests.warm import run
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.installed.conftest import LIBRARY, PAYLOADS, ROOT, build
 
-_ROOMS = ["arqonce", "db", "jobs", "worker", "web", "bench", "chaos"]
+_ROOMS = ["arqonce", "db", "jobs", "people", "worker", "web", "bench", "chaos"]
 
 
 def _project(folder: Path) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def test_wheel_of_the_application_has_no_library(tmp_path: Path) -> None:
 
     names = _names(wheel)
 
-    assert {name.partition("/")[0] for name in names} == {"db", "jobs", "worker", "web", "users_jobs.py"}
+    assert {name.partition("/")[0] for name in names} == {"db", "jobs", "people", "worker", "web", "users_jobs.py"}
     assert not names & {f"jobs/{name}" for name in ("pyproject.toml", "README.md", "LICENSE")}
 
 

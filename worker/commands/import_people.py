@@ -14,12 +14,12 @@ from rich.console import Console
 
 from arqonce import ExitCode, JobClient, WorkerSettings
 from arqonce.settings.worker import QueueSettings
-from jobs.people_columns import Mapping, read_mapping
-from jobs.people_csv import PeopleFile, open_people
-from jobs.people_import import import_people
+from people.columns import Mapping, read_mapping
+from people.file import PeopleFile, open_people
+from people.importing import import_people
+from people.refused import RefusedRows, open_refused
 from worker.commands.import_preview import describe, preview, print_preview
 from worker.commands.import_progress import Advance, show_progress, show_reading
-from worker.commands.refused_rows import RefusedRows, open_refused
 
 _PATIENCE = timedelta(minutes=1)
 """Longest wait for the result of one job; after it, no worker is assumed to run."""

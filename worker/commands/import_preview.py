@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobs.people_csv import PeopleFile
-from jobs.people_layout import Layout
-from jobs.people_rows import Person, Refused, printable
+from people.file import PeopleFile
+from people.layout import Layout
+from people.rows import Person, Refused, printable
 from worker.commands.import_progress import Advance
 
 _SHOWN = 10

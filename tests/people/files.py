@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from jobs.people_columns import read_mapping
-from jobs.people_csv import open_people
-from jobs.people_rows import Person, Refused
+from people.columns import read_mapping
+from people.file import open_people
+from people.rows import Person, Refused
 
 ZOE, GROSS = ("Zoë Groß", "zoe@example.org"), ("Jörg €uro-Müller", "jm@example.org")
 

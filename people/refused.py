@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from jobs.people_layout import REASON, Layout
-from jobs.people_records import DELIMITERS
-from jobs.people_rows import PeopleFileError, Refused
+from people.layout import REASON, Layout
+from people.records import DELIMITERS
+from people.rows import PeopleFileError, Refused
 
 _HEADERS = (REASON, "line,reason,row")
 """What a file of refused rows has in its beginning: of this version, and of those that could not be imported."""

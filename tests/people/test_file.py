@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from jobs.payloads import NewUser
-from jobs.people_csv import open_people
-from jobs.people_rows import PeopleFileError, Person, Refused
-from tests.jobs.people_files import GROSS, ZOE, people_of, rows_of, text_of
+from people.file import open_people
+from people.rows import PeopleFileError, Person, Refused
+from tests.people.files import GROSS, ZOE, people_of, rows_of, text_of
 
 _EXCEL = text_of([("Name", "E-Mail", "Ort"), (*ZOE, "Köln"), (*GROSS, "Bonn")], ";")
 _ADDRESS = '12 "Rose" Street\r\n\r\nYork; Ontario\nCanada, N1'

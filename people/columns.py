@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from jobs.people_rows import PeopleFileError, printable
+from people.rows import PeopleFileError, printable
 
 WHOLE, GIVEN, FAMILY, EMAIL = "name", "first name", "last name", "email"
 

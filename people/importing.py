@@ -10,7 +10,7 @@ from typing import Any
 
 from arqonce import JobClient, JobFailedError, JobHandle, Payload
 from jobs.payloads import CreateUser, CreateUsers, StoredUsers
-from jobs.people_rows import Person, Refused
+from people.rows import Person, Refused
 
 _CHUNK = 500
 """Rows that are enqueued together. People with an e-mail are one job, whose transaction takes about 10 ms."""

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from jobs.people_columns import Columns, Mapping, count_recognised, find_columns, is_western
-from jobs.people_encoding import GUESSED, doubt_about, encoding_of, errors_of, readable
-from jobs.people_records import DELIMITERS, Lines, Record, take_delimiter, take_record, take_records
-from jobs.people_rows import PeopleFileError, printable
+from people.columns import Columns, Mapping, count_recognised, find_columns, is_western
+from people.encoding import GUESSED, doubt_about, encoding_of, errors_of, readable
+from people.records import DELIMITERS, Lines, Record, take_delimiter, take_record, take_records
+from people.rows import PeopleFileError, printable
 
 REASON = "refused because"
 """The column that is added to refused rows. It is dropped when they are read again."""

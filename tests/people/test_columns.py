@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.people_columns import WORDS
-from jobs.people_rows import PeopleFileError
-from tests.jobs.people_files import people_of
+from people.columns import WORDS
+from people.rows import PeopleFileError
+from tests.people.files import people_of
 
 _NAMED = [
     (language, given, family, email)

@@ -7,7 +7,7 @@ import unicodedata
 from functools import lru_cache
 from typing import BinaryIO, NamedTuple
 
-from jobs.people_rows import PeopleFileError
+from people.rows import PeopleFileError
 
 GUESSED = "cp1252"
 """What a file that has no mark and is not UTF-8 may be: the encoding of Excel on Western Windows. Includes latin-1."""

@@ -6,9 +6,9 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.people_csv import open_people
-from jobs.people_rows import Refused
-from worker.commands.refused_rows import RefusedRows, open_refused
+from people.file import open_people
+from people.refused import RefusedRows, open_refused
+from people.rows import Refused
 
 
 def _refused_again(content: bytes, *, times: int = 1, encoding: str | None = None) -> tuple[bytes, list[list[str]]]:

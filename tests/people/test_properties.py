@@ -10,10 +10,10 @@ from typing import Literal
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from jobs.people_csv import open_people
-from jobs.people_records import DELIMITERS, Lines, take_records
-from jobs.people_rows import PeopleFileError
-from tests.jobs.people_files import rows_of, text_of
+from people.file import open_people
+from people.records import DELIMITERS, Lines, take_records
+from people.rows import PeopleFileError
+from tests.people.files import rows_of, text_of
 
 _PIECES = st.sampled_from(
     [b"name", b"email", b"E-Mail", b"a@b.c", b",", b";", b"\t", b"|", b'"', b'""', b"\r", b"\n", b"\r\n", b"sep=;\n",

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.people_rows import PeopleFileError
-from tests.jobs.people_files import people_of
+from people.rows import PeopleFileError
+from tests.people.files import people_of
 
 
 def _file(names: str, encoding: str, *, header: str = "Name;E-Mail") -> bytes:

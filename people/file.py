@@ -11,12 +11,12 @@ from pydantic import ValidationError
 
 from arqonce.wire.arguments import problems_of
 from jobs.payloads import NewUser
-from jobs.people_columns import Mapping
-from jobs.people_encoding import is_text
-from jobs.people_layout import Layout, find_layout, open_lines
-from jobs.people_records import Record, take_delimiter, take_record, take_records
-from jobs.people_rows import PeopleFileError, Person, Refused
-from jobs.people_seen import Seen, open_seen
+from people.columns import Mapping
+from people.encoding import is_text
+from people.layout import Layout, find_layout, open_lines
+from people.records import Record, take_delimiter, take_record, take_records
+from people.rows import PeopleFileError, Person, Refused
+from people.seen import Seen, open_seen
 
 
 class _UnusableError(ValueError):

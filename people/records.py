@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TextIO
 
-from jobs.people_rows import PeopleFileError
+from people.rows import PeopleFileError
 
 DELIMITERS = (",", ";", "\t", "|")
 
