@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import BigInteger, DateTime, Text, bindparam, column, func, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -22,16 +22,6 @@ class UserRow(NamedTuple):
     name: str
     email: str | None
     created_at: datetime
-
-
-class StoredUser(NamedTuple):
-    """The outcome for one row: the stored user, and whether it is new."""
-
-    id: int
-    name: str
-    email: str | None
-    created_at: datetime
-    is_new: bool
 
 
 class RaceLostError(RuntimeError):
@@ -67,17 +57,18 @@ _INSERT_ONCE = """
 """NOT EXISTS saves an id of the sequence if the e-mail is stored; ON CONFLICT resolves concurrent inserts."""
 
 
-async def insert_user_once(session: AsyncSession, name: str, email: str) -> StoredUser:
-    """Insert the user unless ``email`` is stored; return the stored row. The name of a stored row may differ.
+async def insert_user_once(session: AsyncSession, name: str, email: str) -> tuple[UserRow, bool]:
+    """Insert the user unless ``email`` is stored; return the stored row, and whether it is new.
 
-    One round trip; one more for each concurrent insert of the same e-mail that won.
+    The name of a stored row may differ. One round trip; one more for each concurrent insert of this e-mail that won.
 
     Raises:
         RaceLostError: the row was inserted and deleted between the statements, several times.
     """
     for _ in range(_RACES):
         if rows := await fetch_by_driver(session, _INSERT_ONCE, name, email):
-            return StoredUser(*rows[0])
+            [(*user, is_new)] = rows
+            return UserRow(*user), is_new
     raise RaceLostError
 
 
@@ -125,8 +116,10 @@ async def insert_new_users(session: AsyncSession, users: Sequence[tuple[str, str
     }
 
 
-async def insert_users_once(session: AsyncSession, users: Sequence[tuple[str, str | None]]) -> list[StoredUser]:
-    """Insert each ``(name, email)`` unless its e-mail is stored; return the stored rows in the order given.
+async def insert_users_once(
+    session: AsyncSession, users: Sequence[tuple[str, str | None]]
+) -> list[tuple[UserRow, bool]]:
+    """Insert each ``(name, email)`` unless its e-mail is stored; return the stored row of each, and whether it is new.
 
     One round trip for all, two if any e-mail is stored; two more if e-mails were deleted meanwhile. If an e-mail occurs
     twice, its first row is stored.
@@ -134,16 +127,16 @@ async def insert_users_once(session: AsyncSession, users: Sequence[tuple[str, st
     Raises:
         RaceLostError: a row was inserted and deleted between the statements, several times.
     """
-    stored: dict[int, StoredUser] = {}
+    stored: dict[int, tuple[UserRow, bool]] = {}
     for _ in range(_RACES):
         missing = [position for position in range(len(users)) if position not in stored]
         if not missing:
             break
         new = await insert_new_users(session, [users[at] for at in missing])
-        stored |= {missing[at]: StoredUser(*row, is_new=True) for at, row in new.items()}
+        stored |= {missing[at]: (row, True) for at, row in new.items()}
         emails = {at: email for at in missing if at not in stored and (email := users[at][1]) is not None}
-        found = await find_users_by(session, "email", set(emails.values())) if emails else {}
-        stored |= {at: StoredUser(*found[email], is_new=False) for at, email in emails.items() if email in found}
+        found = await rows_by_emails(session, set(emails.values()))
+        stored |= {at: (found[email], False) for at, email in emails.items() if email in found}
     if len(stored) < len(users):
         raise RaceLostError
     return [stored[position] for position in range(len(users))]
@@ -165,21 +158,21 @@ async def users_by_name(session: AsyncSession, name: str, *, limit: int) -> Sequ
     return (await session.scalars(statement)).all()
 
 
-_USER_ROW = (User.id, User.name, User.email, User.created_at)
-
-_FIND_MANY = {
-    "id": select(*_USER_ROW).where(User.id == func.any(bindparam("values", type_=ARRAY(BigInteger)))),
-    "email": select(*_USER_ROW).where(User.email == func.any(bindparam("values", type_=ARRAY(Text)))),
-}
+_ROW = (User.id, User.name, User.email, User.created_at)
+_BY_IDS = select(*_ROW).where(User.id == func.any(bindparam("ids", type_=ARRAY(BigInteger))))
+_BY_EMAILS = select(*_ROW).where(User.email == func.any(bindparam("emails", type_=ARRAY(Text))))
 
 
-async def find_users_by(
-    session: AsyncSession, what: Literal["id", "email"], values: Collection[int] | Collection[str]
-) -> dict[int | str, UserRow]:
-    """Find the users with these ids or e-mails; return those found, by id or e-mail. One round trip.
+async def rows_by_ids(session: AsyncSession, ids: Collection[int]) -> dict[int, UserRow]:
+    """Find the users with these ids; return those found, by id. One round trip, none without ids.
 
-    Returns rows, not ORM objects, which would cost more time than the query.
+    Rows, not ORM objects: these would cost more time than the query.
     """
-    rows = await session.execute(_FIND_MANY[what], {"values": list(values)})
-    users = [UserRow(*row) for row in rows]
-    return {getattr(user, what): user for user in users}
+    rows = await session.execute(_BY_IDS, {"ids": list(ids)}) if ids else ()
+    return {row.id: UserRow(*row) for row in rows}
+
+
+async def rows_by_emails(session: AsyncSession, emails: Collection[str]) -> dict[str, UserRow]:
+    """Find the users with these normalised e-mails; return those found, by e-mail. One round trip, none without any."""
+    rows = await session.execute(_BY_EMAILS, {"emails": list(emails)}) if emails else ()
+    return {row.email: UserRow(*row) for row in rows}

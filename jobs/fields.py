@@ -58,10 +58,7 @@ def _normal_email(value: str) -> str:
     """
     is_simple = value.isascii() and value.isprintable()  # most are, and need no look at each character
     address = value.lower() if is_simple else _folded(value)
-    # Of a space in the middle, as in Jane <jane@example.org>, more is wrong than that nobody sees it.
-    if not is_simple and any(
-        unicodedata.category(one) in _IN_NO_ADDRESS or one in _BLANK for one in address if one != " "
-    ):
+    if not is_simple and any(map(_is_in_no_address, address)):
         message = "has a character that nobody can see: type it anew instead of pasting it"
         raise ValueError(message)
     local, at, domain = address.partition("@")
@@ -76,6 +73,7 @@ def _normal_email(value: str) -> str:
 
 
 def _is_in_no_address(character: str) -> bool:
+    # Of a space in the middle, as in Jane <jane@example.org>, more is wrong than that nobody sees it.
     return character != " " and (unicodedata.category(character) in _IN_NO_ADDRESS or character in _BLANK)
 
 

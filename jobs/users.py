@@ -39,54 +39,54 @@ async def create_user_batch(session: AsyncSession, payloads: Sequence[CreateUser
 
 async def get_or_create_user(session: AsyncSession, payload: GetOrCreateUser) -> FoundOrCreated:
     """Find the user by e-mail, or store it. A repeated delivery writes nothing more."""
-    user = await users.insert_user_once(session, payload.name, payload.email)
-    return FoundOrCreated(user=_view(user), is_new=user.is_new)
+    user, is_new = await users.insert_user_once(session, payload.name, payload.email)
+    return FoundOrCreated(user=_view(user), is_new=is_new)
 
 
 async def get_or_create_user_batch(session: AsyncSession, payloads: Sequence[GetOrCreateUser]) -> list[FoundOrCreated]:
     """Find the users by e-mail, or store them. One round trip, two if any is stored."""
     stored = await users.insert_users_once(session, [(payload.name, payload.email) for payload in payloads])
-    return [FoundOrCreated(user=_view(user), is_new=user.is_new) for user in stored]
-
-
-def _view(user: users.StoredUser | users.UserRow) -> UserView:
-    return UserView(id=user.id, name=user.name, email=user.email, created_at=user.created_at)
+    return [FoundOrCreated(user=_view(user), is_new=is_new) for user, is_new in stored]
 
 
 async def find_user(session: AsyncSession, payload: FindUser) -> FoundUsers:
-    """Find users by the id, e-mail or name of the payload."""
-    return FoundUsers(users=[UserView.model_validate(user) for user in await _matches(session, payload)])
-
-
-async def _matches(session: AsyncSession, payload: FindUser) -> list[User]:
-    if payload.name is not None:
-        return list(await users.users_by_name(session, payload.name, limit=MAX_MATCHES))
-    if payload.email is not None:
-        found = await users.user_by_email(session, payload.email)
-    else:
-        found = await users.user_by_id(session, payload.id or 0)
-    return [] if found is None else [found]
+    """Find users by the id, e-mail or name of the payload. One round trip."""
+    found: Sequence[User | None] = ()
+    if payload.id is not None:
+        found = [await users.user_by_id(session, payload.id)]
+    elif payload.email is not None:
+        found = [await users.user_by_email(session, payload.email)]
+    elif payload.name is not None:
+        found = await users.users_by_name(session, payload.name, limit=MAX_MATCHES)
+    return _found(found)
 
 
 async def find_user_batch(session: AsyncSession, payloads: Sequence[FindUser]) -> list[FoundUsers]:
     """Find users: one round trip for all ids, one for all e-mails, and one for each name."""
-    ids = {payload.id for payload in payloads if payload.id is not None}
-    emails = {payload.email for payload in payloads if payload.email is not None}
-    found = await users.find_users_by(session, "id", ids) if ids else {}
-    found |= await users.find_users_by(session, "email", emails) if emails else {}
+    by_id = await users.rows_by_ids(session, {payload.id for payload in payloads if payload.id is not None})
+    by_email = await users.rows_by_emails(session, {payload.email for payload in payloads if payload.email is not None})
     names = {payload.name for payload in payloads if payload.name is not None}
-    named = {name: await users.users_by_name(session, name, limit=MAX_MATCHES) for name in names}
+    by_name = {name: await users.users_by_name(session, name, limit=MAX_MATCHES) for name in names}
 
-    def answer(payload: FindUser) -> FoundUsers:
-        if payload.name is not None:
-            return FoundUsers(users=[UserView.model_validate(user) for user in named[payload.name]])
-        user = found.get(payload.id or payload.email or 0)
-        return FoundUsers(users=[] if user is None else [_view(user)])
+    def matches(payload: FindUser) -> Sequence[User | users.UserRow | None]:
+        if payload.id is not None:
+            return [by_id.get(payload.id)]
+        if payload.email is not None:
+            return [by_email.get(payload.email)]
+        return () if payload.name is None else by_name[payload.name]
 
-    return [answer(payload) for payload in payloads]
+    return [_found(matches(payload)) for payload in payloads]
 
 
 async def create_users(session: AsyncSession, payload: CreateUsers) -> StoredUsers:
     """Store all users that are not stored yet, in one statement."""
     stored = await users.insert_users_once(session, [(user.name, user.email) for user in payload.users])
-    return StoredUsers(users=[StoredUser(id=user.id, is_new=user.is_new) for user in stored])
+    return StoredUsers(users=[StoredUser(id=user.id, is_new=is_new) for user, is_new in stored])
+
+
+def _found(matches: Sequence[User | users.UserRow | None]) -> FoundUsers:
+    return FoundUsers(users=[_view(user) for user in matches if user is not None])
+
+
+def _view(user: User | users.UserRow) -> UserView:
+    return UserView(id=user.id, name=user.name, email=user.email, created_at=user.created_at)

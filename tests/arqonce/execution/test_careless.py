@@ -154,7 +154,7 @@ async def test_innocent_jobs_among_careless_ones_notice_nothing(
 def test_our_own_statements_need_no_special_cleaning() -> None:
     """It would cost each job a twentieth."""
     statements = [users._INSERT, users._INSERT_ONCE, str(users._INSERT_NEW), str(batches._WAIT_SHORTLY)]
-    statements += [str(found) for found in users._FIND_MANY.values()]
+    statements += [str(users._BY_IDS), str(users._BY_EMAILS)]
     statements.append("INSERT INTO orders (user_id, total) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING RETURNING id")
 
     assert [statement for statement in statements if is_suspect(statement)] == []
