@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from arqonce.client.sync_client import SyncJobClient as SyncJobClient
     from arqonce.client.sync_client import SyncJobHandle as SyncJobHandle
     from arqonce.commands.listed import Command as Command
+    from arqonce.database.driver import fetch_by_driver as fetch_by_driver
     from arqonce.database.engine import build_engine as build_engine
     from arqonce.database.engine import open_database as open_database
     from arqonce.database.schema import Schema as Schema
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from arqonce.payloads import Result as Result
     from arqonce.phases import Phases as Phases
     from arqonce.process.exit_codes import ExitCode as ExitCode
+    from arqonce.process.plain import build_worker_settings as build_worker_settings
     from arqonce.resources import Resource as Resource
     from arqonce.schedules.schedule import Schedule as Schedule
     from arqonce.settings.queue import QueueSettings as QueueSettings
@@ -82,6 +84,7 @@ _HOMES = {
     "arqonce.client.requests": ("Promised",),
     "arqonce.client.sync_client": ("SyncJobClient", "SyncJobHandle"),
     "arqonce.commands.listed": ("Command",),
+    "arqonce.database.driver": ("fetch_by_driver",),
     "arqonce.database.engine": ("build_engine", "open_database"),
     "arqonce.database.schema": ("Schema",),
     "arqonce.database.settings": ("DatabaseSettings",),
@@ -123,6 +126,7 @@ _HOMES = {
     "arqonce.payloads": ("AnyPayload", "Payload", "Result"),
     "arqonce.phases": ("Phases",),
     "arqonce.process.exit_codes": ("ExitCode",),
+    "arqonce.process.plain": ("build_worker_settings",),
     "arqonce.usage": ("UsageError",),
     "arqonce.environment": ("SettingsError",),
     "arqonce.resources": ("Resource",),

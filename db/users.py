@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, DateTime, Text, bindparam, column, func, sele
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from arqonce.database.driver import fetch_by_driver
+from arqonce import fetch_by_driver
 from db.tables import User
 
 _RACES = 3

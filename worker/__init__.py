@@ -4,7 +4,7 @@
 def __getattr__(name: str) -> object:
     """Build ``WorkerSettings`` when arq's command line asks for it: importing this package reads no settings."""
     if name == "WorkerSettings":
-        from arqonce.process.plain import build_worker_settings  # noqa: PLC0415 - importing `worker` must stay cheap
+        from arqonce import build_worker_settings  # noqa: PLC0415 - importing `worker` must stay cheap
         from worker.application import APPLICATION  # noqa: PLC0415 - likewise
 
         return build_worker_settings(APPLICATION)
