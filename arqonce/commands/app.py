@@ -64,7 +64,8 @@ def build_app(application: Application, called: str | None) -> typer.Typer:
         if not isinstance(command, Command):
             app.command(name)(command)
         elif name != called:
-            app.command(name, help=command.summary)(_list_only)
+            is_of_no_use = name == "new-job" and application.checkout is None
+            app.command(name, help=command.summary, hidden=is_of_no_use)(_list_only)
         elif command is GROUPS.get(name):
             app.add_typer(_build_group(command, application), name=name)
         else:

@@ -20,8 +20,8 @@ def new_job(
 ) -> None:
     """Write a new job: payload, handler, registry line, and a test that passes; with --table, also a table.
 
-    Works in the project's checkout, and writes all files or none. Without a checkout, keep jobs in a project of your
-    own, as examples/shop does.
+    Works in the checkout of an application that names it (``Application.checkout``), and writes all files or none.
+    Without a checkout, keep jobs in a project of your own, as examples/shop does.
     """
     application: Application = context.obj
     root = find_checkout(application)
