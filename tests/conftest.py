@@ -201,6 +201,11 @@ def _end(process: Process) -> None:
     process.wait()
 
 
+def children_of(pid: int) -> list[int]:
+    """Return the ids of the processes that a process has now."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def wait_until(is_so: Callable[[], bool], seconds: float) -> None:
     """Wait for a state, and fail if it does not come in time."""
     limit = time.monotonic() + seconds

@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from signal import Signals
 from typing import Annotated
 
 import typer
@@ -16,6 +17,7 @@ from arqonce.commands.program import program
 from arqonce.commands.sandbox import open_sandbox
 from arqonce.database.schema import revisions
 from arqonce.invocation import as_typed
+from arqonce.process.startup_errors import StartupError
 
 _LOOK = timedelta(milliseconds=200)
 """Interval of looks whether worker and servers run."""
@@ -27,8 +29,8 @@ def dev(context: typer.Context, *, data: DataDirectory = Path(".data/dev")) -> N
     """Run PostgreSQL, Valkey and a worker in the foreground until Ctrl-C. Data is kept for the next run.
 
     Prints the settings that other programs need: export them in another terminal. The ports stay the same while they
-    are free. If a server ends, everything is stopped. Where the extra console is installed, the page of operators runs
-    as well; its address is printed, with a token that holds for this run.
+    are free. If a server or the worker ends, everything is stopped. Where the extra console is installed, the page of
+    operators runs as well; its address is printed, with a token that holds for this run.
     """
     application: Application = context.obj
     with open_sandbox(data.absolute(), application) as sandbox:
@@ -46,5 +48,6 @@ def dev(context: typer.Context, *, data: DataDirectory = Path(".data/dev")) -> N
                 if page is not None and (news := page.news()):
                     typer.echo(news)
                 time.sleep(_LOOK.total_seconds())
-    if worker.returncode:
-        raise typer.Exit(worker.returncode)
+            code = worker.returncode
+            how = f"was ended by {Signals(-code).name}" if code < 0 else f"ended with exit code {code}: see its log"
+            raise StartupError(f"the worker {how}. Cure: start again; what was stored is kept.")

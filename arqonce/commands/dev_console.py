@@ -1,8 +1,6 @@
 """The console that ``dev`` runs beside its worker: on a free port, with a token that is made for this run."""
 
 import json
-import os
-import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -11,14 +9,9 @@ from importlib.util import find_spec
 
 from arqonce.commands.sandbox import Sandbox
 from arqonce.console.access import hash_of, new_token
-from arqonce.embedded.process import die_with
-from arqonce.invocation import module_command
 
 _PORT = 9180
 """Where the console listens by default."""
-
-_STOP_LIMIT = 10
-"""Seconds until it has stopped; it ends by itself sooner."""
 
 
 class DevConsole:
@@ -53,23 +46,9 @@ def open_dev_console(sandbox: Sandbox) -> Iterator[DevConsole | None]:
         return
     port, token = _free_port(), new_token()
     tokens = {"dev": {"sha256": hash_of(token), "role": "operator", "people": True}}
-    others = {name: value for name, value in sandbox.environment.items() if not name.startswith("CONSOLE_")}
-    process = subprocess.Popen(  # noqa: S603 - a fixed command
-        [*module_command(sandbox.module), "console"],
-        env=others | {"CONSOLE_PORT": str(port), "CONSOLE_TOKENS": json.dumps(tokens)},
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,  # as the worker: Ctrl-C reaches only this process
-        preexec_fn=die_with(os.getpid(), signal.SIGTERM),  # noqa: PLW1509 - two system calls that take no lock
-    )
-    try:
+    settings = {"CONSOLE_PORT": str(port), "CONSOLE_TOKENS": json.dumps(tokens)}
+    with sandbox.open_process(sandbox.module, "console", settings=settings, instead_of="CONSOLE_") as process:
         yield DevConsole(process, port, token)
-    finally:
-        process.terminate()
-        try:
-            process.wait(_STOP_LIMIT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _free_port() -> int:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,7 +30,7 @@ _START_LIMIT = timedelta(seconds=30)
 """Longest time until a worker is ready; it needs about one second."""
 
 _STOP_LIMIT = timedelta(seconds=15)
-"""Longest time until a worker has stopped after its grace period; it ends by itself after 10 s."""
+"""Longest time until a process has stopped, of a worker after its grace period; it ends by itself after 10 s."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,6 @@ class Sandbox:
     directory: Path
     module: str
     """The Python module that starts the worker process."""
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Environment variables for a process that uses the servers: this process's, with the URLs replaced."""
-        return os.environ | {"DATABASE_URL": self.servers.database_url, "REDIS_URL": self.servers.redis_url}
 
     @property
     def queue(self) -> QueueSettings:
@@ -61,10 +56,35 @@ class Sandbox:
         """
         health = self.directory / "worker.health"
         health.unlink(missing_ok=True)
-        # In a new session: Ctrl-C reaches only this process, which stops worker and servers in the right order.
-        worker = subprocess.Popen(  # noqa: S603 - a fixed command
-            [*module_command(self.module), "run"],
-            env=self.environment | {"WORKER_HEALTH_FILE": str(health)},
+        settings = {"WORKER_HEALTH_FILE": str(health)}
+        patience = WorkerSettings.load().shutdown_grace + _STOP_LIMIT
+        with self.open_process(
+            self.module, "run", settings=settings, instead_of="WORKER_HEALTH_FILE", log=log, patience=patience
+        ) as worker:
+            _wait_until_ready(worker, health)
+            yield worker
+
+    @contextmanager
+    def open_process(
+        self,
+        module: str,
+        *arguments: str,
+        settings: Mapping[str, str],
+        instead_of: str,
+        log: IO[bytes] | None = None,
+        patience: timedelta = _STOP_LIMIT,
+    ) -> Iterator["subprocess.Popen[bytes]"]:
+        """Start ``python -m module`` on the servers, and stop it at the end. It logs to ``log`` or the terminal.
+
+        Its environment is this process's, with these settings instead of all that begin with ``instead_of``. It is
+        killed if it has not stopped after ``patience``.
+        """
+        urls = {"DATABASE_URL": self.servers.database_url, "REDIS_URL": self.servers.redis_url}
+        others = {name: value for name, value in os.environ.items() if not name.startswith(instead_of)}
+        # In a new session: Ctrl-C reaches only this process, which stops all others in the right order.
+        process = subprocess.Popen(  # noqa: S603 - a fixed command
+            [*module_command(module), *arguments],
+            env=others | urls | dict(settings),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -72,10 +92,9 @@ class Sandbox:
             preexec_fn=die_with(os.getpid(), signal.SIGTERM),  # noqa: PLW1509 - two system calls that take no lock
         )
         try:
-            _wait_until_ready(worker, health)
-            yield worker
+            yield process
         finally:
-            _stop(worker)
+            _stop(process, patience)
 
 
 @contextmanager
@@ -123,10 +142,10 @@ def _wait_until_ready(worker: "subprocess.Popen[bytes]", health: Path) -> None:
         time.sleep(0.02)
 
 
-def _stop(worker: "subprocess.Popen[bytes]") -> None:
-    worker.terminate()
+def _stop(process: "subprocess.Popen[bytes]", patience: timedelta) -> None:
+    process.terminate()
     try:
-        worker.wait((WorkerSettings.load().shutdown_grace + _STOP_LIMIT).total_seconds())
+        process.wait(patience.total_seconds())
     except subprocess.TimeoutExpired:
-        worker.kill()
-        worker.wait()
+        process.kill()
+        process.wait()

@@ -21,7 +21,7 @@ from arqonce.payloads import Payload, Result
 from arqonce.spec import JobSpec, Registry
 from arqonce.testing.programs import Process
 from tests import warm
-from tests.conftest import wait_until
+from tests.conftest import children_of, wait_until
 from tests.worker.command_line import CommandLine
 
 pytestmark = pytest.mark.usefixtures("starts_processes")
@@ -342,17 +342,22 @@ def test_dev_ends_when_a_server_has_ended(tmp_path: Path) -> None:
     assert f"PostgreSQL ended with code 0, see {data}/postgres/postgres.log. Cure: start again" in output.read_text()
 
 
-def test_dev_twice_in_one_directory_is_refused(tmp_path: Path) -> None:
-    """The second says who holds it, and harms nothing."""
+def test_a_second_dev_is_refused_and_the_first_ends_with_its_worker(tmp_path: Path) -> None:
+    """The second says who holds the directory, and harms nothing; the first says that the worker was killed."""
     data, output = tmp_path / "dev", tmp_path / "output"
     dev = _start_dev(data, output)
     try:
         wait_until(lambda: dev.poll() is not None or "a worker is running" in output.read_text(), 60)
         second = CommandLine(warm.bare_environment())("dev", "--data", str(data))
+        (worker,) = [pid for pid in children_of(dev.pid) if b"\0run\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        os.kill(worker, signal.SIGKILL)
+        code = dev.wait(60)
     finally:
         dev.terminate()
         dev.wait(60)
 
+    assert code == 4
+    assert "the worker was ended by SIGKILL. Cure: start again; what was stored is kept." in output.read_text()
     assert second.returncode == 4
     assert str(dev.pid) in second.stderr
     assert "Traceback" not in second.stderr

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import typer
 
-from arqonce import JobClient, WorkerSettings
+from arqonce import JobClient, QueueSettings, WorkerSettings
 from arqonce.commands.dev import DataDirectory
 from arqonce.commands.program import program
 from arqonce.commands.sandbox import Sandbox, open_sandbox
 from arqonce.invocation import as_typed
-from arqonce.settings.worker import QueueSettings
 from jobs import FindUser, GetOrCreateUser
 from worker.commands.demo_http import show_http
 from worker.commands.import_people import Source, print_summary, run_import

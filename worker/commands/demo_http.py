@@ -1,8 +1,6 @@
 """The HTTP part of the demo: the service in a separate process, a POST and a GET."""
 
 import json
-import os
-import signal
 import socket
 import subprocess
 import time
@@ -15,8 +13,6 @@ from importlib.util import find_spec
 import typer
 
 from arqonce.commands.sandbox import Sandbox
-from arqonce.embedded.process import die_with
-from arqonce.invocation import module_command
 from arqonce.process.startup_errors import StartupError
 
 _START_LIMIT = timedelta(seconds=30)
@@ -53,23 +49,12 @@ def _ask(port: int, method: str, path: str, body: str | None, headers: dict[str,
 @contextmanager
 def _open_service(sandbox: Sandbox) -> Iterator[int]:
     port = _free_port()
-    others = {name: value for name, value in sandbox.environment.items() if not name.startswith("WEB_")}
-    with (sandbox.directory / "web.log").open("wb") as log:
-        service = subprocess.Popen(  # noqa: S603 - a fixed command
-            module_command("web"),
-            env=others | {"WEB_PORT": str(port)},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # Ctrl-C reaches only this process
-            preexec_fn=die_with(os.getpid(), signal.SIGTERM),  # noqa: PLW1509 - two system calls that take no lock
-        )
-        try:
-            _wait_until_listening(service, port)
-            yield port
-        finally:
-            service.terminate()
-            service.wait()
+    with (
+        (sandbox.directory / "web.log").open("wb") as log,
+        sandbox.open_process("web", settings={"WEB_PORT": str(port)}, instead_of="WEB_", log=log) as service,
+    ):
+        _wait_until_listening(service, port)
+        yield port
 
 
 def _free_port() -> int:

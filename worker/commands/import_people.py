@@ -12,8 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from arqonce import ExitCode, JobClient, WorkerSettings
-from arqonce.settings.worker import QueueSettings
+from arqonce import ExitCode, JobClient, QueueSettings, WorkerSettings
 from people.columns import Mapping, read_mapping
 from people.file import PeopleFile, open_people
 from people.importing import import_people

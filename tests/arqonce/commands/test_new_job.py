@@ -41,7 +41,7 @@ class Project:
 
 def _copy(directory: Path) -> Path:
     copy = directory / "project"
-    for name in ("db", "jobs", "worker", "web", "tests"):  # the library is installed
+    for name in ("db", "jobs", "people", "worker", "web", "tests"):  # the library is installed
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     (copy / "jobs" / "testing").mkdir(exist_ok=True)  # a folder of that name
     for file in ("pyproject.toml", "users_jobs.py"):

@@ -26,7 +26,7 @@ from tests.arqonce.process.test_shutdown import (
     _wait_for_no_backends,
     _wait_for_waiting_backends,
 )
-from tests.conftest import StartWorker, WorkerProcess, wait_until
+from tests.conftest import StartWorker, WorkerProcess, children_of, wait_until
 from tests.warm import programs, run
 
 pytestmark = pytest.mark.usefixtures("starts_processes")
@@ -293,7 +293,7 @@ async def test_one_process_has_no_supervisor(start_worker: StartWorker, sessions
     assert sessions is not None
     worker = start_worker(*RUN[:-1], "1")
 
-    assert _children_of(worker.process.pid) == []
+    assert children_of(worker.process.pid) == []
     assert json.loads(worker.health.read_text())["servers"] == {"Redis": True, "PostgreSQL": True}
 
 
@@ -395,14 +395,10 @@ async def test_as_pid_1_it_hears_signals_and_reaps_orphans(start_worker: StartWo
     """In a container the kernel ignores what PID 1 does not handle, and gives it every orphan."""
     assert sessions is not None
     worker = start_worker(*AS_PID_1, "sh", "-c", "(sleep 0.2 &) ; exec " + shlex.join(RUN))
-    (pid_1,) = _children_of(worker.process.pid)
+    (pid_1,) = children_of(worker.process.pid)
 
-    await _wait(lambda: len(_children_of(pid_1)) == 2)
+    await _wait(lambda: len(children_of(pid_1)) == 2)
     os.kill(pid_1, signal.SIGTERM)
 
     assert await asyncio.to_thread(worker.process.wait, 20) == 0
     assert worker.log.count("worker stopped") == 2
-
-
-def _children_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
