@@ -6,19 +6,27 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from arqonce.causes import causes
+from arqonce.database.faults import sqlstate_of
 from arqonce.execution.places import is_of_project
 from arqonce.process.logs import replace_exception
+
+_UNDEFINED_TABLE = "42P01"
+
+_TABLES = "a test has the tables of Registry(..., schema=), and those that your fixture jobs_migrate makes"
 
 
 def shorten(error: BaseException) -> None:
     """Leave out what is not the project's code, of an error and its causes, and the driver's errors below SQLAlchemy's.
 
-    A failed statement has 400 lines of libraries in pytest's output; its text and the handler's line say it all.
+    A failed statement has 400 lines of libraries in pytest's output; its text and the handler's line say it all. Where
+    a table is missing, a note says which tables a test has.
     """
     for part in list(causes(error)):
         own = _own(part.__traceback__)
         part.__traceback__ = own if own is not None or _says_all(part) else part.__traceback__
         if isinstance(part, DBAPIError):
+            if sqlstate_of(part) == _UNDEFINED_TABLE:
+                part.add_note(_TABLES)
             part.__cause__, part.__suppress_context__ = None, True
             return
 

@@ -31,6 +31,7 @@ BY_KIND = {
     "js": "tests/docs/test_programs.py",
     "test": "tests/docs/test_examples.py",
     "file": "tests/docs/test_examples.py",
+    "toml": "tests/docs/test_examples.py",
 }
 """On all other pages: which test runs a block of this kind."""
 

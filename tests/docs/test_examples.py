@@ -15,6 +15,7 @@ from tests.docs.blocks import ROOT, blocks_in, blocks_of, text_of
 from tests.docs.test_blocks import OWN_TESTS
 from tests.type_cache import CACHE
 
+(SETTINGS,) = blocks_of("toml", besides=frozenset(OWN_TESTS))
 FILES = blocks_of("file", besides=frozenset(OWN_TESTS))
 TESTS = blocks_of("test", besides=frozenset(OWN_TESTS))
 PROGRAMS = blocks_of("program", "django", besides=frozenset(OWN_TESTS))
@@ -26,10 +27,7 @@ def test_the_tests_of_all_pages_pass(pytester: pytest.Pytester, monkeypatch: pyt
     """With the settings that the pages name, and servers from wheels."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(pytester.path)]))
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
-    pytester.makeini(
-        "[pytest]\narqonce_registry = jobs.registry:REGISTRY\nasyncio_mode = auto\n"
-        "asyncio_default_fixture_loop_scope = function\n"
-    )
+    pytester.makepyprojecttoml(SETTINGS.code)
     for block in FILES:
         (pytester.path / str(block.file)).write_text(block.code)
     for block in TESTS:

@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from traceback import format_exception
 from typing import Any, ClassVar
 
 import pytest
@@ -14,7 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.testing import capture_logs
 
 from arqonce import JobFailedError
-from arqonce.failures import AttemptsExhaustedError, DeadlineExceededError, MalformedMessageError, RequestConflictError
+from arqonce.failures import (
+    AttemptsExhaustedError,
+    DatabaseFailedError,
+    DeadlineExceededError,
+    MalformedMessageError,
+    RequestConflictError,
+)
 from arqonce.ledger.recorded import receipt_by_job_id
 from arqonce.ledger.tables import DeadJob
 from arqonce.payloads import Payload, Result
@@ -58,6 +65,19 @@ async def test_a_job_answers_as_it_would_to_a_producer(run_job: RunJob, session:
     assert (user.name, await _count(session, "users")) == ("Jane", 1)
     assert receipt is not None
     assert (receipt.attempt, receipt.result) == (1, user.model_dump(mode="json"))
+
+
+async def test_a_missing_table_names_what_makes_tables_in_tests(run_job: RunJob) -> None:
+    """The failure itself names the command migrate, which has no part in a test."""
+
+    async def read_nothing(session: AsyncSession, _: Work) -> Done:
+        await session.execute(text("SELECT FROM of_nobody"))
+        return Done()
+
+    with pytest.raises(DatabaseFailedError) as caught:
+        await run_job(Work(), registry=_registry(read_nothing))
+
+    assert "\na test has the tables of Registry(..., schema=)" in "".join(format_exception(caught.value))
 
 
 @pytest.mark.parametrize("_", range(2))
