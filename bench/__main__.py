@@ -12,15 +12,26 @@ from bench.about import about
 from bench.chart import bars, draw
 from bench.contenders import CONTENDERS
 from bench.growing import measure_growth
+from bench.loaded import measure_loaded
+from bench.many import measure_many
 from bench.parts import Plan, measure_drain, measure_latency, measure_no_op, say
 from bench.peers import install_peers
 from bench.report import report
 from bench.results import Results
 from bench.servers import BenchServers, open_bench_servers, open_observer
 from bench.stage import Stage
+from bench.start import measure_start
 from bench.target import Target
 
-_PARTS = {"drain": measure_drain, "latency": measure_latency, "noop": measure_no_op, "growth": measure_growth}
+_PARTS = {
+    "drain": measure_drain,
+    "latency": measure_latency,
+    "noop": measure_no_op,
+    "growth": measure_growth,
+    "many": measure_many,
+    "loaded": measure_loaded,
+    "start": measure_start,
+}
 
 _QUICK = ("ours", "ours-session", "ours-shared", "arq-tuned", "pgqueuer", "pgqueuer-sets", "no-queue-10", "asyncpg")
 """Contenders of the quick benchmark."""

@@ -64,6 +64,18 @@ async def _enqueue(producer: Producer, *, kind: str, first: int, count: int) -> 
     return {"seconds": time.perf_counter() - started}
 
 
+async def _pour(producer: Producer, *, first: int, rate: float, seconds: float) -> dict[str, Any]:
+    """Enqueue so many jobs a second, in portions of 20 ms; return how many that were."""
+    started, poured = time.perf_counter(), 0
+    while (passed := time.perf_counter() - started) < seconds:
+        due = round(rate * passed) - poured
+        if due:
+            await producer.fill(jobs("create_user", first + poured, due))
+            poured += due
+        await asyncio.sleep(_PORTION)
+    return {"poured": poured}
+
+
 async def _commits(producer: Producer, *, first: int, count: int, pause: list[float]) -> dict[str, Any]:
     """Enqueue jobs one at a time, at random intervals; return the times by user name."""
     times = {}
@@ -89,8 +101,11 @@ async def _results(producer: Producer, *, first: int, count: int, pause: list[fl
     return {"seconds": seconds}
 
 
+_PORTION = 0.02
+
 _COMMANDS: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
     "fill": _fill,
+    "pour": _pour,
     "enqueue": _enqueue,
     "commits": _commits,
     "results": _results,

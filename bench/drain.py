@@ -67,14 +67,14 @@ async def warm_worker(
         worker.end()
 
 
-async def drain(stage: Stage, contender: Contender, count: int, *, limit: float = 60) -> Drained:
-    """Let one process drain a queue of ``count`` jobs; ``limit`` is in seconds.
+async def drain(stage: Stage, contender: Contender, count: int, *, processes: int = 1, limit: float = 60) -> Drained:
+    """Let ``processes`` drain a queue of ``count`` jobs; ``limit`` is in seconds.
 
     Raises:
         ContenderError: it did not, or there are not exactly as many rows as jobs.
     """
     await stage.observer.empty()
-    async with warm_worker(stage, contender) as (worker, producer):
+    async with warm_worker(stage, contender, processes=processes) as (worker, producer):
         worker.hold()
         if producer is None:
             worker.tell(f"{WARM_UP} {count}")

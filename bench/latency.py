@@ -34,18 +34,23 @@ async def latencies(stage: Stage, contender: Contender, *, samples: int) -> tupl
     if contender.role == "floor":
         async with open_producer(contender, stage.target) as producer:
             answer = await producer.do("commits", first=_FIRST, count=count, pause=pause, limit=300)
-            return await _until_commit(stage, answer["times"]), []
+            return await until_commit(stage, answer["times"]), []
     async with warm_worker(stage, contender) as (_, producer_or_none):
         if producer_or_none is None:
             raise ContenderError("it has no producer")
         answer = await producer_or_none.do("commits", first=_FIRST, count=count, pause=pause, limit=300)
-        commits = await _until_commit(stage, answer["times"])
+        commits = await until_commit(stage, answer["times"])
         first = _FIRST + count
         results = await producer_or_none.do("results", first=first, count=count // 2, pause=pause, limit=300)
     return commits, results["seconds"]
 
 
-async def _until_commit(stage: Stage, times: dict[str, float]) -> list[float]:
+async def until_commit(stage: Stage, times: dict[str, float]) -> list[float]:
+    """Wait until all users with these names are stored; return how long that took each, in seconds.
+
+    Raises:
+        ContenderError: some are not.
+    """
     for _ in range(200):
         committed = await stage.observer.commits()
         if times.keys() <= committed.keys():

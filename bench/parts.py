@@ -37,7 +37,8 @@ class Plan:
 
     def chosen(self, *names: str) -> list[Contender]:
         """Return those of the named contenders, by default of all, that take part."""
-        return [CONTENDERS[name] for name in names or CONTENDERS if name in self.contenders]
+        everybody = [name for name, contender in CONTENDERS.items() if not contender.is_of_one_part]
+        return [CONTENDERS[name] for name in names or everybody if name in self.contenders]
 
 
 def say(text: str) -> None:
@@ -57,18 +58,19 @@ async def measure_drain(stage: Stage, plan: Plan, results: Results) -> None:
             try:
                 run = await drain(stage, contender, count)
             except FAULTS as error:
-                _told(results, "create_user", contender, error)
+                told(results, "create_user", contender, error)
                 continue
             say(f"create_user {number}/{plan.rounds} {contender.name}: {run.rate:,.0f}/s")
             if number == 0:
-                counts[contender.name] = _jobs_of_a_run(plan, run.rate)
+                counts[contender.name] = jobs_of_a_run(plan, run.rate)
                 continue
             results.add("create_user", contender.name, run.rate)
             results.add("create_user cpu", contender.name, run.cpu_seconds / run.jobs * 1e6)
             results.add("create_user commands", contender.name, run.redis_commands / run.jobs)
 
 
-def _jobs_of_a_run(plan: Plan, rate: float) -> int:
+def jobs_of_a_run(plan: Plan, rate: float) -> int:
+    """Return how many jobs a run has whose contender does so many a second."""
     seconds = _QUICK_RUN_SECONDS if plan.is_quick else _RUN_SECONDS
     return min(_MOST, max(_FEWEST, round(rate * seconds)))
 
@@ -85,7 +87,7 @@ async def measure_latency(stage: Stage, plan: Plan, results: Results) -> None:
             try:
                 commits, answers = await latencies(stage, contender, samples=plan.samples // turns)
             except FAULTS as error:
-                _told(results, "latency", contender, error)
+                told(results, "latency", contender, error)
                 continue
             say(f"latency {number + 1}/{turns} {contender.name}: {sorted(commits)[len(commits) // 2] * 1000:.2f} ms")
             results.add("commit", contender.name, *(1000 * value for value in commits))
@@ -100,7 +102,8 @@ def _with_latency(plan: Plan) -> Sequence[Contender]:
     ]
 
 
-def _told(results: Results, what: str, contender: Contender, error: Exception) -> None:
+def told(results: Results, what: str, contender: Contender, error: Exception) -> None:
+    """Report a failure, on standard error and in the results."""
     say(f"{what} {contender.name} failed: {error}")
     results.fail(what, contender.title, f"{type(error).__name__}: {error}")
 
@@ -137,7 +140,7 @@ async def _measure_no_op(stage: Stage, plan: Plan, results: Results, contender: 
     try:
         run = await no_ops(stage, contender, processes=processes, count=count, limit=_NO_OP_LIMIT)
     except FAULTS as error:
-        _told(results, what, contender, error)
+        told(results, what, contender, error)
         return
     say(f"{what} {contender.name}: {run.rate:,.0f}/s {run.flaw or ''}")
     results.add(what, contender.name, run.rate)
@@ -159,10 +162,10 @@ async def _measure_look_ups(stage: Stage, plan: Plan, results: Results) -> None:
             try:
                 rate = await look_ups(stage, contender, counts.get(contender.name, contender.drain))
             except FAULTS as error:
-                _told(results, "find_user", contender, error)
+                told(results, "find_user", contender, error)
                 continue
             say(f"find_user {number} {contender.name}: {rate:,.0f}/s")
-            counts.setdefault(contender.name, _jobs_of_a_run(plan, rate))
+            counts.setdefault(contender.name, jobs_of_a_run(plan, rate))
             if number > 0:
                 results.add("find_user", contender.name, rate)
 
@@ -181,7 +184,7 @@ async def _measure_enqueue(stage: Stage, plan: Plan, results: Results) -> None:
                     count = _BULK if is_bulk else _ONE_BY_ONE
                     rate = await enqueue_rate(contender, stage.target, count=count, is_bulk=is_bulk)
                 except FAULTS as error:
-                    _told(results, "enqueue", contender, error)
+                    told(results, "enqueue", contender, error)
                     continue
                 say(f"enqueue {name}: {rate:,.0f}/s")
                 results.add("enqueue", name, rate)

@@ -16,7 +16,7 @@ from arqonce.embedded.process import die_with
 from bench.contenders import Contender
 from bench.target import Target
 
-_ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent
 
 _TICK = os.sysconf("SC_CLK_TCK")
 """Clock ticks per second."""
@@ -30,7 +30,7 @@ def python_of(contender: Contender) -> str:
     """Return the interpreter of the contender's environment."""
     if contender.environment == "own":
         return sys.executable
-    return str(_ROOT / f".venv-{contender.environment}/bin/python")
+    return str(ROOT / f".venv-{contender.environment}/bin/python")
 
 
 @dataclass
@@ -112,10 +112,15 @@ def _cpu_seconds(pid: int) -> float:
     return (int(stat[11]) + int(stat[12])) / _TICK if stat else 0.0
 
 
-def _environment(target: Target) -> dict[str, str]:
+def clean_environment() -> dict[str, str]:
+    """Return our environment without settings, and with what lets a process find and keep compiled modules."""
     foreign = {name for name in os.environ if name.startswith(("DATABASE_", "REDIS_", "WORKER_"))}
     inherited = {name: value for name, value in os.environ.items() if name not in foreign - {"WORKER_MAX_JOBS"}}
-    return inherited | target.environment() | {"PYTHONPATH": str(_ROOT), "PYTHONDONTWRITEBYTECODE": ""}
+    return inherited | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": ""}
+
+
+def _environment(target: Target) -> dict[str, str]:
+    return clean_environment() | target.environment()
 
 
 def start_worker(contender: Contender, target: Target, *, log: Path, processes: int = 1) -> Worker:
@@ -124,7 +129,7 @@ def start_worker(contender: Contender, target: Target, *, log: Path, processes: 
         process = subprocess.Popen(
             [python_of(contender), "-m", "bench.child", "worker", contender.name, str(processes)],
             env=_environment(target),
-            cwd=_ROOT,
+            cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -183,7 +188,7 @@ async def open_producer(contender: Contender, target: Target) -> AsyncIterator[P
     process = await asyncio.create_subprocess_exec(
         *(python_of(contender), "-m", "bench.child", "producer", contender.name),
         env=_environment(target),
-        cwd=_ROOT,
+        cwd=ROOT,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

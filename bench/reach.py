@@ -72,6 +72,29 @@ def _against_best_count(results: Results) -> float | None:
     return _ratio(results.median("no_op 40", "ours"), max(rates, default=None))
 
 
+def _against_best_peers(ours: str) -> Measure:
+    """Return the lowest of the ratios to the best peer, over all counts of processes."""
+
+    def measure(results: Results) -> float | None:
+        ratios = []
+        for what in results.measured:
+            rates = (
+                [results.median(what, name) or 0 for name in peers(results, what)] if what.startswith("many ") else []
+            )
+            if rates and (mine := results.median(what, ours)):
+                ratios.append(mine / max(rates))
+        return min(ratios, default=None)
+
+    return measure
+
+
+def _start_of(word: str) -> Measure:
+    def measure(results: Results) -> float | None:
+        return next((results.median("start", name) for name in results.measured.get("start", {}) if word in name), None)
+
+    return measure
+
+
 def _over_floor(results: Results) -> float | None:
     ours, floor = (results.percentile("commit", name, 0.5) for name in ("ours", "no-queue-10"))
     return None if ours is None or floor is None else ours - floor
@@ -86,12 +109,12 @@ def _against_quickest_peer(share: float) -> Measure:
 
 
 GOALS = (
-    Goal("create_user against tuned arq", 15, 30, _against("create_user", "ours", "arq-tuned")),
+    Goal("create_user against tuned arq", 24, 30, _against("create_user", "ours", "arq-tuned")),
     Goal("create_user against the fastest peer", 8, 18, _against_fastest_peer("create_user")),
     Goal(
         "create_user against PgQueuer with the same set-based body by hand",
-        1.2,
         2,
+        2.5,
         _against("create_user", "ours", "pgqueuer-sets"),
     ),
     Goal("create_user against bare asyncpg, one INSERT per job", 0.7, 1.5, _against("create_user", "ours", "asyncpg")),
@@ -104,7 +127,7 @@ GOALS = (
     ),
     Goal("the same with shares_transaction against no queue", 2, 3, _against_no_queue("ours-shared")),
     Goal("find_user by id against the fastest peer", 8, 15, _against_fastest_peer("find_user")),
-    Goal("no-op, one process, against the fastest peer", 3, 8, _against_fastest_peer("no_op 1")),
+    Goal("no-op, one process, against the fastest peer", 2.2, 3, _against_fastest_peer("no_op 1")),
     Goal("no-op, one process, against tuned arq", 3, 8, _against("no_op 1", "ours", "arq-tuned")),
     Goal("no-op, 40 processes against our best count of processes", 0.8, 0.95, _against_best_count),
     Goal("idle, enqueue to commit, p50 over the floor", 1, 0.3, _over_floor, "ms", is_ceiling=True),
@@ -129,7 +152,7 @@ GOALS = (
     ),
     Goal(
         "time per job, 1 million queued against 1 thousand",
-        1.2,
+        1.1,
         1.05,
         lambda results: results.median("queued ratio 1000000", "ours"),
         is_ceiling=True,
@@ -141,6 +164,23 @@ GOALS = (
         lambda results: results.median("stored ratio 10000000", "ours"),
         is_ceiling=True,
     ),
+    Goal(
+        "create_user, 2 to 8 processes, against the best peer at each count",
+        8,
+        18,
+        _against_best_peers("ours"),
+    ),
+    Goal("the same, ordinary handler", 1, 1.5, _against_best_peers("ours-session")),
+    Goal(
+        "loaded to 70 %, a single urgent job, p99",
+        50,
+        20,
+        lambda results: results.percentile("loaded", "ours", 0.99),
+        "ms",
+        is_ceiling=True,
+    ),
+    Goal("first job after users-worker run", 0.5, 0.4, _start_of("commit"), "s", is_ceiling=True),
+    Goal("memory of an idle worker", 80, 70, _start_of("memory"), "MB", is_ceiling=True),
     Goal("enqueue_many against a loop of arq's enqueue_job", 10, 20, _against("enqueue", "enqueue_many", "arq-tuned")),
 )
 """Rates are compared: time per job is their inverse."""

@@ -42,6 +42,9 @@ def report(results: Results, command: str) -> str:
         *_no_op(results),
         *_others(results),
         *_growth(results),
+        *_many(results),
+        *_loaded(results),
+        *_start(results),
         *_failures(results),
     ]
     return "\n\n".join(parts) + "\n"
@@ -214,6 +217,32 @@ def _memory_title(what: str, name: str) -> str:
     if what == "memory":
         return f"memory of {name}"
     return f"memory of the worker with {int(what.rpartition(' ')[2]):,} jobs queued, MB"
+
+
+def _many(results: Results) -> list[str]:
+    counts = sorted(int(what.removeprefix("many ")) for what in results.measured if what.startswith("many "))
+    if not counts:
+        return []
+    whats = ["create_user", *(f"many {count}" for count in counts)]
+    names = _sorted_by_rate(results, whats[-1])
+    rows = [(_title(name), *(str(results.spread(what, name) or "") for what in whats)) for name in names]
+    head = ("create_user, jobs/s", "1 process", *(f"{count} processes" for count in counts))
+    return ["## 5. Several processes", table(head, rows)]
+
+
+def _loaded(results: Results) -> list[str]:
+    load = results.median("load", "ours")
+    if load is None:
+        return []
+    head = ("single jobs in an urgent queue, from enqueue to commit", "p50, ms", "p99")
+    title = f"one worker that has {number(load)} other jobs/s to do, 70 % of its capacity"
+    row = (title, *(_ms(results, "loaded", "ours", share) for share in (0.5, 0.99)))
+    return ["## 6. Urgent jobs on a loaded worker", table(head, [row])]
+
+
+def _start(results: Results) -> list[str]:
+    rows = [(name, str(results.spread("start", name))) for name in results.measured.get("start", {})]
+    return ["## 7. Start", table(("", ""), rows)] if rows else []
 
 
 def _failures(results: Results) -> list[str]:

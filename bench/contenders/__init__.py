@@ -24,6 +24,9 @@ class Contender:
     drain: int = 1000
     """Jobs in the first run of ``create_user``; later runs have as many as the intended duration needs."""
 
+    is_of_one_part: bool = False
+    """Whether it takes part only where it is named."""
+
     is_slow: bool = False
     """Whether jobs start up to half a second after the enqueue: fewer latency samples, at longer intervals."""
 
@@ -61,6 +64,14 @@ CONTENDERS = _all(
         variant="shared",
         role="ours",
         drain=4000,
+    ),
+    Contender(
+        name="ours-urgent",
+        module=f"{_CONTENDERS}.ours",
+        title="users-worker, an urgent queue before the other one",
+        variant="urgent",
+        role="ours",
+        is_of_one_part=True,
     ),
     Contender(
         name="arq",

@@ -3,8 +3,8 @@
 Settings: defaults (10 runs at once, each of one job or of a batch), log level warning; 20 runs for the ordinary handler
 and 200 for no-ops. The variable ``WORKER_MAX_JOBS`` overrides these. ``create_user`` and ``find_user`` are the
 product's own jobs. Variants: ``no-receipts`` writes none; ``session`` runs an ordinary handler, which adds one user to
-its session; ``shared`` the same, in transactions that jobs share. ``no_op`` is a plain arq function in our worker
-class.
+its session; ``shared`` the same, in transactions that jobs share; ``urgent`` serves the queue ``urgent`` before the
+other one, and its producer enqueues there. ``no_op`` is a plain arq function in our worker class.
 """
 
 import os
@@ -25,6 +25,7 @@ from arqonce.connection.redis import build_redis
 from arqonce.database.settings import DatabaseSettings
 from arqonce.payloads import Payload, Result
 from arqonce.process.worker import calm_garbage_collector, run_worker
+from arqonce.queues import ServedQueues
 from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
 from arqonce.spec import JobSpec, Registry
 from arqonce.wire.codec import decode, encode
@@ -39,6 +40,9 @@ from worker.application import APPLICATION
 
 _MAX_JOBS = {"session": 20, "no_op": 200}
 """Runs at once, by variant or kind, if the default is not the best number."""
+
+_URGENT = "urgent"
+"""A variant and its queue."""
 
 _PIPELINED = 1000
 """Jobs of plain arq that one round trip writes into Redis."""
@@ -92,7 +96,12 @@ def _settings(target: Target, variant: str) -> Settings:
     return Settings(
         DatabaseSettings(url=SecretStr(target.database_url)),
         QueueSettings(url=SecretStr(target.redis_url)),
-        WorkerSettings(max_jobs=_max_jobs(target, variant), log_level="warning", log_format="json"),
+        WorkerSettings(
+            queue=ServedQueues((_URGENT, QUEUE) if variant == _URGENT else (QUEUE,)),
+            max_jobs=_max_jobs(target, variant),
+            log_level="warning",
+            log_format="json",
+        ),
     )
 
 
@@ -160,4 +169,5 @@ async def open_producer(target: Target, variant: str) -> AsyncIterator[_Producer
     """Yield our client."""
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(build_redis(target.redis_url, ArqRedis, max_connections=5))
-        yield _Producer(await stack.enter_async_context(JobClient(target.redis_url)), redis, variant)
+        queue = _URGENT if variant == _URGENT else QUEUE
+        yield _Producer(await stack.enter_async_context(JobClient(target.redis_url, queue=queue)), redis, variant)
