@@ -89,6 +89,11 @@ class WorkerSettings(EnvironmentSettings):
         description="how long it is on record that an attempt has failed, for job show",
         examples=["7d"],
     )
+    keep_audit: Duration = Field(
+        default=timedelta(days=400),
+        description="how long an operator's act is on record; the command migrate removes older ones, workers may not",
+        examples=["400d"],
+    )
     poll_interval: Duration = Field(
         default=timedelta(milliseconds=50),
         description="interval of checks for aborts while jobs run, and for jobs where Redis does not notify the worker",

@@ -14,6 +14,8 @@ import aiohttp
 import pytest
 from pydantic import create_model
 from redis import Redis as SyncRedis
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from typer.testing import CliRunner
 
 from arqonce.commands.enqueue import OWN_OPTIONS, build_enqueue_app
@@ -227,11 +229,20 @@ def test_status_counts_the_queue(command_line: CommandLine) -> None:
     assert [line.split("\t")[:-1] for line in table[:2]] == [["waiting", "running", "deferred"], ["1", "1", "1"]]
 
 
-def test_migrate_says_what_it_did(command_line: CommandLine) -> None:
-    """Twice is once."""
+async def test_migrate_says_what_it_did(command_line: CommandLine, sessions: async_sessionmaker[AsyncSession]) -> None:
+    """Twice is once. Acts that are too old leave the audit."""
+    acts = text("""
+        INSERT INTO arqonce.audit (at, who, act, target, number)
+        SELECT now() - days * interval '1 day', 'jane', 'x', 'x', 1 FROM unnest(ARRAY[399, 401]) AS days
+    """)
+    async with sessions.begin() as session:
+        await session.execute(acts)
     done = [command_line("migrate") for _ in range(2)]
+    kept = command_line("audit", "list").stdout.splitlines()
 
     assert [one.returncode for one in done] == [0, 0]
+    assert ["removed 1 acts from the audit" in one.stdout for one in done] == [True, False]
+    assert len(kept) == 1 + 1  # the titles, and the younger one
     assert "is up to date" in done[1].stdout
     assert "applied" not in done[1].stdout  # the tests' database had them all
 
