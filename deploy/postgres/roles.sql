@@ -29,7 +29,7 @@ END $$;
 ALTER ROLE app_owner    NOLOGIN;                       -- owns everything
 ALTER ROLE app_migrator LOGIN CONNECTION LIMIT 3;      -- users-worker migrate
 ALTER ROLE app_worker   LOGIN CONNECTION LIMIT 60;     -- users-worker run
-ALTER ROLE app_relay    LOGIN CONNECTION LIMIT 5;      -- users-worker relay
+ALTER ROLE app_relay    LOGIN CONNECTION LIMIT 10;     -- users-worker relay: three each, of two during a rollout
 ALTER ROLE app_operator LOGIN CONNECTION LIMIT 3;      -- users-worker status, job, dead, schedules, queue, workers, audit
 ALTER ROLE app_producer LOGIN CONNECTION LIMIT 10;     -- enqueues in its transactions; or GRANT it to a service's role
 ALTER ROLE app_reader   LOGIN CONNECTION LIMIT 5;      -- dashboards: sees jobs, and nobody's data

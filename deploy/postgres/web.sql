@@ -16,7 +16,7 @@ BEGIN
     END IF;
 END $$;
 
-ALTER ROLE app_web LOGIN CONNECTION LIMIT 10;  -- WEB_POOL_SIZE of each process; mind max_connections
+ALTER ROLE app_web LOGIN CONNECTION LIMIT 40;  -- WEB_POOL_SIZE (10) each, three during a rollout; mind max_connections
 GRANT app_producer TO app_web;                 -- to accept through the outbox, and to know whose a key is
 GRANT SELECT ON users TO app_web;
 GRANT SELECT (job_id, result, failure) ON :ledger.receipts TO app_web;

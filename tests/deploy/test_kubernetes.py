@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes_validate  # type: ignore[import-untyped] # it has no types
 import pytest
@@ -133,6 +134,25 @@ def test_secrets_are_files_that_settings_read(base: list[Manifest]) -> None:
         paths = [item["path"] for item in projected["sources"][0]["secret"]["items"]]
         assert [path for path in paths if not re.fullmatch(r"(database|redis)_password|\w+_tokens?", path)] == []
         assert "secretRef" not in str(pod["containers"][0]["envFrom"])
+
+
+def test_each_pod_has_the_role_of_its_part_and_its_password(base: list[Manifest]) -> None:
+    """A relay and the HTTP service may less than workers do, whoever steals their secrets."""
+    shared = next(manifest for manifest in base if manifest["kind"] == "ConfigMap")["data"]
+    found = {}
+    for name, pod in _pods(base):
+        own = {variable["name"]: variable["value"] for variable in pod["containers"][0].get("env", ())}
+        users = [urlsplit((shared | own)[url]).username for url in ("DATABASE_URL", "REDIS_URL")]
+        (projected,) = [volume["projected"] for volume in pod["volumes"] if "projected" in volume]
+        keys = {item["path"]: item["key"] for item in projected["sources"][0]["secret"]["items"]}
+        found[name] = users[0], keys["database_password"], users[1], keys.get("redis_password")
+
+    assert found == {
+        "worker": ("app_worker", "database_password", "worker", "redis_password"),
+        "relay": ("app_relay", "relay_password", "worker", "redis_password"),  # KEDA asks it what only workers see
+        "web": ("app_web", "web_password", "web", "redis_web_password"),
+        "migrate": ("app_migrator", "migrator_password", "worker", None),
+    }
 
 
 def test_scaling_reads_fields_that_exist(root: Path) -> None:
