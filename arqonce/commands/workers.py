@@ -14,6 +14,7 @@ from arqonce.commands.group import build_group
 from arqonce.commands.program import program
 from arqonce.commands.table import print_table
 from arqonce.connection.presence import LiveWorker
+from arqonce.connection.worker_troubles import troubles_of
 from arqonce.control.workers import Doing, Seen, give_order, matching, read_workers, record_order
 from arqonce.process.exit_codes import ExitCode
 
@@ -33,7 +34,8 @@ def list_(*, as_json: AsJson = False) -> None:
     """List the workers that are alive: where they run, what they serve, and which jobs they run since when.
 
     Each process of run --processes is one. A killed worker is listed for 45 s. Workers of arq's own class are not
-    listed. For programs, in a pipe, the columns are separated by tabs; --json has kinds and running jobs, too.
+    listed. On standard error it says whose clock is off, and what has blocked an event loop. For programs, in a pipe,
+    the columns are separated by tabs; --json has kinds and running jobs, too.
     """
     found = asyncio.run(_read())
     if as_json:
@@ -41,6 +43,8 @@ def list_(*, as_json: AsJson = False) -> None:
         return
     titles = ("worker", "host:pid", "queues", "state", "running", "longest", "rss", "started", "version", "last seen")
     print_table(titles, [_cells(worker, doing) for worker, doing in found])
+    for trouble in troubles_of(found):
+        typer.echo(f"{trouble.what}: {trouble.cure}", err=True)
 
 
 def drain(name: Worker, *, why: Why = None, by: By = None) -> None:
@@ -97,6 +101,8 @@ def _summary(worker: LiveWorker, doing: Doing | None) -> dict[str, Any]:
         "rss_bytes": doing.get("rss"),
         "started": _time(doing.get("started")),
         "last_seen_seconds": doing.get("seen"),
+        "clock_offset_seconds": doing.get("clock_offset"),
+        "block": doing.get("block"),
     }
 
 

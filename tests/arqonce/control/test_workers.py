@@ -55,6 +55,7 @@ async def test_a_drained_worker_ends_its_jobs_and_takes_no_more(
     assert "create_user" in shown["kinds"]
     assert trends != []
     assert shown["rss_bytes"] > 10_000_000
+    assert (abs(shown["clock_offset_seconds"]) < 1, shown["block"]) == (True, None)
     assert f"{shown['host']}:{shown['pid']}" in table
     assert told.endswith("takes no more jobs; it runs 1\n")
     assert (queued, code) == (1, 0)
