@@ -10,6 +10,7 @@ from arqonce.connection.presence import live_workers, what_they_do
 from arqonce.connection.queue_kinds import oldest_jobs, read_kinds
 from arqonce.connection.queue_listing import QueueState, list_queue
 from arqonce.connection.queue_status import read_queue_status
+from arqonce.connection.requeue import requeue
 from arqonce.engine.presence import Presence
 
 
@@ -37,6 +38,15 @@ async def test_queues_are_counted_by_the_clock_of_redis(ahead: int, redis: Redis
     assert ([row.job_id for row in page.rows], await oldest_jobs(redis, "arq:queue", None, limit=5)) == (
         ["later"], ["due"],
     )  # fmt: skip
+
+
+async def test_what_is_put_back_is_due_now(ahead: int, redis: Redis) -> None:
+    """And not in an hour, if the clock of the operator's machine is ahead."""
+    await requeue(redis, "arq:queue", {"again": b'{"f": "create_user"}'})
+
+    assert ahead
+    assert await oldest_jobs(redis, "arq:queue", None, limit=5) == ["due", "again"]
+    assert (await redis.zscore("arq:queue", "again") or 0) > (await redis.zscore("arq:queue", "due") or 0)
 
 
 async def test_a_worker_says_that_its_clock_is_off(ahead: int, redis: Redis) -> None:
