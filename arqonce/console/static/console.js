@@ -21,7 +21,26 @@ function offerCopies(root) {
   for (const button of root.querySelectorAll("button.copy[hidden]")) button.hidden = false;
 }
 
+// Lets a narrow screen show each row as a list. The roles stay, which browsers else forget with the form of a table.
+function labelCells(root) {
+  for (const table of root.querySelectorAll("main .scroll > table")) {
+    if (table.closest(".chart")) continue;
+    const titles = [...table.tHead.rows[0].cells].map((cell) => cell.textContent);
+    table.classList.add("labelled");
+    table.setAttribute("role", "table");
+    for (const part of [table.tHead, ...table.tBodies]) part.setAttribute("role", "rowgroup");
+    for (const row of table.rows) {
+      row.setAttribute("role", "row");
+      [...row.cells].forEach((cell, at) => {
+        cell.dataset.label = titles[at];
+        cell.setAttribute("role", cell.tagName === "TD" ? "cell" : row.parentElement === table.tHead ? "columnheader" : "rowheader");
+      });
+    }
+  }
+}
+
 function prepare(root) {
+  labelCells(root);
   showTimes(root);
   offerCopies(root);
 }

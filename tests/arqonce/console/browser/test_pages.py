@@ -40,7 +40,7 @@ def test_no_page_has_a_barrier(visits: Mapping[str, Visit]) -> None:
 
 
 def test_no_page_is_wider_than_a_narrow_screen(visits: Mapping[str, Visit]) -> None:
-    """At 380 pixels tables scroll sideways by themselves, and the page does not."""
+    """At 380 pixels each row of a table is a list, and nothing scrolls sideways but tables of charts."""
     assert {path: found.too_wide for path, found in visits.items() if found.too_wide} == {}
 
 

@@ -84,7 +84,9 @@ class Visit:
 
 TOO_WIDE = """() => {
   const {clientWidth, scrollWidth} = document.documentElement;
-  if (scrollWidth <= clientWidth) return [];
+  const rows = [...document.querySelectorAll(".scroll:has(.labelled)")];
+  const tables = rows.filter((one) => one.scrollWidth > one.clientWidth);
+  if (scrollWidth <= clientWidth) return tables.map((one) => one.outerHTML.slice(0, 120));
   const all = [...document.querySelectorAll("body *")];
   const wide = all.filter((one) => one.getBoundingClientRect().right > clientWidth);
   return [`${scrollWidth} pixels`, ...wide.slice(0, 5).map((one) => one.outerHTML.slice(0, 120))];
