@@ -1,6 +1,6 @@
 """Says in words what needs an operator, and the way to its cure. Asks no server."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -8,6 +8,7 @@ from enum import StrEnum
 from arqonce.console.poll import Reading
 from arqonce.console.rendering import duration, link, number, sentence
 from arqonce.ledger.overview import MOST_READ
+from arqonce.ledger.tables import Pause
 from arqonce.overview.snapshot import LedgerFigures, QueueFigures
 from arqonce.relay.unserved import CURE
 
@@ -136,16 +137,7 @@ def _troubles(queues: QueueFigures) -> Iterator[Need]:
 def _ledger(reading: Reading, ledger: LedgerFigures) -> Iterator[Need]:
     yield from _overdue(reading, ledger)
     yield from _dead(ledger)
-    for pause in ledger.pauses or ():
-        since = reading.at - pause.paused_at
-        what = f"{pause.job_name} in {pause.queue}" if pause.job_name else pause.queue
-        yield Need(
-            level=Level.SOON if since > _PAUSED_LONG else Level.MEANT,
-            title=f"{what} has been paused for {duration(since)}",
-            cure=f"{pause.paused_by}: {pause.reason}",
-            href=link("/queue", name=pause.queue),
-            where="The queue",
-        )
+    yield from _paused(reading, ledger)
     for loss in ledger.losses or ():
         yield Need(
             level=Level.SOON,
@@ -161,15 +153,41 @@ def _overdue(reading: Reading, ledger: LedgerFigures) -> Iterator[Need]:
     if not late:
         return
     count = _counted(sum(one.overdue for one in late), "promised job is", "promised jobs are")
-    names = ", ".join(one.queue for one in late[:_MOST_NAMES]) + (", ..." if len(late) > _MOST_NAMES else "")
-    is_one = len(late) == 1
+    href, where = _page_of([one.queue for one in late])
     yield Need(
         level=Level.NOW,
-        title=f"{count} overdue in {names}: no relay gives them to Redis",
-        cure=f"Start a worker or a relay for {'this queue' if is_one else 'these queues'}.",
-        href=link("/queue", name=late[0].queue) if is_one else "/queues",
-        where="The queue" if is_one else "Queues",
+        title=f"{count} overdue in {_named([one.queue for one in late])}: no relay gives them to Redis",
+        cure=f"Start a worker or a relay for {'this queue' if len(late) == 1 else 'these queues'}.",
+        href=href,
+        where=where,
     )
+
+
+def _paused(reading: Reading, ledger: LedgerFigures) -> Iterator[Need]:
+    """Say what is paused; of a kind that somebody has paused in many queues at once, in one line."""
+    together: dict[object, list[Pause]] = {}
+    for pause in ledger.pauses or ():
+        act = (pause.job_name, pause.paused_at, pause.paused_by, pause.reason)
+        together.setdefault(act if pause.job_name else pause.queue, []).append(pause)
+    for first, *others in together.values():
+        queues, since = [one.queue for one in (first, *others)], reading.at - first.paused_at
+        what = f"{first.job_name} in {_named(queues)}" if first.job_name else first.queue
+        href, where = _page_of(queues)
+        yield Need(
+            level=Level.SOON if since > _PAUSED_LONG else Level.MEANT,
+            title=f"{what} has been paused for {duration(since)}",
+            cure=f"{first.paused_by}: {first.reason}",
+            href=href,
+            where=where,
+        )
+
+
+def _named(queues: Sequence[str]) -> str:
+    return ", ".join(queues[:_MOST_NAMES]) + (", ..." if len(queues) > _MOST_NAMES else "")
+
+
+def _page_of(queues: Sequence[str]) -> tuple[str, str]:
+    return (link("/queue", name=queues[0]), "The queue") if len(queues) == 1 else ("/queues", "Queues")
 
 
 def _dead(ledger: LedgerFigures) -> Iterator[Need]:

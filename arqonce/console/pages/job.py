@@ -99,7 +99,7 @@ async def _show(request: web.Request, job_id: str, *, with_data: bool = False) -
         look=_LOOKS.get(state, "waiting"),
         held_up=next((_HELD_UP[event.event] for event in reversed(events) if event.event in _HELD_UP), None),
         limits=limits_of(console.application.registry, name) if any(one.event == "parked" for one in events) else (),
-        lines=[_line(event, name, may_act=may_act(request)) for event in events],
+        lines=[_line(event, job_id, name, may_act=may_act(request)) for event in events],
         nowhere=NOWHERE if state == "unknown" and not events and not facts.troubles else None,
         facts=facts,
         own_link=own_link(console.settings.console.links, name, job_id),
@@ -120,14 +120,15 @@ async def _find(request: web.Request, job_id: str, *, with_data: bool = False) -
     return await lookup.find(job_id, Looks(console.sessions), with_data=with_data)
 
 
-def _line(event: Event, name: str | None, *, may_act: bool) -> _Line:
+def _line(event: Event, job_id: str, name: str | None, *, may_act: bool) -> _Line:
     is_good = event.event in _GOOD_EVENTS or event.facts.get("succeeded") is True
     look = "bad" if event.event in _BAD_EVENTS else "good" if is_good else "waiting"
     error = event.facts.get("error")
-    return _Line(at=event.at, text=event.text, look=look, error=error, links=list(_links(event, name, may_act=may_act)))
+    links = list(_links(event, job_id, name, may_act=may_act))
+    return _Line(at=event.at, text=event.text, look=look, error=error, links=links)
 
 
-def _links(event: Event, name: str | None, *, may_act: bool) -> Iterator[Link]:
+def _links(event: Event, job_id: str, name: str | None, *, may_act: bool) -> Iterator[Link]:
     if (other := event.facts.get("job_id")) is not None:
         yield Link(link("/job", id=other), "Open it")
     queue = event.facts.get("queue")
@@ -135,7 +136,7 @@ def _links(event: Event, name: str | None, *, may_act: bool) -> Iterator[Link]:
         return
     yield Link(link("/queue", name=queue), "The queue")
     if event.event == "paused" and may_act:
-        yield Link(link("/queues/resume", queue=queue, kind=event.facts["kind"] or None), "Resume it")
+        yield Link(link("/queues/resume", queue=queue, kind=event.facts["kind"] or None, job=job_id), "Resume it")
     if event.event == "parked":
         yield Link(link("/jobs", state="running", queue=queue, kind=name), "Those that run")
 

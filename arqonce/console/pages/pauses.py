@@ -13,6 +13,7 @@ from arqonce.console.acts import MOST_SAMPLES, Choice, Preview, see_done, show_p
 from arqonce.console.asked import Asked, Name, PageError, Reason, read_form, read_query
 from arqonce.console.core import Console, console_of, person_of
 from arqonce.console.done import Done, Link
+from arqonce.console.pages.job import JobId
 from arqonce.console.poll import Reading
 from arqonce.console.rendering import link, number
 from arqonce.console.routes import act, preview
@@ -39,6 +40,8 @@ class _AskedTarget(Asked):
 
     queue: Name | None = None
     kind: Name | None = None
+    job: JobId | None = None
+    """From whose page one came."""
 
     @model_validator(mode="after")
     def _require_one(self) -> Self:
@@ -57,7 +60,9 @@ class _AskedTarget(Asked):
 
     @property
     def page(self) -> Link:
-        """Its page."""
+        """Where to go on."""
+        if self.job is not None:
+            return Link(link("/job", id=self.job), "The job")
         if self.queue is None:
             return Link("/queues", "The queues")
         return Link(link("/queue", name=self.queue), "The queue")
@@ -182,7 +187,7 @@ async def _tell(
 
 
 def _fields(asked: _AskedTarget) -> dict[str, str]:
-    return {name: value for name, value in (("queue", asked.queue), ("kind", asked.kind)) if value is not None}
+    return asked.model_dump(include={"queue", "kind", "job"}, exclude_none=True)
 
 
 async def _concerned(request: web.Request, reading: Reading, targets: Sequence[Target]) -> str:

@@ -215,7 +215,9 @@ async def test_a_job_says_what_holds_it_up_and_leads_there(jane: Browser, redis:
     pages = {job_id: (await jane.get(f"/job?id={job_id}")).page for job_id in aside}
     links = {job_id: {one["href"] for one in page.of("a")} for job_id, page in pages.items()}
 
-    assert {"/queue?name=arq%3Aqueue", "/queues/resume?queue=arq%3Aqueue&kind=create_user"} <= links["paused"]
+    assert {"/queue?name=arq%3Aqueue", "/queues/resume?queue=arq%3Aqueue&kind=create_user&job=paused"} <= links[
+        "paused"
+    ]
     assert "/jobs?state=running&queue=arq%3Aqueue&kind=create_user" in links["limited"]
     assert "no worker serves the queue arq:queue" in pages["limited"].text
     assert "Waiting held by a pause" in pages["paused"].text

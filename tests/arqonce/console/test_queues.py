@@ -148,14 +148,16 @@ async def test_a_kind_is_paused_in_every_queue(jane: Browser, redis: Redis, sess
 
     paused = await jane.send("/queues/pause", **preview.page.fields(), reason="slow", length="1h")
     both = [list((await read_paused(redis, queue)).kinds) for queue in ("arq:queue", "mail")]
-    listed = await jane.get("/queues")
-    resumed = await jane.send("/queues/resume", kind="find_user")
+    listed, overview = await jane.get("/queues"), await jane.get("/")
+    resumed = await jane.send("/queues/resume", kind="find_user", job="a-job")
     again = await jane.send("/queues/resume", kind="find_user")
     neither = await jane.get("/queues/pause")
 
     assert (paused.status, resumed.status, again.status, neither.status) == (200, 200, 409, 400)
     assert both == [["find_user"]] * 2
     assert "in arq:queue, mail" in listed.page.text
+    assert overview.page.text.count("has been paused for") == 1
+    assert "/job?id=a-job" in {one["href"] for one in resumed.page.of("a")}  # from whose page it was resumed
     assert [await read_paused(redis, queue) for queue in ("arq:queue", "mail")] == [Paused()] * 2
     assert [(act, target) for _, act, target, _ in await _acts(sessions)] == [
         (f"queue {act}", f"find_user in {queue}") for act in ("resume", "pause") for queue in ("mail", "arq:queue")
