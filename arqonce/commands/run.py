@@ -13,7 +13,7 @@ from arqonce.arq.service import load_service
 from arqonce.environment import SettingsError
 from arqonce.process.fleet import SUPERVISED, run_processes, run_service_processes
 from arqonce.process.service import ServiceRun, check_service, run_service
-from arqonce.process.stop_orders import Supervised
+from arqonce.process.supervised import Supervised
 from arqonce.process.worker import run_worker
 from arqonce.settings.operations import OperationsSettings
 from arqonce.settings.worker import Settings, WorkerSettings

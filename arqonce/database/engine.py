@@ -30,7 +30,8 @@ async def open_database(
 ) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
     """Yield the shared sessionmaker over a pool of at most ``pool_size`` connections; dispose the pool at the end.
 
-    Opens no connection; the first session does. ORM objects stay readable after commit.
+    A worker's is ``Settings.pool_size``, in ``arqonce/settings/worker.py``. Opens no connection: the first session
+    does. ORM objects stay readable after commit.
     """
     engine = build_engine(settings, pool_size=pool_size)
     try:

@@ -15,7 +15,7 @@ from arqonce.operations.fleet import Watch
 from arqonce.process.lifecycle import require_ready_database, require_safe_redis
 from arqonce.process.logs import set_up_logging
 from arqonce.process.service import ServiceRun
-from arqonce.process.stop_orders import Supervised
+from arqonce.process.supervised import Supervised
 from arqonce.process.supervisor import Supervisor
 from arqonce.process.worker import calm_garbage_collector
 from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings

@@ -14,8 +14,8 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from arqonce.execution.diagnosis import diagnose
 from arqonce.process.log_writer import LogWriter, say, standard_error
-from arqonce.process.stop_orders import Supervised
 from arqonce.process.strangers import log_strangers
+from arqonce.process.supervised import Supervised
 from arqonce.settings.worker import WorkerSettings
 
 

@@ -34,7 +34,7 @@ from arqonce.process.loop_watch import warn_of_blocks
 from arqonce.process.probes import write_probe
 from arqonce.process.shown import show_worker
 from arqonce.process.startup_errors import StartupError, explain_database
-from arqonce.process.stop_orders import Supervised, tell_ready
+from arqonce.process.supervised import Supervised, tell_ready
 from arqonce.process.worker import run_process, status_of, work_to_the_end
 from arqonce.queues import ServedQueues
 from arqonce.settings.operations import OperationsSettings

@@ -29,7 +29,7 @@ from arqonce.process.health import report_processes
 from arqonce.process.health_file import process_file
 from arqonce.process.loop_watch import CURE
 from arqonce.process.notify import Notifier
-from arqonce.process.stop_orders import Supervised, order_to_stop, was_ready
+from arqonce.process.supervised import Supervised, order_to_stop, was_ready
 from arqonce.settings.worker import WorkerSettings
 
 _CLOSE_LIMIT = timedelta(seconds=15)
@@ -57,7 +57,7 @@ class _Place:
     ends: int = 0
     pid: int | None = None
     line: socket.socket | None = None
-    """The supervisor's end of the socket to the process (``arqonce.process.stop_orders``)."""
+    """The supervisor's end of the socket to the process (``arqonce.process.supervised``)."""
 
     def hang_up(self) -> bool:
         """Close the line to a process that has ended; return whether it had ever been ready."""

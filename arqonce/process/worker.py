@@ -24,7 +24,7 @@ from arqonce.process.lifecycle import Lifecycle
 from arqonce.process.logs import set_up_logging
 from arqonce.process.shown import show_worker
 from arqonce.process.startup_errors import StartupError
-from arqonce.process.stop_orders import Supervised, tell_ready
+from arqonce.process.supervised import Supervised, tell_ready
 from arqonce.settings.worker import QueueSettings, Settings
 from arqonce.work import Observer
 

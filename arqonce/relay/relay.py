@@ -1,5 +1,7 @@
 """The relay: writes promised jobs into Redis until they have ended. PostgreSQL is the source of truth.
 
+Which jobs are due is the statement of ``dispatch_batch``, in ``arqonce/ledger/outbox.py``.
+
 Runs in every worker, and alone with the command ``relay``. Any number may run at once. Each serves the queues
 of its WORKER_QUEUE, all with the same statement; of each at most 500 jobs at a time, so that none waits for another.
 

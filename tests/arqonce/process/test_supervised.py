@@ -10,7 +10,7 @@ from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, Signals
 import pytest
 
 from arqonce.process.ending import Orders
-from arqonce.process.stop_orders import order_to_stop, tell_ready, was_ready
+from arqonce.process.supervised import order_to_stop, tell_ready, was_ready
 
 PROGRAM = """
 import asyncio

@@ -1,6 +1,6 @@
-"""How a supervisor and its processes communicate: through a socket.
+"""What passes between a supervisor and its processes, through a socket. What a signal does is in ``ending``.
 
-Not by signals, because those have other sources, too: Ctrl-C reaches every process of the terminal, and systemd signals
+Not signals, because those have other sources, too: Ctrl-C reaches every process of the terminal, and systemd signals
 every process of a unit. If the supervisor also passed such a signal on, a process would receive two, and a second one
 means "at once". So orders and signals are counted separately, and the larger count applies (``ending``). End of file,
 which also occurs if the supervisor is killed, is an order, too.
