@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import TypeVar
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Self, TypeVar
 from uuid import UUID, uuid5
 
 from arqonce.resources import Opened, Resource, Resources
@@ -40,6 +41,28 @@ class RetryAfter(Exception):  # noqa: N818 - a wish, not an error
         self.delay = delay
         self.counts = counts
         self.reason = reason
+
+    @classmethod
+    def from_header(
+        cls, value: str | None, *, default: timedelta = timedelta(seconds=30), counts: bool = True, reason: str = ""
+    ) -> Self:
+        """Read the delay from HTTP's header ``Retry-After``: a number of seconds, or a date, by this machine's clock.
+
+        At most a day, however long it says; ``default`` if there is none or it is unreadable.
+        """
+        delay = _delay_of(value or "")
+        bounded = default if delay is None else min(max(delay, timedelta(0)), _LONGEST_DELAY)
+        return cls(bounded, counts=counts, reason=reason)
+
+
+def _delay_of(header: str) -> timedelta | None:
+    try:
+        if header.strip().isdecimal():
+            return timedelta(seconds=min(int(header), _LONGEST_DELAY.total_seconds()))
+        due = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    return due.replace(tzinfo=due.tzinfo or UTC) - datetime.now(UTC)
 
 
 @dataclass(frozen=True, kw_only=True)

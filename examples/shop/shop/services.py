@@ -33,8 +33,8 @@ class Service:
         try:
             async with self._http.post(path, json=body, headers={"Idempotency-Key": key}) as answer:
                 if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
-                    delay = timedelta(seconds=int(answer.headers.get("Retry-After", "30")))
-                    raise RetryAfter(delay, counts=False, reason=f"{path} is busy")
+                    asked = answer.headers.get("Retry-After")
+                    raise RetryAfter.from_header(asked, counts=False, reason=f"{path} is busy")
                 if answer.status == HTTPStatus.PAYMENT_REQUIRED:
                     raise PaymentDeclinedError("the bank declines the charge")
                 answer.raise_for_status()

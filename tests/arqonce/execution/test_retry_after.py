@@ -1,7 +1,8 @@
 """A handler says when it wants to run again, and whether that counts."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any, ClassVar
 
 import pytest
@@ -133,6 +134,37 @@ def test_what_is_no_delay_is_refused(delay: Any, error: type[Exception], problem
     """Where it is made."""
     with pytest.raises(error, match=problem):
         RetryAfter(delay)
+
+
+@pytest.mark.parametrize(
+    ("header", "delay"),
+    [
+        ("120", timedelta(minutes=2)),
+        (" 0 ", timedelta(0)),
+        ("999999999999", timedelta(days=1)),
+        ("9" * 5000, HALF_A_MINUTE),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", timedelta(0)),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", timedelta(days=1)),
+        ("Wed, 21 Oct 2015 07:28:00", timedelta(0)),
+        ("Wed, 99 Oct 2015 07:28:00 GMT", HALF_A_MINUTE),
+        ("-5", HALF_A_MINUTE),
+        ("soon", HALF_A_MINUTE),
+        ("", HALF_A_MINUTE),
+        (None, HALF_A_MINUTE),
+    ],
+)
+def test_what_a_service_asks_for_is_a_delay_whatever_it_sends(header: str | None, delay: timedelta) -> None:
+    """Seconds or a date, bounded; an error here would use up the attempts within seconds."""
+    asked = RetryAfter.from_header(header, counts=False, reason="busy")
+
+    assert (asked.delay, asked.counts, asked.reason) == (delay, False, "busy")
+
+
+def test_a_date_to_come_is_waited_for() -> None:
+    """By this machine's clock."""
+    asked = RetryAfter.from_header(format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True))
+
+    assert timedelta(minutes=30) < asked.delay <= timedelta(hours=1)
 
 
 async def test_run_job_does_not_wait(run_job: RunJob) -> None:
