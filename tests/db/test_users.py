@@ -2,31 +2,26 @@
 
 import asyncio
 import random
-from collections.abc import Collection, Sequence
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.database.faults import constraint_of
-from db.tables import User
 from db.users import (
     UserRow,
     insert_user,
     insert_user_once,
     insert_users_once,
+    rows_by_emails,
+    rows_by_ids,
     user_by_email,
     user_by_id,
     users_by_name,
 )
 
 Sessions = async_sessionmaker[AsyncSession]
-
-
-async def users_by_ids(session: AsyncSession, ids: Collection[int]) -> Sequence[User]:
-    """Find the users with these ids, in the order of their ids; ids that do not exist are left out. One round trip."""
-    return (await session.scalars(select(User).where(User.id.in_(ids)).order_by(User.id))).all()
 
 
 async def test_an_inserted_user_is_found_by_id_email_and_name(session: AsyncSession) -> None:
@@ -37,11 +32,12 @@ async def test_an_inserted_user_is_found_by_id_email_and_name(session: AsyncSess
         await user_by_id(session, user.id),
         await user_by_email(session, "zoe@example.org"),
         *await users_by_name(session, "Zoë", limit=2),
-        *await users_by_ids(session, [user.id]),
     ]
 
     rows = [UserRow(row.id, row.name, row.email, row.created_at) for row in found if row is not None]
-    assert rows == [user] * 4
+    assert rows == [user] * 3
+    assert await rows_by_ids(session, [user.id]) == {user.id: user}
+    assert await rows_by_emails(session, ["zoe@example.org"]) == {"zoe@example.org": user}
     assert user.created_at.tzinfo is not None
 
 
@@ -51,10 +47,11 @@ async def test_a_look_up_of_nothing_finds_nothing(session: AsyncSession) -> None
         await user_by_id(session, 2**62),
         await user_by_email(session, "nobody@example.org"),
         list(await users_by_name(session, "Nobody", limit=1)),
-        list(await users_by_ids(session, [2**62])),
+        await rows_by_ids(session, [2**62]),
+        await rows_by_emails(session, ["nobody@example.org"]),
     ]
 
-    assert found == [None, None, [], []]
+    assert found == [None, None, [], {}, {}]
 
 
 async def test_users_of_one_name_come_oldest_first_and_limited(session: AsyncSession) -> None:
@@ -145,8 +142,8 @@ async def test_a_set_answers_for_each_row_in_its_order(session: AsyncSession) ->
     assert rows[2] == UserRow(stored.id, "Old", "old@example.org", stored.created_at)
     assert rows[3].id == rows[0].id
     assert rows[1].id != rows[4].id
-    named = {user.id: user.name for user in await users_by_ids(session, [row.id for row in rows])}
-    assert [named[row.id] for row in rows] == ["Zed", "Nobody", "Old", "Zed", "Nobody", "Amy"]
+    named = await rows_by_ids(session, [row.id for row in rows])
+    assert [named[row.id].name for row in rows] == ["Zed", "Nobody", "Old", "Zed", "Nobody", "Amy"]
 
 
 async def test_an_empty_set_stores_nothing(session: AsyncSession) -> None:
@@ -171,11 +168,13 @@ async def test_sets_at_once_in_any_order_neither_deadlock_nor_store_twice(sessio
     assert sum(is_new for rows in outcomes for _, is_new in rows) == len(emails)
 
 
-async def test_many_ids_are_found_at_once(session: AsyncSession) -> None:
-    """Ids that do not exist are left out, and the order is that of the ids."""
-    users = [await insert_user(session, f"User {number}") for number in range(3)]
+async def test_many_users_are_found_at_once(session: AsyncSession) -> None:
+    """Ids and e-mails that do not exist are left out. Without any, the server is not asked."""
+    users = [await insert_user(session, f"User {number}", f"{number}@example.org") for number in range(3)]
 
-    found = await users_by_ids(session, [users[2].id, 2**62, users[0].id])
+    by_id = await rows_by_ids(session, [users[2].id, 2**62, users[0].id])
+    by_email = await rows_by_emails(session, ["1@example.org", "nobody@example.org"])
 
-    assert [user.id for user in found] == [users[0].id, users[2].id]
-    assert all(isinstance(user, User) for user in found)
+    assert by_id == {user.id: user for user in (users[0], users[2])}
+    assert by_email == {"1@example.org": users[1]}
+    assert (await rows_by_ids(session, []), await rows_by_emails(session, [])) == ({}, {})
