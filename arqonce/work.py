@@ -50,6 +50,9 @@ class Claim(NamedTuple):
     queue: str = QUEUE
     """Where it comes from, and goes back to."""
 
+    offset_ms: int = 0
+    """How far the queue's clock, by which jobs are due and expire, is ahead of this machine's; 0 up to a second."""
+
     def waited_ms(self, started_ms: int) -> int | None:
         """Return how long the job was due when it started; ``None`` if its score is no time, as after an abort."""
         try:
@@ -58,7 +61,7 @@ class Claim(NamedTuple):
             return None
         if not _FIRST_TIME < due < math.inf:
             return None
-        return round(started_ms - due) if started_ms > due else 0
+        return max(0, round(started_ms + self.offset_ms - due))
 
     @property
     def is_hostile(self) -> bool:

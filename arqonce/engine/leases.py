@@ -8,6 +8,7 @@ from uuid import uuid4
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from arqonce.connection.clock import CLOCK_OFF
 from arqonce.connection.direct import DirectConnection
 from arqonce.connection.redis import is_outage
 from arqonce.connection.tracking import TrackingProof
@@ -109,9 +110,10 @@ class Leases:
         except (RedisError, OSError):
             self._unanswered.append(owner)
             raise
-        rows, due_ms, is_cut, watched_ms, must_get_idle, self._skip = answer
+        rows, due_ms, is_cut, watched_ms, must_get_idle, self._skip, theirs_ms = answer
+        offset_ms = offset if abs(offset := theirs_ms - now_ms()) > to_ms(CLOCK_OFF) else 0
         return Claimed(
-            claims=[_claim(owner, row, self._names) for row in rows],
+            claims=[_claim(owner, row, self._names, offset_ms) for row in rows],
             is_full=len(rows) >= room or bool(is_cut or must_get_idle or any(self._skip)),
             next_due=timedelta(milliseconds=due_ms),
             watches=watched_ms == 0,
@@ -220,10 +222,10 @@ class Leases:
         self.watch.close()
 
 
-def _claim(owner: str, row: list[Any], names: Sequence[str]) -> Claim:
+def _claim(owner: str, row: list[Any], names: Sequence[str], offset_ms: int) -> Claim:
     raw_id, attempt, message, score, is_aborted, trouble, excused, was_left, number = row
     text = None if trouble is None else trouble.decode("utf-8", "replace")
     return Claim(
         raw_id, printable_job_id(raw_id), owner, attempt, message, score, bool(is_aborted), text, excused,
-        bool(was_left), names[number - 1],
+        bool(was_left), names[number - 1], offset_ms,
     )  # fmt: skip

@@ -53,7 +53,7 @@ class TrendCounts(ForwardingObserver):
     def claimed(self, jobs: Sequence[Job]) -> None:
         """Count how long the jobs have waited."""
         super().claimed(jobs)
-        now_ms = time.time() * 1000
+        now_ms = time.time() * 1000 + jobs[0].claim.offset_ms
         for queue, some in self._by_queue(jobs, lambda job: job):
             count_since(self._counted[queue], WAIT, times_of([job.claim.score for job in some]), now_ms)
 

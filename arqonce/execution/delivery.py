@@ -29,7 +29,7 @@ class Delivery(NamedTuple):
     """The queue from which it came; ``None`` is the dispatcher's."""
 
     expires_ms: int | None = None
-    """When the job expires unless an attempt has begun, in ms since 1970."""
+    """When the job expires unless an attempt has begun, in ms since 1970 by this machine's clock."""
 
     parent: str | None = None
     """The id of the job whose handler promised this one."""

@@ -204,9 +204,10 @@ class RegistryJob:
         """The job as it came from the queue."""
         message, claim = self._message, self.claim
         assert message is not None  # noqa: S101 - asked for of jobs that could be read
+        expires_ms = None if message.expires_ms is None else message.expires_ms - claim.offset_ms
         return Delivery(
             claim.job_id, self._attempt, message.args, message.kwargs, claim.was_left, claim.excused,
-            claim.waited_ms(self.started_ms), claim.queue, message.expires_ms, message.parent, message.enqueued_ms,
+            claim.waited_ms(self.started_ms), claim.queue, expires_ms, message.parent, message.enqueued_ms,
             message.trace,
         )  # fmt: skip
 

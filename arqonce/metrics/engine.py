@@ -63,7 +63,7 @@ class EngineMetrics(ForwardingObserver):
     def claimed(self, jobs: Sequence[Job]) -> None:
         """Count the jobs, and how long they have waited."""
         super().claimed(jobs)
-        now = time.time()
+        now = time.time() + jobs[0].claim.offset_ms / 1000
         scores: dict[str, list[bytes]] = {}
         for job in jobs:
             scores.setdefault(job.label, []).append(job.claim.score)
@@ -100,7 +100,7 @@ class EngineMetrics(ForwardingObserver):
                 succeeded[kind] = succeeded.get(kind, 0) + 1
             else:
                 self._count(kind, outcome)
-        now = time.time()
+        now = time.time() + (ended[0][0].claim.offset_ms / 1000 if ended else 0)
         for kind, found in scores.items():
             self._store.observe_since(self._of(kind).completion, families.COMPLETION, times_of(found), now)
         for kind, count in succeeded.items():

@@ -1,6 +1,7 @@
 """A job that no worker has started when it expires does not run: on record, and whoever waits is told."""
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
@@ -9,6 +10,7 @@ from arq.jobs import deserialize_job_raw
 from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from structlog.testing import capture_logs
 
 from arqonce import (
     InvalidMessageError,
@@ -71,6 +73,28 @@ async def _receipt(sessions: Sessions, job_id: str) -> Any:  # noqa: ANN401 - JS
     async with sessions() as session:
         query = text("SELECT failure FROM arqonce.receipts WHERE job_id = :id")
         return await session.scalar(query, {"id": job_id})
+
+
+@pytest.mark.parametrize("ahead", [3600, -3600])
+async def test_a_worker_whose_clock_is_off_goes_by_the_clock_of_redis(
+    client: JobClient, sessions: Sessions, build: BuildWorker, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    """Else it would end jobs that nobody has run, or run those that are of no use any more. Waits are told right."""
+    late = await client.enqueue(Remind(), key="late", expires=timedelta(milliseconds=1))
+    good = await client.enqueue(Remind(name="Ann"), key="good", expires=timedelta(minutes=1))
+    true_ns = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: true_ns() + ahead * 10**9)
+    monkeypatch.setattr(time, "time", lambda: true_ns() / 1e9 + ahead)
+
+    with capture_logs() as logs:
+        await (await build_recording_worker(build, Registry(ALONE), sessions)).async_run()
+
+    waited = [log["waited_ms"] for log in logs if log["event"] == "job done"]
+    assert RUN == ["Ann"]
+    assert [0 <= ms < 60_000 for ms in waited] == [True]
+    await good.result()
+    with pytest.raises(JobExpiredError):
+        await late.result()
 
 
 @pytest.mark.parametrize("registry", [Registry(SPEC), Registry(ALONE)], ids=["in batches", "alone"])

@@ -204,7 +204,7 @@ for which = 1, queues do
     local later = redis.call('ZRANGEBYSCORE', KEYS[1 + 2 * which], '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
     if later[2] then soonest = math.min(soonest, tonumber(later[2]) - now) end
 end
-return {claimed, math.ceil(soonest), is_cut_short and 1 or 0, watches, must_get_idle and 1 or 0, skip}
+return {claimed, math.ceil(soonest), is_cut_short and 1 or 0, watches, must_get_idle and 1 or 0, skip, now}
 """
 )
 """Claim up to ``room`` jobs that are due, and stop when their messages have more than so many bytes. If that leaves
@@ -218,8 +218,8 @@ Paused queues are passed over, and jobs of paused kinds put aside (``pauses``): 
 
 Returns the jobs, in how many ms the next one may be due (somebody's lease may end then; at most a day), whether it
 stopped for the bytes or for jobs that it has put aside, whether we watch (0) or in how many ms another worker's watch
-expires, whether nothing must be claimed until all jobs of ours have ended (``suspects``), and of each queue how many
-jobs that are locked the next call is to skip: it looks at ``looks`` of them in one call.
+expires, whether nothing must be claimed until all jobs of ours have ended (``suspects``), of each queue how many
+jobs that are locked the next call is to skip: it looks at ``looks`` of them in one call; and the time, in ms.
 Of each job: id, attempt, message (false: gone), score, whether it is to be aborted, why its message cannot be read (or
 false), how many deaths are excused, whether a worker has left it, and the number of its queue. The attempt is one more
 than have counted, and one more still if a worker has left the job: that attempt never ended, and is counted now. Keys
