@@ -10,6 +10,9 @@ from arqonce.wire.bounds import is_name
 
 CLOCKS, LOOPS = "clocks", "event loops"
 
+_MOST_OFF = 1e10
+"""What differs by more, in seconds, was no reading of a clock."""
+
 _LONGEST = 300
 """Longest text that is shown of what a worker says, in characters."""
 
@@ -34,17 +37,17 @@ def troubles_of(seen: Iterable[tuple[LiveWorker, Mapping[str, Any] | None]]) -> 
 
 
 def _of(worker: LiveWorker, doing: Mapping[str, Any]) -> Iterator[tuple[str, Trouble]]:
-    offset = doing.get("clock_offset")
-    if isinstance(offset, int | float) and abs(offset) > CLOCK_OFF.total_seconds():
+    offset, host = doing.get("clock_offset"), worker.host if _is_text(worker.host) else "a host without a readable name"
+    if isinstance(offset, int | float) and CLOCK_OFF.total_seconds() < abs(offset) < _MOST_OFF:
         how = f"{timedelta(seconds=round(abs(offset)))} {'behind' if offset > 0 else 'ahead of'}"
         cure = "let NTP set it; what this host enqueues for later is due at a wrong time"
-        yield CLOCKS, Trouble(CLOCKS, f"the clock of {worker.host} is {how} that of Redis", cure)
+        yield CLOCKS, Trouble(CLOCKS, f"the clock of {host} is {how} that of Redis", cure)
     block = doing.get("block")
     if isinstance(block, dict) and _is_text(block.get("at")):
         at, name = str(block["at"]), block.get("job_name")
         who = name if is_name(name) else "something"
         cure = "await an async library there, or use asyncio.to_thread: meanwhile the worker's other jobs wait"
-        what = f"{who} has blocked the event loop of workers on {worker.host} in the last two minutes, at {at}"
+        what = f"{who} has blocked the event loop of workers on {host} in the last two minutes, at {at}"
         yield at, Trouble(LOOPS, what, cure)
 
 

@@ -117,10 +117,11 @@ async def test_workers_in_trouble_are_named(redis: Redis, run: Run) -> None:
     said: list[dict[str, object]] = [
         {"clock_offset": -3600.2},
         {"clock_offset": -3599.8, "block": {"job_name": "create_user", "at": "jobs/users.py:12 run"}},
-        {"clock_offset": "far", "block": {"at": "\x1b[2J"}},
+        {"clock_offset": 1e300, "block": {"at": "\x1b[2J"}},
+        {"clock_offset": 2.0},
     ]
     for number, doing in enumerate(said):
-        worker = LiveWorker(str(number), "there", number, ["arq:queue"])
+        worker = LiveWorker(str(number), "there" if number < 3 else "\x1b[2J", number, ["arq:queue"])
         await announce(redis, worker)
         await show(redis, worker, doing)
 
@@ -130,8 +131,9 @@ async def test_workers_in_trouble_are_named(redis: Redis, run: Run) -> None:
     assert [line.partition(": ")[0] for line in told] == [
         "the clock of there is 1:00:00 ahead of that of Redis",
         "create_user has blocked the event loop of workers on there in the last two minutes, at jobs/users.py:12 run",
+        "the clock of a host without a readable name is 0:00:02 behind that of Redis",
     ]
-    assert [one["check"] for one in found] == ["clocks", "event loops"]
+    assert [one["check"] for one in found] == ["clocks", "event loops", "clocks"]
 
 
 async def test_kinds_of_a_long_queue_are_estimated_from_all_of_it(redis: Redis) -> None:

@@ -30,11 +30,13 @@ async def _obey(redis: Redis) -> None:
 
 
 async def test_a_worker_and_what_it_runs(rob: Browser, redis: Redis) -> None:
-    """Where it runs, how much, and which job for how long."""
+    """Where it runs, how much, which job for how long, and what is wrong with it."""
     await announce(redis, WORKER)
     await show(redis, WORKER, _doing())
 
     listed, shown = await rob.until("/workers", "host:17"), await rob.get(f"/worker?id={WORKER.id}")
+    await show(redis, WORKER, _doing() | {"block": {"job_name": "create_user", "at": "jobs/users.py:12 run"}})
+    await rob.until("/", "create_user has blocked the event loop of workers on host")
 
     assert "host:17 Works arq:queue 1 10 create_user 1 min 30 s" in listed.page.text
     assert "job-1 create_user 1 min 30 s" in shown.page.text
