@@ -53,7 +53,7 @@ def needs_of(reading: Reading) -> list[Need]:
     """Return what needs attention, the most urgent first."""
     found = [*_servers(reading)]
     if reading.queues is not None:
-        found += [*_queues(reading.queues), *_workers(reading), *_troubles(reading.queues)]
+        found += [*_workers(reading, reading.queues), *_queues(reading.queues), *_troubles(reading.queues)]
     if reading.ledger.figures is not None:
         found += _ledger(reading, reading.ledger.figures)
     return sorted(found, key=lambda need: list(Level).index(need.level))
@@ -99,10 +99,10 @@ def _queues(queues: QueueFigures) -> Iterator[Need]:
             )
 
 
-def _workers(reading: Reading) -> Iterator[Need]:
+def _workers(reading: Reading, queues: QueueFigures) -> Iterator[Need]:
     if not reading.workers:
         yield Need(
-            level=Level.SOON,
+            level=Level.NOW if queues.unserved else Level.SOON,
             title="No worker is alive",
             cure="Start one with the command run. Workers of arq's own class are not shown here.",
         )

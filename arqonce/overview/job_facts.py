@@ -199,8 +199,9 @@ async def read_redis_facts(redis: Redis, facts: JobFacts, queues: Sequence[str],
     if keys.is_locked:
         facts.runs_on = await looks.in_redis("who runs it", _run_of(redis, workers, facts.job_id), None)
     ledger = facts.ledger
-    if not keys.is_locked and (waits_in := _waits_in(keys, ledger)):
-        facts.unserved = await looks.in_redis("who serves its queue", unserved(redis, waits_in), [])
+    due = [queue for queue, due_at in waits_in(keys, ledger).items() if due_at <= keys.now]
+    if due and not keys.is_locked:
+        facts.unserved = await looks.in_redis("who serves its queue", unserved(redis, due), [])
     if ledger is not None and ledger.unique_until is None:
         with suppress(NoPermissionError):
             for name in ledger.unique_names:
@@ -208,11 +209,12 @@ async def read_redis_facts(redis: Redis, facts: JobFacts, queues: Sequence[str],
                     ledger.unique_until = keys.now + left
 
 
-def _waits_in(keys: JobKeys, ledger: LedgerFacts | None) -> list[str]:
+def waits_in(keys: JobKeys, ledger: LedgerFacts | None) -> dict[str, datetime]:
+    """Return the queues in which the job is, or for which it is promised, and when it is due there."""
     promise = ledger.promise if ledger is not None and ledger.receipt is None else None
     if keys.places or promise is None:
-        return [place.queue for place in keys.places if place.due_at <= keys.now]
-    return [promise.queue] if promise.due_at <= keys.now else []
+        return {place.queue: place.due_at for place in keys.places}
+    return {promise.queue: promise.due_at}
 
 
 async def _run_of(redis: Redis, workers: Sequence[LiveWorker], job_id: str) -> Run | None:

@@ -12,7 +12,7 @@ from arqonce.connection.job_keys import JobKeys, Place
 from arqonce.failures import failure_to_wire, is_own_code
 from arqonce.ledger.job_rows import LetterRow, PromiseRow, ReceiptRow
 from arqonce.ledger.tables import AttemptRecord
-from arqonce.overview.job_facts import ATTEMPTS, JobFacts, LedgerFacts, Run, slot_of
+from arqonce.overview.job_facts import ATTEMPTS, JobFacts, LedgerFacts, Run, slot_of, waits_in
 from arqonce.relay.unserved import CURE
 from arqonce.wire.message import Message
 
@@ -176,7 +176,7 @@ def _of_redis(facts: JobFacts, keys: JobKeys) -> Iterator[Event]:
     for place in keys.places:
         yield _of_place(place, keys, facts.runs_on)
     if not keys.is_locked:
-        yield from _of_obstacles(facts, {place.queue for place in keys.places})
+        yield from _of_obstacles(facts, set(waits_in(keys, facts.ledger)))
     if not keys.places and keys.is_locked:
         yield Event(None, "running", "a worker holds it, and no queue that was looked at has it")
     elif not keys.places and keys.message is not None:

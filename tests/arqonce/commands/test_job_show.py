@@ -164,14 +164,18 @@ async def test_pauses_limits_and_the_worker_that_runs_it_are_told(redis: Redis, 
     async with sessions.begin() as session:
         await pause(session, "arq:queue", "fail", reason="the bank", who="ann", length=None)
         await pause(session, "arq:queue", "lead", reason="other", who="ann", length=None)
+        await pause(session, "later", "fail", reason="the bank", who="ann", length=None)
+        promised = await enqueue_in(session, Fail(email=SECRET), queue="later")
 
-    held, parked, running, waiting = (_story(show, name) for name in ("held", "parked", "running", "waiting"))
+    names = ("held", "parked", "running", "waiting", promised.job_id)
+    held, parked, running, waiting, not_given = (_story(show, name) for name in names)
 
     assert [story["state"] for story in (held, parked, running)] == ["waiting", "waiting", "running"]
     assert "for the end of its kind's pause, due since 20" in _text(held, "held")
     assert _text(held, "paused").endswith("until it is resumed, by ann: the bank")
     assert "for a permit of a limit" in _text(parked, "parked")
     assert "running on host:7 since 2023-11-14 22:13:20 UTC" in _text(running, "running")
+    assert _events(not_given) == ["promised", "not_given", "unserved", "paused"]
     assert "paused" not in _events(running)
     assert "paused" in _events(waiting)
 

@@ -1,5 +1,7 @@
 """Queues on the page: what waits, and a pause from its preview to its end."""
 
+import time
+
 import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
@@ -173,3 +175,14 @@ async def test_a_queue_that_redis_alone_knows_is_found(jane: Browser, valkey_url
     job = await jane.get("/job?id=lost")
 
     assert "no worker serves the queue mial" in job.page.text
+
+
+async def test_that_no_worker_is_alive_comes_first_if_jobs_wait(jane: Browser, redis: Redis) -> None:
+    """Before the queues that are not served for that reason; without such jobs it is not urgent."""
+    idle = (await jane.get("/")).page.text
+    await redis.zadd("arq:queue", {"old": (time.time() - 3600) * 1000})
+
+    waiting = (await jane.until("/", "which no worker serves")).page.text
+
+    assert "Soon No worker is alive" in idle
+    assert "Needs attention Now No worker is alive" in waiting
