@@ -280,7 +280,7 @@ def test_it_type_checks() -> None:
 def _run_its_tests(tmp_path: Path, chosen: str) -> str:
     paths = os.pathsep.join(map(str, (SHOP, ROOT)))
     command = ["pytest", "-q", f"--basetemp={tmp_path}/t", "-pno:cacheprovider", "-k", chosen]
-    done = warm.run_elsewhere(*command, env=os.environ | {"PYTHONPATH": paths}, cwd=SHOP)
+    done = warm.run_elsewhere(*command, env=os.environ | {"PYTHONPATH": paths}, cwd=SHOP, timeout=250)
     return done.stdout + done.stderr
 
 
@@ -292,6 +292,7 @@ def test_its_own_tests_pass(tmp_path: Path) -> None:
     assert "10 passed, 1 deselected" in told, told
 
 
+@pytest.mark.timeout(300)  # a minute of CPU time, which other tests share
 def test_its_longest_proof_passes(tmp_path: Path) -> None:
     """Workers die at each point of three jobs, one after the other."""
     told = _run_its_tests(tmp_path, "placed_charged_and_mailed")
