@@ -5,23 +5,33 @@ from collections.abc import Iterable, Sequence
 from redis.asyncio import Redis
 
 from arqonce.connection.presence import live_workers, unserved, what_they_do
+from arqonce.connection.queue_search import QueueSearch
 from arqonce.connection.queue_status import read_queue_status
 from arqonce.connection.worker_troubles import CLOCKS, LOOPS, troubles_of
 from arqonce.doctor.finding import Finding, judged, well
+
+_SEARCHED = 20
+"""Round trips of the search for other queues."""
 
 _OTHERS = 3
 """Connections that a worker has beside its slots."""
 
 
 async def examine_fleet(redis: Redis, queues: Sequence[str]) -> list[Finding]:
-    """Return what is to be said of the workers, and of these queues. Five round trips, four for each unserved queue.
+    """Return what is to be said of the workers, of these queues, and of queues that Redis alone knows.
+
+    Up to 28 round trips, and four for each unserved queue. Of what Redis has, 10,000 keys are searched, in steps of
+    less than 1 ms.
 
     Raises:
         RedisError: Redis cannot be asked, or this user may not look.
     """
     workers = await live_workers(redis)
     said = await what_they_do(redis, workers)
-    alone = [queue for queue in await unserved(redis, queues) if (await read_queue_status(redis, queue)).waiting]
+    served = {queue for worker in workers for queue in worker.queues}
+    others = await QueueSearch(redis, steps=_SEARCHED).look(served.union(queues))
+    named = await unserved(redis, [*queues, *others])
+    alone = [queue for queue in named if (await read_queue_status(redis, queue)).waiting]
     hosts = len({worker.host for worker in workers})
     cure = f"jobs wait in {', '.join(alone)}, which no worker serves: start workers, or correct their WORKER_QUEUE"
     number = f"{len(workers)} alive, {hosts} {'host' if hosts == 1 else 'hosts'}"

@@ -193,6 +193,17 @@ async def test_the_fleet_is_examined_by_what_its_workers_say(redis: Redis, valke
     assert await connections_of_workers(redis, otherwise=10) == 50 + 10 + 2 * 3
 
 
+async def test_a_queue_whose_name_is_misspelt_is_found_in_redis(redis: Redis, valkey_url: str) -> None:
+    """By its jobs: nothing else tells of it. The worker serves another one."""
+    await announce(redis, LiveWorker("1", "there", 1, ["arq:queue"]))
+    await redis.zadd("arq:qeue", {"misspelt": 1})
+    await redis.set("arq:job:misspelt", b"{}")
+
+    found = await _of_redis(valkey_url)
+
+    assert "jobs wait in arq:qeue, which no worker serves" in (found["queues"].cure or "")
+
+
 async def test_without_workers_connections_are_counted_for_one(redis: Redis) -> None:
     """The one that is to be started."""
     assert await connections_of_workers(redis, otherwise=10) == 13
