@@ -41,7 +41,8 @@ def takes_job(function: object, role: str, usual: str, more: str) -> bool:
     needed = [one for one in parameters if one.default is one.empty or _is_context(one)]
     takes = [one for one in positional if one in needed]
     has_others = any(one.kind is one.KEYWORD_ONLY for one in needed)
-    if has_others or len(takes) > number + 1 or (len(positional) < number and not takes_any):
+    is_turned = any("AsyncSession" in str(one.annotation) for one in positional[1:number])
+    if has_others or is_turned or len(takes) > number + 1 or (len(positional) < number and not takes_any):
         name = getattr(function, "__qualname__", repr(function)[:100])
         raise TypeError(f"{role}, {name}, must take ({usual}) or ({usual}, {more}), in this order")
     return len(takes) > number

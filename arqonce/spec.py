@@ -122,6 +122,11 @@ class JobSpec(Generic[PayloadT, ResultT]):
             raise TypeError(f"the job {self.payload.job_name}: deadline is a timedelta, such as timedelta(seconds=30)")
         if not all(isinstance(number, int) and number >= 1 for number in (self.max_batch, self.max_attempts)):
             raise TypeError(f"the job {self.payload.job_name}: max_batch and max_attempts are 1 or more")
+        if not all(isinstance(cast("object", refusal), Refusal) for refusal in self.refusals.values()):
+            raise TypeError(
+                f"the job {self.payload.job_name}: refusals has a Refusal for the name of each constraint, such as "
+                '{"users_email_key": Refusal(error=EmailTakenError, message="...")}'
+            )
         object.__setattr__(self, "limits", require_limits(self.payload, self.limits))
 
     def _require_alone(self) -> None:
@@ -199,7 +204,7 @@ class Registry:
         Each worker opens the ``resources`` in this order when it starts, and closes them in reverse when it ends.
 
         Raises:
-            TypeError: ``resources`` contains something else.
+            TypeError: ``specs`` or ``resources`` contains something else.
             ValueError: two specs share a wire name, current or former; two schedules, or two resources, share a name;
                 or the payload of a schedule is of no kind of job here.
         """
@@ -207,10 +212,10 @@ class Registry:
         self.resources = _require_own_resources(resources)
         self.setting: str | None = None
         """The value of WORKER_REGISTRY from which the registry was loaded, if any."""
+        _require_own_names(specs)
         self._current = specs
         self._specs = {spec.name: spec for spec in specs}
         self._specs |= {name: replace(spec, _called=name) for spec in specs for name in spec.former_names}
-        _require_own_names(specs)
         self.schedules: Mapping[str, Schedule] = _by_own_names(schedules)
         """The schedules by name."""
         for schedule in self.schedules.values():
@@ -280,6 +285,8 @@ class Registry:
 def _require_own_names(specs: Iterable[JobSpec[Any, Any]]) -> None:
     owners: dict[str, str] = {}
     for spec in specs:
+        if not isinstance(cast("object", spec), JobSpec):
+            raise TypeError(f"{spec!r:.100} is no JobSpec: write Registry(JobSpec(...), JobSpec(...)), without a list")
         payload = f"{spec.payload.__module__}.{spec.payload.__qualname__}"
         for name in spec.all_names:
             if name in owners:

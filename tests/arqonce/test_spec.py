@@ -95,6 +95,11 @@ async def with_keyword(_session: AsyncSession, _payload: Any, *, job: JobContext
     return Done()
 
 
+async def turned_round(_payload: Work, _session: AsyncSession) -> Done:
+    """Have the session last."""
+    return Done()
+
+
 @wraps(with_client)
 def _adds_client(*arguments: Any) -> Any:  # noqa: ANN401 - handed on
     session, payload = arguments
@@ -143,6 +148,16 @@ def _no_bank() -> Any:  # noqa: ANN401 - never opened
             (Work, with_too_much),
             {},
             r"must take \(session, payload\) or \(session, payload, job: JobContext\), in",
+        ),
+        (
+            (Work, turned_round),
+            {},
+            r"the handler of work, turned_round, must take \(session, payload\) or .* in this order",
+        ),
+        (
+            (Work, work),
+            {"refusals": {"work_key": "taken"}},
+            "the job work: refusals has a Refusal for the name of each",
         ),
         ((Work, with_keyword), {}, r"the handler of work, with_keyword, must take \(session, payload\) or"),
         ((Work, work), {"batch": with_too_much}, r"the batch of work, .*\(session, payloads, jobs: Sequence\[JobCont"),
@@ -215,6 +230,12 @@ def test_what_opens_nothing_is_no_resource(arguments: Any, problem: str) -> None
     """When it is made."""
     with pytest.raises(TypeError, match=problem):
         Resource(*arguments)
+
+
+def test_a_list_of_jobs_is_no_job() -> None:
+    """A registry takes them one by one."""
+    with pytest.raises(TypeError, match=r"is no JobSpec: write Registry\(JobSpec\(...\), JobSpec\(...\)\)"):
+        Registry([JobSpec(Work, work)])  # type: ignore[arg-type] # the mistake
 
 
 def test_two_jobs_of_one_name_are_both_named() -> None:
