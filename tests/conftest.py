@@ -48,8 +48,10 @@ def pytest_configure() -> None:
     before the tests run: what is loaded until then stays.
     """
     gc.disable()
-    hypothesis_settings.register_profile("shared machine", suppress_health_check=[HealthCheck.too_slow])
-    hypothesis_settings.load_profile("shared machine")  # the first input of a run may wait for its tables of Unicode
+    # The first input of a run may wait for its tables of Unicode, and any for other processes: pytest has a limit.
+    patient = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    hypothesis_settings.register_profile("shared machine", patient)
+    hypothesis_settings.load_profile("shared machine")
     plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
