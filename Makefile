@@ -6,8 +6,8 @@ PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check --qui
 UV = $(BIN)/uv --quiet pip
 ARGS ?=
 FUZZ ?= 60
-# One more than cores, because tests wait much; four at most, because each process has servers of its own.
-TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
+# Two more than cores, because tests wait much; four at most, because each process has servers of its own.
+TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 2))')
 
 # Tests start Python hundreds of times: it may keep what it has compiled, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE
@@ -96,7 +96,7 @@ fuzz: $(VENV)/ready ## Fuzz the reading of messages for FUZZ seconds (60); Linux
 storm: $(VENV)/ready ## Share a client between 50 threads for a minute, through a network that fails (ARGS="--tasks --kill")
 	@PYTHONPATH=. $(BIN)/python tests/arqonce/client/programs/storm.py $(ARGS)
 
-bench: $(VENV)/ready .venv-bench/ready .venv-bench-taskiq/ready ## Compare with the libraries that left arq, 23 minutes; writes docs/benchmarks.*
+bench: $(VENV)/ready .venv-bench/ready .venv-bench-taskiq/ready ## Compare with the libraries that left arq, 30 minutes; writes docs/benchmarks.*
 	@$(BIN)/python -m bench --command "make bench" --output docs $(ARGS)
 
 bench-quick: $(VENV)/ready .venv-bench/ready .venv-bench-taskiq/ready ## The same with few contenders and small numbers, 3 minutes; prints only

@@ -66,7 +66,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--only", default=",".join(_PARTS), help="parts, separated by commas")
     parser.add_argument("--contenders", help="names, separated by commas; all by default: " + ", ".join(CONTENDERS))
-    parser.add_argument("--rounds", type=int, default=5, help="measured rounds, after one warm-up round")
+    parser.add_argument("--rounds", type=int, default=4, help="measured rounds, after one warm-up round")
     parser.add_argument("--samples", type=int, default=300, help="latency samples of each contender")
     parser.add_argument("--quick", action="store_true", help="few contenders, one round, small numbers")
     parser.add_argument("--output", type=Path, help="folder for benchmarks.md, benchmarks.svg and benchmarks.json")

@@ -16,7 +16,17 @@ _LONGEST = TOGETHER / 2
 """Handlers that take longer on average do not share."""
 
 _WAITING = TOGETHER / 8
-"""Of handlers that take longer on average, each slot may run a transaction: they mostly wait for a server."""
+"""Of handlers that take longer on average, each slot may run a transaction, if they wait for a server."""
+
+_IDLE, _BUSY = 0.4, 0.25
+"""Where the event loop is idle for a larger share of the time, more transactions run at once; where less, fewer.
+
+Turns of transactions that run at once take long because they wait for each other. Without a look at the loop, a slow
+machine would take that for waiting for a server, run still more of them, and let ever fewer jobs share one.
+"""
+
+_MORE, _FEWER = 0.1, 0.7
+"""What is added to the spread then, and by what it is multiplied."""
 
 _SLOW = TOGETHER * 5
 """While attempts in transactions of their own take longer, sharing is not tried again."""
@@ -46,6 +56,7 @@ class Pace:
         self._pause = _PAUSE
         self._mean = 0.0
         """Seconds that a turn takes; 0 if that is unknown."""
+        self._spread = 0.0
 
     @property
     def size(self) -> int:
@@ -59,13 +70,18 @@ class Pace:
     @property
     def spread(self) -> float:
         """How many transactions are worth having at once, from 0 to 1: see ``Work.spread``."""
-        return min(1.0, self._mean / _WAITING.total_seconds())
+        return min(self._spread, self._mean / _WAITING.total_seconds())
 
-    def shared(self, turns: Sequence[float]) -> None:
+    def shared(self, turns: Sequence[float], *, idle: float) -> None:
         """Note that jobs have shared a transaction, and how many seconds the turn of each took.
 
-        The median counts: a new connection, or a pause of the whole process, makes single turns long.
+        The median counts: a new connection, or a pause of the whole process, makes single turns long. ``idle`` is the
+        share of that time in which the event loop had nothing to do.
         """
+        if idle > _IDLE:
+            self._spread = min(1.0, self._spread + _MORE)
+        elif idle < _BUSY:
+            self._spread *= _FEWER
         jobs, latest = len(turns), median_low(turns)
         self._mean = latest if self._mean == 0 else self._mean + _WEIGHT * (latest - self._mean)
         if self._mean > _LONGEST.total_seconds():

@@ -68,7 +68,8 @@ async def share(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> 
     ) as owner:
         dispatcher.abandoned.note_session(owner)
         connection = await owner.connection()
-        began = last = time.monotonic()
+        began, busy = time.monotonic(), time.thread_time()
+        last = began
         for job in jobs:
             job_id = job[0].job_id
             if last - began > TOGETHER.total_seconds():
@@ -89,7 +90,7 @@ async def share(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> 
             before, last = last, time.monotonic()
             turns.append(last - before)
         await insert_receipts(owner, spec.name, receipts, reads_only=spec.reads_only)
-    pace.shared(turns)
+    pace.shared(turns, idle=1 - (time.thread_time() - busy) / (time.monotonic() - began))
     return outcomes
 
 

@@ -29,7 +29,7 @@ def _run(module: str, arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize(("jobs", "seconds"), [(800, 12), (1500, 24)], ids=["some jobs", "more jobs"])
+@pytest.mark.parametrize(("jobs", "seconds"), [(600, 9), (1500, 24)], ids=["some jobs", "more jobs"])
 def test_all_faults_at_once_break_no_promise(jobs: int, seconds: int) -> None:
     """Nothing is lost, nothing happens twice, and every process ends as it was told to."""
     run = _run("chaos", f"--seed 20 --jobs {jobs} --duration {seconds} --drain 60")

@@ -10,7 +10,7 @@ def test_the_size_doubles_up_to_the_most() -> None:
     pace, sizes = Pace(50), []
     for _ in range(6):
         sizes.append(pace.size)
-        pace.shared([QUICK] * pace.size)
+        pace.shared([QUICK] * pace.size, idle=0.5)
 
     assert sizes == [4, 8, 16, 32, 50, 50]
 
@@ -19,7 +19,7 @@ def test_a_transaction_that_was_not_full_shows_nothing() -> None:
     """The next one may have as many as before."""
     pace = Pace(50)
     for _ in range(6):
-        pace.shared([QUICK])
+        pace.shared([QUICK], idle=0.5)
 
     assert pace.size == 4
 
@@ -28,15 +28,26 @@ def test_handlers_of_one_transaction_take_50_ms_together() -> None:
     """And each slot has one if they mostly wait."""
     pace = Pace(500)
     for _ in range(50):
-        pace.shared([0.005] * pace.size)
+        pace.shared([0.005] * pace.size, idle=0.5)
 
     assert (pace.size, round(pace.spread, 3)) == (10, 0.8)
+
+
+def test_where_transactions_wait_for_each_other_fewer_run_at_once() -> None:
+    """However long their turns take: the event loop is busy. Those that wait for a server leave it idle."""
+    pace, spreads = Pace(500), []
+    for idle in (0.9, 0.3, 0.1):
+        for _ in range(20):
+            pace.shared([0.02] * pace.size, idle=idle)
+        spreads.append(round(pace.spread, 2))
+
+    assert spreads == [1, 1, 0]
 
 
 def test_a_single_long_turn_counts_little() -> None:
     """A new connection, or a machine that stood still."""
     pace = Pace(500)
-    pace.shared([SLOW, QUICK, QUICK, QUICK])
+    pace.shared([SLOW, QUICK, QUICK, QUICK], idle=0.5)
 
     assert pace.size == 8
 
@@ -45,10 +56,10 @@ def test_a_failure_halves_it_and_after_that_it_grows_by_one() -> None:
     """As the windows of TCP do."""
     pace = Pace(100)
     for _ in range(4):
-        pace.shared([QUICK] * pace.size)
+        pace.shared([QUICK] * pace.size, idle=0.5)
     pace.failed(pace.size, is_slow=False)
     sizes = [pace.size]
-    pace.shared([QUICK] * pace.size)
+    pace.shared([QUICK] * pace.size, idle=0.5)
 
     assert [*sizes, pace.size] == [32, 33]
 
