@@ -117,6 +117,7 @@ GOALS = (
         2.5,
         _against("create_user", "ours", "pgqueuer-sets"),
     ),
+    Goal("create_user with metrics against without", 0.98, 1, _against("create_user", "ours-metrics", "ours")),
     Goal("create_user against bare asyncpg, one INSERT per job", 0.7, 1.5, _against("create_user", "ours", "asyncpg")),
     Goal("ordinary handler against the same coroutine with no queue", 0.9, 1.1, _against_no_queue("ours-session")),
     Goal(

@@ -50,6 +50,14 @@ CONTENDERS = _all(
         drain=5000,
     ),
     Contender(
+        name="ours-metrics",
+        module=f"{_CONTENDERS}.ours",
+        title="users-worker with metrics",
+        variant="metrics",
+        role="ours",
+        drain=5000,
+    ),
+    Contender(
         name="ours-session",
         module=f"{_CONTENDERS}.ours",
         title="users-worker, ordinary handler (a session per job)",

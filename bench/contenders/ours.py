@@ -2,9 +2,10 @@
 
 Settings: defaults (10 runs at once, each of one job or of a batch), log level warning; 20 runs for the ordinary handler
 and 200 for no-ops. The variable ``WORKER_MAX_JOBS`` overrides these. ``create_user`` and ``find_user`` are the
-product's own jobs. Variants: ``no-receipts`` writes none; ``session`` runs an ordinary handler, which adds one user to
-its session; ``shared`` the same, in transactions that jobs share; ``urgent`` serves the queue ``urgent`` before the
-other one, and its producer enqueues there. ``no_op`` is a plain arq function in our worker class.
+product's own jobs. Variants: ``no-receipts`` writes none; ``metrics`` has a port of operations; ``session`` runs an
+ordinary handler, which adds one user to its session; ``shared`` the same, in transactions that jobs share; ``urgent``
+serves the queue ``urgent`` before the other one, and its producer enqueues there. ``no_op`` is a plain arq function in
+our worker class.
 """
 
 import os
@@ -26,6 +27,7 @@ from arqonce.database.settings import DatabaseSettings
 from arqonce.payloads import Payload, Result
 from arqonce.process.worker import calm_garbage_collector, run_worker
 from arqonce.queues import ServedQueues
+from arqonce.settings.operations import OperationsSettings
 from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
 from arqonce.spec import JobSpec, Registry
 from arqonce.wire.codec import decode, encode
@@ -102,6 +104,7 @@ def _settings(target: Target, variant: str) -> Settings:
             log_level="warning",
             log_format="json",
         ),
+        OperationsSettings(port=0) if variant == "metrics" else None,
     )
 
 
