@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 def without_receipts() -> Iterator[None]:
     """Write no receipts in this process within the context."""
 
-    async def no_receipts(session: AsyncSession, *_: object) -> None:
+    async def no_receipts(session: AsyncSession, *_: object, **__: object) -> None:
         await session.flush()
 
     with (

@@ -25,6 +25,7 @@ from arqonce.client.client import JobClient, JobHandle
 from arqonce.connection.redis import build_redis
 from arqonce.database.settings import DatabaseSettings
 from arqonce.payloads import Payload, Result
+from arqonce.process.logs import set_up_logging
 from arqonce.process.worker import calm_garbage_collector, run_worker
 from arqonce.queues import ServedQueues
 from arqonce.settings.operations import OperationsSettings
@@ -82,7 +83,8 @@ _ORDINARY = {
 def work(target: Target, variant: str) -> None:
     """Work until killed."""
     if target.kind == "no_op":
-        calm_garbage_collector()  # as in all our worker processes
+        set_up_logging(WorkerSettings(log_level="warning"), None)  # this and the next as in all our worker processes
+        calm_garbage_collector()
         run(_count(target))
     elif variant == "no-receipts":
         with without_receipts():
