@@ -32,7 +32,9 @@ def supervised(
     ours = configparser.RawConfigParser(inline_comment_prefixes=None, comment_prefixes=(";",))
     ours.read(root / "deploy" / "supervisor" / "users-worker.conf")
     section = ours["program:users-worker"]
-    section["command"] = section["command"].replace("/opt/users-worker/bin/users-worker", f"{sys.executable} -m worker")
+    section["command"] = section["command"].replace(
+        "/opt/users-worker/bin/users-worker", f'"{sys.executable}" -m worker'
+    )
     section["environment"] = 'WORKER_LOG_FORMAT="json"'
     section["stdout_logfile"] = str(tmp_path / "worker.log")
     section["directory"] = str(root)
