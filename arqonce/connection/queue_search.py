@@ -39,7 +39,7 @@ class QueueSearch:
     async def look(self, known: Collection[str]) -> Sequence[str]:
         """Return the queues with jobs that were found so far, without the ``known`` ones. Up to six round trips.
 
-        None if this user of Redis may not search.
+        It finds no queue if this user of Redis may not search.
 
         Raises:
             RedisError: Redis cannot be asked.

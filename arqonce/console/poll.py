@@ -16,6 +16,7 @@ from arqonce.connection.redis import explain
 from arqonce.console.workers import Worker
 from arqonce.control.workers import read_workers
 from arqonce.database.settings import DatabaseSettings
+from arqonce.ledger.tables import Pause
 from arqonce.overview.looks import Looks, Sessions
 from arqonce.overview.snapshot import QueueFigures, read_queues
 from arqonce.overview.status import Ledger, read_ledger_state
@@ -57,10 +58,16 @@ class Reading:
     """Whether there are more queues than are looked at."""
 
     @property
+    def pauses(self) -> Sequence[Pause]:
+        """What is paused; empty if PostgreSQL does not say."""
+        figures = self.ledger.figures
+        return (figures and figures.pauses) or ()
+
+    @property
     def version(self) -> str:
         """A hash of what pages show; times since which something is so are no part of it."""
         figures, queues = self.ledger.figures, self.queues
-        pauses = [(one.queue, one.job_name, one.until, one.reason) for one in (figures and figures.pauses) or ()]
+        pauses = [(one.queue, one.job_name, one.until, one.reason) for one in self.pauses]
         losses = [(one.epoch, one.given_again) for one in (figures and figures.losses) or ()]
         counts = None if figures is None else (figures.promised, figures.dead, figures.done, figures.failed)
         waiting = None if queues is None else (queues.queues, queues.kinds, queues.unserved, queues.troubles)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from arqonce.connection.clock import CLOCK_OFF
+from arqonce.connection.clock import CLOCK_OFF, clock_offset
 
 _FAR_OFF = timedelta(seconds=30)
 """A difference of clocks from which on it is harmful."""
@@ -75,7 +75,7 @@ def is_this_host(name: str) -> bool:
 
 def compare_clocks(check: str, before: datetime, told: datetime, after: datetime) -> Finding:
     """Compare a server's time with ours before and after we asked: the round trip explains some difference."""
-    off = max(before - told, told - after, timedelta(0))
+    off = timedelta(seconds=abs(clock_offset(told.timestamp(), before.timestamp(), after.timestamp())))
     value = f"{off.total_seconds():.1f} s from this machine's, beyond the round trip"
     cure = "let NTP set the clocks: due times, ages and leases are told by them"
     return judged(check, value, failure=cure if off > _FAR_OFF else None, warning=cure if off > CLOCK_OFF else None)

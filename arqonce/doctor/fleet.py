@@ -9,12 +9,10 @@ from arqonce.connection.queue_search import QueueSearch
 from arqonce.connection.queue_status import read_queue_status
 from arqonce.connection.worker_troubles import CLOCKS, LOOPS, troubles_of
 from arqonce.doctor.finding import Finding, judged, well
+from arqonce.settings.worker import SPARE_CONNECTIONS
 
 _SEARCHED = 20
 """Round trips of the search for other queues."""
-
-_OTHERS = 3
-"""Connections that a worker has beside its slots."""
 
 
 async def examine_fleet(redis: Redis, queues: Sequence[str]) -> list[Finding]:
@@ -58,4 +56,4 @@ async def connections_of_workers(redis: Redis, *, otherwise: int) -> int:
 def connections_of(slots: Iterable[object], *, otherwise: int) -> int:
     """Return how many connections workers with so many slots may open: ``otherwise`` where that is not known."""
     known = [number if isinstance(number, int) and number > 0 else otherwise for number in slots]
-    return sum(number + _OTHERS for number in known or [otherwise])
+    return sum(number + SPARE_CONNECTIONS for number in known or [otherwise])

@@ -90,7 +90,8 @@ async def share(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> 
             before, last = last, time.monotonic()
             turns.append(last - before)
         await insert_receipts(owner, spec.name, receipts, reads_only=spec.reads_only)
-    pace.shared(turns, idle=1 - (time.thread_time() - busy) / (time.monotonic() - began))
+    busy, took = time.thread_time() - busy, time.monotonic() - began
+    pace.shared(turns, idle=1 - busy / took if took else 0.0)  # a coarse clock may not have moved
     return outcomes
 
 

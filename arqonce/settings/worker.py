@@ -22,7 +22,8 @@ _LONGEST_REDELIVERY = timedelta(days=8)
 """A message expires in Redis 7 days after its job is due; one more day for retries in progress."""
 
 
-_SPARE_CONNECTIONS = 3
+SPARE_CONNECTIONS = 3
+"""Connections to PostgreSQL that a worker has beside one for each slot: see ``Settings.pool_size``."""
 
 _SHORTEST_LEASE = timedelta(seconds=1)
 """Shortest lease. The event loop that runs the jobs renews it three times per length."""
@@ -179,7 +180,7 @@ class Settings:
         One for the health probe and housekeeping, so that a busy worker does not look unhealthy; one for the relay's
         queries; one that the relay's listener holds.
         """
-        return self.worker.max_jobs + _SPARE_CONNECTIONS
+        return self.worker.max_jobs + SPARE_CONNECTIONS
 
     @classmethod
     def load(cls, name: str = "arqonce") -> Self:

@@ -162,8 +162,7 @@ def _served(console: Console, reading: Reading) -> list[str]:
 
 def _paused(reading: Reading, asked: _AskedTarget) -> list[str]:
     """Return every queue in which the kind is paused."""
-    figures = reading.ledger.figures
-    return [one.queue for one in (figures and figures.pauses) or () if one.job_name == asked.kind]
+    return [one.queue for one in reading.pauses if one.job_name == asked.kind]
 
 
 def _where(asked: _AskedTarget, targets: Sequence[Target]) -> str:

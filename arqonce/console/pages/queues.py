@@ -118,7 +118,7 @@ def _queues(reading: Reading) -> list[_Queue]:
             workers=queues.served[name],
             is_unserved=name in queues.unserved,
             promised=promised.get(name),
-            pauses=[pause for pause in (figures and figures.pauses) or () if pause.queue == name],
+            pauses=[pause for pause in reading.pauses if pause.queue == name],
         )
         for name, status in queues.queues.items()
     ]
@@ -132,8 +132,7 @@ async def _held(request: web.Request, reading: Reading, queue: str) -> Mapping[s
 
 def _pauses(reading: Reading, queue: str) -> Mapping[str, Pause]:
     """Return those of the queue, by kind."""
-    figures = reading.ledger.figures
-    return {one.job_name: one for one in (figures and figures.pauses) or () if one.queue == queue}
+    return {one.job_name: one for one in reading.pauses if one.queue == queue}
 
 
 def _waiting(queues: QueueFigures | None, queue: str) -> Mapping[str, int]:
@@ -142,9 +141,9 @@ def _waiting(queues: QueueFigures | None, queue: str) -> Mapping[str, int]:
 
 def _every_kind(reading: Reading) -> list[_EveryKind]:
     """Return all kinds of which jobs wait, which are paused, or which live workers run."""
-    figures, queues = reading.ledger.figures, [] if reading.queues is None else list(reading.queues.queues)
+    queues = [] if reading.queues is None else list(reading.queues.queues)
     waiting = [_waiting(reading.queues, queue) for queue in queues]
-    pauses = [one for one in (figures and figures.pauses) or () if one.job_name != WHOLE]
+    pauses = [one for one in reading.pauses if one.job_name != WHOLE]
     run = [kind for worker in reading.workers for kind in worker.said.kinds]
     names = sorted({*run, *(one.job_name for one in pauses), *(name for one in waiting for name in one)} - {WHOLE})
     return [
