@@ -51,10 +51,10 @@ def peers(results: Results, what: str) -> list[str]:
     ]
 
 
-def _against_fastest_peer(what: str) -> Measure:
+def _against_fastest_peer(what: str, ours: str = "ours") -> Measure:
     def measure(results: Results) -> float | None:
         rates = [results.median(what, name) or 0 for name in peers(results, what)]
-        return _ratio(results.median(what, "ours"), max(rates, default=None))
+        return _ratio(results.median(what, ours), max(rates, default=None))
 
     return measure
 
@@ -76,14 +76,8 @@ def _against_best_peers(ours: str) -> Measure:
     """Return the lowest of the ratios to the best peer, over all counts of processes."""
 
     def measure(results: Results) -> float | None:
-        ratios = []
-        for what in results.measured:
-            rates = (
-                [results.median(what, name) or 0 for name in peers(results, what)] if what.startswith("many ") else []
-            )
-            if rates and (mine := results.median(what, ours)):
-                ratios.append(mine / max(rates))
-        return min(ratios, default=None)
+        ratios = [_against_fastest_peer(what, ours)(results) for what in results.measured if what.startswith("many ")]
+        return min((ratio for ratio in ratios if ratio is not None), default=None)
 
     return measure
 

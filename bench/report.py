@@ -134,7 +134,7 @@ _UNFINISHED = "† The time was up before all were done: the rate so far."
 
 
 def _no_op(results: Results) -> list[str]:
-    counts = sorted(int(what.removeprefix("no_op ")) for what in results.measured if what.startswith("no_op "))
+    counts = _counts(results, "no_op")
     if not counts:
         return []
     names = _sorted_by_rate(results, f"no_op {counts[0]}")
@@ -194,7 +194,7 @@ def _costs(results: Results) -> list[Row]:
 
 
 def _grown(results: Results, what: str, title: str) -> list[Row]:
-    sizes = sorted(int(name.removeprefix(f"{what} ")) for name in results.measured if _is_size(name, what))
+    sizes = _counts(results, what)
     return [
         (
             f"{size:,} {title}",
@@ -205,8 +205,10 @@ def _grown(results: Results, what: str, title: str) -> list[Row]:
     ]
 
 
-def _is_size(name: str, what: str) -> bool:
-    return name.startswith(f"{what} ") and name.removeprefix(f"{what} ").isdigit()
+def _counts(results: Results, what: str) -> list[int]:
+    """Return the numbers with which this was measured."""
+    names = [name.removeprefix(f"{what} ") for name in results.measured if name.startswith(f"{what} ")]
+    return sorted(int(name) for name in names if name.isdigit())
 
 
 def _worker_memory(results: Results) -> list[tuple[str, str]]:
@@ -220,7 +222,7 @@ def _memory_title(what: str, name: str) -> str:
 
 
 def _many(results: Results) -> list[str]:
-    counts = sorted(int(what.removeprefix("many ")) for what in results.measured if what.startswith("many "))
+    counts = _counts(results, "many")
     if not counts:
         return []
     whats = ["create_user", *(f"many {count}" for count in counts)]

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
@@ -16,7 +17,7 @@ from typing import Any
 from arqonce.resources import Resource
 from arqonce.settings.worker import Settings
 from arqonce.spec import JobSpec, Registry
-from arqonce.testing.crash.orders import Start, Stop, Tell, Work
+from arqonce.testing.crash.orders import Start, Tell, Work
 from arqonce.testing.crash.points import QUIET, WORK
 
 _SOURCE = "from arqonce.testing.crash.template import main; main()"
@@ -171,11 +172,11 @@ class Forks:
         try:
             yield fork
         finally:
-            self._send(Stop(fork.number))
+            self._send(Tell(fork.number, signal.SIGKILL))
             await fork.end()  # otherwise it could claim the next job
             del self._forks[fork.number]
 
-    def _send(self, order: Start | Stop | Tell) -> None:
+    def _send(self, order: Start | Tell) -> None:
         assert self._process.stdin is not None  # noqa: S101 - it is a pipe
         self._process.stdin.write(pickle.dumps(order))
         self._process.stdin.flush()

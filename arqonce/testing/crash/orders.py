@@ -37,17 +37,10 @@ class Start:
 
 @dataclass(frozen=True)
 class Tell:
-    """The order to send a signal to a worker: ``QUIET`` or ``WORK`` of ``points``."""
+    """The order to send a signal to a worker: SIGKILL, or ``QUIET`` or ``WORK`` of ``points``."""
 
     fork: int
     signal: int
-
-
-@dataclass(frozen=True)
-class Stop:
-    """The order to kill a worker."""
-
-    fork: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,10 +70,8 @@ class Template:
                 self._start(order)
             elif isinstance(order, Program):
                 self._start_program(order)
-            elif isinstance(order, Tell):
-                self._send(order.fork, order.signal)
             else:
-                self._send(order.fork, signal.SIGKILL)
+                self._tell(order)
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for pid in self._pids:
@@ -135,10 +133,10 @@ class Template:
             sys.stderr.flush()
             os._exit(code)
 
-    def _send(self, number: int, sent: int) -> None:
+    def _tell(self, order: Tell) -> None:
         for pid, fork in list(self._pids.items()):
-            if fork == number:
-                os.kill(pid, sent)
+            if fork == order.fork:
+                os.kill(pid, order.signal)
 
     def _reap(self) -> None:
         with suppress(ChildProcessError):

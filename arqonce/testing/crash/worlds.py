@@ -46,7 +46,7 @@ _ID_SPAN = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Servers:
-    """The servers of the worlds, which use databases ``crash_points_*`` in PostgreSQL and databases 1 to 10 in Redis.
+    """The servers of the worlds, which use databases ``crash_points_*`` in PostgreSQL and databases 1 to 6 in Redis.
 
     These remain at the end, and the next run recreates them. So only one test run may use the servers at a time.
     """
