@@ -302,7 +302,7 @@ class Observer:
         """Hear that a run of these jobs, of one kind, is over or abandoned, and how long it took."""
 
     def concluded(self, ended: Sequence[tuple[Job, Outcome]]) -> None:
-        """Hear of the outcomes of a run, before they are recorded."""
+        """Hear of the outcomes of runs, before they are recorded."""
 
     def lost(self, job: Job) -> None:
         """Hear that a job's outcome was not recorded: another worker had claimed it meanwhile."""

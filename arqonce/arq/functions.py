@@ -150,14 +150,21 @@ class FunctionJob:
         self._has_begun = False
         self._failure: Failure | None = None
         self._id = claim.id.decode("utf-8", "replace")
+        self._opened_ms = self._started_ms
+        self._bound_log: structlog.stdlib.BoundLogger | None = None
         self._ctx = {**work.settings.ctx, "job_id": self._id, "job_try": self._attempt}
-        shown = self._id if self._id.isprintable() else claim.job_id
-        self._log = _log.bind(
-            job_id=shown[:_MOST_SHOWN],
-            job_name=self.call.name,
-            attempt=self._attempt,
-            waited_ms=claim.waited_ms(self._started_ms),
-        )
+
+    @property
+    def _log(self) -> structlog.stdlib.BoundLogger:
+        if self._bound_log is None:
+            shown = self._id if self._id.isprintable() else self.claim.job_id
+            self._bound_log = _log.bind(
+                job_id=shown[:_MOST_SHOWN],
+                job_name=self.call.name,
+                attempt=self._attempt,
+                waited_ms=self.claim.waited_ms(self._opened_ms),
+            )
+        return self._bound_log
 
     @property
     def name(self) -> str:
@@ -228,11 +235,13 @@ class FunctionJob:
         return await traced_function(run, self.claim, job_id=self._id, name=self.label, attempt=self._attempt)
 
     async def _run_on_record(self) -> Outcome:
-        return await self._answer_on_record() or await self._on_record(await self._run())
-
-    async def _answer_on_record(self) -> Outcome | None:
         records = self._settings.records
-        if records is None or self.claim.message is None:
+        if records is not None and (answer := await self._answer_on_record(records)) is not None:
+            return answer
+        return await self._on_record(await self._run())
+
+    async def _answer_on_record(self, records: FunctionRecords) -> Outcome | None:
+        if self.claim.message is None:
             return None
         try:
             success = await records.success_of(self.claim)
@@ -252,25 +261,26 @@ class FunctionJob:
         if not isinstance(outcome, Ended):
             return outcome
         duration_ms = now_ms() - self._started_ms
-        try:
-            outcome = await self._record(outcome)
-        except (LedgerAwayError, asyncio.CancelledError) as error:
-            if not outcome.succeeded:
-                return (
-                    GivenBack() if isinstance(error, asyncio.CancelledError) else Postponed(AFTER_OUTAGE, counts=False)
-                )
-            self._log.error("a success is not on record: PostgreSQL is away")
+        if (records := self._settings.records) is not None:
+            try:
+                outcome = await self._record(records, outcome)
+            except (LedgerAwayError, asyncio.CancelledError) as error:
+                if not outcome.succeeded:
+                    if isinstance(error, asyncio.CancelledError):
+                        return GivenBack()
+                    return Postponed(AFTER_OUTAGE, counts=False)
+                self._log.error("a success is not on record: PostgreSQL is away")
         if outcome.succeeded:
             self._log.info("job done", duration_ms=duration_ms)
         return outcome
 
-    async def _record(self, outcome: Ended) -> Ended:
-        records, claim, attempt = self._settings.records, self.claim, self._attempt
-        if records is not None and outcome.succeeded:
+    async def _record(self, records: FunctionRecords, outcome: Ended) -> Ended:
+        claim, attempt = self.claim, self._attempt
+        if outcome.succeeded:
             told = Success(outcome.result)
             told = await records.succeeded(claim, job_name=self.name, attempt=attempt, success=told)
             return outcome._replace(result=told.result)
-        if records is not None and self._failure is not None and claim.message is not None:
+        if self._failure is not None and claim.message is not None:
             await records.failed(claim, self._failure, self._this_run, has_begun=self._has_begun)
         return outcome
 
@@ -280,14 +290,16 @@ class FunctionJob:
         self._has_begun = True
         self._ctx["enqueue_time"] = ms_to_datetime(self.call.enqueued_ms)
         self._ctx["score"] = int(max(float(self.claim.score), 0))
-        if not await self._hook(self._settings.on_job_start):
+        settings = self._settings
+        if settings.on_job_start is not None and not await self._hook(settings.on_job_start):
             if self._counted < self._limit:
                 return Postponed(backoff(self._attempt), expires=True)
             return self._failed_for_good(JobExecutionFailed("the hook on_job_start failed"))
         try:
             return await self._attempt_once()
         finally:  # at the worker's end, too, as in arq: whatever the first hook has opened, this one closes
-            await self._hook(self._settings.on_job_end)
+            if settings.on_job_end is not None:
+                await self._hook(settings.on_job_end)
 
     def _refusal(self) -> Outcome | None:
         """Return the end of a job that cannot be run, ``None`` if it can be."""
@@ -393,12 +405,11 @@ class FunctionJob:
 
     async def recorded(self) -> None:
         """Call the last hook."""
-        await self._hook(self._settings.after_job_end)
+        if self._settings.after_job_end is not None:
+            await self._hook(self._settings.after_job_end)
 
-    async def _hook(self, hook: Hook | None) -> bool:
+    async def _hook(self, hook: Hook) -> bool:
         """Call a hook; return whether it succeeded. One that raises ends arq's worker, and leaves its jobs locked."""
-        if hook is None:
-            return True
         try:
             with CONTAINED:
                 await hook(self._ctx)

@@ -93,7 +93,7 @@ class Engine:
                 await self.runs.settle()
                 self._end_background()
                 return
-            if not (has_more and self._room() > 0):
+            if self._claiming is None and not (has_more and self._room() > 0):
                 await self._waking.wait(self._until_next_chore())
 
     def stop(self, *, at_once: bool = False) -> None:
@@ -163,6 +163,8 @@ class Engine:
 
     async def _claim_or_rest(self) -> bool:
         """Claim if it is time to; leave it to others if we cannot."""
+        if self._claiming is not None:
+            return await self._claimed(self._claiming)
         if self._room() <= 0:
             # Runs that have stepped back may have taken the slots of a worker that watches.
             takes_none = self.phase is not Phase.WORKING or self.is_quiet
@@ -170,7 +172,7 @@ class Engine:
                 await self._waking.rest()
         elif await self._gate_is_open():
             if self._waking.wants_claim:
-                return await self._claim_shielded()
+                return await self._claimed(self._start_claim())
             await self._waking.renew()
         return False
 
@@ -184,15 +186,23 @@ class Engine:
         await asyncio.sleep(RECONNECT_EVERY.total_seconds())
         return False
 
-    async def _claim_shielded(self) -> bool:
-        """Claim and start jobs, not cut short by the worker's end: arq leaves a job locked whose claim is cut off."""
-        self._claiming = asyncio.create_task(self._claim(), name="claim")
-        return await asyncio.shield(self._claiming)
+    async def _claimed(self, claiming: "asyncio.Task[bool]") -> bool:
+        """Wait for a claim, which the worker's end does not cut short: arq leaves a job locked whose claim is cut off.
 
-    async def _claim(self) -> bool:
+        Return whether more jobs may be due.
+        """
+        self._claiming = claiming
+        try:
+            return await asyncio.shield(claiming)
+        finally:
+            if self._claiming is claiming and claiming.done():
+                self._claiming = None
+
+    async def _claim(self, room: int | None = None) -> bool:
+        """Claim and start jobs. If more are due and there is room, ask for these first: Redis works while jobs run."""
         if self._is_behind and self.runs.slots.are_few:
             await asyncio.sleep(_GATHER.total_seconds())
-        room = self._room()
+        room = room or self._room()
         if room <= 0:
             return False
         was_idle = not self.runs.claims
@@ -200,9 +210,20 @@ class Engine:
         self._must_get_idle = claimed.must_get_idle
         if was_idle and claimed.claims:
             self._last_look_for_aborts = self._loop.time()  # the claim has looked itself
-        self._started += await self.runs.start(claimed)
         self._is_behind = claimed.is_full
+        if self._is_behind and (more := self._room_beside(len(claimed.claims))) > 0:
+            self._claiming = self._start_claim(more)
+        self._started += await self.runs.start(claimed)
         return claimed.is_full
+
+    def _start_claim(self, room: int | None = None) -> "asyncio.Task[bool]":
+        return asyncio.create_task(self._claim(room), name="claim")
+
+    def _room_beside(self, claimed: int) -> int:
+        """Return how many jobs may be claimed while so many others that were claimed have not started."""
+        if not self._gate.is_open or self._room() <= 0 or self._must_get_idle:
+            return 0
+        return int(min(self.runs.slots.room_beside(claimed), self._jobs_left() - claimed))
 
     def _room(self) -> int:
         """Return how many jobs may be claimed; none after the signal to stop, or while it is quiet."""

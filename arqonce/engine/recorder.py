@@ -67,9 +67,9 @@ class Recorder:
             self.on_idle()
 
     def add(self, ended: Sequence[_Ended]) -> None:
-        """Take over jobs whose run is over."""
+        """Take over jobs whose run is over, at least one."""
         self._ended += ended
-        if self._ended and (self._task is None or self._task.done()):
+        if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._observer.recording(self._run()), name="recorder")
 
     async def settle(self) -> None:

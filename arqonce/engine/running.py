@@ -2,17 +2,15 @@
 
 import asyncio
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from arqonce.engine.run import Conclusion, Run
 from arqonce.wire.bounds import LONGEST_NAME
 
 
-@dataclass(frozen=True)
-class _Found:
+class _Found(NamedTuple):
     run: Run
     started: float
 

@@ -40,6 +40,7 @@ class Runs:
         self.recorder.on_idle = bell.ring
         self._unended: set[str] = set()
         self.running = Running()
+        self._over: list[asyncio.Task[Conclusion]] = []
         self._starting: set[asyncio.Task[int]] = set()
         self.is_stopping = False
         """Whether nothing is to be started any more."""
@@ -103,19 +104,33 @@ class Runs:
 
     def _start(self, run: Run) -> None:
         self.slots.started(run)
-        attempt = self._observer.running(run.attempt(lambda: self.is_stopping))
+        attempt = self._observer.running(run.attempt(self._wants_stop))
         task = self._loop.create_task(attempt, context=run.jobs[0].context)
         self.running.add(task, run)
-        task.add_done_callback(self._end)
+        task.add_done_callback(self._note_end)
 
-    def _end(self, task: "asyncio.Task[Conclusion]") -> None:
-        if task not in self.running:
-            return  # abandoned
-        run = self._free(task)
-        if task.cancelled() or task.exception() is not None:  # before its first step, or a fault of ours
-            self._conclude(run, self._unstarted(run, task))
-        else:
-            self._conclude(run, task.result())
+    def _wants_stop(self) -> bool:
+        return self.is_stopping
+
+    def _note_end(self, task: "asyncio.Task[Conclusion]") -> None:
+        """Let all runs that end in one turn of the loop be concluded together."""
+        self._over.append(task)
+        if len(self._over) == 1:
+            self._loop.call_soon(self._end)
+
+    def _end(self) -> None:
+        tasks, self._over = self._over, []
+        ended: list[tuple[Job, Outcome]] = []
+        for task in tasks:
+            if task not in self.running:
+                continue  # abandoned
+            run = self._free(task)
+            conclusion = self._conclusion(run, task)
+            again = len(ended) + len(conclusion)
+            ended += [(job, answer) for job, answer in conclusion if not isinstance(answer, Again)]
+            if len(ended) < again:
+                self._queue(run.again(conclusion))
+        self._record(ended)
         self.use_free_slots()
 
     def _free(self, task: "asyncio.Task[Conclusion]") -> Run:
@@ -124,19 +139,17 @@ class Runs:
         self._observer.ran(run.jobs, seconds)
         return run
 
-    def _unstarted(self, run: Run, task: "asyncio.Task[Conclusion]") -> Conclusion:
-        if task.cancelled():
+    def _conclusion(self, run: Run, task: "asyncio.Task[Conclusion]") -> Conclusion:
+        if task.cancelled():  # before its first step
             return [(job, job.interrupted(is_stopping=self.is_stopping)) for job in run.jobs]
-        error = task.exception()
-        return [(job, job.broken_off(RuntimeError(f"{type(error).__name__} in a run"))) for job in run.jobs]
-
-    def _conclude(self, run: Run, conclusion: Conclusion) -> None:
-        self._record([(job, answer) for job, answer in conclusion if not isinstance(answer, Again)])
-        self._queue(run.again(conclusion))
+        if (error := task.exception()) is not None:  # a fault of ours
+            return [(job, job.broken_off(RuntimeError(f"{type(error).__name__} in a run"))) for job in run.jobs]
+        return task.result()
 
     def _record(self, ended: Sequence[tuple[Job, Outcome]]) -> None:
-        if ended:
-            self._observer.concluded(ended)
+        if not ended:
+            return
+        self._observer.concluded(ended)
         self._unended.difference_update([job.claim.job_id for job, _ in ended])
         self.recorder.add(ended)
 

@@ -27,6 +27,10 @@ _MOST_AHEAD = 1000
 _MOST_IN_RUN = 500
 """Most jobs of one run, as a rule (``JobSpec.max_batch``): what has no slot would have to be given back."""
 
+_MANY = 64
+"""Of so many slots, a claim fills half at most while jobs of a backlog run one by one: those in the other half run
+while Redis works on it."""
+
 _GROWTH = 4
 """How many times more jobs the next claim asks for when all of the last one could run together."""
 
@@ -67,6 +71,7 @@ class Slots(Generic[RunT]):
     def __init__(self, most: int, aside: int = 0) -> None:
         """Allow ``most`` runs at once, and ``aside`` beside them."""
         self._most = most
+        self._at_once = most
         self._most_aside = aside
         self._aside: set[RunT] = set()
         self._leaving: deque[asyncio.Future[None]] = deque()
@@ -100,7 +105,14 @@ class Slots(Generic[RunT]):
         if self.waiting or self.free <= 0 or self._is_held():
             return 0
         runs = min(self.free, int((_BATCHES - self._batches) / self._next_weight) + 1)
-        return max(self.free, min(self._ahead, runs * self._most_in_run))
+        return max(min(self.free, self._at_once), min(self._ahead, runs * self._most_in_run))
+
+    def room_beside(self, claimed: int) -> int:
+        """Return how many jobs to claim beside those that are about to start: none if few slots would be left."""
+        left = self.free - claimed
+        if self.waiting or self._at_once == self._most or left * 4 < self._most:
+            return 0
+        return min(left, self._at_once)
 
     def _is_held(self) -> bool:
         if self._batches < _BATCHES - _ROUNDING:
@@ -117,6 +129,8 @@ class Slots(Generic[RunT]):
         from now on.
         """
         fitting, surplus = runs[: self.free], runs[self.free :]
+        is_apart = self._most >= _MANY and is_full and not any(run.can_join for run in runs)
+        self._at_once = self._most // 2 if is_apart else self._most
         if surplus:
             self._ahead = 0
         elif is_full and all(run.can_join for run in runs):

@@ -84,7 +84,8 @@ def log_to_stderr(log_format: str, level: str, *, process: int | None = None) ->
             *shared,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
-        wrapper_class=structlog.stdlib.BoundLogger,
+        # What is below the level costs no more than the call: lines at debug level stand on the way of each job.
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
