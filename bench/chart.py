@@ -22,7 +22,7 @@ _STYLE = """
   @media (prefers-color-scheme: dark) { text { fill: #e6edf3 } .note { fill: #9da7b3 } }
 """
 
-_LEFT_OUT = frozenset({"sets-of-100", "no-queue-50", "ours-metrics"})
+_LEFT_OUT = frozenset({"sets-of-100", "no-queue-50", "ours-metrics", "ours-limited", "ours-queues"})
 """Not drawn. The first has no jobs, and its bar would reduce all others to dots; of others, one of two is enough."""
 
 

@@ -112,6 +112,13 @@ GOALS = (
         _against("create_user", "ours", "pgqueuer-sets"),
     ),
     Goal("create_user with metrics against without", 0.98, 1, _against("create_user", "ours-metrics", "ours")),
+    Goal(
+        "create_user of a limited kind against an unlimited one",
+        0.6,
+        0.8,
+        _against("create_user", "ours-limited", "ours"),
+    ),
+    Goal("create_user, three queues against one", 0.95, 1, _against("create_user", "ours-queues", "ours")),
     Goal("create_user against bare asyncpg, one INSERT per job", 0.7, 1.5, _against("create_user", "ours", "asyncpg")),
     Goal("ordinary handler against the same coroutine with no queue", 0.9, 1.1, _against_no_queue("ours-session")),
     Goal(

@@ -58,6 +58,22 @@ CONTENDERS = _all(
         drain=5000,
     ),
     Contender(
+        name="ours-limited",
+        module=f"{_CONTENDERS}.ours",
+        title="users-worker, of a limited kind",
+        variant="limited",
+        role="ours",
+        drain=5000,
+    ),
+    Contender(
+        name="ours-queues",
+        module=f"{_CONTENDERS}.ours",
+        title="users-worker on three queues",
+        variant="queues",
+        role="ours",
+        drain=5000,
+    ),
+    Contender(
         name="ours-session",
         module=f"{_CONTENDERS}.ours",
         title="users-worker, ordinary handler (a session per job)",

@@ -4,8 +4,9 @@ Settings: defaults (10 runs at once, each of one job or of a batch), log level w
 and 200 for no-ops. The variable ``WORKER_MAX_JOBS`` overrides these. ``create_user`` and ``find_user`` are the
 product's own jobs. Variants: ``no-receipts`` writes none; ``metrics`` has a port of operations; ``session`` runs an
 ordinary handler, which adds one user to its session; ``shared`` the same, in transactions that jobs share; ``urgent``
-serves the queue ``urgent`` before the other one, and its producer enqueues there. ``no_op`` is a plain arq function in
-our worker class.
+serves the queue ``urgent`` before the other one, and its producer enqueues there; ``queues`` serves three queues of
+which the jobs are in the second; ``limited`` is a kind of which 1,000 may run at once. ``no_op`` is a plain arq
+function in our worker class.
 """
 
 import os
@@ -24,6 +25,7 @@ from arqonce.arq.worker import Worker
 from arqonce.client.client import JobClient, JobHandle
 from arqonce.connection.redis import build_redis
 from arqonce.database.settings import DatabaseSettings
+from arqonce.limits import Limit
 from arqonce.payloads import Payload, Result
 from arqonce.process.logs import set_up_logging
 from arqonce.process.worker import calm_garbage_collector, run_worker
@@ -36,9 +38,10 @@ from arqonce.wire.keys import EXPIRY, JOB_KEY, QUEUE, new_job_id, now_ms, to_ms
 from bench.bodies import Counter
 from bench.no_receipts import without_receipts
 from bench.target import Job, Target, run
-from db.tables import User
+from db.tables import SCHEMA, User
 from jobs.payloads import CreateUser, FindUser
 from jobs.registry import REGISTRY
+from jobs.users import create_user, create_user_batch
 from worker.application import APPLICATION
 
 _MAX_JOBS = {"session": 20, "no_op": 200}
@@ -79,6 +82,14 @@ _ORDINARY = {
 }
 """The ordinary handler, by variant."""
 
+_LIMITED = Registry(
+    JobSpec(CreateUser, create_user, batch=create_user_batch, limits=[Limit(concurrency=1000)]), schema=SCHEMA
+)
+"""As many at once as are claimed at most: each job takes a permit, and none waits for one."""
+
+_QUEUES = {_URGENT: (_URGENT, QUEUE), "queues": (_URGENT, QUEUE, "low")}
+"""The queues of a variant, if it serves several."""
+
 
 def work(target: Target, variant: str) -> None:
     """Work until killed."""
@@ -92,7 +103,7 @@ def work(target: Target, variant: str) -> None:
     else:
         run_worker(
             _settings(target, variant),
-            replace(APPLICATION, registry=_ORDINARY.get(variant, REGISTRY)),
+            replace(APPLICATION, registry=_LIMITED if variant == "limited" else _ORDINARY.get(variant, REGISTRY)),
         )
 
 
@@ -101,7 +112,7 @@ def _settings(target: Target, variant: str) -> Settings:
         DatabaseSettings(url=SecretStr(target.database_url)),
         QueueSettings(url=SecretStr(target.redis_url)),
         WorkerSettings(
-            queue=ServedQueues((_URGENT, QUEUE) if variant == _URGENT else (QUEUE,)),
+            queue=ServedQueues(_QUEUES.get(variant, (QUEUE,))),
             max_jobs=_max_jobs(target, variant),
             log_level="warning",
             log_format="json",
