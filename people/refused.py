@@ -70,6 +70,8 @@ def open_refused(file: Path) -> Iterator[IO[str]]:
 
 
 def _is_ours(file: Path) -> bool:
+    if not file.is_file():
+        return False  # a device would be removed
     with file.open("rb") as opened:
         beginning = opened.read(_BEGINNING)
     return not beginning or any(header.encode() in beginning for header in _HEADERS)

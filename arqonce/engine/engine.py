@@ -22,7 +22,6 @@ from arqonce.engine.queue import Queue
 from arqonce.engine.renewals import RECONNECT_EVERY
 from arqonce.engine.runs import Runs
 from arqonce.engine.slots import Slots
-from arqonce.trouble import AwayTime
 from arqonce.work import Gate, Observer, Work
 
 _CHORES_LIMIT = timedelta(seconds=5)
@@ -64,17 +63,12 @@ class Engine:
         self._must_get_idle = False
         self._is_behind = False
         self._has_told_wait = False
-        self._outage = Outage()
+        self.outage = Outage()
         self._last_look_for_aborts = -math.inf
         self._claiming: asyncio.Task[bool] | None = None
         self._started = 0
         self._background: Sequence[asyncio.Task[None]] = ()
         self._guard = LeaseGuard(leases, options.lease, self.runs.recorder.all_claims, self.runs.running.longest_limit)
-
-    @property
-    def redis_away(self) -> AwayTime:
-        """For how long Redis was away."""
-        return self._outage.away
 
     async def run(self) -> None:
         """Work until cancelled or, in burst mode, until the queue is empty.
@@ -156,9 +150,9 @@ class Engine:
                 for chores in self._chores:
                     await chores.do()
         except (RedisError, OSError) as error:
-            await self._outage.wait_out(error, self._chores)
+            await self.outage.wait_out(error, self._chores)
         else:
-            self._outage.end()
+            self.outage.end()
         return has_more
 
     async def _claim_or_rest(self) -> bool:
@@ -172,7 +166,7 @@ class Engine:
                 await self._waking.rest()
         elif await self._gate_is_open():
             if self._waking.wants_claim:
-                return await self._claimed(self._start_claim())
+                return await self._claimed(asyncio.create_task(self._claim(), name="claim"))
             await self._waking.renew()
         return False
 
@@ -187,10 +181,7 @@ class Engine:
         return False
 
     async def _claimed(self, claiming: "asyncio.Task[bool]") -> bool:
-        """Wait for a claim, which the worker's end does not cut short: arq leaves a job locked whose claim is cut off.
-
-        Return whether more jobs may be due.
-        """
+        """Wait for a claim. The worker's end does not cut it short: arq leaves a job locked whose claim is cut off."""
         self._claiming = claiming
         try:
             return await asyncio.shield(claiming)
@@ -202,8 +193,7 @@ class Engine:
         """Claim and start jobs. If more are due and there is room, ask for these first: Redis works while jobs run."""
         if self._is_behind and self.runs.slots.are_few:
             await asyncio.sleep(_GATHER.total_seconds())
-        room = room or self._room()
-        if room <= 0:
+        if (room := room or self._room()) <= 0:
             return False
         was_idle = not self.runs.claims
         claimed = await self._waking.claim(room, is_idle=was_idle)
@@ -212,18 +202,14 @@ class Engine:
             self._last_look_for_aborts = self._loop.time()  # the claim has looked itself
         self._is_behind = claimed.is_full
         if self._is_behind and (more := self._room_beside(len(claimed.claims))) > 0:
-            self._claiming = self._start_claim(more)
+            self._claiming = asyncio.create_task(self._claim(more), name="claim")
         self._started += await self.runs.start(claimed)
         return claimed.is_full
 
-    def _start_claim(self, room: int | None = None) -> "asyncio.Task[bool]":
-        return asyncio.create_task(self._claim(room), name="claim")
-
     def _room_beside(self, claimed: int) -> int:
         """Return how many jobs may be claimed while so many others that were claimed have not started."""
-        if not self._gate.is_open or self._room() <= 0 or self._must_get_idle:
-            return 0
-        return int(min(self.runs.slots.room_beside(claimed), self._jobs_left() - claimed))
+        may_claim = self._gate.is_open and not self._must_get_idle and self._room() > 0
+        return int(min(self.runs.slots.room_beside(claimed), self._jobs_left() - claimed)) if may_claim else 0
 
     def _room(self) -> int:
         """Return how many jobs may be claimed; none after the signal to stop, or while it is quiet."""

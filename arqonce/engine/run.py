@@ -89,6 +89,8 @@ class Run:
 
     def again(self, conclusion: Conclusion) -> list["Run"]:
         """Return the runs of jobs that have to run once more."""
+        if not any(isinstance(answer, Again) for _, answer in conclusion):
+            return []
         alone = [Run(self._work, [job]) for job, answer in conclusion if answer is Again.ALONE]
         apart = self.pieces([job for job, answer in conclusion if answer is Again.APART])
         later = [job for job, answer in conclusion if answer is Again.LATER]

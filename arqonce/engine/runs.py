@@ -122,13 +122,10 @@ class Runs:
         tasks, self._over = self._over, []
         ended: list[tuple[Job, Outcome]] = []
         for task in tasks:
-            if task not in self.running:
-                continue  # abandoned
-            run = self._free(task)
-            conclusion = self._conclusion(run, task)
-            again = len(ended) + len(conclusion)
-            ended += [(job, answer) for job, answer in conclusion if not isinstance(answer, Again)]
-            if len(ended) < again:
+            if task in self.running:  # else it is abandoned
+                run = self._free(task)
+                conclusion = self._conclusion(run, task)
+                ended += [(job, answer) for job, answer in conclusion if not isinstance(answer, Again)]
                 self._queue(run.again(conclusion))
         self._record(ended)
         self.use_free_slots()
@@ -150,7 +147,7 @@ class Runs:
         if not ended:
             return
         self._observer.concluded(ended)
-        self._unended.difference_update([job.claim.job_id for job, _ in ended])
+        self._unended.difference_update(job.claim.job_id for job, _ in ended)
         self.recorder.add(ended)
 
     def _queue(self, runs: Iterable[Run]) -> None:

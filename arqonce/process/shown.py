@@ -76,7 +76,7 @@ def _show_servers(
     """Show both servers as the engine and the relay see them: the relay looks at PostgreSQL also while no job runs."""
 
     def redis_times() -> list[AwayTime]:
-        engine = [] if worker.engine is None else [worker.engine.redis_away]
+        engine = [] if worker.engine is None else [worker.engine.outage.away]
         return engine + ([] if relay is None else [relay.away["redis"]])
 
     operations.show_server("redis", redis_times)

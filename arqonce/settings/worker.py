@@ -126,14 +126,19 @@ class WorkerSettings(EnvironmentSettings):
 
     @field_validator("health_file")
     @classmethod
-    def _require_no_folder(cls, value: Path | None) -> Path | None:
+    def _require_ordinary_file(cls, value: Path | None) -> Path | None:
+        """Refuse what the worker would replace and at its end remove: as root, /dev/null of the whole machine."""
         try:
             is_folder = value is not None and value.is_dir()
+            is_special = value is not None and value.exists() and not value.is_file()
         except OSError as error:
             message = f"cannot be the name of a file: {error.strerror}"
             raise ValueError(message) from None
         if is_folder:
             message = "is a folder: name a file in it"
+            raise ValueError(message)
+        if is_special:
+            message = "is a device, a pipe or a socket, which the worker would replace: name a file of its own, or none"
             raise ValueError(message)
         return value
 

@@ -1,14 +1,16 @@
 """The file of refused rows: whoever mends it loses nothing."""
 
+import os
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from people.file import open_people
 from people.refused import RefusedRows, open_refused
-from people.rows import Refused
+from people.rows import PeopleFileError, Refused
 
 
 def _refused_again(content: bytes, *, times: int = 1, encoding: str | None = None) -> tuple[bytes, list[list[str]]]:
@@ -83,3 +85,14 @@ def test_every_value_of_a_refused_row_is_read_from_it_again(table: list[tuple[st
     _, values = _refused_again("\r\n".join(["note;name;email", *lines]).encode())
 
     assert values == [[*row, "x"] for row in table]
+
+
+def test_what_is_no_ordinary_file_stays(tmp_path: Path) -> None:
+    """An empty list is removed at the end, and a device of its name would be, too."""
+    pipe = tmp_path / "people.refused.csv"
+    os.mkfifo(pipe)
+
+    with pytest.raises(PeopleFileError, match="is no list of refused rows"), open_refused(pipe):
+        pass
+
+    assert pipe.is_fifo()

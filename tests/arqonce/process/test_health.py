@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from arqonce.environment import SettingsError
 from arqonce.process.health import ServerError, report_health, report_processes
 from arqonce.process.health_file import process_file, read_health
+from arqonce.settings.worker import WorkerSettings
 from arqonce.testing.environment import clean_environment
 
 
@@ -109,6 +111,15 @@ def test_a_folder_is_no_health_file(tmp_path: Path) -> None:
     assert read_health(tmp_path) == [
         f"{tmp_path} is a folder: set WORKER_HEALTH_FILE to a file in it, the same for the worker"
     ]
+
+
+def test_only_an_ordinary_file_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker of root would put a file in the place of /dev/null, and remove it at its end."""
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setenv("WORKER_HEALTH_FILE", str(tmp_path / "pipe"))
+
+    with pytest.raises(SettingsError, match=r"WORKER_HEALTH_FILE.* is a device, a pipe or a socket"):
+        WorkerSettings.load()
 
 
 @pytest.mark.usefixtures("starts_processes")
