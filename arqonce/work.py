@@ -12,11 +12,7 @@ from datetime import timedelta
 from enum import Enum
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from arqonce.wire.keys import QUEUE
-
-_FIRST_TIME = 1e11
-"""Scores below this are no times, in ms since 1970."""
-
+from arqonce.wire.keys import FIRST_TIME_MS, QUEUE
 
 UNKNOWN = "<unknown>"
 """The label of jobs that the worker does not know."""
@@ -59,7 +55,7 @@ class Claim(NamedTuple):
             due = float(self.score)
         except ValueError:
             return None
-        if not _FIRST_TIME < due < math.inf:
+        if not FIRST_TIME_MS < due < math.inf:
             return None
         return max(0, round(started_ms + self.offset_ms - due))
 

@@ -27,6 +27,7 @@ from arqonce.arq.functions import Functions, FunctionSettings
 from arqonce.arq.records import FunctionRecords
 from arqonce.arq.side_by_side import SideBySide
 from arqonce.engine.aside import step_aside
+from arqonce.engine.chores import ContainedChores
 from arqonce.engine.engine import Engine
 from arqonce.engine.in_force import LimitsInForce
 from arqonce.engine.leases import Leases
@@ -152,12 +153,13 @@ class Worker(ArqWorker):
         gate: Gate = AlwaysOpen() if self.records is None else self.records.gate
         if registry_work is not None:
             gate = registry_work.dispatcher.gate
+        chores: list[Chores] = [_ArqChores(self), limits, *self._shown_chores()]
         engine = Engine(
             leases,
             self._build_work(),
             self._options(),
             gate=gate,
-            chores=[_ArqChores(self), limits, *self._shown_chores()],
+            chores=list(map(ContainedChores, chores)),
             observer=self._observer,
         )
         self.tasks = engine.runs.running.tasks

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from arqonce.connection.clock import read_clock
 from arqonce.connection.pauses import Paused, known_of
-from arqonce.wire.keys import IN_PROGRESS_KEY, PARKED_MS, PAUSED_MS, leases_key, pauses_key
+from arqonce.wire.keys import FIRST_TIME_MS, IN_PROGRESS_KEY, PARKED_MS, PAUSED_MS, leases_key, pauses_key
 
 _LOOKED_AT = 1000
 """Most due jobs, oldest first, that are checked for being run by a plain arq worker: those run at most 100 jobs of a
@@ -29,7 +29,7 @@ class QueueStatus:
     """Jobs that a worker has claimed."""
 
     oldest_waiting: timedelta | None
-    """How long the oldest waiting job has been due; ``None`` if no job waits."""
+    """How long the oldest waiting job has been due; ``None`` if no job waits, 0 if no score says since when."""
 
     parked: int = 0
     """Of those that wait, jobs that wait for a permit of a limit."""
@@ -64,10 +64,10 @@ async def read_queue_status(redis: Redis, queue: str) -> QueueStatus:
     paused = known_of(pauses).paused or Paused()
     is_paused = paused.is_whole(now)
     are_running = await _are_running(redis, [job_id for job_id, _ in oldest])
-    scores = [score for (_, score), running in zip(oldest, are_running, strict=True) if not running]
-    scores = sorted([*scores[:1], *(score - PARKED_MS for _, score in first_parked)])
-    age = timedelta(milliseconds=max(0.0, now - scores[0])) if scores else None
     waiting = due - sum(are_running) + parked
+    since = [score for (_, score), running in zip(oldest, are_running, strict=True) if not running]
+    since = [score for score in (*since, *(score - PARKED_MS for _, score in first_parked)) if score >= FIRST_TIME_MS]
+    age = timedelta(milliseconds=max(0.0, now - min(since, default=now))) if waiting else None
     return QueueStatus(
         waiting=0 if is_paused else waiting,
         deferred=max(0, later - leased - parked - aside),

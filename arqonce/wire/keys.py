@@ -67,6 +67,10 @@ PAUSED_MS = 100_000_000_000_000
 the sum. No producer defers a job to such a time."""
 
 
+FIRST_TIME_MS = 1e11
+"""Scores below this are no times: those of hostile and careless producers, and of jobs that arq has pulled forward."""
+
+
 def due_of(score: float) -> float:
     """Return when a job is due, in ms since 1970, from its score, also if it was put aside."""
     return score % PAUSED_MS
