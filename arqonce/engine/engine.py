@@ -67,7 +67,7 @@ class Engine:
         self._last_look_for_aborts = -math.inf
         self._claiming: asyncio.Task[bool] | None = None
         self._started = 0
-        self._background: Sequence[asyncio.Task[None]] = ()
+        self._background: list[asyncio.Task[None]] = []
         self._guard = LeaseGuard(leases, options.lease, self.runs.recorder.all_claims, self.runs.running.longest_limit)
 
     async def run(self) -> None:
@@ -77,9 +77,10 @@ class Engine:
             RedisError: in burst mode, where a lost Redis is not waited for.
         """
         self._observer.ready(self.be_quiet)
-        renewing = asyncio.create_task(self._renew_leases(), name="heartbeat")
-        overdue = asyncio.create_task(end_overdue_runs(self.runs, self._work), name="overdue")
-        self._background = (renewing, overdue)
+        beside = {"heartbeat": self._renew_leases(), "overdue": end_overdue_runs(self.runs, self._work)}
+        for name, coroutine in beside.items():
+            self._background.append(task := asyncio.create_task(coroutine, name=name))
+            task.add_done_callback(lambda _task: self._bell.ring())
         self._guard.start()
         while True:
             has_more = await self._turn()
@@ -103,9 +104,8 @@ class Engine:
         is_new = quiet != self.is_quiet
         self.is_quiet = quiet
         if is_new:
-            _log.info(
-                "told to take no more jobs" if quiet else "told to take jobs again", jobs=len(self.runs.running.tasks)
-            )
+            told = "told to take no more jobs" if quiet else "told to take jobs again"
+            _log.info(told, jobs=len(self.runs.running.tasks))
             self._bell.ring()
         return is_new
 
@@ -139,8 +139,8 @@ class Engine:
 
     async def _turn(self) -> bool:
         """Claim and do chores; return whether more jobs may be due. arq ends at the first error of Redis."""
-        if self.phase is Phase.ENDING:
-            # On Python 3.11 a cancellation can be lost in redis-py, whose time limit uses wait_for.
+        if self.phase is Phase.ENDING or any(task.done() for task in self._background):
+            # On Python 3.11 redis-py loses cancellations, also where a job cancels all tasks: ours then ended alone.
             raise asyncio.CancelledError
         has_more = False
         try:

@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from arqonce.engine.engine import Engine
 from arqonce.engine.options import Options
+from arqonce.engine.queue import Claimed
 from arqonce.work import Again, AlwaysOpen, Ended, Gate, Observer, Outcome, Permit, Postponed
 from tests.arqonce.engine.clock import on_its_own_clock, until
 from tests.arqonce.engine.queue_in_memory import Fault, QueueInMemory
@@ -561,3 +562,38 @@ def _attempts(answers: dict[str, list[tuple[float, Outcome]]]) -> Iterator[tuple
         for _, outcome in listed:
             yield job_id, attempt
             attempt += isinstance(outcome, Postponed) and outcome.counts
+
+
+@on_its_own_clock
+@pytest.mark.parametrize("name", ["heartbeat", "overdue"])
+async def test_it_ends_when_somebody_cancels_what_keeps_its_jobs(name: str) -> None:
+    """A job cancels all tasks, and the main loop's own cancellation is lost: it must not go on without the others."""
+    async with _running(_build(QueueInMemory(), ScriptedWork())) as task:
+        (background,) = [one for one in asyncio.all_tasks() if one.get_name() == name]
+        background.cancel()
+        await asyncio.wait([task], timeout=5)
+
+        assert task.cancelled()
+
+
+@on_its_own_clock
+async def test_the_next_jobs_are_asked_for_before_the_claimed_ones_run() -> None:
+    """Once it is known that they run one by one: Redis works meanwhile."""
+    queue = QueueInMemory()
+    claim, rooms, asked = queue.claim, list[int](), list[int]()
+
+    async def note(room: int, *, watch: timedelta, is_idle: bool) -> Claimed:
+        rooms.append(room)
+        return await claim(room, watch=watch, is_idle=is_idle)
+
+    async def look(_job: ScriptedJob) -> Outcome:
+        asked.append(len(rooms))
+        return DONE
+
+    queue.claim = note  # type: ignore[method-assign] # to see when it is called
+    queue.enqueue("look", *(f"j{number:03}" for number in range(300)))
+
+    await _build(queue, ScriptedWork(look=look), slots=100, burst=True).run()
+
+    assert rooms[:4] == [100, 50, 50, 50]
+    assert (set(asked[:100]), set(asked[100:150]), set(asked[150:200])) == ({1}, {3}, {4})
