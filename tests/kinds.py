@@ -38,7 +38,7 @@ _EVENTS = {
 _PROOFS = "tests/arqonce/testing/test_crash_points.py::test_a_crash_anywhere"
 
 _LONG = (
-    f"{_PROOFS}_leaves_one_effect_and_one_receipt[create_users]",
+    f"{_PROOFS}_leaves_one_effect_and_one_receipt",
     f"{_PROOFS}_in_a_look_up",
     f"{_PROOFS}_in_a_refused_job",
     f"{_PROOFS}_in_a_promised_job",
@@ -74,8 +74,40 @@ _LONG = (
     "tests/examples/test_shop.py::test_it_type_checks",
     "tests/examples/test_shop.py::test_its_longest_proof_passes",
     "tests/web/test_openapi.py::test_the_service_does_what_it_describes",
+    "tests/arqonce/testing/test_crash_points.py::test_the_prover_finds[handler commits]",
+    "tests/arqonce/testing/test_crash_points.py::test_the_prover_finds[effect outside]",
+    "tests/arqonce/testing/test_plugin.py::test_crash_points_are_proven_on_servers_of_its_own",
+    "tests/arqonce/arq/test_sentry.py::test_sentry_gets_what_it_gets_of_arq[stream]",
+    "tests/arqonce/arq/test_shapes.py::test_a_job_whose_worker_ends_without_handling_signals_is_tried_again[15-arqonce]",
+    "tests/arqonce/client/test_waiting.py::test_two_thousand_who_wait",
+    "tests/arqonce/commands/test_loading.py::test_a_command_loads_what_it_needs_alone",
+    "tests/arqonce/console/test_outages.py::test_redis_is_away[silent]",
+    "tests/arqonce/embedded/test_postgres.py::test_interrupted_initdb",
+    "tests/arqonce/embedded/test_postgres.py::test_two_at_once",
+    "tests/arqonce/embedded/test_standby.py::test_promoting_twice",
+    "tests/arqonce/embedded/test_standby.py::test_what_a_synchronous_primary",
+    "tests/arqonce/engine/test_limits.py::test_whatever_happens_no_limit_is_exceeded_and_all_jobs_end[0]",
+    "tests/arqonce/engine/test_limits.py::test_whatever_happens_no_limit_is_exceeded_and_all_jobs_end[1]",
+    "tests/arqonce/execution/test_batch.py::test_zombies_of_one_batch_give_the_same_answers[False]",
+    "tests/arqonce/execution/test_batch_handlers.py::test_many_are_answered_as_one_after_the_other[find_user]",
+    "tests/arqonce/execution/test_batch_handlers.py::test_many_are_answered_as_one_after_the_other[get_or_create_user]",
+    "tests/arqonce/execution/test_receipts.py::test_owners_at_once_take_effect_once[get_or_create_user]",
+    "tests/arqonce/process/test_supervisor.py::test_a_process_that_does_not_end_is_killed[started]",
+    "tests/arqonce/process/test_supervisor.py::test_what_dies_at_once_is_restarted_more_and_more_rarely[false]",
+    "tests/bench/test_contenders.py::test_a_run_of_ours",
+    "tests/chaos/test_runs.py::test_faults_that_name_none_are_refused_with_their_names[,",
+    "tests/docs/test_other_languages.py::test_a_failure_is_told_by_its_type[js]",
+    "tests/docs/test_other_languages.py::test_a_key_is_for_one_request[js]",
+    "tests/docs/test_other_languages.py::test_what_the_schema_refuses_is_not_sent[js]",
+    "tests/docs/test_other_languages.py::test_without_redis_the_program_ends[js]",
+    "tests/docs/test_programs.py::test_the_programs_of_a_page_get_their_results[arqonce/README.md]",
+    "tests/security/test_leaks.py::test_a_leak_fails_the_run[file-options5]",
+    "tests/security/test_leaks.py::test_a_leak_fails_the_run[print-options4]",
+    "tests/worker/test_commands.py::test_a_second_dev",
+    "tests/worker/test_commands.py::test_dev_ends_when_a_server_has_ended",
+    "tests/worker/test_commands.py::test_dev_runs_until_it_is_stopped[1",
 )
-"""Beginnings of the ids of tests that take half a minute each and rarely find what no other test finds.
+"""Beginnings of the ids of tests that take long and rarely find what no other test finds.
 
 Of each kind, one is left to be run each time: the other crash points, for instance, are those of further jobs.
 """
