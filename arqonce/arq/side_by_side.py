@@ -9,6 +9,7 @@ from arq.worker import JobExecutionFailed
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from arqonce.arq.functions import Call, Functions
+from arqonce.execution.answers import Dumped
 from arqonce.execution.work import RegistryJob, RegistryWork
 from arqonce.failures import InvalidMessageError, JobFailedError
 from arqonce.wire.codec import PICKLE, decode, encode
@@ -52,9 +53,9 @@ class SideBySide:
 class PickledJob(RegistryJob):
     """A handler's job whose message is a pickle that the service reads. Its producer reads nothing but pickles."""
 
-    def ended(self, answer: dict[str, Any] | BaseException, tag: str | None = None, text: str | None = None) -> Ended:
+    def ended(self, answer: dict[str, Any] | Dumped | BaseException, tag: str | None = None) -> Ended:
         """Return the job's end with a result that needs arq alone to be read: a failure has its code as text."""
-        end = super().ended(answer, tag, text)
+        end = super().ended(answer, tag)
         if end.result is None:
             return end
         message = decode(end.result)

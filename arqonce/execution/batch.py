@@ -138,7 +138,7 @@ async def _transact(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job])
             if not isinstance(answer, JobFailedError):
                 dumped = dump_result(spec, answer)
                 receipt = build_receipt(spec, delivery, payload, dumped=dumped)
-                outcomes[delivery.job_id] = Answer(dumped.result, request_tag(receipt.request_hash), dumped.text)
+                outcomes[delivery.job_id] = Answer(dumped, request_tag(receipt.request_hash))
             elif is_dead(answer):
                 outcomes[delivery.job_id] = Again.ALONE
                 continue
@@ -201,7 +201,7 @@ def _tell(spec: AnySpec, jobs: Sequence[_Job], outcomes: dict[str, Outcome], *, 
     """Log one line for the batch and one for each refusal. A line for each job would cost as much as the job."""
     for delivery, _ in jobs:
         outcome = outcomes[delivery.job_id]
-        refusal = outcome.value if isinstance(outcome, Answer) else None
+        refusal = outcome.end if isinstance(outcome, Answer) else None
         if isinstance(refusal, JobFailedError):
             _log.info(
                 "job refused",

@@ -130,7 +130,7 @@ async def _answer(
             receipt = build_receipt(spec, delivery, payload, failure=failure_to_wire(refusal))
             return Answer(refusal, request_tag(receipt.request_hash)), receipt
         receipt = build_receipt(spec, delivery, payload, dumped=dumped)
-        return Answer(dumped.result, request_tag(receipt.request_hash), dumped.text), receipt
+        return Answer(dumped, request_tag(receipt.request_hash)), receipt
 
 
 def _may_have_written(session: AsyncSession, turn: Turn) -> bool:

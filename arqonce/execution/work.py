@@ -7,14 +7,13 @@ import asyncio
 import time
 from collections.abc import Sequence
 from datetime import timedelta
-from functools import cached_property
 from typing import Any
 
 import structlog
 
 from arqonce.backoff import backoff
 from arqonce.execution import phases
-from arqonce.execution.answers import Answer
+from arqonce.execution.answers import Answer, Dumped
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.batch import run_batch
 from arqonce.execution.containment import cancelled_itself
@@ -135,7 +134,7 @@ class RegistryWork:
             return answer
         if isinstance(answer, RetryLater):
             return postponed(answer)
-        return job.ended(answer.value, answer.tag, answer.text)
+        return job.ended(answer.end, answer.tag)
 
     async def disconnect(self, task: "asyncio.Task[Any]") -> None:
         """End the connection of a task that does not end: it cannot commit."""
@@ -158,6 +157,8 @@ class RegistryJob:
     context = None
     spec: AnySpec
     """The job's spec; only of jobs that could be read."""
+    permits: Sequence[Permit] = ()
+    """What it needs of its kind's limits; nothing if it can only end: refused, aborted or expired."""
 
     def __init__(
         self, work: RegistryWork, claim: Claim, message: Message | None, refusal: JobFailedError | None
@@ -176,6 +177,8 @@ class RegistryJob:
         if message is not None:
             self.spec = work.registry.by_name[message.name]
             self._attempt = max(claim.attempt, message.tries or 0)
+            if self.spec.limits and not (self.is_aborted or self.delivery.has_expired):
+                self.permits = permits_of(self.spec, message.args, message.kwargs)
 
     @property
     def kind(self) -> str | None:
@@ -185,14 +188,6 @@ class RegistryJob:
         if self.is_aborted or self._work.most_together(self.spec) == 1:
             return None
         return self.spec.name
-
-    @cached_property
-    def permits(self) -> Sequence[Permit]:
-        """What it needs of its kind's limits; nothing if it can only end: refused, aborted or expired."""
-        message = self._message
-        if message is None or not self.spec.limits or self.is_aborted or self.delivery.has_expired:
-            return ()
-        return permits_of(self.spec, message.args, message.kwargs)
 
     @property
     def limit(self) -> timedelta:
@@ -285,21 +280,18 @@ class RegistryJob:
         _log.error("a run broke off: the job runs again", job_id=self.claim.job_id, exc_info=error)
         return Postponed(backoff(self._attempt))
 
-    def ended(self, answer: dict[str, Any] | BaseException, tag: str | None = None, text: str | None = None) -> Ended:
-        """Return the job's end with its result, or its failure as producers can read it, and the request's tag.
-
-        ``text`` is the result as JSON, if it is serialized already.
-        """
-        succeeded, claim = isinstance(answer, dict), self.claim
+    def ended(self, answer: dict[str, Any] | Dumped | BaseException, tag: str | None = None) -> Ended:
+        """Return the job's end with its result, or its failure as producers can read it, and the request's tag."""
+        claim, failure = self.claim, answer if isinstance(answer, BaseException) else None
         facts: dict[str, Any] = {
             "job_id": claim.job_id, "attempt": self._attempt, "started_ms": self.started_ms, "queue": claim.queue,
             "enqueued_ms": 0 if self._message is None else self._message.enqueued_ms, "tag": tag,
         }  # fmt: skip
-        if text is not None:
-            result = write_success(self.name, text, **facts)
+        if isinstance(answer, Dumped):
+            result = write_success(self.name, answer.text, **facts)
         else:
-            result = write_result(self.name, answer, succeeded=succeeded, **facts)
-        return self._work.end(result, None if isinstance(answer, dict) else answer)
+            result = write_result(self.name, answer, succeeded=failure is None, **facts)
+        return self._work.end(result, failure)
 
     async def recorded(self) -> None:
         """Do nothing."""

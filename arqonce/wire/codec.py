@@ -76,6 +76,11 @@ def encode_result(result: dict[str, Any]) -> str:
     return data.decode()
 
 
+def is_surely_fit(data: bytes) -> bool:
+    """Return whether a result without floats need not be looked at by ``encode_result``: it is short and flat."""
+    return len(data) <= MOST_DIGITS and not may_be_unfit(data)
+
+
 def _unfit(result: dict[str, Any]) -> InvalidMessageError | None:
     found = unfit_field(result)
     return None if found is None else InvalidMessageError(f"its field {found[0]:.60} {found[1]}")
