@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from arqonce.connection.queue_status import QueueStatus
-from arqonce.ledger.figures import MOST
 from arqonce.ledger.overview import MOST_READ
+from arqonce.ledger.schedule_control import UNTIL_RESUMED
 from arqonce.overview.snapshot import LedgerFigures
 from arqonce.overview.status import Status
 from arqonce.relay.unserved import CURE
@@ -50,12 +50,11 @@ def lines_of(status: Status) -> list[tuple[str, str]]:
 def _lines_of_ledger(ledger: LedgerFigures) -> list[tuple[str, str]]:
     lines = []
     if ledger.promised is not None:
-        total, overdue = sum(one.promised for one in ledger.promised), sum(one.overdue for one in ledger.promised)
-        by_queue = [(one.queue, _up_to(one.promised, MOST)) for one in ledger.promised]
+        overdue = sum(one.overdue for one in ledger.promised)
+        by_queue = [(one.queue, f"{one.promised:,}{' or more' if one.is_more else ''}") for one in ledger.promised]
         late = _listed([(one.queue, one.overdue) for one in ledger.promised if one.overdue])
         told = f": {_listed(by_queue)}" if len(by_queue) > 1 else ""
-        more = " or more" if any(one.promised >= MOST for one in ledger.promised) else ""
-        lines.append(("promised", f"{total:,}{more}, {overdue:,} overdue{f' ({late})' if late else ''}{told}"))
+        lines.append(("promised", f"{ledger.all_promised}, {overdue:,} overdue{f' ({late})' if late else ''}{told}"))
     if ledger.done is not None:
         refused = sum(one.refused for one in ledger.done)
         rates = [(one.job_name, f"{one.per_second:.1f}") for one in ledger.done]
@@ -67,14 +66,26 @@ def _lines_of_ledger(ledger: LedgerFigures) -> list[tuple[str, str]]:
         )
     if ledger.dead is not None:
         last_hour = sum(one.last_hour for one in ledger.dead)
-        text = _total_and_each([(one.name, one.letters) for one in ledger.dead])
-        lines.append(("dead letters", text + (f"; {last_hour:,} in the last hour" if text != "0" else "")))
+        named = ("; the latest: " if ledger.has_more_dead else ": ") + _listed(
+            (one.name, one.letters) for one in ledger.dead
+        )
+        lines.append(
+            ("dead letters", f"{ledger.all_dead}{named}; {last_hour:,} in the last hour" if ledger.dead else "0")
+        )
     for pause in ledger.pauses or ():
         what = f"{pause.queue} {pause.job_name}".strip()
         until = "resumed" if pause.until is None else _time(pause.until)
         lines.append(
             (f"paused: {what}", f"since {_time(pause.paused_at)} until {until}, {pause.paused_by}: {pause.reason}")
         )
+    for schedule in ledger.paused_schedules or ():
+        end, by, why = (
+            schedule.paused_until,
+            schedule.paused_by or "somebody",
+            schedule.paused_why or "without a reason",
+        )
+        until = "resumed" if end is None or end == UNTIL_RESUMED else _time(end)
+        lines.append((f"paused: the schedule {schedule.name}", f"until {until}, {by}: {why}"))
     for loss in ledger.losses or ():
         again = f"{loss.given_again:,} promised jobs given again"
         lines.append(("Redis was emptied, restarted or replaced", f"{_time(loss.noticed_at)}: {again}"))
@@ -179,6 +190,10 @@ def _json_of_ledger(ledger: LedgerFigures) -> dict[str, Any]:
             }
             for pause in ledger.pauses
         ]
+    if ledger.paused_schedules is not None:
+        said["paused_schedules"] = [schedule.name for schedule in ledger.paused_schedules]
+    if ledger.estimates is not None:
+        said["estimates"] = ledger.estimates._asdict()
     if ledger.losses is not None:
         said["redis_losses"] = [
             {"noticed_at": loss.noticed_at.isoformat(), "given_again": loss.given_again} for loss in ledger.losses

@@ -7,8 +7,7 @@ from enum import StrEnum
 
 from arqonce.console.poll import Reading
 from arqonce.console.rendering import duration, link, number, sentence
-from arqonce.ledger.overview import MOST_READ
-from arqonce.ledger.tables import Pause
+from arqonce.ledger.tables import Pause, ScheduleState
 from arqonce.overview.snapshot import LedgerFigures, QueueFigures
 from arqonce.relay.unserved import CURE
 
@@ -47,6 +46,9 @@ class Need:
 
     where: str = ""
     """The text of that link."""
+
+    resume: str | None = None
+    """The page on which an operator can end the pause."""
 
 
 def needs_of(reading: Reading) -> list[Need]:
@@ -138,6 +140,7 @@ def _ledger(reading: Reading, ledger: LedgerFigures) -> Iterator[Need]:
     yield from _overdue(reading, ledger)
     yield from _dead(ledger)
     yield from _paused(reading, ledger)
+    yield from _paused_schedules(reading, ledger)
     for loss in ledger.losses or ():
         yield Need(
             level=Level.SOON,
@@ -179,6 +182,27 @@ def _paused(reading: Reading, ledger: LedgerFigures) -> Iterator[Need]:
             cure=f"{first.paused_by}: {first.reason}",
             href=href,
             where=where,
+            resume=link("/queues/resume", queue=None if others else first.queue, kind=first.job_name or None),
+        )
+
+
+def _paused_schedules(reading: Reading, ledger: LedgerFigures) -> Iterator[Need]:
+    """Say which schedules are paused; of those that somebody has paused at once, in one line."""
+    together: dict[object, list[ScheduleState]] = {}
+    for one in ledger.paused_schedules or ():
+        together.setdefault((one.paused_at, one.paused_by, one.paused_why), []).append(one)
+    for first, *others in together.values():
+        since = None if first.paused_at is None else reading.at - first.paused_at
+        what = "The schedules" if others else "The schedule"
+        names, verb = _named([one.name for one in (first, *others)]), "have" if others else "has"
+        why = f"{first.paused_by or 'Somebody'}: {first.paused_why or 'without a reason'}"
+        yield Need(
+            level=Level.SOON if since is None or since > _PAUSED_LONG else Level.MEANT,
+            title=f"{what} {names} {verb} been paused" + ("" if since is None else f" for {duration(since)}"),
+            cure=f"{sentence(why)} Slots are skipped meanwhile, and not made up for.",
+            href="/schedules",
+            where="Schedules",
+            resume=None if others else link("/schedules/resume", name=first.name),
         )
 
 
@@ -195,17 +219,17 @@ def _dead(ledger: LedgerFigures) -> Iterator[Need]:
     last_hour = sum(one.last_hour for one in ledger.dead or ())
     if not letters:
         return
-    more = " or more" if letters >= MOST_READ else ""
     reasons = ", ".join(f"{one.name} {number(one.letters)}" for one in (ledger.dead or ())[:3])
-    counted = _counted(letters, "dead letter", "dead letters", more)
+    counted = f"{ledger.all_dead.capitalize()} dead letter{'' if letters == 1 else 's'}"
+    which = "the latest: " if ledger.has_more_dead else ""
     yield Need(
         level=Level.NOW if last_hour else Level.SOON,
-        title=f"{counted} ({reasons}), of the last hour {number(last_hour)}",
+        title=f"{counted} ({which}{reasons}), of the last hour {number(last_hour)}",
         cure="Look why they have failed; mend it; put them back, or discard them.",
         href="/dead",
         where="Dead letters",
     )
 
 
-def _counted(count: int, one: str, many: str, more: str = "") -> str:
-    return f"{number(count)}{more} {one if count == 1 else many}"
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{number(count)} {one if count == 1 else many}"

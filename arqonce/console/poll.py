@@ -27,6 +27,9 @@ EVERY = timedelta(seconds=2)
 _FRESH = timedelta(seconds=5)
 """Older readings are not shown: a page waits for the next one."""
 
+_TESTED_EVERY = timedelta(seconds=10)
+"""How often PostgreSQL is asked whether it can be written to and has all tables: a fault is shown so much later."""
+
 _AFTER_LAST = timedelta(seconds=20)
 """How long servers are asked after the last page was read that has no script."""
 
@@ -68,12 +71,13 @@ class Reading:
         """A hash of what pages show; times since which something is so are no part of it."""
         figures, queues = self.ledger.figures, self.queues
         pauses = [(one.queue, one.job_name, one.until, one.reason) for one in self.pauses]
+        schedules = [(one.name, one.paused_until) for one in (figures and figures.paused_schedules) or ()]
         losses = [(one.epoch, one.given_again) for one in (figures and figures.losses) or ()]
         counts = None if figures is None else (figures.promised, figures.dead, figures.done, figures.failed)
         waiting = None if queues is None else (queues.queues, queues.kinds, queues.unserved, queues.troubles)
         ends = [(one.live.id, one.state, one.said.running, one.said.jobs) for one in self.workers]
         troubles = (self.ledger.trouble, self.redis_trouble, list(self.not_seen))
-        return sha256(repr((pauses, losses, counts, waiting, ends, troubles)).encode()).hexdigest()[:16]
+        return sha256(repr((pauses, schedules, losses, counts, waiting, ends, troubles)).encode()).hexdigest()[:16]
 
 
 class Servers:
@@ -89,11 +93,12 @@ class Servers:
         self._queues = queues
         self._sessions = sessions
         self._database = database
+        self._tested_at = -float("inf")
 
     async def read(self) -> Reading:
         """Ask both: some ten statements in PostgreSQL; in Redis eight round trips, and seven for each queue."""
         looks = Looks(self._sessions)
-        ledger = await read_ledger_state(looks, self._database)
+        ledger = await self._read_ledger(looks)
         workers: Sequence[Worker] = ()
         queues, trouble, names = None, None, list(self._queues)
         try:
@@ -114,6 +119,16 @@ class Servers:
             known=frozenset(names),
             has_more_queues=len(names) > _MOST_QUEUES,
         )
+
+    async def _read_ledger(self, looks: Looks) -> Ledger:
+        now = time.monotonic()
+        is_tested = now - self._tested_at < _TESTED_EVERY.total_seconds()
+        ledger = await read_ledger_state(looks, self._database, is_tested=is_tested)
+        if ledger.trouble is not None:
+            self._tested_at = -float("inf")
+        elif not is_tested:
+            self._tested_at = now
+        return ledger
 
     def _names(self, workers: Sequence[Worker], ledger: Ledger) -> list[str]:
         figures = ledger.figures

@@ -14,6 +14,9 @@ UNTIL_RESUMED = datetime(9999, 1, 1, tzinfo=UTC)
 """The end of a pause that somebody must end."""
 
 
+_MOST_PAUSED = 100
+
+
 class ListedSchedule(NamedTuple):
     """A schedule, what became of its last job, and the database's time."""
 
@@ -60,6 +63,12 @@ async def list_schedules(session: AsyncSession) -> list[ListedSchedule]:
         .order_by(state.name)
     )
     return [ListedSchedule(*found) for found in await session.execute(statement)]
+
+
+async def paused_schedules(session: AsyncSession) -> Sequence[ScheduleState]:
+    """Return those whose slots are skipped now, by name, and no more than 100. One round trip."""
+    paused = select(ScheduleState).where(ScheduleState.paused_until > func.now())
+    return (await session.scalars(paused.order_by(ScheduleState.name).limit(_MOST_PAUSED))).all()
 
 
 _PAUSE = text("""

@@ -18,17 +18,21 @@ from arqonce.connection.queue_status import QueueStatus, read_queue_status
 from arqonce.connection.worker_troubles import Trouble, troubles_of
 from arqonce.ledger.losses import latest_losses
 from arqonce.ledger.overview import (
+    MOST_READ,
     DeadBy,
     Done,
+    Estimates,
     FailedBy,
     PromisedIn,
     dead_by_kind,
     done_by_kind,
+    estimate,
     failed_by_kind,
     promised_by_queue,
 )
 from arqonce.ledger.pauses import list_pauses
-from arqonce.ledger.tables import Pause, RedisLoss
+from arqonce.ledger.schedule_control import paused_schedules
+from arqonce.ledger.tables import Pause, RedisLoss, ScheduleState
 from arqonce.overview.looks import Looks
 from arqonce.relay.unserved import BEHIND
 
@@ -69,6 +73,38 @@ class LedgerFigures:
     pauses: Sequence[Pause] | None
     """All that are in force."""
 
+    paused_schedules: Sequence[ScheduleState] | None
+    estimates: Estimates | None
+
+    @property
+    def all_promised(self) -> str:
+        """How many jobs are promised, in words."""
+        promised = self.promised or ()
+        is_more = any(one.is_more for one in promised)
+        return _in_words(
+            sum(one.promised for one in promised), is_more=is_more, about=self.estimates and self.estimates.promised
+        )
+
+    @property
+    def all_dead(self) -> str:
+        """How many dead letters there are, in words."""
+        dead = sum(one.letters for one in self.dead or ())
+        return _in_words(dead, is_more=self.has_more_dead, about=self.estimates and self.estimates.dead)
+
+    @property
+    def has_more_dead(self) -> bool:
+        """Whether ``dead`` has the latest dead letters alone."""
+        return sum(one.letters for one in self.dead or ()) >= MOST_READ
+
+
+def _in_words(counted: int, *, is_more: bool, about: int | None) -> str:
+    """Return a number that was counted, or if there are more about how many there are, with two digits of it."""
+    if not is_more:
+        return f"{counted:,}"
+    if about is None or about <= counted:
+        return f"{counted:,} or more"
+    return f"about {round(about, 2 - len(str(about))):,}"
+
 
 async def read_queues(redis: Redis, queues: Sequence[str], behind: Sequence[str], looks: Looks) -> QueueFigures:
     """Ask Redis for these queues. ``behind`` are others, whose promised jobs no relay gives to Redis."""
@@ -95,11 +131,14 @@ async def read_ledger(looks: Looks) -> LedgerFigures:
     async def losses(session: AsyncSession) -> Sequence[RedisLoss]:
         return await latest_losses(session, since=_LOSSES_SINCE, limit=_MOST_LOSSES)
 
-    return LedgerFigures(
-        promised=await looks.in_ledger("promised jobs", promised_by_queue, None),
-        dead=await looks.in_ledger("dead letters", dead_by_kind, None),
-        done=await looks.in_ledger("jobs done per second", done_by_kind, None),
-        failed=await looks.in_ledger("failed attempts", failed_by_kind, None),
-        losses=await looks.in_ledger("losses of Redis", losses, None),
-        pauses=await looks.in_ledger("pauses", list_pauses, None),
-    )
+    async with looks.together():
+        return LedgerFigures(
+            promised=await looks.in_ledger("promised jobs", promised_by_queue, None),
+            dead=await looks.in_ledger("dead letters", dead_by_kind, None),
+            done=await looks.in_ledger("jobs done per second", done_by_kind, None),
+            failed=await looks.in_ledger("failed attempts", failed_by_kind, None),
+            losses=await looks.in_ledger("losses of Redis", losses, None),
+            pauses=await looks.in_ledger("pauses", list_pauses, None),
+            paused_schedules=await looks.in_ledger("paused schedules", paused_schedules, None),
+            estimates=await looks.in_ledger("estimates", estimate, None),
+        )

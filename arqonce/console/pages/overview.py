@@ -3,11 +3,10 @@
 from aiohttp import web
 
 from arqonce.console.attention import needs_of
-from arqonce.console.core import console_of
+from arqonce.console.core import console_of, may_act
 from arqonce.console.responses import show_page
 from arqonce.console.routes import page
 from arqonce.console.trends import charts_of
-from arqonce.ledger.figures import MOST
 from arqonce.ledger.overview import MOST_READ
 
 
@@ -20,8 +19,8 @@ async def show_overview(request: web.Request) -> web.Response:
         reading=reading,
         charts=await charts_of(request, reading, "hour"),
         needs=needs_of(reading),
-        most_letters=MOST_READ,
-        most_promised=MOST,
+        may_act=may_act(request),
+        most_read=MOST_READ,
     )
 
 

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from arqonce.connection.presence import LiveWorker, announce, show
 from arqonce.connection.queue_kinds import read_kinds
 from arqonce.ledger.losses import note_loss
+from arqonce.ledger.overview import MOST_READ
 from arqonce.ledger.pauses import pause
 from tests import warm
 from tests.conftest import wait_until
@@ -42,7 +43,11 @@ _FILL = """
         now() - CASE WHEN n <= 120 THEN interval '5 s' ELSE interval '2 min' END FROM generate_series(1, 150) AS n;
     INSERT INTO arqonce.attempts (job_id, attempt, job_name, queue, code, error, worker, started_at, failed_at, counted)
     SELECT 'failed-' || n, 1, 'create_user', 'arq:queue', 'OSError', '', 'here:1', now(), now() - n * interval '25 min',
-        true FROM generate_series(1, 3) AS n
+        true FROM generate_series(1, 3) AS n;
+    INSERT INTO arqonce.schedules
+        (name, definition, fleet, release, zone, overlap, catch_up, paused_until, paused_by, paused_why)
+    SELECT name, 1, 'arq:queue', 'r', 'UTC', 'allow', interval '0', until, 'ann', 'a fair'
+    FROM (VALUES ('hourly', now()), ('nightly', timestamptz '9999-01-01 00:00Z')) AS schedules (name, until)
 """
 
 
@@ -101,8 +106,10 @@ async def test_it_answers_the_first_questions_of_an_operator(sessions: Sessions,
     assert [(one["queue"], one["job"], one["reason"]) for one in found["pauses"]] == [
         ("low", "create_user", "the bank")
     ]
+    assert found["paused_schedules"] == ["nightly"]
     assert lines == {
         "workers alive": "1 on 1 host",
+        "paused: the schedule nightly": "until resumed, ann: a fair",
         "waiting by kind": "find_user 4, create_user 1",
         "promised": "4, 1 overdue (low 1): arq:queue 2, low 2",
         "done a second, of late": "2.0: create_user 1.5, find_user 0.5; 1 refused",
@@ -213,12 +220,12 @@ async def test_it_is_as_fast_with_much_as_with_little(sessions: Sessions, redis:
 
     took, found = math.inf, {}
     for _ in range(3):  # on a busy machine one of them finds a quiet moment
-        if took >= 5:
+        if took >= 5 or "dead" not in found:
             started = time.monotonic()
             found = json.loads(run("--json").stdout)
             took = time.monotonic() - started
 
     assert took < 5  # of which the process takes most; usually it is under one
-    assert (found["dead"], found["dead_by_reason"][0]["letters"]) == (10_000, 10_000)
-    seconds = 10 + time.monotonic() - filled  # since the oldest of the 10,000 that are read
-    assert 0.9 * 10_000 / seconds < found["done_per_second"] < 1000 + 300
+    assert (found["dead"], found["dead_by_reason"][0]["letters"]) == (MOST_READ, MOST_READ)
+    seconds = MOST_READ / 1000 + time.monotonic() - filled  # since the oldest of those that are read
+    assert 0.9 * MOST_READ / seconds < found["done_per_second"] < 1000 + 300

@@ -8,10 +8,13 @@ from datetime import UTC, datetime, timedelta
 import aiohttp
 import pytest
 from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from arqonce.console import live
-from arqonce.console.poll import Poll, Reading
+from arqonce.console import poll as polls
+from arqonce.console.poll import Poll, Reading, Servers
 from arqonce.console.shared import Shared
+from arqonce.database.settings import DatabaseSettings
 from arqonce.overview.status import Ledger
 from tests.arqonce.console.conftest import Browser
 from tests.conftest import wait_until_async
@@ -187,3 +190,23 @@ async def test_nobody_sees_what_was_read_before_a_change() -> None:
         found = [(await reading).redis_trouble for reading in (before, after)]
 
     assert found == ["reading 1", "reading 2"]
+
+
+@pytest.mark.parametrize(("trouble", "tested"), [(None, [False, True, True]), ("its disk is full", [False] * 3)])
+async def test_whether_it_can_be_written_to_is_asked_at_times(
+    monkeypatch: pytest.MonkeyPatch, redis: Redis, database: DatabaseSettings, trouble: str | None, tested: list[bool]
+) -> None:
+    """It costs more than the rest; while there is trouble, each reading asks: its end is seen at once."""
+    found: list[bool] = []
+
+    async def read_ledger_state(_looks: object, _database: object, *, is_tested: bool) -> Ledger:
+        await asyncio.sleep(0)
+        found.append(is_tested)
+        return Ledger(trouble=trouble)
+
+    monkeypatch.setattr(polls, "read_ledger_state", read_ledger_state)
+    servers = Servers(redis, "redis://", ["arq:queue"], async_sessionmaker(), database)
+    for _ in tested:
+        await servers.read()
+
+    assert found == tested

@@ -9,7 +9,9 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.console.settings import Settings
+from arqonce.control.schedules import pause
 from arqonce.ledger.audit import list_acts
+from arqonce.ledger.schedule_control import UNTIL_RESUMED
 from arqonce.ledger.tables import PromisedJob, ScheduleState
 from arqonce.schedules.schedule import Schedule
 from arqonce.spec import Registry
@@ -92,3 +94,31 @@ async def test_a_schedule_runs_now_where_its_code_is(
     assert (offered, done.status, elsewhere.status) == (["/schedules/run?name=hourly"], 200, 409)
     assert [job_id.startswith("schedule:hourly:now:") for job_id in promised] == [True]
     assert [act for _, act, *_ in await _acts(sessions)] == ["schedules run-now"]
+
+
+@pytest.mark.usefixtures("schedules")
+async def test_the_overview_says_what_is_paused_and_how_to_resume_it(
+    jane: Browser, rob: Browser, sessions: Sessions
+) -> None:
+    """Slots that are skipped are seen at once; those who may resume it are led there."""
+    async with sessions.begin() as session:
+        await pause(session, ["nightly"], until=timedelta(hours=1), who="joan", why="a fair")
+
+    seen = (await rob.until("/", "The schedule nightly has been paused for")).page
+    to_jane = (await jane.get("/")).page
+
+    assert "Joan: a fair. Slots are skipped meanwhile" in seen.text
+    resume = "/schedules/resume?name=nightly"
+    assert [resume in {one["href"] for one in page.of("a")} for page in (seen, to_jane)] == [False, True]
+    assert "/schedules" in {one["href"] for one in seen.of("a")}
+
+
+@pytest.mark.usefixtures("schedules")
+async def test_schedules_that_were_paused_together_are_one_line(jane: Browser, sessions: Sessions) -> None:
+    """A pause of all for a deploy hides nothing else."""
+    async with sessions.begin() as session:
+        await pause(session, ["hourly", "nightly"], until=UNTIL_RESUMED, who="joan", why=None)
+
+    page = (await jane.until("/", "The schedules hourly, nightly have been paused for")).page
+
+    assert not [one for one in page.of("a") if str(one["href"]).startswith("/schedules/resume")]

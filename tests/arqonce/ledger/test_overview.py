@@ -1,0 +1,63 @@
+"""Figures of the whole ledger: what they read is bounded, whatever state the jobs are in."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from arqonce.ledger.figures import overdue
+from arqonce.ledger.overview import estimate, promised_by_queue
+
+_PROMISE = text("""
+    INSERT INTO arqonce.outbox
+        (job_id, job_name, queue, message, request_hash, due_at, give_at, created_at, dispatches)
+    SELECT :queue || :seconds || n, 'x', :queue, '', '', at, at, at, 0
+    FROM generate_series(1, :number) AS n, (SELECT now() - make_interval(secs => :seconds) AS at) AS due
+""")
+
+
+async def _promise(session: AsyncSession, queue: str, number: int, *, seconds: int) -> None:
+    await session.execute(_PROMISE, {"queue": queue, "number": number, "seconds": seconds})
+
+
+def _rows(plan: dict[str, Any]) -> Iterator[int]:
+    yield plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)
+    for part in plan.get("Plans", ()):
+        yield from _rows(part)
+
+
+async def test_what_was_just_promised_is_not_read_to_find_what_is_late(session: AsyncSession) -> None:
+    """A million promises of the last seconds cost no more than the bound, and those that are late come first."""
+    await _promise(session, "q", 50, seconds=1)
+    await _promise(session, "q", 2, seconds=20)
+    count = "SELECT " + overdue(queue="'q'", most="5")
+
+    late = await session.scalar(text(count))
+    told = await session.scalar(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {count}"))
+    plan = (json.loads(told) if isinstance(told, str) else told)[0]["Plan"]
+
+    assert (late, max(_rows(plan))) == (2, 5)
+
+
+async def test_queues_share_what_is_counted(session: AsyncSession) -> None:
+    """Of two queues each has half of it; a queue with more says so."""
+    await _promise(session, "a", 5001, seconds=20)
+    await _promise(session, "b", 3, seconds=1)
+
+    found = await promised_by_queue(session)
+
+    assert [tuple(one) for one in found] == [("a", 5000, 5000, True), ("b", 3, 0, False)]
+
+
+async def test_how_many_there_are_is_estimated(session: AsyncSession) -> None:
+    """As far as PostgreSQL has looked at the table: before that nothing is said."""
+    before = await estimate(session)
+    await _promise(session, "a", 2000, seconds=1)
+    await session.execute(text("ANALYZE arqonce.outbox"))
+
+    after = await estimate(session)
+
+    assert before.dead is None or before.dead >= 0
+    assert (after.promised, after.dead) == (2000, before.dead)
