@@ -9,8 +9,8 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiohttp
@@ -24,6 +24,7 @@ from arqonce.console.application import build_app
 from arqonce.console.core import Console
 from arqonce.console.server import listen, open_console
 from arqonce.console.settings import ConsoleSettings, Settings
+from arqonce.console.shared import Shared
 from arqonce.database.settings import DatabaseSettings
 from arqonce.ledger.dead_jobs import DeadFilter, step_of_dead_jobs
 from arqonce.settings.worker import QueueSettings, WorkerSettings
@@ -35,6 +36,7 @@ _TOKEN = "a token of the benchmark alone"  # noqa: S105 - opens a console on loo
 
 _PAGES = {
     "overview": "/",
+    "queues": "/queues",
     "queue, with charts of an hour": "/queue?name=arq:queue",
     "queue, with charts of a day": "/queue?name=arq:queue&range=day",
     "jobs waiting": "/jobs?state=waiting",
@@ -47,6 +49,8 @@ _PAGES = {
     "jobs dead": "/jobs?state=dead",
     "a job that is done": "/job?id=done-0000005000",
     "a job that waits": "/job?id=queued-0000005000",
+    "a job that is promised": "/job?id=promised-0000005000",
+    "jobs whose id begins so": "/jobs/find?id=done-00000",
     "dead letters in groups": "/dead",
     "dead letters of a group": "/dead/letters?kind=kind3&code=OddError",
     "dead letters with a reason": "/dead/letters?code=rare",
@@ -55,6 +59,9 @@ _PAGES = {
     "schedules": "/schedules",
     "workers": "/workers",
     "audit": "/audit",
+    "audit of a person": "/audit?who=jane",
+    "audit of a rare act": "/audit?act=queue+resume",
+    "doctor": "/doctor",
 }
 
 _ACTS = {
@@ -114,7 +121,8 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="arqonce-bench-") as folder,
         open_bench_servers(Path(folder)) as servers,
     ):
-        asyncio.run(_run(servers, amounts, arguments.rounds))
+        asyncio.run(_fill(servers, amounts))
+        asyncio.run(_run(servers, arguments.rounds))
 
 
 def _arguments() -> argparse.Namespace:
@@ -127,11 +135,14 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-async def _run(servers: BenchServers, amounts: Amounts, rounds: int) -> None:
+async def _fill(servers: BenchServers, amounts: Amounts) -> None:
     began = time.monotonic()
     await fill_postgres(servers.postgres.url, amounts)
     await fill_redis(servers.valkey.url, amounts)
     _say(f"filled in {time.monotonic() - began:.0f} s: {amounts}")
+
+
+async def _run(servers: BenchServers, rounds: int) -> None:
     rights = TokenRights(sha256=hash_of(_TOKEN), role=Role.OPERATOR)
     settings = Settings(
         DatabaseSettings(url=SecretStr(servers.postgres.url)),
@@ -141,6 +152,7 @@ async def _run(servers: BenchServers, amounts: Amounts, rounds: int) -> None:
     )
     async with AsyncExitStack() as stack:
         console = await stack.enter_async_context(open_console(settings, APPLICATION))
+        console = replace(console, examination=Shared(timedelta(0)))  # each look at the doctor's page examines anew
         runner = web.AppRunner(build_app(console), access_log=None, shutdown_timeout=1)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

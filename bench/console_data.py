@@ -16,7 +16,7 @@ _AT_ONCE = 500_000
 
 @dataclass(frozen=True)
 class Amounts:
-    """How many jobs there are of each kind of row."""
+    """How many jobs there are of each kind of row. There are as many failed attempts and acts as dead letters."""
 
     receipts: int
     dead: int
@@ -58,6 +58,32 @@ _PROMISED = """
 """
 """All of them due at the same moment, as after a promise of a million jobs: the worst case of a list by time."""
 
+_ATTEMPTS = """
+    INSERT INTO arqonce.attempts (job_id, attempt, job_name, queue, code, error, worker, started_at, failed_at, counted)
+    SELECT 'failed-' || n, 1, 'kind' || n % 10, 'arq:queue', (ARRAY['OddError', 'OSError', 'TimeoutError'])[1 + n % 3],
+        repeat('a place in the code ', 10), 'host:' || n % 40, failed, failed, true
+    FROM generate_series($1::bigint, $2::bigint) AS n,
+        LATERAL (SELECT now() - ($3 - n) * interval '20 ms') AS at (failed)
+"""
+
+_AUDIT = """
+    INSERT INTO arqonce.audit (at, who, act, target, number, why)
+    SELECT now() - ($3 - n) * interval '10 s', CASE WHEN n % 1000 > 0 THEN 'joe' ELSE 'jane' END,
+        CASE WHEN n = 1 THEN 'queue resume' ELSE 'dead retry' END, 'arq:queue', 1, 'a reason'
+    FROM generate_series($1::bigint, $2::bigint) AS n
+"""
+
+_SCHEDULES = """
+    INSERT INTO arqonce.schedules (name, definition, fleet, release, job_name, cron, zone, overlap, catch_up, next_slot,
+        last_job_id, paused_until, paused_at, paused_by, paused_why)
+    SELECT 'schedule' || n, 1, 'arq:queue', 'r', 'kind1', '0 * * * *', 'UTC', 'allow', interval '0', now(),
+        'done-' || lpad(n::text, 10, '0'), CASE WHEN n % 20 = 0 THEN timestamptz '9999-01-01 00:00Z' END, now(), 'jane',
+        'a fair'
+    FROM generate_series($1::bigint, $2::bigint) AS n WHERE $3 > 0
+"""
+
+_MOST_SCHEDULES = 200
+
 _QUEUE = """
 for n = tonumber(ARGV[1]), tonumber(ARGV[2]) do
   local id = string.format('queued-%010d', n)
@@ -74,11 +100,18 @@ async def fill_postgres(url: str, amounts: Amounts) -> None:
     """Insert the rows, and let PostgreSQL look at its tables."""
     connection = await asyncpg.connect(url)
     await connection.execute("SET synchronous_commit = off")
-    numbers = {_RECEIPTS: amounts.receipts, _DEAD: amounts.dead, _PROMISED: amounts.promised}
+    numbers = {
+        _RECEIPTS: amounts.receipts,
+        _DEAD: amounts.dead,
+        _PROMISED: amounts.promised,
+        _ATTEMPTS: amounts.dead,
+        _AUDIT: amounts.dead,
+        _SCHEDULES: _MOST_SCHEDULES,
+    }
     for statement, number in numbers.items():
         for first in range(1, number + 1, _AT_ONCE):
             await connection.execute(statement, first, min(first + _AT_ONCE - 1, number), number)
-    for table in ("receipts", "dead_jobs", "outbox"):
+    for table in ("receipts", "dead_jobs", "outbox", "attempts", "audit", "schedules"):
         await connection.execute(f"VACUUM (ANALYZE) arqonce.{table}")
     await connection.close()
 

@@ -5,7 +5,7 @@ or are added meanwhile hardly move a page. No index in Redis knows kinds: for a 
 looked at; a page that is not full by then says so, and where to go on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -22,6 +22,9 @@ MOST_READ = 1000
 
 _STEP = 500
 """Most jobs of one round trip."""
+
+_MOST_IDS = 3000
+"""Ids that are looked at to find those that begin in a way, of all queues together."""
 
 
 class QueueState(StrEnum):
@@ -155,3 +158,31 @@ def _time(score_ms: float) -> datetime | None:
         return datetime.fromtimestamp(score_ms / 1000, UTC)
     except (ValueError, OverflowError, OSError):
         return None
+
+
+class FoundIds(NamedTuple):
+    """Jobs whose ids begin in a way, each with its queue."""
+
+    jobs: Sequence[tuple[str, str]]
+    read_in_part: Mapping[str, int]
+    """Queues with more jobs than were looked at, and how many were."""
+
+
+async def ids_beginning(redis: Redis, queues: Sequence[str], beginning: str) -> FoundIds:
+    """Look at the ids of the jobs of these queues that are due first, for no index in Redis knows them. One round trip.
+
+    Raises:
+        RedisError: Redis cannot be asked, or this user may not look.
+    """
+    most = _MOST_IDS // max(1, len(queues))
+    async with redis.pipeline(transaction=False) as pipe:
+        for queue in queues:
+            pipe.zrange(queue, 0, most)
+        found: list[list[bytes]] = await pipe.execute()
+    jobs = [
+        (job_id.decode(errors="replace"), queue)
+        for queue, ids in zip(queues, found, strict=True)
+        for job_id in ids[:most]
+        if job_id.startswith(beginning.encode())
+    ]
+    return FoundIds(jobs, {queue: most for queue, ids in zip(queues, found, strict=True) if len(ids) > most})

@@ -195,12 +195,12 @@ def _paused_schedules(reading: Reading, ledger: LedgerFigures) -> Iterator[Need]
         since = None if first.paused_at is None else reading.at - first.paused_at
         what = "The schedules" if others else "The schedule"
         names, verb = _named([one.name for one in (first, *others)]), "have" if others else "has"
-        why = f"{first.paused_by or 'Somebody'}: {first.paused_why or 'without a reason'}"
+        why = f"{first.paused_by or 'somebody'}: {first.paused_why or 'without a reason'}"
         yield Need(
             level=Level.SOON if since is None or since > _PAUSED_LONG else Level.MEANT,
             title=f"{what} {names} {verb} been paused" + ("" if since is None else f" for {duration(since)}"),
-            cure=f"{sentence(why)} Slots are skipped meanwhile, and not made up for.",
-            href="/schedules",
+            cure=f"{why.rstrip('. ')}. Slots are skipped meanwhile, and not made up for.",
+            href="/schedules?paused=true",
             where="Schedules",
             resume=None if others else link("/schedules/resume", name=first.name),
         )
@@ -221,10 +221,10 @@ def _dead(ledger: LedgerFigures) -> Iterator[Need]:
         return
     reasons = ", ".join(f"{one.name} {number(one.letters)}" for one in (ledger.dead or ())[:3])
     counted = f"{ledger.all_dead.capitalize()} dead letter{'' if letters == 1 else 's'}"
-    which = "the latest: " if ledger.has_more_dead else ""
+    which, more = ("the latest: ", "" if last_hour < letters else " or more") if ledger.has_more_dead else ("", "")
     yield Need(
         level=Level.NOW if last_hour else Level.SOON,
-        title=f"{counted} ({which}{reasons}), of the last hour {number(last_hour)}",
+        title=f"{counted} ({which}{reasons}), of the last hour {number(last_hour)}{more}",
         cure="Look why they have failed; mend it; put them back, or discard them.",
         href="/dead",
         where="Dead letters",

@@ -25,7 +25,7 @@ from arqonce.doctor.finding import (
     well,
 )
 from arqonce.ledger.namespace import text_for
-from arqonce.ledger.overview import MOST_READ, dead_by_kind
+from arqonce.ledger.overview import MOST_READ, PROMISED_QUEUES, dead_by_kind
 from arqonce.ledger.schema import ledger_of
 from arqonce.process.startup_errors import explain_database
 
@@ -209,8 +209,8 @@ class Postgres:
         return [
             judged(
                 f"PostgreSQL: promised jobs in {row.queue}",
-                f"{_some(row.owed)} owed, {_some(row.late)} overdue for the relay, "
-                f"{_some(row.again)} given more than {_OFTEN} times",
+                f"{_some(row.owed, row.most)} owed, {_some(row.late, row.most)} overdue for the relay, "
+                f"{_some(row.again, row.most)} given more than {_OFTEN} times",
                 warning=_why_owed(row.late, row.again),
             )
             for row in queues
@@ -220,7 +220,7 @@ class Postgres:
         found = await dead_by_kind(session)
         total, lately = sum(one.letters for one in found), sum(one.last_hour for one in found)
         reasons = ", ".join(f"{one.name} {one.letters}" for one in found[:5])
-        value = f"{_some(total)}, {lately} in the last hour" + (f": {reasons}" if reasons else "")
+        value = f"{_some(total, MOST_READ)}, {lately} in the last hour" + (f": {reasons}" if reasons else "")
         return judged("PostgreSQL: dead letters", value, warning="look at dead list" if lately else None)
 
 
@@ -235,9 +235,9 @@ def _why_owed(late: int, again: int) -> str | None:
     return "do workers of this queue run, and do its jobs end? See status and the log" if again else None
 
 
-def _some(number: int) -> str:
-    """Show a count, which ends at ``MOST_READ``."""
-    return f"{number} or more" if number >= MOST_READ else str(number)
+def _some(number: int, most: int) -> str:
+    """Show a count, which ends at ``most``."""
+    return f"{number} or more" if number >= most else str(number)
 
 
 _TLS = text("SELECT ssl, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
@@ -271,8 +271,10 @@ _VACUUM = text("""
     WHERE schemaname = :schema ORDER BY relname
 """)
 _OUTBOX = text(f"""
-    SELECT queue, count(*) AS owed, count(*) FILTER (WHERE give_at < now() - CAST(:overdue AS interval)) AS late,
-        count(*) FILTER (WHERE dispatches > :often) AS again
-    FROM (SELECT queue, give_at, dispatches FROM arqonce.outbox ORDER BY give_at LIMIT {MOST_READ}) AS soonest
-    GROUP BY queue ORDER BY queue
+    {PROMISED_QUEUES}
+    SELECT queues.queue, most, count(*) AS owed, count(*) FILTER (WHERE dispatches > :often) AS again,
+        count(*) FILTER (WHERE give_at < now() - CAST(:overdue AS interval)) AS late
+    FROM queues, each, LATERAL (SELECT give_at, dispatches FROM arqonce.outbox AS job
+        WHERE job.queue = queues.queue ORDER BY give_at LIMIT (SELECT most FROM each)) AS soonest
+    GROUP BY queues.queue, most ORDER BY queues.queue
 """)  # noqa: S608 - the number is a constant

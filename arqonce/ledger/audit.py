@@ -2,11 +2,16 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import NamedTuple
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from arqonce.ledger.tables import AuditRecord
+
+MOST_READ = 10_000
+"""Most acts that are read for a page."""
 
 _LONGEST = 1000
 """Characters of a target or a reason that are kept: an act may name thousands of ids."""
@@ -29,23 +34,45 @@ async def record(  # noqa: PLR0913 - the row's columns
     await session.execute(insert(AuditRecord).values(**values))
 
 
-async def list_acts(  # noqa: PLR0913 - what a list may be limited to
-    session: AsyncSession,
-    *,
-    since: timedelta | None,
-    limit: int,
-    before: int | None = None,
-    who: str | None = None,
-    act: str | None = None,
-) -> Sequence[AuditRecord]:
-    """Return the latest acts, the last one first; those ``before`` the one with this id. One round trip."""
+async def list_acts(session: AsyncSession, *, since: timedelta | None, limit: int) -> Sequence[AuditRecord]:
+    """Return the latest acts, the last one first. One round trip."""
     statement = select(AuditRecord).order_by(AuditRecord.id.desc()).limit(limit)
     if since is not None:
         statement = statement.where(AuditRecord.at >= func.now() - since)
-    if before is not None:
-        statement = statement.where(AuditRecord.id < before)
-    if who is not None:
-        statement = statement.where(AuditRecord.who == who[:_LONGEST_NAME])
-    if act is not None:
-        statement = statement.where(AuditRecord.act == act)
     return (await session.scalars(statement)).all()
+
+
+class ActsPage(NamedTuple):
+    """Some acts, and where older ones begin."""
+
+    acts: Sequence[AuditRecord]
+    before: int | None
+    """Older acts are before the one with this id; ``None``: there are none."""
+
+    is_partial: bool = False
+    """Whether ``MOST_READ`` acts were read, and not enough of them are what was asked for."""
+
+
+async def page_of_acts(  # noqa: PLR0913 - what a list may be limited to
+    session: AsyncSession, *, before: int | None, who: str | None, act: str | None, since: timedelta | None, limit: int
+) -> ActsPage:
+    """Return the latest acts ``before`` the one with this id. An index has those of a person. Up to two round trips.
+
+    Of the others ``MOST_READ`` are read for a page, which then says where to go on.
+    """
+    served = select(AuditRecord).order_by(AuditRecord.id.desc()).limit(MOST_READ)
+    if before is not None:
+        served = served.where(AuditRecord.id < before)
+    if who is not None:
+        served = served.where(AuditRecord.who == who[:_LONGEST_NAME])
+    read = aliased(AuditRecord, served.subquery())
+    ordered = select(read).order_by(read.id.desc())
+    wanted = ordered if act is None else ordered.where(read.act == act)
+    if since is not None:
+        wanted = wanted.where(read.at >= func.now() - since)
+    found = (await session.scalars(wanted.limit(limit + 1))).all()
+    if len(found) > limit:
+        return ActsPage(found[:limit], found[limit - 1].id)
+    is_recent = true() if since is None else read.at >= func.now() - since
+    last = (await session.execute(ordered.add_columns(is_recent).offset(MOST_READ - 1).limit(1))).first()
+    return ActsPage(found, last[0].id, is_partial=True) if last is not None and last[1] else ActsPage(found, None)

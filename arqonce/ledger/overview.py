@@ -31,7 +31,7 @@ class PromisedIn(NamedTuple):
     """Whether there are more than were counted."""
 
 
-_PROMISED = text(f"""
+PROMISED_QUEUES = f"""
     WITH RECURSIVE queues AS (
         (SELECT queue, 1 AS number FROM arqonce.outbox ORDER BY queue LIMIT 1)
         UNION ALL SELECT (
@@ -39,6 +39,11 @@ _PROMISED = text(f"""
             number + 1
         FROM queues WHERE queues.queue IS NOT NULL AND number < {_MOST_QUEUES}),
     each AS (SELECT {_MOST_PROMISED} / greatest(count(queue), 1) AS most FROM queues)
+"""  # noqa: S608 - numbers are constants
+"""The first queues with promised jobs, by an index, and how many jobs of each may be read. The last queue is NULL."""
+
+_PROMISED = text(f"""
+    {PROMISED_QUEUES}
     SELECT queue,
         (SELECT count(*) FROM (SELECT FROM arqonce.outbox AS job
             WHERE job.queue = queues.queue ORDER BY give_at LIMIT (SELECT most FROM each)) AS promised),

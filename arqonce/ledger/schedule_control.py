@@ -46,8 +46,15 @@ class ListedSchedule(NamedTuple):
         return self.state.paused_until is not None and self.state.paused_until > self.now
 
 
-async def list_schedules(session: AsyncSession) -> list[ListedSchedule]:
-    """Return all schedules by name. One round trip."""
+async def list_schedules(
+    session: AsyncSession,
+    *,
+    names: Sequence[str] | None = None,
+    is_paused: bool = False,
+    after: str | None = None,
+    limit: int | None = None,
+) -> list[ListedSchedule]:
+    """Return schedules by name: all, these ``names``, those that are paused, those ``after`` a name. One round trip."""
     state = ScheduleState
     statement = (
         select(
@@ -61,7 +68,14 @@ async def list_schedules(session: AsyncSession) -> list[ListedSchedule]:
         .outerjoin(JobReceipt, JobReceipt.job_id == state.last_job_id)
         .outerjoin(DeadJob, DeadJob.job_id == state.last_job_id)
         .order_by(state.name)
+        .limit(limit)
     )
+    if names is not None:
+        statement = statement.where(state.name.in_(names))
+    if is_paused:
+        statement = statement.where(state.paused_until > func.now())
+    if after is not None:
+        statement = statement.where(state.name > after)
     return [ListedSchedule(*found) for found in await session.execute(statement)]
 
 

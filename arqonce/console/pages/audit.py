@@ -12,7 +12,7 @@ from arqonce.console.core import console_of
 from arqonce.console.rendering import link
 from arqonce.console.responses import show_page
 from arqonce.console.routes import page
-from arqonce.ledger.audit import list_acts
+from arqonce.ledger.audit import MOST_READ, page_of_acts
 from arqonce.ledger.tables import AuditRecord
 from arqonce.wire.bounds import is_name
 from arqonce.wire.keys import is_job_id
@@ -48,15 +48,14 @@ async def show_audit(request: web.Request) -> web.Response:
     asked = read_query(request, _Asked)
     async with console_of(request).sessions() as session:
         since = None if asked.since is None else SINCE[asked.since][0]
-        found = await list_acts(
-            session, since=since, limit=_SHOWN + 1, before=asked.before, who=asked.who, act=asked.act
+        found = await page_of_acts(
+            session, before=asked.before, who=asked.who, act=asked.act, since=since, limit=_SHOWN
         )
-    acts, more = found[:_SHOWN], len(found) > _SHOWN
     these = partial(link, "/audit", who=asked.who, act=asked.act, since=asked.since)
-    older = these(before=acts[-1].id) if more else None
+    older = None if found.before is None else these(before=found.before)
     return show_page(
-        request, "audit.html", acts=acts, asked=asked, older=older, latest=these(), known=ACTS, times=SINCE,
-        page_of=_page_of,
+        request, "audit.html", acts=found.acts, asked=asked, older=older, latest=these(), known=ACTS, times=SINCE,
+        page_of=_page_of, read=MOST_READ if found.is_partial else None,
     )  # fmt: skip
 
 

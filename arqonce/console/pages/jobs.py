@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from typing import Annotated, NamedTuple
 
 from aiohttp import web
 from pydantic import AfterValidator, Field
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.connection.queue_listing import MOST_READ as MOST_MESSAGES
-from arqonce.connection.queue_listing import QueuePage, QueueState, list_queue
+from arqonce.connection.queue_listing import FoundIds, QueuePage, QueueState, ids_beginning, list_queue
 from arqonce.console.asked import Asked, Name, PageError, read_query
 from arqonce.console.core import Console, console_of
 from arqonce.console.places import read_place, read_queue_place, write_place
@@ -18,7 +20,7 @@ from arqonce.console.poll import Reading
 from arqonce.console.rendering import link
 from arqonce.console.responses import see, show_page
 from arqonce.console.routes import page
-from arqonce.failures import InvalidMessageError
+from arqonce.ledger.id_search import FoundJob, jobs_beginning
 from arqonce.ledger.listing import (
     MOST_READ,
     Done,
@@ -30,10 +32,14 @@ from arqonce.ledger.listing import (
     list_promises,
     list_receipts,
 )
-from arqonce.wire.keys import ID_RULE, is_job_id, require_job_id
+from arqonce.overview.looks import Looks
+from arqonce.wire.keys import ID_RULE, is_job_id
 
 _ROWS = 50
 """Jobs of a page."""
+
+_MOST_QUEUES = 30
+"""Queues in which ids are looked for."""
 
 
 class State(StrEnum):
@@ -81,31 +87,27 @@ WITH_TIME = frozenset({State.DONE, State.REFUSED, State.DEAD})
 """Lists that may begin at a time."""
 
 
-def _time_of(value: str) -> datetime:
-    """Return a time in UTC; it is in UTC unless it says otherwise."""
-    at = datetime.fromisoformat(value)
-    return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
-
-
-def _require_time(value: str) -> str:
+def _in_utc(value: str) -> str:
+    """Return a time in UTC, as fields for times have it. It is in UTC unless it says otherwise."""
     try:
-        _time_of(value)
+        at = datetime.fromisoformat(value)
+        at = at.astimezone(UTC) if at.tzinfo else at
     except (ValueError, OverflowError):
         raise ValueError("is no time such as 2026-06-01T12:00") from None
-    return value
+    return at.replace(tzinfo=None).isoformat(timespec="seconds" if at.second or at.microsecond else "minutes")
 
 
 class _AskedJobs(Asked):
     state: State = State.WAITING
     queue: Name | None = None
     kind: Name | None = None
-    before: Annotated[str, Field(max_length=40), AfterValidator(_require_time)] | None = None
+    before: Annotated[str, Field(max_length=40), AfterValidator(_in_utc)] | None = None
     after: str | None = None
 
     @property
     def begins_at(self) -> datetime | None:
         """The time before which jobs are to have ended."""
-        return None if self.before is None else _time_of(self.before)
+        return None if self.before is None else datetime.fromisoformat(self.before).replace(tzinfo=UTC)
 
 
 class _AskedFind(Asked):
@@ -125,6 +127,10 @@ class _Row:
     def href(self) -> str | None:
         """Its page; ``None`` if its id is none that a job may have."""
         return link("/job", id=self.job_id) if is_job_id(self.job_id) else None
+
+
+_WHERE = {"dead": "dead letter", "tried": "an attempt has failed"}
+"""What is said of a job that a table has in this state, if not the state itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,13 +254,44 @@ def _note(row: Done | Promised | Letter) -> str:
 
 
 async def find_job(request: web.Request) -> web.Response:
-    """Go to the page of a job whose id, or key, somebody has typed."""
-    job_id = read_query(request, _AskedFind).id
-    try:
-        require_job_id(job_id)
-    except InvalidMessageError:
-        raise PageError(400, "No job has such an id", f"{ID_RULE[:1].upper()}{ID_RULE[1:]}.") from None
-    return see(link("/job", id=job_id))
+    """Go to the page of the job whose id, or key, somebody has typed; or list those whose ids begin so."""
+    beginning, console = read_query(request, _AskedFind).id, console_of(request)
+    if not is_job_id(beginning):
+        raise PageError(400, "No job has such an id", f"{ID_RULE[:1].upper()}{ID_RULE[1:]}.")
+    reading = await console.poll.latest()
+    looks, none = Looks(console.sessions), FoundIds([], {})
+    queues = [] if reading.queues is None else sorted(reading.known)[:_MOST_QUEUES]
+    in_redis = await looks.in_redis("jobs in Redis", ids_beginning(console.redis, queues, beginning), none)
+    in_ledger: Sequence[FoundJob] = ()
+    if reading.ledger.trouble is None:
+        in_ledger = await looks.in_ledger("jobs in PostgreSQL", partial(_jobs_beginning, beginning), in_ledger)
+    found = _merged(in_ledger, in_redis.jobs)
+    if {one.job_id for one in found} <= {beginning}:
+        return see(link("/job", id=beginning))
+    return show_page(
+        request,
+        "found.html",
+        reading=reading,
+        beginning=beginning,
+        found=found[:_ROWS],
+        has_more=len(found) > _ROWS,
+        read_in_part=in_redis.read_in_part,
+        not_seen=looks.not_seen,
+    )
+
+
+async def _jobs_beginning(beginning: str, session: AsyncSession) -> Sequence[FoundJob]:
+    return await jobs_beginning(session, beginning, most=_ROWS + 1)
+
+
+def _merged(in_ledger: Sequence[FoundJob], in_redis: Sequence[tuple[str, str]]) -> list[_Row]:
+    """Return the jobs by id. Of one that both servers have, the ledger says more."""
+    queued = {job_id: _Row(job_id=job_id, name=None, at=None, note=f"in {queue}") for job_id, queue in in_redis}
+    found = {
+        one.job_id: _Row(job_id=one.job_id, name=one.job_name, at=one.at, note=_WHERE.get(one.state, one.state))
+        for one in in_ledger
+    }
+    return [one for _, one in sorted((queued | found).items())]
 
 
 ROUTES = (page("/jobs", show_jobs), page("/jobs/find", find_job))

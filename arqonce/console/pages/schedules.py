@@ -1,6 +1,7 @@
 """Schedules: when they are due next, how their last jobs fared; pauses, resumes and runs them now."""
 
 from datetime import timedelta
+from functools import partial
 from typing import Annotated, Literal
 
 from aiohttp import web
@@ -8,7 +9,7 @@ from pydantic import Field
 
 from arqonce.console.acts import Choice, Preview, see_done, show_preview
 from arqonce.console.asked import Asked, PageError, Reason, read_form, read_query
-from arqonce.console.core import Console, console_of, may_act, person_of
+from arqonce.console.core import console_of, may_act, person_of
 from arqonce.console.done import Done, Link
 from arqonce.console.rendering import link
 from arqonce.console.responses import show_page
@@ -16,6 +17,9 @@ from arqonce.console.routes import act, page, preview
 from arqonce.control import schedules as control
 from arqonce.ledger.schedule_control import UNTIL_RESUMED, ListedSchedule, list_schedules
 from arqonce.schedules.schedule import Schedule
+
+_ROWS = 50
+"""Schedules of a page: to find the next slots of each takes a quarter of a millisecond."""
 
 _SLOTS = 3
 """Next slots of a schedule that are shown."""
@@ -33,6 +37,12 @@ _BACK = Link("/schedules", "Schedules")
 _Name = Annotated[str, Field(max_length=200)]
 
 
+class _AskedSchedules(Asked):
+    paused: bool = False
+    after: _Name | None = None
+    """The last schedule of the page before."""
+
+
 class _AskedSchedule(Asked):
     name: _Name
 
@@ -46,27 +56,29 @@ class _Do(_AskedSchedule):
     reason: Reason | None = None
 
 
-async def _list(console: Console) -> list[ListedSchedule]:
-    async with console.sessions() as session:
-        return await list_schedules(session)
-
-
 async def _one(request: web.Request, name: str) -> ListedSchedule:
-    found = next((one for one in await _list(console_of(request)) if one.state.name == name), None)
-    if found is None:
+    async with console_of(request).sessions() as session:
+        found = await list_schedules(session, names=[name])
+    if not found:
         raise PageError(404, "There is no such schedule", "No worker has one of this name.")
-    return found
+    return found[0]
 
 
 async def show_schedules(request: web.Request) -> web.Response:
     """List the schedules that workers have."""
-    console = console_of(request)
+    asked, console = read_query(request, _AskedSchedules), console_of(request)
     reading = await console.poll.latest()
+    async with console.sessions() as session:
+        found = await list_schedules(session, is_paused=asked.paused, after=asked.after, limit=_ROWS + 1)
+    shown, these = found[:_ROWS], partial(link, "/schedules", paused="true" if asked.paused else None)
     return show_page(
         request,
         "schedules.html",
         reading=reading,
-        schedules=[(one, control.when(one), control.next_slots(one, _SLOTS)) for one in await _list(console)],
+        asked=asked,
+        schedules=[(one, control.when(one), control.next_slots(one, _SLOTS)) for one in shown],
+        first=these(),
+        following=these(after=shown[-1].state.name) if len(found) > _ROWS else None,
         until_resumed=UNTIL_RESUMED,
         can_run=frozenset(console.application.registry.schedules),
         may_act=may_act(request),

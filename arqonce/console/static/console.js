@@ -39,6 +39,20 @@ function labelCells(root) {
   }
 }
 
+// A field for times has no zone. Here it is in the viewer's, as all times of the page are; its form sends UTC.
+function useZone(field) {
+  const label = field.labels[0];
+  label.textContent = label.dataset.local;
+  if (field.value) {
+    const at = new Date(field.value + "Z");
+    field.value = new Date(at - 60000 * at.getTimezoneOffset()).toISOString().slice(0, field.value.length);
+  }
+  field.form.addEventListener("formdata", ({ formData }) => {
+    const at = new Date(field.value);
+    if (field.value) formData.set(field.name, at.toISOString().slice(0, at.getSeconds() ? 19 : 16));
+  });
+}
+
 function prepare(root) {
   labelCells(root);
   showTimes(root);
@@ -153,6 +167,7 @@ if (form && location.hash.length > 20) {
 }
 
 prepare(document);
+document.querySelectorAll("input[type=datetime-local]").forEach(useZone);
 watch();
 document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
 for (const region of document.querySelectorAll("[data-every]")) setInterval(() => { if (!document.hidden) renew(); }, 1000 * Math.max(2, Number(region.dataset.every)));

@@ -138,6 +138,45 @@ async def test_a_job_is_found_by_its_id(rob: Browser, client: JobClient) -> None
     assert (found.status, unknown.status, impossible.status) == (200, 200, 400)
 
 
+async def test_jobs_are_found_by_the_beginning_of_their_ids(
+    rob: Browser, client: JobClient, redis: Redis, sessions: Sessions
+) -> None:
+    """In every table by an index; of the jobs in Redis among those that are due first, and the page says so."""
+    common = {"job_name": "create_user", "request_hash": b""}
+    async with sessions.begin() as session:
+        await session.execute(insert(JobReceipt).values(job_id="signup-1", result={}, attempt=1, **common))
+        await session.execute(insert(DeadJob).values(job_id="signup-2", **_letter("OddError")))
+        await session.execute(insert(DeadJob).values(job_id="Signup-2", **_letter("OddError")))
+    await client.enqueue(CreateUser(name="n"), key="signup-3")
+    await redis.zadd("arq:queue", {"signup-<b>": 4e12, "\n": 4e12})
+
+    found = await rob.get("/jobs/find?id=signup-")
+    one = await rob.get("/jobs/find?id=signup-2", follow=False)
+    await redis.zadd("arq:queue", {f"other-{number}": number for number in range(3001)})
+    part = await rob.get("/jobs/find?id=signup-")
+
+    assert _ids(found.body) == ["signup-1", "signup-2", "signup-3", "signup-%3Cb%3E"]
+    assert "all were looked at" in found.page.text
+    assert (one.status, one.headers["Location"]) == (303, "/job?id=signup-2")
+    assert _ids(part.body)[:2] == ["signup-1", "signup-2"]
+    assert "the first 3,000 jobs were looked at" in part.page.text
+
+
+@pytest.mark.parametrize(
+    ("before", "field"),
+    [
+        ("2026-06-01T12:00", "2026-06-01T12:00"),
+        ("2026-06-01T12:00:30Z", "2026-06-01T12:00:30"),
+        ("2026-06-01T12:00%2B02:00", "2026-06-01T10:00"),
+    ],
+)
+async def test_the_form_keeps_the_time_that_was_asked_for(rob: Browser, before: str, field: str) -> None:
+    """A field for times takes no zone: it is in UTC, and says so."""
+    page = (await rob.get(f"/jobs?state=done&before={before}")).page
+
+    assert [one["value"] for one in page.of("input") if one.get("name") == "before"] == [field]
+
+
 @pytest.mark.usefixtures("everywhere")
 async def test_a_story_has_no_data_of_people(rob: Browser) -> None:
     """Neither payload, nor result, nor texts that are not ours; and a reader cannot ask for them."""

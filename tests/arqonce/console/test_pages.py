@@ -40,8 +40,10 @@ _ROWS = """
         (job_id, attempt, job_name, queue, code, error, worker, started_at, failed_at, counted)
         VALUES ('hostile', 1, :text, :name, :text, :long, :text, now(), now(), true);
     INSERT INTO arqonce.schedules
-        (name, definition, fleet, release, job_name, cron, zone, queue, overlap, catch_up, next_slot, last_job_id)
-        VALUES (:text, 1, :name, 'x', :text, :text, :text, :name, 'skip', '1 h', now() + interval '1 d', :text)
+        (name, definition, fleet, release, job_name, cron, zone, queue, overlap, catch_up, next_slot, last_job_id,
+         paused_until, paused_by, paused_why)
+        VALUES (:text, 1, :name, 'x', :text, :text, :text, :name, 'skip', '1 h', now() + interval '1 d', :text,
+         now() + interval '1 h', :text, :long)
 """
 
 _MESSAGE = json.dumps({"t": None, "f": NAME, "a": [HOSTILE], "k": {HOSTILE: HOSTILE}, "et": 0})
@@ -51,7 +53,7 @@ QUERIES: Mapping[str, str] = {
     "/queues/pause": f"queue={quote(NAME)}&kind={quote(NAME)}",
     "/queues/resume": f"queue={quote(NAME)}",
     "/jobs": f"queue={quote(NAME)}&state=waiting",
-    "/jobs/find": "id=hostile",
+    "/jobs/find": "id=%3Cscript",
     "/job": "id=hostile",
     "/job/abort": "id=hostile",
     "/dead/letters": f"code={quote(HOSTILE)}",

@@ -1,11 +1,12 @@
 """Schedules on the page: their next slots, pauses, and one job more at once."""
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from redis.asyncio import Redis
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.console.settings import Settings
@@ -107,10 +108,10 @@ async def test_the_overview_says_what_is_paused_and_how_to_resume_it(
     seen = (await rob.until("/", "The schedule nightly has been paused for")).page
     to_jane = (await jane.get("/")).page
 
-    assert "Joan: a fair. Slots are skipped meanwhile" in seen.text
+    assert "joan: a fair. Slots are skipped meanwhile" in seen.text
     resume = "/schedules/resume?name=nightly"
     assert [resume in {one["href"] for one in page.of("a")} for page in (seen, to_jane)] == [False, True]
-    assert "/schedules" in {one["href"] for one in seen.of("a")}
+    assert "/schedules?paused=true" in {one["href"] for one in seen.of("a")}
 
 
 @pytest.mark.usefixtures("schedules")
@@ -122,3 +123,27 @@ async def test_schedules_that_were_paused_together_are_one_line(jane: Browser, s
     page = (await jane.until("/", "The schedules hourly, nightly have been paused for")).page
 
     assert not [one for one in page.of("a") if str(one["href"]).startswith("/schedules/resume")]
+
+
+async def test_many_schedules_have_pages(rob: Browser, sessions: Sessions) -> None:
+    """Each is on one page, and those that are paused have pages of their own."""
+    many = """
+        INSERT INTO arqonce.schedules
+            (name, definition, fleet, release, cron, zone, overlap, catch_up, paused_until)
+        SELECT 's' || lpad(n::text, 3, '0'), 1, 'arq:queue', 'r', '0 * * * *', 'UTC', 'allow', interval '0',
+            CASE WHEN n % 2 = 0 THEN timestamptz '9999-01-01 00:00Z' END FROM generate_series(1, 120) AS n
+    """
+    async with sessions.begin() as session:
+        await session.execute(text(many))
+
+    seen = {}
+    for path in ("/schedules", "/schedules?paused=true"):
+        words, pages, following = list[str](), 0, path
+        while following:
+            page = (await rob.get(following)).page
+            words, pages = [*words, *(word for word in page.words if re.fullmatch("s[0-9]{3}", word))], pages + 1
+            following = next((str(one["href"]) for one in page.of("a") if one.get("rel") == "next"), "")
+        seen[path] = words, pages
+
+    assert seen["/schedules"] == ([f"s{number:03}" for number in range(1, 121)], 3)
+    assert seen["/schedules?paused=true"] == ([f"s{number:03}" for number in range(2, 121, 2)], 2)

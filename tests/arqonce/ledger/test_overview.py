@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from arqonce.doctor import postgres
 from arqonce.ledger.figures import overdue
 from arqonce.ledger.overview import estimate, promised_by_queue
 
@@ -28,6 +30,11 @@ def _rows(plan: dict[str, Any]) -> Iterator[int]:
         yield from _rows(part)
 
 
+async def _most_read(session: AsyncSession, statement: str, **parameters: object) -> int:
+    told = await session.scalar(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}"), parameters)
+    return max(_rows((json.loads(told) if isinstance(told, str) else told)[0]["Plan"]))
+
+
 async def test_what_was_just_promised_is_not_read_to_find_what_is_late(session: AsyncSession) -> None:
     """A million promises of the last seconds cost no more than the bound, and those that are late come first."""
     await _promise(session, "q", 50, seconds=1)
@@ -35,10 +42,18 @@ async def test_what_was_just_promised_is_not_read_to_find_what_is_late(session: 
     count = "SELECT " + overdue(queue="'q'", most="5")
 
     late = await session.scalar(text(count))
-    told = await session.scalar(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {count}"))
-    plan = (json.loads(told) if isinstance(told, str) else told)[0]["Plan"]
 
-    assert (late, max(_rows(plan))) == (2, 5)
+    assert (late, await _most_read(session, count)) == (2, 5)
+
+
+async def test_the_doctor_reads_no_more_than_the_overview(session: AsyncSession) -> None:
+    """Of each queue those that are due first, by the index: none is sorted."""
+    await _promise(session, "a", 10_100, seconds=1)
+    await session.execute(text("ANALYZE arqonce.outbox"))
+
+    read = await _most_read(session, postgres._OUTBOX.text, overdue=timedelta(seconds=15), often=5)
+
+    assert read == 10_000
 
 
 async def test_queues_share_what_is_counted(session: AsyncSession) -> None:

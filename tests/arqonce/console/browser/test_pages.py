@@ -11,7 +11,7 @@ from arqonce.console.application import ROUTES
 from tests.arqonce.console.browser.fleet import Fleet
 from tests.arqonce.console.browser.people import OpenPage, People
 from tests.arqonce.console.browser.visits import Found, Visit, visit
-from tests.arqonce.console.conftest import JANE
+from tests.arqonce.console.conftest import JANE, ROB
 
 _BEHIND_ACTS = {"/live", "/done/{number}", "/dead/act/{number}", "/jobs/find", "/workers/undrain", "/job/abort"}
 """Routes to which scripts and forms lead, or what an act has changed: see the tests of these."""
@@ -61,3 +61,19 @@ async def test_every_page_is_the_same_without_scripts(open_page: OpenPage, fleet
         assert await page.locator("main").inner_text() != ""
         for hidden in await page.locator("main :is(button, a, input):not(:visible)").all():
             assert await hidden.evaluate("(one) => one.matches('.copy, [type=hidden], details:not([open]) *')")
+
+
+async def test_times_are_asked_for_as_they_are_shown(open_page: OpenPage) -> None:
+    """In the viewer's zone, where a script can find it out; else in UTC. The address has UTC."""
+    address, zone = "/jobs?state=done&before=2026-06-01T12:00", "America/New_York"
+    plain = await open_page(address, token=ROB, timezone_id=zone, java_script_enabled=False)
+    page = await open_page(address, token=ROB, timezone_id=zone)
+
+    await expect(plain.get_by_label("Ended before, in UTC")).to_have_value("2026-06-01T12:00")
+    field = page.get_by_label("Ended before, in your zone")
+    await expect(field).to_have_value("2026-06-01T08:00")
+    await field.fill("2026-06-01T09:30")
+    await page.get_by_role("button", name="Show").click()
+
+    await page.wait_for_url("**before=2026-06-01T13%3A30")
+    await expect(field).to_have_value("2026-06-01T09:30")
