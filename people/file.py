@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from pydantic import ValidationError
 
-from arqonce.wire.arguments import problems_of
+from arqonce.wire.problems import problems_of
 from jobs.payloads import NewUser
 from people.columns import Mapping
 from people.encoding import is_text
@@ -128,7 +128,7 @@ def _read_user(record: Record, layout: Layout) -> NewUser:
     try:
         return NewUser(name=columns.name(values), email=columns.email(values))
     except ValidationError as error:
-        raise _UnusableError(problems_of(error)) from None
+        raise _UnusableError(problems_of(error, NewUser, values)) from None
 
 
 def _fitted(values: list[str], layout: Layout) -> list[str]:

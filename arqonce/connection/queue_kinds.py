@@ -23,7 +23,11 @@ _SPOTS = 10
 _HEAD = 256
 """Bytes of a message that are read. All clients write the job's name near its beginning."""
 
-_NAME = re.compile(rb'"f"\s*:\s*("(?:[^"\\]|\\.){1,150}")')
+_NAME = re.compile(rb'\s*\{\s*(?:"t"\s*:\s*(?:null|[0-9]+)\s*,\s*)?"f"\s*:\s*("(?:[^"\\]|\\.){1,150}")')
+"""The beginning of a message as arq's producers and ours write it, with the name."""
+
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}:,"]')
+"""A text, or what stands between texts; a quotation mark alone begins a text that the head does not have as a whole."""
 
 OTHER = "other"
 """Stands for jobs whose kind cannot be seen, and for the rarest of many kinds."""
@@ -114,11 +118,26 @@ def _ranges(due: int) -> list[tuple[int, int]]:
 
 
 def _kind_of(head: object) -> str:
-    found = _NAME.search(head) if isinstance(head, bytes) else None
+    found = _name_in(head) if isinstance(head, bytes) else None
     if found is None:
         return OTHER
     try:
-        name = str(json.loads(found[1]))
+        name = str(json.loads(found))
     except ValueError:
         return OTHER
     return name if is_name(name) else OTHER
+
+
+def _name_in(head: bytes) -> bytes | None:
+    """Return the value of the message's own field ``f``. Fields of payloads may have the same name, and come first."""
+    if (usual := _NAME.match(head)) is not None:
+        return usual[1]
+    depth, before = 0, (b"", b"", b"")
+    for token in _TOKEN.findall(head):
+        if token == b'"':
+            return None
+        if depth == 1 and before[1:] == (b'"f"', b":") and before[0] in {b"{", b","} and token.startswith(b'"'):
+            return bytes(token)
+        depth += (token in {b"{", b"["}) - (token in {b"}", b"]"})
+        before = (*before[1:], token)
+    return None

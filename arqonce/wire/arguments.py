@@ -7,9 +7,7 @@ from pydantic import ValidationError
 
 from arqonce.failures import InvalidPayloadError
 from arqonce.payloads import AnyPayload
-
-_NAME_LENGTH = 60
-"""Most characters of a field's name in errors: a producer may have sent any name."""
+from arqonce.wire.problems import problems_of
 
 PayloadT = TypeVar("PayloadT", bound=AnyPayload)
 
@@ -23,7 +21,8 @@ def read_payload(payload: type[PayloadT], args: Sequence[Any], kwargs: dict[str,
     try:
         return payload.model_validate(_name_arguments(payload, args, kwargs) | kwargs if args else kwargs)
     except ValidationError as error:
-        text = f"{payload.job_name}: {problems_of(error)}. Its fields are: {', '.join(payload.model_fields)}"
+        problems = problems_of(error, payload, [*args, *kwargs.values()])
+        text = f"{payload.job_name}: {problems}. Its fields are: {', '.join(payload.model_fields)}"
         raise InvalidPayloadError(text) from None  # pydantic's own text is for its users
 
 
@@ -37,13 +36,3 @@ def _name_arguments(payload: type[AnyPayload], args: Sequence[Any], kwargs: dict
     if twice := sorted(named.keys() & kwargs.keys()):
         raise InvalidPayloadError(f"{name} was given {', '.join(twice)} both by position and by name")
     return named
-
-
-def problems_of(error: ValidationError) -> str:
-    """Return which fields are invalid and why, without their values."""
-    problems = []
-    for detail in error.errors(include_input=False, include_url=False, include_context=False):
-        where = ".".join(str(part)[:_NAME_LENGTH] for part in detail["loc"])
-        what = detail["msg"].removeprefix("Value error, ")
-        problems.append(f"{where}: {what}" if where else what)
-    return "; ".join(problems)
