@@ -4,6 +4,7 @@ import hmac
 import json
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from datetime import timedelta
 from hashlib import sha256
@@ -12,8 +13,8 @@ from pydantic import SecretStr
 
 from arqonce.console.access import Person, TokenRights, Tokens, mark_of
 
-_MOST_ENDED = 10_000
-"""Cookies that are remembered as logged out. To have more of them, somebody with a token must log in as often."""
+_MOST_ENDED = 1000
+"""Cookies of one person that are remembered as logged out. Nobody makes the console forget those of others."""
 
 _LONGEST = 1000
 """Most characters of a cookie that are looked at."""
@@ -35,7 +36,7 @@ class Cookies:
         self.tokens = tokens
         self._key = (secrets.token_hex() if key is None else key.get_secret_value()).encode()
         self._now = now
-        self._ended: dict[str, None] = {}
+        self._ended: defaultdict[str, dict[str, None]] = defaultdict(dict)
         self.lasts = lasts
         self.https = https
         self.name = "__Host-console" if https else "console"
@@ -55,17 +56,19 @@ class Cookies:
         if not hmac.compare_digest(signature.encode("utf-8", "replace"), self._sign(text).encode()):
             return None
         name, until, mark = json.loads(bytes.fromhex(text))[:3]
-        if signature in self._ended:
+        if signature in self._ended.get(name, ()):
             return None
         return self.tokens.person_named(name, mark) if self._now() < until else None
 
     def end(self, value: str | None) -> None:
         """Read it no more, wherever it was copied to, as long as this process lives."""
-        if self.read(value) is None:
+        person = self.read(value)
+        if person is None:
             return
-        self._ended[(value or "").partition(".")[2]] = None
-        while len(self._ended) > _MOST_ENDED:
-            del self._ended[next(iter(self._ended))]
+        ended = self._ended[person.name]
+        ended[(value or "").partition(".")[2]] = None
+        while len(ended) > _MOST_ENDED:
+            del ended[next(iter(ended))]
 
     def _sign(self, text: str) -> str:
         return hmac.new(self._key, text.encode("utf-8", "replace"), sha256).hexdigest()

@@ -142,9 +142,10 @@ async def require_own_origin(request: web.Request, handler: Handler) -> web.Stre
         raise PageError(403, "This page is no part of another", "Open it by itself.")
     if request.method not in {"GET", "HEAD"}:
         site = request.headers.get("Sec-Fetch-Site", "same-origin")
-        origin = _host_of(request.headers.get("Origin", ""))
-        own = {request.headers.get("Host", "").lower(), *console_of(request).settings.console.names}
-        if site != "same-origin" or not origin or origin not in own:
+        settings, (scheme, origin) = console_of(request).settings.console, _parts_of(request.headers.get("Origin", ""))
+        own = {request.headers.get("Host", "").lower(), *settings.names}
+        is_plain = settings.https and scheme != "https" and not _LOCAL.fullmatch(origin)
+        if site != "same-origin" or not origin or origin not in own or is_plain:
             raise PageError(403, "This form is not of this page", "Open the page anew, and send the form from there.")
     return await handler(request)
 
@@ -154,11 +155,12 @@ def comes_from_elsewhere(request: web.Request) -> bool:
     return request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"}
 
 
-def _host_of(origin: str) -> str:
+def _parts_of(origin: str) -> tuple[str, str]:
     try:
-        return urlsplit(origin).netloc.lower()
+        parts = urlsplit(origin)
     except ValueError:
-        return ""
+        return "", ""
+    return parts.scheme, parts.netloc.lower()
 
 
 @web.middleware

@@ -10,17 +10,23 @@ from arqonce.connection.queue_listing import QueuePlace
 from arqonce.console.asked import PageError
 from arqonce.ledger.listing import Place
 
-_MOST_BEHIND = 10_000_000
+_MOST_BEHIND = 100_000
+"""Jobs with the same time that are passed over. Servers read them all for each page, and anybody may ask for one."""
 
 _LONGEST = 200
 
 
 def write_place(place: Place | QueuePlace | None) -> str | None:
-    """Return the text of a place; ``None`` for none."""
-    if place is None:
+    """Return the text of a place; ``None`` for none, and for one that is too far among jobs with the same time."""
+    if place is None or is_too_far(place):
         return None
     at = place.at.isoformat() if isinstance(place, Place) else place.score
     return base64.urlsafe_b64encode(json.dumps([at, place.behind]).encode()).decode().rstrip("=")
+
+
+def is_too_far(place: Place | QueuePlace | None) -> bool:
+    """Return whether more jobs with the same time come before it than are passed over."""
+    return place is not None and place.behind > _MOST_BEHIND
 
 
 def read_place(text: str | None) -> Place | None:

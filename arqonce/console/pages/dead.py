@@ -17,7 +17,7 @@ from arqonce.console.bulk import BulkAct, BulkState, Steps, wait_shortly
 from arqonce.console.core import Console, console_of, may_act, person_of
 from arqonce.console.done import Done, Link
 from arqonce.console.pages.job import JobId
-from arqonce.console.places import read_place, write_place
+from arqonce.console.places import is_too_far, read_place, write_place
 from arqonce.console.rendering import link, number
 from arqonce.console.responses import see, show_page
 from arqonce.console.routes import act, page, preview
@@ -127,6 +127,7 @@ async def show_letters(request: web.Request) -> web.Response:
         letters=found.rows,
         read=MOST_READ if found.is_partial else None,
         first=link("/dead/letters", **asked.fields),
+        ends_here=is_too_far(found.next),
         following=None if following is None else link("/dead/letters", **asked.fields, after=following),
         is_own_code=is_own_code,
         may_act=may_act(request),

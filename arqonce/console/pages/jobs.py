@@ -12,10 +12,10 @@ from pydantic import AfterValidator, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.connection.queue_listing import MOST_READ as MOST_MESSAGES
-from arqonce.connection.queue_listing import FoundIds, QueuePage, QueueState, ids_beginning, list_queue
+from arqonce.connection.queue_listing import FoundIds, QueuePage, QueuePlace, QueueState, ids_beginning, list_queue
 from arqonce.console.asked import Asked, Name, PageError, read_query
 from arqonce.console.core import Console, console_of
-from arqonce.console.places import read_place, read_queue_place, write_place
+from arqonce.console.places import is_too_far, read_place, read_queue_place, write_place
 from arqonce.console.poll import Reading
 from arqonce.console.rendering import link
 from arqonce.console.responses import see, show_page
@@ -140,6 +140,9 @@ class _List:
     read: int | None
     """How many jobs were looked at, if these are not all on this page."""
 
+    ends_here: bool
+    """Whether there is no next page although there are more jobs: too many have the same time."""
+
 
 async def show_jobs(request: web.Request) -> web.Response:
     """List the jobs of a state."""
@@ -235,12 +238,16 @@ async def _list(console: Console, asked: _AskedJobs, queue: str) -> _List:
 
 def _of_queue(found: QueuePage) -> _List:
     rows = [_Row(job_id=row.job_id, name=row.job_name, at=row.at, note="") for row in found.rows]
-    return _List(rows=rows, after=write_place(found.next), read=MOST_MESSAGES if found.is_partial else None)
+    return _page(rows, found.next, MOST_MESSAGES if found.is_partial else None)
 
 
 def _of_table(found: Page[Done] | Page[Promised] | Page[Letter]) -> _List:
     rows = [_Row(job_id=row.job_id, name=row.job_name, at=row.at, note=_note(row)) for row in found.rows]
-    return _List(rows=rows, after=write_place(found.next), read=MOST_READ if found.is_partial else None)
+    return _page(rows, found.next, MOST_READ if found.is_partial else None)
+
+
+def _page(rows: Sequence[_Row], following: Place | QueuePlace | None, read: int | None) -> _List:
+    return _List(rows=rows, after=write_place(following), read=read, ends_here=is_too_far(following))
 
 
 def _note(row: Done | Promised | Letter) -> str:

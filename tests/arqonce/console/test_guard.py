@@ -82,6 +82,27 @@ async def test_only_forms_of_the_page_are_taken(jane: Browser, headers: Mapping[
 
 
 @pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("https://jobs.example.org", 401),  # of nobody who is logged in
+        ("http://jobs.example.org", 403),
+        ("http://localhost:9180", 401),  # through a tunnel
+        ("http://localhost.example.org", 403),
+    ],
+)
+async def test_a_form_that_was_not_sent_by_https_is_another_s(
+    console_settings: Settings, origin: str, status: int
+) -> None:
+    """Whoever can write into a page that is loaded without TLS sends no form of this one."""
+    own = ConsoleSettings(port=0, tokens=TOKENS, hosts="jobs.example.org", https=True)
+    async with serving(replace(console_settings, console=own)) as url, browsing(url) as browser:
+        host = origin.partition("://")[2]
+        answer = await browser.ask("POST", "/log-in", data={"token": "x"}, headers={"Origin": origin, "Host": host})
+
+    assert answer.status == (status if host != "localhost.example.org" else 421)
+
+
+@pytest.mark.parametrize(
     ("host", "status"),
     [
         ("localhost", 200),

@@ -97,6 +97,26 @@ async def test_lists_have_pages(rob: Browser, sessions: Sessions) -> None:
     assert sorted(earlier) == ["000", "001", "002"]
 
 
+async def test_many_jobs_with_the_same_time_are_not_passed_over_one_by_one(
+    rob: Browser, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Servers would read them all for each page, and whoever writes an address could ask for any of them."""
+    monkeypatch.setattr("arqonce.console.places._MOST_BEHIND", 60)
+    rows = [{"job_id": f"{at:03}", "finished_at": _BEGIN} for at in range(120)]
+    common = {"job_name": "create_user", "request_hash": b"", "attempt": 1, "result": {}}
+    async with sessions.begin() as session:
+        await session.execute(insert(JobReceipt), [common | row for row in rows])
+
+    first = await rob.get("/jobs?state=done")
+    (following,) = [str(one["href"]) for one in first.page.of("a") if one.get("rel") == "next"]
+    second = await rob.get(following)
+    forged = await rob.get(f"/jobs?state=done&after={_place(json.dumps([_BEGIN.isoformat(), 61]))}")
+
+    assert [one for one in second.page.of("a") if one.get("rel") == "next"] == []
+    assert (len(_ids(second.body)), "too many to be listed" in second.page.text) == (50, True)
+    assert ("too many to be listed" in first.page.text, forged.status) == (False, 400)
+
+
 def _place(text: str) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 

@@ -186,6 +186,17 @@ def test_a_cookie_ends() -> None:
     assert cookies.read(value) is None
 
 
+def test_nobody_makes_the_log_out_of_others_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever logs in and out again and again does that for himself."""
+    monkeypatch.setattr("arqonce.console.cookies._MOST_ENDED", 2)
+    cookies = Cookies(Tokens(TOKENS), key=KEY, lasts=timedelta(hours=8), https=True)
+    copied, *others = [cookies.make(Person(name, TOKENS[name])) for name in ("jane", *["rob"] * 5)]
+    for one in (copied, *others):
+        cookies.end(one)
+
+    assert [cookies.read(one) is None for one in (copied, *others[-2:])] == [True] * 3
+
+
 def test_no_other_character_is_signed() -> None:
     """A changed cookie is none: every single character counts."""
     cookies = _cookies(_Clock())
