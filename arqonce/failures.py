@@ -223,8 +223,11 @@ class AttemptsExhaustedError(JobFailedError):
 
 
 def is_own_code(code: str) -> bool:
-    """Return whether a failure of this library has this code: its text never has personal data."""
-    return code in JobFailedError._reserved  # noqa: SLF001 - of this module
+    """Return whether a failure of this library has this code: its text never has personal data.
+
+    A handler may raise ``JobFailedError`` itself: then the text is the handler's.
+    """
+    return code in JobFailedError._reserved and code != JobFailedError.code  # noqa: SLF001 - of this module
 
 
 def failure_to_wire(error: BaseException) -> dict[str, str]:

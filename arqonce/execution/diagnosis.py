@@ -11,11 +11,11 @@ from arqonce.database.faults import constraint_of, sqlstate_of
 from arqonce.environment import SettingsError
 from arqonce.execution.places import handlers_place, places_of_trace
 from arqonce.execution.verdict import WrongResultError
-from arqonce.failures import JobError, storable
+from arqonce.failures import JobError, JobFailedError, is_own_code, storable
 from arqonce.running import ReadOnlyJobError
 
 _SPEAKING = (JobError, SettingsError, WrongResultError, ReadOnlyJobError)
-"""Our own errors, whose texts never contain personal data."""
+"""Our own errors, whose texts never contain personal data; and failures that handlers choose, whose texts may."""
 
 _FRAMES = 4
 """Places in the code shown for each error, innermost last; the handler's own line is always among them."""
@@ -29,10 +29,15 @@ def diagnose(error: BaseException) -> str:
 def _describe(error: BaseException) -> str:
     facts = [f"SQLSTATE {state}" for state in [sqlstate_of(error)] if state]
     facts += [constraint for constraint in [constraint_of(error)] if constraint]
-    facts += [str(error)] if isinstance(error, _SPEAKING) else []
+    facts += [_said(error)] if isinstance(error, _SPEAKING) else []
     text = type(error).__qualname__ + (f" ({', '.join(facts)})" if facts else "")
     places = _places(error.__traceback__)
     return f"{text} at {' > '.join(places)}" if places else text
+
+
+def _said(error: BaseException) -> str:
+    """Return the text of an error of ours; of a failure that a handler has chosen its code."""
+    return error.code if isinstance(error, JobFailedError) and not is_own_code(error.code) else str(error)
 
 
 def _places(trace: TracebackType | None) -> list[str]:

@@ -224,6 +224,19 @@ async def test_data_is_shown_to_those_who_may_and_the_audit_knows(url: str, sess
     assert acts == [("pat", "job data", job_id)]
 
 
+async def test_the_text_of_a_plain_failure_is_the_handler_s(rob: Browser, sessions: Sessions) -> None:
+    """A handler may refuse a job with the class of all failures: its text may name a person."""
+    failure = {"type": "job_failed", "message": "Secretly Jane is blocked"}
+    row = {"job_id": "plain", "job_name": "create_user", "request_hash": b"", "attempt": 1, "failure": failure}
+    async with sessions.begin() as session:
+        await session.execute(insert(JobReceipt).values(row))
+        await session.execute(insert(DeadJob).values(job_id="dead", **_letter("job_failed")))
+
+    pages = [await rob.get(path) for path in ("/job?id=plain", "/job?id=dead", "/dead/letters?code=job_failed")]
+
+    assert [("job_failed" in answer.body, "Jane" in answer.body) for answer in pages] == [(True, False)] * 3
+
+
 async def test_an_abort_is_previewed_done_and_audited(
     jane: Browser, client: JobClient, redis: Redis, sessions: Sessions
 ) -> None:

@@ -8,7 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.execution.diagnosis import diagnose
 from arqonce.execution.places import Place, handlers_place
+from arqonce.failures import InvalidPayloadError, JobFailedError
 from db.tables import User
+from jobs import EmailTakenError
 from jobs.payloads import FindUser
 from jobs.users import find_user
 
@@ -43,6 +45,23 @@ async def test_our_handlers_are_told_as_anybodys(session: AsyncSession) -> None:
         await find_user(session, FindUser(name="Jane"))
 
     assert "db/users.py" in diagnose(caught.value).split(" <- ")[0]
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (EmailTakenError("jane@example.org is taken"), "EmailTakenError (email_taken)"),
+        (JobFailedError("jane@example.org is blocked"), "JobFailedError (job_failed)"),
+        (JobFailedError("jane@example.org is blocked", code="blocked"), "JobFailedError (blocked)"),
+        (InvalidPayloadError("name: Field required"), "InvalidPayloadError (invalid_payload: name: Field required)"),
+    ],
+)
+def test_the_text_of_a_failure_that_a_handler_chose_is_not_told(failure: JobFailedError, told: str) -> None:
+    """It may have anything in it; also as the cause of another error."""
+    error = RuntimeError("of jane@example.org")
+    error.__cause__ = failure
+
+    assert diagnose(error) == f"RuntimeError <- {told}"
 
 
 def _places(*files: str) -> list[Place]:

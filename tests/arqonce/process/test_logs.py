@@ -9,6 +9,7 @@ import pytest
 
 PROGRAM = """
 import asyncio, gc, logging, structlog, warnings
+from arqonce import InvalidPayloadError
 from jobs.payloads import EmailTakenError
 from arqonce.process.logs import set_up_logging
 from arqonce.settings.worker import WorkerSettings
@@ -48,8 +49,8 @@ async def forget():
 asyncio.run(forget())
 gc.collect()
 try:
-    raise EmailTakenError("cure")
-except EmailTakenError:
+    raise InvalidPayloadError("cure") from EmailTakenError("secret-person")
+except InvalidPayloadError:
     structlog.get_logger("ours").exception("speaks")
 """
 
@@ -87,8 +88,11 @@ def test_an_error_is_logged_without_its_text(form: str) -> None:
 
 @pytest.mark.usefixtures("starts_processes")
 def test_our_own_errors_speak() -> None:
-    """Their texts hold cures, never data."""
-    assert "EmailTakenError (email_taken: cure)" in _run("json")
+    """Their texts hold cures, never data; those of failures that handlers choose may, so of these the code is told."""
+    told = _run("json")
+
+    assert "InvalidPayloadError (invalid_payload: cure)" in told
+    assert "EmailTakenError (email_taken)" in told
 
 
 @pytest.mark.usefixtures("starts_processes")
