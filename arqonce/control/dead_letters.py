@@ -11,7 +11,15 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.connection.requeue import requeue
 from arqonce.ledger.audit import record
-from arqonce.ledger.dead_jobs import DeadFilter, discard_step, now_of_database, step_of_dead_jobs
+from arqonce.ledger.dead_jobs import (
+    DeadFilter,
+    Place,
+    dead_jobs_of_step,
+    discard_step,
+    in_steps,
+    now_of_database,
+    oldest_dead_jobs,
+)
 from arqonce.ledger.tables import DeadJob
 
 RETRY, DISCARD = "dead retry", "dead discard"
@@ -71,26 +79,36 @@ async def retry_steps(  # noqa: PLR0913 - what it needs
     A letter is deleted when its job takes effect; until then it stays. ``default_queue`` is for letters that name none.
     A step is up to 500 letters: two round trips to PostgreSQL and one for each queue to Redis.
     """
-    after: tuple[datetime, str] | None = None
-    left = most
-    while left > 0:
+    async for step in _steps(sessions, _until(which, until), most=most):
         async with sessions() as session:
-            step = await step_of_dead_jobs(session, which, after=after, until=until, most=left)
-        if step is None:
-            return
-        await _requeue(redis, step.letters, default_queue)
-        after, left = step.last, left - len(step.letters)
-        yield [letter.job_id for letter in step.letters]
+            letters = await dead_jobs_of_step(session, step)
+        await _requeue(redis, letters, default_queue)
+        yield [letter.job_id for letter in letters]
 
 
 async def discard_steps(sessions: Sessions, which: DeadFilter, *, until: datetime) -> AsyncGenerator[int, None]:
     """Remove letters for good, the oldest first, each step in a transaction of its own; yield how many it removed."""
-    while True:
+    async for step in _steps(sessions, _until(which, until)):
         async with sessions.begin() as session:
-            removed = await discard_step(session, which, until=until)
-        if not removed:
-            return
+            removed = await discard_step(session, step)
         yield removed
+
+
+async def _steps(sessions: Sessions, which: DeadFilter, *, most: int = sys.maxsize) -> AsyncGenerator[DeadFilter, None]:
+    """Divide the letters into steps, the oldest first: filters that name ids."""
+    after: Place | None = None
+    while most > 0:
+        async with sessions() as session:
+            places = await oldest_dead_jobs(session, which, after=after, most=most)
+        if not places:
+            return
+        for ids in in_steps(places):
+            yield replace(which, job_ids=ids)
+        after, most = places[-1], most - len(places)
+
+
+def _until(which: DeadFilter, until: datetime) -> DeadFilter:
+    return replace(which, until=until if which.until is None else min(which.until, until))
 
 
 async def _requeue(redis: Redis, letters: Sequence[DeadJob], default_queue: str) -> None:

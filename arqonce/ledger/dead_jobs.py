@@ -1,6 +1,6 @@
 """Dead letters: jobs that failed for good, with their message and the reason. Knows no queue."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, cast
@@ -156,13 +156,13 @@ async def list_dead_jobs(session: AsyncSession, which: DeadFilter, *, limit: int
     return [Shown(*row) for row in rows]
 
 
-class Step(NamedTuple):
-    """A part of many dead letters, the oldest first."""
+class Place(NamedTuple):
+    """Where a dead letter is in the order of their times, the oldest first."""
 
-    letters: Sequence[DeadJob]
-
-    last: tuple[datetime, str]
-    """Where the next step begins: behind the letter with this time and id."""
+    died_at: datetime
+    job_id: str
+    size: int
+    """Bytes of its message."""
 
 
 STEP = 500
@@ -171,33 +171,42 @@ STEP = 500
 STEP_BYTES = 4 * 1024 * 1024
 """Most bytes of a step's messages; one letter at least."""
 
+MOST_PLACES = 50_000
+"""Most places that one query returns: 10 MB. Where a million letters have one time, each query sorts all of them."""
 
-async def step_of_dead_jobs(
-    session: AsyncSession, which: DeadFilter, *, after: tuple[datetime, str] | None, until: datetime, most: int = STEP
-) -> Step | None:
-    """Return the next of the letters that had died ``until`` then, oldest first; ``None`` at the end.
 
-    Three round trips. What dies again meanwhile is not among them, so that an end comes.
-    """
+async def oldest_dead_jobs(
+    session: AsyncSession, which: DeadFilter, *, after: Place | None, most: int = MOST_PLACES
+) -> Sequence[Place]:
+    """Return places of at most ``most`` letters behind ``after``, the oldest first. Two round trips."""
     await session.execute(_LOOK_UP)
-    place = tuple_(DeadJob.died_at, DeadJob.job_id)
-    conditions = [*which.conditions(), DeadJob.died_at <= until]
+    conditions = which.conditions()
     if after is not None:
-        conditions.append(place > tuple_(*map(literal, after)))
-    sizes = select(DeadJob.died_at, DeadJob.job_id, func.octet_length(DeadJob.message)).where(*conditions)
-    rows = (await session.execute(sizes.order_by(DeadJob.died_at, DeadJob.job_id).limit(min(most, STEP)))).all()
+        conditions.append(tuple_(DeadJob.died_at, DeadJob.job_id) > tuple_(*map(literal, after[:2])))
+    places = select(DeadJob.died_at, DeadJob.job_id, func.octet_length(DeadJob.message)).where(*conditions)
+    places = places.order_by(DeadJob.died_at, DeadJob.job_id).limit(min(most, MOST_PLACES))
+    return [Place(*row) for row in await session.execute(places)]
+
+
+def in_steps(places: Sequence[Place]) -> Iterator[list[str]]:
+    """Return the ids of the letters, in steps of at most ``STEP`` letters and ``STEP_BYTES`` bytes."""
     ids: list[str] = []
     total = 0
-    for died_at, job_id, size in rows:
-        if ids and total + size > STEP_BYTES:
-            break
-        total += size
-        ids.append(job_id)
-        after = died_at, job_id
-    if not ids or after is None:
-        return None
-    found = await session.scalars(select(DeadJob).where(DeadJob.job_id.in_(ids)))
-    return Step(sorted(found.all(), key=lambda letter: (letter.died_at, letter.job_id)), after)
+    for place in places:
+        if ids and (len(ids) == STEP or total + place.size > STEP_BYTES):
+            yield ids
+            ids, total = [], 0
+        ids.append(place.job_id)
+        total += place.size
+    if ids:
+        yield ids
+
+
+async def dead_jobs_of_step(session: AsyncSession, which: DeadFilter) -> Sequence[DeadJob]:
+    """Return the letters, the oldest first; ``which`` names the ids. Two round trips."""
+    await session.execute(_LOOK_UP)
+    found = await session.scalars(select(DeadJob).where(*which.conditions()))
+    return sorted(found.all(), key=lambda letter: (letter.died_at, letter.job_id))
 
 
 async def now_of_database(session: AsyncSession) -> datetime:
@@ -205,16 +214,13 @@ async def now_of_database(session: AsyncSession) -> datetime:
     return cast("datetime", await session.scalar(select(func.clock_timestamp())))
 
 
-async def discard_step(session: AsyncSession, which: DeadFilter, *, until: datetime) -> int:
-    """Delete up to ``STEP`` letters that had died ``until`` then, the oldest first; return how many.
-
-    Two round trips.
-    """
+async def discard_step(session: AsyncSession, which: DeadFilter) -> int:
+    """Delete the letters, ``which`` names the ids, that nobody else has locked; return how many. Three round trips."""
     await session.execute(_LOOK_UP)
-    oldest = select(DeadJob.job_id).where(*which.conditions(), DeadJob.died_at <= until)
-    oldest = oldest.order_by(DeadJob.died_at, DeadJob.job_id).limit(STEP).with_for_update(skip_locked=True)
-    removed = await session.scalars(delete(DeadJob).where(DeadJob.job_id.in_(oldest)).returning(DeadJob.job_id))
-    return len(removed.all())
+    unlocked = select(DeadJob.job_id).where(*which.conditions()).with_for_update(of=DeadJob, skip_locked=True)
+    ids = (await session.scalars(unlocked)).all()
+    await session.execute(delete(DeadJob).where(DeadJob.job_id.in_(ids)))
+    return len(ids)
 
 
 async def count_dead_jobs(session: AsyncSession, which: DeadFilter, *, until: datetime | None = None) -> int:
