@@ -112,7 +112,7 @@ def group(work: Work, jobs: Iterable[Job]) -> list[Run]:
     groups: dict[tuple[str | None, str], list[Job]] = {}
     for job in jobs:
         kind = job.kind
-        key = (kind, "") if kind is not None and not job.is_aborted else (None, job.claim.job_id)
+        key = (kind, "") if kind is not None else (None, job.claim.job_id)
         groups.setdefault(key, []).append(job)
     runs = []
     for (kind, _), together in groups.items():

@@ -211,9 +211,14 @@ class Dispatcher:
 def _require_start(spec: AnySpec, delivery: Delivery, progress: Progress) -> None:
     """Return if the attempt may begin."""
     if delivery.has_expired and not progress.has_worked:
-        raise JobExpiredError("no worker had started the job when it expired: it has not run")
+        raise has_expired()
     if delivery.counted > spec.max_attempts and delivery.was_left is not False:
         raise AttemptsExhaustedError(why_exhausted(delivery))
+
+
+def has_expired() -> JobExpiredError:
+    """Return the failure of a job that has expired."""
+    return JobExpiredError("no worker had started the job when it expired: it has not run")
 
 
 def _milliseconds_since(started: float) -> float:

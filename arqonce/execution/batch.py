@@ -21,17 +21,17 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from arqonce.database.transactions import open_transaction
 from arqonce.database.turns import UnshareableError
 from arqonce.execution.answers import Answer, Outcome, build_receipt, dump_result
-from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.attempt import Dispatcher, has_expired
 from arqonce.execution.containment import CONTAINED, cancelled_itself
 from arqonce.execution.dead_letters import is_dead
 from arqonce.execution.delivery import AnySpec, Delivery
-from arqonce.execution.record import AFTER_OUTAGE, LOOK_LIMIT
+from arqonce.execution.record import AFTER_OUTAGE
 from arqonce.execution.sharing import TurnError, share, why_apart
+from arqonce.execution.together import answer_ended, end_together
 from arqonce.execution.verdict import RetryLater
 from arqonce.failures import InvalidPayloadError, JobFailedError, failure_to_wire
 from arqonce.job import JobContext
 from arqonce.ledger.receipts import Receipt, insert_receipts
-from arqonce.ledger.recorded import ended_jobs
 from arqonce.payloads import AnyPayload
 from arqonce.wire.arguments import read_payload
 from arqonce.wire.request import request_tag
@@ -55,19 +55,22 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.execution.bat
 async def run_batch(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[Delivery]) -> list[Outcome]:
     """Run one attempt of each job in one transaction, within one job's deadline; return outcomes in the same order.
 
-    Jobs that have expired, used up their attempts or have a receipt get ``Again.ALONE``, those with an invalid payload
-    their end. If the batch fails, all get ``Again.APART``. In an outage all are retried later and the attempt does not
-    count. Three round trips; one more if any job is not in its first attempt, two if any payload is invalid.
+    Jobs that have used up their attempts get ``Again.ALONE``; those that have expired, have an invalid payload or a
+    receipt get their end. If the batch fails, those that have no receipt get ``Again.APART``. In an outage all are
+    retried later and the attempt does not count. Three round trips; one more if any job is not in its first attempt,
+    two if any payload is invalid, three if any has expired.
     """
     outcomes: dict[str, Outcome] = {}
     invalid: list[_Invalid] = []
     jobs = _read(spec, deliveries, outcomes, invalid)
+    expired = [job for job in jobs if job[0].has_expired]
     started = time.monotonic()
     try:
         await dispatcher.require_open_gate()
         outcomes |= await _refuse(dispatcher, spec, invalid)
-        for job_id in await _ended_before(dispatcher, jobs):
-            outcomes[job_id] = Again.ALONE
+        if expired:
+            outcomes |= await _expire(dispatcher, spec, expired)
+        outcomes |= await answer_ended(dispatcher, spec, [job for job in jobs if job[0].attempt > 1])
         jobs = [job for job in jobs if job[0].job_id not in outcomes]
         if jobs:
             async with asyncio.timeout(spec.deadline.total_seconds()):
@@ -88,7 +91,7 @@ def _read(
 ) -> list[_Job]:
     jobs = []
     for delivery in deliveries:
-        if delivery.counted > spec.max_attempts or delivery.has_expired:
+        if delivery.counted > spec.max_attempts:
             outcomes[delivery.job_id] = Again.ALONE
             continue
         try:
@@ -114,12 +117,13 @@ async def _refuse(dispatcher: Dispatcher, spec: AnySpec, invalid: Sequence[_Inva
     return {delivery.job_id: Answer(error) for delivery, error in invalid if delivery.job_id in recorded}
 
 
-async def _ended_before(dispatcher: Dispatcher, jobs: Sequence[_Job]) -> set[str]:
-    again = [delivery.job_id for delivery, _ in jobs if delivery.attempt > 1]
-    if not again:
-        return set()
-    async with asyncio.timeout(LOOK_LIMIT.total_seconds()), dispatcher.sessions() as session:
-        return await ended_jobs(session, again)
+async def _expire(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, Outcome]:
+    failure = has_expired()
+    outcomes = await end_together(dispatcher, spec, jobs, failure)
+    for job_id, outcome in outcomes.items():
+        if isinstance(outcome, Answer) and outcome.value is failure:
+            _log.info("job refused", job_id=job_id, job_name=spec.name, reason=failure.code)
+    return outcomes
 
 
 async def _transact(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, Outcome]:
@@ -182,6 +186,9 @@ async def _failed(
         outcome = RetryLater(AFTER_OUTAGE, counts=False)
         for delivery, _ in jobs:
             dispatcher.history.note(spec, delivery, error, outcome, started=since)
+    ended = await _ended(dispatcher, spec, jobs) if outcome is Again.APART else {}
+    if len(ended) == len(jobs):
+        return ended
     log = _log.bind(job_name=spec.name, jobs=len(jobs))
     if isinstance(outcome, RetryLater):
         log.warning("batch retried: PostgreSQL cannot be used", reason=type(error).__name__)
@@ -194,7 +201,15 @@ async def _failed(
     outcomes = {delivery.job_id: outcome for delivery, _ in jobs}
     if guilty is not None and outcome is Again.APART:
         outcomes[guilty] = Again.ALONE
-    return outcomes
+    return outcomes | ended
+
+
+async def _ended(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, Outcome]:
+    """Return the answers of jobs that had ended before, which may be why the batch has failed."""
+    try:
+        return await answer_ended(dispatcher, spec, jobs)
+    except (RetryLater, SQLAlchemyError, OSError):
+        return {}  # runs of their own find it out
 
 
 def _tell(spec: AnySpec, jobs: Sequence[_Job], outcomes: dict[str, Outcome], *, seconds: float) -> None:

@@ -33,14 +33,17 @@ async def abort(
     progress.tag = tag_of(payload)
     await dispatcher.require_open_gate()
     try:
-        receipt = await dispatcher.record.conclude(
-            spec, delivery, payload, JobAbortedError("somebody has aborted the job")
-        )
+        receipt = await dispatcher.record.conclude(spec, delivery, payload, was_aborted())
         return None if receipt is None else await dispatcher.record.replay(spec, delivery, payload, receipt, progress)
     except (JobFailedError, RetryLater):
         raise
     except Exception as error:
         raise await dispatcher.record.again(error, delivery.attempt) from error
+
+
+def was_aborted() -> JobAbortedError:
+    """Return the failure of a job that is aborted."""
+    return JobAbortedError("somebody has aborted the job")
 
 
 async def end_overdue(dispatcher: Dispatcher, spec: AnySpec, delivery: Delivery, progress: Progress) -> dict[str, Any]:

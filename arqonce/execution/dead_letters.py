@@ -122,21 +122,24 @@ async def _insert_attempt(session: AsyncSession, attempt: FailedAttempt) -> None
 async def bury_together(sessions: async_sessionmaker[AsyncSession], letters: Sequence[DeadLetter]) -> set[str]:
     """Record the letters of jobs that have never run and whose ids no table has; return the ids of these.
 
-    The others need a look each (``bury``). Two round trips.
+    Letters of conflicts get other ids, as ``bury`` does it. The others need a look each (``bury``). Two round trips.
 
     Raises:
         TimeoutError: the database did not answer.
         SQLAlchemyError: no letter could be written.
     """
-    fit = [letter for letter in letters if letter.reason != RequestConflictError.code]
-    if not fit:
+    if not letters:
         return set()
+    stored = {
+        letter.job_id: _under_another_id(letter) if letter.reason == RequestConflictError.code else letter
+        for letter in letters
+    }
     async with asyncio.timeout(_WRITE_LIMIT.total_seconds()), sessions.begin() as session:
-        recorded = await insert_new_dead_letters(session, fit)
-    for letter in letters:
+        recorded = await insert_new_dead_letters(session, list(stored.values()))
+    for letter in stored.values():
         if letter.job_id in recorded:
             _log.error("job is dead", job_id=letter.job_id, job_name=letter.job_name, reason=letter.reason)
-    return recorded
+    return {job_id for job_id, letter in stored.items() if letter.job_id in recorded}
 
 
 def _under_another_id(letter: DeadLetter) -> DeadLetter:

@@ -53,6 +53,11 @@ _UNRECORDED = 6
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.execution.record")
 
 
+def another_request() -> RequestConflictError:
+    """Return the failure of a request whose id another one has used."""
+    return RequestConflictError("another request with this id has taken effect: give each request its own key")
+
+
 class Record:
     """Reads and writes how jobs have ended. Every method is a few round trips, none of them on the ordinary way."""
 
@@ -201,7 +206,7 @@ class Record:
         # The deleted outbox row may have another hash of the same request, made by another version of the code.
         request = request_hash(payload)
         if receipt.job_name not in spec.all_names or request not in {receipt.request_hash, settled}:
-            raise RequestConflictError("another request with this id has taken effect: give each request its own key")
+            raise another_request()
         self.answered += 1
         if receipt.result is None:
             raise failure_from_wire(receipt.failure)

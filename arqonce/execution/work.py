@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from arqonce.backoff import backoff
 from arqonce.execution import phases
@@ -17,12 +18,13 @@ from arqonce.execution.answers import Answer, Dumped
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.batch import run_batch
 from arqonce.execution.containment import cancelled_itself
-from arqonce.execution.cut_short import abort, end_overdue
+from arqonce.execution.cut_short import abort, end_overdue, was_aborted
 from arqonce.execution.dead_letters import is_dead
 from arqonce.execution.delivery import AnySpec, Delivery
 from arqonce.execution.permits import permits_of
 from arqonce.execution.progress import Progress
 from arqonce.execution.refusals import Refused, refuse, refuse_together, why_unknown
+from arqonce.execution.together import abort_together
 from arqonce.execution.traces import traced_batch
 from arqonce.execution.verdict import RetryLater
 from arqonce.failures import (
@@ -42,11 +44,14 @@ from arqonce.work import UNKNOWN, Again, Claim, Ended, GivenBack, Outcome, Permi
 MARGIN = timedelta(seconds=5)
 """How much longer than its deadline a run may take: for looks, receipts and dead letters."""
 
-_REFUSED = "<refused>"
+_REFUSED = "\0refused"
 """The kind of jobs that cannot be run: no job's name."""
 
+_ABORTED = "\0aborted "
+"""Before its name, the kind of jobs that were aborted before they were claimed."""
+
 _MOST_REFUSED = 500
-"""So many of them are recorded together."""
+"""So many of both are recorded together."""
 
 _GONE = (
     "there is no message at arq:job:<id> of this job: it was never written there, it had expired, or somebody has "
@@ -93,7 +98,7 @@ class RegistryWork:
 
     def max_batch(self, kind: str) -> int:
         """Return how many jobs of this kind may run in one transaction."""
-        return _MOST_REFUSED if kind == _REFUSED else self.most_together(self.registry[kind])
+        return _MOST_REFUSED if kind.startswith("\0") else self.most_together(self.registry[kind])
 
     def most_together(self, spec: AnySpec) -> int:
         """Return how many jobs may run in one transaction; 1 if each needs its own."""
@@ -103,7 +108,7 @@ class RegistryWork:
 
     def spread(self, kind: str) -> float:
         """Return how many transactions are worth having at once: more than two if handlers in them wait."""
-        if kind == _REFUSED or not (spec := self.registry[kind]).shares_transaction:
+        if kind.startswith("\0") or not (spec := self.registry[kind]).shares_transaction:
             return 0
         return self.dispatcher.paces.of(spec).spread
 
@@ -111,6 +116,8 @@ class RegistryWork:
         """Run one attempt of several jobs in one transaction."""
         if jobs[0].kind == _REFUSED:
             return await self._refuse_together(jobs)
+        if jobs[0].claim.is_aborted:
+            return await self._abort_together(jobs)
         spec = jobs[0].spec
         started_ms = now_ms()
         for job in jobs:
@@ -128,6 +135,23 @@ class RegistryWork:
         except RetryLater as later:
             return [postponed(later)] * len(jobs)
         return [job.ended(job.refused.failure) if job.claim.job_id in recorded else Again.ALONE for job in jobs]
+
+    async def _abort_together(self, jobs: Sequence["RegistryJob"]) -> Sequence[Outcome | Again]:
+        """Record that these were aborted; what cannot be recorded together is left to a run of its own."""
+        try:
+            async with asyncio.timeout(MARGIN.total_seconds()):
+                deliveries = [job.delivery for job in jobs]
+                answers = await abort_together(self.dispatcher, jobs[0].spec, deliveries, failure := was_aborted())
+        except (RetryLater, SQLAlchemyError, OSError):
+            return [Again.ALONE] * len(jobs)
+        outcomes: list[Outcome | Again] = []
+        for job, answer in zip(jobs, answers, strict=True):
+            if isinstance(answer, Answer) and answer.value is failure:
+                _log.info("job aborted", job_id=job.claim.job_id, too_late=False)
+                outcomes.append(job.ended(asyncio.CancelledError(), answer.tag))
+            else:
+                outcomes.append(self._outcome(job, answer))
+        return outcomes
 
     def _outcome(self, job: "RegistryJob", answer: Answer | RetryLater | Again) -> Outcome | Again:
         if isinstance(answer, Again):
@@ -182,12 +206,12 @@ class RegistryJob:
 
     @property
     def kind(self) -> str | None:
-        """The name of jobs that may run together; one of its own for jobs that are refused; ``None`` of others."""
+        """The name of jobs that may run together; other names for jobs that are refused or aborted; ``None``: alone."""
         if self._message is None:
             return None if self.is_aborted else _REFUSED
-        if self.is_aborted or self._work.most_together(self.spec) == 1:
-            return None
-        return self.spec.name
+        if self.is_aborted:
+            return _ABORTED + self.spec.name if self.claim.is_aborted else None
+        return None if self._work.most_together(self.spec) == 1 else self.spec.name
 
     @property
     def limit(self) -> timedelta:

@@ -1,6 +1,7 @@
 """Looks for receipts: whether jobs have ended, with what, and whether one is about to be committed."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 from sqlalchemy import delete, select, text
 from sqlalchemy.exc import DBAPIError
@@ -9,20 +10,34 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from arqonce.database.faults import is_transient
 from arqonce.ledger.namespace import text_for
 from arqonce.ledger.receipts import Receipt
-from arqonce.ledger.tables import JobReceipt
+from arqonce.ledger.tables import JobReceipt, PromisedJob
 
 
-async def ended_jobs(session: AsyncSession, job_ids: Collection[str]) -> set[str]:
-    """Return which of these jobs have a receipt. One round trip."""
-    found = await session.scalars(select(JobReceipt.job_id).where(JobReceipt.job_id.in_(job_ids)))
-    return set(found)
+class EndedJobs(NamedTuple):
+    """Which jobs have ended."""
+
+    receipts: Mapping[str, Receipt]
+    promised: Collection[str]
+    """Those of them that the outbox has, too."""
+
+
+async def ended_jobs(session: AsyncSession, job_ids: Collection[str]) -> EndedJobs:
+    """Return the receipts of these jobs. One round trip, two if there are any."""
+    found = await session.scalars(select(JobReceipt).where(JobReceipt.job_id.in_(job_ids)))
+    receipts = {row.job_id: _receipt_in(row) for row in found}
+    if not receipts:
+        return EndedJobs({}, ())
+    promised = select(PromisedJob.job_id).where(PromisedJob.job_id.in_(receipts))
+    return EndedJobs(receipts, set(await session.scalars(promised)))
 
 
 async def receipt_by_job_id(session: AsyncSession, job_id: str) -> Receipt | None:
     """Return a job's receipt; ``None`` if it has none. One round trip."""
     row = await session.get(JobReceipt, job_id)
-    if row is None:
-        return None
+    return None if row is None else _receipt_in(row)
+
+
+def _receipt_in(row: JobReceipt) -> Receipt:
     return Receipt(
         job_id=row.job_id,
         job_name=row.job_name,

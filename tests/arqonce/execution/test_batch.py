@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from arqonce.execution import batch as batches
 from arqonce.execution.answers import Answer
-from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.attempt import Dispatcher, has_expired
 from arqonce.execution.delivery import Delivery
 from arqonce.execution.verdict import RetryLater
 from arqonce.failures import ConstraintViolatedError, InvalidPayloadError, JobFailedError
@@ -103,7 +103,7 @@ async def test_a_batch_is_one_transaction(sessions: Sessions) -> None:
 
 
 async def test_each_job_of_a_batch_has_its_own_answer(sessions: Sessions) -> None:
-    """Stored, taken before, taken by a neighbour, invalid; what has ended is left to a run of its own."""
+    """Stored, taken before, taken by a neighbour, invalid, ended before; what is worn out runs alone."""
     await Dispatcher(sessions).run(CREATE, _delivery("earlier", name="Earlier", email="taken@example.org"))
     deliveries = [
         _delivery("stored", name="Jane", email="jane@example.org"),
@@ -119,9 +119,30 @@ async def test_each_job_of_a_batch_has_its_own_answer(sessions: Sessions) -> Non
 
     codes = [one.code if isinstance(one, JobFailedError) else one for one in outcomes]
     assert [one["name"] if isinstance(one, dict) else one for one in codes] == [
-        "Jane", "email_taken", "email_taken", "Jane", "invalid_payload", Again.ALONE, Again.ALONE,
+        "Jane", "email_taken", "email_taken", "Jane", "invalid_payload", "Earlier", Again.ALONE,
     ]  # fmt: skip
     assert await counts(sessions) == (3, 5, 1, 2)
+
+
+async def test_what_ends_without_a_run_ends_together(sessions: Sessions) -> None:
+    """Delivered again, a conflict, expired: thousands of these, one by one, would delay all other jobs for minutes."""
+    before = await run_batch(Dispatcher(sessions), CREATE, _deliveries(3))
+    deliveries = [
+        *_deliveries(3),
+        _delivery("j0", 2, name="Another"),
+        *[Delivery(f"late{at}", 1, (), {"name": "Late"}, expires_ms=1) for at in range(3)],
+        Delivery("j1", 1, (), _user(1, emails=True), expires_ms=1),
+    ]
+    alone = [deliveries[3]]
+
+    outcomes = await run_batch(Dispatcher(sessions), CREATE, [one for one in deliveries if one not in alone])
+    conflicts = await run_batch(Dispatcher(sessions), CREATE, alone)
+
+    assert [_told(one) for one in outcomes] == [
+        *[_told(one) for one in before], *[_told(has_expired())] * 3, _told(before[1]),
+    ]  # fmt: skip
+    assert [one.code for one in conflicts] == ["request_conflict"]
+    assert await counts(sessions) == (3, 6, 1, 1)
 
 
 async def test_what_is_left_to_runs_of_their_own_ends_there(sessions: Sessions) -> None:

@@ -378,6 +378,27 @@ async def test_a_reader_that_fails_leaves_a_letter(
     assert await letters(sessions) == {"j1": "malformed_message"}
 
 
+async def test_many_aborts_are_recorded_together(
+    sessions: Sessions, redis: Redis, build_recording: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each for itself, 10,000 aborted jobs would delay all others by many seconds. Ended jobs keep their ends."""
+    monkeypatch.delattr(Record, "conclude")
+    await _queue(redis, "ended", _message(k={"name": "Jane"}))
+    await (await build_recording()).async_run()
+    await redis.delete("arq:result:ended")
+    for job_id in ("ended", "j1", "j2", "j3"):
+        await _queue(redis, job_id, _message(k={"name": "Jane"}))
+        await redis.zadd("arq:abort", {job_id: now_ms()})
+
+    await (await build_recording()).async_run()
+
+    found = await _receipts(sessions)
+    assert {key: answer.get("type") for key, answer in found.items()} == {
+        "ended": None, "j1": "aborted", "j2": "aborted", "j3": "aborted",
+    }  # fmt: skip
+    assert await redis.exists("arq:result:ended", "arq:result:j1", "arq:result:j2", "arq:result:j3") == 4
+
+
 async def test_an_abort_that_cannot_be_recorded_is_asked_for_again(
     sessions: Sessions, redis: Redis, build_recording: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:

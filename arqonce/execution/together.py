@@ -1,0 +1,115 @@
+"""Ends many jobs of one kind on record at once: those that have ended before, have expired, or are aborted.
+
+What needs a closer look is left to a run of its own (``record``), which gives the same answer.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from arqonce.execution.answers import Answer, Outcome, build_receipt
+from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.containment import CONTAINED
+from arqonce.execution.delivery import AnySpec, Delivery
+from arqonce.execution.record import LOOK_LIMIT, another_request
+from arqonce.failures import JobFailedError, failure_from_wire, failure_to_wire
+from arqonce.ledger.receipts import Receipt, insert_receipts
+from arqonce.ledger.recorded import ended_jobs
+from arqonce.payloads import AnyPayload
+from arqonce.wire.arguments import read_payload
+from arqonce.wire.request import payload_tag, request_hash, request_tag
+from arqonce.work import Again
+
+_Job = tuple[Delivery, AnyPayload]
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.execution.together")
+
+
+async def answer_ended(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, Outcome]:
+    """Return the answers of the jobs that have a receipt; ``Again.ALONE`` for those that are promised as well.
+
+    One round trip if none has ended, else two; two more if some are other requests than those that have ended.
+
+    Raises:
+        SQLAlchemyError, OSError: the database cannot be queried.
+        RetryLater: a conflict could not be recorded.
+    """
+    if not jobs:
+        return {}
+    async with asyncio.timeout(LOOK_LIMIT.total_seconds()), dispatcher.sessions() as session:
+        ended = await ended_jobs(session, [delivery.job_id for delivery, _ in jobs])
+    answers: dict[str, Outcome] = {}
+    others: list[_Job] = []
+    for delivery, payload in jobs:
+        if (receipt := ended.receipts.get(delivery.job_id)) is None:
+            continue
+        request = request_hash(payload)
+        if delivery.job_id in ended.promised:
+            answers[delivery.job_id] = Again.ALONE
+        elif receipt.job_name in spec.all_names and receipt.request_hash == request:
+            answers[delivery.job_id] = Answer(_told(receipt), request_tag(request))
+        else:
+            others.append((delivery, payload))
+    if number := sum(isinstance(answer, Answer) for answer in answers.values()):
+        dispatcher.record.answered += number
+        _log.info("jobs had ended before: their receipts answer", job_name=spec.name, jobs=number)
+    return answers | await _refuse_others(dispatcher, spec, others)
+
+
+def _told(receipt: Receipt) -> "dict[str, object] | JobFailedError":
+    return failure_from_wire(receipt.failure) if receipt.result is None else receipt.result
+
+
+async def _refuse_others(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, Outcome]:
+    """Write the dead letters of requests whose ids others have used."""
+    if not jobs:
+        return {}
+    error = another_request()
+    letters = {one.job_id: dispatcher.record.letter(spec, one, payload, error, error) for one, payload in jobs}
+    recorded = await dispatcher.record.bury_together(list(letters.values()))
+    return {
+        one.job_id: Answer(error, payload_tag(payload)) if one.job_id in recorded else Again.ALONE
+        for one, payload in jobs
+    }
+
+
+async def end_together(
+    dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job], failure: JobFailedError
+) -> dict[str, Outcome]:
+    """Record that the jobs have ended with a failure that is no dead letter, unless they have ended before.
+
+    Raises:
+        SQLAlchemyError, OSError: it could not be recorded; or one of them has ended meanwhile.
+    """
+    outcomes = await answer_ended(dispatcher, spec, jobs)
+    told = failure_to_wire(failure)
+    left = [job for job in jobs if job[0].job_id not in outcomes]
+    receipts = [build_receipt(spec, delivery, payload, failure=told) for delivery, payload in left]
+    async with asyncio.timeout(LOOK_LIMIT.total_seconds()), dispatcher.sessions.begin() as session:
+        await insert_receipts(session, spec.name, receipts)
+    for receipt in receipts:
+        outcomes[receipt.job_id] = Answer(failure, request_tag(receipt.request_hash))
+    return outcomes
+
+
+async def abort_together(
+    dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[Delivery], failure: JobFailedError
+) -> list[Outcome]:
+    """Record that the jobs were aborted, or return how they have ended before; ``Again.ALONE``: it cannot be read.
+
+    Raises:
+        RetryLater: the database cannot be used.
+        SQLAlchemyError, OSError: it could not be recorded; or one of them has ended meanwhile.
+    """
+    outcomes: dict[str, Outcome] = {}
+    jobs: list[_Job] = []
+    for delivery in deliveries:
+        try:
+            with CONTAINED:
+                jobs.append((delivery, read_payload(spec.payload, delivery.args, delivery.kwargs)))
+        except Exception:  # noqa: BLE001 - a validator may raise anything; its own run records that
+            outcomes[delivery.job_id] = Again.ALONE
+    await dispatcher.require_open_gate()
+    outcomes |= await end_together(dispatcher, spec, jobs, failure)
+    return [outcomes[delivery.job_id] for delivery in deliveries]
