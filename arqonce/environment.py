@@ -70,8 +70,24 @@ def _require_positive(value: timedelta) -> timedelta:
     return value
 
 
-Duration = Annotated[timedelta, BeforeValidator(_parse_duration), AfterValidator(_require_positive)]
+def at_most(longest: timedelta) -> AfterValidator:
+    """Return what refuses a longer duration."""
+
+    def require(value: timedelta) -> timedelta:
+        if value > longest:
+            raise ValueError(
+                f"must be at most {longest.days}d" if longest.days else f"must be at most {longest.seconds}s"
+            )
+        return value
+
+    return AfterValidator(require)
+
+
+PositiveDuration = Annotated[timedelta, BeforeValidator(_parse_duration), AfterValidator(_require_positive)]
 """A positive duration, written ``500ms``, ``30s``, ``5m``, ``1h`` or ``2d``; a bare number is seconds."""
+
+Duration = Annotated[PositiveDuration, at_most(timedelta(days=36_500))]
+"""One of at most 100 years: longer ones are beyond what timers and PostgreSQL's times can represent."""
 
 
 class EnvironmentSettings(BaseSettings):

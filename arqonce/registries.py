@@ -64,7 +64,7 @@ def _import_registry(name: str) -> Registry:
             where = f"in {module}{_registries(module)}{_hidden(module, '. ')}"
             raise _wrong(name, f"there is no {name.partition(':')[2]} {where}") from None
         raise _wrong(name, f"cannot be imported: {type(error).__name__}: {error}") from error
-    except Exception as error:  # importing runs the module's code, which may raise anything
+    except (Exception, SystemExit) as error:  # importing runs the module's code, which may raise anything
         raise _wrong(name, f"cannot be imported: {type(error).__name__}: {error}") from error
     if not isinstance(found, Registry):
         raise _wrong(name, f"is no arqonce.Registry, but of type {type(found).__name__}{_registries(module)}")

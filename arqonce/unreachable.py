@@ -12,6 +12,8 @@ def why_unreachable(error: BaseException) -> str:
     for cause in _causes(error):
         if isinstance(cause, socket.gaierror):
             return "the host's name is not known"
+        if isinstance(cause, FileNotFoundError):
+            return "there is no such socket"
         if isinstance(cause, ConnectionRefusedError):
             return "nothing listens on this port"
         if isinstance(cause, _CLOSED) or "closed by server" in str(cause) or "unexpected connection_lost" in str(cause):

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, SecretStr, field_validator, model_va
 from pydantic_settings import SettingsConfigDict
 
 from arqonce import DatabaseSettings, QueueSettings
+from arqonce.addresses import require_host
 from arqonce.environment import Duration, EnvironmentSettings, require_valid
 from arqonce.settings.operations import SHORTEST_TOKEN, OperationsSettings, is_loopback
 from arqonce.wire.bounds import MAX_BYTES, require_queue
@@ -19,7 +20,7 @@ class WebSettings(EnvironmentSettings):
 
     model_config = SettingsConfigDict(env_prefix="WEB_")
 
-    host: Annotated[str, Field(min_length=1)] = Field(
+    host: Annotated[str, Field(min_length=1), AfterValidator(require_host)] = Field(
         default="127.0.0.1", description="address to listen on; any but loopback needs tokens", examples=["127.0.0.1"]
     )
     port: Annotated[int, Field(ge=0, le=65535)] = Field(

@@ -1,7 +1,6 @@
 """Builds connections to Redis or Valkey with timeouts, and errors that name the cure. Knows no job."""
 
 import inspect
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -32,7 +31,7 @@ from arqonce.connection.primary import (
 )
 from arqonce.connection.sentinel import SentinelError, SentinelTimeoutError
 from arqonce.connection.tls import tls_problem
-from arqonce.connection.url import RedisURL, RedisURLError, read_redis_url
+from arqonce.connection.url import RedisURL, RedisURLError, read_redis_url, require_files
 from arqonce.failures import QueueUnavailableError
 from arqonce.unreachable import why_unreachable
 
@@ -66,13 +65,12 @@ def build_redis(
         QueueUnavailableError: the URL is not a Redis URL.
     """
     with _told_of_url():
-        address = read_redis_url(url)
+        require_files(address := read_redis_url(url))
         options = _options(address, password) | _limits(max_connections)
         options["retry"] = Retry(_backoff(), retries, supported_errors=(RedisConnectionError,))
         pool = BlockingConnectionPool.from_url(address.plain, **options)
         keep_to_primary(pool, address)
         pool.connection_class(**pool.connection_kwargs)  # does not connect, but rejects unknown options
-    _require_files(pool.connection_kwargs)
     built = client(connection_pool=pool)
     built.auto_close_connection_pool = True
     return built
@@ -81,13 +79,12 @@ def build_redis(
 def build_sync_redis(url: str, *, password: str | None = None, max_connections: int = 20) -> redis.Redis:
     """Construct redis-py's blocking client, with the rules of ``build_redis``."""
     with _told_of_url():
-        address = read_redis_url(url)
+        require_files(address := read_redis_url(url))
         options = _options(address, password) | _limits(max_connections)
         options["retry"] = redis.retry.Retry(_backoff(), RETRIES, supported_errors=(RedisConnectionError,))
         pool = redis.BlockingConnectionPool.from_url(address.plain, **options)
         keep_to_primary(pool, address)
         pool.connection_class(**pool.connection_kwargs)
-    _require_files(pool.connection_kwargs)
     built = redis.Redis(connection_pool=pool)
     built.auto_close_connection_pool = True
     return built
@@ -107,13 +104,6 @@ def _told_of_url() -> Iterator[None]:
     except (ValueError, TypeError, AttributeError, RedisError):  # for instance for None or a number
         # The original text may repeat the URL with its password.
         raise QueueUnavailableError(f"REDIS_URL is not {example}") from None
-
-
-def _require_files(options: dict[str, Any]) -> None:
-    """Reject missing files now; later they would look like an unreachable server."""
-    for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
-        if (file := options.get(name)) and not os.access(file, os.R_OK):
-            raise QueueUnavailableError(f"REDIS_URL: there is no readable file {file}, which {name} names")
 
 
 def _options(address: RedisURL, password: str | None) -> dict[str, Any]:

@@ -2,9 +2,12 @@
 
 import difflib
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urlsplit
+
+from arqonce.addresses import require_host, require_tls_files
 
 _SENTINEL_PORT = 26379
 LAST_PORT = 65535
@@ -73,6 +76,22 @@ def read_redis_url(url: str) -> RedisURL:
     return _read_sentinels(_BY_SENTINELS[scheme], rest) if scheme in _BY_SENTINELS else _read(_SCHEMES[scheme], rest)
 
 
+def require_files(address: RedisURL) -> None:
+    """Load the TLS files that the URL names.
+
+    Raises:
+        RedisURLError: one of them cannot be used.
+    """
+    options = _options(urlsplit(address.plain).query) if address.is_tls else {}
+    try:
+        require_tls_files(
+            options, trusted=("ssl_ca_certs",), certificate="ssl_certfile", key="ssl_keyfile",
+            password=options.get("ssl_password"),
+        )  # fmt: skip
+    except ValueError as error:
+        raise RedisURLError(str(error)) from None
+
+
 def with_sentinel_password(url: str, password: str | None) -> str:
     """Add the Sentinels' password to the URL, unless it has one or names no Sentinels."""
     if password is None or "+sentinel://" not in url or "sentinel_password=" in url:
@@ -84,17 +103,25 @@ def _read(scheme: str, rest: str) -> RedisURL:
     plain = f"{scheme}://{rest}"
     if scheme == "unix":
         parts = urlsplit(plain)
-        _database("", _options(parts.query).get("db"))
+        options = _options(parts.query)
+        _require_tls(scheme, options)
+        _database("", options.get("db"))
+        if not parts.path:
+            raise RedisURLError("names no socket: write unix:///path/of/the/socket")
         return RedisURL(plain, parts.path)
     authority = rest.partition("?")[0].partition("/")[0]
     if "," in authority.rpartition("@")[2]:
         raise RedisURLError(f"names several hosts: for Sentinels write {_EXAMPLE}")
     try:
         parts = urlsplit(plain)
-        host, port = parts.hostname or "localhost", parts.port or 6379
+        host, port = _read_host(parts.hostname or "localhost"), parts.port or 6379
+    except RedisURLError:
+        raise
     except ValueError:
         raise RedisURLError("is not a URL: check its host, brackets and port") from None  # it repeats the URL
-    database = _database(parts.path.strip("/"), _options(parts.query).get("db"))
+    options = _options(parts.query)
+    _require_tls(scheme, options)
+    database = _database(parts.path.strip("/"), options.get("db"))
     return RedisURL(plain, f"{_bracketed(host)}:{port}/{database}")
 
 
@@ -107,6 +134,7 @@ def _read_sentinels(scheme: str, rest: str) -> RedisURL:
     if not primary or primary.isdigit():
         raise RedisURLError(f"does not name the primary that the Sentinels watch: write {_EXAMPLE}")
     options = _options(query)
+    _require_tls(scheme, options)
     number = _database(database, options.get("db"))
     own = {name: value for name, value in options.items() if name.startswith("sentinel_")}
     if unknown := own.keys() - {"sentinel_username", "sentinel_password"}:
@@ -122,6 +150,11 @@ def _read_sentinels(scheme: str, rest: str) -> RedisURL:
         sentinel_username=own.get("sentinel_username"),
         sentinel_password=own.get("sentinel_password"),
     )
+
+
+def _require_tls(scheme: str, options: Mapping[str, str]) -> None:
+    if scheme != "rediss" and (found := next((name for name in options if name.startswith("ssl_")), None)):
+        raise RedisURLError(f"has the option {found}, which only rediss:// has: write rediss, or leave it out")
 
 
 def _options(query: str) -> dict[str, str]:
@@ -160,7 +193,7 @@ _BOOLEAN: _Values = (lambda value: value.lower() in {"true", "false", "1", "0", 
 _TAKEN: dict[str, _Values] = {
     "username": _ANY,
     "password": _ANY,
-    "client_name": _ANY,
+    "client_name": (lambda value: re.fullmatch("[!-~]+", value), "printable ASCII without spaces"),
     "protocol": (lambda value: value in {"2", "3"}, "2 or 3"),
     "ssl_ca_certs": _ANY,
     "ssl_certfile": _ANY,
@@ -208,7 +241,14 @@ def _host_and_port(text: str) -> tuple[str, int]:
     number = int(port) if port.isascii() and port.isdigit() else 0 if port else _SENTINEL_PORT
     if not host or not 0 < number <= LAST_PORT:
         raise RedisURLError(f"has a Sentinel that is not host:port: write {_EXAMPLE}")
-    return unquote(host), number
+    return _read_host(unquote(host)), number
+
+
+def _read_host(name: str) -> str:
+    try:
+        return require_host(name)
+    except ValueError as error:
+        raise RedisURLError(str(error)) from None
 
 
 def _bracketed(host: str) -> str:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from arqonce.addresses import require_host
 from arqonce.console.access import Peers, Rights, TokenRights, read_peers
 from arqonce.database.settings import DatabaseSettings
 from arqonce.environment import Duration, EnvironmentSettings, require_valid
@@ -41,7 +42,7 @@ class ConsoleSettings(EnvironmentSettings):
 
     model_config = SettingsConfigDict(env_prefix="CONSOLE_")
 
-    host: Annotated[str, Field(min_length=1)] = Field(
+    host: Annotated[str, Field(min_length=1), AfterValidator(require_host)] = Field(
         default="127.0.0.1", description="address on which the console listens", examples=["127.0.0.1"]
     )
     port: Annotated[int, Field(ge=0, le=65535)] = Field(

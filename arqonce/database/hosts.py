@@ -7,6 +7,8 @@ from urllib.parse import unquote
 
 from sqlalchemy import URL, make_url
 
+from arqonce.addresses import require_host
+
 DEFAULT_PORT = 5432
 
 _LIST = re.compile(r"(?P<before>[\w+]+://(?:[^/?#]*@)?)(?P<hosts>[^/?#@]*,[^/?#@]*)(?P<after>[/?#].*)?", re.DOTALL)
@@ -99,6 +101,10 @@ def _read_host(text: str, port: str) -> Host:
         name, _, own = text.partition(":")
     if not name or re.search(r"[\s\[\]]", name):
         raise WrongHostsError("has an empty or invalid name in its list of hosts: write host:port,host:port")
+    try:
+        require_host(name)
+    except ValueError as error:
+        raise WrongHostsError(str(error)) from None
     number = own or port or str(DEFAULT_PORT)
     if not number.isascii() or not number.isdigit() or int(number) not in _PORTS:
         raise WrongHostsError("has a port that is not a number from 1 to 65535")

@@ -1,20 +1,20 @@
 """Settings of the database: its URL and timeouts. Opens no connection."""
 
-import os
 import ssl
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 from sqlalchemy import URL
 from sqlalchemy.exc import ArgumentError
 
+from arqonce.addresses import require_tls_files
 from arqonce.database.connecting import TARGETS
 from arqonce.database.hosts import DEFAULT_PORT, Host, WrongHostsError, hosts_of, read_url, with_hosts
 from arqonce.database.options import TLS_FILES, require_known
-from arqonce.environment import Duration, EnvironmentSettings
+from arqonce.environment import EnvironmentSettings, PositiveDuration, at_most
 from arqonce.namespace import LEDGER, require_namespace
 
 _DRIVERS = frozenset({"postgres", "postgresql", "postgresql+asyncpg"})
@@ -36,6 +36,12 @@ _SSL_MODES = {
 which accepts any certificate, is called ``no-verify``, as in node-postgres."""
 
 
+_LONGEST_TIMEOUT = timedelta(days=1)
+"""PostgreSQL's are at most 24 days, in ms."""
+
+_Timeout = Annotated[PositiveDuration, at_most(_LONGEST_TIMEOUT)]
+
+
 def is_ours(url: str) -> bool:
     """Return whether this is a URL of PostgreSQL, through asyncpg or without a driver."""
     return url.partition(":")[0].lower() in _DRIVERS
@@ -48,9 +54,10 @@ def _require_parts(url: URL) -> None:
     if "@" in f"{url.database}{url.host}":
         raise ValueError("has a character in user or password that must be percent-encoded: / is %2F, @ is %40")
     require_known(url.query)
-    for name in sorted(url.query.keys() & TLS_FILES):
-        if not os.access(str(url.query[name]), os.R_OK):
-            raise ValueError(f"names a file with {name} that does not exist or cannot be read")
+    if "\0" in f"{url.username}{url.password}{url.database}":
+        raise ValueError("has a %00, which PostgreSQL cannot take")
+    files = {name: str(file) for name, file in url.query.items() if name in TLS_FILES}
+    require_tls_files(files, trusted=("sslrootcert", "sslcrl"), certificate="sslcert", key="sslkey")
     mode = url.query.get("sslmode", url.query.get("ssl", "prefer"))
     if mode not in _SSL_MODES:
         raise ValueError(f"has an unknown sslmode; valid are {', '.join(sorted(_SSL_MODES))}")
@@ -72,13 +79,13 @@ class DatabaseSettings(EnvironmentSettings):
     password: SecretStr | None = Field(
         default=None, description="password, if the URL does not contain it", examples=["the password"]
     )
-    connect_timeout: Duration = Field(
+    connect_timeout: _Timeout = Field(
         default=timedelta(seconds=5), description="longest wait for a new connection", examples=["5s"]
     )
-    statement_timeout: Duration = Field(
+    statement_timeout: _Timeout = Field(
         default=timedelta(seconds=8), description="the server cancels a statement after this", examples=["8s"]
     )
-    command_timeout: Duration = Field(
+    command_timeout: _Timeout = Field(
         default=timedelta(seconds=10),
         description="the client gives up on a silent server after this; longer than the statement timeout",
         examples=["10s"],

@@ -1,5 +1,6 @@
 """Checks and serializes a job's result before its transaction commits, and builds its receipt."""
 
+from asyncio import CancelledError
 from typing import Any, NamedTuple, TypeAlias
 
 from pydantic import BaseModel
@@ -34,11 +35,11 @@ class Dumped(NamedTuple):
 class Answer(NamedTuple):
     """How a job has ended, and the tag of the request that this answers; ``None`` if the request cannot be read."""
 
-    end: Dumped | JobFailedError
+    end: Dumped | JobFailedError | CancelledError
     tag: str | None = None
 
     @property
-    def value(self) -> dict[str, Any] | JobFailedError:
+    def value(self) -> dict[str, Any] | JobFailedError | CancelledError:
         """The result as JSON types, or the failure."""
         return self.end.result if isinstance(self.end, Dumped) else self.end
 

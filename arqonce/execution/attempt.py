@@ -27,7 +27,7 @@ from arqonce.execution.answers import build_receipt, dump_result
 from arqonce.execution.containment import CONTAINED, is_cancelled
 from arqonce.execution.context import build_context
 from arqonce.execution.deadline import within
-from arqonce.execution.delivery import AnySpec, Delivery
+from arqonce.execution.delivery import EXPIRED, AnySpec, Delivery
 from arqonce.execution.excuses import Excuses
 from arqonce.execution.gate import DatabaseGate
 from arqonce.execution.history import History
@@ -211,14 +211,9 @@ class Dispatcher:
 def _require_start(spec: AnySpec, delivery: Delivery, progress: Progress) -> None:
     """Return if the attempt may begin."""
     if delivery.has_expired and not progress.has_worked:
-        raise has_expired()
+        raise JobExpiredError(EXPIRED)
     if delivery.counted > spec.max_attempts and delivery.was_left is not False:
         raise AttemptsExhaustedError(why_exhausted(delivery))
-
-
-def has_expired() -> JobExpiredError:
-    """Return the failure of a job that has expired."""
-    return JobExpiredError("no worker had started the job when it expired: it has not run")
 
 
 def _milliseconds_since(started: float) -> float:

@@ -21,15 +21,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from arqonce.database.transactions import open_transaction
 from arqonce.database.turns import UnshareableError
 from arqonce.execution.answers import Answer, Outcome, build_receipt, dump_result
-from arqonce.execution.attempt import Dispatcher, has_expired
+from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.containment import CONTAINED, cancelled_itself
 from arqonce.execution.dead_letters import is_dead
-from arqonce.execution.delivery import AnySpec, Delivery
+from arqonce.execution.delivery import EXPIRED, AnySpec, Delivery
 from arqonce.execution.record import AFTER_OUTAGE
 from arqonce.execution.sharing import TurnError, share, why_apart
 from arqonce.execution.together import answer_ended, end_together
 from arqonce.execution.verdict import RetryLater
-from arqonce.failures import InvalidPayloadError, JobFailedError, failure_to_wire
+from arqonce.failures import InvalidPayloadError, JobExpiredError, JobFailedError, failure_to_wire
 from arqonce.job import JobContext
 from arqonce.ledger.receipts import Receipt, insert_receipts
 from arqonce.payloads import AnyPayload
@@ -118,7 +118,7 @@ async def _refuse(dispatcher: Dispatcher, spec: AnySpec, invalid: Sequence[_Inva
 
 
 async def _expire(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, Outcome]:
-    failure = has_expired()
+    failure = JobExpiredError(EXPIRED)
     outcomes = await end_together(dispatcher, spec, jobs, failure)
     for job_id, outcome in outcomes.items():
         if isinstance(outcome, Answer) and outcome.value is failure:

@@ -9,6 +9,10 @@ from arqonce.wire.trace import NO_TRACE, Carrier
 AnySpec = JobSpec[Any, Any]
 
 
+EXPIRED = "no worker had started the job when it expired: it has not run"
+"""Why a job that has expired failed."""
+
+
 class Delivery(NamedTuple):
     """A job as it came from the queue. ``attempt`` counts from 1 and includes attempts that ended in a crash."""
 

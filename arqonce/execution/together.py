@@ -11,6 +11,7 @@ import structlog
 from arqonce.execution.answers import Answer, Outcome, build_receipt
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.containment import CONTAINED
+from arqonce.execution.cut_short import was_aborted
 from arqonce.execution.delivery import AnySpec, Delivery
 from arqonce.execution.record import LOOK_LIMIT, another_request
 from arqonce.failures import JobFailedError, failure_from_wire, failure_to_wire
@@ -93,10 +94,10 @@ async def end_together(
     return outcomes
 
 
-async def abort_together(
-    dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[Delivery], failure: JobFailedError
-) -> list[Outcome]:
+async def abort_together(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[Delivery]) -> list[Outcome]:
     """Record that the jobs were aborted, or return how they have ended before; ``Again.ALONE``: it cannot be read.
+
+    The answer of an aborted job is a ``CancelledError``, as with arq.
 
     Raises:
         RetryLater: the database cannot be used.
@@ -111,5 +112,10 @@ async def abort_together(
         except Exception:  # noqa: BLE001 - a validator may raise anything; its own run records that
             outcomes[delivery.job_id] = Again.ALONE
     await dispatcher.require_open_gate()
-    outcomes |= await end_together(dispatcher, spec, jobs, failure)
+    failure = was_aborted()
+    for job_id, outcome in (await end_together(dispatcher, spec, jobs, failure)).items():
+        outcomes[job_id] = outcome
+        if isinstance(outcome, Answer) and outcome.value is failure:
+            outcomes[job_id] = outcome._replace(value=asyncio.CancelledError())
+            _log.info("job aborted", job_id=job_id, too_late=False)
     return [outcomes[delivery.job_id] for delivery in deliveries]

@@ -18,7 +18,7 @@ from arqonce.execution.answers import Answer, Dumped
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.batch import run_batch
 from arqonce.execution.containment import cancelled_itself
-from arqonce.execution.cut_short import abort, end_overdue, was_aborted
+from arqonce.execution.cut_short import abort, end_overdue
 from arqonce.execution.dead_letters import is_dead
 from arqonce.execution.delivery import AnySpec, Delivery
 from arqonce.execution.permits import permits_of
@@ -139,19 +139,10 @@ class RegistryWork:
     async def _abort_together(self, jobs: Sequence["RegistryJob"]) -> Sequence[Outcome | Again]:
         """Record that these were aborted; what cannot be recorded together is left to a run of its own."""
         try:
-            async with asyncio.timeout(MARGIN.total_seconds()):
-                deliveries = [job.delivery for job in jobs]
-                answers = await abort_together(self.dispatcher, jobs[0].spec, deliveries, failure := was_aborted())
+            answers = await abort_together(self.dispatcher, jobs[0].spec, [job.delivery for job in jobs])
         except (RetryLater, SQLAlchemyError, OSError):
             return [Again.ALONE] * len(jobs)
-        outcomes: list[Outcome | Again] = []
-        for job, answer in zip(jobs, answers, strict=True):
-            if isinstance(answer, Answer) and answer.value is failure:
-                _log.info("job aborted", job_id=job.claim.job_id, too_late=False)
-                outcomes.append(job.ended(asyncio.CancelledError(), answer.tag))
-            else:
-                outcomes.append(self._outcome(job, answer))
-        return outcomes
+        return [self._outcome(job, answer) for job, answer in zip(jobs, answers, strict=True)]
 
     def _outcome(self, job: "RegistryJob", answer: Answer | RetryLater | Again) -> Outcome | Again:
         if isinstance(answer, Again):

@@ -3,9 +3,10 @@
 from ipaddress import ip_address
 from typing import Annotated, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from arqonce.addresses import require_host
 from arqonce.environment import EnvironmentSettings
 
 SHORTEST_TOKEN = 20
@@ -22,7 +23,7 @@ class OperationsSettings(EnvironmentSettings):
         description="port of /metrics, /livez, /readyz and /queue.json; none by default; 0 selects a free one",
         examples=["9100"],
     )
-    host: Annotated[str, Field(min_length=1)] = Field(
+    host: Annotated[str, Field(min_length=1), AfterValidator(require_host)] = Field(
         default="127.0.0.1",
         description="address of that port; any but loopback needs a token",
         examples=["127.0.0.1"],

@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from arqonce.connection.url import read_redis_url, with_sentinel_password
+from arqonce.connection.url import read_redis_url, require_files, with_sentinel_password
 from arqonce.environment import EnvironmentSettings
 
 
@@ -34,7 +34,7 @@ class QueueSettings(EnvironmentSettings):
     @field_validator("url")
     @classmethod
     def _require_redis(cls, value: SecretStr) -> SecretStr:
-        read_redis_url(value.get_secret_value())
+        require_files(read_redis_url(value.get_secret_value()))
         return value
 
     @model_validator(mode="after")

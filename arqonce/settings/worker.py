@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from arqonce.database.settings import DatabaseSettings
-from arqonce.environment import Duration, EnvironmentSettings, require_valid
+from arqonce.environment import Duration, EnvironmentSettings, PositiveDuration, at_most, require_valid
 from arqonce.queues import ServedQueues
 from arqonce.settings.operations import OperationsSettings
 from arqonce.settings.queue import QueueSettings
@@ -62,7 +62,7 @@ class WorkerSettings(EnvironmentSettings):
         description="most jobs that do the slow work of their phases at once, beside those; they hold no connection",
         examples=["100"],
     )
-    lease: Duration = Field(
+    lease: Annotated[PositiveDuration, at_most(timedelta(days=1))] = Field(
         default=timedelta(seconds=14),
         description="how long a claim holds without renewal: a killed worker's jobs start again after it",
         examples=["14s"],
@@ -95,7 +95,7 @@ class WorkerSettings(EnvironmentSettings):
         description="how long an operator's act is on record; the command migrate removes older ones, workers may not",
         examples=["400d"],
     )
-    poll_interval: Duration = Field(
+    poll_interval: Annotated[PositiveDuration, at_most(timedelta(minutes=1))] = Field(
         default=timedelta(milliseconds=50),
         description="interval of checks for aborts while jobs run, and for jobs where Redis does not notify the worker",
         examples=["50ms"],

@@ -31,6 +31,10 @@ MOST_DIGITS = 4300
 LONGEST_NAME = 200
 """Longest name of a queue or of a job, in characters. A notification of PostgreSQL holds 8,000 bytes."""
 
+_TAKEN = ("arq:job:", "arq:result:", "arq:in-progress:", "arq:retry:", "arq:abort", "arqonce:")
+_OF_QUEUES = (":leases", ":watcher", ":baton", ":health-check")
+"""Beginnings and ends of other keys: a worker would take what it finds there for jobs."""
+
 _TOO_MANY_DIGITS = 10**MOST_DIGITS
 
 _DEEP = 100
@@ -124,4 +128,8 @@ def require_queue(name: str) -> str:
     """
     if not is_name(name):
         raise InvalidMessageError(f"the queue's name must be {NAME_RULE}")
+    if name.startswith(_TAKEN) or name.endswith(_OF_QUEUES):
+        raise InvalidMessageError(
+            "the queue's name is that of a key with another purpose: choose one such as arq:queue"
+        )
     return name

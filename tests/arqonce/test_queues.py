@@ -38,6 +38,8 @@ def test_one_name_or_several(text: str, names: tuple[str, ...], weights: tuple[i
         ("a=b=1,low=1", "has a name with '='"),
         ("arq:queue=3", "gives the only queue a weight, and the name of a queue has no '=': write arq:queue"),
         ("low,high,low", "names low twice"),
+        ("arq:abort", "the queue's name is that of a key with another purpose"),
+        ("arq:queue:leases", "the queue's name is that of a key with another purpose"),
         (",".join(map(str, range(17))), "names 17 queues: a worker serves 16 at most"),
     ],
 )

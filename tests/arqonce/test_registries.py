@@ -110,6 +110,7 @@ def test_registries_of_one_project_share_its_schema(write: Write) -> None:
         ("import nowhere", "cannot be imported: No module named 'nowhere'"),
         ("1 / 0", "cannot be imported: ZeroDivisionError: division by zero"),
         ("def", "cannot be imported: SyntaxError: invalid syntax"),
+        ("raise SystemExit(7)", "cannot be imported: SystemExit: 7"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_one_line(write: Write, code: str, problem: str) -> None:

@@ -68,6 +68,15 @@ REFUSED = {
     "redis://host/0?socket_keepalive=hidden": "true or false",
     "rediss://host/0?ssl_cert_reqs=hidden": "one of required, optional, none",
     "unix:///run/redis.sock?db=hidden": "not a number",
+    "unix://": "names no socket",
+    "redis://host/0?ssl_cert_reqs=none": "ssl_cert_reqs, which only rediss:// has",
+    "redis+sentinel://s1/mymaster?ssl_ca_certs=/ca.pem": "ssl_ca_certs, which only rediss:// has",
+    "redis://host/0?client_name=of%20ours": "printable ASCII without spaces",
+    "redis://a..hidden/0": "a part that is empty or longer than 63 characters",
+    f"redis+sentinel://s1,{64 * 'h'}.example/mymaster": "a part that is empty or longer than 63 characters",
+    "rediss://host/0?ssl_ca_certs=/no/such.pem": "a file with ssl_ca_certs that does not exist",
+    f"rediss://host/0?ssl_ca_certs={__file__}": "a file with ssl_ca_certs that holds nothing in PEM",
+    f"rediss+sentinel://s1/m?ssl_certfile={__file__}&ssl_keyfile={__file__}": "ssl_keyfile that cannot be used",
 }
 
 

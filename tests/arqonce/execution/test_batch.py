@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 
 from arqonce.execution import batch as batches
 from arqonce.execution.answers import Answer
-from arqonce.execution.attempt import Dispatcher, has_expired
-from arqonce.execution.delivery import Delivery
+from arqonce.execution.attempt import Dispatcher
+from arqonce.execution.delivery import EXPIRED, Delivery
 from arqonce.execution.verdict import RetryLater
 from arqonce.failures import ConstraintViolatedError, InvalidPayloadError, JobFailedError
 from arqonce.spec import JobSpec
@@ -139,7 +139,7 @@ async def test_what_ends_without_a_run_ends_together(sessions: Sessions) -> None
     conflicts = await run_batch(Dispatcher(sessions), CREATE, alone)
 
     assert [_told(one) for one in outcomes] == [
-        *[_told(one) for one in before], *[_told(has_expired())] * 3, _told(before[1]),
+        *[_told(one) for one in before], *[f"expired: {EXPIRED}"] * 3, _told(before[1]),
     ]  # fmt: skip
     assert [one.code for one in conflicts] == ["request_conflict"]
     assert await counts(sessions) == (3, 6, 1, 1)

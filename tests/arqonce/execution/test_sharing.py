@@ -22,6 +22,7 @@ from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.batch import run_batch
 from arqonce.execution.delivery import Delivery
 from arqonce.execution.verdict import RetryLater
+from arqonce.failures import code_of
 from arqonce.work import Again
 from chaos.careless import HABITS, Careless, careless
 from db.tables import User
@@ -77,7 +78,7 @@ class Sharers:
 def _told(outcome: Any) -> object:  # noqa: ANN401 - an outcome
     if not isinstance(outcome, Answer):
         return outcome
-    return outcome.value["told"] if isinstance(outcome.value, dict) else outcome.value.code
+    return outcome.value["told"] if isinstance(outcome.value, dict) else code_of(outcome.value)
 
 
 @pytest.fixture(autouse=True)

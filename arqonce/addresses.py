@@ -1,0 +1,48 @@
+"""Checks what a connection needs of this machine, before one is opened: a host's name that can be asked for, TLS files.
+
+Otherwise a fault of ours would look like one of the server. The texts complete the name of a setting.
+"""
+
+import os
+import ssl
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+
+def require_host(name: str) -> str:
+    """Return a host's name, an address, or the path of a socket.
+
+    Raises:
+        ValueError: no name server can be asked for such a name.
+    """
+    try:
+        if not name.startswith("/"):
+            name.encode("idna")  # as every look-up does
+    except UnicodeError:
+        raise ValueError("has a host's name with a part that is empty or longer than 63 characters") from None
+    return name
+
+
+def require_tls_files(
+    files: Mapping[str, str], *, trusted: Collection[str], certificate: str, key: str, password: str | None = None
+) -> None:
+    """Load TLS files as a connection will; ``trusted``, ``certificate`` and ``key`` are the options that name them.
+
+    Raises:
+        ValueError: a file cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for option in sorted(files.keys() & {*trusted, certificate, key}):
+        if not (Path(files[option]).is_file() and os.access(files[option], os.R_OK)):
+            raise ValueError(f"names a file with {option} that does not exist or cannot be read")
+        try:
+            if option in trusted:
+                context.load_verify_locations(files[option])
+        except ssl.SSLError:
+            raise ValueError(f"names a file with {option} that holds nothing in PEM, the text form") from None
+    try:
+        if certificate in files:
+            context.load_cert_chain(files[certificate], files.get(key), password=lambda: password or "")
+    except ssl.SSLError:
+        cure = "both must be in PEM, belong together, and the key's password must be right, if it has one"
+        raise ValueError(f"names files with {certificate} and {key} that cannot be used: {cure}") from None
