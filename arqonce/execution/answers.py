@@ -13,7 +13,7 @@ from arqonce.ledger.receipts import Receipt
 from arqonce.payloads import AnyPayload
 from arqonce.wire.codec import encode_result, is_surely_fit
 from arqonce.wire.request import request_hash
-from arqonce.wire.round_trip import CURE, read_back, traits_of
+from arqonce.wire.round_trip import CURE, may_change, read_back
 from arqonce.work import Again
 
 
@@ -87,7 +87,7 @@ def dump_result(spec: AnySpec, result: Any) -> Dumped:  # noqa: ANN401 - whateve
         reason = str(error) if isinstance(error, InvalidMessageError) else f"{type(error).__name__} in its serializer"
         raise WrongResultError(f"the result of {spec.name} cannot be stored: {reason}") from error
     kind: type[BaseModel] = type(result)
-    if traits_of(kind).may_change and isinstance(changed := read_back(result, dumped), list):
+    if may_change(result) and isinstance(changed := read_back(result, dumped), list):
         named = ", ".join(f"{kind.__name__}.{name[:60]}" for name in changed) or kind.__name__
         raise WrongResultError(f"producers of {spec.name} would not get what is returned in {named}: {CURE}")
     return Dumped(encoded, dumped)

@@ -15,7 +15,7 @@ from arqonce.payloads import AnyPayload, Payload
 from arqonce.wire.bounds import NAME_RULE, is_name, may_be_unfit, unfit_field
 from arqonce.wire.codec import encode
 from arqonce.wire.keys import type_of
-from arqonce.wire.round_trip import CURE, Traits, read_back, traits_of
+from arqonce.wire.round_trip import CURE, Traits, may_change, read_back, traits_of
 from arqonce.wire.trace import NO_TRACE, Carrier
 
 
@@ -38,7 +38,7 @@ def write_job(
     """
     traits = traits_of(type(payload))
     fields = _dumped(payload, traits)
-    if traits.may_change:
+    if may_change(payload):
         _require_same(payload, fields, traits)
     message: dict[str, Any] = {"t": None, "f": payload.job_name, "a": [], "k": fields, "et": enqueued_ms}
     if expires_ms is not None:
@@ -106,7 +106,8 @@ def request_hash(payload: AnyPayload) -> bytes:
 
     Fields with their default value are left out, so a field that a later version adds does not change the hash of a
     queued job. Nor does a renamed field, if its ``serialization_alias`` is the old name. The order of sets and mappings
-    does not count: equal payloads have equal hashes, in every process.
+    does not count: equal payloads have equal hashes, in every process. But Decimals count by their digits, 1.0 is not
+    1.00, and times by their offset.
     """
     if not traits_of(type(payload)).is_unordered:
         return hashlib.sha256(payload.model_dump_json(exclude_defaults=True, by_alias=True).encode()).digest()

@@ -1,6 +1,9 @@
 """Tells whether a payload or a result comes back equal from its own JSON. What does not is refused, not sent."""
 
+import math
 from collections.abc import Iterator, Mapping
+from datetime import datetime, time, timedelta
+from enum import Enum
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,8 +14,8 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 CURE = (
     "give it a type that JSON carries (str, int, bool, datetime, UUID, Decimal, Enum, list, tuple, set, dict, models "
-    "of these, Base64Bytes; of floats the finite ones), or a field_serializer and a field_validator that undo each "
-    "other"
+    "of these, Base64Bytes; of floats the finite ones; none in strict mode), or a field_serializer and a "
+    "field_validator that undo each other"
 )
 
 _CLASSES = 10_000
@@ -49,10 +52,26 @@ class Traits(NamedTuple):
     models: tuple[type, ...]
     """The classes of models inside. Of an instance of a subclass, only the fields of the class are sent."""
 
-    @property
-    def may_change(self) -> bool:
-        """Whether a value may not come back equal."""
-        return not self.is_plain or (bool(self.models) and any(model.__subclasses__() for model in self.models))
+    has_times: bool
+    """Whether there are times of day. Their text has no seconds of an offset from UTC, which zones had until 1900."""
+
+
+def may_change(value: BaseModel) -> bool:
+    """Return whether a payload or a result may not come back equal."""
+    traits = traits_of(type(value))
+    if not traits.is_plain or (traits.models and any(model.__subclasses__() for model in traits.models)):
+        return True
+    return traits.has_times and _has_odd_offset(value)
+
+
+def _has_odd_offset(value: object) -> bool:
+    if isinstance(value, datetime | time):
+        return bool((value.utcoffset() or timedelta(0)) % timedelta(minutes=1))
+    if isinstance(value, BaseModel):
+        value = vars(value)
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return isinstance(value, list) and any(map(_has_odd_offset, value))
 
 
 @lru_cache(maxsize=_CLASSES)
@@ -64,9 +83,10 @@ def traits_of(kind: type[BaseModel]) -> Traits:
     return Traits(
         is_plain=types <= _PLAIN,
         is_unordered=bool(types & _UNORDERED) or "serialization" in types,
-        has_floats=bool(types & {"float", "any", "complex"}),
+        has_floats=bool(types & {"float", "any", "complex", "listed values"}),
         factories=frozenset(factories),
         has_inner_factories="default_factory" in types and _has_inner_factories(kind),
+        has_times=bool(types & {"datetime", "time"}),
         models=tuple(_models_in(kind.__pydantic_core_schema__) - {kind}),
     )
 
@@ -75,9 +95,13 @@ _NOTED = (
     "serialization",
     "default_factory",
     "serialization_exclude",
+    "serialization_exclude_if",
+    "strict",
     "validation_alias",
     "custom_init",
     "post_init",
+    "ser_json_temporal",
+    "ser_json_timedelta",
 )
 """Keys of core schemas that say that a value may not come back equal."""
 
@@ -97,6 +121,9 @@ def _collect(schema: Any, found: set[str]) -> None:  # noqa: ANN401 - a schema, 
         if isinstance(schema.get("type"), str):
             found.add(schema["type"])
         found |= {name for name in _NOTED if schema.get(name)}
+        listed = [*schema.get("members", ()), *schema.get("expected", ())]
+        if not all(_is_in_json(one.value if isinstance(one, Enum) else one) for one in listed):
+            found.add("listed values")
         found |= {"extra"} if "allow" in {schema.get("extra_behavior"), schema.get("extra_fields_behavior")} else set()
         found |= {"computed"} if schema.get("computed_fields") else set()
         for name, part in schema.items():
@@ -105,6 +132,11 @@ def _collect(schema: Any, found: set[str]) -> None:  # noqa: ANN401 - a schema, 
     elif isinstance(schema, list | tuple):
         for part in schema:
             _collect(part, found)
+
+
+def _is_in_json(value: object) -> bool:
+    """Return whether a value of an enum or a literal is written as it is, and not as a text, for instance."""
+    return math.isfinite(value) if isinstance(value, float) else isinstance(value, str | int | None)
 
 
 def _has_inner_factories(kind: type[BaseModel]) -> bool:
@@ -135,8 +167,24 @@ def read_back(sent: ModelT, fields: dict[str, Any]) -> ModelT | list[str]:
     except Exception:  # noqa: BLE001 - a validator of the application's may raise anything
         return []
     # Not by getattr, which warns of deprecated fields.
-    changed = [name for name in kind.model_fields if vars(read).get(name) != vars(sent).get(name)]
+    changed = [name for name in kind.model_fields if not _is_same(vars(read).get(name), vars(sent).get(name))]
     return changed or read
+
+
+def _is_same(read: Any, sent: Any) -> bool:  # noqa: ANN401 - any value
+    """Compare. In hours that a zone has twice, or not at all, Python calls equal times of different zones unequal."""
+    if read == sent or type(read) is not type(sent):
+        return bool(read == sent)
+    if isinstance(read, datetime):
+        same_time = read.replace(tzinfo=None) == sent.replace(tzinfo=None, fold=0)
+        return bool(same_time and read.utcoffset() == sent.utcoffset())
+    if isinstance(read, list | tuple):
+        return len(read) == len(sent) and all(map(_is_same, read, sent))
+    if isinstance(read, dict):
+        return read.keys() == sent.keys() and all(_is_same(read[key], sent[key]) for key in read)
+    if not isinstance(read, BaseModel) or read.model_extra != sent.model_extra:
+        return False
+    return read.__pydantic_private__ == sent.__pydantic_private__ and _is_same(vars(read), vars(sent))
 
 
 def _after_json(fields: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON

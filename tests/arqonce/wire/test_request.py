@@ -14,6 +14,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -28,6 +29,7 @@ from pydantic import (
     Json,
     PrivateAttr,
     SecretStr,
+    Strict,
     computed_field,
     create_model,
     field_serializer,
@@ -88,6 +90,20 @@ class Renamed(BaseModel):
     """Is written with another name than it is read."""
 
     ours: str = Field(validation_alias="theirs")
+
+
+class Price(Enum):
+    """Decimals, which are written as texts."""
+
+    FULL = Decimal("1.50")
+
+
+class InSeconds(BaseModel):
+    """Writes times as numbers, which are read as times in UTC."""
+
+    model_config = ConfigDict(ser_json_temporal="seconds")
+
+    at: datetime
 
 
 class Counting(BaseModel):
@@ -164,6 +180,13 @@ REFUSED: dict[str, tuple[Any, Any]] = {
     "of a subclass": (Plain, Special(name="Jane", secret="hidden-word")),
     "more fields": (Open, Open.model_validate({"more": NOON})),
     "read by another name": (Renamed, Renamed(theirs="hidden-word")),
+    "a value of an enum that is no JSON": (Price, Price.FULL),
+    "a literal that is no JSON": (Literal[b"hidden-word"], b"hidden-word"),
+    "left out for its value": (Annotated[int, Field(default=7, exclude_if=lambda value: value == 0)], 0),
+    "strict": (Annotated[datetime, Strict()], NOON),
+    "seconds since 1970": (InSeconds, InSeconds(at=datetime(2024, 1, 1))),  # noqa: DTZ001 - naive, so it becomes aware
+    "an offset with seconds": (datetime, datetime(1890, 1, 1, tzinfo=ZoneInfo("Europe/Berlin"))),
+    "such an offset inside": (list[datetime], [datetime(1890, 1, 1, tzinfo=ZoneInfo("Europe/Berlin"))]),
     "changed when made": (Counting, Counting(count=1)),
     "not idempotent": (Annotated[str, AfterValidator(lambda text: f"hash of {text}")], "hidden-word"),
 }
@@ -187,6 +210,16 @@ def test_what_would_arrive_otherwise_is_refused(annotation: Any, value: Any) -> 
         write_job(payload, enqueued_ms=1)
 
     assert "hidden-word" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("hour", [datetime(2024, 10, 27, 2, 30, fold=1), datetime(2024, 3, 31, 2, 30)])  # noqa: DTZ001
+def test_an_hour_that_a_zone_has_twice_or_never_is_carried(hour: datetime) -> None:
+    """Python calls times in it unequal to all times of other zones; the instant is the same."""
+    sent = _of(tuple[datetime, set[str]], (hour.replace(tzinfo=ZoneInfo("Europe/Berlin")), {"a"}))
+    read: Any = _sent(sent)
+
+    assert read.field[0].timestamp() == vars(sent)["field"][0].timestamp()
+    assert request_hash(read) == request_hash(sent)
 
 
 class WithComputed(Payload[Result]):
