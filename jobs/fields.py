@@ -23,8 +23,16 @@ _is_address = re.compile(_ADDRESS).fullmatch
 _INVISIBLE = frozenset({"Zs", "Zl", "Zp", "Cf"})
 """Unicode's general categories of spaces, and of characters that only change how others look."""
 
-_BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
-"""Letters and symbols by their category, and nothing to the eye."""
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0").union(
+    *(map(chr, selectors) for selectors in (range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0)))
+)
+"""Letters, marks and symbols by their category, and nothing to the eye: Unicode's property Default_Ignorable."""
+
+_DOTTED = "i\u0307"
+"""The lower case of the Turkish capital I with a dot: nobody sees its second dot."""
+
+_JOINERS = "\u200c\u200d"
+"""Invisible, and part of words of some scripts. IDNA says where a domain may have them."""
 
 _IN_NO_ADDRESS = _INVISIBLE | {"Cc", "Cs", "Co", "Cn"}
 """Categories without a place in an address: nobody could see or type what tells it from another."""
@@ -58,10 +66,12 @@ def _normal_email(value: str) -> str:
     """
     is_simple = value.isascii() and value.isprintable()  # most are, and need no look at each character
     address = value.lower() if is_simple else _folded(value)
-    if not is_simple and any(map(_is_in_no_address, address)):
+    local, at, domain = address.partition("@")
+    if not is_simple and any(map(_is_in_no_address, local + domain.translate(dict.fromkeys(map(ord, _JOINERS))))):
         message = "has a character that nobody can see: type it anew instead of pasting it"
         raise ValueError(message)
-    local, at, domain = address.partition("@")
+    if _DOTTED in local:
+        local = unicodedata.normalize("NFKC", local.replace(_DOTTED, "i"))
     address = f"{local}{at}{_normal_domain(domain)}"
     if len(address) > EMAIL_LENGTH:
         message = f"must have at most {EMAIL_LENGTH} characters"

@@ -25,6 +25,9 @@ _NAME: TypeAdapter[str] = TypeAdapter(UserName)
         ("jane@example.org", "\uff4aane@example.org"),
         ("jane@example.org", "jane@\uff25XAMPLE.org"),
         ("jane@例え.jp", "jane@例え\u3002jp"),
+        ("ilker@example.org", "İLKER@example.org"),
+        ("jane@\u0646\u0627\u0645\u0647\u200c\u0627\u06cc.com", "jane@xn--mgba3gch31f060k.com"),
+        ("jane@\u0646\u0627\u0645\u0647\u200c\u0627\u06cc.com", "jane@\u0646\u0627\u0645\u0647\u200c\u0627\u06cc.com"),
     ],
 )
 def test_two_ways_to_write_one_address_are_one(one: str, other: str) -> None:
@@ -41,6 +44,10 @@ def test_two_ways_to_write_one_address_are_one(one: str, other: str) -> None:
         ("\ufeffjane@example.org", "nobody can see"),
         ("\u202ejane@example.org", "nobody can see"),
         ("ja\u3164ne@example.org", "nobody can see"),
+        ("jane\ufe0f@example.org", "nobody can see"),
+        ("ja\u034fne@example.org", "nobody can see"),
+        ("jane\U000e0101@example.org", "nobody can see"),
+        ("ja\u200cne@\u0646\u0627\u0645\u0647\u200c\u0627\u06cc.com", "nobody can see"),
         ("jane@\ue000.example", "nobody can see"),
         ("jane@xn--a.example", "no registry allows"),
         ("jane@-bücher.example", "no registry allows"),
