@@ -16,6 +16,9 @@ EMAIL_LENGTH = 254
 _CONTROL = r"\x00-\x1f\x7f-\x9f"
 _SPECIAL = rf"""\s@"(),:;<>\[\]\\{_CONTROL}"""
 _ADDRESS = rf"[^{_SPECIAL}]{{1,64}}@[^{_SPECIAL}.]+(?:\.[^{_SPECIAL}.]+)+"
+_IN_NO_DOMAIN = frozenset("!#$%&'*+/=?^`{|}~")
+"""Signs of local parts, such as a + or the quote of 'jane@example.org'."""
+
 _is_address = re.compile(_ADDRESS).fullmatch
 """One @, a local part, a domain with a dot; no quoting or comments. Only sending a mail can verify an address."""
 
@@ -76,7 +79,7 @@ def _normal_email(value: str) -> str:
     if len(address) > EMAIL_LENGTH:
         message = f"must have at most {EMAIL_LENGTH} characters"
         raise ValueError(message)
-    if not _is_address(address):
+    if not _is_address(address) or not _IN_NO_DOMAIN.isdisjoint(address.partition("@")[2]):
         message = "is not an e-mail address such as jane@example.org"
         raise ValueError(message)
     return address

@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,7 +15,7 @@ from people.columns import Mapping
 from people.encoding import is_text
 from people.layout import Layout, find_layout, open_lines
 from people.records import Record, take_delimiter, take_record, take_records
-from people.rows import PeopleFileError, Person, Refused
+from people.rows import PeopleFileError, Person, Refused, printable
 from people.seen import Seen, open_seen
 
 
@@ -125,10 +125,25 @@ def _read_user(record: Record, layout: Layout) -> NewUser:
     if any(values[at].count('"') % 2 for at in columns.used):
         # A row that was cut at a wrong quotation mark, or one that was refused for that and not mended.
         raise _UnusableError("a value has an odd number of quotation marks: is a row cut in two?")
+    for at in columns.used:
+        _require_whole(values[at])
     try:
         return NewUser(name=columns.name(values), email=columns.email(values))
     except ValidationError as error:
         raise _UnusableError(problems_of(error, NewUser, values)) from None
+
+
+def _require_whole(value: str) -> None:
+    """Refuse what another program has damaged before it wrote the file: nobody could mend it in the table."""
+    if "\ufffd" in value:
+        raise _UnusableError("a character was lost before this file was written: type it anew")
+    if value.isascii():
+        return
+    with suppress(UnicodeError):
+        meant = value.encode("cp1252").decode()
+        raise _UnusableError(
+            f"it was read in a wrong encoding before this file was written: {printable(meant)} is meant"
+        )
 
 
 def _fitted(values: list[str], layout: Layout) -> list[str]:

@@ -88,7 +88,9 @@ def take_record(lines: Lines, delimiter: str) -> Record | None:
         taken: list[str] = []
         start = lines.number + 1
         try:
-            values = next(csv.reader(_record_lines(lines, taken), delimiter=delimiter, strict=True), None)
+            values = next(
+                csv.reader(_record_lines(lines, taken), delimiter=delimiter, strict=True, skipinitialspace=True), None
+            )
         except csv.Error as error:
             lines.put_back(taken[1:])
             return Record(start, taken[0].rstrip("\r\n").split(delimiter), f"the row is not CSV: {error}")

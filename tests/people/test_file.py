@@ -42,6 +42,10 @@ _OUTLOOK = text_of(
 @pytest.mark.parametrize(
     "content",
     [
+        pytest.param(
+            _EXCEL.replace(";Bonn", '; "Bonn"').replace(f";{GROSS[1]}", f'; "{GROSS[1]}"').encode(),
+            id="spaces behind the delimiter",
+        ),
         pytest.param(_EXCEL.encode("cp1252"), id="Excel, German"),
         pytest.param(_EXCEL.encode("utf-8-sig"), id="Excel, German, UTF-8"),
         pytest.param(_EXCEL.replace(";", ",").encode("utf-8-sig"), id="Excel, English"),
@@ -93,6 +97,9 @@ def test_quoted_values_may_have_line_breaks_quotes_and_delimiters(tmp_path: Path
         (b'"A"nn,a@b.c', "the row is not CSV: ',' expected after '\"'"),
         (b'"""Ann",a@b.c', "a value has an odd number of quotation marks: is a row cut in two?"),
         (b"A\x00nn,a@b.c", "name: contains a control character"),
+        ("J\ufffdrgen,j@b.c".encode(), "a character was lost before this file was written: type it anew"),
+        ("JÃ¼rgen,j@b.c".encode(), "it was read in a wrong encoding before this file was written: 'Jürgen' is meant"),
+        (b"'Ann','a@b.c'", "email: is not an e-mail address such as jane@example.org"),
         (b"Bob,FIRST@example.org", "email: the same as on line 2"),
     ],
 )
