@@ -79,6 +79,7 @@ _CURES = {
     "57014": "a statement, with its waits for locks, took longer than DATABASE_STATEMENT_TIMEOUT",
     "55P03": "a lock was not free: within the lock_timeout of this user, database or server, or at once (NOWAIT)",
     "25006": "the transaction was read-only although the server is not: does the job set it read-only?",
+    "23502": "a column that must have a value got none: does the job know all columns of the table?",
     "42703": "a column is missing: does a migration add it, and has the command migrate applied that?",
     "42P01": "a table is missing: does a migration create it, and has the command migrate applied that?",
     "42501": "this user lacks a privilege: grant it what the job needs (to promise jobs: deploy/postgres/grants.sql)",

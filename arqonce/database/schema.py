@@ -11,6 +11,8 @@ from pathlib import Path
 from sqlalchemy import MetaData, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from arqonce.namespace import LEDGER
+
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
@@ -24,6 +26,10 @@ class SchemaBehindError(SchemaError):
 
 class ForeignRevisionError(SchemaError):
     """The version table belongs to another project: this project has no revision like the stored one."""
+
+
+class LostTableError(SchemaError):
+    """Somebody has removed a table, or restored the database without it."""
 
 
 class OldLedgerError(SchemaError):
@@ -101,21 +107,40 @@ async def has_schema(sessions: async_sessionmaker[AsyncSession], schema: Schema)
 async def require_current_schemas(sessions: async_sessionmaker[AsyncSession], schemas: Iterable[Schema]) -> None:
     """Return if the database has every migration of this code. It may have newer ones: deploys migrate first.
 
-    Up to four round trips for the first schema, two for each further one.
+    Up to five round trips for the first schema, three for each further one.
 
     Raises:
         WrongEncodingError: the database cannot store every text.
         SchemaBehindError: migrations are missing; the text names the command that applies them.
         ForeignRevisionError: a version table has a revision that only another project can have written.
+        LostTableError: a table is not there, although its migrations are applied.
     """
     async with sessions() as session:
         require_utf8(await session.scalar(text("SHOW server_encoding")))
         for schema in schemas:
-            if missing := _missing(await _stored(session, schema), schema):
+            stored = await _stored(session, schema)
+            if missing := _missing(stored, schema):
                 raise SchemaBehindError(
                     f"the database lacks {len(missing)} of the migrations of {schema.name} (first: {missing[0]}). "
                     "Apply them with the command migrate"
                 )
+            if stored.intersection(revisions(schema)[-1:]):  # else another version of the code knows the tables
+                await _require_tables(session, schema)
+
+
+async def _require_tables(session: AsyncSession, schema: Schema) -> None:
+    own = [
+        (schema.namespace if table.schema == LEDGER else table.schema, table.name)
+        for table in schema.metadata.sorted_tables
+    ]
+    places = [".".join(f'"{name}"' for name in place if name is not None) for place in own]
+    query = text("SELECT place FROM unnest(CAST(:places AS text[])) AS place WHERE to_regclass(place) IS NULL")
+    if lost := (await session.scalars(query, {"places": places})).all():
+        raise LostTableError(
+            f"the database lacks the table {lost[0]}, although {schema.version_place} says that the migrations of "
+            f"{schema.name} are applied: restore it from a backup; or, if all its tables are gone, delete the row of "
+            f"{schema.version_place} and apply the migrations with the command migrate"
+        )
 
 
 def require_own_revisions(stored: Collection[str], schema: Schema) -> None:

@@ -24,6 +24,11 @@ _REFUSALS = {
 }
 
 
+_NO_SCHEMA = (
+    "has no schema to create tables in: its search_path names none that exists; "
+    "set one that does, ALTER DATABASE ... SET search_path = public, for the database or the user"
+)
+
 _CURES = {
     STANDBY: ". Let DATABASE_URL point to the primary, or name all hosts: host1:5432,host2:5432",
     READ_ONLY: ". In one session SET it to off, then RESET it with ALTER ROLE, with ALTER DATABASE, "
@@ -36,7 +41,7 @@ def explain_database(error: Exception, settings: DatabaseSettings) -> str:
     state = sqlstate_of(error)
     if reason := why_not_written(error):
         return f"PostgreSQL at {settings.location} cannot be written to: {reason}{_CURES.get(reason, '')}"
-    if refusal := _REFUSALS.get(state or ""):
+    if refusal := _NO_SCHEMA if "no schema has been selected" in str(error) else _REFUSALS.get(state or ""):
         return f"PostgreSQL at {settings.location} {refusal}"
     if state is not None:
         return f"PostgreSQL at {settings.location} is not ready (SQLSTATE {state})"
