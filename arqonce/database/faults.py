@@ -1,5 +1,6 @@
 """Classifies database errors: are they transient, who caused them, which constraint was violated? Decides nothing."""
 
+import socket
 from traceback import walk_tb
 
 import asyncpg
@@ -93,9 +94,19 @@ _LOST = (
 )
 
 
+_NEVER_OPENED = (ConnectionRefusedError, socket.gaierror, FileNotFoundError)
+
+_OTHER_SERVER = (
+    "no connection could be opened, while the worker's own database answers: does the job open one of its own, to "
+    "another server?"
+)
+
+
 def cure_of(error: BaseException) -> str | None:
     """Return the likely cause of a database error and its cure; ``None`` if unknown."""
     state = sqlstate_of(error)
+    if state is None and isinstance(_driver_error(error), _NEVER_OPENED):
+        return _OTHER_SERVER
     is_lost = state is None and isinstance(_driver_error(error), asyncpg.InterfaceError | ConnectionError)
     if is_lost or state in _LOST_STATES:
         return _LOST

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar
 
+import asyncpg
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
@@ -119,6 +120,17 @@ async def test_a_shorter_limit_of_the_server_is_named(database: DatabaseSettings
     with pytest.raises(DatabaseFailedError, match=r"the connection was lost.*transaction_timeout"):
         raise outcome  # type: ignore[misc] # it is an error
     assert '"setting": "transaction_timeout"' in worker.log
+
+
+async def test_another_database_that_cannot_be_reached_is_told_from_ours(sessions: Sessions) -> None:
+    """Nothing is said of transactions: the worker's database is well."""
+
+    async def connect_elsewhere(_session: AsyncSession, _payload: Work) -> Done:
+        await asyncpg.connect("postgresql://nobody@127.0.0.1:1/elsewhere")
+        return Done()
+
+    with pytest.raises(DatabaseFailedError, match=r"ConnectionRefusedError: no connection .* to another server\?$"):
+        raise await _outcome(sessions, connect_elsewhere)  # type: ignore[misc] # it is an error
 
 
 _CUTS = {
