@@ -1,8 +1,11 @@
 """How a command ends: its exit code and a one-line error message."""
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
+from typing import NoReturn
 
 from arqonce.invocation import as_typed
 from arqonce.process.log_writer import say
@@ -50,6 +53,16 @@ _CODES = {
 """Codes of errors by the name of their class, so that none is imported for this. The nearest base class counts."""
 
 
+_NOT_WRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+
+
+def _end_without_output(program: str, error: OSError) -> NoReturn:
+    """Say that standard output, a file perhaps, takes no more. What is left in its buffer is dropped."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    say(f"{program}: the output cannot be written: {error.strerror}")
+    raise SystemExit(ExitCode.FAILED) from None
+
+
 @contextmanager
 def explained(program: str) -> Iterator[None]:
     """Turn errors with a known cure into one line on standard error and an exit code; let others through."""
@@ -59,6 +72,8 @@ def explained(program: str) -> Iterator[None]:
         names = (f"{kind.__module__}:{kind.__qualname__}" for kind in type(error).__mro__)
         code = next((_CODES[name] for name in names if name in _CODES), None)
         if code is None:
+            if isinstance(error, OSError) and error.errno in _NOT_WRITTEN and error.filename is None:
+                _end_without_output(program, error)
             raise
         say(f"{program}: {error}")
         if code is ExitCode.SETTINGS and all("_URL: is not set" in line for line in str(error).splitlines()):

@@ -1,0 +1,28 @@
+"""How commands end after errors that somebody can mend."""
+
+import errno
+import os
+
+import pytest
+
+from arqonce.process.exit_codes import explained
+
+
+def test_output_that_cannot_be_written_is_no_crash(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk, for instance, of whoever writes the output into a file. What is left of it is dropped."""
+    replaced = []
+    monkeypatch.setattr(os, "dup2", lambda _found, number: replaced.append(number))
+
+    with pytest.raises(SystemExit) as ended, explained("jobs"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert (ended.value.code, replaced) == (1, [1])
+    assert capfd.readouterr().err == "jobs: the output cannot be written: No space left on device\n"
+
+
+def test_a_file_that_cannot_be_written_is_another_error() -> None:
+    """It has a name, and whoever writes it says what to do."""
+    with pytest.raises(OSError, match="full"), explained("jobs"):
+        raise OSError(errno.ENOSPC, "full", "a.csv")
