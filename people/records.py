@@ -88,9 +88,7 @@ def take_record(lines: Lines, delimiter: str) -> Record | None:
         taken: list[str] = []
         start = lines.number + 1
         try:
-            values = next(
-                csv.reader(_record_lines(lines, taken), delimiter=delimiter, strict=True, skipinitialspace=True), None
-            )
+            values = _values(lines, taken, delimiter)
         except csv.Error as error:
             lines.put_back(taken[1:])
             return Record(start, taken[0].rstrip("\r\n").split(delimiter), f"the row is not CSV: {error}")
@@ -98,6 +96,27 @@ def take_record(lines: Lines, delimiter: str) -> Record | None:
             return None
         if any(values) and not all(value.isspace() or not value for value in values):
             return Record(start, values)
+
+
+def _values(lines: Lines, taken: list[str], delimiter: str) -> list[str] | None:
+    values = next(csv.reader(_record_lines(lines, taken), delimiter=delimiter, strict=True), None)
+    if not any(value[:1] == " " and value.lstrip(" ")[:1] == '"' for value in values or ()):
+        return values
+    # Spaces before a quote: the quote counts, unless it was part of a quoted value.
+    lines.put_back(taken)
+    again: list[str] = []
+    try:
+        reader = csv.reader(_record_lines(lines, again), delimiter=delimiter, strict=True, skipinitialspace=True)
+        without = next(reader, None)
+    except csv.Error:
+        without = None
+    if without is not None and [value.strip() for value in without] != [value.strip() for value in values or ()]:
+        taken[:] = again
+        return without
+    lines.put_back(again)
+    for _ in taken:
+        lines.take()
+    return values
 
 
 def _record_lines(lines: Lines, taken: list[str]) -> Iterator[str]:

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Sequence
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from arqonce.execution.answers import Answer, Outcome, build_receipt
 from arqonce.execution.attempt import Dispatcher
@@ -14,6 +15,7 @@ from arqonce.execution.containment import CONTAINED
 from arqonce.execution.cut_short import was_aborted
 from arqonce.execution.delivery import AnySpec, Delivery
 from arqonce.execution.record import LOOK_LIMIT, another_request
+from arqonce.execution.verdict import RetryLater
 from arqonce.failures import JobFailedError, failure_from_wire, failure_to_wire
 from arqonce.ledger.receipts import Receipt, insert_receipts
 from arqonce.ledger.recorded import ended_jobs
@@ -97,11 +99,8 @@ async def end_together(
 async def abort_together(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[Delivery]) -> list[Outcome]:
     """Record that the jobs were aborted, or return how they have ended before; ``Again.ALONE``: it cannot be read.
 
-    The answer of an aborted job is a ``CancelledError``, as with arq.
-
-    Raises:
-        RetryLater: the database cannot be used.
-        SQLAlchemyError, OSError: it could not be recorded; or one of them has ended meanwhile.
+    The answer of an aborted job is a ``CancelledError``, as with arq. What cannot be recorded together is left to runs
+    of their own.
     """
     outcomes: dict[str, Outcome] = {}
     jobs: list[_Job] = []
@@ -111,9 +110,13 @@ async def abort_together(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequ
                 jobs.append((delivery, read_payload(spec.payload, delivery.args, delivery.kwargs)))
         except Exception:  # noqa: BLE001 - a validator may raise anything; its own run records that
             outcomes[delivery.job_id] = Again.ALONE
-    await dispatcher.require_open_gate()
     failure = was_aborted()
-    for job_id, outcome in (await end_together(dispatcher, spec, jobs, failure)).items():
+    try:
+        await dispatcher.require_open_gate()
+        ended = await end_together(dispatcher, spec, jobs, failure)
+    except (RetryLater, SQLAlchemyError, OSError):
+        return [Again.ALONE] * len(deliveries)
+    for job_id, outcome in ended.items():
         outcomes[job_id] = outcome
         if isinstance(outcome, Answer) and outcome.value is failure:
             outcomes[job_id] = outcome._replace(value=asyncio.CancelledError())

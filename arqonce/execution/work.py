@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from arqonce.backoff import backoff
 from arqonce.execution import phases
@@ -44,11 +43,8 @@ from arqonce.work import UNKNOWN, Again, Claim, Ended, GivenBack, Outcome, Permi
 MARGIN = timedelta(seconds=5)
 """How much longer than its deadline a run may take: for looks, receipts and dead letters."""
 
-_REFUSED = "\0refused"
-"""The kind of jobs that cannot be run: no job's name."""
-
-_ABORTED = "\0aborted "
-"""Before its name, the kind of jobs that were aborted before they were claimed."""
+_REFUSED, _ABORTED = "\0refused", "\0aborted "
+"""Kinds of jobs that cannot be run, and, with their names, of jobs aborted before they were claimed: no job's name."""
 
 _MOST_REFUSED = 500
 """So many of both are recorded together."""
@@ -116,15 +112,13 @@ class RegistryWork:
         """Run one attempt of several jobs in one transaction."""
         if jobs[0].kind == _REFUSED:
             return await self._refuse_together(jobs)
-        if jobs[0].claim.is_aborted:
-            return await self._abort_together(jobs)
         spec = jobs[0].spec
-        started_ms = now_ms()
         for job in jobs:
-            job.started_ms = started_ms
+            job.started_ms = now_ms()
         async with asyncio.timeout((spec.deadline + MARGIN).total_seconds()):
             deliveries = [job.delivery for job in jobs]
-            answers = await traced_batch(run_batch(self.dispatcher, spec, deliveries), spec, deliveries)
+            run = abort_together if jobs[0].claim.is_aborted else run_batch
+            answers = await traced_batch(run(self.dispatcher, spec, deliveries), spec, deliveries)
         return [self._outcome(job, answer) for job, answer in zip(jobs, answers, strict=True)]
 
     async def _refuse_together(self, jobs: Sequence["RegistryJob"]) -> Sequence[Outcome | Again]:
@@ -135,14 +129,6 @@ class RegistryWork:
         except RetryLater as later:
             return [postponed(later)] * len(jobs)
         return [job.ended(job.refused.failure) if job.claim.job_id in recorded else Again.ALONE for job in jobs]
-
-    async def _abort_together(self, jobs: Sequence["RegistryJob"]) -> Sequence[Outcome | Again]:
-        """Record that these were aborted; what cannot be recorded together is left to a run of its own."""
-        try:
-            answers = await abort_together(self.dispatcher, jobs[0].spec, [job.delivery for job in jobs])
-        except (RetryLater, SQLAlchemyError, OSError):
-            return [Again.ALONE] * len(jobs)
-        return [self._outcome(job, answer) for job, answer in zip(jobs, answers, strict=True)]
 
     def _outcome(self, job: "RegistryJob", answer: Answer | RetryLater | Again) -> Outcome | Again:
         if isinstance(answer, Again):
@@ -303,10 +289,8 @@ class RegistryJob:
             "enqueued_ms": 0 if self._message is None else self._message.enqueued_ms, "tag": tag,
         }  # fmt: skip
         if isinstance(answer, Dumped):
-            result = write_success(self.name, answer.text, **facts)
-        else:
-            result = write_result(self.name, answer, succeeded=failure is None, **facts)
-        return self._work.end(result, failure)
+            return self._work.end(write_success(self.name, answer.text, **facts), None)
+        return self._work.end(write_result(self.name, answer, succeeded=failure is None, **facts), failure)
 
     async def recorded(self) -> None:
         """Do nothing."""
