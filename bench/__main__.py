@@ -12,6 +12,7 @@ from bench.about import about
 from bench.chart import bars, draw
 from bench.contenders import CONTENDERS
 from bench.growing import measure_growth
+from bench.idle_fleet import measure_idle_fleet
 from bench.loaded import measure_loaded
 from bench.many import measure_many
 from bench.parts import Plan, measure_drain, measure_latency, measure_no_op, say
@@ -31,6 +32,7 @@ _PARTS = {
     "many": measure_many,
     "loaded": measure_loaded,
     "start": measure_start,
+    "idle": measure_idle_fleet,
 }
 
 _QUICK = ("ours", "ours-session", "ours-shared", "arq-tuned", "pgqueuer", "pgqueuer-sets", "no-queue-10", "asyncpg")

@@ -89,6 +89,10 @@ def _start_of(word: str) -> Measure:
     return measure
 
 
+def _of_fleet(row: str) -> Measure:
+    return lambda results: results.median("idle fleet of 40", row)
+
+
 def _over_floor(results: Results) -> float | None:
     ours, floor = (results.percentile("commit", name, 0.5) for name in ("ours", "no-queue-10"))
     return None if ours is None or floor is None else ours - floor
@@ -152,6 +156,8 @@ GOALS = (
         "/s",
         is_ceiling=True,
     ),
+    Goal("idle fleet of 40 workers, CPU", 1, 0.6, _of_fleet("CPU, % of a core"), "%", is_ceiling=True),
+    Goal("idle fleet of 40 workers, Redis commands", 10, 5, _of_fleet("Redis commands/s"), "/s", is_ceiling=True),
     Goal(
         "time per job, 1 million queued against 1 thousand",
         1.1,

@@ -45,6 +45,7 @@ def report(results: Results, command: str) -> str:
         *_many(results),
         *_loaded(results),
         *_start(results),
+        *_idle_fleet(results),
         *_failures(results),
     ]
     return "\n\n".join(parts) + "\n"
@@ -245,6 +246,15 @@ def _loaded(results: Results) -> list[str]:
 def _start(results: Results) -> list[str]:
     rows = [(name, str(results.spread("start", name))) for name in results.measured.get("start", {})]
     return ["## 7. Start", table(("", ""), rows)] if rows else []
+
+
+def _idle_fleet(results: Results) -> list[str]:
+    parts = []
+    for what in results.measured:
+        if what.startswith("idle fleet of "):
+            rows = [(name, number(results.median(what, name) or 0)) for name in results.measured[what]]
+            parts.append(table((f"{what} workers, as users-worker run starts them", ""), rows))
+    return ["## 8. An idle fleet", *parts] if parts else []
 
 
 def _failures(results: Results) -> list[str]:
