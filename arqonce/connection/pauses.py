@@ -105,16 +105,21 @@ async def copy_pauses(redis: Redis, queues: Sequence[str], recorded: Recorded) -
     return done
 
 
+async def read_texts(redis: Redis, queues: Sequence[str]) -> list[object]:
+    """Return what Redis says of each queue, as it stands there: another text after each change. One round trip."""
+    async with redis.pipeline(transaction=False) as pipe:
+        for queue in queues:
+            pipe.get(pauses_key(queue))
+        return list(await pipe.execute(raise_on_error=False))
+
+
 async def read_paused(redis: Redis, queue: str) -> Paused:
     """Return what Redis says is paused. One round trip."""
     return (await _read(redis, [queue]))[queue].paused or Paused()
 
 
 async def _read(redis: Redis, queues: Sequence[str]) -> dict[str, _Known]:
-    async with redis.pipeline(transaction=False) as pipe:
-        for queue in queues:
-            pipe.get(pauses_key(queue))
-        found = await pipe.execute(raise_on_error=False)
+    found = await read_texts(redis, queues)
     return {queue: known_of(answer) for queue, answer in zip(queues, found, strict=True)}
 
 

@@ -11,13 +11,17 @@ from redis.asyncio import Redis
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce.connection.pauses import FOR_EVER, Paused, copy_pauses
+from arqonce.connection.pauses import FOR_EVER, Paused, copy_pauses, read_texts
 from arqonce.database.faults import is_denied
 from arqonce.ledger.pauses import WHOLE, list_pauses
 from arqonce.ledger.tables import Pause
+from arqonce.wire.keys import now_ms
 
 _EVERY = timedelta(seconds=1)
-"""Shortest time between two copies. Commands write into Redis themselves; this is for a Redis that was emptied."""
+"""Shortest time between two looks at Redis. Commands write into it themselves; this is for one that was emptied."""
+
+_RECORD_EVERY = timedelta(seconds=5)
+"""How often PostgreSQL is read although Redis says the same as before: a command may have been killed in between."""
 
 _LIMIT = timedelta(seconds=5)
 """How long a look at PostgreSQL may take, the wait for a connection included."""
@@ -51,26 +55,43 @@ class PausesCopied:
         self._redis = redis
         self._sessions = sessions
         self._queues = queues
-        self._due = -math.inf
+        self._due = self._record_due = -math.inf
+        self._texts: Sequence[object] = ()
+        self._ends: Sequence[int] = ()
         self._is_told = False
 
     def hurry(self) -> None:
         """Copy them the next time: Redis may have been emptied."""
-        self._due = -math.inf
+        self._due = self._record_due = -math.inf
 
     async def look(self, *, is_first: bool) -> None:
-        """Copy them at the first look and after ``hurry``; else if a second has passed and ``is_first``.
+        """Copy them at the first look and after ``hurry``; else see to them if a second has passed and ``is_first``.
 
-        ``is_first`` says whether this relay does what one of all relays with these queues has to do.
-        One round trip to each server, unless something has changed.
+        ``is_first`` says whether this relay does what one of all relays with these queues has to do. One round trip to
+        Redis; some more, and one to PostgreSQL, every five seconds and when Redis has changed or a pause has ended.
         """
         now = time.monotonic()
         if now < self._due or not (is_first or self._due == -math.inf):
             return
-        await copy_pauses(self._redis, self._queues, self._recorded)
+        if now >= self._record_due or self._has_ended() or self._texts != await self._read():
+            is_copied = await copy_pauses(self._redis, self._queues, self._recorded)
+            self._texts = await self._read() if is_copied else ()
+            self._record_due = now + _RECORD_EVERY.total_seconds()
         self._due = now + _EVERY.total_seconds()
 
+    def _has_ended(self) -> bool:
+        return any(till <= now_ms() for till in self._ends)
+
+    async def _read(self) -> list[object]:
+        return await read_texts(self._redis, self._queues)
+
     async def _recorded(self) -> Mapping[str, Paused]:
+        recorded = await self._read_recorded()
+        tills = [till for paused in recorded.values() for till in (paused.till, *paused.kinds.values())]
+        self._ends = [till for till in tills if till > 0]
+        return recorded
+
+    async def _read_recorded(self) -> Mapping[str, Paused]:
         try:
             async with asyncio.timeout(_LIMIT.total_seconds()), self._sessions() as session:
                 return await recorded_pauses(session, self._queues)
