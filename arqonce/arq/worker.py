@@ -26,6 +26,7 @@ from redis.exceptions import RedisError
 from arqonce.arq.functions import Functions, FunctionSettings
 from arqonce.arq.records import FunctionRecords
 from arqonce.arq.side_by_side import SideBySide
+from arqonce.connection.presence import ALARM_KEY, order_key
 from arqonce.engine.aside import step_aside
 from arqonce.engine.chores import ContainedChores
 from arqonce.engine.engine import Engine
@@ -38,6 +39,7 @@ from arqonce.engine.threads import JobThreads
 from arqonce.engine.trend import Trend, TrendCounts
 from arqonce.execution.work import RegistryWork
 from arqonce.queues import ServedQueues
+from arqonce.rest import Rest
 from arqonce.work import AlwaysOpen, Claim, Ended, ForwardingObserver, Gate, Job, Observer, Outcome, Work
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.arq.worker")
@@ -70,6 +72,7 @@ class Worker(ArqWorker):
         has_registry: bool = False,
         max_working: int = 100,
         observer: Observer | None = None,
+        rest: Rest | None = None,
         **kwargs: Any,  # noqa: ANN401 - arq's
     ) -> None:
         if kwargs.get("job_timeout", 0) is None:
@@ -79,6 +82,8 @@ class Worker(ArqWorker):
         if is_without:
             self.functions.clear()
         self._lease = lease
+        self.rest = rest or Rest()
+        """Whether it leaves to others what one worker can do for all."""
         self.queues = queues or ServedQueues((self.queue_name,))
         self.engine: Engine | None = None
         """What claims and runs jobs, once the worker has started."""
@@ -141,7 +146,7 @@ class Worker(ArqWorker):
         if self.on_startup:
             await self.on_startup(self.ctx)
         self._leases = Leases(self.pool, self.queues, self._lease, must_know_pauses=self.must_know_pauses)
-        self._presence = None if self.burst else self._build_presence()
+        self._presence = None if self.burst else self._build_presence(self._leases)
         limits = LimitsInForce(self._leases, {} if self.registry_work is None else self.registry_work.registry.limits)
         with suppress(RedisError, OSError):  # before the first claim, if possible: parked jobs stay parked
             await limits.do()
@@ -172,9 +177,10 @@ class Worker(ArqWorker):
 
     def _shown_chores(self) -> list[Chores]:
         """Return what operators see of a worker; nothing of a burst."""
-        return [] if self._presence is None else [self._presence, Trend(self.pool, self._trend)]
+        trend = Trend(self.pool, self._trend, lambda: self.rest.is_left_to_others)
+        return [] if self._presence is None else [self._presence, trend]
 
-    def _build_presence(self) -> Presence:
+    def _build_presence(self, leases: Leases) -> Presence:
         registry = () if self.registry_work is None else self.registry_work.registry.names
         shown = Shown([*registry, *self.functions], slots=self.max_jobs)
 
@@ -184,7 +190,23 @@ class Worker(ArqWorker):
         def obey(quiet: bool) -> bool:  # noqa: FBT001 - an order's value
             return self.engine is not None and self.engine.be_quiet(quiet)
 
-        return Presence(self.pool, self.queues.names, doing=doing, obey=obey)
+        def is_idle() -> bool:
+            return leases.is_told and self.engine is not None and not self.engine.runs.claims
+
+        presence = Presence(self.pool, leases.line, self.queues.names, doing=doing, obey=obey, is_idle=is_idle)
+
+        def look_for_orders() -> None:
+            presence.look_for_orders()
+            if self.engine is not None:
+                self.engine.bell.ring()
+
+        def hear_alarm() -> None:
+            look_for_orders()  # what was announced once must be read again
+            self.rest.stir()
+
+        leases.watched_keys.watch(order_key(presence.worker.id), look_for_orders)
+        leases.watched_keys.watch(ALARM_KEY, hear_alarm)
+        return presence
 
     def _build_work(self) -> Work:
         names = FunctionSettings.__dataclass_fields__.keys()
@@ -211,6 +233,7 @@ class Worker(ArqWorker):
             burst=self.burst,
             most=math.inf if self.max_burst_jobs < 0 else self.max_burst_jobs,
             aborts=self.allow_abort_jobs,
+            rest=self.rest,
         )
 
     def handle_sig_wait_for_completion(self, signum: Signals) -> None:
@@ -264,7 +287,19 @@ class Worker(ArqWorker):
     def next_chore(self) -> float:
         """Return in how many seconds arq's health key is to be written, or its cron jobs are to be looked at."""
         health = self._last_health_check + float(self.health_check_interval) - time.time()
+        if self._leaves_health_key:
+            health = math.inf
         return min(health, _CRON.total_seconds() if self.cron_jobs else math.inf)
+
+    async def record_health(self) -> None:
+        """Write the health key if that is due."""
+        if not self._leaves_health_key:
+            await super().record_health()
+
+    @property
+    def _leaves_health_key(self) -> bool:
+        """Whether another worker writes it: all that have this one queue share the key."""
+        return self.rest.is_on and len(self.queues.names) == 1
 
     def write_health_soon(self) -> None:
         """Write the health key in the next turn."""
@@ -274,7 +309,7 @@ class Worker(ArqWorker):
 def _signature() -> inspect.Signature:
     """Return arq's parameters and ours: arq reads them to know what it may take from a settings class."""
     arqs, own = (inspect.signature(kind.__init__) for kind in (ArqWorker, Worker))
-    ours = [own.parameters[name] for name in ("lease", "queues", "has_registry", "max_working", "observer")]
+    ours = [own.parameters[name] for name in ("lease", "queues", "has_registry", "max_working", "observer", "rest")]
     return arqs.replace(parameters=[*list(arqs.parameters.values())[1:], *ours])
 
 

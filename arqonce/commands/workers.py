@@ -33,7 +33,7 @@ def build_workers_app() -> typer.Typer:
 def list_(*, as_json: AsJson = False) -> None:
     """List the workers that are alive: where they run, what they serve, and which jobs they run since when.
 
-    Each process of run --processes is one. A killed worker is listed for 45 s. Workers of arq's own class are not
+    Each process of run --processes is one. A killed worker is listed for 90 s. Workers of arq's own class are not
     listed. On standard error it says whose clock is off, and what has blocked an event loop. For programs, in a pipe,
     the columns are separated by tabs; --json has kinds and running jobs, too.
     """

@@ -130,6 +130,15 @@ class DirectConnection:
             raise
         return without_error(answers)
 
+    async def together(self, *commands: tuple[str | float | bytes, ...]) -> list[Any]:
+        """Send commands together and return their replies, without a check of the role: one of them must be a write.
+
+        One round trip; raises the errors of ``call``.
+        """
+        wire = await self.open()
+        sent = wire.send_together(commands, _LIMIT.total_seconds())
+        return without_error(await asyncio.gather(*sent, return_exceptions=True))
+
     async def transaction(self, *commands: tuple[str | float | bytes, ...]) -> list[Any]:
         """Execute commands as a transaction (MULTI, EXEC) and return their replies. One round trip."""
         answers: list[Any] = (await self.ask(("MULTI",), *commands, ("EXEC",)))[-1]

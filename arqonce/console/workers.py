@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from arqonce.connection.presence import LiveWorker
 from arqonce.control.workers import Doing
 
-_SILENT = timedelta(seconds=20)
-"""A worker says what it does every 5 s."""
+_SILENT = timedelta(seconds=45)
+"""A worker says what it does every 5 s; an idle one every 30 s."""
 
 _Time = Annotated[float, Field(ge=0, le=4e9)]
 """In seconds since 1970."""

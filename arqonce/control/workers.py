@@ -29,7 +29,7 @@ class Seen(NamedTuple):
 
 
 async def read_workers(redis: Redis) -> list[Seen]:
-    """Return the live workers by host and process. Three round trips."""
+    """Return the live workers by host and process. Four round trips."""
     workers = sorted(await live_workers(redis), key=lambda worker: (worker.host, worker.pid))
     return [Seen(*pair) for pair in zip(workers, await what_they_do(redis, workers), strict=True)]
 
@@ -49,7 +49,7 @@ async def record_order(session: AsyncSession, worker: LiveWorker, *, quiet: bool
 async def give_order(redis: Redis, worker: LiveWorker, *, quiet: bool, limit: timedelta = _OBEYS_IN) -> Doing | None:
     """Give the order; return what the worker does when it has obeyed, ``None`` if it does not answer in time.
 
-    One round trip, and one each 200 ms until it answers; it looks for orders every 5 s.
+    One round trip, and one each 200 ms until it answers; it looks for orders every 5 s at least.
     """
     until = time.monotonic() + limit.total_seconds()
     await order_quiet(redis, worker, quiet=quiet)

@@ -6,14 +6,14 @@ It knows Redis, and of jobs what ``work`` says of them. It needs no server to be
 import asyncio
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import timedelta
 
 import structlog
 from redis.exceptions import RedisError
 
+from arqonce.engine.aborts import Aborts
 from arqonce.engine.closing import Closing
-from arqonce.engine.guard import LeaseGuard
+from arqonce.engine.heartbeat import Heartbeat
 from arqonce.engine.idle import Bell, Waking
 from arqonce.engine.options import Chores, Options, Phase
 from arqonce.engine.outage import Outage
@@ -27,8 +27,8 @@ from arqonce.work import Gate, Observer, Work
 _CHORES_LIMIT = timedelta(seconds=5)
 """How long a turn's chores may take. redis-py repeats them three times, in which a silent Redis is not noticed."""
 
-_IDLE_LOOK_FOR_ABORTS = timedelta(seconds=10)
-"""How often requests to abort are looked at while no job runs: old ones must go, or they would hit a later job."""
+_IDLE_TURN, _TURN_AT_REST = timedelta(seconds=10), timedelta(minutes=1)
+"""How often an idle worker takes a turn at least, and one that leaves chores to others."""
 
 _LOOK_FOR_ROOM = timedelta(milliseconds=250)
 """How often a worker without room looks for it at least: a batch that is slow makes room without ending (``slots``)."""
@@ -52,10 +52,10 @@ class Engine:
         self._gate = gate
         self._chores = chores
         self._observer = observer
-        self._loop = asyncio.get_running_loop()
-        self._bell = Bell()
-        self.runs = Runs(work, leases, Slots(options.slots, options.aside), bell=self._bell, observer=observer)
-        self._waking = Waking(leases, self._bell, lease=options.lease, poll=options.poll, watches=not options.burst)
+        self.bell = Bell()
+        self.runs = Runs(work, leases, Slots(options.slots, options.aside), bell=self.bell, observer=observer)
+        options.rest.is_busy = lambda: bool(self.runs.claims)
+        self._waking = Waking(leases, self.bell, options)
         self.phase = Phase.WORKING
         self.closing = Closing(self.runs, self._waking)
         self.is_quiet = False
@@ -64,11 +64,11 @@ class Engine:
         self._is_behind = False
         self._has_told_wait = False
         self.outage = Outage()
-        self._last_look_for_aborts = -math.inf
+        self._aborts = Aborts(leases, self.runs, options)
         self._claiming: asyncio.Task[bool] | None = None
         self._started = 0
         self._background: list[asyncio.Task[None]] = []
-        self._guard = LeaseGuard(leases, options.lease, self.runs.recorder.all_claims, self.runs.running.longest_limit)
+        self._heartbeat = Heartbeat(leases, options.lease, self.runs)
 
     async def run(self) -> None:
         """Work until cancelled or, in burst mode, until the queue is empty.
@@ -77,11 +77,11 @@ class Engine:
             RedisError: in burst mode, where a lost Redis is not waited for.
         """
         self._observer.ready(self.be_quiet)
-        beside = {"heartbeat": self._renew_leases(), "overdue": end_overdue_runs(self.runs, self._work)}
+        beside = {"heartbeat": self._heartbeat.run(), "overdue": end_overdue_runs(self.runs, self._work)}
         for name, coroutine in beside.items():
             self._background.append(task := asyncio.create_task(coroutine, name=name))
-            task.add_done_callback(lambda _task: self._bell.ring())
-        self._guard.start()
+            task.add_done_callback(lambda _task: self.bell.ring())
+        self._heartbeat.start()
         while True:
             has_more = await self._turn()
             if self._options.burst and await self._is_burst_over():
@@ -94,7 +94,7 @@ class Engine:
     def stop(self, *, at_once: bool = False) -> None:
         """Claim no more; ``at_once`` also cancels all runs and ends the main loop at its next turn."""
         self.phase = max(self.phase, Phase.ENDING if at_once else Phase.STOPPING)
-        self._bell.ring()
+        self.bell.ring()
         self.runs.stop()
         if at_once:
             self.runs.running.cancel()
@@ -106,7 +106,7 @@ class Engine:
         if is_new:
             told = "told to take no more jobs" if quiet else "told to take jobs again"
             _log.info(told, jobs=len(self.runs.running.tasks))
-            self._bell.ring()
+            self.bell.ring()
         return is_new
 
     async def _is_burst_over(self) -> bool:
@@ -128,14 +128,8 @@ class Engine:
         if self.runs.claims and self._options.aborts:
             return poll
         due = min((chores.due_in() for chores in self._chores), default=math.inf)
-        return max(0.01, min(due, _IDLE_LOOK_FOR_ABORTS.total_seconds()))
-
-    async def _renew_leases(self) -> None:
-        while True:
-            await asyncio.sleep(self._options.lease.total_seconds() / 3)
-            self._guard.beat()
-            with suppress(RedisError, OSError):  # the main loop logs it
-                await self._leases.renew(list(self.runs.claims))
+        longest = _TURN_AT_REST if self._options.rest.is_left_to_others else _IDLE_TURN
+        return max(0.01, min(due, longest.total_seconds()))
 
     async def _turn(self) -> bool:
         """Claim and do chores; return whether more jobs may be due. arq ends at the first error of Redis."""
@@ -146,10 +140,11 @@ class Engine:
         try:
             has_more = await self._claim_or_rest()
             async with asyncio.timeout(_CHORES_LIMIT.total_seconds()):
-                await self._abort_jobs()
+                await self._aborts.do()
                 for chores in self._chores:
                     await chores.do()
         except (RedisError, OSError) as error:
+            self._waking.lose()
             await self.outage.wait_out(error, self._chores)
         else:
             self.outage.end()
@@ -199,11 +194,16 @@ class Engine:
         claimed = await self._waking.claim(room, is_idle=was_idle)
         self._must_get_idle = claimed.must_get_idle
         if was_idle and claimed.claims:
-            self._last_look_for_aborts = self._loop.time()  # the claim has looked itself
+            self._aborts.note()
         self._is_behind = claimed.is_full
         if self._is_behind and (more := self._room_beside(len(claimed.claims))) > 0:
             self._claiming = asyncio.create_task(self._claim(more), name="claim")
-        self._started += await self.runs.start(claimed)
+        try:
+            self._started += await self.runs.start(claimed)
+        finally:
+            if claimed.claims:
+                self._heartbeat.wake()
+                self._options.rest.on_jobs()
         return claimed.is_full
 
     def _room_beside(self, claimed: int) -> int:
@@ -217,20 +217,12 @@ class Engine:
             return 0
         return int(min(self.runs.slots.room(), self._jobs_left()))
 
-    async def _abort_jobs(self) -> None:
-        """Cancel the jobs that somebody wants aborted; looks once in each poll delay, and seldom while none runs."""
-        now = self._loop.time()
-        pause = self._options.poll if self.runs.claims else _IDLE_LOOK_FOR_ABORTS
-        if self._options.aborts and now >= self._last_look_for_aborts + pause.total_seconds():
-            self._last_look_for_aborts = now
-            self.runs.running.abort(await self._leases.aborted(self.runs.claims))
-
     async def close(self) -> None:
         """End all jobs and let another worker watch the queue, in at most eight seconds. Call ``stop`` before."""
         await self.closing.close(self._claiming)
         self._end_background()
 
     def _end_background(self) -> None:
-        self._guard.stop()
+        self._heartbeat.stop()
         for task in self._background:
             task.cancel()

@@ -2,7 +2,7 @@
 
 A function that computes for a minute, or calls a synchronous driver, blocks the loop that renews the leases of all jobs
 of its worker. Without this thread they would all start elsewhere, too, again and again. It does nothing while the loop
-turns, and has a connection of its own.
+turns, sleeps while the worker has no job, and has a connection of its own.
 
 It gives up when the loop has been blocked for longer than any running job may take: a worker whose loop never comes
 back loses its jobs then, as one that is stopped or killed does after a lease. Code that holds the GIL for long stops
@@ -46,6 +46,8 @@ class LeaseGuard:
         self._beat_at = time.monotonic()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
+        self._woken = asyncio.Event()
+        self._sleeps = False
 
     def start(self) -> None:
         """Start the thread."""
@@ -54,8 +56,16 @@ class LeaseGuard:
         threading.Thread(target=self._run, args=(self._loop,), name="lease-guard", daemon=True).start()
 
     def beat(self) -> None:
-        """Note that the event loop turns. To be called at least three times in a lease."""
+        """Note that the event loop turns. To be called at least three times in a lease while there are claims."""
         self._beat_at = time.monotonic()
+
+    def wake(self) -> None:
+        """Note that there are claims."""
+        if self._sleeps and self._loop is not None:
+            self._sleeps = False
+            self.beat()
+            with suppress(RuntimeError):  # the thread has ended
+                self._loop.call_soon_threadsafe(self._woken.set)
 
     def stop(self) -> None:
         """End the thread. Does not wait for it."""
@@ -80,6 +90,7 @@ class LeaseGuard:
         is_given_up = False
         try:
             while True:
+                await self._until_there_are_claims()
                 await asyncio.sleep(self._length / 6)
                 blocked = time.monotonic() - self._beat_at
                 if blocked < self._length / 2:
@@ -93,6 +104,13 @@ class LeaseGuard:
                         await renewals.renew(self._claims())
         finally:
             renewals.close()
+
+    async def _until_there_are_claims(self) -> None:
+        self._woken.clear()
+        self._sleeps = True
+        if not self._claims():  # looked at after that: a claim in between wakes us, or is seen
+            await self._woken.wait()
+        self._sleeps = False
 
     def _most(self) -> float:
         return (self._limit() + _SPARE).total_seconds()

@@ -13,13 +13,14 @@ wakes both watchers, of which one claims for nothing.
 
 **Timers.** The watcher claims when the next deferred job is due or the next lease ends, and in any case every
 ``_SAFETY_POLL``, for messages that get lost. Every third of ``_WATCH`` it renews its watch, by one plain command, which
-a server refuses that was demoted. A
-killed watcher's watch expires, and one of those who stand by takes over: in at most ``_WATCH`` and a quarter of
-a second, in which new jobs may wait. With a short lease, in less than the lease.
+a server refuses that was demoted. A killed watcher's watch expires, and its **deputy**, one of those who stand by,
+takes over: in at most ``_WATCH`` and a quarter of a second, in which new jobs may wait. With a short lease, in less
+than the lease.
 
-**Idle costs.** Measured, with the commands inside scripts: a worker process that watches, its relay included, costs 3.6
-commands a second, and 0.2 % of a core. Each that stands by sends 0.4 a second, and 0.6 for health, aborts and what it
-says of itself.
+**Rest.** The others who stand by rest (``arqonce.rest``), and look the more rarely the more workers there are: about
+once a second one of them would take the place of a deputy that has died, and then look after the watch.
+
+**Idle costs.** ``python -m bench --only idle`` measures a fleet: docs/benchmarks.md has the figures.
 
 **Rings for nothing.** Other workers' ends and renewals change the queue, too. The watcher claims for nothing ten times
 at once, and then at most fifty times a second; a claim that finds a job sets that back. Our own ends do not ring.
@@ -39,7 +40,8 @@ import structlog
 from redis.exceptions import ResponseError
 
 from arqonce.connection.redis import is_outage
-from arqonce.engine.queue import Claimed, Queue
+from arqonce.engine.options import Options
+from arqonce.engine.queue import Claimed, Look, Queue
 
 _WATCH = timedelta(milliseconds=4500)
 """How long a watch lasts without renewal. With the spread below, a queue is without a watcher for less than 5 s."""
@@ -54,7 +56,13 @@ _RENEW_PAUSE = timedelta(milliseconds=500)
 """Shortest time between two renewals of the watch; a third of the watch if that is shorter, as with a short lease."""
 
 _SPREAD = timedelta(milliseconds=250)
-"""Over how long standing-by workers spread their look at a watch that has expired."""
+"""Over how long a deputy spreads its look at a watch that has expired: others may look as well."""
+
+_LOOK_EACH = timedelta(seconds=1.25)
+"""In about this time one of all that rest looks whether there is a deputy."""
+
+_LOOK_AT_LEAST = timedelta(seconds=90)
+"""Longest time between two looks of one worker: in larger fleets there are more looks."""
 
 _EMPTY_CLAIMS = 10
 """How many claims in a row may find nothing before they are slowed down."""
@@ -132,12 +140,13 @@ class _State(Enum):
 class Waking:
     """The idle time of one worker: it watches the queue, stands by, or polls. The methods raise redis-py's errors."""
 
-    def __init__(self, leases: Queue, bell: Bell, *, lease: timedelta, poll: timedelta, watches: bool) -> None:
-        """Begin with a claim to be made. Without ``watches``, poll."""
+    def __init__(self, leases: Queue, bell: Bell, options: Options) -> None:
+        """Begin with a claim to be made. A burst polls."""
         self._leases = leases
         self._bell = bell
-        self._poll = poll
-        self._watch = min(_WATCH, lease * 0.75) if watches else timedelta(0)
+        self._rest = options.rest
+        self._poll = options.poll
+        self._watch = timedelta(0) if options.burst else min(_WATCH, options.lease * 0.75)
         self._renew_every = (self._watch / 3).total_seconds()
         self._renew_pause = min(_RENEW_PAUSE.total_seconds(), self._renew_every)
         self._state = _State.AWAY
@@ -178,7 +187,8 @@ class Waking:
     async def claim(self, room: int, *, is_idle: bool) -> Claimed:
         """Claim, and find our place among the idle workers. One round trip."""
         was_quiet = self._state is _State.WATCHING and self._loop.time() < self._quiet_until
-        self._state, self._owes_baton = _State.AWAY, True
+        self._owes_baton = True
+        self._leave()
         claimed = await self._leases.claim(room, watch=self._watch, is_idle=is_idle)
         if was_quiet and claimed.claims and not self._was_rung:
             self._leases.doubt()
@@ -198,7 +208,17 @@ class Waking:
             if await self._leases.watch.renew(self._watch):
                 self._renewed = self._loop.time()
             else:
-                self._state = _State.AWAY
+                self._leave()
+
+    def lose(self) -> None:
+        """Claim next: Redis has failed us, and may have failed silently where we stand by."""
+        if self._state is _State.STANDING_BY:
+            self._leave()
+            self._end_standing_by()
+
+    def _leave(self) -> None:
+        self._state, self._rest.stands_by = _State.AWAY, False
+        self._rest.end()
 
     def _settle(self, claimed: Claimed, now: float) -> None:
         if claimed.watches:
@@ -213,13 +233,14 @@ class Waking:
             if self._is_rung:
                 self._claim_soon()
         elif claimed.watched_for:
-            self._state, self._claim_at = _State.STANDING_BY, float("inf")
-            self._standing_by = self._loop.create_task(self._stand_by(claimed.watched_for), name="stand by")
+            self._state, self._claim_at, self._rest.stands_by = _State.STANDING_BY, float("inf"), True
+            self._standing_by = self._loop.create_task(self._stand_by(), name="stand by")
             self._standing_by.add_done_callback(self._stood_by)
         else:
             self._begin_to_poll(self._leases.refusal)
 
     def _begin_to_poll(self, refusal: Exception | None, *, pause: timedelta | None = None) -> None:
+        self._leave()
         self._state = _State.POLLING
         self._claim_at = self._loop.time() + (self._poll if pause is None else pause).total_seconds()
         if refusal is not None and not self._is_told:
@@ -239,10 +260,15 @@ class Waking:
             self._claim_at = min(self._claim_at, now + self._empty_claims.pause(now))
             self._bell.ring()
 
-    async def _stand_by(self, left: timedelta) -> None:
+    async def _stand_by(self) -> None:
         """Return when this worker must claim: it has received the baton, or the watch has expired."""
-        while left and not await self._leases.watch.wait_for_baton(left + _SPREAD * random.random()):  # noqa: S311 - no secret
-            left = await self._leases.watch.take_over(self._watch)
+        while (found := await self._leases.watch.look(self._watch)).left:
+            if found.is_deputy:
+                self._rest.end()
+            else:
+                self._rest.begin()
+            if await self._leases.watch.wait_for_baton(_until_next_look(found)):
+                return
 
     def _stood_by(self, task: "asyncio.Task[None]") -> None:
         if task is not self._standing_by:
@@ -261,7 +287,7 @@ class Waking:
         """Neither watch nor stand by, and let another one claim if nobody watches. One round trip if we did either."""
         # Whoever stands by may have been given the baton just now.
         self._owes_baton = self._owes_baton or self._state in {_State.WATCHING, _State.STANDING_BY}
-        self._state = _State.AWAY
+        self._leave()
         self._end_standing_by()
         if self._owes_baton:
             await self._leases.watch.resign()
@@ -272,3 +298,11 @@ class Waking:
             self._standing_by.cancel()
             self._standing_by = None
             self._leases.watch.stop_waiting()
+
+
+def _until_next_look(found: Look) -> timedelta:
+    soon = found.left + _SPREAD * random.random()  # noqa: S311 - no secret
+    if found.is_deputy:
+        return soon
+    pause = min(_LOOK_EACH * found.workers, _LOOK_AT_LEAST)
+    return max(soon, pause * random.uniform(0.75, 1.25))  # noqa: S311 - no secret

@@ -12,6 +12,7 @@ from arqonce.connection.clock import CLOCK_OFF
 from arqonce.connection.direct import DirectConnection
 from arqonce.connection.redis import is_outage
 from arqonce.connection.tracking import TrackingProof
+from arqonce.connection.watched_keys import WatchedKeys
 from arqonce.engine.ends import KEEP_ATTEMPTS, LIFETIMES, OVER, GiveUp, arguments_of
 from arqonce.engine.permits import Admission, Applicant, written
 from arqonce.engine.queue import Claimed
@@ -26,13 +27,12 @@ from arqonce.wire.keys import (
     ABORT_KEY,
     MOST_BYTES,
     RETRY_KEY,
-    baton_key,
     cut_calls,
     now_ms,
     pauses_key,
     printable_job_id,
     to_ms,
-    watcher_key,
+    watch_keys,
 )
 from arqonce.work import Claim
 
@@ -53,8 +53,8 @@ class Leases:
     ) -> None:
         """Serve the queues, or the one of that name.
 
-        With ``must_know_pauses``, claim nothing of a queue while Redis does not know whether it is paused: somebody
-        must say so (``connection.pauses``).
+        With ``must_know_pauses``, claim nothing of a queue while Redis does not know whether it is paused: a relay says
+        so (``connection.pauses``).
 
         ``redis`` is for renewals and rare things; what is done for each job gets a connection of its own. A claim must
         not be repeated unseen. And an end that goes the way of the claims does not ring us (``waking``).
@@ -63,14 +63,17 @@ class Leases:
         self._names = served.names
         self._keys = keys_of(served.names)
         self._watched = frozenset(key.encode() for name in served.names for key in (name, pauses_key(name)))
-        self._watch_keys = [watcher_key(served.names), baton_key(served.names)]
+        watched = watch_keys(served.names, relays=must_know_pauses)
+        self._watch_keys = [watched.watcher, watched.baton]
         self._turns = Turns(served)
         self._length_ms = to_ms(length)
         self._must_know_pauses = must_know_pauses
         self._redis = redis
-        self._direct = DirectConnection(redis, tracks=True)
+        self._direct = self.line = DirectConnection(redis, tracks=True)
+        self.watched_keys = WatchedKeys()
+        """Keys of other parts that read them on ``line``."""
         self._direct.on_change = self._hear
-        self._direct.on_lost = self._tell_news
+        self._direct.on_lost = self._lose
         self._scripts = {name: redis.register_script(script) for name, script in _SCRIPTS.items()}
         self.on_claimed: Callable[[], None] = lambda: None
         """Called when a claim is answered, before anything that happens later."""
@@ -78,7 +81,7 @@ class Leases:
         """Called when others have changed the queue, jobs of ours were put back, or we would not hear of it."""
         self._proof = TrackingProof(self._direct, redis, self._tell_news)
         self._worker = uuid4().hex
-        self.watch = Watch(redis, self._direct, self._watch_keys, self._worker)
+        self.watch = Watch(redis, self._direct, watched, self._worker)
         self._calls = 0
         self._unanswered: list[str] = []
         self._skip = [0] * len(served.names)  # jobs at the head of each that plain arq workers have locked
@@ -102,7 +105,7 @@ class Leases:
         if watch:
             self._proof.begin(opened)
         pairs = [part for pair in zip(self._skip, self._turns.deal(room), strict=True) for part in pair]
-        arguments = [*limits, self._worker, to_ms(watch) if self._is_told else 0, int(is_idle)]
+        arguments = [*limits, self._worker, to_ms(watch) if self.is_told else 0, int(is_idle)]
         arguments += [int(self._must_know_pauses), *pairs]
         keys = self._watch_keys + self._keys
         try:
@@ -127,7 +130,7 @@ class Leases:
         return self._direct.refusal or self._proof.failure
 
     @property
-    def _is_told(self) -> bool:
+    def is_told(self) -> bool:
         """Whether this worker receives invalidations: one that does not must not watch."""
         return self._direct.is_tracking and self._proof.failure is None
 
@@ -209,8 +212,13 @@ class Leases:
 
     def _hear(self, keys: Collection[bytes] | None) -> None:
         self._proof.hear(keys)
+        self.watched_keys.hear(keys)
         if keys is None or not self._watched.isdisjoint(keys):
             self.on_news()
+
+    def _lose(self) -> None:
+        self.watched_keys.hear(None)
+        self.on_news()
 
     def _tell_news(self) -> None:
         self.on_news()

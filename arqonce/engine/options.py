@@ -1,10 +1,12 @@
 """How an engine works: its options, its phases, and what else is due in its main loop."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import IntEnum
 from typing import Protocol
+
+from arqonce.rest import Rest
 
 
 class Phase(IntEnum):
@@ -57,3 +59,6 @@ class Options:
 
     aborts: bool = True
     """Whether jobs can be aborted."""
+
+    rest: Rest = field(default_factory=Rest)
+    """Which the engine begins and ends."""

@@ -26,9 +26,10 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.engine.overdu
 
 
 async def end_overdue_runs(runs: Runs, work: Work) -> None:
-    """Look for overdue runs until cancelled."""
+    """Look for overdue runs until cancelled, while any run is under way."""
     seen: Counter[asyncio.Task[Any]] = Counter()
     while True:
+        await runs.running.begun()
         await asyncio.sleep(_LOOK.total_seconds())
         late = runs.running.late(_MARGIN)
         seen = Counter({task: seen[task] + 1 for task in late})

@@ -33,6 +33,19 @@ class Claimed(NamedTuple):
     """Whether nothing must be claimed until no job is ours: a suspect runs alone, or waits for that."""
 
 
+class Look(NamedTuple):
+    """What a worker that stands by has seen."""
+
+    left: timedelta
+    """Time left on another worker's watch, as far as a deputy knows; nothing: this worker watches."""
+
+    is_deputy: bool
+    """Whether this worker is the one that looks after the watch."""
+
+    workers: int
+    """How many live workers there are, with whatever queues; 0 if it is not known."""
+
+
 class Renewing(Protocol):
     """Renews leases from another event loop."""
 
@@ -52,8 +65,8 @@ class Watching(Protocol):
         """Wait until another worker leaves it to us to claim, and say whether that was so."""
         ...
 
-    async def take_over(self, watch: timedelta) -> timedelta:
-        """Watch the queues for this time, or return the time left on another worker's watch."""
+    async def look(self, watch: timedelta) -> Look:
+        """Become the deputy if there is none. As the deputy, watch the queues for this time if nobody does."""
         ...
 
     async def renew(self, watch: timedelta) -> bool:

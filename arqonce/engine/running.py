@@ -24,6 +24,7 @@ class Running:
         self._found: dict[asyncio.Task[Conclusion], _Found] = {}
         self.tasks: dict[str, asyncio.Task[Any]] = {}
         """The task of each running job, by id."""
+        self._begun = asyncio.Event()
 
     def __contains__(self, task: object) -> bool:
         """Return whether the task runs, and has not been abandoned."""
@@ -37,6 +38,12 @@ class Running:
         """Return the tasks of all runs."""
         return set(self._found)
 
+    async def begun(self) -> None:
+        """Wait until a run is under way."""
+        while not self._found:
+            self._begun.clear()
+            await self._begun.wait()
+
     def run_of(self, task: "asyncio.Task[Any] | None") -> Run | None:
         """Return the run of a task; ``None`` if it has none, or was abandoned."""
         found = None if task is None else self._found.get(task)
@@ -44,6 +51,8 @@ class Running:
 
     def add(self, task: "asyncio.Task[Conclusion]", run: Run) -> None:
         """Take note of a run that starts now."""
+        if not self._found:
+            self._begun.set()
         self._found[task] = _Found(run, self._loop.time())
         for job in run.jobs:
             self.tasks[job.claim.job_id] = task

@@ -39,6 +39,11 @@ class TrendCounts(ForwardingObserver):
         self._queues = queues
         self._counted: defaultdict[str, Numbers] = defaultdict(nothing_counted)
 
+    @property
+    def has_counted(self) -> bool:
+        """Whether anything was counted since the last call of ``take``."""
+        return bool(self._counted)
+
     def take(self) -> dict[str, Numbers]:
         """Return what was counted since the last call, by queue; zeros for a queue of which nothing was."""
         counted, self._counted = self._counted, defaultdict(nothing_counted)
@@ -98,10 +103,13 @@ class Trend:
     Its methods raise redis-py's errors.
     """
 
-    def __init__(self, redis: Redis, counts: TrendCounts) -> None:
-        """Write nothing yet."""
+    def __init__(
+        self, redis: Redis, counts: TrendCounts, is_left_to_others: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Write nothing yet. While ``is_left_to_others``, it writes only what was counted, and measures nothing."""
         self._redis = redis
         self._counts = counts
+        self._is_left_to_others = is_left_to_others
         self._due = -math.inf
 
     async def do(self) -> None:
@@ -124,6 +132,8 @@ class Trend:
 
     def due_in(self) -> float:
         """Return in how many seconds it is due."""
+        if self._is_left_to_others() and not self._counts.has_counted:
+            return math.inf
         return self._due - time.monotonic()
 
     def hurry(self) -> None:

@@ -1,4 +1,4 @@
-"""Deletes old rows of the ledger, in the background of each worker."""
+"""Deletes old rows of the ledger, in the background of each worker that does not rest (``arqonce.rest``)."""
 
 import asyncio
 import random
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.background import running
 from arqonce.ledger.retention import STEP, delete_older
+from arqonce.rest import Rest
 from arqonce.settings.worker import WorkerSettings
 
 _INTERVAL = timedelta(minutes=5)
@@ -35,9 +36,11 @@ def ages_of(settings: WorkerSettings) -> dict[str, timedelta]:
 
 
 @asynccontextmanager
-async def keep_house(sessions: async_sessionmaker[AsyncSession], ages: Mapping[str, timedelta]) -> AsyncIterator[None]:
-    """Delete rows older than their table's age periodically, until the end."""
-    async with running(_sweep_forever(sessions, ages), name="housekeeping"):
+async def keep_house(
+    sessions: async_sessionmaker[AsyncSession], ages: Mapping[str, timedelta], rest: Rest | None = None
+) -> AsyncIterator[None]:
+    """Delete rows older than their table's age periodically, until the end, but not while the worker rests."""
+    async with running(_sweep_forever(sessions, ages, rest or Rest()), name="housekeeping"):
         yield
 
 
@@ -54,9 +57,11 @@ async def sweep(sessions: async_sessionmaker[AsyncSession], ages: Mapping[str, t
     return removed
 
 
-async def _sweep_forever(sessions: async_sessionmaker[AsyncSession], ages: Mapping[str, timedelta]) -> None:
+async def _sweep_forever(sessions: async_sessionmaker[AsyncSession], ages: Mapping[str, timedelta], rest: Rest) -> None:
     while True:
         await asyncio.sleep(_INTERVAL.total_seconds() * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
+        if rest.is_on:
+            continue
         try:
             removed = await sweep(sessions, ages)
         except (SQLAlchemyError, OSError) as error:

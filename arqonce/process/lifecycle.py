@@ -29,6 +29,7 @@ from arqonce.process.probes import server_probes
 from arqonce.process.startup_errors import StartupError, explain_database
 from arqonce.relay.relay import Relay, open_relay
 from arqonce.resources import open_resources
+from arqonce.rest import Rest
 from arqonce.schedules.scheduler import Scheduler, open_scheduler
 from arqonce.settings.worker import QueueSettings, Settings
 
@@ -45,6 +46,8 @@ class Lifecycle:
         self._registry = application.registry
         self._longest = application.registry.longest_deadline
         self._stack = AsyncExitStack()
+        self.rest = Rest()
+        """For the worker, which says when it rests."""
         self.relay: Relay | None = None
         """What writes promised jobs into Redis, once it has started."""
         self.scheduler: Scheduler | None = None
@@ -67,12 +70,12 @@ class Lifecycle:
             opened = await stack.enter_async_context(open_resources(self._registry.resources, self._settings))
             dispatcher = Dispatcher(sessions, queue=self._settings.worker.default_queue, resources=opened)
             await stack.enter_async_context(dispatcher.history.writing())
-            await stack.enter_async_context(keep_house(sessions, ages_of(self._settings.worker)))
-            self.relay = await stack.enter_async_context(open_relay(sessions, self._settings))
+            await stack.enter_async_context(keep_house(sessions, ages_of(self._settings.worker), self.rest))
+            self.relay = await stack.enter_async_context(open_relay(sessions, self._settings, self.rest))
             queue = self._settings.worker.default_queue
-            scheduling = open_scheduler(sessions, self._registry, queue=queue, removes=True)
+            scheduling = open_scheduler(sessions, self._registry, queue=queue, removes=True, rest=self.rest)
             self.scheduler = await stack.enter_async_context(scheduling)
-            self.last_block = stack.enter_context(warn_of_blocks(self._settings.worker.lease))
+            self.last_block = stack.enter_context(warn_of_blocks(self._settings.worker.lease, self.rest))
             if file := self._settings.worker.health_file:
                 probes = server_probes(redis, sessions, dispatcher.gate)
                 await stack.enter_async_context(report_health(file, probes, problems))

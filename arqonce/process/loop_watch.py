@@ -3,6 +3,9 @@
 A timer in the loop increments a counter four times a second. A thread checks the counter and, if it stands still,
 examines the stack of the loop's thread. Code that holds the GIL (a long call into C) stops that thread as well and is
 not reported.
+
+While the worker has no job, both sleep for four seconds instead, and are woken by its next job. What blocks the loop of
+an idle worker, which is no job, is found when it has lasted for 12 to 16 seconds.
 """
 
 import asyncio
@@ -19,6 +22,7 @@ from types import FrameType
 import structlog
 
 from arqonce.execution.places import handlers_place, places_of_frame
+from arqonce.rest import Rest
 from arqonce.spec import JobSpec
 
 BLOCKED = timedelta(seconds=1)
@@ -33,6 +37,12 @@ LastBlock = Callable[[], Mapping[str, object] | None]
 
 _LOOK = timedelta(milliseconds=250)
 """Interval of the timer and of the thread's checks."""
+
+_IDLE_LOOK = timedelta(seconds=4)
+"""The same while the worker has no job."""
+
+_STAYS_BUSY = 8
+"""For how many turns of the timer a worker without jobs counts as busy: it may get the next one at once."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.process.loop_watch")
 
@@ -53,26 +63,32 @@ class Standstill:
 
 
 @contextmanager
-def watch_loop(tell: Callable[[Standstill], None], limits: Sequence[timedelta]) -> Iterator[None]:
+def watch_loop(
+    tell: Callable[[Standstill], None], limits: Sequence[timedelta], rest: Rest | None = None
+) -> Iterator[None]:
     """Watch the running event loop of this thread. Call ``tell`` in another thread, once for each limit exceeded.
 
-    Time during which the whole process was stopped does not count.
+    Time during which the whole process was stopped does not count. ``rest`` says when the worker has no job.
     """
-    watch = _Watch(asyncio.get_running_loop(), tell, sorted(limits))
+    rest = rest or Rest()
+    watch = _Watch(asyncio.get_running_loop(), tell, sorted(limits), rest)
     watch.beat()
     thread = threading.Thread(target=watch.run, name="loop-watch", daemon=True)
     thread.start()
+    rest.on_jobs = watch.wake
     try:
         yield
     finally:
+        rest.on_jobs = lambda: None
         watch.end()
 
 
 @contextmanager
-def warn_of_blocks(lease: timedelta) -> Iterator[LastBlock]:
+def warn_of_blocks(lease: timedelta, rest: Rest | None = None) -> Iterator[LastBlock]:
     """Log what blocks the running loop: a warning, and an error when it lasts longer than a lease.
 
-    Yields a function that returns the last block: the job's name, and where it was.
+    ``rest`` says when the worker has no job. Yields a function that returns the last block: the job's name, and where
+    it was.
     """
     last: tuple[float, Standstill] | None = None
 
@@ -90,7 +106,7 @@ def warn_of_blocks(lease: timedelta) -> Iterator[LastBlock]:
             return None
         return {"job_name": last[1].job_name, "at": last[1].at}
 
-    with watch_loop(tell, [min(BLOCKED, lease / 2), lease]):
+    with watch_loop(tell, [min(BLOCKED, lease / 2), lease], rest):
         yield last_block
 
 
@@ -98,41 +114,74 @@ class _Watch:
     """State shared by the loop and the watching thread."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, tell: Callable[[Standstill], None], limits: Sequence[timedelta]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        tell: Callable[[Standstill], None],
+        limits: Sequence[timedelta],
+        rest: Rest,
     ) -> None:
         self._loop = loop
         self._tell = tell
         self._limits = limits
         self._thread = threading.get_ident()
+        self._rest = rest
         self._beats = 0
-        self._over = threading.Event()
+        self._idle_beats = 0
+        self._is_over = False
+        self._news = threading.Event()
+        """Set when the thread must not sleep on: at the end, and when the first job has come."""
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def _is_idle(self) -> bool:
+        return self._idle_beats > _STAYS_BUSY
+
+    @property
+    def _every(self) -> float:
+        return (_IDLE_LOOK if self._is_idle else _LOOK).total_seconds()
 
     def beat(self) -> None:
         self._beats += 1
-        self._timer = self._loop.call_later(_LOOK.total_seconds(), self.beat)
+        self._idle_beats = 0 if self._rest.is_busy() else self._idle_beats + 1
+        self._timer = self._loop.call_later(self._every, self.beat)
+
+    def wake(self) -> None:
+        """Watch closely from now on: there are jobs. Called for each claim, in the loop."""
+        if self._is_idle:
+            self._idle_beats = 0
+            self._cancel_timer()
+            self.beat()
+            self._news.set()
 
     def end(self) -> None:
         """Let the thread end by itself: it may be writing to a log that is blocked."""
-        self._over.set()
+        self._is_over = True
+        self._news.set()
+        self._cancel_timer()
+
+    def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
     def run(self) -> None:
         seen, stood, told, last = self._beats, 0.0, 0, time.monotonic()
-        while not self._over.wait(_LOOK.total_seconds()):
+        while not self._is_over:
+            every = self._every
+            self._news.wait(every)
+            self._news.clear()
             passed, last = time.monotonic() - last, time.monotonic()
             if self._beats != seen:
                 seen, stood, told = self._beats, 0.0, 0
                 continue
-            stood += min(passed, 2 * _LOOK.total_seconds())  # if longer, the process was stopped
-            while told < len(self._limits) and stood >= self._limits[told].total_seconds():
+            stood += min(passed, max(every, 2 * _LOOK.total_seconds()))  # if longer, the process was stopped
+            least = 3 * every if every > _LOOK.total_seconds() else 0.0  # seldom looks may miss a beat
+            while told < len(self._limits) and stood >= max(least, self._limits[told].total_seconds()):
                 self._look(self._limits[told])
                 told += 1
 
     def _look(self, limit: timedelta) -> None:
         frame = sys._current_frames().get(self._thread)  # noqa: SLF001 - the documented way to see another thread
-        if frame is not None and not self._over.is_set():
+        if frame is not None and not self._is_over:
             places = places_of_frame(frame)
             own = handlers_place(places) or places[-1]
             self._tell(Standstill(limit, _job_name(frame), str(own), str(places[-1])))

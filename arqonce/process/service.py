@@ -173,6 +173,7 @@ def _build_worker(  # noqa: PLR0913, PLR0917 - the parts that it connects
             lease=run.settings.lease,
             max_working=run.settings.max_working,
             observer=observer_of(shown, None),
+            rest=None if lifecycle is None else lifecycle.rest,
         )
         redis.expires_extra_ms = worker.expires_extra_ms  # of what functions and cron jobs enqueue
     except (RuntimeError, TypeError, ValueError) as error:  # what arq says of its settings
@@ -193,7 +194,7 @@ async def _open_ledger(run: ServiceRun, lifecycle: Lifecycle, redis: ArqRedis, w
 
 async def _watch(settings: WorkerSettings, redis: ArqRedis, worker: Worker, stack: AsyncExitStack) -> None:
     """Watch the loop and report health, as the lifecycle does where there is a database."""
-    worker.last_block = stack.enter_context(warn_of_blocks(settings.lease))
+    worker.last_block = stack.enter_context(warn_of_blocks(settings.lease, worker.rest))
     if settings.health_file is not None:
         probes: dict[str, Probe] = {"Redis": lambda: write_probe(redis)}
         await stack.enter_async_context(report_health(settings.health_file, probes, worker.threads.problems))

@@ -134,6 +134,7 @@ async def _build(  # noqa: PLR0913 - as above
         has_registry=True,
         max_working=settings.worker.max_working,
         observer=observer,
+        rest=lifecycle.rest,
     )
     return worker
 

@@ -13,12 +13,19 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from arqonce.background import running
+from arqonce.rest import Rest
 
 _CHANNEL = "job_outbox"
 """The channel that ``arqonce/outbox.py`` notifies, with the queue's name as payload."""
 
 _CHECK_EVERY = timedelta(seconds=2)
-"""How often the listener checks its connection, and every other process tries to become the listener."""
+"""How often the listener checks its connection."""
+
+_TRY_EVERY = timedelta(seconds=5)
+"""Longest time until a process tries again to become the listener; random, from half of it. All poll meanwhile."""
+
+_TRY_AT_REST = timedelta(hours=1)
+"""The same while the worker rests: it then tries when the rest ends."""
 
 _LIMIT = timedelta(seconds=2)
 """Longest wait for a response. A dead connection is detected within 4 s."""
@@ -38,18 +45,26 @@ class Wakeup:
     happen. So every relay must also poll.
     """
 
-    def __init__(self, engine: AsyncEngine, queues: Collection[str]) -> None:
-        """Listen to nothing yet."""
+    def __init__(self, engine: AsyncEngine, queues: Collection[str], rest: Rest | None = None) -> None:
+        """Listen to nothing yet. One that listens does not rest, whatever its worker does."""
+        self._rest = rest or Rest()
         self._engine = engine
         self._queues = frozenset(queues)
         self._rung = asyncio.Event()
         self.is_listening = False
 
-    async def wait(self, longest: timedelta) -> None:
-        """Wait for a notification, at most for ``longest``. Return at once if one has come since the last call."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(longest.total_seconds()):
-                await self._rung.wait()
+    async def wait(self, usual: timedelta, at_rest: timedelta) -> None:
+        """Wait for a notification, at most for ``usual``. Return at once if one has come since the last call.
+
+        At most for ``at_rest``, if the worker rests, and then for ``usual`` from when the rest ends.
+        """
+        sleep = self._rest.sleep(usual, usual if self.is_listening else at_rest)
+        pauses = asyncio.ensure_future(self._rung.wait()), asyncio.ensure_future(sleep)
+        try:
+            await asyncio.wait(pauses, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pause in pauses:
+                pause.cancel()
         self._rung.clear()
 
     @asynccontextmanager
@@ -65,7 +80,7 @@ class Wakeup:
                     await self._listen_if_first(connection)
             except _LOST as error:
                 _log.debug("not listening", exc_info=error)  # the relay, which polls anyway, reports the outage
-            await asyncio.sleep(_CHECK_EVERY.total_seconds() * random.uniform(0.5, 1))  # noqa: S311 - no secret
+            await self._rest.sleep(_TRY_EVERY * random.uniform(0.5, 1), _TRY_AT_REST)  # noqa: S311 - no secret
 
     async def _listen_if_first(self, connection: AsyncConnection) -> None:
         driver: Any = (await connection.get_raw_connection()).driver_connection

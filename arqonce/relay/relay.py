@@ -5,10 +5,15 @@ Which jobs are due is the statement of ``dispatch_batch``, in ``arqonce/ledger/o
 Runs in every worker, and alone with the command ``relay``. Any number may run at once. Each serves the queues
 of its WORKER_QUEUE, all with the same statement; of each at most 500 jobs at a time, so that none waits for another.
 
-Every one to two seconds an idle relay executes one statement in PostgreSQL, one round trip to Redis, and one attempt to
-take the listener's lock. The listening relay also holds a connection, and compares the pauses on both servers, at most
-once a second, with one more round trip to each. Behind PgBouncer, which passes on no notifications, a relay polls every
-500 ms. Polling a million jobs that are not due reads a few pages of an index.
+Every one to two seconds an idle relay executes one statement in PostgreSQL; every three seconds or, if another one
+listens, every ten, it makes one round trip to Redis, and every few seconds an attempt to take the listener's lock. The
+listening relay also holds a connection, and compares the pauses on both servers, at most once a second, with one more
+round trip to each. Behind PgBouncer, which passes on no notifications, a relay polls every 500 ms. Polling a million
+jobs that are not due reads a few pages of an index.
+
+The relay of a worker that rests (``arqonce.rest``) leaves all that to the two that do not, the watcher's and its
+deputy's, and polls every few minutes. If one of those loses PostgreSQL, the others look, too, and poll as always until
+it is back.
 """
 
 import asyncio
@@ -26,6 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from arqonce.background import running
+from arqonce.connection.presence import give_alarm
 from arqonce.connection.redis import build_redis, is_outage, is_refusal
 from arqonce.database.faults import is_of_database, is_transient, why_not_written, why_unavailable
 from arqonce.execution.dead_letters import bury, write_letter
@@ -37,6 +43,7 @@ from arqonce.relay.expiry import has_expired
 from arqonce.relay.listener import Wakeup
 from arqonce.relay.pauses import PausesCopied
 from arqonce.relay.unserved import UnservedQueues
+from arqonce.rest import Rest
 from arqonce.settings.worker import Settings
 from arqonce.trouble import AwayTime, Trouble
 from arqonce.wire.keys import EXPIRY, JOB_KEY, now_ms, to_ms
@@ -44,11 +51,18 @@ from arqonce.wire.keys import EXPIRY, JOB_KEY, now_ms, to_ms
 _LOOK_EVERY = timedelta(seconds=2)
 """Longest polling interval. Each is random, from half of it to all of it, so that a fleet does not poll at once."""
 
+_LOOK_AT_REST = timedelta(minutes=4)
+"""Longest polling interval while the worker rests; random, as above."""
+
 _LOOK_EVERY_PGBOUNCER = timedelta(milliseconds=500)
 """Polling interval behind PgBouncer, where no relay can listen."""
 
 _EPOCH_EVERY = timedelta(seconds=3)
-"""How often the epoch is read. Each time costs two commands in Redis, in idle workers, too."""
+"""How often the epoch is read. Each time costs three commands in Redis, in idle workers, too."""
+
+_EPOCH_EVERY_OTHERS = timedelta(seconds=10)
+"""The same for a relay while another one listens, and so notices a loss first. Until then it may dispatch jobs in the
+earlier epoch, which are dispatched again in the next one."""
 
 _RECONNECT_EVERY = timedelta(milliseconds=500)
 """Pause between attempts to reach a server that is unreachable."""
@@ -66,15 +80,21 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.relay.relay")
 
 
 @asynccontextmanager
-async def open_relay(sessions: async_sessionmaker[AsyncSession], settings: Settings) -> AsyncIterator["Relay"]:
-    """Run a relay in the background until the end. Its first turn is complete when this yields."""
+async def open_relay(
+    sessions: async_sessionmaker[AsyncSession], settings: Settings, rest: Rest | None = None
+) -> AsyncIterator["Relay"]:
+    """Run a relay in the background until the end. Its first turn is complete when this yields.
+
+    While the worker of ``rest`` rests, other relays with the same queues do not.
+    """
+    rest = rest or Rest()
     queue = settings.queue
     url = queue.url.get_secret_value()
     async with build_redis(url, Redis, password=queue.plain_password, max_connections=4, retries=1) as redis:
         engine: AsyncEngine = sessions.kw["bind"]
-        wakeup = None if settings.database.pgbouncer else Wakeup(engine, settings.worker.queue.names)
+        wakeup = None if settings.database.pgbouncer else Wakeup(engine, settings.worker.queue.names, rest)
         keep = settings.worker.keep_receipts - _MARGIN
-        relay = Relay(sessions, redis, queues=settings.worker.queue.names, keep=keep, wakeup=wakeup)
+        relay = Relay(sessions, redis, queues=settings.worker.queue.names, keep=keep, wakeup=wakeup, rest=rest)
         await relay.turn()
         async with running(relay.run(), name="relay"):
             yield relay
@@ -93,7 +113,7 @@ class Counts:
 class Relay:
     """Dispatches outbox rows whenever it is woken, and by polling."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it connects
         self,
         sessions: async_sessionmaker[AsyncSession],
         redis: Redis,
@@ -101,8 +121,10 @@ class Relay:
         queues: Sequence[str],
         keep: timedelta,
         wakeup: Wakeup | None,
+        rest: Rest | None = None,
     ) -> None:
         """Query nothing yet. A job older than ``keep`` must not run any more."""
+        self._rest = rest or Rest()
         self._sessions = sessions
         self._redis = redis
         self.queues = queues
@@ -124,11 +146,16 @@ class Relay:
         if self.wakeup is None:
             while True:
                 await self._take_turns()
-                await asyncio.sleep(_LOOK_EVERY_PGBOUNCER.total_seconds())
+                await self._rest.sleep(_LOOK_EVERY_PGBOUNCER, self._at_rest(_LOOK_EVERY_PGBOUNCER))
         async with self.wakeup.listening():
             while True:
                 await self._take_turns()
-                await self.wakeup.wait(_LOOK_EVERY * random.uniform(0.5, 1))  # noqa: S311 - no secret
+                usual = _LOOK_EVERY * _some()
+                await self.wakeup.wait(usual, self._at_rest(usual))
+
+    def _at_rest(self, usual: timedelta) -> timedelta:
+        """Return how long to wait for the next turn while the worker rests: until an outage is over, as always."""
+        return usual if self._trouble.is_known else _LOOK_AT_REST * _some()
 
     async def _take_turns(self) -> None:
         while await self.turn() >= BATCH:
@@ -160,6 +187,9 @@ class Relay:
             given = await self._look()
         except Exception as error:  # noqa: BLE001 - any error: if the relay ended, nothing would dispatch the jobs
             self._known = None
+            if not self._trouble.is_known and _server_of(error) == "postgresql":
+                with suppress(RedisError, OSError):
+                    await give_alarm(self._redis)
             trouble, facts = _trouble_of(error)
             self._trouble.note(trouble, **facts)
             self._note_away(_server_of(error))
@@ -187,7 +217,8 @@ class Relay:
 
     async def _read_epochs(self) -> Mapping[str, int]:
         now = time.monotonic()
-        if self._known is None or now - self._known[0] > _EPOCH_EVERY.total_seconds():
+        every = _EPOCH_EVERY if self._is_first else _EPOCH_EVERY_OTHERS
+        if self._known is None or now - self._known[0] > every.total_seconds():
             epochs = await self._epochs.read()
             if self._last_epochs not in (None, epochs):
                 self._pauses.hurry()
@@ -280,6 +311,10 @@ class Relay:
             queue=promise.queue,
         )
         await bury(self._sessions, letter)
+
+
+def _some() -> float:
+    return random.uniform(0.5, 1)  # noqa: S311 - no secret
 
 
 def _trouble_of(error: Exception) -> tuple[str, dict[str, object]]:

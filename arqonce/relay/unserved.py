@@ -34,7 +34,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.relay.unserve
 async def waiting_unserved(redis: Redis, session: AsyncSession, queues: Sequence[str]) -> list[str]:
     """Return the queues in which promised jobs have waited for a minute and that no worker serves.
 
-    ``queues`` have a relay, perhaps without a worker: their jobs are in Redis. All others have neither. Up to three
+    ``queues`` have a relay, perhaps without a worker: their jobs are in Redis. All others have neither. Up to four
     round trips to Redis, one to PostgreSQL, and one more for each of ``queues`` that nobody serves.
     """
     behind = await queues_behind(session, BEHIND)

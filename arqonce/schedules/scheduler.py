@@ -5,7 +5,8 @@ row first does it; the others skip the row. Should the row ever be set back, the
 known already. From the outbox on the job is one like any other, whatever becomes of Redis or of workers.
 
 The clock is the database's. An idle scheduler executes one statement every five to ten seconds, however many schedules
-there are, and one when the next slot comes.
+there are, and one when the next slot comes. That of a worker that rests (``arqonce.rest``) does so every half to whole
+minute, and when the next slot comes.
 """
 
 import asyncio
@@ -31,6 +32,7 @@ from arqonce.ledger.schedules import (
     look,
     promise_slots,
 )
+from arqonce.rest import Rest
 from arqonce.schedules.decision import MOST, Decision, SkipReason, decide
 from arqonce.schedules.registration import Registration
 from arqonce.schedules.schedule import Schedule
@@ -48,6 +50,9 @@ Clock = Callable[[], datetime | None]
 _LOOK_EVERY = timedelta(seconds=10)
 """Longest time between two looks. Each is random, from half of it to all of it: another worker may have changed rows,
 or the database's clock was set."""
+
+_LOOK_AT_REST = timedelta(minutes=1)
+"""The same while the worker rests: others look sooner."""
 
 _LOOK_SOONEST = timedelta(milliseconds=50)
 """Shortest time between two looks; also the longest random delay after a slot, so that not all workers look at once."""
@@ -74,13 +79,18 @@ def database_clock() -> datetime | None:
 
 @asynccontextmanager
 async def open_scheduler(
-    sessions: async_sessionmaker[AsyncSession], registry: Registry, *, queue: str, removes: bool
+    sessions: async_sessionmaker[AsyncSession],
+    registry: Registry,
+    *,
+    queue: str,
+    removes: bool,
+    rest: Rest | None = None,
 ) -> AsyncIterator["Scheduler"]:
     """Run a scheduler in the background until the end. Its first turn is complete when this yields.
 
     ``removes`` says whether this process has all schedules of its queue's workers (``Registration``).
     """
-    scheduler = Scheduler(sessions, registry, queue=queue, removes=removes)
+    scheduler = Scheduler(sessions, registry, queue=queue, removes=removes, rest=rest)
     await scheduler.try_payloads()
     wait = await scheduler.turn()
     async with running(scheduler.run(wait), name="scheduler"):
@@ -90,7 +100,7 @@ async def open_scheduler(
 class Scheduler:
     """Looks at the schedules when the next slot comes, and every few seconds."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the registry, and what tests and workers replace
         self,
         sessions: async_sessionmaker[AsyncSession],
         registry: Registry,
@@ -98,8 +108,11 @@ class Scheduler:
         queue: str,
         removes: bool = True,
         clock: Clock = database_clock,
+        rest: Rest | None = None,
     ) -> None:
         """Query nothing yet. ``clock`` replaces the database's, for tests."""
+        self._idleness = rest or Rest()
+        self._at_rest = timedelta(0)
         self._sessions = sessions
         self._registry = registry
         self._queue = queue
@@ -116,11 +129,12 @@ class Scheduler:
     async def run(self, wait: timedelta = timedelta(0)) -> None:
         """Take turns until cancelled."""
         while True:
-            await asyncio.sleep(wait.total_seconds())
+            await self._idleness.sleep(wait, self._at_rest)
             wait = await self.turn()
 
     async def turn(self) -> timedelta:
         """Renew the registration if it is time, promise what is due; return how long to wait. Never raises."""
+        self._at_rest = timedelta(0)
         try:
             if time.monotonic() >= self._renew_at:
                 await self.renew()
@@ -157,6 +171,7 @@ class Scheduler:
         One round trip if there are none, else five and more.
         """
         if not self._definitions:
+            self._at_rest = _LOOK_AT_REST
             return _LOOK_EVERY
         found = await self._look(None)  # that of others, too: ten thousand definitions are not sent each time
         while found.is_due:
@@ -164,9 +179,10 @@ class Scheduler:
             found = await self._look(definitions)
             if found.is_due and not await self._promise_some(definitions):
                 return _AGAIN  # another worker has locked them
-        wait = _up_to(_LOOK_EVERY)
+        wait, self._at_rest = _up_to(_LOOK_EVERY), _up_to(_LOOK_AT_REST)
         if found.following is not None:
-            wait = min(wait, found.following - found.now + _LOOK_SOONEST * random.random())  # noqa: S311 - no secret
+            slot = found.following - found.now + _LOOK_SOONEST * random.random()  # noqa: S311 - no secret
+            wait, self._at_rest = min(wait, slot), min(self._at_rest, slot)
         return max(wait, _LOOK_SOONEST)
 
     async def _look(self, definitions: list[int] | None) -> Look:

@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from typing import NamedTuple
 from uuid import uuid4
 
 from arqonce.failures import InvalidMessageError
@@ -41,21 +42,30 @@ def leases_key(queue: str) -> str:
     return f"{queue}:leases"
 
 
-def watcher_key(queues: Sequence[str]) -> str:
-    """Return the key that holds the watcher, the one idle worker that Redis notifies, of those with these queues."""
-    return f"{_group_of(queues)}:watcher"
+class WatchKeys(NamedTuple):
+    """The keys by which idle workers agree on who watches."""
+
+    watcher: str
+    """Holds the watcher, the one idle worker that Redis notifies."""
+
+    baton: str
+    """The list on which the other idle workers wait."""
+
+    deputy: str
+    """Holds the one of those that looks after the watch."""
 
 
-def baton_key(queues: Sequence[str]) -> str:
-    """Return the key of the baton, the list on which the other idle workers with these queues wait."""
-    return f"{_group_of(queues)}:baton"
+def watch_keys(queues: Sequence[str], *, relays: bool) -> WatchKeys:
+    """Return the keys of all workers with these queues, in whatever order: named after the queue if there is but one.
 
-
-def _group_of(queues: Sequence[str]) -> str:
-    """Return one name for all workers with these queues, in whatever order: the queue's own if there is but one."""
-    if len(queues) == 1:
-        return queues[0]
-    return f"arqonce:{hashlib.sha256(','.join(sorted(queues)).encode()).hexdigest()[:32]}"
+    Workers that relay have a watcher of their own, because the others leave the relaying to it (``arqonce.rest``).
+    """
+    group = queues[0]
+    if len(queues) > 1:
+        group = f"arqonce:{hashlib.sha256(','.join(sorted(queues)).encode()).hexdigest()[:32]}"
+    if not relays:
+        group = f"arqonce:plain:{group}"
+    return WatchKeys(f"{group}:watcher", f"{group}:baton", f"{group}:deputy")
 
 
 PARKED_MS = 200_000_000_000_000

@@ -2,7 +2,8 @@
 
 ``<queue>:watcher`` holds that worker's token until its watch expires; ``GETEX`` or a claim renews it.
 ``<queue>:baton`` is a list on which the other idle ones wait, in the order in which they came: an element wakes one of
-them, never all. There is at most one element, and it does not last. Both may be lost at any time.
+them, never all. There is at most one element, and it does not last. ``<queue>:deputy`` holds the token of the one that
+looks after the watch, until it has not looked for some time. All may be lost at any time.
 
 Times are the server's.
 """

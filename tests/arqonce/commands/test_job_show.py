@@ -13,13 +13,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.connection.presence import LiveWorker, announce
-from arqonce.connection.presence import show as show_worker
 from arqonce.ledger.pauses import pause
 from arqonce.outbox import enqueue_in
 from arqonce.wire.keys import PAUSED_MS, now_ms
 from tests import warm
 from tests.arqonce.commands.story_jobs import Fail, Lead, Refuse
 from tests.conftest import StartWorker, wait_until_async
+from tests.lines import show as show_worker
 from tests.rights import Rights
 
 pytestmark = pytest.mark.usefixtures("starts_processes")

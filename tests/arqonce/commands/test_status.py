@@ -16,13 +16,14 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce.connection.presence import LiveWorker, announce, show
+from arqonce.connection.presence import LiveWorker, announce
 from arqonce.connection.queue_kinds import read_kinds
 from arqonce.ledger.losses import note_loss
 from arqonce.ledger.overview import MOST_READ
 from arqonce.ledger.pauses import pause
 from tests import warm
 from tests.conftest import wait_until
+from tests.lines import show
 
 pytestmark = pytest.mark.usefixtures("starts_processes")
 

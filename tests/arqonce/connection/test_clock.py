@@ -6,6 +6,7 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
+from arqonce.connection.direct import DirectConnection
 from arqonce.connection.presence import live_workers, what_they_do
 from arqonce.connection.queue_kinds import oldest_jobs, read_kinds
 from arqonce.connection.queue_listing import QueueState, list_queue
@@ -51,11 +52,13 @@ async def test_what_is_put_back_is_due_now(ahead: int, redis: Redis) -> None:
 
 async def test_a_worker_says_that_its_clock_is_off(ahead: int, redis: Redis) -> None:
     """In its log, once, and to operators."""
-    presence = Presence(redis, ["arq:queue"], doing=dict, obey=lambda _quiet: False)
+    line = DirectConnection(redis)
+    presence = Presence(redis, line, ["arq:queue"], doing=dict, obey=lambda _quiet: False)
     with capture_logs() as logs:
         for _ in range(2):
             presence.hurry()
             await presence.do()
+    await line.aclose()
     (doing,) = await what_they_do(redis, await live_workers(redis))
 
     assert doing is not None

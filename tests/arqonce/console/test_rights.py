@@ -10,11 +10,12 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce.connection.presence import LiveWorker, announce, show
+from arqonce.connection.presence import LiveWorker, announce
 from arqonce.connection.trend import nothing_counted
 from arqonce.console.pages import NAVIGATION
 from arqonce.console.settings import Settings
 from tests.arqonce.console.conftest import JANE, browsing, serving
+from tests.lines import show
 from tests.rights import Rights
 
 pytestmark = pytest.mark.parametrize("rights", ["least rights"], indirect=True)

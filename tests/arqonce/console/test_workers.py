@@ -7,9 +7,10 @@ import time
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce.connection.presence import WORKERS_KEY, LiveWorker, announce, show
+from arqonce.connection.presence import WORKERS_KEY, LiveWorker, announce
 from arqonce.ledger.audit import list_acts
 from tests.arqonce.console.conftest import Browser
+from tests.lines import show
 
 WORKER = LiveWorker("0123456789abcdef", "host", 17, ["arq:queue"])
 

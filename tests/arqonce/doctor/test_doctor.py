@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce import DatabaseSettings
 from arqonce.commands.doctor import _exit_code
-from arqonce.connection.presence import LiveWorker, announce, show
+from arqonce.connection.presence import LiveWorker, announce
 from arqonce.connection.redis import build_redis
 from arqonce.database.engine import open_database
 from arqonce.doctor import postgres as postgres_module
@@ -29,6 +29,7 @@ from arqonce.process.exit_codes import ExitCode
 from arqonce.settings.queue import QueueSettings
 from arqonce.settings.worker import Settings, WorkerSettings
 from jobs.registry import REGISTRY
+from tests.lines import show
 
 WELL, NOT_SEEN, WARNING, FAILURE = Verdict.WELL, Verdict.NOT_SEEN, Verdict.WARNING, Verdict.FAILURE
 

@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from arqonce.engine.ends import GiveUp
 from arqonce.engine.permits import Admission, Applicant
-from arqonce.engine.queue import Claimed
+from arqonce.engine.queue import Claimed, Look
 from arqonce.work import Claim
 
 AnswerT = TypeVar("AnswerT")
@@ -303,7 +303,7 @@ class _Watch:
         """Never be asked to: nobody else watches."""
         raise AssertionError(longest)
 
-    async def take_over(self, watch: timedelta) -> timedelta:
+    async def look(self, watch: timedelta) -> Look:
         """Never be asked to, either."""
         raise AssertionError(watch)
 

@@ -4,6 +4,7 @@ The poll delay is ten seconds throughout: what starts earlier was not found by p
 """
 
 import asyncio
+import math
 import signal
 import time
 from collections import Counter
@@ -23,15 +24,23 @@ from structlog.testing import capture_logs
 
 from arqonce import JobClient
 from arqonce.arq.worker import Worker
+from arqonce.connection.presence import ALARM_KEY, SHOWN_EVERY, give_alarm, order_quiet
 from arqonce.connection.trend import read_trend
-from arqonce.engine.idle import EmptyClaims, Waking, _State
+from arqonce.engine.idle import EmptyClaims, Waking, _State, _until_next_look
+from arqonce.engine.leases import Leases
+from arqonce.engine.presence import Presence
+from arqonce.engine.queue import Look
 from arqonce.wire.codec import decode, encode
+from arqonce.wire.keys import watch_keys
 from jobs import CreateUser
 from tests.conftest import StartWorker, wait_until_async
 from tests.faults.observe import Sessions
 from tests.leaks import PASSWORD
 
 StartFleet = Callable[..., Awaitable[list[Worker]]]
+
+KEYS = watch_keys(["arq:queue"], relays=False)
+"""Of workers in the test's own process, which have no relay."""
 
 UNWOKEN = 4.5 / 2
 """Seconds: what starts later was not woken."""
@@ -190,26 +199,129 @@ async def test_one_job_costs_two_commands_however_many_are_idle(
     assert len(_in(_State.WATCHING, workers)) == 1
 
 
-async def test_an_idle_fleet_costs_half_a_command_a_second_each(start: StartFleet, redis: Redis) -> None:
-    """Health and aborts apart. The watcher's safety poll, and each other's look whether there is a watcher."""
-    await start(10)
-    before, since = await _calls(redis), time.monotonic()
+@pytest.mark.parametrize("workers", [4, 10, 40])
+def test_the_looks_of_a_fleet_do_not_grow_with_it(workers: int) -> None:
+    """About one a second, by all that rest together; its deputy looks as soon as the watch could expire."""
+    left = timedelta(seconds=3)
+    looks = [_until_next_look(Look(left, is_deputy=False, workers=workers)).total_seconds() for _ in range(200)]
+    deputys = _until_next_look(Look(left, is_deputy=True, workers=workers))
 
-    await asyncio.sleep(5)  # time is what is measured
+    assert 0.9 * workers < min(looks) <= max(looks) < 1.6 * workers
+    assert left <= deputys <= left + timedelta(seconds=0.25)
 
-    assert (await _calls(redis) - before) / (time.monotonic() - since) / 10 < 0.7
+
+async def _are_resting(workers: list[Worker], count: int) -> bool:
+    return sum(worker.rest.is_on for worker in workers) == count
+
+
+async def test_all_but_the_watcher_and_its_deputy_rest(start: StartFleet) -> None:
+    """They leave arq's health key, requests to abort and the trend to the others."""
+    workers = await start(4)
+    await wait_until_async(lambda: _are_resting(workers, 2), 10)
+    (watcher,) = _in(_State.WATCHING, workers)
+    resting = [worker for worker in workers if worker.rest.is_on]
+    left = [worker.rest.is_left_to_others for worker in workers]
+
+    assert not watcher.rest.is_on
+    assert [worker.next_chore() for worker in resting] == [math.inf, math.inf]
+    assert left == [worker is not watcher for worker in workers]
+
+
+async def test_workers_that_relay_have_a_watcher_of_their_own(redis: Redis) -> None:
+    """They may rest, which the watcher of others, which have no relay, would not make up for."""
+    found = [Leases(redis, "arq:queue", timedelta(seconds=9), must_know_pauses=relays) for relays in (True, False)]
+
+    claimed = [await leases.claim(1, watch=timedelta(seconds=9)) for leases in found]
+
+    assert [one.watches for one in claimed] == [True, True]
+    for leases in found:
+        await leases.aclose()
+
+
+async def test_a_fleet_that_has_lost_its_watcher_and_the_deputy_recovers(
+    start: StartFleet, pool: ArqRedis, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once as good as killed: one of those who rest finds the watch expired, and another takes the empty place."""
+    monkeypatch.setattr("arqonce.engine.idle._LOOK_EACH", timedelta(milliseconds=100))
+    workers = await start(4, lease=timedelta(seconds=1))
+    await wait_until_async(lambda: _are_resting(workers, 2), 10)
+    awake = [worker for worker in workers if not worker.rest.is_on]
+    tasks = [worker.engine._waking._standing_by for worker in awake if worker.engine is not None]
+    for worker in awake:
+        worker.main_task.cancel()  # type: ignore[union-attr] # it has started
+    for task in tasks:
+        if task is not None:
+            task.cancel()
+    left = [worker for worker in workers if worker not in awake]
+
+    await wait_until_async(lambda: _is_settled(left), 10)
+
+    await wait_until_async(lambda: _are_resting(left, 0), 10)  # the other one is the deputy
+    assert await _run(pool, log, "job") < UNWOKEN
+
+
+async def test_redis_notifies_an_idle_worker_of_an_order(start: StartFleet, redis: Redis) -> None:
+    """It looks for orders every 30 s, and obeys at once; also when it is told to work again."""
+    (worker,) = await start(1)
+    presence = worker._presence
+    assert presence is not None
+    assert worker.engine is not None
+    engine = worker.engine
+    await wait_until_async(lambda: _says_little(presence), 20)
+    obeyed = []
+
+    for quiet in (True, False):
+
+        async def is_so(quiet: bool = quiet) -> bool:  # noqa: FBT001 - bound here
+            return engine.is_quiet is quiet
+
+        await order_quiet(redis, presence.worker, quiet=quiet)
+        await wait_until_async(is_so, 2)
+        obeyed.append(engine.is_quiet)
+
+    assert obeyed == [True, False]
+
+
+async def test_redis_notifies_those_who_rest_of_an_alarm(start: StartFleet, redis: Redis) -> None:
+    """Again and again: a relay that has lost PostgreSQL gives it, and others are to look."""
+    workers = await start(3)
+    await wait_until_async(lambda: _are_resting(workers, 1), 10)
+    (resting,) = [worker for worker in workers if worker.rest.is_on]
+    presence = resting._presence
+    assert presence is not None
+    stirred = []
+
+    for _ in range(2):
+        await wait_until_async(lambda: _says_little(presence), 20)
+        before = resting.rest._stirs
+        await give_alarm(redis)
+        await wait_until_async(lambda: _was_stirred(resting, before + 1), 2)  # noqa: B023 - awaited at once
+        await redis.delete(ALARM_KEY)  # as it ends after a minute, which is told, too
+        await wait_until_async(lambda: _was_stirred(resting, before + 2), 2)  # noqa: B023 - as above
+        stirred.append(resting.rest._stirs - before)
+
+    assert stirred == [2, 2]
+    assert resting.rest.is_on
+
+
+async def _was_stirred(worker: Worker, times: int) -> bool:
+    return worker.rest._stirs >= times
+
+
+async def _says_little(presence: Presence) -> bool:
+    return presence.due_in() > SHOWN_EVERY.total_seconds()
 
 
 async def test_a_watcher_renews_its_word_without_claiming(start: StartFleet, redis: Redis) -> None:
     """Its word outlasts its time by plain commands: a claim looks at much more."""
     await start()
     await wait_until_async(lambda: _is_measured(redis), 20)  # by a script; the next time is 15 s later
-    name, claims = await redis.get("arq:queue:watcher"), await _calls(redis)
+    name, claims = await redis.get(KEYS.watcher), await _calls(redis)
 
     await asyncio.sleep(5)  # longer than a word holds
 
-    assert await redis.get("arq:queue:watcher") == name
-    assert await redis.pttl("arq:queue:watcher") > 0
+    assert await redis.get(KEYS.watcher) == name
+    assert await redis.pttl(KEYS.watcher) > 0
     assert await _calls(redis) == claims
 
 
@@ -224,7 +336,7 @@ async def test_of_two_watchers_one_gives_way(start: StartFleet, redis: Redis) ->
     workers = await start()
     assert _in(_State.WATCHING, workers)
 
-    await redis.set("arq:queue:watcher", "another", px=10_000)
+    await redis.set(KEYS.watcher, "another", px=10_000)
 
     await wait_until_async(lambda: _stands_by(workers), 10)
 
@@ -392,14 +504,15 @@ async def test_a_lost_connection_is_made_again_with_all_that_belongs_to_it(
 
 async def test_keys_of_another_type_stall_nobody(start: StartFleet, pool: ArqRedis, redis: Redis, log: Log) -> None:
     """They are ours, and made anew."""
-    await redis.sadd("arq:queue:watcher", "x")  # type: ignore[misc] # typed for both kinds of clients
-    await redis.set("arq:queue:baton", "x")
+    await redis.sadd(KEYS.watcher, "x")  # type: ignore[misc] # typed for both kinds of clients
+    await redis.set(KEYS.baton, "x")
+    await redis.sadd(KEYS.deputy, "x")  # type: ignore[misc] # as above
 
     workers = await start(2, lease=timedelta(seconds=1))
 
     assert await _run(pool, log, "job") < 1
     await wait_until_async(lambda: _is_settled(workers), 5)
-    assert [await redis.type(f"arq:queue:{name}") for name in ("watcher", "baton")] == [b"string", b"none"]
+    assert [await redis.type(key) for key in KEYS[:2]] == [b"string", b"none"]
 
 
 async def _is_settled(workers: list[Worker]) -> bool:
@@ -410,7 +523,7 @@ async def test_a_word_that_nobody_can_have_given_binds_nobody(
     start: StartFleet, pool: ArqRedis, redis: Redis, log: Log
 ) -> None:
     """A key without an end, or with one far away, does not keep all others from watching."""
-    await redis.set("arq:queue:watcher", f"nobody:{4 * 10**12}")
+    await redis.set(KEYS.watcher, f"nobody:{4 * 10**12}")
 
     (worker,) = await start()
 

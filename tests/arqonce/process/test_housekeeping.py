@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.environment import SettingsError
 from arqonce.process.housekeeping import keep_house, sweep
+from arqonce.rest import Rest
 from arqonce.settings.worker import WorkerSettings
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -65,6 +66,43 @@ async def test_it_happens_in_the_background_until_the_end(sessions: Sessions, mo
             await asyncio.sleep(0.01)
 
     assert "housekeeping" not in {task.get_name() for task in asyncio.all_tasks()}
+
+
+async def test_a_worker_that_rests_leaves_it_to_others(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And sweeps again after its rest."""
+    monkeypatch.setattr("arqonce.process.housekeeping._INTERVAL", timedelta(milliseconds=1))
+    await _fill(sessions)
+    before, rest = await _counts(sessions), _Watched()
+    rest.begin()
+
+    async with keep_house(sessions, AGES, rest), asyncio.timeout(10):
+        await rest.looked.wait()
+        at_rest = await _counts(sessions)
+        rest.end()
+        while (await _counts(sessions))[0] > 30 * 24:
+            await asyncio.sleep(0.01)
+
+    assert at_rest == before
+
+
+class _Watched(Rest):
+    """One that knows when somebody has slept through it three times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked = asyncio.Event()
+        self._looks = 0
+
+    @property
+    def is_on(self) -> bool:
+        self._looks += 1
+        if self._looks > 3:
+            self.looked.set()
+        return self._is_on
+
+    @is_on.setter
+    def is_on(self, value: bool) -> None:
+        self._is_on = value
 
 
 def test_receipts_outlast_every_redelivery(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import time
 from datetime import timedelta
 from typing import ClassVar
 
+import pytest
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from structlog.testing import capture_logs
@@ -15,6 +16,7 @@ from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.delivery import Delivery
 from arqonce.payloads import Payload, Result
 from arqonce.process.loop_watch import Standstill, warn_of_blocks, watch_loop
+from arqonce.rest import Rest
 from arqonce.spec import JobSpec, Registry
 from tests.conftest import StartWorker, wait_until, wait_until_async
 
@@ -99,3 +101,35 @@ async def test_each_standstill_is_told_anew() -> None:
             await asyncio.sleep(0.3)
 
     assert [(one.job_name, one.at.split()[-1]) for one in found] == [(None, "test_each_standstill_is_told_anew")] * 2
+
+
+@pytest.mark.parametrize("has_job", [True, False])
+async def test_a_watch_that_sleeps_is_woken_by_the_first_job(
+    monkeypatch: pytest.MonkeyPatch,
+    has_job: bool,  # noqa: FBT001 - pytest's parameter
+) -> None:
+    """Idle, it looks every four seconds, and misses a short block, which no job can have caused."""
+    monkeypatch.setattr("arqonce.process.loop_watch._STAYS_BUSY", 0)
+    rest, found = Rest(), list[Standstill]()
+    rest.is_busy = lambda: False
+    with watch_loop(found.append, [timedelta(milliseconds=500)], rest):
+        if has_job:
+            rest.is_busy = lambda: True
+            rest.on_jobs()
+        time.sleep(1.1)  # noqa: ASYNC251 - what no handler should do
+
+    assert [one.at.split()[-1] for one in found] == ["test_a_watch_that_sleeps_is_woken_by_the_first_job"] * has_job
+
+
+async def test_a_block_of_an_idle_loop_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After three of its looks, and not before: a look may just miss the timer, and the process may be stopped."""
+    monkeypatch.setattr("arqonce.process.loop_watch._STAYS_BUSY", 0)
+    monkeypatch.setattr("arqonce.process.loop_watch._IDLE_LOOK", timedelta(milliseconds=300))
+    rest, found = Rest(), list[Standstill]()
+    rest.is_busy = lambda: False
+    with watch_loop(found.append, [timedelta(milliseconds=250)], rest):
+        for seconds in (0.45, 1.6):
+            time.sleep(seconds)  # noqa: ASYNC251 - as above
+            await asyncio.sleep(0.35)
+
+    assert len(found) == 1

@@ -12,6 +12,8 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
+from arqonce import DatabaseSettings, open_database
+from arqonce.connection.presence import ALARM_KEY
 from arqonce.embedded import open_valkey
 from arqonce.ledger.dead_jobs import DeadFilter, dead_jobs
 from arqonce.ledger.losses import latest_losses
@@ -286,6 +288,22 @@ async def test_a_job_that_is_older_than_receipts_is_dead_not_run(sessions: Sessi
     }  # fmt: skip
     assert sorted(await redis.zrange("arq:queue", 0, -1)) == [b"deferred", b"younger"]
     assert await redis.pttl("arq:job:younger") < timedelta(days=1, minutes=1) / timedelta(milliseconds=1)
+
+
+async def test_a_relay_that_loses_postgresql_alarms_others_and_does_not_rest(redis: Redis) -> None:
+    """Until it is back: who rests would notice neither the loss nor the return for minutes."""
+    usual = timedelta(seconds=2)
+    nowhere = DatabaseSettings(url=SecretStr("postgresql://nobody@127.0.0.1:1/none"))
+    async with open_database(nowhere, pool_size=1) as sessions:
+        relay = _relay(sessions, redis)
+        pauses = [relay._at_rest(usual)]
+        with capture_logs():
+            await relay.turn()
+        pauses.append(relay._at_rest(usual))
+
+    assert await redis.exists(ALARM_KEY)
+    assert pauses[0] > timedelta(minutes=1)
+    assert pauses[1] == usual
 
 
 @pytest.mark.usefixtures("starts_processes")

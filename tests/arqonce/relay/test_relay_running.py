@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 
 import pytest
 from redis import Redis as SyncRedis
@@ -15,6 +16,7 @@ from sqlalchemy import text
 
 from arqonce.relay.listener import Wakeup
 from arqonce.relay.relay import Relay, open_relay
+from arqonce.rest import Rest
 from arqonce.settings.worker import Settings
 from jobs import CreateUser, GetOrCreateUser
 from tests.conftest import StartWorker
@@ -97,6 +99,23 @@ async def test_one_of_many_listens_and_the_next_takes_over(sessions: Sessions) -
 
     assert counts == [1, 1]
     assert engine.pool.checkedout() == 0
+
+
+async def test_a_relay_at_rest_waits_for_a_commit_or_the_end_of_its_rest(sessions: Sessions) -> None:
+    """One that listens polls all the same: nobody else hears of commits."""
+    rest, hour, soon = Rest(), timedelta(hours=1), timedelta(milliseconds=1)
+    wakeup = Wakeup(sessions.kw["bind"], ["arq:queue"], rest)
+    rest.begin()
+    for wake in (rest.end, wakeup._rung.set):
+        rest.begin()
+        waiting = asyncio.create_task(wakeup.wait(soon, hour))
+        await asyncio.wait([waiting], timeout=0.05)
+        assert not waiting.done()
+        wake()
+        await asyncio.wait_for(waiting, 5)
+    wakeup.is_listening = True
+
+    await asyncio.wait_for(wakeup.wait(soon, hour), 5)
 
 
 async def test_a_stopped_listener_delays_a_job_by_two_seconds_at_most(

@@ -46,6 +46,20 @@ async def test_a_fresh_schedule_waits_for_its_first_slot(sessions: Sessions) -> 
     assert b'"slot":"2026-06-01T12:01:00Z"' in job["message"]
 
 
+async def test_a_worker_at_rest_looks_for_each_slot_and_else_seldom(sessions: Sessions) -> None:
+    """Others look every few seconds; a slot is everybody's, whose release the others may not have."""
+    clock = Clock(NOON)
+    scheduler = await started(sessions, clock, every_minute())
+    await scheduler.turn()
+    far = scheduler._at_rest
+    clock.now = NOON + timedelta(seconds=58)
+
+    await scheduler.turn()
+
+    assert far >= timedelta(seconds=30)
+    assert scheduler._at_rest <= timedelta(seconds=2.1)
+
+
 async def test_many_workers_promise_each_slot_once(sessions: Sessions) -> None:
     """All at once, over an hour that some of them miss; hundreds of schedules are shared among them."""
     clock = Clock()
