@@ -96,7 +96,7 @@ def dump_result(spec: AnySpec, result: Any) -> Dumped:  # noqa: ANN401 - whateve
 def _dump_at_once(result: BaseModel) -> str | None:
     """Return a result as JSON, in half the time, if nothing can be wrong with it; ``None`` if it must be looked at."""
     kind = type(result)
-    if kind.model_dump is not BaseModel.model_dump or traits_of(kind).may_change:
+    if kind.model_dump is not BaseModel.model_dump or may_change(result):
         return None
     try:
         data = kind.__pydantic_serializer__.to_json(result)

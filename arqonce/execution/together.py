@@ -7,9 +7,10 @@ import asyncio
 from collections.abc import Sequence
 
 import structlog
+from pydantic_core import to_json
 from sqlalchemy.exc import SQLAlchemyError
 
-from arqonce.execution.answers import Answer, Outcome, build_receipt
+from arqonce.execution.answers import Answer, Dumped, Outcome, build_receipt
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.containment import CONTAINED
 from arqonce.execution.cut_short import was_aborted
@@ -60,8 +61,10 @@ async def answer_ended(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Jo
     return answers | await _refuse_others(dispatcher, spec, others)
 
 
-def _told(receipt: Receipt) -> "dict[str, object] | JobFailedError":
-    return failure_from_wire(receipt.failure) if receipt.result is None else receipt.result
+def _told(receipt: Receipt) -> Dumped | JobFailedError:
+    if receipt.result is None:
+        return failure_from_wire(receipt.failure)
+    return Dumped(to_json(receipt.result).decode(), receipt.result)
 
 
 async def _refuse_others(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, Outcome]:
@@ -118,7 +121,7 @@ async def abort_together(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequ
         return [Again.ALONE] * len(deliveries)
     for job_id, outcome in ended.items():
         outcomes[job_id] = outcome
-        if isinstance(outcome, Answer) and outcome.value is failure:
-            outcomes[job_id] = outcome._replace(value=asyncio.CancelledError())
+        if isinstance(outcome, Answer) and outcome.end is failure:
+            outcomes[job_id] = outcome._replace(end=asyncio.CancelledError())
             _log.info("job aborted", job_id=job_id, too_late=False)
     return [outcomes[delivery.job_id] for delivery in deliveries]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from enum import Enum
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
@@ -61,12 +61,14 @@ def may_change(value: BaseModel) -> bool:
     traits = traits_of(type(value))
     if not traits.is_plain or (traits.models and any(model.__subclasses__() for model in traits.models)):
         return True
-    return traits.has_times and _has_odd_offset(value)
+    return traits.has_times and any(map(_has_odd_offset, vars(value).values()))
 
 
 def _has_odd_offset(value: object) -> bool:
+    if isinstance(value, str | int | None):
+        return False  # as most fields
     if isinstance(value, datetime | time):
-        return bool((value.utcoffset() or timedelta(0)) % timedelta(minutes=1))
+        return value.tzinfo is not UTC and bool((value.utcoffset() or timedelta(0)) % timedelta(minutes=1))
     if isinstance(value, BaseModel):
         value = vars(value)
     if isinstance(value, Mapping):
