@@ -8,17 +8,25 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ARRAY, BigInteger, DateTime, Integer, LargeBinary, Text, bindparam, text
+from sqlalchemy import ARRAY, BigInteger, DateTime, Integer, LargeBinary, Text, any_, bindparam, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.ledger.namespace import text_for
+from arqonce.ledger.tables import ScheduleState
 
 BATCH = 100
-"""Most schedules that are locked at once, so that many workers share those of midnight."""
+"""Most schedules of a fleet that are locked at once, so that many workers share those of midnight."""
 
 _TIME = DateTime(timezone=True)
 _NOW = bindparam("now", type_=_TIME)
 _DEFINITIONS = bindparam("definitions", type_=ARRAY(BigInteger))
+_FLEETS = bindparam("fleets", type_=ARRAY(Text))
+
+
+async def fleets_of(session: AsyncSession, names: Sequence[str]) -> set[str]:
+    """Return the fleets that own the schedules of these names. One round trip."""
+    statement = select(ScheduleState.fleet).where(ScheduleState.name == any_(bindparam("names", type_=ARRAY(Text))))
+    return set(await session.scalars(statement.distinct(), {"names": names}))
 
 
 class Look(NamedTuple):
@@ -26,26 +34,32 @@ class Look(NamedTuple):
 
     now: datetime
     following: datetime | None
-    """The next slot of all schedules that are not due."""
+    """The next slot of the fleets' schedules that are not due."""
 
     is_due: bool
     """Whether a slot has come."""
 
 
 _LOOK = text("""
-    SELECT moment.now, (SELECT min(next_slot) FROM arqonce.schedules WHERE next_slot > coalesce(:now, now())),
-        EXISTS (SELECT FROM arqonce.schedules WHERE next_slot <= coalesce(:now, now())
+    SELECT coalesce(:now, now()),
+        (SELECT min(first.next_slot) FROM unnest(:fleets) AS known (fleet), LATERAL (
+            SELECT next_slot FROM arqonce.schedules WHERE fleet = known.fleet AND next_slot > coalesce(:now, now())
+            ORDER BY next_slot LIMIT 1) AS first),
+        EXISTS (SELECT FROM arqonce.schedules WHERE fleet = ANY(:fleets) AND next_slot <= coalesce(:now, now())
             AND (:definitions IS NULL OR definition = ANY(:definitions)))
-    FROM (SELECT coalesce(:now, now()) AS now) AS moment
-""").bindparams(_NOW, _DEFINITIONS)
+""").bindparams(_NOW, _DEFINITIONS, _FLEETS)
 
 
-async def look(session: AsyncSession, definitions: Sequence[int] | None, now: datetime | None) -> Look:
-    """Return whether a schedule is due, of these definitions or, with ``None``, at all. One round trip.
+async def look(
+    session: AsyncSession, fleets: Sequence[str], definitions: Sequence[int] | None, now: datetime | None
+) -> Look:
+    """Return whether a schedule of the fleets is due, with one of these definitions or, with ``None``, with any.
 
-    Reads two entries of an index, however many schedules there are, and those that are due.
+    One round trip. Reads two entries of an index for each fleet, and those that are due, however many schedules it has
+    and whatever else is in the table.
     """
-    return Look(*(await session.execute(text_for(session, _LOOK), {"now": now, "definitions": definitions})).one())
+    parameters = {"now": now, "definitions": definitions, "fleets": fleets}
+    return Look(*(await session.execute(text_for(session, _LOOK), parameters)).one())
 
 
 class DueSchedule(NamedTuple):
@@ -61,17 +75,25 @@ class DueSchedule(NamedTuple):
 
 
 _LOCK = text(f"""
-    SELECT name, definition, next_slot, paused_until,
-        EXISTS (SELECT FROM arqonce.outbox WHERE job_id = schedules.last_job_id), coalesce(:now, now())
-    FROM arqonce.schedules WHERE next_slot <= coalesce(:now, now()) AND definition = ANY(:definitions)
-    ORDER BY next_slot LIMIT {BATCH} FOR UPDATE SKIP LOCKED
-""").bindparams(_NOW, _DEFINITIONS)  # noqa: S608 - the number is a constant
+    SELECT due.name, due.definition, due.next_slot, due.paused_until,
+        EXISTS (SELECT FROM arqonce.outbox WHERE job_id = due.last_job_id), coalesce(:now, now())
+    FROM unnest(:fleets) AS known (fleet), LATERAL (
+        SELECT * FROM arqonce.schedules
+        WHERE fleet = known.fleet AND next_slot <= coalesce(:now, now()) AND definition = ANY(:definitions)
+        ORDER BY next_slot LIMIT {BATCH} FOR UPDATE SKIP LOCKED) AS due
+    ORDER BY due.next_slot
+""").bindparams(_NOW, _DEFINITIONS, _FLEETS)  # noqa: S608 - the number is a constant
 
 
-async def lock_due(session: AsyncSession, definitions: Sequence[int], now: datetime | None) -> list[DueSchedule]:
-    """Lock up to ``BATCH`` due schedules that nobody else has locked, those first that wait longest. One round trip."""
-    rows = await session.execute(text_for(session, _LOCK), {"now": now, "definitions": definitions})
-    return [DueSchedule(*row) for row in rows]
+async def lock_due(
+    session: AsyncSession, fleets: Sequence[str], definitions: Sequence[int], now: datetime | None
+) -> list[DueSchedule]:
+    """Lock up to ``BATCH`` due schedules of each fleet that nobody else has locked, those first that wait longest.
+
+    One round trip.
+    """
+    parameters = {"now": now, "definitions": definitions, "fleets": fleets}
+    return [DueSchedule(*row) for row in await session.execute(text_for(session, _LOCK), parameters)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -116,6 +116,7 @@ class DeadJob(Base):
     __table_args__ = (
         Index(None, "died_at"),
         Index(None, "job_name", "reason", "died_at"),  # for operators, who look at groups of them
+        Index(None, "queue"),  # for metrics, which count those of a queue
     )
 
     job_id: Mapped[str] = mapped_column(primary_key=True)
@@ -172,7 +173,7 @@ class ScheduleState(Base):
     """A schedule, as the latest release of the workers' code defines it, and how far it has come."""
 
     __tablename__ = "schedules"
-    __table_args__ = (Index(None, "next_slot"), Index(None, "fleet", "release"))
+    __table_args__ = (Index(None, "fleet", "release"), Index("schedules_fleet_slot_idx", "fleet", "next_slot"))
 
     name: Mapped[str] = mapped_column(primary_key=True)
     definition: Mapped[int]

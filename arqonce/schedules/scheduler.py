@@ -5,8 +5,8 @@ row first does it; the others skip the row. Should the row ever be set back, the
 known already. From the outbox on the job is one like any other, whatever becomes of Redis or of workers.
 
 The clock is the database's. An idle scheduler executes one statement every five to ten seconds, however many schedules
-there are, and one when the next slot comes. That of a worker that rests (``arqonce.rest``) does so every half to whole
-minute, and when the next slot comes.
+there are, and one when the next slot of its fleet comes. That of a worker that rests (``arqonce.rest``) does so every
+half to whole minute, and when that slot comes. Schedules of other fleets in the same table cost it nothing.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ from arqonce.ledger.schedules import (
     Progress,
     SlotJob,
     advance,
+    fleets_of,
     lock_due,
     look,
     promise_slots,
@@ -121,6 +122,8 @@ class Scheduler:
         self._renew_at = 0.0
         self._by_definition = {schedule.definition: schedule for schedule in registry.schedules.values()}
         self._definitions = sorted(self._by_definition)
+        self._fleets = [queue]
+        """Those that own our schedules: workers of other queues may have the same ones."""
         self._resting: dict[int, float] = {}
         self._trouble = Trouble(_log, over="schedules go on")
         self.slots = Counter({(name, PROMISED): 0 for name in registry.schedules})
@@ -163,6 +166,8 @@ class Scheduler:
         """Register the schedules, or renew the registration."""
         async with self._transaction() as session:
             await self._registration.renew(session, self._clock())
+            if self._definitions:
+                self._fleets = sorted({self._queue, *await fleets_of(session, sorted(self._registry.schedules))})
         self._renew_at = time.monotonic() + _up_to(_RENEW_EVERY).total_seconds()
 
     async def promise_due(self) -> timedelta:
@@ -173,7 +178,7 @@ class Scheduler:
         if not self._definitions:
             self._at_rest = _LOOK_AT_REST
             return _LOOK_EVERY
-        found = await self._look(None)  # that of others, too: ten thousand definitions are not sent each time
+        found = await self._look(None)  # those of other releases, too: ten thousand definitions are not sent each time
         while found.is_due:
             definitions = self._awake()
             found = await self._look(definitions)
@@ -187,7 +192,7 @@ class Scheduler:
 
     async def _look(self, definitions: list[int] | None) -> Look:
         async with self._transaction() as session:
-            return await look(session, definitions, self._clock())
+            return await look(session, self._fleets, definitions, self._clock())
 
     def _awake(self) -> list[int]:
         """Return the definitions but those whose payloads could not be made a moment ago."""
@@ -203,7 +208,7 @@ class Scheduler:
         done: list[Progress] = []
         skipped: list[tuple[str, Decision]] = []
         async with self._transaction() as session:
-            rows = await lock_due(session, definitions, self._clock())
+            rows = await lock_due(session, self._fleets, definitions, self._clock())
             for row in rows:
                 if len(jobs) >= MOST:
                     break

@@ -160,6 +160,7 @@ async def test_one_registry_for_two_fleets_is_one_schedule(sessions: Sessions) -
     low = await started(sessions, clock, every_minute(), queue="low")
     for worker in (high, low):
         clock.now += MINUTE
+        await high.renew()  # learns within two minutes whose the schedule is now
         await worker.promise_due()
         await high.promise_due()
     await _live(clock, HOUR, high, await started(sessions, clock, every_minute("new"), queue="low"))

@@ -10,6 +10,7 @@ from hypothesis import strategies as some
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
+from arqonce.ledger.schedules import look
 from arqonce.outbox import enqueue_in
 from arqonce.schedules.decision import MOST, SkipReason, decide
 from tests.arqonce.schedules.scheduling import (
@@ -58,6 +59,22 @@ async def test_a_worker_at_rest_looks_for_each_slot_and_else_seldom(sessions: Se
 
     assert far >= timedelta(seconds=30)
     assert scheduler._at_rest <= timedelta(seconds=2.1)
+
+
+async def test_schedules_of_another_fleet_wake_no_worker(sessions: Sessions) -> None:
+    """Neither the slots that come soon nor those that have come and that nobody there decides on."""
+    clock = Clock()
+    await started(sessions, clock, every_minute("theirs"), queue="elsewhere")
+    ours = await started(sessions, clock, every_minute(every=HOUR))
+
+    waits = []
+    for clock.now in (NOON + MINUTE - timedelta(milliseconds=10), NOON + 2 * MINUTE):
+        waits.append(await ours.promise_due())
+    async with sessions() as session:
+        due = [(await look(session, [fleet], None, clock.now)).is_due for fleet in ("arq:queue", "elsewhere")]
+
+    assert min(waits) >= timedelta(seconds=5)
+    assert due == [False, True]
 
 
 async def test_many_workers_promise_each_slot_once(sessions: Sessions) -> None:
