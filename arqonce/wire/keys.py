@@ -1,12 +1,12 @@
 """arq's keys in Redis, its message for a job, and the rules for job ids, for every client and the worker."""
 
 import hashlib
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import NamedTuple
-from uuid import uuid4
 
 from arqonce.failures import InvalidMessageError
 
@@ -127,19 +127,32 @@ UNIQUE_KEY = "arqonce:unique:"
 
 
 def new_job_id(key: str | None) -> str:
-    """Return the caller's idempotency key, or a random id.
+    """Return the caller's idempotency key, or a new id that nobody can guess.
 
     Raises:
         InvalidMessageError: the key is not a valid id.
     """
     if key is None:
-        return uuid4().hex
+        return _uuid7()
     if not isinstance(key, str):
         raise InvalidMessageError(f"the key must be a str, such as f'signup-{{user_id}}'; this is {type_of(key)}")
     if not is_job_id(key):
         message = "the key must be 1 to 200 printable ASCII characters without spaces: hash what is longer or other"
         raise InvalidMessageError(message)
     return key
+
+
+_VERSION_7, _NOT_RANDOM = 7 << 76 | 2 << 62, 0xF << 76 | 3 << 62
+
+
+def _uuid7() -> str:
+    """Return a UUID of version 7 (RFC 9562) in hex: the time in ms, then 74 random bits.
+
+    Ids that ascend with time have a place of their own in each index of ids. Among ten million dead letters or promised
+    jobs, random ones would each read a page that no other job has read.
+    """
+    number = time.time_ns() // 1_000_000 << 80 | int.from_bytes(os.urandom(10))
+    return f"{number & ~_NOT_RANDOM | _VERSION_7:032x}"
 
 
 def require_job_id(value: str) -> str:
