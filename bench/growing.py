@@ -7,9 +7,12 @@ from bench.parts import FAULTS, Plan, say
 from bench.report import QUEUED_JOB
 from bench.results import Results
 from bench.stage import Stage
+from bench.unused import Unused, fill_ledger, fill_redis, time_looks
 
 _DEPTHS, _QUICK_DEPTHS = (1000, 100_000, 1_000_000), (1000, 100_000)
 _STORED, _QUICK_STORED = (1_000_000, 10_000_000), (300_000,)
+
+_UNUSED, _QUICK_UNUSED = Unused(10_000_000, 100_000, 10_000), Unused(300_000, 5000, 200)
 
 _JOBS, _QUICK_JOBS = 30_000, 10_000
 """Jobs of one run."""
@@ -25,7 +28,7 @@ async def measure_growth(stage: Stage, plan: Plan, results: Results) -> None:
     """Part 4, only with our worker. A measurement that fails is reported, and the others continue."""
     if "ours" not in plan.contenders:
         return
-    for measure in (_measure_cost, _measure_idle, _measure_queued, _measure_stored):
+    for measure in (_measure_cost, _measure_idle, _measure_queued, _measure_stored, _measure_unused):
         try:
             await measure(stage, plan, results)
         except FAULTS as error:
@@ -81,9 +84,33 @@ async def _measure_stored(stage: Stage, plan: Plan, results: Results) -> None:
             stored = rows
             for _ in range(1 if plan.is_quick else _ROUNDS):
                 empty = await drain(stage, CONTENDERS["ours"], count)
+                await grown.observer.redis.flushall()
                 full = await drain_on(grown, count, first=first)
                 first += 2 * count
                 say(f"{rows:,} stored: {full.rate:,.0f}/s, none: {empty.rate:,.0f}/s")
                 results.add("stored 0", "ours", empty.rate)
                 results.add(f"stored {rows}", "ours", full.rate)
                 results.add(f"stored ratio {rows}", "ours", empty.rate / full.rate)
+
+
+async def _measure_unused(stage: Stage, plan: Plan, results: Results) -> None:
+    """Measure in turn on empty servers, and on those that are full of what our worker does not use."""
+    count, unused = (_QUICK_JOBS, _QUICK_UNUSED) if plan.is_quick else (_JOBS, _UNUSED)
+    async with stored_database(stage) as filled:
+        say(f"storing {unused}")
+        await fill_ledger(filled, unused)
+        say("stored")
+        for turn in range(1 if plan.is_quick else _ROUNDS):
+            empty = await drain(stage, CONTENDERS["ours"], count)
+            await fill_redis(filled, unused.queues)
+            full = await drain_on(filled, count, first=turn * 2 * count)
+            say(f"{unused.rows:,} unused: {full.rate:,.0f}/s, none: {empty.rate:,.0f}/s")
+            results.add("unused 0", "ours", empty.rate)
+            results.add(f"unused {unused.rows}", "ours", full.rate)
+            results.add(f"unused ratio {unused.rows}", "ours", empty.rate / full.rate)
+        await fill_redis(filled, unused.queues)
+        for rows, where in ((unused.rows, filled), (0, stage)):
+            async for look, ms in time_looks(where):
+                say(f"{rows:,} unused, {look}: {ms:.2f} ms")
+                results.add(f"look {rows}", look, ms)
+            await stage.observer.empty()

@@ -120,25 +120,25 @@ async def stored_database(stage: Stage) -> AsyncIterator[Stage]:
 
 async def store(stage: Stage, first: int, last: int) -> None:
     """Store users and receipts with these numbers, in both tables at once, and vacuum as autovacuum would later."""
-    await asyncio.gather(*(_store(stage, statement, first, last) for statement in (_USERS, _RECEIPTS)))
+    await asyncio.gather(*(insert(stage, statement, first, last) for statement in (_USERS, _RECEIPTS)))
     await stage.observer.postgres.execute("VACUUM (ANALYZE) users, arqonce.receipts")
 
 
-async def _store(stage: Stage, statement: str, first: int, last: int) -> None:
+async def insert(stage: Stage, statement: str, first: int, last: int, *more: int) -> None:
+    """Execute a statement that inserts the rows from ``$1`` to ``$2`` in parts, on a connection of its own."""
     connection = await asyncpg.connect(stage.target.database_url)
     step = max(1, (last - first + 1) // _PARTS)
     for at in range(first, last + 1, step):
-        await connection.execute(statement, at, min(last, at + step - 1), timeout=600)
+        await connection.execute(statement, at, min(last, at + step - 1), *more, timeout=600)
     await connection.close()
 
 
 async def drain_on(stage: Stage, count: int, *, first: int) -> Drained:
-    """Drain a queue on tables that keep their rows; ``first`` is the number of the first new user.
+    """Drain a queue on servers that keep what they have; ``first`` is the number of the first new user.
 
     Raises:
         ContenderError: as ``drain``.
     """
-    await stage.observer.redis.flushall()
     await stage.observer.postgres.execute("CHECKPOINT")
     before = Rows(await stage.observer.users(), await stage.observer.receipts())
     drawn = await stage.observer.ids_drawn()

@@ -173,6 +173,13 @@ GOALS = (
         is_ceiling=True,
     ),
     Goal(
+        "time per job, with 10 million dead letters and 10 million promises that are not due against none",
+        1.1,
+        1.05,
+        lambda results: results.median("unused ratio 10000000", "ours"),
+        is_ceiling=True,
+    ),
+    Goal(
         "create_user, 2 to 8 processes, against the best peer at each count",
         8,
         18,

@@ -179,12 +179,22 @@ _GROWN = ("create_user as things grow, our worker", "jobs/s", "time per job, to 
 
 def _growth(results: Results) -> list[str]:
     rows = [*_grown(results, "queued", "jobs queued behind those that run"), *_grown(results, "stored", "rows stored")]
+    rows += _grown(results, "unused", "dead letters and promises that are not due")
     parts = []
     if rows:
         parts += [table(_GROWN, rows)]
+    if looks := _looks(results):
+        parts += [looks]
     if costs := _costs(results):
         parts += [table(("what a job and what idling cost, our worker", ""), costs)]
     return ["## 4. Growth and cost", *parts] if parts else []
+
+
+def _looks(results: Results) -> str:
+    sizes = _counts(results, "look")
+    names = results.measured.get(f"look {sizes[0]}", {}) if sizes else {}
+    rows = [(name, *(number(results.median(f"look {size}", name) or 0) for size in sizes)) for name in names]
+    return table(("looks that find nothing, ms", *(f"{size:,} unused rows" for size in sizes)), rows) if rows else ""
 
 
 def _costs(results: Results) -> list[Row]:
