@@ -18,7 +18,8 @@ takes over: in at most ``_WATCH`` and a quarter of a second, in which new jobs m
 than the lease.
 
 **Rest.** The others who stand by rest (``arqonce.rest``), and look the more rarely the more workers there are: about
-once a second one of them would take the place of a deputy that has died, and then look after the watch.
+once a second one of them would take the place of a deputy that has died, and then look after the watch. Each looks once
+more when the word of the deputy that it has found would end: where workers come and go, it may be that of a dead one.
 
 **Idle costs.** ``python -m bench --only idle`` measures a fleet: docs/benchmarks.md has the figures.
 
@@ -261,14 +262,18 @@ class Waking:
             self._bell.ring()
 
     async def _stand_by(self) -> None:
-        """Return when this worker must claim: it has received the baton, or the watch has expired."""
-        while (found := await self._leases.watch.look(self._watch)).left:
+        """Return when this worker must claim: it has received the baton, or the watch has expired.
+
+        A deputy says then that it is none: who has begun to stand by meanwhile would else take it for one.
+        """
+        watch, is_first, has_baton = self._leases.watch, True, False
+        while not has_baton and (found := await watch.look(self._watch, is_first=is_first)).left:
             if found.is_deputy:
                 self._rest.end()
             else:
                 self._rest.begin()
-            if await self._leases.watch.wait_for_baton(_until_next_look(found)):
-                return
+            has_baton, is_first = await watch.wait_for_baton(_until_next_look(found)), False
+        await watch.retire()
 
     def _stood_by(self, task: "asyncio.Task[None]") -> None:
         if task is not self._standing_by:
@@ -304,5 +309,7 @@ def _until_next_look(found: Look) -> timedelta:
     soon = found.left + _SPREAD * random.random()  # noqa: S311 - no secret
     if found.is_deputy:
         return soon
+    if found.deputy_left:  # it may have died just now: who has begun to stand by looks once more
+        return soon - found.left + found.deputy_left
     pause = min(_LOOK_EACH * found.workers, _LOOK_AT_LEAST)
     return max(soon, pause * random.uniform(0.75, 1.25))  # noqa: S311 - no secret

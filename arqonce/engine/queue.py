@@ -45,6 +45,9 @@ class Look(NamedTuple):
     workers: int
     """How many live workers there are, with whatever queues; 0 if it is not known."""
 
+    deputy_left: timedelta = timedelta(0)
+    """For how long another worker is the deputy unless it looks again; nothing if that was not asked for."""
+
 
 class Renewing(Protocol):
     """Renews leases from another event loop."""
@@ -65,8 +68,15 @@ class Watching(Protocol):
         """Wait until another worker leaves it to us to claim, and say whether that was so."""
         ...
 
-    async def look(self, watch: timedelta) -> Look:
-        """Become the deputy if there is none. As the deputy, watch the queues for this time if nobody does."""
+    async def look(self, watch: timedelta, *, is_first: bool = False) -> Look:
+        """Become the deputy if there is none. As the deputy, watch the queues for this time if nobody does.
+
+        The first look also asks for how long another is the deputy.
+        """
+        ...
+
+    async def retire(self) -> None:
+        """Be the deputy no more."""
         ...
 
     async def renew(self, watch: timedelta) -> bool:

@@ -47,16 +47,19 @@ class Watch:
             await self._blocking.call("DEL", self._keys[1])  # it is ours, and made anew
             return False
 
-    async def look(self, watch: timedelta) -> Look:
+    async def look(self, watch: timedelta, *, is_first: bool = False) -> Look:
         """Become the deputy if there is none. As the deputy, watch the queue for this time if nobody does.
 
-        One round trip, or up to three. Plain commands: a script would cost a fleet twice as many.
+        The ``is_first`` look also asks how long another's word as the deputy lasts. One round trip, or up to three.
+        Plain commands: a script would cost a fleet twice as many.
         """
-        workers = 0
+        workers = lasts_ms = 0
         if not self._is_deputy:
             self._is_deputy, workers = await self._replace_deputy(watch)
         left_ms = await self._look_after_watch(watch) if self._is_deputy else to_ms(watch)
-        return Look(timedelta(milliseconds=left_ms), self._is_deputy, workers)
+        if is_first and not self._is_deputy:
+            lasts_ms = max(1, await self._blocking.call("PTTL", self._deputy))
+        return Look(timedelta(milliseconds=left_ms), self._is_deputy, workers, timedelta(milliseconds=lasts_ms))
 
     async def _replace_deputy(self, watch: timedelta) -> tuple[bool, int]:
         replace = "SET", self._deputy, self._worker, "NX", "PX", _lasts_ms(watch)
@@ -67,6 +70,12 @@ class Watch:
                 raise
             return False, 0  # the next announcement fails, and says so
         return is_ours is not None, workers
+
+    async def retire(self) -> None:
+        """Be the deputy no more: the next one that looks is. One round trip, or none if it was not ours to be."""
+        if self._is_deputy:
+            self._is_deputy = False
+            await self._blocking.call("DEL", self._deputy)
 
     async def _look_after_watch(self, watch: timedelta) -> int:
         renew = ("GETEX", self._deputy, "PX", _lasts_ms(watch))  # of another's it extends the time once; harmless

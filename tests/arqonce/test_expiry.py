@@ -31,7 +31,6 @@ from arqonce.wire.codec import decode
 from arqonce.wire.keys import now_ms
 from arqonce.wire.message import read_message
 from arqonce.wire.request import write_job
-from arqonce.work import Again
 from tests.arqonce.conftest import BuildWorker, build_recording_worker
 from tests.promised import KEEP, execute, where
 
@@ -134,7 +133,8 @@ async def test_an_attempt_that_has_begun_is_repeated(sessions: Sessions) -> None
     )
 
     assert RUN == ["Jane", "Jane"]
-    assert answers[0] is Again.ALONE
+    assert isinstance(answers[0], Answer)
+    assert isinstance(answers[0].end, JobExpiredError)
     assert isinstance(answers[1], Answer)
     assert answers[1].value == {}
 

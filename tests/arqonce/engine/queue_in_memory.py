@@ -303,9 +303,13 @@ class _Watch:
         """Never be asked to: nobody else watches."""
         raise AssertionError(longest)
 
-    async def look(self, watch: timedelta) -> Look:
+    async def look(self, watch: timedelta, *, is_first: bool = False) -> Look:
         """Never be asked to, either."""
-        raise AssertionError(watch)
+        raise AssertionError(watch, is_first)
+
+    async def retire(self) -> None:
+        """Never be asked to, either."""
+        raise AssertionError
 
     def stop_waiting(self) -> None:
         """Do nothing."""

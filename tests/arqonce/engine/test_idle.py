@@ -260,6 +260,33 @@ async def test_a_fleet_that_has_lost_its_watcher_and_the_deputy_recovers(
     assert await _run(pool, log, "job") < UNWOKEN
 
 
+async def test_who_has_found_the_word_of_a_dead_deputy_replaces_it_soon(
+    start: StartFleet, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not at its next look: where workers come and go, jobs would start long after the lease of a killed one."""
+    monkeypatch.setattr("arqonce.engine.idle._LOOK_EACH", timedelta(hours=1))
+    await redis.set(KEYS.deputy, "dead", px=1000)
+    workers = await start(2)
+
+    await wait_until_async(lambda: _are_resting(workers, 1), 5)
+    await wait_until_async(lambda: _are_resting(workers, 0), 5)
+
+
+async def test_a_deputy_that_takes_over_says_that_it_is_none(redis: Redis) -> None:
+    """The next one that stands by is, at once."""
+    leases = [Leases(redis, "arq:queue", timedelta(seconds=9)) for _ in range(2)]
+    first, second = (one.watch for one in leases)
+
+    looks = [(await one.look(timedelta(seconds=9))).is_deputy for one in (first, second)]
+    await first.retire()
+    await second.retire()  # it is none, and ends nobody's
+    looks.append((await second.look(timedelta(seconds=9))).is_deputy)
+
+    assert looks == [True, False, True]
+    for one in leases:
+        await one.aclose()
+
+
 async def test_redis_notifies_an_idle_worker_of_an_order(start: StartFleet, redis: Redis) -> None:
     """It looks for orders every 30 s, and obeys at once; also when it is told to work again."""
     (worker,) = await start(1)
