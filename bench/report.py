@@ -6,6 +6,7 @@ from bench.contenders import CONTENDERS
 from bench.figures import number
 from bench.reach import GOALS, Goal
 from bench.results import Results
+from bench.shortfalls import WHY
 
 Row = Sequence[str]
 
@@ -37,6 +38,7 @@ def report(results: Results, command: str) -> str:
         _about(results),
         "## Ratios",
         _goals(results),
+        *_shortfalls(results),
         *_drain(results),
         *_latency(results),
         *_no_op(results),
@@ -63,6 +65,13 @@ def _goals(results: Results) -> str:
             for goal in GOALS
         ],
     )
+
+
+def _shortfalls(results: Results) -> Iterable[str]:
+    """Say of goals that were not met why that is so, where it is known."""
+    missed = [goal.title for goal in GOALS if goal.verdict(results) == "NOT MET" and goal.title in WHY]
+    if missed:
+        yield "What is not met, and why:\n\n" + "\n".join(f"- **{title}**: {WHY[title]}" for title in missed)
 
 
 def _limit(goal: Goal, limit: float) -> str:

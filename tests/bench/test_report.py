@@ -9,6 +9,7 @@ from bench.chart import Bar, bars, draw
 from bench.reach import GOALS
 from bench.report import report, table
 from bench.results import Results
+from bench.shortfalls import WHY
 
 
 @pytest.fixture
@@ -85,3 +86,15 @@ def test_results_survive_as_json(results: Results, tmp_path: Path) -> None:
     results.write(tmp_path / "benchmarks.json")
 
     assert Results.read(tmp_path / "benchmarks.json") == results
+
+
+def test_what_is_not_met_is_explained(results: Results) -> None:
+    """And nothing else is; each explanation is of a goal that there is."""
+    results.add("no_op 1", "ours", 1000.0)
+    results.add("no_op 1", "pgqueuer", 1000.0)
+
+    text = report(results, "make bench")
+
+    assert "- **no-op, one process, against the fastest peer**: " in text
+    assert "- **create_user against tuned arq**" not in text
+    assert set(WHY) <= {goal.title for goal in GOALS}
