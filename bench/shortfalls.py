@@ -23,14 +23,14 @@ WHY = {
         "record, of which Redis has 25 µs of work more."
     ),
     "create_user against PgQueuer with the same set-based body by hand": (
-        "Of 45 µs of CPU a job, a third is the transaction with its two statements, a fifth reads and checks the payload, "
-        "a fifth checks, writes and hashes result and receipt, and a sixth claims. The body by hand has no payload class, "
-        "no receipt and no result."
+        "Of 45 µs of CPU a job, a third is the transaction with its two statements, a fifth reads and checks the "
+        "payload, a fifth checks, writes and hashes result and receipt, and a sixth claims. The body by hand has no "
+        "payload class, no receipt and no result."
     ),
-    "create_user against tuned arq": "See the line on PgQueuer: what is left is spread thin over checks and receipts.",
+    "create_user against tuned arq": "See the line on PgQueuer: what is left is spread over checks and receipts.",
     "first job after users-worker run": (
-        "Imports take most of it: SQLAlchemy 44 % of their time, this project 11 %, asyncpg 8 %, rich and what it needs "
-        "8 %, redis-py 4 %."
+        "Imports take most of it: SQLAlchemy 44 % of their time, this project 11 %, asyncpg 8 %, rich and what it "
+        "needs 8 %, redis-py 4 %."
     ),
     "memory of an idle worker": "Half of it is the code of SQLAlchemy and pydantic, a quarter Python and uvloop.",
 }
