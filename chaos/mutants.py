@@ -118,7 +118,7 @@ def write_receipts_of_effects_only() -> None:
     """Run our worker without receipts for jobs that had nothing to write."""
 
     async def insert_some(session: AsyncSession, name: str, receipts: Sequence[Receipt], **options: Any) -> None:  # noqa: ANN401 - passed on
-        new = [receipt for receipt in receipts if "'is_new': False" not in str(receipt.result)]
+        new = [receipt for receipt in receipts if '"is_new":false' not in (receipt.result_json or "")]
         if new:
             await insert_receipts(session, name, new, **options)
 

@@ -62,7 +62,7 @@ _CONTROLS: dict[str, tuple[str, str | tuple[str, ...]]] = {
         "--jobs 1000 --duration 2 --faults standstill --route direct",
         "BREACH told what the ledger does not know",
     ),
-    "no-letters": ("--jobs 300 --duration 2 --faults poison", "BREACH told what the ledger does not know"),
+    "no-letters": ("--jobs 300 --duration 2 --faults poison --route direct", "BREACH lost"),
     "receipts-of-effects-only": ("--jobs 300 --duration 2 --faults none --route direct", "BREACH in no book"),
     "blames-crashes": ("--jobs 300 --duration 2 --faults poison", "BREACH dead of what was not there"),
     "gate-always-open": ("--jobs 400 --duration 4 --faults postgres-stop", "BREACH attempts burnt by an outage"),
