@@ -75,7 +75,8 @@ class Presence:
 
     def _show_at(self) -> float:
         """Return when to say what it does: seldom only while it has been idle since it said so."""
-        every = SHOWN_IDLE_EVERY if self._was_idle and self._is_idle() else SHOWN_EVERY
+        self._was_idle = self._was_idle and self._is_idle()  # asked each turn: a job may block the loop
+        every = SHOWN_IDLE_EVERY if self._was_idle else SHOWN_EVERY
         return self._shown_at + every.total_seconds()
 
     def look_for_orders(self) -> None:
