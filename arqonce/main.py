@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from types import FrameType
+from typing import NoReturn
 
 from arqonce.loading import begin_loading, load_libraries
 
@@ -66,5 +67,20 @@ def main(application: str = "arqonce.__main__:APPLICATION") -> None:
             sys.exit(f"arqonce: the command needs {error.name}: pip install 'arqonce[worker]'")
         run_app(application)
     except KeyboardInterrupt:
-        # For commands that run until a signal this is a normal end; any other command was interrupted.
-        sys.exit(0 if sys.argv[1:2] in _UNTIL_STOPPED else 128 + signal.SIGINT)
+        _exit_as_interrupted()
+    except Exception as error:
+        if not _comes_of_signal(error):
+            raise
+        _exit_as_interrupted()
+
+
+def _exit_as_interrupted() -> NoReturn:
+    # For commands that run until a signal this is a normal end; any other command was interrupted.
+    sys.exit(0 if sys.argv[1:2] in _UNTIL_STOPPED else 128 + signal.SIGINT)
+
+
+def _comes_of_signal(error: BaseException | None) -> bool:
+    """Return whether a signal's exception is behind the error: Python 3.11 wraps what ``__set_name__`` raises."""
+    while error is not None and not isinstance(error, _Told):
+        error = error.__cause__ or error.__context__
+    return error is not None

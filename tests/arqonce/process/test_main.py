@@ -1,0 +1,49 @@
+"""The beginning of a process, where signals may come at any moment."""
+
+import sys
+
+import pytest
+
+from arqonce import main as beginning
+
+
+class _Interrupted:
+    """Hears a signal while a class is made, as those of many libraries are when they are imported."""
+
+    def __set_name__(self, _owner: type, _name: str) -> None:
+        raise beginning._Told
+
+
+def _load_interrupted() -> None:
+    type("Loaded", (), {"field": _Interrupted()})
+
+
+def _load_faulty() -> None:
+    raise RuntimeError("a fault of the library")
+
+
+@pytest.mark.parametrize(("command", "code"), [("run", 0), ("status", 130)])
+def test_a_signal_while_a_class_is_made_ends_the_start_in_order(
+    monkeypatch: pytest.MonkeyPatch, command: str, code: int
+) -> None:
+    """Python 3.11 raises another error in its place, which ended the process with a traceback."""
+    monkeypatch.setattr(sys, "argv", ["arqonce", command])
+    monkeypatch.setattr(beginning, "hear_signals", lambda: None)
+    monkeypatch.setattr(beginning, "begin_loading", lambda: None)
+    monkeypatch.setattr(beginning, "load_libraries", _load_interrupted)
+
+    with pytest.raises(SystemExit) as ended:
+        beginning.main()
+
+    assert ended.value.code == code
+
+
+def test_any_other_error_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its traceback."""
+    monkeypatch.setattr(sys, "argv", ["arqonce", "run"])
+    monkeypatch.setattr(beginning, "hear_signals", lambda: None)
+    monkeypatch.setattr(beginning, "begin_loading", lambda: None)
+    monkeypatch.setattr(beginning, "load_libraries", _load_faulty)
+
+    with pytest.raises(RuntimeError, match="a fault of the library"):
+        beginning.main()
