@@ -255,7 +255,8 @@ async def test_a_function_is_moved_to_a_handler_while_its_jobs_are_queued(
     moved = await _enqueue(service_pool, "create_user", name="Jane")
     stayed = await _enqueue(service_pool, "add", 1, 2)
     pickled = await _enqueue(default_pool, "create_user", name="Jon", email="jon@example.org")
-    refused = await _enqueue(default_pool, "create_user", name="Jon", email="jon@example.org")
+    # Later: of jobs that are due in the same millisecond, the one with the smaller id is first.
+    refused = await _enqueue(default_pool, "create_user", name="Jon", email="jon@example.org", _defer_by=0.05)
     command = [sys.executable, "-m", "arqonce", "--registry", "jobs.registry:REGISTRY", "run"]
     url = database.url.get_secret_value()
     service = ["--settings", "afternoon.WorkerSettings", "--pickle"]
