@@ -51,7 +51,7 @@ class Closing:
             await asyncio.wait([claiming], timeout=self.step())
         with suppress(RedisError, OSError):
             async with asyncio.timeout(self.step()):
-                await self._waking.rest()
+                await self._waking.resign()
 
     async def _end_jobs(self) -> None:
         if running := set(self._runs.running.tasks.values()):

@@ -158,7 +158,7 @@ class Engine:
             # Runs that have stepped back may have taken the slots of a worker that watches.
             takes_none = self.phase is not Phase.WORKING or self.is_quiet
             if takes_none or self._waking.wants_claim or self.runs.slots.free <= 0:
-                await self._waking.rest()
+                await self._waking.resign()
         elif await self._gate_is_open():
             if self._waking.wants_claim:
                 return await self._claimed(asyncio.create_task(self._claim(), name="claim"))
@@ -169,7 +169,7 @@ class Engine:
         """While it is closed, take turns slowly and claim nothing: a claimed job could only fail."""
         if self._gate.is_open:
             return True
-        await self._waking.rest()  # another worker may find it open
+        await self._waking.resign()  # another worker may find it open
         if await self._gate.check():
             return True
         await asyncio.sleep(RECONNECT_EVERY.total_seconds())

@@ -288,7 +288,7 @@ class Waking:
             self._claim_at = 0.0
         self._bell.ring()
 
-    async def rest(self) -> None:
+    async def resign(self) -> None:
         """Neither watch nor stand by, and let another one claim if nobody watches. One round trip if we did either."""
         # Whoever stands by may have been given the baton just now.
         self._owes_baton = self._owes_baton or self._state in {_State.WATCHING, _State.STANDING_BY}

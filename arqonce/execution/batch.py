@@ -121,7 +121,7 @@ async def _expire(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -
     failure = JobExpiredError(EXPIRED)
     outcomes = await end_together(dispatcher, spec, jobs, failure)
     for job_id, outcome in outcomes.items():
-        if isinstance(outcome, Answer) and outcome.value is failure:
+        if isinstance(outcome, Answer) and outcome.end is failure:
             _log.info("job refused", job_id=job_id, job_name=spec.name, reason=failure.code)
     return outcomes
 

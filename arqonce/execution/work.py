@@ -113,8 +113,9 @@ class RegistryWork:
         if jobs[0].kind == _REFUSED:
             return await self._refuse_together(jobs)
         spec = jobs[0].spec
+        started_ms = now_ms()
         for job in jobs:
-            job.started_ms = now_ms()
+            job.started_ms = started_ms
         async with asyncio.timeout((spec.deadline + MARGIN).total_seconds()):
             deliveries = [job.delivery for job in jobs]
             run = abort_together if jobs[0].claim.is_aborted else run_batch

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from arqonce.metrics.families import BY_NAME, Family
+from arqonce.wire.keys import FIRST_TIME_MS
 
 MOST_SERIES = 2000
 """Most sets of labels of one metric. What comes later counts as ``<other>``: labels may be made of what people send."""
@@ -188,10 +189,10 @@ def times_of(scores: Iterable[bytes]) -> list[float]:
         found = sorted(map(float, scores))
     except ValueError:
         return []
-    if found and found[0] >= _FIRST_TIME and found[-1] < _LAST_TIME:
+    if found and found[0] >= FIRST_TIME_MS and found[-1] < _LAST_TIME:
         return found
-    return found[bisect_left(found, _FIRST_TIME) : bisect_left(found, _LAST_TIME)]
+    return found[bisect_left(found, FIRST_TIME_MS) : bisect_left(found, _LAST_TIME)]
 
 
-_FIRST_TIME, _LAST_TIME = 1e11, 1e14
-"""Scores below and above these are no times: an aborted job's, for one."""
+_LAST_TIME = 1e14
+"""Scores from here on are no times, as those below ``FIRST_TIME_MS``."""

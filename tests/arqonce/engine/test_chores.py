@@ -27,7 +27,7 @@ class _Scripted:
         self.done = 0
 
 
-async def test_a_fault_is_told_once_and_the_chore_rests() -> None:
+async def test_a_fault_is_told_once_and_the_chore_waits() -> None:
     """Otherwise a value that somebody has written would end the worker, or fill its log."""
     scripted = _Scripted(OverflowError("infinity"))
     chores: Chores = ContainedChores(scripted)
@@ -35,12 +35,12 @@ async def test_a_fault_is_told_once_and_the_chore_rests() -> None:
     with capture_logs() as logs:
         for _ in range(3):
             await chores.do()
-    rest = chores.due_in()
+    wait = chores.due_in()
     chores.hurry()
     await chores.do()
 
     assert [line["chore"] for line in logs] == ["_Scripted"]
-    assert 9 < rest <= 10
+    assert 9 < wait <= 10
     assert (scripted.done, chores.due_in()) == (1, 0.0)
 
 
