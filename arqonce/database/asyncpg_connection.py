@@ -5,6 +5,7 @@ from typing import Any
 import asyncpg
 from sqlalchemy.exc import InvalidRequestError
 
+from arqonce.database.array_types import Told, described
 from arqonce.database.endings import ending_in
 from arqonce.database.loans import Loan
 
@@ -56,6 +57,11 @@ class LentConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg has no
     async def _get_statement(self, query: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - asyncpg's
         self._refuse_ending(query)
         return await super()._get_statement(query, *args, **options)
+
+    async def _introspect_types(self, typeoids: Any, timeout: float | None) -> Any:  # noqa: ANN401, ASYNC109 - asyncpg's
+        if (rows := described(typeoids)) is not None:
+            return rows, Told()
+        return await super()._introspect_types(typeoids, timeout)
 
     def _refuse_ending(self, query: str) -> None:
         if self.loan is not None and not self._is_owners and (command := ending_in(query)):
