@@ -48,8 +48,9 @@ fix: $(VENV)/ready ## Mend style and formatting where that can be done by a prog
 unit: $(VENV)/ready ## Run the tests that need no server and no process (ARGS="path -k name" for some)
 	@$(BIN)/python -m pytest -m unit $(if $(ARGS),,--numprocesses 2 --dist worksteal) $(ARGS)
 
-quick: $(VENV)/ready ## Run these and the tests on servers that all share (ARGS="path -k name" for some)
-	@$(BIN)/python -m pytest -m quick --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS)
+quick: $(VENV)/ready ## Run these and the tests on servers that all share (ARGS=, and WITHIN= as with long)
+	@$(BIN)/python -m pytest -m quick --numprocesses $(TEST_PROCESSES) --dist worksteal \
+		$(if $(WITHIN),--within $(WITHIN)) $(ARGS)
 
 # The slowest are told, so that nobody needs to look for what has become slow.
 test: $(VENV)/ready ## Run all tests but the long ones (ARGS="path -k name" for some)

@@ -1,11 +1,12 @@
 """Runs as many tests as there is time for: ``--within SECONDS``. Others are drawn first after each commit.
 
-So what takes long is run in the course of some commits, where there is not enough time for all of it after each one.
+So what there is no time for after each commit is run in the course of some: what takes long, and other Pythons.
 """
 
 import random
 import subprocess
 import time
+from itertools import groupby
 
 import pytest
 
@@ -22,10 +23,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Draw an order: the same one in each process of a run."""
+    """Draw an order of files, whose tests share fixtures: the same one in each process of a run."""
     if config.getoption("within") is not None:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, check=False).stdout
-        random.Random(commit).shuffle(items)
+        files = [list(tests) for _, tests in groupby(items, key=lambda item: item.path)]
+        random.Random(commit).shuffle(files)
+        items[:] = [item for tests in files for item in tests]
         _End.at = time.monotonic() + config.getoption("within")
 
 
