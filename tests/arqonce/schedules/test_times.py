@@ -62,7 +62,7 @@ HOURS = some.one_of(
 DAYS = some.one_of(some.just(set(range(7))), some.sets(some.integers(0, 6), min_size=1, max_size=2), some.just({0}))
 
 
-@settings(max_examples=15, deadline=None)  # others in each run
+@settings(max_examples=8, deadline=None)  # others in each run
 @given(
     zone=some.sampled_from(ZONES),
     minutes=some.sets(some.sampled_from(range(60)), min_size=1, max_size=2),
