@@ -33,7 +33,7 @@ _LIMIT = timedelta(seconds=30)
 _ASK_AGAIN = timedelta(seconds=2)
 """How long a requested failover may take before it is requested again."""
 
-_LOOK = timedelta(milliseconds=20)
+_LOOK = timedelta(milliseconds=50)
 """Polling interval of waits."""
 
 

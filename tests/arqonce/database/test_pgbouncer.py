@@ -112,8 +112,8 @@ async def test_many_jobs_run_through_it(pgbouncer: DatabaseSettings) -> None:
             stored = await session.scalar(text("SELECT count(*) FROM users"))
             await session.execute(EMPTY_TABLES)
     assert len(results) == JOBS
-    # 200 by create_user; 100 e-mails of get_or_create_user (every fourth of 400); 200 nameless and 10 e-mails of sets.
-    assert stored == 200 + 100 + 200 + 10
+    # 100 by create_user; 100 e-mails of get_or_create_user (every fourth of 400); 100 nameless and 10 e-mails of sets.
+    assert stored == 100 + 100 + 100 + 10
 
 
 async def test_the_time_limits_hold_through_it(pgbouncer: DatabaseSettings) -> None:
