@@ -13,7 +13,7 @@ from arqonce.ledger.receipts import Receipt
 from arqonce.payloads import AnyPayload
 from arqonce.wire.codec import encode_result, is_surely_fit
 from arqonce.wire.request import request_hash
-from arqonce.wire.round_trip import CURE, may_change, read_back
+from arqonce.wire.round_trip import may_change, not_dumped, read_back, why_changed
 from arqonce.work import Again
 
 
@@ -80,16 +80,17 @@ def dump_result(spec: AnySpec, result: Any) -> Dumped:  # noqa: ANN401 - whateve
         raise WrongResultError(f"{message}: return the result type that its payload declares")
     if (text := _dump_at_once(result)) is not None:
         return Dumped(text)
+    loss = f"producers of {spec.name} would not get what is returned in"
     try:
-        dumped: dict[str, Any] = result.model_dump(mode="json")
+        dumped: dict[str, Any] = result.model_dump(mode="json", warnings=False)
+    except Exception as error:  # the class's own serializers may raise anything
+        raise WrongResultError(why_changed(result, not_dumped(result), loss)) from error
+    try:
         encoded = encode_result(dumped)
-    except (InvalidMessageError, ValueError, TypeError) as error:  # the class's own serializers may raise, too
-        reason = str(error) if isinstance(error, InvalidMessageError) else f"{type(error).__name__} in its serializer"
-        raise WrongResultError(f"the result of {spec.name} cannot be stored: {reason}") from error
-    kind: type[BaseModel] = type(result)
-    if may_change(result) and isinstance(changed := read_back(result, dumped), list):
-        named = ", ".join(f"{kind.__name__}.{name[:60]}" for name in changed) or kind.__name__
-        raise WrongResultError(f"producers of {spec.name} would not get what is returned in {named}: {CURE}")
+    except InvalidMessageError as error:
+        raise WrongResultError(f"the result of {spec.name} cannot be stored: {error}") from error
+    if isinstance(changed := read_back(result, dumped), list):
+        raise WrongResultError(why_changed(result, changed, loss))
     return Dumped(encoded, dumped)
 
 
@@ -99,7 +100,10 @@ def _dump_at_once(result: BaseModel) -> str | None:
     if kind.model_dump is not BaseModel.model_dump or may_change(result):
         return None
     try:
-        data = kind.__pydantic_serializer__.to_json(result)
+        data = kind.__pydantic_serializer__.to_json(result, warnings=False)
+        if not is_surely_fit(data):
+            return None
+        kind.__pydantic_validator__.validate_json(data)  # model_construct and model_copy validate nothing
     except ValueError:
         return None
-    return data.decode() if is_surely_fit(data) else None
+    return data.decode()

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import is_dataclass
+from decimal import Decimal
 
 from pydantic import BaseModel
 from pydantic_core import from_json
@@ -37,6 +38,9 @@ _OF_QUEUES = (":leases", ":watcher", ":baton", ":health-check")
 
 _TOO_MANY_DIGITS = 10**MOST_DIGITS
 
+_DIGITS = re.compile(rb"\d{%d}" % (MOST_DIGITS + 1))
+"""Matches an integer that is too long. May also match inside a string."""
+
 _DEEP = 100
 """A message with more lists and objects than this may have too many levels."""
 
@@ -60,6 +64,8 @@ def require_small(data: bytes) -> None:
 def may_be_unfit(data: bytes) -> bool:
     """Return whether JSON has a value that may not be carried although it could be written; ``why_unfit`` finds it."""
     if b"\\u0000" in data and _ZERO.search(data):
+        return True
+    if len(data) > MOST_DIGITS and _DIGITS.search(data):
         return True
     if len(data) <= 2 * _DEEP or data.count(b"[") + data.count(b"{") <= _DEEP:
         return False
@@ -105,6 +111,8 @@ def _why_unfit_itself(value: object) -> str | None:
             return "has the character U+0000, which PostgreSQL cannot store: remove it, or encode the value (base64)"
         if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
             return "has half of a surrogate pair, which UTF-8 cannot represent: decode the text with its encoding"
+    if isinstance(value, Decimal) and value.is_nan():
+        return "is NaN, which equals nothing: use None, or a str"
     if isinstance(value, float) and not math.isfinite(value):
         return "is infinite or NaN, which JSON cannot represent: use None, or a str"
     if isinstance(value, int) and abs(value) >= _TOO_MANY_DIGITS:

@@ -4,10 +4,14 @@ Whatever a producer sends, the worker gets: a payload that would not come back e
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import fields as fields_of
+from dataclasses import is_dataclass
+from itertools import repeat
+from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 from pydantic_core import to_json
 
 from arqonce.failures import InvalidMessageError, MessageTooLargeError
@@ -15,7 +19,7 @@ from arqonce.payloads import AnyPayload, Payload
 from arqonce.wire.bounds import NAME_RULE, is_name, may_be_unfit, unfit_field
 from arqonce.wire.codec import encode
 from arqonce.wire.keys import type_of
-from arqonce.wire.round_trip import CURE, Traits, may_change, read_back, traits_of
+from arqonce.wire.round_trip import Traits, not_dumped, read_back, traits_of, why_changed
 from arqonce.wire.trace import NO_TRACE, Carrier
 
 
@@ -36,10 +40,7 @@ def write_job(
         InvalidMessageError: it is too large, or the worker would get something else; the text names the fields and the
             cure, and no value.
     """
-    traits = traits_of(type(payload))
-    fields = _dumped(payload, traits)
-    if may_change(payload):
-        _require_same(payload, fields, traits)
+    fields = _carried(payload)
     message: dict[str, Any] = {"t": None, "f": payload.job_name, "a": [], "k": fields, "et": enqueued_ms}
     if expires_ms is not None:
         message["xt"] = expires_ms
@@ -63,42 +64,64 @@ def _unfit(payload: AnyPayload, fields: Mapping[str, object]) -> InvalidMessageE
     return None if found is None else InvalidMessageError(f"{type(payload).__name__}.{found[0]:.60} {found[1]}")
 
 
-def _dumped(payload: AnyPayload, traits: Traits) -> dict[str, Any]:
+def _carried(payload: AnyPayload) -> dict[str, Any]:
+    """Return the fields of the message, read as the worker reads them, and compared."""
+    traits = traits_of(type(payload))
     try:
-        if traits.has_inner_factories:
-            return payload.model_dump(mode="json")
-        fields = payload.model_dump(mode="json", exclude_unset=True)
-        if made := traits.factories - payload.model_fields_set:
-            fields |= payload.model_dump(mode="json", include=set(made))
+        fields, is_ambiguous = _dumped(payload, traits, warnings="error"), traits.is_ambiguous
     except Exception:  # noqa: BLE001 - a serializer of the application's may raise anything, with values in its text
-        guilty = [name for name in type(payload).model_fields if not _can_be_dumped(payload, name)]
-        raise _not_same(payload, guilty) from None
+        # Or something is no value of its field's type, which validation would have refused.
+        fields, is_ambiguous = _dumped_somehow(payload, traits), True
+    read = read_back(payload, fields)
+    if isinstance(read, list):
+        # A default that was changed in its place, or the tag of a union that is a default, counts as not set.
+        changed, fields = read, fields | _dumped_whole(payload, read)
+        read = read_back(payload, fields)
+        if isinstance(read, list):
+            raise _not_same(payload, changed)
+    if is_ambiguous and (rewritten := _rewritten(payload, read)):
+        raise _not_same(payload, rewritten)
     return fields
 
 
-def _can_be_dumped(payload: AnyPayload, field: str) -> bool:
+def _dumped_whole(payload: AnyPayload, names: list[str]) -> dict[str, Any]:
     try:
-        payload.model_dump(mode="json", include={field})
+        return payload.model_dump(mode="json", include=set(names), warnings=False)
+    except Exception:  # noqa: BLE001 - as below
+        raise _not_same(payload, names) from None
+
+
+def _dumped(payload: AnyPayload, traits: Traits, *, warnings: Literal["error"] | bool) -> dict[str, Any]:
+    if traits.has_inner_factories:
+        return payload.model_dump(mode="json", warnings=warnings)
+    fields = payload.model_dump(mode="json", exclude_unset=True, warnings=warnings)
+    if made := traits.factories - payload.model_fields_set:
+        fields |= payload.model_dump(mode="json", include=set(made), warnings=warnings)
+    return fields
+
+
+def _dumped_somehow(payload: AnyPayload, traits: Traits) -> dict[str, Any]:
+    try:
+        return _dumped(payload, traits, warnings=False)
     except Exception:  # noqa: BLE001 - as above
-        return False
-    return True
+        raise _not_same(payload, not_dumped(payload)) from None
 
 
-def _require_same(payload: AnyPayload, fields: dict[str, Any], traits: Traits) -> None:
-    """Read the message as the worker does, and compare."""
-    read = read_back(payload, fields)
-    if isinstance(read, list):
-        raise _not_same(payload, read)
-    if traits.is_unordered and request_hash(read) != request_hash(payload):
-        raise _not_same(payload, list(type(payload).model_fields))
+def _rewritten(payload: AnyPayload, read: AnyPayload) -> list[str]:
+    """Return the fields by which the request that was read has another hash."""
+    try:
+        if request_hash(read) == request_hash(payload):
+            return []
+    except Exception:  # noqa: BLE001 - as above
+        return list(type(payload).model_fields)
+    ours, theirs = (one.model_dump(mode="json", by_alias=False, warnings=False) for one in (payload, read))
+    return [name for name in ours if to_json(ours[name]) != to_json(theirs.get(name))]
 
 
-def _not_same(payload: AnyPayload, fields: Sequence[str]) -> InvalidMessageError:
-    name = type(payload).__name__
-    named = ", ".join(f"{name}.{field[:60]}" for field in fields) or name
-    if unfit := _unfit(payload, {field: vars(payload).get(field) for field in fields or type(payload).model_fields}):
+def _not_same(payload: AnyPayload, changed: Sequence[str]) -> InvalidMessageError:
+    if unfit := _unfit(payload, {name: vars(payload).get(name) for name in changed or type(payload).model_fields}):
         return unfit
-    return InvalidMessageError(f"the worker would not get what is sent in {named}: {CURE}")
+    return InvalidMessageError(why_changed(payload, changed, "the worker would not get what is sent in"))
 
 
 def request_hash(payload: AnyPayload) -> bytes:
@@ -110,30 +133,40 @@ def request_hash(payload: AnyPayload) -> bytes:
     1.00, and times by their offset.
     """
     if not traits_of(type(payload)).is_unordered:
-        return hashlib.sha256(payload.model_dump_json(exclude_defaults=True, by_alias=True).encode()).digest()
-    dumped = payload.model_dump(mode="json", exclude_defaults=True, by_alias=True)
+        text = payload.model_dump_json(exclude_defaults=True, by_alias=True, warnings=False)
+        return hashlib.sha256(text.encode()).digest()
+    dumped = payload.model_dump(mode="json", exclude_defaults=True, by_alias=True, warnings=False)
     return hashlib.sha256(to_json(_in_order(payload, dumped))).digest()
 
 
 def _in_order(value: Any, dumped: Any) -> Any:  # noqa: ANN401 - any value of a payload, and how it is written
     """Return what is written with sets and mappings in the order of their texts."""
-    if isinstance(value, BaseModel) and isinstance(dumped, dict):
-        fields = type(value).model_fields
-        names = {field.serialization_alias or field.alias or name: name for name, field in fields.items()}
-        return {key: _in_order(vars(value).get(str(names.get(key, key))), part) for key, part in dumped.items()}
-    if isinstance(value, Mapping) and isinstance(dumped, dict) and len(value) == len(dumped):
-        parts = [
-            (key, _in_order(part, written)) for part, (key, written) in zip(value.values(), dumped.items(), strict=True)
-        ]
-        return dict(sorted(parts, key=lambda part: part[0]))
-    if isinstance(dumped, list) and isinstance(value, set | frozenset):
-        return sorted(dumped, key=to_json)
-    if isinstance(dumped, list) and isinstance(value, list | tuple) and len(value) == len(dumped):
-        return [_in_order(part, written) for part, written in zip(value, dumped, strict=True)]
-    if isinstance(dumped, dict):  # a dataclass, or what a serializer has made
-        inner = vars(value) if hasattr(value, "__dict__") else {}
-        return {key: _in_order(inner.get(key), part) for key, part in sorted(dumped.items())}
-    return dumped
+    if isinstance(value, RootModel):
+        return _in_order(value.root, dumped)
+    if isinstance(dumped, list):
+        is_written = isinstance(value, Collection) and len(value) == len(dumped)
+        items = [_in_order(*pair) for pair in zip(value if is_written else repeat(None), dumped, strict=is_written)]
+        return sorted(items, key=to_json) if isinstance(value, AbstractSet) else items
+    if not isinstance(dumped, dict):
+        return dumped
+    if isinstance(value, Mapping) and len(value) == len(dumped):
+        written = zip(value.values(), dumped.items(), strict=True)
+        return dict(sorted((key, _in_order(part, text)) for part, (key, text) in written))
+    inner = _inner(value)
+    parts = {key: _in_order(inner.get(key), part) for key, part in dumped.items()}
+    return parts if isinstance(value, BaseModel) else dict(sorted(parts.items()))
+
+
+def _inner(value: Any) -> dict[str, Any]:  # noqa: ANN401 - as above
+    """Return the values of a model or a dataclass by the names with which they are written."""
+    inner: dict[str, Any] = {}
+    if hasattr(value, "__dict__"):
+        inner = vars(value) | (getattr(value, "__pydantic_extra__", None) or {})
+    elif is_dataclass(value):  # with slots
+        inner = {part.name: getattr(value, part.name) for part in fields_of(value)}
+    known = getattr(type(value), "__pydantic_fields__", {})
+    aliases = {name: field.serialization_alias or field.alias or name for name, field in known.items()}
+    return {aliases.get(name, name): part for name, part in inner.items()}
 
 
 def unique_name(payload: AnyPayload, queue: str) -> bytes:

@@ -1,5 +1,6 @@
 """A result is written once, and the same whichever way it is written."""
 
+import traceback
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -86,3 +87,25 @@ def test_what_is_written_at_once_is_what_would_be_written_in_two_steps(result: P
     dumped = dump_result(SPEC, result)
 
     assert (dumped.text, dumped.result) == (slowly, result.model_dump(mode="json"))
+
+
+@pytest.mark.parametrize(
+    ("result", "problem"),
+    [
+        (Plain().model_copy(update={"number": "hidden-word"}), "Plain.number: Input should be a valid integer"),
+        (Plain().model_copy(update={"number": None}), "Plain.number: Input should be a valid integer"),
+        (Plain().model_copy(update={"text": object()}), "Plain.text: Input should be a valid string"),
+        (Plain().model_copy(update={"at": "hidden-word"}), "Plain.at: Input should be a valid datetime"),
+        (
+            Plain(inner=Inner().model_copy(update={"texts": "hidden-word"})),
+            "Plain.inner has a value of another type",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_result_that_nobody_validated_is_refused_before_the_commit(result: Plain, problem: str) -> None:
+    """Its effect would be stored, and no producer could read it. Values are nowhere."""
+    with pytest.raises(WrongResultError, match=problem) as caught:
+        dump_result(SPEC, result)
+
+    assert "hidden-word" not in "".join(traceback.format_exception(caught.value))
