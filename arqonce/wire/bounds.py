@@ -36,7 +36,9 @@ _TAKEN = ("arq:job:", "arq:result:", "arq:in-progress:", "arq:retry:", "arq:abor
 _OF_QUEUES = (":leases", ":watcher", ":baton", ":health-check")
 """Beginnings and ends of other keys: a worker would take what it finds there for jobs."""
 
-_TOO_MANY_DIGITS = 10**MOST_DIGITS
+TOO_MANY_DIGITS = f"has an integer of more than {MOST_DIGITS:,} digits, which few parsers read: use a str"
+
+_TOO_LARGE = 10**MOST_DIGITS
 
 _DIGITS = re.compile(rb"\d{%d}" % (MOST_DIGITS + 1))
 """Matches an integer that is too long. May also match inside a string."""
@@ -115,8 +117,8 @@ def _why_unfit_itself(value: object) -> str | None:
         return "is NaN, which equals nothing: use None, or a str"
     if isinstance(value, float) and not math.isfinite(value):
         return "is infinite or NaN, which JSON cannot represent: use None, or a str"
-    if isinstance(value, int) and abs(value) >= _TOO_MANY_DIGITS:
-        return f"has an integer of more than {MOST_DIGITS:,} digits, which few parsers read: use a str"
+    if isinstance(value, int) and abs(value) >= _TOO_LARGE:
+        return TOO_MANY_DIGITS
     return None
 
 

@@ -14,6 +14,7 @@ from asyncio import CancelledError
 from collections.abc import Iterator
 from typing import Any
 
+from pydantic import Secret, SecretBytes, SecretStr
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from arqonce.failures import InvalidMessageError, MessageTooLargeError, failure_from_wire, failure_to_wire
@@ -22,10 +23,12 @@ from arqonce.wire.bounds import (
     MOST_DIGITS,
     MOST_RESULT_BYTES,
     TOO_DEEP,
+    TOO_MANY_DIGITS,
     may_be_unfit,
     require_small,
     unfit_field,
 )
+from arqonce.wire.problems import leaves
 
 _LARGE_NUMBER = re.compile(rb"\d[eE]\+?\d|\d{%d}" % (MOST_DIGITS + 1))
 """Matches a number that PostgreSQL may print longer, or that is too long to parse. May also match inside a string."""
@@ -38,7 +41,8 @@ def encode(message: Any, *, largest: int | None = MAX_BYTES) -> bytes:  # noqa: 
     """Serialize a message as JSON. Supports Pydantic models, dates, UUIDs and exceptions.
 
     Raises:
-        InvalidMessageError: it is longer than ``largest`` bytes, or holds a value that JSON cannot represent.
+        InvalidMessageError: it is longer than ``largest`` bytes, holds a value that JSON cannot represent, or is a job
+            with a ``SecretStr``.
     """
     if isinstance(message, dict) and "s" in message:
         # Arguments may be personal data, and results do not need them; arq would keep them for an hour.
@@ -50,7 +54,13 @@ def encode(message: Any, *, largest: int | None = MAX_BYTES) -> bytes:  # noqa: 
         raise InvalidMessageError(text) from error
     if largest is not None:
         require_small(data)
+    if _MASK in data and "s" not in message and any(isinstance(leaf, _SECRETS) for leaf in leaves(message)):
+        raise InvalidMessageError("the message has a SecretStr, of which asterisks would be sent: give its text")
     return data
+
+
+_SECRETS, _MASK = (Secret, SecretStr, SecretBytes), b"*" * 10
+"""Types that pydantic writes as asterisks."""
 
 
 def encode_result(result: dict[str, Any]) -> str:
@@ -134,6 +144,8 @@ def decode(data: bytes) -> dict[str, Any]:
 def _why_not_json(error: ValueError) -> str:
     if "recursion limit" in str(error):
         return TOO_DEEP
+    if "number out of range" in str(error):
+        return TOO_MANY_DIGITS
     return f"is not JSON in UTF-8: {error}"
 
 

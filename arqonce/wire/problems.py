@@ -41,10 +41,10 @@ def _place(detail: ErrorDetails, model: type[BaseModel]) -> Iterator[str]:
 @lru_cache(maxsize=200)
 def _names_in(model: type[BaseModel]) -> frozenset[str]:
     """Return the texts of a model's schema, wherever they stand: names and aliases of fields, types, tags of unions."""
-    return frozenset(leaf for leaf in _leaves(model.__pydantic_core_schema__) if isinstance(leaf, str))
+    return frozenset(leaf for leaf in leaves(model.__pydantic_core_schema__) if isinstance(leaf, str))
 
 
-def _leaves(value: object) -> Iterator[object]:
+def leaves(value: object) -> Iterator[object]:
     """Yield what is in mappings, lists and models, on any level; keys, too."""
     seen, waiting = set[int](), [value]
     while waiting:
@@ -78,4 +78,4 @@ def _constants_at(traceback: TracebackType | None) -> list[Any]:
 
 
 def _words(value: object) -> set[str]:
-    return {word.casefold() for leaf in _leaves(value) for word in _WORDS.findall(str(leaf))}
+    return {word.casefold() for leaf in leaves(value) for word in _WORDS.findall(str(leaf))}

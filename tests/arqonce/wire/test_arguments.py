@@ -1,7 +1,11 @@
 """Making payloads of arguments. No server is needed."""
 
+from math import inf
+from typing import Any, ClassVar
+
 import pytest
 
+from arqonce import Payload, Result
 from arqonce.failures import InvalidPayloadError
 from arqonce.wire.arguments import read_payload
 from jobs.payloads import CreateUser
@@ -35,3 +39,18 @@ def test_wrong_arguments_name_field_and_cure(args: list[object], kwargs: dict[st
         read_payload(CreateUser, args, kwargs)
 
     assert caught.value.message == text
+
+
+class _Numbers(Payload[Result]):
+    job_name: ClassVar[str] = "numbers"
+    rate: float = 0
+    rates: Any = None
+
+
+@pytest.mark.parametrize(("args", "kwargs"), [([inf], {}), ([], {"rates": [{"a": -inf}]})])
+def test_a_number_that_json_only_has_as_1e400_is_refused(args: list[object], kwargs: dict[str, object]) -> None:
+    """Python's clients refuse it, too. A text may say so."""
+    with pytest.raises(InvalidPayloadError, match=r"numbers: rates? is infinite or NaN"):
+        read_payload(_Numbers, args, kwargs)
+
+    assert read_payload(_Numbers, [], {"rates": "Infinity"}).rates == "Infinity"

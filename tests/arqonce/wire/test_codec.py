@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, Secret, SecretStr
 
 from arqonce.failures import InvalidMessageError, JobFailedError, failure_from_wire, failure_to_wire
 from arqonce.wire.bounds import MAX_BYTES
@@ -94,6 +95,7 @@ def test_a_long_text_of_a_foreign_exception_is_cut() -> None:
         (b"\xff\xfe", "not JSON in UTF-8"),
         (b'{"a": NaN}', "not JSON"),
         (b"[1]", "not an object: list"),
+        (b'{"a": 1%s}' % (b"0" * 4300), "an integer of more than 4,300 digits"),
         (b"[" * 100_000, "more than 198 lists and objects inside each other"),
         (b'"' + b"x" * MAX_BYTES + b'"', "1,048,578 bytes.*split it"),
     ],
@@ -115,10 +117,26 @@ def test_no_bytes_whatever_raise_anything_else(data: bytes) -> None:
     assert isinstance(message, dict)
 
 
+class _Login(BaseModel):
+    password: SecretStr
+
+
 def test_what_json_cannot_hold_is_refused_at_once() -> None:
     """The producer learns it, not the worker."""
     with pytest.raises(InvalidMessageError, match="cannot be written as JSON"):
         encode({"k": {"value": object()}})
+
+
+@pytest.mark.parametrize(
+    "secret", [SecretStr("hidden-word"), Secret[int](5), {"a": [_Login(password=SecretStr("hidden-word"))]}]
+)
+def test_arq_s_own_pool_sends_no_asterisks(secret: object) -> None:
+    """The worker would take them for the secret. A text of asterisks is one."""
+    with pytest.raises(InvalidMessageError, match="has a SecretStr") as caught:
+        encode({"k": {"value": secret}})
+
+    assert "hidden-word" not in str(caught.value)
+    assert b"***" in encode({"k": {"value": "*" * 10}})
 
 
 def test_a_large_message_is_refused_at_once() -> None:
