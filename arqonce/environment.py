@@ -25,6 +25,9 @@ from pydantic_settings import (
 _DEFAULT_SECRETS = Path("/run/secrets")
 """Where Docker and Podman mount secrets. ``SECRETS_DIR`` overrides it (systemd: ``%d``)."""
 
+_SHORTEST = timedelta(milliseconds=1)
+"""To PostgreSQL and Redis, which count in ms, less would be 0: no limit, or an error."""
+
 _UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)")
 
@@ -36,8 +39,8 @@ _AT_ENDS = " \t\r\n\v\f\0\ufeff\u200b\u00a0"
 _QUOTES = ("'", '"')
 """A pair around a value is dropped: the env-file of Docker and the data of a Kubernetes secret keep it."""
 
-_AS_THEY_ARE = ("password", "tokens")
-"""Settings whose quotes may be meant."""
+_AS_THEY_ARE = "password"
+"""Settings with this ending keep their quotes, which may be meant."""
 
 
 class SettingsError(ValueError):
@@ -64,10 +67,20 @@ def _parse_duration(value: object) -> object:
 
 
 def _require_positive(value: timedelta) -> timedelta:
-    if value <= timedelta(0):
-        message = "must be longer than zero"
-        raise ValueError(message)
+    if value < _SHORTEST:
+        raise ValueError("must be at least 1ms")
     return value
+
+
+def fitting(pattern: str, problem: str) -> AfterValidator:
+    """Return what refuses a text that does not match the pattern as a whole."""
+
+    def require(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(problem)
+        return value
+
+    return AfterValidator(require)
 
 
 def at_most(longest: timedelta) -> AfterValidator:
@@ -102,12 +115,13 @@ class EnvironmentSettings(BaseSettings):
         Raises:
             SettingsError: a setting is missing, invalid or misspelt; the text names it and the cure.
         """
+        misspelt = list(_misspelt(cls, os.environ))
         try:
             settings = cls(**values)
         except ValidationError as error:
             # "from None": the original error would print the values, including secrets.
-            raise SettingsError("\n".join(_explain(cls, detail) for detail in error.errors())) from None
-        if misspelt := list(_misspelt(cls, os.environ)):
+            raise SettingsError("\n".join([*(_explain(cls, each) for each in error.errors()), *misspelt])) from None
+        if misspelt:
             raise SettingsError("\n".join(misspelt))
         return settings
 
@@ -200,7 +214,7 @@ def require_valid(*kinds: type[EnvironmentSettings]) -> None:
 
 
 def _secrets_directory() -> Path | None:
-    named = os.environ.get("SECRETS_DIR")
+    named = os.environ.get("SECRETS_DIR", "").strip(_AT_ENDS)
     directory = Path(named) if named else _DEFAULT_SECRETS
     if directory.is_dir():
         return directory
@@ -216,6 +230,8 @@ def _require_readable(cls: type[BaseSettings], directory: Path) -> None:
         if not file.exists():
             continue
         try:
+            if not file.is_file():  # the text of a pipe could be read once only
+                raise SettingsError(f"{file.name.upper()}: {file} is not a file. Put the value into a file.")
             file.read_text()
         except OSError:
             user = os.geteuid()
@@ -225,13 +241,24 @@ def _require_readable(cls: type[BaseSettings], directory: Path) -> None:
             raise SettingsError(f"{file.name.upper()}: {file} is not text in UTF-8. Rewrite it in UTF-8.") from None
 
 
+_PROBLEMS = {
+    "missing": "is not set",
+    "extra_forbidden": "there is no such entry",
+    "dict_type": "is not an object of JSON",
+    "model_type": "is not an object of JSON",
+}
+"""What is said of pydantic's errors where its own text is for programmers."""
+
+
 def _explain(cls: type[EnvironmentSettings], detail: ErrorDetails) -> str:
     field = str(detail["loc"][0]) if detail["loc"] else ""
     info = cls.model_fields.get(field)
     if info is None:
         return detail["msg"].removeprefix("Value error, ")
-    problem = "is not set" if detail["type"] == "missing" else detail["msg"].removeprefix("Value error, ")
-    return f"{cls.variable(field)}: {problem}. {_cure(cls, field, info)}"
+    problem = _PROBLEMS.get(detail["type"]) or detail["msg"].removeprefix("Value error, ")
+    # Shortened: somebody may have put a token where a name belongs.
+    place = ".".join(f"{part:.15}" for part in map(str, detail["loc"][1:]) if part != "[key]")
+    return f"{cls.variable(field)}: {f'{place}: ' if place else ''}{problem}. {_cure(cls, field, info)}"
 
 
 def _cure(cls: type[EnvironmentSettings], field: str, info: FieldInfo) -> str:
@@ -256,6 +283,7 @@ def _misspelt(cls: type[EnvironmentSettings], environment: Mapping[str, str]) ->
     known = [cls.variable(field) for field in cls.model_fields]
     # Only near misses: platforms inject variables of their own, such as REDIS_PORT or WORKER_SERVICE_HOST.
     for name in environment:
-        if name.startswith(prefix) and name not in known:
-            for meant in set(difflib.get_close_matches(name, known, n=1, cutoff=0.85)) - environment.keys():
+        written = name.upper()
+        if written.startswith(prefix) and written not in known:
+            for meant in set(difflib.get_close_matches(written, known, n=1, cutoff=0.85)) - environment.keys():
                 yield f"{name}: there is no such setting. Did you mean {meant}?"

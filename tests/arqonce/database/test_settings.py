@@ -1,6 +1,7 @@
 """Settings of the database, and the rules that all settings share. No server is needed."""
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,6 +23,14 @@ def test_a_missing_url_names_itself_and_the_cure() -> None:
         "DATABASE_URL: is not set. Set it to a value such as postgresql://user@host:5432/database, "
         "or put that in a file named database_url in /run/secrets or $SECRETS_DIR."
     )
+
+
+def test_what_is_missing_may_have_been_misspelt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are said: that it is not set, and what is."""
+    monkeypatch.setenv("DATABASE_ULR", URL)
+
+    with pytest.raises(SettingsError, match=r"_URL: is not set.*\nDATABASE_ULR: there is no such .* mean DATABASE_URL"):
+        DatabaseSettings.load()
 
 
 @pytest.mark.parametrize(
@@ -47,11 +56,16 @@ def test_a_missing_url_names_itself_and_the_cure() -> None:
         ({"DATABASE_URL": URL, "DATABASE_STATEMENT_TIMEOUT": "25d"}, "DATABASE_STATEMENT_TIMEOUT: must be at most 1d"),
         ({"DATABASE_URL": URL, "DATABASE_CONNECT_TIMEOUT": "99999999999999d"}, "DATABASE_CONNECT_TIMEOUT: is longer"),
         ({"DATABASE_URL": URL, "DATABASE_STATEMENT_TIMEOUT": "soon"}, "DATABASE_STATEMENT_TIMEOUT: is not a duration"),
-        ({"DATABASE_URL": URL, "DATABASE_CONNECT_TIMEOUT": "0"}, "DATABASE_CONNECT_TIMEOUT: must be longer than zero"),
+        ({"DATABASE_URL": URL, "DATABASE_CONNECT_TIMEOUT": "0"}, "DATABASE_CONNECT_TIMEOUT: must be at least 1ms"),
+        (
+            {"DATABASE_URL": URL, "DATABASE_STATEMENT_TIMEOUT": "0.1ms"},
+            "DATABASE_STATEMENT_TIMEOUT: must be at least 1",
+        ),
         ({"DATABASE_URL": URL, "DATABASE_COMMAND_TIMEOUT": "5s"}, "DATABASE_COMMAND_TIMEOUT: must be longer than"),
         ({"DATABASE_URL": URL, "DATABASE_PGBOUNCER": "maybe"}, "DATABASE_PGBOUNCER: "),
         ({"DATABASE_URL": URL, "DATABASE_PGBUNCER": "1"}, "DATABASE_PGBUNCER: there is no such setting. Did you mean"),
-        ({"DATABASE_URL": URL, "SECRETS_DIR": "/no/such"}, "SECRETS_DIR: /no/such is not a directory"),
+        ({"DATABASE_URL": URL, "database_pgbuncer": "1"}, "database_pgbuncer: there is no such setting. Did you mean"),
+        ({"DATABASE_URL": URL, "SECRETS_DIR": " /no/such\n"}, "SECRETS_DIR: /no/such is not a directory"),
     ],
 )
 def test_a_wrong_setting_names_itself_and_hides_its_value(
@@ -112,13 +126,16 @@ def test_a_secret_file_that_is_closed_names_itself(monkeypatch: pytest.MonkeyPat
         DatabaseSettings.load()
 
 
-def test_a_secret_that_is_no_file_names_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Docker makes a directory where the file to mount is missing."""
-    (tmp_path / "database_password").mkdir()
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_a_secret_that_is_no_file_names_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    """Docker makes a directory where the file to mount is missing. A pipe would be waited for."""
+    make(tmp_path / "database_password")
     monkeypatch.setenv("DATABASE_URL", URL)
     monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
 
-    with pytest.raises(SettingsError, match=r"DATABASE_PASSWORD: .*database_password cannot be read"):
+    with pytest.raises(SettingsError, match=r"DATABASE_PASSWORD: .*database_password is not a file"):
         DatabaseSettings.load()
 
 
