@@ -4,8 +4,10 @@ Otherwise a fault of ours would look like one of the server. The texts complete 
 """
 
 import os
+import re
 import ssl
 from collections.abc import Collection, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 
 
@@ -21,6 +23,27 @@ def require_host(name: str) -> str:
     except UnicodeError:
         raise ValueError("has a host's name with a part that is empty or longer than 63 characters") from None
     return name
+
+
+def require_listening(name: str) -> str:
+    """Return an address to listen on, or a host's name, without the brackets that an IPv6 address has in a URL.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    name = name[1:-1] if name.startswith("[") and name.endswith("]") else name
+    if re.search(r"[\s/@]", name) or (":" in name and not is_address(name)):
+        raise ValueError("must be an address or a host's name alone, without a scheme and a port")
+    return require_host(name)
+
+
+def is_address(text: str) -> bool:
+    """Return whether the text is an IP address."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def require_tls_files(

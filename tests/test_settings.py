@@ -1,24 +1,44 @@
 """Every setting of the library and of the application, with what people and their tools really write into it."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from arqonce import DatabaseSettings, QueueSettings, WorkerSettings
+from arqonce.console.access import hash_of
+from arqonce.console.settings import ConsoleSettings
 from arqonce.environment import EnvironmentSettings, SettingsError
+from arqonce.settings.operations import OperationsSettings
 from web.settings import WebSettings
 
-KINDS: tuple[type[EnvironmentSettings], ...] = (DatabaseSettings, QueueSettings, WorkerSettings, WebSettings)
+KINDS: tuple[type[EnvironmentSettings], ...] = (
+    DatabaseSettings,
+    QueueSettings,
+    WorkerSettings,
+    OperationsSettings,
+    ConsoleSettings,
+    WebSettings,
+)
 SETTINGS = [(kind, field) for kind in KINDS for field in kind.model_fields]
 NAMES = [kind.variable(field) for kind, field in SETTINGS]
 
-_VALUES = {"DATABASE_URL": "postgresql://me@127.0.0.1/mine", "REDIS_URL": "redis://127.0.0.1:6379/0"}
-"""Values of settings that must have one."""
+_VALUES = {
+    "DATABASE_URL": "postgresql://me@127.0.0.1/mine",
+    "REDIS_URL": "redis://127.0.0.1:6379/0",
+    "CONSOLE_HOSTS": "jobs.example.org",
+    "CONSOLE_PROXIES": "10.0.0.5",
+    "CONSOLE_USERS": '{"jane": {}}',
+    "CONSOLE_TOKENS": json.dumps({"jane": {"sha256": hash_of("hers"), "role": "operator"}}),
+}
+"""Values of settings that must have one, or without which another one is of no use."""
 
 _GOOD = _VALUES | {
     "DATABASE_APPLICATION_NAME": "billing",
     "DATABASE_PASSWORD": "a password",
     "REDIS_PASSWORD": "a password",
+    "CONSOLE_KEY": "0123456789abcdef0123456789abcdef",
+    "OPS_TOKEN": "0123456789abcdef0123456789abcdef",
     "WORKER_HEALTH_FILE": "worker-health",
     "WORKER_REGISTRY": "shop.jobs:REGISTRY",
     "WEB_TOKENS": "reader:0123456789abcdef0123456789abcdef",
@@ -67,8 +87,7 @@ def test_what_tools_add_at_the_ends_does_no_harm(
     plain = kind.load()
     monkeypatch.setenv(name, f"\ufeff {value}\t\r\n")
     padded = kind.load()
-    is_secret = field.endswith(("password", "tokens"))
-    monkeypatch.setenv(name, value if is_secret else f' "{value}"\n')
+    monkeypatch.setenv(name, value if field.endswith("password") else f' "{value}"\n')
     quoted = kind.load()
     monkeypatch.delenv(name)
     (tmp_path / name.lower()).write_text(f"\ufeff{value}\r\n\n", encoding="utf-8")
@@ -101,3 +120,12 @@ def test_a_wrong_value_is_told_with_its_name_and_without_a_trace(
         assert told.startswith(f"{kind.variable(field)}: ") or kind.variable(field) in told
         assert len(told.splitlines()) == 1
         assert len(told) < 500
+
+
+@pytest.mark.parametrize("name", ["high,low", "high=5,low=1", "high=5"])
+def test_a_service_enqueues_into_one_queue(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What WORKER_QUEUE may hold would be the name of a queue that no worker can serve."""
+    monkeypatch.setenv("WEB_QUEUE", name)
+
+    with pytest.raises(SettingsError, match="WEB_QUEUE: (names 2 queues|gives the only queue a weight)"):
+        WebSettings.load()

@@ -8,11 +8,19 @@ from pydantic import AfterValidator, Field, SecretStr, field_validator, model_va
 from pydantic_settings import SettingsConfigDict
 
 from arqonce import DatabaseSettings, QueueSettings
-from arqonce.addresses import require_host
+from arqonce.addresses import require_listening
 from arqonce.environment import Duration, EnvironmentSettings, require_valid
+from arqonce.queues import ServedQueues
 from arqonce.settings.operations import SHORTEST_TOKEN, OperationsSettings, is_loopback
-from arqonce.wire.bounds import MAX_BYTES, require_queue
+from arqonce.wire.bounds import MAX_BYTES
 from arqonce.wire.keys import QUEUE
+
+
+def _require_one(queue: str) -> str:
+    names = ServedQueues.parse(queue).names
+    if len(names) > 1:
+        raise ValueError(f"names {len(names)} queues: name the one of them in which jobs are to wait")
+    return names[0]
 
 
 class WebSettings(EnvironmentSettings):
@@ -20,7 +28,7 @@ class WebSettings(EnvironmentSettings):
 
     model_config = SettingsConfigDict(env_prefix="WEB_")
 
-    host: Annotated[str, Field(min_length=1), AfterValidator(require_host)] = Field(
+    host: Annotated[str, Field(min_length=1), AfterValidator(require_listening)] = Field(
         default="127.0.0.1", description="address to listen on; any but loopback needs tokens", examples=["127.0.0.1"]
     )
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
@@ -31,7 +39,7 @@ class WebSettings(EnvironmentSettings):
         description=f"bearer tokens of at least {SHORTEST_TOKEN} characters, separated by white space",
         examples=["what openssl rand -hex 24 prints"],
     )
-    queue: Annotated[str, AfterValidator(require_queue)] = Field(
+    queue: Annotated[str, AfterValidator(_require_one)] = Field(
         default=QUEUE, description="key of the queue, the same as the workers'", examples=[QUEUE]
     )
     accept_through: Literal["queue", "outbox"] = Field(

@@ -2,6 +2,7 @@
 
 import hmac
 import ipaddress
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +10,9 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Annotated, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from arqonce.environment import fitting
 
 UNIX = "unix"
 """Stands for whoever may connect to the Unix socket, among the addresses of proxies."""
@@ -49,7 +52,7 @@ class Rights(BaseModel):
 class TokenRights(Rights):
     """Rights of whoever has the token with this hash."""
 
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[str, AfterValidator(str.lower), fitting("[0-9a-f]{64}", "is not the SHA-256 of a token, in hex")]
 
 
 class Person(NamedTuple):
@@ -107,13 +110,15 @@ def read_peers(text: str) -> "Peers":
         ValueError: one is neither; the text says which.
     """
     networks, unix = [], False
-    for part in (part.strip() for part in text.split(",")):
-        if part == UNIX:
+    for part in re.split(r"[\s,]+", text):
+        if part.lower() == UNIX:
             unix = True
         elif part:
             try:
                 networks.append(ipaddress.ip_network(part))
             except ValueError:
+                if "/" in part and address_of(part.partition("/")[0]):
+                    raise ValueError(f"{part[:100]!r} is no network: its address has bits behind the mask") from None
                 message = f"{part[:100]!r} is neither an address, nor a network such as 10.1.0.0/16, nor {UNIX}"
                 raise ValueError(message) from None
     return Peers(tuple(networks), unix)

@@ -1,18 +1,21 @@
 """Settings of the console. Reads the environment only in ``load``."""
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from arqonce.addresses import require_host
+from arqonce.addresses import require_listening
 from arqonce.console.access import Peers, Rights, TokenRights, read_peers
 from arqonce.database.settings import DatabaseSettings
-from arqonce.environment import Duration, EnvironmentSettings, require_valid
+from arqonce.environment import Duration, EnvironmentSettings, at_most, fitting, require_valid
 from arqonce.settings.operations import is_loopback
 from arqonce.settings.queue import QueueSettings
 from arqonce.settings.worker import WorkerSettings
@@ -22,19 +25,32 @@ _SHORTEST_KEY = 32
 _LONGEST_WAIT = timedelta(seconds=1)
 """How much longer than a statement may take the client waits for a server that has become silent."""
 
-PersonName = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,100}$")]
+PersonName = Annotated[
+    str, fitting(r"[\x21-\x7e]{1,100}", "is not a person's name of at most 100 ASCII characters without spaces")
+]
 """The name of a person: it stands in headers, in cookies and in the audit."""
 
-LinkTemplate = Annotated[str, Field(pattern=r"^(https?://|/)[\x21-\x7e]{1,1000}$")]
+LinkTemplate = Annotated[
+    str, fitting(r"(https?://|/)[\x21-\x7e]{1,1000}", "is not a link: it begins with https://, http:// or /")
+]
+
+_NAME = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]+)?")
+"""How a browser names a host, in lower case."""
 
 
 def _read_json(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
-    except ValueError:
-        raise ValueError("is not JSON") from None
+        return json.loads(value, object_pairs_hook=_require_different)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not JSON ({error.msg}, at character {error.pos + 1})") from None
+
+
+def _require_different(entries: list[tuple[str, object]]) -> dict[str, object]:
+    if len(found := dict(entries)) < len(entries):
+        raise ValueError("is JSON in which an object has two entries of one name")
+    return found
 
 
 class ConsoleSettings(EnvironmentSettings):
@@ -42,7 +58,7 @@ class ConsoleSettings(EnvironmentSettings):
 
     model_config = SettingsConfigDict(env_prefix="CONSOLE_")
 
-    host: Annotated[str, Field(min_length=1), AfterValidator(require_host)] = Field(
+    host: Annotated[str, Field(min_length=1), AfterValidator(require_listening)] = Field(
         default="127.0.0.1", description="address on which the console listens", examples=["127.0.0.1"]
     )
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
@@ -82,7 +98,7 @@ class ConsoleSettings(EnvironmentSettings):
         "whoever may connect to CONSOLE_SOCKET",
         examples=["10.0.0.5, 10.1.0.0/16"],
     )
-    user_header: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,99}$")] | None = Field(
+    user_header: Annotated[str, fitting("[A-Za-z][A-Za-z0-9-]{0,99}", "is not a header's name")] | None = Field(
         default=None,
         description="header in which these proxies name the user that they have authenticated",
         examples=["X-Forwarded-User"],
@@ -97,7 +113,7 @@ class ConsoleSettings(EnvironmentSettings):
         description="links from jobs to pages of your own, by kind, as JSON; {job_id} is replaced",
         examples=['{"charge": "https://admin.example.org/charges?job={job_id}"}'],
     )
-    statement_timeout: Duration = Field(
+    statement_timeout: Annotated[Duration, at_most(timedelta(days=1))] = Field(
         default=timedelta(seconds=4),
         description="PostgreSQL cancels a statement of the console after this",
         examples=["4s"],
@@ -111,7 +127,22 @@ class ConsoleSettings(EnvironmentSettings):
     @property
     def names(self) -> frozenset[str]:
         """The names of this page, in lower case."""
-        return frozenset(name.strip().lower() for name in (self.hosts or "").split(",") if name.strip())
+        return frozenset(name for name in re.split(r"[\s,]+", (self.hosts or "").lower()) if name)
+
+    @field_validator("hosts")
+    @classmethod
+    def _require_names(cls, value: str | None) -> str | None:
+        for name in filter(None, re.split(r"[\s,]+", value or "")):
+            if not _NAME.fullmatch(name.lower()):
+                raise ValueError(f"{name[:100]!r} is not a host as browsers name it, without scheme, path and *")
+        return value
+
+    @field_validator("socket")
+    @classmethod
+    def _require_socket(cls, value: str | None) -> str | None:
+        if value is not None and os.path.exists(value) and not Path(value).is_socket():  # noqa: PTH110 - never raises
+            raise ValueError("is there already, and is no socket: name another path")
+        return value
 
     @field_validator("proxies")
     @classmethod
@@ -142,7 +173,7 @@ class ConsoleSettings(EnvironmentSettings):
                 "CONSOLE_TOKENS: is not set, so nobody could log in. Set it to what the command console token prints, "
                 "or put that in a file named console_tokens in /run/secrets or $SECRETS_DIR."
             )
-        if self.hosts is None and (self.socket is not None or not is_loopback(self.host)):
+        if not self.names and (self.socket is not None or not is_loopback(self.host)):
             raise ValueError(
                 "CONSOLE_HOSTS: is not set, but others than this host can reach the console. Set it to the names that "
                 "browsers use, such as jobs.example.org: requests for any other name are refused."

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from arqonce.addresses import require_host
+from arqonce.addresses import is_address, require_listening
 from arqonce.environment import EnvironmentSettings
 
 SHORTEST_TOKEN = 20
@@ -23,7 +23,7 @@ class OperationsSettings(EnvironmentSettings):
         description="port of /metrics, /livez, /readyz and /queue.json; none by default; 0 selects a free one",
         examples=["9100"],
     )
-    host: Annotated[str, Field(min_length=1), AfterValidator(require_host)] = Field(
+    host: Annotated[str, Field(min_length=1), AfterValidator(require_listening)] = Field(
         default="127.0.0.1",
         description="address of that port; any but loopback needs a token",
         examples=["127.0.0.1"],
@@ -57,7 +57,6 @@ class OperationsSettings(EnvironmentSettings):
 
 def is_loopback(host: str) -> bool:
     """Return whether only this host can reach the address."""
-    try:
+    if is_address(host):
         return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"  # any other name may mean any address
+    return host.lower() == "localhost"  # any other name may mean any address
