@@ -127,5 +127,5 @@ def test_a_service_enqueues_into_one_queue(name: str, monkeypatch: pytest.Monkey
     """What WORKER_QUEUE may hold would be the name of a queue that no worker can serve."""
     monkeypatch.setenv("WEB_QUEUE", name)
 
-    with pytest.raises(SettingsError, match="WEB_QUEUE: (names 2 queues|gives the only queue a weight)"):
+    with pytest.raises(SettingsError, match=r"WEB_QUEUE: (names 2 queues|gives the only queue a weight)"):
         WebSettings.load()

@@ -38,6 +38,8 @@ def run_application(application: Application) -> None:
     PROGRAM.set(application.name)
     with explained(application.name):
         _set_registry(sys.argv)
+        if sys.argv[1:2] == ["help"]:
+            sys.argv[1:] = [*sys.argv[2:], "--help"]
         application = _with_jobs(application)
         app = build_app(application, _called(sys.argv[1:]))
         end_loading()
@@ -58,6 +60,7 @@ def build_app(application: Application, called: str | None) -> typer.Typer:
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,  # its help breaks sentences where the source does
+        context_settings={"help_option_names": ["--help", "-h"]},
     )
     app.callback()(_build_options(application))
     for name, command in (COMMANDS | dict(application.commands) | GROUPS).items():
@@ -94,7 +97,7 @@ def _build_options(application: Application) -> Callable[..., None]:
     def options(
         *,
         _version: Annotated[
-            bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show versions, and end.")
+            bool, typer.Option("--version", "-V", callback=show_version, is_eager=True, help="Show versions, and end.")
         ] = False,
     ) -> None:
         pass

@@ -56,8 +56,12 @@ def token(
 
     The token is shown once, and is nowhere kept. Whoever has it is that person. To replace it, replace its entry.
     """
-    from arqonce.console.access import hash_of, new_token  # noqa: PLC0415 - see above
+    from arqonce.console.access import hash_of, new_token, require_name  # noqa: PLC0415 - see above
 
+    try:
+        require_name(name)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="NAME") from None
     made = new_token()
     entry = {name: {"sha256": hash_of(made), "role": role, "people": people}}
     typer.echo(f"token for {name}, which is not shown again: {made}", err=True)

@@ -66,6 +66,20 @@ class Person(NamedTuple):
         return self.rights.role.includes(role) and (self.rights.people or not people)
 
 
+def require_name(name: str) -> str:
+    """Return the name of a person, which stands in headers, in cookies and in the audit.
+
+    Raises:
+        ValueError: it is none; the text says what one is.
+    """
+    if not re.fullmatch(r"[\x21-\x7e]{1,100}", name):
+        raise ValueError("is not a person's name of at most 100 ASCII characters without spaces")
+    return name
+
+
+PersonName = Annotated[str, AfterValidator(require_name)]
+
+
 def new_token() -> str:
     """Return a token that cannot be guessed: 256 random bits."""
     return secrets.token_urlsafe(_TOKEN_BYTES)

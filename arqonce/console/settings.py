@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_va
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from arqonce.addresses import require_listening
-from arqonce.console.access import Peers, Rights, TokenRights, read_peers
+from arqonce.console.access import Peers, PersonName, Rights, TokenRights, read_peers
 from arqonce.database.settings import DatabaseSettings
 from arqonce.environment import Duration, EnvironmentSettings, at_most, fitting, require_valid
 from arqonce.settings.operations import is_loopback
@@ -24,11 +24,6 @@ _SHORTEST_KEY = 32
 
 _LONGEST_WAIT = timedelta(seconds=1)
 """How much longer than a statement may take the client waits for a server that has become silent."""
-
-PersonName = Annotated[
-    str, fitting(r"[\x21-\x7e]{1,100}", "is not a person's name of at most 100 ASCII characters without spaces")
-]
-"""The name of a person: it stands in headers, in cookies and in the audit."""
 
 LinkTemplate = Annotated[
     str, fitting(r"(https?://|/)[\x21-\x7e]{1,1000}", "is not a link: it begins with https://, http:// or /")

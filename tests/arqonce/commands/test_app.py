@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from arqonce import Application
-from arqonce.commands.app import build_app
+from arqonce.commands.app import build_app, run_application
 
 
 def test_a_group_without_its_command_names_the_commands() -> None:
@@ -14,6 +14,29 @@ def test_a_group_without_its_command_names_the_commands() -> None:
     wrong = CliRunner().invoke(build_app(Application(name="shop"), "job"), ["job", "order-1"])
 
     assert (wrong.exit_code, "job [OPTIONS] show [ARGS]..." in wrong.output) == (2, True)
+
+
+@pytest.mark.parametrize("typed", ["run --help", "run -h", "help run"])
+def test_help_is_asked_for_in_each_usual_way(
+    typed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the command line itself and of each command."""
+    monkeypatch.setattr("sys.argv", ["shop", *typed.split()])
+
+    with pytest.raises(SystemExit) as ended:
+        run_application(Application(name="shop"))
+
+    assert (ended.value.code, "Run a worker until SIGTERM" in capsys.readouterr().out) == (0, True)
+
+
+@pytest.mark.parametrize("name", ["", "ja ne", "jürgen", "x" * 101])
+def test_a_token_is_made_only_for_a_name_that_the_console_takes(name: str) -> None:
+    """Its entry would be refused at the start."""
+    app = build_app(Application(name="shop"), "console")
+
+    made = CliRunner().invoke(app, ["console", "token", name])
+
+    assert (made.exit_code, "is not a person's name" in made.output, "sha256" in made.output) == (2, True, False)
 
 
 @pytest.mark.parametrize("checkout", [None, Path("/somewhere")])
