@@ -1,24 +1,32 @@
 """Says why a server could not be reached, by the errors that its client has chained. Knows no client."""
 
 import asyncio
+import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 _CLOSED = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, asyncio.IncompleteReadError, EOFError)
+
+FOREIGN = "it answers as another kind of server on this port would"
+
+_REASONS: tuple[tuple[Callable[[BaseException], object], str], ...] = (
+    (lambda cause: isinstance(cause, socket.gaierror), "the host's name is not known"),
+    (lambda cause: isinstance(cause, FileNotFoundError), "there is no such socket"),
+    (lambda cause: isinstance(cause, ConnectionRefusedError), "nothing listens there"),
+    (lambda cause: isinstance(cause, TimeoutError), "it does not answer in time"),
+    (lambda cause: re.search("rejected SSL upgrade|Protocol [Ee]rror", str(cause)), FOREIGN),
+    (
+        lambda cause: isinstance(cause, _CLOSED) or re.search("closed by server|unexpected connection_lo", str(cause)),
+        "it closes the connection, as another kind of server on this port would",
+    ),
+)
+"""By what the errors of asyncpg, of redis-py's two parsers and of the system are, or say."""
 
 
 def why_unreachable(error: BaseException) -> str:
     """Return the reason in a few words, without values; the type of the error if nothing better is known."""
-    for cause in _causes(error):
-        if isinstance(cause, socket.gaierror):
-            return "the host's name is not known"
-        if isinstance(cause, FileNotFoundError):
-            return "there is no such socket"
-        if isinstance(cause, ConnectionRefusedError):
-            return "nothing listens on this port"
-        if isinstance(cause, _CLOSED) or "closed by server" in str(cause) or "unexpected connection_lost" in str(cause):
-            return "it closes the connection, as another kind of server on this port would"
-    return type(error).__name__
+    reasons = (reason for cause in _causes(error) for fits, reason in _REASONS if fits(cause))
+    return next(reasons, type(error).__name__)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -191,15 +191,25 @@ def _explanation(error: RedisError | OSError, url: str) -> str:
     if (unfound := _cause(error, SentinelError, SentinelTimeoutError)) is not None:
         return f"cannot be found: {unfound}. Are the Sentinels running, is REDIS_URL right?"
     if isinstance(error, AuthenticationError | AuthorizationError) or "NOAUTH" in str(error):
-        return "refuses the user or password: correct REDIS_URL"
+        return _refusal(str(error))
     if (unresolved := _cause(error, gaierror)) is not None:
         return f"cannot be reached: the name of its host is not known ({unresolved.args[-1]}): is REDIS_URL right?"
     if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
         question = "is REDIS_URL right?"
-        if url.startswith(_TLS):  # a server without TLS is silent; one that requires a client certificate may hang up
+        if url.lower().startswith(
+            _TLS
+        ):  # a server without TLS is silent; one that requires a client certificate may hang up
             question = "with TLS on this port, does it require a client certificate (ssl_certfile, ssl_keyfile)?"
         return f"cannot be reached ({why_unreachable(error)}): is it running, {question}"
     return f"refuses the command: {error}"
+
+
+def _refusal(error: str) -> str:
+    if "NOAUTH" in error or "Authentication required" in error:
+        return "requires a password: set REDIS_PASSWORD, or write it into REDIS_URL"
+    if "without any password configured" in error:
+        return "has no password: remove it from REDIS_URL and REDIS_PASSWORD, or set one in the server"
+    return "refuses the user or password: correct REDIS_URL"
 
 
 _TLS = ("rediss:", "valkeys:", "rediss+", "valkeys+")

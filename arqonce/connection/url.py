@@ -27,6 +27,8 @@ _BY_SENTINELS = {f"{scheme}+sentinel": plain for scheme, plain in _SCHEMES.items
 CERT_REQUIREMENTS = ("required", "optional", "none")
 """What ``ssl_cert_reqs`` may be. With ``none`` the server is not verified, as some hosts of Redis demand."""
 
+_ENCODE = "has a character in user or password that must be percent-encoded: / is %2F, ? is %3F, @ is %40"
+
 _EXAMPLE = "redis+sentinel://host1:26379,host2:26379/mymaster/0"
 
 
@@ -69,6 +71,7 @@ def read_redis_url(url: str) -> RedisURL:
         RedisURLError: it is not valid. The text names the cure and repeats neither user nor password.
     """
     scheme, separator, rest = url.partition("://")
+    scheme = scheme.lower()
     if not separator or scheme not in _SCHEMES | _BY_SENTINELS:
         raise RedisURLError("is not a URL of Redis")
     if "#" in rest:
@@ -94,7 +97,7 @@ def require_files(address: RedisURL) -> None:
 
 def with_sentinel_password(url: str, password: str | None) -> str:
     """Add the Sentinels' password to the URL, unless it has one or names no Sentinels."""
-    if password is None or "+sentinel://" not in url or "sentinel_password=" in url:
+    if password is None or "+sentinel://" not in url.lower() or "sentinel_password=" in url:
         return url
     return f"{url}{'&' if '?' in url else '?'}sentinel_password={quote(password, safe='')}"
 
@@ -114,13 +117,17 @@ def _read(scheme: str, rest: str) -> RedisURL:
         raise RedisURLError(f"names several hosts: for Sentinels write {_EXAMPLE}")
     try:
         parts = urlsplit(plain)
-        host, port = _read_host(parts.hostname or "localhost"), parts.port or 6379
+        host, port = _read_host(parts.hostname or "localhost"), 6379 if parts.port is None else parts.port
     except RedisURLError:
         raise
-    except ValueError:
-        raise RedisURLError("is not a URL: check its host, brackets and port") from None  # it repeats the URL
+    except ValueError:  # it repeats the URL
+        raise RedisURLError(_ENCODE if "@" in rest else "is not a URL: check its host, brackets and port") from None
+    if not port:
+        raise RedisURLError("has the port 0, on which no server listens")
     options = _options(parts.query)
     _require_tls(scheme, options)
+    if "@" in parts.path:
+        raise RedisURLError(_ENCODE)
     database = _database(parts.path.strip("/"), options.get("db"))
     return RedisURL(plain, f"{_bracketed(host)}:{port}/{database}")
 
@@ -160,15 +167,19 @@ def _require_tls(scheme: str, options: Mapping[str, str]) -> None:
 def _options(query: str) -> dict[str, str]:
     """Return the options, each of which is known: taken as redis-py takes it, or refused with the cure."""
     # A + is kept as it is, as in user and password.
-    pairs = (part.partition("=") for part in query.split("&") if part)
+    pairs = [part.partition("=") for part in query.split("&") if part]
     options = {name: unquote(value) for name, _, value in pairs}
+    if len(options) < len(pairs):
+        raise RedisURLError("has an option twice: leave one of them out")
     for name, value in options.items():
         if name.startswith("sentinel_") or name == "db":
             continue
         if cure := _REFUSED.get(name):
             raise RedisURLError(f"has the option {name}: leave it out, {cure}")
         if name not in _TAKEN:
-            near = difflib.get_close_matches(name, _TAKEN, n=1)
+            if "@" in name:
+                raise RedisURLError(_ENCODE)
+            near = difflib.get_close_matches(name.lower(), _TAKEN, n=1)
             meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(_TAKEN)}"
             raise RedisURLError(f"has an option that there is not: {meant}")
         fits, expected = _TAKEN[name]

@@ -35,6 +35,8 @@ def read_url(text: str) -> URL:
         ArgumentError: the text is not a URL.
         ValueError: likewise, or the list of hosts is invalid; then it is a ``WrongHostsError``, which says why.
     """
+    scheme, separator, rest = text.partition("://")
+    text = f"{scheme.lower()}{separator}{rest}"
     found = _LIST.fullmatch(text)
     if found is None:
         url = make_url(text)
@@ -55,7 +57,7 @@ def hosts_of(url: URL) -> tuple[Host, ...]:
     names, ports = _query_list(url, "host"), _query_list(url, "port")
     if not names and url.host:
         names = url.host.split(",")
-        ports = ports or ([str(url.port)] if url.port else [])
+        ports = ports or ([] if url.port is None else [str(url.port)])
     if not names:
         return ()
     return _read_hosts(names, ports)

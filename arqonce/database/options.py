@@ -1,13 +1,15 @@
 """Options that people write into the query of DATABASE_URL: which are used, and what to do instead of the others."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 
 TLS_FILES = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl"})
 """libpq's names for TLS files: trusted certificate authorities, client certificate and key, revoked certificates."""
 
 _USED = TLS_FILES | {"ssl", "sslmode", "host", "port", "target_session_attrs", "krbsrvname", "gsslib"}
 """By asyncpg's or libpq's names."""
+
+_ONCE = _USED - {"host", "port"}
 
 _DEFAULT = "the connection goes without it"
 _POOL = "there are as many connections as WORKER_MAX_JOBS and three more"
@@ -75,15 +77,34 @@ _INSTEAD = {
 """Options of libpq, of drivers and of other libraries, with the cure."""
 
 
-def require_known(names: Iterable[str]) -> None:
-    """Raise for the first option that is not used.
+ENCODE = "has a character in user or password that must be percent-encoded: / is %2F, ? is %3F, @ is %40"
+
+
+def require_values(url: str) -> None:
+    """Raise if the URL's query has an option without ``=``, which SQLAlchemy skips: TLS would be off unawares.
+
+    Raises:
+        ValueError: it has; the text repeats nothing of the URL.
+    """
+    before, at, after = url.partition("@")
+    for option in (after if at else before).partition("?")[2].split("&"):
+        if option and "=" not in option:
+            raise ValueError(ENCODE if "@" in option else "has an option without a value: write it as name=value")
+
+
+def require_known(query: Mapping[str, str | Sequence[str]]) -> None:
+    """Raise for the first option that is not used, or that is there twice.
 
     Raises:
         ValueError: the text names the option and its cure, no value.
     """
-    for name in sorted(set(names) - _USED):
+    if twice := [name for name, value in query.items() if name in _ONCE and not isinstance(value, str)]:
+        raise ValueError(f"has the option {twice[0]} twice: leave one of them out")
+    if query.keys() >= {"ssl", "sslmode"}:
+        raise ValueError("has both ssl and sslmode, which mean the same: leave one of them out")
+    for name in sorted(query.keys() - _USED):
         if instead := _INSTEAD.get(name):
             raise ValueError(f"has the option {name}: leave it out, {instead}")
-        near = difflib.get_close_matches(name, _USED, n=1)
+        near = difflib.get_close_matches(name.lower(), _USED, n=1)
         meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(_USED))}"
         raise ValueError(f"has an option that there is not: {meant}")

@@ -13,7 +13,7 @@ from sqlalchemy.exc import ArgumentError
 from arqonce.addresses import require_tls_files
 from arqonce.database.connecting import TARGETS
 from arqonce.database.hosts import DEFAULT_PORT, Host, WrongHostsError, hosts_of, read_url, with_hosts
-from arqonce.database.options import TLS_FILES, require_known
+from arqonce.database.options import ENCODE, TLS_FILES, require_known, require_values
 from arqonce.environment import EnvironmentSettings, PositiveDuration, at_most
 from arqonce.namespace import LEDGER, require_namespace
 
@@ -52,15 +52,15 @@ def _require_parts(url: URL) -> None:
     if not url.database:
         raise ValueError("names no database")
     if "@" in f"{url.database}{url.host}":
-        raise ValueError("has a character in user or password that must be percent-encoded: / is %2F, @ is %40")
+        raise ValueError(ENCODE)
     require_known(url.query)
     if "\0" in f"{url.username}{url.password}{url.database}":
         raise ValueError("has a %00, which PostgreSQL cannot take")
     files = {name: str(file) for name, file in url.query.items() if name in TLS_FILES}
     require_tls_files(files, trusted=("sslrootcert", "sslcrl"), certificate="sslcert", key="sslkey")
-    mode = url.query.get("sslmode", url.query.get("ssl", "prefer"))
-    if mode not in _SSL_MODES:
-        raise ValueError(f"has an unknown sslmode; valid are {', '.join(sorted(_SSL_MODES))}")
+    option = "sslmode" if "sslmode" in url.query else "ssl"
+    if url.query.get(option, "prefer") not in _SSL_MODES:
+        raise ValueError(f"has an unknown {option}; valid are {', '.join(sorted(_SSL_MODES))}")
     if url.query.get("target_session_attrs", "any") not in TARGETS:
         raise ValueError(f"has an unknown target_session_attrs; valid are {', '.join(TARGETS)}")
     hosts_of(url)
@@ -123,6 +123,7 @@ class DatabaseSettings(EnvironmentSettings):
         if url.drivername not in _DRIVERS:
             message = f"has the scheme {url.drivername}, which is not PostgreSQL through asyncpg"
             raise ValueError(message)
+        require_values(value.get_secret_value())
         _require_parts(url)
         return value
 
@@ -153,6 +154,11 @@ class DatabaseSettings(EnvironmentSettings):
         )
         files = {"sslrootcert": system} if needs_authorities and system is not None else {}
         return files | {name: str(file) for name, file in query.items() if name in TLS_FILES}
+
+    @property
+    def requires_tls(self) -> bool:
+        """Whether a server without TLS is none for these settings."""
+        return self._ssl_mode not in {None, "disable", "allow", "prefer"}
 
     @property
     def _ssl_mode(self) -> str | None:

@@ -6,7 +6,7 @@ from arqonce.connection.tls import tls_problem
 from arqonce.database.connecting import READ_ONLY, STANDBY
 from arqonce.database.faults import sqlstate_of, why_not_written
 from arqonce.database.settings import DatabaseSettings
-from arqonce.unreachable import why_unreachable
+from arqonce.unreachable import FOREIGN, why_unreachable
 
 
 class StartupError(RuntimeError):
@@ -36,20 +36,29 @@ _CURES = {
 }
 
 
+def _refusal(state: str | None, error: Exception, *, has_password: bool) -> str | None:
+    if "no schema has been selected" in str(error):
+        return _NO_SCHEMA
+    if state == "28P01" and not has_password:
+        return "requires a password: set DATABASE_PASSWORD, or write it into DATABASE_URL"
+    return _REFUSALS.get(state or "")
+
+
 def explain_database(error: Exception, settings: DatabaseSettings) -> str:
     """Describe in one line what is wrong with PostgreSQL and how to correct it."""
     state = sqlstate_of(error)
     if reason := why_not_written(error):
         return f"PostgreSQL at {settings.location} cannot be written to: {reason}{_CURES.get(reason, '')}"
-    if refusal := _NO_SCHEMA if "no schema has been selected" in str(error) else _REFUSALS.get(state or ""):
+    if refusal := _refusal(state, error, has_password=settings.sqlalchemy_url.password is not None):
         return f"PostgreSQL at {settings.location} {refusal}"
     if state is not None:
         return f"PostgreSQL at {settings.location} is not ready (SQLSTATE {state})"
-    if problem := tls_problem(error, authority="?sslmode=verify-full&sslrootcert=/path/ca.pem in DATABASE_URL"):
-        return f"TLS with PostgreSQL at {settings.location} fails: {problem}"
     orig = getattr(error, "orig", None)
+    reason = why_unreachable(orig or error)
+    problem = tls_problem(error, authority="?sslmode=verify-full&sslrootcert=/path/ca.pem in DATABASE_URL")
+    if problem and (settings.requires_tls or reason != FOREIGN):
+        return f"TLS with PostgreSQL at {settings.location} fails: {problem}"
     cause = getattr(orig, "__cause__", None)
     if isinstance(cause, asyncpg.ClientConfigurationError | asyncpg.TargetServerAttributeNotMatched):
         return f"DATABASE_URL cannot be used for PostgreSQL at {settings.location}: {cause}"
-    reason = why_unreachable(orig or error)
     return f"PostgreSQL at {settings.location} cannot be reached ({reason}): is it running, is DATABASE_URL right?"

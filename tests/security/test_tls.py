@@ -284,7 +284,7 @@ def test_a_redis_without_tls_is_refused(files: Files, valkey_url: str) -> None:
 
     ended = _run("status", REDIS_URL=url)
 
-    _require_one_line(ended, "cannot be reached (TimeoutError): is it running, with TLS on this port")
+    _require_one_line(ended, "cannot be reached (it does not answer in time): is it running, with TLS on this port")
 
 
 @pytest.mark.parametrize("wrong", WRONG)

@@ -22,6 +22,8 @@ from arqonce.environment import SettingsError
         ("postgresql://[::1]:6000/db", "[::1]:6000/db", {}),
         ("postgresql://h1/db", "h1:5432/db", {}),
         ("postgresql:///db", "localhost:5432/db", {}),
+        ("POSTGRESQL://h1/db", "h1:5432/db", {}),
+        ("Postgres://h1,h2/db", "h1:5432,h2:5432/db", None),
     ],
 )
 def test_hosts_are_read_as_libpq_reads_them(
@@ -45,6 +47,7 @@ def test_hosts_are_read_as_libpq_reads_them(
         ("postgresql://hidden-word@h1,h2:x/db", "has a port that is not a number from 1 to 65535"),
         ("postgresql://hidden-word@h1,h2:70000/db", "has a port that is not a number from 1 to 65535"),
         ("postgresql://hidden-word@h1,h2,h3/db?port=1,2", "names 3 hosts and 2 ports"),
+        ("postgresql://hidden-word@h1:0/db", "has a port that is not a number from 1 to 65535"),
         ("postgresql://hidden-word@h1,h2/db?host=h3", "names hosts twice"),
         ("postgresql://hidden-word@h1,h2", "names no database"),
         ("postgresql://hidden-word@h1,h2/db?target_session_attrs=master", "has an unknown target_session_attrs"),

@@ -1,0 +1,54 @@
+"""What is said of a server that cannot be used. Needs none."""
+
+import pytest
+from pydantic import SecretStr
+from redis.exceptions import AuthenticationError, InvalidResponse, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from arqonce.connection.redis import explain
+from arqonce.database.settings import DatabaseSettings
+from arqonce.process.startup_errors import explain_database
+
+
+class _WrongPasswordError(Exception):
+    sqlstate = "28P01"
+
+
+_REJECTED = ConnectionError('PostgreSQL server at "h:5432" rejected SSL upgrade')
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "expected"),
+    [
+        ("postgresql://h/d", _REJECTED, "cannot be reached (it answers as another kind of server on this port would)"),
+        ("postgresql://h/d?sslmode=require", _REJECTED, "it does not use TLS on this port: turn TLS on"),
+        ("postgresql://h/d", TimeoutError(), "cannot be reached (it does not answer in time)"),
+        ("postgresql://h/d", _WrongPasswordError(), "requires a password: set DATABASE_PASSWORD"),
+        ("postgresql://u:p@h/d", _WrongPasswordError(), "refuses the password: correct DATABASE_URL"),
+    ],
+)
+def test_what_is_wrong_with_postgresql_is_said(url: str, error: Exception, expected: str) -> None:
+    """A password that nobody gave is not wrong, and TLS that nobody asked for is not what fails."""
+    assert expected in explain_database(error, DatabaseSettings.load(url=SecretStr(url)))
+
+
+def _chained(error: RedisError, cause: Exception) -> RedisError:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            _chained(RedisConnectionError("reply"), InvalidResponse("Protocol error, got H")),
+            "(it answers as another kind of",
+        ),
+        (AuthenticationError("Authentication required."), "requires a password: set REDIS_PASSWORD"),
+        (AuthenticationError("AUTH <password> called without any password configured"), "has no password: remove it"),
+        (AuthenticationError("invalid username-password pair or user is disabled."), "refuses the user or password"),
+    ],
+)
+def test_what_is_wrong_with_redis_is_said(error: RedisError, expected: str) -> None:
+    """Likewise."""
+    assert expected in str(explain(error, "redis://h"))
