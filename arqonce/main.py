@@ -4,6 +4,7 @@ A SIGTERM that arrives while the rest is loaded must end the process too. As PID
 ignores it until a handler is installed.
 """
 
+import os
 import signal
 import sys
 import time
@@ -38,6 +39,20 @@ def hear_signals() -> None:
             signal.signal(number, _interrupt)
 
 
+def hold_standard_files() -> None:
+    """Put the null device where standard input, output or error was closed, as some supervisors leave them.
+
+    Otherwise the next socket would get its number: libuv aborts the process on that, and others write into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 - a number
+
+
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     now = time.monotonic()
     if not _interrupted or now - _interrupted[-1] > _ONE_ORDER:
@@ -50,6 +65,7 @@ def main(application: str = "arqonce.__main__:APPLICATION") -> None:
 
     A supervisor's SIGTERM ends ``dev`` and ``demo`` as Ctrl-C does; a worker that is ready replaces the handlers.
     """
+    hold_standard_files()
     hear_signals()
     try:
         if sys.argv[1:] == ["health"]:  # a shortcut: containers run this twice a minute

@@ -6,7 +6,7 @@ Loads the rest after signal handlers are installed, as ``arqonce.main`` does.
 import sys
 
 from arqonce.loading import begin_loading, end_loading, load_libraries
-from arqonce.main import hear_signals
+from arqonce.main import hear_signals, hold_standard_files
 
 _HELP = """usage: users-web
 
@@ -17,6 +17,7 @@ Exit codes: 0 ok, 2 usage, 3 settings, 4 unavailable, 5 held (ended at its time 
 
 def main() -> None:
     """Run the service and exit with its code."""
+    hold_standard_files()
     hear_signals()
     if sys.argv[1:]:
         asks = sys.argv[1:] in (["--help"], ["-h"])

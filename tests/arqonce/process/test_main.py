@@ -1,5 +1,6 @@
 """The beginning of a process, where signals may come at any moment."""
 
+import subprocess
 import sys
 
 import pytest
@@ -47,3 +48,20 @@ def test_any_other_error_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(RuntimeError, match="a fault of the library"):
         beginning.main()
+
+
+_PROGRAM = """
+import os, socket, sys
+from arqonce.main import hold_standard_files
+hold_standard_files()
+print("into nothing", file=sys.stderr)
+sys.exit(0 if socket.socket().fileno() > 2 and not sys.stdout.isatty() and sys.stdin.read() == "" else 1)
+"""
+
+
+@pytest.mark.usefixtures("starts_processes")
+def test_closed_standard_files_are_no_sockets() -> None:
+    """A supervisor may close all three: libuv aborts a process whose socket has one of their numbers."""
+    closed = subprocess.run(["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, _PROGRAM], check=False)
+
+    assert closed.returncode == 0
