@@ -188,6 +188,8 @@ class Connection(RequestHandler):
         resp.headers.update(_HEADERS)
         if request.content.exception() is not None or not request.content.is_eof():
             resp.force_close()  # where the next request begins is not known, or not worth waiting for
+        if self._limit.is_draining:
+            resp.force_close()  # and says so: a client that sends another request may get no response to it
         return await super().finish_response(request, resp, start_time)
 
 

@@ -30,6 +30,8 @@ class ConnectionLimit:
         """How many are open."""
         self.refused = 0
         """How many were refused, ever."""
+        self.is_draining = False
+        """Whether each connection is to end with its next response."""
         self._logged = 0
         self._log_again_at = 0.0
 

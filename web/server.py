@@ -15,6 +15,7 @@ from web.admission import checked_requests, refusing
 from web.application import build_app
 from web.connection import LINGERING, Connection, Limits
 from web.connection_limit import ConnectionLimit, connections_that_fit
+from web.draining import drain
 from web.metrics import counting, show_service
 from web.settings import Settings, WebSettings
 
@@ -57,6 +58,7 @@ async def _serve_until(told: asyncio.Event, settings: Settings, ending: Ending, 
         _log.info("told to stop")
         if operations is not None:
             operations.stopping()
+        await drain(runner, limit)
     finally:
         ending.limit(settings.web.shutdown_grace + MARGIN)
         await runner.cleanup()

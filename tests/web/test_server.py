@@ -4,6 +4,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from tests.conftest import wait_until, wait_until_async
 from tests.web.conftest import WebProcess
+from tests.web.wire import NEXT, open_wire
 from web import __main__ as web_command
 
 JANE = {"name": "Jane", "email": "jane@example.org"}
@@ -30,6 +32,26 @@ async def test_told_to_stop_it_answers_who_waits_and_ends_with_0(service: WebPro
     code = await asyncio.to_thread(service.process.wait, 10)
 
     assert (answer.status, answer.headers["Location"], code) == (202, "/jobs/k1", 0)
+
+
+async def test_the_end_loses_no_request_that_was_sent(service: WebProcess) -> None:
+    """Neither on a kept connection, as a proxy's are, nor on one that was made and not yet accepted."""
+    async with open_wire(service.port) as kept, AsyncExitStack() as stack:
+        await kept.send(NEXT)
+        before = await kept.response()
+        service.process.send_signal(signal.SIGSTOP)
+        made = [await stack.enter_async_context(open_wire(service.port)) for _ in range(20)]
+        service.process.send_signal(signal.SIGTERM)
+        service.process.send_signal(signal.SIGCONT)
+        await wait_until_async(lambda: asyncio.sleep(0, "told to stop" in service.log), 5)
+        for wire in (kept, *made):
+            await wire.send(NEXT)
+        responses = [await wire.response() for wire in (kept, *made)]
+    code = await asyncio.to_thread(service.process.wait, 10)
+
+    ends = [(each.status, each.headers["connection"]) for each in responses if each is not None]
+    assert before is not None and "connection" not in before.headers  # noqa: PT018
+    assert (ends, code) == ([(404, "close")] * 21, 0)
 
 
 @pytest.mark.usefixtures("starts_processes", "redis")
