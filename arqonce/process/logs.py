@@ -13,6 +13,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from arqonce.execution.diagnosis import diagnose
+from arqonce.process.log_lines import LineFormatter, escape_controls, showing_any_value
 from arqonce.process.log_writer import LogWriter, say, standard_error
 from arqonce.process.strangers import log_strangers
 from arqonce.process.supervised import Supervised
@@ -66,7 +67,7 @@ def log_to_stderr(log_format: str, level: str, *, process: int | None = None) ->
     shared = _shared_processors(process)
     handler = LogWriter(standard_error())
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
+        LineFormatter(
             foreign_pre_chain=shared,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(log_format)],
         )
@@ -114,8 +115,8 @@ def _add_process(number: int, _logger: WrappedLogger, _method: str, event: Event
 
 def _renderers(log_format: str) -> list[Processor]:
     if log_format == "console" or (log_format == "auto" and _is_terminal()):
-        return [structlog.dev.ConsoleRenderer(colors=_is_terminal())]
-    return [structlog.processors.JSONRenderer(sort_keys=True)]
+        return [escape_controls, showing_any_value(structlog.dev.ConsoleRenderer(colors=_is_terminal()))]
+    return [showing_any_value(structlog.processors.JSONRenderer(sort_keys=True, allow_nan=False))]
 
 
 def _is_terminal() -> bool:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 PROGRAM = """
-import asyncio, gc, logging, structlog, warnings
+import asyncio, gc, logging, structlog, threading, warnings
 from arqonce import InvalidPayloadError
 from jobs.payloads import EmailTakenError
 from arqonce.process.logs import set_up_logging
@@ -36,6 +36,7 @@ logging.getLogger("arq.worker").info("Starting worker")
 logging.getLogger("arq.worker").warning("a warning of arq")
 logging.getLogger("httpx").info("GET https://example.org/?email=secret-person")
 logging.getLogger("shop.jobs").info("the application's own")
+logging.captureWarnings(True)
 warnings.warn("secret-person", UserWarning)
 warnings.warn("use the other one", FutureWarning)
 
@@ -52,6 +53,31 @@ try:
     raise InvalidPayloadError("cure") from EmailTakenError("secret-person")
 except InvalidPayloadError:
     structlog.get_logger("ours").exception("speaks")
+
+class Value:
+    def __init__(self, name="secret-person"):
+        self.name = name
+
+    def __repr__(self):
+        raise ValueError(self.name)
+
+    def __del__(self):
+        if self.name == "unraisable":
+            raise ValueError("secret-person")
+
+nested = []
+for _ in range(5000):
+    nested = [nested]
+values = {{"value": Value(), "keys": {{(1, 2): 3}}, "number": float("nan"), "nested": nested}}
+structlog.get_logger("ours").warning("any value", **values)
+logging.getLogger("theirs").warning("%d users", "secret-person")
+logging.getLogger("theirs").warning("%s", Value())
+logging.getLogger("theirs").warning(300_000 * "x")
+logging.getLogger("theirs").warning("one\\ntwo\\x1b[31m")
+thread = threading.Thread(target=fail)
+thread.start()
+thread.join()
+Value("unraisable")
 """
 
 
@@ -66,13 +92,17 @@ def test_json_logs_are_one_object_a_line() -> None:
     """Ours and the application's alike, with level, logger and time; other libraries' from warning on."""
     lines = [json.loads(line) for line in _run("json").splitlines()]
 
-    assert [line["event"] for line in lines] == [
+    assert [line["event"].partition(", from")[0] for line in lines] == [
         "job failed", "foreign", "a warning of arq", "the application's own", "Python warns", "Python warns",
         "Exception in callback forget.<locals>.<lambda>", "Task exception was never retrieved", "speaks",
+        "any value", *3 * ["a line of the log cannot be shown"], "one\ntwo\x1b[31m",
+        "a thread has failed", "Python cannot raise an error",
     ]  # fmt: skip
     assert [line.get("text") for line in lines if line["event"] == "Python warns"] == [None, "use the other one"]
     assert all({"level", "logger", "timestamp"} <= line.keys() for line in lines)
     assert lines[0]["job_id"] == "j1"
+    (line,) = [line for line in lines if line["event"] == "any value"]
+    assert [line[name] for name in ("value", "keys", "number", "nested")] == ["<Value>", "{(1, 2): 3}", "nan", "<list>"]
 
 
 @pytest.mark.usefixtures("starts_processes")
@@ -82,6 +112,7 @@ def test_an_error_is_logged_without_its_text(form: str) -> None:
     output = _run(form)
 
     assert "secret-person" not in output
+    assert all(line.startswith(("{", "20")) for line in output.splitlines())
     assert "ValueError at" in output
     assert "<- KeyError at" in output
 
