@@ -20,10 +20,14 @@ _SPEAKING = (JobError, SettingsError, WrongResultError, ReadOnlyJobError)
 _FRAMES = 4
 """Places in the code shown for each error, innermost last; the handler's own line is always among them."""
 
+_PARTS = 20
+"""Errors shown, of a group of many that differ."""
+
 
 def diagnose(error: BaseException) -> str:
     """Describe an error and its causes in one line."""
-    return storable(" <- ".join(_describe(part) for part in causes(error, suppressed=False)))
+    parts = dict.fromkeys(_describe(part) for part in causes(error, suppressed=False))  # many tasks fail alike
+    return storable(" <- ".join(list(parts)[:_PARTS]))
 
 
 def _describe(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """An error is told with the place that a developer looks for."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,24 @@ async def test_our_handlers_are_told_as_anybodys(session: AsyncSession) -> None:
         await find_user(session, FindUser(name="Jane"))
 
     assert "db/users.py" in diagnose(caught.value).split(" <- ")[0]
+
+
+async def test_what_failed_in_a_task_group_is_told() -> None:
+    """The group itself says only how many they were. Equal ones are told once."""
+
+    async def fail(error: Exception) -> None:
+        raise error from KeyError("a@b.c")
+
+    async def handler() -> None:
+        async with asyncio.TaskGroup() as group:
+            for error in (ValueError("a@b.c"), ConnectionResetError(), ValueError("a@b.c")):
+                group.create_task(fail(error))
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await handler()
+
+    kinds = [part.split(" at ")[0] for part in diagnose(caught.value).split(" <- ")]
+    assert kinds == ["ExceptionGroup", "ValueError", "KeyError", "ConnectionResetError"]
 
 
 @pytest.mark.parametrize(
