@@ -1,7 +1,10 @@
 """The file of refused rows: it can be mended and imported like the one that the rows are from."""
 
 import csv
+import io
 import os
+import shutil
+import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -45,7 +48,9 @@ class RefusedRows:
 
 @contextmanager
 def open_refused(file: Path) -> Iterator[IO[str]]:
-    """Open the file of refused rows, readable only by its owner: it holds personal data. An empty one is removed.
+    """Open the list of refused rows. It takes its place at the end: an import that fails leaves an earlier list alone.
+
+    It is readable only by its owner, because it holds personal data. An empty one is removed.
 
     Raises:
         PeopleFileError: it cannot be written, or another kind of file has its name.
@@ -54,19 +59,21 @@ def open_refused(file: Path) -> Iterator[IO[str]]:
         if file.exists() and not _is_ours(file):
             raise PeopleFileError(f"{file} is no list of refused rows, and would be overwritten: move it away")
         # Not through a symbolic link, which may lead to another user's file.
-        output = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        place = os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600), "wb")
     except OSError as error:
         text = f"cannot write the list of refused rows, {file}: {error.strerror}; import a copy from another folder"
         raise PeopleFileError(text) from error
     try:
-        with os.fdopen(output, "w", encoding="utf-8", newline="") as opened:
-            yield opened
-            is_empty = not opened.tell()
-    except BaseException:
-        file.unlink()
-        raise
-    if is_empty:
-        file.unlink()
+        with place, tempfile.TemporaryFile(dir=file.parent) as unnamed:
+            rows = io.TextIOWrapper(unnamed, "utf-8", newline="")
+            yield rows
+            rows.flush()
+            unnamed.seek(0)
+            place.truncate()
+            shutil.copyfileobj(unnamed, place)
+    finally:
+        if not file.stat().st_size:
+            file.unlink()
 
 
 def _is_ours(file: Path) -> bool:

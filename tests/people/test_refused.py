@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,15 @@ def test_what_is_no_ordinary_file_stays(tmp_path: Path) -> None:
         pass
 
     assert pipe.is_fifo()
+
+
+def test_an_import_that_fails_leaves_an_earlier_list_alone(tmp_path: Path) -> None:
+    """Somebody may have mended it."""
+    file = tmp_path / "people.refused.csv"
+    file.write_text("refused because,name,email\n,Ann,a@b.c\n")
+
+    with suppress(InterruptedError), open_refused(file) as output:
+        output.write("new")
+        raise InterruptedError
+
+    assert [one.read_text() for one in tmp_path.iterdir()] == ["refused because,name,email\n,Ann,a@b.c\n"]

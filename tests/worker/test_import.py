@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from tests import warm
 from tests.worker.command_line import CommandLine
+from worker.commands.import_people import Summary
 
 pytestmark = pytest.mark.usefixtures("starts_processes")
 
@@ -212,6 +213,12 @@ def test_the_list_of_refused_rows_is_for_its_owner_alone(command_line: CommandLi
     assert (foreign.returncode, link.returncode) == (2, 2)
     assert "move it away" in foreign.stderr
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("file", ["/dev/stdin", "/dev/fd/63", "/proc/self/fd/0"])
+def test_refused_rows_of_a_pipe_are_written_where_the_command_runs(file: str) -> None:
+    """Not among devices."""
+    assert Summary(Path(file)).refused_file == Path("stdin.refused.csv")
 
 
 @pytest.mark.usefixtures("worker")

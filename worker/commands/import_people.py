@@ -35,8 +35,10 @@ class Summary:
 
     @property
     def refused_file(self) -> Path:
-        """The file of refused rows, in the input's folder."""
-        return self.file.with_name(f"{self.file.stem}.refused.csv")
+        """The file of refused rows, in the input's folder; of standard input and pipes, in the current one."""
+        folder = self.file.parent.resolve()
+        is_pipe = folder == Path("/dev") or folder.parts[1:2] == ("proc",)
+        return Path("stdin.refused.csv") if is_pipe else self.file.with_name(f"{self.file.stem}.refused.csv")
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,9 @@ class Source:
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(help="CSV, as Excel, Google Contacts and Outlook write it.")],
+    file: Annotated[
+        Path, typer.Argument(help="CSV, as Excel, Google Contacts and Outlook write it; - is standard input.")
+    ],
     *,
     encoding: Annotated[
         str | None, typer.Option("--encoding", metavar="NAME", help="Such as cp1252; otherwise it is found out.")
@@ -80,6 +84,7 @@ def import_(
     another name, or an e-mail, is stored as another person. This holds while receipts are kept (WORKER_KEEP_RECEIPTS);
     after WORKER_KEEP_RESULT, people of an earlier import may be counted as created.
     """
+    file = Path("/dev/stdin") if file == Path("-") else file
     source = Source(file, encoding, [read_mapping(text) for text in mappings or ()])
     if dry_run:
         refused = _show_preview(source, as_json=as_json)
