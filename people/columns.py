@@ -1,11 +1,13 @@
 """Finds the columns that make a person, in the languages and exports that people have. No file."""
 
+import re
 import shlex
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from people.cells import address_of, text_of
 from people.rows import PeopleFileError, printable
 
 WHOLE, GIVEN, FAMILY, EMAIL = "name", "first name", "last name", "email"
@@ -53,9 +55,26 @@ WORDS: dict[str, dict[str, tuple[str, ...]]] = {
         FAMILY: ("Achternaam",),
         EMAIL: ("E-mailadres", "Mailadres"),
     },
+    "Danish": {WHOLE: ("Navn",), GIVEN: ("Fornavn",), FAMILY: ("Efternavn", "Etternavn"), EMAIL: ("E-mailadresse",)},
+    "Swedish": {WHOLE: ("Namn",), GIVEN: ("Förnamn",), FAMILY: ("Efternamn",), EMAIL: ("E-post", "E-postadress")},
+    "Polish": {
+        WHOLE: ("Imię i nazwisko",),
+        GIVEN: ("Imię",),
+        FAMILY: ("Nazwisko",),
+        EMAIL: ("Adres e-mail", "Poczta elektroniczna"),
+    },
+    "Japanese": {
+        WHOLE: ("氏名", "名前", "お名前"),
+        GIVEN: ("名",),
+        FAMILY: ("姓", "苗字"),
+        EMAIL: ("メールアドレス", "メール", "Eメール"),
+    },
     "Google Contacts": {EMAIL: ("E-mail 1 - Value",)},
 }
 """The names of columns that are recognised. Case, accents, spaces and punctuation do not count."""
+
+_NOT_WESTERN = ("English", "Polish", "Japanese")
+"""Languages whose columns do not tell that a file may be cp1252. English is written everywhere."""
 
 _EITHER = {"name": FAMILY, "nom": FAMILY, "nombre": GIVEN, "nome": GIVEN}
 """Words for a whole name that mean one half of it where a column with the other half, and none with this, exists."""
@@ -67,11 +86,30 @@ def plain(text: str) -> str:
     return "".join(character for character in decomposed if character.isalnum())
 
 
-_ROLES = {
-    plain(word): role for roles in WORDS.values() for role, words in roles.items() for word in words
-} | dict.fromkeys(_EITHER, WHOLE)
+def _words(languages: Iterable[str]) -> dict[str, str]:
+    return {plain(word): role for one in languages for role, words in WORDS[one].items() for word in words}
 
-_ENGLISH = {plain(word) for words in WORDS["English"].values() for word in words} | {plain("E-mail 1 - Value")}
+
+_ROLES = _words(WORDS) | dict.fromkeys(_EITHER, WHOLE)
+_WESTERN = _ROLES.keys() - _words([*_NOT_WESTERN, "Google Contacts"]).keys()
+_FAMILY_FIRST = {plain(word) for word in WORDS["Japanese"][FAMILY]}
+"""Names of columns in languages that write the last name first."""
+
+_NUMBERED = {re.sub(r"\d", "", word) for word, role in _ROLES.items() if role == EMAIL}
+_in_brackets = re.compile(r"[(\[].*")
+
+
+def _role(column: str) -> str | None:
+    """Return what a column is, also if its name has something in brackets behind it."""
+    return _ROLES.get(plain(column)) or _ROLES.get(plain(_in_brackets.sub("", column)))
+
+
+def _number(column: str) -> int:
+    """Return the number of one of several columns with e-mails, such as E-mail 2 Address; 0 for other columns."""
+    if _role(column) and plain(column) != plain("E-mail 1 - Value"):
+        return 0
+    digits = re.sub(r"\D", "", plain(column))
+    return int(digits[:3]) if digits and re.sub(r"\d", "", plain(column)) in _NUMBERED else 0
 
 
 @dataclass(frozen=True)
@@ -90,13 +128,12 @@ class Columns:
 
     def name(self, values: Sequence[str]) -> str:
         """Return the name in a row."""
-        joined = (" ".join(filter(None, (values[at].strip() for at in some))) for some in self.names)
+        joined = (" ".join(filter(None, (text_of(values[at]) for at in some))) for some in self.names)
         return next(filter(None, joined), "")
 
     def email(self, values: Sequence[str]) -> str | None:
-        """Return the e-mail in a row, the first of several in one cell, as Google Contacts writes them."""
-        found = (values[at].split(" ::: ")[0].strip() for at in self.emails)
-        return next(filter(None, found), None)
+        """Return the e-mail in a row, the first of several in one cell."""
+        return next(filter(None, (address_of(values[at]) for at in self.emails)), None)
 
     def text(self, header: Sequence[str]) -> str:
         """Say in one line where name and e-mail come from."""
@@ -125,13 +162,20 @@ def read_mapping(text: str) -> Mapping:
 
 def is_western(header: Sequence[str]) -> bool:
     """Return whether the columns have names of a language that cp1252 was made for; English is written everywhere."""
-    return any(plain(column) in _ROLES.keys() - _ENGLISH for column in header)
+    return any(plain(column) in _WESTERN for column in header)
 
 
 def count_recognised(header: Sequence[str], mappings: Sequence[Mapping]) -> int:
     """Return how many columns are recognised or chosen: how well a delimiter fits."""
     chosen = {at for mapping in mappings for at in _chosen(header, mapping.columns) or ()}
-    return len(chosen | {at for at, column in enumerate(header) if plain(column) in _ROLES})
+    return len(chosen | {at for at, column in enumerate(header) if _role(column) or _number(column)})
+
+
+def names_people(header: Sequence[str], mappings: Sequence[Mapping]) -> bool:
+    """Return whether columns of names and e-mails are recognised or chosen: whether a line looks like a header."""
+    targets = {mapping.target for mapping in mappings if _chosen(header, mapping.columns)}
+    roles = {EMAIL if _number(column) else _role(column) for column in header}
+    return {WHOLE, EMAIL} <= targets | {WHOLE if role in {GIVEN, FAMILY} else role for role in roles if role}
 
 
 def find_columns(header: Sequence[str], mappings: Sequence[Mapping], *, example: Sequence[str], where: str) -> Columns:
@@ -145,7 +189,7 @@ def find_columns(header: Sequence[str], mappings: Sequence[Mapping], *, example:
         raise PeopleFileError(f"--map has {mappings[0].target} twice: join columns with +")
     given = {mapping.target: found.mapped(mapping) for mapping in mappings}
     names = (given[WHOLE],) if WHOLE in given else found.names()
-    emails = given.get(EMAIL) or found.one(EMAIL)
+    emails = given.get(EMAIL) or found.emails()
     if not names or not emails:
         missing = [target for target, at in ((WHOLE, names), (EMAIL, emails)) if not at]
         raise PeopleFileError(found.missing(missing))
@@ -169,14 +213,14 @@ class _Found:
         self._header, self._example, self._where = header, example, where
         self._at: dict[str, list[int]] = {WHOLE: [], GIVEN: [], FAMILY: [], EMAIL: []}
         for at, column in enumerate(header):
-            if role := _ROLES.get(plain(column)):
+            if (role := _role(column)) and not _number(column):
                 self._at[role].append(at)
         self._settle_either()
 
     def _settle_either(self) -> None:
         halves = {role for role in (GIVEN, FAMILY) if self._at[role]}
         for at in list(self._at[WHOLE]):
-            half = _EITHER.get(plain(self._header[at]))
+            half = _EITHER.get(plain(_in_brackets.sub("", self._header[at])))
             if half and halves == {GIVEN if half == FAMILY else FAMILY}:
                 self._at[WHOLE].remove(at)
                 self._at[half].append(at)
@@ -206,7 +250,14 @@ class _Found:
             half = self._header[(given or family)[0]].strip()
             cure = f"{_option(WHOLE, half)} if {printable(half)} is all, or {_option(WHOLE, f'{half}+COLUMN')}"
             raise PeopleFileError(f"{self._where} has only one half of the names. {self._columns()} Use {cure}")
-        return tuple(some for some in (whole, given + family if given and family else ()) if some)
+        is_family_first = any(plain(self._header[at]) in _FAMILY_FIRST for at in family)
+        joined = (family + given if is_family_first else given + family) if given and family else ()
+        return tuple(some for some in (whole, joined) if some)
+
+    def emails(self) -> tuple[int, ...]:
+        """Return the columns of e-mails: the one without a number, then numbered ones."""
+        numbered = [at for at, column in enumerate(self._header) if _number(column)]
+        return (*self.one(EMAIL), *sorted(numbered, key=lambda at: _number(self._header[at])))
 
     def missing(self, targets: Sequence[str]) -> str:
         """Say what was found, and the options that would help."""
@@ -224,10 +275,12 @@ class _Found:
     def _guess(self, target: str) -> str:
         """Return the column that looks like it in the first row, or a placeholder."""
         used = {at for some in self._at.values() for at in some}
-        for at, value in enumerate(self._example[: len(self._header)]):
-            if at not in used and self._header[at].strip() and ("@" in value) == (target == EMAIL) and value.strip():
-                return self._header[at].strip()
-        return "COLUMN"
+        likely = [
+            (plain(target) not in plain(self._header[at]), at)
+            for at, value in enumerate(self._example[: len(self._header)])
+            if at not in used and self._header[at].strip() and ("@" in value) == (target == EMAIL) and value.strip()
+        ]
+        return self._header[min(likely)[1]].strip() if likely else "COLUMN"
 
 
 def _option(target: str, column: str) -> str:

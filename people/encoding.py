@@ -1,9 +1,12 @@
 """Guesses the encoding of a file of people, and says where a guess is in doubt. Knows no columns."""
 
 import codecs
+import html
 import io
 import re
 import unicodedata
+from collections.abc import Sequence
+from email.header import decode_header, make_header
 from functools import lru_cache
 from typing import BinaryIO, NamedTuple
 
@@ -19,13 +22,19 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_HEAD = 2000
+"""Bytes that show whether a file is UTF-16 without a mark."""
+
 _BLOCK = 2**20
 """Bytes that are read at once."""
 
 _RIVALS = ("utf-8", "cp1251", "cp1250", "cp1254", "mac_roman")
 """What else may be meant by a text that is plausible in cp1252. Not cp850, which has a letter, õ, for each ä."""
 
-_RIVALS_OF_NONSENSE = ("utf-8", "cp1251", "cp1250", "cp1254", "cp850", "mac_roman", "iso8859_15")
+_ASIAN = ("cp932", "gb18030", "big5", "cp949")
+"""Encodings of Windows in Japan, China, Taiwan and Korea."""
+
+_RIVALS_OF_NONSENSE = ("utf-8", "cp1251", "cp1250", "cp1254", "cp850", "mac_roman", "iso8859_15", *_ASIAN)
 """What else may be meant by a text that is not."""
 
 _WESTERN_RIVALS = ("utf-8", "mac_roman")
@@ -41,17 +50,34 @@ def encoding_of(file: BinaryIO, *, declared: str | None, where: str) -> str:
     Raises:
         PeopleFileError: the encoding is not known, or the file contradicts it.
     """
-    head = file.read(4)
+    head = file.read(_HEAD)
     file.seek(0)
-    marked = next((encoding for mark, encoding in _MARKS if head.startswith(mark)), None)
+    marked = _marked(head)
     if declared is not None:
         return _declared(declared, marked, where)
     if marked:
         return marked
-    if b"\0" in head[:2]:
-        order = "utf-16-be" if head[:1] == b"\0" else "utf-16-le"
+    if order := unicode_of(head):
         raise PeopleFileError(f"{where} looks like UTF-16 without its mark: try --encoding {order}")
     return "utf-8" if _is_utf8(file) else GUESSED
+
+
+def unicode_of(head: bytes) -> str | None:
+    """Return the form of Unicode that a file has by its mark, or UTF-16 if its beginning makes sense as that alone."""
+    if b"\0" not in head or _marked(head):
+        return _marked(head)
+    if head.isascii() and 3 * head.count(b"\0") < len(head):
+        return None  # of ASCII in UTF-16, each second byte is zero
+    return next((order for order in ("utf-16-le", "utf-16-be") if _is_utf16(head, order)), None)
+
+
+def _marked(head: bytes) -> str | None:
+    return next((encoding for mark, encoding in _MARKS if head.startswith(mark)), None)
+
+
+def _is_utf16(head: bytes, order: str) -> bool:
+    text = codecs.getincrementaldecoder(order)("replace").decode(head)
+    return not set(text) & {"\0", "\ufffd"} and any(sign in text for sign in ",;\t|\r\n")
 
 
 def _declared(declared: str, marked: str | None, where: str) -> str:
@@ -100,13 +126,39 @@ def readable(value: str, encoding: str) -> str:
     return raw.decode(GUESSED if encoding == "utf-8" else "latin-1", "replace")
 
 
-class Doubt(NamedTuple):
-    """Two readings of one value."""
+def meant_by(value: str) -> str | None:
+    """Return what a value should be that was UTF-8, or a text of HTML or mail, and was read as something else."""
+    if "&" in value and (text := html.unescape(value)) != value and _entity(value):
+        return text
+    if "=?" in value and _encoded_word(value):
+        return str(make_header(decode_header(value)))
+    if value.isascii():
+        return None
+    meant = next(filter(None, (_read_anew(value, encoding) for encoding in _MISREAD_AS)), None)
+    return meant and (meant_by(meant) or meant)
 
-    encoding: str
-    reading: str
-    other_encoding: str
-    other_reading: str
+
+def _read_anew(value: str, encoding: str) -> str | None:
+    if encoding != GUESSED and _is_name(value, ""):
+        return None
+    try:
+        text = value.encode(encoding).decode()
+    except UnicodeError:
+        return None
+    return text if encoding == GUESSED or _is_name(text, "") or _is_asian(text) else None
+
+
+_MISREAD_AS = (GUESSED, "mac_roman", "cp437", "cp850", "cp1250", "cp1251")
+"""As what UTF-8 is read by mistake. What is a name in one of them, the first apart, is not taken for damaged."""
+
+_entity = re.compile(r"&(#\d+|#x[0-9a-f]+|[a-z]+\d?);", re.IGNORECASE).search
+_encoded_word = re.compile(r"=\?[\w-]+\?[bq]\?[^?\s]*\?=", re.IGNORECASE).search
+
+
+class Doubt(NamedTuple):
+    """All readings of one value, with their encodings; the first is the guess."""
+
+    readings: Sequence[tuple[str, str]]
 
 
 def doubt_about(value: str, *, is_western: bool) -> Doubt | None:
@@ -117,10 +169,15 @@ def doubt_about(value: str, *, is_western: bool) -> Doubt | None:
     is_good = is_text(value) and _is_plausible(value)
     rivals = (_WESTERN_RIVALS if is_western else _RIVALS) if is_good else _RIVALS_OF_NONSENSE
     readings = [(rival, text) for rival in rivals if (text := _decoded(raw, rival)) not in {None, value}]
-    good = [(rival, text) for rival, text in readings if rival == "utf-8" or _is_name(text, _NOT_MEANT.get(rival, ""))]
+    good = {text: rival for rival, text in reversed(readings) if _is_good(rival, text)}
     if good or not is_good:
-        return Doubt(GUESSED, raw.decode(GUESSED, "replace"), *(good or [("cp850", raw.decode("cp850"))])[0])
+        others = [(rival, text) for text, rival in reversed(good.items())] or [("cp850", raw.decode("cp850"))]
+        return Doubt([(GUESSED, raw.decode(GUESSED, "replace")), *others])
     return None
+
+
+def _is_good(rival: str, text: str) -> bool:
+    return rival == "utf-8" or _is_name(text, _NOT_MEANT.get(rival, "")) or (rival in _ASIAN and _is_asian(text))
 
 
 def _decoded(raw: bytes, encoding: str) -> str | None:
@@ -152,6 +209,12 @@ def _is_name(text: str | None, not_meant: str) -> bool:
         for word in _words_of(text)
         if not word.isascii()
     )
+
+
+def _is_asian(text: str) -> bool:
+    """Return whether each word is in scripts without capitals: letters and their marks."""
+    words = [word for word in _words_of(text.replace("\N{IDEOGRAPHIC SPACE}", " ")) if not word.isascii()]
+    return bool(words) and all(set(map(unicodedata.category, word)) <= {"Lo", "Lm"} for word in words)
 
 
 @lru_cache(maxsize=10_000)  # words repeat

@@ -1,9 +1,11 @@
 """Reads people from a CSV file, row by row, and reports why a row cannot be used. No queue."""
 
+import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,10 +13,12 @@ from pydantic import ValidationError
 
 from arqonce.wire.problems import problems_of
 from jobs.payloads import NewUser
+from people.cells import no_person
 from people.columns import Mapping
-from people.encoding import is_text
+from people.encoding import is_text, meant_by
+from people.kinds import START, require_text
 from people.layout import Layout, find_layout, open_lines
-from people.records import Record, take_delimiter, take_record, take_records
+from people.records import Record
 from people.rows import PeopleFileError, Person, Refused, printable
 from people.seen import Seen, open_seen
 
@@ -26,17 +30,27 @@ class _UnusableError(ValueError):
 class PeopleFile:
     """A file whose layout is known and not in doubt. Iterate over it once; its rows are read incrementally."""
 
-    def __init__(self, binary: BinaryIO, layout: Layout, file: Path, seen: Seen) -> None:
+    def __init__(self, binary: BinaryIO, layout: Layout, file: Path, state: tuple[int, int], seen: Seen) -> None:
         self.layout = layout
-        self._binary, self._file, self._seen = binary, file, seen
+        self._binary, self._file, self._state, self._seen = binary, file, state, seen
 
     def __iter__(self) -> Iterator[Person | Refused]:
-        """Yield each row in the order of the file, without the header and empty rows."""
+        """Yield each row in the order of the file, without the header and empty rows.
+
+        Raises:
+            PeopleFileError: another program has changed the file since it was opened, and nobody has looked at it.
+        """
         with _explained(self._file), open_lines(self._binary, self.layout.encoding, str(self._file)) as lines:
-            take_delimiter(lines)
-            take_record(lines, self.layout.delimiter)  # the header
-            for record in take_records(lines, self.layout.delimiter):
+            for record in self.layout.records(lines):
+                self.require_unchanged()
                 yield self._row(record)
+            self.require_unchanged()
+
+    def require_unchanged(self) -> None:
+        """Raise ``PeopleFileError`` if the file is not what was looked at."""
+        if _state(self._binary) != self._state:
+            text = f"{self._file} was changed while it was read: import it again when it is complete"
+            raise PeopleFileError(f"{text}; nobody is stored twice by it")
 
     def _row(self, record: Record) -> Person | Refused:
         try:
@@ -61,9 +75,13 @@ def open_people(file: Path, *, encoding: str | None = None, mappings: Sequence[M
     with ExitStack() as stack:
         with _explained(file):
             binary = stack.enter_context(_rewindable(stack.enter_context(file.open("rb"))))
-            _require_text(binary, file)
+            state = _state(binary)
+            require_text(binary.read(START), str(file))
+            binary.seek(0)
             layout = find_layout(binary, str(file), encoding=encoding, mappings=mappings)
-        yield PeopleFile(binary, layout, file, stack.enter_context(open_seen()))
+        people = PeopleFile(binary, layout, file, state, stack.enter_context(open_seen()))
+        people.require_unchanged()
+        yield people
 
 
 @contextmanager
@@ -72,36 +90,16 @@ def _explained(file: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise PeopleFileError(f"cannot read {file}: {error.strerror}") from error
+    except sqlite3.Error as error:
+        raise PeopleFileError(f"cannot note which e-mails {file} has had: {error}; {_ROOM}") from error
 
 
-def _require_text(binary: BinaryIO, file: Path) -> None:
-    """Raise ``PeopleFileError`` for an empty file, and for other kinds of files that programs with people store."""
-    start = binary.read(_LONGEST_START)
-    binary.seek(0)
-    if not start:
-        raise PeopleFileError(f"{file} is empty")
-    if what := next((what for first, what in _OTHER_KINDS.items() if start.upper().startswith(first)), None):
-        raise PeopleFileError(f"{file} is {what}")
+def _state(binary: BinaryIO) -> tuple[int, int]:
+    stat = os.fstat(binary.fileno())
+    return stat.st_size, stat.st_mtime_ns
 
 
-_WORKBOOK = "a workbook of Excel: save it as CSV UTF-8 (File, Save as)"
-
-_OTHER_KINDS = {
-    b"PK\x03\x04": _WORKBOOK,  # .xlsx
-    bytes.fromhex("d0cf11e0a1b11ae1"): _WORKBOOK,  # .xls
-    b"BEGIN:VCARD": "of vCards: export the contacts as CSV",
-    b"\xef\xbb\xbfBEGIN:VCARD": "of vCards: export the contacts as CSV",
-    b"\x1f\x8b": "compressed: unpack it first",
-    b"%PDF": "a PDF: only CSV can be imported",
-    b"SQLITE FORMAT 3": "a database of SQLite: export the table as CSV",
-    b"\x7fELF": "a program",
-    b"<!DOCTYPE": "a page of HTML: only CSV can be imported",
-    b"<HTML": "a page of HTML: only CSV can be imported",
-    b"<?XML": "XML: only CSV can be imported",
-}
-"""By the first bytes of a file, in capitals."""
-
-_LONGEST_START = max(map(len, _OTHER_KINDS))
+_ROOM = "set TMPDIR to a folder with room for temporary files"
 
 
 @contextmanager
@@ -111,8 +109,12 @@ def _rewindable(opened: BinaryIO) -> Iterator[BinaryIO]:
         yield opened
         return
     with tempfile.TemporaryFile() as copy:
-        shutil.copyfileobj(opened, copy)
-        copy.seek(0)
+        try:
+            shutil.copyfileobj(opened, copy)
+            copy.seek(0)
+        except OSError as error:
+            text = f"cannot copy {opened.name}, which can be read only once: {error.strerror}; {_ROOM}"
+            raise PeopleFileError(text) from error
         yield copy
 
 
@@ -127,8 +129,11 @@ def _read_user(record: Record, layout: Layout) -> NewUser:
         raise _UnusableError("a value has an odd number of quotation marks: is a row cut in two?")
     for at in columns.used:
         _require_whole(values[at])
+    name, email = columns.name(values), columns.email(values)
+    if reason := no_person(name, email):
+        raise _UnusableError(f"name: {reason}")
     try:
-        return NewUser(name=columns.name(values), email=columns.email(values))
+        return NewUser(name=name, email=email)
     except ValidationError as error:
         raise _UnusableError(problems_of(error, NewUser, values)) from None
 
@@ -137,10 +142,7 @@ def _require_whole(value: str) -> None:
     """Refuse what another program has damaged before it wrote the file: nobody could mend it in the table."""
     if "\ufffd" in value:
         raise _UnusableError("a character was lost before this file was written: type it anew")
-    if value.isascii():
-        return
-    with suppress(UnicodeError):
-        meant = value.encode("cp1252").decode()
+    if meant := meant_by(value):
         raise _UnusableError(
             f"it was read in a wrong encoding before this file was written: {printable(meant)} is meant"
         )

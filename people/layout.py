@@ -4,19 +4,19 @@ import io
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from people.columns import Columns, Mapping, count_recognised, find_columns, is_western
+from people.columns import Columns, Mapping, count_recognised, find_columns, is_western, names_people
 from people.encoding import GUESSED, doubt_about, encoding_of, errors_of, readable
-from people.records import DELIMITERS, Lines, Record, take_delimiter, take_record, take_records
+from people.records import DELIMITERS, Lines, Record, take_delimiter, take_records
 from people.rows import PeopleFileError, printable
 
 REASON = "refused because"
 """The column that is added to refused rows. It is dropped when they are read again."""
 
 _LONGEST_HEADER = 50
-"""Lines in which a header ends: names of columns may have line breaks, and empty lines may precede them."""
+"""Lines in which a header ends: names of columns may have line breaks, and titles and empty lines may precede them."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,17 @@ class Layout:
     delimiter: str
     header: list[str]
     columns: Columns
+    header_line: int = 1
+    has_titles: bool = False
+    """Whether something stands above the header, and is not read."""
     rows: int = 0
+
+    def records(self, lines: Lines) -> Iterator[Record]:
+        """Yield the records below the header, not those that repeat it, as where files were joined."""
+        take_delimiter(lines)
+        for record in take_records(lines, self.delimiter):
+            if record.line > self.header_line and not _is_same(record.values, self.header):
+                yield record
 
     @property
     def width(self) -> int:
@@ -61,21 +71,19 @@ def find_layout(binary: BinaryIO, where: str, *, encoding: str | None, mappings:
     encoding = encoding_of(binary, declared=encoding, where=where)
     is_guess = is_guess and encoding == GUESSED
     with open_lines(binary, encoding, where) as lines:
-        delimiter = take_delimiter(lines) or _best_delimiter(lines, mappings)
-        header = take_record(lines, delimiter) or Record(1, [])
-        doubts = _Doubts(header.values, where, is_western(header.values)) if is_guess else None
-        if doubts:
-            doubts.look(header, range(len(header.values)))
-        records = take_records(lines, delimiter)
-        first = list(itertools.islice(records, 1))
-        example = first[0].values if first else ()
-        columns = find_columns(header.values, mappings, example=example, where=where)
-        rows = 0
-        for record in itertools.chain(first, records):  # all of them: what is no text or no CSV file is found here
+        head = _find_head(lines, mappings)
+    doubts = _Doubts(head.header.values, where, is_western(head.header.values)) if is_guess else None
+    if doubts:
+        doubts.look(head.header, range(len(head.header.values)))
+    columns = head.columns(mappings, where)
+    layout = Layout(encoding, head.delimiter, head.header.values, columns, head.header.line, bool(head.above))
+    rows = 0
+    with open_lines(binary, encoding, where) as lines:
+        for record in layout.records(lines):  # all of them: what is no text or no CSV file is found here
             rows += 1
             if doubts:
                 doubts.look(record, columns.used)
-    return Layout(encoding, delimiter, header.values, columns, rows)
+    return replace(layout, rows=rows)
 
 
 @dataclass(frozen=True)
@@ -91,22 +99,73 @@ class _Doubts:
         for at in columns:
             value = record.values[at] if at < len(record.values) else ""
             if not value.isascii() and (doubt := doubt_about(value, is_western=self.is_western)):
+                readings = [f"{printable(reading)} in {encoding}" for encoding, reading in doubt.readings]
+                options = ", ".join(f"--encoding {encoding}" for encoding, _ in doubt.readings)
                 raise PeopleFileError(
                     f"the encoding of {self.where} is in doubt: in line {record.line}, column "
-                    f"{printable(self.header[at])}, stands {printable(doubt.reading)} in {doubt.encoding}, and "
-                    f"{printable(doubt.other_reading)} in {doubt.other_encoding}. Nothing was stored. Choose with "
-                    f"--encoding {doubt.encoding}, --encoding {doubt.other_encoding}, or another one"
+                    f"{printable(readable(self.header[at], GUESSED))}, stands {', '.join(readings[:-1])}, and "
+                    f"{readings[-1]}. Nothing was stored. Choose with {options}, or another one"
                 )
 
 
-def _best_delimiter(lines: Lines, mappings: Sequence[Mapping]) -> str:
-    """Return the delimiter with which most columns are recognised; of several, that with most columns."""
-    head = [line for _ in range(_LONGEST_HEADER) if (line := lines.take())]
-    lines.put_back(head)
+@dataclass(frozen=True)
+class _Head:
+    """The beginning of a file, split at one delimiter: a header, what stands above it, and the first row."""
 
-    def fits(delimiter: str) -> tuple[int, int]:
-        header = take_record(Lines(io.StringIO("".join(head), newline=""), "the header"), delimiter)
-        values = header.values if header else []
-        return count_recognised(values, mappings), len(values)
+    delimiter: str
+    above: Sequence[Record]
+    header: Record
+    example: Sequence[str]
+    is_named: bool
 
-    return max(DELIMITERS, key=fits)
+    def columns(self, mappings: Sequence[Mapping], where: str) -> Columns:
+        """Find the columns of the header. Nobody may stand above it."""
+        if any("@" in value for record in self.above for value in record.values):
+            text = f"line {self.header.line} of {where} names its columns, and e-mail addresses stand above it"
+            raise PeopleFileError(f"{text}: make it the first line, or remove those above it")
+        if not self.is_named:
+            _require_columns(self.header, where)
+        return find_columns(self.header.values, mappings, example=self.example, where=where)
+
+
+def _find_head(lines: Lines, mappings: Sequence[Mapping]) -> _Head:
+    """Find the header, and the delimiter with which most of its columns are recognised; of several, with most columns.
+
+    The header is the first record with columns for name and e-mail, or the first of all: titles may stand above it.
+    """
+    named = take_delimiter(lines)
+    first = lines.number + 1
+    head = "".join(itertools.takewhile(bool, (lines.take() for _ in range(_LONGEST_HEADER))))
+
+    def split(delimiter: str) -> _Head:
+        again = Lines(io.StringIO(head, newline=""), "the header", first)
+        records = list(take_records(again, delimiter)) or [Record(1, [])]
+        at = next((at for at, record in enumerate(records) if names_people(record.values, mappings)), None)
+        following = records[(at or 0) + 1 :]
+        example = following[0].values if following else ()
+        return _Head(delimiter, records[: at or 0], records[at or 0], example, at is not None)
+
+    def fits(head: _Head) -> tuple[bool, int, int]:
+        values = head.header.values
+        return head.is_named, count_recognised(values, mappings), len(values)
+
+    return max(map(split, [named] if named else DELIMITERS), key=fits)
+
+
+def _require_columns(header: Record, where: str) -> None:
+    """Raise ``PeopleFileError`` for a header that is one value, because the delimiter or quotes are others."""
+    if len(header.values) > 1:
+        return
+    value = header.values[0] if header.values else ""
+    signs = dict.fromkeys(sign for sign in value if not sign.isalnum() and sign not in ' _"')
+    if sign := next((sign for sign in signs if names_people(value.split(sign), ())), None):
+        text = f"{where} has one column, {printable(value)}: "
+        if sign in DELIMITERS and header.line == 1:
+            text += "each line is one value in quotes, as where CSV was pasted into one column of Excel: split the "
+            raise PeopleFileError(f"{text}column there (Data, Text to Columns), and save it again")
+        text += f"its delimiter seems to be {sign!r}: write sep={sign} into a first line of its own"
+        raise PeopleFileError(text)
+
+
+def _is_same(values: Sequence[str], header: Sequence[str]) -> bool:
+    return values == header or [value.strip(" \ufeff") for value in values] == [value.strip() for value in header]

@@ -15,6 +15,9 @@ _LONGEST_LINE = 1_000_000
 _LONGEST_RECORD = 100_000
 """Characters of a record of several lines, from which on a quote counts as one that nobody has closed."""
 
+_BLANK = "\0\x1a\ufeff"
+"""What programs leave where nothing is: blocks never written, the end of a file of DOS, the marks of joined files."""
+
 _names_delimiter = re.compile(r'"?sep=([^"\w\r\n])"?[\s,;|]*', re.IGNORECASE).fullmatch
 """Excel's own first line."""
 
@@ -28,12 +31,12 @@ class Record(NamedTuple):
 
 
 class Lines:
-    """The lines of a text, counted from 1, of which some can be put back."""
+    """The lines of a text, counted from ``first``, of which some can be put back."""
 
-    def __init__(self, text: TextIO, where: str) -> None:
+    def __init__(self, text: TextIO, where: str, first: int = 1) -> None:
         self._text, self._where = text, where
         self._back: list[str] = []
-        self.number = 0
+        self.number = first - 1
 
     def take(self) -> str:
         """Return the next line with its end, an empty string after the last.
@@ -94,7 +97,7 @@ def take_record(lines: Lines, delimiter: str) -> Record | None:
             return Record(start, taken[0].rstrip("\r\n").split(delimiter), f"the row is not CSV: {error}")
         if values is None:
             return None
-        if any(values) and not all(value.isspace() or not value for value in values):
+        if any(value.strip().strip(_BLANK) for value in values):
             return Record(start, values)
 
 

@@ -22,10 +22,11 @@ _NAMED = [
 def test_first_and_last_name_are_joined_in_every_language(
     tmp_path: Path, language: str, given: str, family: str, email: str
 ) -> None:
-    """In capitals and with other punctuation, too; first name first, wherever it stands."""
-    content = f"{family.upper()};{email.replace('-', ' ')};Tel.;{given}\nDoe;a@b.c;1;Jane\n"
+    """In capitals and with other punctuation, too; first name first, wherever it stands, but in Japan."""
+    content = f"{family.upper()};{email.replace('-', ' ')};Tel.;{given} [Required]\nDoe;a@b.c;1;Jane\n"
 
-    assert people_of(tmp_path, content.encode()) == [("Jane Doe", "a@b.c")], language
+    name = "Doe Jane" if language == "Japanese" else "Jane Doe"
+    assert people_of(tmp_path, content.encode()) == [(name, "a@b.c")], language
 
 
 @pytest.mark.parametrize(
@@ -70,10 +71,27 @@ def test_of_several_emails_the_first_that_is_there_counts(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    "header",
+    [
+        "Name,E-mail Address,E-mail 3 Address,E-mail 2 Address",
+        "Name,E-mail 1 - Value,E-mail 3 - Value,E-mail 2 - Value",
+        "Name,Email 1,Email 3,Email 2",
+        "Name;E-Mail-Adresse;E-Mail 3: Adresse;E-Mail 2: Adresse".replace(";", ","),
+    ],
+)
+def test_numbered_emails_are_taken_in_their_order(tmp_path: Path, header: str) -> None:
+    """Whoever has only a second address is not stored without one."""
+    content = f"{header}\nJane,a@b.c,c@b.c,b@b.c\nAnn,,f@b.c,e@b.c\nJo,,g@b.c,\n"
+
+    assert people_of(tmp_path, content.encode()) == [("Jane", "a@b.c"), ("Ann", "e@b.c"), ("Jo", "g@b.c")]
+
+
+@pytest.mark.parametrize(
     ("content", "maps", "text"),
     [
         ("Kunde;Kontakt\nJane;a@b.c\n", [], "'Kunde', 'Kontakt'. Say which: --map name=Kunde --map email=Kontakt"),
         ("Name;Neue Post\nJane;a@b.c\n", [], "Say which: --map 'email=Neue Post'"),
+        ("Time,Email,Your name\n1,a@b.c,Jane\n", [], "Say which: --map 'name=Your name'"),
         ("name,mail,courriel\n", [], "several columns for email: 'mail' or 'courriel'. Choose one: --map email=mail"),
         ("name,name,email\n", [], "several columns for name: 'name' or 'name'"),
         ("Vorname,E-Mail\n", [], "only one half of the names. .* Use --map name=Vorname if 'Vorname' is all"),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from people.encoding import meant_by
 from people.rows import PeopleFileError
 from tests.people.files import people_of
 
@@ -47,7 +48,11 @@ def test_western_columns_decide_between_western_and_eastern_letters(tmp_path: Pa
         ("Möller", "mac_roman", ["'Mšller' in cp1252", "'Möller' in mac_roman"]),
         ("Müller", "cp850", ["'Müller' in cp850", "--encoding cp850"]),
         ("Jörg", "cp850", ["'J”rg' in cp1252", "'Jörg' in cp850"]),
-        ("花子", "shift_jis", ["in cp1252"]),
+        ("Müller", "mac_roman", ["'MŸller' in cp1252", "'Mźller' in cp1250", "'Müller' in mac_roman"]),
+        ("花子", "shift_jis", ["in cp1252", "'花子' in cp932", "--encoding cp932"]),
+        ("山田 花子", "cp932", ["'山田 花子' in cp932"]),
+        ("王小明", "gb18030", ["'王小明' in gb18030"]),
+        ("김철수", "cp949", ["'김철수' in cp949"]),
     ],
 )
 def test_a_file_in_doubt_is_refused_with_both_readings(
@@ -111,3 +116,36 @@ def test_an_encoding_that_the_mark_contradicts_is_refused(tmp_path: Path) -> Non
     """All letters outside ASCII would be wrong."""
     with pytest.raises(PeopleFileError, match="begins with the mark of utf-8, and is not cp1252"):
         people_of(tmp_path, _file("Jörg", "utf-8-sig"), encoding="cp1252")
+
+
+@pytest.mark.parametrize("name", ["Jörg", "André", "GRÖSSE", "Łukasz Wałęsa", "Иван Ильич", "Юлія", "花子", "Nuñez"])
+def test_what_was_read_in_a_wrong_encoding_before_is_known(name: str) -> None:
+    """Whatever it was read as, once or twice."""
+    for encoding in ("cp1252", "mac_roman", "cp437", "cp850", "cp1250", "cp1251"):
+        damaged = name.encode().decode(encoding, "ignore")
+        if damaged.encode(encoding) == name.encode():
+            assert meant_by(damaged) == name, encoding
+    twice = "André".encode().decode("cp1252").encode().decode("cp1252")
+    assert meant_by(twice) == "André"
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"),
+    [
+        ("J&ouml;rg &amp; Co", "Jörg & Co"),
+        ("O&#39;Neil", "O'Neil"),
+        ("=?UTF-8?Q?J=C3=B6rg?= Doe", "Jörg Doe"),
+        ("=?utf-8?b?SsO2cmc=?=", "Jörg"),
+        ("AT&T; Bell", None),
+        ("Smith & Sons", None),
+        ("a=?b?c", None),
+        ("Лі", None),
+        ("\u0420\u0456", None),  # of Cyrillic letters, and in cp1251 the bytes of another
+        ("Ñandú", None),
+        ("O\u2019Brien", None),
+        ("Jörg", None),
+    ],
+)
+def test_what_html_and_mail_write_is_known(value: str, meant: str | None) -> None:
+    """It would be stored as it is; names that look a little like it are names."""
+    assert meant_by(value) == meant

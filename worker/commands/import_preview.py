@@ -79,4 +79,5 @@ def print_preview(seen: Preview) -> None:
 
 def describe(layout: Layout) -> str:
     """Say in one line how the file is read."""
-    return f"{layout.encoding}, delimiter {layout.delimiter!r}, {layout.columns.text(layout.header)}"
+    columns = f"columns named in line {layout.header_line}, " if layout.has_titles else ""
+    return f"{layout.encoding}, delimiter {layout.delimiter!r}, {columns}{layout.columns.text(layout.header)}"
