@@ -34,7 +34,7 @@ from tests.tables import EMPTY_TABLES
 
 pytestmark = pytest.mark.usefixtures("starts_processes")
 
-JOBS, AT_ONCE, SERVER_CONNECTIONS = 800, 20, 5
+JOBS, AT_ONCE, SERVER_CONNECTIONS = 400, 20, 5
 
 
 @pytest.fixture(scope="module")
