@@ -34,8 +34,20 @@ _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800
 _DOTTED = "i\u0307"
 """The lower case of the Turkish capital I with a dot: nobody sees its second dot."""
 
+_SIGMA, _FINAL_SIGMA = "\u03c3", "\u03c2"
+_at_the_end = re.compile(rf"{_SIGMA}(?![^\W\d_])")
+"""Greek has two small letters for one capital, U+03A3: which one it is, its place in the word says."""
+
 _JOINERS = "\u200c\u200d"
 """Invisible, and part of words of some scripts. IDNA says where a domain may have them."""
+
+_PASTED = "\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff"
+"""Characters that programs put around what is copied, and nobody sees. No joiners: words end in them."""
+
+_around = re.compile(rf"^(?:[^\S\x1c-\x1f]|[{_PASTED}])+|(?:[^\S\x1c-\x1f]|[{_PASTED}])+\Z")
+
+_IN_NO_NAME = re.compile("[\u2028\u2029\u202d\u202e]").search
+"""Finds breaks of lines, and what turns the text around it."""
 
 _IN_NO_ADDRESS = _INVISIBLE | {"Cc", "Cs", "Co", "Cn"}
 """Categories without a place in an address: nobody could see or type what tells it from another."""
@@ -46,18 +58,18 @@ def _can_be_seen(character: str) -> bool:
 
 
 def _normal_name(value: str) -> str:
-    """Normalize to NFC, so that a name typed on any keyboard is found again; reject characters that no name has."""
+    """Normalize to NFC, without what was pasted around it, so that a name is found again; reject what no name has."""
     is_simple = value.isascii() and value.isprintable() and not value.isspace()  # most are, and need no look at each
-    if not is_simple and any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
+    # Counted after normalization: the normal form can be longer than the input, and the database counts it.
+    name = value if is_simple else _around.sub("", unicodedata.normalize("NFC", value))
+    if not is_simple and (_IN_NO_NAME(name) or any(unicodedata.category(one) in {"Cc", "Cs"} for one in name)):
         message = "contains a control character"
         raise ValueError(message)
-    # Counted after normalization: the normal form can be longer than the input, and the database counts it.
-    name = value if is_simple else unicodedata.normalize("NFC", value)
+    if value and not (is_simple or any(map(_can_be_seen, name))):
+        message = "has no character that can be seen"
+        raise ValueError(message)
     if not 1 <= len(name) <= NAME_LENGTH:
         message = f"must have 1 to {NAME_LENGTH} characters"
-        raise ValueError(message)
-    if not (is_simple or any(map(_can_be_seen, name))):
-        message = "has no character that can be seen"
         raise ValueError(message)
     return name
 
@@ -75,6 +87,8 @@ def _normal_email(value: str) -> str:
         raise ValueError(message)
     if _DOTTED in local:
         local = unicodedata.normalize("NFKC", local.replace(_DOTTED, "i"))
+    if not is_simple:
+        local = _at_the_end.sub(_FINAL_SIGMA, local.replace(_FINAL_SIGMA, _SIGMA))
     address = f"{local}{at}{_normal_domain(domain)}"
     if len(address) > EMAIL_LENGTH:
         message = f"must have at most {EMAIL_LENGTH} characters"
@@ -93,7 +107,8 @@ def _is_in_no_address(character: str) -> bool:
 def _folded(value: str) -> str:
     """Return lower case without compatibility forms, such as the wide letters of Japanese keyboards."""
     for _ in range(_ROUNDS):
-        folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", value).lower())
+        composed = unicodedata.normalize("NFKC", value).replace("\u03a3", _SIGMA)  # a domain has no final one
+        folded = unicodedata.normalize("NFKC", composed.lower())
         if folded == value:
             break
         value = folded

@@ -4,6 +4,7 @@ Addresses that would become equal to another one's are left as they are, and tol
 the one, and what becomes of the other, is for a person to decide.
 """
 
+import re
 import sys
 import unicodedata
 from collections.abc import Sequence
@@ -21,7 +22,9 @@ _CANDIDATES = sa.text(r"SELECT id, email FROM users WHERE email ~ '[^\x01-\x7f]'
 _IS_TAKEN = sa.text("SELECT id FROM users WHERE email = :email AND id <> :id")
 _CHANGE = sa.text("UPDATE users SET email = :email WHERE id = :id")
 _UNSEEN = {"Zs", "Zl", "Zp", "Cf", "Cc", "Cs", "Co", "Cn"}
-_BLANK = "\u115f\u1160\u2800\u3164\uffa0"
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0").union(
+    *(map(chr, selectors) for selectors in (range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0)))
+)
 """Categories and characters that nobody can see. Addresses that have one are refused since."""
 
 _TOLD = 20
@@ -58,15 +61,25 @@ def _tell(what: str, found: Sequence[str]) -> None:
 
 def _normal(email: str) -> str | None:
     """Return the form of this revision; ``None`` if there is none. A copy: later rules are later migrations'."""
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", email).lower())
-    if any(character in _BLANK or unicodedata.category(character) in _UNSEEN for character in folded):
-        return None
+    folded = _folded(_folded(email))
     local, at, domain = folded.partition("@")
+    if any(
+        one in _BLANK or unicodedata.category(one) in _UNSEEN for one in local + re.sub("[\u200c\u200d]", "", domain)
+    ):
+        return None
+    local = unicodedata.normalize("NFKC", local.replace("i\u0307", "i")).replace("\u03c2", "\u03c3")
+    local = re.sub(r"\u03c3(?![^\W\d_])", "\u03c2", local)
     try:
-        domain = domain if domain.isascii() and "xn--" not in domain else idna.decode(idna.encode(domain, uts46=True))
+        if not domain.isascii() or "xn--" in domain:
+            domain = idna.decode(idna.encode(domain, uts46=True, std3_rules=True))
     except (idna.IDNAError, UnicodeError):
         return None
     return f"{local}{at}{domain}"
+
+
+def _folded(email: str) -> str:
+    composed = unicodedata.normalize("NFKC", email).replace("\u03a3", "\u03c3")
+    return unicodedata.normalize("NFKC", composed.lower())
 
 
 def downgrade() -> None:

@@ -26,6 +26,9 @@ _NAME: TypeAdapter[str] = TypeAdapter(UserName)
         ("jane@example.org", "jane@\uff25XAMPLE.org"),
         ("jane@例え.jp", "jane@例え\u3002jp"),
         ("ilker@example.org", "İLKER@example.org"),
+        ("γιωργος.παππας@example.org", "ΓΙΩΡΓΟΣ.ΠΑΠΠΑΣ@EXAMPLE.ORG"),
+        ("γιωργος_1@example.org", "γιωργοσ_1@example.org"),
+        ("jane@σοφοσ-α.gr", "JANE@ΣΟΦΟΣ-Α.GR"),  # noqa: RUF001
         ("jane@\u0646\u0627\u0645\u0647\u200c\u0627\u06cc.com", "jane@xn--mgba3gch31f060k.com"),
         ("jane@\u0646\u0627\u0645\u0647\u200c\u0627\u06cc.com", "jane@\u0646\u0627\u0645\u0647\u200c\u0627\u06cc.com"),
     ],
@@ -95,4 +98,28 @@ def test_it_is_so_for_each_character() -> None:
 def test_a_name_can_be_seen(name: str) -> None:
     """A blank that Unicode calls a letter is none."""
     with pytest.raises(ValidationError, match="no character that can be seen"):
+        _NAME.validate_python(name)
+
+
+@pytest.mark.parametrize("pasted", ["Jane\u200b", "\ufeffJane", "\u202aJane\u202c ", "\u200e \u202dJane\u2069"])
+def test_what_programs_put_around_a_name_is_no_part_of_it(pasted: str) -> None:
+    """A look-up finds the name however it was copied."""
+    assert _NAME.validate_python(pasted) == "Jane"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["മോഹന\u0d4d\u200d", "نامه\u200cای", "👨\u200d👩\u200d👧", "Jane \u2067\u05d0\u2069 Doe"],  # noqa: RUF001
+)
+def test_joiners_and_directions_are_part_of_a_name(name: str) -> None:
+    """Words of some scripts end in them."""
+    assert _NAME.validate_python(name) == unicodedata.normalize("NFC", name)
+
+
+@pytest.mark.parametrize(
+    "name", ["Jane\u2028Doe", "Jane\u2029Doe", "Jane \u202eeoD", "Jane\u202dDoe", "Jane\nDoe", "\x1fJane"]
+)
+def test_a_name_has_one_line_and_turns_no_text_around(name: str) -> None:
+    """Whoever reads a list of names sees each where it stands."""
+    with pytest.raises(ValidationError, match="contains a control character"):
         _NAME.validate_python(name)
