@@ -36,6 +36,9 @@ _AT_ENDS = " \t\r\n\v\f\0\ufeff\u200b\u00a0"
 """Characters that have no meaning at the ends of a value: white space, and the marks of text files."""
 
 
+_UNFIT = re.compile("[\0\ud800-\udfff]")
+"""NUL, and what Python makes of bytes that are not UTF-8: no server takes them, and drivers stumble over them."""
+
 _QUOTES = ("'", '"')
 """A pair around a value is dropped: the env-file of Docker and the data of a Kubernetes secret keep it."""
 
@@ -178,9 +181,13 @@ class _Trimmed(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         """Return the values that are left."""
+        given = self._source()
+        for name, value in given.items():
+            if isinstance(value, str) and _UNFIT.search(value.strip(_AT_ENDS)):
+                variable = f"{self.settings_cls.model_config['env_prefix']}{name}".upper()
+                raise SettingsError(f"{variable}: is not text in UTF-8, or has a NUL in it. Write it anew.")
         trimmed = {
-            name: self._trimmed(name, value) if isinstance(value, str) else value
-            for name, value in self._source().items()
+            name: self._trimmed(name, value) if isinstance(value, str) else value for name, value in given.items()
         }
         return {name: self._word(name, value) for name, value in trimmed.items() if value != ""}
 

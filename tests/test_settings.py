@@ -122,6 +122,16 @@ def test_a_wrong_value_is_told_with_its_name_and_without_a_trace(
         assert len(told) < 500
 
 
+@pytest.mark.parametrize(("kind", "field"), SETTINGS, ids=NAMES)
+def test_bytes_that_are_no_text_are_refused(
+    kind: type[EnvironmentSettings], field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drivers raise other errors for them, some with the value in it."""
+    monkeypatch.setenv(kind.variable(field), f"{_example(kind, field)}\udcfc")
+
+    assert _loaded(kind) == f"{kind.variable(field)}: is not text in UTF-8, or has a NUL in it. Write it anew."
+
+
 @pytest.mark.parametrize("name", ["high,low", "high=5,low=1", "high=5"])
 def test_a_service_enqueues_into_one_queue(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What WORKER_QUEUE may hold would be the name of a queue that no worker can serve."""

@@ -10,19 +10,38 @@ from typing import NoReturn
 STALE_AFTER = 20.0
 """How old the file may be, in seconds. A busy event loop may miss a few updates; a hanging one misses more."""
 
+_BEGINNING = b'{"pid":'
+"""Of every health file."""
+
 _SILENT = "does not answer the worker"
 
 
 def named_file() -> Path | None:
-    """Return what WORKER_HEALTH_FILE names, as a variable or a secret file, as ``environment`` reads it."""
+    """Return what WORKER_HEALTH_FILE names, as a variable or a secret file.
+
+    ``None`` if there is no plain answer: quotes, a device, nothing; then the whole settings say what is meant or wrong.
+    """
     text = os.environ.get("WORKER_HEALTH_FILE", "").strip()
     if not text:
         secret = Path(os.environ.get("SECRETS_DIR") or "/run/secrets", "worker_health_file")
         try:
             text = secret.read_text().strip()
-        except (OSError, UnicodeDecodeError):  # the whole settings say what is wrong
+        except (OSError, UnicodeDecodeError):
             return None
-    return Path(text) if text else None
+    is_plain = text[:1] not in {"", "'", '"'} and (os.path.isfile(text) or not os.path.lexists(text))  # noqa: PTH113 - quick, never raises
+    return Path(text) if is_plain else None
+
+
+def is_foreign(file: Path) -> bool:
+    """Return whether there is a file that no worker has written: it is not to be replaced.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not file.exists():
+        return False
+    with file.open("rb") as opened:
+        return opened.read(len(_BEGINNING)) not in {b"", _BEGINNING}
 
 
 def exit_with_health(file: Path) -> NoReturn:

@@ -11,6 +11,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from arqonce.database.settings import DatabaseSettings
 from arqonce.environment import Duration, EnvironmentSettings, PositiveDuration, at_most, require_valid
+from arqonce.process.health_file import is_foreign
 from arqonce.queues import ServedQueues
 from arqonce.settings.operations import OperationsSettings
 from arqonce.settings.queue import QueueSettings
@@ -131,11 +132,15 @@ class WorkerSettings(EnvironmentSettings):
         try:
             is_folder = value is not None and value.is_dir()
             is_special = value is not None and value.exists() and not value.is_file()
+            holds_other = value is not None and value.is_file() and is_foreign(value)
         except OSError as error:
             message = f"cannot be the name of a file: {error.strerror}"
             raise ValueError(message) from None
         if is_folder:
             message = "is a folder: name a file in it"
+            raise ValueError(message)
+        if holds_other:
+            message = "holds something else, which the worker would replace: name a file of its own"
             raise ValueError(message)
         if is_special:
             message = "is a device, a pipe or a socket, which the worker would replace: name a file of its own, or none"

@@ -7,13 +7,14 @@ import resource
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from arqonce.environment import SettingsError
 from arqonce.process.health import ServerError, report_health, report_processes
-from arqonce.process.health_file import process_file, read_health
+from arqonce.process.health_file import named_file, process_file, read_health
 from arqonce.settings.worker import WorkerSettings
 from arqonce.testing.environment import clean_environment
 
@@ -116,10 +117,41 @@ def test_a_folder_is_no_health_file(tmp_path: Path) -> None:
 def test_only_an_ordinary_file_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker of root would put a file in the place of /dev/null, and remove it at its end."""
     os.mkfifo(tmp_path / "pipe")
-    monkeypatch.setenv("WORKER_HEALTH_FILE", str(tmp_path / "pipe"))
+    (tmp_path / "notes").write_text("not to be lost")
+    for name, problem in (("pipe", "is a device, a pipe or a socket"), ("notes", "holds something else")):
+        monkeypatch.setenv("WORKER_HEALTH_FILE", str(tmp_path / name))
 
-    with pytest.raises(SettingsError, match=r"WORKER_HEALTH_FILE.* is a device, a pipe or a socket"):
-        WorkerSettings.load()
+        with pytest.raises(SettingsError, match=f"WORKER_HEALTH_FILE: {problem}"):
+            WorkerSettings.load()
+
+
+async def test_a_file_that_a_killed_worker_has_left_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one process, or of a supervisor; and an empty one."""
+    file = tmp_path / "health"
+    monkeypatch.setenv("WORKER_HEALTH_FILE", str(file))
+    found = []
+    for write in (file.touch, partial(report_processes, file, 2)):
+        write()
+        found.append(WorkerSettings.load().health_file)
+    async with report_health(file, {}):
+        found.append(WorkerSettings.load().health_file)
+
+    assert found == [file] * 3
+
+
+@pytest.mark.parametrize("name", ["pipe", "'quoted'", '"quoted"', "folder", ""])
+def test_the_quick_check_leaves_what_is_not_plain_to_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It would wait for a pipe, and look for a file with quotes in its name."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORKER_HEALTH_FILE", name)
+
+    assert named_file() is None
 
 
 @pytest.mark.usefixtures("starts_processes")
