@@ -3,6 +3,8 @@
 Owns their text, and writes nothing. The code passes every check as generated, and is meant to be changed.
 """
 
+import builtins
+import itertools
 import keyword
 import re
 from collections.abc import Iterable, Iterator
@@ -19,6 +21,9 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 _LONGEST_NAME = 40
 """Longest name of a job or a table, in characters: class names and lines of code contain it."""
+
+_OF_PYTHON = frozenset([*keyword.kwlist, *dir(builtins)])
+"""A handler that is called ``print`` would hide the function wherever it is imported."""
 
 _USED = frozenset(
     f"{REFUSE} async_session insert_user job_failed_error jane payload pytest result row session stored user "
@@ -80,7 +85,7 @@ class NewJob:
         Raises:
             NewJobError: a name is invalid or taken; the text says which, and by what.
         """
-        for problem in (*self._wrong_names(), *self._taken_names()):
+        for problem in itertools.chain(self._wrong_names(), self._taken_names()):
             raise NewJobError(problem)
         payloads, registry = self.root / "jobs" / "payloads.py", self.root / "jobs" / "registry.py"
         entry = with_argument(registry.read_text(), "REGISTRY", f"JobSpec({self.payload}, {self.name})")
@@ -97,8 +102,10 @@ class NewJob:
         for kind, name in (("job", self.name), ("table", self.table)):
             if name is None:
                 continue
-            if not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME or keyword.iskeyword(name):
-                rule = f"up to {_LONGEST_NAME} of a-z, 0-9 and single _, as in rename_user, and no Python keyword"
+            if not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME or name in _OF_PYTHON:
+                rule = (
+                    f"up to {_LONGEST_NAME} of a-z, 0-9 and single _, as in rename_user, no word or builtin of Python"
+                )
                 yield f"a {kind} cannot be called {name!r}: {rule}"
         if self.name in _USED:
             yield f"a job cannot be called {self.name!r}: that name is used by its own files, or by the worker"

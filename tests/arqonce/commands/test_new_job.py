@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from arqonce.commands.checkout import CheckoutError, write_together
+from arqonce.commands.job_files import NewJob
 from arqonce.commands.python_source import SourceError, import_line, with_argument, with_import
 from arqonce.database.schema import revisions
+from arqonce.usage import UsageError
 from db.tables import SCHEMA
+from jobs.registry import REGISTRY
 from tests import warm
 
 ROOT = Path(__file__).parents[3]
@@ -130,7 +133,7 @@ def test_the_command_line_knows_the_new_job(project: Project) -> None:
         (["1st"], "a job cannot be called '1st'"),
         (["a__b"], "a job cannot be called 'a__b'"),
         (["../evil"], "a job cannot be called '../evil'"),
-        (["a" * 41], "a job cannot be called"),
+        (["a" * 300], "a job cannot be called"),
         (["import"], "a job cannot be called 'import'"),
         (["refuse_message"], "that name is used by its own files, or by the worker"),
         (["session"], "that name is used by its own files"),
@@ -159,6 +162,13 @@ def test_a_bad_or_taken_name_is_refused_and_nothing_is_written(
     assert problem in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert shared_project.state() == before
+
+
+@pytest.mark.parametrize("name", ["a" * 41, "print", "id", "lambda"])
+def test_names_of_python_and_long_ones_are_refused(name: str) -> None:
+    """The linter would refuse them later."""
+    with pytest.raises(UsageError, match=r"up to 40 of a-z, 0-9 and single _, .* no word or builtin of Python"):
+        NewJob(ROOT, REGISTRY, name, None).files()
 
 
 @pytest.fixture(scope="module")
