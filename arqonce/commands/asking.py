@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from arqonce.connection.redis import build_redis, explained
 from arqonce.database.engine import open_database
 from arqonce.database.settings import DatabaseSettings
+from arqonce.failures import QueueUnavailableError
 from arqonce.process.startup_errors import StartupError, explain_database
 from arqonce.settings.worker import QueueSettings
 
@@ -57,6 +58,8 @@ async def open_sessions() -> AsyncIterator[async_sessionmaker[AsyncSession]]:
     async with open_database(settings, pool_size=1) as sessions:
         try:
             yield sessions
+        except QueueUnavailableError:  # an OSError too, and no error of PostgreSQL
+            raise
         except (SQLAlchemyError, OSError) as error:
             raise StartupError(explain_database(error, settings)) from error
 
