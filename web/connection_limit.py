@@ -1,16 +1,13 @@
 """Limits how many connections are open, to what the process has file descriptors for. Knows no HTTP."""
 
 import sys
-import time
-from datetime import timedelta
 
 import structlog
 
+from arqonce.operations.refusals import Refusals
+
 if sys.platform != "win32":  # Windows has no such limit
     import resource
-
-_LOG_INTERVAL = timedelta(minutes=1)
-"""How often refused connections are logged: a flood of them must not become a flood of lines."""
 
 _DESCRIPTORS_EACH = 2
 """What one connection may need: its own socket, and one to Redis while its request waits there."""
@@ -28,12 +25,9 @@ class ConnectionLimit:
         self._most = most
         self.open = 0
         """How many are open."""
-        self.refused = 0
-        """How many were refused, ever."""
+        self.refusals = Refusals(_log)
         self.is_draining = False
         """Whether each connection is to end with its next response."""
-        self._logged = 0
-        self._log_again_at = 0.0
 
     @property
     def is_reached(self) -> bool:
@@ -43,8 +37,7 @@ class ConnectionLimit:
     def enter(self) -> bool:
         """Count one more connection; return ``False``, and count nothing, if there are too many."""
         if self.is_reached:
-            self.refused += 1
-            self._log()
+            self.refusals.note(self._most)
             return False
         self.open += 1
         return True
@@ -52,15 +45,6 @@ class ConnectionLimit:
     def leave(self) -> None:
         """Count one connection less."""
         self.open -= 1
-
-    def _log(self) -> None:
-        now = time.monotonic()
-        if now < self._log_again_at:
-            return
-        _log.warning(
-            "too many connections: new ones are refused", limit=self._most, refused=self.refused - self._logged
-        )
-        self._logged, self._log_again_at = self.refused, now + _LOG_INTERVAL.total_seconds()
 
 
 def connections_that_fit(most: int, *, pool_size: int) -> int:

@@ -34,7 +34,7 @@ def show_service(operations: Operations, app: web.Application, limit: Connection
 
     def write(store: Store) -> None:
         store.set(families.OPEN_CONNECTIONS, limit.open)
-        store.set(families.REFUSED_CONNECTIONS, limit.refused)
+        store.set(families.REFUSED_CONNECTIONS, limit.refusals.number)
 
     operations.add(write)
     operations.checks["connections"] = lambda: not limit.is_reached

@@ -37,9 +37,11 @@ def build_app(console: Console) -> web.Application:
     app[VIEWERS] = {}
     app.on_response_prepare.append(add_headers)
     app.on_shutdown.append(leave_viewers)
-    app.router.add_route("GET", "/log-in", show_log_in)
-    app.router.add_route("POST", "/log-in", log_in)
-    app.router.add_route("GET", "/static/{name}", show_static)
+    app.router.add_get("/log-in", show_log_in)
+    app.router.add_post("/log-in", log_in)
+    app.router.add_get("/static/{name}", show_static)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, route.handle)
+        if route.method == "GET" and route.handler is not tell_changes:  # which has no end
+            app.router.add_route("HEAD", route.path, route.handle)
     return app

@@ -71,7 +71,10 @@ async def explain_errors(request: web.Request, handler: Handler) -> web.StreamRe
     except web.HTTPException as error:
         if error.status < 400:  # noqa: PLR2004 - a redirect
             raise
-        return _explain(request, _of_http(error))
+        response = _explain(request, _of_http(error))
+        if isinstance(error, web.HTTPMethodNotAllowed):
+            response.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
+        return response
     except (SQLAlchemyError, RedisError, QueueUnavailableError, OSError) as error:
         return _explain(request, _of_server(request, error))
     except Exception:  # noqa: BLE001 - a fault of ours, which the log has

@@ -15,10 +15,11 @@ from typing import NamedTuple
 
 import structlog
 
+from arqonce.operations.refusals import Refusals
 from arqonce.settings.operations import OperationsSettings
 
 _MOST_CONNECTIONS = 32
-"""Open connections; a further one is closed unheard."""
+"""Open connections; a further one is closed unheard, and logged."""
 
 _LARGEST_HEADER = 8 * 1024
 """Bytes of a request's header."""
@@ -37,6 +38,9 @@ _REASONS = {
     408: "Request Timeout", 431: "Request Header Fields Too Large", 500: "Internal Server Error",
     503: "Service Unavailable",
 }  # fmt: skip
+
+_FIELDS = {401: 'WWW-Authenticate: Bearer realm="operations"\r\n', 405: "Allow: GET, HEAD\r\n"}
+"""What responses of these statuses must have."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.operations.endpoint")
 
@@ -106,11 +110,13 @@ class _Endpoint:
         token = settings.token
         self._digest = None if token is None else sha256(token.get_secret_value().encode()).digest()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._refusals = Refusals(_log)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one connection."""
         task = asyncio.current_task()
         if task is None or len(self._tasks) >= _MOST_CONNECTIONS:
+            self._refusals.note(_MOST_CONNECTIONS)
             writer.transport.abort()
             return
         self._tasks.add(task)
@@ -132,7 +138,7 @@ class _Endpoint:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         response, is_head = await self._response(reader)
-        extra = 'WWW-Authenticate: Bearer realm="operations"\r\n' if response.status == 401 else ""  # noqa: PLR2004 - see _REASONS
+        extra = _FIELDS.get(response.status, "")
         head = (
             f"HTTP/1.1 {response.status} {_REASONS[response.status]}\r\nContent-Type: {response.content_type}\r\n"
             f"Content-Length: {len(response.body)}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"

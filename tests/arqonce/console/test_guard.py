@@ -56,6 +56,19 @@ def test_no_act_is_done_by_an_address() -> None:
     assert previews <= acts
 
 
+async def test_methods_are_those_of_http(jane: Browser) -> None:
+    """HEAD is GET without a body, as programs ask that watch a page; another method is told which there are."""
+    pages = [route.path for route in ROUTES if route.method == "GET" and "{" not in route.path]
+    paths = [path for path in pages if path != "/live"]
+    for path in [*paths, "/log-in", "/static/console.css"]:
+        head, page = await jane.ask("HEAD", path, follow=False), await jane.get(path, follow=False)
+        assert (head.status, set(head.headers), head.body) == (page.status, set(page.headers), ""), path
+
+    answer = await jane.ask("DELETE", "/log-in", headers=jane.origin)
+
+    assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD, POST")
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

@@ -9,6 +9,7 @@ from functools import partial
 from urllib.parse import urlsplit
 
 import pytest
+from structlog.testing import capture_logs
 
 from arqonce.console import connection
 from arqonce.console.settings import Settings
@@ -98,23 +99,45 @@ async def test_no_parameter_makes_a_server_seem_away(jane: Browser, path: str) -
     assert (await jane.get(path)).status == 400
 
 
+UNREADABLE = (b"400", b"This request cannot be read.\n")
+TOO_LARGE = (b"431", b"The header is too large: it may have cookies of other pages of this host.\n")
+
+
 @pytest.mark.parametrize(
-    "sent", [b"GET / HTTP/9\r\n\r\n", b"<script>\r\n\r\n", b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n"]
+    ("sent", "answer"),
+    [
+        (b"GET / HTTP/9\r\n\r\n", UNREADABLE),
+        (b"<script>\r\n\r\n", UNREADABLE),
+        (b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", UNREADABLE),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nCookie: " + 9000 * b"a" + b"\r\n\r\n", TOO_LARGE),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + 200 * b"a: b\r\n" + b"\r\n", TOO_LARGE),
+    ],
 )
-async def test_what_is_no_request(url: str, sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_is_no_request(
+    url: str, sent: bytes, answer: tuple[bytes, bytes], caplog: pytest.LogCaptureFixture
+) -> None:
     """It gets a short answer that repeats nothing and says nothing of versions, and the log no line."""
     async with _connected(url) as (reader, writer):
         writer.write(sent)
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
 
-    assert (head.split()[1], body) == (b"400", b"This request cannot be read.\n")
+    assert (head.split()[1], body) == answer
     assert b"aiohttp" not in head
     assert caplog.records == []
 
 
 async def test_there_are_not_too_many_connections(console_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A further one is closed; those that are open are served, and one that ends makes room."""
+    """A further one is closed, and the log says so; those that are open are served, and one that ends makes room."""
     monkeypatch.setattr(connection, "MOST", 2)
+    with capture_logs() as lines:
+        await _fill(console_settings)
+
+    assert [line for line in lines if line["log_level"] == "warning"] == [
+        {"event": "too many connections: new ones are refused", "log_level": "warning", "limit": 2, "refused": 1}
+    ]
+
+
+async def _fill(console_settings: Settings) -> None:
     async with serving(console_settings) as url, browsing(url) as browser:
         assert (await browser.get("/log-in")).status == 200  # and keeps its connection
         async with _connected(url):

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from arqonce.operations import endpoint
 from arqonce.operations.endpoint import ListenError, Page, Response, serving
@@ -89,6 +90,12 @@ async def test_each_request_has_its_answer(port: int, request_: str, status: str
     assert await _status(port, request_) == status
 
 
+async def test_what_must_be_told_with_a_refusal(port: int) -> None:
+    """How to authenticate, and which methods there are."""
+    assert '\r\nWWW-Authenticate: Bearer realm="operations"\r\n' in await _send(port, GET.format("/metrics", ""))
+    assert "\r\nAllow: GET, HEAD\r\n" in await _send(port, GET.format("/livez", "").replace("GET", "PUT"))
+
+
 async def test_a_head_request_has_no_body(port: int) -> None:
     """Some probes send one."""
     header, _, body = (await _send(port, GET.format("/livez", "").replace("GET", "HEAD"))).partition("\r\n\r\n")
@@ -97,7 +104,18 @@ async def test_a_head_request_has_no_body(port: int) -> None:
 
 
 async def test_slow_and_silent_clients_hold_nothing_for_long(port: int) -> None:
-    """Clients that send nothing, half a header, or take nothing fill all places; soon others are served again."""
+    """Clients that send nothing, half a header, or take nothing fill all places; soon others are served again.
+
+    A line of the log says that others are refused: their probes fail.
+    """
+    with capture_logs() as lines:
+        await _fill_all_places(port)
+
+    (line,) = [line for line in lines if line["log_level"] == "warning"]
+    assert (line["event"], line["limit"]) == ("too many connections: new ones are refused", 32)
+
+
+async def _fill_all_places(port: int) -> None:
     requests = ["", "GET /met", GET.format("/metrics", f"Authorization: Bearer {TOKEN}\r\n")] * 20
     slow = [await asyncio.open_connection("127.0.0.1", port) for _ in requests]
 
