@@ -107,7 +107,7 @@ class History:
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:
         """Write in the background until the end, and then what is left."""
-        async with running(self._write_forever(), name="history"):
+        async with running(self._write_forever, name="history"):
             yield
         if self._waiting:
             await self._write(_LAST_LIMIT)

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -39,7 +40,7 @@ async def report_health(
     """Write the outcome of all probes and other problems to ``file``, now and every 5 s. Remove it at the end."""
     await _report(file, probes, problems)
     try:
-        async with running(_report_forever(file, probes, problems), name="health"):
+        async with running(partial(_report_forever, file, probes, problems), name="health"):
             yield
     finally:
         file.unlink(missing_ok=True)  # noqa: ASYNC240 - a local file, at the very end

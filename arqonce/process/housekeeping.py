@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -40,7 +41,7 @@ async def keep_house(
     sessions: async_sessionmaker[AsyncSession], ages: Mapping[str, timedelta], rest: Rest | None = None
 ) -> AsyncIterator[None]:
     """Delete rows older than their table's age periodically, until the end, but not while the worker rests."""
-    async with running(_sweep_forever(sessions, ages, rest or Rest()), name="housekeeping"):
+    async with running(partial(_sweep_forever, sessions, ages, rest or Rest()), name="housekeeping"):
         yield
 
 

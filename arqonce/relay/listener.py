@@ -32,7 +32,7 @@ _LIMIT = timedelta(seconds=2)
 
 _FIRST = "SELECT pg_try_advisory_lock(hashtextextended('arqonce relay ' || $1::text, 0))"
 
-_LOST = (SQLAlchemyError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_LOST = (SQLAlchemyError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.relay.listener")
 
@@ -70,7 +70,7 @@ class Wakeup:
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
         """Listen, or wait to become the listener, until the end."""
-        async with running(self._take_turns(), name="wakeup"):
+        async with running(self._take_turns, name="wakeup"):
             yield
 
     async def _take_turns(self) -> None:

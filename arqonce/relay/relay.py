@@ -96,7 +96,7 @@ async def open_relay(
         keep = settings.worker.keep_receipts - _MARGIN
         relay = Relay(sessions, redis, queues=settings.worker.queue.names, keep=keep, wakeup=wakeup, rest=rest)
         await relay.turn()
-        async with running(relay.run(), name="relay"):
+        async with running(relay.run, name="relay"):
             yield relay
 
 

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -94,7 +95,7 @@ async def open_scheduler(
     scheduler = Scheduler(sessions, registry, queue=queue, removes=removes, rest=rest)
     await scheduler.try_payloads()
     wait = await scheduler.turn()
-    async with running(scheduler.run(wait), name="scheduler"):
+    async with running(partial(scheduler.run, wait), name="scheduler"):
         yield scheduler
 
 
