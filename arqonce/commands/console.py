@@ -31,7 +31,11 @@ few connections; while these are away its pages say so.
 def console(context: typer.Context) -> None:  # noqa: D103 - typer shows _HELP
     if context.invoked_subcommand is not None:
         return
-    application: Application = context.obj
+    with suppress(KeyboardInterrupt):  # a signal during startup, which loads much, is an orderly end
+        _serve(context.obj)
+
+
+def _serve(application: Application) -> None:
     try:
         from arqonce.console.server import run_console  # noqa: PLC0415 - needs the extra
         from arqonce.console.settings import Settings  # noqa: PLC0415
@@ -39,9 +43,7 @@ def console(context: typer.Context) -> None:  # noqa: D103 - typer shows _HELP
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
         raise UsageError(f"the console needs {error.name}: pip install 'arqonce[console]'") from None
-    # A signal during startup is an orderly end.
-    with suppress(KeyboardInterrupt):
-        run_console(Settings.load(application.name), application)
+    run_console(Settings.load(application.name), application)
 
 
 def token(

@@ -39,6 +39,25 @@ def test_a_signal_while_a_class_is_made_ends_the_start_in_order(
     assert ended.value.code == code
 
 
+class _LoadsSlowly:
+    """A module in whose loading a signal comes."""
+
+    def __getattr__(self, _name: str) -> None:
+        raise beginning._Told
+
+
+def test_a_signal_while_the_console_loads_ends_the_start_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Supervisors took 130 for a failure."""
+    monkeypatch.setattr(sys, "argv", ["arqonce", "console"])
+    monkeypatch.setattr(beginning, "hear_signals", lambda: None)
+    monkeypatch.setitem(sys.modules, "arqonce.console.server", _LoadsSlowly())
+
+    with pytest.raises(SystemExit) as ended:
+        beginning.main()
+
+    assert ended.value.code == 0
+
+
 def test_any_other_error_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     """With its traceback."""
     monkeypatch.setattr(sys, "argv", ["arqonce", "run"])
