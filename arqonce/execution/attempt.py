@@ -35,7 +35,7 @@ from arqonce.execution.pace import Paces
 from arqonce.execution.progress import Progress
 from arqonce.execution.record import AFTER_OUTAGE, Record
 from arqonce.execution.traces import traced_phase
-from arqonce.execution.verdict import RetryLater, decide, log_failure, why_exhausted
+from arqonce.execution.verdict import RetryLater, decide, log_failure, may_start, why_exhausted
 from arqonce.failures import AttemptsExhaustedError, JobExpiredError
 from arqonce.job import JobContext, RetryAfter
 from arqonce.ledger.namespace import namespace_of
@@ -212,7 +212,7 @@ def _require_start(spec: AnySpec, delivery: Delivery, progress: Progress) -> Non
     """Return if the attempt may begin."""
     if delivery.has_expired and not progress.has_worked:
         raise JobExpiredError(EXPIRED)
-    if delivery.counted > spec.max_attempts and delivery.was_left is not False:
+    if not may_start(spec, delivery):
         raise AttemptsExhaustedError(why_exhausted(delivery))
 
 

@@ -27,8 +27,8 @@ from arqonce.execution.dead_letters import is_dead
 from arqonce.execution.delivery import EXPIRED, AnySpec, Delivery
 from arqonce.execution.record import AFTER_OUTAGE
 from arqonce.execution.sharing import TurnError, share, why_apart
-from arqonce.execution.together import answer_ended, end_together
-from arqonce.execution.verdict import RetryLater
+from arqonce.execution.together import answer_ended, end_together, exhaust_together
+from arqonce.execution.verdict import RetryLater, may_start
 from arqonce.failures import InvalidPayloadError, JobExpiredError, JobFailedError, failure_to_wire
 from arqonce.job import JobContext
 from arqonce.ledger.receipts import Receipt, insert_receipts
@@ -55,10 +55,10 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.execution.bat
 async def run_batch(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[Delivery]) -> list[Outcome]:
     """Run one attempt of each job in one transaction, within one job's deadline; return outcomes in the same order.
 
-    Jobs that have used up their attempts get ``Again.ALONE``; those that have expired, have an invalid payload or a
-    receipt get their end. If the batch fails, those that have no receipt get ``Again.APART``. In an outage all are
-    retried later and the attempt does not count. Three round trips; one more if any job is not in its first attempt,
-    two if any payload is invalid, three if any has expired.
+    Jobs that have expired or used up their attempts, or have an invalid payload or a receipt, get their end. If the
+    batch fails, those that have no receipt get ``Again.APART``. In an outage all are retried later and the attempt
+    does not count. Three round trips; one more if any job is not in its first attempt, two if any payload is invalid,
+    three if any has expired, nine if any has used up its attempts.
     """
     outcomes: dict[str, Outcome] = {}
     invalid: list[_Invalid] = []
@@ -71,6 +71,8 @@ async def run_batch(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[
         if expired:
             outcomes |= await _expire(dispatcher, spec, expired)
         outcomes |= await answer_ended(dispatcher, spec, [job for job in jobs if job[0].attempt > 1])
+        used_up = [job for job in jobs if job[0].job_id not in outcomes and not may_start(spec, job[0])]
+        outcomes |= await exhaust_together(dispatcher, spec, used_up)
         jobs = [job for job in jobs if job[0].job_id not in outcomes]
         if jobs:
             async with asyncio.timeout(spec.deadline.total_seconds()):
@@ -91,9 +93,6 @@ def _read(
 ) -> list[_Job]:
     jobs = []
     for delivery in deliveries:
-        if delivery.counted > spec.max_attempts:
-            outcomes[delivery.job_id] = Again.ALONE
-            continue
         try:
             jobs.append((delivery, read_payload(spec.payload, delivery.args, delivery.kwargs)))
         except InvalidPayloadError as error:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import structlog
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -17,11 +18,14 @@ from arqonce.failures import JobFailedError, RequestConflictError, failure_to_wi
 from arqonce.ledger.attempts import FailedAttempt, insert_attempts
 from arqonce.ledger.dead_jobs import DeadLetter, insert_dead_letter, insert_new_dead_letters, lock_dead_job
 from arqonce.ledger.outbox import delete_promise, lock_promise
-from arqonce.ledger.recorded import outwait_receipt, request_hash_by_job_id
+from arqonce.ledger.recorded import outwait_receipts, request_hash_by_job_id
 from arqonce.wire.keys import conflict_id
 
 _WRITE_LIMIT = timedelta(seconds=3)
 """Longest write of a dead letter. It is added to the job's deadline."""
+
+_WAIT_SHORTLY = text("SET LOCAL lock_timeout = 250")
+"""In milliseconds: a commit under way that takes longer holds up the letter of its own job alone (``bury``)."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.execution.dead_letters")
 
@@ -84,7 +88,7 @@ async def bury(
     async with asyncio.timeout(_WRITE_LIMIT.total_seconds()), sessions.begin() as session:
         promise = await lock_promise(session, letter.job_id)
         if has_run:
-            await outwait_receipt(session, letter.job_id)
+            await outwait_receipts(session, [letter.job_id])
         earlier = await lock_dead_job(session, letter.job_id)
         ended = await request_hash_by_job_id(session, letter.job_id)
         if not letter.message and (promise or earlier or ended):
@@ -119,10 +123,13 @@ async def _insert_attempt(session: AsyncSession, attempt: FailedAttempt) -> None
         _log.warning("failed attempts are not on record", count=1, reason=diagnose(error))
 
 
-async def bury_together(sessions: async_sessionmaker[AsyncSession], letters: Sequence[DeadLetter]) -> set[str]:
-    """Record the letters of jobs that have never run and whose ids no table has; return the ids of these.
+async def bury_together(
+    sessions: async_sessionmaker[AsyncSession], letters: Sequence[DeadLetter], *, have_run: bool = False
+) -> set[str]:
+    """Record the letters of jobs whose ids no table has; return the ids of these.
 
-    Letters of conflicts get other ids, as ``bury`` does it. The others need a look each (``bury``). Two round trips.
+    An earlier letter of the same request is replaced. Letters of conflicts get other ids, as ``bury`` does it. The
+    others need a look each (``bury``). Two round trips; five more if the jobs ``have_run``.
 
     Raises:
         TimeoutError: the database did not answer.
@@ -135,6 +142,9 @@ async def bury_together(sessions: async_sessionmaker[AsyncSession], letters: Seq
         for letter in letters
     }
     async with asyncio.timeout(_WRITE_LIMIT.total_seconds()), sessions.begin() as session:
+        if have_run:
+            await session.execute(_WAIT_SHORTLY)
+            await outwait_receipts(session, list(stored))
         recorded = await insert_new_dead_letters(session, list(stored.values()))
     for letter in stored.values():
         if letter.job_id in recorded:

@@ -244,14 +244,14 @@ class Record:
         except Exception as error:
             raise await self.again(error, letter.attempts) from error
 
-    async def bury_together(self, letters: Sequence[DeadLetter]) -> set[str]:
+    async def bury_together(self, letters: Sequence[DeadLetter], *, have_run: bool = False) -> set[str]:
         """Record letters at once; return the ids of those that were recorded: the others need ``bury`` each.
 
         Raises:
             RetryLater: none could be recorded; the jobs must be delivered again, and this attempt does not count.
         """
         try:
-            return await bury_together(self._sessions, letters)
+            return await bury_together(self._sessions, letters, have_run=have_run)
         except Exception as error:
             raise await self.again(error, 1) from error
 

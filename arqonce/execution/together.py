@@ -1,10 +1,11 @@
-"""Ends many jobs of one kind on record at once: those that have ended before, have expired, or are aborted.
+"""Ends many jobs of one kind on record at once: ended before, expired, aborted, or without an attempt that is left.
 
 What needs a closer look is left to a run of its own (``record``), which gives the same answer.
 """
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 import structlog
 from pydantic_core import to_json
@@ -15,9 +16,11 @@ from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.containment import CONTAINED
 from arqonce.execution.cut_short import was_aborted
 from arqonce.execution.delivery import AnySpec, Delivery
+from arqonce.execution.progress import identified
 from arqonce.execution.record import LOOK_LIMIT, another_request
-from arqonce.execution.verdict import RetryLater
-from arqonce.failures import JobFailedError, failure_from_wire, failure_to_wire
+from arqonce.execution.verdict import RetryLater, why_exhausted
+from arqonce.failures import AttemptsExhaustedError, JobFailedError, failure_from_wire, failure_to_wire
+from arqonce.ledger.dead_jobs import DeadLetter
 from arqonce.ledger.receipts import Receipt, insert_receipts
 from arqonce.ledger.recorded import ended_jobs
 from arqonce.payloads import AnyPayload
@@ -96,6 +99,23 @@ async def end_together(
         await insert_receipts(session, spec.name, receipts)
     for receipt in receipts:
         outcomes[receipt.job_id] = Answer(failure, request_tag(receipt.request_hash))
+    return outcomes
+
+
+async def exhaust_together(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, Outcome]:
+    """Write the dead letters of jobs that have used up their attempts and have not ended; else ``Again.ALONE``."""
+    outcomes: dict[str, Outcome] = {delivery.job_id: Again.ALONE for delivery, _ in jobs}
+    letters: list[DeadLetter] = []
+    ends: dict[str, Outcome] = {}
+    for delivery, payload in jobs:
+        if identified(payload) is None:
+            continue
+        error = AttemptsExhaustedError(why_exhausted(delivery))
+        letters.append(dispatcher.record.letter(spec, delivery, payload, error, error))
+        ends[delivery.job_id] = Answer(error, payload_tag(payload))
+    with suppress(RetryLater):
+        for job_id in await dispatcher.record.bury_together(letters, have_run=True):
+            outcomes[job_id] = ends[job_id]
     return outcomes
 
 

@@ -83,6 +83,11 @@ def _as_failure(spec: AnySpec, error: Exception) -> Exception:
     return error
 
 
+def may_start(spec: AnySpec, delivery: Delivery) -> bool:
+    """Return whether an attempt is left, or the one before is known to have ended."""
+    return delivery.counted <= spec.max_attempts or delivery.was_left is False
+
+
 def why_exhausted(delivery: Delivery) -> str:
     """Explain used-up attempts by what is known. An expired lease shows that the last worker abandoned the job."""
     message = f"started {delivery.attempt - 1} times"

@@ -25,7 +25,7 @@ from arqonce.execution.progress import Progress
 from arqonce.execution.refusals import Refused, refuse, refuse_together, why_unknown
 from arqonce.execution.together import abort_together
 from arqonce.execution.traces import traced_batch
-from arqonce.execution.verdict import RetryLater
+from arqonce.execution.verdict import RetryLater, may_start
 from arqonce.failures import (
     InvalidMessageError,
     JobFailedError,
@@ -43,11 +43,12 @@ from arqonce.work import UNKNOWN, Again, Claim, Ended, GivenBack, Outcome, Permi
 MARGIN = timedelta(seconds=5)
 """How much longer than its deadline a run may take: for looks, receipts and dead letters."""
 
-_REFUSED, _ABORTED = "\0refused", "\0aborted "
-"""Kinds of jobs that cannot be run, and, with their names, of jobs aborted before they were claimed: no job's name."""
+_REFUSED, _ABORTED, _USED_UP = "\0refused", "\0aborted ", "\0used up "
+"""Kinds of jobs that cannot be run, and, with their names, of jobs aborted before they were claimed, and of those that
+have no attempt left: no job's name."""
 
 _MOST_REFUSED = 500
-"""So many of both are recorded together."""
+"""So many of each are recorded together."""
 
 _GONE = (
     "there is no message at arq:job:<id> of this job: it was never written there, it had expired, or somebody has "
@@ -184,12 +185,16 @@ class RegistryJob:
 
     @property
     def kind(self) -> str | None:
-        """The name of jobs that may run together; other names for jobs that are refused or aborted; ``None``: alone."""
+        """The name of jobs that may run together; other names for jobs that only end; ``None``: alone."""
         if self._message is None:
             return None if self.is_aborted else _REFUSED
         if self.is_aborted:
             return _ABORTED + self.spec.name if self.claim.is_aborted else None
-        return None if self._work.most_together(self.spec) == 1 else self.spec.name
+        if self._work.most_together(self.spec) > 1:
+            return self.spec.name
+        if self.claim.was_left and not may_start(self.spec, self.delivery):
+            return _USED_UP + self.spec.name
+        return None
 
     @property
     def limit(self) -> timedelta:

@@ -124,12 +124,21 @@ _NEW = """
     WHERE NOT EXISTS (SELECT FROM arqonce.receipts WHERE receipts.job_id = letter.job_id)
         AND NOT EXISTS (SELECT FROM arqonce.outbox WHERE outbox.job_id = letter.job_id)
     ORDER BY letter.job_id
-    ON CONFLICT (job_id) DO NOTHING RETURNING job_id
+    ON CONFLICT (job_id) DO UPDATE
+        SET (job_name, message, request_hash, reason, explanation, error, sqlstate, attempts, queue, died_at)
+            = (excluded.job_name, excluded.message, coalesce(excluded.request_hash, dead_jobs.request_hash),
+                excluded.reason, excluded.explanation, excluded.error, excluded.sqlstate, excluded.attempts,
+                excluded.queue, excluded.died_at)
+        WHERE dead_jobs.message = excluded.message AND excluded.message <> ''
+    RETURNING job_id
 """
 
 
 async def insert_new_dead_letters(session: AsyncSession, letters: Sequence[DeadLetter]) -> set[str]:
-    """Insert the letters whose ids no table has, each id once; return the ids of these. One round trip."""
+    """Insert the letters whose ids no table has, each id once; return the ids of these. One round trip.
+
+    A letter of the same request is replaced: its job was put back, and has died again.
+    """
     fields = ("job_id", "job_name", "message", "request_hash", "reason", "explanation", "error", "sqlstate", "attempts")
     columns = [[getattr(letter, field) for letter in letters] for field in (*fields, "queue")]
     return {str(row[0]) for row in await fetch_by_driver(session, sql_for(session, _NEW), *columns)}

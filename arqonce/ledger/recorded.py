@@ -55,21 +55,23 @@ async def request_hash_by_job_id(session: AsyncSession, job_id: str) -> bytes | 
 
 
 _RESERVE = text("""
-    INSERT INTO arqonce.receipts (job_id, job_name, request_hash, failure, attempt) VALUES (:job_id, '', '', '{}', 0)
+    INSERT INTO arqonce.receipts (job_id, job_name, request_hash, failure, attempt)
+    SELECT job_id, '', '', '{}', 0 FROM unnest(CAST(:job_ids AS text[])) AS job (job_id) ORDER BY job_id
     ON CONFLICT (job_id) DO NOTHING RETURNING job_id
 """)
 
 
-async def outwait_receipt(session: AsyncSession, job_id: str) -> None:
-    """Wait for transactions that are about to commit a receipt of the job; block new ones until ours ends.
+async def outwait_receipts(session: AsyncSession, job_ids: Collection[str]) -> None:
+    """Wait for transactions that are about to commit receipts of the jobs; block new ones until ours ends.
 
     A commit may still be under way after its client has gone. It has inserted its row, so an insert of the same key
     waits for it. If the database rejects the insert permanently, no receipt can be under way. Four round trips.
     """
     try:
         async with session.begin_nested():
-            if (await session.scalars(text_for(session, _RESERVE), {"job_id": job_id})).one_or_none() is not None:
-                await session.execute(delete(JobReceipt).where(JobReceipt.job_id == job_id))
+            reserved = (await session.scalars(text_for(session, _RESERVE), {"job_ids": list(job_ids)})).all()
+            if reserved:
+                await session.execute(delete(JobReceipt).where(JobReceipt.job_id.in_(reserved)))
     except DBAPIError as error:
         if is_transient(error):
             raise

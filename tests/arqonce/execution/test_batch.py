@@ -103,7 +103,7 @@ async def test_a_batch_is_one_transaction(sessions: Sessions) -> None:
 
 
 async def test_each_job_of_a_batch_has_its_own_answer(sessions: Sessions) -> None:
-    """Stored, taken before, taken by a neighbour, invalid, ended before; what is worn out runs alone."""
+    """Stored, taken before, taken by a neighbour, invalid, ended before, worn out."""
     await Dispatcher(sessions).run(CREATE, _delivery("earlier", name="Earlier", email="taken@example.org"))
     deliveries = [
         _delivery("stored", name="Jane", email="jane@example.org"),
@@ -119,9 +119,9 @@ async def test_each_job_of_a_batch_has_its_own_answer(sessions: Sessions) -> Non
 
     codes = [one.code if isinstance(one, JobFailedError) else one for one in outcomes]
     assert [one["name"] if isinstance(one, dict) else one for one in codes] == [
-        "Jane", "email_taken", "email_taken", "Jane", "invalid_payload", "Earlier", Again.ALONE,
+        "Jane", "email_taken", "email_taken", "Jane", "invalid_payload", "Earlier", "attempts_exhausted",
     ]  # fmt: skip
-    assert await counts(sessions) == (3, 5, 1, 2)
+    assert await counts(sessions) == (3, 5, 2, 2)
 
 
 async def test_what_ends_without_a_run_ends_together(sessions: Sessions) -> None:
@@ -143,6 +143,21 @@ async def test_what_ends_without_a_run_ends_together(sessions: Sessions) -> None
     ]  # fmt: skip
     assert [one.code for one in conflicts] == ["request_conflict"]
     assert await counts(sessions) == (3, 6, 1, 1)
+
+
+async def test_jobs_without_an_attempt_end_together_unless_one_is_about_to_commit(sessions: Sessions) -> None:
+    """An abandoned attempt may still commit: then no letter says that it never ended."""
+    used_up = [Delivery(f"j{at}", 100, (), _user(at, emails=True), was_left=True) for at in range(20)]
+    others = [used_up[0]._replace(job_id="failed", was_left=False), *used_up[2:]]
+    async with sessions() as zombie:
+        receipt = "INSERT INTO arqonce.receipts SELECT 'j1', 'create_user', '', '{}', NULL, 1"
+        await zombie.execute(text(receipt))
+        blocked = await run_batch(Dispatcher(sessions), CREATE, used_up[:2])
+        ended = await run_batch(Dispatcher(sessions), CREATE, others)
+
+    assert blocked == [Again.ALONE] * 2
+    assert [one.code for one in ended[1:]] == ["attempts_exhausted"] * 18
+    assert await counts(sessions) == (1, 1, 18, 1)
 
 
 async def test_what_is_left_to_runs_of_their_own_ends_there(sessions: Sessions) -> None:

@@ -11,8 +11,10 @@ from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.refusals import Refused, refuse_together
 from arqonce.failures import UnknownJobError
 from arqonce.outbox import enqueue_in
+from arqonce.spec import JobSpec, Registry
 from jobs import CreateUser
 from jobs.registry import REGISTRY
+from jobs.users import create_user
 from tests.arqonce.conftest import BuildWorker, build_recording_worker
 from tests.faults.observe import letters
 
@@ -54,12 +56,12 @@ async def test_jobs_that_nobody_knows_are_recorded_together(
 
 
 async def test_what_is_known_already_is_looked_at_alone(sessions: Sessions) -> None:
-    """A promise, an earlier letter; a message that is gone is no other case, and neither is one id twice."""
+    """A promise, a letter of another request; a message that is gone is no other case, and neither is one id twice."""
     async with sessions.begin() as session:
         await enqueue_in(session, CreateUser(name="Jane"), key="promised")
     dispatcher = Dispatcher(sessions)
     failure = UnknownJobError("this worker has no job 'gone'")
-    await refuse_together(dispatcher, [Refused(failure, "earlier", b"{}", 1)])
+    await refuse_together(dispatcher, [Refused(failure, "earlier", b"[]", 1)])
     await refuse_together(dispatcher, [Refused(failure, "before", b"{}", 1)])
     asked = {"promised": b"{}", "earlier": b"{}", "before": b"", "new": b"{}", "other": b"{}", "lost": b""}
 
@@ -68,6 +70,40 @@ async def test_what_is_known_already_is_looked_at_alone(sessions: Sessions) -> N
 
     assert recorded == {"new", "other", "lost"}
     assert await letters(sessions) == dict.fromkeys(["earlier", "before", "new", "other", "lost"], "unknown_job")
+
+
+async def test_jobs_that_were_put_back_and_die_again_are_recorded_together(sessions: Sessions) -> None:
+    """Their letters are the youngest then, and say what happened last."""
+    dispatcher = Dispatcher(sessions)
+    before = [Refused(UnknownJobError("gone"), f"j{at}", b"%d" % at, 5) for at in range(3)]
+    after = [Refused(UnknownJobError("still gone"), f"j{at}", b"%d" % at, 1) for at in range(3)]
+    await refuse_together(dispatcher, before)
+    async with sessions.begin() as session:
+        await session.execute(text("UPDATE arqonce.dead_jobs SET died_at = 'epoch'"))
+
+    recorded = await refuse_together(dispatcher, after)
+
+    async with sessions() as session:
+        rows = await session.execute(text("SELECT explanation, attempts, died_at > 'epoch' FROM arqonce.dead_jobs"))
+    assert [tuple(row) for row in rows] == [("still gone", 1, True)] * 3
+    assert recorded == {"j0", "j1", "j2"}
+    assert await _transactions(sessions) == 1
+
+
+async def test_jobs_that_killed_their_workers_end_together_whatever_their_kind(
+    pool: ArqRedis, redis: Redis, build: BuildWorker, sessions: Sessions
+) -> None:
+    """Also those that run one by one."""
+    for number in range(60):
+        await pool.enqueue_job("create_user", name="Jane", _job_id=f"{number}")
+        await redis.set(f"arq:retry:{number}", 99)
+        await redis.zadd("arq:queue:leases", {f"{number}": 1_000})
+    spec = JobSpec(CreateUser, create_user)
+    worker = await build_recording_worker(build, Registry(spec), sessions)
+    await worker.async_run()
+
+    assert await letters(sessions) == {f"{number}": "attempts_exhausted" for number in range(60)}
+    assert await _transactions(sessions) < 20
 
 
 async def test_invalid_payloads_of_a_batch_are_recorded_together(
