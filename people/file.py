@@ -143,9 +143,7 @@ def _require_whole(value: str) -> None:
     if "\ufffd" in value:
         raise _UnusableError("a character was lost before this file was written: type it anew")
     if meant := meant_by(value):
-        raise _UnusableError(
-            f"it was read in a wrong encoding before this file was written: {printable(meant)} is meant"
-        )
+        raise _UnusableError(f"another program garbled it before this file was written: {printable(meant)} is meant")
 
 
 def _fitted(values: list[str], layout: Layout) -> list[str]:

@@ -164,5 +164,5 @@ def test_sentinels_that_are_silent_are_told_of() -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         hosts = f"127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(QueueUnavailableError, match=rf"{hosts} cannot be reached \(TimeoutError\)"):
+        with pytest.raises(QueueUnavailableError, match=rf"{hosts} cannot be reached \(it does not answer in time\)"):
             asyncio.run(use(f"redis+sentinel://{hosts}/mymaster"))

@@ -103,7 +103,7 @@ def test_quoted_values_may_have_line_breaks_quotes_and_delimiters(tmp_path: Path
         (b'"""Ann",a@b.c', "a value has an odd number of quotation marks: is a row cut in two?"),
         (b"A\x00nn,a@b.c", "name: contains a control character"),
         ("J\ufffdrgen,j@b.c".encode(), "a character was lost before this file was written: type it anew"),
-        ("JÃ¼rgen,j@b.c".encode(), "it was read in a wrong encoding before this file was written: 'Jürgen' is meant"),
+        ("JÃ¼rgen,j@b.c".encode(), "another program garbled it before this file was written: 'Jürgen' is meant"),
         (b"'Ann','a@b.c'", "email: is not an e-mail address such as jane@example.org"),
         (b"Bob,FIRST@example.org", "email: the same as on line 2"),
     ],

@@ -328,7 +328,7 @@ async def test_a_worker_outlives_a_restart_of_postgresql(
         ),
         ({"DATABASE_PASSWORD": "wrong"}, 4, "refuses the password: correct DATABASE_URL or DATABASE_PASSWORD"),
         ({"REDIS_URL": "redis://127.0.0.1:1/0"}, 4, "Redis at 127.0.0.1:1/0 cannot be reached"),
-        ({"REDIS_PASSWORD": "wrong"}, 4, "refuses the user or password: correct REDIS_URL"),
+        ({"REDIS_PASSWORD": "wrong"}, 4, "has no password: remove it from REDIS_URL and REDIS_PASSWORD"),
         ({"WORKER_MAX_JOBS": "none"}, 3, "WORKER_MAX_JOBS: Input should be a valid integer"),
         ({"DATABASE_URL": "nothing"}, 3, "DATABASE_URL: is not a URL"),
     ],

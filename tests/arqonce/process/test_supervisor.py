@@ -196,7 +196,7 @@ async def test_processes_end_in_order_when_their_supervisor_is_killed(
     [
         ({"WORKER_MAX_JOBS": "none"}, 3, "WORKER_MAX_JOBS: Input should be a valid integer"),
         ({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}, 4, "cannot be reached"),
-        ({"REDIS_PASSWORD": "wrong"}, 4, "refuses the user or password: correct REDIS_URL"),
+        ({"REDIS_PASSWORD": "wrong"}, 4, "has no password: remove it from REDIS_URL and REDIS_PASSWORD"),
     ],
 )
 def test_a_start_that_cannot_succeed_says_why_once(
