@@ -41,10 +41,10 @@ _at_the_end = re.compile(rf"{_SIGMA}(?![^\W\d_])")
 _JOINERS = "\u200c\u200d"
 """Invisible, and part of words of some scripts. IDNA says where a domain may have them."""
 
-_PASTED = "\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff"
-"""Characters that programs put around what is copied, and nobody sees. No joiners: words end in them."""
-
-_around = re.compile(rf"^(?:[^\S\x1c-\x1f]|[{_PASTED}])+|(?:[^\S\x1c-\x1f]|[{_PASTED}])+\Z")
+_SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+_MARKS = (*range(0x200E, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2065), *range(0x2066, 0x2070))
+_AROUND = _SPACES + "\u00ad\u061c\u200b\ufeff" + "".join(map(chr, _MARKS))
+"""Spaces, and what programs put around what is copied, and nobody sees. No joiners: words end in them."""
 
 _IN_NO_NAME = re.compile("[\u2028\u2029\u202d\u202e]").search
 """Finds breaks of lines, and what turns the text around it."""
@@ -60,8 +60,9 @@ def _can_be_seen(character: str) -> bool:
 def _normal_name(value: str) -> str:
     """Normalize to NFC, without what was pasted around it, so that a name is found again; reject what no name has."""
     is_simple = value.isascii() and value.isprintable() and not value.isspace()  # most are, and need no look at each
-    # Counted after normalization: the normal form can be longer than the input, and the database counts it.
-    name = value if is_simple else _around.sub("", unicodedata.normalize("NFC", value))
+    # Counted after normalization, too: the normal form can be longer than the input, and the database counts it.
+    _require_bounded(value, NAME_LENGTH, f"must have 1 to {NAME_LENGTH} characters")
+    name = value if is_simple else unicodedata.normalize("NFC", value).strip(_AROUND)
     if not is_simple and (_IN_NO_NAME(name) or any(unicodedata.category(one) in {"Cc", "Cs"} for one in name)):
         message = "contains a control character"
         raise ValueError(message)
@@ -80,6 +81,7 @@ def _normal_email(value: str) -> str:
     No provider in use distinguishes addresses by case. ``xn--bcher-kva.example`` is ``bücher.example`` (IDNA 2008).
     """
     is_simple = value.isascii() and value.isprintable()  # most are, and need no look at each character
+    _require_bounded(value, EMAIL_LENGTH, f"must have at most {EMAIL_LENGTH} characters")
     address = value.lower() if is_simple else _folded(value)
     local, at, domain = address.partition("@")
     if not is_simple and any(map(_is_in_no_address, local + domain.translate(dict.fromkeys(map(ord, _JOINERS))))):
@@ -97,6 +99,16 @@ def _normal_email(value: str) -> str:
         message = "is not an e-mail address such as jane@example.org"
         raise ValueError(message)
     return address
+
+
+_MOST_PARTS = 4
+"""Of so many characters at most one is composed."""
+
+
+def _require_bounded(value: str, most: int, message: str) -> None:
+    """Refuse what is too long in any form: a normal form takes time that grows with the square of marks in a row."""
+    if len(value) > _MOST_PARTS * most:
+        raise ValueError(message)
 
 
 def _is_in_no_address(character: str) -> bool:

@@ -1,6 +1,7 @@
 """One person, one form: names and addresses over all of Unicode."""
 
 import sys
+import time
 import unicodedata
 
 import pytest
@@ -123,3 +124,19 @@ def test_a_name_has_one_line_and_turns_no_text_around(name: str) -> None:
     """Whoever reads a list of names sees each where it stands."""
     with pytest.raises(ValidationError, match="contains a control character"):
         _NAME.validate_python(name)
+
+
+@pytest.mark.parametrize(("adapter", "end"), [(_NAME, ""), (_EMAIL, "@example.org"), (_EMAIL, "")])
+def test_a_long_text_is_refused_at_once(adapter: TypeAdapter[str], end: str) -> None:
+    """To put marks in a row into order took a minute for a message of the largest size, in which nothing else ran."""
+    began = time.process_time()
+    with pytest.raises(ValidationError, match="must have"):
+        adapter.validate_python("\u0345\u0301" * 100_000 + end)
+
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize(("adapter", "composed"), [(_NAME, "\u1f82" * 200), (_EMAIL, "\u1f82" * 64 + "@example.org")])
+def test_length_is_that_of_the_normal_form(adapter: TypeAdapter[str], composed: str) -> None:
+    """However many parts its characters have."""
+    assert adapter.validate_python(unicodedata.normalize("NFD", composed)) == composed
