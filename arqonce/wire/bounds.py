@@ -40,8 +40,8 @@ TOO_MANY_DIGITS = f"has an integer of more than {MOST_DIGITS:,} digits, which fe
 
 _TOO_LARGE = 10**MOST_DIGITS
 
-_DIGITS = re.compile(rb"\d{%d}" % (MOST_DIGITS + 1))
-"""Matches an integer that is too long. May also match inside a string."""
+_DIGITS = re.compile(rb"(?<!\d)\d{%d}" % (MOST_DIGITS + 1))
+"""Matches an integer that is too long, and tries each number once. May also match inside a string."""
 
 _DEEP = 100
 """A message with more lists and objects than this may have too many levels."""

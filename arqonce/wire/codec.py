@@ -30,8 +30,8 @@ from arqonce.wire.bounds import (
 )
 from arqonce.wire.problems import leaves
 
-_LARGE_NUMBER = re.compile(rb"\d[eE]\+?\d|\d{%d}" % (MOST_DIGITS + 1))
-"""Matches a number that PostgreSQL may print longer, or that is too long to parse. May also match inside a string."""
+_EXPONENT = re.compile(rb"\d[eE]\+?\d")
+"""Matches a number that PostgreSQL may print longer. May also match inside a string."""
 
 PICKLE = b"\x80"
 """First byte of a pickle of protocol 2 or later. No JSON text begins with it."""
@@ -77,11 +77,9 @@ def encode_result(result: dict[str, Any]) -> str:
     if len(data) > MOST_RESULT_BYTES:
         text = f"it has {len(data):,} bytes, more than the {MOST_RESULT_BYTES:,} allowed: store it, and return its key"
         raise MessageTooLargeError(text)
-    is_doubtful = b"NaN" in data or b"Infinity" in data or may_be_unfit(data)
-    if len(data) > MOST_DIGITS and _LARGE_NUMBER.search(data):  # a shorter text has no such integer and few floats
-        is_doubtful = True
+    if len(data) > MOST_DIGITS and _EXPONENT.search(data):  # a shorter text has few floats
         _require_small_floats(result, len(data))
-    if is_doubtful and (unfit := _unfit(result)):
+    if (b"NaN" in data or b"Infinity" in data or may_be_unfit(data)) and (unfit := _unfit(result)):
         raise unfit
     return data.decode()
 

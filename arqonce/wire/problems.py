@@ -5,8 +5,8 @@ a validator, may have anything in it.
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, lru_cache
 from types import TracebackType
 from typing import Any, get_args
 
@@ -22,13 +22,18 @@ _PYDANTIC_S = frozenset(get_args(ErrorType)) - {"value_error", "assertion_error"
 _WORDS = re.compile(r"\w+|[^\x00-\x7f]")
 
 
+_MOST_TOLD = 20
+"""So many problems are told of one payload, and how many more there are."""
+
+
 def problems_of(error: ValidationError, model: type[BaseModel], given: object) -> str:
     """Return which fields of the model are invalid and why, without what was ``given``."""
-    problems = []
-    for detail in error.errors(include_url=False):
-        where, what = ".".join(_place(detail, model)), _text(detail, given)
+    problems, read_words = [], cache(lambda: _words(given))
+    for detail in error.errors(include_url=False)[:_MOST_TOLD]:
+        where, what = ".".join(_place(detail, model)), _text(detail, read_words)
         problems.append(f"{where}: {what}" if where else what)
-    return "; ".join(problems)
+    more = error.error_count() - len(problems)
+    return "; ".join(problems) + (f"; and {more:,} more" if more else "")
 
 
 def _place(detail: ErrorDetails, model: type[BaseModel]) -> Iterator[str]:
@@ -59,13 +64,13 @@ def leaves(value: object) -> Iterator[object]:
             waiting += inner
 
 
-def _text(detail: ErrorDetails, given: object) -> str:
+def _text(detail: ErrorDetails, read_words: Callable[[], set[str]]) -> str:
     text, context = detail["msg"].removeprefix("Value error, "), detail.get("ctx", {})
     if detail["type"] in _PYDANTIC_S and not {"error", "tag"} & context.keys():
         return text
     error = context.get("error")
     is_constant = isinstance(error, Exception) and str(error) in _constants_at(error.__traceback__)
-    if is_constant or not _words(text) & _words(given):
+    if is_constant or not _words(text) & read_words():
         return text
     return f"is refused ({detail['type']}); the reason is left out, because it repeats a value"
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -32,6 +33,8 @@ from arqonce.client.requests import Request
 from arqonce.commands.enqueue import build_enqueue_app
 from arqonce.ledger.dead_jobs import DeadFilter, dead_jobs
 from arqonce.wire.bounds import MAX_BYTES, MOST_DIGITS, MOST_LEVELS, why_unfit
+from arqonce.wire.codec import encode_result
+from arqonce.wire.request import write_job
 from tests.arqonce.conftest import BuildWorker, build_recording_worker
 from tests.promised import where
 from web.settings import WebSettings
@@ -211,6 +214,20 @@ def test_every_kind_of_container_is_searched(make: Callable[[str], object]) -> N
     """Models and sets included."""
     assert why_unfit(make("fine")) is None
     assert "U+0000" in (why_unfit([make("a\0")]) or "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [("1" * MOST_DIGITS + "x") * 240, "\\" * 500_000, "\\u0000" * 140_000, "[" * 1_000_000],
+    ids=["digits", "backslashes", "escapes", "brackets"],
+)
+def test_the_largest_text_is_judged_at_once(text: str) -> None:
+    """Each number is looked at once: ten seconds, otherwise, in which nothing else runs."""
+    began = time.process_time()
+    write_job(Note(text=text), enqueued_ms=1)
+    encode_result({"text": text})
+
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize("name", ["n" * 201, "a\0", "two\nlines", "\ud800"])
