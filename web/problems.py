@@ -79,6 +79,10 @@ class ProblemError(Exception):
         return web.Response(status=self.status, body=body, content_type=PROBLEM_JSON, headers=self._headers)
 
 
+_MOST_ERRORS = 2000
+"""Most errors of one answer: two for each user of a batch. A body has room for a hundred thousand unknown fields."""
+
+
 def invalid(error: ValidationError, *, hint: str | None = None) -> ProblemError:
     """Return the problem of a request that does not match its model: 400 if it is not JSON, else 422 with the hint."""
     details = error.errors(include_url=False, include_context=False, include_input=False)
@@ -86,9 +90,10 @@ def invalid(error: ValidationError, *, hint: str | None = None) -> ProblemError:
         return ProblemError(400, "the body is not JSON", code="malformed_json")
     errors = [
         FieldProblem(pointer=_pointer(detail["loc"]), detail=detail["msg"].removeprefix("Value error, "))
-        for detail in details
+        for detail in details[:_MOST_ERRORS]
     ]
-    detail = "the request does not fit its description"
+    more = f", and {len(details) - len(errors):,} errors are left out" if len(details) > len(errors) else ""
+    detail = f"the request does not fit its description{more}"
     return ProblemError(422, f"{detail}; {hint}" if hint else detail, code="invalid_request", errors=errors)
 
 

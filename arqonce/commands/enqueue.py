@@ -3,11 +3,12 @@
 import asyncio
 import inspect
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, is_dataclass
 from datetime import timedelta
+from enum import Enum
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, NewType, Union, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
@@ -92,7 +93,11 @@ def _is_json(annotation: object) -> bool:
     if get_origin(annotation) in {Union, UnionType, Annotated}:
         return any(map(_is_json, get_args(annotation)))
     kind = get_origin(annotation) or annotation
-    return isinstance(kind, type) and issubclass(kind, list | tuple | set | frozenset | dict | BaseModel)
+    if isinstance(kind, NewType):
+        return _is_json(kind.__supertype__)
+    if not isinstance(kind, type) or issubclass(kind, str | bytes | Enum):
+        return False
+    return issubclass(kind, Collection | BaseModel) or is_dataclass(kind)
 
 
 def _parse(field: FieldInfo, name: str, value: str) -> object:

@@ -5,10 +5,11 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, NewType
 
 import pytest
 from psycopg import connect
@@ -166,6 +167,41 @@ def test_the_command_line_decides_alike(row: Row, valkey_url: str, monkeypatch: 
     with _verdict(row):
         if row.problem is not None:
             raise ValueError(str(done.exception))
+
+
+@dataclass
+class Point:
+    """A dataclass inside."""
+
+    x: int
+
+
+Points = NewType("Points", list[Point])
+
+
+class Structured(Payload[Result]):
+    """Fields that only JSON can say."""
+
+    job_name: ClassVar[str] = "structured"
+    point: Point | None = None
+    points: Points = Points([])
+    sizes: Mapping[str, int] = {}
+    names: Sequence[str] = ()
+
+
+async def test_the_command_line_takes_every_structure_as_json(
+    redis: Redis, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dataclass, a mapping or a sequence whatever it is called."""
+    fields = {"point": {"x": 1}, "points": [{"x": 2}], "sizes": {"a": 1}, "names": ["a", "b"]}
+    monkeypatch.setenv("REDIS_URL", valkey_url)
+    arguments = [f"--{name}={json.dumps(value)}" for name, value in fields.items()]
+    app = build_enqueue_app(Registry(JobSpec(Structured, note), JobSpec(_Other, note)))
+
+    done = await asyncio.to_thread(CliRunner().invoke, app, ["structured", "--key=s", *arguments])
+
+    assert done.exit_code == 0, done.output
+    assert json.loads(await redis.get("arq:job:s"))["k"] == fields
 
 
 class _Other(Payload[Result]):

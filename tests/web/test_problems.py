@@ -5,13 +5,17 @@ import json
 from io import BytesIO
 from typing import Any
 
+import pytest
+from pydantic import ValidationError
 from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.wire.bounds import MAX_BYTES
+from jobs.payloads import CreateUser
 from tests.conftest import wait_until
 from tests.web.conftest import StartWeb, WebProcess
+from web.problems import invalid
 
 JSON = {"Content-Type": "application/json"}
 
@@ -60,6 +64,19 @@ async def test_a_wrong_field_is_pointed_at(service: WebProcess) -> None:
 
     (error,) = answer.json["errors"]
     assert error == {"pointer": "#/users/1/email", "detail": "is not an e-mail address such as jane@example.org"}
+
+
+def test_errors_without_number_are_told_in_part() -> None:
+    """A body of the largest size has room for a hundred thousand."""
+    with pytest.raises(ValidationError) as caught:
+        CreateUser.model_validate({"name": "Jane"} | {f"field{number}": 1 for number in range(2001)})
+
+    problem = json.loads(invalid(caught.value).response().text or "")
+
+    assert (len(problem["errors"]), problem["detail"]) == (
+        2000,
+        "the request does not fit its description, and 1 errors are left out",
+    )
 
 
 async def test_what_is_no_http_is_answered_with_a_problem(service: WebProcess) -> None:
