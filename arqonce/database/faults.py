@@ -1,6 +1,6 @@
 """Classifies database errors: are they transient, who caused them, which constraint was violated? Decides nothing."""
 
-import socket
+from collections.abc import Sequence
 from traceback import walk_tb
 
 import asyncpg
@@ -94,19 +94,14 @@ _LOST = (
 )
 
 
-_NEVER_OPENED = (ConnectionRefusedError, socket.gaierror, FileNotFoundError)
-
-_OTHER_SERVER = (
-    "no connection could be opened, while the worker's own database answers: does the job open one of its own, to "
-    "another server?"
-)
+_NONE_FREE = "no connection of the pool was free in time: does the job open several, or leave some open?"
 
 
 def cure_of(error: BaseException) -> str | None:
     """Return the likely cause of a database error and its cure; ``None`` if unknown."""
     state = sqlstate_of(error)
-    if state is None and isinstance(_driver_error(error), _NEVER_OPENED):
-        return _OTHER_SERVER
+    if isinstance(error, PoolTimeoutError):
+        return _NONE_FREE
     is_lost = state is None and isinstance(_driver_error(error), asyncpg.InterfaceError | ConnectionError)
     if is_lost or state in _LOST_STATES:
         return _LOST
@@ -144,16 +139,32 @@ def why_unavailable(error: BaseException) -> str:
     return f"{_UNAVAILABLE.get(state, 'it refuses us')} (SQLSTATE {state})"
 
 
-_DRIVERS = ("sqlalchemy", "asyncpg", "arqonce.database.connecting", "arqonce.database.pipelining")
+_OURS = ("arqonce.database.connecting", "arqonce.database.pipelining")
+"""What each connection of the worker's own engine is opened by, and each of its statements executed by."""
+
+_OPENING = ("sqlalchemy", "asyncpg.connect_utils")
+
+_DRIVERS = ("sqlalchemy", "asyncpg", *_OURS)
 """Packages and modules that raise errors caused by the database."""
 
 
 def is_of_database(error: BaseException) -> bool:
     """Return whether the database caused the error. An OSError may also come from another server."""
-    if isinstance(error, SQLAlchemyError):
-        return True
+    return isinstance(error, SQLAlchemyError) or _came_through(error, _DRIVERS)
+
+
+def is_of_another(error: BaseException) -> bool:
+    """Return whether an error of a database came through a connection that the job has made for itself."""
+    if isinstance(error, PoolTimeoutError):
+        return False  # whose pool it was is not known
+    parts = list(causes(error))
+    opened = any(isinstance(part, DBAPIError) or _came_through(part, _OPENING) for part in parts)
+    return opened and not any(_came_through(part, _OURS) for part in parts)
+
+
+def _came_through(error: BaseException, packages: Sequence[str]) -> bool:
     modules = (str(frame.f_globals.get("__name__", "")) for frame, _ in walk_tb(error.__traceback__))
-    return any(f"{module}.".startswith(tuple(f"{driver}." for driver in _DRIVERS)) for module in modules)
+    return any(f"{module}.".startswith(tuple(f"{package}." for package in packages)) for module in modules)
 
 
 def may_be_outage(error: BaseException) -> bool:

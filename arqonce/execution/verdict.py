@@ -7,7 +7,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from arqonce.backoff import backoff
-from arqonce.database.faults import constraint_of, cure_of, is_of_database, is_transient, sqlstate_of
+from arqonce.database.faults import constraint_of, cure_of, is_of_another, is_of_database, is_transient, sqlstate_of
 from arqonce.execution.delivery import AnySpec, Delivery
 from arqonce.failures import (
     AttemptsExhaustedError,
@@ -74,12 +74,14 @@ def _as_failure(spec: AnySpec, error: Exception) -> Exception:
     state, constraint = sqlstate_of(error), constraint_of(error)
     if refusal := spec.refusals.get(constraint or ""):
         return refusal.error(refusal.message)
+    is_other = is_of_another(error)
+    whose = "a database to which the job connects by itself" if is_other else "the database"
     if constraint is not None:
-        return ConstraintViolatedError(f"the database refuses the data: {constraint} (SQLSTATE {state})")
+        return ConstraintViolatedError(f"{whose} refuses the data: {constraint} (SQLSTATE {state})")
     if isinstance(error, DBAPIError) or is_transient(error):
         cause = f"SQLSTATE {state}" if state else type(getattr(error, "orig", None) or error).__name__
-        cure = cure_of(error)
-        return DatabaseFailedError(f"the database failed: {cause}" + (f": {cure}" if cure else ""))
+        cure = None if is_other else cure_of(error)
+        return DatabaseFailedError(f"{whose} failed: {cause}" + (f": {cure}" if cure else ""))
     return error
 
 

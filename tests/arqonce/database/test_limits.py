@@ -1,18 +1,19 @@
 """What PostgreSQL allows a transaction, and what a job's deadline does: they must agree."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar
 
 import asyncpg
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy import QueuePool, create_engine, text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from arqonce.database import engine, limits
 from arqonce.database.engine import open_database
+from arqonce.database.faults import _CURES, _NONE_FREE
 from arqonce.database.limits import IDLE_LIMIT, KEEPALIVE, shorter_limits
 from arqonce.database.settings import DatabaseSettings
 from arqonce.database.transactions import open_transaction
@@ -122,15 +123,55 @@ async def test_a_shorter_limit_of_the_server_is_named(database: DatabaseSettings
     assert '"setting": "transaction_timeout"' in worker.log
 
 
-async def test_another_database_that_cannot_be_reached_is_told_from_ours(sessions: Sessions) -> None:
-    """Nothing is said of transactions: the worker's database is well."""
+async def _by_driver(_session: AsyncSession) -> None:
+    await asyncpg.connect("postgresql://nobody@127.0.0.1:1/elsewhere")
 
-    async def connect_elsewhere(_session: AsyncSession, _payload: Work) -> Done:
-        await asyncpg.connect("postgresql://nobody@127.0.0.1:1/elsewhere")
+
+async def _by_engine(_session: AsyncSession) -> None:
+    await create_async_engine("postgresql+asyncpg://nobody@127.0.0.1:1/elsewhere").connect()
+
+
+async def _by_sqlite(_session: AsyncSession) -> None:
+    with create_engine("sqlite://").connect() as connection:
+        connection.execute(text("SELECT * FROM elsewhere"))
+
+
+async def _by_pool(_session: AsyncSession) -> None:
+    engine = create_engine("sqlite://", poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=0.01)
+    with engine.connect(), engine.connect():
+        pass
+
+
+async def _here(session: AsyncSession) -> None:
+    await session.execute(text("SELECT * FROM elsewhere"))
+
+
+_ELSEWHERE = "a database to which the job connects by itself failed: "
+
+
+@pytest.mark.parametrize(
+    ("ask", "reason"),
+    [
+        (_by_driver, f"{_ELSEWHERE}ConnectionRefusedError"),
+        (_by_engine, f"{_ELSEWHERE}ConnectionRefusedError"),
+        (_by_sqlite, f"{_ELSEWHERE}OperationalError"),
+        (_by_pool, f"the database failed: TimeoutError: {_NONE_FREE}"),
+        (_here, f"the database failed: SQLSTATE 42P01: {_CURES['42P01']}"),
+    ],
+)
+async def test_another_database_that_fails_is_told_from_ours(
+    sessions: Sessions, ask: Callable[[AsyncSession], Awaitable[None]], reason: str
+) -> None:
+    """Whose pool had no connection is not known. Nothing is advised for a database that is not the worker's."""
+
+    async def connect_elsewhere(session: AsyncSession, _payload: Work) -> Done:
+        await ask(session)
         return Done()
 
-    with pytest.raises(DatabaseFailedError, match=r"ConnectionRefusedError: no connection .* to another server\?$"):
-        raise await _outcome(sessions, connect_elsewhere)  # type: ignore[misc] # it is an error
+    failed = await _outcome(sessions, connect_elsewhere)
+
+    assert isinstance(failed, DatabaseFailedError)
+    assert str(failed) == f"database_failed: {reason}"
 
 
 _CUTS = {
