@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, get_origin
 
 from pydantic import AfterValidator, BeforeValidator, ValidationError
 from pydantic.fields import FieldInfo
@@ -110,6 +110,9 @@ class EnvironmentSettings(BaseSettings):
     """Settings from environment variables and, for secrets, from files of the same name in lower case."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    other_names: ClassVar[Mapping[str, str]] = {}
+    """Names that other libraries have for what a field is here: refused, with the field that is meant."""
 
     @classmethod
     def load(cls, **values: Any) -> Self:  # noqa: ANN401 - passed on to pydantic, which checks it
@@ -287,10 +290,12 @@ def _set_it_to(examples: list[str]) -> str:
 
 def _misspelt(cls: type[EnvironmentSettings], environment: Mapping[str, str]) -> Iterator[str]:
     prefix = cls.model_config["env_prefix"]
-    known = [cls.variable(field) for field in cls.model_fields]
+    known = {cls.variable(field): cls.variable(field) for field in cls.model_fields}
+    known |= {cls.variable(name): cls.variable(field) for name, field in cls.other_names.items()}
     # Only near misses: platforms inject variables of their own, such as REDIS_PORT or WORKER_SERVICE_HOST.
     for name in environment:
         written = name.upper()
-        if written.startswith(prefix) and written not in known:
-            for meant in set(difflib.get_close_matches(written, known, n=1, cutoff=0.85)) - environment.keys():
+        if written.startswith(prefix) and known.get(written) != written:
+            near = difflib.get_close_matches(written, known, n=1, cutoff=0.85)
+            for meant in {known[name] for name in near} - environment.keys():
                 yield f"{name}: there is no such setting. Did you mean {meant}?"

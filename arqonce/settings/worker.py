@@ -42,6 +42,7 @@ class WorkerSettings(EnvironmentSettings):
     """The ``WORKER_*`` variables."""
 
     model_config = SettingsConfigDict(env_prefix="WORKER_")
+    other_names = {"concurrency": "max_jobs", "queue_name": "queue", "grace": "shutdown_grace"}  # noqa: RUF012 - a ClassVar of the base
 
     queue: Annotated[ServedQueues, NoDecode, BeforeValidator(_read_queues)] = Field(
         default=ServedQueues((QUEUE,)),

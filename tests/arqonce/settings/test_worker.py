@@ -28,6 +28,8 @@ def test_all_that_is_missing_is_named_at_once() -> None:
         ("WORKER_POLL_INTERVAL", "1h", "WORKER_POLL_INTERVAL: must be at most 60s"),
         ("WORKER_KEEP_RECEIPTS", "99999999d", "WORKER_KEEP_RECEIPTS: must be at most 36500d"),
         ("WORKER_HEALTH_FILE", "/", "WORKER_HEALTH_FILE: is a folder: name a file in it"),
+        ("WORKER_CONCURENCY", "5", "WORKER_CONCURENCY: there is no such setting. Did you mean WORKER_MAX_JOBS?"),
+        ("WORKER_QUEUE_NAME", "q", "WORKER_QUEUE_NAME: there is no such setting. Did you mean WORKER_QUEUE?"),
         ("WORKER_MAXJOBS", "5", "WORKER_MAXJOBS: there is no such setting. Did you mean WORKER_MAX_JOBS?"),
     ],
 )
