@@ -1,9 +1,11 @@
 """Runs the console: opens the servers, listens, and ends in order."""
 
 import asyncio
+import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import structlog
 from aiohttp import web
@@ -117,6 +119,7 @@ async def listen(runner: web.AppRunner, settings: Settings) -> str:
     try:
         if own.socket is not None:
             await web.UnixSite(runner, own.socket).start()
+            _let_in(Path(own.socket))
             return own.socket
         await web.TCPSite(runner, own.host, own.port).start()
     except OSError as error:
@@ -125,3 +128,9 @@ async def listen(runner: web.AppRunner, settings: Settings) -> str:
         raise ListenError(f"cannot listen on {where} ({error.strerror or error}): {cure}") from error
     host, port = runner.addresses[0][:2]
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def _let_in(path: Path) -> None:
+    """Let whoever may enter the socket's folder connect, if that is not everybody: a proxy is another user."""
+    if not path.parent.stat().st_mode & stat.S_IXOTH:
+        path.chmod(0o666)

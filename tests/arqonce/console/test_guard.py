@@ -182,6 +182,24 @@ async def test_a_proxy_behind_a_unix_socket(
         assert (response.status, other.status) == (status, 421)
 
 
+@pytest.mark.parametrize(("mode", "lets_in"), [(0o750, True), (0o755, False)])
+async def test_who_may_enter_the_folder_of_the_socket_may_connect(
+    console_settings: Settings, tmp_path: Path, mode: int, *, lets_in: bool
+) -> None:
+    """A proxy runs as another user. In a folder that is open to all, the user of the console alone may."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    folder.chmod(mode)
+    own = ConsoleSettings(socket=str(folder / "console.sock"), hosts="jobs.example.org", tokens=TOKENS)
+    async with serving(replace(console_settings, console=own)) as where:
+        assert _may_connect(Path(where)) is lets_in
+
+
+def _may_connect(path: Path) -> bool:
+    """Return whether other users may, which needs the right to write."""
+    return bool(path.stat().st_mode & 0o002)
+
+
 async def test_nobody_on_a_unix_socket_is_an_address(
     console_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
