@@ -4,6 +4,7 @@ Their texts repeat values: of a field that pydantic finds wrong, of the argument
 """
 
 import logging
+import re
 import sys
 import threading
 import warnings
@@ -21,6 +22,9 @@ _SPEAKING = (
     RuntimeWarning,
 )
 """Categories of warnings about code: their texts hold no values of people."""
+
+_OUTCOME = re.compile(r" (?:result|exception)=.*(?=> took )", re.DOTALL)
+"""What a task returned or raised, in asyncio's representation of it."""
 
 _FOLDERS = 2
 """Last parts of a path that are shown, as in a diagnosis."""
@@ -69,7 +73,9 @@ def _log_unraisable(args: "sys.UnraisableHookArgs") -> None:
 
 
 def _without_values(record: logging.LogRecord) -> bool:
-    """Keep the first line, up to the arguments of a callback; the error itself is diagnosed."""
+    """Keep the first line, up to the arguments of a callback, and no task's result; the error itself is diagnosed."""
     if record.levelno >= logging.ERROR:
         record.msg, record.args = record.getMessage().partition("\n")[0].partition("(")[0], ()
+    elif record.levelno == logging.WARNING:  # in asyncio's debug mode: which task or callback was slow
+        record.msg, record.args = _OUTCOME.sub("", record.getMessage()), ()
     return True

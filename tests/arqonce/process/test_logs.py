@@ -34,6 +34,8 @@ def run_job():
 run_job()
 logging.getLogger("arq.worker").info("Starting worker")
 logging.getLogger("arq.worker").warning("a warning of arq")
+task = "<Task finished name='t' coro=<f() done> result='a> took secret-person' created at tasks.py:1>"
+logging.getLogger("asyncio").warning("Executing %s took %.3f seconds", task, 0.3)
 logging.getLogger("httpx").info("GET https://example.org/?email=secret-person")
 logging.getLogger("shop.jobs").info("the application's own")
 logging.captureWarnings(True)
@@ -80,6 +82,8 @@ thread.join()
 Value("unraisable")
 """
 
+SLOW = "Executing <Task finished name='t' coro=<f() done>> took 0.300 seconds"
+
 
 def _run(form: str) -> str:
     done = subprocess.run([sys.executable, "-c", PROGRAM.format(form=form)], capture_output=True, text=True, check=True)
@@ -93,7 +97,7 @@ def test_json_logs_are_one_object_a_line() -> None:
     lines = [json.loads(line) for line in _run("json").splitlines()]
 
     assert [line["event"].partition(", from")[0] for line in lines] == [
-        "job failed", "foreign", "a warning of arq", "the application's own", "Python warns", "Python warns",
+        "job failed", "foreign", "a warning of arq", SLOW, "the application's own", "Python warns", "Python warns",
         "Exception in callback forget.<locals>.<lambda>", "Task exception was never retrieved", "speaks",
         "any value", *3 * ["a line of the log cannot be shown"], "one\ntwo\x1b[31m",
         "a thread has failed", "Python cannot raise an error",
