@@ -197,15 +197,20 @@ def is_fault_of_server(error: BaseException) -> bool:
 
 
 def is_lost_connection(error: BaseException) -> bool:
-    """Return whether the connection was lost, because of a restart, a failover or the network."""
+    """Return whether the connection was lost or not made, because of a restart, a failover or the network."""
     return any(_looks_lost(part) for part in causes(error))
 
 
 def _looks_lost(error: BaseException) -> bool:
     if not isinstance(error, DBAPIError):
-        return False
+        return isinstance(error, OSError) and _is_of_connecting(error)
     state = sqlstate_of(error)
     return error.connection_invalidated if state is None else state in _LOST_STATES or state[:2] == "08"
+
+
+def _is_of_connecting(error: BaseException) -> bool:
+    frames = (frame for frame, _ in walk_tb(error.__traceback__))
+    return any((f.f_globals.get("__name__"), f.f_code.co_name) == ("asyncpg.connection", "connect") for f in frames)
 
 
 def is_transient(error: BaseException) -> bool:

@@ -1,5 +1,8 @@
 """Telling faults of PostgreSQL apart."""
 
+import asyncio
+import socket
+
 import asyncpg
 import pytest
 from sqlalchemy import text
@@ -7,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from arqonce.database.faults import constraint_of, is_transient, sqlstate_of
+from arqonce.database.faults import constraint_of, is_lost_connection, is_transient, sqlstate_of
 
 
 @pytest.mark.parametrize(
@@ -47,3 +50,17 @@ def test_an_unanswered_question_may_pass(error: Exception, *, expected: bool) ->
     """No answer at all is an outage; an error of our own code is none."""
     assert is_transient(error) is expected
     assert (sqlstate_of(error), constraint_of(error)) == (None, None)
+
+
+async def test_a_connection_that_could_not_be_made_is_a_lost_one() -> None:
+    """A server that stood still, or was away for a moment: by the time one asks, it answers again."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(TimeoutError) as late:
+            await asyncpg.connect(host="127.0.0.1", port=port, user="jane", timeout=0.05)
+    with pytest.raises(ConnectionRefusedError) as refused:
+        await asyncpg.connect(host="127.0.0.1", port=port, user="jane", timeout=5)
+    with pytest.raises(ConnectionRefusedError) as other:
+        await asyncio.open_connection("127.0.0.1", port)
+
+    assert [is_lost_connection(caught.value) for caught in (late, refused, other)] == [True, True, False]
