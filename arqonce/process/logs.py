@@ -75,6 +75,7 @@ def log_to_stderr(log_format: str, level: str, *, process: int | None = None) ->
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    _enable_loggers()
     log_strangers()
     if sys.excepthook is sys.__excepthook__:  # otherwise the application has its own
         sys.excepthook = _say_error
@@ -90,6 +91,16 @@ def log_to_stderr(log_format: str, level: str, *, process: int | None = None) ->
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+def _enable_loggers() -> None:
+    """Enable loggers that ``logging.config.dictConfig`` of the application has disabled, as is its default.
+
+    It disables all that were made before, such as asyncio's, which has the errors that nobody awaited.
+    """
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.disabled = False
 
 
 def _say_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -8,12 +8,13 @@ import sys
 import pytest
 
 PROGRAM = """
-import asyncio, gc, logging, structlog, threading, warnings
+import asyncio, gc, logging.config, structlog, threading, warnings
 from arqonce import InvalidPayloadError
 from jobs.payloads import EmailTakenError
 from arqonce.process.logs import set_up_logging
 from arqonce.settings.worker import WorkerSettings
 
+logging.config.dictConfig({{"version": 1}})  # the application's, which disables all loggers that there are
 set_up_logging(WorkerSettings(log_format="{form}"))
 
 def fail():
