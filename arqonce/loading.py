@@ -12,11 +12,16 @@ from types import ModuleType
 from typing import Any
 
 
+class _Loading:
+    is_on = False
+
+
 def begin_loading() -> None:
     """Collect no garbage until ``end_loading``. While modules load, nearly all new objects stay.
 
     The collector would look at all of them again and again: a quarter of the time of a start.
     """
+    _Loading.is_on = True
     gc.disable()
 
 
@@ -24,6 +29,12 @@ def end_loading() -> None:
     """Collect garbage again, but never look at what was loaded: it stays until the process ends."""
     gc.freeze()
     gc.enable()
+    _Loading.is_on = False
+
+
+def is_loading() -> bool:
+    """Return whether loading has begun and not ended."""
+    return _Loading.is_on
 
 
 def load_libraries() -> None:

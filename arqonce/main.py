@@ -1,42 +1,15 @@
-"""The entry point of a process: installs signal handlers before it loads anything else. Imports hardly anything.
-
-A SIGTERM that arrives while the rest is loaded must end the process too. As PID 1 of a container, a Python process
-ignores it until a handler is installed.
-"""
+"""The entry point of a process: installs signal handlers before it loads anything else. Imports hardly anything."""
 
 import os
 import signal
 import sys
-import time
-from types import FrameType
 from typing import NoReturn
 
+from arqonce.interruptions import Told, hear_signals
 from arqonce.loading import begin_loading, load_libraries
 
-_UNTIL_STOPPED = (["run"], ["relay"], ["dev"], ["console"])
+_UNTIL_STOPPED = ("run", "relay", "dev", "console")
 """Commands that exit with 0 on a signal to stop, even while they are still loading."""
-
-_ONE_ORDER = 0.5
-"""Several signals within this many seconds count as one: shells and supervisors send several at once."""
-
-
-class _Told(KeyboardInterrupt):
-    """Raised by the handlers of signals that end the process.
-
-    Not KeyboardInterrupt itself: if that leaves an exec() of source text, as many imports use, Python kills itself
-    with SIGINT at exit, even if the exception was caught.
-    """
-
-
-_interrupted: list[float] = []
-
-
-def hear_signals() -> None:
-    """Make all terminating signals end the process as Ctrl-C does. SIGHUP stays ignored under nohup."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"):
-        number = getattr(signal, name, None)  # Windows has only two of them
-        if number is not None and (name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN):
-            signal.signal(number, _interrupt)
 
 
 def hold_standard_files() -> None:
@@ -53,20 +26,13 @@ def hold_standard_files() -> None:
             setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 - a number
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    now = time.monotonic()
-    if not _interrupted or now - _interrupted[-1] > _ONE_ORDER:
-        _interrupted.append(now)
-        raise _Told
-
-
 def main(application: str = "arqonce.__main__:APPLICATION") -> None:
     """Run the command line of an application, named as ``module:NAME``, and exit with its code.
 
     A supervisor's SIGTERM ends ``dev`` and ``demo`` as Ctrl-C does; a worker that is ready replaces the handlers.
     """
     hold_standard_files()
-    hear_signals()
+    hear_signals(_code())
     try:
         if sys.argv[1:] == ["health"]:  # a shortcut: containers run this twice a minute
             from arqonce.process.health_file import exit_with_health, named_file  # noqa: PLC0415 - as above
@@ -91,12 +57,18 @@ def main(application: str = "arqonce.__main__:APPLICATION") -> None:
 
 
 def _exit_as_interrupted() -> NoReturn:
+    sys.exit(_code())
+
+
+def _code() -> int:
     # For commands that run until a signal this is a normal end; any other command was interrupted.
-    sys.exit(0 if sys.argv[1:2] in _UNTIL_STOPPED else 128 + signal.SIGINT)
+    after = zip(["", *sys.argv[1:]], sys.argv[1:], strict=False)
+    command = next((one for before, one in after if one[:1] != "-" and before != "--registry"), None)
+    return 0 if command in _UNTIL_STOPPED else 128 + signal.SIGINT
 
 
 def _comes_of_signal(error: BaseException | None) -> bool:
     """Return whether a signal's exception is behind the error: Python 3.11 wraps what ``__set_name__`` raises."""
-    while error is not None and not isinstance(error, _Told):
+    while error is not None and not isinstance(error, Told):
         error = error.__cause__ or error.__context__
     return error is not None

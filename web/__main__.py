@@ -5,8 +5,9 @@ Loads the rest after signal handlers are installed, as ``arqonce.main`` does.
 
 import sys
 
+from arqonce.interruptions import hear_signals
 from arqonce.loading import begin_loading, end_loading, load_libraries
-from arqonce.main import hear_signals, hold_standard_files
+from arqonce.main import hold_standard_files
 
 _HELP = """usage: users-web
 
@@ -18,7 +19,7 @@ Exit codes: 0 ok, 2 usage, 3 settings, 4 unavailable, 5 held (ended at its time 
 def main() -> None:
     """Run the service and exit with its code."""
     hold_standard_files()
-    hear_signals()
+    hear_signals(0)
     if sys.argv[1:]:
         asks = sys.argv[1:] in (["--help"], ["-h"])
         (sys.stdout if asks else sys.stderr).write(_HELP)

@@ -20,6 +20,7 @@ from types import FrameType
 
 import structlog
 
+from arqonce.interruptions import were_told
 from arqonce.process.exit_codes import ExitCode
 from arqonce.process.log_writer import flush_log
 from arqonce.process.notify import Notifier
@@ -122,6 +123,8 @@ class Ending:
         if hasattr(os, "register_at_fork"):  # Windows has no fork
             os.register_at_fork(after_in_child=self._be_deaf)
         threading.Thread(target=self._watch, name="ending", daemon=True).start()
+        if were_told():  # and what was raised then is lost: we are here
+            self._hear("signals", Signals.SIGTERM)
 
     def obey(self, stop: Callable[[Signals], None]) -> None:
         """Call ``stop`` in the event loop at the first order, and again at the second."""

@@ -22,6 +22,7 @@ from typing import Any
 import structlog
 
 from arqonce.backoff import backoff
+from arqonce.interruptions import were_told
 from arqonce.operations.fleet import Watch
 from arqonce.process.ending import ENDING, Orders, signals_to_hear
 from arqonce.process.exit_codes import ExitCode
@@ -146,6 +147,9 @@ class Supervisor:
             self._handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
             for number in signals_to_hear():
                 self._handlers[number] = signal.signal(number, lambda number, _frame: self._signals.append(number))
+            if were_told():  # and what was raised then is lost: we are here
+                self._signals.append(signal.SIGTERM)
+                writer.send(b"\0")
             try:
                 yield reader
             finally:

@@ -113,7 +113,7 @@ def _full_pipe() -> tuple[int, int]:
 def test_an_order_during_an_import_is_no_death_by_sigint(tmp_path: Path) -> None:
     """Classes and tuples are made by exec() of a text; Python remembers a KeyboardInterrupt that leaves one."""
     (tmp_path / "told.py").write_text(
-        "import sys\nfrom arqonce.main import _interrupt\n"
+        "import sys\nfrom arqonce.interruptions import _interrupt\n"
         "try:\n    exec('_interrupt(15, None)')\nexcept KeyboardInterrupt:\n    sys.exit(0)\n"
     )
     path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
