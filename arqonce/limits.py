@@ -11,10 +11,10 @@ from functools import lru_cache
 from typing import Any
 
 import structlog
-from pydantic_core import to_json
 
 from arqonce.payloads import AnyPayload
 from arqonce.wire.keys import to_ms
+from arqonce.wire.request import json_in_order
 from arqonce.work import Permit
 
 _MOST = 10_000
@@ -103,7 +103,7 @@ class Limit:
 
     def _value_of(self, payload: AnyPayload) -> bytes:
         try:
-            return to_json(getattr(payload, self.by) if isinstance(self.by, str) else self.by(payload))  # type: ignore[misc] # checked by id_of
+            return json_in_order(getattr(payload, self.by) if isinstance(self.by, str) else self.by(payload))  # type: ignore[misc] # checked by id_of
         except Exception as error:  # noqa: BLE001 - code of the application
             _log.warning(
                 "a limit's function failed: the job shares the permits of all for which it fails",

@@ -12,7 +12,7 @@ from itertools import repeat
 from typing import Any, Literal
 
 from pydantic import BaseModel, RootModel
-from pydantic_core import to_json
+from pydantic_core import to_json, to_jsonable_python
 
 from arqonce.failures import InvalidMessageError, MessageTooLargeError
 from arqonce.payloads import AnyPayload, Payload
@@ -137,6 +137,11 @@ def request_hash(payload: AnyPayload) -> bytes:
         return hashlib.sha256(text.encode()).digest()
     dumped = payload.model_dump(mode="json", exclude_defaults=True, by_alias=True, warnings=False)
     return hashlib.sha256(to_json(_in_order(payload, dumped))).digest()
+
+
+def json_in_order(value: object) -> bytes:
+    """Return any value as JSON that is the same in every process."""
+    return to_json(_in_order(value, to_jsonable_python(value)))
 
 
 def _in_order(value: Any, dumped: Any) -> Any:  # noqa: ANN401 - any value of a payload, and how it is written

@@ -124,6 +124,19 @@ def test_a_function_may_say_whom_a_job_is_for() -> None:
     assert (keys[0] == keys[1], keys[2] == keys[3], keys[0] != keys[2]) == (True, True, True)
 
 
+def _numbers(payload: Charge) -> list[dict[str, set[int]]]:
+    return [{"of": set(map(int, payload.tags))}]
+
+
+def test_a_value_is_the_same_in_every_process() -> None:
+    """Sets have another order in each, as these two have in one; each worker would count for itself."""
+    one, other = Charge(customer="c", tags=("0", "8")), Charge(customer="c", tags=("8", "0"))
+
+    a, b = _keys([Limit(concurrency=1, by=_numbers)], one, other)
+
+    assert (list({0, 8}) != list({8, 0}), a == b) == (True, True)
+
+
 def test_a_changed_number_is_the_same_limit() -> None:
     """So jobs that wait for it go on to wait; another time, or another key, is another limit."""
     names = [
