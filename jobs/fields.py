@@ -13,6 +13,13 @@ NAME_LENGTH = 200
 EMAIL_LENGTH = 254
 """Longest e-mail address, in characters. The column's check constraint has the same limit."""
 
+_NAME_RULE = f"must have 1 to {NAME_LENGTH} characters"
+_EMAIL_RULE = f"must have at most {EMAIL_LENGTH} characters"
+
+_MOST_PARTS = 4
+"""Of so many characters at most one is composed. What is longer is too long in any form, and is refused before it is
+normalised: that takes time which grows with the square of marks in a row."""
+
 _CONTROL = r"\x00-\x1f\x7f-\x9f"
 _SPECIAL = rf"""\s@"(),:;<>\[\]\\{_CONTROL}"""
 _ADDRESS = rf"[^{_SPECIAL}]{{1,64}}@[^{_SPECIAL}.]+(?:\.[^{_SPECIAL}.]+)+"
@@ -61,7 +68,8 @@ def _normal_name(value: str) -> str:
     """Normalize to NFC, without what was pasted around it, so that a name is found again; reject what no name has."""
     is_simple = value.isascii() and value.isprintable() and not value.isspace()  # most are, and need no look at each
     # Counted after normalization, too: the normal form can be longer than the input, and the database counts it.
-    _require_bounded(value, NAME_LENGTH, f"must have 1 to {NAME_LENGTH} characters")
+    if len(value) > _MOST_PARTS * NAME_LENGTH:
+        raise ValueError(_NAME_RULE)
     name = value if is_simple else unicodedata.normalize("NFC", value).strip(_AROUND)
     if not is_simple and (_IN_NO_NAME(name) or any(unicodedata.category(one) in {"Cc", "Cs"} for one in name)):
         message = "contains a control character"
@@ -70,8 +78,7 @@ def _normal_name(value: str) -> str:
         message = "has no character that can be seen"
         raise ValueError(message)
     if not 1 <= len(name) <= NAME_LENGTH:
-        message = f"must have 1 to {NAME_LENGTH} characters"
-        raise ValueError(message)
+        raise ValueError(_NAME_RULE)
     return name
 
 
@@ -81,7 +88,8 @@ def _normal_email(value: str) -> str:
     No provider in use distinguishes addresses by case. ``xn--bcher-kva.example`` is ``bücher.example`` (IDNA 2008).
     """
     is_simple = value.isascii() and value.isprintable()  # most are, and need no look at each character
-    _require_bounded(value, EMAIL_LENGTH, f"must have at most {EMAIL_LENGTH} characters")
+    if len(value) > _MOST_PARTS * EMAIL_LENGTH:
+        raise ValueError(_EMAIL_RULE)
     address = value.lower() if is_simple else _folded(value)
     local, at, domain = address.partition("@")
     if not is_simple and any(map(_is_in_no_address, local + domain.translate(dict.fromkeys(map(ord, _JOINERS))))):
@@ -93,22 +101,11 @@ def _normal_email(value: str) -> str:
         local = _at_the_end.sub(_FINAL_SIGMA, local.replace(_FINAL_SIGMA, _SIGMA))
     address = f"{local}{at}{_normal_domain(domain)}"
     if len(address) > EMAIL_LENGTH:
-        message = f"must have at most {EMAIL_LENGTH} characters"
-        raise ValueError(message)
+        raise ValueError(_EMAIL_RULE)
     if not _is_address(address) or not _IN_NO_DOMAIN.isdisjoint(address.partition("@")[2]):
         message = "is not an e-mail address such as jane@example.org"
         raise ValueError(message)
     return address
-
-
-_MOST_PARTS = 4
-"""Of so many characters at most one is composed."""
-
-
-def _require_bounded(value: str, most: int, message: str) -> None:
-    """Refuse what is too long in any form: a normal form takes time that grows with the square of marks in a row."""
-    if len(value) > _MOST_PARTS * most:
-        raise ValueError(message)
 
 
 def _is_in_no_address(character: str) -> bool:

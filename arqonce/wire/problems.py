@@ -76,10 +76,13 @@ def _text(detail: ErrorDetails, read_words: Callable[[], set[str]]) -> str:
 
 
 def _constants_at(traceback: TracebackType | None) -> list[Any]:
-    """Return the constants of the function in which an error was raised. They have no value of a payload."""
+    """Return the constants of the function in which an error was raised, and of its module. They have no value."""
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
-    return [] if traceback is None else list(traceback.tb_frame.f_code.co_consts)
+    if traceback is None:
+        return []
+    frame = traceback.tb_frame
+    return [*frame.f_code.co_consts, *(frame.f_globals.get(name) for name in frame.f_code.co_names)]
 
 
 def _words(value: object) -> set[str]:

@@ -25,6 +25,7 @@ def test_positional_arguments_are_the_first_fields() -> None:
         (["a", None, 3], {}, "create_user takes at most 2 arguments (name, email), not 3"),
         (["a"], {"name": "b"}, "create_user was given name both by position and by name"),
         ([], {"name": "a", "ctx": 1}, "create_user: ctx: Extra inputs are not permitted. Its fields are: name, email"),
+        ([], {"name": "1 to " * 99}, "create_user: name: must have 1 to 200 characters. Its fields are: name, email"),
         ([], {"name": 5}, "create_user: name: Input should be a valid string. Its fields are: name, email"),
         (
             [],

@@ -24,6 +24,15 @@ def _such_as(value: str) -> str:
     return value
 
 
+_RULE = f"must have at most {_MOST} characters"
+
+
+def _sized(value: str) -> str:
+    if value:
+        raise ValueError(_RULE)
+    return value
+
+
 def _told(value: str) -> str:
     if value:
         raise ValueError(f"{value.upper()!r} is no name")
@@ -54,6 +63,7 @@ class _Register(Payload[_Cat]):
 
     short: Annotated[str, AfterValidator(_short)] = ""
     such_as: Annotated[str, AfterValidator(_such_as)] = ""
+    sized: Annotated[str, AfterValidator(_sized)] = ""
     told: Annotated[str, AfterValidator(_told)] = ""
     asserted: Annotated[int, AfterValidator(_asserted)] = 30
     beside: Annotated[str, AfterValidator(_beside)] = ""
@@ -76,6 +86,7 @@ _LEFT_OUT = "; the reason is left out, because it repeats a value"
     [
         ({"short": "Secretly Jane"}, "short: must have at most 9 characters"),
         ({"such_as": "jane-2"}, "such_as: is no code such as jane-1"),  # a constant
+        ({"sized": "at most 9"}, "sized: must have at most 9"),  # one of the module
         ({"told": "jane"}, f"told: is refused (value_error){_LEFT_OUT}"),
         ({"told": "Łucja\nö"}, f"told: is refused (value_error){_LEFT_OUT}"),
         ({"asserted": 17}, f"asserted: is refused (assertion_error){_LEFT_OUT}"),
