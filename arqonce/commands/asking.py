@@ -13,16 +13,41 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.connection.redis import build_redis, explained
+from arqonce.control.reasons import require_reason
 from arqonce.database.engine import open_database
+from arqonce.database.faults import sqlstate_of
 from arqonce.database.settings import DatabaseSettings
 from arqonce.failures import QueueUnavailableError
 from arqonce.process.startup_errors import StartupError, explain_database
 from arqonce.settings.worker import QueueSettings
+from arqonce.usage import UsageError
 
 T = TypeVar("T")
 
-By = Annotated[str | None, typer.Option("--by", help="Who does it, for the audit; by default USER@HOST.")]
-Why = Annotated[str | None, typer.Option("--why", help="The reason, for the audit.")]
+_DATA = "22"
+"""Class of PostgreSQL's errors that a value causes; asyncpg uses it, too, for what it cannot send."""
+
+_NO_SUCH_VALUE = (
+    "PostgreSQL has no such value as one that was given: a text that is not UTF-8, or a number out of range"
+)
+
+
+def in_bounds(value: str | None) -> str | None:
+    """Return what an operator writes for others to read.
+
+    Raises:
+        BadParameter: it is too long, or no plain text.
+    """
+    try:
+        return None if value is None else require_reason(value)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+By = Annotated[
+    str | None, typer.Option("--by", help="Who does it, for the audit; by default USER@HOST.", callback=in_bounds)
+]
+Why = Annotated[str | None, typer.Option("--why", help="The reason, for the audit.", callback=in_bounds)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
@@ -53,6 +78,7 @@ async def open_sessions() -> AsyncIterator[async_sessionmaker[AsyncSession]]:
 
     Raises:
         StartupError: an error of PostgreSQL; the text names the cure.
+        UsageError: PostgreSQL has no form for a value of the command line.
     """
     settings = DatabaseSettings.load()
     async with open_database(settings, pool_size=1) as sessions:
@@ -61,6 +87,8 @@ async def open_sessions() -> AsyncIterator[async_sessionmaker[AsyncSession]]:
         except QueueUnavailableError:  # an OSError too, and no error of PostgreSQL
             raise
         except (SQLAlchemyError, OSError) as error:
+            if (sqlstate_of(error) or "").startswith(_DATA):
+                raise UsageError(_NO_SUCH_VALUE) from error
             raise StartupError(explain_database(error, settings)) from error
 
 

@@ -74,7 +74,8 @@ def list_(
 
     For programs, in a pipe, the columns are separated by tabs; --json has the same.
     """
-    letters = ask(lambda session: list_dead_jobs(session, _filter(None, job, reason, since), limit=limit))
+    which = _filter(None, job, reason, since)
+    letters = ask(lambda session: list_dead_jobs(session, which, limit=limit))
     if as_json:
         typer.echo(json.dumps([_summary(letter) for letter in letters]))
         return

@@ -122,7 +122,9 @@ class _Request:
 
 def _read_request(own: dict[str, Any]) -> _Request:
     times = {name: own[name] for name in ("delay", "unique_for", "expires", "timeout") if own[name] is not None}
-    read = {name: duration_of("--" + name.replace("_", "-"), text) for name, text in times.items()}
+    read = {
+        name: duration_of("--" + name.replace("_", "-"), text, longest=timedelta.max) for name, text in times.items()
+    }
     return _Request(**own | read)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from arqonce.commands.asking import AsJson, By, Why, acting, ask, open_queue, open_sessions
+from arqonce.commands.asking import AsJson, By, Why, acting, ask, in_bounds, open_queue, open_sessions
 from arqonce.commands.durations import duration_of
 from arqonce.commands.group import build_group
 from arqonce.commands.program import program
@@ -38,7 +38,7 @@ def build_queue_app() -> typer.Typer:
 def pause(
     queue: Queue = None,
     *,
-    reason: Annotated[str, typer.Option(help="Why, for others to read.")],
+    reason: Annotated[str, typer.Option(help="Why, for others to read.", callback=in_bounds)],
     kind: Kind = None,
     length: Annotated[str | None, typer.Option("--for", help="End it after a time such as 2h; else resume it.")] = None,
     by: By = None,

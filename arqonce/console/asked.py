@@ -9,6 +9,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic_core import ErrorDetails
 
 from arqonce.console.shown import plain
+from arqonce.control.reasons import LONGEST_REASON, require_reason
 from arqonce.wire.bounds import NAME_RULE, is_name
 
 
@@ -42,13 +43,7 @@ Name = Annotated[str, AfterValidator(_require_name)]
 """The name of a queue or of a kind of jobs."""
 
 
-def _no_controls(value: str) -> str:
-    if any(ord(character) < 0x20 and character not in "\r\n\t" for character in value):  # noqa: PLR2004 - the first printable
-        raise ValueError("has a control character")
-    return value
-
-
-Reason = Annotated[str, Field(max_length=1000), AfterValidator(_no_controls)]
+Reason = Annotated[str, Field(max_length=LONGEST_REASON), AfterValidator(require_reason)]
 """Why something is done, for the audit."""
 
 
