@@ -102,8 +102,11 @@ def at_most(longest: timedelta) -> AfterValidator:
 PositiveDuration = Annotated[timedelta, BeforeValidator(_parse_duration), AfterValidator(_require_positive)]
 """A positive duration, written ``500ms``, ``30s``, ``5m``, ``1h`` or ``2d``; a bare number is seconds."""
 
-Duration = Annotated[PositiveDuration, at_most(timedelta(days=36_500))]
-"""One of at most 100 years: longer ones are beyond what timers and PostgreSQL's times can represent."""
+LONGEST = timedelta(days=36_500)
+"""100 years: longer ones are beyond what timers and PostgreSQL's times can represent."""
+
+Duration = Annotated[PositiveDuration, at_most(LONGEST)]
+"""One of at most 100 years."""
 
 
 class EnvironmentSettings(BaseSettings):

@@ -21,7 +21,7 @@ def build_audit_app() -> typer.Typer:
 def list_(
     *,
     since: Annotated[str | None, typer.Option(help="Only those of the last 30m, 1d and so on.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Most acts to list.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Most acts to list.")] = 100,
     as_json: AsJson = False,
 ) -> None:
     """List operators' acts, the last one first: when, who, what, on what, how many it concerned, and why.

@@ -67,7 +67,7 @@ def list_(
     job: JobName = None,
     reason: Reason = None,
     since: Since = None,
-    limit: Annotated[int, typer.Option(min=1, help="Most dead jobs to list.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Most dead jobs to list.")] = 100,
     as_json: AsJson = False,
 ) -> None:
     """List dead jobs, the latest first. Shows no values of fields, nor texts of exceptions; show prints them.
@@ -107,7 +107,7 @@ def retry(  # noqa: PLR0913 - the command's options
     since: Since = None,
     everything: All = False,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="With --all: put so many back, and say what remains.")
+        int | None, typer.Option(min=1, max=1_000_000_000, help="With --all: put so many back, and say what remains.")
     ] = None,
     preview: Preview = False,
     why: Why = None,

@@ -1,16 +1,13 @@
-"""Durations as values of options, such as ``--since 30m``."""
+"""Durations as values of options, such as ``--since 30m``. Bounded, because they are added to times or subtracted."""
 
 from datetime import timedelta
 
 import typer
 
-from arqonce.environment import read_duration
-
-_LONGEST = timedelta(days=365_000)
-"""Longest duration of an option that is added to now, or taken from it: no date has another year than 1 to 9999."""
+from arqonce.environment import LONGEST, read_duration
 
 
-def duration_of(option: str, text: str, *, longest: timedelta = _LONGEST) -> timedelta:
+def duration_of(option: str, text: str, *, longest: timedelta = LONGEST) -> timedelta:
     """Parse the value of an option.
 
     Raises:
@@ -21,5 +18,5 @@ def duration_of(option: str, text: str, *, longest: timedelta = _LONGEST) -> tim
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=option) from None
     if duration > longest:
-        raise typer.BadParameter(f"is longer than {longest.days:,} days", param_hint=option)
+        raise typer.BadParameter(f"must be at most {longest.days}d", param_hint=option)
     return duration

@@ -48,6 +48,8 @@ def pause(
     Recorded in PostgreSQL: neither restarts, nor deploys, nor a loss of Redis end it. Producers and schedules go on.
     Workers of arq's own class do not obey. A second pause of the same replaces the first one's reason and end.
     """
+    if not reason.strip():
+        raise typer.BadParameter("is empty: say why, for others to read", param_hint="--reason")
     target, who, lasts = Target(_queue(queue), _kind(kind)), acting(by), _length(length)
     until = ask(lambda session: queues.pause(session, target, reason=reason, who=who, length=lasts))
     _tell_workers(target)

@@ -10,11 +10,11 @@ import typer
 
 from arqonce.application import Application
 from arqonce.commands.asking import AsJson, By, Why, acting, ask
+from arqonce.commands.durations import duration_of
 from arqonce.commands.group import build_group
 from arqonce.commands.program import program
 from arqonce.commands.table import print_table
 from arqonce.control import schedules as control
-from arqonce.environment import read_duration
 from arqonce.ledger.schedule_control import UNTIL_RESUMED, ListedSchedule, list_schedules
 from arqonce.process.exit_codes import ExitCode
 from arqonce.settings.worker import WorkerSettings
@@ -156,9 +156,10 @@ def _read_end(text: str) -> datetime | timedelta:
         moment = datetime.fromisoformat(text)
     except ValueError:
         try:
-            return read_duration(text)
-        except ValueError as error:
-            raise typer.BadParameter(f"{error}, or a time: 2026-06-01T12:00+02:00", param_hint="--until") from None
+            return duration_of("--until", text)
+        except typer.BadParameter as error:
+            error.message += ", or a time: 2026-06-01T12:00+02:00"
+            raise
     if moment.tzinfo is None:
         raise typer.BadParameter("has no time zone: write 2026-06-01T12:00+02:00 or ...Z", param_hint="--until")
     return moment

@@ -37,7 +37,8 @@ async def read_workers(redis: Redis) -> list[Seen]:
 def matching(name: str, workers: Sequence[LiveWorker]) -> list[LiveWorker]:
     """Return the workers that a ``host:pid``, an id or the beginning of an id names."""
     found = [worker for worker in workers if name == f"{worker.host}:{worker.pid}"]
-    return found or [worker for worker in workers if worker.id.startswith(name)]
+    # No name would be the beginning of every id: a script's variable that is not set would drain the only worker.
+    return found or [worker for worker in workers if name and worker.id.startswith(name)]
 
 
 async def record_order(session: AsyncSession, worker: LiveWorker, *, quiet: bool, who: str, why: str | None) -> None:

@@ -4,7 +4,7 @@ import asyncpg
 
 from arqonce.connection.tls import tls_problem
 from arqonce.database.connecting import READ_ONLY, STANDBY
-from arqonce.database.faults import sqlstate_of, why_not_written
+from arqonce.database.faults import is_transient, sqlstate_of, why_not_written
 from arqonce.database.settings import DatabaseSettings
 from arqonce.unreachable import FOREIGN, why_unreachable
 
@@ -52,7 +52,8 @@ def explain_database(error: Exception, settings: DatabaseSettings) -> str:
     if refusal := _refusal(state, error, has_password=settings.sqlalchemy_url.password is not None):
         return f"PostgreSQL at {settings.location} {refusal}"
     if state is not None:
-        return f"PostgreSQL at {settings.location} is not ready (SQLSTATE {state})"
+        how = "is not ready" if is_transient(error) else "refuses a statement"
+        return f"PostgreSQL at {settings.location} {how} (SQLSTATE {state})"
     orig = getattr(error, "orig", None)
     reason = why_unreachable(orig or error)
     problem = tls_problem(error, authority="?sslmode=verify-full&sslrootcert=/path/ca.pem in DATABASE_URL")

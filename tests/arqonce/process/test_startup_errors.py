@@ -14,6 +14,14 @@ class _WrongPasswordError(Exception):
     sqlstate = "28P01"
 
 
+class _WrongValueError(Exception):
+    sqlstate = "22008"
+
+
+class _StartingError(Exception):
+    sqlstate = "57P03"
+
+
 _REJECTED = ConnectionError('PostgreSQL server at "h:5432" rejected SSL upgrade')
 
 
@@ -24,6 +32,8 @@ _REJECTED = ConnectionError('PostgreSQL server at "h:5432" rejected SSL upgrade'
         ("postgresql://h/d?sslmode=require", _REJECTED, "it does not use TLS on this port: turn TLS on"),
         ("postgresql://h/d", TimeoutError(), "cannot be reached (it does not answer in time)"),
         ("postgresql://h/d", _WrongPasswordError(), "requires a password: set DATABASE_PASSWORD"),
+        ("postgresql://h/d", _WrongValueError(), "refuses a statement (SQLSTATE 22008)"),
+        ("postgresql://h/d", _StartingError(), "is not ready (SQLSTATE 57P03)"),
         ("postgresql://u:p@h/d", _WrongPasswordError(), "refuses the password: correct DATABASE_URL"),
     ],
 )
