@@ -252,10 +252,11 @@ _CONNECTIONS = text("""
 """)
 _MAY = text("""
     SELECT coalesce(bool_or(CASE WHEN :right = 'DELETE' THEN has_table_privilege(pg_class.oid, :right)
-        ELSE has_any_column_privilege(pg_class.oid, :right) END), false)
+        ELSE has_any_column_privilege(pg_class.oid, :right) END), true)
     FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE nspname = :schema AND relname = :table
 """)
-"""Whether the role has a right on the table, or on some columns of it. By number: a name needs rights on the schema."""
+"""Whether the role has a right on the table, or on some columns of it; a table that is missing is not its fault.
+By number: a name needs rights on the schema."""
 
 _OLDEST = text("""
     SELECT now() - xact_start AS age, pid, application_name AS name,

@@ -103,11 +103,12 @@ async def test_a_server_that_is_away_is_said_once() -> None:
 
 
 async def test_missing_migrations_are_a_failure(database: DatabaseSettings) -> None:
-    """With the command that applies them."""
+    """With the command that applies them. Nobody lacks a right on a table that there is not."""
     found = await _of_postgres(database.model_copy(update={"ledger_schema": "nowhere"}))
 
     assert found["migrations"].verdict is FAILURE
     assert "migrate" in (found["migrations"].cure or "")
+    assert found["rights"].verdict is WELL
 
 
 async def test_too_many_connections_are_a_failure(database: DatabaseSettings, stranger: DatabaseSettings) -> None:
