@@ -47,6 +47,16 @@ def is_ours(url: str) -> bool:
     return url.partition(":")[0].lower() in _DRIVERS
 
 
+def _means_system(url: URL) -> bool:
+    """Return whether the authorities are the system's, in libpq's words; then it verifies servers by default."""
+    return url.query.get("sslrootcert") == "system"
+
+
+def _files_of(url: URL) -> dict[str, str]:
+    names = TLS_FILES - {"sslrootcert"} if _means_system(url) else TLS_FILES
+    return {name: str(file) for name, file in url.query.items() if name in names}
+
+
 def _require_parts(url: URL) -> None:
     """Reject URLs that the driver would reject later, with a worse error message."""
     if not url.database:
@@ -56,7 +66,7 @@ def _require_parts(url: URL) -> None:
     require_known(url.query)
     if "\0" in f"{url.username}{url.password}{url.database}":
         raise ValueError("has a %00, which PostgreSQL cannot take")
-    files = {name: str(file) for name, file in url.query.items() if name in TLS_FILES}
+    files = _files_of(url)
     require_tls_files(files, trusted=("sslrootcert", "sslcrl"), certificate="sslcert", key="sslkey")
     option = "sslmode" if "sslmode" in url.query else "ssl"
     if url.query.get(option, "prefer") not in _SSL_MODES:
@@ -147,13 +157,11 @@ class DatabaseSettings(EnvironmentSettings):
     @property
     def tls_files(self) -> dict[str, str]:
         """TLS files by libpq's names: those in the URL; to verify without any, the system's certificate authorities."""
-        query = self._url.query
         system = ssl.get_default_verify_paths().cafile
-        needs_authorities = (
-            self._ssl_mode in {"verify-ca", "verify-full"} and not _OWN_AUTHORITIES.expanduser().exists()
-        )
+        means_system = _means_system(self._url) or not _OWN_AUTHORITIES.expanduser().exists()
+        needs_authorities = self._ssl_mode in {"verify-ca", "verify-full"} and means_system
         files = {"sslrootcert": system} if needs_authorities and system is not None else {}
-        return files | {name: str(file) for name, file in query.items() if name in TLS_FILES}
+        return files | _files_of(self._url)
 
     @property
     def requires_tls(self) -> bool:
@@ -164,7 +172,7 @@ class DatabaseSettings(EnvironmentSettings):
     def _ssl_mode(self) -> str | None:
         """The URL's ``sslmode`` as asyncpg's ``ssl``; ``None`` if the URL has none."""
         query = self._url.query
-        asked = query.get("sslmode", query.get("ssl"))
+        asked = query.get("sslmode", query.get("ssl", "verify-full" if _means_system(self._url) else None))
         return None if asked is None else _SSL_MODES[str(asked)]
 
     @property

@@ -1,12 +1,14 @@
 """Settings of the database, and the rules that all settings share. No server is needed."""
 
 import os
+import ssl
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from arqonce.database import settings as database_settings
 from arqonce.database.options import require_known
 from arqonce.database.settings import DatabaseSettings
 from arqonce.environment import SettingsError, read_duration
@@ -170,6 +172,18 @@ def test_whoever_requires_tls_gets_it_verified(monkeypatch: pytest.MonkeyPatch, 
 
     assert dict(settings.sqlalchemy_url.query) == {"ssl": meant}
     assert ("sslrootcert" in settings.tls_files) == (meant == "verify-full")
+
+
+@pytest.mark.parametrize("query", ["sslrootcert=system", "sslmode=verify-full&sslrootcert=system"])
+def test_system_is_no_file_but_the_authorities_of_the_system(monkeypatch: pytest.MonkeyPatch, query: str) -> None:
+    """As with libpq, also where the user has authorities of its own, and without a mode."""
+    monkeypatch.setattr(database_settings, "_OWN_AUTHORITIES", Path(__file__))
+    monkeypatch.setenv("DATABASE_URL", f"{URL}?{query}")
+
+    settings = DatabaseSettings.load()
+
+    assert dict(settings.sqlalchemy_url.query) == {"ssl": "verify-full"}
+    assert settings.tls_files == {"sslrootcert": ssl.get_default_verify_paths().cafile}
 
 
 @pytest.mark.parametrize(
