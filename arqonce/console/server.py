@@ -1,9 +1,10 @@
 """Runs the console: opens the servers, listens, and ends in order."""
 
 import asyncio
+import errno
 import stat
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -118,6 +119,7 @@ async def listen(runner: web.AppRunner, settings: Settings) -> str:
     own = settings.console
     try:
         if own.socket is not None:
+            await _require_unused(own.socket)
             await web.UnixSite(runner, own.socket).start()
             _let_in(Path(own.socket))
             return own.socket
@@ -134,3 +136,11 @@ def _let_in(path: Path) -> None:
     """Let whoever may enter the socket's folder connect, if that is not everybody: a proxy is another user."""
     if not path.parent.stat().st_mode & stat.S_IXOTH:
         path.chmod(0o666)
+
+
+async def _require_unused(path: str) -> None:
+    """Raise if somebody listens on the socket: asyncio would take its place, and leave the other one without."""
+    with suppress(ConnectionRefusedError, FileNotFoundError):
+        _, writer = await asyncio.open_unix_connection(path)
+        writer.close()
+        raise OSError(errno.EADDRINUSE, "another program listens on it")

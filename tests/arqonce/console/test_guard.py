@@ -12,6 +12,7 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from arqonce.console import server
 from arqonce.console.access import Rights, Role
 from arqonce.console.application import ROUTES
 from arqonce.console.routes import Route
@@ -198,6 +199,21 @@ async def test_who_may_enter_the_folder_of_the_socket_may_connect(
 def _may_connect(path: Path) -> bool:
     """Return whether other users may, which needs the right to write."""
     return bool(path.stat().st_mode & 0o002)
+
+
+async def test_a_socket_on_which_another_program_listens_is_left_to_it(tmp_path: Path) -> None:
+    """A second console would take its place, and the first one would be out of reach. What one has left is taken."""
+    where = tmp_path / "console.sock"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(where))
+        other.listen()
+
+        with pytest.raises(OSError, match="another program listens on it"):
+            await server._require_unused(str(where))
+
+    await server._require_unused(str(where))
+    where.unlink()
+    await server._require_unused(str(where))
 
 
 async def test_nobody_on_a_unix_socket_is_an_address(
