@@ -30,6 +30,9 @@ _SHORTEST_LEASE = timedelta(seconds=1)
 """Shortest lease. The event loop that runs the jobs renews it three times per length."""
 
 
+_SHORTEST_HANG = timedelta(seconds=3)
+"""Shortest time after which a silent process is killed: a busy machine may leave a healthy one without CPU so long."""
+
 _REGISTRY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 """``module:NAME``."""
 
@@ -162,6 +165,14 @@ class WorkerSettings(EnvironmentSettings):
     def _outlast_a_hiccup(cls, value: timedelta) -> timedelta:
         if value < _SHORTEST_LEASE:
             message = "must be at least 1s: a worker that is merely busy would lose its jobs to another"
+            raise ValueError(message)
+        return value
+
+    @field_validator("hang_limit")
+    @classmethod
+    def _outlast_a_pause(cls, value: timedelta | None) -> timedelta | None:
+        if value is not None and value < _SHORTEST_HANG:
+            message = f"must be at least {_SHORTEST_HANG.seconds}s: a process that is merely busy would be killed"
             raise ValueError(message)
         return value
 

@@ -26,6 +26,7 @@ def test_all_that_is_missing_is_named_at_once() -> None:
         ("WORKER_LOG_FORMAT", "xml", "WORKER_LOG_FORMAT: Input should be 'auto', 'console' or 'json'"),
         ("WORKER_LEASE", "2d", "WORKER_LEASE: must be at most 1d"),
         ("WORKER_POLL_INTERVAL", "1h", "WORKER_POLL_INTERVAL: must be at most 60s"),
+        ("WORKER_HANG_LIMIT", "1ms", "WORKER_HANG_LIMIT: must be at least 3s: a process that is merely busy"),
         ("WORKER_KEEP_RECEIPTS", "99999999d", "WORKER_KEEP_RECEIPTS: must be at most 36500d"),
         ("WORKER_HEALTH_FILE", "/", "WORKER_HEALTH_FILE: is a folder: name a file in it"),
         ("WORKER_CONCURENCY", "5", "WORKER_CONCURENCY: there is no such setting. Did you mean WORKER_MAX_JOBS?"),
