@@ -114,21 +114,24 @@ def versions(name: str) -> str:
 
 
 def _set_registry(arguments: list[str]) -> None:
-    """Accept ``--registry`` anywhere in the arguments. Its value becomes the setting, also for child processes.
+    """Accept ``--registry`` anywhere in the arguments. Its values become the setting, also for child processes.
 
     Raises:
         UsageError: the option has no value.
     """
-    for at, argument in enumerate(arguments):
+    named, rest = [], iter(arguments[:])
+    arguments.clear()
+    for argument in rest:
         option, equals, value = argument.partition("=")
         if option != "--registry":
-            continue
-        if not equals and at + 1 == len(arguments):
+            arguments.append(argument)
+        elif (name := value if equals else next(rest, None)) is None:
             raise UsageError("--registry needs a value: module:NAME, such as shop.jobs:REGISTRY")
-        os.environ["WORKER_REGISTRY"] = value if equals else arguments[at + 1]
+        else:
+            named.append(name)
+    if named:
+        os.environ["WORKER_REGISTRY"] = ",".join(named)
         NAMED_BY.set("--registry")
-        del arguments[at : at + (1 if equals else 2)]
-        return
 
 
 _NEED_NO_JOBS = frozenset(
@@ -144,6 +147,8 @@ def _with_jobs(application: Application) -> Application:
         return application
     loaded = application.load()
     if not has_own and not loaded.registry.names and sys.argv[1] in {"run", "enqueue", "dev"}:
+        if named := loaded.registry.setting:
+            raise UsageError(f"{named} has no jobs yet: add one, as in Registry(JobSpec(Welcome, welcome))")
         raise UsageError(
             "there are no jobs to run: name a registry, --registry module:NAME or WORKER_REGISTRY; or an arq service, "
             "run --settings module.WorkerSettings"

@@ -194,7 +194,7 @@ def _refs(registry: Registry) -> tuple[dict[str, Schema], dict[str, Schema]]:
 
 def _definitions(registry: Registry) -> dict[str, Schema]:
     _, schemas = models_json_schema(_models(registry), ref_template=_REF, schema_generator=AliasedSchemas)
-    definitions: dict[str, Schema] = schemas["$defs"]
+    definitions: dict[str, Schema] = schemas.get("$defs", {})  # a registry may be empty yet
     return definitions
 
 

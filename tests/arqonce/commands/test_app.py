@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from arqonce import Application
+from arqonce import Application, Registry
 from arqonce.commands.app import build_app, run_application
 
 
@@ -27,6 +27,31 @@ def test_help_is_asked_for_in_each_usual_way(
         run_application(Application(name="shop"))
 
     assert (ended.value.code, "Run a worker until SIGTERM" in capsys.readouterr().out) == (0, True)
+
+
+FIRST, SECOND = Registry(), Registry()
+
+
+@pytest.mark.parametrize(
+    ("typed", "problem"),
+    [
+        ("run", "there are no jobs to run: name a registry"),
+        (f"run --registry {__name__}:FIRST", f"{__name__}:FIRST has no jobs yet: add one, as in Registry(JobSpec("),
+        (f"run --registry={__name__}:FIRST --registry {__name__}:SECOND", f"{__name__}:FIRST,{__name__}:SECOND has no"),
+        ("run --registry", "--registry needs a value"),
+    ],
+)
+def test_a_registry_without_jobs_is_not_taken_for_none(
+    typed: str, problem: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The option may be there twice."""
+    monkeypatch.setattr("sys.argv", ["shop", *typed.split()])
+    monkeypatch.setenv("WORKER_REGISTRY", "")
+
+    with pytest.raises(SystemExit) as ended:
+        run_application(Application(name="shop"))
+
+    assert (ended.value.code, problem in capsys.readouterr().err) == (2, True)
 
 
 @pytest.mark.parametrize("name", ["", "ja ne", "jürgen", "x" * 101])

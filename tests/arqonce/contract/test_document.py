@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.contract.document import DIALECT, build_document, build_schemas
 from arqonce.failures import JobFailedError
+from arqonce.spec import Registry
 from jobs.payloads import CreateUser, CreateUsers, FindUser, GetOrCreateUser, NewUser
 from jobs.registry import REGISTRY
 from tests.conftest import StartWorker, wait_until_async
@@ -200,3 +201,10 @@ async def test_the_script_refuses_keys_in_a_wrong_order(document: dict[str, Any]
         with pytest.raises(ResponseError, match="the keys must be arq:job:<id> of each job, and last the queue"):
             await cast("Any", redis).eval(recipe["script"], len(wrong), *wrong, "1", "1000", "{}")
     assert await redis.keys() == []
+
+
+def test_a_registry_without_jobs_has_a_contract() -> None:
+    """As a new project's, before its first job."""
+    document = build_document(Registry(), title="shop", version="1")
+
+    assert list(document["components"]["schemas"]) == ["JobFailure"]
