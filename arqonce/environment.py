@@ -3,7 +3,6 @@
 Owns the rules that all settings classes share. Reads nothing until ``load`` is called.
 """
 
-import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,8 @@ from pydantic_settings import (
     SecretsSettingsSource,
     SettingsConfigDict,
 )
+
+from arqonce.misspelt import misspelt
 
 _DEFAULT_SECRETS = Path("/run/secrets")
 """Where Docker and Podman mount secrets. ``SECRETS_DIR`` overrides it (systemd: ``%d``)."""
@@ -124,14 +125,14 @@ class EnvironmentSettings(BaseSettings):
         Raises:
             SettingsError: a setting is missing, invalid or misspelt; the text names it and the cure.
         """
-        misspelt = list(_misspelt(cls, os.environ))
+        wrong_names = list(_misspelt(cls))
         try:
             settings = cls(**values)
         except ValidationError as error:
             # "from None": the original error would print the values, including secrets.
-            raise SettingsError("\n".join([*(_explain(cls, each) for each in error.errors()), *misspelt])) from None
-        if misspelt:
-            raise SettingsError("\n".join(misspelt))
+            raise SettingsError("\n".join([*(_explain(cls, each) for each in error.errors()), *wrong_names])) from None
+        if wrong_names:
+            raise SettingsError("\n".join(wrong_names))
         return settings
 
     @classmethod
@@ -291,14 +292,7 @@ def _set_it_to(examples: list[str]) -> str:
             return f"Set it to one of {', '.join(examples)}"
 
 
-def _misspelt(cls: type[EnvironmentSettings], environment: Mapping[str, str]) -> Iterator[str]:
-    prefix = cls.model_config["env_prefix"]
+def _misspelt(cls: type[EnvironmentSettings]) -> Iterator[str]:
     known = {cls.variable(field): cls.variable(field) for field in cls.model_fields}
     known |= {cls.variable(name): cls.variable(field) for name, field in cls.other_names.items()}
-    # Only near misses: platforms inject variables of their own, such as REDIS_PORT or WORKER_SERVICE_HOST.
-    for name in environment:
-        written = name.upper()
-        if written.startswith(prefix) and known.get(written) != written:
-            near = difflib.get_close_matches(written, known, n=1, cutoff=0.85)
-            for meant in {known[name] for name in near} - environment.keys():
-                yield f"{name}: there is no such setting. Did you mean {meant}?"
+    return misspelt(known, cls.model_config["env_prefix"], os.environ)

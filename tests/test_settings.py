@@ -139,3 +139,13 @@ def test_a_service_enqueues_into_one_queue(name: str, monkeypatch: pytest.Monkey
 
     with pytest.raises(SettingsError, match=r"WEB_QUEUE: (names 2 queues|gives the only queue a weight)"):
         WebSettings.load()
+
+
+def test_tokens_are_not_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would be one token, which nobody sends."""
+    monkeypatch.setenv("WEB_TOKENS", f"{'a' * 20},{'b' * 20}")
+
+    with pytest.raises(
+        SettingsError, match="WEB_TOKENS: has a token with a comma: tokens are separated by white space"
+    ):
+        WebSettings.load()

@@ -109,6 +109,8 @@ class WebSettings(EnvironmentSettings):
         for token in [] if value is None else value.get_secret_value().split():
             if len(token) < SHORTEST_TOKEN:
                 raise ValueError(f"has a token of less than {SHORTEST_TOKEN} characters")
+            if "," in token:
+                raise ValueError("has a token with a comma: tokens are separated by white space")
             if not (token.isascii() and token.isprintable()):
                 raise ValueError("has a token with a character that no header can hold")
         return value

@@ -75,6 +75,10 @@ def test_what_is_missing_may_have_been_misspelt(monkeypatch: pytest.MonkeyPatch)
         ({"DATABASE_URL": URL, "DATABASE_COMMAND_TIMEOUT": "5s"}, "DATABASE_COMMAND_TIMEOUT: must be longer than"),
         ({"DATABASE_URL": URL, "DATABASE_PGBOUNCER": "maybe"}, "DATABASE_PGBOUNCER: "),
         ({"DATABASE_URL": URL, "DATABASE_PGBUNCER": "1"}, "DATABASE_PGBUNCER: there is no such setting. Did you mean"),
+        (
+            {"DATABASE_URL": URL, "DATABASE_PASSWORD_FILE": "/a"},
+            "DATABASE_PASSWORD_FILE: there is no such setting. Put the value into a file database_password in $SECRETS",
+        ),
         ({"DATABASE_URL": URL, "database_pgbuncer": "1"}, "database_pgbuncer: there is no such setting. Did you mean"),
         ({"DATABASE_URL": URL, "SECRETS_DIR": " /no/such\n"}, "SECRETS_DIR: /no/such is not a directory"),
     ],
