@@ -1,6 +1,7 @@
 """How the running command was started, for messages that say what to type next, and for children like it."""
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -10,16 +11,21 @@ def as_typed(name: str) -> str:
     """Return what starts the command ``name`` again from this folder: the name alone only if the shell finds it."""
     started = Path(sys.argv[0])
     if started.name == "__main__.py":
-        python = "python" if _is_python(shutil.which("python")) else sys.executable
         module = getattr(sys.modules["__main__"].__spec__, "parent", "") or started.parent.name
-        return f"{python} -m {module}"
+        return f"{beside('python')} -m {module}"
     found = shutil.which(name)
     is_found = found is not None and started.exists() and Path(found).samefile(started)
-    return name if is_found or started.name != name else sys.argv[0]
+    return name if is_found or started.name != name else shlex.quote(sys.argv[0])
 
 
-def _is_python(found: str | None) -> bool:
-    return found is not None and Path(found).parent == Path(sys.executable).parent
+def beside(name: str) -> str:
+    """Return what starts a program of this Python's environment from this folder, in the same way."""
+    own, found = Path(sys.executable).with_name(name), shutil.which(name)
+    if found is not None and Path(found).parent == own.parent:
+        return name
+    if not own.exists():  # as "python" where it is called python3 alone
+        return shlex.quote(sys.executable) if name == "python" else name
+    return shlex.quote(str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own))
 
 
 def module_command(module: str) -> list[str]:

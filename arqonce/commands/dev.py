@@ -16,7 +16,7 @@ from arqonce.commands.dev_console import open_dev_console
 from arqonce.commands.program import program
 from arqonce.commands.sandbox import open_sandbox
 from arqonce.database.schema import revisions
-from arqonce.invocation import as_typed
+from arqonce.invocation import as_typed, beside
 from arqonce.process.startup_errors import StartupError
 
 _LOOK = timedelta(milliseconds=200)
@@ -39,7 +39,8 @@ def dev(context: typer.Context, *, data: DataDirectory = Path(".data/dev")) -> N
         if registry := os.environ.get("WORKER_REGISTRY"):
             typer.echo(f"export WORKER_REGISTRY={shlex.quote(registry)}")
         for schema in [schema for schema in application.registry.schemas if not revisions(schema)]:
-            typer.echo(f"{schema.name} has no migrations yet: write the first with alembic revision --autogenerate")
+            write = f"{beside('alembic')} revision --autogenerate"
+            typer.echo(f"{schema.name} has no migrations yet: write the first with {write}")
         with open_dev_console(sandbox) as page, sandbox.open_worker() as worker, suppress(KeyboardInterrupt):
             typer.echo("a worker is running; Ctrl-C stops everything")
             typer.echo(f"next, in another terminal: paste the export lines, then {as_typed(program())} enqueue --help")

@@ -1,5 +1,6 @@
 """``new-job NAME``: writes the files of a new job into a checkout."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 from arqonce.application import Application
 from arqonce.commands.checkout import find_checkout, write_together
 from arqonce.commands.job_files import NewJob
+from arqonce.invocation import beside
 
 _TABLE = "Give the job a table of this name: model, migration, and a handler that writes a row."
 
@@ -31,13 +33,13 @@ def new_job(
     write_together(files)
     for file in files:
         typer.echo(f"{'wrote' if is_new[file] else 'added to'} {file.relative_to(root)}")
-    for step in _next_steps(job, job.test_file.relative_to(root)):
+    for step in _next_steps(job, Path(os.path.relpath(job.test_file))):
         typer.echo(step)
 
 
 def _next_steps(job: NewJob, test: Path) -> list[str]:
     steps = [
-        f"its test passes: python -m pytest {test}",
+        f"its test passes: {beside('python')} -m pytest {test}",
         f"producers write: from jobs.payloads import {job.payload}",
         f"next: say in jobs/payloads.py what {job.payload} needs, and in jobs/{job.name}.py what it does",
     ]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from arqonce.invocation import as_typed, module_command
+from arqonce.invocation import as_typed, beside, module_command
 
 
 @pytest.fixture
@@ -34,13 +34,34 @@ def test_a_script_that_the_shell_finds_is_named_alone(script: str, monkeypatch: 
     assert as_typed("shop") == "shop"
 
 
-def test_a_module_is_named_with_its_python(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_is_named_with_its_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Python may be no command of the shell either."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["/srv/shop/__main__.py", "dev"])
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     monkeypatch.setenv("PATH", "/nowhere")
 
-    assert as_typed("shop") == f"{sys.executable} -m shop"
+    assert as_typed("shop") == f"{Path(sys.executable).with_name('python')} -m shop"
+
+
+@pytest.mark.parametrize(
+    ("path", "python", "alembic"),
+    [("/nowhere", "'a venv/bin/python'", "'a venv/bin/alembic'"), ("a venv/bin", "python", "alembic")],
+    ids=["not activated", "activated"],
+)
+def test_programs_of_the_environment_are_named_so_that_they_can_be_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, python: str, alembic: str
+) -> None:
+    """``new-job`` says how to run its test, and another Python has no pytest."""
+    programs = tmp_path / "a venv" / "bin"
+    programs.mkdir(parents=True)
+    for name in ("python", "alembic"):
+        (programs / name).touch(mode=0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(programs / "python3"))
+    monkeypatch.setenv("PATH", str(tmp_path / path))
+
+    assert (beside("python"), beside("alembic"), beside("none")) == (python, alembic, "none")
 
 
 @pytest.mark.usefixtures("script")
