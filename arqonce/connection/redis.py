@@ -205,7 +205,7 @@ def _explanation(error: RedisError | OSError, url: str) -> str:
 
 
 def _refusal(error: str) -> str:
-    if "NOAUTH" in error or "Authentication required" in error:
+    if any(word in error for word in ("NOAUTH", "Authentication required", "already authenticated")):
         return "requires a password: set REDIS_PASSWORD, or write it into REDIS_URL"
     if "without any password configured" in error:
         return "has no password: remove it from REDIS_URL and REDIS_PASSWORD, or set one in the server"

@@ -54,6 +54,7 @@ def _chained(error: RedisError, cause: Exception) -> RedisError:
             _chained(RedisConnectionError("reply"), InvalidResponse("Protocol error, got H")),
             "(it answers as another kind of",
         ),
+        (AuthenticationError("HELLO must be called with the client already authenticated, ..."), "requires a password"),
         (AuthenticationError("Authentication required."), "requires a password: set REDIS_PASSWORD"),
         (AuthenticationError("AUTH <password> called without any password configured"), "has no password: remove it"),
         (AuthenticationError("invalid username-password pair or user is disabled."), "refuses the user or password"),
