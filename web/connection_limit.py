@@ -4,7 +4,7 @@ import sys
 
 import structlog
 
-from arqonce.operations.refusals import Refusals
+from arqonce.flood import Refusals
 
 if sys.platform != "win32":  # Windows has no such limit
     import resource
@@ -37,7 +37,7 @@ class ConnectionLimit:
     def enter(self) -> bool:
         """Count one more connection; return ``False``, and count nothing, if there are too many."""
         if self.is_reached:
-            self.refusals.note(self._most)
+            self.refusals.note(limit=self._most)
             return False
         self.open += 1
         return True

@@ -9,11 +9,12 @@ from http import HTTPStatus
 
 import structlog
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 from pydantic import BaseModel, ValidationError
 
 from arqonce import InvalidMessageError, KeyConflictError, MessageTooLargeError, QueueUnavailableError
 from arqonce.database.faults import is_transient, why_not_written, why_unavailable
+from arqonce.flood import Flood
 
 PROBLEM_JSON = "application/problem+json"
 
@@ -108,16 +109,21 @@ def unavailable(detail: str, code: str) -> ProblemError:
     return ProblemError(503, detail, code=code, headers={"Retry-After": str(RETRY_AFTER)})
 
 
-@web.middleware
-async def answer_with_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Convert every exception of the handler to a problem."""
-    try:
-        return await handler(request)
-    except Exception as error:  # noqa: BLE001 - the only such place: the client gets a problem, the log the error
-        return _problem(error).response()
+def answering_with_problems() -> Middleware:
+    """Return a middleware that converts every exception of the handler to a problem."""
+    outages: dict[str, Flood] = {}
+
+    @web.middleware
+    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except Exception as error:  # noqa: BLE001 - the only such place: the client gets a problem, the log the error
+            return _problem(error, outages).response()
+
+    return answer
 
 
-def _problem(error: Exception) -> ProblemError:
+def _problem(error: Exception, outages: dict[str, Flood]) -> ProblemError:
     match error:
         case ProblemError():
             return error
@@ -129,18 +135,21 @@ def _problem(error: Exception) -> ProblemError:
             return ProblemError(413, "the job would be too large: split it", code="job_too_large")
         case InvalidMessageError():  # its text repeats no value
             return ProblemError(422, str(error), code="invalid_request")
-    return _fault(error)
+    return _fault(error, outages)
 
 
-def _fault(error: Exception) -> ProblemError:
+def _fault(error: Exception, outages: dict[str, Flood]) -> ProblemError:
+    def note(event: str, reason: str) -> None:
+        outages.setdefault(event, Flood(_log, event, counted="requests")).note(reason=reason)
+
     if isinstance(error, QueueUnavailableError):
-        _log.warning("Redis is gone", reason=str(error))
+        note("Redis is gone", str(error))
         return unavailable("the queue cannot be reached", "queue_unavailable")
     if reason := why_not_written(error):
-        _log.warning("PostgreSQL cannot be written to", reason=reason)
+        note("PostgreSQL cannot be written to", reason)
         return unavailable("the database cannot be written to", "database_unavailable")
     if is_transient(error):
-        _log.warning("PostgreSQL is gone or slow", reason=why_unavailable(error))
+        note("PostgreSQL is gone or slow", why_unavailable(error))
         return unavailable("the database cannot be reached or is too busy", "database_unavailable")
     _log.error("request failed", exc_info=error)
     return ProblemError(500, "this is our fault, and it is in our log")

@@ -8,7 +8,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
-from arqonce.operations.refusals import Refusals
+from arqonce.flood import Refusals
 
 MOST = 500
 """Open connections; a further one is closed unheard, and logged. A process usually may have 1,024 descriptors."""
@@ -26,7 +26,7 @@ class Connection(RequestHandler):
         """Serve it, or close it if there are too many."""
         manager = self._manager
         if isinstance(manager, _Server) and len(manager.connections) >= MOST:
-            manager.refusals.note(MOST)
+            manager.refusals.note(limit=MOST)
             cast("asyncio.Transport", transport).abort()
             self._force_close = True
             return

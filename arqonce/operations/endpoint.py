@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import structlog
 
-from arqonce.operations.refusals import Refusals
+from arqonce.flood import Refusals
 from arqonce.settings.operations import OperationsSettings
 
 _MOST_CONNECTIONS = 32
@@ -116,7 +116,7 @@ class _Endpoint:
         """Answer one connection."""
         task = asyncio.current_task()
         if task is None or len(self._tasks) >= _MOST_CONNECTIONS:
-            self._refusals.note(_MOST_CONNECTIONS)
+            self._refusals.note(limit=_MOST_CONNECTIONS)
             writer.transport.abort()
             return
         self._tasks.add(task)

@@ -2,20 +2,26 @@
 
 import asyncio
 import json
+import time
 from io import BytesIO
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from pydantic import ValidationError
 from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from structlog.testing import capture_logs
 
+from arqonce import QueueUnavailableError, flood
 from arqonce.wire.bounds import MAX_BYTES
 from jobs.payloads import CreateUser
 from tests.conftest import wait_until
 from tests.web.conftest import StartWeb, WebProcess
-from web.problems import invalid
+from web.problems import answering_with_problems, invalid
 
 JSON = {"Content-Type": "application/json"}
 
@@ -146,3 +152,20 @@ async def test_no_log_line_names_a_person(service: WebProcess) -> None:
     ]
     assert "uillfeather" not in service.log
     assert "127.0.0.1" not in service.log.replace('"host": "127.0.0.1"', "")
+
+
+async def test_an_outage_is_logged_once_a_minute_and_not_for_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the number of requests that it has failed."""
+    answer = answering_with_problems()
+    request = make_mocked_request("POST", "/users")
+
+    async def fail(_request: web.Request) -> web.StreamResponse:
+        raise QueueUnavailableError("no route to host")
+
+    with capture_logs() as lines:
+        statuses = [(await answer(request, fail)).status for _ in range(3)]
+        monkeypatch.setattr(flood, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 61))
+        await answer(request, fail)
+
+    assert statuses == [503, 503, 503]
+    assert [(line["event"], line["requests"]) for line in lines] == [("Redis is gone", 1), ("Redis is gone", 3)]
