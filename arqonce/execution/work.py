@@ -34,6 +34,7 @@ from arqonce.failures import (
     UnknownJobError,
     code_of,
 )
+from arqonce.frames import without_frames
 from arqonce.spec import Registry
 from arqonce.wire.ended import write_result, write_success
 from arqonce.wire.keys import ID_RULE, now_ms
@@ -294,6 +295,8 @@ class RegistryJob:
             "job_id": claim.job_id, "attempt": self._attempt, "started_ms": self.started_ms, "queue": claim.queue,
             "enqueued_ms": 0 if self._message is None else self._message.enqueued_ms, "tag": tag,
         }  # fmt: skip
+        if failure is not None:
+            without_frames(failure)
         if isinstance(answer, Dumped):
             return self._work.end(write_success(self.name, answer.text, **facts), None)
         return self._work.end(write_result(self.name, answer, succeeded=failure is None, **facts), failure)
@@ -304,4 +307,4 @@ class RegistryJob:
 
 def postponed(later: RetryLater) -> Postponed:
     """Return the outcome of an attempt that is to be repeated."""
-    return Postponed(later.delay, counts=later.counts)
+    return Postponed(without_frames(later).delay, counts=later.counts)

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_core.core_schema import ErrorType
 
+from arqonce.frames import without_frames
+
 _NAME_LENGTH = 60
 """Most characters of a field's name in errors: a producer may have sent any name."""
 
@@ -27,12 +29,13 @@ _MOST_TOLD = 20
 
 
 def problems_of(error: ValidationError, model: type[BaseModel], given: object) -> str:
-    """Return which fields of the model are invalid and why, without what was ``given``."""
+    """Return which fields of the model are invalid and why, without what was ``given``. Free the error's frames."""
     problems, read_words = [], cache(lambda: _words(given))
     for detail in error.errors(include_url=False)[:_MOST_TOLD]:
         where, what = ".".join(_place(detail, model)), _text(detail, read_words)
         problems.append(f"{where}: {what}" if where else what)
     more = error.error_count() - len(problems)
+    without_frames(error)
     return "; ".join(problems) + (f"; and {more:,} more" if more else "")
 
 
