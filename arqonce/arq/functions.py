@@ -24,6 +24,7 @@ from arqonce.execution.containment import CONTAINED, HandlerCancelledError, canc
 from arqonce.execution.diagnosis import diagnose
 from arqonce.execution.record import AFTER_OUTAGE
 from arqonce.failures import AttemptsExhaustedError, MalformedMessageError, UnknownJobError, code_of
+from arqonce.frames import without_frames
 from arqonce.ledger.function_receipts import Success
 from arqonce.wire.codec import PICKLE, decode
 from arqonce.wire.keys import now_ms, to_ms
@@ -272,6 +273,9 @@ class FunctionJob:
                 self._log.error("a success is not on record: PostgreSQL is away")
         if outcome.succeeded:
             self._log.info("job done", duration_ms=duration_ms)
+        if self._failure is not None:
+            without_frames(self._failure.error)
+            without_frames(self._failure.cause)
         return outcome
 
     async def _record(self, records: FunctionRecords, outcome: Ended) -> Ended:

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from structlog.testing import capture_logs
 
+from arqonce.arq.functions import FunctionJob, Functions, FunctionSettings
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.delivery import Delivery
 from arqonce.execution.work import RegistryJob, RegistryWork
@@ -19,6 +20,7 @@ from arqonce.spec import JobSpec, Registry
 from arqonce.work import Claim
 from jobs.payloads import NewUser
 from jobs.registry import REGISTRY
+from tests.arqonce.conftest import Context, build_function
 
 
 class _Done(Result):
@@ -58,7 +60,7 @@ def _no_collector() -> Iterator[None]:
 
 
 def _kept() -> list[object]:
-    return [one for one in gc.get_objects() if type(one) in {Delivery, RegistryJob}]
+    return [one for one in gc.get_objects() if type(one) in {Delivery, RegistryJob, FunctionJob}]
 
 
 @pytest.mark.usefixtures("_no_collector")
@@ -83,5 +85,25 @@ async def test_a_job_that_fails_is_not_kept(sessions: async_sessionmaker[AsyncSe
 
     with capture_logs():
         await end()
+
+    assert _kept() == []
+
+
+@pytest.mark.usefixtures("_no_collector")
+async def test_a_function_that_fails_is_not_kept() -> None:
+    """Neither are those of arq."""
+
+    async def fail(_ctx: Context) -> None:
+        raise ValueError
+
+    settings = FunctionSettings(
+        queue_name="arq:queue", max_tries=1, job_timeout_s=9, keep_result_s=9, keep_result_forever=False,
+        retry_jobs=True, allow_abort_jobs=False,
+    )  # fmt: skip
+    message = json.dumps({"t": None, "f": "fail", "a": [], "k": {}, "et": 1}).encode()
+    claim = Claim(b"j", "j", "owner", 1, message, b"1", is_aborted=False, trouble=None)
+
+    with capture_logs():
+        await Functions({"fail": build_function(fail)}, settings).open(claim).run()
 
     assert _kept() == []
