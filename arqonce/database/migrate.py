@@ -3,7 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arqonce.database.schema import Schema, revisions
+from sqlalchemy.exc import DBAPIError
+
+from arqonce.database.faults import sqlstate_of
+from arqonce.database.schema import ForeignRevisionError, Schema, revisions
 from arqonce.database.settings import DatabaseSettings
 
 if TYPE_CHECKING:
@@ -45,7 +48,19 @@ def upgrade_schema(settings: DatabaseSettings, schema: Schema, revision: str = "
     except CommandError as error:
         if "Can't locate revision" not in str(error):
             raise
+    except DBAPIError as error:
+        if sqlstate_of(error) not in _MISFITS:
+            raise
+        raise ForeignRevisionError(
+            f"the migrations of {schema.name} do not fit the tables of the database (SQLSTATE {sqlstate_of(error)}): "
+            f"the tables, or what {schema.version_place} says, are another project's. Use another database, or give "
+            f"the tables and the version_table of {schema.name} other names"
+        ) from error
     return applied
+
+
+_MISFITS = frozenset({"42P01", "42P07", "42701", "42703", "42704", "42710"})
+"""A table, column or other object is not there, or is there already."""
 
 
 def alembic_config(settings: DatabaseSettings, schema: Schema) -> "Config":

@@ -4,9 +4,10 @@ Does not import Alembic, because each worker checks this at start-up.
 """
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import MetaData, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -129,27 +130,63 @@ async def require_current_schemas(sessions: async_sessionmaker[AsyncSession], sc
 
 
 async def _require_tables(session: AsyncSession, schema: Schema) -> None:
-    own = [
-        (schema.namespace if table.schema == LEDGER else table.schema, table.name)
-        for table in schema.metadata.sorted_tables
-    ]
-    places = [".".join(f'"{name}"' for name in place if name is not None) for place in own]
-    query = text("SELECT place FROM unnest(CAST(:places AS text[])) AS place WHERE to_regclass(place) IS NULL")
-    if lost := (await session.scalars(query, {"places": places})).all():
+    require_all((await session.execute(LOST, own_columns(schema))).all(), schema)
+
+
+LOST = text("""
+    SELECT place, name, to_regclass(place) IS NOT NULL
+    FROM unnest(CAST(:places AS text[]), CAST(:names AS text[])) AS own (place, name)
+    WHERE NOT EXISTS (
+        SELECT FROM pg_attribute WHERE attrelid = to_regclass(place) AND attname = name AND NOT attisdropped
+    )
+""")
+"""Returns the columns that a database lacks of those that are asked for, and whether their table is there."""
+
+
+def own_columns(schema: Schema) -> dict[str, list[str]]:
+    """Return what ``LOST`` asks for: the columns of the project's tables."""
+    found: dict[str, list[str]] = {"places": [], "names": []}
+    for table in schema.metadata.sorted_tables:
+        place = (schema.namespace if table.schema == LEDGER else table.schema, table.name)
+        for column in table.columns:
+            found["places"].append(".".join(f'"{name}"' for name in place if name is not None))
+            found["names"].append(column.name)
+    return found
+
+
+def require_all(lost: Sequence[Sequence[Any]], schema: Schema) -> None:
+    """Return if a database with the newest migration lacks nothing.
+
+    Raises:
+        LostTableError: it lacks a table or a column; the text names the cure.
+    """
+    if not lost:
+        return
+    place, name, has_table = lost[0]
+    if has_table:
         raise LostTableError(
-            f"the database lacks the table {lost[0]}, although {schema.version_place} says that the migrations of "
-            f"{schema.name} are applied: restore it from a backup; or, if all its tables are gone, delete the row of "
-            f"{schema.version_place} and apply the migrations with the command migrate"
+            f"the table {place} has no column {name}, although {schema.version_place} says that the migrations of "
+            f"{schema.name} are applied: a migration is not written yet, or one of the two is another project's: set "
+            f"another version_table in the Schema of {schema.name}, or use another database"
         )
+    raise LostTableError(
+        f"the database lacks the table {place}, although {schema.version_place} says that the migrations of "
+        f"{schema.name} are applied: restore it from a backup; or, if all its tables are gone, delete the row of "
+        f"{schema.version_place} and apply the migrations with the command migrate; or, if the row is another "
+        f"project's, set another version_table in the Schema of {schema.name}, or use another database"
+    )
 
 
 def require_own_revisions(stored: Collection[str], schema: Schema) -> None:
-    """Return if this project has written the revisions. Its revisions are numbers, in newer versions, too.
+    """Return if this project has written the revisions. Those of newer versions are higher numbers.
 
     Raises:
         ForeignRevisionError: another project has written one; the text names the cure.
     """
-    if foreign := sorted(revision for revision in {*stored}.difference(revisions(schema)) if not revision.isdecimal()):
+    ours = revisions(schema)
+    newest = int(ours[-1]) if ours else 0
+    unknown = sorted({*stored}.difference(ours))
+    if foreign := [revision for revision in unknown if not (revision.isdecimal() and int(revision) > newest)]:
         raise ForeignRevisionError(
             f"the table {schema.version_table} has the revision {foreign[0]:.40}, which {schema.name} does not have: "
             f"it is another project's. Set another version_table in the Schema of {schema.name}, or use another "

@@ -15,7 +15,15 @@ from alembic.runtime.migration import MigrationInfo
 from sqlalchemy import Connection, text
 
 from arqonce.database.engine import build_engine
-from arqonce.database.schema import Schema, require_own_revisions, require_utf8, revisions
+from arqonce.database.schema import (
+    LOST,
+    Schema,
+    own_columns,
+    require_all,
+    require_own_revisions,
+    require_utf8,
+    revisions,
+)
 from arqonce.database.settings import DatabaseSettings
 from arqonce.database.writability import require_primary
 from arqonce.environment import SettingsError
@@ -90,6 +98,9 @@ def _migrate(connection: Connection) -> None:
         _make_namespace()
         require_own_revisions(context.get_context().get_current_heads(), _SCHEMA)
         context.run_migrations()
+        is_ours = "applied" in context.config.attributes  # else it may be --autogenerate, for what the database lacks
+        if is_ours and context.get_context().get_current_heads() == (*revisions(_SCHEMA)[-1:],):
+            require_all(connection.execute(LOST, own_columns(_SCHEMA)).all(), _SCHEMA)
 
 
 async def _migrate_online(settings: DatabaseSettings) -> None:

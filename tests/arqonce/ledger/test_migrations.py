@@ -20,6 +20,7 @@ from arqonce.database.schema import (
     ForeignRevisionError,
     LostTableError,
     SchemaBehindError,
+    SchemaError,
     WrongEncodingError,
     require_current_schemas,
     revisions,
@@ -201,11 +202,12 @@ def test_alembic_finds_its_settings_in_pyproject(empty: DatabaseSettings, option
     assert table in _tables(empty)
 
 
-def test_a_revision_that_another_project_has_written_is_refused(empty: DatabaseSettings) -> None:
-    """Alembic names revisions by hashes, and its table of versions by the same name everywhere: nothing is applied."""
+@pytest.mark.parametrize("revision", ["ae1027a6acf", "0002"])
+def test_a_revision_that_another_project_has_written_is_refused(empty: DatabaseSettings, revision: str) -> None:
+    """Alembic names its table of versions the same everywhere, and others number revisions, too: nothing is applied."""
     _execute(empty, "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
-    _execute(empty, "INSERT INTO alembic_version VALUES ('ae1027a6acf')")
-    cure = "alembic_version has the revision ae1027a6acf, .* Set another version_table in the Schema of users_worker"
+    _execute(empty, f"INSERT INTO alembic_version VALUES ('{revision}')")  # noqa: S608 - the test's own
+    cure = f"alembic_version has the revision {revision}, .* Set another version_table in the Schema of users_worker"
 
     with pytest.raises(ForeignRevisionError, match=cure):
         upgrade_schemas(empty, REGISTRY.schemas)
@@ -213,6 +215,31 @@ def test_a_revision_that_another_project_has_written_is_refused(empty: DatabaseS
         _require_current(empty)
 
     assert "users" not in _tables(empty)
+
+
+@pytest.mark.parametrize(
+    ("revision", "table", "error", "text"),
+    [
+        ("0001", "orders", ForeignRevisionError, r"do not fit the tables of the database \(SQLSTATE 42P01\)"),
+        ("0001", "users", ForeignRevisionError, r"do not fit the tables of the database \(SQLSTATE 42703\)"),
+        ("0005", "orders", LostTableError, 'lacks the table "users", .* or, if the row is another project\'s'),
+        ("0005", "users", LostTableError, 'the table "users" has no column name, .* another project\'s'),
+        (None, "users", ForeignRevisionError, r"do not fit the tables of the database \(SQLSTATE 42P07\)"),
+    ],
+)
+def test_another_project_with_our_numbers_or_our_tables_is_found_out(
+    empty: DatabaseSettings, revision: str | None, table: str, error: type[Exception], text: str
+) -> None:
+    """Nothing says that the database is up to date, and a worker does not start."""
+    _execute(empty, "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
+    _execute(empty, f"CREATE TABLE {table} (id int PRIMARY KEY, login text)")
+    if revision is not None:
+        _execute(empty, f"INSERT INTO alembic_version VALUES ('{revision}')")  # noqa: S608 - the test's own
+
+    with pytest.raises(error, match=text):
+        upgrade_schemas(empty, REGISTRY.schemas)
+    with pytest.raises(SchemaError):
+        _require_current(empty)
 
 
 @pytest.mark.usefixtures("starts_processes")
