@@ -19,6 +19,11 @@ from arqonce.wire.message import read_message
 UNTIL_SENT_AGAIN = timedelta(seconds=5)
 """How often to check whether the relay has sent again a promised job whose message Redis has lost."""
 
+GONE = (
+    "there is no message at arq:job:<id> of this job: it was never written there, it had expired, or somebody has "
+    "deleted it"
+)
+
 _NOT_HERE = (
     "A job needs a line in the registry of the worker's own version; those of another project come with its registry "
     "in WORKER_REGISTRY"

@@ -22,7 +22,7 @@ from arqonce.execution.dead_letters import is_dead
 from arqonce.execution.delivery import AnySpec, Delivery
 from arqonce.execution.permits import permits_of
 from arqonce.execution.progress import Progress
-from arqonce.execution.refusals import Refused, refuse, refuse_together, why_unknown
+from arqonce.execution.refusals import GONE, Refused, refuse, refuse_together, why_unknown
 from arqonce.execution.together import abort_together
 from arqonce.execution.traces import traced_batch
 from arqonce.execution.verdict import RetryLater, may_start
@@ -51,11 +51,6 @@ have no attempt left: no job's name."""
 _MOST_REFUSED = 500
 """So many of each are recorded together."""
 
-_GONE = (
-    "there is no message at arq:job:<id> of this job: it was never written there, it had expired, or somebody has "
-    "deleted it"
-)
-
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.execution.work")
 
 
@@ -83,7 +78,7 @@ class RegistryWork:
         if claim.trouble is not None:
             raise MalformedMessageError(f"the job's message in Redis is unusable: {claim.trouble}")
         if claim.message is None:
-            raise MessageMissingError(_GONE)
+            raise MessageMissingError(GONE)
         try:
             message = read_message(claim.message)
         except InvalidMessageError as error:

@@ -37,8 +37,6 @@ def test_a_value_out_of_bounds_is_refused_before_anything_is_asked(arguments: li
     [
         ["dead", "show", "a\udcff"],
         ["dead", "list", "--reason", "a\udcff"],
-        ["dead", "list", "--limit", str(2**63)],
-        ["audit", "list", "--limit", str(2**63)],
     ],
 )
 def test_what_postgresql_cannot_say_is_no_fault_of_postgresql(
