@@ -72,13 +72,13 @@ def _carried(payload: AnyPayload) -> dict[str, Any]:
     except Exception:  # noqa: BLE001 - a serializer of the application's may raise anything, with values in its text
         # Or something is no value of its field's type, which validation would have refused.
         fields, is_ambiguous = _dumped_somehow(payload, traits), True
-    read = read_back(payload, fields)
-    if isinstance(read, list):
-        # A default that was changed in its place, or the tag of a union that is a default, counts as not set.
-        changed, fields = read, fields | _dumped_whole(payload, read)
-        read = read_back(payload, fields)
-        if isinstance(read, list):
-            raise _not_same(payload, changed)
+    whole: set[str] = set()
+    while isinstance(read := read_back(payload, fields), list):
+        if whole.issuperset(read):
+            raise _not_same(payload, read)
+        # A default that was changed in its place, or the tag of a union that is a default, counts as not set. What
+        # cannot be read hides what is read otherwise: so once more.
+        fields, whole = fields | _dumped_whole(payload, read), whole.union(read)
     if is_ambiguous and (rewritten := _rewritten(payload, read)):
         raise _not_same(payload, rewritten)
     return fields

@@ -359,6 +359,24 @@ class WithInnerFactories(Payload[Result]):
     inner: WithFactories = Field(default_factory=WithFactories)
 
 
+class WithTags(Payload[Result]):
+    """Tags of unions, of which some are needed to read a value, and some to read the right one."""
+
+    job_name: ClassVar[str] = "tags"
+    pet: Annotated[Cat | Dog, Field(discriminator="kind")]
+    pets: dict[str, Cat | Dog] = {}  # noqa: RUF012 - pydantic copies it
+    others: list["WithTags"] = []  # noqa: RUF012 - as above
+
+
+def test_what_cannot_be_read_hides_no_field_that_is_read_otherwise() -> None:
+    """On any level."""
+    inner = WithTags(pet=Dog(), pets={"a": Dog(), "b": Cat(lives=1)})
+    payload = WithTags(pet=Cat(), pets={"a": Dog()}, others=[inner])
+
+    assert _sent(payload) == payload
+    assert request_hash(_sent(payload)) == request_hash(payload)
+
+
 @pytest.mark.parametrize("payload", [WithFactories(), WithInnerFactories(), WithInnerFactories(inner=WithFactories())])
 def test_a_default_that_is_made_is_made_once(payload: Payload[Any]) -> None:
     """By the producer: the worker's would be another. One that is not made is left to the worker."""
