@@ -13,6 +13,8 @@ _is_total = re.compile(
 ).fullmatch
 """What stands in the last row, below the names."""
 
+_is_simple = re.compile(r"[\w.+-]+@[\w.-]+").fullmatch
+
 _excel_text = re.compile(r'="(.*)"', re.DOTALL).fullmatch
 """How programs keep Excel from taking a text for a number."""
 
@@ -33,6 +35,8 @@ def text_of(cell: str) -> str:
 def address_of(cell: str) -> str:
     """Return the first address in a cell, without the name beside it. What is no address stays as it is."""
     text = text_of(cell)
+    if _is_simple(text):  # most are
+        return text
     if text in _NO_EMAIL:
         return ""
     if (match := _in_brackets(text)) and not ("@" in match[1] and _separator.search(match[1].strip())):

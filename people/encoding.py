@@ -134,13 +134,12 @@ def meant_by(value: str) -> str | None:
         return str(make_header(decode_header(value)))
     if value.isascii():
         return None
-    meant = next(filter(None, (_read_anew(value, encoding) for encoding in _MISREAD_AS)), None)
+    encodings = _MISREAD_AS[:1] if _is_name(value, "") else _MISREAD_AS
+    meant = next(filter(None, (_read_anew(value, encoding) for encoding in encodings)), None)
     return meant and (meant_by(meant) or meant)
 
 
 def _read_anew(value: str, encoding: str) -> str | None:
-    if encoding != GUESSED and _is_name(value, ""):
-        return None
     try:
         text = value.encode(encoding).decode()
     except UnicodeError:

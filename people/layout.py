@@ -168,4 +168,6 @@ def _require_columns(header: Record, where: str) -> None:
 
 
 def _is_same(values: Sequence[str], header: Sequence[str]) -> bool:
-    return values == header or [value.strip(" \ufeff") for value in values] == [value.strip() for value in header]
+    if values[0].strip(" \ufeff") != header[0].strip():  # as in nearly all rows
+        return False
+    return [value.strip(" \ufeff") for value in values] == [value.strip() for value in header]
