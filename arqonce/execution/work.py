@@ -45,8 +45,7 @@ MARGIN = timedelta(seconds=5)
 """How much longer than its deadline a run may take: for looks, receipts and dead letters."""
 
 _REFUSED, _ABORTED, _USED_UP = "\0refused", "\0aborted ", "\0used up "
-"""Kinds of jobs that cannot be run, and, with their names, of jobs aborted before they were claimed, and of those that
-have no attempt left: no job's name."""
+"""Kinds of jobs that only end: unreadable, and, with their names, aborted ones and those without an attempt left."""
 
 _MOST_REFUSED = 500
 """So many of each are recorded together."""
@@ -188,9 +187,8 @@ class RegistryJob:
             return _ABORTED + self.spec.name if self.claim.is_aborted else None
         if self._work.most_together(self.spec) > 1:
             return self.spec.name
-        if self.claim.was_left and not may_start(self.spec, self.delivery):
-            return _USED_UP + self.spec.name
-        return None
+        is_used_up = self.claim.was_left and not may_start(self.spec, self.delivery)
+        return _USED_UP + self.spec.name if is_used_up else None
 
     @property
     def limit(self) -> timedelta:
@@ -285,13 +283,11 @@ class RegistryJob:
 
     def ended(self, answer: dict[str, Any] | Dumped | BaseException, tag: str | None = None) -> Ended:
         """Return the job's end with its result, or its failure as producers can read it, and the request's tag."""
-        claim, failure = self.claim, answer if isinstance(answer, BaseException) else None
+        claim, failure = self.claim, without_frames(answer) if isinstance(answer, BaseException) else None
         facts: dict[str, Any] = {
             "job_id": claim.job_id, "attempt": self._attempt, "started_ms": self.started_ms, "queue": claim.queue,
             "enqueued_ms": 0 if self._message is None else self._message.enqueued_ms, "tag": tag,
         }  # fmt: skip
-        if failure is not None:
-            without_frames(failure)
         if isinstance(answer, Dumped):
             return self._work.end(write_success(self.name, answer.text, **facts), None)
         return self._work.end(write_result(self.name, answer, succeeded=failure is None, **facts), failure)
