@@ -73,7 +73,7 @@ def test_a_start_by_python_warns_of_nothing(environment: dict[str, str], tmp_pat
 def test_without_its_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """In one line; users-worker alone has the command, too."""
     monkeypatch.setattr(sys, "argv", ["users-web"])
-    monkeypatch.setattr(web_command, "hear_signals", lambda: None)
+    monkeypatch.setattr(web_command, "hear_signals", lambda _code: None)
     monkeypatch.delitem(sys.modules, "web.server", raising=False)
     monkeypatch.setitem(sys.modules, "aiohttp", None)
 
