@@ -17,7 +17,6 @@ _REFUSALS = {
     "28P01": "refuses the password: correct DATABASE_URL or DATABASE_PASSWORD",
     "28000": "refuses this user: correct DATABASE_URL, or allow the user in pg_hba.conf",
     "3D000": "has no such database: create it, or correct DATABASE_URL",
-    "42P07": "already has a table or an index of that name, which no migration of this project has created",
     "42P01": "lacks a table: apply the migrations with the command migrate, or correct DATABASE_LEDGER_SCHEMA",
     "3F000": "lacks a schema: apply the migrations with the command migrate, or correct DATABASE_LEDGER_SCHEMA",
     "42501": "denies this user a privilege: grant it (on the schema to apply migrations, on the tables to run jobs)",
