@@ -23,9 +23,10 @@ from arqonce.backoff import backoff
 from arqonce.execution.containment import CONTAINED, HandlerCancelledError, cancelled_itself
 from arqonce.execution.diagnosis import diagnose
 from arqonce.execution.record import AFTER_OUTAGE
-from arqonce.failures import AttemptsExhaustedError, MalformedMessageError, UnknownJobError, code_of
+from arqonce.failures import AttemptsExhaustedError, MalformedMessageError, UnknownJobError, code_of, storable
 from arqonce.frames import without_frames
 from arqonce.ledger.function_receipts import Success
+from arqonce.wire.bounds import LONGEST_NAME
 from arqonce.wire.codec import PICKLE, decode
 from arqonce.wire.keys import now_ms, to_ms
 from arqonce.work import UNKNOWN, Again, Claim, Ended, GivenBack, Outcome, Postponed
@@ -161,7 +162,7 @@ class FunctionJob:
             shown = self._id if self._id.isprintable() else self.claim.job_id
             self._bound_log = _log.bind(
                 job_id=shown[:_MOST_SHOWN],
-                job_name=self.call.name,
+                job_name=self.name,
                 attempt=self._attempt,
                 waited_ms=self.claim.waited_ms(self._opened_ms),
             )
@@ -169,8 +170,8 @@ class FunctionJob:
 
     @property
     def name(self) -> str:
-        """The function's name."""
-        return self.call.name
+        """The function's name as it can be logged and stored: a message may have any."""
+        return storable(self.call.name[:LONGEST_NAME])
 
     @property
     def label(self) -> str:

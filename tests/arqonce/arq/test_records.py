@@ -159,7 +159,10 @@ async def test_a_success_removes_a_letter_that_knew_no_function(
 async def test_what_cannot_be_run_is_a_dead_letter_with_its_reason(
     pool: ArqRedis, redis: Redis, build: BuildWorker, sessions: Sessions
 ) -> None:
-    """Unknown function, unreadable message, used-up tries; an abort and an expired message are none."""
+    """Unknown function, unreadable message, used-up tries; an abort and an expired message are none.
+
+    PostgreSQL's indices take no name of such a length, and no text with U+0000.
+    """
 
     async def retry(_ctx: Context) -> None:
         raise Retry
@@ -171,6 +174,7 @@ async def test_what_cannot_be_run_is_a_dead_letter_with_its_reason(
     aborted = await pool.enqueue_job("retry", _job_id="5", _defer_by=0.01)
     assert aborted is not None
     await redis.zadd("arq:abort", {"5": 1_000})
+    await pool.enqueue_job(f"\0{os.urandom(50_000).hex()}", _job_id="6")
 
     await _run(build, sessions, build_function(retry, max_tries=2), allow_abort_jobs=True)
 
@@ -179,6 +183,7 @@ async def test_what_cannot_be_run_is_a_dead_letter_with_its_reason(
         "1": "unknown_job",
         "2": "attempts_exhausted",
         "3": "malformed_message",
+        "6": "unknown_job",
     }
     assert found["3"][1] == b"no message"
 
