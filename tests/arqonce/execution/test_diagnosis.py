@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from arqonce.causes import causes
 from arqonce.execution.diagnosis import diagnose
 from arqonce.execution.places import Place, handlers_place
 from arqonce.failures import InvalidPayloadError, JobFailedError
@@ -64,6 +65,13 @@ async def test_what_failed_in_a_task_group_is_told() -> None:
 
     kinds = [part.split(" at ")[0] for part in diagnose(caught.value).split(" <- ")]
     assert kinds == ["ExceptionGroup", "ValueError", "KeyError", "ConnectionResetError"]
+
+
+def test_of_a_group_of_any_size_so_many_are_looked_at() -> None:
+    """A job of 100,000 items that all fail held the loop up for two seconds."""
+    group = ExceptionGroup("items", [ValueError(number) for number in range(5000)])
+
+    assert len(list(causes(ExceptionGroup("all", [group, group])))) == 1000
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,13 @@ class _Fail(Payload[_Done]):
 async def _fail(_session: AsyncSession, payload: _Fail) -> _Done:
     if payload.how == "invalid answer":
         NewUser(name="\0")
+    if payload.how == "of many":
+        failures = []
+        try:
+            await _fail(_session, _Fail(how="one"))
+        except ValueError as error:
+            failures.append(error)
+        raise ExceptionGroup("of many", failures)
     raise JobFailedError("no") if payload.how == "refused" else ValueError(payload.how)
 
 
@@ -47,6 +54,7 @@ _JOBS = {
     "refused by its handler": ("fail", {"how": "refused"}, 1),
     "to be tried again": ("fail", {"how": "x"}, 1),
     "dead": ("fail", {"how": "x"}, 2),
+    "dead of many": ("fail", {"how": "of many"}, 2),
     "dead of a validator": ("fail", {"how": "invalid answer"}, 2),
 }
 
@@ -60,7 +68,7 @@ def _no_collector() -> Iterator[None]:
 
 
 def _kept() -> list[object]:
-    return [one for one in gc.get_objects() if type(one) in {Delivery, RegistryJob, FunctionJob}]
+    return [one for one in gc.get_objects() if type(one) in {Delivery, RegistryJob, FunctionJob, _Fail}]
 
 
 @pytest.mark.usefixtures("_no_collector")
