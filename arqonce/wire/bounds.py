@@ -63,13 +63,16 @@ def require_small(data: bytes) -> None:
         )
 
 
-def may_be_unfit(data: bytes) -> bool:
-    """Return whether JSON has a value that may not be carried although it could be written; ``why_unfit`` finds it."""
+def may_be_unfit(data: bytes, *, was_parsed: bool = False) -> bool:
+    """Return whether JSON has a value that may not be carried although it could be written; ``why_unfit`` finds it.
+
+    What was parsed is not too deep: to look costs as much as to parse it once more.
+    """
     if b"\\u0000" in data and _ZERO.search(data):
         return True
     if len(data) > MOST_DIGITS and _DIGITS.search(data):
         return True
-    if len(data) <= 2 * _DEEP or data.count(b"[") + data.count(b"{") <= _DEEP:
+    if was_parsed or len(data) <= 2 * _DEEP or data.count(b"[") + data.count(b"{") <= _DEEP:
         return False
     try:
         from_json(data)

@@ -89,7 +89,8 @@ def read_message(data: bytes) -> Message:
         InvalidMessageError: it cannot be read; the text names the field.
     """
     message = read_envelope(data)
-    if may_be_unfit(data) and (unfit := unfit_field({"f": message["f"], "a": message["a"]} | message["k"])):
+    named = {"f": message["f"], "a": message["a"]} | message["k"]
+    if may_be_unfit(data, was_parsed=True) and (unfit := unfit_field(named)):
         raise InvalidMessageError(f"the message's field {unfit[0]:.60} {unfit[1]}")
     parent = message.get("p")
     return Message(

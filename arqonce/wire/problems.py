@@ -31,11 +31,12 @@ _MOST_TOLD = 20
 def problems_of(error: ValidationError, model: type[BaseModel], given: object) -> str:
     """Return which fields of the model are invalid and why, without what was ``given``. Free the error's frames."""
     problems, read_words = [], cache(lambda: _words(given))
-    for detail in error.errors(include_url=False)[:_MOST_TOLD]:
+    details = error.errors(include_url=False, include_input=False)
+    for detail in details[:_MOST_TOLD]:
         where, what = ".".join(_place(detail, model)), _text(detail, read_words)
         problems.append(f"{where}: {what}" if where else what)
-    more = error.error_count() - len(problems)
-    without_frames(error)
+    more = len(details) - len(problems)
+    without_frames(error, details)
     return "; ".join(problems) + (f"; and {more:,} more" if more else "")
 
 
