@@ -43,6 +43,9 @@ _HELD_UP = {
 }
 """Why a job that has not begun does not begin, by what its story tells."""
 
+LONGEST_DATA = 100_000
+"""Characters of a payload or a result that are shown."""
+
 JobId = Annotated[str, AfterValidator(require_job_id)]
 
 
@@ -145,7 +148,7 @@ def _texts(facts: JobFacts) -> Sequence[tuple[str, str]]:
     """Return what the job was asked for and what it has returned, as texts."""
     found = data_of(facts)
     texts = [
-        (title, json.dumps(found[key], ensure_ascii=False, indent=2, default=str))
+        indented(title, found[key])
         for title, key in (("Payload", "payload"), ("Result", "result"))
         if found[key] is not None
     ]
@@ -153,6 +156,17 @@ def _texts(facts: JobFacts) -> Sequence[tuple[str, str]]:
     if facts.message is None and raw:
         texts.append(("Message, which cannot be read", raw.decode("utf-8", "backslashreplace")))
     return texts
+
+
+def indented(title: str, value: object) -> tuple[str, str]:
+    """Return a value as it is shown: indented, lists inside each other are 200 times as long as their message."""
+    chunks, size = list[str](), 0
+    for chunk in json.JSONEncoder(ensure_ascii=False, indent=2, default=str).iterencode(value):
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > LONGEST_DATA:
+            return f"{title}, its first {LONGEST_DATA:,} characters", "".join(chunks)[:LONGEST_DATA]
+    return title, "".join(chunks)
 
 
 async def preview_abort(request: web.Request) -> web.Response:
