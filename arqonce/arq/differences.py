@@ -9,7 +9,8 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from difflib import get_close_matches
 from enum import Enum
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, Union
 from uuid import UUID
 
 from arq.cron import CronJob
@@ -119,9 +120,9 @@ def _parameters(name: str, function: Function) -> Iterator[Difference]:
         hints = typing.get_type_hints(coroutine)
     except Exception:  # noqa: BLE001 - annotations that only a type checker can read
         return
-    for parameter in list(inspect.signature(coroutine).parameters)[1:]:
-        kind = typing.get_origin(hints.get(parameter)) or hints.get(parameter)
-        if not isinstance(kind, type) or kind in _JSON or kind is Any:
+    parameters = list(inspect.signature(coroutine).parameters)[1:]
+    for parameter, kind in ((one, kind) for one in parameters for kind in _classes(hints.get(one))):
+        if _is_carried(kind):
             continue
         where = f"{name}({parameter}: {kind.__name__})"
         if issubclass(kind, _AS_TEXT):
@@ -131,7 +132,7 @@ def _parameters(name: str, function: Function) -> Iterator[Difference]:
                 call = f"pydantic.TypeAdapter(timedelta).validate_python({parameter})"
             cure = f"read it in the function, such as {call}, or make it a handler"
             yield Difference("warning", where, "JSON writes it as text, and the function gets a str", cure)
-        elif kind in {tuple, set, frozenset}:
+        elif issubclass(kind, tuple | set | frozenset):
             yield Difference(
                 "warning", where, "JSON has lists only, and the function gets one", f"{kind.__name__}(...)"
             )
@@ -141,6 +142,23 @@ def _parameters(name: str, function: Function) -> Iterator[Difference]:
             yield Difference(
                 "error", where, "JSON carries no objects", "send its fields, or make it a handler's payload"
             )
+
+
+def _classes(hint: object) -> Iterator[type]:
+    """Return the classes that a hint names: of a union each, of a generic the one without its parameters."""
+    kind = typing.get_origin(hint) or hint
+    if kind in {Union, UnionType}:
+        for one in typing.get_args(hint):
+            yield from _classes(one)
+    elif isinstance(kind, type):
+        yield kind
+
+
+def _is_carried(kind: type) -> bool:
+    """Return whether a value that comes out of JSON can be such: also ``Sequence``, ``object`` or a ``TypedDict``."""
+    if typing.is_typeddict(kind) or getattr(kind, "_is_protocol", False):
+        return True
+    return kind is Any or any(issubclass(one, kind) for one in _JSON)
 
 
 def _cron(service: Service) -> Iterator[Difference]:

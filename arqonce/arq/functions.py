@@ -231,6 +231,14 @@ class FunctionJob:
         """Whether the message is a pickle, and the service has not said that it reads none."""
         return isinstance(self._trouble, PickleError) and self._settings.job_deserializer is decode_undecided
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the message is no JSON, and the service's own deserializer is what reads it."""
+        message = self.claim.message or b"{"
+        if isinstance(self._trouble, PickleError) or message.lstrip().startswith(b"{"):
+            return False
+        return self._trouble is None or message.startswith(PICKLE)
+
     async def run(self) -> Outcome:
         """Run one attempt, with the hooks around it, unless its success is on record."""
         run = self._run_on_record()

@@ -17,7 +17,7 @@ from arqonce.work import Again, Claim, Ended, Job, Outcome
 
 
 class SideBySide:
-    """Runs jobs of a registry and functions. What neither knows is the registry's, which records why it is refused."""
+    """Runs jobs of a registry and functions. JSON that neither knows is the registry's, which records the reason."""
 
     def __init__(self, registry: RegistryWork, functions: Functions) -> None:
         """Run both."""
@@ -25,12 +25,14 @@ class SideBySide:
         self._functions = functions
 
     def open(self, claim: Claim) -> Job:
-        """Read a claimed job: as a function's if its message names one, or is a pickle, which then waits."""
+        """Read a claimed job: as a function's if its message names one, or is none of the registry's form."""
         job = self._functions.open(claim)
-        if job.is_undecided or (job.name in self._functions.by_name and job.name not in self._registry.registry):
-            return job
         if job.name in self._registry.registry and (claim.message or b"").startswith(PICKLE):
             return self._registry.open(_as_json(claim, job.call), PickledJob)
+        if job.name in self._registry.registry:
+            return self._registry.open(claim)
+        if job.is_undecided or job.is_foreign or job.name in self._functions.by_name:
+            return job
         return self._registry.open(claim)
 
     def max_batch(self, kind: str) -> int:

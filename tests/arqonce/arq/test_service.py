@@ -400,6 +400,27 @@ def test_what_arq_refuses_is_told_in_a_line(
     assert told in done.stdout + done.stderr
 
 
+def test_arq_check_names_what_json_changes_of_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In unions, too; and nothing of what comes out of JSON as it went in, under whatever name."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "typed.py").write_text(
+        "from collections.abc import Mapping, Sequence\nfrom datetime import date\nfrom pathlib import Path\n"
+        "from typing import Any, NamedTuple, Optional, TypedDict\n"
+        "class Pair(NamedTuple):\n    one: int\nclass Fields(TypedDict):\n    one: int\n"
+        "async def work(ctx, same: Sequence[int], also: Mapping[str, Any], other: object, fields: Fields,\n"
+        "    none: int | None, any_of: Any, day: date | None, pair: Optional[Pair], file: str | Path): ...\n"
+        "class WorkerSettings:\n    functions = [work]\n"
+    )
+
+    found = find_differences(load_service("typed.WorkerSettings"))
+
+    assert {(one.level, one.where) for one in found if one.where != "job_deserializer"} == {
+        ("warning", "work(day: date)"),
+        ("warning", "work(pair: Pair)"),
+        ("error", "work(file: Path)"),
+    }
+
+
 def test_a_function_that_is_given_twice_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two functions of one name are an error still."""
     code = "async def work(ctx): ...\nasync def other(ctx): ...\nother.__qualname__ = 'work'\n"

@@ -47,6 +47,8 @@ def _open(sessions: Sessions, message: bytes, deserializer: Callable[[bytes], di
         (pickle.dumps(MESSAGE), decode_undecided, FunctionJob),  # put back: the service may well read it yet
         (pickle.dumps(MESSAGE | {"f": "create_user"}), pickle.loads, PickledJob),
         (pickle.dumps(MESSAGE | {"f": "create_user", "a": (object,)}), pickle.loads, PickledJob),  # refused there
+        (pickle.dumps(MESSAGE | {"f": "gone"}), pickle.loads, FunctionJob),  # answered as its producer reads it
+        (pickle.dumps(MESSAGE)[:-9], pickle.loads, FunctionJob),
         (pickle.dumps(MESSAGE), decode, RegistryJob),  # the service has said JSON: recorded as what it is not
     ],
     ids=[
@@ -56,13 +58,15 @@ def _open(sessions: Sessions, message: bytes, deserializer: Callable[[bytes], di
         "pickle that waits",
         "pickle for a handler",
         "pickle of anything",
+        "unknown pickle",
+        "broken pickle",
         "pickle of nobody",
     ],
 )
 async def test_a_job_is_whose_name_it_has(
     sessions: Sessions, message: bytes, deserializer: Callable[[bytes], dict[str, Any]], kind: type
 ) -> None:
-    """What nobody knows is the registry's, which records it."""
+    """JSON that nobody knows is the registry's, which records it; a pickle that the service reads is its own."""
     assert type(_open(sessions, message, deserializer)) is kind
 
 
