@@ -16,8 +16,11 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from arqonce.client.answers import JobInfo
+from arqonce.client.requests import abort_commands
 from arqonce.contract.document import build_schemas
 from arqonce.contract.redis import describe_redis
+from arqonce.wire.status import JobStatus
 from jobs.registry import REGISTRY
 from tests.conftest import StartWorker, wait_until_async
 from tests.docs.blocks import ROOT, blocks_in, text_of
@@ -137,6 +140,30 @@ def test_the_expiry_is_that_of_the_contract() -> None:
     """In the text, and in the short program of docs/producing.md."""
     assert f"{EXPIRY_MS:,} ms" in TEXT
     assert f'type: "PX", value: {EXPIRY_MS:_} ' in text_of("docs/producing.md")
+
+
+def test_a_job_is_aborted_with_the_commands_of_our_clients() -> None:
+    """The second one for a job that waits."""
+    waits = JobInfo(job_id="<id>", status=JobStatus.DEFERRED)
+    commands = [" ".join(map(str, words)) for words in abort_commands("arq:queue", waits, is_promised=False)]
+
+    asked = re.sub(r"\d{13}", "<now>", commands[0]), commands[1]
+    assert re.findall("`(ZADD [^`]+)`", TEXT.partition("**To abort a job**")[2].partition("\n\n")[0]) == list(asked)
+
+
+def test_without_the_contract_nothing_is_sent(tmp_path: Path) -> None:
+    """The shell names the file, and not a key that was used."""
+    require("jq")
+    (program,) = _blocks("sh")
+    shell = ["sh", "-c", program, "sign-up.sh", "order-1", "Jane"]
+
+    done = subprocess.run(
+        shell, cwd=tmp_path, env=os.environ | {"REDIS_URL": "redis://127.0.0.1:1"}, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+
+    assert done.returncode != 0
+    assert re.fullmatch("jq: .*contract/asyncapi.json.*\n", done.stderr)
 
 
 def test_the_table_of_failures_knows_every_kind() -> None:
