@@ -232,10 +232,12 @@ def is_own_code(code: str) -> bool:
 
 def failure_to_wire(error: BaseException) -> dict[str, str]:
     """Return the language-neutral form of a failure. Other exceptions have the name of their class as code."""
+    if isinstance(error, CancelledError):
+        error = JobAbortedError("somebody has aborted the job")
     if isinstance(error, JobFailedError):
         return {"type": text_of(error.code, _CODE_LENGTH), "message": text_of(error.message, _OWN_MESSAGE_LENGTH)}
     code = type(error).__name__
-    if code == CancelledError.__name__ and not isinstance(error, CancelledError):
+    if code == CancelledError.__name__:
         code = f"{type(error).__module__}.{code}"  # concurrent.futures' CancelledError: the job was not aborted
     return {"type": text_of(code, _CODE_LENGTH), "message": text_of(error, _MESSAGE_LENGTH)}
 

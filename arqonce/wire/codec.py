@@ -17,7 +17,13 @@ from typing import Any
 from pydantic import Secret, SecretBytes, SecretStr
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from arqonce.failures import InvalidMessageError, MessageTooLargeError, failure_from_wire, failure_to_wire
+from arqonce.failures import (
+    InvalidMessageError,
+    JobAbortedError,
+    MessageTooLargeError,
+    failure_from_wire,
+    failure_to_wire,
+)
 from arqonce.wire.bounds import (
     MAX_BYTES,
     MOST_DIGITS,
@@ -155,7 +161,7 @@ def _encode_exception(value: object) -> dict[str, str]:
 
 
 def _decode_failure(failure: object) -> BaseException:
-    # arq's Job.abort() recognizes an aborted job by this exception.
-    if isinstance(failure, dict) and failure.get("type") == CancelledError.__name__:
+    # arq's Job.abort() recognizes an aborted job by this exception; workers of the version before write its name.
+    if isinstance(failure, dict) and failure.get("type") in {JobAbortedError.code, CancelledError.__name__}:
         return CancelledError()
     return failure_from_wire(failure)

@@ -72,8 +72,12 @@ def test_a_cancelled_call_of_a_thread_is_no_abort() -> None:
 
 
 def test_an_aborted_job_comes_back_as_cancelled() -> None:
-    """Arq's own Job.abort() waits for exactly this exception."""
-    assert isinstance(decode(encode({"s": False, "r": CancelledError()}))["r"], CancelledError)
+    """Arq's own Job.abort() waits for exactly this exception; other languages read the type of the contract."""
+    now = encode({"s": False, "r": CancelledError()})
+    before = b'{"s":false,"r":{"type":"CancelledError","message":""}}'
+
+    assert json.loads(now)["r"]["type"] == "aborted"
+    assert [type(decode(result)["r"]) for result in (now, before)] == [CancelledError, CancelledError]
 
 
 @pytest.mark.parametrize("failure", [None, 3, "text", [], {}, {"type": 5}, {"type": "email_taken"}])
