@@ -89,7 +89,7 @@ class Leases:
     async def claim(self, room: int, *, watch: timedelta = timedelta(0), is_idle: bool = False) -> Claimed:
         """Claim up to ``room`` jobs that are due, orphans of killed workers first; count an attempt for each.
 
-        Each queue gets the places that are its own (``ServedQueues``), and what is left goes in order.
+        Each queue gets the places that are its own (``ServedQueues``); what is left goes in order, as do the claims.
 
         Only an ``is_idle`` worker, which has no job, gets one that is suspected of having killed its workers; that one
         comes alone. If there is room left, watch the queues for ``watch`` unless another does. One round trip. What an
@@ -116,7 +116,7 @@ class Leases:
         rows, due_ms, is_cut, watched_ms, must_get_idle, self._skip, theirs_ms = answer
         offset_ms = offset if abs(offset := theirs_ms - now_ms()) > to_ms(CLOCK_OFF) else 0
         return Claimed(
-            claims=[_claim(owner, row, self._names, offset_ms) for row in rows],
+            claims=[_claim(owner, row, self._names, offset_ms) for row in sorted(rows, key=_rank)],
             is_full=len(rows) >= room or bool(is_cut or must_get_idle or any(self._skip)),
             next_due=timedelta(milliseconds=due_ms),
             watches=watched_ms == 0,
@@ -228,6 +228,11 @@ class Leases:
         await self._proof.aclose()
         self._direct.close()
         self.watch.close()
+
+
+def _rank(row: list[Any]) -> tuple[bool, int]:
+    """Return the place of a job among those that are claimed with it: jobs of killed workers first, then by queue."""
+    return not row[7], row[8]
 
 
 def _claim(owner: str, row: list[Any], names: Sequence[str], offset_ms: int) -> Claim:

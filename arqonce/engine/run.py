@@ -108,11 +108,11 @@ class Run:
 
 
 def group(work: Work, jobs: Iterable[Job]) -> list[Run]:
-    """Make a run of each job, and one of all that can run together; the oldest first."""
+    """Make a run of each job, and one of all of a queue that can run together; an earlier queue's first."""
     groups: dict[tuple[str | None, str], list[Job]] = {}
     for job in jobs:
         kind = job.kind
-        key = (kind, "") if kind is not None else (None, job.claim.job_id)
+        key = (kind, job.claim.job_id if kind is None else job.claim.queue)
         groups.setdefault(key, []).append(job)
     runs = []
     for (kind, _), together in groups.items():

@@ -4,7 +4,7 @@ import asyncio
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 
@@ -19,8 +19,10 @@ from arqonce.engine.ends import end, give_back, postpone
 from arqonce.engine.idle import _State
 from arqonce.engine.leases import Leases
 from arqonce.engine.renewals import give_back_now
+from arqonce.engine.run import group
 from arqonce.queues import EVERY, ServedQueues
-from arqonce.work import Claim
+from arqonce.work import Again, Claim, Outcome
+from tests.arqonce.engine.scripted_work import DONE, ScriptedJob, ScriptedWork
 from tests.arqonce.engine.test_idle import Log, StartFleet, _calls, _in, _is_done, log, start
 from tests.conftest import wait_until_async
 
@@ -85,6 +87,21 @@ async def test_an_urgent_job_is_in_the_next_claim_however_many_others_wait(redis
     await _enqueue(redis, "high", "urgent")
 
     assert ("high", "urgent") in _said(await _claim(one, 10))
+
+
+async def test_urgent_jobs_run_in_a_transaction_of_their_own(redis: Redis, serve: Serve) -> None:
+    """And first: with hundreds of others in theirs they would be committed as late as these."""
+
+    async def together(jobs: Sequence[ScriptedJob]) -> list[Outcome | Again]:
+        return [DONE] * len(jobs)
+
+    await _enqueue(redis, "arq:queue", *(f"m{number}" for number in range(20)), seconds_ago=60)
+    await _enqueue(redis, "high", "h1", "h2")
+    work = ScriptedWork({"m": together})
+
+    runs = group(work, [work.open(claim) for claim in await _claim(serve(), 50)])
+
+    assert [(run.jobs[0].claim.queue, run.size) for run in runs] == [("high", 2), ("arq:queue", 20)]
 
 
 async def test_a_lower_queue_gets_every_sixteenth_place(redis: Redis, serve: Serve) -> None:
