@@ -84,16 +84,21 @@ _MOST_ERRORS = 2000
 """Most errors of one answer: two for each user of a batch. A body has room for a hundred thousand unknown fields."""
 
 
+_MOST_READ = 10_000
+"""Of more errors none is told: pydantic makes an object of each."""
+
+
 def invalid(error: ValidationError, *, hint: str | None = None) -> ProblemError:
     """Return the problem of a request that does not match its model: 400 if it is not JSON, else 422 with the hint."""
-    details = error.errors(include_url=False, include_context=False, include_input=False)
+    is_told = (count := error.error_count()) <= _MOST_READ
+    details = error.errors(include_url=False, include_context=False, include_input=False) if is_told else []
     if any(detail["type"] == "json_invalid" for detail in details):
         return ProblemError(400, "the body is not JSON", code="malformed_json")
     errors = [
         FieldProblem(pointer=_pointer(detail["loc"]), detail=detail["msg"].removeprefix("Value error, "))
         for detail in details[:_MOST_ERRORS]
     ]
-    more = f", and {len(details) - len(errors):,} errors are left out" if len(details) > len(errors) else ""
+    more = f", and {count - len(errors):,} errors are left out" if count > len(errors) else ""
     detail = f"the request does not fit its description{more}"
     return ProblemError(422, f"{detail}; {hint}" if hint else detail, code="invalid_request", errors=errors)
 

@@ -44,6 +44,9 @@ _LOCK_LIMIT = timedelta(milliseconds=250)
 """Longest wait of a batch for a lock. After that its jobs run in smaller batches and at last alone, where they wait as
 long as any job. So a foreign open transaction delays only the job that needs the locked row."""
 
+_PIECE = timedelta(milliseconds=50)
+"""After so much reading of large messages others have a turn: leases are renewed, and probes answered."""
+
 _TOLD = 10
 """Most job ids in the warning that a batch has left something open."""
 
@@ -62,7 +65,7 @@ async def run_batch(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[
     """
     outcomes: dict[str, Outcome] = {}
     invalid: list[_Invalid] = []
-    jobs = _read(spec, deliveries, outcomes, invalid)
+    jobs = await _read(spec, deliveries, outcomes, invalid)
     expired = [job for job in jobs if job[0].has_expired]
     started = time.monotonic()
     try:
@@ -88,11 +91,14 @@ async def run_batch(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[
     return [outcomes[delivery.job_id] for delivery in deliveries]
 
 
-def _read(
+async def _read(
     spec: AnySpec, deliveries: Sequence[Delivery], outcomes: dict[str, Outcome], invalid: list[_Invalid]
 ) -> list[_Job]:
-    jobs = []
+    jobs, since = [], time.monotonic()
     for delivery in deliveries:
+        if time.monotonic() - since > _PIECE.total_seconds():
+            await asyncio.sleep(0)
+            since = time.monotonic()
         try:
             jobs.append((delivery, read_payload(spec.payload, delivery.args, delivery.kwargs)))
         except InvalidPayloadError as error:

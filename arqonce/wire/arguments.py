@@ -28,8 +28,8 @@ def read_payload(payload: type[PayloadT], args: Sequence[Any], kwargs: dict[str,
         return payload.model_validate(fields)
     except ValidationError as error:
         problems = problems_of(error, payload, [*args, *kwargs.values()])
-        text = f"{payload.job_name}: {problems}. Its fields are: {', '.join(payload.model_fields)}"
-        raise InvalidPayloadError(text) from None  # pydantic's own text is for its users
+    text = f"{payload.job_name}: {problems}. Its fields are: {', '.join(payload.model_fields)}"
+    raise InvalidPayloadError(text)  # without pydantic's error, which may have a million parts
 
 
 def _may_be_infinite(fields: dict[str, Any]) -> bool:
