@@ -98,7 +98,9 @@ class DirectConnection:
     async def call(
         self, *command: str | float | bytes, limit: timedelta = _LIMIT, on_answer: Callable[[], None] | None = None
     ) -> Any:  # noqa: ANN401 - the server's reply
-        """Send a command and return its reply. ``on_answer`` is called before later messages of the server are handled.
+        """Send a command and return its reply.
+
+        ``on_answer`` is called for a reply that is no error, before later messages of the server are handled.
 
         Raises:
             ConnectionError, TimeoutError: redis-py's; the command may have been executed.
@@ -339,7 +341,7 @@ class _Wire(asyncio.Protocol):
     def _answer(self, reply: Any) -> None:  # noqa: ANN401 - any reply
         sent = self._sent.popleft()
         sent.limit.cancel()
-        if sent.on_answer is not None:
+        if sent.on_answer is not None and not isinstance(reply, Exception):
             sent.on_answer()
         if isinstance(reply, Exception) and leads_elsewhere(reply):
             self._is_refused = True

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pytest
 from redis.asyncio import Redis
@@ -85,6 +86,16 @@ async def test_answers_find_their_commands(redis: Redis) -> None:
 
     assert echoes == [str(number).encode() for number in range(100)]
     assert isinstance(error, ResponseError)
+    connection.close()
+
+
+async def test_a_script_that_the_server_has_lost_is_answered_once(redis: Redis) -> None:
+    """What has rung before the answer would else look as if nothing had announced it."""
+    connection, answers = DirectConnection(redis), list[int]()
+
+    answer = await connection.run(f"return '{uuid4()}'", [], [], on_answer=lambda: answers.append(1))
+
+    assert (len(answer), answers) == (36, [1])
     connection.close()
 
 
