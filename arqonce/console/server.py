@@ -22,7 +22,6 @@ from arqonce.console.core import Console
 from arqonce.console.poll import EVERY, Poll, Servers
 from arqonce.console.settings import Settings
 from arqonce.database.engine import open_database
-from arqonce.database.wrong_servers import drop_closed
 from arqonce.operations.endpoint import ListenError
 from arqonce.process.ending import MARGIN, Ending
 from arqonce.process.event_loop import fastest_loop, run_to_the_end
@@ -85,7 +84,6 @@ async def open_console(
         open_database(settings.database, pool_size=_OF_PAGES) as sessions,
         open_database(settings.database, pool_size=1) as own_sessions,
     ):
-        drop_closed(sessions.kw["bind"].sync_engine)
         poll = Poll(Servers(redis, url, settings.worker.queue.names, own_sessions, settings.database).read, every=every)
         own = settings.console
         cookies = Cookies(Tokens(own.tokens or {}), key=own.key, lasts=own.session, https=own.https)

@@ -17,7 +17,7 @@ from arqonce.database.limits import IDLE_LIMIT, KEEPALIVE, idle_limit, milliseco
 from arqonce.database.loans import LendingPool, current_loan
 from arqonce.database.pipelining import PipeliningDriver
 from arqonce.database.settings import DatabaseSettings
-from arqonce.database.wrong_servers import drop_wrong_servers
+from arqonce.database.wrong_servers import drop_closed, drop_wrong_servers
 from arqonce.namespace import LEDGER
 
 _POOL_TIMEOUT = timedelta(seconds=5)
@@ -43,8 +43,9 @@ async def open_database(
 def build_engine(settings: DatabaseSettings, *, pool_size: int) -> AsyncEngine:
     """Construct the engine. No overflow: the pool's size is the limit. No pre-ping: failed attempts are retried.
 
-    The engine connects to a server that can be written to, unless the URL requests another, and drops connections to
-    a server that can no longer be written to.
+    A connection that was closed while it was idle is replaced when somebody takes it. The engine connects to a server
+    that can be written to, unless the URL requests another, and drops connections to a server
+    that can no longer be written to.
     """
     engine = create_async_engine(
         settings.sqlalchemy_url,
@@ -59,6 +60,7 @@ def build_engine(settings: DatabaseSettings, *, pool_size: int) -> AsyncEngine:
         execution_options=ledger_options(settings),
     )
     drop_wrong_servers(engine.sync_engine)
+    drop_closed(engine.sync_engine)
     # SQLAlchemy reads a private attribute here. Our property notes that a handler has got the driver's connection.
     engine.dialect.get_driver_connection = attrgetter("driver_connection")  # type: ignore[method-assign, assignment]
     if settings.pgbouncer:

@@ -1,6 +1,6 @@
 """Drops connections to a server that cannot be written to: a standby, an old primary, or a read-only server.
 
-And, for who repeats nothing, those that a server has closed.
+And those that a server, a firewall or an operator has closed while they were idle.
 """
 
 from collections.abc import Iterable
@@ -42,7 +42,7 @@ def drop_wrong_servers(engine: Engine) -> None:
 def drop_closed(engine: Engine) -> None:
     """Replace a connection that was closed while it was idle, when it is taken from the pool. No round trip.
 
-    Workers need it not: they repeat attempts. Whoever looks at a page would see an outage that is over.
+    Else each would cost a job an attempt, and whoever looks at a page would see an outage that is over.
     """
 
     @event.listens_for(engine, "checkout")

@@ -4,10 +4,11 @@ import asyncio
 import socket
 import time
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import insert, text
+from sqlalchemy import event, insert, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -69,6 +70,24 @@ async def test_there_are_never_more_connections_than_the_pool(database: Database
         open_now = await _scalar(sessions, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'counted'")
 
     assert open_now == 3
+
+
+async def test_a_connection_that_was_closed_while_idle_costs_nothing(
+    database: DatabaseSettings, session: AsyncSession
+) -> None:
+    """By an operator, a restart, or idle_session_timeout: the next one who needs it gets another."""
+    async with open_database(database, pool_size=1) as sessions:
+        made: list[Any] = []
+        event.listen(sessions.kw["bind"].sync_engine, "connect", lambda connection, _entry: made.append(connection))
+        before = await _scalar(sessions, "SELECT pg_backend_pid()")
+        await session.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": before})
+        async with asyncio.timeout(5):
+            while not made[0]._connection.is_closed():
+                await asyncio.sleep(0.01)
+
+        after = await _scalar(sessions, "SELECT pg_backend_pid()")
+
+    assert after not in {None, before}
 
 
 async def test_the_end_closes_every_connection(
