@@ -13,7 +13,7 @@ _REASONS: tuple[tuple[Callable[[BaseException], object], str], ...] = (
     (lambda cause: isinstance(cause, socket.gaierror), "the host's name is not known"),
     (lambda cause: isinstance(cause, FileNotFoundError), "there is no such socket"),
     (lambda cause: isinstance(cause, ConnectionRefusedError), "nothing listens there"),
-    (lambda cause: isinstance(cause, TimeoutError), "it does not answer in time"),
+    (lambda cause: "TimeoutError" in _names(cause), "it does not answer in time"),
     (lambda cause: re.search("rejected SSL upgrade|Protocol [Ee]rror", str(cause)), FOREIGN),
     (
         lambda cause: isinstance(cause, _CLOSED) or re.search("closed by server|unexpected connection_lo", str(cause)),
@@ -27,6 +27,10 @@ def why_unreachable(error: BaseException) -> str:
     """Return the reason in a few words, without values; the type of the error if nothing better is known."""
     reasons = (reason for cause in _causes(error) for fits, reason in _REASONS if fits(cause))
     return next(reasons, type(error).__name__)
+
+
+def _names(cause: BaseException) -> set[str]:
+    return {kind.__name__ for kind in type(cause).__mro__}  # redis-py's TimeoutError is none of Python's
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -186,12 +186,12 @@ def explain(error: RedisError | OSError, url: str) -> QueueUnavailableError:
 
 
 def _explanation(error: RedisError | OSError, url: str) -> str:
-    if told := _role_problem(error):
+    if told := _state_problem(error):
         return told
     if (unfound := _cause(error, SentinelError, SentinelTimeoutError)) is not None:
         return f"cannot be found: {unfound}. Are the Sentinels running, is REDIS_URL right?"
-    if isinstance(error, AuthenticationError | AuthorizationError) or "NOAUTH" in str(error):
-        return _refusal(str(error))
+    if turned_away := why_turned_away(error):
+        return turned_away
     if (unresolved := _cause(error, gaierror)) is not None:
         return f"cannot be reached: the name of its host is not known ({unresolved.args[-1]}): is REDIS_URL right?"
     if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
@@ -202,6 +202,19 @@ def _explanation(error: RedisError | OSError, url: str) -> str:
             question = "with TLS on this port, does it require a client certificate (ssl_certfile, ssl_keyfile)?"
         return f"cannot be reached ({why_unreachable(error)}): is it running, {question}"
     return f"refuses the command: {error}"
+
+
+def why_turned_away(error: Exception) -> str | None:
+    """Return why Redis, which answers, lets nobody in, and the cure; ``None`` for other errors."""
+    text = str(error)
+    if isinstance(error, AuthenticationError | AuthorizationError) or "NOAUTH" in text:
+        return _refusal(text)
+    return "accepts no more connections: raise its maxclients" if "max number of clients" in text else None
+
+
+def why_waiting(error: Exception) -> str:
+    """Return briefly why Redis cannot be used, for the log of who waits for it."""
+    return why_turned_away(error) or str(error) or why_unreachable(error)
 
 
 def _refusal(error: str) -> str:
@@ -219,7 +232,7 @@ _CLUSTER_CURE = "is a Redis Cluster, which cannot hold a queue: use a server out
 _CLUSTER = ("MOVED", "ASK ", "CROSSSLOT", "CLUSTERDOWN")
 
 
-def _role_problem(error: Exception) -> str | None:
+def _state_problem(error: Exception) -> str | None:
     match error:
         case ClusterError():
             return _CLUSTER_CURE
@@ -227,6 +240,8 @@ def _role_problem(error: Exception) -> str | None:
             return f"cannot be used, {error}: point REDIS_URL at the primary, or at its Sentinels (redis+sentinel://)"
         case StaleConnectionError():
             return f"takes no writes: {error}"
+        case OutOfMemoryError():
+            return "is full: raise its maxmemory, or let workers take jobs out of it"
         case SentinelPortError():
             return f"is no Redis, {error}: write redis+sentinel://host:26379/mymaster/0"
     text = str(error)

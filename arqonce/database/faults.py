@@ -1,6 +1,7 @@
 """Classifies database errors: are they transient, who caused them, which constraint was violated? Decides nothing."""
 
 from collections.abc import Sequence
+from socket import gaierror
 from traceback import walk_tb
 
 import asyncpg
@@ -128,14 +129,26 @@ _UNAVAILABLE = {
     "57P01": "it is shutting down",
     "57P02": "it has crashed",
     "57P03": "it is starting, stopping or recovering",
+    "28000": "it refuses the user",
+    "28P01": "it refuses the password",
 }
+
+_NO_ANSWER: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
+    (PoolTimeoutError, "no connection of the pool was free in time"),
+    (TimeoutError, "it does not answer in time"),
+    (ConnectionRefusedError, "nothing listens there"),
+    (gaierror, "the host's name is not known"),
+    ((asyncpg.InterfaceError, ConnectionError), "the connection was lost"),
+)
 
 
 def why_unavailable(error: BaseException) -> str:
     """Return briefly, without data, why a server cannot be used."""
     state = sqlstate_of(error)
     if state is None:
-        return f"no answer: {type(_driver_error(error)).__name__}"
+        cause = error if isinstance(error, PoolTimeoutError) else _driver_error(error)
+        reasons = (why for kinds, why in _NO_ANSWER if isinstance(cause, kinds))
+        return next(reasons, f"no answer: {type(cause).__name__}")
     return f"{_UNAVAILABLE.get(state, 'it refuses us')} (SQLSTATE {state})"
 
 

@@ -80,12 +80,18 @@ class RedisServer:
             except ResponseError as error:
                 if "unknown command" in str(error).lower():
                     return not_seen(name, "the server has no such command, or a service that hosts it hides it")
-                return Finding(name, Verdict.FAILURE, str(explain(error, self._url)))
+                return self._failure(name, error)
             except (RedisError, OSError) as error:
-                told, _, cure = str(explain(error, self._url)).rpartition(": ")
-                return Finding(name, Verdict.FAILURE, told, cure)
+                return self._failure(name, error)
 
         return explained
+
+    def _failure(self, name: str, error: RedisError | OSError) -> Finding:
+        explained = str(explain(error, self._url))
+        if str(error) and explained.endswith(str(error)):  # the server's own words, which are no cure
+            return Finding(name, Verdict.FAILURE, explained)
+        told, _, cure = explained.rpartition(": ")
+        return Finding(name, Verdict.FAILURE, told, cure)
 
     async def _info(self, section: str) -> Facts:
         facts: Facts = await self._redis.info(section)

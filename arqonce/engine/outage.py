@@ -7,7 +7,7 @@ import structlog
 from redis.exceptions import ResponseError
 
 from arqonce.connection.primary import StaleConnectionError
-from arqonce.connection.redis import is_refusal
+from arqonce.connection.redis import is_refusal, why_waiting
 from arqonce.engine.options import Chores
 from arqonce.engine.renewals import RECONNECT_EVERY
 from arqonce.trouble import AwayTime, Trouble
@@ -34,7 +34,7 @@ class Outage:
     async def wait_out(self, error: Exception, chores: Sequence[Chores]) -> None:
         """Say what is wrong, make chores hurry, and wait before the next look."""
         is_first = not self._trouble.is_known
-        self._trouble.note(_trouble_of(error, is_first=is_first), reason=str(error) or type(error).__name__)
+        self._trouble.note(_trouble_of(error, is_first=is_first), reason=why_waiting(error))
         for chore in chores:  # a Redis that can be read but not written to is not back
             chore.hurry()
         if not (is_first and isinstance(error, StaleConnectionError)):  # the next connection may reach another

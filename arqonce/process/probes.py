@@ -8,8 +8,8 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce.connection.redis import is_refusal
-from arqonce.database.faults import why_not_written
+from arqonce.connection.redis import is_refusal, why_turned_away
+from arqonce.database.faults import sqlstate_of, why_not_written, why_unavailable
 from arqonce.database.writability import require_writable
 from arqonce.process.health import Probe, ServerError
 
@@ -36,20 +36,29 @@ def server_probes(
         except SQLAlchemyError as error:
             if reason := why_not_written(error):
                 raise ServerError(f"cannot be written to: {reason}") from error
+            if sqlstate_of(error) is not None:
+                raise ServerError(f"cannot be used: {why_unavailable(error)}") from error
             raise
 
-    return {"Redis": lambda: write_probe(redis), "PostgreSQL": ask_database}
+    return {"Redis": lambda: ask_redis(redis), "PostgreSQL": ask_database}
 
 
 async def write_probe(redis: Redis) -> None:
-    """Write a key: a PING also succeeds on a replica, a full server, and a server that lacks required replicas.
+    """Write a key: a PING also succeeds on a replica, a full server, and a server that lacks required replicas."""
+    await redis.set(_PROBE, b"", px=_PROBE_LASTS)
+
+
+async def ask_redis(redis: Redis) -> None:
+    """Return if Redis can be written to.
 
     Raises:
-        ServerError: the server answers and rejects the write.
+        ServerError: the server answers, and rejects the write or the connection.
     """
     try:
-        await redis.set(_PROBE, b"", px=_PROBE_LASTS)
+        await write_probe(redis)
     except RedisError as error:
         if is_refusal(error):
             raise ServerError(f"cannot be written to: {error}") from error
+        if turned_away := why_turned_away(error):
+            raise ServerError(turned_away) from error
         raise

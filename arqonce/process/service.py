@@ -31,7 +31,7 @@ from arqonce.process.health import Probe, report_health
 from arqonce.process.lifecycle import Lifecycle, require_safe_redis
 from arqonce.process.logs import set_up_logging
 from arqonce.process.loop_watch import warn_of_blocks
-from arqonce.process.probes import write_probe
+from arqonce.process.probes import ask_redis
 from arqonce.process.shown import show_worker
 from arqonce.process.startup_errors import StartupError, explain_database
 from arqonce.process.supervised import Supervised, tell_ready
@@ -196,7 +196,7 @@ async def _watch(settings: WorkerSettings, redis: ArqRedis, worker: Worker, stac
     """Watch the loop and report health, as the lifecycle does where there is a database."""
     worker.last_block = stack.enter_context(warn_of_blocks(settings.lease, worker.rest))
     if settings.health_file is not None:
-        probes: dict[str, Probe] = {"Redis": lambda: write_probe(redis)}
+        probes: dict[str, Probe] = {"Redis": lambda: ask_redis(redis)}
         await stack.enter_async_context(report_health(settings.health_file, probes, worker.threads.problems))
 
 

@@ -32,7 +32,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from arqonce.background import running
 from arqonce.connection.presence import give_alarm
-from arqonce.connection.redis import build_redis, is_outage, is_refusal
+from arqonce.connection.redis import build_redis, is_outage, is_refusal, why_waiting
 from arqonce.database.faults import is_of_database, is_transient, why_not_written, why_unavailable
 from arqonce.execution.dead_letters import bury, write_letter
 from arqonce.failures import PromiseExpiredError
@@ -320,7 +320,7 @@ def _some() -> float:
 def _trouble_of(error: Exception) -> tuple[str, dict[str, object]]:
     """Return the event and its facts: of an outage the reason, of anything else where it was raised."""
     if isinstance(error, RedisError) and is_outage(error):
-        return "the relay waits for Redis", {"reason": str(error) or type(error).__name__}
+        return "the relay waits for Redis", {"reason": why_waiting(error)}
     if reason := why_not_written(error):
         return f"the relay waits: PostgreSQL cannot be written to: {reason}", {}
     if is_transient(error):

@@ -22,7 +22,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.background import running
-from arqonce.database.faults import is_transient, why_not_written
+from arqonce.database.faults import is_transient, why_not_written, why_unavailable
 from arqonce.ledger.schedules import (
     DueSchedule,
     Look,
@@ -145,7 +145,8 @@ class Scheduler:
             wait = await self.promise_due()
         except Exception as error:  # noqa: BLE001 - any error: if this ended, nothing would promise the jobs
             self._registration.forget()
-            self._trouble.note(_trouble_of(error), exc_info=error)
+            trouble, facts = _trouble_of(error)
+            self._trouble.note(trouble, **facts)
             return _AGAIN if is_transient(error) or why_not_written(error) else _LOOK_EVERY
         self._trouble.note(None)
         return wait
@@ -298,7 +299,10 @@ def _up_to(longest: timedelta) -> timedelta:
     return longest * random.uniform(0.5, 1)  # noqa: S311 - no secret
 
 
-def _trouble_of(error: Exception) -> str:
+def _trouble_of(error: Exception) -> tuple[str, dict[str, object]]:
+    """Return the event and its facts: of an outage the reason, of anything else where it was raised."""
     if reason := why_not_written(error):
-        return f"schedules wait: PostgreSQL cannot be written to: {reason}"
-    return "schedules wait for PostgreSQL" if is_transient(error) else "schedules failed and are tried again"
+        return f"schedules wait: PostgreSQL cannot be written to: {reason}", {}
+    if is_transient(error):
+        return "schedules wait for PostgreSQL", {"reason": why_unavailable(error)}
+    return "schedules failed and are tried again", {"exc_info": error}

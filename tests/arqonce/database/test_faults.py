@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from arqonce.database.faults import constraint_of, is_lost_connection, is_transient, sqlstate_of
+from arqonce.database.faults import constraint_of, is_lost_connection, is_transient, sqlstate_of, why_unavailable
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,26 @@ def test_an_unanswered_question_may_pass(error: Exception, *, expected: bool) ->
     """No answer at all is an outage; an error of our own code is none."""
     assert is_transient(error) is expected
     assert (sqlstate_of(error), constraint_of(error)) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ConnectionRefusedError(), "nothing listens there"),
+        (TimeoutError(), "it does not answer in time"),
+        (PoolTimeoutError(), "no connection of the pool was free in time"),
+        (socket.gaierror(), "the host's name is not known"),
+        (asyncpg.InterfaceError("connection is closed"), "the connection was lost"),
+        (ConnectionResetError(), "the connection was lost"),
+        (asyncpg.InvalidPasswordError(), "it refuses the password (SQLSTATE 28P01)"),
+        (asyncpg.TooManyConnectionsError(), "it accepts no more connections (SQLSTATE 53300)"),
+        (asyncpg.InsufficientPrivilegeError(), "it refuses us (SQLSTATE 42501)"),
+        (OSError(), "no answer: OSError"),
+    ],
+)
+def test_an_outage_is_logged_with_its_cause(error: Exception, expected: str) -> None:
+    """Not with the name of a class of the driver."""
+    assert why_unavailable(error) == expected
 
 
 async def test_a_connection_that_could_not_be_made_is_a_lost_one() -> None:

@@ -217,6 +217,7 @@ async def test_without_workers_connections_are_counted_for_one(redis: Redis) -> 
         ({"maxmemory": "1gb", "maxmemory-policy": "allkeys-lru"}, "eviction", FAILURE),
         ({"maxmemory-policy": "allkeys-lru"}, "eviction", WARNING),
         ({"maxmemory": "1mb"}, "memory", WARNING),
+        ({"maxmemory": "1"}, "writes", FAILURE),
         ({"timeout": "60"}, "idle connections", WARNING),
         ({"maxclients": "2"}, "clients", WARNING),
     ],

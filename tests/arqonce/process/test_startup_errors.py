@@ -2,8 +2,9 @@
 
 import pytest
 from pydantic import SecretStr
-from redis.exceptions import AuthenticationError, InvalidResponse, RedisError
+from redis.exceptions import AuthenticationError, InvalidResponse, OutOfMemoryError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from arqonce.connection.redis import explain
 from arqonce.database.settings import DatabaseSettings
@@ -58,6 +59,9 @@ def _chained(error: RedisError, cause: Exception) -> RedisError:
         (AuthenticationError("Authentication required."), "requires a password: set REDIS_PASSWORD"),
         (AuthenticationError("AUTH <password> called without any password configured"), "has no password: remove it"),
         (AuthenticationError("invalid username-password pair or user is disabled."), "refuses the user or password"),
+        (RedisConnectionError("max number of clients reached"), "accepts no more connections: raise its maxclients"),
+        (OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), "is full: raise its maxmemory"),
+        (RedisTimeoutError("Redis did not answer in time"), "(it does not answer in time)"),
     ],
 )
 def test_what_is_wrong_with_redis_is_said(error: RedisError, expected: str) -> None:
