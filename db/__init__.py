@@ -1,1 +1,1 @@
-"""PostgreSQL: settings, engine, tables, queries, migrations. Knows nothing of jobs, Redis or arq."""
+"""PostgreSQL: engine, tables, queries, migrations. Knows nothing of jobs, Redis or arq."""

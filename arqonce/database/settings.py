@@ -52,6 +52,14 @@ def _means_system(url: URL) -> bool:
     return url.query.get("sslrootcert") == "system"
 
 
+def _has_own_authorities() -> bool:
+    """Return whether the file is there: an account may have no home, or that of another one, as under supervisord."""
+    try:
+        return _OWN_AUTHORITIES.expanduser().exists()
+    except (RuntimeError, OSError):
+        return False
+
+
 def _files_of(url: URL) -> dict[str, str]:
     names = TLS_FILES - {"sslrootcert"} if _means_system(url) else TLS_FILES
     return {name: str(file) for name, file in url.query.items() if name in names}
@@ -158,7 +166,7 @@ class DatabaseSettings(EnvironmentSettings):
     def tls_files(self) -> dict[str, str]:
         """TLS files by libpq's names: those in the URL; to verify without any, the system's certificate authorities."""
         system = ssl.get_default_verify_paths().cafile
-        means_system = _means_system(self._url) or not _OWN_AUTHORITIES.expanduser().exists()
+        means_system = _means_system(self._url) or not _has_own_authorities()
         needs_authorities = self._ssl_mode in {"verify-ca", "verify-full"} and means_system
         files = {"sslrootcert": system} if needs_authorities and system is not None else {}
         return files | _files_of(self._url)

@@ -125,11 +125,12 @@ class Postgres:
         return well("PostgreSQL: migrations", "all applied: " + ", ".join(schema.name for schema in self._schemas))
 
     async def _pool(self, session: AsyncSession) -> Finding:
-        """Compare what the workers may open with what the server and the role allow."""
+        """Compare what the workers may open with what the server and the role allow, if it is one that runs jobs."""
         found = (await session.execute(_CONNECTIONS)).one()
         free = found.most - found.reserved - found.others
-        limits = [free, *([found.role_limit] if found.role_limit >= 0 else [])]
-        of_role = f"; the role {found.role} has {found.role_limit}" if found.role_limit >= 0 else ""
+        is_limited = found.role_limit >= 0 and not await self._missing_rights(session)
+        limits = [free, *([found.role_limit] if is_limited else [])]
+        of_role = f"; the role {found.role} has {found.role_limit}" if is_limited else ""
         value = (
             f"workers may open {self._connections}; the server has {found.most}, {found.reserved} of them reserved, "
             f"{found.others} used by others{of_role}"
@@ -173,14 +174,17 @@ class Postgres:
         cure = None if is_near else risk
         return judged("PostgreSQL: TLS", "none" + " (the server is on this host)" * is_near, warning=cure)
 
-    async def _rights(self, session: AsyncSession) -> Finding:
+    async def _missing_rights(self, session: AsyncSession) -> list[str]:
         schema = self._settings.ledger_schema
-        missing = [
+        return [
             f"{right} on {schema}.{table}"
             for table, rights in _NEEDED.items()
             for right in rights
             if not await session.scalar(_MAY, {"schema": schema, "table": table, "right": right})
         ]
+
+    async def _rights(self, session: AsyncSession) -> Finding:
+        missing = await self._missing_rights(session)
         role = await session.scalar(text("SELECT current_user"))
         value = f"{role} may run jobs" if not missing else f"{role} lacks {', '.join(missing)}"
         cure = "a worker's role needs deploy/postgres/grants.sql; an operator's may well lack them"

@@ -61,4 +61,7 @@ def explain_database(error: Exception, settings: DatabaseSettings) -> str:
     cause = getattr(orig, "__cause__", None)
     if isinstance(cause, asyncpg.ClientConfigurationError | asyncpg.TargetServerAttributeNotMatched):
         return f"DATABASE_URL cannot be used for PostgreSQL at {settings.location}: {cause}"
-    return f"PostgreSQL at {settings.location} cannot be reached ({reason}): is it running, is DATABASE_URL right?"
+    cure = "is it running, is DATABASE_URL right?"
+    if isinstance(error, PermissionError) and error.filename:  # asyncpg's, of ~/.postgresql; a socket's has no name
+        cure = f"this account may not look for {error.filename}: set HOME to a folder that it may read, or unset it"
+    return f"PostgreSQL at {settings.location} cannot be reached ({reason}): {cure}"

@@ -178,6 +178,20 @@ def test_whoever_requires_tls_gets_it_verified(monkeypatch: pytest.MonkeyPatch, 
     assert ("sslrootcert" in settings.tls_files) == (meant == "verify-full")
 
 
+@pytest.mark.parametrize("trouble", [RuntimeError("no home"), PermissionError(13, "denied")])
+def test_an_account_needs_no_home(monkeypatch: pytest.MonkeyPatch, trouble: Exception) -> None:
+    """As under a user id without an entry, or in root's home under supervisord: the system's authorities count."""
+
+    class Nowhere:
+        def expanduser(self) -> None:
+            raise trouble
+
+    monkeypatch.setattr(database_settings, "_OWN_AUTHORITIES", Nowhere())
+    monkeypatch.setenv("DATABASE_URL", f"{URL}?sslmode=require")
+
+    assert DatabaseSettings.load().tls_files == {"sslrootcert": ssl.get_default_verify_paths().cafile}
+
+
 @pytest.mark.parametrize("query", ["sslrootcert=system", "sslmode=verify-full&sslrootcert=system"])
 def test_system_is_no_file_but_the_authorities_of_the_system(monkeypatch: pytest.MonkeyPatch, query: str) -> None:
     """As with libpq, also where the user has authorities of its own, and without a mode."""

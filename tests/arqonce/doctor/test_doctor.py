@@ -111,9 +111,17 @@ async def test_missing_migrations_are_a_failure(database: DatabaseSettings) -> N
     assert found["rights"].verdict is WELL
 
 
-async def test_too_many_connections_are_a_failure(database: DatabaseSettings, stranger: DatabaseSettings) -> None:
-    """By the server's limit, and by the role's."""
+async def test_too_many_connections_are_a_failure(
+    database: DatabaseSettings, stranger: DatabaseSettings, postgres_url: str
+) -> None:
+    """By the server's limit, and by that of a role that runs jobs; an operator's role has a limit of its own."""
     assert (await _of_postgres(database, connections=10_000))["connections"].verdict is FAILURE
+    assert (await _of_postgres(stranger, connections=6))["connections"].verdict is WELL
+    owner = await asyncpg.connect(postgres_url)
+    await owner.execute(
+        "GRANT ALL ON SCHEMA arqonce TO stranger; GRANT ALL ON ALL TABLES IN SCHEMA arqonce TO stranger"
+    )
+    await owner.close()
     assert (await _of_postgres(stranger, connections=6))["connections"].verdict is FAILURE
 
 

@@ -35,6 +35,8 @@ _REJECTED = ConnectionError('PostgreSQL server at "h:5432" rejected SSL upgrade'
         ("postgresql://h/d", _WrongPasswordError(), "requires a password: set DATABASE_PASSWORD"),
         ("postgresql://h/d", _WrongValueError(), "refuses a statement (SQLSTATE 22008)"),
         ("postgresql://h/d", _StartingError(), "is not ready (SQLSTATE 57P03)"),
+        ("postgresql://h/d", PermissionError(13, "denied", "/root/a.key"), "/root/a.key: set HOME to a folder"),
+        ("postgresql:///d?host=/run", PermissionError(13, "denied"), "cannot be reached ("),
         ("postgresql://u:p@h/d", _WrongPasswordError(), "refuses the password: correct DATABASE_URL"),
     ],
 )
