@@ -78,7 +78,7 @@ class Worker:
     @property
     def is_drained(self) -> bool:
         """Whether it takes no jobs."""
-        return self.said.state == "quiet"
+        return self.said.state == "drained"
 
     @property
     def state(self) -> tuple[str, str]:

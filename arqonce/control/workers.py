@@ -56,7 +56,7 @@ async def give_order(redis: Redis, worker: LiveWorker, *, quiet: bool, limit: ti
     await order_quiet(redis, worker, quiet=quiet)
     while time.monotonic() < until:
         (doing,) = await what_they_do(redis, [worker])
-        if doing is not None and doing.get("state") == ("quiet" if quiet else "working"):
+        if doing is not None and doing.get("state") == ("drained" if quiet else "working"):
             return doing
         await asyncio.sleep(_LOOK_EVERY.total_seconds())
     return None

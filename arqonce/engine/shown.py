@@ -28,7 +28,7 @@ class Shown:
         """Return what it does now, and what has blocked its loop. Times are by its clock, in seconds since 1970."""
         now, jobs = time.time(), [] if engine is None else engine.runs.running.shown(MOST_SHOWN)
         return self._constant | {
-            "state": "working" if engine is None or not engine.is_quiet else "quiet",
+            "state": "working" if engine is None or not engine.is_quiet else "drained",
             "running": 0 if engine is None else len(engine.runs.running.tasks),
             "jobs": [{"id": job_id, "job_name": name, "since": now - seconds} for job_id, name, seconds in jobs],
             "rss": _resident_bytes(),

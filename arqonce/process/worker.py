@@ -142,7 +142,7 @@ async def _build(  # noqa: PLR0913 - as above
 def status_of(worker: Worker) -> str:
     """Return what the worker does, in a line for people."""
     done = f"{worker.jobs_complete} done, {worker.jobs_failed} failed"
-    state = "ending" if worker.is_stopping else "quiet" if worker.engine and worker.engine.is_quiet else "working"
+    state = "ending" if worker.is_stopping else "drained" if worker.engine and worker.engine.is_quiet else "working"
     return f"{state}: {len(worker.tasks)} jobs in progress, {done}"
 
 

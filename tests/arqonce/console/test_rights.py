@@ -26,7 +26,7 @@ WORKER = LiveWorker("0123456789abcdef", "host", 17, ["arq:queue"])
 async def _obey(redis: Redis) -> None:
     while (order := (await show(redis, WORKER, {"state": "working", "running": 0})).order) is None:
         await asyncio.sleep(0.05)
-    await show(redis, WORKER, {"state": "quiet" if order else "working", "running": 0})
+    await show(redis, WORKER, {"state": "drained" if order else "working", "running": 0})
 
 
 async def test_an_operator_s_rights_suffice(

@@ -27,7 +27,7 @@ async def _obey(redis: Redis) -> None:
     while (await show(redis, WORKER, _doing())).order is None:
         await asyncio.sleep(0.05)
     quiet = (await show(redis, WORKER, _doing())).order
-    await show(redis, WORKER, _doing("quiet" if quiet else "working"))
+    await show(redis, WORKER, _doing("drained" if quiet else "working"))
 
 
 async def test_a_worker_and_what_it_runs(rob: Browser, redis: Redis) -> None:

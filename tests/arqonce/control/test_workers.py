@@ -41,7 +41,7 @@ async def test_a_drained_worker_ends_its_jobs_and_takes_no_more(
     waiting = await client.enqueue(CreateUser(name="two"), key="two")
     await redis.delete(*await redis.keys("arqonce:*"))
     await redis.zadd("arq:queue", {"two": 1})
-    await wait_until_async(lambda: _says(redis, b'"state": "quiet"'), 20)
+    await wait_until_async(lambda: _says(redis, b'"state": "drained"'), 20)
     await wait_until_async(lambda: _is_announced(redis), 2)  # sooner than by itself
     queued = await redis.zscore("arq:queue", "two")
     undrained = await operate("workers", "undrain", f"{shown['host']}:{shown['pid']}")
