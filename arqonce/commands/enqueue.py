@@ -11,7 +11,7 @@ from types import UnionType
 from typing import Annotated, Any, NewType, Union, get_args, get_origin
 
 import typer
-from pydantic import BaseModel
+from pydantic import AliasChoices, BaseModel
 from pydantic.fields import FieldInfo
 
 from arqonce.client.client import JobClient, JobHandle
@@ -64,23 +64,36 @@ def _build_command(payload: type[Payload[BaseModel]]) -> Callable[..., None]:
         fields = {name: _parse(payload.model_fields[name], name, value) for name, value in given.items()}
         asyncio.run(_enqueue(read_payload(payload, [], fields), _read_request(own)))
 
-    fields = [_parameter(name, field) for name, field in payload.model_fields.items()]
+    fields = [_parameter(name, field, payload) for name, field in payload.model_fields.items()]
     own = [_own_parameter(name, option, payload) for name, option in OWN_OPTIONS.items()]
     command.__signature__ = inspect.Signature(fields + own)  # type: ignore[attr-defined] # inspect's own protocol
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in fields + own}
     return command
 
 
-def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+def _parameter(name: str, field: FieldInfo, payload: type[Payload[BaseModel]]) -> inspect.Parameter:
     wants = "JSON" if _is_json(field.annotation) else "TEXT"
     need = "Required." if field.is_required() else None
-    option = typer.Option(f"--{name}", metavar=wants, help=need)
+    option = typer.Option(*_flags(name, field, payload), metavar=wants, help=need)
     return _keyword(name, Annotated[str | None, option], None)
 
 
+def _flags(name: str, field: FieldInfo, payload: type[BaseModel]) -> list[str]:
+    """Return the names of a field's option: those under which messages have it, each with hyphens as well."""
+    alias = field.validation_alias
+    others = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    names = [name, *(one for one in others if isinstance(one, str) and one not in payload.model_fields)]
+    taken = {_own_flag(own, payload) for own in OWN_OPTIONS}
+    flags = dict.fromkeys(f"--{form}" for one in names for form in (one, one.replace("_", "-")))
+    return [flag for flag in flags if flag not in taken]
+
+
+def _own_flag(name: str, payload: type[BaseModel]) -> str:
+    return ("--job-" if name in payload.model_fields else "--") + name.replace("_", "-")
+
+
 def _own_parameter(name: str, option: _Option, payload: type[Payload[BaseModel]]) -> inspect.Parameter:
-    flag = ("--job-" if name in payload.model_fields else "--") + name.replace("_", "-")
-    given = typer.Option(flag, metavar=None if option.kind is bool else "TEXT", help=option.text)
+    given = typer.Option(_own_flag(name, payload), metavar=None if option.kind is bool else "TEXT", help=option.text)
     return _keyword(_OWN + name, Annotated[option.kind, given], option.default)
 
 

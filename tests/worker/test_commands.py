@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 
 import aiohttp
 import pytest
-from pydantic import create_model
+from pydantic import AliasChoices, Field, create_model
 from redis import Redis as SyncRedis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from typer.testing import CliRunner
 
-from arqonce.commands.enqueue import OWN_OPTIONS, build_enqueue_app
+from arqonce.commands.enqueue import OWN_OPTIONS, _flags, build_enqueue_app
 from arqonce.payloads import Payload, Result
 from arqonce.spec import JobSpec, Registry
 from arqonce.testing.programs import Process
@@ -63,6 +63,22 @@ def test_a_field_hides_no_option_of_the_same_name(monkeypatch: pytest.MonkeyPatc
         message = json.loads(redis.get("arq:job:k1") or b"{}")
     assert (done.exit_code, json.loads(done.stdout)["job_id"]) == (0, "k1"), done.output
     assert message["k"] == {"key": "field", "expires": "e"}
+
+
+def test_a_field_has_an_option_for_each_of_its_names() -> None:
+    """Former names, which scripts may still have, and hyphens; none of them in place of an option of every job."""
+    fields: dict[str, Any] = dict.fromkeys(("user_id", "key", "job_key"), (int, 0))
+    fields["full_name"] = (str, Field(default="", validation_alias=AliasChoices("full_name", "name", "key")))
+    kind = create_model("Kind", __base__=Payload[Result], job_name=(ClassVar[str], "kind"), **fields)
+
+    flags = {name: _flags(name, field, kind) for name, field in kind.model_fields.items()}
+
+    assert flags == {
+        "user_id": ["--user_id", "--user-id"],
+        "key": ["--key"],
+        "job_key": ["--job_key"],
+        "full_name": ["--full_name", "--full-name", "--name"],
+    }
 
 
 def test_times_of_a_job_are_given_as_durations(command_line: CommandLine) -> None:
