@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel
 
-from arqonce.client.requests import Promised, Request
+from arqonce.client.requests import Promised, Request, at_once
 from arqonce.failures import KeyConflictError
 from arqonce.namespace import LEDGER, in_namespace
 from arqonce.payloads import Payload
@@ -159,8 +159,17 @@ class Promises(Generic[ResultT]):
             InvalidMessageError: a payload, key, time, queue or size is invalid.
             ValueError: the ledger's schema may not have that name.
         """
-        self._request = Request.of(
-            payloads, keys, delay=delay, at=at, unique_for=unique_for, expires=expires, parent=parent, sending=sending
+        self._request = at_once(
+            Request.steps(
+                payloads,
+                keys,
+                delay=delay,
+                at=at,
+                unique_for=unique_for,
+                expires=expires,
+                parent=parent,
+                sending=sending,
+            )
         )
         self._queue = _queue_for(queue, parent)
         self._ledger = schema if schema is not None else LEDGER if parent is None else parent.ledger

@@ -5,12 +5,13 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, cast, overload
 
 from pydantic import BaseModel
 from redis.asyncio import Redis
@@ -26,6 +27,7 @@ from arqonce.client.requests import (
     Promised,
     Request,
     abort_commands,
+    at_once,
     found_again,
     look_commands,
     read_look,
@@ -41,6 +43,10 @@ from arqonce.wire.keys import QUEUE
 from arqonce.wire.status import JobStatus
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
+ResultOfT = TypeVar("ResultOfT")
+
+_TURN = timedelta(milliseconds=20)
+"""After so much validating and encoding other tasks have a turn: 100,000 jobs take some seconds."""
 
 _PARTS_AT_ONCE = 4
 """Most script calls that one ``enqueue_many`` runs concurrently."""
@@ -203,8 +209,10 @@ class JobClient(ExplainedClient):
             QueueUnavailableError: Redis cannot be reached; with a key it is safe to call again.
         """
         with sending("enqueue", self._queue) as span:
-            request = Request.of(
-                [payload], [key], delay=delay, at=at, unique_for=unique_for, expires=expires, sending=span
+            request = at_once(
+                Request.steps(
+                    [payload], [key], delay=delay, at=at, unique_for=unique_for, expires=expires, sending=span
+                )
             )
             (call,) = request.calls(self._queue)
             (handle,) = self._handles(request, await self._call(call))
@@ -227,8 +235,8 @@ class JobClient(ExplainedClient):
             QueueUnavailableError: Redis cannot be reached. Some jobs may be queued: call again with the same keys.
         """
         with sending("enqueue", self._queue) as span:
-            request = Request.of(
-                payloads, keys, delay=delay, at=at, unique_for=unique_for, expires=expires, sending=span
+            request = await _in_turns(
+                Request.steps(payloads, keys, delay=delay, at=at, unique_for=unique_for, expires=expires, sending=span)
             )
             return list(self._handles(request, await self._call_all(request.calls(self._queue))))
 
@@ -314,3 +322,16 @@ class JobClient(ExplainedClient):
 
 async def _again(_error: RedisError) -> None:
     """Do nothing between two attempts: the next command reconnects by itself."""
+
+
+async def _in_turns(steps: Generator[None, None, ResultOfT]) -> ResultOfT:
+    """Take the steps; between them, from time to time, others have a turn."""
+    since = time.monotonic()
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            return cast("ResultOfT", done.value)
+        if time.monotonic() - since > _TURN.total_seconds():
+            await asyncio.sleep(0)
+            since = time.monotonic()

@@ -1,6 +1,6 @@
 """Builds a producer's commands to Redis and the fields of its handles, for all clients. Knows no connection."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeAlias, TypeVar, cast
@@ -39,6 +39,7 @@ from arqonce.wire.times import due_ms, expiry_ms, window_ms
 Command = tuple[str | float | bytes, ...]
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
+StepsT = TypeVar("StepsT")
 
 ENQUEUE = """
 local queue, due, expiry = KEYS[#KEYS], ARGV[1], ARGV[2]
@@ -180,6 +181,15 @@ class Call:
     arguments: list[str | bytes | int]
 
 
+def at_once(steps: Generator[None, None, StepsT]) -> StepsT:
+    """Take all steps; return what they return."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            return cast("StepsT", done.value)
+
+
 @dataclass(frozen=True)
 class Request(Generic[ResultT]):
     """Jobs to be enqueued together."""
@@ -193,7 +203,7 @@ class Request(Generic[ResultT]):
     window_ms: int | None = None
 
     @classmethod
-    def of(  # noqa: PLR0913 - the options of JobClient.enqueue
+    def steps(  # noqa: PLR0913 - the options of JobClient.enqueue
         cls,
         payloads: Iterable[Payload[ResultT]],
         keys: Sequence[str | None] | None = None,
@@ -204,8 +214,8 @@ class Request(Generic[ResultT]):
         expires: timedelta | datetime | None = None,
         parent: RunningJob | None = None,
         sending: Sending = UNTRACED,
-    ) -> "Request[ResultT]":
-        """Validate and encode all jobs; they share their times. Those of a running job get their ids from it.
+    ) -> "Generator[None, None, Request[ResultT]]":
+        """Validate and encode all jobs, one in each step; they share their times. Follow-ups get ids from their job.
 
         Begins the span of ``sending``, whose trace context all messages get.
 
@@ -232,10 +242,10 @@ class Request(Generic[ResultT]):
         ids = [new_job_id(key) for key in keys]
         parent_id = None if parent is None else parent.job_id
         trace = sending.begin(payloads, ids)
-        messages = [
-            write_job(payload, enqueued_ms=now, expires_ms=expiry, parent=parent_id, trace=trace)
-            for payload in payloads
-        ]
+        messages: list[bytes] = []
+        for payload in payloads:
+            messages.append(write_job(payload, enqueued_ms=now, expires_ms=expiry, parent=parent_id, trace=trace))
+            yield
         return cls(payloads, ids, messages, now, due, expiry, window)
 
     def calls(self, queue: str) -> Iterator[Call]:

@@ -21,6 +21,7 @@ from arqonce.client.requests import (
     Promised,
     Request,
     abort_commands,
+    at_once,
     found_again,
     look_commands,
     read_look,
@@ -164,8 +165,10 @@ class SyncJobClient(ExplainedClient):
             QueueUnavailableError: Redis cannot be reached; with a key it is safe to call again.
         """
         with sending("enqueue", self._queue) as span:
-            request = Request.of(
-                [payload], [key], delay=delay, at=at, unique_for=unique_for, expires=expires, sending=span
+            request = at_once(
+                Request.steps(
+                    [payload], [key], delay=delay, at=at, unique_for=unique_for, expires=expires, sending=span
+                )
             )
             (handle,) = self._send(request)
             return handle
@@ -187,8 +190,8 @@ class SyncJobClient(ExplainedClient):
             QueueUnavailableError: Redis cannot be reached. Some jobs may be queued: call again with the same keys.
         """
         with sending("enqueue", self._queue) as span:
-            request = Request.of(
-                payloads, keys, delay=delay, at=at, unique_for=unique_for, expires=expires, sending=span
+            request = at_once(
+                Request.steps(payloads, keys, delay=delay, at=at, unique_for=unique_for, expires=expires, sending=span)
             )
             return self._send(request)
 

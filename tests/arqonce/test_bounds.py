@@ -30,7 +30,7 @@ from arqonce import (
     enqueue_in,
     enqueue_in_sync,
 )
-from arqonce.client.requests import Request
+from arqonce.client.requests import Request, at_once
 from arqonce.commands.enqueue import build_enqueue_app
 from arqonce.ledger.dead_jobs import DeadFilter, dead_jobs
 from arqonce.wire.bounds import MAX_BYTES, MOST_DIGITS, MOST_LEVELS, why_unfit
@@ -277,7 +277,7 @@ def test_a_job_has_a_name_that_every_way_can_carry(name: str) -> None:
     with pytest.raises(TypeError, match="former_names must be 1 to 200 printable characters"):
         JobSpec(Note, note, former_names=(name,))
     with pytest.raises(InvalidMessageError, match="job_name must be 1 to 200 printable characters"):
-        Request.of([kind()])
+        at_once(Request.steps([kind()]))
 
 
 @pytest.mark.parametrize("queue", ["q" * 201, "a\nb", "fine,a\0b"])

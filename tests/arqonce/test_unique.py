@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce import InvalidMessageError, JobClient, SyncJobClient, enqueue_in, enqueue_in_sync
-from arqonce.client.requests import Request
+from arqonce.client.requests import Request, at_once
 from arqonce.process.housekeeping import sweep
 from arqonce.wire.keys import UNIQUE_KEY
 from jobs import CreateUser
@@ -169,7 +169,7 @@ async def test_one_call_with_many_knows_its_own_again(client: JobClient, redis: 
     """Equal ones within it are one job, and if the answer is lost, the repeated call finds its own jobs."""
     payloads: Sequence[CreateUser] = [JANE, OTHER, EQUAL, *(CreateUser(name=f"n{number}") for number in range(600))]
     handles = await client.enqueue_many(payloads, unique_for=TEN_MINUTES)
-    request = Request.of([CreateUser(name="lost")], unique_for=TEN_MINUTES)
+    request = at_once(Request.steps([CreateUser(name="lost")], unique_for=TEN_MINUTES))
     (call,) = request.calls("arq:queue")
     answers = [await client._call(call) for _ in range(2)]
     fields = [list(request.handled(answer)) for answer in answers]

@@ -150,6 +150,25 @@ async def test_enqueue_many_keeps_order_and_keys(client: JobClient, redis: Redis
     assert decode(await redis.get("arq:job:k1199"))["k"] == {"name": "1199"}
 
 
+async def test_others_have_turns_while_many_are_encoded(client: JobClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop of a service that enqueued 100,000 jobs stood still for four seconds."""
+    monkeypatch.setattr("arqonce.client.client._TURN", timedelta(0))
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    others = asyncio.create_task(take_turns())
+    with pytest.raises(InvalidMessageError):  # after all others have been encoded, and before anything is sent
+        await client.enqueue_many([JANE] * 20 + [CreateUser.model_construct(name="")])
+    others.cancel()
+
+    assert turns >= 20
+
+
 async def test_enqueue_many_defers_all(client: JobClient, valkey_url: str, redis: Redis) -> None:
     """With the options of ``enqueue``, in both clients."""
     at = datetime.now(UTC) + timedelta(hours=1)

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce import JobSpec, Result, enqueue_in, incoming_trace
-from arqonce.client.requests import Request
+from arqonce.client.requests import Request, at_once
 from arqonce.execution import phases
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.delivery import Delivery
@@ -37,7 +37,7 @@ def test_a_hostile_context_is_passed_over(hostile: object) -> None:
     """It is no reason to refuse a job; and a header with it is none."""
     message = json.dumps(json.loads(write_job(JANE, enqueued_ms=1)) | {"tc": hostile}).encode()
     with incoming_trace(hostile if isinstance(hostile, dict) else {}):
-        (sent,) = Request.of([JANE], sending=sending("enqueue", "q")).messages
+        (sent,) = at_once(Request.steps([JANE], sending=sending("enqueue", "q"))).messages
 
     assert read_message(message) == read_message(write_job(JANE, enqueued_ms=1))
     assert context_of(sent) is None
@@ -60,8 +60,8 @@ async def test_without_a_tracer_a_request_a_job_and_its_follow_up_have_one_conte
         return Result()
 
     with incoming_trace(TRACE):
-        (message,) = Request.of([JANE], sending=sending("enqueue", "q")).messages
-    (later,) = Request.of([JANE], sending=sending("enqueue", "q")).messages
+        (message,) = at_once(Request.steps([JANE], sending=sending("enqueue", "q"))).messages
+    (later,) = at_once(Request.steps([JANE], sending=sending("enqueue", "q"))).messages
     delivery = Delivery("j1", 1, (), {}, trace=read_message(message).trace)
     await phases.run(Dispatcher(sessions), JobSpec(Work, handle), delivery)
 
@@ -73,7 +73,7 @@ async def test_without_a_tracer_a_request_a_job_and_its_follow_up_have_one_conte
 def test_with_a_tracer_the_request_is_the_parent(recorded: Recorded) -> None:
     """If nothing has made a span of it."""
     with incoming_trace(TRACE), sending("enqueue", "q") as span:
-        Request.of([JANE], sending=span)
+        at_once(Request.steps([JANE], sending=span))
 
     assert header(recorded.one("enqueue q").parent) == PARENT
 
@@ -119,7 +119,7 @@ def test_opentelemetry_is_not_loaded_by_us() -> None:
     code = (
         "import sys, arqonce.execution.work, arqonce.client.client, arqonce.client.requests as requests; "
         "from arqonce.tracing import active_spans, sending; from jobs import CreateUser; "
-        "requests.Request.of([CreateUser(name='Jane')], sending=sending('enqueue', 'q')); "
+        "requests.at_once(requests.Request.steps([CreateUser(name='Jane')], sending=sending('enqueue', 'q'))); "
         "print(active_spans(), 'opentelemetry' in sys.modules)"
     )
 
