@@ -5,7 +5,7 @@ gets no more connections, and the connections that it holds are closed.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
@@ -15,6 +15,7 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.util import await_only
+from sqlalchemy.util.concurrency import in_greenlet
 
 _SPARES = 2
 """How many connections beyond its size a pool opens, for handlers that use a second one.
@@ -24,6 +25,9 @@ If these counted towards the pool's size, handlers that hold one connection each
 
 _SPARE_LIMIT = timedelta(seconds=5)
 """Longest wait for a second connection."""
+
+_CLOSE_LIMIT = timedelta(seconds=1)
+"""Longest wait, at the end, for a server to take leave."""
 
 _NO_SPARE = (
     "the handler needs a second connection, of which a worker has only a few: use the session that it was called with"
@@ -139,6 +143,16 @@ def borrowing(loan: Loan) -> Iterator[None]:
         _loan.reset(token)
 
 
+async def _close_together(adapters: Sequence[Any]) -> None:
+    drivers = [adapter._connection for adapter in adapters]  # noqa: SLF001 - driver_connection would mark it as bare
+    closing = [asyncio.create_task(driver.close()) for driver in drivers]
+    if closing:
+        await asyncio.wait(closing, timeout=_CLOSE_LIMIT.total_seconds())
+    for driver in drivers:
+        driver.terminate()  # does nothing to one that is closed
+    await asyncio.gather(*closing, return_exceptions=True)
+
+
 class LendingPool(AsyncAdaptedQueuePool):
     """A pool that knows to which job each connection is lent. The connections must be ``Lendable``."""
 
@@ -161,6 +175,15 @@ class LendingPool(AsyncAdaptedQueuePool):
             lendable.lend(loan)
             loan.note(connection)
         return connection
+
+    def dispose(self) -> None:
+        """Close idle connections, all at once and in limited time: one after the other, each waits for its server."""
+        if in_greenlet():
+            idle = [self._pool.get(block=False) for _ in range(self._pool.qsize())]
+            await_only(_close_together([entry.dbapi_connection for entry in idle if entry.dbapi_connection]))
+            for entry in idle:
+                entry.close()
+        super().dispose()
 
     def _do_get(self) -> ConnectionPoolEntry:
         loan = _loan.get()

@@ -8,16 +8,18 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import event, insert, text
+from sqlalchemy import event, insert, make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from arqonce.database import loans
 from arqonce.database.engine import open_database
 from arqonce.database.faults import is_transient, sqlstate_of
 from arqonce.database.limits import VANISHED
 from arqonce.database.settings import DatabaseSettings
 from db.tables import User
 from jobs.registry import REGISTRY
+from tests.faults.proxy import open_proxy
 
 
 async def _scalar(sessions: async_sessionmaker[AsyncSession], statement: str) -> object:
@@ -106,6 +108,22 @@ async def test_the_end_closes_every_connection(
             break
         await asyncio.sleep(0.05)  # the server notices a closed socket a moment later
     assert left == 0
+
+
+async def test_a_server_that_hangs_holds_up_no_end(database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All connections are given up together, however many are idle."""
+    monkeypatch.setattr(loans, "_CLOSE_LIMIT", timedelta(milliseconds=100))
+    url = make_url(database.url.get_secret_value())
+    with open_proxy(url.port or 5432) as proxy:
+        through = url.set(host="127.0.0.1", port=proxy.port).render_as_string(hide_password=False)
+        settings = database.model_copy(update={"url": SecretStr(through)})
+        async with open_database(settings, pool_size=3) as sessions:
+            await asyncio.gather(*(_scalar(sessions, "SELECT pg_sleep(0.1)") for _ in range(3)))
+            proxy.silence()
+            began = time.monotonic()
+        took = time.monotonic() - began
+
+    assert took < 2
 
 
 async def test_errors_do_not_repeat_parameters(session: AsyncSession) -> None:
