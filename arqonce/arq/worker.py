@@ -271,7 +271,7 @@ class Worker(ArqWorker):
                 self.engine.stop()
                 await self.engine.close()
                 with suppress(RedisError, OSError):
-                    async with asyncio.timeout(self.engine.closing.step()):
+                    async with asyncio.timeout(self.engine.closing.redis_step()):
                         await self.pool.delete(self.health_check_key)
                         if self._presence is not None:
                             await self._presence.end()

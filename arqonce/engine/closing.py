@@ -18,6 +18,9 @@ _CLOSE_LIMIT = timedelta(seconds=8)
 _STEP_LIMIT = timedelta(seconds=3)
 """How long each step of that may take."""
 
+_SILENT_LIMIT = timedelta(milliseconds=250)
+"""The same for what is asked of a Redis that has not answered the step before: the hooks at the end need time, too."""
+
 _HELD_LIMIT = timedelta(seconds=1)
 """How long a job may take to end after its second cancellation. After that it counts as held."""
 
@@ -33,6 +36,7 @@ class Closing:
         self._waking = waking
         self._loop = asyncio.get_running_loop()
         self._closed_by = math.inf
+        self._is_silent = False
         self.held: list[str] = []
         """The jobs that go on though they were cancelled; nobody waits for them."""
 
@@ -46,12 +50,21 @@ class Closing:
         """Return for how many seconds a step of the end may last."""
         return max(0.1, min(_STEP_LIMIT.total_seconds(), self._closed_by - self._loop.time()))
 
+    def redis_step(self) -> float:
+        """Return the same for a step that waits for Redis."""
+        return min(self.step(), _SILENT_LIMIT.total_seconds()) if self._is_silent else self.step()
+
     async def _end_claim(self, claiming: "asyncio.Task[Any] | None") -> None:
         if claiming is not None:
-            await asyncio.wait([claiming], timeout=self.step())
-        with suppress(RedisError, OSError):
-            async with asyncio.timeout(self.step()):
+            _, unanswered = await asyncio.wait([claiming], timeout=self.step())
+            self._is_silent = bool(unanswered)
+        try:
+            async with asyncio.timeout(self.redis_step()):
                 await self._waking.resign()
+        except TimeoutError:
+            self._is_silent = True
+        except (RedisError, OSError):
+            pass
 
     async def _end_jobs(self) -> None:
         if running := set(self._runs.running.tasks.values()):
@@ -65,6 +78,6 @@ class Closing:
                 _log.error("jobs hold on though they were cancelled: they are given back", job_ids=self.held)
         await asyncio.sleep(0)  # what has just ended is handed over in the next turn
         with suppress(TimeoutError):
-            async with asyncio.timeout(self.step()):
+            async with asyncio.timeout(self.redis_step()):
                 await self._runs.recorder.settle()
         self._runs.recorder.cancel()
