@@ -225,6 +225,8 @@ class Request(Generic[ResultT]):
         if isinstance(cast("object", payloads), Payload):  # a model is iterable, too
             raise InvalidMessageError("enqueue_many takes a list of payloads; use enqueue for one payload")
         payloads = list(payloads)
+        if isinstance(keys, str):  # each of its characters would be one
+            raise InvalidMessageError("keys must be a list with a key for each payload; this is a str")
         if keys is not None and len(keys) != len(payloads):
             message = f"there are {len(payloads)} payloads and {len(keys)} keys: give one key for each"
             raise InvalidMessageError(message)

@@ -168,10 +168,11 @@ async def test_many_requests_may_be_unique_for_a_time_and_expire(sessions: Sessi
     [
         (CreateUser(name="x"), None, "takes a list of payloads"),
         (_users(2), ["a"], "2 payloads and 1 keys"),
+        (_users(2), "ab", "this is a str"),
         (_users(1), ["with space"], "the key must be"),
         ([CreateUser], None, "is the instance of a payload"),
     ],
-    ids=["one", "keys", "key", "class"],
+    ids=["one", "keys", "text", "key", "class"],
 )
 async def test_bad_input_of_many_is_refused_before_anything_is_sent(
     sessions: Sessions,
