@@ -150,7 +150,11 @@ async def _close_together(adapters: Sequence[Any]) -> None:
         await asyncio.wait(closing, timeout=_CLOSE_LIMIT.total_seconds())
     for driver in drivers:
         driver.terminate()  # does nothing to one that is closed
-    await asyncio.gather(*closing, return_exceptions=True)
+    for task in closing:
+        task.cancel()
+    if closing:
+        ended, _ = await asyncio.wait(closing, timeout=_CLOSE_LIMIT.total_seconds())
+        await asyncio.gather(*ended, return_exceptions=True)
 
 
 class LendingPool(AsyncAdaptedQueuePool):
