@@ -1,6 +1,7 @@
 """What messages say to type next."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def test_a_module_is_named_with_its_python(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     monkeypatch.setenv("PATH", "/nowhere")
 
-    assert as_typed("shop") == f"{Path(sys.executable).with_name('python')} -m shop"
+    python = str(Path(sys.executable).with_name("python"))
+    assert as_typed("shop") == f"{shlex.quote(python)} -m shop"
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_it_says_what_it_wrote_and_what_is_next(project: Project) -> None:
     migration = f"db/migrations/{int(revisions(SCHEMA)[-1]) + 1:04}_audit_notes.py"
     assert new == {"jobs/audit_user.py", "tests/jobs/test_audit_user.py", migration}
     assert set(said) == new | {"jobs/payloads.py", "jobs/registry.py", "db/tables.py"}
-    assert "python -m pytest tests/jobs/test_audit_user.py" in done.stdout
+    assert " -m pytest tests/jobs/test_audit_user.py" in done.stdout
     assert "producers write: from jobs.payloads import AuditUser" in done.stdout
 
 
