@@ -61,7 +61,10 @@ def test_a_signal_during_the_start_ends_it_in_order(number: signal.Signals, envi
         with subprocess.Popen([*WORKER, "run"], env=environment, stderr=subprocess.PIPE, text=True) as process:
             time.sleep(delay)  # the start has no states that can be seen from outside
             process.send_signal(number)
-            _, errors = process.communicate(timeout=20)
+            try:
+                _, errors = process.communicate(timeout=20)
+            finally:
+                process.kill()  # it would take the jobs of other tests
         is_loading = delay < 0.1  # the interpreter: Python itself answers Ctrl-C then, with 1 among its own modules
         codes = {0, -number, 1} if is_loading and number == signal.SIGINT else {0, -number}
         ended.append((process.returncode in codes, "Traceback" in errors and not is_loading))
