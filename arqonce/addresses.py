@@ -10,6 +10,9 @@ from collections.abc import Collection, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 
+PERCENT_ENCODE = "has a character in user or password that must be percent-encoded: / is %2F, ? is %3F, @ is %40"
+"""What is said of a URL that a password has cut at the wrong place."""
+
 
 def require_host(name: str) -> str:
     """Return a host's name, an address, or the path of a socket.

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from types import FrameType
+from typing import ClassVar
 
 from arqonce.loading import is_loading
 
@@ -25,10 +26,7 @@ class Told(KeyboardInterrupt):
 
 class _State:
     code = 0
-    times: list[float]
-
-
-_State.times = []
+    times: ClassVar[list[float]] = []
 
 
 def hear_signals(code: int) -> None:

@@ -32,7 +32,7 @@ def main(application: str = "arqonce.__main__:APPLICATION") -> None:
     A supervisor's SIGTERM ends ``dev`` and ``demo`` as Ctrl-C does; a worker that is ready replaces the handlers.
     """
     hold_standard_files()
-    hear_signals(_code())
+    hear_signals(_code_of_signal())
     try:
         if sys.argv[1:] == ["health"]:  # a shortcut: containers run this twice a minute
             from arqonce.process.health_file import exit_with_health, named_file  # noqa: PLC0415 - as above
@@ -57,10 +57,10 @@ def main(application: str = "arqonce.__main__:APPLICATION") -> None:
 
 
 def _exit_as_interrupted() -> NoReturn:
-    sys.exit(_code())
+    sys.exit(_code_of_signal())
 
 
-def _code() -> int:
+def _code_of_signal() -> int:
     # For commands that run until a signal this is a normal end; any other command was interrupted.
     after = zip(["", *sys.argv[1:]], sys.argv[1:], strict=False)
     command = next((one for before, one in after if one[:1] != "-" and before != "--registry"), None)

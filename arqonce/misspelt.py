@@ -1,14 +1,20 @@
-"""Finds names of environment variables that are nearly those of settings. Reads nothing itself."""
+"""Says what is meant by a name that is nearly that of an option or a setting. Reads nothing itself."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 _FILE = "_FILE"
 """Images of Docker read the value of NAME from the file that NAME_FILE names."""
 
 
+def meant_among(known: Collection[str], name: str) -> str:
+    """Return a question after the one that is nearest to a name, or a list of all."""
+    near = difflib.get_close_matches(name.lower(), known, n=1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+
+
 def misspelt(known: Mapping[str, str], prefix: str, environment: Mapping[str, str]) -> Iterator[str]:
-    """Yield what is said of each such name. ``known`` has the settings by their own names, and by other libraries'.
+    """Yield what is said of variables with such names. ``known`` has settings by their own and other libraries' names.
 
     Only near misses: platforms inject variables of their own, such as REDIS_PORT or WORKER_SERVICE_HOST.
     """

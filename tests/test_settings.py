@@ -5,21 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from arqonce import DatabaseSettings, QueueSettings, WorkerSettings
+from arqonce import DatabaseSettings
 from arqonce.console.access import hash_of
-from arqonce.console.settings import ConsoleSettings
 from arqonce.environment import EnvironmentSettings, SettingsError
-from arqonce.settings.operations import OperationsSettings
+from tests.docs.settings_table import KINDS
 from web.settings import WebSettings
 
-KINDS: tuple[type[EnvironmentSettings], ...] = (
-    DatabaseSettings,
-    QueueSettings,
-    WorkerSettings,
-    OperationsSettings,
-    ConsoleSettings,
-    WebSettings,
-)
 SETTINGS = [(kind, field) for kind in KINDS for field in kind.model_fields]
 NAMES = [kind.variable(field) for kind, field in SETTINGS]
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from arqonce import InvalidMessageError, KeyConflictError, MessageTooLargeError, QueueUnavailableError
 from arqonce.database.faults import is_transient, why_not_written, why_unavailable
 from arqonce.flood import Flood
+from arqonce.wire.problems import MOST_READ
 
 PROBLEM_JSON = "application/problem+json"
 
@@ -84,13 +85,9 @@ _MOST_ERRORS = 2000
 """Most errors of one answer: two for each user of a batch. A body has room for a hundred thousand unknown fields."""
 
 
-_MOST_READ = 10_000
-"""Of more errors none is told: pydantic makes an object of each."""
-
-
 def invalid(error: ValidationError, *, hint: str | None = None) -> ProblemError:
     """Return the problem of a request that does not match its model: 400 if it is not JSON, else 422 with the hint."""
-    is_told = (count := error.error_count()) <= _MOST_READ
+    is_told = (count := error.error_count()) <= MOST_READ
     details = error.errors(include_url=False, include_context=False, include_input=False) if is_told else []
     if any(detail["type"] == "json_invalid" for detail in details):
         return ProblemError(400, "the body is not JSON", code="malformed_json")

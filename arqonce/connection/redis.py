@@ -196,9 +196,8 @@ def _explanation(error: RedisError | OSError, url: str) -> str:
         return f"cannot be reached: the name of its host is not known ({unresolved.args[-1]}): is REDIS_URL right?"
     if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
         question = "is REDIS_URL right?"
-        if url.lower().startswith(
-            _TLS
-        ):  # a server without TLS is silent; one that requires a client certificate may hang up
+        # With TLS: a server without it is silent, and one that requires a client certificate may hang up.
+        if url.lower().startswith(_TLS):
             question = "with TLS on this port, does it require a client certificate (ssl_certfile, ssl_keyfile)?"
         return f"cannot be reached ({why_unreachable(error)}): is it running, {question}"
     return f"refuses the command: {error}"

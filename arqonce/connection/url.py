@@ -1,13 +1,13 @@
 """Parses REDIS_URL: redis-py's URLs, the same with Valkey's schemes, and URLs of Sentinels. Opens nothing."""
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urlsplit
 
-from arqonce.addresses import require_host, require_tls_files
+from arqonce.addresses import PERCENT_ENCODE, require_host, require_tls_files
+from arqonce.misspelt import meant_among
 
 _SENTINEL_PORT = 26379
 LAST_PORT = 65535
@@ -26,8 +26,6 @@ _BY_SENTINELS = {f"{scheme}+sentinel": plain for scheme, plain in _SCHEMES.items
 
 CERT_REQUIREMENTS = ("required", "optional", "none")
 """What ``ssl_cert_reqs`` may be. With ``none`` the server is not verified, as some hosts of Redis demand."""
-
-_ENCODE = "has a character in user or password that must be percent-encoded: / is %2F, ? is %3F, @ is %40"
 
 _EXAMPLE = "redis+sentinel://host1:26379,host2:26379/mymaster/0"
 
@@ -121,13 +119,15 @@ def _read(scheme: str, rest: str) -> RedisURL:
     except RedisURLError:
         raise
     except ValueError:  # it repeats the URL
-        raise RedisURLError(_ENCODE if "@" in rest else "is not a URL: check its host, brackets and port") from None
+        raise RedisURLError(
+            PERCENT_ENCODE if "@" in rest else "is not a URL: check its host, brackets and port"
+        ) from None
     if not port:
         raise RedisURLError("has the port 0, on which no server listens")
     options = _options(parts.query)
     _require_tls(scheme, options)
     if "@" in parts.path:
-        raise RedisURLError(_ENCODE)
+        raise RedisURLError(PERCENT_ENCODE)
     database = _database(parts.path.strip("/"), options.get("db"))
     return RedisURL(plain, f"{_bracketed(host)}:{port}/{database}")
 
@@ -178,10 +178,8 @@ def _options(query: str) -> dict[str, str]:
             raise RedisURLError(f"has the option {name}: leave it out, {cure}")
         if name not in _TAKEN:
             if "@" in name:
-                raise RedisURLError(_ENCODE)
-            near = difflib.get_close_matches(name.lower(), _TAKEN, n=1)
-            meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(_TAKEN)}"
-            raise RedisURLError(f"has an option that there is not: {meant}")
+                raise RedisURLError(PERCENT_ENCODE)
+            raise RedisURLError(f"has an option that there is not: {meant_among(_TAKEN, name)}")
         fits, expected = _TAKEN[name]
         if not fits(value):
             raise RedisURLError(f"has a wrong value for {name}: it is {expected}")

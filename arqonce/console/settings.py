@@ -33,6 +33,10 @@ _NAME = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]+)?")
 """How a browser names a host, in lower case."""
 
 
+def _names(hosts: str) -> list[str]:
+    return [name for name in re.split(r"[\s,]+", hosts) if name]
+
+
 def _read_json(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -122,12 +126,12 @@ class ConsoleSettings(EnvironmentSettings):
     @property
     def names(self) -> frozenset[str]:
         """The names of this page, in lower case."""
-        return frozenset(name for name in re.split(r"[\s,]+", (self.hosts or "").lower()) if name)
+        return frozenset(_names((self.hosts or "").lower()))
 
     @field_validator("hosts")
     @classmethod
     def _require_names(cls, value: str | None) -> str | None:
-        for name in filter(None, re.split(r"[\s,]+", value or "")):
+        for name in _names(value or ""):
             if not _NAME.fullmatch(name.lower()):
                 raise ValueError(f"{name[:100]!r} is not a host as browsers name it, without scheme, path and *")
         return value

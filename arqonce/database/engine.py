@@ -44,8 +44,7 @@ def build_engine(settings: DatabaseSettings, *, pool_size: int) -> AsyncEngine:
     """Construct the engine. No overflow: the pool's size is the limit. No pre-ping: failed attempts are retried.
 
     A connection that was closed while it was idle is replaced when somebody takes it. The engine connects to a server
-    that can be written to, unless the URL requests another, and drops connections to a server
-    that can no longer be written to.
+    that can be written to, unless the URL requests another, and drops connections to one that can no longer be.
     """
     engine = create_async_engine(
         settings.sqlalchemy_url,

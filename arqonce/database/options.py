@@ -1,7 +1,9 @@
 """Options that people write into the query of DATABASE_URL: which are used, and what to do instead of the others."""
 
-import difflib
 from collections.abc import Mapping, Sequence
+
+from arqonce.addresses import PERCENT_ENCODE
+from arqonce.misspelt import meant_among
 
 TLS_FILES = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl"})
 """libpq's names for TLS files: trusted certificate authorities, client certificate and key, revoked certificates."""
@@ -77,9 +79,6 @@ _INSTEAD = {
 """Options of libpq, of drivers and of other libraries, with the cure."""
 
 
-ENCODE = "has a character in user or password that must be percent-encoded: / is %2F, ? is %3F, @ is %40"
-
-
 def require_values(url: str) -> None:
     """Raise if the URL's query has an option without ``=``, which SQLAlchemy skips: TLS would be off unawares.
 
@@ -89,7 +88,9 @@ def require_values(url: str) -> None:
     before, at, after = url.partition("@")
     for option in (after if at else before).partition("?")[2].split("&"):
         if option and "=" not in option:
-            raise ValueError(ENCODE if "@" in option else "has an option without a value: write it as name=value")
+            raise ValueError(
+                PERCENT_ENCODE if "@" in option else "has an option without a value: write it as name=value"
+            )
 
 
 def require_known(query: Mapping[str, str | Sequence[str]]) -> None:
@@ -105,6 +106,4 @@ def require_known(query: Mapping[str, str | Sequence[str]]) -> None:
     for name in sorted(query.keys() - _USED):
         if instead := _INSTEAD.get(name):
             raise ValueError(f"has the option {name}: leave it out, {instead}")
-        near = difflib.get_close_matches(name.lower(), _USED, n=1)
-        meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(_USED))}"
-        raise ValueError(f"has an option that there is not: {meant}")
+        raise ValueError(f"has an option that there is not: {meant_among(sorted(_USED), name)}")

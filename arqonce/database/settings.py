@@ -10,10 +10,10 @@ from pydantic_settings import SettingsConfigDict
 from sqlalchemy import URL
 from sqlalchemy.exc import ArgumentError
 
-from arqonce.addresses import require_tls_files
+from arqonce.addresses import PERCENT_ENCODE, require_tls_files
 from arqonce.database.connecting import TARGETS
 from arqonce.database.hosts import DEFAULT_PORT, Host, WrongHostsError, hosts_of, read_url, with_hosts
-from arqonce.database.options import ENCODE, TLS_FILES, require_known, require_values
+from arqonce.database.options import TLS_FILES, require_known, require_values
 from arqonce.environment import EnvironmentSettings, PositiveDuration, at_most
 from arqonce.namespace import LEDGER, require_namespace
 
@@ -70,7 +70,7 @@ def _require_parts(url: URL) -> None:
     if not url.database:
         raise ValueError("names no database")
     if "@" in f"{url.database}{url.host}":
-        raise ValueError(ENCODE)
+        raise ValueError(PERCENT_ENCODE)
     require_known(url.query)
     if "\0" in f"{url.username}{url.password}{url.database}":
         raise ValueError("has a %00, which PostgreSQL cannot take")

@@ -123,7 +123,7 @@ class Ending:
         if hasattr(os, "register_at_fork"):  # Windows has no fork
             os.register_at_fork(after_in_child=self._be_deaf)
         threading.Thread(target=self._watch, name="ending", daemon=True).start()
-        if were_told():  # and what was raised then is lost: we are here
+        if were_told():  # before, and the exception that was to end the process was lost
             self._hear("signals", Signals.SIGTERM)
 
     def obey(self, stop: Callable[[Signals], None]) -> None:

@@ -147,7 +147,7 @@ class Supervisor:
             self._handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
             for number in signals_to_hear():
                 self._handlers[number] = signal.signal(number, lambda number, _frame: self._signals.append(number))
-            if were_told():  # and what was raised then is lost: we are here
+            if were_told():  # before, and the exception that was to end the process was lost
                 self._signals.append(signal.SIGTERM)
                 writer.send(b"\0")
             try:

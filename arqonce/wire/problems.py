@@ -25,17 +25,16 @@ _WORDS = re.compile(r"\w+|[^\x00-\x7f]")
 
 
 _MOST_TOLD = 20
-"""So many problems are told of one payload, and how many more there are."""
+"""Problems that are told of one payload; of the others, how many there are."""
 
-
-_MOST_READ = 10_000
+MOST_READ = 10_000
 """Of more problems none is told: pydantic makes an object of each, half a GB of a message of 1 MB."""
 
 
 def problems_of(error: ValidationError, model: type[BaseModel], given: object) -> str:
     """Return which fields of the model are invalid and why, without what was ``given``. Free the error's frames."""
     problems, read_words = [], cache(lambda: _words(given))
-    if (count := error.error_count()) > _MOST_READ:
+    if (count := error.error_count()) > MOST_READ:
         error.with_traceback(None)
         return f"{count:,} problems, too many to tell: validate what is sent before it is sent"
     details = error.errors(include_url=False, include_input=False)

@@ -15,23 +15,20 @@ from tests.docs import tables
 from web.settings import WebSettings
 
 PAGE = tables.PAGES / "settings.md"
+KINDS: tuple[type[EnvironmentSettings], ...] = (
+    DatabaseSettings,
+    QueueSettings,
+    WorkerSettings,
+    OperationsSettings,
+    ConsoleSettings,
+    WebSettings,
+)
 BEGIN, END = "<!-- settings: written by make fix -->", "<!-- end of settings -->"
 
 
 def render() -> str:
     """Return the table."""
-    rows = [
-        row
-        for settings in (
-            DatabaseSettings,
-            QueueSettings,
-            WorkerSettings,
-            OperationsSettings,
-            ConsoleSettings,
-            WebSettings,
-        )
-        for row in _rows(settings)
-    ]
+    rows = [row for settings in KINDS for row in _rows(settings)]
     return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows])
 
 

@@ -159,7 +159,7 @@ def _texts(facts: JobFacts) -> Sequence[tuple[str, str]]:
 
 
 def indented(title: str, value: object) -> tuple[str, str]:
-    """Return a value as it is shown: indented, lists inside each other are 200 times as long as their message."""
+    """Return a title and a value, indented and cut: lists within lists may become 200 times as long as a message."""
     chunks, size = list[str](), 0
     for chunk in json.JSONEncoder(ensure_ascii=False, indent=2, default=str).iterencode(value):
         chunks.append(chunk)
