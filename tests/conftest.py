@@ -42,7 +42,7 @@ __all__ = ["StartWorker", "WorkerProcess"]  # from where tests import them
 
 
 def pytest_configure() -> None:
-    """Let processes of tests hear Ctrl-C and SIGQUIT, which a shell ignores for what it starts in the background.
+    """Let processes of tests hear the signals that a shell ignores for what it starts in the background, or ``nohup``.
 
     And print tracebacks as Python does: with the variables of each frame one takes a second. And collect no garbage
     before the tests run: what is loaded until then stays.
@@ -56,8 +56,9 @@ def pytest_configure() -> None:
     structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
-        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    for number in (signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def pytest_collection_finish() -> None:

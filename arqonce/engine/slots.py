@@ -22,10 +22,11 @@ _ROUNDING = 0.01
 """Tolerance of the sum of weights: floats that are added and subtracted."""
 
 _MOST_AHEAD = 1000
-"""Most jobs that are claimed at once: two batches of the usual size."""
+"""Most jobs that are claimed at once."""
 
 _MOST_IN_RUN = 500
-"""Most jobs of one run, as a rule (``JobSpec.max_batch``): what has no slot would have to be given back."""
+"""Most jobs of one run, as a rule (``JobSpec.max_batch``), and of one claim: the next is claimed while these run. What
+has no slot would have to be given back."""
 
 _MANY = 64
 """Of so many slots, a claim fills half at most while jobs of a backlog run one by one: those in the other half run
@@ -136,7 +137,8 @@ class Slots(Generic[RunT]):
         elif is_full and all(run.can_join for run in runs):
             self._most_in_run = min((run.most for run in runs), default=_MOST_IN_RUN)
             self._next_weight = min((self._weight(run.spread) for run in runs), default=1.0)
-            self._ahead = min(_MOST_AHEAD, max(sum(run.size for run in runs), self._ahead) * _GROWTH)
+            most = min(_MOST_AHEAD, max(_MOST_IN_RUN, self._most_in_run))
+            self._ahead = min(most, max(sum(run.size for run in runs), self._ahead) * _GROWTH)
         return fitting, surplus
 
     def parked(self, count: int, *, of: int) -> None:
