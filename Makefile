@@ -71,6 +71,7 @@ check: lint types contracts audit test long ## Run everything that CI runs
 lint: $(VENV)/ready ## Check style and formatting
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
+	@! git ls-files --cached --ignored --exclude-standard 2>/dev/null | sed 's/$$/: is committed, though .gitignore names it/' | grep .
 
 types: $(VENV)/ready ## Check types
 	@$(BIN)/mypy
