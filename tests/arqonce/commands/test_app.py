@@ -1,5 +1,6 @@
 """The command line that an application gets."""
 
+from contextvars import copy_context
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_a_registry_without_jobs_is_not_taken_for_none(
     monkeypatch.setenv("WORKER_REGISTRY", "")
 
     with pytest.raises(SystemExit) as ended:
-        run_application(Application(name="shop"))
+        copy_context().run(run_application, Application(name="shop"))  # the option is kept in the context
 
     assert (ended.value.code, problem in capsys.readouterr().err) == (2, True)
 
