@@ -153,7 +153,7 @@ local function claim_due(most, reserve)  -- up to so many, and as long as so man
             local id, score = found[at], found[at + 1]
             if score == '1' and not redis.pcall('ZSCORE', 'arq:abort', id) then
                 -- arq's abort() pulls a job forward to this score and only then asks for its end: wait for that
-                redis.call('ZADD', queue, now + 50, id)
+                redis.call('ZADD', queue, now + 250, id)
             elseif not (is_put_aside and is_put_aside(id, score)) and not claim(id, score) then
                 held[number] = held[number] + 1  -- an arq worker runs it, or it is a suspect
             end
