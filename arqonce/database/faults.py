@@ -131,14 +131,18 @@ _UNAVAILABLE = {
     "57P03": "it is starting, stopping or recovering",
     "28000": "it refuses the user",
     "28P01": "it refuses the password",
+    "3D000": "it has no such database",
+    "57014": "a statement took longer than DATABASE_STATEMENT_TIMEOUT: is a table locked?",
 }
+
+_LOST_CONNECTION = "the connection was lost"
 
 _NO_ANSWER: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
     (PoolTimeoutError, "no connection of the pool was free in time"),
     (TimeoutError, "it does not answer in time"),
     (ConnectionRefusedError, "nothing listens there"),
     (gaierror, "the host's name is not known"),
-    ((asyncpg.InterfaceError, ConnectionError), "the connection was lost"),
+    ((asyncpg.InterfaceError, ConnectionError), _LOST_CONNECTION),
 )
 
 
@@ -149,6 +153,8 @@ def why_unavailable(error: BaseException) -> str:
         cause = error if isinstance(error, PoolTimeoutError) else _driver_error(error)
         reasons = (why for kinds, why in _NO_ANSWER if isinstance(cause, kinds))
         return next(reasons, f"no answer: {type(cause).__name__}")
+    if state[:2] == "08":
+        return _LOST_CONNECTION
     return f"{_UNAVAILABLE.get(state, 'it refuses us')} (SQLSTATE {state})"
 
 

@@ -4,7 +4,7 @@ import asyncpg
 
 from arqonce.connection.tls import tls_problem
 from arqonce.database.connecting import READ_ONLY, STANDBY
-from arqonce.database.faults import is_transient, sqlstate_of, why_not_written
+from arqonce.database.faults import is_transient, sqlstate_of, why_not_written, why_unavailable
 from arqonce.database.settings import DatabaseSettings
 from arqonce.unreachable import FOREIGN, why_unreachable
 
@@ -51,8 +51,8 @@ def explain_database(error: Exception, settings: DatabaseSettings) -> str:
     if refusal := _refusal(state, error, has_password=settings.sqlalchemy_url.password is not None):
         return f"PostgreSQL at {settings.location} {refusal}"
     if state is not None:
-        how = "is not ready" if is_transient(error) else "refuses a statement"
-        return f"PostgreSQL at {settings.location} {how} (SQLSTATE {state})"
+        how = f"is not ready: {why_unavailable(error)}" if is_transient(error) else f"refuses a statement (SQLSTATE {state})"
+        return f"PostgreSQL at {settings.location} {how}"
     orig = getattr(error, "orig", None)
     reason = why_unreachable(orig or error)
     problem = tls_problem(error, authority="?sslmode=verify-full&sslrootcert=/path/ca.pem in DATABASE_URL")

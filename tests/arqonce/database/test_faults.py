@@ -64,6 +64,8 @@ def test_an_unanswered_question_may_pass(error: Exception, *, expected: bool) ->
         (asyncpg.InvalidPasswordError(), "it refuses the password (SQLSTATE 28P01)"),
         (asyncpg.TooManyConnectionsError(), "it accepts no more connections (SQLSTATE 53300)"),
         (asyncpg.InsufficientPrivilegeError(), "it refuses us (SQLSTATE 42501)"),
+        (asyncpg.ConnectionDoesNotExistError(), "the connection was lost"),
+        (asyncpg.InvalidCatalogNameError(), "it has no such database (SQLSTATE 3D000)"),
         (OSError(), "no answer: OSError"),
     ],
 )

@@ -23,6 +23,10 @@ class _StartingError(Exception):
     sqlstate = "57P03"
 
 
+class _LateError(Exception):
+    sqlstate = "57014"
+
+
 _REJECTED = ConnectionError('PostgreSQL server at "h:5432" rejected SSL upgrade')
 
 
@@ -34,7 +38,8 @@ _REJECTED = ConnectionError('PostgreSQL server at "h:5432" rejected SSL upgrade'
         ("postgresql://h/d", TimeoutError(), "cannot be reached (it does not answer in time)"),
         ("postgresql://h/d", _WrongPasswordError(), "requires a password: set DATABASE_PASSWORD"),
         ("postgresql://h/d", _WrongValueError(), "refuses a statement (SQLSTATE 22008)"),
-        ("postgresql://h/d", _StartingError(), "is not ready (SQLSTATE 57P03)"),
+        ("postgresql://h/d", _StartingError(), "is not ready: it is starting, stopping or recovering (SQLSTATE 57P03)"),
+        ("postgresql://h/d", _LateError(), "took longer than DATABASE_STATEMENT_TIMEOUT: is a table locked?"),
         ("postgresql://h/d", PermissionError(13, "denied", "/root/a.key"), "/root/a.key: set HOME to a folder"),
         ("postgresql:///d?host=/run", PermissionError(13, "denied"), "cannot be reached ("),
         ("postgresql://u:p@h/d", _WrongPasswordError(), "refuses the password: correct DATABASE_URL"),
