@@ -1,6 +1,7 @@
 """Builds connections to Redis or Valkey with timeouts, and errors that name the cure. Knows no job."""
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -150,9 +151,19 @@ def is_refusal(error: Exception) -> bool:
     """Return whether Redis answers but refuses commands for now: it is full, starting, or not the primary."""
     return (
         isinstance(error, OutOfMemoryError | StaleConnectionError)
-        or str(error).startswith(_PASSING)
+        or said(error).startswith(_PASSING)
         or refuses_writes(error)
     )
+
+
+_IN_PIPELINE = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: (?:\((['\"])(.*)\1,?\)|(.*))", re.DOTALL)
+
+
+def said(error: Exception) -> str:
+    """Return what Redis has replied, without the command that redis-py adds in pipelines: that may hold people's data."""
+    text = str(error)
+    found = _IN_PIPELINE.fullmatch(text)
+    return text if found is None else found[2] or found[3]
 
 
 def location(url: str) -> str:
@@ -200,7 +211,7 @@ def _explanation(error: RedisError | OSError, url: str) -> str:
         if url.lower().startswith(_TLS):
             question = "with TLS on this port, does it require a client certificate (ssl_certfile, ssl_keyfile)?"
         return f"cannot be reached ({why_unreachable(error)}): is it running, {question}"
-    return f"refuses the command: {error}"
+    return f"refuses the command: {said(error)}"
 
 
 def why_turned_away(error: Exception) -> str | None:
@@ -213,7 +224,7 @@ def why_turned_away(error: Exception) -> str | None:
 
 def why_waiting(error: Exception) -> str:
     """Return briefly why Redis cannot be used, for the log of who waits for it."""
-    return why_turned_away(error) or str(error) or why_unreachable(error)
+    return why_turned_away(error) or said(error) or why_unreachable(error)
 
 
 def _refusal(error: str) -> str:
@@ -243,7 +254,7 @@ def _state_problem(error: Exception) -> str | None:
             return "is full: raise its maxmemory, or let workers take jobs out of it"
         case SentinelPortError():
             return f"is no Redis, {error}: write redis+sentinel://host:26379/mymaster/0"
-    text = str(error)
+    text = said(error)
     return _CLUSTER_CURE if text.startswith(_CLUSTER) or "cluster node" in text else None
 
 

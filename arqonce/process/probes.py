@@ -4,11 +4,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce.connection.redis import is_refusal, why_turned_away
+from arqonce.connection.redis import is_refusal, said, why_turned_away
 from arqonce.database.faults import sqlstate_of, why_not_written, why_unavailable
 from arqonce.database.writability import require_writable
 from arqonce.process.health import Probe, ServerError
@@ -58,7 +58,9 @@ async def ask_redis(redis: Redis) -> None:
         await write_probe(redis)
     except RedisError as error:
         if is_refusal(error):
-            raise ServerError(f"cannot be written to: {error}") from error
+            raise ServerError(f"cannot be written to: {said(error)}") from error
         if turned_away := why_turned_away(error):
             raise ServerError(turned_away) from error
+        if isinstance(error, ResponseError):  # the rights of its user were changed
+            raise ServerError(f"refuses the command: {said(error)}") from error
         raise

@@ -26,7 +26,7 @@ from datetime import datetime, timedelta
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
@@ -319,7 +319,7 @@ def _some() -> float:
 
 def _trouble_of(error: Exception) -> tuple[str, dict[str, object]]:
     """Return the event and its facts: of an outage the reason, of anything else where it was raised."""
-    if isinstance(error, RedisError) and is_outage(error):
+    if _server_of(error) == "redis":
         return "the relay waits for Redis", {"reason": why_waiting(error)}
     if reason := why_not_written(error):
         return f"the relay waits: PostgreSQL cannot be written to: {reason}", {}
@@ -332,7 +332,7 @@ def _trouble_of(error: Exception) -> tuple[str, dict[str, object]]:
 def _server_of(error: Exception) -> str | None:
     """Return which server cannot be used; ``None`` if the fault is another. What is not Redis's is PostgreSQL's."""
     if isinstance(error, RedisError):
-        return "redis" if is_outage(error) or is_refusal(error) else None
+        return "redis" if is_outage(error) or isinstance(error, ResponseError) else None
     return "postgresql" if why_not_written(error) or is_transient(error) else None
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 from pydantic import SecretStr
-from redis.exceptions import AuthenticationError, InvalidResponse, OutOfMemoryError, RedisError
+from redis.exceptions import AuthenticationError, InvalidResponse, OutOfMemoryError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -69,6 +69,12 @@ def _chained(error: RedisError, cause: Exception) -> RedisError:
         (RedisConnectionError("max number of clients reached"), "accepts no more connections: raise its maxclients"),
         (OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), "is full: raise its maxmemory"),
         (RedisTimeoutError("Redis did not answer in time"), "(it does not answer in time)"),
+        # redis-py's, with the whole command: the message of a job, which has people's data
+        (
+            ResponseError('Command # 1 (SET a {"name": "Jane (J)"}) of pipeline caused error: ("MISCONF it\'s so",)'),
+            "Redis at h:6379/0 refuses the command: MISCONF it's so",
+        ),
+        (ResponseError("Command # 2 (INFO memory) of pipeline caused error: BUSY a"), "refuses the command: BUSY a"),
     ],
 )
 def test_what_is_wrong_with_redis_is_said(error: RedisError, expected: str) -> None:

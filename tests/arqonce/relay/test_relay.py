@@ -18,6 +18,8 @@ from arqonce.embedded import open_valkey
 from arqonce.ledger.dead_jobs import DeadFilter, dead_jobs
 from arqonce.ledger.losses import latest_losses
 from arqonce.outbox import enqueue_in
+from arqonce.process.health import ServerError
+from arqonce.process.probes import ask_redis
 from arqonce.relay.epoch import RedisEpochs
 from arqonce.relay.relay import Relay, open_relay
 from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
@@ -304,6 +306,23 @@ async def test_a_relay_that_loses_postgresql_alarms_others_and_does_not_rest(red
     assert await redis.exists(ALARM_KEY)
     assert pauses[0] > timedelta(minutes=1)
     assert pauses[1] == usual
+
+
+async def test_rights_that_were_taken_away_are_named(sessions: Sessions, redis: Redis, valkey_url: str) -> None:
+    """By the relay and by health, which said that Redis did not answer: an operator would look at the network."""
+    await redis.acl_setuser("denied", enabled=True, nopass=True, keys=["none"], commands=["+@all"])
+    async with Redis.from_url(valkey_url, username="denied", password="") as denied:
+        relay = _relay(sessions, denied)
+        with capture_logs() as lines:
+            await relay.turn()
+        with pytest.raises(ServerError, match="refuses the command: No permissions to access a key"):
+            await ask_redis(denied)
+
+    await redis.acl_deluser("denied")
+    assert [(line["event"], line["reason"]) for line in lines] == [
+        ("the relay waits for Redis", "No permissions to access a key")
+    ]
+    assert relay.away["redis"].is_away
 
 
 @pytest.mark.usefixtures("starts_processes")
