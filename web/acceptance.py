@@ -9,7 +9,6 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
 
-import structlog
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 from redis.exceptions import RedisError
@@ -28,10 +27,11 @@ from arqonce import (
     enqueue_in,
     trace_by_job_id,
 )
-from arqonce.database.faults import is_fault_of_server
+from arqonce.database.faults import is_fault_of_server, why_not_written, why_unavailable
 from arqonce.ledger.namespace import namespace_of
 from arqonce.wire.keys import JOB_KEY, RESULT_KEY
 from arqonce.wire.request import payload_tag, request_hash
+from web.outages import OUTAGES, POSTGRESQL, REDIS
 from web.problems import key_conflict
 from web.reading import Terms, read_terms
 from web.resources import RESOURCES
@@ -44,8 +44,6 @@ _QUEUE_LIMIT = timedelta(seconds=5)
 
 _LOOK_LIMIT = timedelta(seconds=1)
 """Longest wait for PostgreSQL to check whether a key was used: the queue accepts jobs without it."""
-
-_log: structlog.stdlib.BoundLogger = structlog.get_logger("web.acceptance")
 
 
 async def accept(request: web.Request, payload: Payload[ResultT]) -> JobHandle[ResultT]:
@@ -67,6 +65,7 @@ async def accept(request: web.Request, payload: Payload[ResultT]) -> JobHandle[R
             handle = await resources.client.enqueue(payload, **terms._asdict())
     except TimeoutError as error:
         raise QueueUnavailableError("Redis did not accept the job in time") from error
+    request.app[OUTAGES].used(REDIS)
     if key is not None and not handle.is_new and not await _is_same_in_queue(request, payload, handle.job_id):
         raise key_conflict()
     return handle
@@ -85,6 +84,7 @@ async def _promise(request: web.Request, payload: Payload[ResultT], terms: Terms
         await session.close()  # the write was refused: another connection may lead to the primary
         async with session.begin():
             promised = await promise()
+    request.app[OUTAGES].used(POSTGRESQL)
     return resources.client.handle(promised)
 
 
@@ -98,7 +98,8 @@ async def _is_settled(request: web.Request, payload: AnyPayload, key: str) -> bo
         async with asyncio.timeout(_LOOK_LIMIT.total_seconds()):
             trace = await read(request, partial(trace_by_job_id, job_id=key))
     except (SQLAlchemyError, OSError) as error:
-        _log.warning("PostgreSQL cannot say whether a key was used", exc_info=error)
+        reason = why_not_written(error) or why_unavailable(error)
+        request.app[OUTAGES].note(POSTGRESQL, "cannot say whether a key was used", reason)
         return False
     return trace is not None and _is_same(trace, payload) and not trace.is_dead
 

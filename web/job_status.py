@@ -12,10 +12,12 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from arqonce import InvalidMessageError, JobStatus, JobTrace, decode, trace_by_job_id
+from arqonce.connection.redis import why_waiting
 from arqonce.failures import failure_to_wire
 from arqonce.wire.keys import IN_PROGRESS_KEY, RESULT_KEY, is_job_id, leases_key
 from arqonce.wire.status import status_in_redis
 from web.answers import json_answer
+from web.outages import OUTAGES, REDIS
 from web.problems import ProblemError, unavailable
 from web.resources import RESOURCES, Resources
 from web.sessions import read
@@ -48,8 +50,11 @@ async def show_job(request: web.Request) -> web.Response:
     try:
         async with asyncio.timeout(_LOOK_LIMIT.total_seconds()):
             seen, is_queue_gone = await _seen_by_redis(resources, job_id), False
-    except (RedisError, OSError):
+    except (RedisError, OSError) as error:
         seen, is_queue_gone = None, True
+        request.app[OUTAGES].note(REDIS, "cannot be asked for jobs", why_waiting(error))
+    else:
+        request.app[OUTAGES].used(REDIS)
     if seen is not None and seen.status.has_ended:
         return json_answer(seen)
     view = await _with_trace(request, job_id, seen)

@@ -13,9 +13,10 @@ from aiohttp.typedefs import Handler, Middleware
 from pydantic import BaseModel, ValidationError
 
 from arqonce import InvalidMessageError, KeyConflictError, MessageTooLargeError, QueueUnavailableError
+from arqonce.connection.redis import has_answered
 from arqonce.database.faults import is_transient, why_not_written, why_unavailable
-from arqonce.flood import Flood
 from arqonce.wire.problems import MOST_READ
+from web.outages import POSTGRESQL, REDIS, Outages
 
 PROBLEM_JSON = "application/problem+json"
 
@@ -111,9 +112,8 @@ def unavailable(detail: str, code: str) -> ProblemError:
     return ProblemError(503, detail, code=code, headers={"Retry-After": str(RETRY_AFTER)})
 
 
-def answering_with_problems() -> Middleware:
+def answering_with_problems(outages: Outages) -> Middleware:
     """Return a middleware that converts every exception of the handler to a problem."""
-    outages: dict[str, Flood] = {}
 
     @web.middleware
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -125,7 +125,7 @@ def answering_with_problems() -> Middleware:
     return answer
 
 
-def _problem(error: Exception, outages: dict[str, Flood]) -> ProblemError:
+def _problem(error: Exception, outages: Outages) -> ProblemError:
     match error:
         case ProblemError():
             return error
@@ -140,21 +140,25 @@ def _problem(error: Exception, outages: dict[str, Flood]) -> ProblemError:
     return _fault(error, outages)
 
 
-def _fault(error: Exception, outages: dict[str, Flood]) -> ProblemError:
-    def note(event: str, reason: str) -> None:
-        outages.setdefault(event, Flood(_log, event, counted="requests")).note(reason=reason)
-
+def _fault(error: Exception, outages: Outages) -> ProblemError:
     if isinstance(error, QueueUnavailableError):
-        note("Redis is gone", str(error))
-        return unavailable("the queue cannot be reached", "queue_unavailable")
+        return _queue_unavailable(error, outages)
     if reason := why_not_written(error):
-        note("PostgreSQL cannot be written to", reason)
+        outages.note(POSTGRESQL, "cannot be written to", reason)
         return unavailable("the database cannot be written to", "database_unavailable")
     if is_transient(error):
-        note("PostgreSQL is gone or slow", why_unavailable(error))
+        outages.note(POSTGRESQL, "is gone or slow", why_unavailable(error))
         return unavailable("the database cannot be reached or is too busy", "database_unavailable")
     _log.error("request failed", exc_info=error)
     return ProblemError(500, "this is our fault, and it is in our log")
+
+
+def _queue_unavailable(error: QueueUnavailableError, outages: Outages) -> ProblemError:
+    if has_answered(error.__cause__):
+        outages.note(REDIS, "refuses commands", str(error))
+        return unavailable("the queue does not accept jobs", "queue_unavailable")
+    outages.note(REDIS, "is gone", str(error))
+    return unavailable("the queue cannot be reached", "queue_unavailable")
 
 
 def key_conflict() -> ProblemError:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.database.faults import may_be_outage
+from web.outages import OUTAGES, POSTGRESQL
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # importing it uses names that SQLAlchemy 2.1 deprecates
@@ -47,11 +48,14 @@ async def read(request: web.Request, query: Callable[[AsyncSession], Awaitable[F
     """
     session = session_of(request)
     try:
-        return await query(session)
-    except DBAPIError as error:
-        if not may_be_outage(error):
-            raise
-        await session.close()
-        return await query(session)
+        try:
+            found = await query(session)
+        except DBAPIError as error:
+            if not may_be_outage(error):
+                raise
+            await session.close()
+            found = await query(session)
     finally:
         await session.close()
+    request.app[OUTAGES].used(POSTGRESQL)
+    return found

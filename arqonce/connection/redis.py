@@ -17,6 +17,7 @@ from redis.exceptions import (
     AuthorizationError,
     OutOfMemoryError,
     RedisError,
+    ResponseError,
     WatchError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -156,11 +157,18 @@ def is_refusal(error: Exception) -> bool:
     )
 
 
+def has_answered(error: object) -> bool:
+    """Return whether Redis has answered, with a refusal of the command or of the connection."""
+    if not isinstance(error, RedisError):
+        return False
+    return isinstance(error, ResponseError) or is_refusal(error) or why_turned_away(error) is not None
+
+
 _IN_PIPELINE = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: (?:\((['\"])(.*)\1,?\)|(.*))", re.DOTALL)
 
 
 def said(error: Exception) -> str:
-    """Return what Redis has replied, without the command that redis-py adds in pipelines: that may hold people's data."""
+    """Return Redis's reply, without the command that redis-py adds in pipelines: that may hold people's data."""
     text = str(error)
     found = _IN_PIPELINE.fullmatch(text)
     return text if found is None else found[2] or found[3]

@@ -20,8 +20,8 @@ _COMMITTED = (
 
 
 _RETURN_LIMIT = timedelta(seconds=3)
-"""Longest wait for a connection's rollback. After that the connection is closed. Shorter than what a second signal leaves
-(``process.ending``), so that a worker ends in order while PostgreSQL is silent."""
+"""Longest wait for a connection's rollback. After that the connection is closed. Shorter than the time that a
+second signal leaves (``process.ending``), so that a worker ends in order while PostgreSQL is silent."""
 
 _LEFT_OPEN = (
     "the handler has left a connection in use: it was closed, and the pool opens another. Await every task that uses "

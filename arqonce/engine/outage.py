@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import Sequence
 
 import structlog
-from redis.exceptions import ResponseError
 
 from arqonce.connection.primary import StaleConnectionError
-from arqonce.connection.redis import is_refusal, why_waiting
+from arqonce.connection.redis import has_answered, why_waiting
 from arqonce.engine.options import Chores
 from arqonce.engine.renewals import RECONNECT_EVERY
 from arqonce.trouble import AwayTime, Trouble
@@ -44,6 +43,6 @@ class Outage:
 def _trouble_of(error: Exception, *, is_first: bool) -> str:
     if is_first and isinstance(error, StaleConnectionError):
         return "Redis takes no writes any more: looking for the primary"
-    if isinstance(error, ResponseError) or is_refusal(error):  # full, a replica, without its replicas
+    if has_answered(error):  # full, a replica, without its replicas
         return "Redis refuses a command: waiting until it takes it"
     return "Redis is gone: waiting for it"

@@ -51,7 +51,8 @@ def explain_database(error: Exception, settings: DatabaseSettings) -> str:
     if refusal := _refusal(state, error, has_password=settings.sqlalchemy_url.password is not None):
         return f"PostgreSQL at {settings.location} {refusal}"
     if state is not None:
-        how = f"is not ready: {why_unavailable(error)}" if is_transient(error) else f"refuses a statement (SQLSTATE {state})"
+        is_passing = is_transient(error)
+        how = f"is not ready: {why_unavailable(error)}" if is_passing else f"refuses a statement (SQLSTATE {state})"
         return f"PostgreSQL at {settings.location} {how}"
     orig = getattr(error, "orig", None)
     reason = why_unreachable(orig or error)

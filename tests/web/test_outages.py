@@ -176,6 +176,8 @@ async def test_a_valkey_that_is_full_is_unavailable(start_web: StartWeb, valkey:
         answer = await service.post("/users", JANE)
 
     assert answer.problem[:2] == (503, "queue_unavailable")
+    assert "the queue does not accept jobs" in answer.text
+    assert "Redis refuses commands" in service.log
 
 
 async def test_through_the_outbox_redis_may_be_gone(

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from pydantic import ValidationError
 from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError, OutOfMemoryError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from structlog.testing import capture_logs
@@ -21,6 +21,7 @@ from arqonce.wire.bounds import MAX_BYTES
 from jobs.payloads import CreateUser
 from tests.conftest import wait_until
 from tests.web.conftest import StartWeb, WebProcess
+from web import outages
 from web.problems import answering_with_problems, invalid
 
 JSON = {"Content-Type": "application/json"}
@@ -156,17 +157,38 @@ async def test_no_log_line_names_a_person(service: WebProcess) -> None:
 
 
 async def test_an_outage_is_logged_once_a_minute_and_not_for_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the number of requests that it has failed."""
-    answer = answering_with_problems()
+    """With the number of requests that it has failed, each reason of its own, and once when it is over."""
+    now = 0.0
+    monkeypatch.setattr(flood, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(outages, "time", SimpleNamespace(monotonic=lambda: now))
+    noted = outages.Outages()
+    answer = answering_with_problems(noted)
     request = make_mocked_request("POST", "/users")
 
-    async def fail(_request: web.Request) -> web.StreamResponse:
-        raise QueueUnavailableError("no route to host")
+    async def fail(error: Exception | None) -> str:
+        async def handler(_request: web.Request) -> web.StreamResponse:
+            raise QueueUnavailableError("no route to host") from error
 
+        response = await answer(request, handler)
+        assert isinstance(response, web.Response)
+        return str(response.text)
+
+    full = OutOfMemoryError("command not allowed when used memory > 'maxmemory'.")
     with capture_logs() as lines:
-        statuses = [(await answer(request, fail)).status for _ in range(3)]
-        monkeypatch.setattr(flood, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 61))
-        await answer(request, fail)
+        details = [await fail(error) for error in (None, None, None, full, AuthenticationError("NOAUTH"))]
+        now += 61
+        details.append(await fail(None))
+        noted.used("Redis")  # others still fail
+        now += 6
+        noted.used("Redis")
+        noted.used("Redis")
+        details.append(await fail(None))
 
-    assert statuses == [503, 503, 503]
-    assert [(line["event"], line["requests"]) for line in lines] == [("Redis is gone", 1), ("Redis is gone", 3)]
+    assert ["cannot be reached" in detail for detail in details] == [True, True, True, False, False, True, True]
+    assert [(line["event"], line.get("requests", line.get("failed_requests"))) for line in lines] == [
+        ("Redis is gone", 1),
+        ("Redis refuses commands", 1),
+        ("Redis is gone", 3),
+        ("Redis is back", 6),
+        ("Redis is gone", 1),
+    ]
