@@ -25,8 +25,13 @@ _TRANSIENT_STATES = frozenset({
 _OUTAGE_CLASSES = _TRANSIENT_CLASSES | {"25", "F0", "XX"}
 """Error classes of a server that cannot be used; they have other causes as well."""
 
-_OUTAGE_STATES = frozenset({"40001", "55000"})
-"""On a standby: a conflict with recovery, and a lock that only a primary grants."""
+_OUTAGE_STATES = frozenset({
+    "40001",  # on a standby: a conflict with recovery
+    "55000",  # likewise: a lock that only a primary grants
+    "42501",  # this and the next two may concern the tables of every job: revoked rights,
+    "42P01",  # a table that was dropped or renamed
+    "3F000",  # or its schema
+})  # fmt: skip
 
 _SERVER_STATES = frozenset({
     "53000",  # insufficient resources
@@ -50,6 +55,10 @@ class ReadOnlyServerError(SQLAlchemyError):
     """The connected server cannot be written to. The text says why, and contains no data."""
 
     sqlstate = "25006"
+
+
+class UnusableTableError(SQLAlchemyError):
+    """A table that every job needs cannot be written to. The text says why, and contains no data."""
 
 
 def _driver_error(error: BaseException) -> BaseException | None:
@@ -119,7 +128,7 @@ _UNWRITABLE = {
 def why_not_written(error: BaseException) -> str | None:
     """Return briefly why a server that answers cannot be written to; ``None`` if the error has another meaning."""
     cause = _driver_error(error)
-    if isinstance(cause, UnwritableServerError | ReadOnlyServerError):
+    if isinstance(cause, UnwritableServerError | ReadOnlyServerError | UnusableTableError):
         return str(cause)
     return _UNWRITABLE.get(sqlstate_of(error) or "")
 

@@ -1,5 +1,8 @@
 """Tests whether a server can be written to. A standby accepts connections, and so does a server with a full disk."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from sqlalchemy import Executable, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -50,9 +53,16 @@ async def require_writable(session: AsyncSession) -> None:
 
 
 async def try_statement(session: AsyncSession, statement: Executable) -> None:
-    """Execute the statement; raise only faults of the server, not a missing privilege, a missing table or a lock."""
-    try:
+    """Execute the statement; raise only faults of the server."""
+    with faults_of_server():
         await session.execute(statement)
+
+
+@contextmanager
+def faults_of_server() -> Iterator[None]:
+    """Suppress errors of statements in the block that are no faults of the server, such as a missing privilege."""
+    try:
+        yield
     except DBAPIError as error:
         state = sqlstate_of(error)
         is_of_server = state is None or state[:2] in {"08", "57"} or why_not_written(error) is not None

@@ -175,7 +175,7 @@ class Record:
                 except IntegrityError:  # another worker recorded an end first
                     return await self._earlier(delivery)
         except (SQLAlchemyError, OSError) as error:
-            if not is_transient(error):
+            if not is_transient(error) and not await self._is_outage(error):
                 raise
             raise await self.again(error, delivery.attempt) from error
         return None
@@ -186,7 +186,7 @@ class Record:
             async with asyncio.timeout(LOOK_LIMIT.total_seconds()):
                 return await self._earlier(delivery)
         except (SQLAlchemyError, OSError) as error:
-            if not is_transient(error):
+            if not is_transient(error) and not await self._is_outage(error):
                 raise
             raise await self.again(error, delivery.attempt) from error
 
@@ -260,9 +260,12 @@ class Record:
 
         Such attempts are not counted: otherwise the job would use them up and be dead without its real error.
         """
-        if may_be_outage(error) and not await self._gate.check():
+        if await self._is_outage(error):
             return RetryLater(AFTER_OUTAGE, counts=False)
         if is_transient(error):
             return RetryLater(backoff(attempt), counts=False)
         _log.error("the end of a job cannot be recorded", exc_info=error)
         return RetryLater(backoff(_UNRECORDED), counts=False)
+
+    async def _is_outage(self, error: Exception) -> bool:
+        return may_be_outage(error) and not await self._gate.check()

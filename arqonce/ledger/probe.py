@@ -1,21 +1,44 @@
 """Tests whether a server can store a receipt."""
 
+from types import MappingProxyType
 from uuid import uuid4
 
-from sqlalchemy import insert
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from arqonce.database.writability import require_writable, try_statement
-from arqonce.ledger.tables import JobReceipt
+from arqonce.database.faults import UnusableTableError, sqlstate_of
+from arqonce.database.writability import faults_of_server, require_writable
+from arqonce.ledger.receipts import Receipt, insert_receipts
+
+_NOW = text("SELECT 1")
+"""Executes what would otherwise be sent together with COMMIT."""
+
+_UNUSABLE = MappingProxyType(
+    {
+        "42501": "its user may not write the tables of jobs: grant it what the command doctor names",
+        "42P01": "a table of jobs is missing: apply the migrations with the command migrate",
+        "3F000": "the schema of jobs is missing: apply the migrations with the command migrate",
+        "55P03": "another transaction has locked a table of jobs: is a migration or VACUUM FULL running?",
+    }
+)
+"""What no job can help: all would use up their attempts."""
 
 
 async def require_written(session: AsyncSession) -> None:
-    """Insert a row, which the caller rolls back; return if the server can write. Three round trips.
+    """Execute the statement that records a job's end, and which the caller rolls back. Three round trips.
 
-    A missing privilege and a missing or locked table are not faults of the server, and raise nothing.
+    Raises:
+        UnusableTableError: a table of jobs is locked or missing, or the user may not write it.
+        ReadOnlyServerError, DBAPIError: the server cannot be written to, or not be reached.
     """
     await require_writable(session)
-    row = {"job_id": f"probe:{uuid4()}", "job_name": "probe", "request_hash": b"", "result": {}, "attempt": 0}
-    await try_statement(
-        session, insert(JobReceipt).values(row)
-    )  # unless a limit of temporary files has ended the transaction
+    receipt = Receipt(f"probe:{uuid4()}", "probe", b"", 0, result={})
+    with faults_of_server():  # unless a limit of temporary files has ended the transaction
+        try:
+            await insert_receipts(session, "probe", [receipt])
+            await session.execute(_NOW)
+        except DBAPIError as error:
+            if reason := _UNUSABLE.get(sqlstate_of(error) or ""):
+                raise UnusableTableError(reason) from error
+            raise

@@ -20,7 +20,7 @@ from arqonce.process.arguments import build_arq_redis, worker_arguments
 from arqonce.process.ending import HELD, MARGIN, Ending, leave
 from arqonce.process.event_loop import fastest_loop, run_to_the_end
 from arqonce.process.last_measures import take_last_measures
-from arqonce.process.lifecycle import Lifecycle
+from arqonce.process.lifecycle import Lifecycle, require_safe_redis
 from arqonce.process.logs import set_up_logging
 from arqonce.process.shown import show_worker
 from arqonce.process.startup_errors import StartupError
@@ -105,10 +105,10 @@ async def _build(  # noqa: PLR0913 - as above
 ) -> Worker:
     redis = build_arq_redis(settings, application.registry, ArqRedis)
     try:
-        await redis.ping()
-    except (RedisError, OSError) as error:
+        await require_safe_redis(redis, settings.queue)  # no PING, which a Redis refuses that cannot save its data
+    except StartupError:
         await redis.aclose(close_connection_pool=True)
-        raise StartupError(str(explain(error, settings.queue.url.get_secret_value()))) from error
+        raise
     lifecycle = Lifecycle(settings, application)
 
     async def startup(_ctx: dict[Any, Any]) -> None:

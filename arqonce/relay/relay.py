@@ -33,7 +33,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from arqonce.background import running
 from arqonce.connection.presence import give_alarm
 from arqonce.connection.redis import build_redis, is_outage, is_refusal, why_waiting
-from arqonce.database.faults import is_of_database, is_transient, why_not_written, why_unavailable
+from arqonce.database.faults import cure_of, is_of_database, is_transient, why_not_written, why_unavailable
 from arqonce.execution.dead_letters import bury, write_letter
 from arqonce.failures import PromiseExpiredError
 from arqonce.ledger.losses import note_loss
@@ -323,9 +323,13 @@ def _trouble_of(error: Exception) -> tuple[str, dict[str, object]]:
         return "the relay waits for Redis", {"reason": why_waiting(error)}
     if reason := why_not_written(error):
         return f"the relay waits: PostgreSQL cannot be written to: {reason}", {}
+    if isinstance(error, TimeoutError):  # of our own, around statements of PostgreSQL; redis-py has others
+        return "the relay waits for PostgreSQL", {"reason": f"{why_unavailable(error)}, or a table of jobs is locked"}
     if is_transient(error):
         server = "PostgreSQL" if is_of_database(error) else "PostgreSQL or Redis"
         return f"the relay waits for {server}", {"reason": why_unavailable(error)}
+    if cure := cure_of(error):
+        return "the relay waits for PostgreSQL", {"reason": cure}
     return "the relay failed and tries again", {"exc_info": error}
 
 
@@ -333,7 +337,7 @@ def _server_of(error: Exception) -> str | None:
     """Return which server cannot be used; ``None`` if the fault is another. What is not Redis's is PostgreSQL's."""
     if isinstance(error, RedisError):
         return "redis" if is_outage(error) or isinstance(error, ResponseError) else None
-    return "postgresql" if why_not_written(error) or is_transient(error) else None
+    return "postgresql" if why_not_written(error) or is_transient(error) or cure_of(error) else None
 
 
 def _milliseconds(when: datetime) -> int:

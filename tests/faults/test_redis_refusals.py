@@ -70,9 +70,10 @@ async def test_a_redis_that_refuses_is_told_once_and_waited_for(
 
 
 async def test_an_idle_worker_tells_a_full_redis_too(start_worker: StartWorker, valkey: ValkeyServer) -> None:
-    """No job to claim, so no claim is refused: its health key is."""
-    worker = start_worker(REDIS_URL=valkey.url)
+    """No job to claim, so no claim is refused: its health key is. It starts without PING: MISCONF refuses that, too."""
     with SyncRedis.from_url(valkey.url) as server:
+        server.execute_command("ACL", "SETUSER", "default", "-ping")
+        worker = start_worker(REDIS_URL=valkey.url)
         server.config_set("maxmemory", "1")
         await wait_for_log(worker, "Redis refuses", 15)
         await asyncio.sleep(2)  # several turns, in which it could take a queue that it can read for one that is back
