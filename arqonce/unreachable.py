@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 
 _CLOSED = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, asyncio.IncompleteReadError, EOFError)
 
+_LOST = "closed by server|unexpected connection_lo|connection was lost"
+
 FOREIGN = "it answers as another kind of server on this port would"
 
 _REASONS: tuple[tuple[Callable[[BaseException], object], str], ...] = (
@@ -16,7 +18,7 @@ _REASONS: tuple[tuple[Callable[[BaseException], object], str], ...] = (
     (lambda cause: "TimeoutError" in _names(cause), "it does not answer in time"),
     (lambda cause: re.search("rejected SSL upgrade|Protocol [Ee]rror", str(cause)), FOREIGN),
     (
-        lambda cause: isinstance(cause, _CLOSED) or re.search("closed by server|unexpected connection_lo", str(cause)),
+        lambda cause: isinstance(cause, _CLOSED) or re.search(_LOST, str(cause)),
         "it closes the connection, as another kind of server on this port would",
     ),
 )

@@ -38,8 +38,7 @@ end
 local function again(id, outcome, number, attempts, held_ms)
     local lease, job, retry = 'arq:in-progress:' .. id, 'arq:job:' .. id, 'arq:retry:' .. id
     if held_ms == '0' then redis.call('DEL', lease) else redis.call('PEXPIRE', lease, held_ms) end
-    local keep_ms = retry_ms
-    if outcome ~= 'back' then keep_ms = keep_ms + number end
+    local keep_ms = outcome == 'back' and retry_ms or retry_ms + number
     if attempts == '0' then redis.call('DEL', retry) else redis.call('SET', retry, attempts, 'PX', keep_ms) end
     local score = crash_score(id)
     if score > 0 and outcome ~= 'back' then redis.call('ZREM', crashes, id)
@@ -90,6 +89,7 @@ while at < groups_end do
             if is_end then done(id, value, keep_ms, held_ms)
             else again(id, outcome, outcome ~= 'back' and tonumber(value) or value, attempts, held_ms) end
         elseif is_end and not current and is_gone(id) then
+            if value ~= '' and redis.pcall('GET', 'arq:result:' .. id) == value then answers[#answers] = 1 end
             keep(id, value, keep_ms, 'NX')  -- Redis has lost the job: its answer is in nobody's way
         end
     end
@@ -127,5 +127,5 @@ The in-progress key stays for ``held_ms``: arq holds a cron job's so that it is 
 again lives as long as a fresh one; arq lets it expire.
 
 At the end there are pairs of the number of a job in this call and a permit that it gives back. Answers for each job
-whether it was the owner's, and then how many parked jobs are due again.
+whether it was the owner's, or has this result by an earlier call, and then how many parked jobs are due again.
 """

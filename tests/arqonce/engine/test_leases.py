@@ -329,6 +329,28 @@ async def test_a_claim_without_an_answer_is_given_back_and_does_not_count(
     assert (again.job_id, again.attempt) == ("job", 1)
 
 
+async def test_an_end_without_an_answer_is_recorded_once_and_is_ours(
+    redis: Redis, worker: OpenLeases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is sent again, and told to be no other worker's; another worker's end is."""
+    await _enqueue(redis, "job")
+    leases, other = worker(), worker()
+    (claim,) = await leases.claims(1)
+    run = leases._direct.run
+
+    async def lose_the_answer(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - passed on
+        await run(*args, **kwargs)
+        raise RedisConnectionError("Connection lost")
+
+    monkeypatch.setattr(leases._direct, "run", lose_the_answer)
+
+    ours = await leases.end(claim, b"done", keep=HOUR), await leases.end(claim, b"done", keep=HOUR)
+    others = await other.end(claim, b"done later", keep=HOUR)
+
+    assert (ours, others) == ((True, True), False)
+    assert await redis.get("arq:result:job") == b"done"
+
+
 async def test_a_claim_is_not_repeated_unseen() -> None:
     """redis-py would send it again after a lost connection, and nobody would run what the first one claimed."""
     received = 0

@@ -69,6 +69,7 @@ def _chained(error: RedisError, cause: Exception) -> RedisError:
         (RedisConnectionError("max number of clients reached"), "accepts no more connections: raise its maxclients"),
         (OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), "is full: raise its maxmemory"),
         (RedisTimeoutError("Redis did not answer in time"), "(it does not answer in time)"),
+        (RedisConnectionError("the connection was lost (closed)"), "(it closes the connection, as another kind of"),
         # redis-py's, with the whole command: the message of a job, which has people's data
         (
             ResponseError('Command # 1 (SET a {"name": "Jane (J)"}) of pipeline caused error: ("MISCONF it\'s so",)'),
