@@ -10,6 +10,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from arqonce.causes import causes
 from arqonce.database.connecting import UnwritableServerError
+from arqonce.database.pooler import said_by_pooler
 
 _TRANSIENT_CLASSES = frozenset({"08", "28", "3D", "53", "57", "58"})
 """Connection exceptions, rejected users and databases, insufficient resources, operator intervention, system errors
@@ -162,7 +163,9 @@ def why_unavailable(error: BaseException) -> str:
         cause = error if isinstance(error, PoolTimeoutError) else _driver_error(error)
         reasons = (why for kinds, why in _NO_ANSWER if isinstance(cause, kinds))
         return next(reasons, f"no answer: {type(cause).__name__}")
-    if state[:2] == "08":
+    if said := said_by_pooler(error):
+        return said[0]
+    if state[:2] == "08" and state != "08P01":
         return _LOST_CONNECTION
     return f"{_UNAVAILABLE.get(state, 'it refuses us')} (SQLSTATE {state})"
 

@@ -113,7 +113,7 @@ class Postgres:
 
     def _unusable(self, name: str, error: Exception) -> Finding:
         told, _, cure = explain_database(error, self._settings).partition(": ")
-        return Finding(name, Verdict.FAILURE, told, cure or "is it running, is DATABASE_URL right?")
+        return Finding(name, Verdict.FAILURE, told, cure or "its log says why")
 
     async def _writes(self, session: AsyncSession) -> Finding:
         await require_writable(session)

@@ -5,6 +5,7 @@ import asyncpg
 from arqonce.connection.tls import tls_problem
 from arqonce.database.connecting import READ_ONLY, STANDBY
 from arqonce.database.faults import is_transient, sqlstate_of, why_not_written, why_unavailable
+from arqonce.database.pooler import said_by_pooler
 from arqonce.database.settings import DatabaseSettings
 from arqonce.unreachable import FOREIGN, why_unreachable
 
@@ -40,6 +41,8 @@ def _refusal(state: str | None, error: Exception, *, has_password: bool) -> str 
         return _NO_SCHEMA
     if state == "28P01" and not has_password:
         return "requires a password: set DATABASE_PASSWORD, or write it into DATABASE_URL"
+    if said := said_by_pooler(error):
+        return f"cannot be used, {said[0]}: {said[1]}"
     return _REFUSALS.get(state or "")
 
 

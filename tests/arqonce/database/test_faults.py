@@ -66,6 +66,8 @@ def test_an_unanswered_question_may_pass(error: Exception, *, expected: bool) ->
         (asyncpg.InsufficientPrivilegeError(), "it refuses us (SQLSTATE 42501)"),
         (asyncpg.ConnectionDoesNotExistError(), "the connection was lost"),
         (asyncpg.InvalidCatalogNameError(), "it has no such database (SQLSTATE 3D000)"),
+        (asyncpg.ProtocolViolationError("no such database: jane"), "PgBouncer has no such database"),
+        (asyncpg.ProtocolViolationError("jane"), "it refuses us (SQLSTATE 08P01)"),
         (OSError(), "no answer: OSError"),
     ],
 )

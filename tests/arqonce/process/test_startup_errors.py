@@ -1,6 +1,7 @@
 """What is said of a server that cannot be used. Needs none."""
 
 import pytest
+from asyncpg import ProtocolViolationError
 from pydantic import SecretStr
 from redis.exceptions import AuthenticationError, InvalidResponse, OutOfMemoryError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -27,6 +28,9 @@ class _LateError(Exception):
     sqlstate = "57014"
 
 
+_NO_PARAMETERS = ProtocolViolationError("unsupported startup parameter: statement_timeout")
+
+
 _REJECTED = ConnectionError('PostgreSQL server at "h:5432" rejected SSL upgrade')
 
 
@@ -40,6 +44,9 @@ _REJECTED = ConnectionError('PostgreSQL server at "h:5432" rejected SSL upgrade'
         ("postgresql://h/d", _WrongValueError(), "refuses a statement (SQLSTATE 22008)"),
         ("postgresql://h/d", _StartingError(), "is not ready: it is starting, stopping or recovering (SQLSTATE 57P03)"),
         ("postgresql://h/d", _LateError(), "took longer than DATABASE_STATEMENT_TIMEOUT: is a table locked?"),
+        ("postgresql://h/d", _NO_PARAMETERS, "takes no settings with a connection: if it is PgBouncer in transaction"),
+        ("postgresql://h/d", ProtocolViolationError("query_wait_timeout"), "no free connection to the server in time"),
+        ("postgresql://h/d", ProtocolViolationError("Jane"), "is not ready: it refuses us (SQLSTATE 08P01)"),
         ("postgresql://h/d", PermissionError(13, "denied", "/root/a.key"), "/root/a.key: set HOME to a folder"),
         ("postgresql:///d?host=/run", PermissionError(13, "denied"), "cannot be reached ("),
         ("postgresql://u:p@h/d", _WrongPasswordError(), "refuses the password: correct DATABASE_URL"),
