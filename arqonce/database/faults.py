@@ -85,6 +85,7 @@ def constraint_of(error: BaseException) -> str | None:
 
 
 _CURES = {
+    "40001": "it is in conflict with others: does it need its isolation level (default_transaction_isolation)?",
     "25P02": "an earlier statement had failed, and the job went on: let its error through, or use begin_nested()",
     "25P03": "the transaction paused for longer than the server allows (idle_in_transaction_session_timeout)",
     "25P04": "the transaction took longer than the server allows (transaction_timeout)",
@@ -225,6 +226,11 @@ def is_fault_of_server(error: BaseException) -> bool:
         if state == "25006" and getattr(part, "connection_invalidated", False):  # see arqonce/database/wrong_servers.py
             return True
     return False
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Return whether the transaction was ended for the sake of others that ran with it, as ``SERIALIZABLE`` does."""
+    return any(sqlstate_of(part) == "40001" for part in causes(error))
 
 
 def is_lost_connection(error: BaseException) -> bool:

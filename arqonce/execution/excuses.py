@@ -1,14 +1,14 @@
 """Decides whether an attempt has failed by its job's fault, or by the database's. The latter does not count."""
 
-from datetime import timedelta
-
+from arqonce.backoff import backoff
 from arqonce.execution.gate import DatabaseGate
 from arqonce.execution.patience import Patience
 from arqonce.execution.record import AFTER_OUTAGE
 from arqonce.execution.verdict import RetryLater
 
-_AFTER_FAULT = timedelta(milliseconds=500)
-"""Delay after a server fault that the gate does not detect, while other jobs may run."""
+_FAULT = 2
+"""The attempt whose ``backoff``, up to a second, follows a fault that the gate does not detect. Other jobs may run
+meanwhile, and at random times those that were in conflict do not meet again."""
 
 
 class Excuses:
@@ -28,7 +28,7 @@ class Excuses:
         if await self._gate.explains(error, since=since):
             raise RetryLater(AFTER_OUTAGE, counts=False) from error
         if self._patience.lasts(job_id, error):
-            raise RetryLater(_AFTER_FAULT, counts=False) from error
+            raise RetryLater(backoff(_FAULT), counts=False) from error
 
     def forget(self, job_id: str) -> None:
         """Forget the faults of a job that has ended."""

@@ -1,8 +1,9 @@
 """Decides how long server faults of single connections do not count as attempts. Knows no server.
 
 An open gate means that the gate's own connection can write. The job's connection may still have led to an old primary,
-been lost in a failover, or met a full disk; such an attempt does not count. But a job can also cause such a fault each
-time it runs, and must not be retried for ever. So there are limits.
+been lost in a failover, or met a full disk; such an attempt does not count. Neither does one that PostgreSQL ended for
+the sake of other transactions (40001): where SERIALIZABLE is the default, that is every second attempt of jobs that run
+at once. But a job can also cause such a fault each time it runs, and must not be retried for ever. So there are limits.
 """
 
 import time
@@ -10,7 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import timedelta
 
-from arqonce.database.faults import is_fault_of_server, is_lost_connection
+from arqonce.database.faults import is_conflict, is_fault_of_server, is_lost_connection
 
 _LONGEST = timedelta(minutes=2)
 """How long, from its first such fault, a job's server faults do not count."""
@@ -38,7 +39,7 @@ class Patience:
     def lasts(self, job_id: str, error: BaseException) -> bool:
         """Record the failure; return whether it is a server fault that does not count as an attempt yet."""
         is_loss = is_lost_connection(error)
-        if not is_loss and not is_fault_of_server(error):
+        if not (is_loss or is_fault_of_server(error) or is_conflict(error)):
             return False
         now = time.monotonic()
         faults = self._faults.setdefault(job_id, _Faults(now))

@@ -81,10 +81,14 @@ async def write_read_only(session: AsyncSession, payload: Work) -> Done:
     return await store(session, payload)
 
 
-async def find_the_disk_full(session: AsyncSession, _payload: Work) -> Done:
+def meet(state: str) -> Handler:
     """Meet what only this job meets."""
-    await session.execute(text("DO $$ BEGIN RAISE SQLSTATE '53100'; END $$"))
-    return Done()
+
+    async def handler(session: AsyncSession, _payload: Work) -> Done:
+        await session.execute(text(f"DO $$ BEGIN RAISE SQLSTATE '{state}'; END $$"))
+        return Done()
+
+    return handler
 
 
 async def end_the_connection(session: AsyncSession, _payload: Work) -> Done:
@@ -199,21 +203,26 @@ async def test_a_connection_that_cannot_write_is_dropped_and_costs_no_attempt(
     assert (_is_uncounted(refused), was_open, stored) == (True, True, {"done": True})
 
 
-async def test_a_full_disk_that_only_one_job_meets_is_waited_for_and_ends(
-    monkeypatch: pytest.MonkeyPatch, sessions: Sessions
+@pytest.mark.parametrize(
+    ("state", "cause"),
+    [
+        ("53100", "the disk of the server is full: free space there"),
+        ("40001", "it is in conflict with others: does it need its isolation level (default_transaction_isolation)?"),
+    ],
+)
+async def test_a_fault_that_only_one_job_meets_is_waited_for_and_ends(
+    monkeypatch: pytest.MonkeyPatch, sessions: Sessions, state: str, cause: str
 ) -> None:
-    """Not for ever: a job may fill it by itself, each time it runs."""
+    """Not for ever: a job may fill the disk by itself, each time it runs, or be in its own way."""
     dispatcher = Dispatcher(sessions)
-    waited = [await _outcome(dispatcher, find_the_disk_full, attempt=3) for _ in range(5)]
+    waited = [await _outcome(dispatcher, meet(state), attempt=3) for _ in range(5)]
     monkeypatch.setattr(patience, "_LONGEST", timedelta(0))
 
-    last = await _outcome(dispatcher, find_the_disk_full, attempt=3)
+    last = await _outcome(dispatcher, meet(state), attempt=3)
 
     assert all(map(_is_uncounted, waited))
     assert isinstance(last, DatabaseFailedError)
-    assert await _letters(sessions) == [
-        ("database_failed", "the database failed: SQLSTATE 53100: the disk of the server is full: free space there", 3)
-    ]
+    assert await _letters(sessions) == [("database_failed", f"the database failed: SQLSTATE {state}: {cause}", 3)]
 
 
 async def test_lost_connections_cost_no_attempt_but_not_for_ever(sessions: Sessions) -> None:
