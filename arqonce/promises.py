@@ -15,7 +15,7 @@ from arqonce.statements import Parameters
 from arqonce.tracing import Sending, sending
 from arqonce.wire.bounds import require_queue
 from arqonce.wire.keys import QUEUE, cut_calls
-from arqonce.wire.request import request_hash, unique_name
+from arqonce.wire.request import request_hash, request_mark, request_tag, unique_name
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
 
@@ -175,6 +175,7 @@ class Promises(Generic[ResultT]):
         self._ledger = schema if schema is not None else LEDGER if parent is None else parent.ledger
         self._hashes = [request_hash(payload) for payload in self._request.payloads]
         unique = () if self._request.window_ms is None else self._request.payloads
+        self._keys = frozenset(keys or ())
         self._names = [unique_name(payload, self._queue) for payload in unique]
         self._ids = list(self._request.ids)
         self._outcomes: list[str | None] = [None] * len(self._ids)
@@ -255,7 +256,15 @@ class Promises(Generic[ResultT]):
         outcomes = list(zip(self._ids, self._request.payloads, self._outcomes, strict=True))
         if taken := [job_id for job_id, _, outcome in outcomes if outcome not in {"new", "duplicate"}]:
             raise _conflict(taken, of=len(outcomes))
-        return [Promised(job_id, outcome == "new", payload.result_type()) for job_id, payload, outcome in outcomes]
+        hashes = zip(outcomes, self._hashes, strict=True)
+        return [
+            Promised(job_id, outcome == "new", payload.result_type(), self._mark(job_id, payload, request))
+            for (job_id, payload, outcome), request in hashes
+        ]
+
+    def _mark(self, job_id: str, payload: Payload[ResultT], request: bytes) -> str | None:
+        """Return the request's mark if its key may be in use elsewhere."""
+        return request_mark(payload.job_name, request_tag(request)) if job_id in self._keys else None
 
 
 def _conflict(taken: Sequence[str], *, of: int) -> KeyConflictError:

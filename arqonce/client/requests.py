@@ -132,6 +132,8 @@ class Promised(Generic[ResultT]):
     """Whether this call promised the job; false if a job with this key is in the outbox, has a receipt or is dead."""
 
     result_type: type[ResultT] = field(repr=False)
+    _mark: str | None = field(default=None, repr=False)
+    """The request's mark; set if another request may have the same key in Redis."""
 
 
 HandleFields: TypeAlias = tuple[str, bool, type[ResultT], bool, str | None]
@@ -147,7 +149,7 @@ def found_again(
         InvalidMessageError: the id is not valid, or the class is no payload.
     """
     if isinstance(job, Promised):
-        return job.job_id, job.is_new, job.result_type, True, None
+        return job.job_id, job.is_new, job.result_type, True, job._mark  # noqa: SLF001 - of this module
     require_kind(job)
     return require_job_id(cast("str", job_id)), False, job.result_type(), is_promised, None
 

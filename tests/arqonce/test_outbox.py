@@ -1,6 +1,7 @@
 """Promising a job inside a transaction of one's own, with each kind of connection, on the real database."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,17 +12,18 @@ from typing import Any
 import asyncpg
 import psycopg
 import pytest
+from redis.asyncio import Redis
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import sessionmaker
 
 from arqonce import JobClient
-from arqonce.failures import InvalidMessageError, KeyConflictError, ResultMissingError
+from arqonce.failures import InvalidMessageError, KeyConflictError, RequestConflictError, ResultMissingError
 from arqonce.ledger.dead_jobs import DeadLetter, insert_dead_letter
 from arqonce.ledger.receipts import Receipt, insert_receipts
 from arqonce.outbox import enqueue_in, enqueue_in_sync
 from arqonce.wire.codec import decode
-from arqonce.wire.request import request_hash
+from arqonce.wire.request import payload_tag, request_hash
 from jobs import CreateUser, FindUser
 from tests.arqonce.connection.connections import ASYNC, ASYNC_IDS, SYNC, SYNC_IDS
 from tests.promised import whereabouts
@@ -272,6 +274,24 @@ async def test_a_handle_waits_for_a_job_that_redis_does_not_have_yet(client: Job
             await handle.result(timeout=timedelta(milliseconds=50))
     with pytest.raises(ResultMissingError, match=r"If it was promised .* is_promised=True"):
         await client.handle(CreateUser, promised.job_id).result(timeout=5)
+
+
+async def test_the_result_of_another_request_is_not_that_of_the_promise(
+    client: JobClient, sessions: Sessions, redis: Redis
+) -> None:
+    """Redis may have one under the key: of another service's job, or of one that was enqueued directly."""
+    async with sessions.begin() as session:
+        promised = await enqueue_in(session, JANE, key="jane")
+    user = {"id": 7, "name": "Jane", "email": None, "created_at": "2026-01-01T00:00:00Z"}
+
+    async def answer(request: CreateUser) -> int:
+        ended = {"s": True, "f": request.job_name, "h": payload_tag(request), "r": user}
+        await redis.set("arq:result:jane", json.dumps(ended))
+        return (await client.handle(promised).result(timeout=5)).id
+
+    assert await answer(JANE) == user["id"]
+    with pytest.raises(RequestConflictError, match="'jane' was used for another request"):
+        await answer(OTHER)
 
 
 @pytest.mark.usefixtures("starts_processes")
