@@ -44,8 +44,8 @@ from arqonce.work import UNKNOWN, Again, Claim, Ended, GivenBack, Outcome, Permi
 MARGIN = timedelta(seconds=5)
 """How much longer than its deadline a run may take: for looks, receipts and dead letters."""
 
-_REFUSED, _ABORTED, _USED_UP = "\0refused", "\0aborted ", "\0used up "
-"""Kinds of jobs that only end: unreadable, and, with their names, aborted ones and those without an attempt left."""
+_REFUSED, _ABORTED, _OVER = "\0refused", "\0aborted ", "\0over "
+"""Kinds of jobs that only end: unreadable; with their names, aborted; and expired or without an attempt left."""
 
 _MOST_REFUSED = 500
 """So many of each are recorded together."""
@@ -128,11 +128,9 @@ class RegistryWork:
         return [job.ended(job.refused.failure) if job.claim.job_id in recorded else Again.ALONE for job in jobs]
 
     def _outcome(self, job: "RegistryJob", answer: Answer | RetryLater | Again) -> Outcome | Again:
-        if isinstance(answer, Again):
-            return answer
-        if isinstance(answer, RetryLater):
-            return postponed(answer)
-        return job.ended(answer.end, answer.tag)
+        if isinstance(answer, Answer):
+            return job.ended(answer.end, answer.tag)
+        return postponed(answer) if isinstance(answer, RetryLater) else answer
 
     async def disconnect(self, task: "asyncio.Task[Any]") -> None:
         """End the connection of a task that does not end: it cannot commit."""
@@ -188,7 +186,8 @@ class RegistryJob:
         if self._work.most_together(self.spec) > 1:
             return self.spec.name
         is_used_up = self.claim.was_left and not may_start(self.spec, self.delivery)
-        return _USED_UP + self.spec.name if is_used_up else None
+        is_over = is_used_up or (self._message.expires_ms is not None and self.delivery.has_expired)
+        return _OVER + self.spec.name if is_over else None
 
     @property
     def limit(self) -> timedelta:

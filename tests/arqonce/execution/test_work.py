@@ -399,6 +399,30 @@ async def test_many_aborts_are_recorded_together(
     assert await redis.exists("arq:result:ended", "arq:result:j1", "arq:result:j2", "arq:result:j3") == 4
 
 
+async def test_many_that_expired_are_recorded_together_whatever_their_handler(
+    sessions: Sessions, redis: Redis, build: BuildWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what is to spare a worker the work of an outage would take twice as long as that work."""
+    monkeypatch.delattr(Record, "conclude")
+    ran: list[str] = []
+
+    async def note(_session: AsyncSession, payload: Work) -> Answer:
+        ran.append(payload.text)
+        return Answer()
+
+    for job_id, expires_ms in (("j1", 1), ("j2", 1), ("later", now_ms() + 60_000), ("never", None)):
+        expiry = {} if expires_ms is None else {"xt": expires_ms}
+        await _queue(redis, job_id, _message("work", k={"text": job_id}, **expiry))
+
+    await (await build_recording_worker(build, Registry(_spec(note)), sessions)).async_run()
+
+    found = await _receipts(sessions)
+    assert {key: answer.get("type") for key, answer in found.items()} == {
+        "j1": "expired", "j2": "expired", "later": None, "never": None,
+    }  # fmt: skip
+    assert sorted(ran) == ["later", "never"]
+
+
 async def test_an_abort_that_cannot_be_recorded_is_asked_for_again(
     sessions: Sessions, redis: Redis, build_recording: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
