@@ -4,6 +4,7 @@ A promised job is in exactly one of the tables ``outbox`` (not ended), ``receipt
 and ``dead_jobs`` (failed for good). ``arqonce/outbox.py`` inserts the rows.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,6 +17,10 @@ from arqonce.ledger.tables import DISPATCH_EPOCH, PromisedJob
 
 BATCH = 500
 """Most jobs of one queue in one dispatch: some 25 ms in PostgreSQL, and one pipeline to Redis."""
+
+_BYTES = 8 * 1024 * 1024
+"""About so many bytes of messages in one dispatch, of each queue the same share: 500 of the largest would take a relay
+2 GB, and more time than one dispatch has."""
 
 _FIRST_AGAIN, _LAST_AGAIN = timedelta(seconds=30), timedelta(minutes=10)
 """After how long a job that has not ended is dispatched again: first and longest interval; it doubles each time."""
@@ -44,15 +49,20 @@ class Promise:
 _DISPATCH = text(f"""
     WITH served AS (SELECT * FROM unnest(:queues, :epochs) AS served (queue, epoch)),
     waiting AS (
-        SELECT found.job_id, served.epoch FROM served, LATERAL (
-            SELECT job_id FROM arqonce.outbox WHERE queue = served.queue AND give_at <= now()
+        SELECT found.*, served.epoch FROM served, LATERAL (
+            SELECT job_id, queue, give_at, octet_length(message) AS size FROM arqonce.outbox
+            WHERE queue = served.queue AND give_at <= now()
             ORDER BY give_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED) AS found),
     forgotten AS (
-        SELECT found.job_id, served.epoch FROM served, LATERAL (
-            SELECT job_id FROM arqonce.outbox
+        SELECT found.*, served.epoch FROM served, LATERAL (
+            SELECT job_id, queue, give_at, octet_length(message) AS size FROM arqonce.outbox
             WHERE queue = served.queue AND epoch < served.epoch AND dispatched_at IS NOT NULL
             ORDER BY epoch LIMIT {BATCH} FOR UPDATE SKIP LOCKED) AS found),
-    chosen AS (SELECT * FROM waiting UNION SELECT * FROM forgotten LIMIT :most)
+    found AS (SELECT * FROM waiting UNION SELECT * FROM forgotten LIMIT :most),
+    measured AS (
+        SELECT *, sum(size) OVER (
+            PARTITION BY queue ORDER BY give_at ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before FROM found),
+    chosen AS (SELECT * FROM measured WHERE before IS NULL OR before < :bytes)
     UPDATE arqonce.outbox AS job SET
         epoch = chosen.epoch,
         dispatched_at = now(),
@@ -68,25 +78,41 @@ _DISPATCH = text(f"""
     bindparam("queues", type_=ARRAY(Text)),
     bindparam("epochs", type_=ARRAY(BigInteger)),
     bindparam("most", type_=BigInteger),
+    bindparam("bytes", type_=BigInteger),
     bindparam("keep", type_=Interval),
     bindparam("first", type_=Interval, value=_FIRST_AGAIN),
     bindparam("last", type_=Interval, value=_LAST_AGAIN),
 )
 """Two selections from each queue, each by an index: jobs that are due for dispatch, and jobs dispatched in an earlier
-epoch, which may be lost. Skips rows that another relay is dispatching. The first dispatch in an epoch counts as 1."""
+epoch, which may be lost. Skips rows that another relay is dispatching. Of those found, each queue has the first one,
+and others until their messages have so many bytes. The first dispatch in an epoch counts as 1."""
 
 
 async def dispatch_batch(session: AsyncSession, *, epochs: Mapping[str, int], keep: timedelta) -> Sequence[Promise]:
     """Mark jobs of these queues, up to ``BATCH`` of each, as dispatched in its epoch; return them. One round trip.
+
+    There are fewer if their messages are large: ``is_full`` says whether there may be more.
 
     Commit before writing them into Redis. A relay that dies in between delays the jobs by 30 s and loses none. If it
     committed afterwards, it would hold the row locks until Redis answers, and fast workers would wait for them with
     their receipts. Concurrent relays get different rows. ``keep`` is how long after its due time a job may run.
     """
     arrays = {"queues": list(epochs), "epochs": list(epochs.values())}
-    bounds = {"keep": keep, "most": BATCH * len(epochs)}
+    bounds = {"keep": keep, "most": BATCH * len(epochs), "bytes": _share(epochs)}
     rows = await session.execute(text_for(session, _DISPATCH), arrays | bounds)
     return sorted((Promise(**row._mapping) for row in rows), key=lambda promise: promise.due_at)  # noqa: SLF001 - SQLAlchemy's public name
+
+
+def is_full(promises: Collection[Promise], epochs: Mapping[str, int]) -> bool:
+    """Return whether more jobs may be due than one dispatch has taken."""
+    sizes = Counter[str]()
+    for promise in promises:
+        sizes[promise.queue] += len(promise.message)
+    return len(promises) >= BATCH or any(size >= _share(epochs) for size in sizes.values())
+
+
+def _share(epochs: Mapping[str, int]) -> int:
+    return _BYTES // len(epochs)
 
 
 _TAKE_BACK = text("""

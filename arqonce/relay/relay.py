@@ -3,7 +3,8 @@
 Which jobs are due is the statement of ``dispatch_batch``, in ``arqonce/ledger/outbox.py``.
 
 Runs in every worker, and alone with the command ``relay``. Any number may run at once. Each serves the queues
-of its WORKER_QUEUE, all with the same statement; of each at most 500 jobs at a time, so that none waits for another.
+of its WORKER_QUEUE, all with the same statement; of each at most 500 jobs at a time, so that none waits for another,
+and some 8 MiB of messages of all together.
 
 Every one to two seconds an idle relay executes one statement in PostgreSQL; every three seconds or, if another one
 listens, every ten, it makes one round trip to Redis, and every few seconds an attempt to take the listener's lock. The
@@ -37,7 +38,7 @@ from arqonce.database.faults import cure_of, is_of_database, is_transient, why_n
 from arqonce.execution.dead_letters import bury, write_letter
 from arqonce.failures import PromiseExpiredError
 from arqonce.ledger.losses import note_loss
-from arqonce.ledger.outbox import BATCH, Promise, dispatch_batch, take_back
+from arqonce.ledger.outbox import Promise, dispatch_batch, is_full, take_back
 from arqonce.relay.epoch import RedisEpochs
 from arqonce.relay.expiry import has_expired
 from arqonce.relay.listener import Wakeup
@@ -136,6 +137,7 @@ class Relay:
         self._known: tuple[float, Mapping[str, int]] | None = None
         self._last_epochs: Mapping[str, int] | None = None
         self._again = 0
+        self._is_full = False
         self._trouble = Trouble(_log, over="the relay goes on")
         self.counts = Counts()
         self.away = {"redis": AwayTime(), "postgresql": AwayTime()}
@@ -158,8 +160,9 @@ class Relay:
         return usual if self._trouble.is_known else _LOOK_AT_REST * _some()
 
     async def _take_turns(self) -> None:
-        while await self.turn() >= BATCH:
-            pass
+        self._is_full = True
+        while self._is_full:
+            await self.turn()
         if self._again:
             count, self._again = self._again, 0
             noticed_at = await self._note_loss(count)
@@ -183,6 +186,7 @@ class Relay:
 
     async def turn(self) -> int:
         """Dispatch once; return how many jobs. While a server is unreachable, return 0 after half a second."""
+        self._is_full = False
         try:
             given = await self._look()
         except Exception as error:  # noqa: BLE001 - any error: if the relay ended, nothing would dispatch the jobs
@@ -233,6 +237,7 @@ class Relay:
     async def _dispatch(self, epochs: Mapping[str, int]) -> int:
         async with asyncio.timeout(_TAKE_LIMIT.total_seconds()), self._sessions.begin() as session:
             promises = await dispatch_batch(session, epochs=epochs, keep=self._keep)
+        self._is_full = is_full(promises, epochs)
         self._again += sum(promise.is_again for promise in promises)
         # Committed before they are written into Redis: see dispatch_batch.
         due: list[Promise] = []

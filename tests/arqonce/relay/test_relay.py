@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from arqonce import DatabaseSettings, open_database
 from arqonce.connection.presence import ALARM_KEY
 from arqonce.embedded import open_valkey
+from arqonce.ledger import outbox
 from arqonce.ledger.dead_jobs import DeadFilter, dead_jobs
 from arqonce.ledger.losses import latest_losses
 from arqonce.outbox import enqueue_in
@@ -58,6 +59,22 @@ async def test_a_deferred_job_is_given_shortly_before_it_is_due(sessions: Sessio
     queued = await redis.zrange("arq:queue", 0, -1, withscores=True)
     assert [job_id for job_id, _ in queued] == [b"soon"]
     assert 5_000 < queued[0][1] - time.time() * 1000 < 8_100
+
+
+async def test_large_messages_are_given_a_few_at_a_time(
+    sessions: Sessions, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """500 of the largest would not fit into memory, nor into the time of one dispatch: they were never given."""
+    monkeypatch.setattr(outbox, "_BYTES", 40_000)
+    for number in range(7):
+        await promise(sessions, CreateUser(name="J", email=None), f"j{number}")
+    await execute(sessions, "UPDATE arqonce.outbox SET message = convert_to(repeat('x', 15000), 'UTF8')")
+    relay = _relay(sessions, redis)
+
+    first = await relay.turn()
+    await relay._take_turns()
+
+    assert (first, await redis.zcard("arq:queue"), await relay.turn()) == (3, 7, 0)
 
 
 async def test_waiting_and_running_jobs_are_left_alone(sessions: Sessions, redis: Redis) -> None:
