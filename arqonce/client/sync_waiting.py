@@ -13,7 +13,7 @@ from redis import Redis
 from arqonce.client.answers import LOOK_AGAIN, missing, poll_pauses
 from arqonce.connection.primary import ROLE_EVERY
 from arqonce.connection.redis import is_outage
-from arqonce.connection.sync_direct import SyncDirectConnection, question
+from arqonce.connection.sync_direct import SHORTEST, SyncDirectConnection, question
 from arqonce.connection.sync_wire import SILENCE, Wire
 from arqonce.wire.keys import RESULT_KEY
 
@@ -62,10 +62,11 @@ class SyncResultWatch:
         with wire.listening(key.encode()) as bell:  # before reading: every later change rings
             # In this order: a job that leaves the queue between the two commands has its result by then.
             commands = (("ZSCORE", self._queue, job_id), ("GET", key))
-            score, data = question(wire, commands, end)
+            last = max(end, time.monotonic() + SHORTEST.total_seconds())
+            score, data = question(wire, commands, end, last=last)
             if data is None and score is None and not is_promised:
                 wire.doubt_role()  # a replica may lag behind
-                score, data = question(wire, commands, end)
+                score, data = question(wire, commands, end, last=last)
                 if data is None and score is None:
                     raise missing(job_id)
             if data is None:

@@ -24,7 +24,7 @@ from arqonce.connection.tracking import LINGER, NOT_TOLD, RECONNECT_PAUSES, Trac
 from arqonce.wire.keys import RESULT_KEY
 
 _SILENCE = 5.0
-"""Longest wait for an answer of Redis, in seconds."""
+"""Longest wait for a connection to Redis, in seconds."""
 
 _SHORTEST = 1.0
 """Shortest wait for an answer of Redis, in seconds, even if the caller's timeout ends earlier."""
@@ -59,7 +59,7 @@ class ResultWatch:
             while True:
                 was_told = bell.is_set()
                 bell.clear()
-                score, data, wire = await self._look(job_id, min(end, loop.time() + _SILENCE))
+                score, data, wire = await self._look(job_id, end)
                 if data is not None:
                     # On one connection, the notification arrives before the answer: tracking does not work.
                     if wire is looked_on and not (was_told or bell.is_set()):
@@ -117,9 +117,11 @@ class ResultWatch:
         if self._is_closed:
             raise RedisConnectionError(CLOSED)
         try:
-            async with asyncio.timeout_at(max(end, asyncio.get_running_loop().time() + _SHORTEST)):
+            now = asyncio.get_running_loop().time()
+            async with asyncio.timeout_at(max(min(end, now + _SILENCE), now + _SHORTEST)):
                 wire = await self._connection.open()
-                self._proof.begin(wire)
+            self._proof.begin(wire)
+            async with asyncio.timeout_at(max(end, now + _SHORTEST)):
                 # In this order: a job that leaves the queue between the two commands has its result by then.
                 score, data = await self._connection.ask(("ZSCORE", self._queue, job_id), ("GET", RESULT_KEY + job_id))
         except TimeoutError as error:

@@ -37,7 +37,9 @@ from arqonce.connection.primary import (
 from arqonce.connection.redis import is_outage
 
 _LIMIT = timedelta(seconds=5)
-"""Longest wait for a reply, as for all other commands. Then the connection is closed: late replies may still arrive."""
+"""Longest wait for a reply, as for all other commands. Then the connection is closed: late replies may still arrive.
+The wait goes on as long as earlier replies, or parts of this one, arrive, or Redis takes what is sent: large messages
+of many callers need their time on a slow network."""
 
 _INCOMPLETE = object()
 
@@ -275,7 +277,8 @@ def without_error(answers: list[Any]) -> list[Any]:
 @dataclass(slots=True)
 class _Sent:
     answer: "asyncio.Future[Any]"
-    limit: asyncio.TimerHandle
+    since: float
+    limit: float
     on_answer: Callable[[], None] | None
 
 
@@ -289,6 +292,10 @@ class _Wire(asyncio.Protocol):
         self._lose = lose
         self._sent: deque[_Sent] = deque()
         self._is_refused = False
+        self._moved = 0.0
+        """When part of a reply arrived last, or Redis was seen to take what is sent."""
+        self._unsent = 0
+        self._check: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         # redis-py has no API to hand over a connection. From here on it considers the connection closed.
         self._reader = hiredis.Reader(
@@ -321,11 +328,31 @@ class _Wire(asyncio.Protocol):
         if self.is_lost:
             raise RedisConnectionError("the connection was lost before the command")
         self._transport.write(data)
+        self._unsent = self._transport.get_write_buffer_size()
 
     def _expect(self, limit: float, on_answer: Callable[[], None] | None) -> "asyncio.Future[Any]":
-        answer = self._loop.create_future()
-        self._sent.append(_Sent(answer, self._loop.call_later(limit, self._give_up), on_answer))
+        answer, now = self._loop.create_future(), self._loop.time()
+        self._sent.append(_Sent(answer, now, limit, on_answer))
+        self._check_at(now + limit)
         return answer
+
+    def _check_at(self, due: float) -> None:
+        """Look once for all commands: a timer for each of thousands would cost more than the commands."""
+        if self._check is None or due < self._check.when():
+            if self._check is not None:
+                self._check.cancel()
+            self._check = self._loop.call_at(due, self._look_at_limits)
+
+    def _look_at_limits(self) -> None:
+        self._check = None
+        unsent, now = self._transport.get_write_buffer_size(), self._loop.time()
+        if unsent < self._unsent:
+            self._moved, self._unsent = now, unsent
+        due = min((max(sent.since, self._moved) + sent.limit for sent in self._sent), default=None)
+        if due is not None and due <= now:
+            self._end(RedisTimeoutError("Redis did not answer in time"))
+        elif due is not None:
+            self._check_at(due)
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
@@ -334,13 +361,15 @@ class _Wire(asyncio.Protocol):
                 if isinstance(reply, hiredis.PushNotification):
                     self._hear(reply)
                 else:
+                    self._moved = self._loop.time()
                     self._answer(reply)
+            if self._reader.has_data():
+                self._moved = self._loop.time()
         except (RedisError, IndexError) as error:  # an invalid reply, or a reply without a request
             self._end(RedisConnectionError(f"the server sent an invalid reply: {type(error).__name__}"))
 
     def _answer(self, reply: Any) -> None:  # noqa: ANN401 - any reply
         sent = self._sent.popleft()
-        sent.limit.cancel()
         if sent.on_answer is not None and not isinstance(reply, Exception):
             sent.on_answer()
         if isinstance(reply, Exception) and leads_elsewhere(reply):
@@ -354,18 +383,17 @@ class _Wire(asyncio.Protocol):
         else:
             sent.answer.set_result(reply)
 
-    def _give_up(self) -> None:
-        self._end(RedisTimeoutError("Redis did not answer in time"))
-
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(RedisConnectionError(f"the connection was lost ({type(exc).__name__ if exc else 'closed'})"))
         self._lose()
 
     def _end(self, error: RedisError) -> None:
         self._transport.abort()
+        if self._check is not None:
+            self._check.cancel()
+            self._check = None
         while self._sent:
             sent = self._sent.popleft()
-            sent.limit.cancel()
             if not sent.answer.done():
                 sent.answer.set_exception(error)
 

@@ -36,15 +36,15 @@ from arqonce.connection.tracking import LINGER, NOT_TOLD, PROOF_LIMIT, RECONNECT
 AnswerT = TypeVar("AnswerT")
 Command = tuple[str | float | bytes, ...]
 
-_SHORTEST = timedelta(seconds=1)
+SHORTEST = timedelta(seconds=1)
 """Shortest wait for a reply, even if the caller's timeout ends earlier."""
 
 
 class SyncDirectConnection:
     """One connection for all callers. Raises redis-py's errors.
 
-    A call ends with a reply or an error at most 5 s after Redis stopped answering. If the connection was lost and had
-    to be reopened, it may take 5 s longer for connecting, and 1 s for the reply.
+    A call ends with a reply or an error at most 5 s after Redis stopped answering, however long its answers take. If
+    the connection was lost and had to be reopened, it may take 5 s longer for connecting, and 1 s for the reply.
     """
 
     def __init__(self, redis: Redis, *, tracks: bool = False) -> None:
@@ -104,7 +104,7 @@ class SyncDirectConnection:
             return wire
         came = time.monotonic()
         opening = self._opening
-        if not opening.acquire(timeout=max(_SHORTEST.total_seconds(), end - came)):
+        if not opening.acquire(timeout=max(SHORTEST.total_seconds(), end - came)):
             self._opening = threading.Lock()  # a killed greenlet may have left it locked
             raise RedisTimeoutError("Redis did not accept a connection in time")
         try:
@@ -183,19 +183,21 @@ class SyncDirectConnection:
         self._lose(CLOSED)
 
 
-def question(wire: Wire, commands: Sequence[Command], end: float) -> list[Any]:
+def question(wire: Wire, commands: Sequence[Command], end: float, *, last: float = math.inf) -> list[Any]:
     """Send commands and return their replies. One round trip.
+
+    Redis may be silent until ``end``, for 1 to 5 s; while it is not, the wait ends at ``last``.
 
     Raises:
         ResponseError: Redis refused one of them.
         ConnectionError, TimeoutError: redis-py's; the commands may have been executed.
     """
-    left = max(_SHORTEST.total_seconds(), end - time.monotonic())
+    left = max(SHORTEST.total_seconds(), end - time.monotonic())
     asks_role = time.monotonic() >= wire.role_due
     if asks_role:  # a replica also answers reads
         wire.role_due = time.monotonic() + ROLE_EVERY.total_seconds()
         commands = (ROLE, *commands)
-    answers = wire.ask(commands, min(left, SILENCE.total_seconds()))
+    answers = wire.ask(commands, min(left, SILENCE.total_seconds()), last=last)
     if any(leads_elsewhere(answer) for answer in answers if isinstance(answer, Exception)):
         wire.lose("the server does not accept writes, or not yet")
     if asks_role:

@@ -33,7 +33,9 @@ from arqonce.connection.direct import changed_keys
 from arqonce.connection.primary import ROLE_EVERY
 
 SILENCE = timedelta(seconds=5)
-"""A connection with a request that is unanswered for this long is lost. A later reply is not used."""
+"""A connection with a request that is unanswered for this long is lost. A later reply is not used. The wait goes on as
+long as earlier replies, or parts of this one, arrive: large results of many callers need their time on a slow network.
+"""
 
 _LATE = "Redis did not answer in time"
 _INCOMPLETE = object()
@@ -83,6 +85,8 @@ class Wire:
         self.role_due = time.monotonic() + ROLE_EVERY.total_seconds()
         """When to check again that the server is a primary."""
         self._used = time.monotonic()
+        self._received = self._accepted = 0.0
+        """When part of a reply has arrived, and when Redis has taken data, for the last time."""
         self._reader = hiredis.Reader(
             protocolError=InvalidResponse,
             replyError=connection._parser.parse_error,  # noqa: SLF001 - see above
@@ -112,19 +116,21 @@ class Wire:
         if self.role_due < math.inf:
             self.role_due = 0.0
 
-    def ask(self, commands: Sequence[tuple[Any, ...]], seconds: float) -> list[Any]:
+    def ask(self, commands: Sequence[tuple[Any, ...]], seconds: float, *, last: float = math.inf) -> list[Any]:
         """Send commands together and return their replies; error replies are returned, not raised.
 
-        ``seconds`` limits the writing and, separately, the wait for the replies.
+        ``seconds`` limits how long Redis takes no data and, separately, how long it sends none; the wait for the
+        replies ends at ``last`` in any case.
 
         Raises:
             ConnectionError: redis-py's. The connection is lost; the commands may have been executed.
             TimeoutError: redis-py's. No reply in time, or none to other callers for at least half of that time.
         """
         question = _Question(len(commands))
-        self._send(b"".join(map(hiredis.pack_command, commands)), question, time.monotonic() + seconds)
+        self._send(b"".join(map(hiredis.pack_command, commands)), question, seconds)
         question.asked = time.monotonic()
-        self.wait(question, question.asked + seconds)
+        while not question.is_rung and time.monotonic() < (end := min(last, self._silent_since(question) + seconds)):
+            self.wait(question, end)
         if not question.missing:
             return question.answers
         if self.lost is None:
@@ -133,13 +139,18 @@ class Wire:
         has_waited = time.monotonic() - question.asked > seconds / 2
         raise RedisTimeoutError(_LATE) if has_waited and self.lost == _LATE else RedisConnectionError(self.lost)
 
-    def _send(self, data: bytes, question: _Question, end: float) -> None:
-        if not self._sending.acquire(timeout=max(0, end - time.monotonic())):
-            self.lose("Redis did not accept earlier data in time")
-            raise RedisTimeoutError("Redis did not accept earlier data in time")
+    def _silent_since(self, question: _Question) -> float:
+        return max(question.asked, self._received)
+
+    def _send(self, data: bytes, question: _Question, seconds: float) -> None:
+        came = time.monotonic()
+        while not self._sending.acquire(timeout=max(0, max(came, self._accepted) + seconds - time.monotonic())):
+            if time.monotonic() >= max(came, self._accepted) + seconds:
+                self.lose("Redis did not accept earlier data in time")
+                raise RedisTimeoutError("Redis did not accept earlier data in time")
         try:
             self._line_up(question)
-            self._write(memoryview(data), end)
+            self._write(memoryview(data), seconds)
         except BaseException as error:  # part of a request may have been sent
             self.lose(f"the connection was lost ({type(error).__name__})")
             if isinstance(error, OSError):
@@ -155,20 +166,21 @@ class Wire:
             self._asked.append(question)
             self._used = time.monotonic()
 
-    def _write(self, data: memoryview, end: float) -> None:
+    def _write(self, data: memoryview, seconds: float) -> None:
+        self._accepted = time.monotonic()
         while data:
             try:
                 with self._using:
                     sent = self._socket.send(data)
             except _NOT_READY as error:
-                if not self._is_ready(end, to_write=not isinstance(error, ssl.SSLWantReadError)):
+                if not self._is_ready(self._accepted + seconds, to_write=not isinstance(error, ssl.SSLWantReadError)):
                     raise RedisTimeoutError("Redis does not accept data in time") from error
             else:
-                data = data[sent:]
+                data, self._accepted = data[sent:], time.monotonic()
 
     def _give_up(self) -> None:
         with self._state:
-            waited = time.monotonic() - self._asked[0].asked if self._asked else 0.0
+            waited = time.monotonic() - self._silent_since(self._asked[0]) if self._asked else 0.0
         if waited >= SILENCE.total_seconds():
             self.lose(_LATE)
 
@@ -261,7 +273,10 @@ class Wire:
             if isinstance(reply, hiredis.PushNotification):
                 self._hear(reply)
             else:
+                self._received = time.monotonic()
                 self._answer(reply)
+        if self._reader.has_data():
+            self._received = time.monotonic()
 
     def _answer(self, reply: Any) -> None:  # noqa: ANN401 - any reply
         with self._state:

@@ -1,6 +1,7 @@
 """The worker's own connection: what it does when the other end is no Redis that it knows, or says nothing."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -59,6 +60,63 @@ async def test_a_silent_server_is_given_up(redis: Redis) -> None:
 
     assert await connection.call("ECHO", "again") == b"again"
     connection.close()
+
+
+@pytest.mark.parametrize(
+    ("parts", "is_answered"),
+    [([b"$6\r\n", *[b"%d" % at for at in range(6)], b"\r\n"], True), ([b">1\r\n$1\r\nx\r\n"] * 8, False)],
+    ids=["its reply, slowly", "others' changes"],
+)
+async def test_a_server_is_silent_that_sends_no_part_of_a_reply(parts: list[bytes], *, is_answered: bool) -> None:
+    """A hundred results of 1 MB need more than five seconds on a slow network; all but the first ones were lost."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while b"PING" not in (command := await reader.read(65536)):
+            writer.write(b"*0\r\n" if b"HELLO" in command else b"+OK\r\n")
+        for part in parts:
+            writer.write(part)
+            await asyncio.sleep(0.1)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, build_redis(url, Redis) as redis:
+        connection = DirectConnection(redis)
+        asked = connection.call("PING", limit=timedelta(milliseconds=500))
+        if is_answered:
+            assert await asked == b"012345"
+        else:
+            with pytest.raises(RedisTimeoutError):
+                await asked
+        connection.close()
+
+
+async def test_a_large_message_may_take_its_time() -> None:
+    """As long as the server takes part of it within the limit."""
+    left = size = 3_000_000
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal left
+        while b"PING" not in (command := await reader.read(65536)):
+            writer.write(b"*0\r\n" if b"HELLO" in command else b"+OK\r\n" * command.count(b"SETINFO"))
+        writer.write(b"+PONG\r\n")
+        while left > 0 and (data := await reader.read(65536)):
+            left -= len(data)
+            await asyncio.sleep(0.02)
+        writer.write(b"+OK\r\n")
+        writer.close()
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    server = await asyncio.start_server(serve, sock=listening, limit=65536)
+    url = f"redis://127.0.0.1:{listening.getsockname()[1]}"
+    async with server, build_redis(url, Redis) as redis:
+        connection = DirectConnection(redis)
+        await connection.call("PING")
+        wire = await connection.open()
+        wire._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        assert await connection.call("SET", "k", b"x" * size, limit=timedelta(milliseconds=500)) == b"OK"
+        connection.close()
 
 
 @pytest.mark.parametrize("garbage", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"+OK\r\n+OK\r\n"])

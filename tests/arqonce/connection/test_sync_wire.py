@@ -2,11 +2,13 @@
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,7 +16,7 @@ import pytest
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import InvalidResponse
+from redis.exceptions import InvalidResponse, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from arqonce import SyncJobClient
@@ -115,6 +117,32 @@ def test_an_answer_that_nobody_waits_for_is_not_taken_for_the_next(connection: S
         wire.ask([("BLPOP", "nothing", "0.2")], 0.05)
 
     assert (wire.ask([("ECHO", "mine")], 5), wire.lost) == ([b"mine"], None)
+
+
+def test_a_slow_reply_is_waited_for_and_a_slow_reader_too(threads: ThreadPoolExecutor) -> None:
+    """A hundred results of 1 MB need more than five seconds on a slow network. ``last`` ends the wait all the same."""
+    ours, redis = socket.socketpair()
+    wire = Wire(SimpleNamespace(_sock=ours, _parser=SimpleNamespace(parse_error=ResponseError)))
+
+    def answer_slowly() -> None:
+        size = 1_000_000
+        while size > 0:
+            size -= len(redis.recv(50_000))
+            time.sleep(0.03)
+        for part in (b"$6\r\n", *[b"%d" % at for at in range(6)], b"\r\n"):
+            redis.sendall(part)
+            time.sleep(0.1)
+
+    answering = threads.submit(answer_slowly)
+    answer = wire.ask([("SET", "k", b"x" * 1_000_000)], 0.5)
+    answering.result(10)
+    answering = threads.submit(answer_slowly)
+    with pytest.raises(RedisTimeoutError):
+        wire.ask([("SET", "k", b"x" * 1_000_000)], 0.5, last=time.monotonic() + 0.7)
+
+    answering.result(10)
+    redis.close()
+    assert (answer, wire.lost) == ([b"012345"], None)
 
 
 def test_who_dies_while_it_reads_takes_nobodys_answer_along(
