@@ -8,6 +8,7 @@ it closes some time after the last. Where the server, a proxy or an ACL refuses 
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -30,6 +31,39 @@ _SHORTEST = 1.0
 """Shortest wait for an answer of Redis, in seconds, even if the caller's timeout ends earlier."""
 
 
+_AT_ONCE = 100
+"""Most waits that read in one turn of the event loop, some 10 ms: thousands begin, or are notified, together."""
+
+
+class _Turns:
+    """Lets only so many tasks go on in one turn of the event loop, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._left = _AT_ONCE
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def take(self) -> None:
+        """Return in this turn or, behind those who wait already, in a later one."""
+        loop = asyncio.get_running_loop()
+        if self._left == _AT_ONCE:
+            loop.call_soon(self._begin)
+        self._left -= 1
+        if self._left < 0:
+            turn = loop.create_future()
+            self._waiting.append(turn)
+            await turn
+
+    def _begin(self) -> None:
+        """Begin the next turn. Who was cancelled meanwhile needs none."""
+        going = [self._waiting.popleft() for _ in range(min(_AT_ONCE, len(self._waiting)))]
+        for turn in going:
+            if not turn.done():
+                turn.set_result(None)
+        self._left = _AT_ONCE - len(going) - len(self._waiting)
+        if going:
+            asyncio.get_running_loop().call_soon(self._begin)
+
+
 class ResultWatch:
     """Waits for many results of one queue on one connection. The methods raise redis-py's errors."""
 
@@ -40,6 +74,7 @@ class ResultWatch:
         self._connection.on_change = self._ring
         self._connection.on_lost = self._ring_all
         self._bells: dict[bytes, set[asyncio.Event]] = {}
+        self._turns = _Turns()
         self._closing: asyncio.TimerHandle | None = None
         self._is_closed = False
         self._proof = TrackingProof(self._connection, redis, self._poll)
@@ -55,6 +90,7 @@ class ResultWatch:
         """
         loop, pauses = asyncio.get_running_loop(), poll_pauses()
         looked_on, is_doubted = None, False
+        await self._turns.take()
         with self._listening(job_id) as bell:
             while True:
                 was_told = bell.is_set()
@@ -78,6 +114,7 @@ class ResultWatch:
                         await bell.wait()
                 if loop.time() >= end and not bell.is_set():
                     raise TimeoutError
+                await self._turns.take()
 
     @contextmanager
     def _listening(self, job_id: str) -> Iterator[asyncio.Event]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from redis.asyncio import ConnectionPool, Redis
 
 from arqonce import JobClient, JobHandle, JobStatus
 from arqonce.client.requests import Promised
+from arqonce.client.waiting import _AT_ONCE, _Turns
 from arqonce.embedded import open_valkey
 from arqonce.failures import InvalidMessageError, JobFailedError, QueueUnavailableError, ResultMissingError
 from arqonce.wire.codec import decode, encode
@@ -90,6 +92,27 @@ async def test_two_thousand_who_wait_share_one_connection(client: JobClient, red
         await _end(redis, handle.job_id)
 
     assert len(await waiting) == 2000
+
+
+async def test_thousands_begin_to_wait_in_several_turns_of_the_loop() -> None:
+    """Ten thousand in one would hold up all other tasks for a second. In their order, without those who have gone."""
+    turns, went, each = _Turns(), list[int](), list[int]()
+
+    async def go(number: int) -> None:
+        await turns.take()
+        went.append(number)
+
+    tasks = [asyncio.create_task(go(number)) for number in range(350)]
+    await asyncio.sleep(0)
+    for task in tasks[150:200]:
+        task.cancel()
+    for _ in range(9):
+        each.append(len(went))
+        await asyncio.sleep(0)
+
+    assert went == [*range(150), *range(200, 350)]
+    assert max(after - before for before, after in pairwise([0, *each])) <= _AT_ONCE
+    await asyncio.wait_for(asyncio.gather(*map(go, range(_AT_ONCE + 1))), 5)
 
 
 async def test_a_result_that_is_written_at_any_moment_is_not_missed(client: JobClient, redis: Redis) -> None:
