@@ -174,6 +174,8 @@ def why_unavailable(error: BaseException) -> str:
 _OURS = ("arqonce.database.connecting", "arqonce.database.pipelining")
 """What each connection of the worker's own engine is opened by, and each of its statements executed by."""
 
+_MARK = "is_of_worker"
+
 _OPENING = ("sqlalchemy", "asyncpg.connect_utils")
 
 _DRIVERS = ("sqlalchemy", "asyncpg", *_OURS)
@@ -191,7 +193,12 @@ def is_of_another(error: BaseException) -> bool:
         return False  # whose pool it was is not known
     parts = list(causes(error))
     opened = any(isinstance(part, DBAPIError) or _came_through(part, _OPENING) for part in parts)
-    return opened and not any(_came_through(part, _OURS) for part in parts)
+    return opened and not any(hasattr(part, _MARK) or _came_through(part, _OURS) for part in parts)
+
+
+def mark_as_own(error: BaseException) -> None:
+    """Note that the error came through the connection that stands for the worker's: a test's is opened otherwise."""
+    setattr(error, _MARK, True)
 
 
 def _came_through(error: BaseException, packages: Sequence[str]) -> bool:

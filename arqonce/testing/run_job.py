@@ -5,7 +5,7 @@ import warnings
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel
 from pydantic_core import to_json
@@ -21,7 +21,7 @@ from arqonce.execution.verdict import RetryLater
 from arqonce.failures import InvalidMessageError, JobFailedError, MalformedMessageError, UnknownJobError
 from arqonce.job import RetryAfter
 from arqonce.ledger.namespace import text_for
-from arqonce.payloads import Payload
+from arqonce.payloads import AnyPayload, Payload
 from arqonce.process.loop_watch import BLOCKED, CURE, Standstill, watch_loop
 from arqonce.resources import Opened, Resource
 from arqonce.spec import Registry
@@ -30,9 +30,9 @@ from arqonce.testing.outcomes import Attempt, JobOutcome
 from arqonce.testing.recorded import RecordedJob
 from arqonce.testing.transaction import Transaction
 from arqonce.wire.codec import decode, encode
-from arqonce.wire.keys import new_job_id, now_ms
+from arqonce.wire.keys import new_job_id, now_ms, type_of
 from arqonce.wire.message import Message, read_message
-from arqonce.wire.request import write_job
+from arqonce.wire.request import require_payload, write_job
 from arqonce.work import Again
 
 __all__ = ["Attempt", "BlockedLoopWarning", "JobOutcome", "RunJob"]
@@ -109,6 +109,8 @@ class RunJob:
         resources: Given | None = None,
     ) -> JobOutcome[ResultT]:
         """Run a job to its end; return its outcome, whether it succeeds or fails."""
+        __tracebackhide__ = True
+        require_payload(payload)
         message = write_job(payload, enqueued_ms=now_ms())
         outcome = await self.message(message, key=key, attempt=attempt, registry=registry, resources=resources)
         result = None if outcome.result is None else payload.result_type().model_validate(outcome.result)
@@ -122,10 +124,11 @@ class RunJob:
         Jobs that cannot end with the batch then run alone, in order.
 
         Raises:
-            TypeError: the job has no ``batch``.
+            TypeError: these are no jobs of one kind, or it has no ``batch``.
         """
-        registry = registry or self.registry
-        spec = registry[payloads[0].job_name]
+        __tracebackhide__ = True
+        registry = self._registry(registry)
+        spec = registry[_kind(payloads, registry)]
         ids = [new_job_id(None) for _ in payloads]
         calls = [decode(write_job(payload, enqueued_ms=now_ms())) for payload in payloads]
         deliveries = [
@@ -156,7 +159,8 @@ class RunJob:
 
         The result is what a producer would read from Redis, as JSON types.
         """
-        registry = registry or self.registry
+        __tracebackhide__ = True
+        registry = self._registry(registry)
         job_id = new_job_id(key)
         attempts: list[Attempt] = []
         call = _read(message, registry)
@@ -178,8 +182,14 @@ class RunJob:
         """Return the outcome of a job of this name with its result as the class that the job's payload names."""
         if outcome.result is None:
             return outcome
-        payload = (registry or self.registry)[name].payload
+        payload = self._registry(registry)[name].payload
         return replace(outcome, result=payload.result_type().model_validate(outcome.result))
+
+    def _registry(self, given: Registry | None) -> Registry:
+        __tracebackhide__ = True
+        if not isinstance(given, Registry | None):
+            raise TypeError(f"registry= takes a Registry, such as REGISTRY itself; this is {type_of(given)}")
+        return given or self.registry
 
     async def promised(self) -> list[RecordedJob]:
         """Return the jobs that were promised in the test's transaction, by jobs or by the test, and have not ended.
@@ -275,6 +285,21 @@ def _read(message: bytes, registry: Registry) -> Message | JobFailedError:
     except InvalidMessageError as error:
         return MalformedMessageError(str(error))
     return call if call.name in registry else UnknownJobError(why_unknown(call.name, registry))
+
+
+def _kind(payloads: Sequence[AnyPayload], registry: Registry) -> str:
+    """Return the job's name that all the payloads have."""
+    __tracebackhide__ = True
+    if not payloads or isinstance(cast("object", payloads), Payload):
+        raise TypeError("run_job.batch takes a list of payloads of one kind; run_job takes one payload")
+    for payload in payloads:
+        require_payload(payload)
+    names = dict.fromkeys(payload.job_name for payload in payloads)
+    if len(names) > 1:
+        raise TypeError(f"a batch has jobs of one kind; these are {', '.join(names)}")
+    if (name := payloads[0].job_name) not in registry:
+        raise TypeError(why_unknown(name, registry))
+    return name
 
 
 def _batch_outcome(payload: Payload[ResultT], job_id: str, answer: Answer) -> JobOutcome[ResultT]:

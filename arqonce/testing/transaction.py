@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import event
+from sqlalchemy import ExceptionContext, event
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session
@@ -19,6 +19,7 @@ from sqlalchemy.pool import NullPool
 
 from arqonce.database.asyncpg_connection import LentConnection
 from arqonce.database.engine import ledger_options
+from arqonce.database.faults import mark_as_own
 from arqonce.database.loans import Loan
 from arqonce.database.settings import DatabaseSettings
 
@@ -107,6 +108,7 @@ async def open_transaction_to_roll_back(database: DatabaseSettings) -> AsyncIter
         execution_options=ledger_options(database),
     )
     _require_loop(engine.sync_engine, asyncio.get_running_loop())
+    event.listen(engine.sync_engine, "handle_error", _mark)
     try:
         async with engine.connect() as connection:
             await connection.begin()
@@ -133,6 +135,10 @@ def _connect_arguments(database: DatabaseSettings) -> dict[str, Any]:
         "command_timeout": database.command_timeout.total_seconds(),
         "server_settings": {"statement_timeout": str(statement_timeout), "application_name": "arqonce tests"},
     }
+
+
+def _mark(failed: ExceptionContext) -> None:
+    mark_as_own(failed.sqlalchemy_exception or failed.original_exception)
 
 
 def _refuse_commits(transaction: Transaction) -> None:

@@ -19,6 +19,7 @@ from arqonce.failures import (
     AttemptsExhaustedError,
     DatabaseFailedError,
     DeadlineExceededError,
+    InvalidMessageError,
     MalformedMessageError,
     RequestConflictError,
 )
@@ -68,7 +69,7 @@ async def test_a_job_answers_as_it_would_to_a_producer(run_job: RunJob, session:
 
 
 async def test_a_missing_table_names_what_makes_tables_in_tests(run_job: RunJob) -> None:
-    """The failure itself names the command migrate, which has no part in a test."""
+    """The failure itself names the command migrate, which has no part in a test; it is of the worker's own database."""
 
     async def read_nothing(session: AsyncSession, _: Work) -> Done:
         await session.execute(text("SELECT FROM of_nobody"))
@@ -77,7 +78,30 @@ async def test_a_missing_table_names_what_makes_tables_in_tests(run_job: RunJob)
     with pytest.raises(DatabaseFailedError) as caught:
         await run_job(Work(), registry=_registry(read_nothing))
 
+    assert str(caught.value).startswith("database_failed: the database failed: SQLSTATE 42P01: ")
     assert "\na test has the tables of Registry(..., schema=)" in "".join(format_exception(caught.value))
+
+
+_MISTAKES: dict[str, tuple[Callable[[Any], Awaitable[object]], str]] = {
+    "the class": (lambda run_job: run_job(CreateUser), "a job is the instance of a payload.*the class CreateUser"),
+    "a mapping": (lambda run_job: run_job({"name": "Jane"}), "a job is the instance of a payload.*of type dict"),
+    "a list": (lambda run_job: run_job([JANE]), "a job is the instance of a payload.*of type list"),
+    "a registry's name": (lambda run_job: run_job(JANE, registry="jobs:REGISTRY"), "takes a Registry.*of type str"),
+    "one for a batch": (lambda run_job: run_job.batch(JANE), "takes a list of payloads"),
+    "none for a batch": (lambda run_job: run_job.batch([]), "takes a list of payloads"),
+    "a batch of classes": (lambda run_job: run_job.batch([Work]), "a job is the instance of a payload"),
+    "a batch of two kinds": (lambda run_job: run_job.batch([JANE, Work()]), "one kind; these are create_user, work"),
+    "an unknown batch": (lambda run_job: run_job.batch([Work()]), "no job 'work'; it has create_user"),
+}
+
+
+@pytest.mark.parametrize(("call", "reason"), _MISTAKES.values(), ids=_MISTAKES)
+async def test_a_wrong_call_is_told_so(
+    run_job: RunJob, call: Callable[[RunJob], Awaitable[object]], reason: str
+) -> None:
+    """As producers are told, and not by an error of a library."""
+    with pytest.raises((InvalidMessageError, TypeError), match=reason):
+        await call(run_job)
 
 
 @pytest.mark.parametrize("_", range(2))
