@@ -35,7 +35,7 @@ from arqonce.connection.sentinel import SentinelError, SentinelTimeoutError
 from arqonce.connection.tls import tls_problem
 from arqonce.connection.url import RedisURL, RedisURLError, read_redis_url, require_files
 from arqonce.failures import QueueUnavailableError
-from arqonce.unreachable import why_unreachable
+from arqonce.unreachable import why_local, why_unreachable
 
 RedisT = TypeVar("RedisT", bound=Redis)
 
@@ -211,8 +211,8 @@ def _explanation(error: RedisError | OSError, url: str) -> str:
         return f"cannot be found: {unfound}. Are the Sentinels running, is REDIS_URL right?"
     if turned_away := why_turned_away(error):
         return turned_away
-    if (unresolved := _cause(error, gaierror)) is not None:
-        return f"cannot be reached: the name of its host is not known ({unresolved.args[-1]}): is REDIS_URL right?"
+    if reason := why_local(error) or _why_unresolved(error):
+        return f"cannot be reached: {reason}"
     if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
         question = "is REDIS_URL right?"
         # With TLS: a server without it is silent, and one that requires a client certificate may hang up.
@@ -220,6 +220,12 @@ def _explanation(error: RedisError | OSError, url: str) -> str:
             question = "with TLS on this port, does it require a client certificate (ssl_certfile, ssl_keyfile)?"
         return f"cannot be reached ({why_unreachable(error)}): is it running, {question}"
     return f"refuses the command: {said(error)}"
+
+
+def _why_unresolved(error: Exception) -> str | None:
+    if (cause := _cause(error, gaierror)) is None:
+        return None
+    return f"the name of its host is not known ({cause.args[-1]}): is REDIS_URL right?"
 
 
 def why_turned_away(error: Exception) -> str | None:
@@ -232,7 +238,7 @@ def why_turned_away(error: Exception) -> str | None:
 
 def why_waiting(error: Exception) -> str:
     """Return briefly why Redis cannot be used, for the log of who waits for it."""
-    return why_turned_away(error) or said(error) or why_unreachable(error)
+    return why_turned_away(error) or why_local(error) or said(error) or why_unreachable(error)
 
 
 def _refusal(error: str) -> str:

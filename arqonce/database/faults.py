@@ -11,6 +11,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from arqonce.causes import causes
 from arqonce.database.connecting import UnwritableServerError
 from arqonce.database.pooler import said_by_pooler
+from arqonce.unreachable import why_local
 
 _TRANSIENT_CLASSES = frozenset({"08", "28", "3D", "53", "57", "58"})
 """Connection exceptions, rejected users and databases, insufficient resources, operator intervention, system errors
@@ -163,7 +164,7 @@ def why_unavailable(error: BaseException) -> str:
     if state is None:
         cause = error if isinstance(error, PoolTimeoutError) else _driver_error(error)
         reasons = (why for kinds, why in _NO_ANSWER if isinstance(cause, kinds))
-        return next(reasons, f"no answer: {type(cause).__name__}")
+        return why_local(error) or next(reasons, f"no answer: {type(cause).__name__}")
     if said := said_by_pooler(error):
         return said[0]
     if state[:2] == "08" and state != "08P01":

@@ -7,7 +7,7 @@ from arqonce.database.connecting import READ_ONLY, STANDBY
 from arqonce.database.faults import is_transient, sqlstate_of, why_not_written, why_unavailable
 from arqonce.database.pooler import said_by_pooler
 from arqonce.database.settings import DatabaseSettings
-from arqonce.unreachable import FOREIGN, why_unreachable
+from arqonce.unreachable import FOREIGN, why_local, why_unreachable
 
 
 class StartupError(RuntimeError):
@@ -51,8 +51,9 @@ def explain_database(error: Exception, settings: DatabaseSettings) -> str:
     state = sqlstate_of(error)
     if reason := why_not_written(error):
         return f"PostgreSQL at {settings.location} cannot be written to: {reason}{_CURES.get(reason, '')}"
-    if refusal := _refusal(state, error, has_password=settings.sqlalchemy_url.password is not None):
-        return f"PostgreSQL at {settings.location} {refusal}"
+    local, has_password = why_local(error), settings.sqlalchemy_url.password is not None
+    if told := f"cannot be reached: {local}" if local else _refusal(state, error, has_password=has_password):
+        return f"PostgreSQL at {settings.location} {told}"
     if state is not None:
         is_passing = is_transient(error)
         how = f"is not ready: {why_unavailable(error)}" if is_passing else f"refuses a statement (SQLSTATE {state})"

@@ -1,6 +1,7 @@
 """Telling faults of PostgreSQL apart."""
 
 import asyncio
+import errno
 import socket
 
 import asyncpg
@@ -11,6 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.database.faults import constraint_of, is_lost_connection, is_transient, sqlstate_of, why_unavailable
+from arqonce.unreachable import _LOCAL
 
 
 @pytest.mark.parametrize(
@@ -69,6 +71,7 @@ def test_an_unanswered_question_may_pass(error: Exception, *, expected: bool) ->
         (asyncpg.ProtocolViolationError("no such database: jane"), "PgBouncer has no such database"),
         (asyncpg.ProtocolViolationError("jane"), "it refuses us (SQLSTATE 08P01)"),
         (OSError(), "no answer: OSError"),
+        (OSError(errno.EMFILE, "Too many open files"), _LOCAL[errno.EMFILE]),
     ],
 )
 def test_an_outage_is_logged_with_its_cause(error: Exception, expected: str) -> None:

@@ -1,5 +1,7 @@
 """What is said of a server that cannot be used. Needs none."""
 
+import errno
+
 import pytest
 from asyncpg import ProtocolViolationError
 from pydantic import SecretStr
@@ -48,7 +50,9 @@ _REJECTED = ConnectionError('PostgreSQL server at "h:5432" rejected SSL upgrade'
         ("postgresql://h/d", ProtocolViolationError("query_wait_timeout"), "no free connection to the server in time"),
         ("postgresql://h/d", ProtocolViolationError("Jane"), "is not ready: it refuses us (SQLSTATE 08P01)"),
         ("postgresql://h/d", PermissionError(13, "denied", "/root/a.key"), "/root/a.key: set HOME to a folder"),
-        ("postgresql:///d?host=/run", PermissionError(13, "denied"), "cannot be reached ("),
+        ("postgresql:///d?host=/run", PermissionError(13, "denied"), "cannot be reached (this account may not connect"),
+        ("postgresql://h/d", OSError(errno.EMFILE, "files"), "cannot be reached: this process has too many open files"),
+        ("postgresql://h/d", OSError(errno.ENETUNREACH, "net"), "cannot be reached (this machine has no way to it)"),
         ("postgresql://u:p@h/d", _WrongPasswordError(), "refuses the password: correct DATABASE_URL"),
     ],
 )
@@ -83,6 +87,10 @@ def _chained(error: RedisError, cause: Exception) -> RedisError:
             "Redis at h:6379/0 refuses the command: MISCONF it's so",
         ),
         (ResponseError("Command # 2 (INFO memory) of pipeline caused error: BUSY a"), "refuses the command: BUSY a"),
+        (
+            _chained(RedisConnectionError("Error 24"), OSError(errno.EMFILE, "files")),
+            "cannot be reached: this process has too many open files: do jobs leave some open?",
+        ),
     ],
 )
 def test_what_is_wrong_with_redis_is_said(error: RedisError, expected: str) -> None:
