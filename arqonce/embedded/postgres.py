@@ -16,7 +16,7 @@ from pathlib import Path
 from pwd import struct_passwd
 from types import MappingProxyType
 
-from arqonce.embedded.account import unprivileged_account
+from arqonce.embedded.account import require_entry, unprivileged_account
 from arqonce.embedded.errors import EmbeddedServerError
 from arqonce.embedded.home import choose_home, reachable_programs
 from arqonce.embedded.lock import hold_directory
@@ -108,6 +108,7 @@ def _check_owner(data: Path, account: struct_passwd | None) -> None:
 
 def _create_cluster(programs: Path, home: Path, account: struct_passwd | None) -> None:
     """Create ``home/data`` atomically. What an interrupted ``initdb`` leaves, the next call removes."""
+    require_entry(account)
     for unfinished in home.glob("data.new-*"):
         shutil.rmtree(unfinished, ignore_errors=True)  # children of a killed initdb may still write
     password_path = home / "password"
