@@ -107,6 +107,8 @@ class NewJob:
                     f"up to {_LONGEST_NAME} of a-z, 0-9 and single _, as in rename_user, no word or builtin of Python"
                 )
                 yield f"a {kind} cannot be called {name!r}: {rule}"
+            if name.startswith("test"):  # its class or its handler would be collected where the test imports it
+                yield f"a {kind} cannot be called {name!r}: pytest takes names that begin with test for tests"
         if self.name in _USED:
             yield f"a job cannot be called {self.name!r}: that name is used by its own files, or by the worker"
 

@@ -46,7 +46,7 @@ def _copy(directory: Path) -> Path:
     copy = directory / "project"
     for name in ("db", "jobs", "people", "worker", "web", "tests"):  # the library is installed
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (copy / "jobs" / "testing").mkdir(exist_ok=True)  # a folder of that name
+    (copy / "jobs" / "mailing").mkdir(exist_ok=True)  # a folder of that name
     for file in ("pyproject.toml", "users_jobs.py"):
         shutil.copy(ROOT / file, copy)
     return copy
@@ -139,7 +139,7 @@ def test_the_command_line_knows_the_new_job(project: Project) -> None:
         (["session"], "that name is used by its own files"),
         (["create_user"], "there is a job create_user already: see jobs/registry.py"),
         (["users"], "jobs/users.py exists already"),
-        (["testing"], "jobs/testing exists already"),
+        (["mailing"], "jobs/mailing exists already"),
         (["new_user"], "jobs/payloads.py has a NewUser already"),
         (["registry_"], "a job cannot be called 'registry_'"),
         (["job_spec"], "jobs/registry.py has a JobSpec already"),
@@ -169,6 +169,13 @@ def test_names_of_python_and_long_ones_are_refused(name: str) -> None:
     """The linter would refuse them later."""
     with pytest.raises(UsageError, match=r"up to 40 of a-z, 0-9 and single _, .* no word or builtin of Python"):
         NewJob(ROOT, REGISTRY, name, None).files()
+
+
+@pytest.mark.parametrize(("name", "table"), [("test_mail", None), ("testing", None), ("audit_user", "test_results")])
+def test_names_of_tests_are_refused(name: str, table: str | None) -> None:
+    """Their test would not pass: pytest takes handler or class for another test."""
+    with pytest.raises(UsageError, match=r"cannot be called 'test.*': pytest takes names that begin with test"):
+        NewJob(ROOT, REGISTRY, name, table).files()
 
 
 @pytest.fixture(scope="module")
