@@ -14,7 +14,7 @@ from typing import Any, cast
 import structlog
 from aiohttp import web
 from aiohttp.helpers import set_exception
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import BadStatusLine, InvalidURLError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
@@ -175,7 +175,7 @@ class Connection(RequestHandler):
             status = 414 if exc.args[1] == self.max_line_size else 431
         elif message == "Too many headers received":
             status = 431
-        response = ProblemError(status, _DETAILS.get(status)).response()
+        response = ProblemError(status, _NOT_ENCODED if _has_wrong_url(exc) else _DETAILS.get(status)).response()
         response.force_close()
         return response
 
@@ -199,6 +199,14 @@ _DETAILS = {
     414: "the URL is too long",
     431: "the header of the request is too large",
 }
+
+_NOT_ENCODED = "the URL is not valid: percent-encode all but ASCII, and spaces, as in /user?name=J%C3%BCrgen%20Doe"
+
+
+def _has_wrong_url(error: BaseException | None) -> bool:
+    """Return whether the URL has other characters than it may have, or a space, behind which no version is found."""
+    is_spaced = isinstance(error, BadStatusLine) and "Expected HTTP/" in error.message
+    return is_spaced or isinstance(error, InvalidURLError)
 
 
 def _nothing() -> None:

@@ -22,6 +22,7 @@ from jobs.payloads import CreateUser
 from tests.conftest import wait_until
 from tests.web.conftest import StartWeb, WebProcess
 from web import outages
+from web.connection import _NOT_ENCODED
 from web.problems import answering_with_problems, invalid
 
 JSON = {"Content-Type": "application/json"}
@@ -87,17 +88,25 @@ def test_errors_without_number_are_told_in_part(number: int, told: int, left_out
     )
 
 
-async def test_what_is_no_http_is_answered_with_a_problem(service: WebProcess) -> None:
-    """400, by the connection itself: no route has seen it."""
+@pytest.mark.parametrize(
+    ("request_line", "detail"),
+    [
+        ("GET / HTTP/1.1\r\nContent-Length: quillfeather", "this is not HTTP/1.1 (RFC 9112)"),
+        ("GET / HTTP/3.0", "this is not HTTP/1.1 (RFC 9112)"),
+        ("GET /user?name=Jürgen HTTP/1.1", _NOT_ENCODED),
+        ("GET /user?name=Jane Doe HTTP/1.1", _NOT_ENCODED),
+    ],
+    ids=["length", "version", "letter", "space"],
+)
+async def test_what_is_no_http_is_answered_with_a_problem(service: WebProcess, request_line: str, detail: str) -> None:
+    """400, by the connection itself: no route has seen it. curl sends a URL as it was typed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
-    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: quillfeather\r\n\r\n")
+    writer.write(f"{request_line}\r\nHost: x\r\n\r\n".encode())
     head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
     writer.close()
 
     assert "application/problem+json" in head
-    assert json.loads(body) == {
-        "type": "about:blank", "title": "Bad Request", "status": 400, "detail": "this is not HTTP/1.1 (RFC 9112)",
-    }  # fmt: skip
+    assert json.loads(body) == {"type": "about:blank", "title": "Bad Request", "status": 400, "detail": detail}
 
 
 async def test_a_fault_of_ours_is_500_and_in_the_log(
