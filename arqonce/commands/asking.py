@@ -23,6 +23,7 @@ from arqonce.settings.worker import QueueSettings
 from arqonce.usage import UsageError
 
 T = TypeVar("T")
+NamesT = TypeVar("NamesT", str, list[str], list[str] | None)
 
 _DATA = "22"
 """Class of PostgreSQL's errors that a value causes; asyncpg uses it, too, for what it cannot send."""
@@ -42,6 +43,18 @@ def in_bounds(value: str | None) -> str | None:
         return None if value is None else require_reason(value)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def in_a_line(value: NamesT) -> NamesT:
+    """Return names that somebody gives, one or several; the shell makes one of several that are in quotes together.
+
+    Raises:
+        BadParameter: one is empty, or has characters that break a line or are none.
+    """
+    for name in [value] if isinstance(value, str) else value or ():
+        if not (name and name.isprintable()):
+            raise typer.BadParameter("is empty, or has a line break or another control character: give one name each")
+    return value
 
 
 By = Annotated[

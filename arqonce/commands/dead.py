@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce.commands.asking import AsJson, By, Why, acting, ask, open_queue, open_sessions
+from arqonce.commands.asking import AsJson, By, Why, acting, ask, in_a_line, open_queue, open_sessions
 from arqonce.commands.durations import duration_of
 from arqonce.commands.group import build_group
 from arqonce.commands.program import program
@@ -48,7 +48,7 @@ _SHOWN = 10
 
 _NONE = "there are no such dead jobs: nothing to do"
 
-JobIds = Annotated[list[str] | None, typer.Argument(help="Ids of dead jobs.")]
+JobIds = Annotated[list[str] | None, typer.Argument(help="Ids of dead jobs.", callback=in_a_line)]
 JobName = Annotated[str | None, typer.Option("--job", help="Only this job, such as create_user.")]
 Reason = Annotated[str | None, typer.Option(help="Only this reason, such as invalid_payload.")]
 Since = Annotated[str | None, typer.Option(help="Only those of the last 30m, 2d and so on.")]
@@ -84,7 +84,7 @@ def list_(
     print_table(titles, rows)
 
 
-def show(job_id: Annotated[str, typer.Argument(help="Id of a dead job.")]) -> None:
+def show(job_id: Annotated[str, typer.Argument(help="Id of a dead job.", callback=in_a_line)]) -> None:
     """Show one dead job as JSON, with its error and its message, which may be personal data."""
     letters = ask(lambda session: dead_jobs(session, DeadFilter(job_ids=[job_id]), limit=1))
     if not letters:

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import typer
 
 from arqonce.application import Application
-from arqonce.commands.asking import AsJson, By, Why, acting, ask
+from arqonce.commands.asking import AsJson, By, Why, acting, ask, in_a_line
 from arqonce.commands.durations import duration_of
 from arqonce.commands.group import build_group
 from arqonce.commands.program import program
@@ -20,7 +20,7 @@ from arqonce.process.exit_codes import ExitCode
 from arqonce.settings.worker import WorkerSettings
 from arqonce.usage import UsageError
 
-Names = Annotated[list[str], typer.Argument(help="Names of schedules.")]
+Names = Annotated[list[str], typer.Argument(help="Names of schedules.", callback=in_a_line)]
 
 
 def build_schedules_app() -> typer.Typer:
@@ -77,7 +77,7 @@ def resume(names: Names, *, why: Why = None, by: By = None) -> None:
 
 def run_now(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="Name of the schedule.")],
+    name: Annotated[str, typer.Argument(help="Name of the schedule.", callback=in_a_line)],
     *,
     as_json: AsJson = False,
     why: Why = None,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from arqonce.commands.asking import AsJson, By, Why, acting, ask, open_queue
+from arqonce.commands.asking import AsJson, By, Why, acting, ask, in_a_line, open_queue
 from arqonce.commands.group import build_group
 from arqonce.commands.program import program
 from arqonce.commands.table import print_table
@@ -21,7 +21,9 @@ from arqonce.process.exit_codes import ExitCode
 _ID_SHOWN = 8
 """Characters of a worker's id in the table; any unambiguous beginning of the id names the worker."""
 
-Worker = Annotated[str, typer.Argument(help="Its id or the beginning of it, or HOST:PID, as the list has them.")]
+Worker = Annotated[
+    str, typer.Argument(help="Its id or the beginning of it, or HOST:PID, as the list has them.", callback=in_a_line)
+]
 
 
 def build_workers_app() -> typer.Typer:

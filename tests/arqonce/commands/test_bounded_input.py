@@ -8,11 +8,16 @@ from arqonce import DatabaseSettings
 from arqonce.commands.audit import build_audit_app
 from arqonce.commands.dead import build_dead_app
 from arqonce.commands.queue import build_queue_app
+from arqonce.commands.schedules import build_schedules_app
+from arqonce.commands.workers import build_workers_app
 from arqonce.process.startup_errors import StartupError
 from arqonce.usage import UsageError
 
 COMMANDS = typer.Typer()
-for name, app in {"queue": build_queue_app(), "dead": build_dead_app(), "audit": build_audit_app()}.items():
+for name, app in {
+    "queue": build_queue_app(), "dead": build_dead_app(), "audit": build_audit_app(),
+    "schedules": build_schedules_app(), "workers": build_workers_app(),
+}.items():  # fmt: skip
     COMMANDS.add_typer(app, name=name)
 
 
@@ -23,6 +28,12 @@ for name, app in {"queue": build_queue_app(), "dead": build_dead_app(), "audit":
         (["queue", "pause", "--reason", "\x1b[31m"], "has a control character"),
         (["queue", "pause", "--reason", "x", "--by", "a\udcff"], "is not UTF-8"),
         (["queue", "resume", "--why", "x" * 1001], "has more than 1,000 characters"),
+        (["dead", "retry", "a\nb"], "has a line break or another"),
+        (["dead", "discard", "a", ""], "is empty, or has"),
+        (["dead", "show", "a\udcff"], "is empty, or has"),
+        (["schedules", "pause", "a\nb"], "has a line break"),
+        (["schedules", "run-now", "\x1b[2J"], "has a line break"),
+        (["workers", "drain", "a\nb"], "has a line break"),
     ],
 )
 def test_a_value_out_of_bounds_is_refused_before_anything_is_asked(arguments: list[str], text: str) -> None:
@@ -35,7 +46,7 @@ def test_a_value_out_of_bounds_is_refused_before_anything_is_asked(arguments: li
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["dead", "show", "a\udcff"],
+        ["dead", "list", "--job", "a\udcff"],
         ["dead", "list", "--reason", "a\udcff"],
     ],
 )
