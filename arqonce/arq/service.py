@@ -1,8 +1,8 @@
 """Reads the settings class of an arq service, as arq's command line does, and what of it our worker is made with."""
 
+import importlib
 import inspect
 import pickle
-import pkgutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -115,19 +115,20 @@ def load_service(path: str) -> Service:
         UsageError: there is no such class, or it is no Python; the text says what is there.
     """
     sys.path.insert(0, str(Path.cwd()))
-    module, separator, name = path.replace(":", ".").rpartition(".")
-    if not separator:
+    module, _, name = path.strip().replace(":", ".").rpartition(".")
+    if not module or not name.isidentifier() or module.startswith(".") or "/" in module or name == "py":
         raise UsageError(f"{path!r} names no settings class: write module.ClassName, such as app.worker.WorkerSettings")
     try:
-        found = pkgutil.resolve_name(f"{module}:{name}")
+        home = importlib.import_module(module)  # any name that a file may have, such as my-worker, as arq does
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise  # the service's own import
         raise UsageError(f"there is no module {error.name}: run this in the folder that it is in") from None
-    except AttributeError:
-        raise UsageError(f"{module} has no {name}") from None
     except SyntaxError as error:
         raise UsageError(f"{error.filename}, line {error.lineno}: {error.msg}") from None
+    if not hasattr(home, name):
+        raise UsageError(f"{module} has no {name}")
+    found = getattr(home, name)
     settings = dict(found) if isinstance(found, Mapping) else _attributes(found)
     known = {key: value for key, value in settings.items() if key in PARAMETERS}
     if not known.get("functions") and not known.get("cron_jobs"):

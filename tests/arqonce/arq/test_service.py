@@ -284,9 +284,26 @@ def test_a_class_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch, 
         "afternoon.Nothing": "afternoon has no Nothing",
         "half_written.WorkerSettings": "line 1: invalid syntax",
         "afternoon.Base": "neither functions nor cron_jobs",
+        "afternoon.py": "write module.ClassName",
+        "./afternoon.WorkerSettings": "write module.ClassName",
+        "..afternoon.WorkerSettings": "write module.ClassName",
+        "afternoon:": "write module.ClassName",
+        "10:00": "write module.ClassName",
+        "no-where.WorkerSettings": "there is no module no-where",
     }.items():
         with pytest.raises(UsageError, match=text):
             load_service(path)
+
+
+def test_modules_have_any_name_and_their_own_errors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Arq imports ``my-worker``, too. What a module raises is not told as a class that it lacks."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "my-worker.py").write_text("class WorkerSettings:\n    functions = [print]\n")
+    (tmp_path / "failing_worker.py").write_text("import os\nos.nothing\n")
+
+    assert load_service(" my-worker.WorkerSettings").settings["functions"] == [print]
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        load_service("failing_worker.WorkerSettings")
 
 
 def test_the_password_of_the_environment_is_for_its_own_server(monkeypatch: pytest.MonkeyPatch) -> None:
