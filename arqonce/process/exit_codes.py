@@ -63,6 +63,11 @@ def _end_without_output(program: str, error: OSError) -> NoReturn:
     raise SystemExit(ExitCode.FAILED) from None
 
 
+def _shown(error: Exception) -> str:
+    """Return the error's text without what would control a terminal: it may repeat an argument or a file's name."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1] for letter in str(error))
+
+
 @contextmanager
 def explained(program: str) -> Iterator[None]:
     """Turn errors with a known cure into one line on standard error and an exit code; let others through."""
@@ -75,7 +80,7 @@ def explained(program: str) -> Iterator[None]:
             if isinstance(error, OSError) and error.errno in _NOT_WRITTEN and error.filename is None:
                 _end_without_output(program, error)
             raise
-        say(f"{program}: {error}")
+        say(f"{program}: {_shown(error)}")
         if code is ExitCode.SETTINGS and all("_URL: is not set" in line for line in str(error).splitlines()):
             say(f"No servers yet? {as_typed(program)} dev starts some, and prints the lines that set both URLs.")
         raise SystemExit(code) from None

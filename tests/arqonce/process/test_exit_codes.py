@@ -6,6 +6,7 @@ import os
 import pytest
 
 from arqonce.process.exit_codes import explained
+from arqonce.usage import UsageError
 
 
 def test_output_that_cannot_be_written_is_no_crash(
@@ -26,3 +27,11 @@ def test_a_file_that_cannot_be_written_is_another_error() -> None:
     """It has a name, and whoever writes it says what to do."""
     with pytest.raises(OSError, match="full"), explained("jobs"):
         raise OSError(errno.ENOSPC, "full", "a.csv")
+
+
+def test_an_error_controls_no_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    """It repeats what somebody has typed, or what a file is called."""
+    with pytest.raises(SystemExit), explained("jobs"):
+        raise UsageError("there is no \x1b[2J\x9b, and no \udcfc:\n\tü")
+
+    assert capfd.readouterr().err == "jobs: there is no \\x1b[2J\\x9b, and no \\udcfc:\n\tü\n"
