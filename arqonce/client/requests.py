@@ -20,7 +20,7 @@ from arqonce.wire.keys import (
     RESULT_KEY,
     UNIQUE_KEY,
     cut_calls,
-    new_job_id,
+    new_job_ids,
     now_ms,
     require_job_id,
     to_ms,
@@ -243,7 +243,7 @@ class Request(Generic[ResultT]):
             keys = [
                 parent.next_id(one.job_name) if key is None else key for one, key in zip(payloads, keys, strict=True)
             ]
-        ids = [new_job_id(key) for key in keys]
+        ids = new_job_ids(keys)
         parent_id = None if parent is None else parent.job_id
         trace = sending.begin(payloads, ids)
         messages: list[bytes] = []

@@ -30,7 +30,7 @@ from arqonce.testing.outcomes import Attempt, JobOutcome
 from arqonce.testing.recorded import RecordedJob
 from arqonce.testing.transaction import Transaction
 from arqonce.wire.codec import decode, encode
-from arqonce.wire.keys import new_job_id, now_ms, type_of
+from arqonce.wire.keys import new_job_id, new_job_ids, now_ms, type_of
 from arqonce.wire.message import Message, read_message
 from arqonce.wire.request import require_payload, write_job
 from arqonce.work import Again
@@ -129,7 +129,7 @@ class RunJob:
         __tracebackhide__ = True
         registry = self._registry(registry)
         spec = registry[_kind(payloads, registry)]
-        ids = [new_job_id(None) for _ in payloads]
+        ids = new_job_ids([None] * len(payloads))
         calls = [decode(write_job(payload, enqueued_ms=now_ms())) for payload in payloads]
         deliveries = [
             Delivery(job_id, 1, (), call["k"], enqueued_ms=call["et"]) for job_id, call in zip(ids, calls, strict=True)
