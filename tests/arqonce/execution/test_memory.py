@@ -2,9 +2,9 @@
 
 import gc
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -59,22 +59,29 @@ _JOBS = {
 }
 
 
-@pytest.fixture
-def _no_collector() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
-def _kept() -> list[object]:
+def _jobs() -> list[object]:
     return [one for one in gc.get_objects() if type(one) in {Delivery, RegistryJob, FunctionJob, _Fail}]
 
 
-@pytest.mark.usefixtures("_no_collector")
+Kept: TypeAlias = Callable[[], list[object]]
+
+
+@pytest.fixture
+def kept() -> Iterator[Kept]:
+    """Yield a function that returns what is there and was not before. Garbage is not collected meanwhile."""
+    gc.collect()
+    gc.disable()
+    before = _jobs()  # those of other tests
+    known = set(map(id, before))
+    yield lambda: [one for one in _jobs() if id(one) not in known]
+    gc.enable()
+
+
 @pytest.mark.parametrize("how", ["alone", "together"])
 @pytest.mark.parametrize("job", _JOBS)
-async def test_a_job_that_fails_is_not_kept(sessions: async_sessionmaker[AsyncSession], job: str, how: str) -> None:
+async def test_a_job_that_fails_is_not_kept(
+    sessions: async_sessionmaker[AsyncSession], job: str, how: str, kept: Kept
+) -> None:
     """With it, its message would be, and all that was claimed together: 400 messages of 1 MB were 900 MB."""
     name, fields, attempt = _JOBS[job]
     work = RegistryWork(_ALL, Dispatcher(sessions), keep_result=timedelta(hours=1))
@@ -94,11 +101,10 @@ async def test_a_job_that_fails_is_not_kept(sessions: async_sessionmaker[AsyncSe
     with capture_logs():
         await end()
 
-    assert _kept() == []
+    assert kept() == []
 
 
-@pytest.mark.usefixtures("_no_collector")
-async def test_a_function_that_fails_is_not_kept() -> None:
+async def test_a_function_that_fails_is_not_kept(kept: Kept) -> None:
     """Neither are those of arq."""
 
     async def fail(_ctx: Context) -> None:
@@ -114,4 +120,4 @@ async def test_a_function_that_fails_is_not_kept() -> None:
     with capture_logs():
         await Functions({"fail": build_function(fail)}, settings).open(claim).run()
 
-    assert _kept() == []
+    assert kept() == []
