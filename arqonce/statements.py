@@ -90,7 +90,7 @@ _CURES = {
     "42P01": "is this the workers' database, and does it have their tables? Run the command migrate there",
     "3F000": "is this the workers' database, and does it have their tables? Run the command migrate there",
     "42501": "let this role promise jobs: GRANT app_producer TO it (deploy/postgres/roles.sql); app_worker may since "
-    "grants.sql has run",
+    "grants.sql has run. Or a policy of row-level security is on the ledger's tables, which need none",
 }
 """The cure for an error, by its SQLSTATE."""
 

@@ -96,7 +96,8 @@ _CURES = {
     "23502": "a column that must have a value got none: does the job know all columns of the table?",
     "42703": "a column is missing: does a migration add it, and has the command migrate applied that?",
     "42P01": "a table is missing: does a migration create it, and has the command migrate applied that?",
-    "42501": "this user lacks a privilege: grant it what the job needs (to promise jobs: deploy/postgres/grants.sql)",
+    "42501": "this user lacks a privilege: grant it what the job needs (to promise jobs: deploy/postgres/grants.sql). "
+    "Or a policy of row-level security refuses the row: does the job set first what the policy asks for?",
     "53100": "the disk of the server is full: free space there",
 }
 
