@@ -113,8 +113,7 @@ class RunJob:
         require_payload(payload)
         message = write_job(payload, enqueued_ms=now_ms())
         outcome = await self.message(message, key=key, attempt=attempt, registry=registry, resources=resources)
-        result = None if outcome.result is None else payload.result_type().model_validate(outcome.result)
-        return replace(outcome, result=result)
+        return _for_producer(payload, outcome)
 
     async def batch(
         self, payloads: Sequence[Payload[ResultT]], *, registry: Registry | None = None, resources: Given | None = None
@@ -304,10 +303,19 @@ def _kind(payloads: Sequence[AnyPayload], registry: Registry) -> str:
 
 def _batch_outcome(payload: Payload[ResultT], job_id: str, answer: Answer) -> JobOutcome[ResultT]:
     end, tag = answer.value, answer.tag
-    if isinstance(end, JobFailedError):
-        return _outcome(job_id, {"s": False, "r": end}, [Attempt(1, end)], tag)
-    outcome = _outcome(job_id, {"s": True, "r": end}, [Attempt(1)], tag)
-    return replace(outcome, result=payload.result_type().model_validate(outcome.result))
+    error = end if isinstance(end, JobFailedError) else None
+    outcome = _outcome(job_id, {"s": error is None, "r": end}, [Attempt(1, error)], tag)
+    return _for_producer(payload, outcome)
+
+
+def _for_producer(payload: Payload[ResultT], outcome: JobOutcome[Any]) -> JobOutcome[ResultT]:
+    """Return the outcome with result or failure of the classes that the payload's own module has."""
+    result, failure = payload.result_type(), outcome.failure
+    if isinstance(failure, JobFailedError):
+        told = JobFailedError.from_code(failure.code, failure.message, asked_by=result)
+        told.__cause__ = failure.__cause__
+        return replace(outcome, failure=told)
+    return replace(outcome, result=None if outcome.result is None else result.model_validate(outcome.result))
 
 
 def _outcome(job_id: str, answer: dict[str, Any], attempts: list[Attempt], tag: str | None) -> JobOutcome[Any]:

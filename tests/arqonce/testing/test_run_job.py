@@ -156,6 +156,22 @@ async def test_a_failure_comes_as_producers_get_it(run_job: RunJob, session: Asy
     assert [await _count(session, table) for table in ("users", "arqonce.receipts", "arqonce.dead_jobs")] == [1, 1, 0]
 
 
+async def test_a_failure_is_of_the_class_beside_the_payload(run_job: RunJob) -> None:
+    """Handlers may have another one of its code: of the application, where the test imports the producers' package."""
+    here, there = (
+        type("TodayError", (JobFailedError,), {"code": "not_today", "__module__": module})
+        for module in (__name__, "application.payloads")
+    )
+
+    async def refuse(_session: AsyncSession, _payload: Work) -> Done:
+        raise there("no")
+
+    with pytest.raises(here, match="no") as caught:
+        await run_job(Work(), registry=_registry(refuse))
+
+    assert type(caught.value.__cause__) is there
+
+
 async def test_all_attempts_are_made_without_waiting(run_job: RunJob, session: AsyncSession) -> None:
     """What a failed attempt has written is gone; the outcome tells each error and each pause that was left out."""
     attempts = []
