@@ -1,7 +1,7 @@
 """Decides what becomes of the slots of a schedule that have come: a pure function of its row and of the time."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import islice, takewhile
@@ -47,6 +47,12 @@ class Decision:
     skips: list[Skip]
     next_slot: datetime | None
     """The first slot later than now; ``None`` if there are no more."""
+
+    def cut(self, number: int) -> "Decision":
+        """Return the decision on so many of the promised slots; the next one is the first of the others."""
+        if number >= len(self.promised):
+            return self
+        return replace(self, promised=self.promised[:number], next_slot=self.promised[number])
 
 
 def decide(

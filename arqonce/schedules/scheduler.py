@@ -13,7 +13,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import partial
@@ -67,6 +67,9 @@ _AGAIN = timedelta(milliseconds=500)
 
 _LIMIT = timedelta(seconds=10)
 """Longest time of one transaction, the wait for a connection included."""
+
+_MAKING = timedelta(seconds=2)
+"""After this no more payloads are made in a transaction: the functions of many slots may take longer than it may."""
 
 _REST = timedelta(seconds=30)
 """Time until a schedule is tried again whose payload could not be made."""
@@ -209,21 +212,23 @@ class Scheduler:
         jobs: list[SlotJob] = []
         done: list[Progress] = []
         skipped: list[tuple[str, Decision]] = []
-        async with self._transaction() as session:
+        async with asyncio.timeout(_LIMIT.total_seconds()) as limit, self._sessions.begin() as session:
             rows = await lock_due(session, self._fleets, definitions, self._clock())
+            until = time.monotonic() + _MAKING.total_seconds()
             for row in rows:
-                if len(jobs) >= MOST:
+                if len(jobs) >= MOST or time.monotonic() > until:
                     break
                 schedule = self._by_definition[row.definition]
                 decision = _decide(schedule, row)
                 try:
-                    jobs += [self._traced_job(schedule, slot) for slot in decision.promised]
+                    made = [job async for job in self._make(schedule, decision.promised, until, limit)]
                 except Exception as error:  # noqa: BLE001 - the application's function may raise anything
                     self._rest(schedule, error)
                     continue
+                jobs += made
+                decision = decision.cut(len(made))
                 done.append(_progress(schedule, decision))
                 skipped.append((schedule.name, decision))
-                await asyncio.sleep(0)
             await promise_slots(session, jobs)
             await advance(session, done)
         for name, decision in skipped:
@@ -232,6 +237,20 @@ class Scheduler:
             for skip in decision.skips:
                 self.slots[name, str(skip.reason)] += skip.count
         return bool(rows)
+
+    async def _make(
+        self, schedule: Schedule, slots: Sequence[datetime], until: float, limit: asyncio.Timeout
+    ) -> AsyncIterator[SlotJob]:
+        """Yield the jobs of the first slots, one at least, and others until that time. Others have turns between them.
+
+        The time that functions of the application take is no part of the transaction's limit: it would never end.
+        """
+        for number, slot in enumerate(slots):
+            if number and time.monotonic() > until:
+                return
+            yield self._traced_job(schedule, slot)
+            limit.reschedule(asyncio.get_running_loop().time() + _LIMIT.total_seconds())
+            await asyncio.sleep(0)
 
     def _traced_job(self, schedule: Schedule, slot: datetime) -> SlotJob:
         with sending("promise", schedule.queue or self._queue, is_root=True) as span:

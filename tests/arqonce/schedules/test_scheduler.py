@@ -1,6 +1,7 @@
 """Exactly one job for each slot, whoever promises it, whatever was down, and however the clock was set."""
 
 import asyncio
+import time
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from structlog.testing import capture_logs
 
 from arqonce.ledger.schedules import look
 from arqonce.outbox import enqueue_in
+from arqonce.schedules import scheduler
 from arqonce.schedules.decision import MOST, SkipReason, decide
 from tests.arqonce.schedules.scheduling import (
     HOUR,
@@ -210,6 +212,27 @@ async def test_a_payload_that_cannot_be_made_holds_up_no_other_schedule(sessions
         "the payload of the next slot cannot be made",
         "the payload of a slot cannot be made: it is tried again until catch_up is over",
     ]
+
+
+async def test_slow_payloads_of_many_slots_take_several_transactions(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one they would exceed its limit, be rolled back and made again for ever, and no schedule went on."""
+    monkeypatch.setattr(scheduler, "_LIMIT", timedelta(milliseconds=300))
+    monkeypatch.setattr(scheduler, "_MAKING", timedelta(milliseconds=50))
+    clock, made = Clock(), list[datetime]()
+
+    def make(slot: datetime) -> Count:
+        made.append(slot)
+        time.sleep(0.02 if len(made) > 1 else 0.35)
+        return Count(slot=slot)
+
+    slow = await started(sessions, clock, every_minute(make=make, catch_up=HOUR), every_minute("well", catch_up=HOUR))
+    clock.now += 20 * MINUTE
+    await slow.promise_due()
+
+    assert sorted(await promised(sessions)) == [*ids(NOON + MINUTE, 20), *ids(NOON + MINUTE, 20, "well")]
+    assert (len(made), slow.slots["tick", "promised"]) == (20, 20)
 
 
 @pytest.mark.parametrize("resumed", [True, False])
