@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+import web.__main__
 from tests import warm
 from tests.web.conftest import TOKEN, StartWeb
 
@@ -54,15 +55,25 @@ def test_a_start_that_would_be_unsafe_or_in_vain_is_refused(
     assert (done.returncode, named in done.stderr, "Traceback" in done.stderr) == (code, True, False), done.stderr
 
 
-@pytest.mark.usefixtures("starts_processes")
-def test_the_command_line_explains_itself(environment: dict[str, str]) -> None:
-    """There are no options; asked for anything, it says what there is."""
-    run = [
-        subprocess.run(
-            [sys.executable, "-m", "web", option], env=environment, capture_output=True, text=True, check=False
-        )
-        for option in ("--help", "--port")
-    ]
+@pytest.mark.parametrize(
+    ("arguments", "code", "named"),
+    [
+        (["--help"], 0, "usage: users-web"),
+        (["-V"], 0, "users-worker "),
+        (["--port", "80"], 2, "users-web: takes no arguments, and got '--port': settings are variables"),
+        (["\x1b[2J"], 2, r"got '\x1b[2J': "),
+    ],
+)
+def test_the_command_line_explains_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, named: str
+) -> None:
+    """There are no options; asked for anything else, it says where settings are."""
+    monkeypatch.setattr(web.__main__, "hear_signals", lambda _code: None)
+    monkeypatch.setattr(sys, "argv", ["users-web", *arguments])
 
-    assert [done.returncode for done in run] == [0, 2]
-    assert run[0].stdout == run[1].stderr != ""
+    with pytest.raises(SystemExit) as ended:
+        web.__main__.main()
+
+    told = capsys.readouterr()
+    assert (ended.value.code, named in (told.err if code else told.out)) == (code, True)
+    assert told.err.count("\n") == (1 if code else 0)
