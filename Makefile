@@ -136,7 +136,19 @@ $(VENV)/ready: requirements/dev.txt requirements/uv.txt pyproject.toml arqonce/p
 	@$(UV) install --python $(BIN)/python --require-hashes --only-binary :all: -r requirements/dev.txt 2>/dev/null || \
 		$(PIP) install --require-hashes --only-binary :all: -r requirements/dev.txt
 	@$(PIP) install --no-deps --no-index --no-build-isolation --editable arqonce --editable .
-	@touch $@
+	@pwd -P > $@
+
+# Programs of an environment, and the path to this code in it, name its folder: where that was moved or copied, those of
+# a copy would run the other's code. An environment of before this line names none, and is left as it is.
+HOME_OF_READY := $(shell cat $(VENV)/ready 2>/dev/null)
+ifneq ($(HOME_OF_READY),)
+ifneq ($(HOME_OF_READY),$(CURDIR))
+$(VENV)/ready: moved
+moved:
+	@echo "$(VENV) was made for $(HOME_OF_READY): it is made anew"
+.PHONY: moved
+endif
+endif
 
 # Environments of the libraries that are compared. crontab, which streaQ needs, comes without a wheel.
 .venv-bench/ready .venv-bench-taskiq/ready: .venv-%/ready: requirements/%.txt

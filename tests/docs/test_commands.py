@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -40,6 +41,21 @@ def test_make_alone_lists_the_targets() -> None:
     assert {"demo", "dev", "docs", "test", "check", "fix", "migrate", "run"} <= set(listed)
     assert listed[:2] == ["help", "demo"]
     assert len(listed) == len(re.findall(r"^[a-z-]+:.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+@pytest.mark.usefixtures("starts_processes")
+@pytest.mark.parametrize(
+    ("home", "is_made"), [(f"{ROOT.resolve()}\n", False), ("", False), ("/another/checkout\n", True)]
+)
+def test_an_environment_of_another_folder_is_made_anew(tmp_path: Path, home: str, is_made: bool) -> None:  # noqa: FBT001
+    """That of a copied checkout would run the code of the first one, and that of a moved one nothing."""
+    (tmp_path / "ready").write_text(home)
+
+    done = subprocess.run(
+        ["make", "-n", "setup", f"VENV={tmp_path}"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert ("--editable" in done.stdout) is is_made
 
 
 @pytest.mark.usefixtures("starts_processes", "redis")
