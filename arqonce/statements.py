@@ -38,12 +38,21 @@ _KINDS = {
 
 async def _run_sqlalchemy(connection: Any, statement: str, parameters: Parameters) -> str | None:  # noqa: ANN401 - see enqueue_in
     text = importlib.import_module("sqlalchemy").text(statement)
-    return _first((await connection.execute(text, parameters)).first())
+    return _first((await _execute_of(connection)(text, parameters)).first())
 
 
 def _run_sqlalchemy_sync(connection: Any, statement: str, parameters: Parameters) -> str | None:  # noqa: ANN401 - see enqueue_in
     text = importlib.import_module("sqlalchemy").text(statement)
-    return _first(connection.execute(text, parameters).first())
+    return _first(_execute_of(connection)(text, parameters).first())
+
+
+def _execute_of(connection: Any) -> Any:  # noqa: ANN401 - see enqueue_in
+    """Return its method ``execute``: of a session of SQLModel the one below SQLModel's own, which only warns."""
+    classes = type(connection).__mro__
+    others = [base for base in classes if not base.__module__.startswith("sqlmodel.")]
+    if len(others) == len(classes):
+        return connection.execute
+    return next(vars(base)["execute"] for base in others if "execute" in vars(base)).__get__(connection)
 
 
 async def _run_asyncpg(connection: Any, statement: str, parameters: Parameters) -> str | None:  # noqa: ANN401 - see enqueue_in

@@ -61,6 +61,23 @@ async def test_a_promise_counts_if_its_transaction_commits(
     assert await _rows(sessions) == [("jane", "create_user", "arq:queue")]
 
 
+async def test_a_session_of_sqlmodel_does_not_warn_of_itself(postgres_url: str) -> None:
+    """Its ``execute`` warns developers to use ``exec``, and would fail where warnings are errors."""
+
+    def warn(*_: object) -> None:
+        raise DeprecationWarning
+
+    like_sqlmodels = type("Session", (AsyncSession,), {"__module__": "sqlmodel.ext.asyncio.session", "execute": warn})
+    session_of_service = type("Session", (like_sqlmodels,), {})
+    engine = create_async_engine(make_url(postgres_url).set(drivername="postgresql+asyncpg"))
+
+    async with session_of_service(engine) as session:
+        promised = await enqueue_in(session, JANE)
+    await engine.dispose()
+
+    assert promised.is_new
+
+
 @pytest.mark.parametrize("connect", SYNC, ids=SYNC_IDS)
 async def test_a_promise_counts_in_the_synchronous_form_too(
     sessions: Sessions, postgres_url: str, connect: Callable[[str], Any]
