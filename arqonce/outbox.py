@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from arqonce import statements
-from arqonce.client.requests import Promised
+from arqonce.client.requests import Promised, at_once, in_turns
 from arqonce.namespace import LEDGER, in_namespace
 from arqonce.payloads import Payload
 from arqonce.promises import Promises, promising
@@ -125,10 +125,11 @@ async def enqueue_many_in(  # noqa: PLR0913 - the options of JobClient.enqueue_m
     run = statements.statement_runner(connection, is_async=True)
     parent = running_job(connection)
     with promising(queue, parent) as span, statements.cures_named():
-        promises = Promises(
+        steps = Promises.steps(
             payloads, keys, delay=delay, at=at, unique_for=unique_for, expires=expires, queue=queue, schema=schema,
             parent=parent, sending=span,
         )  # fmt: skip
+        promises = await in_turns(steps)
         for statement, parameters in promises.rounds():
             promises.note(await run(connection, statement, parameters))
         return promises.promised()
@@ -150,10 +151,11 @@ def enqueue_many_in_sync(  # noqa: PLR0913 - the options of JobClient.enqueue_ma
     run = statements.statement_runner(connection, is_async=False)
     parent = running_job(connection)
     with promising(queue, parent) as span, statements.cures_named():
-        promises = Promises(
+        steps = Promises.steps(
             payloads, keys, delay=delay, at=at, unique_for=unique_for, expires=expires, queue=queue, schema=schema,
             parent=parent, sending=span,
         )  # fmt: skip
+        promises = at_once(steps)
         for statement, parameters in promises.rounds():
             promises.note(run(connection, statement, parameters))
         return promises.promised()

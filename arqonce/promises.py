@@ -1,12 +1,12 @@
 """Builds the statements that insert jobs into the outbox, and reads their outcomes. Knows the ledger, no connection."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel
 
-from arqonce.client.requests import Promised, Request, at_once
+from arqonce.client.requests import Promised, Request
 from arqonce.failures import KeyConflictError
 from arqonce.namespace import LEDGER, in_namespace
 from arqonce.payloads import Payload
@@ -139,8 +139,30 @@ def _queue_for(queue: str | None, parent: RunningJob | None) -> str:
 class Promises(Generic[ResultT]):
     """Jobs that are promised together: what is sent for them, and what came back."""
 
-    def __init__(  # noqa: PLR0913 - the options of enqueue_in
+    def __init__(  # noqa: PLR0913 - the parts of promises
         self,
+        request: Request[ResultT],
+        hashes: Sequence[bytes],
+        names: Sequence[bytes],
+        *,
+        keys: frozenset[str | None],
+        queue: str,
+        ledger: str,
+    ) -> None:
+        """Take what ``steps`` has made."""
+        self._request = request
+        self._hashes = hashes
+        self._names = names
+        self._keys = keys
+        self._queue = queue
+        self._ledger = ledger
+        self._ids = list(self._request.ids)
+        self._outcomes: list[str | None] = [None] * len(self._ids)
+        self._sent: Sequence[int] = ()
+
+    @classmethod
+    def steps(  # noqa: PLR0913 - the options of enqueue_in
+        cls,
         payloads: Iterable[Payload[ResultT]],
         keys: Sequence[str | None] | None,
         *,
@@ -152,34 +174,32 @@ class Promises(Generic[ResultT]):
         schema: str | None,
         parent: RunningJob | None,
         sending: Sending,
-    ) -> None:
-        """Validate and encode the jobs. Those of a running job are its follow-ups.
+    ) -> "Generator[None, None, Promises[ResultT]]":
+        """Validate and encode the jobs, one in each step. Those of a running job are its follow-ups.
 
         Raises:
             InvalidMessageError: a payload, key, time, queue or size is invalid.
             ValueError: the ledger's schema may not have that name.
         """
-        self._request = at_once(
-            Request.steps(
-                payloads,
-                keys,
-                delay=delay,
-                at=at,
-                unique_for=unique_for,
-                expires=expires,
-                parent=parent,
-                sending=sending,
-            )
+        request = yield from Request.steps(
+            payloads,
+            keys,
+            delay=delay,
+            at=at,
+            unique_for=unique_for,
+            expires=expires,
+            parent=parent,
+            sending=sending,
         )
-        self._queue = _queue_for(queue, parent)
-        self._ledger = schema if schema is not None else LEDGER if parent is None else parent.ledger
-        self._hashes = [request_hash(payload) for payload in self._request.payloads]
-        unique = () if self._request.window_ms is None else self._request.payloads
-        self._keys = frozenset(keys or ())
-        self._names = [unique_name(payload, self._queue) for payload in unique]
-        self._ids = list(self._request.ids)
-        self._outcomes: list[str | None] = [None] * len(self._ids)
-        self._sent: Sequence[int] = ()
+        own = _queue_for(queue, parent)
+        ledger = schema if schema is not None else LEDGER if parent is None else parent.ledger
+        hashes, names = list[bytes](), list[bytes]()
+        for payload in request.payloads:
+            hashes.append(request_hash(payload))
+            if request.window_ms is not None:
+                names.append(unique_name(payload, own))
+            yield
+        return cls(request, hashes, names, keys=frozenset(keys or ()), queue=own, ledger=ledger)
 
     def rounds(self) -> Iterator[tuple[str, Parameters]]:
         """Yield each statement to send, and its parameters; after each, ``note`` its outcomes."""

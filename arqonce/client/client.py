@@ -5,13 +5,12 @@
 
 import asyncio
 import math
-import time
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast, overload
+from typing import Any, Self, TypeVar, overload
 
 from pydantic import BaseModel
 from redis.asyncio import Redis
@@ -29,6 +28,7 @@ from arqonce.client.requests import (
     abort_commands,
     at_once,
     found_again,
+    in_turns,
     look_commands,
     read_look,
 )
@@ -43,10 +43,6 @@ from arqonce.wire.keys import QUEUE
 from arqonce.wire.status import JobStatus
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
-ResultOfT = TypeVar("ResultOfT")
-
-_TURN = timedelta(milliseconds=20)
-"""After so much validating and encoding other tasks have a turn: 100,000 jobs take some seconds."""
 
 _PARTS_AT_ONCE = 4
 """Most script calls that one ``enqueue_many`` runs concurrently."""
@@ -235,7 +231,7 @@ class JobClient(ExplainedClient):
             QueueUnavailableError: Redis cannot be reached. Some jobs may be queued: call again with the same keys.
         """
         with sending("enqueue", self._queue) as span:
-            request = await _in_turns(
+            request = await in_turns(
                 Request.steps(payloads, keys, delay=delay, at=at, unique_for=unique_for, expires=expires, sending=span)
             )
             return list(self._handles(request, await self._call_all(request.calls(self._queue))))
@@ -322,16 +318,3 @@ class JobClient(ExplainedClient):
 
 async def _again(_error: RedisError) -> None:
     """Do nothing between two attempts: the next command reconnects by itself."""
-
-
-async def _in_turns(steps: Generator[None, None, ResultOfT]) -> ResultOfT:
-    """Take the steps; between them, from time to time, others have a turn."""
-    since = time.monotonic()
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            return cast("ResultOfT", done.value)
-        if time.monotonic() - since > _TURN.total_seconds():
-            await asyncio.sleep(0)
-            since = time.monotonic()
