@@ -173,6 +173,11 @@ def why_unavailable(error: BaseException) -> str:
     return f"{_UNAVAILABLE.get(state, 'it refuses us')} (SQLSTATE {state})"
 
 
+def why_delayed(error: BaseException) -> str | None:
+    """Return briefly, without data, why a repeated task has to wait; ``None`` if its own code may be at fault."""
+    return why_not_written(error) or (why_unavailable(error) if is_transient(error) else cure_of(error))
+
+
 _OURS = ("arqonce.database.connecting", "arqonce.database.pipelining")
 """What each connection of the worker's own engine is opened by, and each of its statements executed by."""
 

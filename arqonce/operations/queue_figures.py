@@ -34,6 +34,9 @@ _SHARE = 20
 """Figures are shown again for at least this many times the time that it took to read them: so they cost the servers 5 %
 of one connection at most."""
 
+_LONGEST_GAP = timedelta(seconds=10)
+"""Longest time for which figures are shown that a server has not completed in time: it may be back long before."""
+
 _MOST_OTHERS = 20
 """Most queues that nobody serves of which a process ever shows figures: producers choose their names."""
 
@@ -151,9 +154,13 @@ class QueueReader:
                 _, behind = await asyncio.gather(self._ask_redis(found), self._ask_ledger(found))
                 await self._ask_of_others(found, behind)
                 self._known = found
-                took = time.monotonic() - began
-                self._fresh_until = time.monotonic() + max(_FRESH.total_seconds(), _SHARE * took)
+                self._fresh_until = time.monotonic() + self._fresh_for(found, took=time.monotonic() - began)
             return self._known
+
+    def _fresh_for(self, found: Figures, *, took: float) -> float:
+        fresh = max(_FRESH.total_seconds(), _SHARE * took)
+        is_complete = bool(found.queues) and (self._sessions is None or bool(found.ledger))
+        return fresh if is_complete else min(fresh, _LONGEST_GAP.total_seconds())
 
     async def _ask_redis(self, found: Figures) -> None:
         """Ask who serves the queues, and how long they are. The user of a relay alone may only know the first."""

@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.background import running
+from arqonce.database.faults import why_delayed
 from arqonce.ledger.retention import STEP, delete_older
 from arqonce.rest import Rest
 from arqonce.settings.worker import WorkerSettings
@@ -66,7 +68,9 @@ async def _sweep_forever(sessions: async_sessionmaker[AsyncSession], ages: Mappi
         try:
             removed = await sweep(sessions, ages)
         except (SQLAlchemyError, OSError) as error:
-            _log.warning("housekeeping failed, it will be tried again", exc_info=error)
+            reason = why_delayed(error)
+            facts: dict[str, Any] = {"exc_info": error} if reason is None else {"reason": reason}
+            _log.warning("housekeeping failed, it will be tried again", **facts)
         else:
             if any(removed.values()):
                 _log.info("removed what was too old", **removed)

@@ -22,7 +22,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.background import running
-from arqonce.database.faults import is_transient, why_not_written, why_unavailable
+from arqonce.database.faults import is_transient, why_delayed, why_not_written
 from arqonce.ledger.schedules import (
     DueSchedule,
     Look,
@@ -322,6 +322,6 @@ def _trouble_of(error: Exception) -> tuple[str, dict[str, object]]:
     """Return the event and its facts: of an outage the reason, of anything else where it was raised."""
     if reason := why_not_written(error):
         return f"schedules wait: PostgreSQL cannot be written to: {reason}", {}
-    if is_transient(error):
-        return "schedules wait for PostgreSQL", {"reason": why_unavailable(error)}
+    if reason := why_delayed(error):
+        return "schedules wait for PostgreSQL", {"reason": reason}
     return "schedules failed and are tried again", {"exc_info": error}

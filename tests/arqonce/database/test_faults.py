@@ -11,7 +11,15 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from arqonce.database.faults import constraint_of, is_lost_connection, is_transient, sqlstate_of, why_unavailable
+from arqonce.database.faults import (
+    ReadOnlyServerError,
+    constraint_of,
+    is_lost_connection,
+    is_transient,
+    sqlstate_of,
+    why_delayed,
+    why_unavailable,
+)
 from arqonce.unreachable import _LOCAL
 
 
@@ -77,6 +85,21 @@ def test_an_unanswered_question_may_pass(error: Exception, *, expected: bool) ->
 def test_an_outage_is_logged_with_its_cause(error: Exception, expected: str) -> None:
     """Not with the name of a class of the driver."""
     assert why_unavailable(error) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ConnectionRefusedError(), "nothing listens there"),
+        (ReadOnlyServerError("it is a standby"), "it is a standby"),
+        (asyncpg.UndefinedTableError(), "a table is missing: "),
+        (asyncpg.InsufficientPrivilegeError(), "this user lacks a privilege: "),
+        (asyncpg.DivisionByZeroError(), "None"),
+    ],
+)
+def test_what_delays_a_task_is_named(error: Exception, expected: str) -> None:
+    """And not by frames of the driver, unless the task's own code may be at fault."""
+    assert str(why_delayed(error)).startswith(expected)
 
 
 async def test_a_connection_that_could_not_be_made_is_a_lost_one() -> None:

@@ -57,3 +57,19 @@ async def test_names_of_such_queues_make_no_figures_without_bound(
         seen |= {queue for _, queue in await _shown(reader)}
 
     assert len(seen) == 1 + 2
+
+
+async def test_a_server_that_did_not_answer_is_asked_again_soon(
+    sessions: Sessions, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What takes long is shown for twenty times as long: that it did not answer for 2 s would be shown for 40 s."""
+    monkeypatch.setattr(queue_figures, "_LIMIT", timedelta(milliseconds=100))
+    monkeypatch.setattr(queue_figures, "_LONGEST_GAP", timedelta(0))
+    reader = QueueReader(redis, ["arq:queue"], sessions)
+    async with sessions.begin() as session:
+        await session.execute(text("LOCK TABLE arqonce.outbox IN ACCESS EXCLUSIVE MODE"))
+        without = await reader.read()
+
+    complete = await reader.read()
+
+    assert (list(without.ledger), list(complete.ledger)) == ([], ["arq:queue"])
