@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import DBAPIError
 
 from arqonce.database.faults import sqlstate_of
-from arqonce.database.schema import ForeignRevisionError, Schema, revisions
+from arqonce.database.schema import ForeignRevisionError, Schema, SchemaError, revisions
 from arqonce.database.settings import DatabaseSettings
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def upgrade_schema(settings: DatabaseSettings, schema: Schema, revision: str = "
     Raises:
         UnknownRevisionError: there is no such revision.
         ForeignRevisionError: the version table is another project's.
+        SchemaError: the tables' PostgreSQL schema is not there.
         OldLedgerError: the database has a ledger of an old version that lacks that version's last migration.
     """
     from alembic import command  # noqa: PLC0415 - see the module's docstring
@@ -49,6 +50,12 @@ def upgrade_schema(settings: DatabaseSettings, schema: Schema, revision: str = "
         if "Can't locate revision" not in str(error):
             raise
     except DBAPIError as error:
+        places = sorted({table.schema for table in schema.metadata.tables.values() if table.schema is not None})
+        if sqlstate_of(error) == "3F000" and places:
+            raise SchemaError(
+                f"the migrations of {schema.name} need a PostgreSQL schema that is not there ({', '.join(places)}): "
+                f"let the first of them begin with op.execute('CREATE SCHEMA {places[0]}')"
+            ) from error
         if sqlstate_of(error) not in _MISFITS:
             raise
         raise ForeignRevisionError(
