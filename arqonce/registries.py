@@ -57,18 +57,32 @@ def _import_registry(name: str) -> Registry:
         # Only if the named module or a parent package is missing; any other is missing from their own imports.
         if error.name is not None and f"{module}.".startswith(f"{error.name}."):
             cure = "install its project, or name its folder in PYTHONPATH"
+            if error.name == module and module.endswith(".py"):
+                cure = f"write {name.replace('.py:', ':')}, as import does"
             raise _wrong(name, f"there is no module {error.name}: {_hidden(module) or cure}") from None
-        raise _wrong(name, f"cannot be imported: {error}") from error
+        raise _wrong(name, f"cannot be imported: {error}{_place_of(error)}") from error
     except AttributeError as error:
         if module in sys.modules:  # the import succeeded
             where = f"in {module}{_registries(module)}{_hidden(module, '. ')}"
             raise _wrong(name, f"there is no {name.partition(':')[2]} {where}") from None
-        raise _wrong(name, f"cannot be imported: {type(error).__name__}: {error}") from error
+        raise _wrong(name, _why_not_imported(error)) from error
     except (Exception, SystemExit) as error:  # importing runs the module's code, which may raise anything
-        raise _wrong(name, f"cannot be imported: {type(error).__name__}: {error}") from error
+        raise _wrong(name, _why_not_imported(error)) from error
     if not isinstance(found, Registry):
         raise _wrong(name, f"is no arqonce.Registry, but of type {type(found).__name__}{_registries(module)}")
     return found
+
+
+def _why_not_imported(error: BaseException) -> str:
+    return f"cannot be imported: {type(error).__name__}: {error}{_place_of(error)}"
+
+
+def _place_of(error: BaseException) -> str:
+    """Return a text that names the project's line that was executed last; empty if no module was."""
+    from arqonce.execution.places import handlers_place, places_of_trace  # noqa: PLC0415 - of no use to what succeeds
+
+    place = handlers_place(places_of_trace(error.__traceback__))
+    return "" if place is None else f" ({place.file}, line {place.line})"
 
 
 def _registries(module: str) -> str:

@@ -111,6 +111,9 @@ def test_registries_of_one_project_share_its_schema(write: Write) -> None:
         ("1 / 0", "cannot be imported: ZeroDivisionError: division by zero"),
         ("def", "cannot be imported: SyntaxError: invalid syntax"),
         ("raise SystemExit(7)", "cannot be imported: SystemExit: 7"),
+        ("Path.nothing", "theirs.py, line 26)"),
+        ("import nowhere", "theirs.py, line 26)"),
+        ("raise SystemExit(7)", "theirs.py, line 26)"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_one_line(write: Write, code: str, problem: str) -> None:
@@ -132,6 +135,14 @@ def test_a_registry_is_named_once(write: Write) -> None:
 
     with pytest.raises(RegistryError, match="theirs:REGISTRY: is named twice: name it once"):
         load_registry(f"{name}, {name}")
+
+
+def test_a_file_is_named_as_a_module(write: Write) -> None:
+    """As uvicorn says, too."""
+    write("")
+
+    with pytest.raises(RegistryError, match=r"no module theirs.py: write theirs:REGISTRY, as import does\.$"):
+        load_registry("theirs.py:REGISTRY")
 
 
 @pytest.mark.parametrize("name", ["nowhere:REGISTRY", "nowhere.jobs:REGISTRY"])
