@@ -263,6 +263,8 @@ _PROBLEMS = {
 }
 """What is said of pydantic's errors where its own text is for programmers."""
 
+_OF_KUBERNETES = "has what Kubernetes sets for a Service of this name: write enableServiceLinks: false for the pod"
+
 
 def _explain(cls: type[EnvironmentSettings], detail: ErrorDetails) -> str:
     field = str(detail["loc"][0]) if detail["loc"] else ""
@@ -270,6 +272,8 @@ def _explain(cls: type[EnvironmentSettings], detail: ErrorDetails) -> str:
     if info is None:
         return detail["msg"].removeprefix("Value error, ")
     problem = _PROBLEMS.get(detail["type"]) or detail["msg"].removeprefix("Value error, ")
+    if field == "port" and str(detail["input"]).startswith("tcp://"):
+        problem = _OF_KUBERNETES
     # Shortened: somebody may have put a token where a name belongs.
     place = ".".join(f"{part:.15}" for part in map(str, detail["loc"][1:]) if part != "[key]")
     return f"{cls.variable(field)}: {f'{place}: ' if place else ''}{problem}. {_cure(cls, field, info)}"

@@ -2,8 +2,11 @@
 
 import pytest
 
-from arqonce.environment import SettingsError
+from arqonce.console.settings import ConsoleSettings
+from arqonce.environment import EnvironmentSettings, SettingsError
+from arqonce.settings.operations import OperationsSettings
 from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
+from web.settings import WebSettings
 
 
 def test_all_that_is_missing_is_named_at_once() -> None:
@@ -54,3 +57,14 @@ def test_a_wrong_redis_url_hides_its_password(monkeypatch: pytest.MonkeyPatch) -
         QueueSettings.load()
 
     assert "hidden-word" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [OperationsSettings, ConsoleSettings, WebSettings])
+def test_a_port_that_kubernetes_has_set_is_told_as_that(
+    monkeypatch: pytest.MonkeyPatch, kind: type[EnvironmentSettings]
+) -> None:
+    """A Service called ``web`` gives every pod beside it a WEB_PORT."""
+    monkeypatch.setenv(kind.variable("port"), "tcp://10.0.0.1:8080")
+
+    with pytest.raises(SettingsError, match=r"_PORT: has what Kubernetes sets for a Service of this name: write"):
+        kind.load()
