@@ -62,14 +62,15 @@ async def _run_asyncpg(connection: Any, statement: str, parameters: Parameters) 
 
 
 async def _run_psycopg(connection: Any, statement: str, parameters: Parameters) -> str | None:  # noqa: ANN401 - see enqueue_in
+    # %b: psycopg writes bytes in an array as text that a server with standard_conforming_strings=off misreads.
     async with connection.cursor(row_factory=_tuples()) as cursor:
-        await cursor.execute(_NAME.sub(r"%(\1)s", statement), parameters)
+        await cursor.execute(_NAME.sub(r"%(\1)b", statement), parameters)
         return _first(await cursor.fetchone())
 
 
 def _run_psycopg_sync(connection: Any, statement: str, parameters: Parameters) -> str | None:  # noqa: ANN401 - see enqueue_in
     with connection.cursor(row_factory=_tuples()) as cursor:
-        cursor.execute(_NAME.sub(r"%(\1)s", statement), parameters)
+        cursor.execute(_NAME.sub(r"%(\1)b", statement), parameters)
         return _first(cursor.fetchone())
 
 

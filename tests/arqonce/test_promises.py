@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import asyncpg
+import psycopg
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -14,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from arqonce.client.requests import Promised
 from arqonce.failures import InvalidMessageError, KeyConflictError
 from arqonce.outbox import enqueue_in, enqueue_many_in, enqueue_many_in_sync
+from arqonce.wire.codec import decode
 from arqonce.wire.message import read_message
 from jobs import CreateUser, FindUser
 from tests.arqonce.connection.connections import ASYNC, ASYNC_IDS, SYNC, SYNC_IDS
@@ -78,6 +80,19 @@ async def test_many_promises_in_the_synchronous_form(
 
     assert told == [[("a", True), ("b", True)], [("a", False), ("b", False)]]
     assert await _rows(sessions) == [("a", "arq:queue"), ("b", "arq:queue")]
+
+
+async def test_a_database_with_old_rules_for_backslashes_gets_the_messages_as_they_are(
+    sessions: Sessions, postgres_url: str
+) -> None:
+    """Psycopg writes bytes in an array otherwise as text that such a server reads as other bytes."""
+    old = "-c standard_conforming_strings=off -c escape_string_warning=off"
+    async with await psycopg.AsyncConnection.connect(postgres_url, options=old) as connection:
+        await enqueue_many_in(connection, [CreateUser(name="Jane"), CreateUser(name="Joe")])
+
+    async with sessions() as session:
+        messages = await session.scalars(text("SELECT message FROM arqonce.outbox ORDER BY job_id"))
+    assert [decode(message)["k"]["name"] for message in messages] == ["Jane", "Joe"]
 
 
 async def test_thousands_are_promised_in_a_statement_each_two_thousand(sessions: Sessions, postgres_url: str) -> None:
