@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.database.settings import DatabaseSettings
 from arqonce.embedded import ValkeyServer
-from tests.conftest import StartWorker, wait_until_async
+from tests.conftest import StartWorker, wait_until, wait_until_async
 from tests.faults.proxy import Proxy
 from tests.web.conftest import StartWeb, WebProcess
 
@@ -177,7 +177,7 @@ async def test_a_valkey_that_is_full_is_unavailable(start_web: StartWeb, valkey:
 
     assert answer.problem[:2] == (503, "queue_unavailable")
     assert "the queue does not accept jobs" in answer.text
-    assert "Redis refuses commands" in service.log
+    await asyncio.to_thread(wait_until, lambda: "Redis refuses commands" in service.log, 5)  # a thread writes the log
 
 
 async def test_through_the_outbox_redis_may_be_gone(
