@@ -194,6 +194,11 @@ def is_of_database(error: BaseException) -> bool:
     return isinstance(error, SQLAlchemyError) or _came_through(error, _DRIVERS)
 
 
+def is_of_driver(error: BaseException) -> bool:
+    """Return whether PostgreSQL's answer comes from the driver: of this session, as for COPY, or of another."""
+    return isinstance(error, asyncpg.PostgresError)
+
+
 def is_of_another(error: BaseException) -> bool:
     """Return whether an error of a database came through a connection that the job has made for itself."""
     if isinstance(error, PoolTimeoutError):

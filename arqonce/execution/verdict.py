@@ -7,7 +7,15 @@ import structlog
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from arqonce.backoff import backoff
-from arqonce.database.faults import constraint_of, cure_of, is_of_another, is_of_database, is_transient, sqlstate_of
+from arqonce.database.faults import (
+    constraint_of,
+    cure_of,
+    is_of_another,
+    is_of_database,
+    is_of_driver,
+    is_transient,
+    sqlstate_of,
+)
 from arqonce.execution.delivery import AnySpec, Delivery
 from arqonce.failures import (
     AttemptsExhaustedError,
@@ -50,7 +58,7 @@ def decide(spec: AnySpec, delivery: Delivery, error: Exception) -> Exception:
     if isinstance(failure, JobFailedError) and not failure.is_fault:
         return failure
     is_final = isinstance(error, WrongResultError | ReadOnlyJobError | MissingResourceError) or (
-        isinstance(error, SQLAlchemyError) and not is_transient(error)
+        (isinstance(error, SQLAlchemyError) or is_of_driver(error)) and not is_transient(error)
     )
     if attempt < spec.max_attempts and not is_final:
         return RetryLater(backoff(attempt))
@@ -69,16 +77,18 @@ def _as_asked(spec: AnySpec, delivery: Delivery, asked: RetryAfter) -> Exception
 
 def _as_failure(spec: AnySpec, error: Exception) -> Exception:
     """Replace a database error by one without its text, which repeats personal data."""
-    if not isinstance(error, SQLAlchemyError | ConnectionError | TimeoutError) or not is_of_database(error):
+    is_raw = is_of_driver(error)
+    may_be = isinstance(error, SQLAlchemyError | ConnectionError | TimeoutError)
+    if not is_raw and not (may_be and is_of_database(error)):
         return error
     state, constraint = sqlstate_of(error), constraint_of(error)
     if refusal := spec.refusals.get(constraint or ""):
         return refusal.error(refusal.message)
     is_other = is_of_another(error)
-    whose = "a database to which the job connects by itself" if is_other else "the database"
+    whose = "a database to which the job connects by itself" if is_other else "a database" if is_raw else "the database"
     if constraint is not None:
         return ConstraintViolatedError(f"{whose} refuses the data: {constraint} (SQLSTATE {state})")
-    if isinstance(error, DBAPIError) or is_transient(error):
+    if is_raw or isinstance(error, DBAPIError) or is_transient(error):
         cause = f"SQLSTATE {state}" if state else type(getattr(error, "orig", None) or error).__name__
         cure = None if is_other else cure_of(error)
         return DatabaseFailedError(f"{whose} failed: {cause}" + (f": {cure}" if cure else ""))

@@ -25,7 +25,7 @@ from arqonce.failures import (
 from arqonce.payloads import Payload, Result
 from arqonce.spec import JobSpec
 from db.users import insert_user
-from jobs.payloads import EmailTakenError
+from jobs.payloads import CreateUser, EmailTakenError, UserView
 from jobs.registry import REGISTRY
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -185,6 +185,26 @@ async def test_any_other_constraint_is_named_and_final(sessions: Sessions) -> No
         await Dispatcher(sessions).run(_spec(_store), _delivery(name=" secret"))
 
     assert caught.value.message == "the database refuses the data: users_name_trimmed_check (SQLSTATE 23514)"
+
+
+async def test_what_copy_meets_is_told_as_what_a_statement_meets(sessions: Sessions) -> None:
+    """The driver's own errors are not SQLAlchemy's, and repeat the row, too."""
+
+    async def copy(session: AsyncSession, payload: CreateUser) -> UserView:
+        connection = await (await session.connection()).get_raw_connection()
+        assert connection.driver_connection is not None
+        rows = [(payload.name, payload.email)]
+        await connection.driver_connection.copy_records_to_table("users", records=rows, columns=["name", "email"])
+        raise AssertionError("PostgreSQL has taken it")
+
+    await Dispatcher(sessions).run(REGISTRY["create_user"], Delivery("j1", 1, ("Jane", "jane@example.org"), {}))
+    taken = JobSpec(CreateUser, copy, refusals=REGISTRY["create_user"].refusals)
+    with pytest.raises(EmailTakenError):
+        await Dispatcher(sessions).run(taken, Delivery("j2", 1, ("Jane", "jane@example.org"), {}))
+    with pytest.raises(ConstraintViolatedError) as caught:
+        await Dispatcher(sessions).run(JobSpec(CreateUser, copy), Delivery("j3", 1, ("Jane", "jane@example.org"), {}))
+
+    assert caught.value.message == "a database refuses the data: users_email_key (SQLSTATE 23505)"
 
 
 async def test_a_fault_of_the_server_is_retried_then_told(sessions: Sessions) -> None:
