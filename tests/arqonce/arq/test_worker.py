@@ -326,13 +326,13 @@ async def _is_empty(redis: Redis) -> bool:
 async def test_stock_workers_may_share_the_queue(pool: ArqRedis, build: BuildWorker) -> None:
     """Two of each kind, thousands of jobs: each runs once, and both kinds have a part."""
     ran: dict[str, list[str]] = {"ours": [], "arq's": []}
-    have_begun = asyncio.Barrier(2)
+    has_begun = {name: asyncio.Event() for name in ran}
 
     def work_of(name: str) -> Function:
         async def work(ctx: Context) -> None:
             ran[name].append(ctx["job_id"])
-            if len(ran[name]) == 1:
-                await have_begun.wait()  # or the first kind might end before the other has started
+            has_begun[name].set()
+            await asyncio.gather(*(one.wait() for one in has_begun.values()))  # or one kind might take all
             await asyncio.sleep(0.005)
 
         return build_function(work)
