@@ -47,10 +47,10 @@ WHY = {
     ),
     "loaded to 70 %, a single urgent job, p99": (
         "Producer and servers share two processors with the worker: beside them it manages 9,000 other jobs/s, so 70 % "
-        "of what it does without a producer is nearly all. There half of an urgent job's 80 ms (p50) is waiting for one "
-        "of two batches to end, a fifth the claim, and a third its run between the batches' turns. With 3,000 other "
-        "jobs/s its p99 is 19 ms. A claim of urgent jobs alone while two batches run, and shorter turns of batches, "
-        "were tried: p50 stayed as it was."
+        "of what it does without a producer is nearly all. There half of an urgent job's 80 ms (p50) is waiting for "
+        "one of two batches to end, a fifth the claim, and a third its run between the batches' turns. With 3,000 "
+        "other jobs/s its p99 is 19 ms. A claim of urgent jobs alone while two batches run, and shorter turns of "
+        "batches, were tried: p50 stayed as it was."
     ),
     "first job after users-worker run": (
         "Two thirds of it are imports: of their time SQLAlchemy takes 35 %, this project 20 %, pydantic 11 %, redis-py "
