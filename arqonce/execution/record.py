@@ -125,6 +125,8 @@ class Record:
         letter, has_run = self.letter(spec, delivery, payload, failure, cause), payload is not None
         has_begun = has_run and not isinstance(cause, JobExpiredError | AttemptsExhaustedError)
         attempt = self._history.last_attempt(spec, delivery, cause, started=started) if has_begun else None
+        if not has_run and await self.bury_together([letter]):  # nearly always: no table has its id
+            return True
         return await self.bury(letter, has_run=has_run, attempt=attempt)
 
     def letter(

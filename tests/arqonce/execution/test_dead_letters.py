@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 from redis.asyncio import Redis
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce import JobClient, Payload
@@ -66,6 +66,23 @@ async def test_a_job_that_cannot_be_read_is_dead(sessions: Sessions) -> None:
     assert (letter.reason, letter.attempts) == ("invalid_payload", 1)
     assert json.loads(letter.message)["k"] == {"nme": "Jane"}
     assert "Its fields are: name, email" in letter.explanation
+
+
+async def test_the_letter_of_a_job_that_no_table_knows_is_one_statement(sessions: Sessions) -> None:
+    """Such jobs come by thousands, from a producer with a fault: each took six."""
+    statements: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    engine = sessions.kw["bind"].sync_engine
+    event.listen(engine, "before_cursor_execute", note)
+    with pytest.raises(InvalidPayloadError):
+        await Dispatcher(sessions).run(REGISTRY["create_user"], Delivery("j1", 1, (), {"nme": "Jane"}))
+    event.remove(engine, "before_cursor_execute", note)
+
+    assert len(statements) <= 1  # SQLAlchemy sees none of what goes to the driver itself
+    assert await _letters(sessions) == [("j1", "create_user", "invalid_payload", 1)]
 
 
 async def test_an_answer_is_no_dead_letter(sessions: Sessions) -> None:
@@ -133,10 +150,11 @@ async def test_a_dead_letter_that_cannot_be_written_delivers_the_job_again(
 ) -> None:
     """The job is never lost between its failure and the record of it."""
 
-    async def fail(_sessions: Sessions, _letter: DeadLetter) -> None:
+    async def fail(*_: object, **_named: object) -> None:
         raise ConnectionResetError
 
     monkeypatch.setattr("arqonce.execution.record.bury", fail)
+    monkeypatch.setattr("arqonce.execution.record.bury_together", fail)
 
     with pytest.raises(RetryLater):
         await Dispatcher(sessions).run(REGISTRY["create_user"], Delivery("j1", 1, (), {}))
