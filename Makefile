@@ -138,8 +138,8 @@ $(VENV)/ready: requirements/dev.txt requirements/uv.txt pyproject.toml arqonce/p
 	@$(PIP) install --no-deps --no-index --no-build-isolation --editable arqonce --editable .
 	@pwd -P > $@
 
-# Programs of an environment, and the path to this code in it, name its folder: where that was moved or copied, those of
-# a copy would run the other's code. An environment of before this line names none, and is left as it is.
+# The programs of an environment hold the path of this folder. In a folder that was moved they are not found, and in a
+# copy they would run the code of the first. An empty file says nothing of the folder: that environment is left as it is.
 HOME_OF_READY := $(shell cat $(VENV)/ready 2>/dev/null)
 ifneq ($(HOME_OF_READY),)
 ifneq ($(HOME_OF_READY),$(CURDIR))

@@ -78,7 +78,7 @@ def _why_not_imported(error: BaseException) -> str:
 
 
 def _place_of(error: BaseException) -> str:
-    """Return a text that names the project's line that was executed last; empty if no module was."""
+    """Return a text that names the last line of the project that was executed; empty if none was."""
     from arqonce.execution.places import handlers_place, places_of_trace  # noqa: PLC0415 - of no use to what succeeds
 
     place = handlers_place(places_of_trace(error.__traceback__))

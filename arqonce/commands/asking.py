@@ -49,7 +49,7 @@ def in_a_line(value: NamesT) -> NamesT:
     """Return names that somebody gives, one or several; the shell makes one of several that are in quotes together.
 
     Raises:
-        BadParameter: one is empty, or has characters that break a line or are none.
+        BadParameter: one is empty, or has a line break or another control character.
     """
     for name in [value] if isinstance(value, str) else value or ():
         if not (name and name.isprintable()):

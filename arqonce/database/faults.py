@@ -195,7 +195,10 @@ def is_of_database(error: BaseException) -> bool:
 
 
 def is_of_driver(error: BaseException) -> bool:
-    """Return whether PostgreSQL's answer comes from the driver: of this session, as for COPY, or of another."""
+    """Return whether it is the driver's own error, which SQLAlchemy has not wrapped.
+
+    Such come of what a job does with asyncpg itself: COPY on the connection of its session, or a connection of its own.
+    """
     return isinstance(error, asyncpg.PostgresError)
 
 

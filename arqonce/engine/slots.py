@@ -22,7 +22,7 @@ _ROUNDING = 0.01
 """Tolerance of the sum of weights: floats that are added and subtracted."""
 
 _MOST_AHEAD = 1000
-"""Most jobs that are claimed at once."""
+"""Most jobs that are claimed at once, also of a kind that allows larger batches, or behind jobs that were parked."""
 
 _MOST_IN_RUN = 500
 """Most jobs of one run, as a rule (``JobSpec.max_batch``), and of one claim: the next is claimed while these run. What

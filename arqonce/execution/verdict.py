@@ -85,7 +85,9 @@ def _as_failure(spec: AnySpec, error: Exception) -> Exception:
     if refusal := spec.refusals.get(constraint or ""):
         return refusal.error(refusal.message)
     is_other = is_of_another(error)
-    whose = "a database to which the job connects by itself" if is_other else "a database" if is_raw else "the database"
+    whose = "a database" if is_raw else "the database"
+    if is_other:
+        whose = "a database to which the job connects by itself"
     if constraint is not None:
         return ConstraintViolatedError(f"{whose} refuses the data: {constraint} (SQLSTATE {state})")
     if is_raw or isinstance(error, DBAPIError) or is_transient(error):

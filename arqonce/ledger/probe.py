@@ -26,7 +26,7 @@ _UNUSABLE = MappingProxyType(
 
 
 async def require_written(session: AsyncSession) -> None:
-    """Execute the statement that records a job's end, and which the caller rolls back. Three round trips.
+    """Execute the statement that records a job's end; the caller rolls it back. Three round trips.
 
     Raises:
         UnusableTableError: a table of jobs is locked or missing, or the user may not write it.
