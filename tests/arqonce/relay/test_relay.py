@@ -18,7 +18,7 @@ from arqonce.embedded import open_valkey
 from arqonce.ledger import outbox
 from arqonce.ledger.dead_jobs import DeadFilter, dead_jobs
 from arqonce.ledger.losses import latest_losses
-from arqonce.outbox import enqueue_in
+from arqonce.outbox import enqueue_many_in
 from arqonce.process.health import ServerError
 from arqonce.process.probes import ask_redis
 from arqonce.relay.epoch import RedisEpochs
@@ -181,8 +181,7 @@ async def test_another_process_of_redis_begins_an_epoch(sessions: Sessions, tmp_
 async def test_four_relays_give_each_of_five_thousand_jobs_once(sessions: Sessions, redis: Redis) -> None:
     """None is taken by two, none is left."""
     async with sessions.begin() as session:
-        for number in range(5000):
-            await enqueue_in(session, CreateUser(name=f"n{number}"), key=f"j{number}")
+        await enqueue_many_in(session, [CreateUser(name=f"n{number}") for number in range(5000)])
     relays = [_relay(sessions, redis) for _ in range(4)]
 
     async def drain(relay: Relay) -> int:
