@@ -14,7 +14,7 @@ from arqonce.client.client import JobClient
 from arqonce.connection.pauses import FOR_EVER, Paused, Recorded, copy_pauses
 from arqonce.connection.presence import kinds_of
 from arqonce.engine.leases import Leases
-from arqonce.outbox import enqueue_in
+from arqonce.outbox import enqueue_many_in
 from jobs import CreateUser, FindUser
 from tests.arqonce.control.conftest import Operate
 from tests.conftest import StartWorker, wait_until_async
@@ -41,8 +41,7 @@ async def test_a_paused_queue_stays_paused_until_it_is_resumed(
     async with sessions() as blocker:
         await blocker.execute(text("LOCK TABLE users"))
         async with sessions.begin() as session:
-            for number in range(1010):
-                await enqueue_in(session, CreateUser(name=f"n{number}"), key=f"j{number}")
+            await enqueue_many_in(session, [CreateUser(name=f"n{number}") for number in range(1010)])
 
         async def are_running() -> bool:
             return bool(await redis.zcard("arq:queue:leases") >= 10)
