@@ -15,10 +15,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.database.faults import may_be_outage
-from arqonce.execution.dead_letters import bury, write_letter
+from arqonce.execution.dead_letters import write_letter
 from arqonce.execution.diagnosis import diagnose
 from arqonce.execution.gate import DatabaseGate
 from arqonce.execution.history import History
+from arqonce.execution.letters import Letters
 from arqonce.ledger.attempts import FailedAttempt
 from arqonce.ledger.function_receipts import Request, Success, insert_success, success_of
 from arqonce.wire.bounds import MAX_BYTES
@@ -74,6 +75,7 @@ class FunctionRecords:
     ) -> None:
         """Use an open sessionmaker; the ``gate`` is closed while the ledger cannot be written to."""
         self._sessions = sessions
+        self._letters = Letters(sessions)
         self.gate = gate
         self.answered = 0
         """How many deliveries a receipt has answered."""
@@ -123,7 +125,7 @@ class FunctionRecords:
         return await self._persist(write, claim, "receipt") or success
 
     async def failed(self, claim: Claim, failure: Failure, run: Run, *, has_begun: bool) -> None:
-        """Write a dead letter with the message as it is, and the attempt if it has begun. Five to nine round trips.
+        """Write a dead letter with the message as it is, and the attempt if it has begun. Three to six round trips.
 
         Raises:
             LedgerAwayError: the ledger does not answer.
@@ -140,7 +142,7 @@ class FunctionRecords:
             request_hash=request.hash,
         )
         attempt = self._failed(claim, failure.cause, run) if has_begun else None
-        await self._persist(lambda: bury(self._sessions, letter, attempt=attempt), claim, "dead letter")
+        await self._persist(lambda: self._letters.bury(letter, attempt=attempt), claim, "dead letter")
 
     async def _persist(self, write: Callable[[], Awaitable[T]], claim: Claim, what: str) -> T | None:
         """Write until it is done; return ``None`` if that is not possible, whenever.

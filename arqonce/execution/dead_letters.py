@@ -106,30 +106,35 @@ async def bury(
             letter = _under_another_id(letter)
         is_recorded = await insert_dead_letter(session, letter)
         if is_recorded and attempt is not None:
-            await _insert_attempt(session, attempt._replace(job_id=letter.job_id))
+            await _insert_attempts(session, [attempt._replace(job_id=letter.job_id)])
     if is_recorded:
         _log.error("job is dead", job_id=letter.job_id, job_name=letter.job_name, reason=letter.reason)
     return is_recorded
 
 
-async def _insert_attempt(session: AsyncSession, attempt: FailedAttempt) -> None:
-    """Record an attempt, if that is possible: the letter matters more."""
+async def _insert_attempts(session: AsyncSession, attempts: Sequence[FailedAttempt]) -> None:
+    """Record attempts, if that is possible: the letters matter more."""
     try:
         async with session.begin_nested():
-            await insert_attempts(session, [attempt])
+            await insert_attempts(session, attempts)
     except DBAPIError as error:
         if is_transient(error):
             raise
-        _log.warning("failed attempts are not on record", count=1, reason=diagnose(error))
+        _log.warning("failed attempts are not on record", count=len(attempts), reason=diagnose(error))
 
 
 async def bury_together(
-    sessions: async_sessionmaker[AsyncSession], letters: Sequence[DeadLetter], *, have_run: bool = False
+    sessions: async_sessionmaker[AsyncSession],
+    letters: Sequence[DeadLetter],
+    *,
+    have_run: bool = False,
+    attempts: Sequence[FailedAttempt] = (),
 ) -> set[str]:
-    """Record the letters of jobs whose ids no table has; return the ids of these.
+    """Record the letters of jobs of which no table has another request, each once; return the ids of these jobs.
 
-    An earlier letter of the same request is replaced. Letters of conflicts get other ids, as ``bury`` does it. The
-    others need a look each (``bury``). Two round trips; five more if the jobs ``have_run``.
+    With them go their last ``attempts``, which takes three round trips more, and their outbox rows are deleted. An
+    earlier letter of the same request is replaced. Letters of conflicts get other ids, as ``bury`` does it. The others
+    need a look each (``bury``). Two round trips; five more if the jobs ``have_run``.
 
     Raises:
         TimeoutError: the database did not answer.
@@ -145,11 +150,14 @@ async def bury_together(
         if have_run:
             await session.execute(_WAIT_SHORTLY)
             await outwait_receipts(session, list(stored))
-        recorded = await insert_new_dead_letters(session, list(stored.values()))
-    for letter in stored.values():
-        if letter.job_id in recorded:
-            _log.error("job is dead", job_id=letter.job_id, job_name=letter.job_name, reason=letter.reason)
-    return {job_id for job_id, letter in stored.items() if letter.job_id in recorded}
+        written = await insert_new_dead_letters(session, stored)
+        recorded = {job_id: letter for job_id, letter in stored.items() if letter.job_id in written}
+        of_these = [one._replace(job_id=recorded[one.job_id].job_id) for one in attempts if one.job_id in recorded]
+        if of_these:
+            await _insert_attempts(session, of_these)
+    for letter in recorded.values():
+        _log.error("job is dead", job_id=letter.job_id, job_name=letter.job_name, reason=letter.reason)
+    return set(recorded)
 
 
 def _under_another_id(letter: DeadLetter) -> DeadLetter:

@@ -17,10 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from arqonce.backoff import backoff
 from arqonce.database.faults import is_transient, may_be_outage
 from arqonce.execution.answers import build_receipt
-from arqonce.execution.dead_letters import bury, bury_together, is_dead, write_letter
+from arqonce.execution.dead_letters import bury_together, is_dead, write_letter
 from arqonce.execution.delivery import AnySpec, Delivery
 from arqonce.execution.gate import DatabaseGate
 from arqonce.execution.history import History
+from arqonce.execution.letters import Letters
 from arqonce.execution.progress import Progress, identified
 from arqonce.execution.same_request import settle_promise
 from arqonce.execution.verdict import RetryLater, decide
@@ -69,6 +70,7 @@ class Record:
         self._gate = gate
         self._history = history
         self._queue = queue
+        self._letters = Letters(sessions)
         self.answered = 0
         """How many deliveries a receipt has answered."""
 
@@ -125,8 +127,6 @@ class Record:
         letter, has_run = self.letter(spec, delivery, payload, failure, cause), payload is not None
         has_begun = has_run and not isinstance(cause, JobExpiredError | AttemptsExhaustedError)
         attempt = self._history.last_attempt(spec, delivery, cause, started=started) if has_begun else None
-        if not has_run and await self.bury_together([letter]):  # nearly always: no table has its id
-            return True
         return await self.bury(letter, has_run=has_run, attempt=attempt)
 
     def letter(
@@ -236,13 +236,13 @@ class Record:
         return None if receipt is None else receipt.result
 
     async def bury(self, letter: DeadLetter, *, has_run: bool = False, attempt: FailedAttempt | None = None) -> bool:
-        """Record a dead letter and its last ``attempt``; return whether it was recorded (``dead_letters.bury``).
+        """Record a dead letter and its last ``attempt``; return whether it was recorded (``Letters.bury``).
 
         Raises:
             RetryLater: it could not be recorded; the job must be delivered again, and this attempt does not count.
         """
         try:
-            return await bury(self._sessions, letter, has_run=has_run, attempt=attempt)
+            return await self._letters.bury(letter, has_run=has_run, attempt=attempt)
         except Exception as error:
             raise await self.again(error, letter.attempts) from error
 

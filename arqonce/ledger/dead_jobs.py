@@ -1,6 +1,6 @@
 """Dead letters: jobs that failed for good, with their message and the reason. Knows no queue."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, cast
@@ -116,32 +116,47 @@ async def dead_jobs(session: AsyncSession, which: DeadFilter, *, limit: int) -> 
 
 
 _NEW = """
-    INSERT INTO arqonce.dead_jobs
-        (job_id, job_name, message, request_hash, reason, explanation, error, sqlstate, attempts, queue)
-    SELECT letter.* FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::text[], $6::text[], $7::text[],
-        $8::text[], $9::integer[], $10::text[]) AS letter
-        (job_id, job_name, message, request_hash, reason, explanation, error, sqlstate, attempts, queue)
-    WHERE NOT EXISTS (SELECT FROM arqonce.receipts WHERE receipts.job_id = letter.job_id)
-        AND NOT EXISTS (SELECT FROM arqonce.outbox WHERE outbox.job_id = letter.job_id)
-    ORDER BY letter.job_id
-    ON CONFLICT (job_id) DO UPDATE
-        SET (job_name, message, request_hash, reason, explanation, error, sqlstate, attempts, queue, died_at)
-            = (excluded.job_name, excluded.message, coalesce(excluded.request_hash, dead_jobs.request_hash),
-                excluded.reason, excluded.explanation, excluded.error, excluded.sqlstate, excluded.attempts,
-                excluded.queue, excluded.died_at)
-        WHERE dead_jobs.message = excluded.message AND excluded.message <> ''
-    RETURNING job_id
+    WITH letter AS (
+        SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::bytea[], $6::text[], $7::text[],
+            $8::text[], $9::text[], $10::integer[], $11::text[]) AS letter
+            (asked_id, job_id, job_name, message, request_hash, reason, explanation, error, sqlstate, attempts, queue)),
+    promised AS (
+        SELECT letter.job_id, outbox.job_id AS asked_id, outbox.request_hash, outbox.message = letter.message
+            OR (outbox.job_name = letter.job_name AND outbox.request_hash = letter.request_hash) IS TRUE AS is_same
+        FROM letter JOIN arqonce.outbox ON outbox.job_id = letter.asked_id),
+    written AS (
+        INSERT INTO arqonce.dead_jobs
+            (job_id, job_name, message, request_hash, reason, explanation, error, sqlstate, attempts, queue)
+        SELECT job_id, job_name, message, CASE WHEN is_same THEN promised.request_hash ELSE letter.request_hash END,
+            reason, explanation, error, sqlstate, attempts, queue
+        FROM letter LEFT JOIN promised USING (job_id)
+        WHERE NOT EXISTS (SELECT FROM arqonce.receipts WHERE receipts.job_id = letter.job_id)
+            AND (is_same IS NOT FALSE OR letter.job_id <> letter.asked_id)
+        ORDER BY job_id
+        ON CONFLICT (job_id) DO UPDATE
+            SET (job_name, message, request_hash, reason, explanation, error, sqlstate, attempts, queue, died_at)
+                = (excluded.job_name, excluded.message, coalesce(excluded.request_hash, dead_jobs.request_hash),
+                    excluded.reason, excluded.explanation, excluded.error, excluded.sqlstate, excluded.attempts,
+                    excluded.queue, excluded.died_at)
+            WHERE dead_jobs.message = excluded.message AND excluded.message <> ''
+        RETURNING job_id),
+    settled AS (
+        DELETE FROM arqonce.outbox USING written JOIN promised USING (job_id)
+        WHERE is_same AND outbox.job_id = promised.asked_id)
+    SELECT job_id FROM written
 """
+"""Nothing is promised any more whose letter is written; and of a letter that is not written, everything stays."""
 
 
-async def insert_new_dead_letters(session: AsyncSession, letters: Sequence[DeadLetter]) -> set[str]:
-    """Insert the letters whose ids no table has, each id once; return the ids of these. One round trip.
+async def insert_new_dead_letters(session: AsyncSession, letters: Mapping[str, DeadLetter]) -> set[str]:
+    """Insert the letters whose ids no table has, and those of promised jobs, which are no longer promised.
 
-    A letter of the same request is replaced: its job was put back, and has died again.
+    The keys are the ids of the jobs; a letter may have another one. Returns the ids of the letters that were inserted.
+    A letter of the same request is replaced: its job was put back, and has died again. One round trip.
     """
     fields = ("job_id", "job_name", "message", "request_hash", "reason", "explanation", "error", "sqlstate", "attempts")
-    columns = [[getattr(letter, field) for letter in letters] for field in (*fields, "queue")]
-    return {str(row[0]) for row in await fetch_by_driver(session, sql_for(session, _NEW), *columns)}
+    columns = [[getattr(letter, field) for letter in letters.values()] for field in (*fields, "queue")]
+    return {str(row[0]) for row in await fetch_by_driver(session, sql_for(session, _NEW), list(letters), *columns)}
 
 
 class Shown(NamedTuple):

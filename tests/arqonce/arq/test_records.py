@@ -149,7 +149,7 @@ async def test_a_success_removes_a_letter_that_knew_no_function(
         sqlstate=None, attempts=1, queue=QUEUE,
     )  # fmt: skip
     async with sessions.begin() as session:
-        await insert_new_dead_letters(session, [letter])
+        await insert_new_dead_letters(session, {letter.job_id: letter})
 
     await _run(build, sessions, work)
 

@@ -24,7 +24,7 @@ async def _bury(sessions: Sessions, *job_ids: str, reason: str = "invalid_payloa
         for job_id in job_ids
     ]  # fmt: skip
     async with sessions.begin() as session:
-        await insert_new_dead_letters(session, letters)
+        await insert_new_dead_letters(session, {letter.job_id: letter for letter in letters})
 
 
 @pytest.mark.usefixtures("starts_processes", "redis")

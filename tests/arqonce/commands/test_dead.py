@@ -41,7 +41,7 @@ async def _bury(sessions: Sessions, *job_ids: str, queue: str = "arq:queue") -> 
         for job_id in job_ids
     ]  # fmt: skip
     async with sessions.begin() as session:
-        assert await insert_new_dead_letters(session, letters) == set(job_ids)
+        assert await insert_new_dead_letters(session, {letter.job_id: letter for letter in letters}) == set(job_ids)
 
 
 async def _dead(sessions: Sessions) -> set[str]:

@@ -153,8 +153,8 @@ async def test_a_dead_letter_that_cannot_be_written_delivers_the_job_again(
     async def fail(*_: object, **_named: object) -> None:
         raise ConnectionResetError
 
-    monkeypatch.setattr("arqonce.execution.record.bury", fail)
-    monkeypatch.setattr("arqonce.execution.record.bury_together", fail)
+    monkeypatch.setattr("arqonce.execution.letters.bury", fail)
+    monkeypatch.setattr("arqonce.execution.letters.bury_together", fail)
 
     with pytest.raises(RetryLater):
         await Dispatcher(sessions).run(REGISTRY["create_user"], Delivery("j1", 1, (), {}))

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from arqonce.arq.worker import Worker
 from arqonce.engine.leases import Leases
 from arqonce.execution import dead_letters, record, refusals
+from arqonce.execution import letters as letters_together
 from arqonce.execution import work as registry_work
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.delivery import Delivery
@@ -171,7 +172,8 @@ async def test_a_job_without_its_letter_has_not_ended(sessions: Sessions, monkey
     async def break_off(*_args: object, **_options: object) -> bool:
         raise KeyError("a fault of ours")
 
-    monkeypatch.setattr(record, dead_letters.bury.__name__, break_off)
+    monkeypatch.setattr(letters_together, dead_letters.bury.__name__, break_off)
+    monkeypatch.setattr(letters_together, dead_letters.bury_together.__name__, break_off)
     outcome = await _outcome(sessions, _spec(fail))
 
     assert (type(outcome), await letters(sessions)) == (RetryLater, {})
