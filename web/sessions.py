@@ -5,8 +5,10 @@ the application does that at its end. It uses strings as keys, about which aioht
 of aiohttp's typed keys works as well.
 """
 
+import asyncio
 import warnings
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import TypeVar, cast
 
 from aiohttp import web
@@ -21,6 +23,9 @@ with warnings.catch_warnings():
     import aiohttp_sqlalchemy
 
 FoundT = TypeVar("FoundT")
+
+_LIMIT = timedelta(seconds=5)
+"""Longest read, with its repetition: a browser or another service waits no longer for an answer."""
 
 
 class _Key(web.AppKey[async_sessionmaker[AsyncSession]], web.RequestKey[AsyncSession]):
@@ -45,17 +50,22 @@ async def read(request: web.Request, query: Callable[[AsyncSession], Awaitable[F
 
     Repeats it once if the connection was lost: all connections of the pool may be older than the server, or lead to a
     former primary.
+
+    Raises:
+        TimeoutError: the database has not answered within 5 s.
+        SQLAlchemyError, OSError: it cannot be read.
     """
     session = session_of(request)
-    try:
+    async with asyncio.timeout(_LIMIT.total_seconds()):
         try:
-            found = await query(session)
-        except DBAPIError as error:
-            if not may_be_outage(error):
-                raise
+            try:
+                found = await query(session)
+            except DBAPIError as error:
+                if not may_be_outage(error):
+                    raise
+                await session.close()
+                found = await query(session)
+        finally:
             await session.close()
-            found = await query(session)
-    finally:
-        await session.close()
     request.app[OUTAGES].used(POSTGRESQL)
     return found

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable
 
 import pytest
 from redis.asyncio import Redis
@@ -12,7 +13,7 @@ from arqonce.database.settings import DatabaseSettings
 from arqonce.embedded import ValkeyServer
 from tests.conftest import StartWorker, wait_until, wait_until_async
 from tests.faults.proxy import Proxy
-from tests.web.conftest import StartWeb, WebProcess
+from tests.web.conftest import Answer, StartWeb, WebProcess
 
 JANE = {"name": "Jane", "email": "jane@example.org"}
 Sessions = async_sessionmaker[AsyncSession]
@@ -92,22 +93,29 @@ async def test_without_postgresql_reads_are_refused_and_posts_accepted(
     assert job.json["status"] == "queued"
 
 
-async def test_a_silent_postgresql_delays_a_post_by_a_second(
+async def test_a_silent_postgresql_delays_a_post_by_a_second_and_a_read_by_five(
     start_web: StartWeb,
     postgres_proxy: Proxy,
     sessions: Sessions,
 ) -> None:
-    """A key is looked for there for so long, and no longer."""
+    """A key is looked for there for so long, and no longer; and no reader waits for the limit of a statement."""
     assert sessions is not None
     service = start_web(**postgres_proxy.environment)
     await service.get("/user?name=Jane")
     postgres_proxy.silence()
 
-    begin = time.monotonic()
-    answer = await service.post("/users", JANE, Idempotency_Key="k1")
-    seconds = time.monotonic() - begin
+    async def answer(request: Awaitable[Answer]) -> tuple[int, float]:
+        begin = time.monotonic()
+        return (await request).status, time.monotonic() - begin
 
-    assert (answer.status, seconds < 4) == (202, True), seconds
+    post, *reads = await asyncio.gather(
+        answer(service.post("/users", JANE, Idempotency_Key="k1")),
+        *(answer(service.get("/user?name=Jane")) for _ in range(10)),
+    )
+
+    assert (post[0], post[1] < 4) == (202, True), post
+    assert {status for status, _ in reads} == {503}
+    assert max(seconds for _, seconds in reads) < 7.5, reads
 
 
 async def test_a_restarted_postgresql_costs_no_reader_an_answer(service: WebProcess, sessions: Sessions) -> None:
