@@ -1,14 +1,15 @@
 """What PostgreSQL allows a transaction, and what a job's deadline does: they must agree."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, ClassVar
 
 import asyncpg
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import QueuePool, create_engine, text
+from sqlalchemy import Engine, QueuePool, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from arqonce.database import engine, limits
@@ -131,14 +132,22 @@ async def _by_engine(_session: AsyncSession) -> None:
     await create_async_engine("postgresql+asyncpg://nobody@127.0.0.1:1/elsewhere").connect()
 
 
+@contextmanager
+def _sqlite() -> Iterator[Engine]:
+    engine = create_engine("sqlite://", poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=0.01)
+    try:
+        yield engine
+    finally:
+        engine.dispose()  # Python warns of connections that nobody has closed
+
+
 async def _by_sqlite(_session: AsyncSession) -> None:
-    with create_engine("sqlite://").connect() as connection:
+    with _sqlite() as engine, engine.connect() as connection:
         connection.execute(text("SELECT * FROM elsewhere"))
 
 
 async def _by_pool(_session: AsyncSession) -> None:
-    engine = create_engine("sqlite://", poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=0.01)
-    with engine.connect(), engine.connect():
+    with _sqlite() as engine, engine.connect(), engine.connect():
         pass
 
 
