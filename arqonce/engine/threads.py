@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
@@ -66,25 +67,35 @@ class JobThreads(ThreadPoolExecutor):
         return found
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Run the call in a thread as soon as one is free."""
+        """Run the call in a thread as soon as one is free.
+
+        Raises:
+            RuntimeError: the machine lets no thread start, and no thread of ours will be free.
+        """
         call = _Call(self, partial(fn, *args, **kwargs))
         with self._changing:
             self._calls.append(call)
-            self._find_thread()
+            try:
+                self._find_thread()
+            except RuntimeError:
+                if self._all <= len(self._stuck):
+                    self._calls.pop()
+                    raise
         return call
 
     def _find_thread(self) -> None:
         if self._idle >= len(self._calls):
             self._changing.notify()
         elif self._all < self._places + min(len(self._stuck), self._places):
-            self._all += 1
-            threading.Thread(target=self._work, name=f"job-thread-{self._all}", daemon=True).start()
+            threading.Thread(target=self._work, name=f"job-thread-{self._all + 1}", daemon=True).start()
+            self._all += 1  # not before: it may not have started
 
     def _work(self) -> None:
         while (call := self._next()) is not None:
             call.run()
             with self._changing:
                 self._stuck.discard(call)
+            del call  # or an idle thread would keep its result
 
     def _next(self) -> "_Call | None":
         with self._changing:
@@ -104,7 +115,8 @@ class JobThreads(ThreadPoolExecutor):
                 return
             self._stuck.add(call)
             if self._calls:
-                self._find_thread()
+                with suppress(RuntimeError):
+                    self._find_thread()
         _log.warning(
             "a call in a thread outlives its job: it cannot be cancelled",
             call=call.name,

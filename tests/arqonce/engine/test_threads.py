@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -85,3 +86,37 @@ async def test_threads_are_used_again_and_errors_come_back() -> None:
     assert len(used) < 3
     with pytest.raises(ZeroDivisionError):
         await loop.run_in_executor(pool, lambda: 1 / 0)
+
+
+async def test_threads_that_cannot_start_take_nobodys_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine has none left for a while: calls fail and are not made later, or wait for a thread of ours."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threads, "_SPARE", 1)
+    pool, loop, made = JobThreads(1, lambda _task: []), asyncio.get_running_loop(), list[int]()
+    with monkeypatch.context() as without_threads:
+        without_threads.setattr(threading.Thread, "start", refuse)
+        for number in range(3):
+            with pytest.raises(RuntimeError, match="can't start"):
+                await asyncio.wait_for(loop.run_in_executor(pool, made.append, number), 5)
+    busy = threading.Event()
+    first = loop.run_in_executor(pool, busy.wait, 5)
+    with monkeypatch.context() as without_threads:
+        without_threads.setattr(threading.Thread, "start", refuse)
+        second = loop.run_in_executor(pool, lambda: "waited")
+    busy.set()
+
+    assert await asyncio.wait_for(asyncio.gather(first, second), 5) == [True, "waited"]
+    assert made == []
+
+
+async def test_an_idle_thread_keeps_no_result() -> None:
+    """It may be large, and the thread idle for a minute."""
+    pool, loop = JobThreads(1, lambda _task: []), asyncio.get_running_loop()
+    kept = weakref.ref(await loop.run_in_executor(pool, threading.Event))
+
+    async with asyncio.timeout(5):
+        while kept() is not None:
+            await asyncio.sleep(0.001)
