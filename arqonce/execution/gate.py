@@ -56,8 +56,9 @@ class DatabaseGate:
         now = time.monotonic()
         async with self._lock:
             if self._asked_at < now:
-                self._asked_at = time.monotonic()
+                asked_at = time.monotonic()
                 self._note(await self._find_trouble())
+                self._asked_at = asked_at  # not before: a probe that is cancelled answers nobody
         return self.is_open
 
     async def wait(self, longest: timedelta) -> None:
