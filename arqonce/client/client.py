@@ -281,17 +281,23 @@ class JobClient(ExplainedClient):
         return await self._repeated(lambda: self._direct.run(call.script, call.keys, call.arguments))
 
     async def _call_all(self, calls: Iterable[Call]) -> list[int | bytes]:
+        """Make the calls, and begin no more of them when one has failed: each of hundreds would wait for Redis."""
         at_once = asyncio.Semaphore(_PARTS_AT_ONCE)  # one call is sent while Redis executes another
+        failures: list[Exception] = []
 
         async def send(call: Call) -> list[int | bytes]:
             async with at_once:
-                return await self._call(call)
+                if not failures:
+                    try:
+                        return await self._call(call)
+                    except Exception as error:  # noqa: BLE001 - raised below
+                        failures.append(error)
+            return []
 
-        answers = await asyncio.gather(*map(send, calls), return_exceptions=True)
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
-        return [one for answer in answers if isinstance(answer, list) for one in answer]
+        answers = await asyncio.gather(*map(send, calls))
+        if failures:
+            raise failures[0]
+        return [one for answer in answers for one in answer]
 
     async def _repeated(self, action: Callable[[], Awaitable[list[Any]]]) -> list[Any]:
         """Run the action; repeat it on a new connection after a loss."""

@@ -12,6 +12,7 @@ import pytest
 from arq.connections import ArqRedis
 from arq.jobs import Job, JobStatus
 from redis.asyncio import ConnectionPool, Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from arqonce import JobClient, SyncJobClient
@@ -240,6 +241,24 @@ async def test_a_time_long_past_means_now(client: JobClient, redis: Redis) -> No
     handle = await client.enqueue(JANE, at=datetime(1970, 1, 1, tzinfo=UTC))
 
     assert await redis.pttl(f"arq:job:{handle.job_id}") > 6 * 86_400_000
+
+
+async def test_many_calls_fail_as_soon_as_one_of_them_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While Redis is away each call takes about a second, and a hundred thousand jobs need 200 of them."""
+    calls = 0
+
+    async def fail(*_arguments: object) -> None:
+        nonlocal calls
+        calls += 1
+        raise RedisConnectionError
+
+    producer = JobClient("redis://127.0.0.1:1", retries=0)
+    monkeypatch.setattr(producer._direct, "run", fail)
+    with pytest.raises(QueueUnavailableError):
+        await producer.enqueue_many([JANE] * 5000)
+    await producer.aclose()
+
+    assert calls <= 4
 
 
 async def test_many_more_callers_than_connections_wait_for_each_other(client: JobClient, redis: Redis) -> None:

@@ -26,9 +26,9 @@ async def test_a_probe_that_is_cancelled_answers_nobody(monkeypatch: pytest.Monk
     async with asyncio.timeout(5):
         await _until(lambda: len(probes) == 1)
         probes[0].set_result(None)
-        await _until(lambda: len(probes) == 2)  # noqa: PLR2004 - for both others
+        await _until(lambda: len(probes) == 2)
         aborted.cancel()
-        await _until(lambda: len(probes) == 3 or sharing.done())  # noqa: PLR2004 - for the one that is left
+        await _until(lambda: len(probes) == 3 or sharing.done())
         if not probes[-1].done():
             probes[-1].set_exception(ConnectionRefusedError())
 
