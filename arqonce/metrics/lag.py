@@ -52,6 +52,6 @@ class LoopLag:
         self._longest[0] = max(self._longest[0], lag)
         self._store.set(families.LONGEST_BLOCK, max(self._longest))
         self._store.beat(now)
-        self.on_turn()
         self._due = now + EVERY.total_seconds()
         self._timer = self._loop.call_later(EVERY.total_seconds(), self._turn)
+        self.on_turn()  # last: whatever it raises, the loop turns

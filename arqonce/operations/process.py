@@ -12,6 +12,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
+import structlog
+
 from arqonce.metrics import families
 from arqonce.metrics.engine import EngineMetrics
 from arqonce.metrics.lag import EVERY, LoopLag
@@ -36,6 +38,8 @@ _NO_FIGURES = b'{"error": "the queue cannot be read: Redis is away, or our user 
 
 Source = Callable[[Store], None]
 """Writes figures that somebody else counts."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.operations.process")
 
 
 class Operations:
@@ -100,9 +104,13 @@ class Operations:
         return [name for name, holds in self.checks.items() if not holds()]
 
     def post(self) -> None:
-        """Write all figures that are not counted where it happens."""
-        for source in self._sources:
-            source(self.store)
+        """Write all figures that are not counted where it happens. Those of a source that fails are left out."""
+        for source in list(self._sources):
+            try:
+                source(self.store)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with a figure: the process is well
+                self._sources.remove(source)
+                _log.error("some figures cannot be read and are left out from now on", exc_info=error)
         for name, holds in self.checks.items():
             self.store.set(families.READY, holds(), name)
 

@@ -1,7 +1,7 @@
 """Connects the parts of a worker or a relay with what its port of operations shows. The parts know nothing of it."""
 
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
@@ -58,11 +58,13 @@ def show_relay(operations: Operations, relay: Relay, redis: Redis, sessions: asy
 
 
 def show_pool(operations: Operations, sessions: async_sessionmaker[AsyncSession]) -> None:
-    """Show the pool of connections to PostgreSQL."""
+    """Show the pool of connections to PostgreSQL; nothing of an application's own engine that keeps none."""
     engine: AsyncEngine = sessions.kw["bind"]
 
     def write(store: Store) -> None:
-        pool = cast("QueuePool", engine.pool)  # looked up each time: disposing of an engine gives it another
+        pool = engine.pool  # looked up each time: disposing of an engine gives it another
+        if not isinstance(pool, QueuePool):  # NullPool, as behind PgBouncer
+            return
         store.set(families.CONNECTIONS, pool.checkedin(), "idle")
         store.set(families.CONNECTIONS, pool.checkedout(), "used")
         store.set(families.MOST_CONNECTIONS, pool.size())
