@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from arqonce.wire.keys import EXPIRY, to_ms
-from arqonce.work import Claim
+from arqonce.work import Claim, Ended, Job, Outcome, Postponed
 
 KEEP_ATTEMPTS = timedelta(days=1)
 """How long attempts are remembered of a job that does not come back (arq's number)."""
@@ -73,6 +73,22 @@ def postpone(
 def give_back(claim: Claim) -> GiveUp:
     """Put the job back where it was, as if it had not been started."""
     return GiveUp(claim, "back", claim.score, counts=False)
+
+
+def give_up(job: Job, outcome: Outcome, claim: Claim) -> GiveUp:
+    """Say in the queue's terms what becomes of the job, under the claim that it has by now; it is one attempt."""
+    first = job.claim
+    if claim is not first:
+        claim = claim._replace(attempt=first.attempt, score=first.score, excused=first.excused)
+    if isinstance(outcome, Ended):
+        given = end(claim, outcome.result, keep=outcome.keep, held=job.held, is_fenced=outcome.is_fenced)
+    elif isinstance(outcome, Postponed):
+        given = postpone(claim, outcome.delay, counts=outcome.counts, held=job.held, expires=outcome.expires)
+    else:
+        given = give_back(claim)
+    if not job.permits:
+        return given
+    return given._replace(permits=[permit.key for permit in job.permits if not permit.per_ms])
 
 
 @lru_cache

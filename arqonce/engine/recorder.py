@@ -11,10 +11,10 @@ from typing import TypeAlias
 
 import structlog
 
-from arqonce.engine.ends import GiveUp, end, give_back, postpone
+from arqonce.engine.ends import give_up
 from arqonce.engine.queue import Queue
 from arqonce.engine.renewals import until_redis_answers
-from arqonce.work import Claim, Ended, GivenBack, Job, Observer, Outcome, Postponed
+from arqonce.work import Claim, Ended, GivenBack, Job, Observer, Outcome
 
 _Ended: TypeAlias = tuple[Job, Outcome]
 
@@ -34,10 +34,10 @@ class Recorder:
         self._claims: dict[str, Claim] = {}
         self._ended: list[_Ended] = []
         self._task: asyncio.Task[None] | None = None
-        self._claimed_anew: list[Claim] = []
+        self._claimed_anew: dict[str, Claim] = {}
         self._hooks: set[asyncio.Task[None]] = set()
         self.on_claimed_anew: Callable[[Claim], None] = lambda _claim: None
-        """Called with the claim of a job that was put back and claimed again before the answer was here."""
+        """Called with the claim of a job that was put back, or sent anew, and claimed before the answer was here."""
         self.on_idle: Callable[[], None] = lambda: None
         """Called when no job is ours any more."""
 
@@ -93,7 +93,7 @@ class Recorder:
             for job, _ in ended:
                 self.forget(job)
             while self._claimed_anew:
-                self.on_claimed_anew(self._claimed_anew.pop())
+                self.on_claimed_anew(self._claimed_anew.popitem()[1])
             self._observer.recorded()
             self._call_hooks(job for job, _ in ended)
 
@@ -125,45 +125,39 @@ class Recorder:
         for job, outcome in ended:
             if not isinstance(outcome, Ended) and outcome.ask_abort:
                 await until_redis_answers(partial(self._leases.ask_abort, job.claim))
-        while ended:
+        while ended := [one for one in ended if not self._is_another(one[0].claim)]:
             claims = [self._claims[job.claim.job_id] for job, _ in ended]
-            given = [_give_up(job, outcome, claim) for (job, outcome), claim in zip(ended, claims, strict=True)]
+            given = [give_up(job, outcome, claim) for (job, outcome), claim in zip(ended, claims, strict=True)]
             answers = await until_redis_answers(partial(self._leases.give_up, given))
             ended = self._reclaimed(ended, claims, answers)
+
+    def _is_another(self, claim: Claim) -> bool:
+        """Return whether the id has another job by now, enqueued when this one was over for Redis; let that start.
+
+        The answer that it is over was lost; or Redis was emptied.
+        """
+        current = self._claims[claim.job_id]
+        if current is claim or current.message in {None, claim.message}:
+            return False
+        self._claimed_anew[claim.job_id] = current
+        return True
 
     def _reclaimed(self, ended: list[_Ended], claims: list[Claim], answers: list[bool]) -> list[_Ended]:
         """Return the jobs that got another claim meanwhile; the other refused ones belong to another worker.
 
         A job that was put back can be claimed anew before the answer is here: nobody has started it yet. One that has
-        ended is over, whatever we have claimed meanwhile.
+        ended is over, whatever we have claimed meanwhile, unless that is another job.
         """
         again: list[_Ended] = []
         for one, claim, was_ours in zip(ended, claims, answers, strict=True):
-            job_id = claim.job_id
-            current = self._claims[job_id]
-            if was_ours and current is not claim and not isinstance(one[1], Ended):
-                self._claimed_anew.append(current)
-            elif was_ours:
-                continue
+            current = self._claims[claim.job_id]
+            if was_ours:
+                if not (isinstance(one[1], Ended) or current is claim):
+                    self._claimed_anew[claim.job_id] = current
+                self._is_another(claim)
             elif current is claim:
-                _log.warning("the job was no longer ours: another worker has it", job_id=job_id)
+                _log.warning("the job was no longer ours: another worker has it", job_id=claim.job_id)
                 self._observer.lost(one[0])
             else:
                 again.append(one)
         return again
-
-
-def _give_up(job: Job, outcome: Outcome, claim: Claim) -> GiveUp:
-    """Say in the queue's terms what becomes of the job, under the claim that it has by now; it is one attempt."""
-    first = job.claim
-    if claim is not first:
-        claim = claim._replace(attempt=first.attempt, score=first.score, excused=first.excused)
-    if isinstance(outcome, Ended):
-        given = end(claim, outcome.result, keep=outcome.keep, held=job.held, is_fenced=outcome.is_fenced)
-    elif isinstance(outcome, Postponed):
-        given = postpone(claim, outcome.delay, counts=outcome.counts, held=job.held, expires=outcome.expires)
-    else:
-        given = give_back(claim)
-    if not job.permits:
-        return given
-    return given._replace(permits=[permit.key for permit in job.permits if not permit.per_ms])

@@ -432,6 +432,29 @@ async def test_a_job_that_is_claimed_again_before_it_is_known_to_be_back_runs() 
     assert work.attempts == [("j1", 1), ("j2", 1), ("j1", 2)]
 
 
+@pytest.mark.parametrize("fault", [Fault.UNANSWERED, Fault.LATE, None])
+def test_a_job_with_the_id_of_one_whose_end_is_not_known_yet_runs(fault: Fault | None) -> None:
+    """The first one's end is recorded and the answer lost, or late, or Redis was emptied while it ran."""
+
+    @on_its_own_clock
+    async def test() -> None:
+        queue = QueueInMemory()
+        work = ScriptedWork(first=sleep, second=_Answers({"j1": [(0.5, Ended(succeeded=True, result=b"second"))]}))
+        queue.enqueue("first", "j1")
+
+        async with _running(_build(queue, work)):
+            queue.fault = lambda call: fault if call == "give_up" else None
+            await until(lambda: bool(queue.records) or fault is None)
+            queue.enqueue("second", "j1")
+            await until(lambda: queue.claimed == ["j1", "j1"], seconds=0.5)
+            queue.fault = lambda _call: None
+            await until(lambda: not queue.jobs)
+
+        assert (work.attempts, queue.results) == ([("j1", 1)] * 2, {"j1": b"second"})
+
+    test()
+
+
 class _Answers:
     """A script: the answers of each job's attempts, each after some seconds; the last one is repeated."""
 
