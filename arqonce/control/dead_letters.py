@@ -77,7 +77,7 @@ async def retry_steps(  # noqa: PLR0913 - what it needs
     """Put letters back into their queues, the oldest first, at most ``most``; yield the ids of each step.
 
     A letter is deleted when its job takes effect; until then it stays. ``default_queue`` is for letters that name none.
-    A step is up to 500 letters: two round trips to PostgreSQL and one for each queue to Redis.
+    A step is up to 500 letters: two round trips to PostgreSQL, and two to Redis for each queue.
     """
     async for step in _steps(sessions, _until(which, until), most=most):
         async with sessions() as session:

@@ -106,11 +106,16 @@ class History:
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:
-        """Write in the background until the end, and then what is left."""
+        """Write in the background until the end, and then for a second what is left."""
         async with running(self._write_forever, name="history"):
             yield
-        if self._waiting:
+        until, left = time.monotonic() + _LAST_LIMIT.total_seconds(), _MOST + 1
+        while 0 < len(self._waiting) < left and time.monotonic() < until:
+            left = len(self._waiting)
             await self._write(_LAST_LIMIT)
+        self._dropped += len(self._waiting)
+        self._told = -math.inf
+        self._tell()
 
     async def _write_forever(self) -> None:
         while True:

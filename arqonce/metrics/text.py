@@ -53,9 +53,3 @@ def _escape(value: str) -> str:
 
 def _number(value: float) -> str:
     return str(int(value)) if value.is_integer() else repr(value)
-
-
-def by_process(groups: Iterable[tuple[int, Samples]]) -> Iterator[tuple[Mapping[str, str], Samples]]:
-    """Give each process's figures the label ``process``."""
-    for number, samples in groups:
-        yield {"process": str(number)}, samples

@@ -169,6 +169,25 @@ async def test_a_storm_is_written_together_and_its_excess_dropped(
     assert [(line["event"], line["count"]) for line in logs] == [("failed attempts are not on record", 100)]
 
 
+async def test_the_end_writes_all_that_is_left_or_says_how_much_was_not(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is more than one statement has, where a storm of failures ends with its worker."""
+
+    async def fail(*_arguments: object) -> None:
+        raise ConnectionResetError
+
+    with capture_logs() as logs:
+        for history in (Dispatcher(sessions).history for _ in range(2)):
+            async with history.writing():
+                for number in range(1200):
+                    history.add(_attempt(str(number)))
+            monkeypatch.setattr("arqonce.execution.history.insert_attempts", fail)
+
+    assert len(await _records(sessions)) == 1200
+    assert [line["count"] for line in logs] == [1200]
+
+
 async def test_what_cannot_be_recorded_keeps_nothing_from_its_end(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
