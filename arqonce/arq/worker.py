@@ -277,12 +277,14 @@ class Worker(ArqWorker):
                             await self._presence.end()
                             await Trend(self.pool, self._trend).write()
         finally:
-            if self.on_shutdown:
-                await self.on_shutdown(self.ctx)
-            if self._leases is not None:
-                await self._leases.aclose()
-            await self.pool.aclose(close_connection_pool=True)
-            self._pool = None
+            try:
+                if self.on_shutdown:
+                    await self.on_shutdown(self.ctx)
+            finally:
+                if self._leases is not None:
+                    await self._leases.aclose()
+                await self.pool.aclose(close_connection_pool=True)
+                self._pool = None
 
     def next_chore(self) -> float:
         """Return in how many seconds arq's health key is to be written, or its cron jobs are to be looked at."""
@@ -292,7 +294,9 @@ class Worker(ArqWorker):
         return min(health, _CRON.total_seconds() if self.cron_jobs else math.inf)
 
     async def record_health(self) -> None:
-        """Write the health key if that is due."""
+        """Write the health key if that is due; also if the clock was set back since."""
+        if self._last_health_check > time.time():
+            self.write_health_soon()
         if not self._leaves_health_key:
             await super().record_health()
 

@@ -406,3 +406,44 @@ async def test_a_cancelled_worker_gives_its_jobs_back_unharmed(pool: ArqRedis, b
 
     await wait_until_async(is_as_before, 2)
     assert await Job(job.job_id, pool).status() == "queued"
+
+
+async def test_a_shutdown_hook_that_fails_leaves_no_connection_open(build: BuildWorker, redis: Redis) -> None:
+    """Its error is told; arq's class leaves the connections to the garbage collector."""
+
+    async def fail(_ctx: Context) -> None:
+        raise LookupError
+
+    async def work(_ctx: Context) -> None:
+        pass
+
+    worker = await build(work, on_shutdown=fail)
+    await worker.run_check()
+    before = len(await redis.client_list())
+
+    with pytest.raises(LookupError):
+        await worker.close()
+
+    async def are_fewer() -> bool:
+        return len(await redis.client_list()) < before
+
+    await wait_until_async(are_fewer, 5)
+    assert worker._pool is None
+
+
+async def test_the_health_key_is_written_also_when_the_clock_was_set_back(
+    build: BuildWorker, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else ``--check`` fails for as long as it was set back, and probes end the worker."""
+
+    async def work(_ctx: Context) -> None:
+        pass
+
+    worker = await build(work)
+    await worker.run_check()
+    await redis.delete(worker.health_check_key)
+    monkeypatch.setattr(time, "time", lambda: worker._last_health_check - 3600)
+
+    await worker.record_health()
+
+    assert await redis.exists(worker.health_check_key)
