@@ -28,7 +28,8 @@ from arqonce.frames import without_frames
 from arqonce.ledger.function_receipts import Success
 from arqonce.wire.bounds import LONGEST_NAME
 from arqonce.wire.codec import PICKLE, decode
-from arqonce.wire.keys import now_ms, to_ms
+from arqonce.wire.keys import LATEST_MS, now_ms, to_ms
+from arqonce.wire.message import MOST_TRIES
 from arqonce.work import UNKNOWN, Again, Claim, Ended, GivenBack, Outcome, Postponed
 
 _FAR = timedelta(days=3650)
@@ -222,9 +223,12 @@ class FunctionJob:
             if deserializer in {decode, decode_undecided} and claim.message.startswith(PICKLE):
                 raise PickleError(_PICKLED) from error
             raise
-        if not isinstance(name, str) or not isinstance(kwargs, dict) or not isinstance(enqueued_ms, int):
-            raise JobExecutionFailed("the message is none of arq's: f is to be a string, k an object, et a number")
-        return Call(name, tuple(args), kwargs, tries if isinstance(tries, int) else None, enqueued_ms)
+        is_time = isinstance(enqueued_ms, int) and 0 <= enqueued_ms <= LATEST_MS
+        if not isinstance(name, str) or not isinstance(kwargs, dict) or not is_time:
+            expected = "f is to be a string, k an object, et a time in ms since 1970"
+            raise JobExecutionFailed(f"the message is none of arq's: {expected}")
+        tries = min(tries, MOST_TRIES) if isinstance(tries, int) else None
+        return Call(name, tuple(args), kwargs, tries, enqueued_ms)
 
     @property
     def is_undecided(self) -> bool:

@@ -9,7 +9,7 @@ from arqonce.wire.codec import decode
 from arqonce.wire.keys import LATEST_MS, is_job_id
 from arqonce.wire.trace import NO_TRACE, Carrier, read_trace
 
-_MOST_TRIES = 1_000_000
+MOST_TRIES = 1_000_000
 """Largest number of a try that a message may ask for."""
 
 
@@ -38,7 +38,7 @@ _ENVELOPE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "f": (lambda value: isinstance(value, str), "a string: the job's name"),
     "a": (lambda value: isinstance(value, list), "a list: positional arguments, [] if there are none"),
     "k": (lambda value: isinstance(value, dict), "an object: the job's fields by name"),
-    "t": (lambda value: value is None or (type(value) is int and 0 <= value < _MOST_TRIES), "null"),
+    "t": (lambda value: value is None or (type(value) is int and 0 <= value < MOST_TRIES), "null"),
     "et": (
         lambda value: type(value) is int and 0 <= value <= LATEST_MS,
         "an integer: when it was enqueued, in ms since 1970",

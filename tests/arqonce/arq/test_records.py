@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,7 @@ async def test_what_cannot_be_run_is_a_dead_letter_with_its_reason(
 ) -> None:
     """Unknown function, unreadable message, used-up tries; an abort and an expired message are none.
 
-    PostgreSQL's indices take no name of such a length, and no text with U+0000.
+    PostgreSQL's indices take no name of such a length, and no text with U+0000; its integers no such number of tries.
     """
 
     async def retry(_ctx: Context) -> None:
@@ -175,6 +176,9 @@ async def test_what_cannot_be_run_is_a_dead_letter_with_its_reason(
     assert aborted is not None
     await redis.zadd("arq:abort", {"5": 1_000})
     await pool.enqueue_job(f"\0{os.urandom(50_000).hex()}", _job_id="6")
+    message: dict[str, Any] = {"t": None, "f": "retry", "a": [], "k": {}, "et": 1}
+    await _deliver_again(redis, "7", encode(message | {"et": time.time_ns()}))
+    await _deliver_again(redis, "8", encode(message | {"t": 10**12}))
 
     await _run(build, sessions, build_function(retry, max_tries=2), allow_abort_jobs=True)
 
@@ -184,6 +188,8 @@ async def test_what_cannot_be_run_is_a_dead_letter_with_its_reason(
         "2": "attempts_exhausted",
         "3": "malformed_message",
         "6": "unknown_job",
+        "7": "malformed_message",
+        "8": "attempts_exhausted",
     }
     assert found["3"][1] == b"no message"
 
