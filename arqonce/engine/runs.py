@@ -85,8 +85,11 @@ class Runs:
 
     def _forget_parked(self, parked: Sequence[Job], *, of: int) -> None:
         for job in parked:
+            claim = self.recorder.claim_of(job.claim.job_id)
             self._unended.discard(job.claim.job_id)
             self.recorder.forget(job)
+            if claim is not None and claim is not job.claim:  # due again and claimed before we heard that it was parked
+                self._start_anew(claim)
         if parked:
             self._observer.parked(parked)
         self.slots.parked(len(parked), of=of)
@@ -168,7 +171,7 @@ class Runs:
             self._start(self.slots.waiting.popleft())
 
     def _start_anew(self, claim: Claim) -> None:
-        """Start a job claimed again before we heard that our put-back had succeeded."""
+        """Start a job claimed again before we heard that our put-back had succeeded, or that it was parked."""
         self.recorder.keep(claim)
         self._unended.add(claim.job_id)
         task = self._loop.create_task(self._start_admitted([Run(self._work, [self._work.open(claim)])]), name="anew")

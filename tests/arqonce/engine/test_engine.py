@@ -15,8 +15,13 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from structlog.testing import capture_logs
 
 from arqonce.engine.engine import Engine
+from arqonce.engine.idle import Bell
 from arqonce.engine.options import Options
+from arqonce.engine.permits import Admission, Applicant
 from arqonce.engine.queue import Claimed
+from arqonce.engine.run import Run
+from arqonce.engine.runs import Runs
+from arqonce.engine.slots import Slots
 from arqonce.work import Again, AlwaysOpen, Ended, Gate, Observer, Outcome, Permit, Postponed
 from tests.arqonce.engine.clock import on_its_own_clock, until
 from tests.arqonce.engine.queue_in_memory import Fault, QueueInMemory
@@ -139,6 +144,30 @@ async def test_jobs_without_a_permit_take_no_slot() -> None:
 
     assert (first, work.most_running) == (["other"], 3)
     assert sorted(work.attempts) == sorted([*((str(number), 1) for number in range(8)), ("other", 1)])
+
+
+@on_its_own_clock
+async def test_a_parked_job_that_is_claimed_again_before_that_is_known_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its permit was free again, and the answer also tells of hundreds of others, for which a second call was made."""
+    queue, work = QueueInMemory(), ScriptedWork(limited=succeed)
+    work.permits = {"limited": [Permit("limit:", 1, 0)]}
+    queue.enqueue("limited", "j1")
+    runs = Runs(work, queue, Slots[Run](2), bell=Bell(), observer=Observer())
+
+    async def claim() -> Claimed:
+        return await queue.claim(2, watch=timedelta(0), is_idle=True)
+
+    async def park(_applicants: Sequence[Applicant]) -> list[Admission]:
+        monkeypatch.undo()
+        queue.jobs[b"j1"].owner = None
+        await runs.start(await claim())
+        return [Admission.PARKED]
+
+    monkeypatch.setattr(queue, "take_permits", park)
+    await runs.start(await claim())
+    await until(lambda: bool(queue.results), seconds=5)
+
+    assert (work.attempts, queue.results) == ([("j1", 1)], {"j1": b"done"})
 
 
 @on_its_own_clock
