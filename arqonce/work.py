@@ -104,9 +104,6 @@ class Postponed:
 
     delay: timedelta
     counts: bool = True
-    ask_abort: bool = False
-    """Whether somebody wants the job aborted, which could not be done: then the next attempt must know it."""
-
     expires: bool = False
     """Whether the message expires when its producer has said, though the job has not run by then."""
 
@@ -114,9 +111,6 @@ class Postponed:
 @dataclass(frozen=True)
 class GivenBack:
     """The job returns to its place in the queue, as if it had not been started."""
-
-    ask_abort: bool = False
-    """As above."""
 
 
 Outcome: TypeAlias = Ended | Postponed | GivenBack

@@ -198,10 +198,6 @@ class Leases:
             answers = await self._run("FINISH", arguments)
         return answers
 
-    async def ask_abort(self, claim: Claim) -> None:
-        """Ask for the job's abort, as arq's ``Job.abort`` does: it could not be carried out now."""
-        await self._redis.zadd(ABORT_KEY, {claim.id: now_ms()})
-
     async def aborted(self, claims: Collection[Claim]) -> set[bytes]:
         """Return the ids of those of these jobs that somebody wants aborted. One round trip."""
         ids = [claim.id for claim in claims]

@@ -131,10 +131,6 @@ class Queue(Protocol):
         """Return whether no job is in any of the queues, due or not."""
         ...
 
-    async def ask_abort(self, claim: Claim) -> None:
-        """Ask for the job's abort."""
-        ...
-
     async def aborted(self, claims: Collection[Claim]) -> set[bytes]:
         """Return the ids of those of these jobs that somebody wants aborted."""
         ...

@@ -122,9 +122,6 @@ class Recorder:
         """
         if back := [job.claim.job_id for job, outcome in ended if isinstance(outcome, GivenBack)]:
             _log.info("jobs are given back to the queue", count=len(back), job_ids=back[:_TOLD])
-        for job, outcome in ended:
-            if not isinstance(outcome, Ended) and outcome.ask_abort:
-                await until_redis_answers(partial(self._leases.ask_abort, job.claim))
         while ended := [one for one in ended if not self._is_another(one[0].claim)]:
             claims = [self._claims[job.claim.job_id] for job, _ in ended]
             given = [give_up(job, outcome, claim) for (job, outcome), claim in zip(ended, claims, strict=True)]

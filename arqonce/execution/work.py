@@ -254,7 +254,7 @@ class RegistryJob:
         try:
             answer = await abort(self._work.dispatcher, self.spec, self.delivery, progress)
         except RetryLater as later:
-            return Postponed(later.delay, counts=later.counts, ask_abort=True)
+            return postponed(later)
         except Exception as earlier:  # noqa: BLE001 - how it had ended
             return self.ended(earlier, progress.tag)
         _log.info("job aborted", job_id=self.claim.job_id, too_late=answer is not None)
@@ -273,7 +273,7 @@ class RegistryJob:
 
     def interrupted(self, *, is_stopping: bool) -> Outcome:
         """Return the job to the queue at the worker's end; else it has cancelled itself, outside of its handler."""
-        return GivenBack(ask_abort=self.is_aborted) if is_stopping else self.broken_off(cancelled_itself())
+        return GivenBack() if is_stopping else self.broken_off(cancelled_itself())
 
     def broken_off(self, error: Exception) -> Outcome:
         """Run the job again: nothing is recorded that could be its end."""

@@ -90,7 +90,8 @@ local function is_aborted(id)
         local aborts = redis.pcall('ZCARD', 'arq:abort')
         has_aborts = not is_error(aborts) and aborts > 0  -- an error: no list of requests at all
     end
-    return has_aborts and redis.call('ZREM', 'arq:abort', id) or 0
+    -- The request ends with the job: it may be given back, or its worker may die.
+    return has_aborts and redis.call('ZSCORE', 'arq:abort', id) and 1 or 0
 end
 
 local function may_run(id)  -- a suspect only alone: in a worker that is idle, and takes nothing else

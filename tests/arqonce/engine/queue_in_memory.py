@@ -147,7 +147,6 @@ class QueueInMemory:
         self.ended_leases += was_left
         job.owner, job.lease_end = owner, _now() + self._lease
         is_aborted = job_id in self._aborts
-        self._aborts.discard(job_id)
         score = str(job.due).encode()
         return Claim(
             job_id, job_id.decode(), owner, job.ended + 1, job.message, score, is_aborted, None, was_left=was_left
@@ -237,10 +236,6 @@ class QueueInMemory:
     async def is_queue_empty(self) -> bool:
         """Say whether there is no job, due or not."""
         return await self.call("is_queue_empty", lambda: not self.jobs)
-
-    async def ask_abort(self, claim: Claim) -> None:
-        """Ask for the job's abort."""
-        await self.call("ask_abort", lambda: self._aborts.add(claim.id))
 
     async def aborted(self, claims: Collection[Claim]) -> set[bytes]:
         """Return what was asked for."""

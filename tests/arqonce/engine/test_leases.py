@@ -374,16 +374,24 @@ async def test_a_claim_is_not_repeated_unseen() -> None:
 
 
 async def test_requests_to_abort_end_with_their_jobs(redis: Redis, worker: OpenLeases) -> None:
-    """A waiting job is claimed as aborted; an old request for no job is forgotten, or it would hit a later job."""
+    """A waiting job is claimed as aborted, also by the next worker if it is given back, or its worker dies.
+
+    An old request for no job is forgotten, or it would hit a later job.
+    """
     await _enqueue(redis, "waiting", "kept")
     now = time.time() * 1000
     await redis.zadd("arq:abort", {"waiting": now, "kept": now - 120_000, "gone": now - 120_000, "fresh": now})
     leases = worker()
 
     (claim,) = await leases.claims(1)
+    await leases.give_back(claim)
+    (again,) = await leases.claims(1)
+    await asyncio.sleep(LEASE.total_seconds())
+    (orphan,) = await worker().claims(1)
 
-    assert claim.is_aborted
-    assert await leases.aborted([claim]) == set()
+    assert [claim.is_aborted, again.is_aborted, orphan.is_aborted] == [True] * 3
+    assert await leases.aborted([]) == set()
+    assert await leases.end(orphan, b"", keep=HOUR)
     assert set(await redis.zrange("arq:abort", 0, -1)) == {b"kept", b"fresh"}
 
 

@@ -12,12 +12,10 @@ from arq.connections import ArqRedis
 from arq.worker import Retry, RetryJob
 from pydantic import field_serializer, field_validator
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.arq.worker import Worker
-from arqonce.engine.leases import Leases
 from arqonce.execution import dead_letters, record, refusals
 from arqonce.execution import letters as letters_together
 from arqonce.execution import work as registry_work
@@ -36,7 +34,7 @@ from arqonce.wire.codec import decode, encode
 from arqonce.wire.keys import now_ms
 from arqonce.wire.message import Message
 from arqonce.wire.request import payload_tag
-from arqonce.work import Claim, Outcome
+from arqonce.work import Outcome
 from db.users import insert_user
 from jobs import CreateUser
 from jobs.registry import REGISTRY
@@ -425,34 +423,26 @@ async def test_many_that_expired_are_recorded_together_whatever_their_handler(
     assert sorted(ran) == ["later", "never"]
 
 
-async def test_an_abort_that_cannot_be_recorded_is_asked_for_again(
+async def test_an_abort_that_cannot_be_recorded_is_tried_again(
     sessions: Sessions, redis: Redis, build_recording: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """PostgreSQL fails, and then Redis: the job neither runs nor ends without its record."""
+    """The job neither runs nor ends without its record."""
     failures = iter([ConnectionRefusedError(), None])
-    conclude, ask = Record.conclude, Leases.ask_abort
-    asked = []
+    conclude = Record.conclude
 
     async def conclude_later(*args: Any) -> Any:  # noqa: ANN401 - as it is
         if error := next(failures):
             raise error
         return await conclude(*args)
 
-    async def ask_in_vain_first(leases: Leases, claim: Claim) -> None:
-        asked.append(claim.job_id)
-        if len(asked) == 1:
-            raise RedisConnectionError
-        await ask(leases, claim)
-
     monkeypatch.setattr(Record, "conclude", conclude_later)
-    monkeypatch.setattr(Leases, "ask_abort", ask_in_vain_first)
     await _queue(redis, "j1", _message())
     await redis.zadd("arq:abort", {"j1": now_ms()})
 
     await (await build_recording()).async_run()
 
     found = await _receipts(sessions)
-    assert ({key: answer["type"] for key, answer in found.items()}, asked) == ({"j1": "aborted"}, ["j1", "j1"])
+    assert ({key: answer["type"] for key, answer in found.items()}, next(failures, None)) == ({"j1": "aborted"}, None)
 
 
 async def test_a_run_that_breaks_off_is_another_attempt(
