@@ -108,7 +108,7 @@ async def test_threads_that_cannot_start_take_nobodys_place(monkeypatch: pytest.
         second = loop.run_in_executor(pool, lambda: "waited")
     busy.set()
 
-    assert await asyncio.wait_for(asyncio.gather(first, second), 5) == [True, "waited"]
+    assert list(await asyncio.wait_for(asyncio.gather(first, second), 5)) == [True, "waited"]
     assert made == []
 
 
