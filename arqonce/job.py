@@ -60,7 +60,7 @@ def _delay_of(header: str) -> timedelta | None:
         if header.strip().isdecimal():
             return timedelta(seconds=min(int(header), _LONGEST_DELAY.total_seconds()))
         due = parsedate_to_datetime(header)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return due.replace(tzinfo=due.tzinfo or UTC) - datetime.now(UTC)
 

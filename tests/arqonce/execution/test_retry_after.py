@@ -143,6 +143,7 @@ def test_what_is_no_delay_is_refused(delay: Any, error: type[Exception], problem
         (" 0 ", timedelta(0)),
         ("999999999999", timedelta(days=1)),
         ("9" * 5000, HALF_A_MINUTE),
+        ("Wed, 21 Oct 99999999999 07:28:00 GMT", HALF_A_MINUTE),
         ("Wed, 21 Oct 2015 07:28:00 GMT", timedelta(0)),
         ("Fri, 31 Dec 9999 23:59:59 GMT", timedelta(days=1)),
         ("Wed, 21 Oct 2015 07:28:00", timedelta(0)),
