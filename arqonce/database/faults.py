@@ -53,6 +53,10 @@ _LOST_STATES = frozenset({
 })  # fmt: skip
 
 
+_CHANGED = ("cache lookup failed for ", "could not open relation with OID ", "tuple concurrently ")
+"""How errors begin that PostgreSQL raises where its catalog changes under a statement. They are not translated."""
+
+
 class ReadOnlyServerError(SQLAlchemyError):
     """The connected server cannot be written to. The text says why, and contains no data."""
 
@@ -99,6 +103,9 @@ _CURES = {
     "42501": "this user lacks a privilege: grant it what the job needs (to promise jobs: deploy/postgres/grants.sql). "
     "Or a policy of row-level security refuses the row: does the job set first what the policy asks for?",
     "53100": "the disk of the server is full: free space there",
+    "P0001": "a trigger or function of the database has raised this",
+    "2200H": "a sequence is exhausted: is the column behind it too small (integer, not bigint)?",
+    "22003": "a number is out of the range of its column: is that too small (integer, not bigint)?",
 }
 
 
@@ -142,6 +149,7 @@ _UNAVAILABLE = {
     "57P01": "it is shutting down",
     "57P02": "it has crashed",
     "57P03": "it is starting, stopping or recovering",
+    "0A000": "a table has changed meanwhile",
     "28000": "it refuses the user",
     "28P01": "it refuses the password",
     "3D000": "it has no such database",
@@ -251,8 +259,16 @@ def is_fault_of_server(error: BaseException) -> bool:
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Return whether the transaction was ended for the sake of others that ran with it, as ``SERIALIZABLE`` does."""
-    return any(sqlstate_of(part) == "40001" for part in causes(error))
+    """Return whether others that ran with it ended the transaction: ``SERIALIZABLE``, or a migration of its tables."""
+    return any(sqlstate_of(part) == "40001" or _met_change(part) for part in causes(error))
+
+
+def _met_change(error: BaseException) -> bool:
+    """Return whether a table or type was changed after a statement on it had been prepared or planned."""
+    cause = _driver_error(error)
+    if isinstance(cause, asyncpg.InternalServerError):
+        return str(cause).startswith(_CHANGED)
+    return isinstance(cause, asyncpg.InvalidCachedStatementError | asyncpg.OutdatedSchemaCacheError)
 
 
 def is_lost_connection(error: BaseException) -> bool:
@@ -274,7 +290,7 @@ def _is_of_connecting(error: BaseException) -> bool:
 
 def is_transient(error: BaseException) -> bool:
     """Return whether the same statement may succeed later without any change of ours."""
-    if isinstance(error, PoolTimeoutError):
+    if isinstance(error, PoolTimeoutError) or _met_change(error):
         return True
     state = sqlstate_of(error)
     if state is not None:

@@ -3,7 +3,8 @@
 An open gate means that the gate's own connection can write. The job's connection may still have led to an old primary,
 been lost in a failover, or met a full disk; such an attempt does not count. Neither does one that PostgreSQL ended for
 the sake of other transactions (40001): where SERIALIZABLE is the default, that is every second attempt of jobs that run
-at once. But a job can also cause such a fault each time it runs, and must not be retried for ever. So there are limits.
+at once. Nor one that met a migration: it spoils what each connection has prepared. But a job can also cause such a
+fault each time it runs, and must not be retried for ever. So there are limits.
 """
 
 import time

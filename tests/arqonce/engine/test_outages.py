@@ -81,11 +81,11 @@ async def write_read_only(session: AsyncSession, payload: Work) -> Done:
     return await store(session, payload)
 
 
-def meet(state: str) -> Handler:
+def meet(state: str, message: str = "met") -> Handler:
     """Meet what only this job meets."""
 
     async def handler(session: AsyncSession, _payload: Work) -> Done:
-        await session.execute(text(f"DO $$ BEGIN RAISE SQLSTATE '{state}'; END $$"))
+        await session.execute(text(f"DO $$ BEGIN RAISE '{message}' USING ERRCODE = '{state}'; END $$"))
         return Done()
 
     return handler
@@ -204,25 +204,30 @@ async def test_a_connection_that_cannot_write_is_dropped_and_costs_no_attempt(
 
 
 @pytest.mark.parametrize(
-    ("state", "cause"),
+    ("state", "message", "cause"),
     [
-        ("53100", "the disk of the server is full: free space there"),
-        ("40001", "it is in conflict with others: does it need its isolation level (default_transaction_isolation)?"),
+        ("53100", "full", ": the disk of the server is full: free space there"),
+        (
+            "40001",
+            "conflict",
+            ": it is in conflict with others: does it need its isolation level (default_transaction_isolation)?",
+        ),
+        ("XX000", "cache lookup failed for type 4711", ""),
     ],
 )
 async def test_a_fault_that_only_one_job_meets_is_waited_for_and_ends(
-    monkeypatch: pytest.MonkeyPatch, sessions: Sessions, state: str, cause: str
+    monkeypatch: pytest.MonkeyPatch, sessions: Sessions, state: str, message: str, cause: str
 ) -> None:
     """Not for ever: a job may fill the disk by itself, each time it runs, or be in its own way."""
     dispatcher = Dispatcher(sessions)
-    waited = [await _outcome(dispatcher, meet(state), attempt=3) for _ in range(5)]
+    waited = [await _outcome(dispatcher, meet(state, message), attempt=3) for _ in range(5)]
     monkeypatch.setattr(patience, "_LONGEST", timedelta(0))
 
-    last = await _outcome(dispatcher, meet(state), attempt=3)
+    last = await _outcome(dispatcher, meet(state, message), attempt=3)
 
     assert all(map(_is_uncounted, waited))
     assert isinstance(last, DatabaseFailedError)
-    assert await _letters(sessions) == [("database_failed", f"the database failed: SQLSTATE {state}: {cause}", 3)]
+    assert await _letters(sessions) == [("database_failed", f"the database failed: SQLSTATE {state}{cause}", 3)]
 
 
 async def test_lost_connections_cost_no_attempt_but_not_for_ever(sessions: Sessions) -> None:
