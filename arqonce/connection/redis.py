@@ -238,6 +238,8 @@ def why_turned_away(error: Exception) -> str | None:
 
 def why_waiting(error: Exception) -> str:
     """Return briefly why Redis cannot be used, for the log of who waits for it."""
+    if isinstance(error, OutOfMemoryError):
+        return "it is full: raise its maxmemory"
     return why_turned_away(error) or why_local(error) or said(error) or why_unreachable(error)
 
 
@@ -265,7 +267,7 @@ def _state_problem(error: Exception) -> str | None:
         case StaleConnectionError():
             return f"takes no writes: {error}"
         case OutOfMemoryError():
-            return "is full: raise its maxmemory, or let workers take jobs out of it"
+            return "is full: raise its maxmemory, for which the workers wait, too"
         case SentinelPortError():
             return f"is no Redis, {error}: write redis+sentinel://host:26379/mymaster/0"
     text = said(error)
