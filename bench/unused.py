@@ -142,7 +142,9 @@ async def time_looks(stage: Stage) -> AsyncIterator[tuple[str, float]]:
         scheduler = Scheduler(sessions, Registry(JobSpec(_Nothing, _nothing), schedules=[own]), queue=_QUEUE)
         looks: dict[str, Callable[[], Awaitable[object]]] = {
             "relay: epoch": epochs.read,
-            "relay: jobs to give": lambda: dispatch_batch(session, epochs={_QUEUE: 1}, keep=timedelta(days=9)),
+            "relay: jobs to give": lambda: dispatch_batch(
+                session, epochs={_QUEUE: 1}, keep=timedelta(days=9), most_bytes=2**23
+            ),
             "relay: queues that no relay serves": lambda: queues_behind(session, BEHIND),
             "relay: a queue that no worker serves": lambda: is_owed(session, _QUEUE, BEHIND),
         }

@@ -18,10 +18,6 @@ from arqonce.ledger.tables import DISPATCH_EPOCH, PromisedJob
 BATCH = 500
 """Most jobs of one queue in one dispatch: some 25 ms in PostgreSQL, and one pipeline to Redis."""
 
-_BYTES = 8 * 1024 * 1024
-"""About so many bytes of messages in one dispatch, of each queue the same share: 500 of the largest would take a relay
-2 GB, and more time than one dispatch has."""
-
 _FIRST_AGAIN, _LAST_AGAIN = timedelta(seconds=30), timedelta(minutes=10)
 """After how long a job that has not ended is dispatched again: first and longest interval; it doubles each time."""
 
@@ -88,31 +84,30 @@ epoch, which may be lost. Skips rows that another relay is dispatching. Of those
 and others until their messages have so many bytes. The first dispatch in an epoch counts as 1."""
 
 
-async def dispatch_batch(session: AsyncSession, *, epochs: Mapping[str, int], keep: timedelta) -> Sequence[Promise]:
+async def dispatch_batch(
+    session: AsyncSession, *, epochs: Mapping[str, int], keep: timedelta, most_bytes: int
+) -> Sequence[Promise]:
     """Mark jobs of these queues, up to ``BATCH`` of each, as dispatched in its epoch; return them. One round trip.
 
-    There are fewer if their messages are large: ``is_full`` says whether there may be more.
+    There are fewer if their messages have about ``most_bytes``, of which each queue has the same share: ``is_full``
+    says whether there may be more.
 
     Commit before writing them into Redis. A relay that dies in between delays the jobs by 30 s and loses none. If it
     committed afterwards, it would hold the row locks until Redis answers, and fast workers would wait for them with
     their receipts. Concurrent relays get different rows. ``keep`` is how long after its due time a job may run.
     """
     arrays = {"queues": list(epochs), "epochs": list(epochs.values())}
-    bounds = {"keep": keep, "most": BATCH * len(epochs), "bytes": _share(epochs)}
+    bounds = {"keep": keep, "most": BATCH * len(epochs), "bytes": most_bytes // len(epochs)}
     rows = await session.execute(text_for(session, _DISPATCH), arrays | bounds)
     return sorted((Promise(**row._mapping) for row in rows), key=lambda promise: promise.due_at)  # noqa: SLF001 - SQLAlchemy's public name
 
 
-def is_full(promises: Collection[Promise], epochs: Mapping[str, int]) -> bool:
+def is_full(promises: Collection[Promise], epochs: Mapping[str, int], most_bytes: int) -> bool:
     """Return whether more jobs may be due than one dispatch has taken."""
     sizes = Counter[str]()
     for promise in promises:
         sizes[promise.queue] += len(promise.message)
-    return len(promises) >= BATCH or any(size >= _share(epochs) for size in sizes.values())
-
-
-def _share(epochs: Mapping[str, int]) -> int:
-    return _BYTES // len(epochs)
+    return len(promises) >= BATCH or any(size >= most_bytes // len(epochs) for size in sizes.values())
 
 
 _TAKE_BACK = text("""

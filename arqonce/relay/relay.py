@@ -4,7 +4,7 @@ Which jobs are due is the statement of ``dispatch_batch``, in ``arqonce/ledger/o
 
 Runs in every worker, and alone with the command ``relay``. Any number may run at once. Each serves the queues
 of its WORKER_QUEUE, all with the same statement; of each at most 500 jobs at a time, so that none waits for another,
-and some 8 MiB of messages of all together.
+and as many bytes of messages as there is time for (``portion``).
 
 Every one to two seconds an idle relay executes one statement in PostgreSQL; every three seconds or, if another one
 listens, every ten, it makes one round trip to Redis, and every few seconds an attempt to take the listener's lock. The
@@ -28,6 +28,7 @@ from datetime import datetime, timedelta
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
@@ -43,6 +44,7 @@ from arqonce.relay.epoch import RedisEpochs
 from arqonce.relay.expiry import has_expired
 from arqonce.relay.listener import Wakeup
 from arqonce.relay.pauses import PausesCopied
+from arqonce.relay.portion import Portion
 from arqonce.relay.unserved import UnservedQueues
 from arqonce.rest import Rest
 from arqonce.settings.worker import Settings
@@ -138,6 +140,7 @@ class Relay:
         self._last_epochs: Mapping[str, int] | None = None
         self._again = 0
         self._is_full = False
+        self._portion = Portion(_TAKE_LIMIT)
         self._trouble = Trouble(_log, over="the relay goes on")
         self.counts = Counts()
         self.away = {"redis": AwayTime(), "postgresql": AwayTime()}
@@ -235,28 +238,32 @@ class Relay:
         return self._known[1]
 
     async def _dispatch(self, epochs: Mapping[str, int]) -> int:
-        async with asyncio.timeout(_TAKE_LIMIT.total_seconds()), self._sessions.begin() as session:
-            promises = await dispatch_batch(session, epochs=epochs, keep=self._keep)
-        self._is_full = is_full(promises, epochs)
-        self._again += sum(promise.is_again for promise in promises)
-        # Committed before they are written into Redis: see dispatch_batch.
-        due: list[Promise] = []
-        too_late: list[Promise] = []
-        for promise in promises:
-            (too_late if promise.is_late and not has_expired(promise.message) else due).append(promise)
-        try:
-            await self._give(due)
-        except (RedisError, OSError):
-            with suppress(SQLAlchemyError, OSError):  # otherwise they are due again at their retry time
-                async with asyncio.timeout(_TAKE_LIMIT.total_seconds()), self._sessions.begin() as session:
-                    await take_back(session, [promise.job_id for promise in due])
-            raise
+        with self._portion.read() as most:
+            async with asyncio.timeout(_TAKE_LIMIT.total_seconds()), self._sessions.begin() as session:
+                promises = await dispatch_batch(session, epochs=epochs, keep=self._keep, most_bytes=most)
+            self._is_full = is_full(promises, epochs, most)
+            self._again += sum(promise.is_again for promise in promises)
+            # Committed before they are written into Redis: see dispatch_batch.
+            due: list[Promise] = []
+            too_late: list[Promise] = []
+            for promise in promises:
+                (too_late if promise.is_late and not has_expired(promise.message) else due).append(promise)
+            await self._give_or_take_back(due)
         self.counts.given += len(due)
         self.counts.again += sum(promise.is_again for promise in due)
         for promise in too_late:
             await self._give_up(promise)
             self.counts.expired += 1
         return len(promises)
+
+    async def _give_or_take_back(self, promises: Sequence[Promise]) -> None:
+        try:
+            await self._give(promises)
+        except (RedisError, OSError):
+            with suppress(SQLAlchemyError, OSError):  # otherwise they are due again at their retry time
+                async with asyncio.timeout(_TAKE_LIMIT.total_seconds()), self._sessions.begin() as session:
+                    await take_back(session, [promise.job_id for promise in promises])
+            raise
 
     async def _give(self, promises: Sequence[Promise]) -> None:
         """Write the jobs into Redis in one pipeline, or one by one if the server aborts it because of one of them."""
@@ -265,7 +272,7 @@ class Relay:
         try:
             await self._send(promises)
         except (RedisError, OSError) as error:
-            if is_refusal(error):
+            if _is_of_redis(error):
                 raise
             await self._redis.ping()  # raises if it is unreachable
             for promise in promises:
@@ -275,7 +282,7 @@ class Relay:
         try:
             await self._send([promise])
         except (RedisError, OSError) as error:
-            if is_refusal(error):
+            if _is_of_redis(error):
                 raise
             await self._redis.ping()
             _log.error("job cannot be given to Redis", job_id=promise.job_id, exc_info=error)
@@ -318,6 +325,11 @@ class Relay:
         await bury(self._sessions, letter)
 
 
+def _is_of_redis(error: Exception) -> bool:
+    """Return whether no job caused it: Redis refuses all, or it, or the network, was too slow."""
+    return is_refusal(error) or isinstance(error, RedisTimeoutError)
+
+
 def _some() -> float:
     return random.uniform(0.5, 1)  # noqa: S311 - no secret
 
@@ -329,7 +341,9 @@ def _trouble_of(error: Exception) -> tuple[str, dict[str, object]]:
     if reason := why_not_written(error):
         return f"the relay waits: PostgreSQL cannot be written to: {reason}", {}
     if isinstance(error, TimeoutError):  # of our own, around statements of PostgreSQL; redis-py has others
-        return "the relay waits for PostgreSQL", {"reason": f"{why_unavailable(error)}, or a table of jobs is locked"}
+        return "the relay waits for PostgreSQL", {
+            "reason": f"{why_unavailable(error)}: is a table of jobs locked, or the network slow?"
+        }
     if is_transient(error):
         server = "PostgreSQL" if is_of_database(error) else "PostgreSQL or Redis"
         return f"the relay waits for {server}", {"reason": why_unavailable(error)}

@@ -45,7 +45,7 @@ async def test_the_ledger_may_lie_in_another_schema(empty: DatabaseSettings) -> 
         done = await dispatcher.run(JOBS["chain"], Delivery("chain", 1, (), {"left": 1}))  # its handler names no schema
         async with sessions.begin() as session:
             epoch = await next_epoch(session)
-            given = await dispatch_batch(session, epochs={"arq:queue": epoch}, keep=timedelta(days=1))
+            given = await dispatch_batch(session, epochs={"arq:queue": epoch}, keep=timedelta(days=1), most_bytes=1000)
             await insert_dead_letter(session, _LETTER)
             found = await whereabouts(session, ["one", "two", "three"])
             traces = [await trace_by_job_id(session, key) for key in ("one", "two", "three")]

@@ -3,24 +3,29 @@
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.testing import capture_logs
 
 from arqonce import DatabaseSettings, open_database
 from arqonce.connection.presence import ALARM_KEY
 from arqonce.embedded import open_valkey
-from arqonce.ledger import outbox
 from arqonce.ledger.dead_jobs import DeadFilter, dead_jobs
 from arqonce.ledger.losses import latest_losses
+from arqonce.ledger.outbox import Promise, dispatch_batch
 from arqonce.outbox import enqueue_many_in
 from arqonce.process.health import ServerError
 from arqonce.process.probes import ask_redis
+from arqonce.relay import portion
+from arqonce.relay import relay as relay_module
 from arqonce.relay.epoch import RedisEpochs
 from arqonce.relay.relay import Relay, open_relay
 from arqonce.settings.worker import QueueSettings, Settings, WorkerSettings
@@ -65,7 +70,7 @@ async def test_large_messages_are_given_a_few_at_a_time(
     sessions: Sessions, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """500 of the largest would not fit into memory, nor into the time of one dispatch: they were never given."""
-    monkeypatch.setattr(outbox, "_BYTES", 40_000)
+    monkeypatch.setattr(portion, "_MOST", 40_000)
     for number in range(7):
         await promise(sessions, CreateUser(name="J", email=None), f"j{number}")
     await execute(sessions, "UPDATE arqonce.outbox SET message = convert_to(repeat('x', 15000), 'UTF8')")
@@ -75,6 +80,30 @@ async def test_large_messages_are_given_a_few_at_a_time(
     await relay._take_turns()
 
     assert (first, await redis.zcard("arq:queue"), await relay.turn()) == (3, 7, 0)
+
+
+async def test_what_a_slow_network_has_no_time_for_is_given_in_smaller_portions(
+    sessions: Sessions, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each dispatch of 8 MiB took longer than one may: none was ever given."""
+    slow_after = 3 * 15_000
+
+    async def slow(session: AsyncSession, **options: Any) -> Sequence[Promise]:  # noqa: ANN401 - as it is called
+        promises = await dispatch_batch(session, **options)
+        await asyncio.sleep(60 if sum(len(one.message) for one in promises) > slow_after else 0)
+        return promises
+
+    monkeypatch.setattr(relay_module, "dispatch_batch", slow)
+    monkeypatch.setattr(relay_module, "_TAKE_LIMIT", timedelta(milliseconds=300))
+    for number in range(7):
+        await promise(sessions, CreateUser(name="J", email=None), f"j{number}")
+    await execute(sessions, "UPDATE arqonce.outbox SET message = convert_to(repeat('x', 15000), 'UTF8')")
+    relay = _relay(sessions, redis)
+
+    first = await relay.turn()
+    await relay._take_turns()
+
+    assert (first, await redis.zcard("arq:queue")) == (0, 7)
 
 
 async def test_waiting_and_running_jobs_are_left_alone(sessions: Sessions, redis: Redis) -> None:
