@@ -153,6 +153,7 @@ _UNAVAILABLE = {
     "28000": "it refuses the user",
     "28P01": "it refuses the password",
     "3D000": "it has no such database",
+    "55000": "the database takes no connections (ALLOW_CONNECTIONS)",
     "57014": "a statement took longer than DATABASE_STATEMENT_TIMEOUT: is a table locked?",
 }
 
@@ -178,7 +179,8 @@ def why_unavailable(error: BaseException) -> str:
         return said[0]
     if state[:2] == "08" and state != "08P01":
         return _LOST_CONNECTION
-    return f"{_UNAVAILABLE.get(state, 'it refuses us')} (SQLSTATE {state})"
+    refuses = "it refuses the connection" if _is_of_connecting(error) else "it refuses us"
+    return f"{_UNAVAILABLE.get(state, refuses)} (SQLSTATE {state})"
 
 
 def why_delayed(error: BaseException) -> str | None:
@@ -241,7 +243,7 @@ def _looks_like_outage(error: BaseException) -> bool:
     state = sqlstate_of(error)
     if state is None:
         return is_transient(error) and not isinstance(error, PoolTimeoutError)
-    return state[:2] in _OUTAGE_CLASSES or state in _OUTAGE_STATES
+    return state[:2] in _OUTAGE_CLASSES or state in _OUTAGE_STATES or _is_of_connecting(error)
 
 
 def is_fault_of_server(error: BaseException) -> bool:
@@ -284,13 +286,15 @@ def _looks_lost(error: BaseException) -> bool:
 
 
 def _is_of_connecting(error: BaseException) -> bool:
-    frames = (frame for frame, _ in walk_tb(error.__traceback__))
+    """Return whether a connection could not be made: no statement has caused it, whatever its SQLSTATE."""
+    cause = _driver_error(error)
+    frames = (frame for frame, _ in walk_tb(None if cause is None else cause.__traceback__))
     return any((f.f_globals.get("__name__"), f.f_code.co_name) == ("asyncpg.connection", "connect") for f in frames)
 
 
 def is_transient(error: BaseException) -> bool:
     """Return whether the same statement may succeed later without any change of ours."""
-    if isinstance(error, PoolTimeoutError) or _met_change(error):
+    if isinstance(error, PoolTimeoutError) or _met_change(error) or _is_of_connecting(error):
         return True
     state = sqlstate_of(error)
     if state is not None:

@@ -16,10 +16,12 @@ from arqonce.database.faults import (
     constraint_of,
     is_lost_connection,
     is_transient,
+    may_be_outage,
     sqlstate_of,
     why_delayed,
     why_unavailable,
 )
+from arqonce.database.settings import DatabaseSettings
 from arqonce.unreachable import _LOCAL
 
 
@@ -114,3 +116,14 @@ async def test_a_connection_that_could_not_be_made_is_a_lost_one() -> None:
         await asyncio.open_connection("127.0.0.1", port)
 
     assert [is_lost_connection(caught.value) for caught in (late, refused, other)] == [True, True, False]
+
+
+async def test_a_refused_connection_is_no_fault_of_a_statement(database: DatabaseSettings) -> None:
+    """Whatever its SQLSTATE: CONNECT was revoked (42501), a trigger on log-ins raises (P0001), ALLOW_CONNECTIONS."""
+    url = database.url.get_secret_value()
+    with pytest.raises(asyncpg.UndefinedObjectError) as caught:
+        await asyncpg.connect(url, server_settings={"no_such_setting": "on"})
+
+    told = why_unavailable(caught.value)
+    assert (is_transient(caught.value), may_be_outage(caught.value)) == (True, True)
+    assert told == "it refuses the connection (SQLSTATE 42704)"
