@@ -115,6 +115,10 @@ _LOST = (
 )
 
 
+_SILENT = (
+    "no answer within DATABASE_COMMAND_TIMEOUT: is the network slow, or does the commit wait for a synchronous standby?"
+)
+
 _NONE_FREE = "no connection of the pool was free in time: does the job open several, or leave some open?"
 
 
@@ -123,6 +127,8 @@ def cure_of(error: BaseException) -> str | None:
     state = sqlstate_of(error)
     if isinstance(error, PoolTimeoutError):
         return _NONE_FREE
+    if isinstance(_driver_error(error), TimeoutError):
+        return _SILENT
     is_lost = state is None and isinstance(_driver_error(error), asyncpg.InterfaceError | ConnectionError)
     if is_lost or state in _LOST_STATES:
         return _LOST

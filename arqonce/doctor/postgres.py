@@ -117,6 +117,11 @@ class Postgres:
 
     async def _writes(self, session: AsyncSession) -> Finding:
         await require_writable(session)
+        waiting = (await session.execute(_SYNCHRONOUS)).one()
+        if waiting.commits:
+            value = f"{waiting.commits} commits wait for a synchronous standby, for {waiting.seconds:.0f} s"
+            cure = "start the standby that synchronous_standby_names requires, or require none: each job takes so long"
+            return judged("PostgreSQL: writes", value, warning=cure)
         version = await session.scalar(text("SHOW server_version"))
         return well("PostgreSQL: writes", f"accepted by PostgreSQL {version} at {self._settings.location}")
 
@@ -244,6 +249,10 @@ def _some(number: int, most: int) -> str:
     return f"{number} or more" if number >= most else str(number)
 
 
+_SYNCHRONOUS = text("""
+    SELECT count(*) AS commits, extract(epoch FROM max(clock_timestamp() - state_change)) AS seconds
+    FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND clock_timestamp() - state_change > interval '2 seconds'
+""")
 _TLS = text("SELECT ssl, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
 _CONNECTIONS = text("""
     SELECT current_setting('max_connections')::int AS most,

@@ -96,6 +96,7 @@ def test_an_outage_is_logged_with_its_cause(error: Exception, expected: str) -> 
         (ReadOnlyServerError("it is a standby"), "it is a standby"),
         (asyncpg.UndefinedTableError(), "a table is missing: "),
         (asyncpg.InsufficientPrivilegeError(), "this user lacks a privilege: "),
+        (TimeoutError(), "it does not answer in time"),
         (asyncpg.DivisionByZeroError(), "None"),
     ],
 )

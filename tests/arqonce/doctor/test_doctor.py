@@ -102,6 +102,20 @@ async def test_a_server_that_is_away_is_said_once() -> None:
     assert _exit_code([first, second]) == ExitCode.UNAVAILABLE
 
 
+async def test_commits_that_wait_for_a_standby_are_told(
+    monkeypatch: pytest.MonkeyPatch, database: DatabaseSettings
+) -> None:
+    """The server answers and takes writes: nothing else says why each job takes ten seconds."""
+    waiting = "(VALUES ('SyncRep', now() - interval '7 s'), ('SyncRep', now()), ('ClientRead', '1970-01-01'))"
+    statement = str(postgres_module._SYNCHRONOUS)
+    view = f"{waiting} AS pg_stat_activity (wait_event, state_change)"
+    monkeypatch.setattr(postgres_module, "_SYNCHRONOUS", text(statement.replace("pg_stat_activity", view)))
+
+    found = (await _of_postgres(database))["writes"]
+
+    assert (found.verdict, found.value) == (WARNING, "1 commits wait for a synchronous standby, for 7 s")
+
+
 async def test_missing_migrations_are_a_failure(database: DatabaseSettings) -> None:
     """With the command that applies them. Nobody lacks a right on a table that there is not."""
     found = await _of_postgres(database.model_copy(update={"ledger_schema": "nowhere"}))
