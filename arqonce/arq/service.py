@@ -4,7 +4,7 @@ import importlib
 import inspect
 import pickle
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -15,8 +15,10 @@ import structlog
 from arq.connections import RedisSettings
 from arq.constants import default_queue_name
 from arq.worker import Worker as ArqWorker
+from arq.worker import func
 
 from arqonce.arq.functions import decode_undecided
+from arqonce.arq.setting_types import require_types
 from arqonce.usage import UsageError
 from arqonce.wire.codec import PICKLE, decode, encode
 
@@ -109,10 +111,10 @@ class Service:
 
 
 def load_service(path: str) -> Service:
-    """Import a settings class, ``module.Class`` or ``module:Class``; the working folder is searched first, as by arq.
+    """Import a settings class, ``module.Class`` or ``module:Class``; the working folder is searched first.
 
     Raises:
-        UsageError: there is no such class, or it is no Python; the text says what is there.
+        UsageError: there is no such class, it is no Python, or a setting has a wrong type. The text says which.
     """
     sys.path.insert(0, str(Path.cwd()))
     module, _, name = path.strip().replace(":", ".").rpartition(".")
@@ -133,13 +135,23 @@ def load_service(path: str) -> Service:
     known = {key: value for key, value in settings.items() if key in PARAMETERS}
     if not known.get("functions") and not known.get("cron_jobs"):
         raise UsageError(f"{path} has neither functions nor cron_jobs: is it the settings class of an arq worker?")
-    own = known.keys() if isinstance(found, Mapping) else vars(found).keys()
+    known |= {key: list(value) for key, value in known.items() if isinstance(value, Iterator)}
+    try:
+        require_types(known)
+        list(map(func, known.get("functions") or ()))  # arq imports those that are given by name
+    except (ImportError, RuntimeError, TypeError) as error:
+        raise UsageError(f"{path}: {error}") from None
+    own = known.keys() if isinstance(found, Mapping) else getattr(found, "__dict__", known).keys()
     return Service(path, known, frozenset(settings.keys() - PARAMETERS), frozenset(known.keys() - own))
 
 
 def _attributes(found: object) -> dict[str, Any]:
-    """Return a class's public attributes. arq looks at its own alone, and passes inherited ones over in silence."""
-    return {name: getattr(found, name) for name in dir(found) if not name.startswith("_")}
+    """Return an object's public attributes; of those that arq does not know, which may be properties, the names alone.
+
+    arq looks at a class's own alone, and passes inherited ones over in silence.
+    """
+    names = [name for name in dir(found) if not name.startswith("_")]
+    return {name: getattr(found, name) if name in PARAMETERS else None for name in names}
 
 
 class PickleOrJson:
@@ -179,11 +191,11 @@ def url_of(settings: RedisSettings) -> str:
     if settings.ssl and settings.ssl_cert_reqs != "required":
         options["ssl_cert_reqs"] = settings.ssl_cert_reqs
     query = f"?{urlencode(options)}" if options else ""
-    if settings.sentinel or not isinstance(settings.host, str):
+    if settings.sentinel or not isinstance(settings.host, str | None):
         places = settings.host if not isinstance(settings.host, str) else [(settings.host, settings.port)]
         hosts = ",".join(f"{_bracketed(host)}:{port}" for host, port in places)
         return f"{scheme}+sentinel://{user}{hosts}/{settings.sentinel_master}/{settings.database}{query}"
-    return f"{scheme}://{user}{_bracketed(settings.host)}:{settings.port}/{settings.database}{query}"
+    return f"{scheme}://{user}{_bracketed(settings.host or 'localhost')}:{settings.port}/{settings.database}{query}"
 
 
 def _quoted(text: str | None) -> str:

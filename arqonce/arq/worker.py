@@ -25,6 +25,7 @@ from redis.exceptions import RedisError
 
 from arqonce.arq.functions import Functions, FunctionSettings
 from arqonce.arq.records import FunctionRecords
+from arqonce.arq.setting_types import require_types
 from arqonce.arq.side_by_side import SideBySide
 from arqonce.connection.presence import ALARM_KEY, order_key
 from arqonce.engine.aside import step_aside
@@ -77,6 +78,7 @@ class Worker(ArqWorker):
     ) -> None:
         if kwargs.get("job_timeout", 0) is None:
             raise ValueError("job_timeout must be a time: a job without a limit can hold its slot for ever")
+        require_types(kwargs)
         is_without = has_registry and not functions and not kwargs.get("cron_jobs")
         super().__init__([func(_nothing, name="nothing")] if is_without else functions, **kwargs)  # type: ignore[arg-type] # arq's protocol; it wants one function at least
         if is_without:

@@ -203,6 +203,8 @@ async def _watch(settings: WorkerSettings, redis: ArqRedis, worker: Worker, stac
 def grace_of(service: Service, settings: WorkerSettings) -> timedelta:
     """Return how long running jobs may go on at the end: what the service says, or else WORKER_SHUTDOWN_GRACE."""
     own = service.settings.get("job_completion_wait")
+    if isinstance(own, timedelta):
+        return own
     return timedelta(seconds=float(own)) if own else settings.shutdown_grace
 
 

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from arqonce import DatabaseSettings, UsageError, decode, encode
 from arqonce.arq.differences import find_differences
 from arqonce.arq.service import Service, load_service, url_of
 from arqonce.commands.arq_check import arq_check
-from arqonce.process.service import queue_of
+from arqonce.process.service import grace_of, queue_of
+from arqonce.settings.worker import WorkerSettings
 from tests import warm
 from tests.conftest import StartWorker, WorkerProcess, wait_until_async
 
@@ -298,10 +300,10 @@ def test_a_class_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch, 
 def test_modules_have_any_name_and_their_own_errors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Arq imports ``my-worker``, too. What a module raises is not told as a class that it lacks."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "my-worker.py").write_text("class WorkerSettings:\n    functions = [print]\n")
+    (tmp_path / "my-worker.py").write_text("async def work(ctx): ...\nclass WorkerSettings:\n    functions = [work]\n")
     (tmp_path / "failing_worker.py").write_text("import os\nos.nothing\n")
 
-    assert load_service(" my-worker.WorkerSettings").settings["functions"] == [print]
+    assert len(load_service(" my-worker.WorkerSettings").settings["functions"]) == 1
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         load_service("failing_worker.WorkerSettings")
 
@@ -378,6 +380,7 @@ def test_arq_check_names_functions_that_could_be_handlers(
         (RedisSettings(), "redis://localhost:6379/0"),
         (RedisSettings(host="h", port=1, database=2, password="p@:/"), "redis://:p%40%3A%2F@h:1/2"),
         (RedisSettings(host="::1", username="u", password="p", ssl=True), "rediss://u:p@[::1]:6379/0"),
+        (RedisSettings(host=None), "redis://localhost:6379/0"),  # type: ignore[arg-type] # as of an unset variable
         (RedisSettings(unix_socket_path="/run/redis", database=3), "unix:///run/redis?db=3"),
         (
             RedisSettings(host=[("a", 1), ("b", 2)], sentinel=True, sentinel_master="m"),
@@ -389,6 +392,80 @@ def test_arq_check_names_functions_that_could_be_handlers(
 def test_arqs_connection_settings_are_a_url(settings: RedisSettings, url: str) -> None:
     """With them come our time limits, Sentinel and TLS."""
     assert url_of(settings) == url
+
+
+_WRONG = {
+    "max_tries = '3'": "max_tries is str, and must be a whole number",
+    "max_tries = None": "max_tries is NoneType",
+    "functions = [func(work, max_tries='3')]": "max_tries of work is str",
+    "functions = [func(work, timeout='3')]": "timeout of work is str, and must be a number of seconds or a timedelta",
+    "cron_jobs = [cron(work, keep_result='3')]": "keep_result of cron:work is str",
+    "max_jobs = 0": "max_jobs is 0, and must be a whole number, 1 or more",
+    "max_jobs = 2.5": "max_jobs is float",
+    "keep_result = '60'": "keep_result is str",
+    "keep_result = None": "keep_result is NoneType",
+    "poll_delay = None": "poll_delay is NoneType",
+    "health_check_interval = None": "health_check_interval is NoneType",
+    "job_completion_wait = '5'": "job_completion_wait is str",
+    "timezone = 'Europe/Berlin'": "timezone is str, and must be a tzinfo",
+    "redis_settings = 'redis://:secret@host'": "redis_settings is str, and must be arq's RedisSettings",
+    "functions = work": "functions is function, and must be a list",
+    "functions = 'tasks.work'": "functions is str, and must be a list",
+    "functions = ['os.nothing']": 'Module "os" does not define a "nothing" attribute',
+    "functions = ['nowhere.work']": "No module named 'nowhere'",
+    "on_startup = 'tasks.startup'": "on_startup is str, and must be a function",
+}
+
+
+@pytest.mark.parametrize(("body", "told"), _WRONG.items())
+def test_settings_of_a_wrong_type_are_refused_before_jobs_fail(
+    body: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by ``os.environ.get``: arq exits at the first job, which stays in the queue. No value is repeated."""
+    service = _written(body, tmp_path, monkeypatch)
+
+    with pytest.raises(UsageError) as refused:
+        load_service(service)
+
+    assert str(refused.value).startswith(f"{service}: {told}")
+    assert "secret" not in str(refused.value)
+
+
+def _written(body: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Write a settings class, and return its name."""
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "typed_settings", raising=False)
+    imports = "from datetime import timedelta\nfrom arq import cron, func\nasync def work(ctx): ...\n"
+    code = f"{imports}class WorkerSettings:\n    functions = [work]\n    {body}\n"
+    (folder / "typed_settings.py").write_text(code)
+    return "typed_settings.WorkerSettings"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "keep_result, keep_result_forever = None, True",
+        "job_completion_wait, keep_result, poll_delay = timedelta(seconds=1), 60.5, 0",
+        "functions = (one for one in [work])",
+        "cron_jobs = (one for one in [cron(work)])",
+        "functions, on_startup, timezone = ['shutil.nothing', work][1:], None, None",
+    ],
+)
+def test_settings_that_arq_takes_are_taken(body: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a generator of functions is read once."""
+    service = load_service(_written(body, tmp_path, monkeypatch))
+
+    assert len(service.settings["functions"]) == 1
+    assert grace_of(service, WorkerSettings()) >= timedelta(seconds=1)
+
+
+def test_properties_of_a_settings_object_are_not_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be one of pydantic-settings: what arq does not know is no business of ours."""
+    _written("broken = property(lambda self: 1 / 0)", tmp_path, monkeypatch)
+    with (tmp_path / "typed_settings.py").open("a") as file:
+        file.write("settings = WorkerSettings()\nsettings.functions = [work]\n")
+
+    assert load_service("typed_settings.settings").others == {"broken"}
 
 
 @pytest.mark.usefixtures("starts_processes")
