@@ -148,7 +148,9 @@ class FunctionJob:
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the message: this job's trouble
             self._trouble = error
         self._function = work.by_name.get(self.call.name)
-        self._attempt = claim.attempt + max(0, (self.call.tries or 0) - 1)
+        # As in arq, the count in Redis goes on from the number that the producer has set, in workers of both kinds.
+        self._attempt = max(claim.attempt, (self.call.tries or 0) + claim.was_left)
+        self.claim = claim._replace(attempt=self._attempt)
         self._started_ms = now_ms()
         self._has_begun = False
         self._failure: Failure | None = None
@@ -265,7 +267,7 @@ class FunctionJob:
             return None
         self._log.info("job has succeeded before: its receipt answers")
         records.answered += 1
-        return Ended(succeeded=True, result=success.result, keep=self._keep(), is_fenced=False)
+        return Ended(succeeded=True, result=success.result, keep=self._keep(self._function), is_fenced=False)
 
     async def _on_record(self, outcome: Outcome) -> Outcome:
         """Record an end in the ledger, if there is one; return what becomes of the job.
@@ -439,7 +441,7 @@ class FunctionJob:
         return _log_of_service.bind(**structlog.get_context(self._log))
 
     def _end(self, result: Any, *, succeeded: bool) -> Ended:  # noqa: ANN401 - what a function returns, or an exception
-        keep = self._keep()
+        keep = self._keep(self._function if self._has_begun else None)  # as in arq
         message = None if keep == timedelta(0) else self._serialize(result, succeeded=succeeded)
         if succeeded:
             return Ended(succeeded=True, result=message, keep=keep, is_fenced=False)
@@ -449,8 +451,8 @@ class FunctionJob:
             succeeded=False, result=message, keep=keep, is_fenced=False, code=code_of(failure), is_dead=is_dead
         )
 
-    def _keep(self) -> timedelta | None:
-        function, settings = self._function, self._settings
+    def _keep(self, function: Function | CronJob | None) -> timedelta | None:
+        settings = self._settings
         for_ever = None if function is None else function.keep_result_forever
         if settings.keep_result_forever if for_ever is None else for_ever:
             return None

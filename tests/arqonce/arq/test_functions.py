@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from arq.connections import ArqRedis, RedisSettings
+from arq.constants import retry_key_prefix
 from arq.worker import FailedJobs, Retry
 
-from arqonce import decode, encode
+from arqonce import JobFailedError, decode, encode
 from arqonce.arq.worker import Worker
 from tests.arqonce.conftest import BuildWorker, Context, build_function, run_in_background, stop
 from tests.conftest import wait_until_async
@@ -64,7 +65,7 @@ async def test_an_expiry_holds_after_a_retry(pool: ArqRedis, build: BuildWorker)
 
 
 async def test_a_producer_may_set_the_number_of_the_first_try(pool: ArqRedis, build: BuildWorker) -> None:
-    """And the next ones count on from it."""
+    """And the next ones count on from it, also where arq's own worker has written the count of those before."""
     tries: list[int] = []
 
     async def count(ctx: Context) -> None:
@@ -74,8 +75,28 @@ async def test_a_producer_may_set_the_number_of_the_first_try(pool: ArqRedis, bu
 
     await pool.enqueue_job("count", _job_try=2)
     await (await build(count)).run_check()
+    await pool.enqueue_job("count", _job_id="begun", _job_try=3)
+    await pool.set(retry_key_prefix + "begun", 4)
+    await (await build(count)).run_check()
 
-    assert tries == [2, 3, 4]
+    assert tries == [2, 3, 4, 5]
+
+
+async def test_the_failure_of_a_job_that_was_not_run_is_kept_as_long_as_the_worker_says(
+    pool: ArqRedis, build: BuildWorker
+) -> None:
+    """As in arq: who waits for it gets the reason, though the function keeps no results."""
+
+    async def never(_ctx: Context) -> None:
+        raise Retry
+
+    job = await pool.enqueue_job("never")
+    assert job is not None
+    with pytest.raises(FailedJobs, match="max 1 retries exceeded"):
+        await (await build(build_function(never, keep_result=0, max_tries=1))).run_check()
+
+    with pytest.raises(JobFailedError, match="max 1 retries exceeded"):
+        await job.result(timeout=1)
 
 
 async def test_hooks_and_function_of_a_job_share_its_context(pool: ArqRedis, build: BuildWorker) -> None:
