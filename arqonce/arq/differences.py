@@ -68,6 +68,10 @@ def _settings(service: Service) -> Iterator[Difference]:
     if service.settings.get("redis_pool") is not None:
         what = "each process opens a pool of its own: our worker refuses this one"
         yield Difference("error", "redis_pool", what, "name the server in redis_settings")
+    redis = service.settings.get("redis_settings")
+    if redis is not None and redis.ssl and not redis.ssl_check_hostname and redis.ssl_cert_reqs != "none":
+        what = "arq does not look for whom the server's certificate is: our worker refuses one for another host"
+        yield Difference("warning", "redis_settings", what, "connect by a name that the certificate contains")
     if service.settings.get("job_timeout", 0) is None:
         what = "a job without a limit can hold its slot for ever: our worker refuses it"
         yield Difference("error", "job_timeout", what, "set a time, such as 3600")

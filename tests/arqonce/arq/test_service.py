@@ -334,6 +334,7 @@ def test_arq_check_names_what_differs_with_its_cure(monkeypatch: pytest.MonkeyPa
         queue_read_limit = 10
         job_timeout = None
         redis_pool = object()
+        redis_settings = RedisSettings(ssl=True)
 
     monkeypatch.setattr(afternoon, "Odd", Odd, raising=False)
 
@@ -343,6 +344,7 @@ def test_arq_check_names_what_differs_with_its_cure(monkeypatch: pytest.MonkeyPa
         ("error", "job_timeout"),
         ("error", "redis_pool"),
         ("warning", "max_job"),
+        ("warning", "redis_settings"),
         ("error", "job_deserializer"),
         ("warning", "functions"),
         ("note", "queue_read_limit"),
