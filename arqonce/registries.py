@@ -12,8 +12,11 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from pydantic import PydanticUndefinedAnnotation
+
 from arqonce.database.schema import Schema
 from arqonce.environment import SettingsError
+from arqonce.payloads import AnyPayload
 from arqonce.resources import Resource
 from arqonce.spec import Registry
 
@@ -39,6 +42,7 @@ def load_registry(names: str | None, own: Registry | None = None, *, owner: str 
     others = [(name, _import_registry(name)) for name in listed]
     named = [*([] if own is None else [(owner, own)]), *((name, other) for name, other in others if other is not own)]
     _require_own_jobs(named)
+    _require_complete((name, spec.payload) for name, registry in named for spec in registry)
     _require_own_schedules(named)
     _require_own_tables((name, schema) for name, registry in named for schema in registry.schemas)
     _require_own_resources((name, resource) for name, registry in named for resource in registry.resources)
@@ -108,6 +112,18 @@ def _require_own_jobs(registries: Iterable[tuple[str, Registry]]) -> None:
             if job in owners:
                 raise _wrong(owner, f"the job {job} is one of {owners[job]}: give its payload another job_name")
             owners[job] = owner
+
+
+def _require_complete(payloads: Iterable[tuple[str, type[AnyPayload]]]) -> None:
+    """Find names in annotations that only type checkers know: otherwise the first one to see them is the first job."""
+    for owner, payload in payloads:
+        for kind in (payload, payload.result_type()):
+            try:
+                kind.model_rebuild(_types_namespace={})  # does nothing to one that is complete
+            except PydanticUndefinedAnnotation as error:
+                where = f"{kind.__module__}.{kind.__qualname__}"
+                cure = "import it outside of TYPE_CHECKING"
+                raise _wrong(owner, f"an annotation of {where} has no {error.name} at run time: {cure}") from None
 
 
 def _require_own_schedules(registries: Iterable[tuple[str, Registry]]) -> None:

@@ -108,6 +108,8 @@ def _is_json(annotation: object) -> bool:
     kind = get_origin(annotation) or annotation
     if isinstance(kind, NewType):
         return _is_json(kind.__supertype__)
+    if not isinstance(kind, type) and hasattr(kind, "__value__"):  # of Python 3.12: type Lines = list[str]
+        return _is_json(kind.__value__)
     if not isinstance(kind, type) or issubclass(kind, str | bytes | Enum):
         return False
     return issubclass(kind, Collection | BaseModel) or is_dataclass(kind)

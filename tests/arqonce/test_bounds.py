@@ -17,6 +17,7 @@ from pydantic import create_model
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from typer.testing import CliRunner
+from typing_extensions import TypeAliasType
 
 from arqonce import (
     InvalidMessageError,
@@ -177,6 +178,7 @@ class Point:
 
 
 Points = NewType("Points", list[Point])
+Lines = TypeAliasType("Lines", list[str])
 
 
 class Structured(Payload[Result]):
@@ -187,13 +189,14 @@ class Structured(Payload[Result]):
     points: Points = Points([])
     sizes: Mapping[str, int] = {}
     names: Sequence[str] = ()
+    lines: Lines | None = None
 
 
 async def test_the_command_line_takes_every_structure_as_json(
     redis: Redis, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A dataclass, a mapping or a sequence whatever it is called."""
-    fields = {"point": {"x": 1}, "points": [{"x": 2}], "sizes": {"a": 1}, "names": ["a", "b"]}
+    fields = {"point": {"x": 1}, "points": [{"x": 2}], "sizes": {"a": 1}, "names": ["a", "b"], "lines": ["c"]}
     monkeypatch.setenv("REDIS_URL", valkey_url)
     arguments = [f"--{name}={json.dumps(value)}" for name, value in fields.items()]
     app = build_enqueue_app(Registry(JobSpec(Structured, note), JobSpec(_Other, note)))

@@ -39,6 +39,16 @@ def job(name, **options):
         job_name: ClassVar[str] = name
     return JobSpec(Job, work, **options)
 
+def late(field, result):  # annotations as texts, as those of "from __future__ import annotations"
+    class LateResult(Result):
+        done: result
+    class Late(Payload[LateResult]):
+        job_name: ClassVar[str] = "late"
+        one: field
+    for kind in (LateResult, Late):
+        kind.__qualname__ = kind.__name__
+    return Registry(JobSpec(Late, work))
+
 async def work(session, payload):
     return Done()
 
@@ -103,6 +113,8 @@ def test_registries_of_one_project_share_its_schema(write: Write) -> None:
         ("REGISTRY = Registry(schema=Schema('x', MetaData(), Path()))", "its version_table alembic_version is that of"),
         ("REGISTRY = Registry(schema=Schema('x', OurBase.metadata, Path()))", "give it a DeclarativeBase of its own"),
         ("REGISTRY = Registry(schema=schema('x', name='X-1'))", "the schema's name 'X-1' must be 1 to 40 of a-z"),
+        ("REGISTRY = late('Day', 'Done')", "an annotation of theirs.Late has no Day at run time: import it outside of"),
+        ("REGISTRY = late('int', 'Day')", "an annotation of theirs.LateResult has no Day at run time: import it"),
         ("REGISTRY = [job('a')]", "is no arqonce.Registry, but of type list; the module has no"),
         ("REGISTRYS = 1", "there is no REGISTRY in theirs; the module has no arqonce.Registry"),
         ("JOBS = Registry(job('a'))", "there is no REGISTRY in theirs. Its registries are: JOBS"),
@@ -111,9 +123,9 @@ def test_registries_of_one_project_share_its_schema(write: Write) -> None:
         ("1 / 0", "cannot be imported: ZeroDivisionError: division by zero"),
         ("def", "cannot be imported: SyntaxError: invalid syntax"),
         ("raise SystemExit(7)", "cannot be imported: SystemExit: 7"),
-        ("Path.nothing", "theirs.py, line 26)"),
-        ("import nowhere", "theirs.py, line 26)"),
-        ("raise SystemExit(7)", "theirs.py, line 26)"),
+        ("Path.nothing", "theirs.py, line 36)"),
+        ("import nowhere", "theirs.py, line 36)"),
+        ("raise SystemExit(7)", "theirs.py, line 36)"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_one_line(write: Write, code: str, problem: str) -> None:
@@ -127,6 +139,13 @@ def test_what_is_wrong_is_said_in_one_line(write: Write, code: str, problem: str
     assert text.startswith("WORKER_REGISTRY: theirs:REGISTRY: ")
     assert problem in text
     assert "\n" not in text
+
+
+def test_annotations_may_name_what_is_defined_later(write: Write) -> None:
+    """They are known when all modules are imported: commands see the field's true type, as jobs do."""
+    registry = load_registry(write("REGISTRY = late('Later', 'Later')\nclass Later(Result): ...\n"))
+
+    assert registry["late"].payload.model_fields["one"].annotation is sys.modules["theirs"].Later
 
 
 def test_a_registry_is_named_once(write: Write) -> None:
