@@ -143,7 +143,9 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    """Import the name at its first use."""
+    """Import the name at its first use; for ``from arqonce import *`` all for which the needed packages are there."""
+    if name == "__all__":
+        return [one for one in _HOME_OF if _is_there(one)]
     if (module := _HOME_OF.get(name)) is None:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
@@ -156,6 +158,14 @@ def __getattr__(name: str) -> object:
             f"arqonce.{name} needs {error.name}: pip install 'arqonce[worker]'", name=error.name
         ) from error
     return value
+
+
+def _is_there(name: str) -> bool:
+    try:
+        __getattr__(name)
+    except ImportError:
+        return False
+    return True
 
 
 def __dir__() -> list[str]:

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -32,6 +33,20 @@ def test_each_name_is_that_of_its_module(name: str) -> None:
     """And it is there when asked for."""
     assert getattr(arqonce, name) is getattr(import_module(arqonce._HOME_OF[name]), name)
     assert name in dir(arqonce)
+
+
+def test_a_star_imports_the_names_whose_packages_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As type checkers see it; of a producer, where no worker is installed, its own."""
+    found: dict[str, object] = {}
+    exec("from arqonce import *", found)  # noqa: S102 - a function cannot have this statement
+    monkeypatch.delitem(vars(arqonce), "Worker", raising=False)
+    monkeypatch.delitem(sys.modules, "arqonce.arq.worker")
+    monkeypatch.setitem(sys.modules, "arq.worker", None)
+    without: dict[str, object] = {}
+    exec("from arqonce import *", without)  # noqa: S102 - as above
+
+    assert found.keys() - {"__builtins__"} == arqonce._HOME_OF.keys()
+    assert found.keys() - without.keys() == {"Worker"}
 
 
 def test_each_failure_that_a_producer_may_catch_is_there() -> None:
