@@ -2,13 +2,14 @@
 
 import re
 import unicodedata
+from typing import ClassVar, Generic, TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from arqonce.payloads import Payload
+from arqonce.payloads import Payload, Result
 from db import tables
 from jobs import fields, payloads
 from jobs.fields import EmailAddress, UserName
@@ -162,6 +163,39 @@ def test_each_payload_knows_its_result() -> None:
         pass
 
     assert [payload.result_type() for payload in (CreateUser, FindUser, Child)] == [UserView, FoundUsers, UserView]
+
+
+_Item = TypeVar("_Item")
+_Of = TypeVar("_Of", bound=BaseModel)
+
+
+class _Page(Result, Generic[_Item]):
+    """One page of them."""
+
+    items: list[_Item]
+
+
+class _Listing(Payload[_Page[_Item]], Generic[_Of, _Item]):
+    """A project's own base class: its first parameter is that of a field."""
+
+    by: _Of
+
+
+class _Plain(Payload[_Of], Generic[_Of]):
+    """The same parameter as the payload's."""
+
+
+def test_the_result_is_that_of_payload_whatever_stands_in_between() -> None:
+    """It was the first parameter of the nearest generic class: a handler's true result was refused."""
+
+    class Listing(_Listing[FindUser, int]):
+        job_name: ClassVar[str] = "listing"
+
+    class Plain(_Plain[UserView]):
+        job_name: ClassVar[str] = "plain"
+
+    kinds = (Listing, Plain, _Plain[UserView], _Listing[UserView, UserView])
+    assert [kind.result_type() for kind in kinds] == [_Page[int], UserView, UserView, _Page[UserView]]
 
 
 def test_a_payload_without_result_says_what_is_missing() -> None:
