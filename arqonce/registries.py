@@ -8,6 +8,7 @@ import pkgutil
 import re
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,9 @@ def load_registry(names: str | None, own: Registry | None = None, *, owner: str 
 
 def _import_registry(name: str) -> Registry:
     module = name.partition(":")[0]
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)  # last, so that nothing that is installed is hidden
+    with suppress(FileNotFoundError):  # a deploy may have removed the folder
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.append(here)  # last, so that nothing that is installed is hidden
     try:
         found = pkgutil.resolve_name(name)
     except ModuleNotFoundError as error:
@@ -98,7 +100,7 @@ def _registries(module: str) -> str:
 def _hidden(module: str, before: str = "") -> str:
     """Return a text that says which installed module hides one of the current folder; empty if none does."""
     top = module.partition(".")[0]
-    own = next((path for path in (Path.cwd() / top, Path.cwd() / f"{top}.py") if path.exists()), None)
+    own = next((path.absolute() for path in (Path(top), Path(f"{top}.py")) if path.exists()), None)
     found = getattr(sys.modules.get(top), "__file__", None)
     if own is None or found is None or Path(found).is_relative_to(Path.cwd()):
         return ""

@@ -5,6 +5,7 @@ import inspect
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -116,7 +117,8 @@ def load_service(path: str) -> Service:
     Raises:
         UsageError: there is no such class, it is no Python, or a setting has a wrong type. The text says which.
     """
-    sys.path.insert(0, str(Path.cwd()))
+    with suppress(FileNotFoundError):  # a deploy may have removed the folder
+        sys.path.insert(0, str(Path.cwd()))
     module, _, name = path.strip().replace(":", ".").rpartition(".")
     if not module or not name.isidentifier() or module.startswith(".") or "/" in module or name == "py":
         raise UsageError(f"{path!r} names no settings class: write module.ClassName, such as app.worker.WorkerSettings")

@@ -56,6 +56,16 @@ _CODES = {
 _NOT_WRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 
+def _local(error: Exception) -> str | None:
+    """Return what is wrong with this process's surroundings, of which Python raises no class of its own."""
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        limits = "ulimit -u, TasksMax of systemd, pids of a container"
+        return f"no thread can be started: raise the limit of processes and threads ({limits})"
+    if isinstance(error, FileNotFoundError) and error.filename is None:  # os.getcwd has no name to tell
+        return "the current folder was removed: change to another one"
+    return None
+
+
 def _end_without_output(program: str, error: OSError) -> NoReturn:
     """Say that standard output, a file perhaps, takes no more. What is left in its buffer is dropped."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -79,7 +89,10 @@ def explained(program: str) -> Iterator[None]:
         if code is None:
             if isinstance(error, OSError) and error.errno in _NOT_WRITTEN and error.filename is None:
                 _end_without_output(program, error)
-            raise
+            if (problem := _local(error)) is None:
+                raise
+            say(f"{program}: {problem}")
+            raise SystemExit(ExitCode.FAILED) from None
         say(f"{program}: {_shown(error)}")
         if code is ExitCode.SETTINGS and all("_URL: is not set" in line for line in str(error).splitlines()):
             say(f"No servers yet? {as_typed(program)} dev starts some, and prints the lines that set both URLs.")

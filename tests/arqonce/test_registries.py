@@ -148,6 +148,19 @@ def test_annotations_may_name_what_is_defined_later(write: Write) -> None:
     assert registry["late"].payload.model_fields["one"].annotation is sys.modules["theirs"].Later
 
 
+def test_the_working_folder_may_be_gone(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deploy has removed it, with what was installed before; a module that is not there is told all the same."""
+    name = write("REGISTRY = Registry(job('a'))")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    assert "a" in load_registry(name)
+    with pytest.raises(RegistryError, match="there is no module nowhere"):
+        load_registry("nowhere:REGISTRY")
+
+
 def test_a_registry_is_named_once(write: Write) -> None:
     """Its jobs do not collide with themselves."""
     name = write("REGISTRY = Registry(job('a'))")

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from arqonce.process.exit_codes import explained
+from arqonce.process.exit_codes import ExitCode, explained
 from arqonce.usage import UsageError
 
 
@@ -35,3 +35,22 @@ def test_an_error_controls_no_terminal(capfd: pytest.CaptureFixture[str]) -> Non
         raise UsageError("there is no \x1b[2J\x9b, and no \udcfc:\n\tü")
 
     assert capfd.readouterr().err == "jobs: there is no \\x1b[2J\\x9b, and no \\udcfc:\n\tü\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("can't start new thread"), "raise the limit of processes and threads (ulimit -u, TasksMax"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory"), "the current folder was removed"),
+    ],
+)
+def test_what_a_process_lacks_is_told_in_a_line(error: Exception, told: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Code 1: a supervisor starts it again, and ends no others for it. Other errors of these classes are defects."""
+    with pytest.raises(SystemExit) as ended, explained("jobs"):
+        raise error
+    other = type(error)(errno.ENOENT, "other", "a.csv")
+    with pytest.raises(type(error), match="other"), explained("jobs"):
+        raise other
+
+    assert ended.value.code == ExitCode.FAILED
+    assert told in capfd.readouterr().err
