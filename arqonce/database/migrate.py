@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import DBAPIError
 
 from arqonce.database.faults import sqlstate_of
-from arqonce.database.schema import ForeignRevisionError, Schema, SchemaError, revisions
+from arqonce.database.schema import ForeignRevisionError, Schema, SchemaError, revisions, why_no_revisions
 from arqonce.database.settings import DatabaseSettings
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def upgrade_schema(settings: DatabaseSettings, schema: Schema, revision: str = "
 
     known = revisions(schema)
     if not known:
-        raise UnknownRevisionError(f"{schema.name} has no migrations: there are no files 0001_*.py in its folder")
+        raise UnknownRevisionError(f"{schema.name} has no migrations: {why_no_revisions(schema)}")
     if revision not in {"head", *known}:
         raise UnknownRevisionError(f"there is no revision {revision}: there are {', '.join(known)}")
     config = alembic_config(settings, schema)

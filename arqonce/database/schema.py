@@ -82,6 +82,16 @@ def revisions(schema: Schema) -> list[str]:
     return sorted(file.name.split("_")[0] for file in schema.migrations.glob("[0-9]*.py"))
 
 
+def why_no_revisions(schema: Schema) -> str:
+    """Return why this code has no migrations of the schema, with the cure if they were left behind."""
+    if schema.migrations.is_dir():
+        return f"there are no files 0001_*.py in {schema.migrations}"
+    return (
+        f"there is no folder {schema.migrations}: let the installed package contain it (setuptools leaves out folders "
+        "without an __init__.py from a list of packages), and not inside an archive"
+    )
+
+
 class WrongEncodingError(SchemaError):
     """The database cannot store text in every script; the text names the cure."""
 
@@ -112,7 +122,7 @@ async def require_current_schemas(sessions: async_sessionmaker[AsyncSession], sc
 
     Raises:
         WrongEncodingError: the database cannot store every text.
-        SchemaBehindError: migrations are missing; the text names the command that applies them.
+        SchemaBehindError: migrations are missing, there or here; the text names the cure.
         ForeignRevisionError: a version table has a revision that only another project can have written.
         LostTableError: a table is not there, although its migrations are applied.
     """
@@ -126,11 +136,16 @@ async def require_current_schemas(sessions: async_sessionmaker[AsyncSession], sc
                     "Apply them with the command migrate"
                 )
             if stored.intersection(revisions(schema)[-1:]):  # else another version of the code knows the tables
-                await _require_tables(session, schema)
+                require_all(await _lost(session, schema), schema)
+            elif not schema.migrations.is_dir() and (lost := await _lost(session, schema)):
+                raise SchemaBehindError(
+                    f"the database lacks the table {lost[0][0]} of {schema.name}, or its column {lost[0][1]}, and this "
+                    f"code no migration that makes it: {why_no_revisions(schema)}"
+                )
 
 
-async def _require_tables(session: AsyncSession, schema: Schema) -> None:
-    require_all((await session.execute(LOST, own_columns(schema))).all(), schema)
+async def _lost(session: AsyncSession, schema: Schema) -> Sequence[Sequence[Any]]:
+    return (await session.execute(LOST, own_columns(schema))).all()
 
 
 LOST = text("""
