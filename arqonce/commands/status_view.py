@@ -14,6 +14,9 @@ from arqonce.relay.unserved import CURE
 _MOST_NAMED = 8
 """Most kinds, reasons and codes in one line; JSON has them all."""
 
+_MOST_LINES = 20
+"""Most lines about pauses, schedules, or one kind of complaint; JSON has them all."""
+
 
 def table_of(status: Status) -> tuple[list[str], list[list[str]]]:
     """Return the titles and the rows: one for each queue."""
@@ -72,13 +75,21 @@ def _lines_of_ledger(ledger: LedgerFigures) -> list[tuple[str, str]]:
         lines.append(
             ("dead letters", f"{ledger.all_dead}{named}; {last_hour:,} in the last hour" if ledger.dead else "0")
         )
-    for pause in ledger.pauses or ():
+    return [*lines, *_pause_lines(ledger), *_loss_lines(ledger)]
+
+
+def _pause_lines(ledger: LedgerFigures) -> list[tuple[str, str]]:
+    pauses, schedules = ledger.pauses or (), ledger.paused_schedules or ()
+    lines = []
+    for pause in pauses[:_MOST_LINES]:
         what = f"{pause.queue} {pause.job_name}".strip()
         until = "resumed" if pause.until is None else _time(pause.until)
         lines.append(
             (f"paused: {what}", f"since {_time(pause.paused_at)} until {until}, {pause.paused_by}: {pause.reason}")
         )
-    for schedule in ledger.paused_schedules or ():
+    if len(pauses) > _MOST_LINES:
+        lines.append(("paused", f"{len(pauses) - _MOST_LINES:,} more: see queue list"))
+    for schedule in schedules[:_MOST_LINES]:
         end, by, why = (
             schedule.paused_until,
             schedule.paused_by or "somebody",
@@ -86,6 +97,13 @@ def _lines_of_ledger(ledger: LedgerFigures) -> list[tuple[str, str]]:
         )
         until = "resumed" if end is None or end == UNTIL_RESUMED else _time(end)
         lines.append((f"paused: the schedule {schedule.name}", f"until {until}, {by}: {why}"))
+    if len(schedules) > _MOST_LINES:
+        lines.append(("paused schedules", f"{len(schedules) - _MOST_LINES:,} more: see schedules list"))
+    return lines
+
+
+def _loss_lines(ledger: LedgerFigures) -> list[tuple[str, str]]:
+    lines = []
     for loss in ledger.losses or ():
         again = f"{loss.given_again:,} promised jobs given again"
         lines.append(("Redis was emptied, restarted or replaced", f"{_time(loss.noticed_at)}: {again}"))
@@ -115,10 +133,15 @@ _SUMMED = ("waiting", "running", "deferred", "parked", "held")
 
 def complaints_of(status: Status) -> list[str]:
     """Return what is to be mended, or could not be seen."""
-    served = [f"jobs wait in {queue}, which no worker serves: {CURE}" for queue in status.queues.unserved]
+    served = _some([f"jobs wait in {queue}, which no worker serves: {CURE}" for queue in status.queues.unserved])
     trouble = [] if status.ledger.trouble is None else [status.ledger.trouble]
-    workers = [f"{one.what}: {one.cure}" for one in status.queues.troubles]
+    workers = _some([f"{one.what}: {one.cure}" for one in status.queues.troubles])
     return [*served, *trouble, *workers, *(f"not seen: {missed}" for missed in status.not_seen)]
+
+
+def _some(complaints: Sequence[str]) -> list[str]:
+    more = len(complaints) - _MOST_LINES
+    return [*complaints[:_MOST_LINES], *([f"and {more:,} more like this: status --json has them"] if more > 0 else [])]
 
 
 def json_of(status: Status) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Says what is wrong with workers, by what they have said of themselves in Redis. Asks no server."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -16,6 +16,9 @@ _MOST_OFF = 1e10
 _LONGEST = 300
 """Longest text that is shown of what a worker says, in characters."""
 
+_MOST_HOSTS = 3
+"""Hosts that are named of one block: where each worker has a container, each is a host."""
+
 
 class Trouble(NamedTuple):
     """One thing that is wrong, with its cure. The text is the same each time, while nothing changes."""
@@ -27,28 +30,48 @@ class Trouble(NamedTuple):
     cure: str
 
 
+class Block(NamedTuple):
+    """Who has blocked event loops at one place in the code, and on which hosts."""
+
+    who: str
+    hosts: dict[str, None]
+
+
 def troubles_of(seen: Iterable[tuple[LiveWorker, Mapping[str, Any] | None]]) -> list[Trouble]:
     """Return what is wrong with the workers: a clock once for each host, a block once for each place in the code."""
-    found: dict[tuple[str, str], Trouble] = {}
+    clocks: dict[str, Trouble] = {}
+    blocks: dict[str, Block] = {}
     for worker, doing in seen:
-        for place, trouble in _of(worker, doing or {}):
-            found.setdefault((worker.host, place), trouble)
-    return list(found.values())
+        host = worker.host if _is_text(worker.host) else "a host without a readable name"
+        for trouble in _clock(host, doing or {}):
+            clocks.setdefault(host, trouble)
+        for at, who in _block(doing or {}):
+            blocks.setdefault(at, Block(who, {})).hosts[host] = None
+    return [*clocks.values(), *(_blocked(at, *block) for at, block in blocks.items())]
 
 
-def _of(worker: LiveWorker, doing: Mapping[str, Any]) -> Iterator[tuple[str, Trouble]]:
-    offset, host = doing.get("clock_offset"), worker.host if _is_text(worker.host) else "a host without a readable name"
+def _clock(host: str, doing: Mapping[str, Any]) -> Iterator[Trouble]:
+    offset = doing.get("clock_offset")
     if isinstance(offset, int | float) and CLOCK_OFF.total_seconds() < abs(offset) < _MOST_OFF:
         how = f"{timedelta(seconds=round(abs(offset)))} {'behind' if offset > 0 else 'ahead of'}"
         cure = "let NTP set it; what this host enqueues for later is due at a wrong time"
-        yield CLOCKS, Trouble(CLOCKS, f"the clock of {host} is {how} that of Redis", cure)
+        yield Trouble(CLOCKS, f"the clock of {host} is {how} that of Redis", cure)
+
+
+def _block(doing: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     block = doing.get("block")
     if isinstance(block, dict) and _is_text(block.get("at")):
-        at, name = str(block["at"]), block.get("job_name")
-        who = name if is_name(name) else "something"
-        cure = "await an async library there, or use asyncio.to_thread: meanwhile the worker's other jobs wait"
-        what = f"{who} has blocked the event loop of workers on {host} in the last two minutes, at {at}"
-        yield at, Trouble(LOOPS, what, cure)
+        name = block.get("job_name")
+        yield str(block["at"]), str(name) if is_name(name) else "something"
+
+
+def _blocked(at: str, who: str, hosts: Collection[str]) -> Trouble:
+    named = ", ".join(sorted(hosts)[:_MOST_HOSTS])
+    others = len(hosts) - _MOST_HOSTS
+    where = named if others <= 0 else f"{named} and {others:,} other host{'s' if others > 1 else ''}"
+    cure = "await an async library there, or use asyncio.to_thread: meanwhile the worker's other jobs wait"
+    what = f"{who} has blocked the event loop of workers on {where} in the last two minutes, at {at}"
+    return Trouble(LOOPS, what, cure)
 
 
 def _is_text(value: object) -> bool:

@@ -81,13 +81,22 @@ def _servers(reading: Reading) -> Iterator[Need]:
 
 
 def _queues(queues: QueueFigures) -> Iterator[Need]:
-    for name in queues.unserved:
+    alone = queues.unserved
+    for name in alone if len(alone) <= _MOST_NAMES else ():
         yield Need(
             level=Level.NOW,
             title=f"Jobs wait in {name}, which no worker serves",
             cure=sentence(CURE),
             href=link("/queue", name=name),
             where="The queue",
+        )
+    if len(alone) > _MOST_NAMES:
+        yield Need(
+            level=Level.NOW,
+            title=f"Jobs wait in {number(len(alone))} queues that no worker serves: {_named(alone)}",
+            cure=sentence(CURE),
+            href="/queues",
+            where="Queues",
         )
     for name, status in queues.queues.items():
         age = status.oldest_waiting

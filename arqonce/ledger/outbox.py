@@ -121,6 +121,9 @@ async def take_back(session: AsyncSession, job_ids: Collection[str]) -> None:
     await session.execute(text_for(session, _TAKE_BACK), {"job_ids": sorted(job_ids)})
 
 
+MOST_BEHIND = 1_000
+"""Queues that are looked for: producers choose their names, such as one for each of their customers."""
+
 _BEHIND = text("""
     WITH RECURSIVE queues AS (
         (SELECT queue FROM arqonce.outbox ORDER BY queue LIMIT 1)
@@ -129,14 +132,17 @@ _BEHIND = text("""
         FROM queues WHERE queues.queue IS NOT NULL)
     SELECT queues.queue FROM queues, LATERAL (
         SELECT give_at FROM arqonce.outbox AS job WHERE job.queue = queues.queue ORDER BY give_at LIMIT 1) AS first
-    WHERE first.give_at < now() - :behind
+    WHERE first.give_at < now() - :behind LIMIT :most
 """).bindparams(bindparam("behind", type_=Interval))
 """Skips from queue to queue in an index: a few pages for each, however many jobs it has."""
 
 
 async def queues_behind(session: AsyncSession, behind: timedelta) -> Sequence[str]:
-    """Return the queues in which a job is due for dispatch for so long: no relay serves them. One round trip."""
-    return list(await session.scalars(text_for(session, _BEHIND), {"behind": behind}))
+    """Return up to ``MOST_BEHIND`` queues in which a job is due for dispatch for so long: no relay serves them.
+
+    One round trip.
+    """
+    return list(await session.scalars(text_for(session, _BEHIND), {"behind": behind, "most": MOST_BEHIND}))
 
 
 async def is_owed(session: AsyncSession, queue: str, behind: timedelta) -> bool:

@@ -24,6 +24,9 @@ _LOOK_EVERY = timedelta(minutes=1)
 _TELL_EVERY = timedelta(minutes=10)
 """How often the same queue is logged."""
 
+_MOST_TOLD = 20
+"""Queues that are logged in ten minutes: producers choose their names."""
+
 _LOOK_LIMIT = timedelta(seconds=5)
 
 CURE = "name the queue in the WORKER_QUEUE of a worker, or correct the name where jobs are enqueued"
@@ -37,13 +40,13 @@ async def waiting_unserved(redis: Redis, session: AsyncSession, queues: Sequence
     ``queues`` have a relay, perhaps without a worker: their jobs are in Redis. All others have neither. Up to four
     round trips to Redis, one to PostgreSQL, and one more for each of ``queues`` that nobody serves.
     """
-    behind = await queues_behind(session, BEHIND)
-    missing = await unserved(redis, list(dict.fromkeys([*behind, *queues])))
+    behind = dict.fromkeys(await queues_behind(session, BEHIND))
+    missing = await unserved(redis, [*behind | dict.fromkeys(queues)])
     return [queue for queue in missing if queue in behind or await is_owed(session, queue, BEHIND)]
 
 
 class UnservedQueues:
-    """Logs such queues, at most once in ten minutes each."""
+    """Logs such queues, at most once in ten minutes each, and twenty of them in that time."""
 
     def __init__(self, redis: Redis, sessions: async_sessionmaker[AsyncSession], queues: Sequence[str]) -> None:
         """Look at nothing yet."""
@@ -62,7 +65,8 @@ class UnservedQueues:
         with suppress(RedisError, SQLAlchemyError, OSError):
             async with asyncio.timeout(_LOOK_LIMIT.total_seconds()), self._sessions() as session:
                 found = await waiting_unserved(self._redis, session, self._queues)
-            for queue in found:
-                if now >= self._told.get(queue, -math.inf) + _TELL_EVERY.total_seconds():
-                    self._told[queue] = now
-                    _log.warning("jobs wait in a queue that no worker serves", queue=queue, cure=CURE)
+            self._told = {queue: at for queue, at in self._told.items() if now < at + _TELL_EVERY.total_seconds()}
+            untold = [queue for queue in found if queue not in self._told][: _MOST_TOLD - len(self._told)]
+            for queue in untold:
+                self._told[queue] = now
+                _log.warning("jobs wait in a queue that no worker serves", queue=queue, cure=CURE, queues=len(found))

@@ -9,6 +9,9 @@ from arqonce.console.routes import page
 from arqonce.console.trends import charts_of
 from arqonce.ledger.overview import MOST_READ
 
+_MOST_NEEDS = 50
+"""Most things that are shown of those that need attention; the rest is counted."""
+
 
 async def show_overview(request: web.Request) -> web.Response:
     """Show the latest reading."""
@@ -18,7 +21,8 @@ async def show_overview(request: web.Request) -> web.Response:
         "overview.html",
         reading=reading,
         charts=await charts_of(request, reading, "hour"),
-        needs=needs_of(reading),
+        needs=(needs := needs_of(reading))[:_MOST_NEEDS],
+        more_needs=len(needs) - _MOST_NEEDS,
         may_act=may_act(request),
         most_read=MOST_READ,
     )

@@ -121,7 +121,7 @@ async def test_it_answers_the_first_questions_of_an_operator(sessions: Sessions,
 
 
 async def test_workers_in_trouble_are_named(redis: Redis, run: Run) -> None:
-    """A clock once for each host, a block with its place. What is not as workers write it counts as nothing."""
+    """A clock once for each host, a block once for each place. What is not as workers write it counts as nothing."""
     said: list[dict[str, object]] = [
         {"clock_offset": -3600.2},
         {"clock_offset": -3599.8, "block": {"job_name": "create_user", "at": "jobs/users.py:12 run"}},
@@ -132,16 +132,21 @@ async def test_workers_in_trouble_are_named(redis: Redis, run: Run) -> None:
         worker = LiveWorker(str(number), "there" if number < 3 else "\x1b[2J", number, ["arq:queue"])
         await announce(redis, worker)
         await show(redis, worker, doing)
+    for number in range(5):
+        worker = LiveWorker(f"h{number}", f"h{number}", 1, ["arq:queue"])
+        await announce(redis, worker)
+        await show(redis, worker, {"block": {"at": "x"}})
 
     told = run().stderr.splitlines()
     found = json.loads(run("--json").stdout)["worker_troubles"]
 
     assert [line.partition(": ")[0] for line in told] == [
         "the clock of there is 1:00:00 ahead of that of Redis",
-        "create_user has blocked the event loop of workers on there in the last two minutes, at jobs/users.py:12 run",
         "the clock of a host without a readable name is 0:00:02 behind that of Redis",
+        "create_user has blocked the event loop of workers on there in the last two minutes, at jobs/users.py:12 run",
+        "something has blocked the event loop of workers on h0, h1, h2 and 2 other hosts in the last two minutes, at x",
     ]
-    assert [one["check"] for one in found] == ["clocks", "event loops", "clocks"]
+    assert [one["check"] for one in found] == ["clocks", "clocks", "event loops", "event loops"]
 
 
 async def test_kinds_of_a_long_queue_are_estimated_from_all_of_it(redis: Redis) -> None:
