@@ -26,9 +26,10 @@ def status(
     JSON, queues in which jobs have waited for a minute and that no worker serves: of those of WORKER_QUEUE and, if
     DATABASE_URL is set, of all in which promised jobs wait.
 
-    If DATABASE_URL is set, also reports on standard error, or as "database" in JSON, that PostgreSQL does not accept
-    writes or lacks the ledger's tables. Missing tables are exit code 4; an outage of PostgreSQL is 0, because it passes
-    and the queue was read. What this role or user may not see is said, and is no failure.
+    Also reports on standard error, or as "redis" in JSON, that Redis takes no writes; and if DATABASE_URL is set, or as
+    "database" in JSON, that PostgreSQL takes none or lacks the ledger's tables. Missing tables are exit code 4; other
+    outages of PostgreSQL, and a full Redis, are 0, because they pass and the queue was read. What this role or user may
+    not see is said, and is no failure.
 
     Every figure is bounded: with a million queued jobs it takes as long as with a thousand. The kinds of waiting jobs
     are estimated from 500 messages of a queue; dead letters, failed attempts and jobs done are counted up to 10,000.

@@ -134,7 +134,7 @@ _SUMMED = ("waiting", "running", "deferred", "parked", "held")
 def complaints_of(status: Status) -> list[str]:
     """Return what is to be mended, or could not be seen."""
     served = _some([f"jobs wait in {queue}, which no worker serves: {CURE}" for queue in status.queues.unserved])
-    trouble = [] if status.ledger.trouble is None else [status.ledger.trouble]
+    trouble = [one for one in (status.redis_trouble, status.ledger.trouble) if one is not None]
     workers = _some([f"{one.what}: {one.cure}" for one in status.queues.troubles])
     return [*served, *trouble, *workers, *(f"not seen: {missed}" for missed in status.not_seen)]
 
@@ -169,6 +169,7 @@ def json_of(status: Status) -> dict[str, Any]:
     said |= {"unserved": list(found.unserved)} if found.unserved else {}
     said |= {"worker_troubles": [one._asdict() for one in found.troubles]} if found.troubles else {}
     said |= {"not_seen": list(status.not_seen)} if status.not_seen else {}
+    said |= {} if status.redis_trouble is None else {"redis": status.redis_trouble}
     return said | ({} if status.ledger.trouble is None else {"database": status.ledger.trouble})
 
 

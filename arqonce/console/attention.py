@@ -65,7 +65,7 @@ def _servers(reading: Reading) -> Iterator[Need]:
     if reading.redis_trouble is not None:
         yield Need(
             level=Level.NOW,
-            title="Redis is away: no job starts",
+            title=f"Redis {'is away' if reading.queues is None else 'takes no writes'}: no job starts",
             cure=f"{sentence(reading.redis_trouble)} Workers wait for it and go on by themselves; no promise is lost.",
         )
     if reading.ledger.is_behind_code:

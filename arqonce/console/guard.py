@@ -16,7 +16,7 @@ from arqonce.connection.redis import explain
 from arqonce.console.access import UNIX, Person
 from arqonce.console.asked import PageError
 from arqonce.console.core import PERSON, console_of
-from arqonce.console.rendering import link
+from arqonce.console.rendering import link, sentence
 from arqonce.console.responses import see, show_page
 from arqonce.console.settings import ConsoleSettings
 from arqonce.database.faults import sqlstate_of
@@ -62,9 +62,7 @@ async def add_headers(_request: web.Request, response: web.StreamResponse) -> No
 async def explain_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn every error into a page that says what is wrong. None shows a traceback."""
     try:
-        if request.path == _LIVE:
-            return await handler(request)
-        async with asyncio.timeout(_LIMIT.total_seconds()):
+        async with asyncio.timeout(None if request.path == _LIVE else _LIMIT.total_seconds()) as limit:
             return await handler(request)
     except PageError as error:
         return _explain(request, error)
@@ -76,6 +74,9 @@ async def explain_errors(request: web.Request, handler: Handler) -> web.StreamRe
             response.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
         return response
     except (SQLAlchemyError, RedisError, QueueUnavailableError, OSError) as error:
+        if limit.expired():
+            text = f"There was no answer within {_LIMIT.total_seconds():g} s."
+            return _explain(request, PageError(503, "A server takes too long", text))
         return _explain(request, _of_server(request, error))
     except Exception:  # noqa: BLE001 - a fault of ours, which the log has
         _log.exception("a page failed", path=request.path.split("/")[1])
@@ -102,18 +103,15 @@ def _of_http(error: web.HTTPException) -> PageError:
 def _of_server(request: web.Request, error: Exception) -> PageError:
     settings = console_of(request).settings
     url = settings.queue.url.get_secret_value()
-    if isinstance(error, TimeoutError) and not isinstance(error, RedisError):
-        text = f"There was no answer within {_LIMIT.total_seconds():g} s."
-        return PageError(503, "A server takes too long", text)
     if isinstance(error, RedisError | QueueUnavailableError):
         known = error if isinstance(error, QueueUnavailableError) else explain(error, url)
-        return PageError(503, "Redis is away", f"{known}.")
+        return PageError(503, "Redis is away", sentence(str(known)))
     if isinstance(error, PoolTimeoutError):
         return PageError(503, "The console is busy", "Others ask it for much at the same time. Wait a moment.")
     if sqlstate_of(error) == _CANCELLED:
         limit = settings.console.statement_timeout.total_seconds()
         return PageError(503, "PostgreSQL takes too long", f"It did not answer within {limit:g} s. Ask for less.")
-    return PageError(503, "PostgreSQL is away", f"{explain_database(error, settings.database)}.")
+    return PageError(503, "PostgreSQL is away", sentence(explain_database(error, settings.database)))
 
 
 def require_known_host(settings: ConsoleSettings) -> Middleware:

@@ -51,7 +51,7 @@ class Reading:
 
     workers: Sequence[Worker] = ()
     redis_trouble: str | None = None
-    """Why Redis could not be asked, with the cure."""
+    """Why Redis could not be asked, or takes no writes, with the cure."""
 
     not_seen: Sequence[str] = field(default_factory=list)
     known: Collection[str] = frozenset()
@@ -107,6 +107,7 @@ class Servers:
                 names = self._names(workers, ledger)
                 names += await self._search.look(names)
                 queues = await read_queues(self._redis, names[:_MOST_QUEUES], ledger.behind, looks)
+                trouble = None if queues.refusal is None else str(explain(queues.refusal, self._url))
         except (RedisError, OSError) as error:
             trouble = str(explain(error, self._url))
         return Reading(

@@ -50,7 +50,8 @@ def link(path: str, **query: object) -> str:
 
 def sentence(text: str) -> str:
     """Return a text as a sentence: with a capital and a full stop."""
-    return f"{text[:1].upper()}{text[1:].rstrip('. ')}."
+    text = f"{text[:1].upper()}{text[1:].rstrip('. ')}"
+    return text if text.endswith("?") else f"{text}."
 
 
 def number(value: float | None) -> str:

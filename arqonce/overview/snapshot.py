@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.connection.presence import LiveWorker, live_workers, unserved, what_they_do
 from arqonce.connection.queue_kinds import Kinds, read_kinds
 from arqonce.connection.queue_status import QueueStatus, read_queue_status
+from arqonce.connection.refusal import refused_write
 from arqonce.connection.worker_troubles import Trouble, troubles_of
 from arqonce.ledger.losses import latest_losses
 from arqonce.ledger.overview import (
@@ -52,6 +54,9 @@ class QueueFigures:
 
     troubles: Sequence[Trouble] = ()
     """What is wrong with the workers."""
+
+    refusal: RedisError | None = None
+    """Why Redis takes no writes, so that no job starts."""
 
     @property
     def served(self) -> Mapping[str, int]:
@@ -116,12 +121,14 @@ async def read_queues(redis: Redis, queues: Sequence[str], behind: Sequence[str]
     workers = await live_workers(redis)
     said = await looks.in_redis("what workers do", what_they_do(redis, workers), [])
     waiting = [queue for queue, status in found.items() if (status.oldest_waiting or timedelta(0)) > BEHIND]
+    refusal = await looks.in_redis("whether Redis takes writes", refused_write(redis), None)
     return QueueFigures(
         queues=found,
         kinds=kinds,
         workers=workers,
         unserved=await unserved(redis, list(dict.fromkeys([*waiting, *behind]))),
         troubles=troubles_of(zip(workers, said, strict=False)),
+        refusal=refusal,
     )
 
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 from redis.asyncio import Redis
 from sqlalchemy.exc import SQLAlchemyError
 
-from arqonce.connection.redis import build_redis, explained
+from arqonce.connection.redis import build_redis, explain, explained
 from arqonce.database.engine import open_database
 from arqonce.database.schema import SchemaError, require_current_schemas
 from arqonce.database.settings import DatabaseSettings
@@ -49,6 +49,9 @@ class Status:
 
     queues: QueueFigures
     ledger: Ledger
+    redis_trouble: str | None = None
+    """Why Redis, which answers, takes no writes, with the cure."""
+
     not_seen: Sequence[str] = field(default_factory=list)
 
 
@@ -73,7 +76,8 @@ class StatusReader:
         ledger = await read_ledger_state(looks, self._database)
         with explained(self._url):
             queues = await read_queues(self._redis, self._queues, ledger.behind, looks)
-        return Status(queues=queues, ledger=ledger, not_seen=looks.not_seen)
+        trouble = None if queues.refusal is None else str(explain(queues.refusal, self._url))
+        return Status(queues=queues, ledger=ledger, redis_trouble=trouble, not_seen=looks.not_seen)
 
 
 async def read_ledger_state(looks: Looks, database: DatabaseSettings | None, *, is_tested: bool = False) -> Ledger:

@@ -17,7 +17,7 @@ from arqonce.console.asked import Asked, Name, PageError, read_query
 from arqonce.console.core import Console, console_of
 from arqonce.console.places import is_too_far, read_place, read_queue_place, write_place
 from arqonce.console.poll import Reading
-from arqonce.console.rendering import link
+from arqonce.console.rendering import link, sentence
 from arqonce.console.responses import see, show_page
 from arqonce.console.routes import page
 from arqonce.ledger.id_search import FoundJob, jobs_beginning
@@ -194,8 +194,8 @@ def _require_known(queue: str, reading: Reading) -> None:
     """Refuse other names: a sorted set of another program may have people's data."""
     if queue in reading.known:
         return
-    if reading.redis_trouble is not None:
-        raise PageError(503, "Redis is away", f"{reading.redis_trouble}.")
+    if reading.queues is None:
+        raise PageError(503, "Redis is away", sentence(reading.redis_trouble or ""))
     raise PageError(404, "There is no such queue", "No worker serves it, and no job of it is known.")
 
 

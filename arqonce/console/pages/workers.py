@@ -9,7 +9,7 @@ from arqonce.console.acts import Preview, see_done, show_preview
 from arqonce.console.asked import Asked, Name, PageError, Reason, read_form, read_query
 from arqonce.console.core import console_of, may_act, person_of
 from arqonce.console.done import Done, Link
-from arqonce.console.rendering import link, number
+from arqonce.console.rendering import link, number, sentence
 from arqonce.console.responses import show_page
 from arqonce.console.routes import act, page, preview
 from arqonce.console.workers import Worker
@@ -109,8 +109,8 @@ async def _order(request: web.Request, *, quiet: bool) -> web.Response:
 
 async def _find(request: web.Request, worker_id: str) -> Worker:
     reading = await console_of(request).poll.fresh()
-    if reading.redis_trouble is not None:
-        raise PageError(503, "Redis is away", f"{reading.redis_trouble}.")
+    if reading.queues is None:
+        raise PageError(503, "Redis is away", sentence(reading.redis_trouble or ""))
     found = next((one for one in reading.workers if one.live.id == worker_id), None)
     if found is None:
         raise _gone()

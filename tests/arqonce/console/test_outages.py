@@ -13,10 +13,13 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from arqonce.commands.status_view import complaints_of, json_of
 from arqonce.console.settings import Settings
-from tests.arqonce.console.conftest import JANE, Browser, browsing, serving
+from arqonce.embedded import ValkeyServer
+from arqonce.overview.status import open_status
+from tests.arqonce.console.conftest import JANE, Answer, Browser, browsing, serving
 from tests.conftest import wait_until, wait_until_async
-from tests.faults.conftest import postgres_proxy, redis_proxy  # noqa: F401 - fixtures
+from tests.faults.conftest import postgres_proxy, redis_proxy, valkey  # noqa: F401 - fixtures
 from tests.faults.proxy import Proxy
 
 _PAGES = ("/", "/queues", "/queue?name=arq:queue", "/workers", "/audit", "/doctor", "/queues/pause?queue=arq:queue")
@@ -40,15 +43,19 @@ async def _through(settings: Settings, **environment: str) -> AsyncIterator[Brow
         yield browser
 
 
-async def _statuses(browser: Browser) -> dict[str, int]:
+async def _answers(browser: Browser) -> dict[str, Answer]:
     found = {}
     for page in _PAGES:
         began = time.monotonic()
         answer = await browser.get(page)
         assert "Traceback" not in answer.body
         assert time.monotonic() - began < _BOUND, page
-        found[page] = answer.status
+        found[page] = answer
     return found
+
+
+async def _statuses(browser: Browser) -> dict[str, int]:
+    return {page: answer.status for page, answer in (await _answers(browser)).items()}
 
 
 async def _all_are_well(browser: Browser) -> bool:
@@ -70,7 +77,7 @@ async def test_postgresql_is_away(
         postgres_proxy.is_closed = way == "closed"
         postgres_proxy.cut() if way == "closed" else postgres_proxy.silence()
         said = await browser.until("/", "PostgreSQL is away: no job starts")
-        during = await _statuses(browser)
+        during = await _answers(browser)
         postgres_proxy.heal()
 
         async def are_well() -> bool:
@@ -80,8 +87,30 @@ async def test_postgresql_is_away(
 
     assert set(before.values()) == {200}
     assert "Waiting" in said.page.text
-    assert {page for page, status in during.items() if status != 200} == {"/audit"}
-    assert during["/audit"] == 503
+    assert {page: answer.status for page, answer in during.items() if answer.status != 200} == {"/audit": 503}
+    assert ("is DATABASE_URL right? This page" in during["/audit"].page.text) == (way == "closed")
+
+
+async def test_redis_is_full(
+    console_settings: Settings,
+    sessions: object,
+    valkey: ValkeyServer,  # noqa: F811 - the fixture
+) -> None:
+    """It answers, and no job starts: console and status say so, with the cure, and show what there is."""
+    async with Redis.from_url(valkey.url) as full:
+        await full.config_set("maxmemory", "1")
+        queue = console_settings.queue.model_copy(update={"url": SecretStr(valkey.url)})
+        async with _through(console_settings, REDIS_URL=valkey.url) as browser, open_status(queue, ["q"]) as reader:
+            overview, found = await browser.get("/"), await reader.read()
+            await full.config_set("maxmemory", "0")
+            after = await reader.read()
+
+    assert sessions is not None
+    assert "Redis takes no writes: no job starts" in overview.page.text
+    assert "is full: raise its maxmemory" in overview.page.text
+    assert ["is full: raise its maxmemory" in said for said in complaints_of(found)] == [True]
+    assert "is full: raise its maxmemory" in json_of(found)["redis"]
+    assert (complaints_of(after), "redis" in json_of(after)) == ([], False)
 
 
 @pytest.mark.parametrize("way", ["closed", "silent"])
@@ -142,6 +171,18 @@ async def test_busy_pages_are_no_outage(
         "The console is busy",
     }
     assert "is away" not in overview.page.text
+
+
+async def test_a_server_that_is_silent_is_named(jane: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection to PostgreSQL that takes more than its 5 s is no answer that takes 10 s."""
+
+    async def time_out(*_: object, **__: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr("arqonce.console.pages.audit.page_of_acts", time_out)
+    answer = await jane.get("/audit")
+
+    assert (answer.status, "PostgreSQL is away" in answer.page.text, "10 s" in answer.page.text) == (503, True, False)
 
 
 async def test_an_outage_that_is_over_is_not_shown(
