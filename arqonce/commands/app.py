@@ -1,5 +1,7 @@
 """Builds the command line from the library's commands and the application's own."""
 
+import codecs
+import io
 import os
 import pkgutil
 import platform
@@ -29,8 +31,23 @@ Exit codes: {", ".join(f"{code.value} {code.name.lower()}" for code in ExitCode)
 
 def run_app(name: str) -> None:
     """Run the command of the application ``module:NAME``, and exit with its code."""
+    _escape_unwritable()
     with explained(name.partition(".")[0]):
         run_application(pkgutil.resolve_name(name))
+
+
+def _escape_unwritable() -> None:
+    r"""Write what standard output has no bytes for as ``\u1234``, as JSON has it: names may have any characters."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding.lower() != "utf-8":
+        codecs.register_error("arqonce", _escaped)
+        sys.stdout.reconfigure(errors="arqonce")
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2)), error.end
 
 
 def run_application(application: Application) -> None:
