@@ -2,13 +2,11 @@
 
 import asyncio
 import json
-import sys
 from typing import Annotated
 
 import typer
 
-from arqonce.commands.status_view import complaints_of, json_of, lines_of, table_of
-from arqonce.commands.table import print_table
+from arqonce.commands.status_view import json_of, print_status
 from arqonce.overview.status import Status, open_status
 from arqonce.process.exit_codes import ExitCode
 from arqonce.settings.worker import QueueSettings, WorkerSettings
@@ -45,14 +43,7 @@ def status(
     if as_json:
         typer.echo(json.dumps(json_of(found)))
     else:
-        print_table(*table_of(found))
-        typer.echo()
-        lines = lines_of(found)
-        width = max(len(name) for name, _ in lines) if sys.stdout.isatty() else 0
-        for name, value in lines:
-            typer.echo(f"{name:{width}}  {value}" if width else f"{name}\t{value}")
-        for complaint in complaints_of(found):
-            typer.echo(complaint, err=True)
+        print_status(found)
     raise typer.Exit(ExitCode.UNAVAILABLE if found.ledger.is_behind_code else ExitCode.OK)
 
 

@@ -1,9 +1,13 @@
 """How ``status`` looks: as a table with lines below it, and as JSON. Asks no server."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import typer
+
+from arqonce.commands.table import print_table
 from arqonce.connection.queue_status import QueueStatus
 from arqonce.ledger.overview import MOST_READ
 from arqonce.ledger.schedule_control import UNTIL_RESUMED
@@ -16,6 +20,18 @@ _MOST_NAMED = 8
 
 _MOST_LINES = 20
 """Most lines about pauses, schedules, or one kind of complaint; JSON has them all."""
+
+
+def print_status(status: Status) -> None:
+    """Print it; what is to be mended goes to standard error."""
+    print_table(*table_of(status))
+    typer.echo()
+    lines = lines_of(status)
+    width = max(len(name) for name, _ in lines) if sys.stdout.isatty() else 0
+    for name, value in lines:
+        typer.echo(f"{name:{width}}  {value}" if width else f"{name}\t{value}")
+    for complaint in complaints_of(status):
+        typer.echo(complaint, err=True)
 
 
 def table_of(status: Status) -> tuple[list[str], list[list[str]]]:

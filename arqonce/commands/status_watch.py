@@ -1,4 +1,4 @@
-"""``status --watch``: shows the status again and again, on a terminal in one place."""
+"""``status --watch``: shows the status again and again: in one place, where the terminal can do that."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from arqonce.commands.status_view import complaints_of, json_of, lines_of, table_of
+from arqonce.commands.status_view import complaints_of, json_of, lines_of, print_status, table_of
 from arqonce.commands.table import build_console, build_table
 from arqonce.failures import QueueUnavailableError
 from arqonce.overview.status import StatusReader, open_status
@@ -26,7 +26,11 @@ async def watch_status(*, as_json: bool) -> None:
                 typer.echo(json.dumps(await _json_or_trouble(reader)))
                 await asyncio.sleep(_WATCH_EVERY.total_seconds())
         console = build_console()
-        with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
+        if not console.is_terminal or console.is_dumb_terminal:  # rich shows nothing there until the end
+            while True:
+                await _print(reader)
+                await asyncio.sleep(_WATCH_EVERY.total_seconds())
+        with Live(console=console, auto_refresh=False, screen=True) as live:
             while True:
                 live.update(await _shown(reader), refresh=True)
                 await asyncio.sleep(_WATCH_EVERY.total_seconds())
@@ -39,8 +43,21 @@ async def _json_or_trouble(reader: StatusReader) -> dict[str, object]:
         return {"redis": str(error)}
 
 
+async def _print(reader: StatusReader) -> None:
+    typer.echo(_now())
+    try:
+        print_status(await reader.read())
+    except QueueUnavailableError as error:
+        typer.echo(str(error), err=True)
+    typer.echo()
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
 async def _shown(reader: StatusReader) -> Group:
-    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    now = _now()
     try:
         found = await reader.read()
     except QueueUnavailableError as error:
