@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from arqonce.client.answers import RESULT_TIMEOUT, JobInfo, seconds_of
 from arqonce.client.explained import ExplainedClient
+from arqonce.client.loops import LinesOfLoops
 from arqonce.client.requests import (
     Call,
     Handle,
@@ -32,8 +33,6 @@ from arqonce.client.requests import (
     look_commands,
     read_look,
 )
-from arqonce.client.waiting import ResultWatch
-from arqonce.connection.direct import DirectConnection
 from arqonce.connection.primary import ReplicaError
 from arqonce.connection.redis import RETRIES, build_redis
 from arqonce.connection.url import with_sentinel_password
@@ -113,7 +112,9 @@ class JobHandle(Handle[ResultT]):
 
 
 class JobClient(ExplainedClient):
-    """Enqueues jobs and waits for their results. Safe to share between tasks of one event loop.
+    """Enqueues jobs and waits for their results. Safe to share between tasks, and between event loops.
+
+    Each event loop that uses it has connections of its own.
 
     ``async with JobClient(url) as client`` checks that Redis answers, with one round trip, and closes the client at the
     end. Without a with block the client connects at its first call; close it with ``aclose``.
@@ -141,13 +142,12 @@ class JobClient(ExplainedClient):
         url = with_sentinel_password(url, sentinel_password)
         super().__init__(url, queue=queue)
         self._redis = build_redis(url, Redis, password=password, retries=retries)
-        # redis-py takes as long for a command as Redis and the network together.
-        self._direct = DirectConnection(self._redis)
         self._retry: Retry = deepcopy(
             self._redis.connection_pool.connection_kwargs.get("retry") or Retry(NoBackoff(), 0)
         )
         self._retry.update_supported_errors([ReplicaError])  # the next connection may reach the primary
-        self._watch = ResultWatch(self._redis, queue)
+        # Not by redis-py, which takes as long for a command as Redis and the network together.
+        self._lines = LinesOfLoops(self._redis, queue)
 
     async def __aenter__(self) -> Self:
         """Check that Redis answers.
@@ -171,9 +171,7 @@ class JobClient(ExplainedClient):
     async def aclose(self) -> None:
         """End all waits, close the connections, and reject further calls. May be called again."""
         self._is_closed = True
-        self._watch.close()
-        await self._direct.aclose()
-        await self._watch.aclose()
+        await self._lines.aclose()
         await self._redis.aclose()
 
     async def enqueue(  # noqa: PLR0913 - when, how often, until when
@@ -275,10 +273,10 @@ class JobClient(ExplainedClient):
         Raises:
             QueueUnavailableError: Redis cannot be reached or refuses the client; the text names the cure.
         """
-        await self._repeated(lambda: self._direct.ask(("PING",)))
+        await self._repeated(lambda: self._lines.own().direct.ask(("PING",)))
 
     async def _call(self, call: Call) -> list[int | bytes]:
-        return await self._repeated(lambda: self._direct.run(call.script, call.keys, call.arguments))
+        return await self._repeated(lambda: self._lines.own().direct.run(call.script, call.keys, call.arguments))
 
     async def _call_all(self, calls: Iterable[Call]) -> list[int | bytes]:
         """Make the calls, and begin no more of them when one has failed: each of hundreds would wait for Redis."""
@@ -311,15 +309,15 @@ class JobClient(ExplainedClient):
         loop = asyncio.get_running_loop()
         end = math.inf if seconds is None else loop.time() + seconds
         with self._waiting(job_id, seconds, is_over=lambda: loop.time() >= end, is_promised=is_promised):
-            return await self._watch.result_of(job_id, end=end, is_promised=is_promised)
+            return await self._lines.own().watch.result_of(job_id, end=end, is_promised=is_promised)
 
     async def _info(self, job_id: str) -> JobInfo:
         commands = look_commands(self._queue, job_id)
-        return read_look(job_id, await self._repeated(lambda: self._direct.transaction(*commands)))
+        return read_look(job_id, await self._repeated(lambda: self._lines.own().direct.transaction(*commands)))
 
     async def _ask_to_abort(self, job_id: str, *, is_promised: bool) -> None:
         if commands := abort_commands(self._queue, await self._info(job_id), is_promised=is_promised):
-            await self._repeated(lambda: self._direct.transaction(*commands))
+            await self._repeated(lambda: self._lines.own().direct.transaction(*commands))
 
 
 async def _again(_error: RedisError) -> None:

@@ -77,7 +77,7 @@ async def test_results_are_told_and_not_polled() -> None:
     """On a connection that speaks RESP3."""
     async with JobClient(REDIS) as client:
         await (await client.enqueue(FindUser(name="nobody"))).result(timeout=LIMIT)
-        assert client._watch._is_told
+        assert client._lines.own().watch._is_told
     with SyncJobClient(REDIS) as blocking:
         blocking.enqueue(FindUser(name="nobody")).result(timeout=LIMIT)
         assert blocking._watch._connection.is_tracking
