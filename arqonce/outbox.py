@@ -91,7 +91,7 @@ def enqueue_in_sync(  # noqa: PLR0913 - the options of JobClient.enqueue, and wh
     queue: str | None = None,
     schema: str | None = None,
 ) -> Promised[ResultT]:
-    """Promise a job as ``enqueue_in`` does, on a ``Session`` or ``Connection`` of SQLAlchemy or psycopg."""
+    """Promise a job as ``enqueue_in`` does, on a ``Session`` or ``Connection`` of SQLAlchemy, psycopg or Django."""
     (promised,) = enqueue_many_in_sync(
         connection, [payload], keys=[key], delay=delay, at=at, unique_for=unique_for, expires=expires, queue=queue,
         schema=schema,

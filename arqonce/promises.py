@@ -34,7 +34,7 @@ _AGAIN = "again"
 _PROMISE = """
 WITH request AS (
     SELECT CAST(:job_id AS text) AS job_id, CAST(:job_name AS text) AS job_name, CAST(:queue AS text) AS queue,
-        CAST(:message AS bytea) AS message, CAST(:request_hash AS bytea) AS request_hash,
+        decode(CAST(:message AS text), 'hex') AS message, decode(CAST(:request_hash AS text), 'hex') AS request_hash,
         to_timestamp(CAST(CAST(:due_ms AS text) AS bigint) / 1000.0) AS due_at),
 ended AS (
     SELECT job_name, request_hash FROM arqonce.receipts WHERE job_id = (SELECT job_id FROM request)
@@ -66,9 +66,9 @@ notify (thousands a second; one transaction may promise many jobs)."""
 _PROMISE_UNIQUE = """
 WITH request AS (
     SELECT CAST(:job_id AS text) AS job_id, CAST(:job_name AS text) AS job_name, CAST(:queue AS text) AS queue,
-        CAST(:message AS bytea) AS message, CAST(:request_hash AS bytea) AS request_hash,
+        decode(CAST(:message AS text), 'hex') AS message, decode(CAST(:request_hash AS text), 'hex') AS request_hash,
         to_timestamp(CAST(CAST(:due_ms AS text) AS bigint) / 1000.0) AS due_at,
-        CAST(:unique_name AS bytea) AS unique_name,
+        decode(CAST(:unique_name AS text), 'hex') AS unique_name,
         clock_timestamp() + CAST(CAST(:window_ms AS text) AS bigint) * interval '1 ms' AS unique_until),
 first AS (
     INSERT INTO arqonce.unique_requests AS earlier (name, job_id, until)
@@ -99,8 +99,11 @@ WITH request AS MATERIALIZED (
         (SELECT CASE WHEN known.job_name = asked.job_name AND known.request_hash = asked.request_hash
             THEN 'duplicate' ELSE 'conflict' END FROM arqonce.dead_jobs AS known WHERE known.job_id = asked.job_id)
         ) AS ended
-    FROM unnest(CAST(:job_ids AS text[]), CAST(:job_names AS text[]), CAST(:messages AS bytea[]),
-        CAST(:request_hashes AS bytea[])) WITH ORDINALITY AS asked (job_id, job_name, message, request_hash, number)),
+    FROM (SELECT job_id, job_name, decode(message, 'hex') AS message, decode(request_hash, 'hex') AS request_hash,
+            number
+        FROM unnest(CAST(:job_ids AS text[]), CAST(:job_names AS text[]), CAST(:messages AS text[]),
+            CAST(:request_hashes AS text[])) WITH ORDINALITY AS sent (job_id, job_name, message, request_hash, number)
+        ) AS asked),
 promised AS (
     INSERT INTO arqonce.outbox (job_id, job_name, queue, message, request_hash, due_at, give_at)
     SELECT job_id, job_name, CAST(:queue AS text), message, request_hash, due_at, due_at - interval '10 seconds'
@@ -225,27 +228,27 @@ class Promises(Generic[ResultT]):
 
     def _one(self, at: int) -> tuple[str, Parameters]:
         request = self._request
-        parameters: dict[str, str | bytes] = {
+        parameters = {
             "job_id": request.ids[at],
             "job_name": request.payloads[at].job_name,
             "queue": self._queue,
-            "message": request.messages[at],
-            "request_hash": self._hashes[at],
-            "due_ms": str(request.due_ms),  # as text: drivers differ in how they type numbers
+            "message": request.messages[at].hex(),  # all as text: drivers differ in how they send bytes and numbers
+            "request_hash": self._hashes[at].hex(),
+            "due_ms": str(request.due_ms),
         }
         if request.window_ms is None:
             return _PROMISE, parameters
-        parameters["unique_name"] = self._names[at]
+        parameters["unique_name"] = self._names[at].hex()
         parameters["window_ms"] = str(request.window_ms)
         return _PROMISE_UNIQUE, parameters
 
     def _many(self) -> tuple[str, Parameters]:
         request = self._request
-        parameters: dict[str, str | Sequence[str | bytes]] = {
+        parameters = {
             "job_ids": [request.ids[at] for at in self._sent],
             "job_names": [request.payloads[at].job_name for at in self._sent],
-            "messages": [request.messages[at] for at in self._sent],
-            "request_hashes": [self._hashes[at] for at in self._sent],
+            "messages": [request.messages[at].hex() for at in self._sent],
+            "request_hashes": [self._hashes[at].hex() for at in self._sent],
             "queue": self._queue,
             "due_ms": str(request.due_ms),
         }

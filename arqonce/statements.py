@@ -1,4 +1,4 @@
-"""Runs one statement on the caller's connection, of SQLAlchemy, asyncpg or psycopg. Knows no table.
+"""Runs one statement on the caller's connection, of SQLAlchemy, asyncpg, psycopg or Django. Knows no table.
 
 Loads no driver: the caller's connection has loaded it.
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-Parameters = Mapping[str, str | bytes | Sequence[str | bytes]]
+Parameters = Mapping[str, str | Sequence[str]]
 
 
 def statement_runner(connection: Any, *, is_async: bool) -> Any:  # noqa: ANN401 - one of three types of function
@@ -18,21 +18,28 @@ def statement_runner(connection: Any, *, is_async: bool) -> Any:  # noqa: ANN401
     Raises:
         TypeError: the connection is of another type; the text names those that are supported.
     """
-    classes = [f"{base.__module__}.{base.__qualname__}" for base in type(connection).__mro__]
+    classes = _names_of(connection)
     # Same modules as connections, but no transaction: a promise would survive the caller's rollback.
     makers = {"asyncpg.pool.Pool", "sqlalchemy.engine.base.Engine", "sqlalchemy.ext.asyncio.engine.AsyncEngine",
               "sqlalchemy.orm.session.sessionmaker", "sqlalchemy.ext.asyncio.session.async_sessionmaker"}  # fmt: skip
-    for prefix, run, run_sync in () if makers.intersection(classes) else _RUNNERS:
-        if any(name.startswith(prefix) for name in classes) and (run if is_async else run_sync):
-            return run if is_async else run_sync
-    taken, other = _KINDS[is_async], "enqueue_in_sync" if is_async else "enqueue_in"
-    kind = f"{type(connection).__module__}.{type(connection).__qualname__}"
-    raise TypeError(f"the connection must be {taken}; this is a {kind}. For the other kind use {other}")
+    found = [runs for prefix, *runs in _RUNNERS if any(name.startswith(prefix) for name in classes)]
+    if makers.intersection(classes):
+        found = []
+    for run, run_sync in found:
+        if runner := run if is_async else run_sync:
+            return runner
+    other = f". For this one use {'enqueue_in_sync' if is_async else 'enqueue_in'}" if found else ""
+    raise TypeError(f"the connection must be {_KINDS[is_async]}; this is a {classes[0]}{other}")
+
+
+def _names_of(thing: object) -> list[str]:
+    """Return the full names of its class and of the bases."""
+    return [f"{base.__module__}.{base.__qualname__}" for base in type(thing).__mro__]
 
 
 _KINDS = {
     True: "SQLAlchemy's AsyncSession or AsyncConnection, asyncpg's connection or psycopg's AsyncConnection",
-    False: "SQLAlchemy's Session or Connection, or psycopg's Connection (in Django connection.connection, in atomic())",
+    False: "SQLAlchemy's Session or Connection, Django's connection, or the Connection of psycopg 3",
 }
 
 
@@ -56,21 +63,38 @@ def _execute_of(connection: Any) -> Any:  # noqa: ANN401 - see enqueue_in
 
 
 async def _run_asyncpg(connection: Any, statement: str, parameters: Parameters) -> str | None:  # noqa: ANN401 - see enqueue_in
+    numbered, values = _numbered(statement, parameters)
+    return _first(await connection.fetchrow(numbered, *values))
+
+
+def _numbered(statement: str, parameters: Parameters) -> tuple[str, list[str | Sequence[str]]]:
+    """Return the statement with PostgreSQL's own parameters, ``$1``, and their values."""
     numbers = {name: number for number, name in enumerate(parameters, start=1)}
-    numbered = _NAME.sub(lambda match: f"${numbers[match[1]]}", statement)
-    return _first(await connection.fetchrow(numbered, *parameters.values()))
+    return _NAME.sub(lambda match: f"${numbers[match[1]]}", statement), list(parameters.values())
 
 
 async def _run_psycopg(connection: Any, statement: str, parameters: Parameters) -> str | None:  # noqa: ANN401 - see enqueue_in
-    # %b: psycopg writes bytes in an array as text that a server with standard_conforming_strings=off misreads.
     async with connection.cursor(row_factory=_tuples()) as cursor:
-        await cursor.execute(_NAME.sub(r"%(\1)b", statement), parameters)
+        await cursor.execute(*_for_cursor(cursor, statement, parameters))
         return _first(await cursor.fetchone())
 
 
 def _run_psycopg_sync(connection: Any, statement: str, parameters: Parameters) -> str | None:  # noqa: ANN401 - see enqueue_in
     with connection.cursor(row_factory=_tuples()) as cursor:
-        cursor.execute(_NAME.sub(r"%(\1)b", statement), parameters)
+        cursor.execute(*_for_cursor(cursor, statement, parameters))
+        return _first(cursor.fetchone())
+
+
+def _for_cursor(cursor: Any, statement: str, parameters: Parameters) -> tuple[str, Any]:  # noqa: ANN401 - psycopg's
+    """Return both as the class of cursors wants them, which the connection's ``cursor_factory`` has chosen."""
+    if "psycopg.raw_cursor.RawCursorMixin" in _names_of(cursor):
+        return _numbered(statement, parameters)
+    return _NAME.sub(r"%(\1)s", statement), parameters
+
+
+def _run_django(connection: Any, statement: str, parameters: Parameters) -> str | None:  # noqa: ANN401 - see enqueue_in
+    with connection.cursor() as cursor:  # connects first, which connection.connection does not
+        cursor.execute(_NAME.sub(r"%(\1)s", statement), parameters)
         return _first(cursor.fetchone())
 
 
@@ -80,7 +104,10 @@ def _tuples() -> Any:  # noqa: ANN401 - psycopg's
 
 
 def _first(row: Any) -> str | None:  # noqa: ANN401 - a row of any library
-    return None if row is None else str(row[0])
+    if row is None:
+        return None
+    # psycopg returns bytes where the encoding is SQL_ASCII; statuses, outcomes and ids are ASCII
+    return row[0].decode() if isinstance(row[0], bytes) else str(row[0])
 
 
 _NAME = re.compile(r":([a-z_]+)")
@@ -92,6 +119,8 @@ _RUNNERS: tuple[tuple[str, Any, Any], ...] = (
     ("asyncpg.", _run_asyncpg, None),
     ("psycopg.AsyncConnection", _run_psycopg, None),
     ("psycopg.Connection", None, _run_psycopg_sync),
+    ("django.utils.connection.ConnectionProxy", None, _run_django),
+    ("django.db.backends.base.base.BaseDatabaseWrapper", None, _run_django),
 )
 """Functions that run the statement, async and sync, by a prefix of the name of the connection's class or of a base."""
 
@@ -101,8 +130,11 @@ _CURES = {
     "3F000": "is this the workers' database, and does it have their tables? Run the command migrate there",
     "42501": "let this role promise jobs: GRANT app_producer TO it (deploy/postgres/roles.sql); app_worker may since "
     "grants.sql has run. Or a policy of row-level security is on the ledger's tables, which need none",
+    "25006": "this transaction may only read: promise in another one. Or the server is a standby",
+    "UnboundExecutionError": "a session with several databases does not know which is meant: pass its connection to "
+    "the workers', session.connection(bind_arguments={'mapper': a mapped class that is stored there})",
 }
-"""The cure for an error, by its SQLSTATE."""
+"""The cure for an error, by its SQLSTATE or the name of its class."""
 
 
 @contextmanager
@@ -112,7 +144,8 @@ def cures_named() -> Iterator[None]:
         yield
     except Exception as error:
         for known in (error, getattr(error, "orig", None), error.__cause__):
-            if cure := _CURES.get(getattr(known, "sqlstate", None) or ""):
+            names = (getattr(known, "sqlstate", None), getattr(known, "pgcode", None), type(known).__name__)
+            if cure := next((_CURES[name] for name in names if name in _CURES), None):
                 error.add_note(cure)
                 break
         raise

@@ -114,7 +114,7 @@ def _recording(jobs: EnqueuedJobs, find_runner: Callable[..., Callable[..., Any]
         if not (promised := _promised(parameters)):
             return jobs.status_in_tables(parameters["job_id"])
         if "unique_name" in parameters:
-            name, window_ms = parameters["unique_name"].hex(), int(parameters["window_ms"])
+            name, window_ms = parameters["unique_name"], int(parameters["window_ms"])
             return _record(jobs, jobs.unique_job(name, window_ms, parameters["job_id"]), connection, promised)
         return _record(jobs, " ".join(map(jobs.outcome_of, promised)), connection, promised)
 
@@ -147,6 +147,6 @@ def _promised(parameters: Parameters) -> list[RecordedJob]:
         return []
     due_ms, queue = int(parameters["due_ms"]), parameters["queue"]
     return [
-        RecordedJob.of(job_id, message, due_ms=due_ms, queue=queue, request_hash=request)
+        RecordedJob.of(job_id, bytes.fromhex(message), due_ms=due_ms, queue=queue, request_hash=bytes.fromhex(request))
         for job_id, message, request in rows
     ]

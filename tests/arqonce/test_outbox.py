@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from redis.asyncio import Redis
 from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import sessionmaker
 
@@ -243,8 +244,20 @@ async def test_a_wrong_kind_of_connection_names_the_right_ones(sessions: Session
             enqueue_in_sync(session, JANE)
     with psycopg.connect(postgres_url) as connection, pytest.raises(TypeError, match=r"use enqueue_in_sync$"):
         await enqueue_in(connection, JANE)
-    with pytest.raises(TypeError, match=r"this is a builtins\.object"):
+    with pytest.raises(TypeError, match=r"this is a builtins\.object$"):
         await enqueue_in(object(), JANE)
+
+
+async def test_an_error_that_hides_its_cause_has_the_cure(sessions: Sessions) -> None:
+    """PostgreSQL says that it cannot execute SELECT in a read-only transaction, and SQLAlchemy names no database."""
+    readers = sessions.kw["bind"].execution_options(postgresql_readonly=True)
+    wrong = {"this transaction may only read": AsyncSession(readers), "bind_arguments=": AsyncSession(binds={})}
+
+    for cure, session in wrong.items():
+        async with session:
+            with pytest.raises(SQLAlchemyError) as caught:
+                await enqueue_in(session, JANE)
+            assert cure in caught.value.__notes__[0]
 
 
 async def test_what_only_makes_connections_is_refused(sessions: Sessions, postgres_url: str) -> None:

@@ -85,9 +85,10 @@ async def test_many_promises_in_the_synchronous_form(
 async def test_a_database_with_old_rules_for_backslashes_gets_the_messages_as_they_are(
     sessions: Sessions, postgres_url: str
 ) -> None:
-    """Psycopg writes bytes in an array otherwise as text that such a server reads as other bytes."""
+    """Psycopg writes bytes in an array as text that such a server reads as other bytes; Django has such cursors."""
     old = "-c standard_conforming_strings=off -c escape_string_warning=off"
-    async with await psycopg.AsyncConnection.connect(postgres_url, options=old) as connection:
+    factory = psycopg.AsyncClientCursor
+    async with await psycopg.AsyncConnection.connect(postgres_url, options=old, cursor_factory=factory) as connection:
         await enqueue_many_in(connection, [CreateUser(name="Jane"), CreateUser(name="Joe")])
 
     async with sessions() as session:

@@ -69,6 +69,12 @@ async def _psycopg(url: str) -> AsyncIterator[Any]:
         yield connection
 
 
+@asynccontextmanager
+async def _psycopg_raw(url: str) -> AsyncIterator[Any]:
+    async with await psycopg.AsyncConnection.connect(url, cursor_factory=psycopg.AsyncRawCursor) as connection:
+        yield connection
+
+
 @contextmanager
 def _sync_session(url: str) -> Iterator[Session]:
     engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
@@ -95,7 +101,13 @@ def _sync_psycopg(url: str) -> Iterator[Any]:
         yield connection
 
 
-ASYNC = [_async_session, _async_session_psycopg, _async_connection, _asyncpg, _asyncpg_pool, _psycopg]
-SYNC = [_sync_session, _sync_connection, _sync_psycopg]
+@contextmanager
+def _sync_psycopg_raw(url: str) -> Iterator[Any]:
+    with psycopg.connect(url, cursor_factory=psycopg.RawCursor, client_encoding="sql_ascii") as connection:
+        yield connection
+
+
+ASYNC = [_async_session, _async_session_psycopg, _async_connection, _asyncpg, _asyncpg_pool, _psycopg, _psycopg_raw]
+SYNC = [_sync_session, _sync_connection, _sync_psycopg, _sync_psycopg_raw]
 ASYNC_IDS = [kind.__name__ for kind in ASYNC]
 SYNC_IDS = [kind.__name__ for kind in SYNC]
