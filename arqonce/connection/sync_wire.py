@@ -304,5 +304,15 @@ class Wire:
             self.lost = self.lost or why
             for bell in (*self._asked, *self._followers, *itertools.chain(*self._listeners.values())):
                 bell.ring()
-        with suppress(OSError):  # SSLSocket.shutdown would change the object under its reader
-            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+        with suppress(OSError):
+            _shut_down(self._socket)
+
+
+def _shut_down(connected: Any) -> None:  # noqa: ANN401 - a socket of Python, gevent or eventlet
+    """Shut a socket down, by the method below TLS: ``SSLSocket.shutdown`` would change the object under its reader.
+
+    A socket of eventlet is of no class that has one: its methods are attributes.
+    """
+    plain = [base for base in type(connected).__mro__ if not base.__module__.endswith("ssl")]
+    method = next((vars(base)["shutdown"].__get__(connected) for base in plain if "shutdown" in vars(base)), None)
+    (method or connected.shutdown)(socket.SHUT_RDWR)

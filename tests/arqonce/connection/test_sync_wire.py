@@ -110,6 +110,17 @@ def test_the_socket_is_closed_when_the_last_thread_has_left(connection: SyncDire
     assert opened.fileno() == -1
 
 
+def test_a_socket_whose_class_has_no_methods_is_shut_down(connection: SyncDirectConnection) -> None:
+    """As those of eventlet, which have them as attributes: a client could neither be closed nor connect again."""
+    wire: Any = connection._wire
+    real = wire._socket
+    wire._socket = SimpleNamespace(shutdown=real.shutdown, real=real)
+
+    wire.lose("closed")
+
+    assert real.recv(1) == b""
+
+
 def test_an_answer_that_nobody_waits_for_is_not_taken_for_the_next(connection: SyncDirectConnection) -> None:
     """Its caller has given up, and the connection is of use as long as Redis is not silent."""
     wire = _wire(connection)
