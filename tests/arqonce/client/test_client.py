@@ -16,6 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from arqonce import JobClient, SyncJobClient
+from arqonce.connection.direct import DirectConnection
 from arqonce.embedded import open_valkey
 from arqonce.failures import (
     InvalidMessageError,
@@ -253,7 +254,7 @@ async def test_many_calls_fail_as_soon_as_one_of_them_does(monkeypatch: pytest.M
         raise RedisConnectionError
 
     producer = JobClient("redis://127.0.0.1:1", retries=0)
-    monkeypatch.setattr(producer._direct, "run", fail)
+    monkeypatch.setattr(DirectConnection, "run", fail)
     with pytest.raises(QueueUnavailableError):
         await producer.enqueue_many([JANE] * 5000)
     await producer.aclose()
