@@ -35,6 +35,9 @@ _INSTALLED = (
 )
 """What commands of other projects need. No plugin of pytest is among it: pytest rewrites plugins when it loads them."""
 
+NOT_OURS = "ignore:'asyncio.iscoroutinefunction' is deprecated:DeprecationWarning"
+"""A filter for what redis-py 5 is warned of on Python 3.14, for tests in which warnings are errors."""
+
 _PYTEST = ("-p", "no:schemathesis", "-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")
 """Options of each run of pytest: without a plugin that takes 0.7 s to load, and with the library that is loaded."""
 

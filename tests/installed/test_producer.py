@@ -15,6 +15,7 @@ import users_jobs
 from tests.conftest import StartWorker
 from tests.installed.conftest import PAYLOADS, Once, install_locked, pip
 from tests.type_cache import CACHE
+from tests.warm import NOT_OURS
 
 CHECKS = Path(__file__).parent / "sample" / "redis_checks.py"
 
@@ -57,7 +58,7 @@ except ImportError as error:
 
 def _run(python: Path, code: str, service: Path, environment: dict[str, str] | None = None) -> str:
     done = subprocess.run(
-        [str(python), "-W", "error", "-c", code],
+        [str(python), "-W", "error", "-W", NOT_OURS, "-c", code],
         cwd=service, env=(environment or {}) | {"PYTHONPATH": str(service)},
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
@@ -142,8 +143,8 @@ def test_every_version_of_redis_py_that_we_take_works(
     version = redis_py.name.partition("-")[2]
 
     done = subprocess.run(
-        [python_of_tests, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto",
-         "-o", "asyncio_default_fixture_loop_scope=function"],
+        [python_of_tests, "-m", "pytest", "-q", "-W", "error", "-W", NOT_OURS, "-p", "no:cacheprovider",
+         "-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function"],
         cwd=service, env=running | {"PYTHONPATH": f"{service}:{redis_py}", "REDIS_MAJOR": version},
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip

@@ -165,7 +165,9 @@ def test_an_old_pytest_asyncio_is_told_to_who_uses_a_fixture_and_to_nobody_else(
     project: Path, python_of_tests: Path, old_asyncio: Path
 ) -> None:
     """In one line that names the version needed; tests without our fixtures run, as if we were not there."""
-    (project / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\nasyncio_mode = strict\n")
+    (project / "pytest.ini").write_text(
+        "[pytest]\nfilterwarnings =\n  error\n  ignore:'asyncio:DeprecationWarning\nasyncio_mode = strict\n"
+    )
     (project / "test_it.py").write_text(
         dedent("""
         import pytest

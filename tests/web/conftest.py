@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from arqonce.testing.programs import Process, Programs
 from tests.conftest import _end, wait_until
 from tests.faults.conftest import postgres_proxy, redis_proxy, valkey  # noqa: F401 - fixtures
+from tests.warm import NOT_OURS
 
 TOKEN = "0123456789abcdef0123456789abcdef"  # noqa: S105 - of services that live for one test
 
@@ -112,7 +113,7 @@ def start_web(
             process = jobs_programs.start(
                 "web",
                 environment=environment | {"WEB_PORT": "0", "WEB_LOG_FORMAT": "json"} | variables,
-                warnings=["error"],
+                warnings=["error", NOT_OURS],
                 output=log,
             )
             stack.callback(_end, process)

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from tests.conftest import wait_until, wait_until_async
+from tests.warm import NOT_OURS
 from tests.web.conftest import WebProcess
 from tests.web.wire import NEXT, open_wire
 from web import __main__ as web_command
@@ -57,7 +58,7 @@ async def test_the_end_loses_no_request_that_was_sent(service: WebProcess) -> No
 @pytest.mark.usefixtures("starts_processes", "redis")
 def test_a_start_by_python_warns_of_nothing(environment: dict[str, str], tmp_path: Path) -> None:
     """Nor do the modules that it loads: with warnings as errors it serves, and ends with 0."""
-    command, log = [sys.executable, "-W", "error", "-m", "web"], tmp_path / "web.log"
+    command, log = [sys.executable, "-W", "error", "-W", NOT_OURS, "-m", "web"], tmp_path / "web.log"
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environment | {"WEB_PORT": "0"}, stdout=output, stderr=output)
     try:

@@ -211,9 +211,8 @@ def _become(program: Program) -> None:
     importlib.invalidate_caches()
     sys.argv[:] = [program.module, *program.arguments]
     sys.orig_argv[:] = [sys.executable, "-m", program.module, *program.arguments]
-    for action in program.warnings:
-        sys.warnoptions.append(action)
-        warnings.simplefilter(action)  # type: ignore[arg-type] # one of those of -W
+    sys.warnoptions.extend(program.warnings)
+    warnings._processoptions(program.warnings)  # type: ignore[attr-defined] # noqa: SLF001 - as Python does with -W
     try:
         runpy.run_module(program.module, run_name="__main__", alter_sys=True)
     except SystemExit as end:
