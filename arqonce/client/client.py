@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from arqonce.client.answers import RESULT_TIMEOUT, JobInfo, seconds_of
@@ -34,7 +35,7 @@ from arqonce.client.requests import (
     read_look,
 )
 from arqonce.connection.primary import ReplicaError
-from arqonce.connection.redis import RETRIES, build_redis
+from arqonce.connection.redis import CLOSED, RETRIES, build_redis, explain
 from arqonce.connection.url import with_sentinel_password
 from arqonce.payloads import Payload
 from arqonce.tracing import sending
@@ -298,9 +299,15 @@ class JobClient(ExplainedClient):
         return [one for answer in answers for one in answer]
 
     async def _repeated(self, action: Callable[[], Awaitable[list[Any]]]) -> list[Any]:
-        """Run the action; repeat it on a new connection after a loss."""
+        """Run the action; repeat it on a new connection after a loss, unless the client was closed meanwhile."""
+
+        async def act() -> list[Any]:
+            if self._is_closed:
+                raise explain(RedisConnectionError(CLOSED), self._url)
+            return await action()
+
         with self._explained():
-            return await self._retry.call_with_retry(action, _again)
+            return await self._retry.call_with_retry(act, _again)
 
     def _handles(self, request: Request[ResultT], answers: Iterable[int | bytes]) -> Iterator[JobHandle[ResultT]]:
         return (JobHandle(*fields, _client=self) for fields in request.handled(answers))

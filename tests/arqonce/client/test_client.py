@@ -262,6 +262,24 @@ async def test_many_calls_fail_as_soon_as_one_of_them_does(monkeypatch: pytest.M
     assert calls <= 4
 
 
+async def test_a_call_that_is_cut_off_by_the_end_of_its_client_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be carried out after that, on a connection that nobody closes."""
+    calls = 0
+    producer = JobClient("redis://127.0.0.1:1")
+
+    async def be_cut_off(*_arguments: object) -> None:
+        nonlocal calls
+        calls += 1
+        await producer.aclose()
+        raise RedisConnectionError
+
+    monkeypatch.setattr(DirectConnection, "run", be_cut_off)
+    with pytest.raises(QueueUnavailableError, match="the client was closed during the call"):
+        await producer.enqueue(JANE)
+
+    assert calls == 1
+
+
 async def test_many_more_callers_than_connections_wait_for_each_other(client: JobClient, redis: Redis) -> None:
     """Two thousand results at once are no outage of Redis."""
     handles = await client.enqueue_many([JANE] * 2000)
