@@ -20,6 +20,9 @@ from arqonce.wire.keys import (
     leases_key,
 )
 
+_MOST_DIGITS = 18
+"""Of a number of attempts: Redis counts in 64 bits, and anybody may write there."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
@@ -91,7 +94,8 @@ async def read_job_keys(redis: Redis, job_id: str, queues: Sequence[str]) -> Job
     values = [_value(found, name, answer) for name, answer in zip(names, answers, strict=True)]
     found.message, found.result, lock, attempts, abort, *scores = values
     found.is_locked = lock is not None
-    found.attempts = int(attempts) if isinstance(attempts, bytes) and attempts.isdigit() else 0
+    is_number = isinstance(attempts, bytes) and attempts.isdigit() and len(attempts) <= _MOST_DIGITS
+    found.attempts = int(attempts) if is_number else 0
     found.abort_at = _time(abort)
     for queue, score, lease in zip(queues, scores[::2], scores[1::2], strict=True):
         if score is not None:

@@ -6,6 +6,7 @@ Payload and result are no part of it. Of a failure that is not ours it has the c
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import count, islice
 from typing import Any
 
 from arqonce.connection.job_keys import JobKeys, Place
@@ -255,7 +256,10 @@ def _lost_attempts(facts: JobFacts) -> str | None:
     counted = facts.keys.attempts if facts.keys is not None else 0
     before = ledger.receipt.attempt - 1 if ledger.receipt is not None else 0
     dead = ledger.letter.attempts if ledger.letter is not None else 0
-    missing = sorted(set(range(1, max(counted, before, dead) + 1)) - {record.attempt for record in ledger.attempts})
+    known = {record.attempt for record in ledger.attempts}
+    # One by one, and not all: whoever writes into Redis chooses the number.
+    missing = list(islice((n for n in count(1) if n not in known), _MOST_NUMBERS + 1))
+    missing = [number for number in missing if number <= max(counted, before, dead)]
     if not missing:
         return None
     numbers = ", ".join(map(str, missing[:_MOST_NUMBERS])) + (", ..." if len(missing) > _MOST_NUMBERS else "")
