@@ -75,11 +75,12 @@ end
 local function count(id, is_orphan)
     local key = 'arq:retry:' .. id
     local ended = redis.pcall('GETEX', key)  -- not GET: tracking would remember the key and announce its expiry
-    if ended and not tonumber(ended) then  -- no number, or an error: no count at all
+    local before = tonumber(ended or 0)  -- of an error none
+    if not (before and before >= 0 and before <= 2000000000) then  -- no count of attempts at all
         redis.call('DEL', key)
-        ended = false
+        before = 0
     end
-    local before = (tonumber(ended or 0) or 0) + (is_orphan and 1 or 0)
+    before = math.floor(before) + (is_orphan and 1 or 0)
     if is_orphan then redis.call('SET', key, before, 'PX', retry_ms) end
     return before + 1
 end

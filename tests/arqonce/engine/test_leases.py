@@ -438,6 +438,18 @@ async def test_common_keys_of_another_type_stall_nobody(redis: Redis, worker: Op
     assert await redis.get("arq:abort") == b"x"
 
 
+async def test_a_count_of_attempts_that_can_be_none_is_made_anew(redis: Redis, worker: OpenLeases) -> None:
+    """PostgreSQL could not store it: the job would run again and again, and never end."""
+    counts = {"a": "-inf", "b": "nan", "c": "1e300", "d": "99999999999", "e": "-5", "f": "3"}
+    await _enqueue(redis, *counts)
+    await redis.mset({f"arq:retry:{job_id}": count for job_id, count in counts.items()})
+
+    claims = await worker().claims(10)
+
+    assert [claim.attempt for claim in claims] == [1, 1, 1, 1, 1, 4]
+    assert await redis.keys("arq:retry:*") == [b"arq:retry:f"]
+
+
 async def test_a_lock_ends_before_its_score(redis: Redis, worker: OpenLeases) -> None:
     """Who finds an orphan due finds it unlocked: else it would be taken for another worker's, its attempt uncounted."""
     await _enqueue(redis, "job")
