@@ -41,6 +41,8 @@ RUN = WAIT + _WIDTH
 _GAUGES = RUN + _WIDTH
 """Where the gauges begin: waiting and held jobs, and for how many ms the oldest has waited."""
 
+_LONGEST_MS = float(to_ms(timedelta(days=999_999_999)))
+
 Numbers: TypeAlias = list[float]
 """What a worker has counted of a queue since it wrote last."""
 
@@ -248,7 +250,12 @@ def _part(minute: int, read: Sequence[Numbers | None]) -> Part | None:
 
 
 def _times(numbers: Numbers) -> Times:
-    return Times(numbers[:-1], timedelta(milliseconds=numbers[-1]))
+    return Times(numbers[:-1], _duration(numbers[-1]))
+
+
+def _duration(ms: float) -> timedelta:
+    """Return a sum of times: many jobs that have waited since 1980 together have waited longer than a timedelta has."""
+    return timedelta(milliseconds=min(max(ms, 0.0), _LONGEST_MS))
 
 
 def _worst(measured: Iterable[Numbers]) -> Gauges | None:
@@ -257,4 +264,4 @@ def _worst(measured: Iterable[Numbers]) -> Gauges | None:
     if not found:
         return None
     waiting, held, oldest = (max(column) for column in zip(*found, strict=True))
-    return Gauges(int(waiting), int(held), timedelta(milliseconds=oldest))
+    return Gauges(int(waiting), int(held), _duration(oldest))

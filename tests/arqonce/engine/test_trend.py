@@ -152,6 +152,18 @@ async def test_gaps_stay_gaps_and_steps_add_up(redis: Redis) -> None:
     assert shown == [None, None, (1000, 4, 9), (1010, 2, 1)]
 
 
+async def test_a_million_jobs_that_were_due_long_ago_are_shown(redis: Redis) -> None:
+    """Rows of an old table, say, each enqueued with its own date."""
+    numbers = [*nothing_counted(), 1, 0, 10**300]
+    count_since(numbers, WAIT, [1e11] * 1_000_000, time.time() * 1000)
+    await redis.set("arqonce:trend:1000:q", json.dumps(numbers))
+
+    (part,) = await read_trend(redis, ["q"], length=MINUTE, now=1000 * 60)
+
+    assert part is not None
+    assert (part.wait.number, part.wait.quantile(0.5)) == (1_000_000, timedelta(minutes=10))
+
+
 async def test_several_queues_add_up(redis: Redis) -> None:
     """Of one minute their numbers are summed, and the oldest job of all is the oldest."""
     for queue, waiting, oldest in (("a", 5, 100), ("b", 2, 7000), ("c", -1, -1)):
