@@ -67,8 +67,9 @@ def read_health(file: Path) -> list[str]:
         return [f"{file} is a folder: set WORKER_HEALTH_FILE to a file in it, the same for the worker"]
     except (OSError, ValueError, KeyError, TypeError):
         return [f"there is no health file {file}: the worker is starting, has ended, or has no WORKER_HEALTH_FILE"]
-    if age > STALE_AFTER:
-        return [f"the worker has not reported for {age:.0f} s: it hangs or was killed"]
+    if abs(age) > STALE_AFTER:
+        since = f"for {age:.0f} s" if age > 0 else "since the clock was set back"
+        return [f"the worker has not reported {since}: it hangs or was killed"]
     reasons = dict(state.get("reasons", {}))
     ill = [f"{name} {reasons.get(name, _SILENT)}" for name, is_well in servers.items() if not is_well]
     ill += problems

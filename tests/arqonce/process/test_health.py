@@ -71,6 +71,8 @@ def test_a_worker_that_stopped_reporting_is_ill(tmp_path: Path) -> None:
     file.write_text(json.dumps({"pid": os.getpid(), "time": time.time() - 60, "servers": {}}))
 
     assert "has not reported for 60 s" in read_health(file)[0]
+    file.write_text(json.dumps({"time": time.time() + 3600, "servers": {}}))
+    assert "has not reported since the clock was set back" in read_health(file)[0]
 
 
 async def test_a_supervisor_is_as_well_as_all_its_processes(tmp_path: Path) -> None:
