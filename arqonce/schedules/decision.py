@@ -67,17 +67,12 @@ def decide(
         since = paused
     oldest = now - max(schedule.catch_up, _ON_TIME) - _MOMENT
     slots = _up_to(times, max(since, oldest), now)
-    if begin := _begin(slots, now):
-        skips += _skipped(times, SkipReason.TOO_OLD, since, begin)
+    skips += _skipped(times, SkipReason.TOO_OLD, since, slots[0] - _MOMENT if slots else now)
     if schedule.overlap == "skip":
         kept = 0 if is_owed else 1
         skips += _skip_all(SkipReason.OVERLAP, slots[kept:])
         slots = slots[:kept]
     return Decision(promised=slots, skips=skips, next_slot=next(times.after(now), None))
-
-
-def _begin(slots: list[datetime], now: datetime) -> datetime:
-    return slots[0] - _MOMENT if slots else now
 
 
 def _up_to(times: Times, since: datetime, now: datetime) -> list[datetime]:
