@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -19,6 +20,17 @@ class ExplainedClient:
         self._url = url
         self._queue = require_queue(queue)
         self._is_closed = False
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied or pickled, as an argument of another process is.
+
+        Raises:
+            TypeError: always; the text names the cure.
+        """
+        raise TypeError(
+            "a client holds connections, so it cannot be copied or sent to another process: make one there. "
+            "In place of a handle send its job_id, and call client.handle with the class of the payload and that"
+        )
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

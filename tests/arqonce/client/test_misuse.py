@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import math
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -46,6 +47,14 @@ async def test_a_wrong_argument_names_the_cure(client: JobClient, valkey_url: st
         blocking.enqueue(*arguments, **options)
 
     await wait_until_empty(redis)
+
+
+async def test_a_client_or_handle_for_another_process_names_the_cure(client: JobClient, valkey_url: str) -> None:
+    """Pickle says of redis-py's classes that they are not the same objects."""
+    for one in (client, SyncJobClient(valkey_url)):
+        for sent in (one, one.handle(CreateUser, "k")):
+            with pytest.raises(TypeError, match=r"a client holds connections, .* send its job_id"):
+                pickle.dumps(sent)
 
 
 async def test_wrong_handles_and_lists_name_the_cure(client: JobClient, valkey_url: str) -> None:
