@@ -45,12 +45,16 @@ _KINDS = {
 
 async def _run_sqlalchemy(connection: Any, statement: str, parameters: Parameters) -> str | None:  # noqa: ANN401 - see enqueue_in
     text = importlib.import_module("sqlalchemy").text(statement)
-    return _first((await _execute_of(connection)(text, parameters)).first())
+    return _first((await _execute_of(connection)(text, parameters, execution_options=_NO_CURSOR)).first())
 
 
 def _run_sqlalchemy_sync(connection: Any, statement: str, parameters: Parameters) -> str | None:  # noqa: ANN401 - see enqueue_in
     text = importlib.import_module("sqlalchemy").text(statement)
-    return _first(_execute_of(connection)(text, parameters).first())
+    return _first(_execute_of(connection)(text, parameters, execution_options=_NO_CURSOR).first())
+
+
+_NO_CURSOR = {"stream_results": False, "yield_per": None}
+"""Options in place of those of the engine, which may ask for a cursor of the server: such a one cannot write."""
 
 
 def _execute_of(connection: Any) -> Any:  # noqa: ANN401 - see enqueue_in

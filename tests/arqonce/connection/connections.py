@@ -17,8 +17,8 @@ class _Session(AsyncSession):
 
 
 @asynccontextmanager
-async def _engine(url: str, driver: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_async_engine(make_url(url).set(drivername=f"postgresql+{driver}"))
+async def _engine(url: str, driver: str, **options: object) -> AsyncIterator[AsyncEngine]:
+    engine = create_async_engine(make_url(url).set(drivername=f"postgresql+{driver}"), execution_options=options)
     try:
         yield engine
     finally:
@@ -33,7 +33,7 @@ async def _async_session(url: str) -> AsyncIterator[AsyncSession]:
 
 @asynccontextmanager
 async def _async_session_psycopg(url: str) -> AsyncIterator[AsyncSession]:
-    async with _engine(url, "psycopg") as engine, AsyncSession(engine) as session, session.begin():
+    async with _engine(url, "psycopg", yield_per=10) as engine, AsyncSession(engine) as session, session.begin():
         yield session
 
 
@@ -77,7 +77,8 @@ async def _psycopg_raw(url: str) -> AsyncIterator[Any]:
 
 @contextmanager
 def _sync_session(url: str) -> Iterator[Session]:
-    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
+    options = {"stream_results": True}
+    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"), execution_options=options)
     try:
         with Session(engine) as session, session.begin():
             yield session
