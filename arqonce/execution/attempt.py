@@ -47,8 +47,8 @@ from arqonce.wire.arguments import read_payload
 from arqonce.wire.keys import QUEUE
 from arqonce.wire.request import request_tag
 
-_READ_ONLY = "25006"
-"""SQLSTATE ``read_only_sql_transaction``."""
+_READ_ONLY, _WRITES = "25006", "the handler of {} writes, and its JobSpec says reads_only=True: remove one of the two"
+"""SQLSTATE ``read_only_sql_transaction``, and what it says of a job."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.execution.attempt")
 
@@ -181,14 +181,15 @@ class Dispatcher:
 
     async def _handle(self, spec: AnySpec, delivery: Delivery, *arguments: Any) -> Any:  # noqa: ANN401 - what it returns
         try:
-            if spec.takes_job:
-                return await spec.stores(*arguments, self.context(spec, delivery, lasts=spec.deadline))
-            return await spec.stores(*arguments)
+            job = [self.context(spec, delivery, lasts=spec.deadline)] if spec.takes_job else []
+            result = await spec.stores(*arguments, *job)
+            if spec.reads_only:  # what it has added to the session would be refused at the commit
+                await arguments[0].flush()
         except DBAPIError as error:
             if spec.reads_only and sqlstate_of(error) == _READ_ONLY:
-                message = f"the handler of {spec.name} writes, and its JobSpec says reads_only=True"
-                raise ReadOnlyJobError(f"{message}: remove one of the two") from error
+                raise ReadOnlyJobError(_WRITES.format(spec.name)) from error
             raise
+        return result
 
     def running(
         self, session: AsyncSession, spec: AnySpec, delivery: Delivery, *, is_batch: bool = False

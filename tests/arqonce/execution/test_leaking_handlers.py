@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, ClassVar
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Column, Integer, Table, Text, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import registry
 from structlog.testing import capture_logs
 
 from arqonce.database.engine import build_engine
@@ -136,12 +137,20 @@ async def test_a_statement_that_is_left_running_ends_with_the_job(engine: AsyncE
     await _require_all_places(engine)
 
 
-async def test_a_declared_reader_that_writes_fails(engine: AsyncEngine, sessions: Sessions) -> None:
-    """PostgreSQL refuses it; nothing is stored, and what it notifies is not sent."""
+async def _write(session: AsyncSession) -> None:
+    await session.execute(text("INSERT INTO users (name) VALUES ('Jane')"))
 
-    async def write(session: AsyncSession) -> None:
-        await session.execute(text("INSERT INTO users (name) VALUES ('Jane')"))
 
+async def _add(session: AsyncSession) -> None:
+    mapped = registry()
+    columns = (Column("id", Integer, primary_key=True), Column("name", Text))
+    user: Any = mapped.map_imperatively(type("User", (), {}), Table("users", mapped.metadata, *columns)).class_
+    session.add(user(name="Jane"))
+
+
+@pytest.mark.parametrize("write", [_write, _add])
+async def test_a_declared_reader_that_writes_fails(engine: AsyncEngine, sessions: Sessions, write: Body) -> None:
+    """PostgreSQL refuses it; nothing is stored. What is only added to the session is sent before the commit."""
     with capture_logs():
         [error] = await _run(engine, write, reads_only=True)
 
