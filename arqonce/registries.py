@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from pydantic import PydanticUndefinedAnnotation
+from pydantic import PydanticUndefinedAnnotation, ValidationError
 
 from arqonce.database.schema import Schema
 from arqonce.environment import SettingsError
@@ -80,7 +80,16 @@ def _import_registry(name: str) -> Registry:
 
 
 def _why_not_imported(error: BaseException) -> str:
-    return f"cannot be imported: {type(error).__name__}: {error}{_place_of(error)}"
+    return f"cannot be imported: {type(error).__name__}: {_text_of(error)}{_place_of(error)}"
+
+
+def _text_of(error: BaseException) -> str:
+    """Return the error's text in one line; of values that pydantic has refused, such as settings, not the values."""
+    if not isinstance(error, ValidationError):
+        return " ".join(str(error).split())
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    problems = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}".removeprefix(": ") for one in found)
+    return f"{error.title}: {'; '.join(problems)}"
 
 
 def _place_of(error: BaseException) -> str:

@@ -34,6 +34,10 @@ from arqonce.spec import JobSpec, Registry
 class Done(Result):
     pass
 
+class Settings(Result, hide_input_in_errors=False):
+    port: int
+    url: str
+
 def job(name, **options):
     class Job(Payload[Done]):
         job_name: ClassVar[str] = name
@@ -119,13 +123,16 @@ def test_registries_of_one_project_share_its_schema(write: Write) -> None:
         ("REGISTRYS = 1", "there is no REGISTRY in theirs; the module has no arqonce.Registry"),
         ("JOBS = Registry(job('a'))", "there is no REGISTRY in theirs. Its registries are: JOBS"),
         ("Path.nothing", "cannot be imported: AttributeError: type object 'Path' has no attribute 'nothing'"),
+        ("raise ValueError('one\\n  two')", "cannot be imported: ValueError: one two (/"),
+        ("Settings(port='s3cret')", "ValidationError: Settings: port: Input should be a valid integer, unable"),
+        ("Settings()", "ValidationError: Settings: port: Field required; url: Field required (/"),
         ("import nowhere", "cannot be imported: No module named 'nowhere'"),
         ("1 / 0", "cannot be imported: ZeroDivisionError: division by zero"),
         ("def", "cannot be imported: SyntaxError: invalid syntax"),
         ("raise SystemExit(7)", "cannot be imported: SystemExit: 7"),
-        ("Path.nothing", "theirs.py, line 36)"),
-        ("import nowhere", "theirs.py, line 36)"),
-        ("raise SystemExit(7)", "theirs.py, line 36)"),
+        ("Path.nothing", "theirs.py, line 40)"),
+        ("import nowhere", "theirs.py, line 40)"),
+        ("raise SystemExit(7)", "theirs.py, line 40)"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_one_line(write: Write, code: str, problem: str) -> None:
@@ -139,6 +146,7 @@ def test_what_is_wrong_is_said_in_one_line(write: Write, code: str, problem: str
     assert text.startswith("WORKER_REGISTRY: theirs:REGISTRY: ")
     assert problem in text
     assert "\n" not in text
+    assert "s3cret" not in text
 
 
 def test_annotations_may_name_what_is_defined_later(write: Write) -> None:
