@@ -186,7 +186,7 @@ def url_of(settings: RedisSettings) -> str:
     """Return REDIS_URL for arq's connection settings."""
     user = f"{_quoted(settings.username)}:{_quoted(settings.password)}@" if settings.password else ""
     if settings.unix_socket_path:
-        return f"unix://{user}{settings.unix_socket_path}?{urlencode({'db': settings.database})}"
+        return f"unix://{user}{quote(settings.unix_socket_path)}?{urlencode({'db': settings.database})}"
     scheme = "rediss" if settings.ssl else "redis"
     names = ("ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_ca_data")
     options = {name: getattr(settings, name) for name in names if settings.ssl and getattr(settings, name)}
@@ -196,7 +196,7 @@ def url_of(settings: RedisSettings) -> str:
     if settings.sentinel or not isinstance(settings.host, str | None):
         places = settings.host if not isinstance(settings.host, str) else [(settings.host, settings.port)]
         hosts = ",".join(f"{_bracketed(host)}:{port}" for host, port in places)
-        return f"{scheme}+sentinel://{user}{hosts}/{settings.sentinel_master}/{settings.database}{query}"
+        return f"{scheme}+sentinel://{user}{hosts}/{_quoted(settings.sentinel_master)}/{settings.database}{query}"
     return f"{scheme}://{user}{_bracketed(settings.host or 'localhost')}:{settings.port}/{settings.database}{query}"
 
 

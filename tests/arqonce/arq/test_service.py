@@ -384,6 +384,7 @@ def test_arq_check_names_functions_that_could_be_handlers(
         (RedisSettings(host="::1", username="u", password="p", ssl=True), "rediss://u:p@[::1]:6379/0"),
         (RedisSettings(host=None), "redis://localhost:6379/0"),  # type: ignore[arg-type] # as of an unset variable
         (RedisSettings(unix_socket_path="/run/redis", database=3), "unix:///run/redis?db=3"),
+        (RedisSettings(unix_socket_path="/run/a b/#1?%41"), "unix:///run/a%20b/%231%3F%2541?db=0"),
         (
             RedisSettings(host=[("a", 1), ("b", 2)], sentinel=True, sentinel_master="m"),
             "redis+sentinel://a:1,b:2/m/0",
