@@ -78,7 +78,7 @@ class Worker(ArqWorker):
     ) -> None:
         if kwargs.get("job_timeout", 0) is None:
             raise ValueError("job_timeout must be a time: a job without a limit can hold its slot for ever")
-        require_types(kwargs)
+        require_types(kwargs | {"functions": functions})
         is_without = has_registry and not functions and not kwargs.get("cron_jobs")
         super().__init__([func(_nothing, name="nothing")] if is_without else functions, **kwargs)  # type: ignore[arg-type] # arq's protocol; it wants one function at least
         if is_without:

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -370,12 +371,14 @@ async def test_a_job_runs_on_under_a_new_lease_when_its_own_had_ended(pool: ArqR
 
 
 async def test_a_job_without_a_limit_is_refused() -> None:
-    """Arq starts such a job a second time after ten seconds, while it runs."""
+    """Arq starts such a job a second time after ten seconds, while it runs. A limit of tries is a number."""
 
     async def work(_ctx: Context) -> None: ...
 
     with pytest.raises(ValueError, match="job_timeout must be a time"):
         OurWorker([build_function(work)], job_timeout=None)
+    with pytest.raises(TypeError, match="max_tries of work is str, and must be a whole number"):
+        OurWorker([replace(build_function(work), max_tries="3")])  # type: ignore[arg-type] # as an environment has it
 
 
 async def test_a_cancelled_worker_gives_its_jobs_back_unharmed(pool: ArqRedis, build: BuildWorker) -> None:
