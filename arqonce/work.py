@@ -49,6 +49,9 @@ class Claim(NamedTuple):
     offset_ms: int = 0
     """How far the queue's clock, by which jobs are due and expire, is ahead of this machine's; 0 up to a second."""
 
+    raw: bytes | None = None
+    """The message as Redis has it, where ``message`` is another form of it that the job's work reads."""
+
     def waited_ms(self, started_ms: int) -> int | None:
         """Return how long the job was due when it started; ``None`` if its score is no time, as after an abort."""
         try:

@@ -70,6 +70,6 @@ def _as_json(claim: Claim, call: Call) -> Claim:
     """Return the claim with its message in JSON; as it is if an argument is none that JSON carries."""
     asked = {"t": call.tries, "f": call.name, "a": call.args, "k": call.kwargs, "et": call.enqueued_ms}
     try:
-        return claim._replace(message=encode(to_jsonable_python(asked)))
+        return claim._replace(message=encode(to_jsonable_python(asked)), raw=claim.message)
     except (PydanticSerializationError, InvalidMessageError, ValueError):
         return claim

@@ -134,7 +134,7 @@ class Recorder:
         The answer that it is over was lost; or Redis was emptied.
         """
         current = self._claims[claim.job_id]
-        if current is claim or current.message in {None, claim.message}:
+        if current is claim or current.message in (None, claim.message, claim.raw):
             return False
         self._claimed_anew[claim.job_id] = current
         return True

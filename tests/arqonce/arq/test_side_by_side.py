@@ -14,7 +14,7 @@ from arqonce.arq.service import PickleOrJson
 from arqonce.arq.side_by_side import PickledJob, SideBySide
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.work import RegistryJob, RegistryWork
-from arqonce.work import Claim
+from arqonce.work import Claim, Job
 from jobs.registry import REGISTRY
 from tests.arqonce.conftest import Context, build_function
 
@@ -27,7 +27,7 @@ async def price(_ctx: Context, _what: str) -> int:
     return 1
 
 
-def _open(sessions: Sessions, message: bytes, deserializer: Callable[[bytes], dict[str, Any]]) -> object:
+def _open(sessions: Sessions, message: bytes, deserializer: Callable[[bytes], dict[str, Any]]) -> Job:
     settings = FunctionSettings(
         queue_name="q", max_tries=5, job_timeout_s=1, keep_result_s=1, keep_result_forever=False, retry_jobs=True,
         allow_abort_jobs=False, job_deserializer=deserializer,
@@ -66,8 +66,14 @@ def _open(sessions: Sessions, message: bytes, deserializer: Callable[[bytes], di
 async def test_a_job_is_whose_name_it_has(
     sessions: Sessions, message: bytes, deserializer: Callable[[bytes], dict[str, Any]], kind: type
 ) -> None:
-    """JSON that nobody knows is the registry's, which records it; a pickle that the service reads is its own."""
-    assert type(_open(sessions, message, deserializer)) is kind
+    """JSON that nobody knows is the registry's, which records it; a pickle that the service reads is its own.
+
+    Each claim has its message as Redis has it: by that the job is known from another one of its id.
+    """
+    job = _open(sessions, message, deserializer)
+
+    assert type(job) is kind
+    assert message in {job.claim.message, job.claim.raw}
 
 
 @pytest.mark.parametrize("own", [None, encode])
