@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -54,11 +54,13 @@ class Reading:
     """Why Redis could not be asked, or takes no writes, with the cure."""
 
     not_seen: Sequence[str] = field(default_factory=list)
-    known: Collection[str] = frozenset()
+    known: frozenset[str] = frozenset()
     """All queues of which somebody knows: the settings, a live worker, a pause, a promise, or Redis alone."""
 
-    has_more_queues: bool = False
-    """Whether there are more queues than are looked at."""
+    @property
+    def others(self) -> Sequence[str]:
+        """Queues of which somebody knows beyond those that are looked at; none if Redis could not be asked."""
+        return [] if self.queues is None else sorted(self.known - self.queues.queues.keys())
 
     @property
     def pauses(self) -> Sequence[Pause]:
@@ -118,7 +120,6 @@ class Servers:
             redis_trouble=trouble,
             not_seen=looks.not_seen,
             known=frozenset(names),
-            has_more_queues=len(names) > _MOST_QUEUES,
         )
 
     async def _read_ledger(self, looks: Looks) -> Ledger:

@@ -1,9 +1,10 @@
 """Queues: what waits in each, by kind, and what is paused."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aiohttp import web
+from redis.asyncio import Redis
 
 from arqonce.connection.queue_kinds import OTHER
 from arqonce.connection.queue_status import QueueStatus
@@ -19,7 +20,8 @@ from arqonce.control.queues import Target
 from arqonce.ledger.overview import PromisedIn
 from arqonce.ledger.pauses import WHOLE
 from arqonce.ledger.tables import Pause
-from arqonce.overview.snapshot import QueueFigures
+from arqonce.overview.looks import Looks
+from arqonce.overview.snapshot import QueueFigures, read_queues
 from arqonce.spec import Registry
 
 
@@ -71,6 +73,9 @@ class _EveryKind:
 _MOST_KINDS = 100
 """Kinds in the list of all queues."""
 
+_MOST_NAMED = 500
+"""Queues that are named beyond those that are looked at."""
+
 _MOST_PAUSES = 20
 """Paused kinds of a queue whose jobs are counted."""
 
@@ -85,7 +90,7 @@ async def show_queues(request: web.Request) -> web.Response:
     reading = await console_of(request).poll.latest()
     return show_page(
         request, "queues.html", reading=reading, queues=_queues(reading), kinds=_every_kind(reading), other=OTHER,
-        may_act=may_act(request),
+        may_act=may_act(request), most_named=_MOST_NAMED,
     )  # fmt: skip
 
 
@@ -94,9 +99,11 @@ async def show_queue(request: web.Request) -> web.Response:
     asked = read_query(request, _AskedQueue)
     name = asked.name
     reading = await console_of(request).poll.latest()
+    if reading.queues is not None and name not in reading.queues.queues:
+        if name not in reading.known:
+            raise PageError(404, "There is no such queue", "No worker serves it, and no job of it is known.")
+        reading = await _look_at(console_of(request).redis, reading, name)
     queue = next((one for one in _queues(reading) if one.name == name), None)
-    if queue is None and reading.queues is not None:
-        raise PageError(404, "There is no such queue", "No worker serves it, and no job of it is known.")
     kinds = None if reading.queues is None else reading.queues.kinds.get(name)
     return show_page(
         request, "queue.html", reading=reading, name=name, queue=queue, kinds=kinds, may_act=may_act(request),
@@ -104,6 +111,21 @@ async def show_queue(request: web.Request) -> web.Response:
         other=OTHER, range=asked.range,
         charts=await charts_of(request, reading, asked.range, name),
     )  # fmt: skip
+
+
+async def _look_at(redis: Redis, reading: Reading, name: str) -> Reading:
+    """Return the reading with one queue more, which it has not looked at. Some ten round trips to Redis."""
+    if reading.queues is None:
+        return reading
+    looks = Looks()
+    found = await read_queues(redis, [name], (), looks)
+    shown = replace(
+        reading.queues,
+        queues={**reading.queues.queues, **found.queues},
+        kinds={**reading.queues.kinds, **found.kinds},
+        unserved=[*reading.queues.unserved, *found.unserved],
+    )
+    return replace(reading, queues=shown, not_seen=list(dict.fromkeys([*reading.not_seen, *looks.not_seen])))
 
 
 def _queues(reading: Reading) -> list[_Queue]:

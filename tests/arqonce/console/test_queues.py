@@ -186,3 +186,21 @@ async def test_that_no_worker_is_alive_comes_first_if_jobs_wait(jane: Browser, r
 
     assert "Soon No worker is alive" in idle
     assert "Needs attention Now No worker is alive" in waiting
+
+
+async def test_queues_beyond_those_that_are_looked_at_have_pages(
+    rob: Browser, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The overview and the list say that there are more; a queue of which nobody knows has none."""
+    monkeypatch.setattr("arqonce.console.poll._MOST_QUEUES", 1)
+    await announce(redis, LiveWorker("w", "host", 1, ["tenant1", "tenant2"]))
+    await redis.zadd("tenant2", {"a": 1, "b": 2})
+
+    overview, queues = await rob.until("/", "Of 3 queues, 1 are looked at"), await rob.get("/queues")
+    other, none = await rob.get("/queue?name=tenant2"), await rob.get("/queue?name=tenant3")
+
+    assert "/queues" in overview.body
+    assert "2 more queues" in queues.page.text
+    assert "/queue?name=tenant2" in queues.body
+    assert (other.status, "Waiting 2" in other.page.text) == (200, True)
+    assert none.status == 404
