@@ -69,11 +69,11 @@ def lines_of(status: Status) -> list[tuple[str, str]]:
 def _lines_of_ledger(ledger: LedgerFigures) -> list[tuple[str, str]]:
     lines = []
     if ledger.promised is not None:
-        overdue = sum(one.overdue for one in ledger.promised)
         by_queue = [(one.queue, f"{one.promised:,}{' or more' if one.is_more else ''}") for one in ledger.promised]
         late = _listed([(one.queue, one.overdue) for one in ledger.promised if one.overdue])
         told = f": {_listed(by_queue)}" if len(by_queue) > 1 else ""
-        lines.append(("promised", f"{ledger.all_promised}, {overdue:,} overdue{f' ({late})' if late else ''}{told}"))
+        overdue = f"{ledger.all_overdue} overdue{f' ({late})' if late else ''}"
+        lines.append(("promised", f"{ledger.all_promised}, {overdue}{told}"))
     if ledger.done is not None:
         refused = sum(one.refused for one in ledger.done)
         rates = [(one.job_name, f"{one.per_second:.1f}") for one in ledger.done]
@@ -194,6 +194,7 @@ def _json_of_ledger(ledger: LedgerFigures) -> dict[str, Any]:
     if ledger.promised is not None:
         said["promised"] = sum(one.promised for one in ledger.promised)
         said["overdue"] = sum(one.overdue for one in ledger.promised)
+        said |= {"has_more_promised": True} if ledger.has_more_promised else {}
         said["promised_by_queue"] = [one._asdict() for one in ledger.promised]
     if ledger.done is not None:
         said["done_per_second"] = round(sum(one.per_second for one in ledger.done), 3)

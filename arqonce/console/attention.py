@@ -164,7 +164,10 @@ def _overdue(reading: Reading, ledger: LedgerFigures) -> Iterator[Need]:
     late = [one for one in ledger.promised or () if one.overdue and one.queue not in unserved]
     if not late:
         return
-    count = _counted(sum(one.overdue for one in late), "promised job is", "promised jobs are")
+    overdue = sum(one.overdue for one in late)
+    count = _counted(overdue, "promised job is", "promised jobs are")
+    if ledger.has_more_promised:
+        count = f"{number(overdue)} or more promised jobs are"
     href, where = _page_of([one.queue for one in late])
     yield Need(
         level=Level.NOW,

@@ -137,7 +137,8 @@ class Servers:
         served = [queue for worker in workers for queue in worker.live.queues]
         paused = [pause.queue for pause in (figures and figures.pauses) or ()]
         promised = [one.queue for one in (figures and figures.promised) or ()]
-        return [name for name in dict.fromkeys([*self._queues, *served, *paused, *promised]) if is_name(name)]
+        found = dict.fromkeys([*self._queues, *served, *paused, *promised, *ledger.behind])
+        return [name for name in found if is_name(name)]
 
 
 _END_LIMIT = timedelta(seconds=2)

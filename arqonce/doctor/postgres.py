@@ -25,7 +25,7 @@ from arqonce.doctor.finding import (
     well,
 )
 from arqonce.ledger.namespace import text_for
-from arqonce.ledger.overview import MOST_READ, PROMISED_QUEUES, dead_by_kind
+from arqonce.ledger.overview import MOST_QUEUES, MOST_READ, PROMISED_QUEUES, dead_by_kind
 from arqonce.ledger.schema import ledger_of
 from arqonce.process.startup_errors import explain_database
 
@@ -215,7 +215,8 @@ class Postgres:
         queues = (await session.execute(text_for(session, _OUTBOX), {"overdue": _OVERDUE, "often": _OFTEN})).all()
         if not queues:
             return [well("PostgreSQL: promised jobs", "none is owed")]
-        return [
+        more = well("PostgreSQL: promised jobs", f"in more than {MOST_QUEUES} queues: others are not looked at")
+        return [more] * (len(queues) > MOST_QUEUES) + [
             judged(
                 f"PostgreSQL: promised jobs in {row.queue}",
                 f"{_some(row.owed, row.most)} owed, {_some(row.late, row.most)} overdue for the relay, "

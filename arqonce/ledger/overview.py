@@ -16,7 +16,8 @@ MOST_READ = 5_000
 _MOST_PROMISED = 10_000
 """Promised jobs that are counted, those of all queues together."""
 
-_MOST_QUEUES = 20
+MOST_QUEUES = 20
+"""Queues whose promised jobs are counted. One more is looked for, so that it is known whether there are more."""
 
 
 class PromisedIn(NamedTuple):
@@ -37,10 +38,10 @@ PROMISED_QUEUES = f"""
         UNION ALL SELECT (
             SELECT job.queue FROM arqonce.outbox AS job WHERE job.queue > queues.queue ORDER BY job.queue LIMIT 1),
             number + 1
-        FROM queues WHERE queues.queue IS NOT NULL AND number < {_MOST_QUEUES}),
+        FROM queues WHERE queues.queue IS NOT NULL AND number <= {MOST_QUEUES}),
     each AS (SELECT {_MOST_PROMISED} / greatest(count(queue), 1) AS most FROM queues)
 """  # noqa: S608 - numbers are constants
-"""The first queues with promised jobs, by an index, and how many jobs of each may be read. The last queue is NULL."""
+"""The first 21 queues with promised jobs, by an index, and how many jobs of each may be read. A last one is NULL."""
 
 _PROMISED = text(f"""
     {PROMISED_QUEUES}
@@ -53,7 +54,7 @@ _PROMISED = text(f"""
 
 
 async def promised_by_queue(session: AsyncSession) -> Sequence[PromisedIn]:
-    """Count promised jobs in the first 20 queues that have any. One round trip."""
+    """Count promised jobs in the first 21 queues that have any. One round trip."""
     found = await session.execute(text_for(session, _PROMISED))
     return [PromisedIn(queue, promised, overdue, promised >= most) for queue, promised, overdue, most in found]
 

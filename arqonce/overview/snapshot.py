@@ -20,6 +20,7 @@ from arqonce.connection.refusal import refused_write
 from arqonce.connection.worker_troubles import Trouble, troubles_of
 from arqonce.ledger.losses import latest_losses
 from arqonce.ledger.overview import (
+    MOST_QUEUES,
     MOST_READ,
     DeadBy,
     Done,
@@ -85,10 +86,22 @@ class LedgerFigures:
     def all_promised(self) -> str:
         """How many jobs are promised, in words."""
         promised = self.promised or ()
-        is_more = any(one.is_more for one in promised)
+        is_more = any(one.is_more for one in promised) or self.has_more_promised
         return _in_words(
             sum(one.promised for one in promised), is_more=is_more, about=self.estimates and self.estimates.promised
         )
+
+    @property
+    def all_overdue(self) -> str:
+        """How many of them a relay should have given to Redis, in words."""
+        promised = self.promised or ()
+        is_more = any(one.is_more and one.overdue == one.promised for one in promised) or self.has_more_promised
+        return _in_words(sum(one.overdue for one in promised), is_more=is_more, about=None)
+
+    @property
+    def has_more_promised(self) -> bool:
+        """Whether ``promised`` has some of the queues with promised jobs alone."""
+        return len(self.promised or ()) > MOST_QUEUES
 
     @property
     def all_dead(self) -> str:

@@ -267,7 +267,8 @@ async def find_job(request: web.Request) -> web.Response:
         raise PageError(400, "No job has such an id", f"{ID_RULE[:1].upper()}{ID_RULE[1:]}.")
     reading = await console.poll.latest()
     looks, none = Looks(console.sessions), FoundIds([], {})
-    queues = [] if reading.queues is None else sorted(reading.known)[:_MOST_QUEUES]
+    queues = [] if reading.queues is None else sorted(reading.known)
+    unread, queues = len(queues[_MOST_QUEUES:]), queues[:_MOST_QUEUES]
     in_redis = await looks.in_redis("jobs in Redis", ids_beginning(console.redis, queues, beginning), none)
     in_ledger: Sequence[FoundJob] = ()
     if reading.ledger.trouble is None:
@@ -283,6 +284,7 @@ async def find_job(request: web.Request) -> web.Response:
         found=found[:_ROWS],
         has_more=len(found) > _ROWS,
         read_in_part=in_redis.read_in_part,
+        unread=unread,
         not_seen=looks.not_seen,
     )
 

@@ -90,7 +90,7 @@ async def show_queues(request: web.Request) -> web.Response:
     reading = await console_of(request).poll.latest()
     return show_page(
         request, "queues.html", reading=reading, queues=_queues(reading), kinds=_every_kind(reading), other=OTHER,
-        may_act=may_act(request), most_named=_MOST_NAMED,
+        may_act=may_act(request), most_named=_MOST_NAMED, unknown=_has_more_promised(reading),
     )  # fmt: skip
 
 
@@ -108,9 +108,15 @@ async def show_queue(request: web.Request) -> web.Response:
     return show_page(
         request, "queue.html", reading=reading, name=name, queue=queue, kinds=kinds, may_act=may_act(request),
         rows=_kinds(reading, name, console_of(request).application.registry, await _held(request, reading, name)),
-        other=OTHER, range=asked.range,
+        other=OTHER, range=asked.range, unknown=_has_more_promised(reading),
         charts=await charts_of(request, reading, asked.range, name),
     )  # fmt: skip
+
+
+def _has_more_promised(reading: Reading) -> bool:
+    """Return whether a queue whose promised jobs were not counted may have some."""
+    figures = reading.ledger.figures
+    return figures is not None and figures.has_more_promised
 
 
 async def _look_at(redis: Redis, reading: Reading, name: str) -> Reading:

@@ -189,18 +189,25 @@ async def test_that_no_worker_is_alive_comes_first_if_jobs_wait(jane: Browser, r
 
 
 async def test_queues_beyond_those_that_are_looked_at_have_pages(
-    rob: Browser, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    rob: Browser, redis: Redis, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The overview and the list say that there are more; a queue of which nobody knows has none."""
     monkeypatch.setattr("arqonce.console.poll._MOST_QUEUES", 1)
+    promise = """INSERT INTO arqonce.outbox (job_id, job_name, queue, message, request_hash, due_at, give_at)
+        SELECT n::text, 'x', 'customer' || n, '', '', now() - interval '2 min', now() - interval '2 min'
+        FROM generate_series(10, 39) AS n"""
+    async with sessions.begin() as session:
+        await session.execute(text(promise))
     await announce(redis, LiveWorker("w", "host", 1, ["tenant1", "tenant2"]))
     await redis.zadd("tenant2", {"a": 1, "b": 2})
 
-    overview, queues = await rob.until("/", "Of 3 queues, 1 are looked at"), await rob.get("/queues")
+    overview, queues = await rob.until("/", "Of 33 queues, 1 are looked at"), await rob.get("/queues")
     other, none = await rob.get("/queue?name=tenant2"), await rob.get("/queue?name=tenant3")
 
     assert "/queues" in overview.body
-    assert "2 more queues" in queues.page.text
+    assert "32 more queues" in queues.page.text
     assert "/queue?name=tenant2" in queues.body
     assert (other.status, "Waiting 2" in other.page.text) == (200, True)
     assert none.status == 404
+    assert (await rob.get("/queue?name=customer39")).status == 200
+    assert "queues were not looked at" in (await rob.get("/jobs/find?id=1")).page.text

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.doctor import postgres
 from arqonce.ledger.figures import overdue
-from arqonce.ledger.overview import estimate, promised_by_queue
+from arqonce.ledger.overview import MOST_QUEUES, estimate, promised_by_queue
 
 _PROMISE = text("""
     INSERT INTO arqonce.outbox
@@ -65,6 +65,14 @@ async def test_queues_share_what_is_counted(session: AsyncSession) -> None:
     found = await promised_by_queue(session)
 
     assert [tuple(one) for one in found] == [("a", 5000, 5000, True), ("b", 3, 0, False)]
+
+
+async def test_one_queue_more_than_are_counted_is_found(session: AsyncSession) -> None:
+    """So that it is known that there are more."""
+    for number in range(MOST_QUEUES + 5):
+        await _promise(session, f"q{number}", 1, seconds=1)
+
+    assert len(await promised_by_queue(session)) == MOST_QUEUES + 1
 
 
 async def test_how_many_there_are_is_estimated(session: AsyncSession) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from arqonce.ledger.overview import MOST_READ, DeadBy, Estimates
+from arqonce.ledger.overview import MOST_QUEUES, MOST_READ, DeadBy, Estimates, PromisedIn
 from arqonce.overview.snapshot import LedgerFigures
 
 
@@ -25,3 +25,18 @@ def test_what_was_not_counted_is_estimated(letters: int, about: int | None, word
     )  # fmt: skip
 
     assert figures.all_dead == words
+
+
+@pytest.mark.parametrize(
+    ("queues", "promised", "overdue"),
+    [(MOST_QUEUES, "40", "20"), (MOST_QUEUES + 1, "about 300,000", "21 or more")],
+)
+def test_queues_that_were_not_counted_are_not_forgotten(queues: int, promised: str, overdue: str) -> None:
+    """The sum of the first twenty is not all."""
+    figures = LedgerFigures(
+        promised=[PromisedIn(f"q{number}", 2, 1, is_more=False) for number in range(queues)],
+        dead=None, done=None, failed=None, losses=None, pauses=None,
+        paused_schedules=None, estimates=Estimates(300_000, None),
+    )  # fmt: skip
+
+    assert (figures.all_promised, figures.all_overdue) == (promised, overdue)
