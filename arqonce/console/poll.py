@@ -36,7 +36,7 @@ _AFTER_LAST = timedelta(seconds=20)
 _REDIS_LIMIT = timedelta(seconds=3)
 """Longest wait for Redis; for PostgreSQL it is the same (``overview.status``)."""
 
-_MOST_QUEUES = 30
+MOST_QUEUES = 30
 """Queues that are looked at: those of WORKER_QUEUE first, then those of live workers, then others with jobs."""
 
 
@@ -108,7 +108,7 @@ class Servers:
                 workers = [Worker.read(*seen) for seen in await read_workers(self._redis)]
                 names = self._names(workers, ledger)
                 names += await self._search.look(names)
-                queues = await read_queues(self._redis, names[:_MOST_QUEUES], ledger.behind, looks)
+                queues = await read_queues(self._redis, names[:MOST_QUEUES], ledger.behind, looks)
                 trouble = None if queues.refusal is None else str(explain(queues.refusal, self._url))
         except (RedisError, OSError) as error:
             trouble = str(explain(error, self._url))

@@ -15,8 +15,6 @@ from arqonce.console.poll import Reading
 from arqonce.console.rendering import duration, number
 from arqonce.overview.looks import Looks
 
-_MOST_QUEUES = 20
-
 
 class Range(NamedTuple):
     """How far back charts go, and in which steps."""
@@ -36,13 +34,13 @@ RANGES: Mapping[RangeName, Range] = {
 async def charts_of(
     request: web.Request, reading: Reading, range_: RangeName, queue: str | None = None
 ) -> Sequence[Chart]:
-    """Return the charts of a queue, or of the first 20 together; none if Redis is away or this user may not look.
+    """Return the charts of a queue, or of all of the reading together; none if Redis is away or the user may not look.
 
     One round trip.
     """
     if reading.queues is None:
         return ()
-    queues = list(reading.queues.queues)[:_MOST_QUEUES] if queue is None else [queue]
+    queues = list(reading.queues.queues) if queue is None else [queue]
     none: Sequence[Chart] = ()
     try:
         redis = console_of(request).redis

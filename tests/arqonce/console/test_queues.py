@@ -192,7 +192,7 @@ async def test_queues_beyond_those_that_are_looked_at_have_pages(
     rob: Browser, redis: Redis, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The overview and the list say that there are more; a queue of which nobody knows has none."""
-    monkeypatch.setattr("arqonce.console.poll._MOST_QUEUES", 1)
+    monkeypatch.setattr("arqonce.console.poll.MOST_QUEUES", 1)
     promise = """INSERT INTO arqonce.outbox (job_id, job_name, queue, message, request_hash, due_at, give_at)
         SELECT n::text, 'x', 'customer' || n, '', '', now() - interval '2 min', now() - interval '2 min'
         FROM generate_series(10, 39) AS n"""
