@@ -1,17 +1,34 @@
 """Checks what a connection needs of this machine, before one is opened: a host's name that can be asked for, TLS files.
 
+Says, too, how the addresses of one host are tried.
+
 Otherwise a fault of ours would look like one of the server. The texts complete the name of a setting.
 """
 
+import asyncio
 import os
 import re
 import ssl
 from collections.abc import Collection, Mapping
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 PERCENT_ENCODE = "has a character in user or password that must be percent-encoded: / is %2F, ? is %3F, @ is %40"
 """What is said of a URL that a password has cut at the wrong place."""
+
+
+_STAGGER_SECONDS = 0.25
+"""After how long the next address of a host is tried, too (RFC 8305, section 5)."""
+
+
+def staggered() -> dict[str, Any]:
+    """Return options of asyncio's ``create_connection`` by which an address that is silent does not hide the others.
+
+    Without them each has to fail first, which takes longer than a connection may. uvloop knows no such option.
+    """
+    is_asyncio = isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop)
+    return {"happy_eyeballs_delay": _STAGGER_SECONDS} if is_asyncio else {}
 
 
 def require_host(name: str) -> str:

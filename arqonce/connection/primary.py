@@ -23,6 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry as SyncRetry
 
+from arqonce.addresses import staggered
 from arqonce.connection.sentinel import Sentinels
 from arqonce.connection.url import RedisURL
 
@@ -134,6 +135,12 @@ class Primary(_Async):  # type: ignore[misc] # untyped
         except BaseException:  # including a cancellation by redis-py's timeout
             self._distrust()
             raise
+
+    def _connection_arguments(self) -> dict[str, Any]:
+        return {
+            **super()._connection_arguments(),
+            **staggered(),
+        }  # redis-py's, from 5 to 8; not called for Unix sockets
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: ANN401, FBT001, FBT002 - redis-py's
         """Send a command, preceded by ``HELLO`` if the check of the role is due."""

@@ -13,6 +13,8 @@ from typing import Any
 
 import asyncpg
 
+from arqonce.addresses import staggered
+
 Factory = Callable[[], Any]
 
 
@@ -58,7 +60,7 @@ class _JoiningLoop:
 
     async def create_connection(self, factory: Factory, *args: Any, **options: Any) -> tuple[Any, Any]:  # noqa: ANN401 - as the loop
         joining = _JoiningFactory(factory)
-        await self._loop.create_connection(joining, *args, **options)
+        await self._loop.create_connection(joining, *args, **(options | staggered()))
         return joining.transport, joining.protocol
 
     async def create_unix_connection(self, factory: Factory, *args: Any, **options: Any) -> tuple[Any, Any]:  # noqa: ANN401 - as the loop
