@@ -100,8 +100,8 @@ class Worker(ArqWorker):
         """Records how functions end. The startup hook may set it."""
         self.must_know_pauses = False
         """Whether to claim nothing while Redis does not know what is paused. The startup hook sets it with a relay."""
-        self.last_block: Callable[[], Mapping[str, object] | None] = lambda: None
-        """Returns what has blocked the event loop of late. The startup hook may set it."""
+        self.about: Callable[[], Mapping[str, object]] = dict
+        """Returns what else operators are told of the process. The startup hook may set it."""
         self._max_working = max_working
         self.threads = JobThreads(self.max_jobs + (max_working if has_registry else 0), self._jobs_of)
 
@@ -187,7 +187,7 @@ class Worker(ArqWorker):
         shown = Shown([*registry, *self.functions], slots=self.max_jobs)
 
         def doing() -> Mapping[str, Any]:
-            return shown.now(self.engine, self.last_block())
+            return {**shown.now(self.engine), **self.about()}
 
         def obey(quiet: bool) -> bool:  # noqa: FBT001 - an order's value
             return self.engine is not None and self.engine.be_quiet(quiet)

@@ -8,7 +8,7 @@ from arqonce.connection.clock import CLOCK_OFF
 from arqonce.connection.presence import LiveWorker
 from arqonce.wire.bounds import is_name
 
-CLOCKS, LOOPS = "clocks", "event loops"
+CLOCKS, DATABASES, LOOPS = "clocks", "databases", "event loops"
 
 _MOST_OFF = 1e10
 """What differs by more, in seconds, was no reading of a clock."""
@@ -17,14 +17,14 @@ _LONGEST = 300
 """Longest text that is shown of what a worker says, in characters."""
 
 _MOST_HOSTS = 3
-"""Hosts that are named of one block: where each worker has a container, each is a host."""
+"""Hosts that are named of one trouble: where each worker has a container, each is a host."""
 
 
 class Trouble(NamedTuple):
     """One thing that is wrong, with its cure. The text is the same each time, while nothing changes."""
 
     check: str
-    """``CLOCKS`` or ``LOOPS``."""
+    """``CLOCKS``, ``DATABASES`` or ``LOOPS``."""
 
     what: str
     cure: str
@@ -38,16 +38,36 @@ class Block(NamedTuple):
 
 
 def troubles_of(seen: Iterable[tuple[LiveWorker, Mapping[str, Any] | None]]) -> list[Trouble]:
-    """Return what is wrong with the workers: a clock once for each host, a block once for each place in the code."""
+    """Return what is wrong with the workers: a clock once for each host, a block once for each place in the code.
+
+    And workers of one queue that have several databases, once for all queues of one.
+    """
     clocks: dict[str, Trouble] = {}
     blocks: dict[str, Block] = {}
+    hosts_of: dict[str, dict[str, str]] = {}
     for worker, doing in seen:
         host = worker.host if _is_text(worker.host) else "a host without a readable name"
+        if _is_text(database := (doing or {}).get("database")):
+            for queue in worker.queues:
+                hosts_of.setdefault(queue, {}).setdefault(str(database), host)
         for trouble in _clock(host, doing or {}):
             clocks.setdefault(host, trouble)
         for at, who in _block(doing or {}):
             blocks.setdefault(at, Block(who, {})).hosts[host] = None
-    return [*clocks.values(), *(_blocked(at, *block) for at, block in blocks.items())]
+    return [*clocks.values(), *_split(hosts_of), *(_blocked(at, *block) for at, block in blocks.items())]
+
+
+def _split(hosts_of: Mapping[str, Mapping[str, str]]) -> Iterator[Trouble]:
+    """Yield the queues whose workers have several databases; ``hosts_of`` names a host for each database of each."""
+    split = {queue: list(hosts.values()) for queue, hosts in sorted(hosts_of.items()) if len(hosts) > 1}
+    if not split:
+        return
+    queue, hosts = next(iter(split.items()))
+    others = f" (and {len(split) - 1:,} other queues)" if len(split) > 1 else ""
+    named = _named(hosts)
+    what = f"workers of the queue {queue}{others} have {len(hosts):,} databases, such as those on {named}"
+    cure = "correct a DATABASE_URL or REDIS_URL, or give each database a queue of its own: each job runs in any of them"
+    yield Trouble(DATABASES, what, cure)
 
 
 def _clock(host: str, doing: Mapping[str, Any]) -> Iterator[Trouble]:
@@ -66,12 +86,15 @@ def _block(doing: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _blocked(at: str, who: str, hosts: Collection[str]) -> Trouble:
+    cure = "await an async library there, or use asyncio.to_thread: meanwhile the worker's other jobs wait"
+    what = f"{who} has blocked the event loop of workers on {_named(hosts)} in the last two minutes, at {at}"
+    return Trouble(LOOPS, what, cure)
+
+
+def _named(hosts: Collection[str]) -> str:
     named = ", ".join(sorted(hosts)[:_MOST_HOSTS])
     others = len(hosts) - _MOST_HOSTS
-    where = named if others <= 0 else f"{named} and {others:,} other host{'s' if others > 1 else ''}"
-    cure = "await an async library there, or use asyncio.to_thread: meanwhile the worker's other jobs wait"
-    what = f"{who} has blocked the event loop of workers on {where} in the last two minutes, at {at}"
-    return Trouble(LOOPS, what, cure)
+    return named if others <= 0 else f"{named} and {others:,} other host{'s' if others > 1 else ''}"
 
 
 def _is_text(value: object) -> bool:

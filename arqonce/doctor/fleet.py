@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 from arqonce.connection.presence import live_workers, unserved, what_they_do
 from arqonce.connection.queue_search import QueueSearch
 from arqonce.connection.queue_status import read_queue_status
-from arqonce.connection.worker_troubles import CLOCKS, LOOPS, troubles_of
+from arqonce.connection.worker_troubles import CLOCKS, DATABASES, LOOPS, troubles_of
 from arqonce.doctor.finding import Finding, judged, well
 from arqonce.settings.worker import SPARE_CONNECTIONS
 
@@ -35,7 +35,11 @@ async def examine_fleet(redis: Redis, queues: Sequence[str]) -> list[Finding]:
     number = f"{len(workers)} alive, {hosts} {'host' if hosts == 1 else 'hosts'}"
     findings = [judged("Workers: queues", number, warning=cure if alone else None)]
     troubles = troubles_of(zip(workers, said, strict=True))
-    for check, good in ((CLOCKS, "as that of Redis"), (LOOPS, "none was blocked of late")):
+    for check, good in (
+        (CLOCKS, "as that of Redis"),
+        (DATABASES, "one for each queue"),
+        (LOOPS, "none was blocked of late"),
+    ):
         found = [judged(f"Workers: {check}", one.what, warning=one.cure) for one in troubles if one.check == check]
         findings += found or [well(f"Workers: {check}", good)]
     return findings

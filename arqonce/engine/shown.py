@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,14 @@ class Shown:
             "started": time.time(),
         }
 
-    def now(self, engine: Engine | None, block: Mapping[str, object] | None = None) -> Mapping[str, Any]:
-        """Return what it does now, and what has blocked its loop. Times are by its clock, in seconds since 1970."""
+    def now(self, engine: Engine | None) -> dict[str, Any]:
+        """Return what it does now. Times are by its clock, in seconds since 1970."""
         now, jobs = time.time(), [] if engine is None else engine.runs.running.shown(MOST_SHOWN)
         return self._constant | {
             "state": "working" if engine is None or not engine.is_quiet else "drained",
             "running": 0 if engine is None else len(engine.runs.running.tasks),
             "jobs": [{"id": job_id, "job_name": name, "since": now - seconds} for job_id, name, seconds in jobs],
             "rss": _resident_bytes(),
-            "block": block,
         }
 
 

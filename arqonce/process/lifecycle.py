@@ -3,7 +3,7 @@
 Uses one exit stack, because arq runs the shutdown hook even if the startup hook raised, and in another task.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 
@@ -52,8 +52,7 @@ class Lifecycle:
         """What writes promised jobs into Redis, once it has started."""
         self.scheduler: Scheduler | None = None
         """What promises the slots of schedules, likewise."""
-        self.last_block: LastBlock = lambda: None
-        """Returns what has blocked the event loop of late, likewise."""
+        self._last_block: LastBlock = lambda: None
 
     async def startup(self, redis: Redis, problems: Callable[[], list[str]] = list) -> Dispatcher:
         """Check both servers, open the database and return what runs its jobs. ``problems`` are for the health file.
@@ -75,7 +74,7 @@ class Lifecycle:
             queue = self._settings.worker.default_queue
             scheduling = open_scheduler(sessions, self._registry, queue=queue, removes=True, rest=self.rest)
             self.scheduler = await stack.enter_async_context(scheduling)
-            self.last_block = stack.enter_context(warn_of_blocks(self._settings.worker.lease, self.rest))
+            self._last_block = stack.enter_context(warn_of_blocks(self._settings.worker.lease, self.rest))
             if file := self._settings.worker.health_file:
                 probes = server_probes(redis, sessions, dispatcher.gate)
                 await stack.enter_async_context(report_health(file, probes, problems))
@@ -88,6 +87,10 @@ class Lifecycle:
             max_jobs=self._settings.worker.max_jobs,
         )
         return dispatcher
+
+    def about(self) -> Mapping[str, object]:
+        """Return what operators are told: what has blocked the event loop of late, and which database it is."""
+        return {"block": self._last_block(), "database": None if self.relay is None else self.relay.database}
 
     async def shutdown(self) -> None:
         """Close what startup opened. A failed start has already closed everything."""

@@ -184,7 +184,7 @@ def _build_worker(  # noqa: PLR0913, PLR0917 - the parts that it connects
 async def _open_ledger(run: ServiceRun, lifecycle: Lifecycle, redis: ArqRedis, worker: Worker) -> Dispatcher:
     """Let the worker record how functions end, and run the jobs of a registry beside them."""
     dispatcher = await lifecycle.startup(redis, worker.threads.problems)
-    worker.must_know_pauses, worker.last_block = True, lifecycle.last_block
+    worker.must_know_pauses, worker.about = True, lifecycle.about
     worker.records = FunctionRecords(dispatcher.sessions, dispatcher.gate, dispatcher.history)
     if run.application is not None:
         keep = run.settings.keep_result
@@ -194,7 +194,8 @@ async def _open_ledger(run: ServiceRun, lifecycle: Lifecycle, redis: ArqRedis, w
 
 async def _watch(settings: WorkerSettings, redis: ArqRedis, worker: Worker, stack: AsyncExitStack) -> None:
     """Watch the loop and report health, as the lifecycle does where there is a database."""
-    worker.last_block = stack.enter_context(warn_of_blocks(settings.lease, worker.rest))
+    last_block = stack.enter_context(warn_of_blocks(settings.lease, worker.rest))
+    worker.about = lambda: {"block": last_block()}
     if settings.health_file is not None:
         probes: dict[str, Probe] = {"Redis": lambda: ask_redis(redis)}
         await stack.enter_async_context(report_health(settings.health_file, probes, worker.threads.problems))

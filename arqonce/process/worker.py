@@ -113,7 +113,7 @@ async def _build(  # noqa: PLR0913 - as above
 
     async def startup(_ctx: dict[Any, Any]) -> None:
         dispatcher = await lifecycle.startup(redis, worker.threads.problems)
-        worker.must_know_pauses, worker.last_block = True, lifecycle.last_block
+        worker.must_know_pauses, worker.about = True, lifecycle.about
         worker.registry_work = RegistryWork(application.registry, dispatcher, keep_result=settings.worker.keep_result)
         ending.ready(lambda: status_of(worker))
         if shown is not None:

@@ -50,6 +50,8 @@ class RedisEpochs:
         self._redis = redis
         self._sessions = sessions
         self.queues = queues
+        self.database: str | None = None
+        """A name of the database, once it is known."""
         self._keys: Sequence[str] = ()
         self._agree = redis.register_script(_AGREE)
 
@@ -61,6 +63,7 @@ class RedisEpochs:
         if not self._keys:
             async with self._sessions() as session:
                 database = await database_identity(session)
+            self.database = database
             self._keys = [f"{_KEY}{database}:{queue}" for queue in self.queues]
         async with self._redis.pipeline(transaction=False) as pipe:
             for key in self._keys:

@@ -175,6 +175,11 @@ class Relay:
             await self._unserved.look()
 
     @property
+    def database(self) -> str | None:
+        """A name of the database whose jobs it gives, once it is known."""
+        return self._epochs.database
+
+    @property
     def _is_first(self) -> bool:
         """Whether it does what one of all relays with these queues has to do; all do it if none of them can listen."""
         return self.wakeup is None or self.wakeup.is_listening

@@ -121,7 +121,10 @@ async def test_it_answers_the_first_questions_of_an_operator(sessions: Sessions,
 
 
 async def test_workers_in_trouble_are_named(redis: Redis, run: Run) -> None:
-    """A clock once for each host, a block once for each place. What is not as workers write it counts as nothing."""
+    """A clock once for each host, a block once for each place, and who has another database than others of its queue.
+
+    What is not as workers write it counts as nothing.
+    """
     said: list[dict[str, object]] = [
         {"clock_offset": -3600.2},
         {"clock_offset": -3599.8, "block": {"job_name": "create_user", "at": "jobs/users.py:12 run"}},
@@ -133,9 +136,9 @@ async def test_workers_in_trouble_are_named(redis: Redis, run: Run) -> None:
         await announce(redis, worker)
         await show(redis, worker, doing)
     for number in range(5):
-        worker = LiveWorker(f"h{number}", f"h{number}", 1, ["arq:queue"])
+        worker = LiveWorker(f"h{number}", f"h{number}", 1, ["arq:queue", f"own{number}", f"pair{number // 2}"])
         await announce(redis, worker)
-        await show(redis, worker, {"block": {"at": "x"}})
+        await show(redis, worker, {"block": {"at": "x"}, "database": f"db{number % 2}" if number < 4 else ["\x1b"]})
 
     told = run().stderr.splitlines()
     found = json.loads(run("--json").stdout)["worker_troubles"]
@@ -143,10 +146,11 @@ async def test_workers_in_trouble_are_named(redis: Redis, run: Run) -> None:
     assert [line.partition(": ")[0] for line in told] == [
         "the clock of there is 1:00:00 ahead of that of Redis",
         "the clock of a host without a readable name is 0:00:02 behind that of Redis",
+        "workers of the queue arq:queue (and 2 other queues) have 2 databases, such as those on h0, h1",
         "create_user has blocked the event loop of workers on there in the last two minutes, at jobs/users.py:12 run",
         "something has blocked the event loop of workers on h0, h1, h2 and 2 other hosts in the last two minutes, at x",
     ]
-    assert [one["check"] for one in found] == ["clocks", "clocks", "event loops", "event loops"]
+    assert [one["check"] for one in found] == ["clocks", "clocks", "databases", "event loops", "event loops"]
 
 
 async def test_kinds_of_a_long_queue_are_estimated_from_all_of_it(redis: Redis) -> None:

@@ -46,6 +46,7 @@ async def test_a_drained_worker_ends_its_jobs_and_takes_no_more(
     queued = await redis.zscore("arq:queue", "two")
     undrained = await operate("workers", "undrain", f"{shown['host']}:{shown['pid']}")
     await waiting.result(timeout=10)
+    names_its_database = await _says(redis, b'"database": "')
     acts = json.loads(await operate("audit", "list", "--json"))
     code = worker.stop()
     (job,) = shown["jobs"]
@@ -53,6 +54,7 @@ async def test_a_drained_worker_ends_its_jobs_and_takes_no_more(
     assert (shown["queues"], shown["slots"], shown["state"]) == (["arq:queue"], 3, "working")
     assert (job["id"], job["job_name"]) == ("one", "create_user")
     assert "create_user" in shown["kinds"]
+    assert names_its_database
     assert trends != []
     assert shown["rss_bytes"] > 10_000_000
     assert (abs(shown["clock_offset_seconds"]) < 1, shown["block"]) == (True, None)
