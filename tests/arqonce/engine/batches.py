@@ -48,6 +48,7 @@ class BatchJob(FunctionJob):
 
     def outcome(self, answer: dict[str, Any] | Exception) -> Outcome:
         """Return what becomes of the job."""
+        self._has_begun = True
         return self._failed(answer) if isinstance(answer, Exception) else self._end(answer, succeeded=True)
 
 
