@@ -9,6 +9,7 @@ The check uses ``HELLO``, which no ACL can refuse, and which also identifies a c
 a proxy refuses ``HELLO``, only refused writes reveal a replica.
 """
 
+import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
@@ -101,6 +102,12 @@ def _text(value: object) -> object:
 
 _RESET = "the connection was reset before the command"
 
+
+def _times_cancelled() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
 _Async: Any = AbstractConnection
 _Blocking: Any = SyncAbstractConnection
 # redis-py's connection classes are mostly untyped, and the methods called on them are abstract.
@@ -149,13 +156,16 @@ class Primary(_Async):  # type: ignore[misc] # untyped
         if self._writer.transport.is_closing():  # else asyncio raises AttributeError since Python 3.12 (gh-136234)
             await self.disconnect(nowait=True)
             raise RedisConnectionError(_RESET)
-        asks = check_health and self._is_role_due()
+        asks, cancelled = check_health and self._is_role_due(), _times_cancelled()
         try:
             await super().send_packed_command(self._with_role(command) if asks else command, check_health)
         except RuntimeError as error:  # from uvloop; redis-py does not convert it, so it would not retry
             if "closed" not in str(error):
                 raise
             raise RedisConnectionError(_RESET) from error
+        if _times_cancelled() > cancelled:  # asyncio.wait_for has swallowed it, up to Python 3.11 (gh-86296)
+            await self.disconnect(nowait=True)
+            raise asyncio.CancelledError
         self._owes_role = self._owes_role or asks
 
     async def read_response(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - redis-py's

@@ -227,7 +227,8 @@ class Poll:
                 self._last, self._read_at, self._current = reading, time.monotonic(), None
             current.set_result(reading)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._soon.wait(), self._every)
+                async with asyncio.timeout(self._every):
+                    await self._soon.wait()
 
     def _is_wanted(self) -> bool:
         is_looked_at = time.monotonic() - self._looked_at < _AFTER_LAST.total_seconds()

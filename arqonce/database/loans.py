@@ -210,7 +210,7 @@ class LendingPool(AsyncAdaptedQueuePool):
 
     def _get_spare(self) -> ConnectionPoolEntry:
         try:
-            await_only(asyncio.wait_for(self._free_spares.acquire(), _SPARE_LIMIT.total_seconds()))
+            await_only(self._wait_for_spare())
         except TimeoutError as error:
             raise PoolTimeoutError(_NO_SPARE) from error
         self._max_overflow += 1
@@ -221,6 +221,10 @@ class LendingPool(AsyncAdaptedQueuePool):
             raise
         self._spare.add(record)
         return record
+
+    async def _wait_for_spare(self) -> None:
+        async with asyncio.timeout(_SPARE_LIMIT.total_seconds()):  # wait_for may swallow a cancellation on Python 3.11
+            await self._free_spares.acquire()
 
     def _return_spare(self) -> None:
         self._max_overflow -= 1

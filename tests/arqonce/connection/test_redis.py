@@ -68,3 +68,25 @@ async def test_a_connection_that_spoke_nonsense_does_not_stay_in_the_pool(valkey
         idle._parser._reader.feed(b"\x16\x03\x01")
 
         assert [await redis.ping() for _ in range(3)] == [True] * 3
+
+
+async def test_no_cancellation_is_lost_in_a_command(redis: Redis, valkey_url: str) -> None:
+    """Whichever turn of the loop it comes in: arq's worker would never end after SIGTERM."""
+    assert redis is not None
+    async with build_redis(valkey_url, Redis) as connected:
+
+        async def ask_once() -> None:
+            await connected.ping()
+            await asyncio.sleep(60)  # nobody has told it to end
+
+        for turns in range(20):
+            task = asyncio.create_task(ask_once())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+
+            done, _ = await asyncio.wait([task], timeout=5)
+
+            assert done == {task}, turns
+            assert task.cancelled()
+            assert await connected.ping()
