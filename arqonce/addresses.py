@@ -22,13 +22,15 @@ _STAGGER_SECONDS = 0.25
 """After how long the next address of a host is tried, too (RFC 8305, section 5)."""
 
 
-def staggered() -> dict[str, Any]:
+def staggered(host: str) -> dict[str, Any]:
     """Return options of asyncio's ``create_connection`` by which an address that is silent does not hide the others.
 
-    Without them each has to fail first, which takes longer than a connection may. uvloop knows no such option.
+    Without them each has to fail first, which takes longer than a connection may. uvloop knows no such option. Not for
+    a ``host`` that is an address: asyncio then leaves a socket to the garbage collector if connecting is cancelled.
     """
-    is_asyncio = isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop)
-    return {"happy_eyeballs_delay": _STAGGER_SECONDS} if is_asyncio else {}
+    if is_address(host) or not isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop):
+        return {}
+    return {"happy_eyeballs_delay": _STAGGER_SECONDS}
 
 
 def require_host(name: str) -> str:

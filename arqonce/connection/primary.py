@@ -144,10 +144,8 @@ class Primary(_Async):  # type: ignore[misc] # untyped
             raise
 
     def _connection_arguments(self) -> dict[str, Any]:
-        return {
-            **super()._connection_arguments(),
-            **staggered(),
-        }  # redis-py's, from 5 to 8; not called for Unix sockets
+        # A method of redis-py, from 5 to 8, that is not called for Unix sockets.
+        return {**super()._connection_arguments(), **staggered(str(self.host))}
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: ANN401, FBT001, FBT002 - redis-py's
         """Send a command, preceded by ``HELLO`` if the check of the role is due."""

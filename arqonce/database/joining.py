@@ -58,9 +58,9 @@ class _JoiningLoop:
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the loop's
         return getattr(self._loop, name)
 
-    async def create_connection(self, factory: Factory, *args: Any, **options: Any) -> tuple[Any, Any]:  # noqa: ANN401 - as the loop
+    async def create_connection(self, factory: Factory, host: str, port: int, **options: Any) -> tuple[Any, Any]:  # noqa: ANN401 - as the loop
         joining = _JoiningFactory(factory)
-        await self._loop.create_connection(joining, *args, **(options | staggered()))
+        await self._loop.create_connection(joining, host, port, **(options | staggered(host)))
         return joining.transport, joining.protocol
 
     async def create_unix_connection(self, factory: Factory, *args: Any, **options: Any) -> tuple[Any, Any]:  # noqa: ANN401 - as the loop
