@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import arq.worker
@@ -479,5 +480,12 @@ class FunctionJob:
 
     def _serializer(self) -> Callable[[dict[str, Any]], bytes] | None:
         serializer = self._settings.job_serializer
-        of = getattr(serializer, "of", None)  # of a serializer that writes as it was asked
-        return serializer if of is None else of(self.claim.message)
+        if (of := getattr(serializer, "of", None)) is not None:  # of a serializer that writes as it was asked
+            serializer = of(self.claim.message)
+        return None if serializer is None else partial(_write_bytes, serializer)
+
+
+def _write_bytes(serializer: Callable[[dict[str, Any]], Any], message: dict[str, Any]) -> bytes:
+    """Serialize; text, as of ``json.dumps``, is encoded: arq's client does that, and our scripts want bytes."""
+    written = serializer(message)
+    return written.encode() if isinstance(written, str) else bytes(memoryview(written))

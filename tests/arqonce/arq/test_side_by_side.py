@@ -1,5 +1,6 @@
 """Functions and a registry in one worker: who gets a job, and in what form its result is written."""
 
+import json
 import pickle
 from collections.abc import Callable
 from datetime import timedelta
@@ -14,7 +15,7 @@ from arqonce.arq.service import PickleOrJson
 from arqonce.arq.side_by_side import PickledJob, SideBySide
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.work import RegistryJob, RegistryWork
-from arqonce.work import Claim, Job
+from arqonce.work import Claim, Ended, Job
 from jobs.registry import REGISTRY
 from tests.arqonce.conftest import Context, build_function
 
@@ -27,15 +28,21 @@ async def price(_ctx: Context, _what: str) -> int:
     return 1
 
 
-def _open(sessions: Sessions, message: bytes, deserializer: Callable[[bytes], dict[str, Any]]) -> Job:
+def _functions(**serializers: Any) -> Functions:  # noqa: ANN401 - arq's
     settings = FunctionSettings(
         queue_name="q", max_tries=5, job_timeout_s=1, keep_result_s=1, keep_result_forever=False, retry_jobs=True,
-        allow_abort_jobs=False, job_deserializer=deserializer,
+        allow_abort_jobs=False, **serializers,
     )  # fmt: skip
+    return Functions({"price": build_function(price)}, settings)
+
+
+def _claim(message: bytes) -> Claim:
+    return Claim(b"a", "a", "me", 1, message, b"1", is_aborted=False, trouble=None)
+
+
+def _open(sessions: Sessions, message: bytes, deserializer: Callable[[bytes], dict[str, Any]]) -> Job:
     registry = RegistryWork(REGISTRY, Dispatcher(sessions), keep_result=timedelta(hours=1))
-    functions = Functions({"price": build_function(price)}, settings)
-    claim = Claim(b"a", "a", "me", 1, message, b"1", is_aborted=False, trouble=None)
-    return SideBySide(registry, functions).open(claim)
+    return SideBySide(registry, _functions(job_deserializer=deserializer)).open(_claim(message))
 
 
 @pytest.mark.parametrize(
@@ -84,3 +91,19 @@ def test_a_result_has_the_form_of_its_message(own: Callable[[dict[str, Any]], by
     assert pickle.loads(writes.of(pickle.dumps(MESSAGE))({"r": 1})) == {"r": 1}  # noqa: S301 - our own
     assert decode(writes.of(encode(MESSAGE))({"r": 1})) == {"r": 1}
     assert writes({"r": 1}) == (pickle.dumps({"r": 1}) if own is None else encode({"r": 1}))
+
+
+@pytest.mark.parametrize(
+    "serializer",
+    [json.dumps, lambda message: bytearray(encode(message)), lambda message: memoryview(encode(message))],
+    ids=["text", "bytearray", "memoryview"],
+)
+async def test_a_result_is_recorded_whatever_type_the_serializer_returns(serializer: Callable[[Any], Any]) -> None:
+    """As in arq, whose client encodes text: else the job is never over, and runs again when its lease ends."""
+    job = _functions(job_serializer=serializer, job_deserializer=json.loads).open(_claim(json.dumps(MESSAGE).encode()))
+
+    outcome = await job.run()
+
+    assert isinstance(outcome, Ended)
+    assert type(outcome.result) is bytes
+    assert json.loads(outcome.result)["r"] == 1
