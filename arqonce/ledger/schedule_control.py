@@ -112,7 +112,8 @@ async def pause_schedules(
 
 _RESUME = text("""
     UPDATE arqonce.schedules
-    SET paused_until = least(paused_until, now()), paused_by = NULL, paused_why = NULL, updated_at = now()
+    SET paused_until = CASE WHEN paused_until > now() THEN now() ELSE paused_until END,
+        paused_by = NULL, paused_why = NULL, updated_at = now()
     WHERE name = ANY(:names) RETURNING name
 """).bindparams(bindparam("names", type_=ARRAY(Text)))
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as some
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
+from arqonce.ledger.schedule_control import resume_schedules
 from arqonce.ledger.schedules import look
 from arqonce.outbox import enqueue_in
 from arqonce.schedules import scheduler
@@ -253,6 +254,19 @@ async def test_slots_of_a_pause_are_skipped(sessions: Sessions, resumed: bool) -
     assert known is not None
     assert await promised(sessions) == ids(until, 2)
     assert (known["skipped"], known["skip_reason"]) == (9, "paused")
+
+
+async def test_to_resume_a_schedule_that_was_not_paused_skips_no_slot(sessions: Sessions) -> None:
+    """One that came while no worker was there, and is to be caught up with."""
+    clock = Clock()
+    await started(sessions, clock, every_minute(catch_up=HOUR))
+    async with sessions.begin() as session:
+        assert await resume_schedules(session, ["tick"]) == {"tick"}
+
+    clock.now = NOON + 2 * MINUTE
+    await (await started(sessions, clock, every_minute(catch_up=HOUR))).promise_due()
+
+    assert await promised(sessions) == ids(NOON + MINUTE, 2)
 
 
 async def _pause(sessions: Sessions, until: datetime) -> None:
