@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.connection.job_keys import JobKeys, read_job_keys, unique_in_redis
@@ -62,7 +62,8 @@ class LedgerFacts:
     result: dict[str, Any] | None = None
     parent: Related | None = None
     follow_ups: Sequence[Related] = ()
-    schedule: ScheduleState | None = None
+    schedule_paused_until: datetime | None = None
+    """Of a slot of a schedule that is paused now."""
     unique_until: datetime | None = None
     pauses: Sequence[Pause] = ()
     """All that are in force."""
@@ -153,8 +154,9 @@ async def read_ledger_facts(looks: Looks, job_id: str, kinds: Sequence[str], *, 
     if facts.receipt is not None and with_data:
         facts.result = await looks.in_ledger("the result", lambda session: result_of(session, job_id), None)
     if (slot := slot_of(job_id)) is not None:
-        one = select(ScheduleState).where(ScheduleState.name == slot[0])
-        facts.schedule = await looks.in_ledger("the schedule", lambda session: session.scalar(one), None)
+        until, name = ScheduleState.paused_until, ScheduleState.name
+        pause = select(until).where(name == slot[0], until > func.now())
+        facts.schedule_paused_until = await looks.in_ledger("the schedule", lambda session: session.scalar(pause), None)
     if names := facts.unique_names:
         what = "unique requests"
         facts.unique_until = await looks.in_ledger(what, lambda session: unique_until(session, names, job_id), None)

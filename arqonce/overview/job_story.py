@@ -12,6 +12,7 @@ from typing import Any
 from arqonce.connection.job_keys import JobKeys, Place
 from arqonce.failures import failure_to_wire, is_own_code
 from arqonce.ledger.job_rows import LetterRow, PromiseRow, ReceiptRow
+from arqonce.ledger.schedule_control import UNTIL_RESUMED
 from arqonce.ledger.tables import AttemptRecord
 from arqonce.overview.job_facts import ATTEMPTS, JobFacts, LedgerFacts, Run, slot_of, waits_in
 from arqonce.relay.unserved import CURE
@@ -122,8 +123,10 @@ def _of_relatives(ledger: LedgerFacts, *, has_parent: bool) -> Iterator[Event]:
     for one in ledger.follow_ups:
         told = f"its follow-up {one.job_name} {one.job_id}: {one.state}"
         yield Event(None, "follow_up", told, {"job_id": one.job_id, "job_name": one.job_name, "state": one.state})
-    if ledger.schedule is not None and (until := ledger.schedule.paused_until) is not None:
-        yield Event(None, "paused", f"its schedule is paused until {_time(until)}", {"until": until})
+    if (until := ledger.schedule_paused_until) is not None:
+        is_open = until == UNTIL_RESUMED
+        told = f"its schedule is paused until {'it is resumed' if is_open else _time(until)}"
+        yield Event(None, "paused", told, {"until": None if is_open else until})
     if ledger.unique_until is not None:
         until = ledger.unique_until
         yield Event(None, "unique", f"an equal request is this job until {_time(until)}", {"until": until})

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.connection.presence import LiveWorker, announce
 from arqonce.ledger.pauses import pause
+from arqonce.ledger.schedule_control import UNTIL_RESUMED, pause_schedules
 from arqonce.outbox import enqueue_in
 from arqonce.wire.keys import PAUSED_MS, now_ms
 from tests import warm
@@ -198,6 +199,34 @@ async def test_promises_and_what_belongs_to_them_are_told(redis: Redis, sessions
     assert "for the queue arq:queue, due 2" in _text(promised, "promised")
     assert "3 times in this epoch" in _text(given, "given")
     assert _text(given, "slot") == "it is the slot 2026-01-02T03:00:00Z of the schedule nightly"
+    assert "paused" not in _events(given)
+
+
+@pytest.mark.parametrize(
+    ("until", "told"),
+    [
+        (timedelta(hours=-1), None),  # it is over, and stays on record
+        (timedelta(days=4000), "its schedule is paused until 20"),
+        (UNTIL_RESUMED, "its schedule is paused until it is resumed"),
+    ],
+)
+async def test_a_pause_of_a_slots_schedule_is_told_while_it_lasts(
+    sessions: Sessions, show: Show, until: datetime | timedelta, told: str | None
+) -> None:
+    """And that it ends when somebody ends it, not in the year 9999."""
+    async with sessions.begin() as session:
+        slot = await enqueue_in(session, Lead(), key="schedule:nightly:2026-01-02T03:00:00Z")
+        await session.execute(
+            text("""
+            INSERT INTO arqonce.schedules (name, definition, fleet, release, cron, zone, overlap, catch_up)
+            VALUES ('nightly', 1, 'f', 'r', '0 3 * * *', 'UTC', 'skip', '0');
+        """)
+        )
+        await pause_schedules(session, ["nightly"], until=until, by="jane", why=None)
+
+    events = [event["text"] for event in _story(show, slot.job_id)["events"] if event["event"] == "paused"]
+
+    assert [text[: len(told or "")] for text in events] == ([] if told is None else [told])
 
 
 async def test_an_answer_that_is_left_alone_is_told(redis: Redis, show: Show) -> None:
