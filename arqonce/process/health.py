@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from arqonce.background import running
+from arqonce.process.health_file import remove_health
 
 _INTERVAL = timedelta(seconds=5)
 """How often the servers are probed and the file is written."""
@@ -43,7 +44,7 @@ async def report_health(
         async with running(partial(_report_forever, file, probes, problems), name="health"):
             yield
     finally:
-        file.unlink(missing_ok=True)  # noqa: ASYNC240 - a local file, at the very end
+        remove_health(file)
 
 
 def report_processes(file: Path, count: int) -> None:

@@ -56,6 +56,14 @@ def process_file(file: Path, number: int) -> Path:
     return file.with_name(f"{file.name}.{number}")
 
 
+def remove_health(file: Path) -> None:
+    """Remove a health file if that is possible; one that stays, as on a disk that was made read-only, becomes stale."""
+    try:  # noqa: SIM105 - contextlib would have to be loaded
+        file.unlink(missing_ok=True)
+    except OSError:
+        pass
+
+
 def read_health(file: Path) -> list[str]:
     """Return the problems of the worker or supervisor that writes ``file``; an empty list if it is healthy."""
     try:

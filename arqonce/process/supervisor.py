@@ -27,7 +27,7 @@ from arqonce.operations.fleet import Watch
 from arqonce.process.ending import ENDING, Orders, signals_to_hear
 from arqonce.process.exit_codes import ExitCode
 from arqonce.process.health import report_processes
-from arqonce.process.health_file import process_file
+from arqonce.process.health_file import process_file, remove_health
 from arqonce.process.loop_watch import CURE
 from arqonce.process.notify import Notifier
 from arqonce.process.supervised import Supervised, order_to_stop, was_ready
@@ -132,7 +132,7 @@ class Supervisor:
                 self._kill_overdue()
                 self._kill_hung()
         if self._health is not None:
-            self._health.unlink(missing_ok=True)
+            remove_health(self._health)
         _log.info("supervisor stopped", exit_code=self._code)
         return self._code
 
@@ -188,14 +188,14 @@ class Supervisor:
 
     def _start(self, place: _Place) -> Supervised | None:
         place.started = time.monotonic()
-        place.line, its_end = socket.socketpair()
         try:
+            place.line, its_end = socket.socketpair()
             with its_end:
                 if self._command is not None:
                     pid = self._spawn(self._command, place, its_end)
                 elif (pid := self._fork()) == 0:
                     return self._become(place, its_end)
-        except OSError as error:  # no memory, too many processes: treated like a process that has ended
+        except OSError as error:  # no memory, too many processes or files: treated like a process that has ended
             place.hang_up()
             pause = self._put_off(place)
             _log.error("a process cannot be started", process=place.number, reason=error.strerror, pause_s=pause)
@@ -306,7 +306,7 @@ class Supervisor:
         self._watch.end(place.number)
         had_been_ready = place.hang_up()
         if self._health is not None:
-            process_file(self._health, place.number).unlink(missing_ok=True)  # a killed worker leaves it
+            remove_health(process_file(self._health, place.number))  # a killed worker leaves it
         self._decide(place, code, was_ready=had_been_ready, pid=pid, **_ending(code))
 
     def _decide(self, place: _Place, code: int, *, was_ready: bool, **facts: object) -> None:

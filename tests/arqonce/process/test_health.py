@@ -103,9 +103,13 @@ def test_a_broken_file_is_ill(tmp_path: Path) -> None:
     assert len(read_health(file)) == 1
 
 
-async def test_a_file_that_cannot_be_written_does_not_end_the_worker(tmp_path: Path) -> None:
-    """It is logged; the worker works."""
-    async with report_health(tmp_path / "no" / "such" / "health", {"Redis": _well}):
+@pytest.mark.parametrize("name", ["no/such/health", "folder", "file/health"])
+async def test_a_file_that_cannot_be_written_does_not_end_the_worker(tmp_path: Path, name: str) -> None:
+    """It is logged; the worker works, and ends without an error though it cannot be removed either."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+
+    async with report_health(tmp_path / name, {"Redis": _well}):
         pass
 
 

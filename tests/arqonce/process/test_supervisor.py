@@ -1,13 +1,16 @@
 """``users-worker run --processes N``: real processes, real servers, real signals."""
 
 import asyncio
+import errno
 import json
+import math
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,7 +20,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce import JobClient
+from arqonce.operations.fleet import Watch
 from arqonce.process.health_file import read_health
+from arqonce.process.supervisor import Supervisor
+from arqonce.settings.worker import WorkerSettings
 from arqonce.testing.programs import warm_command
 from jobs import CreateUser
 from tests.arqonce.process.test_shutdown import (
@@ -379,6 +385,42 @@ def _pauses(worker: WorkerProcess) -> list[float]:
     """Return how long the first place was empty each time, in seconds."""
     lines = [line for line in _events(worker, "") if line.get("process") == 1]
     return [float(str(line["pause_s"])) for line in lines if "pause_s" in line]
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
+    """Yield one that has started nothing, and whose health files are folders: none can be written or removed."""
+    for name in ("health", "health.1"):
+        (tmp_path / name).mkdir()
+    watch = Watch(1, None)
+    settings = WorkerSettings.model_construct(health_file=tmp_path / "health")
+    yield Supervisor(["false"], settings, watch, burst=False, hang_limit=timedelta(minutes=1))
+    watch.close()
+
+
+def test_a_health_file_that_cannot_be_removed_does_not_end_the_supervisor(supervisor: Supervisor) -> None:
+    """A disk was made read-only: the processes would be left without one."""
+    (place,) = supervisor._places
+
+    supervisor._vacate(place, 1)
+
+    assert 0 < place.due < math.inf
+
+
+def test_a_host_without_a_free_file_does_not_end_the_supervisor(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit of the whole machine is reached, by whomever: the process is started later."""
+    (place,) = supervisor._places
+
+    def fail() -> None:
+        raise OSError(errno.ENFILE, "Too many open files in system")
+
+    monkeypatch.setattr(socket, "socketpair", fail)
+    supervisor._start(place)
+
+    assert (place.pid, place.line) == (None, None)
+    assert 0 < place.due < math.inf
 
 
 AS_PID_1 = ("unshare", "--pid", "--fork", "--kill-child")
