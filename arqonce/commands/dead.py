@@ -125,14 +125,13 @@ def retry(  # noqa: PLR0913 - the command's options
         return
     found: set[str] = set()
     act = DeadAct(RETRY, which, acting(by), why)
-    count = asyncio.run(_retry(act, most=limit or sys.maxsize, found=None if everything else found))
+    count, remain = asyncio.run(_retry(act, most=limit or sys.maxsize, found=None if everything else found))
     if not everything:
         _tell("put back", found, job_ids)
     elif not count:
         typer.echo(_NONE)
     else:
-        remain = ask(lambda session: count_dead_jobs(session, which)) - count if limit is not None else 0
-        typer.echo(f"put back {count}" + (f"; {remain} remain: run it again" if remain > 0 else ""))
+        typer.echo(f"put back {count}" + (f"; {remain} remain: run it again" if remain else ""))
 
 
 def discard(  # noqa: PLR0913 - the command's options
@@ -163,19 +162,19 @@ def discard(  # noqa: PLR0913 - the command's options
         typer.echo(_NONE)
 
 
-async def _retry(act: DeadAct, *, most: int, found: set[str] | None) -> int:
-    """Put letters back step by step; return how many. Collects their ids in ``found``."""
+async def _retry(act: DeadAct, *, most: int, found: set[str] | None) -> tuple[int, int]:
+    """Put letters back step by step; return how many, and how many more there were. Collects ids in ``found``."""
     progress, default_queue = _Progress("put back"), WorkerSettings.load().default_queue
     async with open_sessions() as sessions, open_queue() as redis:
         until = await begin(sessions)
-        number = min(most, await _count(sessions, act.which, until))
-        async with recorded(act, sessions, number, lambda: progress.done):
+        matching = await _count(sessions, act.which, until)  # before: jobs that take effect meanwhile have no letter
+        async with recorded(act, sessions, min(most, matching), lambda: progress.done):
             steps = retry_steps(sessions, redis, act.which, until=until, default_queue=default_queue, most=most)
             async for ids in steps:
                 if found is not None:
                     found.update(ids)
                 progress.add(len(ids))
-    return progress.done
+    return progress.done, max(0, matching - most)
 
 
 async def _discard(act: DeadAct) -> int:

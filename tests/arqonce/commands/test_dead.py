@@ -1,18 +1,23 @@
 """What ``users-worker dead`` prints and how it ends, for dead letters that are there and that are not."""
 
+import asyncio
 import json
 import os
 import pty
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from typer.testing import CliRunner
 
+from arqonce.commands import dead
+from arqonce.control import dead_letters as control
 from arqonce.ledger.dead_jobs import (
     DeadFilter,
     DeadLetter,
@@ -209,6 +214,27 @@ async def test_a_bulk_retry_takes_the_oldest_first_and_says_what_remains(
     assert queued == ids[:700]
     assert everything.stdout == "put back 1200\n"
     assert await redis.zcard("arq:queue") == 1200
+
+
+async def test_what_remains_is_told_whatever_has_taken_effect_meanwhile(
+    sessions: Sessions, redis: Redis, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Letters of jobs that a quick worker has done are gone: they were subtracted twice, and nothing seemed left."""
+    await _bury(sessions, "a", "b", "c", "d")
+
+    async def retry_steps(sessions: Sessions, *others: Any, **options: Any) -> AsyncIterator[Sequence[str]]:  # noqa: ANN401 - as given
+        async for ids in control.retry_steps(sessions, *others, **options):
+            async with sessions.begin() as session:
+                await session.execute(text("DELETE FROM arqonce.dead_jobs WHERE job_id = ANY(:ids)"), {"ids": ids})
+            yield ids
+
+    monkeypatch.setattr(dead, "retry_steps", retry_steps)
+    for name in ("DATABASE_URL", "REDIS_URL"):
+        monkeypatch.setenv(name, environment[name])
+    done = await asyncio.to_thread(CliRunner().invoke, dead.build_dead_app(), ["retry", "--all", "--limit", "2"])
+
+    assert done.output == "put back 2; 2 remain: run it again\n"
+    assert await redis.zcard("arq:queue") == 2
 
 
 async def test_large_messages_are_put_back_in_steps_of_bounded_bytes(sessions: Sessions) -> None:
