@@ -152,17 +152,20 @@ def _utc(moment: datetime | None) -> str | None:
 
 
 def _read_end(text: str) -> datetime | timedelta:
+    end: datetime | timedelta
     try:
-        moment = datetime.fromisoformat(text)
+        end = datetime.fromisoformat(text)
     except ValueError:
         try:
-            return duration_of("--until", text)
+            end = duration_of("--until", text)
         except typer.BadParameter as error:
             error.message += ", or a time: 2026-06-01T12:00+02:00"
             raise
-    if moment.tzinfo is None:
+    if isinstance(end, datetime) and end.tzinfo is None:
         raise typer.BadParameter("has no time zone: write 2026-06-01T12:00+02:00 or ...Z", param_hint="--until")
-    return moment
+    if end <= (datetime.now(UTC) if isinstance(end, datetime) else timedelta(0)):  # type: ignore[operator] # of one kind
+        raise typer.BadParameter("is over: nothing would be paused", param_hint="--until")
+    return min(end, UNTIL_RESUMED) if isinstance(end, datetime) else end
 
 
 def _tell(done: str, found: Collection[str], asked: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ cronsim only matches expressions with local times that have no zone.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -81,14 +82,15 @@ class Times:
         return f"every {_brief(self.every)}" if self.every is not None else f"{self.cron} in {self.zone}"
 
     def after(self, moment: datetime) -> Iterator[datetime]:
-        """Yield the slots later than ``moment``, in order. Each costs some 10 µs."""
+        """Yield the slots later than ``moment``, in order, until the year 9999. Each costs some 10 µs."""
         moment = moment.astimezone(UTC)
         if self.starts is not None:
             moment = max(moment, self.starts.astimezone(UTC) - _SECOND)
-        for slot in self._unbounded(moment):
-            if self.ends is not None and slot >= self.ends:
-                return
-            yield slot
+        with suppress(OverflowError):  # Python has no later time
+            for slot in self._unbounded(moment):
+                if self.ends is not None and slot >= self.ends:
+                    return
+                yield slot
 
     def _unbounded(self, moment: datetime) -> Iterator[datetime]:
         if self.every is not None:

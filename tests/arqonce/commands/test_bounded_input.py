@@ -32,6 +32,8 @@ for name, app in {
         (["dead", "discard", "a", ""], "is empty, or has"),
         (["dead", "show", "a\udcff"], "is empty, or has"),
         (["schedules", "pause", "a\nb"], "has a line break"),
+        (["schedules", "pause", "nightly", "--until", "2025-06-01T12:00Z"], "is over: nothing would be paused"),
+        (["schedules", "pause", "nightly", "--until", "0s"], "is over: nothing would be paused"),
         (["schedules", "run-now", "\x1b[2J"], "has a line break"),
         (["workers", "drain", "a\nb"], "has a line break"),
     ],

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import islice, pairwise, product, takewhile
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -109,6 +110,16 @@ SPRING, AUTUMN = datetime(2026, 3, 28, 12, tzinfo=UTC), datetime(2026, 10, 24, 1
 def test_the_rule_of_berlin(cron: str, after: datetime, slots: list[str]) -> None:
     """The examples of the docs."""
     assert _local(Times(cron=cron, zone="Europe/Berlin"), after, len(slots)) == slots
+
+
+@pytest.mark.parametrize("times", [{"cron": "0 3 1 1 *"}, {"cron": "30 * * * *"}, {"every": timedelta(days=300)}])
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kathmandu", "America/New_York"])
+def test_slots_end_with_the_last_time_of_python(times: dict[str, Any], zone: str) -> None:
+    """Whoever pauses a schedule until the year 9999 asks for them; one such pause must not break the list of all."""
+    found = list(Times(**times, zone=zone).after(datetime(9999, 12, 31, 20, tzinfo=UTC)))
+
+    assert all(found[0] <= slot for slot in found[1:])
+    assert len(found) <= 4
 
 
 def test_an_interval_counts_from_its_start_or_from_1970() -> None:
