@@ -126,7 +126,7 @@ def _of_relatives(ledger: LedgerFacts, *, has_parent: bool) -> Iterator[Event]:
     if (until := ledger.schedule_paused_until) is not None:
         is_open = until == UNTIL_RESUMED
         told = f"its schedule is paused until {'it is resumed' if is_open else _time(until)}"
-        yield Event(None, "paused", told, {"until": None if is_open else until})
+        yield Event(None, "schedule_paused", told, {"until": None if is_open else until})  # the job itself runs
     if ledger.unique_until is not None:
         until = ledger.unique_until
         yield Event(None, "unique", f"an equal request is this job until {_time(until)}", {"until": until})

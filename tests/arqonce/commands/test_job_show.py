@@ -224,7 +224,7 @@ async def test_a_pause_of_a_slots_schedule_is_told_while_it_lasts(
         )
         await pause_schedules(session, ["nightly"], until=until, by="jane", why=None)
 
-    events = [event["text"] for event in _story(show, slot.job_id)["events"] if event["event"] == "paused"]
+    events = [event["text"] for event in _story(show, slot.job_id)["events"] if event["event"] == "schedule_paused"]
 
     assert [text[: len(told or "")] for text in events] == ([] if told is None else [told])
 
