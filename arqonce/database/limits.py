@@ -23,9 +23,6 @@ KEEPALIVE = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_k
 manual, "TCP Settings"). A job that is delivered again waits for these locks, one statement timeout in each attempt, and
 must not use up its attempts before. The default is two hours. Without effect on Unix sockets."""
 
-VANISHED = timedelta(seconds=10 + 5 * 3)
-"""How long the server takes to detect that a client's host has vanished, by ``KEEPALIVE``."""
-
 _MOST_MS = 2**31 - 1
 """Largest value of PostgreSQL's time limits."""
 

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from arqonce.database import loans
 from arqonce.database.engine import open_database
 from arqonce.database.faults import is_transient, sqlstate_of
-from arqonce.database.limits import VANISHED
+from arqonce.database.limits import KEEPALIVE
 from arqonce.database.settings import DatabaseSettings
 from db.tables import User
 from jobs.registry import REGISTRY
@@ -137,5 +137,6 @@ async def test_errors_do_not_repeat_parameters(session: AsyncSession) -> None:
 def test_locks_of_a_vanished_host_end_before_the_attempts_of_its_job() -> None:
     """A half-open connection holds its locks until the server notices; each attempt waits for them once."""
     waits = DatabaseSettings(url=SecretStr("postgresql://host/database")).statement_timeout
+    idle, interval, count = map(int, KEEPALIVE.values())
 
-    assert min(spec.max_attempts for spec in REGISTRY) * waits >= 1.5 * VANISHED
+    assert min(spec.max_attempts for spec in REGISTRY) * waits >= 1.5 * timedelta(seconds=idle + interval * count)
