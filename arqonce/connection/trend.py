@@ -53,8 +53,8 @@ local minute = math.floor(redis.call('TIME')[1] / 60)
 local function write(queue, added)
     local key = 'arqonce:trend:' .. minute .. ':' .. queue
     local known = redis.pcall('GET', key)
-    local numbers = type(known) == 'string' and cjson.decode(known)
-    if not numbers then
+    local is_read, numbers = pcall(cjson.decode, known)
+    if not is_read or type(numbers) ~= 'table' or #numbers ~= gauges + 3 then  -- nothing, or another release's form
         numbers = {}
         for at = 1, gauges + 3 do numbers[at] = at > gauges and -1 or 0 end
     end
@@ -133,8 +133,6 @@ class Times:
     buckets: Sequence[float]
     """How many are in each: one number for each of ``BOUNDS_MS``, and one for those above."""
 
-    total: timedelta
-
     @property
     def number(self) -> int:
         """How many there are."""
@@ -212,8 +210,8 @@ def _read(text: bytes | None) -> Numbers | None:
         return None
     try:
         numbers = json.loads(text)
-        return numbers if len(numbers) == _GAUGES + len(Gauges._fields) and sum(numbers) > -math.inf else None
-    except (ValueError, TypeError):
+        return numbers if len(numbers) == _GAUGES + len(Gauges._fields) and math.isfinite(sum(numbers)) else None
+    except (ValueError, TypeError, OverflowError):
         return None
 
 
@@ -243,19 +241,10 @@ def _part(minute: int, read: Sequence[Numbers | None]) -> Part | None:
         failed=int(sums[FAILED]),
         refused=int(sums[REFUSED]),
         dead=int(sums[DEAD]),
-        wait=_times(sums[WAIT:RUN]),
-        run=_times(sums[RUN:_GAUGES]),
+        wait=Times(sums[WAIT : RUN - 1]),
+        run=Times(sums[RUN : _GAUGES - 1]),
         gauges=_worst(numbers[_GAUGES:] for numbers in found),
     )
-
-
-def _times(numbers: Numbers) -> Times:
-    return Times(numbers[:-1], _duration(numbers[-1]))
-
-
-def _duration(ms: float) -> timedelta:
-    """Return a sum of times: many jobs that have waited since 1980 together have waited longer than a timedelta has."""
-    return timedelta(milliseconds=min(max(ms, 0.0), _LONGEST_MS))
 
 
 def _worst(measured: Iterable[Numbers]) -> Gauges | None:
@@ -264,4 +253,4 @@ def _worst(measured: Iterable[Numbers]) -> Gauges | None:
     if not found:
         return None
     waiting, held, oldest = (max(column) for column in zip(*found, strict=True))
-    return Gauges(int(waiting), int(held), _duration(oldest))
+    return Gauges(int(waiting), int(held), timedelta(milliseconds=min(max(oldest, 0.0), _LONGEST_MS)))
