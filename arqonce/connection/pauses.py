@@ -113,11 +113,6 @@ async def read_texts(redis: Redis, queues: Sequence[str]) -> list[object]:
         return list(await pipe.execute(raise_on_error=False))
 
 
-async def read_paused(redis: Redis, queue: str) -> Paused:
-    """Return what Redis says is paused. One round trip."""
-    return (await _read(redis, [queue]))[queue].paused or Paused()
-
-
 async def _read(redis: Redis, queues: Sequence[str]) -> dict[str, _Known]:
     found = await read_texts(redis, queues)
     return {queue: known_of(answer) for queue, answer in zip(queues, found, strict=True)}

@@ -8,12 +8,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.client.client import JobClient
-from arqonce.connection.pauses import FOR_EVER, Paused, read_paused
+from arqonce.connection.pauses import FOR_EVER, Paused
 from arqonce.connection.presence import LiveWorker, announce
 from arqonce.ledger.audit import list_acts
 from arqonce.wire.keys import aside_key
 from jobs import CreateUser, FindUser
 from tests.arqonce.console.conftest import Browser
+from tests.pauses import read_paused
 
 Sessions = async_sessionmaker[AsyncSession]
 

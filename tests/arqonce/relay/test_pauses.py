@@ -7,9 +7,9 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce.connection.pauses import read_paused
 from arqonce.ledger.pauses import pause
 from arqonce.relay.pauses import PausesCopied
+from tests.pauses import read_paused
 
 QUEUE = "arq:queue"
 
