@@ -11,13 +11,16 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from signal import SIGUSR1, Signals
 from typing import Any
 
 import structlog
 from arq.connections import create_pool, log_redis_info
+from arq.constants import in_progress_key_prefix
+from arq.cron import CronJob
+from arq.utils import to_unix_ms
 from arq.worker import Worker as ArqWorker
 from arq.worker import func
 from arq.worker import logger as arq_logger
@@ -103,6 +106,7 @@ class Worker(ArqWorker):
         self.about: Callable[[], Mapping[str, object]] = dict
         """Returns what else operators are told of the process. The startup hook may set it."""
         self._max_working = max_working
+        self._has_failed_cron = False
         self.threads = JobThreads(self.max_jobs + (max_working if has_registry else 0), self._jobs_of)
 
     @property
@@ -294,6 +298,32 @@ class Worker(ArqWorker):
         if self._leaves_health_key:
             health = math.inf
         return min(health, _CRON.total_seconds() if self.cron_jobs else math.inf)
+
+    async def run_cron(self, n: datetime, delay: float, num_windows: int = 2) -> None:
+        """Enqueue cron jobs that are due; if that fails, in an outage, again when Redis is back. arq's class ends then.
+
+        Those with ``unique=False`` are not enqueued again: of them nobody knows whether they were.
+        """
+        jobs = [job for job in self.cron_jobs if job.unique or job.job_id]
+        slots = [job.next_run or (n if job.run_at_startup else None) for job in jobs]
+        try:
+            if self._has_failed_cron:
+                await self._pass_over_begun(jobs, n)
+            await super().run_cron(n, delay, num_windows)
+        except BaseException:
+            self._has_failed_cron = True
+            for job, slot in zip(jobs, slots, strict=True):
+                job.next_run = slot or job.next_run
+            raise
+        self._has_failed_cron = False
+
+    async def _pass_over_begun(self, jobs: Sequence[CronJob], now: datetime) -> None:
+        """Leave out slots whose jobs were enqueued after all, and have begun: the answer alone was lost."""
+        for job in jobs:
+            if job.next_run is not None and job.next_run <= now:
+                job_id = job.job_id or f"{job.name}:{to_unix_ms(job.next_run)}"
+                if await self.pool.exists(in_progress_key_prefix + job_id):  # for a minute after its end, too
+                    job.calculate_next(job.next_run)
 
     async def record_health(self) -> None:
         """Write the health key if that is due; also if the clock was set back since."""

@@ -6,14 +6,15 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from arq import cron
 from arq.connections import ArqRedis
+from arq.constants import in_progress_key_prefix
 from arq.jobs import Job, serialize_job
-from arq.utils import timestamp_ms
+from arq.utils import timestamp_ms, to_unix_ms
 from arq.worker import FailedJobs, Function, Retry, RetryJob, Worker
 from redis.asyncio import Redis
 
@@ -245,6 +246,43 @@ async def test_keep_result_decides_how_long_a_result_is_kept(pool: ArqRedis, bui
 
     ttl = {function.name: await pool.ttl(f"arq:result:{function.name}") for function in functions}
     assert ttl == {"none": -2, "for_ever": -1, "default": 60}
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+async def test_a_cron_job_that_is_due_in_an_outage_is_enqueued_once_when_redis_is_back(
+    pool: ArqRedis,
+    build: BuildWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    has_begun: bool,  # noqa: FBT001 - pytest's parameters
+) -> None:
+    """Under the id of its slot; and not again if it was enqueued, the answer was lost, and another worker ran it."""
+    now = datetime.now(UTC)
+
+    async def nightly(ctx: Context) -> None:
+        """Do nothing."""
+        del ctx
+
+    worker = await build(cron_jobs=[cron(nightly, hour=3)], timezone=UTC)
+    worker.cron_jobs[0].next_run = slot = now - timedelta(seconds=1)
+    job_id = f"cron:{nightly.__qualname__}:{to_unix_ms(slot)}"
+    if has_begun:
+        await pool.set(in_progress_key_prefix + job_id, b"1")
+
+    async def fail(*_arguments: object, **_options: object) -> None:
+        raise ConnectionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.pool, "enqueue_job", fail)
+        for _ in range(2):
+            with pytest.raises(ConnectionError):
+                await worker.run_cron(now, 0.5)
+            if has_begun:
+                break
+    for _ in range(2):
+        await worker.run_cron(now, 0.5)
+
+    assert await pool.zrange("arq:queue", 0, -1) == ([] if has_begun else [job_id.encode()])
+    assert worker.cron_jobs[0].next_run > now
 
 
 async def test_a_cron_job_runs_once_among_workers(pool: ArqRedis, build: BuildWorker) -> None:
