@@ -13,7 +13,7 @@ from arqonce.arq.service import load_service
 from arqonce.environment import SettingsError
 from arqonce.process.fleet import SUPERVISED, run_processes, run_service_processes
 from arqonce.process.service import ServiceRun, check_service, run_service
-from arqonce.process.supervised import Supervised
+from arqonce.process.supervised import Supervised, take_orders
 from arqonce.process.worker import run_worker
 from arqonce.settings.operations import OperationsSettings
 from arqonce.settings.worker import Settings, WorkerSettings
@@ -46,7 +46,7 @@ def run(  # noqa: PLR0913 - the command's options
         raise typer.BadParameter("needs Linux or macOS", param_hint="--processes")
     # A signal during startup: nothing was claimed yet, so this is an orderly end.
     with suppress(KeyboardInterrupt), _database_explained(application):
-        us = Supervised(number=supervised, orders=sys.stdin.fileno()) if supervised else None
+        us = Supervised(number=supervised, orders=take_orders()) if supervised else None
         if service is not None:
             found = application if application.registry.names else None
             code = _run_service(service, found, processes, burst=burst, check=check, pickle=pickle, supervised=us)

@@ -29,6 +29,19 @@ class Supervised:
     """The file descriptor of its end of the socket."""
 
 
+def take_orders() -> int:
+    """Return the socket of a supervisor's orders, which is standard input, and leave /dev/null in its place.
+
+    Else a program that a job starts would have it as its own standard input: one that reads, as ffmpeg does, would take
+    the order to stop.
+    """
+    orders = os.dup(0)  # no child inherits it
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    return orders
+
+
 def order_to_stop(process: socket.socket, number: Signals) -> None:
     """Order the process at the other end to act as on this signal; do nothing if it has ended."""
     with suppress(OSError):

@@ -1,5 +1,6 @@
 """Orders to stop over a socket, and signals beside them. No server is needed."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, Signals
 import pytest
 
 from arqonce.process.ending import Orders
-from arqonce.process.supervised import order_to_stop, tell_ready, was_ready
+from arqonce.process.supervised import order_to_stop, take_orders, tell_ready, was_ready
 
 PROGRAM = """
 import asyncio
@@ -138,3 +139,23 @@ def test_a_process_says_whether_it_was_ever_ready() -> None:
     assert [was_ready(ours) for ours, _ in lines] == [True, False]
     for ours, _ in lines:
         ours.close()
+
+
+def test_what_a_job_starts_cannot_read_the_orders() -> None:
+    """They come by standard input, which children inherit, and ffmpeg reads its own."""
+    ours, its_end = socket.socketpair()
+    before = os.dup(0)
+    with ours, its_end:
+        os.dup2(its_end.fileno(), 0)
+        try:
+            orders = take_orders()
+            os.set_blocking(orders, False)
+            order_to_stop(ours, SIGTERM)
+            of_child = os.read(0, 1)
+        finally:
+            os.dup2(before, 0)
+            os.close(before)
+        heard, is_inherited = os.read(orders, 1), os.get_inheritable(orders)
+        os.close(orders)
+
+    assert (of_child, heard, is_inherited) == (b"", bytes([SIGTERM]), False)
