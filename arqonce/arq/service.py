@@ -184,7 +184,8 @@ def _either(other: Deserializer) -> Deserializer:
 
 def url_of(settings: RedisSettings) -> str:
     """Return REDIS_URL for arq's connection settings."""
-    user = f"{_quoted(settings.username)}:{_quoted(settings.password)}@" if settings.password else ""
+    has_user = settings.username or settings.password  # a user may need no password
+    user = f"{_quoted(settings.username)}:{_quoted(settings.password)}@" if has_user else ""
     if settings.unix_socket_path:
         return f"unix://{user}{quote(settings.unix_socket_path)}?{urlencode({'db': settings.database})}"
     scheme = "rediss" if settings.ssl else "redis"

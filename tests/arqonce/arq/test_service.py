@@ -382,6 +382,7 @@ def test_arq_check_names_functions_that_could_be_handlers(
         (RedisSettings(), "redis://localhost:6379/0"),
         (RedisSettings(host="h", port=1, database=2, password="p@:/"), "redis://:p%40%3A%2F@h:1/2"),
         (RedisSettings(host="::1", username="u", password="p", ssl=True), "rediss://u:p@[::1]:6379/0"),
+        (RedisSettings(username="u"), "redis://u:@localhost:6379/0"),  # one with nopass
         (RedisSettings(host=None), "redis://localhost:6379/0"),  # type: ignore[arg-type] # as of an unset variable
         (RedisSettings(unix_socket_path="/run/redis", database=3), "unix:///run/redis?db=3"),
         (RedisSettings(unix_socket_path="/run/a b/#1?%41"), "unix:///run/a%20b/%231%3F%2541?db=0"),
