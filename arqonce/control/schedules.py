@@ -8,6 +8,7 @@ from uuid import uuid4
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from arqonce.execution.diagnosis import diagnose
 from arqonce.ledger.audit import record
 from arqonce.ledger.namespace import namespace_of
 from arqonce.ledger.schedule_control import UNTIL_RESUMED, ListedSchedule, pause_schedules, resume_schedules
@@ -15,6 +16,7 @@ from arqonce.outbox import enqueue_in
 from arqonce.schedules.schedule import Schedule
 from arqonce.schedules.times import Times
 from arqonce.spec import Registry
+from arqonce.usage import UsageError
 
 
 async def pause(
@@ -46,10 +48,16 @@ async def run_now(  # noqa: PLR0913 - the act and its record
     """Promise one more job of the schedule, due now; return the job's id. Its slot is the time of the database.
 
     Three round trips.
+
+    Raises:
+        UsageError: the code of the schedule makes no payload that a worker runs; the text says where it failed.
     """
     now: datetime = await session.scalar(select(func.date_trunc("second", func.now()))) or datetime.now(UTC)
-    payload = schedule.payload_for(now)
-    registry.require_kind_of(schedule, payload)
+    try:
+        payload = schedule.payload_for(now)
+        registry.require_kind_of(schedule, payload)
+    except Exception as error:  # whatever a project's function raises, whose text may have a person's data
+        raise UsageError(f"the schedule {schedule.name} makes no payload for now: {diagnose(error)}") from error
     key, queue = f"schedule:{schedule.name}:now:{uuid4().hex}", schedule.queue or default_queue
     promised = await enqueue_in(session, payload, key=key, queue=queue, schema=namespace_of(session))
     await record(session, who=who, act="schedules run-now", target=schedule.name, number=1, why=why)

@@ -11,12 +11,13 @@ from arqonce.console.acts import Choice, Preview, see_done, show_preview
 from arqonce.console.asked import Asked, PageError, Reason, read_form, read_query
 from arqonce.console.core import console_of, may_act, person_of
 from arqonce.console.done import Done, Link
-from arqonce.console.rendering import link
+from arqonce.console.rendering import link, sentence
 from arqonce.console.responses import show_page
 from arqonce.console.routes import act, page, preview
 from arqonce.control import schedules as control
 from arqonce.ledger.schedule_control import UNTIL_RESUMED, ListedSchedule, list_schedules
 from arqonce.schedules.schedule import Schedule
+from arqonce.usage import UsageError
 
 _ROWS = 50
 """Schedules of a page: to find the next slots of each takes a quarter of a millisecond."""
@@ -156,15 +157,18 @@ async def run(request: web.Request) -> web.Response:
     asked, console = await read_form(request, _Do), console_of(request)
     registry = console.application.registry
     schedule = _require_code(request, asked.name)
-    async with console.sessions.begin() as session:
-        job_id = await control.run_now(
-            session,
-            registry,
-            schedule,
-            default_queue=console.settings.worker.default_queue,
-            who=person_of(request).name,
-            why=asked.reason,
-        )
+    try:
+        async with console.sessions.begin() as session:
+            job_id = await control.run_now(
+                session,
+                registry,
+                schedule,
+                default_queue=console.settings.worker.default_queue,
+                who=person_of(request).name,
+                why=asked.reason,
+            )
+    except UsageError as error:
+        raise PageError(409, "It cannot be run", sentence(str(error))) from error
     links = [Link(link("/job", id=job_id), "The job"), _BACK]
     return see_done(request, Done(title=f"Promised a job of {asked.name}", sentences=["It is due now."], links=links))
 

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from redis.asyncio import Redis
@@ -82,17 +82,24 @@ async def test_a_schedule_runs_now_where_its_code_is(
     """It promises one job, and says which; a schedule whose code is elsewhere is not offered."""
     assert await redis.ping()
     schedule = Schedule("hourly", FindUser(email="a@example.org"), cron="0 * * * *")
-    registry = Registry(*REGISTRY, schedules=[schedule])
+
+    def make(slot: datetime) -> FindUser:
+        raise ValueError(f"Secretly Jane at {slot}")
+
+    registry = Registry(*REGISTRY, schedules=[schedule, Schedule("broken", make, cron="0 * * * *")])
     monkeypatch.setattr(conftest, "APPLICATION", replace(APPLICATION, registry=registry))
     async with serving(console_settings) as url, browsing(url, JANE) as jane:
         offered = [str(one["href"]) for one in (await jane.get("/schedules")).page.of("a") if "run" in str(one["href"])]
         preview = await jane.get("/schedules/run?name=hourly")
         done = await jane.send("/schedules/run", **preview.page.fields(), reason="for Jane")
         elsewhere = await jane.send("/schedules/run", name="nightly")
+        broken = await jane.send("/schedules/run", name="broken")
     async with sessions() as session:
         promised = (await session.scalars(select(PromisedJob.job_id))).all()
 
     assert (offered, done.status, elsewhere.status) == (["/schedules/run?name=hourly"], 200, 409)
+    assert (broken.status, "Jane" in broken.page.text) == (409, False)
+    assert "The schedule broken makes no payload for now: ValueError at" in broken.page.text
     assert [job_id.startswith("schedule:hourly:now:") for job_id in promised] == [True]
     assert [act for _, act, *_ in await _acts(sessions)] == ["schedules run-now"]
 
