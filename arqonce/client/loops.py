@@ -7,6 +7,8 @@ client in several loops. On another loop's connection a command would be sent, a
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from types import AsyncGeneratorType
+from typing import cast
 
 from redis.asyncio import Redis
 
@@ -21,6 +23,14 @@ class Lines:
         """Use the address and options of ``redis``. Connects later."""
         self.direct = DirectConnection(redis)
         self.watch = ResultWatch(redis, queue)
+        self._ending = cast("AsyncGeneratorType[None, None]", _close_at_end(self.direct, self.watch))
+        with suppress(StopIteration):
+            self._ending.asend(None).send(None)  # as far as its yield: now the loop knows it
+
+    @property
+    def are_closed(self) -> bool:
+        """Whether their loop, or ``aclose``, has closed them."""
+        return self._ending.ag_frame is None
 
     def close(self) -> None:
         """Close them; waits still in progress raise a connection error. Call it in their loop."""
@@ -29,13 +39,21 @@ class Lines:
 
     async def aclose(self) -> None:
         """Do the same, and wait until all sockets are closed."""
-        self.watch.close()
-        await self.direct.aclose()
-        await self.watch.aclose()
+        await self._ending.aclose()
 
 
-_Closed = tuple[Lines, AsyncGenerator[None, None]]
-"""Connections, and the generator at whose end they are closed."""
+async def _close_at_end(direct: DirectConnection, watch: ResultWatch) -> AsyncGenerator[None, None]:
+    """Close the connections when this ends, at the latest before the loop does.
+
+    What runs a loop to its end, such as ``asyncio.run``, first ends the generators that were begun in it
+    (``shutdown_asyncgens``). On a closed loop no transport can be closed: its socket waits for the garbage collector.
+    """
+    try:
+        yield
+    finally:
+        watch.close()
+        await direct.aclose()
+        await watch.aclose()
 
 
 class LinesOfLoops:
@@ -45,41 +63,23 @@ class LinesOfLoops:
         """Use the address and options of ``redis``. Connects later."""
         self._redis = redis
         self._queue = queue
-        self._of: dict[asyncio.AbstractEventLoop, _Closed] = {}
+        self._of: dict[asyncio.AbstractEventLoop, Lines] = {}
 
     def own(self) -> Lines:
         """Return those of the running loop, and drop those of loops that were closed."""
         loop = asyncio.get_running_loop()
-        if (found := self._of.get(loop)) is None:
+        if (lines := self._of.get(loop)) is None or lines.are_closed:
             for ended in [other for other in tuple(self._of) if other.is_closed()]:
                 self._of.pop(ended, None)
-            found = self._of[loop] = _closed_with_loop(Lines(self._redis, self._queue))
-        return found[0]
+            lines = self._of[loop] = Lines(self._redis, self._queue)
+        return lines
 
     async def aclose(self) -> None:
         """Close them all. Those of other loops are closed in the next turn of their loop."""
         own = self._of.pop(asyncio.get_running_loop(), None)
         while self._of:
-            loop, (lines, _) = self._of.popitem()
+            loop, lines = self._of.popitem()
             with suppress(RuntimeError):  # the loop was closed
                 loop.call_soon_threadsafe(lines.close)
         if own is not None:
-            await own[1].aclose()
-
-
-def _closed_with_loop(lines: Lines) -> _Closed:
-    """Close them when the loop shuts its asynchronous generators down, as ``asyncio.run`` does at its end.
-
-    There is no other hook. Otherwise the sockets would stay open, and Python would warn of them in some later test.
-    """
-
-    async def until_the_end() -> AsyncGenerator[None, None]:
-        try:
-            yield
-        finally:
-            await lines.aclose()
-
-    end = until_the_end()
-    with suppress(StopIteration):
-        end.__anext__().send(None)  # the loop knows it from here on
-    return lines, end
+            await own.aclose()

@@ -1,15 +1,14 @@
 """One client in several event loops, on a real queue without a worker."""
 
 import asyncio
-import gc
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from redis.asyncio import Redis
 
-from arqonce import JobClient
+from arqonce import JobClient, JobStatus
 from arqonce.wire.codec import encode
 from jobs import CreateUser
 
@@ -20,7 +19,7 @@ JANE = CreateUser(name="Jane")
 def _open_loops(number: int) -> Iterator[list[asyncio.AbstractEventLoop]]:
     """Yield loops that run in threads of their own."""
     loops = [asyncio.new_event_loop() for _ in range(number)]
-    threads = [threading.Thread(target=loop.run_forever) for loop in loops]
+    threads = [threading.Thread(target=_run, args=[loop]) for loop in loops]
     for thread in threads:
         thread.start()
     try:
@@ -29,7 +28,12 @@ def _open_loops(number: int) -> Iterator[list[asyncio.AbstractEventLoop]]:
         for loop, thread in zip(loops, threads, strict=True):
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
-            loop.close()
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
 
 
 async def test_a_client_serves_loops_in_several_threads(valkey_url: str, redis: Redis) -> None:
@@ -62,16 +66,27 @@ async def test_a_client_serves_loops_in_several_threads(valkey_url: str, redis: 
 
 
 def test_a_client_outlives_a_loop_that_was_closed(valkey_url: str) -> None:
-    """Each ``asyncio.run`` has another loop; the jobs are enqueued once, and the client is closed in the last one."""
+    """Each ``asyncio.run`` has another loop, which closes its connections; the jobs are enqueued once."""
     client = JobClient(valkey_url)
 
-    async def enqueue(key: str) -> bool:
-        return (await client.enqueue(JANE, key=key)).is_new
+    async def enqueue(key: str) -> tuple[bool, JobStatus]:
+        handle = await client.enqueue(JANE, key=key)
+        with suppress(TimeoutError):
+            await handle.result(timeout=0)
+        return handle.is_new, await handle.status()
 
     seen = [asyncio.run(enqueue(key)) for key in ("one", "two", "two")]
-    gc.collect()  # a socket that was left open would be an error now
+    left = [lines.are_closed for lines in client._lines._of.values()]
     asyncio.run(client.aclose())
 
-    assert seen == [True, True, False]
+    assert (seen, left) == ([(True, JobStatus.QUEUED), (True, JobStatus.QUEUED), (False, JobStatus.QUEUED)], [True])
     with pytest.raises(RuntimeError, match="the client is closed"):
         asyncio.run(enqueue("three"))
+
+
+async def test_a_client_serves_a_loop_that_has_ended_its_generators(valkey_url: str) -> None:
+    """Some end the generators of a loop, as ``asyncio.run`` does before it closes it, and go on with the loop."""
+    async with JobClient(valkey_url) as client:
+        await client._lines.own().aclose()
+
+        assert (await client.enqueue(JANE)).is_new
