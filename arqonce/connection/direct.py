@@ -181,7 +181,7 @@ class DirectConnection:
         wire = _Wire(await self._connect(), self._hear, self._lose)
         if self._opening is not asyncio.current_task():  # redis-py 5 can lose a cancellation on Python 3.11
             wire.close()
-            raise RedisConnectionError(_CLOSED)
+            raise asyncio.CancelledError  # as if it had not: asyncio.run prints other errors of tasks that it cancels
         self._wire = wire
         self._role_due = time.monotonic() + ROLE_EVERY.total_seconds()
         return self._wire
