@@ -159,18 +159,22 @@ class SyncDirectConnection:
         key, end = proof_key(), time.monotonic() + PROOF_LIMIT.total_seconds()
         with wire.listening(key.encode()) as bell:
             question(wire, (("EXISTS", key),), end)
-            beside = _connected(self._redis, protocol=2)
             try:
-                beside.send_command("SET", key, "", "PX", 1)
-                beside.read_response()
-                wire.wait(bell, end)
-            except ResponseError:
-                return True  # an ACL forbids the key: nothing was proved
-            finally:
-                beside.disconnect()
+                self._change(key)
+            except RedisError:  # an ACL forbids the key, or Redis has no more connections: nothing was proved
+                return True
+            wire.wait(bell, end)
         if not bell.is_rung:
             tell_once(NOT_TOLD)
         return bell.is_rung
+
+    def _change(self, key: str) -> None:
+        beside = _connected(self._redis, protocol=2)
+        try:
+            beside.send_command("SET", key, "", "PX", 1)
+            beside.read_response()
+        finally:
+            beside.disconnect()
 
     def _lose(self, why: str) -> None:
         wire, self._wire = self._wire, None

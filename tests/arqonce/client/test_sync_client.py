@@ -221,6 +221,18 @@ def test_where_tracking_is_refused_it_polls(tmp_path: Path, threads: ThreadPoolE
             assert waiting.result(10).name == "Jane"
 
 
+def test_a_wait_needs_no_third_connection(client: SyncJobClient, store: Store) -> None:
+    """One more proves that Redis notifies; where Redis has no more of them, nothing is proved, and nothing fails."""
+    handle, most = client.enqueue(JANE), store.config_get("maxclients")["maxclients"]
+    _end(store, handle.job_id)
+    store.config_set("maxclients", store.info("clients")["connected_clients"] + 1)
+
+    try:
+        assert handle.result(timeout=LONG).name == "Jane"
+    finally:
+        store.config_set("maxclients", most)
+
+
 def test_an_idle_link_is_not_trusted(
     client: SyncJobClient, store: Store, monkeypatch: pytest.MonkeyPatch, threads: ThreadPoolExecutor
 ) -> None:
