@@ -227,11 +227,7 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
             if self._loan is not None:
                 self._is_dirty = True
                 if self._rest is None and self.can_pipeline:
-                    self._rest = await self._connection.prepare(_PREPARED)
-                    self._plain_end = await self._connection.prepare_control("COMMIT")
-                    # This query also sends the Sync that asyncpg does not send after preparing.
-                    self.is_ever_suspect, self.may_set = await self._connection.fetchrow(SUSPECT_FUNCTIONS)
-                    self._is_suspect |= self.is_ever_suspect
+                    await self._get_ready()
             transaction = self._held_transaction()
             if not self.can_pipeline or self.isolation_level is not None or self.deferrable:
                 # The isolation level must be set before any query, and preparing the first statement is one.
@@ -239,6 +235,15 @@ class PipeliningConnection(dialect.AsyncAdapt_asyncpg_connection):
         except Exception as error:  # noqa: BLE001 - as in SQLAlchemy: the handler raises the right one
             self._handle_exception(error)
         self._transaction = transaction
+
+    async def _get_ready(self) -> None:
+        """Prepare for jobs: all of it, or none if that is cancelled and the handler goes on with the connection."""
+        rest = await self._connection.prepare(_PREPARED)
+        self._plain_end = await self._connection.prepare_control("COMMIT")
+        # This query also sends the Sync that asyncpg does not send after preparing.
+        self.is_ever_suspect, self.may_set = await self._connection.fetchrow(SUSPECT_FUNCTIONS)
+        self._is_suspect |= self.is_ever_suspect
+        self._rest = rest
 
     async def _prepare(self, operation: Any, invalidate_timestamp: Any) -> Any:
         if self._last is not None:

@@ -10,6 +10,7 @@ from sqlalchemy import event, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
+from arqonce.database.asyncpg_connection import LentConnection
 from arqonce.database.driver import execute_last, fetch_by_driver
 from arqonce.database.engine import build_engine
 from arqonce.database.faults import is_conflict, is_transient
@@ -22,6 +23,7 @@ from tests.conftest import wait_until_async
 Sessions = async_sessionmaker[AsyncSession]
 
 _NOTE = "INSERT INTO notes VALUES ($1)"
+_STORE = "INSERT INTO users (name) VALUES ($1)"
 
 
 @pytest.fixture
@@ -294,6 +296,32 @@ async def test_a_session_of_another_engine_executes_the_last_statement_at_once(d
         await execute_last(session, _NOTE, "last")
         assert list(await session.scalars(text("SELECT note FROM notes"))) == ["last"]
     await engine.dispose()
+
+
+@pytest.mark.parametrize("step", ["prepare_control", "fetchrow"])
+async def test_a_job_that_gives_up_its_first_statement_leaves_a_connection_that_is_ready(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """What a connection needs is prepared before that statement; half of it made every later job on it fail."""
+
+    async def hang(*_: object) -> None:
+        await asyncio.sleep(60)
+
+    async with open_transaction(sessions) as session:
+        monkeypatch.setattr(LentConnection, step, hang)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await fetch_by_driver(session, "SELECT 1")
+        monkeypatch.undo()
+        await execute_last(session, _STORE, "first")
+    async with open_transaction(sessions) as session:
+        await fetch_by_driver(session, "SELECT 1")
+        await execute_last(session, _STORE, "second")
+        adapted: Any = (await session.connection()).sync_connection
+        assert not adapted.connection.dbapi_connection.may_set  # what functions may do was asked
+
+    async with sessions() as session:
+        assert list(await session.scalars(select(User.name).order_by(User.id))) == ["first", "second"]
 
 
 async def test_a_cancelled_commit_leaves_no_open_transaction(sessions: Sessions, engine: AsyncEngine) -> None:
