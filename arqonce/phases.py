@@ -16,8 +16,8 @@ ResultT = TypeVar("ResultT", bound=BaseModel)
 PayloadT = TypeVar("PayloadT", bound=Payload[BaseModel])
 OutcomeT = TypeVar("OutcomeT")
 
-_LONGEST = timedelta(hours=12)
-"""Longest work. Redis forgets after a day how often a job was started."""
+LONGEST = timedelta(hours=12)
+"""Longest deadline. Redis forgets after a day how often a job was started."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Phases(Generic[PayloadT, OutcomeT, ResultT]):
         require_async(self.store, "store", job_name)
         self.work_takes_job(job_name)
         self.store_takes_job(job_name)
-        if not (isinstance(self.deadline, timedelta) and timedelta(0) < self.deadline <= _LONGEST):
+        if not (isinstance(self.deadline, timedelta) and timedelta(0) < self.deadline <= LONGEST):
             raise TypeError(f"the job {job_name}: the deadline of its work is a timedelta of at most 12 hours")
 
     def work_takes_job(self, job_name: str) -> bool:

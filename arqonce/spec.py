@@ -15,7 +15,7 @@ from arqonce.handlers import require_async, takes_job
 from arqonce.job import JobContext
 from arqonce.limits import Limit, in_force, require_limits
 from arqonce.payloads import AnyPayload, Payload
-from arqonce.phases import Phases
+from arqonce.phases import LONGEST, Phases
 from arqonce.resources import Resource
 from arqonce.schedules.schedule import Schedule
 from arqonce.wire.bounds import NAME_RULE, is_name
@@ -68,7 +68,7 @@ class JobSpec(Generic[PayloadT, ResultT]):
     """Most payloads in one call of ``batch``, or most jobs that share a transaction."""
 
     deadline: timedelta = field(default=timedelta(seconds=30), kw_only=True)
-    """Longest duration of one attempt, including the wait for a connection. The job is retried after it.
+    """Longest duration of one attempt, including the wait for a connection; at most 12 hours. The job is retried later.
 
     Of a job with phases, that of its store.
     """
@@ -118,8 +118,11 @@ class JobSpec(Generic[PayloadT, ResultT]):
             raise TypeError(f"the job {self.payload.job_name}: former_names is a tuple of names, such as ('old',)")
         if not all(map(is_name, self.former_names)):
             raise TypeError(f"the job {self.payload.job_name}: each of former_names must be {NAME_RULE}")
-        if not (isinstance(self.deadline, timedelta) and self.deadline > timedelta(0)):
-            raise TypeError(f"the job {self.payload.job_name}: deadline is a timedelta, such as timedelta(seconds=30)")
+        if not (isinstance(self.deadline, timedelta) and timedelta(0) < self.deadline <= LONGEST):
+            raise TypeError(
+                f"the job {self.payload.job_name}: deadline is a timedelta of at most 12 hours, such as "
+                "timedelta(seconds=30)"
+            )
         if not all(isinstance(number, int) and number >= 1 for number in (self.max_batch, self.max_attempts)):
             raise TypeError(f"the job {self.payload.job_name}: max_batch and max_attempts are 1 or more")
         if not all(isinstance(cast("object", refusal), Refusal) for refusal in self.refusals.values()):

@@ -1,5 +1,6 @@
 """A line of the registry that cannot work is refused when it is written, with its cure."""
 
+from datetime import timedelta
 from functools import partial, wraps
 from typing import Any, ClassVar
 
@@ -138,6 +139,7 @@ def _no_bank() -> Any:  # noqa: ANN401 - never opened
         ((Work, work), {"shares_transaction": 1}, "the job work: shares_transaction is True or False"),
         ((Work, work), {"max_attempts": "3"}, "the job work: max_batch and max_attempts are 1 or more"),
         ((Work, work), {"deadline": 5}, "the job work: deadline is a timedelta"),
+        ((Work, work), {"deadline": timedelta.max}, "deadline is a timedelta of at most 12 hours"),
         ((Work, work), {"former_names": "old"}, "the job work: former_names is a tuple of names"),
         (
             (Work, with_nothing),
