@@ -21,7 +21,7 @@ from arqonce.ledger.outbox import delete_promise, lock_promise
 from arqonce.ledger.recorded import outwait_receipts, request_hash_by_job_id
 from arqonce.wire.keys import conflict_id
 
-_WRITE_LIMIT = timedelta(seconds=3)
+WRITE_LIMIT = timedelta(seconds=3)
 """Longest write of a dead letter. It is added to the job's deadline."""
 
 _WAIT_SHORTLY = text("SET LOCAL lock_timeout = 250")
@@ -85,7 +85,7 @@ async def bury(
         TimeoutError: the database did not answer.
         SQLAlchemyError: the letter could not be written; the job must be delivered again.
     """
-    async with asyncio.timeout(_WRITE_LIMIT.total_seconds()), sessions.begin() as session:
+    async with asyncio.timeout(WRITE_LIMIT.total_seconds()), sessions.begin() as session:
         promise = await lock_promise(session, letter.job_id)
         if has_run:
             await outwait_receipts(session, [letter.job_id])
@@ -146,7 +146,7 @@ async def bury_together(
         letter.job_id: _under_another_id(letter) if letter.reason == RequestConflictError.code else letter
         for letter in letters
     }
-    async with asyncio.timeout(_WRITE_LIMIT.total_seconds()), sessions.begin() as session:
+    async with asyncio.timeout(WRITE_LIMIT.total_seconds()), sessions.begin() as session:
         if have_run:
             await session.execute(_WAIT_SHORTLY)
             await outwait_receipts(session, list(stored))

@@ -6,16 +6,19 @@ database.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
-from itertools import islice
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from arqonce.execution.dead_letters import bury, bury_together
+from arqonce.execution.dead_letters import WRITE_LIMIT, bury, bury_together
 from arqonce.ledger.attempts import FailedAttempt
 from arqonce.ledger.dead_jobs import STEP, STEP_BYTES, DeadLetter
+from arqonce.portion import Portion
+
+_LEAST_BYTES = 64 * 1024
+"""Bytes of messages in a transaction after one that took too long: one large letter, or hundreds of the usual ones."""
 
 
 @dataclass(eq=False)
@@ -37,6 +40,7 @@ class Letters:
     def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
         """Write nothing yet."""
         self._sessions = sessions
+        self._portion = Portion(WRITE_LIMIT, most=STEP_BYTES, least=_LEAST_BYTES)
         self._waiting: list[_Waiting] = []
         self._writing: asyncio.Task[None] | None = None
 
@@ -57,10 +61,18 @@ class Letters:
             raise TimeoutError
         return is_written or await bury(self._sessions, letter, has_run=has_run, attempt=attempt)
 
+    async def bury_together(self, letters: Sequence[DeadLetter], *, have_run: bool = False) -> set[str]:
+        """Record the first of them, as ``dead_letters.bury_together`` does: as many as there is time for.
+
+        Return the ids of those that were recorded; the others need ``bury`` each. Raises its errors.
+        """
+        with self._portion.measured() as most:
+            return await bury_together(self._sessions, letters[: _fitting(letters, most)], have_run=have_run)
+
     async def _write_all(self) -> None:
         try:
-            while self._still_waiting():
-                await self._write(list(_first_of(self._waiting)))
+            while waiting := self._still_waiting():
+                await self._write(waiting[: _fitting([one.letter for one in waiting], self._portion.bytes)])
         finally:  # all have their answers, unless this task was cancelled
             for one in self._waiting:
                 one.is_written.cancel()
@@ -75,7 +87,10 @@ class Letters:
         attempts = [one.attempt for one in together if one.attempt is not None]
         have_run = any(one.has_run for one in together)
         try:
-            written = await bury_together(self._sessions, list(letters.values()), have_run=have_run, attempts=attempts)
+            with self._portion.measured():
+                written = await bury_together(
+                    self._sessions, list(letters.values()), have_run=have_run, attempts=attempts
+                )
         except TimeoutError:
             for one in self._still_waiting():
                 one.is_written.set_result(None)
@@ -88,11 +103,11 @@ class Letters:
                 one.is_written.set_result(is_first and one.letter.job_id in written)
 
 
-def _first_of(waiting: Sequence[_Waiting]) -> Iterator[_Waiting]:
-    """Return those whose turn it is: so many as one statement takes, and a bounded number of bytes."""
+def _fitting(letters: Sequence[DeadLetter], most: int) -> int:
+    """Return how many of them one transaction takes: at most so many bytes of messages, but one letter at least."""
     size = 0
-    for one in islice(waiting, STEP):
-        size += len(one.letter.message)
-        if size > STEP_BYTES and size > len(one.letter.message):
-            return
-        yield one
+    for number, letter in enumerate(letters[:STEP]):
+        size += len(letter.message)
+        if number and size > most:
+            return number
+    return min(len(letters), STEP)

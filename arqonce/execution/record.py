@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from arqonce.backoff import backoff
 from arqonce.database.faults import is_transient, may_be_outage
 from arqonce.execution.answers import build_receipt
-from arqonce.execution.dead_letters import bury_together, is_dead, write_letter
+from arqonce.execution.dead_letters import is_dead, write_letter
 from arqonce.execution.delivery import AnySpec, Delivery
 from arqonce.execution.gate import DatabaseGate
 from arqonce.execution.history import History
@@ -253,7 +253,7 @@ class Record:
             RetryLater: none could be recorded; the jobs must be delivered again, and this attempt does not count.
         """
         try:
-            return await bury_together(self._sessions, letters, have_run=have_run)
+            return await self._letters.bury_together(letters, have_run=have_run)
         except Exception as error:
             raise await self.again(error, 1) from error
 

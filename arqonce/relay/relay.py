@@ -40,11 +40,11 @@ from arqonce.execution.dead_letters import bury, write_letter
 from arqonce.failures import PromiseExpiredError
 from arqonce.ledger.losses import note_loss
 from arqonce.ledger.outbox import Promise, dispatch_batch, is_full, take_back
+from arqonce.portion import Portion
 from arqonce.relay.epoch import RedisEpochs
 from arqonce.relay.expiry import has_expired
 from arqonce.relay.listener import Wakeup
 from arqonce.relay.pauses import PausesCopied
-from arqonce.relay.portion import Portion
 from arqonce.relay.unserved import UnservedQueues
 from arqonce.rest import Rest
 from arqonce.settings.worker import Settings
@@ -72,6 +72,9 @@ _RECONNECT_EVERY = timedelta(milliseconds=500)
 
 _TAKE_LIMIT = timedelta(seconds=5)
 """How long one dispatch may take in PostgreSQL, the wait for a connection included."""
+
+_MOST_BYTES = 8 * 1024 * 1024
+"""Bytes of messages in one dispatch: 500 of the largest would take a relay 2 GB."""
 
 _LAST_LOOK = timedelta(seconds=3)
 """How long shutdown waits for a dispatch under way, so that every row marked as dispatched reaches Redis."""
@@ -140,7 +143,7 @@ class Relay:
         self._last_epochs: Mapping[str, int] | None = None
         self._again = 0
         self._is_full = False
-        self._portion = Portion(_TAKE_LIMIT)
+        self._portion = Portion(_TAKE_LIMIT, most=_MOST_BYTES, least=1024, late=(TimeoutError, RedisTimeoutError))
         self._trouble = Trouble(_log, over="the relay goes on")
         self.counts = Counts()
         self.away = {"redis": AwayTime(), "postgresql": AwayTime()}
@@ -243,7 +246,7 @@ class Relay:
         return self._known[1]
 
     async def _dispatch(self, epochs: Mapping[str, int]) -> int:
-        with self._portion.read() as most:
+        with self._portion.measured() as most:
             async with asyncio.timeout(_TAKE_LIMIT.total_seconds()), self._sessions.begin() as session:
                 promises = await dispatch_batch(session, epochs=epochs, keep=self._keep, most_bytes=most)
             self._is_full = is_full(promises, epochs, most)

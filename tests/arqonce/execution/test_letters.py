@@ -183,6 +183,29 @@ async def test_a_turn_has_a_bounded_number_of_bytes(sessions: Sessions, turns: l
     assert (written, turns) == ([True] * 9, [4, 4, 1])
 
 
+async def test_letters_for_which_there_is_no_time_are_written_in_smaller_turns(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a slow network or disk they were delivered again together, and met the same limit together for ever."""
+
+    async def be_slow(sessions: Sessions, some: list[DeadLetter], **options: Any) -> set[str]:  # noqa: ANN401 - handed on
+        if sum(len(one.message) for one in some) > 300_000:
+            raise TimeoutError
+        return await bury_together(sessions, some, **options)
+
+    monkeypatch.setattr(letters, "bury_together", be_slow)
+    together, left = Letters(sessions), [_letter(f"j{number}", 100_000) for number in range(10)]
+
+    with pytest.raises(TimeoutError):
+        await together.bury_together(left)
+    at_once = await together.bury_together(left)
+    for _ in range(5):  # deliveries
+        ends = await asyncio.gather(*map(together.bury, left), return_exceptions=True)
+        left = [one for one, end in zip(left, ends, strict=True) if end is not True]
+
+    assert (at_once, left) == ({"j0"}, [])
+
+
 @pytest.mark.parametrize("fault", [KeyError("a fault of ours"), ConnectionResetError()])
 async def test_an_error_of_all_is_met_again_by_each(
     sessions: Sessions, turns: list[int], monkeypatch: pytest.MonkeyPatch, fault: Exception

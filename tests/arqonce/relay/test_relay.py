@@ -24,7 +24,6 @@ from arqonce.ledger.outbox import Promise, dispatch_batch
 from arqonce.outbox import enqueue_many_in
 from arqonce.process.health import ServerError
 from arqonce.process.probes import ask_redis
-from arqonce.relay import portion
 from arqonce.relay import relay as relay_module
 from arqonce.relay.epoch import RedisEpochs
 from arqonce.relay.relay import Relay, open_relay
@@ -70,7 +69,7 @@ async def test_large_messages_are_given_a_few_at_a_time(
     sessions: Sessions, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """500 of the largest would not fit into memory, nor into the time of one dispatch: they were never given."""
-    monkeypatch.setattr(portion, "_MOST", 40_000)
+    monkeypatch.setattr(relay_module, "_MOST_BYTES", 40_000)
     for number in range(7):
         await promise(sessions, CreateUser(name="J", email=None), f"j{number}")
     await execute(sessions, "UPDATE arqonce.outbox SET message = convert_to(repeat('x', 15000), 'UTF8')")
