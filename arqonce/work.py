@@ -115,6 +115,9 @@ class Postponed:
 class GivenBack:
     """The job returns to its place in the queue, as if it had not been started."""
 
+    has_begun: bool = True
+    """Whether it may have: if not, it also counts for no limit of starts in a time."""
+
 
 Outcome: TypeAlias = Ended | Postponed | GivenBack
 """What becomes of a job in the queue."""

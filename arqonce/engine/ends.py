@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from arqonce.wire.keys import EXPIRY, to_ms
-from arqonce.work import Claim, Ended, Job, Outcome, Postponed
+from arqonce.work import Claim, Ended, GivenBack, Job, Outcome, Postponed
 
 KEEP_ATTEMPTS = timedelta(days=1)
 """How long attempts are remembered of a job that does not come back (arq's number)."""
@@ -33,7 +33,7 @@ class GiveUp(NamedTuple):
     keep_ms: int = 0
     held_ms: int = 0
     permits: Sequence[str] = ()
-    """The keys of those that it gives back. Starts in a time are not given back."""
+    """The keys of those that it gives back. A start in a time is given back only if there was certainly none."""
 
     @property
     def group(self) -> tuple[str, str, int, int, int, str]:
@@ -88,7 +88,8 @@ def give_up(job: Job, outcome: Outcome, claim: Claim) -> GiveUp:
         given = give_back(claim)
     if not job.permits:
         return given
-    return given._replace(permits=[permit.key for permit in job.permits if not permit.per_ms])
+    has_begun = not isinstance(outcome, GivenBack) or outcome.has_begun
+    return given._replace(permits=[permit.key for permit in job.permits if not (permit.per_ms and has_begun)])
 
 
 @lru_cache

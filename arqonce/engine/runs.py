@@ -78,7 +78,7 @@ class Runs:
         if any(job.permits for job in (*others, *(job for run in runs for job in run.jobs))):
             runs, others, parked = await admit(self._leases, self._work, runs, others)
             self._forget_parked(parked, of=sum(run.size for run in runs) + len(others) + len(parked))
-        self._give_back(others)
+        self._give_back(others, have_begun=False)
         self._queue(runs)
         self._start_waiting()
         return sum(run.size for run in runs)
@@ -211,8 +211,8 @@ class Runs:
         while self.slots.waiting:
             self._give_back(self.slots.waiting.popleft().jobs)
 
-    def _give_back(self, jobs: Iterable[Job]) -> None:
-        self._record([(job, GivenBack()) for job in jobs])
+    def _give_back(self, jobs: Iterable[Job], *, have_begun: bool = True) -> None:
+        self._record([(job, GivenBack(have_begun)) for job in jobs])
 
     async def settle(self) -> None:
         """Wait until all jobs have ended and are recorded."""

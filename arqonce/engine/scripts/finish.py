@@ -85,7 +85,7 @@ while at < groups_end do
         answers[#answers + 1] = is_ours and 1 or 0
         if is_ours then
             unleased[#unleased + 1] = id
-            if groups_end < #ARGV then recorded[#answers] = written(queue, id) end
+            if groups_end < #ARGV then recorded[#answers] = {written(queue, id), outcome == 'back' and owner} end
             if is_end then done(id, value, keep_ms, held_ms)
             else again(id, outcome, outcome ~= 'back' and tonumber(value) or value, attempts, held_ms) end
         elseif is_end and not current and is_gone(id) then
@@ -107,7 +107,7 @@ local given_back = {}
 for at = groups_end + 1, #ARGV, 2 do
     local job, permit = recorded[tonumber(ARGV[at])], ARGV[at + 1]
     if job then
-        give_back(permit, job)
+        give_back(permit, unpack(job))
         given_back[permit] = true
     end
 end

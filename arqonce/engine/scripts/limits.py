@@ -112,7 +112,10 @@ local function release(permit)  -- let as many of those that wait be due as ther
     else redis.call('ZADD', look_times, most and next_look(permit, per_ms) or now + 50, permit) end
 end
 
-local function give_back(permit, job) redis.call('ZREM', 'arqonce:limits:held:' .. permit, job) end
+local function give_back(permit, job, owner)  -- with the owner, also its start in a time: it has not begun
+    redis.call('ZREM', 'arqonce:limits:held:' .. permit, job)
+    if owner then redis.call('ZREM', 'arqonce:limits:starts:' .. permit, owner .. job) end
+end
 
 local function release_if_awaited(permit)
     if redis.call('EXISTS', 'arqonce:limits:parked:' .. permit) == 1 then release(permit) end

@@ -3,21 +3,27 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from arqonce.connection.queue_status import read_queue_status
 from arqonce.connection.redis import build_redis
 from arqonce.engine.ends import GiveUp, end, give_back, postpone
+from arqonce.engine.idle import Bell
 from arqonce.engine.leases import Leases
 from arqonce.engine.permits import Admission, Applicant
+from arqonce.engine.run import Run
+from arqonce.engine.runs import Runs
+from arqonce.engine.slots import Slots
 from arqonce.queues import ServedQueues
 from arqonce.wire.keys import PARKED_MS
-from arqonce.work import Claim, Permit
+from arqonce.work import Claim, Observer, Permit
+from tests.arqonce.engine.scripted_work import ScriptedWork, hang, succeed
 from tests.conftest import wait_until_async
 
 LEASE = timedelta(milliseconds=300)
@@ -365,6 +371,38 @@ async def test_no_window_has_more_starts_than_a_rate_says(redis: Redis, serve: S
     windows = [later - first for first, later in zip(starts, starts[most:], strict=False)]
     assert min(windows) > per_ms - 20  # what was measured is up to a round trip later than the start
     assert starts[-1] - starts[0] < (count / most + 2) * (per_ms + 150)
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+async def test_a_start_that_was_granted_unheard_counts_for_no_rate(
+    redis: Redis, serve: Serve, monkeypatch: pytest.MonkeyPatch, *, is_lost: bool
+) -> None:
+    """The job is given back, and would else wait for an hour; one that has begun has made its start."""
+    await _enqueue(redis, "a-0")
+    leases, work = serve(), ScriptedWork(m=succeed if is_lost else hang)
+    work.permits = {"m": [Permit("rate:a", 1, 3_600_000), Permit("atonce:a", 1, 0)]}
+    runs = Runs(work, leases, Slots[Run](2), bell=Bell(), observer=Observer())
+    take = leases.take_permits
+
+    async def take_unheard(applicants: Sequence[Applicant]) -> list[Admission]:
+        monkeypatch.undo()
+        await take(applicants)
+        raise RedisConnectionError
+
+    if is_lost:
+        monkeypatch.setattr(leases, "take_permits", take_unheard)
+    await runs.start(await leases.claim(1))
+    if not is_lost:
+        await asyncio.sleep(0)
+        held = list(runs.running.tasks.values())
+        runs.give_back_held(held)
+        held[0].cancel()
+    await runs.recorder.settle()
+
+    started = await runs.start(await leases.claim(1))
+
+    await runs.settle()
+    assert (started, await _parked(redis)) == ((1, []) if is_lost else (0, ["a-0"]))
 
 
 class _Fleet:
