@@ -20,6 +20,15 @@ _TABLES = {
 }
 """By table, its key and the column that holds a row's age: indexed, but in ``redis_losses``, which has few rows."""
 
+_LETTERS = """, letters AS (
+        DELETE FROM arqonce.dead_jobs AS letter WHERE job_id = ANY (ARRAY(SELECT job_id FROM removed))
+            AND (SELECT letter.request_hash IS NULL OR letter.request_hash = removed.request_hash
+                FROM removed WHERE removed.job_id = letter.job_id))
+"""
+"""With a receipt goes the dead letter of the same request, which would then be listed, and could be retried.
+
+Both are there if a receipt was about to commit, unseen, while the letter was written."""
+
 
 async def delete_older(session: AsyncSession, table: str, age: timedelta) -> int:
     """Delete up to ``STEP`` of the oldest rows older than ``age``; return how many. One round trip.
@@ -27,12 +36,14 @@ async def delete_older(session: AsyncSession, table: str, age: timedelta) -> int
     Concurrent calls do not wait for each other.
     """
     key, when = _TABLES[table]
+    of_receipts = (", request_hash", _LETTERS) if table == "receipts" else ("", "")
     sql = f"""
-        DELETE FROM arqonce.{table} WHERE {key} IN (
-            SELECT {key} FROM arqonce.{table} WHERE {when} < now() - :age
-            ORDER BY {when} LIMIT {STEP} FOR UPDATE SKIP LOCKED)
-        RETURNING {key}
+        WITH removed AS (
+            DELETE FROM arqonce.{table} WHERE {key} IN (
+                SELECT {key} FROM arqonce.{table} WHERE {when} < now() - :age
+                ORDER BY {when} LIMIT {STEP} FOR UPDATE SKIP LOCKED)
+            RETURNING {key}{of_receipts[0]}){of_receipts[1]}
+        SELECT count(*) FROM removed
     """  # noqa: S608 - the names are constants
     statement = text(sql_for(session, sql)).bindparams(bindparam("age", type_=Interval))
-    removed = await session.execute(statement, {"age": age})
-    return len(removed.all())
+    return await session.scalar(statement, {"age": age}) or 0

@@ -61,7 +61,7 @@ async def test_a_worker_may_remove_what_is_too_old(rights: Rights, sessions: asy
         )  # fmt: skip
         await session.execute(
             text("INSERT INTO arqonce.dead_jobs (job_id, message, reason, explanation, error, attempts, died_at) "
-                 "VALUES ('old', '', 'x', 'x', 'x', 1, :then)"), old
+                 "VALUES ('dead', '', 'x', 'x', 'x', 1, :then)"), old
         )  # fmt: skip
 
     async with open_database(DatabaseSettings(url=SecretStr(rights.database)), pool_size=1) as own:

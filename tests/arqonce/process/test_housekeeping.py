@@ -8,6 +8,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.environment import SettingsError
+from arqonce.execution.dead_letters import write_letter
+from arqonce.ledger.dead_jobs import DeadFilter, insert_dead_letter, list_dead_jobs
+from arqonce.ledger.receipts import Receipt, insert_receipts
+from arqonce.ledger.recorded import outwait_receipts
 from arqonce.process.housekeeping import keep_house, sweep
 from arqonce.rest import Rest
 from arqonce.settings.worker import WorkerSettings
@@ -111,3 +115,37 @@ def test_receipts_outlast_every_redelivery(monkeypatch: pytest.MonkeyPatch) -> N
 
     with pytest.raises(SettingsError, match="WORKER_KEEP_RECEIPTS: must be at least 8d"):
         WorkerSettings.load()
+
+
+async def test_a_letter_that_took_effect_goes_with_its_receipt(sessions: Sessions) -> None:
+    """Else it was listed as dead when the receipt was gone, and could be retried: the second effect of one job.
+
+    A worker that had stood still commits while another one, which took over its job, records that it is dead.
+    """
+    letters = [
+        write_letter(
+            LookupError(), LookupError(), job_id=job_id, job_name="x", message=b"m", attempts=5, queue="q",
+            request_hash=request,
+        )
+        for job_id, request in [("done", b"one"), ("anothers", b"other")]
+    ]  # fmt: skip
+
+    async def take_effect() -> None:
+        async with sessions.begin() as session:
+            receipts = [Receipt(job_id, "x", b"one", 5, {}) for job_id in ("done", "anothers")]
+            await insert_receipts(session, "x", receipts)
+
+    async with sessions.begin() as session:
+        await outwait_receipts(session, ["done", "anothers"])
+        late = asyncio.create_task(take_effect())
+        await asyncio.sleep(0.2)  # it waits, and has seen no letter
+        for letter in letters:
+            assert await insert_dead_letter(session, letter)
+    await late
+    before = await _counts(sessions)
+
+    await sweep(sessions, {"receipts": timedelta(0), "dead_jobs": timedelta(days=90)})
+
+    async with sessions() as session:
+        left = await list_dead_jobs(session, DeadFilter(), limit=10)
+    assert (before, [letter.job_id for letter in left]) == ((2, 2), ["anothers"])
