@@ -5,7 +5,7 @@ from datetime import timedelta
 from sqlalchemy import Interval, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from arqonce.ledger.namespace import sql_for
+from arqonce.ledger.namespace import sql_for, text_for
 
 STEP = 1000
 """Most rows that one statement deletes: some 10 ms, so that locks are short."""
@@ -47,3 +47,25 @@ async def delete_older(session: AsyncSession, table: str, age: timedelta) -> int
     """  # noqa: S608 - the names are constants
     statement = text(sql_for(session, sql)).bindparams(bindparam("age", type_=Interval))
     return await session.scalar(statement, {"age": age}) or 0
+
+
+_OVERTAKEN = """
+    WITH overtaken AS (
+        SELECT job_id FROM (
+            SELECT job_id, request_hash FROM arqonce.dead_jobs WHERE died_at > now() - interval '1 hour'
+            ORDER BY died_at DESC LIMIT 10000) AS latest
+        WHERE (SELECT latest.request_hash IS NULL OR latest.request_hash = receipts.request_hash
+            FROM arqonce.receipts WHERE receipts.job_id = latest.job_id))
+    DELETE FROM arqonce.dead_jobs WHERE job_id IN (
+        SELECT job_id FROM arqonce.dead_jobs WHERE job_id = ANY (ARRAY(SELECT job_id FROM overtaken))
+        FOR UPDATE SKIP LOCKED)
+    RETURNING job_id
+"""
+
+
+async def delete_overtaken(session: AsyncSession) -> int:
+    """Delete letters of the last hour whose jobs took effect; return how many. One round trip.
+
+    No list shows them, but all figures count them.
+    """
+    return len((await session.execute(text_for(session, text(_OVERTAKEN)))).all())

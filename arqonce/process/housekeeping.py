@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from arqonce.background import running
 from arqonce.database.faults import why_delayed
-from arqonce.ledger.retention import STEP, delete_older
+from arqonce.ledger.retention import STEP, delete_older, delete_overtaken
 from arqonce.rest import Rest
 from arqonce.settings.worker import WorkerSettings
 
@@ -48,8 +48,14 @@ async def keep_house(
 
 
 async def sweep(sessions: async_sessionmaker[AsyncSession], ages: Mapping[str, timedelta]) -> dict[str, int]:
-    """Delete all rows that are too old, each step in its own transaction; return how many by table."""
+    """Delete all rows that are too old, each step in its own transaction; return how many by table.
+
+    Of dead letters also those whose jobs took effect.
+    """
     removed = dict.fromkeys(ages, 0)
+    if "dead_jobs" in removed:
+        async with sessions.begin() as session:
+            removed["dead_jobs"] = await delete_overtaken(session)
     for table, age in ages.items():
         step = STEP
         while step == STEP:
