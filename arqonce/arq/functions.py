@@ -266,6 +266,9 @@ class FunctionJob:
             return Postponed(AFTER_OUTAGE, counts=False)
         if success is None:
             return None
+        return self._answered(records, success)
+
+    def _answered(self, records: FunctionRecords, success: Success) -> Ended:
         self._log.info("job has succeeded before: its receipt answers")
         records.answered += 1
         return Ended(succeeded=True, result=success.result, keep=self._keep(self._function), is_fenced=False)
@@ -301,7 +304,9 @@ class FunctionJob:
             told = await records.succeeded(claim, job_name=self.name, attempt=attempt, success=told)
             return outcome._replace(result=told.result)
         if self._failure is not None and claim.message is not None:
-            await records.failed(claim, self._failure, self._this_run, has_begun=self._has_begun)
+            success = await records.failed(claim, self._failure, self._this_run, has_begun=self._has_begun)
+            if success is not None:
+                return self._answered(records, success)
         return outcome
 
     async def _run(self) -> Outcome:

@@ -21,7 +21,7 @@ from arqonce.execution.gate import DatabaseGate
 from arqonce.execution.history import History
 from arqonce.execution.letters import Letters
 from arqonce.ledger.attempts import FailedAttempt
-from arqonce.ledger.function_receipts import Request, Success, insert_success, success_of
+from arqonce.ledger.function_receipts import Request, Success, delete_letter, insert_success, success_of
 from arqonce.wire.bounds import MAX_BYTES
 from arqonce.wire.keys import QUEUE, now_ms
 from arqonce.work import Claim
@@ -98,15 +98,25 @@ class FunctionRecords:
     async def success_of(self, claim: Claim) -> Success | None:
         """Return how the job has succeeded before; ``None`` if it has not. One round trip.
 
+        Removes its dead letter, with two round trips more: a worker that had not seen the success may have written it.
+
         Raises:
             LedgerAwayError: the ledger does not answer.
         """
         try:
-            async with asyncio.timeout(_ASK_LIMIT.total_seconds()), self._sessions() as session:
-                return await success_of(session, self._request(claim))
+            async with asyncio.timeout(_ASK_LIMIT.total_seconds()):
+                return await self._look(self._request(claim))
         except _FAILURES as error:
             await self.gate.check()
             raise LedgerAwayError from error
+
+    async def _look(self, request: Request) -> Success | None:
+        async with self._sessions() as session:
+            success = await success_of(session, request)
+        if success is not None:
+            async with self._sessions.begin() as session:
+                await delete_letter(session, request)
+        return success
 
     async def succeeded(self, claim: Claim, *, job_name: str, attempt: int, success: Success) -> Success:
         """Write a receipt; return what is on record: another worker may have been first. Two round trips.
@@ -124,8 +134,10 @@ class FunctionRecords:
 
         return await self._persist(write, claim, "receipt") or success
 
-    async def failed(self, claim: Claim, failure: Failure, run: Run, *, has_begun: bool) -> None:
-        """Write a dead letter with the message as it is, and the attempt if it has begun. Three to six round trips.
+    async def failed(self, claim: Claim, failure: Failure, run: Run, *, has_begun: bool) -> Success | None:
+        """Write a dead letter with the message as it is, and the attempt if it has begun. Three to seven round trips.
+
+        If it has begun, and another worker has run the job meanwhile, return that success, and write nothing.
 
         Raises:
             LedgerAwayError: the ledger does not answer.
@@ -142,7 +154,14 @@ class FunctionRecords:
             request_hash=request.hash,
         )
         attempt = self._failed(claim, failure.cause, run) if has_begun else None
-        await self._persist(lambda: self._letters.bury(letter, attempt=attempt), claim, "dead letter")
+
+        async def write() -> Success | None:
+            success = await self._look(request) if has_begun else None
+            if success is None:
+                await self._letters.bury(letter, attempt=attempt)
+            return success
+
+        return await self._persist(write, claim, "dead letter")
 
     async def _persist(self, write: Callable[[], Awaitable[T]], claim: Claim, what: str) -> T | None:
         """Write until it is done; return ``None`` if that is not possible, whenever.

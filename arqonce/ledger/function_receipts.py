@@ -55,13 +55,20 @@ async def success_of(session: AsyncSession, request: Request) -> Success | None:
     return Success(b64decode(text) if isinstance(text, str) else None)
 
 
-_INSERT = """
-    WITH revived AS (DELETE FROM arqonce.dead_jobs
-        WHERE job_id = $2 AND (request_hash = $4 OR sha256(message) = $4))
+_LETTER = "DELETE FROM arqonce.dead_jobs WHERE job_id = $2 AND (request_hash = $1 OR sha256(message) = $1)"
+
+
+async def delete_letter(session: AsyncSession, request: Request) -> None:
+    """Delete the dead letter of the job, if there is one. One round trip."""
+    await fetch_by_driver(session, sql_for(session, _LETTER), request.hash, request.job_id)
+
+
+_INSERT = f"""
+    WITH revived AS ({_LETTER})
     INSERT INTO arqonce.receipts (job_id, job_name, request_hash, result, attempt)
-    VALUES ($1, $3, $4, $5::jsonb, $6)
+    VALUES ($3, $4, $1, $5::jsonb, $6)
     ON CONFLICT (job_id) DO NOTHING RETURNING job_id
-"""
+"""  # noqa: S608 - the statement is a constant
 """Deletes the dead letter of a job that was retried."""
 
 
@@ -74,10 +81,10 @@ async def insert_success(
     rows = await fetch_by_driver(
         session,
         sql_for(session, _INSERT),
-        request.receipt_id,
-        request.job_id,
-        job_name,
         request.hash,
+        request.job_id,
+        request.receipt_id,
+        job_name,
         to_json({"message": kept}).decode(),
         attempt,
     )

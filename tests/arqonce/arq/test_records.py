@@ -26,7 +26,9 @@ from arqonce.database.engine import open_database
 from arqonce.database.settings import DatabaseSettings
 from arqonce.execution.gate import DatabaseGate
 from arqonce.ledger.dead_jobs import DeadLetter, insert_new_dead_letters
+from arqonce.ledger.function_receipts import Success
 from arqonce.ledger.tables import DeadJob, JobReceipt
+from arqonce.work import Claim
 from tests import warm
 from tests.arqonce.arq.test_service import HERE, ROOT
 from tests.arqonce.conftest import BuildWorker, Context, build_function
@@ -133,6 +135,42 @@ async def test_a_failure_for_good_is_a_dead_letter_that_can_be_retried(
     assert job is not None
     assert await job.result(timeout=2) == "Jane"
     assert await _letters(sessions) == []
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_failure_of_what_another_worker_has_done_is_no_letter_that_stays(
+    pool: ArqRedis, redis: Redis, build: BuildWorker, sessions: Sessions, *, is_first: bool
+) -> None:
+    """A worker stood still for longer than a timeout, which it meets then; its job was run elsewhere meanwhile.
+
+    A letter that was written before that, unseen, goes when the job is delivered again: a retry must help.
+    """
+    records = FunctionRecords(sessions, DatabaseGate(sessions))
+    await pool.enqueue_job("stand_still", _job_id="j1")
+    message = await redis.get("arq:job:j1")
+    claim = Claim(b"j1", "j1", "other", 2, message, b"0", is_aborted=False, trouble=None)
+
+    async def do_elsewhere() -> None:
+        await records.succeeded(claim, job_name="stand_still", attempt=2, success=Success(b"done"))
+
+    async def stand_still(_ctx: Context) -> None:
+        if is_first:
+            await do_elsewhere()
+        raise TimeoutError
+
+    await _run(build, sessions, stand_still)
+    letters, result = await _letters(sessions), await redis.get("arq:result:j1")
+    if not is_first:
+        await do_elsewhere()
+        async with sessions.begin() as session:
+            for letter in letters:
+                await session.merge(letter)
+
+    await _deliver_again(redis, "j1", message)
+    await _run(build, sessions, stand_still)
+
+    assert (len(letters), result == b"done") == ((0, True) if is_first else (1, False))
+    assert (await _letters(sessions), await redis.get("arq:result:j1")) == ([], b"done")
 
 
 async def test_a_success_removes_a_letter_that_knew_no_function(
