@@ -112,12 +112,16 @@ def is_full(promises: Collection[Promise], epochs: Mapping[str, int], most_bytes
 
 _TAKE_BACK = text("""
     UPDATE arqonce.outbox SET give_at = now(), dispatches = dispatches - 1
-    WHERE job_id = ANY(:job_ids) AND dispatches > 0
+    WHERE job_id IN (SELECT job_id FROM arqonce.outbox WHERE job_id = ANY(:job_ids) FOR UPDATE SKIP LOCKED)
+        AND dispatches > 0
 """).bindparams(bindparam("job_ids", type_=ARRAY(Text)))
 
 
 async def take_back(session: AsyncSession, job_ids: Collection[str]) -> None:
-    """Make jobs that could not be written into Redis due again at once. One round trip."""
+    """Make jobs that could not be written into Redis due again at once. One round trip.
+
+    Skips what somebody else has locked: that job is about to end, or to be dispatched. A wait could be a deadlock.
+    """
     await session.execute(text_for(session, _TAKE_BACK), {"job_ids": sorted(job_ids)})
 
 

@@ -20,7 +20,7 @@ from arqonce.connection.presence import ALARM_KEY
 from arqonce.embedded import open_valkey
 from arqonce.ledger.dead_jobs import DeadFilter, dead_jobs
 from arqonce.ledger.losses import latest_losses
-from arqonce.ledger.outbox import Promise, dispatch_batch
+from arqonce.ledger.outbox import Promise, dispatch_batch, lock_promise, take_back
 from arqonce.outbox import enqueue_many_in
 from arqonce.process.health import ServerError
 from arqonce.process.probes import ask_redis
@@ -296,6 +296,23 @@ async def test_jobs_that_could_not_be_given_are_due_again_at_once(
     async with sessions() as session:
         assert await session.scalar(text("SELECT dispatches FROM arqonce.outbox")) == 1
     assert (failed, given) == ([0, 0], 1)
+
+
+async def test_a_job_that_is_just_ending_holds_up_none_that_could_not_be_given(sessions: Sessions) -> None:
+    """Waiting for its row, with those of others locked, could be a deadlock with a batch of jobs that ends."""
+    for name in ("j1", "j2"):
+        await promise(sessions, JANE, name)
+    async with sessions.begin() as session:
+        given = await dispatch_batch(session, epochs={"arq:queue": 1}, keep=timedelta(days=1), most_bytes=10_000)
+    async with sessions() as ending:
+        await lock_promise(ending, "j1")
+
+        async with asyncio.timeout(2), sessions.begin() as session:
+            await take_back(session, [job.job_id for job in given])
+
+        async with sessions() as session:
+            due = await session.scalars(text("SELECT job_id FROM arqonce.outbox WHERE give_at <= now()"))
+            assert (len(given), list(due)) == (2, ["j2"])
 
 
 async def test_jobs_that_a_full_redis_refused_are_due_again_at_once(
