@@ -17,9 +17,6 @@ from arqonce.ledger.attempts import FailedAttempt
 from arqonce.ledger.dead_jobs import STEP, STEP_BYTES, DeadLetter
 from arqonce.portion import Portion
 
-_LEAST_BYTES = 64 * 1024
-"""Bytes of messages in a transaction after one that took too long: one large letter, or hundreds of the usual ones."""
-
 
 @dataclass(eq=False)
 class _Waiting:
@@ -40,7 +37,7 @@ class Letters:
     def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
         """Write nothing yet."""
         self._sessions = sessions
-        self._portion = Portion(WRITE_LIMIT, most=STEP_BYTES, least=_LEAST_BYTES)
+        self._portion = Portion(WRITE_LIMIT, most=STEP_BYTES)
         self._waiting: list[_Waiting] = []
         self._writing: asyncio.Task[None] | None = None
 

@@ -143,7 +143,7 @@ class Relay:
         self._last_epochs: Mapping[str, int] | None = None
         self._again = 0
         self._is_full = False
-        self._portion = Portion(_TAKE_LIMIT, most=_MOST_BYTES, least=1024, late=(TimeoutError, RedisTimeoutError))
+        self._portion = Portion(_TAKE_LIMIT, most=_MOST_BYTES, late=(TimeoutError, RedisTimeoutError))
         self._trouble = Trouble(_log, over="the relay goes on")
         self.counts = Counts()
         self.away = {"redis": AwayTime(), "postgresql": AwayTime()}

@@ -85,7 +85,7 @@ async def test_what_a_slow_network_has_no_time_for_is_given_in_smaller_portions(
     sessions: Sessions, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each dispatch of 8 MiB took longer than one may: none was ever given."""
-    slow_after = 3 * 15_000
+    slow_after = 3 * 150_000
 
     async def slow(session: AsyncSession, **options: Any) -> Sequence[Promise]:  # noqa: ANN401 - as it is called
         promises = await dispatch_batch(session, **options)
@@ -96,7 +96,7 @@ async def test_what_a_slow_network_has_no_time_for_is_given_in_smaller_portions(
     monkeypatch.setattr(relay_module, "_TAKE_LIMIT", timedelta(milliseconds=300))
     for number in range(7):
         await promise(sessions, CreateUser(name="J", email=None), f"j{number}")
-    await execute(sessions, "UPDATE arqonce.outbox SET message = convert_to(repeat('x', 15000), 'UTF8')")
+    await execute(sessions, "UPDATE arqonce.outbox SET message = convert_to(repeat('x', 150000), 'UTF8')")
     relay = _relay(sessions, redis)
 
     first = await relay.turn()
