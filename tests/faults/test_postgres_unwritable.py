@@ -99,6 +99,7 @@ class Feed:
     sessions: Sessions
     names: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    is_over: bool = False
 
     async def once(self) -> None:
         """Enqueue one of each kind: in a batch, alone, refused, aborted, unknown, and promised."""
@@ -124,8 +125,8 @@ class Feed:
         self.names.append(payload.name)
 
     async def run(self) -> None:
-        """Enqueue for ever."""
-        while True:
+        """Enqueue until it is over; the last jobs are counted, too."""
+        while not self.is_over:
             await self.once()
             await asyncio.sleep(0.1)
 
@@ -144,9 +145,8 @@ async def _feeding(feed: Feed) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        feed.is_over = True
+        await task
 
 
 async def _become_standby(ground: Ground) -> None:
