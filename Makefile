@@ -6,8 +6,8 @@ PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check --qui
 UV = $(BIN)/uv --quiet pip
 ARGS ?=
 FUZZ ?= 60
-# Two more than cores, because tests wait much; four at most, because each process has servers of its own.
-TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 2))')
+# Four more than cores, because tests wait much; six at most, because each process has servers of its own.
+TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(6, (os.cpu_count() or 1) + 4))')
 
 # Tests start Python hundreds of times: it may keep what it has compiled, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE
