@@ -44,7 +44,7 @@ class Answer(NamedTuple):
         return self.end.result if isinstance(self.end, Dumped) else self.end
 
 
-Outcome: TypeAlias = Answer | RetryLater | Again
+JointOutcome: TypeAlias = Answer | RetryLater | Again
 """What becomes of a job that runs together with others."""
 
 

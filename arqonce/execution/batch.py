@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from arqonce.database.transactions import open_transaction
 from arqonce.database.turns import UnshareableError
-from arqonce.execution.answers import Answer, Outcome, build_receipt, dump_result
+from arqonce.execution.answers import Answer, JointOutcome, build_receipt, dump_result
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.containment import CONTAINED, cancelled_itself
 from arqonce.execution.dead_letters import is_dead
@@ -55,7 +55,7 @@ _WAIT_SHORTLY = text(f"SET LOCAL lock_timeout = {round(_LOCK_LIMIT / timedelta(m
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.execution.batch")
 
 
-async def run_batch(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[Delivery]) -> list[Outcome]:
+async def run_batch(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[Delivery]) -> list[JointOutcome]:
     """Run one attempt of each job in one transaction, within one job's deadline; return outcomes in the same order.
 
     Jobs that have expired or used up their attempts, or have an invalid payload or a receipt, get their end. If the
@@ -63,7 +63,7 @@ async def run_batch(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[
     does not count. Three round trips; one more if any job is not in its first attempt, two if any payload is invalid,
     three if any has expired, nine if any has used up its attempts.
     """
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, JointOutcome] = {}
     invalid: list[_Invalid] = []
     jobs = await _read(spec, deliveries, outcomes, invalid)
     expired = [job for job in jobs if job[0].has_expired]
@@ -92,7 +92,7 @@ async def run_batch(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[
 
 
 async def _read(
-    spec: AnySpec, deliveries: Sequence[Delivery], outcomes: dict[str, Outcome], invalid: list[_Invalid]
+    spec: AnySpec, deliveries: Sequence[Delivery], outcomes: dict[str, JointOutcome], invalid: list[_Invalid]
 ) -> list[_Job]:
     jobs, since = [], time.monotonic()
     for delivery in deliveries:
@@ -110,7 +110,7 @@ async def _read(
     return jobs
 
 
-async def _refuse(dispatcher: Dispatcher, spec: AnySpec, invalid: Sequence[_Invalid]) -> dict[str, Outcome]:
+async def _refuse(dispatcher: Dispatcher, spec: AnySpec, invalid: Sequence[_Invalid]) -> dict[str, JointOutcome]:
     """Write the dead letters of jobs with invalid payloads; those whose ids are known already run alone."""
     if not invalid:
         return {}
@@ -122,7 +122,7 @@ async def _refuse(dispatcher: Dispatcher, spec: AnySpec, invalid: Sequence[_Inva
     return {delivery.job_id: Answer(error) for delivery, error in invalid if delivery.job_id in recorded}
 
 
-async def _expire(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, Outcome]:
+async def _expire(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, JointOutcome]:
     failure = JobExpiredError(EXPIRED)
     outcomes = await end_together(dispatcher, spec, jobs, failure)
     for job_id, outcome in outcomes.items():
@@ -131,7 +131,7 @@ async def _expire(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -
     return outcomes
 
 
-async def _transact(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, Outcome]:
+async def _transact(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, JointOutcome]:
     on_leak = partial(_log.warning, job_name=spec.name, job_ids=[delivery.job_id for delivery, _ in jobs[:_TOLD]])
     async with open_transaction(
         dispatcher.sessions, lasts=spec.deadline, reads_only=spec.reads_only, on_leak=on_leak
@@ -141,7 +141,7 @@ async def _transact(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job])
         contexts = [dispatcher.context(spec, one, lasts=spec.deadline) for one, _ in jobs if spec.batch_takes_jobs]
         with CONTAINED, dispatcher.running(session, spec, jobs[0][0], is_batch=True):
             answers = await call_batch(spec, session, [payload for _, payload in jobs], contexts)
-        outcomes: dict[str, Outcome] = {}
+        outcomes: dict[str, JointOutcome] = {}
         receipts: list[Receipt] = []
         for (delivery, payload), answer in zip(jobs, answers, strict=True):
             if not isinstance(answer, JobFailedError):
@@ -180,8 +180,8 @@ async def call_batch(
 
 async def _failed(
     dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job], error: Exception, *, since: float
-) -> dict[str, Outcome]:
-    outcome: Outcome = Again.APART
+) -> dict[str, JointOutcome]:
+    outcome: JointOutcome = Again.APART
     guilty = error.job_id if isinstance(error, TurnError) else None
     if isinstance(error, TurnError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
@@ -209,7 +209,7 @@ async def _failed(
     return outcomes | ended
 
 
-async def _ended(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, Outcome]:
+async def _ended(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, JointOutcome]:
     """Return the answers of jobs that had ended before, which may be why the batch has failed."""
     try:
         return await answer_ended(dispatcher, spec, jobs)
@@ -217,7 +217,7 @@ async def _ended(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) ->
         return {}  # runs of their own find it out
 
 
-def _tell(spec: AnySpec, jobs: Sequence[_Job], outcomes: dict[str, Outcome], *, seconds: float) -> None:
+def _tell(spec: AnySpec, jobs: Sequence[_Job], outcomes: dict[str, JointOutcome], *, seconds: float) -> None:
     """Log one line for the batch and one for each refusal. A line for each job would cost as much as the job."""
     for delivery, _ in jobs:
         outcome = outcomes[delivery.job_id]

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from arqonce.database.pipelining import Turn
 from arqonce.database.transactions import open_transaction
 from arqonce.database.turns import NeverSharedError, SharedTransaction, UnshareableError
-from arqonce.execution.answers import Answer, Outcome, build_receipt, dump_result
+from arqonce.execution.answers import Answer, JointOutcome, build_receipt, dump_result
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.containment import CONTAINED, cancelled_itself
 from arqonce.execution.dead_letters import is_dead
@@ -49,7 +49,7 @@ class TooSlowError(RuntimeError):
     """A job takes too long to share a transaction."""
 
 
-async def share(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, Outcome]:
+async def share(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, JointOutcome]:
     """Run the jobs in one transaction; those whose turn does not come in time get ``Again.LATER``.
 
     One round trip more than the handlers make, for all jobs together.
@@ -60,7 +60,7 @@ async def share(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> 
     """
     pace, turns = dispatcher.paces.of(spec), list[float]()
     on_leak = partial(_log.warning, job_name=spec.name, job_ids=[delivery.job_id for delivery, _ in jobs])
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, JointOutcome] = {}
     receipts: list[Receipt] = []
     shared: SharedTransaction | None = None
     async with open_transaction(

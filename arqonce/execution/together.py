@@ -11,7 +11,7 @@ import structlog
 from pydantic_core import to_json
 from sqlalchemy.exc import SQLAlchemyError
 
-from arqonce.execution.answers import Answer, Dumped, Outcome, build_receipt
+from arqonce.execution.answers import Answer, Dumped, JointOutcome, build_receipt
 from arqonce.execution.attempt import Dispatcher
 from arqonce.execution.containment import CONTAINED
 from arqonce.execution.cut_short import was_aborted
@@ -33,7 +33,7 @@ _Job = tuple[Delivery, AnyPayload]
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.execution.together")
 
 
-async def answer_ended(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, Outcome]:
+async def answer_ended(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, JointOutcome]:
     """Return the answers of the jobs that have a receipt; ``Again.ALONE`` for those that are promised as well.
 
     One round trip if none has ended, else two; two more if some are other requests than those that have ended.
@@ -46,7 +46,7 @@ async def answer_ended(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Jo
         return {}
     async with asyncio.timeout(LOOK_LIMIT.total_seconds()), dispatcher.sessions() as session:
         ended = await ended_jobs(session, [delivery.job_id for delivery, _ in jobs])
-    answers: dict[str, Outcome] = {}
+    answers: dict[str, JointOutcome] = {}
     others: list[_Job] = []
     for delivery, payload in jobs:
         if (receipt := ended.receipts.get(delivery.job_id)) is None:
@@ -70,7 +70,7 @@ def _told(receipt: Receipt) -> Dumped | JobFailedError:
     return Dumped(to_json(receipt.result).decode(), receipt.result)
 
 
-async def _refuse_others(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, Outcome]:
+async def _refuse_others(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, JointOutcome]:
     """Write the dead letters of requests whose ids others have used."""
     if not jobs:
         return {}
@@ -85,7 +85,7 @@ async def _refuse_others(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_
 
 async def end_together(
     dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job], failure: JobFailedError
-) -> dict[str, Outcome]:
+) -> dict[str, JointOutcome]:
     """Record that the jobs have ended with a failure that is no dead letter, unless they have ended before.
 
     Raises:
@@ -102,11 +102,11 @@ async def end_together(
     return outcomes
 
 
-async def exhaust_together(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, Outcome]:
+async def exhaust_together(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence[_Job]) -> dict[str, JointOutcome]:
     """Write the dead letters of jobs that have used up their attempts and have not ended; else ``Again.ALONE``."""
-    outcomes: dict[str, Outcome] = {delivery.job_id: Again.ALONE for delivery, _ in jobs}
+    outcomes: dict[str, JointOutcome] = {delivery.job_id: Again.ALONE for delivery, _ in jobs}
     letters: list[DeadLetter] = []
-    ends: dict[str, Outcome] = {}
+    ends: dict[str, JointOutcome] = {}
     for delivery, payload in jobs:
         if identified(payload) is None:
             continue
@@ -119,13 +119,13 @@ async def exhaust_together(dispatcher: Dispatcher, spec: AnySpec, jobs: Sequence
     return outcomes
 
 
-async def abort_together(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[Delivery]) -> list[Outcome]:
+async def abort_together(dispatcher: Dispatcher, spec: AnySpec, deliveries: Sequence[Delivery]) -> list[JointOutcome]:
     """Record that the jobs were aborted, or return how they have ended before; ``Again.ALONE``: it cannot be read.
 
     The answer of an aborted job is a ``CancelledError``, as with arq. What cannot be recorded together is left to runs
     of their own.
     """
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, JointOutcome] = {}
     jobs: list[_Job] = []
     for delivery in deliveries:
         try:

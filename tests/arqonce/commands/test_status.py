@@ -228,7 +228,7 @@ async def test_it_is_as_fast_with_much_as_with_little(sessions: Sessions, redis:
     filled = time.monotonic()
     await _fill(sessions, many)
 
-    took, found = math.inf, {}
+    took, found = math.inf, dict[str, Any]()
     for _ in range(3):  # on a busy machine one of them finds a quiet moment
         if took >= 5 or not {"dead", "done_per_second"} <= found.keys():
             started = time.monotonic()
