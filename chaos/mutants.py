@@ -25,10 +25,12 @@ from arqonce.database.engine import open_database
 from arqonce.database.settings import DatabaseSettings
 from arqonce.execution import attempt as dispatch
 from arqonce.execution import batch as batches
-from arqonce.execution import gate, record
+from arqonce.execution import gate, letters, record
 from arqonce.execution.dead_letters import write_letter
+from arqonce.execution.patience import Patience
 from arqonce.execution.work import RegistryJob
 from arqonce.failures import AttemptsExhaustedError
+from arqonce.ledger.dead_jobs import DeadLetter
 from arqonce.ledger.receipts import Receipt, insert_receipts
 from arqonce.ledger.tables import JobReceipt
 from arqonce.relay.epoch import RedisEpochs
@@ -110,7 +112,10 @@ def keep_no_letters() -> None:
     async def forget(*_args: object, **_options: object) -> bool:
         return True
 
-    vars(record)["bury"] = forget
+    async def forget_all(_sessions: object, some: Sequence[DeadLetter], **_options: object) -> set[str]:
+        return {letter.job_id for letter in some}
+
+    vars(letters).update(bury=forget, bury_together=forget_all)
     _run_as_usual()
 
 
@@ -138,12 +143,13 @@ def blame_crashes() -> None:
 
 
 def open_the_gate() -> None:
-    """Run our worker with a gate that never closes, so that outages count as failed attempts."""
+    """Run our worker with a gate that never closes, and no other excuse, so that outages count as failed attempts."""
 
     async def check(_gate: gate.DatabaseGate) -> bool:
         return True
 
     setattr(gate.DatabaseGate, gate.DatabaseGate.check.__name__, check)
+    setattr(Patience, Patience.lasts.__name__, lambda *_: False)
     _run_as_usual()
 
 

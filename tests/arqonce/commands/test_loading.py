@@ -66,7 +66,7 @@ _NEEDS = {
     "enqueue": {"arqonce.client"},
     "dead": set(),
     "job": {"arqonce.overview"},
-    "schedules": {"arqonce.client"},
+    "schedules": {"arqonce.client", "arqonce.execution"},
     "queue": set(),
     "workers": set(),
     "audit": set(),
