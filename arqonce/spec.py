@@ -68,7 +68,7 @@ class JobSpec(Generic[PayloadT, ResultT]):
     """Most payloads in one call of ``batch``, or most jobs that share a transaction."""
 
     deadline: timedelta = field(default=timedelta(seconds=30), kw_only=True)
-    """Longest duration of one attempt, including the wait for a connection; at most 12 hours. The job is retried later.
+    """Longest duration of one attempt, including the wait for a connection; at most 12 hours. A longer one is retried.
 
     Of a job with phases, that of its store.
     """

@@ -116,7 +116,7 @@ class GivenBack:
     """The job returns to its place in the queue, as if it had not been started."""
 
     has_begun: bool = True
-    """Whether it may have: if not, it also counts for no limit of starts in a time."""
+    """Whether it may have been started all the same. If certainly not, a rate limit does not count it."""
 
 
 Outcome: TypeAlias = Ended | Postponed | GivenBack

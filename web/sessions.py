@@ -58,14 +58,18 @@ async def read(request: web.Request, query: Callable[[AsyncSession], Awaitable[F
     session = session_of(request)
     async with asyncio.timeout(_LIMIT.total_seconds()):
         try:
-            try:
-                found = await query(session)
-            except DBAPIError as error:
-                if not may_be_outage(error):
-                    raise
-                await session.close()
-                found = await query(session)
+            found = await _ask(session, query)
         finally:
             await session.close()
     request.app[OUTAGES].used(POSTGRESQL)
     return found
+
+
+async def _ask(session: AsyncSession, query: Callable[[AsyncSession], Awaitable[FoundT]]) -> FoundT:
+    try:
+        return await query(session)
+    except DBAPIError as error:
+        if not may_be_outage(error):
+            raise
+    await session.close()
+    return await query(session)

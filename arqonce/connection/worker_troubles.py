@@ -40,7 +40,7 @@ class Block(NamedTuple):
 def troubles_of(seen: Iterable[tuple[LiveWorker, Mapping[str, Any] | None]]) -> list[Trouble]:
     """Return what is wrong with the workers: a clock once for each host, a block once for each place in the code.
 
-    And workers of one queue that have several databases, once for all queues of one.
+    Also, once, that workers of the same queue have different databases; of several such queues the first is named.
     """
     clocks: dict[str, Trouble] = {}
     blocks: dict[str, Block] = {}
@@ -63,9 +63,9 @@ def _split(hosts_of: Mapping[str, Mapping[str, str]]) -> Iterator[Trouble]:
     if not split:
         return
     queue, hosts = next(iter(split.items()))
-    others = f" (and {len(split) - 1:,} other queues)" if len(split) > 1 else ""
-    named = _named(hosts)
-    what = f"workers of the queue {queue}{others} have {len(hosts):,} databases, such as those on {named}"
+    more = len(split) - 1
+    others = f" (and {more:,} other queue{'s' if more > 1 else ''})" if more else ""
+    what = f"workers of the queue {queue}{others} have {len(hosts):,} databases, such as those on {_named(hosts)}"
     cure = "correct a DATABASE_URL or REDIS_URL, or give each database a queue of its own: each job runs in any of them"
     yield Trouble(DATABASES, what, cure)
 

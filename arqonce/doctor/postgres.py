@@ -215,8 +215,11 @@ class Postgres:
         queues = (await session.execute(text_for(session, _OUTBOX), {"overdue": _OVERDUE, "often": _OFTEN})).all()
         if not queues:
             return [well("PostgreSQL: promised jobs", "none is owed")]
-        more = well("PostgreSQL: promised jobs", f"in more than {MOST_QUEUES} queues: others are not looked at")
-        return [more] * (len(queues) > MOST_QUEUES) + [
+        findings = []
+        if len(queues) > MOST_QUEUES:
+            told = f"in more than {MOST_QUEUES} queues: others are not looked at"
+            findings.append(well("PostgreSQL: promised jobs", told))
+        return findings + [
             judged(
                 f"PostgreSQL: promised jobs in {row.queue}",
                 f"{_some(row.owed, row.most)} owed, {_some(row.late, row.most)} overdue for the relay, "

@@ -33,7 +33,8 @@ class GiveUp(NamedTuple):
     keep_ms: int = 0
     held_ms: int = 0
     permits: Sequence[str] = ()
-    """The keys of those that it gives back. A start in a time is given back only if there was certainly none."""
+    """The keys of those that it gives back. The start that a rate limit has counted is given back only by a job that
+    has certainly not begun."""
 
     @property
     def group(self) -> tuple[str, str, int, int, int, str]:

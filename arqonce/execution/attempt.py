@@ -47,8 +47,10 @@ from arqonce.wire.arguments import read_payload
 from arqonce.wire.keys import QUEUE
 from arqonce.wire.request import request_tag
 
-_READ_ONLY, _WRITES = "25006", "the handler of {} writes, and its JobSpec says reads_only=True: remove one of the two"
-"""SQLSTATE ``read_only_sql_transaction``, and what it says of a job."""
+_READ_ONLY = "25006"
+"""SQLSTATE ``read_only_sql_transaction``."""
+
+_WRITES = "the handler of {} writes, and its JobSpec says reads_only=True: remove one of the two"
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("arqonce.execution.attempt")
 

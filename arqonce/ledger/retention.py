@@ -36,13 +36,13 @@ async def delete_older(session: AsyncSession, table: str, age: timedelta) -> int
     Concurrent calls do not wait for each other.
     """
     key, when = _TABLES[table]
-    of_receipts = (", request_hash", _LETTERS) if table == "receipts" else ("", "")
+    hashes, letters = (", request_hash", _LETTERS) if table == "receipts" else ("", "")
     sql = f"""
         WITH removed AS (
             DELETE FROM arqonce.{table} WHERE {key} IN (
                 SELECT {key} FROM arqonce.{table} WHERE {when} < now() - :age
                 ORDER BY {when} LIMIT {STEP} FOR UPDATE SKIP LOCKED)
-            RETURNING {key}{of_receipts[0]}){of_receipts[1]}
+            RETURNING {key}{hashes}){letters}
         SELECT count(*) FROM removed
     """  # noqa: S608 - the names are constants
     statement = text(sql_for(session, sql)).bindparams(bindparam("age", type_=Interval))

@@ -62,9 +62,8 @@ class RedisEpochs:
         """
         if not self._keys:
             async with self._sessions() as session:
-                database = await database_identity(session)
-            self.database = database
-            self._keys = [f"{_KEY}{database}:{queue}" for queue in self.queues]
+                self.database = await database_identity(session)
+            self._keys = [f"{_KEY}{self.database}:{queue}" for queue in self.queues]
         async with self._redis.pipeline(transaction=False) as pipe:
             for key in self._keys:
                 pipe.get(key)

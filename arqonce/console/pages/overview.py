@@ -16,12 +16,13 @@ _MOST_NEEDS = 50
 async def show_overview(request: web.Request) -> web.Response:
     """Show the latest reading."""
     reading = await console_of(request).poll.latest()
+    needs = needs_of(reading)
     return show_page(
         request,
         "overview.html",
         reading=reading,
         charts=await charts_of(request, reading, "hour"),
-        needs=(needs := needs_of(reading))[:_MOST_NEEDS],
+        needs=needs[:_MOST_NEEDS],
         more_needs=len(needs) - _MOST_NEEDS,
         may_act=may_act(request),
         most_read=MOST_READ,

@@ -65,14 +65,20 @@ async def test_a_deferred_job_is_given_shortly_before_it_is_due(sessions: Sessio
     assert 5_000 < queued[0][1] - time.time() * 1000 < 8_100
 
 
+async def _promise_seven(sessions: Sessions, *, size: int) -> None:
+    """Promise seven jobs whose messages have so many bytes."""
+    for number in range(7):
+        await promise(sessions, CreateUser(name="J", email=None), f"j{number}")
+    sized = f"UPDATE arqonce.outbox SET message = convert_to(repeat('x', {size}), 'UTF8')"  # noqa: S608 - a number
+    await execute(sessions, sized)
+
+
 async def test_large_messages_are_given_a_few_at_a_time(
     sessions: Sessions, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """500 of the largest would not fit into memory, nor into the time of one dispatch: they were never given."""
     monkeypatch.setattr(relay_module, "_MOST_BYTES", 40_000)
-    for number in range(7):
-        await promise(sessions, CreateUser(name="J", email=None), f"j{number}")
-    await execute(sessions, "UPDATE arqonce.outbox SET message = convert_to(repeat('x', 15000), 'UTF8')")
+    await _promise_seven(sessions, size=15_000)
     relay = _relay(sessions, redis)
 
     first = await relay.turn()
@@ -94,9 +100,7 @@ async def test_what_a_slow_network_has_no_time_for_is_given_in_smaller_portions(
 
     monkeypatch.setattr(relay_module, "dispatch_batch", slow)
     monkeypatch.setattr(relay_module, "_TAKE_LIMIT", timedelta(milliseconds=300))
-    for number in range(7):
-        await promise(sessions, CreateUser(name="J", email=None), f"j{number}")
-    await execute(sessions, "UPDATE arqonce.outbox SET message = convert_to(repeat('x', 150000), 'UTF8')")
+    await _promise_seven(sessions, size=150_000)
     relay = _relay(sessions, redis)
 
     first = await relay.turn()
